@@ -1,0 +1,81 @@
+"""What the benchmarks share: a line about the machine, medians, a table on the terminal and a JSON file beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import jaxtrader
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, device and versions: a figure without them says nothing."""
+    import jax
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [
+            line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")
+        ]
+        model = names[0] if names else model
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("jax", "flax", "optax")},
+        "jaxtrader": jaxtrader.__version__,
+    }
+
+
+def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> None:
+    """Print a table and write `results/NAME.json` with the same rows and the machine."""
+    machine = describe()
+    table = Table(title=name, title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i == 0 else "right")
+    for row in rows:
+        table.add_row(
+            *(
+                f"{x:,.3g}"
+                if isinstance(x, float) and abs(x) < 1000
+                else f"{x:,.0f}"
+                if isinstance(x, float)
+                else str(x)
+                for x in row
+            )
+        )
+    console = Console(width=max(100, Console().width))
+    console.print(table)
+    console.print(", ".join(f"{k} {v}" for k, v in machine.items()), highlight=False)
+    for key, value in facts.items():
+        console.print(f"{key}: {value}", highlight=False)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    data = {"machine": machine, "facts": dict(facts), "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
+    path.write_text(json.dumps(data, indent=2) + "\n")
+    console.print(f"written: {path}", highlight=False)
+
+
+def seconds(function: Any, repeats: int) -> list[float]:
+    """Wall times of `function()`, which must block until its work is done; the caller has warmed it up."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - began)
+    return times

@@ -1,0 +1,84 @@
+"""jaxtrader trains reinforcement-learning trading agents in JAX, with exact money.
+
+The public names stand here and load on first use (PEP 562): `import jaxtrader` imports neither JAX nor pandas.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxtrader.agents.policy import load_policy
+    from jaxtrader.agents.ppo import PPOAgent
+    from jaxtrader.envs import rewards
+    from jaxtrader.envs.costs import Costs
+    from jaxtrader.envs.trading import TradingEnv
+    from jaxtrader.evaluation.backtest import backtest
+    from jaxtrader.evaluation.book import Book
+    from jaxtrader.evaluation.simulate import simulate
+    from jaxtrader.files import FileError
+    from jaxtrader.market import features
+    from jaxtrader.market.bars import Bars, load_bars
+    from jaxtrader.market.checks import DataError
+    from jaxtrader.market.datasets import load_bundled
+    from jaxtrader.market.market import Market
+    from jaxtrader.training.trainer import Trainer, TrainingDiverged, TrainResult
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bars",
+    "Book",
+    "Costs",
+    "DataError",
+    "FileError",
+    "Market",
+    "PPOAgent",
+    "TradingEnv",
+    "TrainResult",
+    "Trainer",
+    "TrainingDiverged",
+    "__version__",
+    "backtest",
+    "features",
+    "load_bars",
+    "load_bundled",
+    "load_policy",
+    "rewards",
+    "simulate",
+]
+
+# Where each name lives; a name without an attribute is the module itself.
+_HOMES = {
+    "Bars": "jaxtrader.market.bars:Bars",
+    "Book": "jaxtrader.evaluation.book:Book",
+    "Costs": "jaxtrader.envs.costs:Costs",
+    "DataError": "jaxtrader.market.checks:DataError",
+    "FileError": "jaxtrader.files:FileError",
+    "Market": "jaxtrader.market.market:Market",
+    "PPOAgent": "jaxtrader.agents.ppo:PPOAgent",
+    "TradingEnv": "jaxtrader.envs.trading:TradingEnv",
+    "TrainResult": "jaxtrader.training.trainer:TrainResult",
+    "Trainer": "jaxtrader.training.trainer:Trainer",
+    "TrainingDiverged": "jaxtrader.training.trainer:TrainingDiverged",
+    "backtest": "jaxtrader.evaluation.backtest:backtest",
+    "features": "jaxtrader.market.features",
+    "load_bars": "jaxtrader.market.bars:load_bars",
+    "load_bundled": "jaxtrader.market.datasets:load_bundled",
+    "load_policy": "jaxtrader.agents.policy:load_policy",
+    "rewards": "jaxtrader.envs.rewards",
+    "simulate": "jaxtrader.evaluation.simulate:simulate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'jaxtrader' has no attribute {name!r}; it has {', '.join(__all__)}")
+    module, _, attribute = _HOMES[name].partition(":")
+    value = import_module(module)
+    value = getattr(value, attribute) if attribute else value
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""Learners and policies: PPO, its network and distributions, advantages, policy files."""

@@ -1,0 +1,122 @@
+"""A trained policy read from its file: a decision from a window and an account, without any market data.
+
+Backtests and, later, live trading are built on it. What it was trained on and how its market must be prepared stand in
+`about`; nothing here learns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from jaxtrader import files
+from jaxtrader.agents.ppo import PPOAgent, PPOState
+from jaxtrader.envs import rewards
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.trading import ACCOUNT_FEATURES, TradingEnv
+from jaxtrader.market.market import Market
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Policy:
+    """An agent, its state, and what the file says about them. `act` decides; `environment` rebuilds the setting."""
+
+    agent: PPOAgent
+    state: PPOState
+    about: dict[str, Any]
+
+    @property
+    def window(self) -> int:
+        """Bars that a decision sees."""
+        return int(self.about["env"]["window"])
+
+    @property
+    def positions(self) -> tuple[float, ...]:
+        """The target exposures it chooses from."""
+        return tuple(self.about["env"]["positions"])
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features of a window, in order."""
+        return tuple(self.about["features"]["names"])
+
+    @property
+    def bars_needed(self) -> int:
+        """Bars of history from which one window's features can be computed: window - 1 + the longest look-back."""
+        return self.window - 1 + int(self.about["features"]["lookback"])
+
+    def act(self, window: ArrayLike, account: ArrayLike | Sequence[float] = (0.0, 0.0, 0.0, 1.0)) -> float:
+        """The target exposure for the bar after the window, by the mode.
+
+        Args:
+            window: raw features `[window, feature]` in the order of `features`, oldest first; the last row is the bar
+                just closed.
+            account: exposure, last target, unrealised return in 20-bar moves, bars since the last fill / 20 (at most
+                1); see `TradingEnv.account_features`. The default is flat.
+
+        Raises:
+            ValueError: where a shape is wrong or a number is not finite.
+        """
+        bars = _numbers(window, "the window is no table of numbers; give one row a bar, one column a feature")
+        if bars.shape != (self.window, len(self.features)):
+            raise ValueError(
+                f"the window has shape {bars.shape}, the policy needs ({self.window}, {len(self.features)}): the last "
+                f"{self.window} bars of {', '.join(self.features)}, computed from at least {self.bars_needed} bars"
+            )
+        seen = _numbers(account, f"the account is no row of numbers; give {', '.join(ACCOUNT_FEATURES)}")
+        if seen.shape != (len(ACCOUNT_FEATURES),):
+            raise ValueError(f"the account has shape {seen.shape}, the policy needs {', '.join(ACCOUNT_FEATURES)}")
+        if not (np.isfinite(bars).all() and np.isfinite(seen).all()):
+            raise ValueError("the window or the account holds a value that is not finite; give complete bars")
+        action = _decide(self.agent, self.state, jnp.asarray(bars)[None, :, None], jnp.asarray(seen)[None, None])
+        return self.positions[int(action[0])]
+
+    def environment(self, market: Market, **changes: Any) -> TradingEnv:
+        """The TradingEnv it was trained in, over another market. Raises ValueError where the features differ."""
+        if tuple(market.feature_names) != self.features:
+            raise ValueError(
+                f"the policy was trained on the features {', '.join(self.features)}, the market has "
+                f"{', '.join(market.feature_names)}; build it with "
+                f"Market.from_bars(bars, features={list(self.features)})"
+            )
+        setting: dict[str, Any] = dict(self.about["env"])
+        setting["costs"] = Costs(**setting["costs"])
+        setting["reward"] = rewards.from_dict(setting["reward"])
+        setting["positions"] = self.positions
+        return TradingEnv(market, **setting | changes)
+
+
+def load_policy(path: str | PathLike[str]) -> Policy:
+    """Read a policy file. Raises files.FileError where it is none, or does not tell its environment and features."""
+    agent = PPOAgent()
+    state, about = agent.load_model(path)
+    missing = [part for part in ("env", "features") if part not in about]
+    if missing:
+        raise files.FileError(
+            f"{path} does not say its {' and '.join(missing)}: it was not trained on a TradingEnv; "
+            "use PPOAgent().load_model(path)"
+        )
+    return Policy(agent, state, about)
+
+
+def _numbers(given: ArrayLike | Sequence[float], fault: str) -> np.ndarray:
+    try:
+        return np.asarray(given, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ValueError(fault) from error
+
+
+@jax.jit
+def _decide(agent: PPOAgent, state: PPOState, window: jax.Array, account: jax.Array) -> jax.Array:
+    """The mode for raw windows `[batch, window, asset, feature]`."""
+    if state.normalizer is not None:
+        window = state.normalizer(window)
+    context = agent.encode(state, window)[..., 0, :]
+    return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]

@@ -1,0 +1,352 @@
+"""PPOAgent: proximal policy optimisation (Schulman et al. 2017, https://arxiv.org/abs/1707.06347) on whole lanes.
+
+The agent is a frozen pytree of hyper-parameters: floats are leaves, so they can be swept by vmap; structure is static.
+Its state is data (`PPOState`); its methods are pure, in the order in which a training step calls them.
+"""
+
+from __future__ import annotations
+
+import math
+from os import PathLike
+from typing import Any, Literal, cast
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import serialization, struct
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray
+
+from jaxtrader import files
+from jaxtrader.agents.advantages import gae
+from jaxtrader.agents.distributions import Categorical
+from jaxtrader.agents.networks import ACTIVATIONS, MLPActorCritic
+from jaxtrader.agents.normalization import Normalizer, ValueScale, fit_normalizer
+from jaxtrader.agents.protocol import Rollout
+from jaxtrader.envs.trading import ACCOUNT_FEATURES, Observation, window_chunks
+
+Schedule = Literal["constant", "linear", "kl"]
+
+
+class PPOState(struct.PyTreeNode):
+    """What PPO learns and remembers.
+
+    `learning_rate` is the rate in force; `normalizer` is None until `prepare` fits it (and for ordinary environments);
+    `network` is static: it says how `params` are read. `obs_ndim` is the number of axes of one ordinary observation.
+    """
+
+    params: Any
+    opt_state: Any
+    learning_rate: Float[Array, ""]
+    value_scale: ValueScale
+    normalizer: Normalizer | None
+    network: MLPActorCritic = struct.field(pytree_node=False)
+    obs_ndim: int = struct.field(pytree_node=False, default=1)
+
+
+class PPOAgent(struct.PyTreeNode):
+    """PPO with clipped ratios, generalised advantages and Adam.
+
+    Attributes:
+        learning_rate: at the start of training.
+        gamma, gae_lambda: discount a step, decay of the advantage trace.
+        clip_range: bound of the probability ratio. value_clip: likewise for the value, in deviations
+            of the value targets; None is off.
+        entropy_coef, value_coef: weights in the loss. max_grad_norm: bound of the gradient's global norm.
+        schedule: "linear" decays the rate to 0 over the run, "kl" adapts it to `target_kl`, "constant" leaves it.
+        num_epochs, num_minibatches: passes over a rollout, and the parts of each; a part is a set of whole lanes.
+        hidden, activation, shared: the network, see `MLPActorCritic`.
+    """
+
+    learning_rate: float = 3e-4
+    gamma: float = 0.99
+    gae_lambda: float = 0.95
+    clip_range: float = 0.2
+    entropy_coef: float = 0.01
+    value_coef: float = 0.5
+    max_grad_norm: float = 0.5
+    target_kl: float = 0.01
+    value_clip: float | None = None
+    num_epochs: int = struct.field(pytree_node=False, default=4)
+    num_minibatches: int = struct.field(pytree_node=False, default=4)
+    schedule: Schedule = struct.field(pytree_node=False, default="linear")
+    hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
+    activation: str = struct.field(pytree_node=False, default="tanh")
+    shared: bool = struct.field(pytree_node=False, default=False)
+
+    def validate(self) -> PPOAgent:
+        """Return self, or raise ValueError that names the value, its limits and the way out."""
+        limits: dict[str, tuple[float, float]] = {
+            "learning_rate": (0.0, 1.0),
+            "gamma": (0.0, 1.0),
+            "gae_lambda": (0.0, 1.0),
+            "clip_range": (0.0, 10.0),
+            "entropy_coef": (0.0, 10.0),
+            "value_coef": (0.0, 100.0),
+            "max_grad_norm": (0.0, math.inf),
+            "target_kl": (0.0, 10.0),
+            "value_clip": (0.0, math.inf),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if value is not None and not low <= float(value) <= high:
+                raise ValueError(f"PPOAgent({name}={float(value):g}) is outside [{low:g}, {high:g}]")
+        for name in ("num_epochs", "num_minibatches"):
+            if getattr(self, name) < 1 or getattr(self, name) % 1:
+                raise ValueError(f"PPOAgent({name}={getattr(self, name)}) must be a whole number, at least 1")
+        if self.schedule not in ("constant", "linear", "kl"):
+            raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant', 'linear' or 'kl'")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"PPOAgent(activation={self.activation!r}) is unknown; use one of {', '.join(ACTIVATIONS)}"
+            )
+        if not isinstance(self.hidden, tuple):  # a list has no hash, which jit asks of what is static
+            raise ValueError(f"PPOAgent(hidden={self.hidden!r}) must be a tuple of widths such as (64, 64)")
+        if not self.hidden or any(width < 1 for width in self.hidden):
+            raise ValueError(f"PPOAgent(hidden={self.hidden}) needs at least one layer, each at least 1 wide")
+        return self
+
+    # --- acting ---
+
+    def init(self, key: PRNGKeyArray, env: Any, params: Any) -> PPOState:
+        """Fresh parameters for the environment's observations and actions.
+
+        Raises ValueError where the actions are not discrete.
+        """
+        network, obs_ndim = self._network(key, env, params)
+        chunk = jnp.zeros((1, network.window, 1, network.features))
+        account = jnp.zeros((1, 1, 1, network.account)) if network.account else None
+        weights = cast(dict[str, Any], network.init(key, chunk, account))["params"]
+        return PPOState(
+            params=weights,
+            opt_state=self._optimizer().init(weights),
+            learning_rate=jnp.asarray(self.learning_rate, jnp.float32),
+            value_scale=ValueScale(*jnp.zeros((3,), jnp.float32)),
+            normalizer=None,
+            network=network,
+            obs_ndim=obs_ndim,
+        )
+
+    def prepare(self, state: PPOState, env_params: Any) -> tuple[PPOState, Any]:
+        """Normalise the tape once: with the stored numbers, or those of this tape's segments if there are none yet.
+
+        On the host, before anything is traced; the mean and deviation are taken in float64 over each segment's bars,
+        from the first whose features are known. Ordinary environments pass through unchanged.
+        """
+        if not hasattr(env_params, "tape"):
+            return state, env_params
+        normalizer = state.normalizer
+        if normalizer is None:
+            normalizer = fit_normalizer(env_params.tape)
+            state = state.replace(normalizer=normalizer)
+        features = normalizer(env_params.tape.features)
+        return state, env_params.replace(tape=env_params.tape.replace(features=features))
+
+    def encode(self, state: PPOState, chunk: Float[Array, "*b bars assets F"]) -> Float[Array, "*b decisions context"]:
+        """Contexts of all decisions in chunks of prepared bars."""
+        return cast(Array, state.network.apply({"params": state.params}, chunk, method="encode"))
+
+    def act(
+        self, state: PPOState, context: Array, account: Array | None, key: PRNGKeyArray, deterministic: bool = False
+    ) -> tuple[Array, dict[str, Array]]:
+        """Actions by draw, or by the mode; with `log_prob` and `value`. `context` broadcasts against `account`."""
+        policy, value = self._head(state.network, state.params, context, account)
+        mean, std = state.value_scale.moments()
+        action = policy.mode() if deterministic else policy.sample(key)
+        return action, {"log_prob": policy.log_prob(action), "value": mean + std * value}
+
+    def select_action(
+        self, state: PPOState, obs: Any, key: PRNGKeyArray, deterministic: bool = False
+    ) -> tuple[Array, dict[str, Array]]:
+        """Actions for observations `[*b]`: of a prepared TradingEnv, or arrays of an ordinary environment."""
+        if isinstance(obs, Observation):
+            return self.act(state, self.encode(state, obs.window)[..., 0, :], obs.account, key, deterministic)
+        batch = obs.shape[: obs.ndim - state.obs_ndim]
+        context = self.encode(state, obs.reshape(*batch, 1, 1, state.network.features))[..., 0, :]
+        return self.act(state, context, None, key, deterministic)
+
+    # --- learning ---
+
+    def anneal(self, state: PPOState, progress: Float[Array, ""]) -> PPOState:
+        """The linear schedule: the rate falls to 0 as `progress` goes from 0 to 1."""
+        if self.schedule != "linear":
+            return state
+        return state.replace(learning_rate=self.learning_rate * jnp.maximum(1 - progress, 0))
+
+    def learn(
+        self, state: PPOState, rollout: Rollout, params: Any, key: PRNGKeyArray
+    ) -> tuple[PPOState, dict[str, Array]]:
+        """One update: `num_epochs` passes of `num_minibatches` gradient steps over a rollout.
+
+        Args:
+            state: as it acted in the rollout.
+            rollout: time-major; its number of lanes must be a multiple of `num_minibatches`.
+            params: the environment's prepared parameters, whose tape holds the bars of the lanes.
+            key: for the permutations.
+
+        Returns:
+            The new state and scalar metrics, means over all gradient steps.
+        """
+        lanes = rollout.reward.shape[1]
+        if lanes % self.num_minibatches:
+            raise ValueError(f"num_minibatches {self.num_minibatches} does not divide the {lanes} lanes")
+        done = rollout.terminated | rollout.truncated
+        advantage, target = gae(
+            rollout.reward, rollout.value, rollout.next_value, rollout.terminated, done, self.gamma, self.gae_lambda
+        )
+        state = state.replace(value_scale=state.value_scale.update(target))
+        mean, std = state.value_scale.moments()
+        spread = jnp.var(target)
+        explained = 1 - jnp.var(target - rollout.value) / jnp.where(spread > 0, spread, 1)
+        data = {
+            "action": rollout.action,
+            "log_prob": rollout.log_prob,
+            "value": (rollout.value - mean) / std,
+            "advantage": (advantage - advantage.mean()) / (advantage.std() + 1e-8),
+            "target": (target - mean) / std,
+            "account": rollout.account,
+            "observations": rollout.observations,
+        }
+        # Lane-major from here on: a minibatch is then a gather of contiguous rows.
+        data = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)
+        data["cursor"] = rollout.cursor
+
+        def minibatch(carry: tuple[Any, Any], rows: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
+            return self._descend(state, carry, jax.tree.map(lambda x: x[rows], data), params)
+
+        def epoch(carry: tuple[Any, Any], epoch_key: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
+            rows = jax.random.permutation(epoch_key, lanes).reshape(self.num_minibatches, -1)
+            return jax.lax.scan(minibatch, carry, rows)
+
+        start = (state.params, state.opt_state)
+        (weights, opt_state), steps = jax.lax.scan(epoch, start, jax.random.split(key, self.num_epochs))
+        rate = self._adapt(state.learning_rate, steps["approx_kl"][-1].mean())
+        metrics = {
+            **jax.tree.map(jnp.mean, steps),
+            "explained_variance": explained,
+            "learning_rate": state.learning_rate,
+        }
+        return state.replace(params=weights, opt_state=opt_state, learning_rate=rate), metrics
+
+    def _descend(
+        self, state: PPOState, carry: tuple[Any, Any], batch: dict[str, Any], params: Any
+    ) -> tuple[tuple[Any, Any], dict[str, Array]]:
+        """One gradient step on a minibatch of lanes."""
+        weights, opt_state = carry
+        grads, metrics = jax.grad(self._loss, has_aux=True)(weights, state.network, batch, params)
+        direction, opt_state = self._optimizer().update(grads, opt_state, weights)
+        step = jax.tree.map(lambda d: -state.learning_rate * d, direction)
+        return (optax.apply_updates(weights, step), opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
+
+    def _loss(self, weights: Any, network: MLPActorCritic, batch: dict[str, Any], params: Any) -> tuple[Array, Any]:
+        """PPO's loss on a minibatch `[lane, time, agent]`."""
+        if batch["observations"] is None:
+            chunk = window_chunks(params.tape, batch["cursor"], network.window, batch["action"].shape[1])
+        else:
+            observations = batch["observations"]  # each is a window of one bar, so that time is the chunk's axis
+            chunk = observations.reshape(*observations.shape[:2], 1, network.features)
+        context = network.apply({"params": weights}, chunk, method="encode")
+        policy, value = self._head(network, weights, cast(Array, context)[:, :, None], batch["account"])
+
+        log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
+        ratio = jnp.exp(log_ratio)
+        bounded = jnp.clip(ratio, 1 - self.clip_range, 1 + self.clip_range)
+        policy_loss = -jnp.minimum(ratio * batch["advantage"], bounded * batch["advantage"]).mean()
+        error = (value - batch["target"]) ** 2
+        if self.value_clip is not None:
+            near = batch["value"] + jnp.clip(value - batch["value"], -self.value_clip, self.value_clip)
+            error = jnp.maximum(error, (near - batch["target"]) ** 2)
+        value_loss = 0.5 * error.mean()
+        entropy = policy.entropy().mean()
+        loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
+        return loss, {
+            "loss": loss,
+            "policy_loss": policy_loss,
+            "value_loss": value_loss,
+            "entropy": entropy,
+            "approx_kl": (ratio - 1 - log_ratio).mean(),  # Schulman's k3, http://joschu.net/blog/kl-approx.html
+            "clip_fraction": (jnp.abs(ratio - 1) > self.clip_range).mean(),
+        }
+
+    def _adapt(self, rate: Array, divergence: Array) -> Array:
+        """The "kl" schedule: 1.5 times slower above twice the target, 1.5 times faster below half of it."""
+        if self.schedule != "kl":
+            return rate
+        faster = jnp.where(divergence < 0.5 * self.target_kl, rate * 1.5, rate)
+        return jnp.clip(jnp.where(divergence > 2 * self.target_kl, rate / 1.5, faster), 1e-5, 1e-2)
+
+    def _optimizer(self) -> optax.GradientTransformation:
+        """Global-norm clip and Adam's direction; the rate lives in the state."""
+        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+
+    def _head(self, network: MLPActorCritic, weights: Any, context: Array, account: Any) -> tuple[Categorical, Array]:
+        logits, value = cast(tuple[Array, Array], network.apply({"params": weights}, context, account, method="head"))
+        return Categorical(logits), value
+
+    def _network(self, key: PRNGKeyArray, env: Any, params: Any) -> tuple[MLPActorCritic, int]:
+        """The network that fits the environment, and the axes of one of its observations."""
+        window, assets, account, obs_ndim = 1, 1, 0, 1
+        if hasattr(env, "advance"):
+            window, assets, features = env.window, *params.tape.features.shape[1:]
+            account, actions = assets * len(ACCOUNT_FEATURES), env.num_actions
+        else:
+            obs, _ = jax.eval_shape(env.reset, key, params)
+            if not isinstance(obs, jax.ShapeDtypeStruct):
+                raise ValueError(
+                    f"PPOAgent needs an array as observation, {env.name} has {type(obs).__name__}; flatten it"
+                )
+            features, obs_ndim, space = math.prod(obs.shape), obs.ndim, env.action_space(params)
+            if not hasattr(space, "n"):
+                raise ValueError(f"PPOAgent needs discrete actions, {env.name} has {space}")
+            actions = space.n
+        network = MLPActorCritic(
+            window, assets * features, account, actions, tuple(self.hidden), self.activation, self.shared
+        )
+        return network, obs_ndim
+
+    # --- on disk ---
+
+    def save_model(self, path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> None:
+        """Write parameters, network, normalisation and `about` (environment and features) to a policy file."""
+        net = state.network
+        normalizer = state.normalizer
+        files.save(
+            path,
+            "policy",
+            {
+                "agent": "PPOAgent",
+                "network": {
+                    "window": net.window,
+                    "features": net.features,
+                    "account": net.account,
+                    "num_actions": net.num_actions,
+                    "hidden": list(net.hidden),
+                    "activation": net.activation,
+                    "shared": net.shared,
+                },
+                "obs_ndim": state.obs_ndim,
+                "params": serialization.to_state_dict(state.params),
+                "normalizer": None if normalizer is None else {"mean": normalizer.mean, "std": normalizer.std},
+                "about": about,
+            },
+        )
+
+    def load_model(self, path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
+        """A state to act with, and `about`. Raises files.FileError where the file is not a policy of this agent."""
+        stored = files.load(path, "policy")
+        if not isinstance(stored, dict) or stored.get("agent") != "PPOAgent":
+            raise files.FileError(f"{path} holds no PPOAgent policy; give the policy.pkl that `jaxtrader train` wrote")
+        net: dict[str, Any] = dict(stored["network"])
+        network = MLPActorCritic(**net | {"hidden": tuple(net["hidden"])})
+        # jnp arrays: NumPy leaves would become constants of the compiled program.
+        norm = stored["normalizer"]
+        state = PPOState(
+            params=jax.tree.map(jnp.asarray, stored["params"]),
+            opt_state=None,
+            learning_rate=jnp.zeros((), jnp.float32),
+            value_scale=ValueScale(*jnp.zeros((3,), jnp.float32)),
+            normalizer=None if norm is None else Normalizer(jnp.asarray(norm["mean"]), jnp.asarray(norm["std"])),
+            network=network,
+            obs_ndim=stored["obs_ndim"],
+        )
+        return state, stored["about"]

@@ -1,0 +1,1 @@
+"""The account and the environment: ledger, costs, rewards, TradingEnv."""

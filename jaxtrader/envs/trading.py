@@ -1,0 +1,345 @@
+"""TradingEnv: the market of a `Market` and the account of `ledger.py` as pure state transitions, in gymnax 1.0's shape.
+
+`advance` moves accounts over one bar that the caller looked up; `step` is `advance` plus that look-up and auto-reset.
+Lanes (training/rollout.py) and backtests call the same `advance`. The environment object is static configuration: it
+hashes and compares by it, and the market data travel as the argument `params`, never as an attribute of a traced self.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
+
+from jaxtrader.envs import ledger, rewards
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.ledger import Account, Bar, Rules
+from jaxtrader.envs.rewards import LogReturn, Reward
+from jaxtrader.market.market import Market, Tape
+
+ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
+
+
+class EnvParams(struct.PyTreeNode):
+    """What the environment's transitions read: a jit argument. Shapes are static, values are traced."""
+
+    tape: Tape
+    costs: Costs
+
+
+class EnvState(struct.PyTreeNode):
+    """One episode under way: the account, its place on the tape, and its age in bars.
+
+    `end` is the row after the last bar of the episode's segment.
+    """
+
+    account: Account
+    cursor: Int[Array, "*b"]
+    end: Int[Array, "*b"]
+    time: Int[Array, "*b"]
+
+
+class Observation(struct.PyTreeNode):
+    """What a decision may see: the window of features up to the cursor, and the account (see ACCOUNT_FEATURES)."""
+
+    window: Float[Array, "*b W A F"]
+    account: Float[Array, "*b A K"]
+
+
+@dataclass(frozen=True)
+class TradingEnv:
+    """An environment that trades one asset at a time from a `Market`, many histories in turn.
+
+    Args:
+        market: the bars to train on. Kept on the host; only `default_params` and the checks read it.
+        positions: the target exposures that the discrete actions stand for, within [-1, 1].
+        window: bars that a decision sees, ending at the cursor.
+        episode_length: bars after which an episode is truncated.
+        costs: what a fill costs. Not free by default.
+        reward: a pure, hashable function of two marks; see `jaxtrader.rewards`.
+        fill, rebalance_band, rebalance, ruin_level: the rules of the ledger, see `Rules`.
+        random_start: episodes start at a random exposure (so that every state of the account is seen), else flat.
+
+    Raises:
+        ValueError: where a setting is out of range.
+    """
+
+    market: Market = field(compare=False, repr=False)
+    positions: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    window: int = 32
+    episode_length: int = 256
+    costs: Costs = field(default_factory=Costs, compare=False)
+    reward: Reward = field(default_factory=LogReturn)
+    fill: ledger.Fills = "next_open"
+    rebalance_band: float = 0.05
+    rebalance: ledger.Rebalance = "always"
+    ruin_level: float = 0.01
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.positions, str) or not isinstance(self.positions, Iterable):
+            raise ValueError(f"positions {self.positions!r} must be a tuple of exposures such as (-1, 0, 1)")
+        positions = tuple(float(p) for p in self.positions)
+        object.__setattr__(self, "positions", positions)
+        if len(set(positions)) < 2 or len(set(positions)) != len(positions):
+            raise ValueError(f"positions {positions} must hold at least two exposures, none twice")
+        beyond = [p for p in positions if not abs(p) <= ledger.MAX_LEVERAGE]
+        if beyond:
+            raise ValueError(
+                f"position {beyond[0]:g} is outside [-1, 1]: an exposure is position value / equity, unlevered"
+            )
+        for name in ("window", "episode_length"):
+            if getattr(self, name) < 1 or getattr(self, name) % 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be a whole number of bars, at least 1")
+        self.costs.validate()
+        _ = self.rules  # Rules checks the rest
+
+    # --- what the trainer and the agent ask ---
+
+    @property
+    def name(self) -> str:
+        """The environment's name."""
+        return "TradingEnv"
+
+    @property
+    def num_actions(self) -> int:
+        """The number of discrete actions."""
+        return len(self.positions)
+
+    @property
+    def rules(self) -> Rules:
+        """The ledger's rules."""
+        return Rules(self.fill, self.rebalance_band, self.rebalance, self.ruin_level)
+
+    @property
+    def default_params(self) -> EnvParams:
+        """The market on the device and the costs, in float32. Built anew at each call: keep what you get."""
+        return self.params("float32")
+
+    def params(self, dtype: str = "float32") -> EnvParams:
+        """`default_params` in the given dtype ("float64" needs JAX's x64 mode)."""
+        return EnvParams(tape=self.market.tape(dtype), costs=self.costs.cast(dtype))
+
+    def with_market(self, market: Market) -> TradingEnv:
+        """The same environment over other bars; it compares equal, so nothing compiles anew for the same shapes."""
+        return dataclasses.replace(self, market=market)
+
+    def action_space(self, params: EnvParams | None = None) -> Any:
+        """gymnax's Discrete over the positions."""
+        from gymnax.environments import spaces  # 4 s to import: only where it is used
+
+        return spaces.Discrete(self.num_actions)
+
+    def observation_space(self, params: EnvParams) -> Any:
+        """gymnax's Dict of the window and the account."""
+        from gymnax.environments import spaces
+
+        _, assets, features = params.tape.features.shape
+        bound = float(jnp.finfo(jnp.float32).max)
+        return spaces.Dict(
+            {
+                "window": spaces.Box(-bound, bound, (self.window, assets, features)),
+                "account": spaces.Box(-bound, bound, (assets, len(ACCOUNT_FEATURES))),
+            }
+        )
+
+    def check_room(self, room: int) -> None:
+        """Raise ValueError unless some segment has a window, the look-back, `room` bars to trade and the fill delay."""
+        first, (_, _, end) = self.market.first_cursors(self.window), self.market.segments.T
+        longest = int((end - first).max())
+        if longest <= room:
+            have = int((end - self.market.segments[:, 0]).max())
+            raise ValueError(
+                f"the longest history up to here has {have} bars, too few: {self.market.lookback - 1} for the "
+                f"features' look-back + {self.window} for the window + {room} to trade + 1 for the fill; use more "
+                "bars, a shorter window or rollout, or features with a shorter look-back"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as plain data, costs included and market left out: what a policy file stores."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "market"}
+        rates = {name: None if rate is None else float(np.asarray(rate)) for name, rate in vars(self.costs).items()}
+        return {**fields, "positions": list(self.positions), "costs": rates, "reward": rewards.to_dict(self.reward)}
+
+    # --- one account over one bar ---
+
+    def advance(
+        self, account: Account, action: Int[Array, "*b"], bar: Bar, params: EnvParams
+    ) -> tuple[Account, Float[Array, "*b"], Bool[Array, "*b"], dict[str, Array]]:
+        """Trade and mark accounts over one bar.
+
+        Args:
+            account: the accounts at close[t].
+            action: index into `positions`. An index out of range holds the units and sets `info["invalid_action"]`.
+            bar: the prices of the move, `[*b, asset]`.
+            params: for its costs; the tape is not read.
+
+        Returns:
+            The accounts at close[t+1], the rewards, whether ruin ended them (they are frozen: see `restart`), and
+            `info` with the `target`, the fill's `turnover`, `cost`, `fills`, and the flags `clipped`, `dropped`,
+            `invalid_action`.
+        """
+        invalid = (action < 0) | (action >= self.num_actions)
+        choices = jnp.asarray(self.positions, account.cash.dtype)
+        target = jnp.where(invalid, jnp.nan, choices[jnp.clip(action, 0, self.num_actions - 1)])
+        before = account.equity
+        account, fill, closing = ledger.step(account, target[..., None], bar, params.costs, self.rules)
+        info = {
+            "target": target,
+            "turnover": (jnp.abs(fill.units) * fill.price).sum(-1) / jnp.maximum(fill.equity, rewards.FLOOR),
+            "cost": (fill.fee + fill.slippage + closing.fee + closing.slippage).sum(-1),
+            "fills": jnp.any(fill.units != 0, -1),
+            "clipped": fill.clipped,
+            "dropped": fill.dropped,
+            "invalid_action": invalid,
+        }
+        return account, self.reward(before, account.equity), account.ruined, info
+
+    def restart(self, account: Account, ruined: Bool[Array, "*b"]) -> Account:
+        """Ruined accounts begin again: flat, with the initial capital. The others are untouched."""
+        flat = ledger.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units))
+        return _select(ruined, flat, account)
+
+    def account_features(
+        self, account: Account, price: Float[Array, "*b A"], volatility: Float[Array, "*b A"]
+    ) -> Float[Array, "*b A K"]:
+        """What a decision may know of the account, in the order of ACCOUNT_FEATURES, all bounded.
+
+        Exposure and last target; the return since entry in units of a 20-bar move (20-bar volatility times sqrt 20,
+        sign of the position); bars since the last fill over their cap. Never the cursor, the age or the level of
+        equity: the agent would learn the calendar, and a live account has none of them.
+        """
+        gain = jnp.sign(account.units) * (price / jnp.where(account.entry > 0, account.entry, price) - 1)
+        parts = (
+            jnp.clip(ledger.exposure(account, price), -2, 2),
+            account.target,
+            jnp.clip(gain / (volatility * math.sqrt(20)), -5, 5),
+            account.held / ledger.HELD_CAP,
+        )
+        shape = jnp.broadcast_shapes(account.units.shape, price.shape)
+        return jnp.stack([jnp.broadcast_to(p, shape).astype(jnp.float32) for p in parts], -1)
+
+    def open_accounts(self, key: PRNGKeyArray, price: Float[Array, "*b A"], batch: tuple[int, ...] = ()) -> Account:
+        """New accounts for `batch` episodes: at a random position each, or flat where `random_start` is off."""
+        shape = (*batch, price.shape[-1])
+        exposure = jnp.zeros(shape, price.dtype)
+        if self.random_start:
+            drawn = jax.random.randint(key, batch, 0, self.num_actions)
+            exposure = jnp.broadcast_to(jnp.asarray(self.positions, price.dtype)[drawn][..., None], shape)
+        return ledger.open_account(exposure, price)
+
+    # --- where on the tape ---
+
+    def draw_starts(
+        self, key: PRNGKeyArray, params: EnvParams, room: int = 1, batch: tuple[int, ...] = ()
+    ) -> tuple[Int[Array, "*b"], Int[Array, "*b"]]:
+        """Random cursors, and the ends of their segments: uniform over all bars that have `room` tradable bars ahead.
+
+        Segments so weigh by their length, and the newest bars are as likely as the others.
+        """
+        first = self._first_cursors(params)
+        end = params.tape.segments[:, 2]
+        counts = jnp.maximum(end - room - first, 0)
+        total = jnp.cumsum(counts)
+        drawn = jax.random.randint(key, batch, 0, total[-1])
+        segment = jnp.searchsorted(total, drawn, side="right")
+        offset = drawn - (total - counts)[segment]
+        return first[segment] + offset, end[segment]
+
+    def bar_after(self, cursor: Int[Array, "*b"], params: EnvParams) -> Bar:
+        """The prices between close[cursor] and close[cursor + 1]."""
+        tape = params.tape
+        return Bar(prev_close=tape.close[cursor], open=tape.open[cursor + 1], close=tape.close[cursor + 1])
+
+    def _first_cursors(self, params: EnvParams) -> Int[Array, "S"]:
+        return jnp.maximum(params.tape.segments[:, 1], params.tape.ready + self.window - 1)
+
+    # --- gymnax 1.0 ---
+
+    def reset(self, key: PRNGKeyArray, params: EnvParams | None = None) -> tuple[Observation, EnvState]:
+        """Begin an episode at a random bar. Raises ValueError without params."""
+        return self.reset_env(key, _required(params))
+
+    def step(
+        self, key: PRNGKeyArray, state: EnvState, action: Int[Array, ""], params: EnvParams | None = None
+    ) -> tuple[Observation, EnvState, Array, Array, Array, dict[str, Any]]:
+        """One bar with auto-reset: (obs, state, reward, terminated, truncated, info).
+
+        `info["final_observation"]` is the observation before any restart. After ruin (terminated) the account begins
+        anew, flat, at the next bar, while cursor and age go on; at the time limit or the segment's end (truncated) a
+        new episode starts.
+        Raises ValueError without params.
+        """
+        params = _required(params)
+        final, state, reward, terminated, info = self.step_env(key, state, action, params)
+        truncated = self.is_truncated(state, params)
+        going_on = state.replace(account=self.restart(state.account, terminated))
+        obs, fresh = self.reset_env(key, params)
+        state = _select(truncated, fresh, going_on)
+        obs = _select(truncated, obs, self.observe(key, going_on, action, params))
+        info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": final}
+        return obs, state, reward, terminated, truncated, info
+
+    def reset_env(self, key: PRNGKeyArray, params: EnvParams) -> tuple[Observation, EnvState]:
+        """Begin an episode at a random bar."""
+        place, exposure = jax.random.split(key)
+        cursor, end = self.draw_starts(place, params)
+        account = self.open_accounts(exposure, params.tape.close[cursor])
+        state = EnvState(account=account, cursor=cursor, end=end, time=jnp.zeros((), jnp.int32))
+        return self.observe(key, state, None, params), state
+
+    def step_env(
+        self, key: PRNGKeyArray, state: EnvState, action: Int[Array, ""], params: EnvParams
+    ) -> tuple[Observation, EnvState, Array, Array, dict[str, Any]]:
+        """One bar without reset: (obs, state, reward, terminated, info)."""
+        bar = self.bar_after(state.cursor, params)
+        account, reward, terminated, info = self.advance(state.account, action, bar, params)
+        state = state.replace(account=account, cursor=state.cursor + 1, time=state.time + 1)
+        return self.observe(key, state, action, params), state, reward, terminated, info
+
+    def observe(
+        self, key: PRNGKeyArray | None, state: EnvState, action: Array | None, params: EnvParams
+    ) -> Observation:
+        """The window that ends at the cursor, and the account. `key` and `action` are not used."""
+        tape = params.tape
+        start = state.cursor - self.window + 1
+        window = jax.lax.dynamic_slice_in_dim(tape.features, start, self.window)
+        account = self.account_features(state.account, tape.close[state.cursor], tape.volatility[state.cursor])
+        return Observation(window=window, account=account)
+
+    def is_truncated(self, state: EnvState, params: EnvParams) -> Bool[Array, "*b"]:
+        """True at the time limit, and where the next decision could not fill and be marked inside the segment."""
+        return (state.time >= self.episode_length) | (state.cursor + 1 >= state.end)
+
+
+def window_chunks(tape: Tape, cursor: Int[Array, "lane"], window: int, decisions: int) -> Float[Array, "lane bars A F"]:
+    """The features of `decisions` decisions in a row on each lane: rows cursor-window+1 .. cursor+decisions-1."""
+    bars = window + decisions - 1
+    return jax.vmap(lambda c: jax.lax.dynamic_slice_in_dim(tape.features, c - window + 1, bars))(cursor)
+
+
+def _required(params: EnvParams | None) -> EnvParams:
+    if params is None:
+        raise ValueError(
+            "TradingEnv.step and reset need params: pass params=env.default_params, kept from one call (as a default "
+            "it would be baked into the compiled program)"
+        )
+    return params
+
+
+def _select(condition: Array, yes: Any, no: Any) -> Any:
+    """Per-leaf `where`, with `condition` broadcast over the trailing axes of each leaf."""
+
+    def pick(a: Array, b: Array) -> Array:
+        return jnp.where(jnp.reshape(condition, condition.shape + (1,) * (jnp.ndim(b) - condition.ndim)), a, b)
+
+    return cast(Any, jax.tree.map(pick, yes, no))

@@ -1,0 +1,1 @@
+"""What a policy or a path of targets earned: simulate, backtest, books, metrics, baselines, report."""

@@ -1,0 +1,169 @@
+"""A policy on a market: `follow` walks it through the bars, `backtest` turns its targets into a `Book` by the ledger.
+
+The walk is closed loop (a decision sees the account that earlier ones made), by the mode, from flat, without restarts.
+Validation during training uses the same walk in float32; a backtest keeps the ledger in float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from os import PathLike
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.envs.ledger import Account, Bar
+from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.evaluation.book import Book, combine
+from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.market.market import Market
+
+BLOCK = 8192  # decisions encoded at once: a window-wide layer must not unfold 300k windows in memory
+
+
+class Path(struct.PyTreeNode):
+    """A policy's way through segments side by side, padded to the longest.
+
+    Attributes:
+        target: the exposure asked for at each bar's close.
+        reward: of the bar that followed; 0 where there was none and after ruin.
+        steps: True where a bar followed.
+        invalid: True where the action was not one of the environment's.
+    """
+
+    target: Float[Array, "time segment"]
+    reward: Float[Array, "time segment"]
+    steps: Bool[Array, "time segment"]
+    invalid: Bool[Array, "time segment"]
+
+
+@partial(jax.jit, static_argnames=("env", "length"))
+def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length: int) -> Path:
+    """Walk a policy through every segment of prepared params, from each one's first decision, `length` bars at most."""
+    tape = params.tape
+    first = jnp.maximum(tape.segments[:, 1], tape.ready + env.window - 1)
+    last = tape.segments[:, 2] - 1
+    contexts = _encode_all(agent, state, params, first, last, env.window, length)
+
+    def step(account: Any, row: Any) -> tuple[Any, Path]:
+        context, offset = row
+        now = jnp.minimum(first + offset, last)
+        then = jnp.minimum(now + 1, last)
+        bar = Bar(prev_close=tape.close[now], open=tape.open[then], close=tape.close[then])
+        seen = env.account_features(account, bar.prev_close, tape.volatility[now])
+        action, _ = agent.act(state, context, seen, jax.random.key(0), deterministic=True)
+        moved, reward, _, info = env.advance(account, action, bar, params)
+        steps = first + offset < last
+        live = steps & ~account.ruined
+        path = Path(info["target"], jnp.where(live, reward, 0), steps, info["invalid_action"] & steps)
+        kept = jax.tree.map(lambda new, old: jnp.where(_over(steps, new), new, old), moved, account)
+        return _rescale(kept), path
+
+    flat = dataclasses.replace(env, random_start=False).open_accounts(jax.random.key(0), tape.close[first], first.shape)
+    _, path = jax.lax.scan(step, flat, (contexts, jnp.arange(length)))
+    return path
+
+
+def mean_reward(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length: int) -> Array:
+    """Mean reward a bar over all segments: what training selects its best policy by."""
+    path = follow(agent, state, params, env=env, length=length)
+    return path.reward.sum() / path.steps.sum()
+
+
+def longest_walk(env: TradingEnv) -> int:
+    """Bars from the first decision to the end in the market's longest segment: `length` for `follow`."""
+    return int((env.market.segments[:, 2] - env.market.first_cursors(env.window)).max())
+
+
+def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: Any) -> Book:
+    """The book of a policy on a market, by the rules it was trained with.
+
+    Args:
+        policy: a `Policy` or the path of its file.
+        market: bars with the features that the policy knows. Several segments give a book each, in `book.by_symbol`;
+            the total is equal capital in each, never rebalanced.
+        changes: other rules or costs than the policy file's: `costs`, `fill`, `rebalance_band`, `rebalance`,
+            `ruin_level`.
+
+    Raises:
+        ValueError: where the market's features differ, or its bars are fewer than a decision needs.
+    """
+    policy = policy if isinstance(policy, Policy) else load_policy(policy)
+    env = policy.environment(market, **changes)
+    first = market.first_cursors(env.window)
+    short = [s for s, start, end in zip(market.symbols, first, market.segments[:, 2], strict=True) if end - start < 2]
+    if short:
+        raise ValueError(
+            f"{', '.join(short)}: fewer bars than a decision and its fill need ({policy.bars_needed} of history + 1); "
+            "give more bars or leave the symbol out"
+        )
+    targets = policy_targets(policy, env)
+    books = {}
+    for i, symbol in enumerate(market.symbols):
+        start, end = int(first[i]), int(market.segments[i, 2])
+        one = dataclasses.replace(market, segments=market.segments[i : i + 1], symbols=(symbol,))
+        books[symbol] = simulate(
+            one,
+            targets[: end - start, i],
+            costs=env.costs,
+            fill=env.fill,
+            rebalance_band=env.rebalance_band,
+            rebalance=env.rebalance,
+            ruin_level=env.ruin_level,
+            start=start,
+        )
+    return next(iter(books.values())) if len(books) == 1 else combine(books)
+
+
+def policy_targets(policy: Policy, env: TradingEnv) -> np.ndarray:
+    """Target exposures `[time, segment]` of a policy on the environment's market, the account in float64."""
+    _, prepared = policy.agent.prepare(policy.state, env.default_params)
+    with jax.enable_x64(True):
+        exact = env.params("float64")
+        # Money in float64; the network sees the float32 features that it was trained on.
+        params = exact.replace(tape=exact.tape.replace(features=prepared.tape.features))
+        path = follow(policy.agent, policy.state, params, env=env, length=longest_walk(env))
+        if bool(path.invalid.any()):
+            raise ValueError(
+                "the policy chose an action that its environment does not have; the policy file is damaged"
+            )
+        return np.asarray(path.target)
+
+
+def _encode_all(
+    agent: Any, state: Any, params: EnvParams, first: Array, last: Array, window: int, length: int
+) -> Float[Array, "time segment context"]:
+    """Contexts of `length` decisions from `first` on, in blocks; rows past a segment's last bar repeat it."""
+    block = min(BLOCK, length)
+
+    def encode(start: Array) -> Array:
+        offsets = jnp.arange(block + window - 1) - window + 1 + start
+        rows = jnp.minimum(first[:, None] + offsets, last[:, None])
+        return jnp.moveaxis(agent.encode(state, params.tape.features[rows]), 1, 0)
+
+    blocks = jax.lax.map(encode, jnp.arange(0, length, block))
+    return blocks.reshape(-1, *blocks.shape[2:])[:length]
+
+
+def _rescale(account: Account) -> Account:
+    """Divide an account that has grown beyond 2^60 by 2^30, exactly.
+
+    float32 would overflow on a long path with a strong edge. Rewards and observations do not change by a common
+    factor, and ruin is 2^36 away.
+    """
+    factor = jnp.where(account.equity > 2.0**60, 2.0**-30, 1.0).astype(account.equity.dtype)
+    return account.replace(
+        cash=account.cash * factor, units=account.units * factor[..., None], equity=account.equity * factor
+    )
+
+
+def _over(flags: Array, leaf: Array) -> Array:
+    """Flags `[segment]` shaped to broadcast over a leaf `[segment, ...]`."""
+    return flags.reshape(flags.shape + (1,) * (leaf.ndim - flags.ndim))

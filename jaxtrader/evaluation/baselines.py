@@ -1,0 +1,80 @@
+"""What a policy's book is held against: the same bars, costs, fill and band, without a decision.
+
+Buy and hold says what the market gave. Buy and hold at the policy's mean exposure says what its amount of risk
+alone gave, and is the fairer of the two. Nothing is learnt, tuned or tested here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxtrader.evaluation.book import Book, combine
+from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.market.market import Market
+
+BUY_AND_HOLD = "buy and hold"
+EXPOSURE_MATCHED = "buy and hold at mean exposure"
+
+
+def beside(market: Market, book: Book) -> dict[str, Book]:
+    """The baselines of a book, by name, over its bars and by its rules and costs.
+
+    Args:
+        market: the market that the book was run on, with the same segments.
+        book: of one symbol, or combined: then each symbol has its own baseline, matched to its own mean exposure, and
+            they are combined like the book.
+
+    Raises:
+        ValueError: the market lacks a symbol or the bars of the book.
+    """
+    return {BUY_AND_HOLD: _each(market, book, buy_and_hold), EXPOSURE_MATCHED: _each(market, book, exposure_matched)}
+
+
+def buy_and_hold(market: Market, book: Book) -> Book:
+    """All the capital, in equal parts where there are several assets, ordered at bar 0 of a book and held."""
+    targets = np.full(book.targets.shape, np.nan)
+    targets[0] = 1 / targets.shape[1]
+    return _like(market, book, targets)
+
+
+def exposure_matched(market: Market, book: Book) -> Book:
+    """The mean exposure of a book (of one segment), asked for at every bar, and rebalanced by the same band.
+
+    A mean smaller than the band is never bought, as the policy itself could not have bought it.
+    """
+    return _like(market, book, np.tile(book.exposure.mean(0), (len(book), 1)))
+
+
+def _each(market: Market, book: Book, baseline: Callable[[Market, Book], Book]) -> Book:
+    if not book.by_symbol:
+        return baseline(market, book)
+    return combine({symbol: baseline(market, one) for symbol, one in book.by_symbol.items()}, book.periods_per_year)
+
+
+def _like(market: Market, book: Book, targets: np.ndarray) -> Book:
+    """Targets through `simulate` on the bars, rules and costs of a book."""
+    symbol = ",".join(book.symbols)
+    if symbol not in market.symbols:
+        raise ValueError(
+            f"the book is of {symbol}, and the market has {', '.join(market.symbols)}; give the book's market"
+        )
+    history, _, end = (int(row) for row in market.segments[market.symbols.index(symbol)])
+    start = history + int(np.searchsorted(market.times[history:end], book.times[0]))
+    if not np.array_equal(market.times[start:end], book.times):
+        raise ValueError(
+            f"the book of {symbol} has {len(book)} bars from {book.times[0]} to {book.times[-1]}, which are not the "
+            "market's up to its end; give the market (and the split of it) that the book was run on"
+        )
+    return simulate(
+        market,
+        targets,
+        costs=book.costs,
+        fill=book.rules.fill,
+        rebalance_band=book.rules.rebalance_band,
+        rebalance=book.rules.rebalance,
+        ruin_level=book.rules.ruin_level,
+        start=start,
+        symbol=symbol,
+    )

@@ -1,0 +1,324 @@
+"""What a run was worth: return, risk and activity figures of one equity curve, in NumPy and float64 on the host.
+
+Every figure is one pure function of arrays; `compute` gives them all. What is undefined (a ratio over no risk, a
+deviation of one bar, a return on capital that is gone) is NaN, and never a warning, an infinity or an exception.
+Not for trades (their own table), for significance, or for anything under jit.
+
+`equity [N]` is marked at the close of each bar, in the unit of `initial`, which stands before bar 0 (money.md 10);
+`returns [N]` are simple returns per bar, from `bar_returns`. Ratios are annualised by `periods_per_year` and take a
+risk-free rate of 0. Losses are negative numbers: drawdown, value at risk and expected shortfall. The conventions are
+those of empyrical, against which the tests hold each figure that it has.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+__all__ = [
+    "bar_returns",
+    "cagr",
+    "calmar",
+    "compute",
+    "downside_deviation",
+    "drawdowns",
+    "expected_shortfall",
+    "kurtosis",
+    "longest_drawdown",
+    "max_drawdown",
+    "mean_exposure",
+    "mean_gross_exposure",
+    "positive_bars",
+    "sharpe",
+    "skew",
+    "sortino",
+    "time_in_market",
+    "total_return",
+    "turnover_per_year",
+    "value_at_risk",
+    "volatility",
+]
+
+PerBar = Float[np.ndarray, "bar"]
+PerBarAndAsset = Float[np.ndarray, "bar asset"]
+
+# A return is a ratio of two equities less 1, so its rounding error is some units of 2.2e-16 whatever its own size. A
+# deviation below this is that error, and a Sharpe ratio over it would be a large number about nothing.
+ROUNDING = 1e-14
+
+
+def compute(
+    equity: np.ndarray,
+    exposure: np.ndarray,
+    turnover: np.ndarray,
+    costs: np.ndarray,
+    periods_per_year: float,
+    initial: float = 1.0,
+) -> dict[str, float]:
+    """Every figure of one book.
+
+    Args:
+        equity: [N] marked at the close of each bar.
+        exposure: [N, A] position value / equity after the fills of each bar, signed.
+        turnover: [N] sum over assets of |d| p / E of the fills of each bar, both sides.
+        costs: [N] fees and slippage paid at each bar, in the unit of `initial`.
+        periods_per_year: bars in a year, as the market measured it.
+        initial: equity before bar 0.
+
+    Returns:
+        Python floats by name; `bars`, `longest_drawdown` count bars, `costs` is in the unit of `initial`, `turnover` is
+        per year, `periods_per_year` stands with the ratios that rest on it, all else is a fraction or a ratio.
+
+    Raises:
+        ValueError: the lengths differ, there is no bar, an equity is not finite, or `initial` or `periods_per_year` is
+            not a positive number.
+    """
+    equity, exposure, turnover, costs = (np.asarray(x, np.float64) for x in (equity, exposure, turnover, costs))
+    _check(equity, exposure, turnover, costs, periods_per_year, initial)
+    with np.errstate(all="ignore"):
+        figures = _figures(equity, exposure, turnover, costs, periods_per_year, initial)
+    return {name: _defined(value) for name, value in figures.items()}
+
+
+def _figures(
+    equity: np.ndarray,
+    exposure: np.ndarray,
+    turnover: np.ndarray,
+    costs: np.ndarray,
+    periods_per_year: float,
+    initial: float,
+) -> dict[str, float]:
+    returns = bar_returns(equity, initial)
+    return {
+        "bars": float(equity.size),
+        "periods_per_year": float(periods_per_year),
+        "final_equity": float(equity[-1]),
+        "total_return": total_return(equity, initial),
+        "cagr": cagr(equity, periods_per_year, initial),
+        "volatility": volatility(returns, periods_per_year),
+        "sharpe": sharpe(returns, periods_per_year),
+        "sortino": sortino(returns, periods_per_year),
+        "calmar": calmar(equity, periods_per_year, initial),
+        "max_drawdown": max_drawdown(equity, initial),
+        "longest_drawdown": float(longest_drawdown(equity, initial)),
+        "value_at_risk": value_at_risk(returns),
+        "expected_shortfall": expected_shortfall(returns),
+        "best_bar": float(returns.max()),
+        "worst_bar": float(returns.min()),
+        "positive_bars": positive_bars(returns),
+        "skew": skew(returns),
+        "kurtosis": kurtosis(returns),
+        "time_in_market": time_in_market(exposure),
+        "mean_exposure": mean_exposure(exposure),
+        "mean_gross_exposure": mean_gross_exposure(exposure),
+        "turnover": turnover_per_year(turnover, periods_per_year),
+        "costs": float(costs.sum()),
+    }
+
+
+def _check(
+    equity: np.ndarray,
+    exposure: np.ndarray,
+    turnover: np.ndarray,
+    costs: np.ndarray,
+    periods_per_year: float,
+    initial: float,
+) -> None:
+    n = equity.size
+    if equity.ndim != 1 or n == 0:
+        raise ValueError(f"equity has shape {equity.shape}; metrics need [N] with at least one bar")
+    if not np.isfinite(equity).all():
+        t = int(np.argmin(np.isfinite(equity)))
+        raise ValueError(
+            f"equity[{t}] is {equity[t]}; equity must be finite, so look at the fills and prices of that bar"
+        )
+    if exposure.ndim != 2 or exposure.shape[0] != n:
+        raise ValueError(f"exposure has shape {exposure.shape}; it must be [{n}, assets], one row a bar of equity")
+    for name, array in (("turnover", turnover), ("costs", costs)):
+        if array.shape != (n,):
+            raise ValueError(f"{name} has shape {array.shape}; it must be ({n},), one number a bar of equity")
+    for name, value in (("periods_per_year", periods_per_year), ("initial", initial)):
+        if not 0 < value < np.inf:
+            raise ValueError(f"{name} is {value}; it must be a positive number")
+
+
+# Return
+
+
+def bar_returns(equity: PerBar, initial: float = 1.0) -> PerBar:
+    """Simple return of each bar, [N]: equity[t] / equity[t-1] - 1, with `initial` before bar 0.
+
+    NaN where the equity before was <= 0, as no return on it exists; the figures that rest on all returns are then NaN.
+    """
+    before = np.concatenate([[initial], equity[:-1]])
+    return equity / np.where(before > 0, before, np.nan) - 1
+
+
+def total_return(equity: PerBar, initial: float = 1.0) -> float:
+    """Return over all bars, a fraction: equity[-1] / initial - 1."""
+    return float(equity[-1] / initial - 1)
+
+
+def cagr(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float:
+    """Compound annual growth rate, a fraction: (equity[-1] / initial) ** (periods_per_year / N) - 1.
+
+    -1 if the equity was ever <= 0: what was borrowed to go on is not growth. Source: CFA Institute GIPS; empyrical's
+    `annual_return`.
+    """
+    if equity.min() <= 0:
+        return -1.0
+    with np.errstate(over="ignore"):  # one good minute, compounded over a year, is beyond float64
+        growth = np.expm1(np.log(equity[-1] / initial) * periods_per_year / equity.size)
+    return _defined(growth)
+
+
+# Risk
+
+
+def volatility(returns: PerBar, periods_per_year: float) -> float:
+    """Annual volatility, a fraction: the sample deviation (ddof = 1) of the returns * sqrt(periods_per_year)."""
+    return _deviation(returns) * float(np.sqrt(periods_per_year))
+
+
+def downside_deviation(returns: PerBar, periods_per_year: float) -> float:
+    """Annual downside deviation, a fraction: root mean square of min(r, 0) over **all** bars * sqrt(periods_per_year).
+
+    Source: Sortino and Price (1994), target 0.
+    """
+    return float(np.sqrt(np.mean(np.minimum(returns, 0) ** 2)) * np.sqrt(periods_per_year))
+
+
+def drawdowns(equity: PerBar, initial: float = 1.0) -> PerBar:
+    """Loss since the highest equity so far, `initial` included, [N]: equity / peak - 1, so 0 at a new high."""
+    return equity / np.maximum(np.maximum.accumulate(equity), initial) - 1
+
+
+def max_drawdown(equity: PerBar, initial: float = 1.0) -> float:
+    """The deepest drawdown, a fraction <= 0; below -1 where a loss went beyond the capital."""
+    return float(drawdowns(equity, initial).min())
+
+
+def longest_drawdown(equity: PerBar, initial: float = 1.0) -> int:
+    """The most bars in a row that closed below the highest equity before them; the last such run may be unfinished."""
+    under = np.concatenate([[False], drawdowns(equity, initial) < 0, [False]])
+    starts, ends = np.flatnonzero(~under[:-1] & under[1:]), np.flatnonzero(under[:-1] & ~under[1:])
+    return int(np.max(ends - starts, initial=0))
+
+
+def value_at_risk(returns: PerBar, level: float = 0.05) -> float:
+    """Historical value at risk of one bar, a signed return: the `level` quantile of the returns, interpolated.
+
+    1 bar in 20 was worse, at the default. Not parametric: no normal distribution is assumed. Source: Jorion,
+    Value at Risk (2006), historical simulation; empyrical's `value_at_risk`.
+    """
+    return float(np.quantile(returns, level))
+
+
+def expected_shortfall(returns: PerBar, level: float = 0.05) -> float:
+    """Historical expected shortfall of one bar, a signed return: mean of the worst 1 + floor(level (N - 1)) bars.
+
+    Source: Acerbi and Tasche (2002); the count is that of empyrical's `conditional_value_at_risk`.
+    """
+    # `np.partition` puts NaN last, where it would go unseen.
+    if np.isnan(returns).any():
+        return np.nan
+    count = 1 + int(level * (returns.size - 1))
+    return float(np.partition(returns, count - 1)[:count].mean())
+
+
+def positive_bars(returns: PerBar) -> float:
+    """Share of all bars with a return above 0."""
+    return float(np.mean(returns > 0)) if not np.isnan(returns).any() else np.nan
+
+
+def skew(returns: PerBar) -> float:
+    """Skewness of the returns, adjusted for the sample: G1 of Joanes and Gill (1998), as in pandas.
+
+    NaN below 3 bars.
+    """
+    n, spread = returns.size, _deviation(returns)
+    if n < 3 or not spread > 0:
+        return np.nan
+    third = np.mean(((returns - returns.mean()) / spread) ** 3)
+    return float(third * n * n / ((n - 1) * (n - 2)))
+
+
+def kurtosis(returns: PerBar) -> float:
+    """Excess kurtosis (a normal has 0), adjusted for the sample: G2 of Joanes and Gill (1998), as in pandas.
+
+    NaN below 4 bars.
+    """
+    n, spread = returns.size, _deviation(returns)
+    if n < 4 or not spread > 0:
+        return np.nan
+    fourth = np.mean(((returns - returns.mean()) / spread) ** 4)
+    scale = (n - 1) / ((n - 2) * (n - 3))
+    return float(fourth * scale * n * n * (n + 1) / (n - 1) ** 2 - 3 * scale * (n - 1))
+
+
+# Return for risk
+
+
+def sharpe(returns: PerBar, periods_per_year: float) -> float:
+    """Annual Sharpe ratio: mean / sample deviation (ddof = 1) of the returns * sqrt(periods_per_year).
+
+    NaN where the returns do not vary. Source: Sharpe (1994), risk-free rate 0.
+    """
+    return _ratio(float(returns.mean()) * float(np.sqrt(periods_per_year)), _deviation(returns))
+
+
+def sortino(returns: PerBar, periods_per_year: float) -> float:
+    """Annual Sortino ratio: mean return * periods_per_year / `downside_deviation`.
+
+    NaN where no bar lost. Source: Sortino and Price (1994), target 0.
+    """
+    return _ratio(float(returns.mean()) * periods_per_year, downside_deviation(returns, periods_per_year))
+
+
+def calmar(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float:
+    """Calmar ratio: `cagr` / |`max_drawdown`|, over all bars (Young, 1991, took 36 months); NaN without a drawdown."""
+    return _ratio(cagr(equity, periods_per_year, initial), -max_drawdown(equity, initial))
+
+
+# Activity
+
+
+def time_in_market(exposure: PerBarAndAsset) -> float:
+    """Share of bars that closed with a position in any asset."""
+    return float(np.mean((np.abs(exposure) > 0).any(axis=1)))
+
+
+def mean_exposure(exposure: PerBarAndAsset) -> float:
+    """Mean over bars of the net exposure, the signed sum over assets; a fraction of equity."""
+    return float(exposure.sum(axis=1).mean())
+
+
+def mean_gross_exposure(exposure: PerBarAndAsset) -> float:
+    """Mean over bars of the gross exposure, the sum over assets of its size; a fraction of equity."""
+    return float(np.abs(exposure).sum(axis=1).mean())
+
+
+def turnover_per_year(turnover: PerBar, periods_per_year: float) -> float:
+    """Turnover in a year, both sides, in multiples of equity: the sum over bars / (N / periods_per_year)."""
+    return float(turnover.sum() * periods_per_year / turnover.size)
+
+
+# Where a figure is undefined
+
+
+def _deviation(returns: PerBar) -> float:
+    """Sample deviation (ddof = 1); 0 where it is within rounding, NaN of one bar."""
+    if returns.size < 2:
+        return np.nan
+    deviation = float(returns.std(ddof=1))
+    return 0.0 if deviation < ROUNDING else deviation
+
+
+def _ratio(numerator: float, denominator: float) -> float:
+    return _defined(numerator / denominator) if denominator > ROUNDING else np.nan
+
+
+def _defined(value: Any) -> float:
+    return float(value) if np.isfinite(value) else np.nan

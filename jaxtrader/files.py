@@ -1,0 +1,340 @@
+"""How everything on disk is written and read: a pickle of plain containers and its checksum, written atomically.
+
+A file can be read here without trusting whoever wrote it: nothing in it is ever imported or called, and memory stays
+in proportion to the file's size. Turning a train state into nested dicts is the caller's business
+(`flax.serialization.to_state_dict`), and so is turning the loaded NumPy arrays into device arrays.
+
+Layout: the pickle (protocol 4) of `{"format": "jaxtrader", "version": 1, "kind": ..., "tree": ...}`, then the 32 raw
+bytes of its SHA-256. A plain `pickle.load` stops before the sum and gives the same containers, with arrays as
+`{"__array__": [dtype name, shape, little-endian bytes in C order]}`, typed PRNG keys as
+`{"__key__": [implementation, dtype name, shape, bytes]}` and tuples as `{"__tuple__": [...]}`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import math
+import os
+import pickle
+import pickletools
+import secrets
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+__all__ = ["FileError", "load", "save", "write_text"]
+
+FORMAT = "jaxtrader"
+VERSION = 1
+PROTOCOL = 4
+MAX_DEPTH = 100
+MAX_INT_BITS = 2000  # LONG1, the only long integer opcode we read, ends at 255 bytes
+MAX_TEXT = 2**28  # characters, 4 bytes each at most: BINUNICODE8 is then never needed
+
+ARRAY, KEY, TUPLE = "__array__", "__key__", "__tuple__"
+
+_SUM_BYTES = hashlib.sha256().digest_size
+_PROTO = bytes([0x80, PROTOCOL])
+_FRAME_BYTES = 9  # the FRAME opcode and its length stand between PROTO and the first container
+# How each of our pickles goes on: EMPTY_DICT, MARK, SHORT_BINUNICODE "format", SHORT_BINUNICODE "jaxtrader".
+_HEADER = b"}(\x8c\x06format\x8c\x09" + FORMAT.encode()
+
+# An allow-list, for object arrays are pointers and void types have any size.
+_DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128"),
+    )
+} | {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+
+# No memo and no DUP: an object then stands in the tree once, so a small file cannot unfold into a large tree.
+# No tuples: the hash of a deeply nested one, as a dictionary's key, overflows the C stack.
+_OPCODES = frozenset(
+    (
+        *("PROTO", "FRAME", "MARK", "STOP", "NONE", "NEWTRUE", "NEWFALSE"),
+        *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE"),
+        *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+    )
+)
+
+
+class FileError(ValueError):
+    """A file that cannot be written or read: one sentence with the path, what is wrong, and the way out."""
+
+
+def save(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
+    """Write `tree` to `path`, which holds either the old file or the whole new one, whenever the power fails.
+
+    Args:
+        path: the file; folders that are missing are made.
+        kind: what the file is, such as "policy" or "checkpoint"; `load` must be asked for the same.
+        tree: dicts with string keys, lists, tuples, str, int, float, bool, None, NumPy or JAX arrays, NumPy scalars
+            (they come back as arrays of no dimension) and typed PRNG keys, nested up to 100 levels.
+
+    Raises:
+        FileError: the tree holds something else (the error names where), or the file cannot be written.
+    """
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=PROTOCOL)
+    pickler.fast = True  # leaves out the memo, which `load` does not read
+    pickler.dump({"format": FORMAT, "version": VERSION, "kind": kind, "tree": _encode(tree, "tree", 0)})
+    _write(path, buffer.getbuffer(), hashlib.sha256(buffer.getbuffer()).digest())
+
+
+def load(path: str | os.PathLike[str], kind: str) -> Any:
+    """Read what `save` wrote; arrays come back as writable NumPy arrays, typed PRNG keys as typed keys.
+
+    Raises:
+        FileError: there is no such file, it is not one of ours, it is damaged, it is of another kind, or a newer
+            version wrote it.
+    """
+    data = _read(path)
+    if not (data.startswith(_PROTO) and data.startswith(_HEADER, len(_PROTO) + _FRAME_BYTES)):
+        raise FileError(f"{str(path)!r} is not a jaxtrader file; pass a {kind} file that jaxtrader wrote")
+    body, digest = data[:-_SUM_BYTES], data[-_SUM_BYTES:]
+    if hashlib.sha256(body).digest() != digest:
+        raise FileError(
+            f"{str(path)!r} is damaged or incomplete: its SHA-256 sum over {max(0, len(data) - _SUM_BYTES):,} bytes "
+            "does not match; copy it again, or go back to an earlier file"
+        )
+    try:
+        _scan(body)
+        document = _Unpickler(io.BytesIO(body)).load()
+        _check_document(document, path, kind)
+        return _decode(document["tree"], 0)
+    except FileError:
+        raise
+    # Whatever a file that someone forged makes pickle or NumPy say, the user is told one sentence.
+    except Exception as error:
+        raise FileError(
+            f"{str(path)!r} holds what jaxtrader never writes ({error}) and was not loaded; "
+            "use a file from a source you trust"
+        ) from error
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` in UTF-8 to `path`, atomically as `save` does; FileError if it cannot be written."""
+    _write(path, text.encode("utf-8"))
+
+
+# Writing
+
+
+def _encode(node: Any, where: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise FileError(f"{where[:80]}... is nested deeper than {MAX_DEPTH} levels; save a flatter tree")
+    if node is None or type(node) in (bool, float):
+        return node
+    if type(node) is int:
+        return _checked(node, node.bit_length() <= MAX_INT_BITS, where, f"an integer beyond {MAX_INT_BITS} bits")
+    if type(node) is str:
+        return _checked(node, len(node) <= MAX_TEXT, where, f"a text beyond {MAX_TEXT:,} characters")
+    if type(node) is dict:
+        return {_checked_key(key, where): _encode(child, f"{where}[{key!r}]", depth + 1) for key, child in node.items()}
+    if type(node) in (list, tuple):
+        children = [_encode(child, f"{where}[{i}]", depth + 1) for i, child in enumerate(node)]
+        return children if type(node) is list else {TUPLE: children}
+    if _is_jax_array(node):
+        return _encode_jax(node, where)
+    if isinstance(node, np.ndarray | np.generic):
+        return {ARRAY: _encode_array(np.asarray(node), where)}
+    raise FileError(
+        f"{where} is a {type(node).__name__}, which has no place in a file; turn it into dicts, lists, tuples, "
+        "numbers, strings and arrays first (flax.serialization.to_state_dict does so for a train state)"
+    )
+
+
+def _checked(node: Any, fits: bool, where: str, what: str) -> Any:
+    if not fits:
+        raise FileError(f"{where} is {what}, which a file does not hold; save it as an array")
+    return node
+
+
+def _checked_key(key: Any, where: str) -> str:
+    if type(key) is not str:
+        raise FileError(
+            f"{where} has the key {key!r} of type {type(key).__name__}; only strings can be keys, use str(key)"
+        )
+    if key in (ARRAY, KEY, TUPLE):
+        raise FileError(f"{where} has the key {key!r}, which the file format uses itself; rename it")
+    return key
+
+
+def _is_jax_array(node: Any) -> bool:
+    # Without JAX in the process no JAX array exists, and there is no reason to pay for the import.
+    jax = sys.modules.get("jax")
+    return jax is not None and hasattr(jax, "Array") and isinstance(node, jax.Array)
+
+
+def _encode_jax(node: Any, where: str) -> dict[str, Any]:
+    import jax
+
+    if jax.dtypes.issubdtype(node.dtype, jax.dtypes.prng_key):
+        data = np.asarray(jax.random.key_data(node))
+        return {KEY: [str(jax.random.key_impl(node)), *_encode_array(data, where)]}
+    return {ARRAY: _encode_array(np.asarray(node), where)}
+
+
+def _encode_array(array: np.ndarray, where: str) -> list[Any]:
+    name = array.dtype.name
+    if name not in _DTYPES:
+        raise FileError(
+            f"{where} is an array of {name}, which a file does not hold; convert it to one of {', '.join(_DTYPES)}"
+        )
+    # The bytes are little-endian, as is every machine that JAX runs on.
+    return [name, list(array.shape), array.astype(_DTYPES[name], copy=False).tobytes()]
+
+
+def _write(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """Write the parts to a temporary file in the same folder, force it to disk, then rename it to `path`."""
+    target = Path(os.path.realpath(path))  # a link stays a link
+    # Short, as a name that is nearly as long as the system allows must still have room for a temporary one.
+    temporary = target.parent / f".{secrets.token_hex(6)}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Not `tempfile`: its files are readable by their owner only, and the rename would keep that.
+        with open(temporary, "xb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; choose another place or make room there"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself is on disk only once the folder is. Windows cannot open a folder, and needs it not.
+    if os.name == "nt":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# Reading
+
+
+class _Unpickler(pickle.Unpickler):
+    """An Unpickler that imports nothing: the second lock, behind `_scan`, on the same door."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("it asks for an object outside the file")
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    if not os.path.exists(path):
+        raise FileError(f"there is no file {str(path)!r}; check the path")
+    if not os.path.isfile(path):  # a device or a pipe may never end
+        raise FileError(f"{str(path)!r} is not a file but a folder or a device; pass the path of a file in it")
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}; check its permissions") from error
+
+
+def _scan(body: bytes) -> None:
+    """Raise ValueError unless every opcode is on our list, every frame fits, and STOP is the last byte.
+
+    `genops` runs nothing and reads from memory, so that a length beyond the end is an error and not an allocation.
+    """
+    end = 0
+    for opcode, argument, position in pickletools.genops(body):
+        at = end = position or 0  # genops knows the position wherever the source can tell it, as bytes can
+        if opcode.name not in _OPCODES:
+            raise ValueError(f"the pickle opcode {opcode.name} at byte {at}")
+        if opcode.name == "FRAME" and int(argument or 0) > len(body) - at - _FRAME_BYTES:
+            raise ValueError(f"a frame of {argument:,} bytes at byte {at}, beyond the end")
+        if opcode.name == "PROTO" and (argument, at) != (PROTOCOL, 0):
+            raise ValueError(f"pickle protocol {argument} at byte {at}")
+    if end != len(body) - 1:
+        raise ValueError(f"{len(body) - 1 - end:,} bytes behind its end")
+
+
+def _check_document(document: Any, path: str | os.PathLike[str], kind: str) -> None:
+    version = document["version"]
+    if type(version) is not int or version < 1:
+        raise ValueError(f"the version {version!r:.40}")
+    if version > VERSION:
+        raise FileError(
+            f"{str(path)!r} has file version {version}, and this jaxtrader reads up to {VERSION}; "
+            "install a newer jaxtrader"
+        )
+    if document["kind"] != kind:
+        raise FileError(
+            f"{str(path)!r} is a {str(document['kind'])[:40]!r} file, not a {kind!r} file; pass a {kind!r} file"
+        )
+    if set(document) != {"format", "version", "kind", "tree"}:
+        raise ValueError("other fields than format, version, kind and tree")
+
+
+def _decode(node: Any, depth: int) -> Any:
+    if depth > 2 * MAX_DEPTH:  # a tuple is two levels of the file
+        raise ValueError(f"a tree deeper than {MAX_DEPTH} levels")
+    if type(node) is list:
+        return [_decode(child, depth + 1) for child in node]
+    if type(node) is not dict:
+        return _checked_leaf(node)
+    tag = next(iter(node)) if len(node) == 1 else None
+    if tag in _DECODERS:
+        return _DECODERS[tag](node[tag], depth)
+    for key in node:
+        if type(key) is not str or key in _DECODERS:
+            raise ValueError(f"the key {key!r:.40}")
+    return {key: _decode(child, depth + 1) for key, child in node.items()}
+
+
+def _checked_leaf(node: Any) -> Any:
+    if type(node) is bytes:
+        raise ValueError("bytes outside an array")
+    return node
+
+
+def _decode_tuple(children: Any, depth: int) -> tuple[Any, ...]:
+    if type(children) is not list:
+        raise ValueError("a tuple that is not a list")
+    return tuple(_decode(child, depth + 2) for child in children)
+
+
+def _decode_array(fields: Any, depth: int) -> np.ndarray:
+    name, shape, raw = fields
+    if type(name) is not str or name not in _DTYPES:
+        raise ValueError(f"an array of {name!r:.40}")
+    dtype = _DTYPES[name]
+    if type(raw) is not bytes or type(shape) is not list or any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"an array of shape {shape!r:.40}")
+    if math.prod(shape) * dtype.itemsize != len(raw):
+        raise ValueError(f"an array of {name} and shape {shape!r:.40} with {len(raw):,} bytes")
+    if name == "bool" and raw.strip(b"\x00\x01"):
+        raise ValueError("an array of bool with values beyond 0 and 1")
+    return np.frombuffer(raw, dtype).reshape(shape).copy()  # a view of `raw` would be read-only
+
+
+def _decode_key(fields: Any, depth: int) -> Any:
+    import jax
+
+    implementation, *array = fields
+    if type(implementation) is not str:
+        raise ValueError(f"a key of {implementation!r:.40}")
+    return jax.random.wrap_key_data(jax.numpy.asarray(_decode_array(array, depth)), impl=implementation)
+
+
+_DECODERS: dict[str, Callable[[Any, int], Any]] = {ARRAY: _decode_array, KEY: _decode_key, TUPLE: _decode_tuple}

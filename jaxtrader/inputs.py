@@ -1,0 +1,121 @@
+"""From flags to checked bars, dates and parts: whatever the user gave that cannot be used becomes `BadInput` here.
+
+Nothing is trained, printed or written; `commands.py` does that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from jaxtrader.cli import BacktestConfig, BadInput, Source, TrainConfig
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.datasets import STOCKS
+from jaxtrader.market.market import Market
+
+
+@contextlib.contextmanager
+def checked() -> Iterator[None]:
+    """What goes wrong in here is the user's to put right."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise BadInput(str(error)) from error
+
+
+def read_bars(data: str | None, source: Source) -> tuple[Bars, ...]:
+    """The histories of a file, or of the bundled stocks, as the flags say."""
+    symbols = source.symbols or (TrainConfig.BUNDLED if data is None else None)
+    loaded = load_bars(
+        STOCKS if data is None else data,
+        symbols=symbols,
+        tz=source.tz,
+        label=source.label,
+        repair=source.repair,
+        adjust=not source.no_adjust,
+    )
+    return (loaded,) if isinstance(loaded, Bars) else loaded
+
+
+def read_market(data: str | None, source: Source, names: tuple[str, ...] | None) -> Market:
+    """The same histories with the named features, None for the default ones."""
+    return Market.from_bars(read_bars(data, source), features=names)
+
+
+def tradable(market: Market, window: int, name: str) -> Market:
+    """The market without symbols on which a policy with this window could never trade; an error where none is left."""
+    room = market.segments[:, 2] - market.first_cursors(window)
+    kept = np.flatnonzero(room >= 2)
+    if not kept.size:
+        raise BadInput(
+            f"no symbol has bars enough in {name}: a decision needs {window - 1 + market.lookback} bars of history, "
+            "and one to trade; give more bars, a shorter window, or features with a shorter look-back"
+        )
+    if kept.size == len(room):
+        return market
+    return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
+
+
+def midnight_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
+    """The midnight before or after a day, by the file's clock; a bar labelled by its open ends after it."""
+    try:
+        day = date.fromisoformat(text) + timedelta(days=after)
+    except (ValueError, OverflowError):
+        raise BadInput(f"{flag} {text} is not a date; write it as 2007-12-31") from None
+    midnight = datetime.combine(day, time(), ZoneInfo(source.tz) if source.tz else UTC)
+    return midnight + timedelta(microseconds=source.label == "open")
+
+
+def refuse_full(path: Path) -> None:
+    """BadInput unless this is a new or an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise BadInput(f"{path} is not empty: give another folder, or move this one away")
+
+
+def first_time(market: Market) -> np.datetime64:
+    """The earliest bar that may be traded."""
+    return market.times[market.segments[:, 1]].min()
+
+
+def stem(data: str | None) -> str:
+    """What a run on this file is named after."""
+    return "stocks" if data is None else Path(data).name.split(".")[0] or "data"
+
+
+def cuts(config: TrainConfig) -> tuple[Any, ...]:
+    """What `Market.split` cuts at: the midnights after the last days, or fractions."""
+    if config.data is None:
+        ends = (config.train_end or config.BUNDLED_TRAIN_END, config.valid_end or config.BUNDLED_VALID_END)
+    elif config.train_end is None and config.valid_end is None:
+        return config.SHARES
+    elif config.train_end is None or config.valid_end is None:
+        missing = "--train-end" if config.train_end is None else "--valid-end"
+        shares = "/".join(f"{100 * share:g}" for share in config.SHARES)
+        raise BadInput(f"{missing} is missing: give both dates, or neither and the calendar is cut {shares}")
+    else:
+        ends = (config.train_end, config.valid_end)
+    train_end = midnight_of("--train-end", ends[0], config, after=True)
+    valid_end = midnight_of("--valid-end", ends[1], config, after=True)
+    if train_end >= valid_end:
+        raise BadInput(f"--valid-end {ends[1]} is not after --train-end {ends[0]}; validation lies between the two")
+    return train_end, valid_end
+
+
+def narrowed(market: Market, config: BacktestConfig, source: Source) -> Market:
+    """The market between --start and --end, both included."""
+    if config.start is not None:
+        cut = midnight_of("--start", config.start, source, after=False)
+        if np.datetime64(cut.astimezone(UTC).replace(tzinfo=None)) > first_time(market):
+            market = market.split(cut)[1]
+    if config.end is not None:
+        cut = midnight_of("--end", config.end, source, after=True)
+        if np.datetime64(cut.astimezone(UTC).replace(tzinfo=None)) <= market.times[market.segments[:, 2] - 1].max():
+            market = market.split(cut)[0]
+    return market

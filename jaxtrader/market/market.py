@@ -1,0 +1,291 @@
+"""A `Market`: histories of one or more symbols end to end with raw features, on the host; its `Tape` is on the device.
+
+Splits share the columns and move only the borders of the segments. No account, no cost and no action is known here.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from datetime import date, datetime
+from functools import cached_property
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jaxtrader.market.bars import Bars, DataError
+from jaxtrader.market.features import DEFAULT, Feature, compute_features, resolve
+from jaxtrader.market.splits import cut_segments
+
+SNAPS = (12, 52, 252, 365, *(8760 * k for k in (1, 2, 4, 12, 60)))
+SNAP_TOLERANCE = 0.02
+VOLATILITY_BARS = 20
+VOLATILITY_FLOOR = 1e-6
+YEAR = np.timedelta64(365, "D")
+
+
+class Tape(flax.struct.PyTreeNode):
+    """The market on the device, a pytree that travels as a jit argument; histories lie end to end on the time axis.
+
+    Attributes:
+        open: [T, A], as are high, low and close, in the units of the file.
+        high: [T, A].
+        low: [T, A].
+        close: [T, A].
+        features: [T, A, F] raw; 0 in the warm-up, which `ready` keeps out of every window.
+        volatility: [T, A], deviation of the last 20 one-bar log returns.
+        dt: [T] years (ACT/365) since the close before; 0 at a history's first bar.
+        segments: [S, 3] (history_start, first_decision, end exclusive), rows of the tape.
+        ready: [S] first row of each segment's history from which every feature is known.
+    """
+
+    open: Float[Array, "time asset"]
+    high: Float[Array, "time asset"]
+    low: Float[Array, "time asset"]
+    close: Float[Array, "time asset"]
+    features: Float[Array, "time asset feature"]
+    volatility: Float[Array, "time asset"]
+    dt: Float[Array, " time"]
+    segments: Int[Array, "segment 3"]
+    ready: Int[Array, " segment"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Market:
+    """Histories end to end, float64, with segments that say where decisions may be made.
+
+    Attributes:
+        times: [T] datetime64[ns], UTC, the close of each bar; increasing within a history.
+        open: [T, A], as are high, low, close and volume.
+        high: [T, A].
+        low: [T, A].
+        close: [T, A].
+        volume: [T, A].
+        features: [T, A, F] raw, NaN in the warm-up.
+        volatility: [T, A] deviation (ddof=1) of the last 20 log returns, of what there is before; at least 1e-6.
+        dt: [T] years (ACT/365) between closes, 0 at each history's first bar.
+        segments: [S, 3] int64 (history_start, first_decision, end exclusive), rows of the arrays above.
+        symbols: one name a segment.
+        feature_names: F names.
+        lookback: bars the longest feature needs.
+        periods_per_year: for annualising.
+        source: file names.
+        notes: what loading found, one sentence each.
+    """
+
+    times: np.ndarray
+    open: np.ndarray
+    high: np.ndarray
+    low: np.ndarray
+    close: np.ndarray
+    volume: np.ndarray
+    features: np.ndarray
+    volatility: np.ndarray
+    dt: np.ndarray
+    segments: np.ndarray
+    symbols: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    lookback: int
+    periods_per_year: float
+    source: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def from_bars(
+        cls,
+        bars: Bars | Sequence[Bars],
+        features: Sequence[str | Feature] | None = None,
+        periods_per_year: float | None = None,
+    ) -> "Market":
+        """Lay one history or several end to end and compute their features, each from its own bars only.
+
+        Args:
+            bars: what `load_bars` returned.
+            features: names or `Feature`s; default `features.DEFAULT`.
+            periods_per_year: overrides the measured number.
+
+        Raises:
+            DataError: a history is too short for the features, a symbol or feature comes twice, or a feature is not
+                finite after its warm-up.
+        """
+        histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
+        if not histories or not all(isinstance(history, Bars) for history in histories):
+            raise DataError(
+                "A Market is made from the Bars that load_bars returns, or from a sequence of them; give at least one."
+            )
+        chosen = tuple(resolve(spec) for spec in _listed(features))
+        names = tuple(",".join(history.symbols) for history in histories)
+        _refuse_twice("symbol", names)
+        _refuse_twice("feature", [feature.name for feature in chosen])
+        if len({history.close.shape[1] for history in histories}) > 1:
+            raise DataError("The histories hold different numbers of symbols a bar; give Bars of one symbol each.")
+        _refuse_short(histories, chosen)
+        ends = np.cumsum([len(history) for history in histories])
+        starts = np.concatenate([[0], ends[:-1]])
+        columns = {
+            name: _end_to_end([getattr(history, name) for history in histories])
+            for name in ("times", "open", "high", "low", "close", "volume")
+        }
+        market = cls(
+            **columns,
+            features=_end_to_end([compute_features(history, chosen) for history in histories]),
+            volatility=_end_to_end([_volatility(history.close) for history in histories]),
+            dt=_end_to_end([np.diff(history.times, prepend=history.times[:1]) / YEAR for history in histories]),
+            segments=_end_to_end([np.stack([starts, starts, ends], axis=1).astype(np.int64)]),
+            symbols=names,
+            feature_names=tuple(feature.name for feature in chosen),
+            lookback=max(feature.lookback for feature in chosen),
+            periods_per_year=_periods_per_year(histories, periods_per_year),
+            source=", ".join(dict.fromkeys(history.source for history in histories)),
+            notes=tuple(
+                f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes
+            ),
+        )
+        _refuse_unready(market)
+        return market
+
+    def split(self, *parts: float | str | date | datetime | np.datetime64, embargo: int = 0) -> tuple["Market", ...]:
+        """Cut the time axis, at the same dates for all symbols, into markets that share these columns.
+
+        Args:
+            parts: fractions (above 0, summing to at most 1) of the union calendar of all symbols, one a part; or k
+                increasing dates (UTC where they carry no offset), for k + 1 parts: a bar at or after a date belongs to
+                the later part.
+            embargo: bars of each symbol taken off the end of the first part.
+
+        Returns:
+            One Market a part. Its windows may look back to history_start; a symbol without bars in it is left out.
+
+        Raises:
+            DataError: fractions or dates that cannot be, or a part without a bar.
+        """
+        return tuple(
+            dataclasses.replace(self, segments=segments, symbols=tuple(self.symbols[i] for i in kept))
+            for segments, kept in cut_segments(self.times, self.segments, parts, embargo)
+        )
+
+    @cached_property
+    def ready(self) -> np.ndarray:
+        """[S] first row of each segment's history from which every feature is finite; `end` where none is."""
+        rows = []
+        for start, _, end in self.segments:
+            holes = np.flatnonzero(~np.isfinite(self.features[start:end]).all(axis=(1, 2)))
+            rows.append(start + (holes[-1] + 1 if holes.size else 0))
+        return np.array(rows, np.int64)
+
+    def first_cursors(self, window: int) -> np.ndarray:
+        """[S] first row of each segment where a policy with that window of bars can decide (>= end: nowhere)."""
+        if window < 1:
+            raise DataError(f"window={window} is not possible; a decision sees at least 1 bar.")
+        return np.maximum(self.segments[:, 1], self.ready + window - 1)
+
+    def tape(self, dtype: str = "float32") -> Tape:
+        """The columns on the device in `dtype`; "float64" only where the caller has switched x64 on."""
+        wanted = np.dtype(dtype)
+        if wanted not in (np.dtype("float32"), np.dtype("float64")):
+            raise ValueError(f"tape(dtype='{wanted}') is not offered; use 'float32' or 'float64'.")
+        if jax.dtypes.canonicalize_dtype(wanted) != wanted:
+            raise ValueError(
+                "tape('float64') would be cut to float32 here; call it inside `with jax.enable_x64(True):`."
+            )
+        fields = ("open", "high", "low", "close", "volatility", "dt")
+        return Tape(
+            **{name: jnp.asarray(getattr(self, name), wanted) for name in fields},
+            features=jnp.asarray(np.nan_to_num(self.features, nan=0.0), wanted),
+            segments=jnp.asarray(self.segments, jnp.int32),
+            ready=jnp.asarray(self.ready, jnp.int32),
+        )
+
+    def describe(self) -> str:
+        """One line for the terminal: symbols, tradable bars and their dates (UTC), periods a year, features."""
+        shown = ", ".join(self.symbols[:4]) + (f" and {len(self.symbols) - 4} more" if len(self.symbols) > 4 else "")
+        bars = int(np.sum(self.segments[:, 2] - self.segments[:, 1]))
+        first = self.times[self.segments[:, 1]].min().astype("datetime64[D]")
+        last = self.times[self.segments[:, 2] - 1].max().astype("datetime64[D]")
+        return (
+            f"{shown}: {bars:,} bars, {first} to {last}, {self.periods_per_year:,.6g} periods a year, "
+            f"{len(self.feature_names)} features (look-back {self.lookback})"
+        )
+
+    def __repr__(self) -> str:
+        return f"Market({self.describe()})"
+
+
+def _listed(features: Sequence[str | Feature] | None) -> Sequence[str | Feature]:
+    if features is None:
+        return DEFAULT
+    listed = (features,) if isinstance(features, (str, Feature)) else tuple(features)
+    if not listed:
+        raise DataError("features=() leaves nothing to see; give at least one, or None for the default ones.")
+    return listed
+
+
+def _refuse_twice(kind: str, names: Sequence[str]) -> None:
+    for name in names:
+        if list(names).count(name) > 1:
+            raise DataError(f"The {kind} '{name}' comes twice; give each {kind} once.")
+
+
+def _refuse_short(histories: Sequence[Bars], features: Sequence[Feature]) -> None:
+    longest = max(features, key=lambda feature: feature.lookback)
+    shortest = min(histories, key=len)
+    if len(shortest) < longest.lookback:
+        raise DataError(
+            f"{','.join(shortest.symbols)} has {len(shortest)} bars, too few for {longest.name}, which looks back "
+            f"over {longest.lookback}; leave the symbol out or choose features with a shorter look-back."
+        )
+
+
+def _refuse_unready(market: Market) -> None:
+    for symbol, ready, end in zip(market.symbols, market.ready, market.segments[:, 2], strict=True):
+        if ready >= end:
+            empty = np.isnan(market.features[end - 1]).any(axis=0)
+            name = market.feature_names[int(np.argmax(empty))]
+            raise DataError(f"{symbol} has no bar with a value of {name}; leave the feature or the symbol out.")
+
+
+def _end_to_end(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """The parts along time, read-only: splits share these arrays."""
+    out = np.concatenate(parts)
+    out.flags.writeable = False
+    return out
+
+
+def _volatility(close: np.ndarray) -> np.ndarray:
+    """[T, A] deviation (ddof=1) of the last 20 log returns, of what there is before; floored, also where none is known.
+
+    Sums run over shifted slices, newest first, so that a row does not depend on what comes after it.
+    """
+    returns = np.log(close[1:] / close[:-1])
+    count = np.minimum(np.arange(len(close)), VOLATILITY_BARS)[:, None]
+    shifts = range(min(VOLATILITY_BARS, len(returns)))
+    total = np.zeros(close.shape)
+    for k in shifts:
+        total[1 + k :] += returns[: len(returns) - k]
+    mean = total / np.maximum(count, 1)
+    squares = np.zeros(close.shape)
+    for k in shifts:
+        squares[1 + k :] += (returns[: len(returns) - k] - mean[1 + k :]) ** 2
+    deviation = np.sqrt(squares / np.maximum(count - 1, 1))
+    return np.maximum(deviation, VOLATILITY_FLOOR)
+
+
+def _periods_per_year(histories: Sequence[Bars], given: float | None) -> float:
+    """The given number, or the median over symbols of (n - 1) / (days / 365.25), snapped to a usual one within 2%."""
+    if given is not None:
+        if not (np.isfinite(given) and given > 0):
+            raise DataError(f"periods_per_year={given} is not possible; it must be a finite number above 0.")
+        return float(given)
+    measured = []
+    for history in histories:
+        if len(history) < 2:
+            raise DataError(
+                f"{','.join(history.symbols)} has one bar, from which periods_per_year cannot be measured; give more "
+                "bars or the number."
+            )
+        days = (history.times[-1] - history.times[0]) / np.timedelta64(1, "D")
+        measured.append((len(history) - 1) / (days / 365.25))
+    median = float(np.median(measured))
+    nearest = min(SNAPS, key=lambda snap: abs(median / snap - 1))
+    return float(nearest) if abs(median / nearest - 1) <= SNAP_TOLERANCE else median

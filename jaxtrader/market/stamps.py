@@ -1,0 +1,177 @@
+"""Turns a user's time stamps (ISO text, offsets, epoch numbers, YYYYMMDD, day-first dates) into datetime64[ns] in UTC.
+
+It guesses only where one reading is possible, and says so where two are. It does not sort, shift or drop anything.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxtrader.market.checks import DataError, Where
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OFFSET = r"(:\d{2}(?:[.,]\d+)?)\s*(?:Z|z|UTC|GMT|[+-]\d{2}(?::?\d{2})?)$"
+YEAR_FIRST = r"^(\d{4})[./](\d{1,2})[./](\d{1,2})"
+YEAR_LAST = r"^(\d{1,2})[./-](\d{1,2})[./-](\d{4})(.*)$"
+# (least, most, unit): the years 1973 to 2286 in each unit, so no value fits two.
+EPOCHS = ((1e8, 1e10, 10**9), (1e11, 1e13, 10**6), (1e14, 1e16, 10**3), (1e17, 9.2e18, 1))
+DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+
+
+def parse_times(stamps: "pd.Series", tz: str | None, where: Where) -> np.ndarray:
+    """The stamps [T] as datetime64[ns], UTC.
+
+    Stamps without an offset are UTC, unless `tz` names their zone; with `tz` the wall clock is read and a stamped
+    offset ignored. Raises DataError for a missing, unreadable or ambiguous stamp, and for a wall-clock time that the
+    zone's clock change skips or repeats.
+    """
+    import pandas as pd
+
+    missing = np.flatnonzero(stamps.isna())
+    if missing.size:
+        raise DataError(f"{where(missing[0])}: the time is missing; every bar needs one, so correct or remove the row.")
+    try:
+        if pd.api.types.is_datetime64_any_dtype(stamps):
+            index = pd.DatetimeIndex(stamps)
+        elif pd.api.types.is_numeric_dtype(stamps):
+            index = _from_numbers(stamps.to_numpy(), tz, where)
+        else:
+            index = _from_text(stamps, tz, where)
+        return _to_utc(index.as_unit("ns"), tz, where)
+    except pd.errors.OutOfBoundsDatetime as error:
+        raise DataError(
+            f"{where(0)} or a later one: a time lies outside the years 1678 to 2261; correct it."
+        ) from error
+
+
+def join_date_and_time(dates: "pd.Series", clock: "pd.Series") -> "pd.Series":
+    """One column of stamps from a date column and a time-of-day column (text, or numbers such as 930 or 93000)."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(clock):
+        if clock.max() > 240000:  # no time of day: an epoch beside a readable date
+            return clock
+        digits = clock.astype("Int64").astype(str).str.zfill(6 if clock.max() > 2400 else 4)
+        clock = digits.str.replace(r"^(\d\d)(\d\d)(\d\d)?$", lambda m: ":".join(filter(None, m.groups())), regex=True)
+    if pd.api.types.is_datetime64_any_dtype(dates):
+        dates = dates.dt.strftime("%Y-%m-%d")
+    elif pd.api.types.is_numeric_dtype(dates):
+        dates = dates.astype("Int64").astype(str).str.replace(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", regex=True)
+    return dates.astype(str).str.strip() + " " + clock.astype(str).str.strip()
+
+
+def _from_numbers(values: np.ndarray, tz: str | None, where: Where) -> "pd.DatetimeIndex":
+    import pandas as pd
+
+    for width, form in DIGITS.items():
+        low, high = 1900 * 10.0 ** (width - 4), 2100 * 10.0 ** (width - 4)
+        if ((values >= low) & (values < high)).all():
+            text = pd.Series(values.astype(np.int64)).astype(str)
+            parsed = pd.to_datetime(text, format=form, errors="coerce")
+            _refuse_unread(parsed, text, where)
+            return pd.DatetimeIndex(parsed)
+    for least, most, scale in EPOCHS:
+        if least <= values[0] < most:
+            bad = np.flatnonzero(~((values >= least) & (values < most)))
+            if bad.size:
+                raise DataError(
+                    f"{where(bad[0])}: the time {values[bad[0]]} is not in the unit of the first stamp, {values[0]}; "
+                    "write all stamps in one unit (seconds, ms, us or ns since 1970)."
+                )
+            if tz is not None:
+                raise DataError(
+                    f"{where(0)}: the time {values[0]} counts from 1970 in UTC and has no wall clock, so tz='{tz}' "
+                    "cannot apply; leave tz out."
+                )
+            whole = values.astype(np.int64)
+            rest = (np.round((values - whole) * 1e6) * (scale // 1000)).astype(np.int64) if scale >= 1000 else 0 * whole
+            return pd.DatetimeIndex((whole * scale + rest).astype("datetime64[ns]"), tz="UTC")
+    raise DataError(
+        f"{where(0)}: the number {values[0]} is not a time; use ISO dates, YYYYMMDD, or seconds, ms, us or ns since "
+        "1970."
+    )
+
+
+def _from_text(stamps: "pd.Series", tz: str | None, where: Where) -> "pd.DatetimeIndex":
+    import pandas as pd
+
+    text = stamps.astype("str").str.strip()
+    if text.str.fullmatch(r"\d+(\.\d+)?").all():
+        number = pd.to_numeric(text)
+        return _from_numbers(number.to_numpy(), tz, where)
+    has_offset = text.str.contains(OFFSET.replace("(:", "(?::", 1), regex=True).to_numpy(bool)
+    if has_offset.any() and not has_offset.all() and tz is None:
+        odd = int(np.flatnonzero(has_offset != has_offset[0])[0])
+        raise DataError(
+            f"{where(odd)}: only some times carry an offset ('{text.iloc[0]}' against '{text.iloc[odd]}'); write all "
+            "of them one way, or name the zone of the wall clock with tz= (--tz)."
+        )
+    utc = bool(has_offset.any()) and tz is None
+    if has_offset.any() and tz is not None:
+        text = text.str.replace(OFFSET, r"\1", regex=True)
+    try:
+        return pd.DatetimeIndex(pd.to_datetime(text, format="ISO8601", utc=utc))
+    except pd.errors.OutOfBoundsDatetime:
+        raise
+    except ValueError:
+        pass
+    text = text.str.replace(YEAR_FIRST, r"\1-\2-\3", regex=True)
+    text = text.str.replace(r"^(\d{4}-)(\d)(?=-)", r"\g<1>0\2", regex=True).str.replace(
+        r"^(\d{4}-\d\d-)(\d)(?!\d)", r"\g<1>0\2", regex=True
+    )
+    last = text.str.extract(YEAR_LAST)
+    if last[0].notna().mean() > 0.5:
+        text = _iso_from_year_last(text, last, where)
+    named_month = text.str.contains(r"[A-Za-z]{3}", regex=True).all()
+    parsed = pd.to_datetime(text, format=None if named_month else "ISO8601", errors="coerce", utc=utc)
+    _refuse_unread(parsed, stamps, where)
+    return pd.DatetimeIndex(parsed)
+
+
+def _iso_from_year_last(text: "pd.Series", parts: "pd.DataFrame", where: Where) -> "pd.Series":
+    """Day-first or month-first dates as ISO text; an error where both readings are possible."""
+    numbers = parts[[0, 1]].astype(float)
+    first, second = numbers[0].max(), numbers[1].max()
+    if (first > 12) == (second > 12):
+        why = "either order fits every row" if first <= 12 else "neither order fits every row"
+        raise DataError(
+            f"{where(0)}: the date '{text.iloc[0]}' could be day-first or month-first ({why}); write dates as "
+            "YYYY-MM-DD."
+        )
+    day, month = (0, 1) if first > 12 else (1, 0)
+    iso = parts[2] + "-" + parts[month].str.zfill(2) + "-" + parts[day].str.zfill(2) + parts[3].fillna("")
+    return iso.where(iso.notna(), text)
+
+
+def _refuse_unread(parsed: "pd.Series", text: "pd.Series", where: Where) -> None:
+    bad = np.flatnonzero(parsed.isna())
+    if bad.size:
+        raise DataError(
+            f"{where(bad[0])}: '{text.iloc[bad[0]]}' is not a time that can be read; write ISO times such as "
+            "2024-01-31 or 2024-01-31 15:30."
+        )
+
+
+def _to_utc(index: "pd.DatetimeIndex", tz: str | None, where: Where) -> np.ndarray:
+    if tz is None:
+        naive = index if index.tz is None else index.tz_convert("UTC").tz_localize(None)
+        return naive.to_numpy().astype("datetime64[ns]")
+    wall = index if index.tz is None else index.tz_localize(None)
+    try:
+        local = wall.tz_localize(tz, ambiguous="NaT", nonexistent="NaT")
+    except (KeyError, ValueError, TypeError, OSError) as error:
+        raise DataError(
+            f"tz='{tz}' is not a known time zone; use a name such as 'America/New_York' or 'UTC'."
+        ) from error
+    bad = np.flatnonzero(local.isna())
+    if bad.size:
+        one = wall[bad[:1]]
+        skipped = one.tz_localize(tz, ambiguous=np.array([True]), nonexistent="NaT").isna()[0]
+        fault = "does not exist" if skipped else "happens twice"
+        raise DataError(
+            f"{where(bad[0])}: the wall-clock time {one[0]} {fault} in {tz}, where the clocks change; give the times "
+            "in UTC or with offsets, and leave tz out."
+        )
+    return local.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[ns]")

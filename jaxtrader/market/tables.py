@@ -1,0 +1,209 @@
+"""Reads a CSV or Parquet file or a DataFrame into one flat table whose rows keep the numbers a user counts them by.
+
+It knows file formats only; what a column means is told in `columns.py`, what a bar must satisfy in `checks.py`.
+"""
+
+import csv
+import dataclasses
+import gzip
+import importlib.util
+import re
+import warnings
+import zlib
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxtrader.market.checks import DataError
+from jaxtrader.market.columns import INDEX, SYMBOL, TIMES, canonical
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SEPARATORS = ("\t", ";", "|", ",")
+HEAD_BYTES = 1 << 16
+HEAD_LINES = 20
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table:
+    """A flat frame (time in a column), the user's number of each row [T], and how to name the source in a message."""
+
+    frame: "pd.DataFrame"
+    rows: np.ndarray
+    source: str
+    stem: str | None
+
+    def where(self, row: int) -> str:
+        """Name row `row` (from 0) as the user counts it: lines of a text file from 1, else rows from 0."""
+        counted = "" if self.stem and not self.source.endswith((".parquet", ".pq")) else " (counted from 0)"
+        return f"{self.source}, row {self.rows[row]}{counted}"
+
+    def take(self, rows: np.ndarray) -> "Table":
+        """The table of these rows only (positions from 0), with their numbers."""
+        return dataclasses.replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), rows=self.rows[rows])
+
+
+def read_table(source: Any) -> Table:
+    """Read a path (CSV, .csv.gz, Parquet) or a DataFrame; DataError where that cannot be done."""
+    import pandas as pd
+
+    if isinstance(source, pd.DataFrame):
+        if not len(source):
+            raise DataError("The DataFrame is empty; bars need at least one row.")
+        return _flat(source, np.arange(len(source)), "DataFrame", None)
+    if not isinstance(source, (str, PathLike)):
+        raise DataError(
+            f"Bars are loaded from a path, a DataFrame or a dict of them, not from a {type(source).__name__}; wrap it "
+            "in one."
+        )
+    path = Path(source)
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give the path of one CSV or Parquet file, or a dict of symbol to path.")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); check the path and the rights.") from error
+    if magic == b"PAR1" or path.suffix in (".parquet", ".pq"):
+        return _read_parquet(path)
+    return _read_csv(path, gzipped=magic[:2] == b"\x1f\x8b")
+
+
+def _read_parquet(path: Path) -> Table:
+    import pandas as pd
+
+    if importlib.util.find_spec("pyarrow") is None:
+        raise DataError(f"Reading {path.name} needs pyarrow; install it with: pip install 'jaxtrader[parquet]'.")
+    try:
+        frame = pd.read_parquet(path)
+    except Exception as error:
+        raise DataError(f"{path.name} is not a whole Parquet file; write or download it again.") from error
+    if not len(frame):
+        raise DataError(f"{path.name} holds no rows; bars need at least one.")
+    return _flat(frame, np.arange(len(frame)), path.name, path.stem)
+
+
+def _read_csv(path: Path, gzipped: bool) -> Table:
+    import pandas as pd
+
+    lines = _head(path, gzipped)
+    separator, header = _layout(path, lines)
+    names = next(csv.reader([lines[header]], delimiter=separator))
+    side_by_side = names[0] == "Price" and lines[header + 1 : header + 2] and lines[header + 1].startswith("Ticker")
+    layout: dict[str, Any] = {"index_col": False, "dtype": {n: str for n in names if canonical(n) in SYMBOL}}
+    if side_by_side:  # yfinance: the header lines are Price, Ticker, Date
+        layout = {"header": [0, 1], "index_col": 0}
+    if tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1):  # from 3.1 on every reading is exact
+        layout["float_precision"] = "round_trip"
+    body = "\n".join(lines[header + 1 :])
+    decimal = "," if separator != "," and re.search(r"\d,\d", body) else "."
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                path,
+                sep=separator,
+                decimal=decimal,
+                skiprows=header,
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+                low_memory=False,
+                compression="gzip" if gzipped else None,
+                **layout,
+            )
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path.name} is a damaged or cut-off gzip file; write or download it again.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} is not UTF-8 text; save it as CSV in UTF-8.") from error
+    except (ValueError, IndexError, pd.errors.ParserWarning) as error:
+        line = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        if line:
+            fault = f", row {int(line[2])}: {line[3]} values where the header names {line[1]}"
+        else:
+            fault = " is not a regular table (rows have more values than the header names, or a quote is left open)"
+        raise DataError(f"{path.name}{fault}; correct the file and load it again.") from error
+    rows = np.arange(len(frame)) + header + (4 if side_by_side else 2)
+    blank = frame.isna().to_numpy(bool).all(axis=1)
+    if blank.any() and not side_by_side:
+        frame, rows = frame[~blank].reset_index(drop=True), rows[~blank]
+    if not len(frame):
+        raise DataError(f"{path.name} has a header but no bars; check how it was written.")
+    return _flat(frame, rows, path.name, path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem)
+
+
+def _head(path: Path, gzipped: bool) -> list[str]:
+    try:
+        with gzip.open(path, "rb") if gzipped else path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            whole = not file.read(1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path.name} is a damaged or cut-off file; write or download it again.") from error
+    if not head.strip():
+        raise DataError(f"{path.name} is empty; it should hold a header line and one line a bar.")
+    try:
+        text = (head if whole else head[: head.rfind(b"\n") + 1]).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise DataError(f"{path.name} is a binary file, not CSV text in UTF-8 or Parquet; export it as CSV.")
+    return text.splitlines()
+
+
+def _layout(path: Path, lines: list[str]) -> tuple[str, int]:
+    """The separator and the line of the header: the first with about as many separators as lines usually have."""
+    sample = [line for line in lines[:HEAD_LINES] if line.strip()]
+    usual = {mark: float(np.median([line.count(mark) for line in sample])) for mark in SEPARATORS}
+    separator = max(SEPARATORS, key=lambda mark: usual[mark])
+    for row, line in enumerate(lines[:HEAD_LINES]):
+        if line.count(separator) >= max(1.0, usual[separator] - 1):
+            return separator, row
+    raise DataError(
+        f"{path.name} is not a table: its first lines hold no columns; the header should name time, open, high, low, "
+        "close and volume, separated by commas."
+    )
+
+
+def _flat(frame: "pd.DataFrame", rows: np.ndarray, source: str, stem: str | None) -> Table:
+    """Tickers side by side become a symbol column, and an index of times a column named `INDEX`."""
+    import pandas as pd
+
+    if isinstance(frame.columns, pd.MultiIndex):
+        frame, rows = _stack_tickers(frame, rows, source)
+    index = frame.index
+    if isinstance(index, pd.MultiIndex):
+        frame = frame.reset_index()
+    elif isinstance(index, pd.PeriodIndex):
+        frame = frame.set_axis(index.to_timestamp(), axis=0).reset_index(names=INDEX)
+    elif isinstance(index, pd.DatetimeIndex) or canonical(index.name) in TIMES:
+        frame = frame.reset_index(names=INDEX)
+    frame = frame.reset_index(drop=True)
+    frame.columns = [str(name) for name in frame.columns]
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise DataError(f"{source} has two columns named '{twice}'; rename or drop one.")
+    return Table(frame, rows, source, stem)
+
+
+def _stack_tickers(frame: "pd.DataFrame", rows: np.ndarray, source: str) -> tuple["pd.DataFrame", np.ndarray]:
+    """A (field, ticker) header as a long table; rows all missing for one ticker only pad the common calendar."""
+    import pandas as pd
+
+    levels = [{canonical(value) for value in frame.columns.get_level_values(i)} for i in range(frame.columns.nlevels)]
+    fields = [i for i, level in enumerate(levels) if {"open", "close"} <= level]
+    if len(levels) != 2 or len(fields) != 1:
+        raise DataError(
+            f"{source} has {len(levels)} header levels that are not (field, ticker); flatten the columns to open, "
+            "high, low, close and volume."
+        )
+    tickers = frame.columns.get_level_values(1 - fields[0])
+    parts, numbers = [], []
+    for ticker in dict.fromkeys(tickers):
+        part = frame.loc[:, tickers == ticker].droplevel(1 - fields[0], axis=1)
+        kept = part.notna().to_numpy(bool).any(axis=1)
+        parts.append(part[kept].rename_axis(columns=None).assign(symbol=str(ticker)))
+        numbers.append(rows[kept])
+    named = frame.index.name if isinstance(frame.index.name, str) else INDEX
+    return pd.concat(parts).rename_axis(named), np.concatenate(numbers)

@@ -1,0 +1,89 @@
+"""A chunk of training: rollouts and updates in one jitted loop on the device, and the guard against NaN.
+
+The Trainer dispatches it and knows what is in its reports; nothing here touches the host.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jaxtyping import Bool, Int, PRNGKeyArray
+
+from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
+
+NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
+
+
+class Carry(struct.PyTreeNode):
+    """What one chunk hands to the next, on the device: agent state, environments, key and counters.
+
+    `healthy` turns False with the first rejected update; every later one is then a no-op.
+    """
+
+    agent: Any
+    envs: Any
+    key: PRNGKeyArray
+    updates: Int[Array, ""]
+    episodes: Int[Array, ""]
+    healthy: Bool[Array, ""]
+
+
+@partial(jax.jit, static_argnames=("rollouts",), donate_argnums=0)
+def run_chunk(
+    carry: Carry,
+    agent: Any,
+    params: Any,
+    limits: dict[str, Array],
+    count: Array,
+    *,
+    rollouts: LaneRollouts | EnvRollouts,
+) -> tuple[Carry, dict[str, Any]]:
+    """`count` updates, fewer where a limit is reached or one is rejected: the new carry, and sums for the log.
+
+    An update whose numbers are not finite, or whose actions are invalid, is not taken and ends the chunk; `bad` says
+    why.
+    """
+
+    def update(carry: Carry) -> tuple[Carry, dict[str, Array], dict[str, Array]]:
+        key, collect, learn = jax.random.split(carry.key, 3)
+        state = carry.agent
+        if hasattr(agent, "anneal"):
+            share = jnp.maximum(carry.updates / limits["updates"], carry.episodes / limits["episodes"])
+            state = agent.anneal(state, share)
+        envs, rollout, stats = rollouts.collect(carry.envs, agent, state, params, collect)
+        state, metrics = agent.learn(state, rollout, params, learn)
+        bad = {name: ~jnp.isfinite(x) for name, x in metrics.items()}
+        bad["reward"] = ~jnp.isfinite(rollout.reward).all()
+        bad["action"] = stats.get("invalid_actions", jnp.zeros((), jnp.int32)) > 0
+        bad["parameters"] = ~_all_finite(state)
+        taken = ~jnp.stack(list(bad.values())).any()
+        state = jax.tree.map(lambda new, old: jnp.where(taken, new, old), state, carry.agent)
+        episodes = carry.episodes + stats["episodes"].astype(jnp.int32) * taken
+        moved = Carry(state, envs, key, carry.updates + taken, episodes, taken)
+        logs = {name: jnp.where(taken, x, 0).astype(jnp.float32) for name, x in {**stats, **metrics}.items()}
+        return moved, logs, bad
+
+    def body(loop: tuple[Array, Carry, Any, Any]) -> tuple[Array, Carry, Any, Any]:
+        done, carry, sums, _ = loop
+        carry, logs, bad = update(carry)
+        return done + 1, carry, jax.tree.map(jnp.add, sums, logs), bad
+
+    def go_on(loop: tuple[Array, Carry, Any, Any]) -> Array:
+        done, carry, _, _ = loop
+        within = (carry.updates < limits["updates"]) & (carry.episodes < limits["episodes"])
+        return (done < count) & within & carry.healthy
+
+    _, logs, bad = jax.eval_shape(update, carry)
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (logs, bad))
+    _, carry, sums, bad = jax.lax.while_loop(go_on, body, (jnp.zeros((), count.dtype), carry, *empty))
+    return carry, {"updates": carry.updates, "episodes": carry.episodes, "sums": sums, "bad": bad}
+
+
+def _all_finite(tree: Any) -> Array:
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)]
+    return jnp.all(jnp.asarray([jnp.isfinite(x).all() for x in floats]))

@@ -1,0 +1,134 @@
+"""The split first layer against the plain MLP over (window, account), in NumPy."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrader.agents.networks import MLPActorCritic
+
+WINDOW, ASSETS, FEATURES, K, ACTIONS = 4, 2, 3, 4, 3
+NUMPY_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0)}
+
+
+@cache
+def make(**changes) -> tuple[MLPActorCritic, dict]:
+    network = MLPActorCritic(WINDOW, ASSETS * FEATURES, ASSETS * K, ACTIONS, **{"hidden": (8, 6), **changes})
+    chunk, account = jnp.zeros((1, WINDOW, ASSETS, FEATURES)), jnp.zeros((1, 1, ASSETS, K))
+    return network, network.init(jax.random.key(1), chunk, account)
+
+
+@partial(jax.jit, static_argnums=0)
+def encode(network: MLPActorCritic, variables: dict, chunk: jax.Array) -> jax.Array:
+    return network.apply(variables, chunk, method="encode")
+
+
+@partial(jax.jit, static_argnums=0)
+def head(network: MLPActorCritic, variables: dict, context: jax.Array, account: jax.Array | None) -> tuple:
+    return network.apply(variables, context, account, method="head")
+
+
+def jittered(variables: dict) -> dict:
+    """Biases and the policy's kernel away from 0, so that a lost one shows."""
+    rng = np.random.default_rng(5)
+    return jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), variables)
+
+
+def test_encode_of_a_chunk_equals_encode_of_each_window() -> None:
+    network, variables = make()
+    chunk = np.random.default_rng(0).normal(size=(5, 11, ASSETS, FEATURES)).astype(np.float32)
+    whole = encode(network, variables, chunk)
+    assert whole.shape == (5, 11 - WINDOW + 1, 16)
+    for t in range(11 - WINDOW + 1):
+        one = encode(network, variables, chunk[:, t : t + WINDOW])
+        np.testing.assert_allclose(whole[:, t], one[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def test_encode_is_causal_bit_for_bit() -> None:
+    network, variables = make()
+    chunk = np.random.default_rng(0).normal(size=(1, 11, ASSETS, FEATURES)).astype(np.float32)
+    changed = chunk.copy()
+    changed[:, 7:] = 1e6
+    before, after = (encode(network, variables, x) for x in (chunk, changed))
+    np.testing.assert_array_equal(before[:, : 7 - WINDOW + 1], after[:, : 7 - WINDOW + 1])
+    assert not np.allclose(before[:, 7 - WINDOW + 1], after[:, 7 - WINDOW + 1])
+
+
+@pytest.mark.parametrize(
+    ("shared", "hidden", "activation"), [(False, (8, 6, 5), "tanh"), (True, (8, 6), "relu"), (False, (8,), "relu")]
+)
+def test_head_after_encode_is_the_plain_mlp_on_the_concatenation(
+    shared: bool, hidden: tuple[int, ...], activation: str
+) -> None:
+    network, variables = make(hidden=hidden, shared=shared, activation=activation)
+    variables = jittered(variables)
+    rng = np.random.default_rng(2)
+    window = rng.normal(size=(7, WINDOW, ASSETS, FEATURES)).astype(np.float32)
+    account = rng.normal(size=(7, ASSETS, K)).astype(np.float32)
+    logits, value = head(network, variables, encode(network, variables, window)[:, 0], account)
+
+    weights = jax.tree.map(np.float64, variables["params"])
+    act = NUMPY_ACTIVATIONS[activation]
+    inputs = np.concatenate([window.reshape(7, -1), account.reshape(7, -1)], axis=1).astype(np.float64)
+    first = inputs @ weights["first_kernel"] + weights["first_bias"]
+    outputs = []
+    for torso in range(1 if shared else 2):
+        layer = act(first[:, torso * 8 : (torso + 1) * 8])
+        for i in range(len(hidden) - 1):
+            dense = weights[f"torsos_{torso}_{i}"]
+            layer = act(layer @ dense["kernel"] + dense["bias"])
+        outputs.append(layer)
+    expected_logits = outputs[0] @ weights["policy"]["kernel"] + weights["policy"]["bias"]
+    expected_value = (outputs[-1] @ weights["critic"]["kernel"] + weights["critic"]["bias"])[:, 0]
+    np.testing.assert_allclose(logits, expected_logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(value, expected_value, rtol=1e-4, atol=1e-5)
+
+
+def test_without_an_account_the_head_takes_the_context_alone() -> None:
+    network = MLPActorCritic(1, 5, 0, ACTIONS, hidden=(8,))
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 1, 1, 5)), None)
+    assert variables["params"]["first_kernel"].shape == (5, 16)
+    logits, value = head(network, variables, np.ones((6, 16), np.float32), None)
+    assert logits.shape == (6, ACTIONS)
+    assert value.shape == (6,)
+
+
+def test_one_context_serves_all_accounts_of_a_lane() -> None:
+    network, variables = make()
+    variables = jittered(variables)
+    rng = np.random.default_rng(3)
+    context = rng.normal(size=(5, 1, 16)).astype(np.float32)
+    account = rng.normal(size=(5, 9, ASSETS, K)).astype(np.float32)
+    logits, value = head(network, variables, context, account)
+    assert logits.shape == (5, 9, ACTIONS)
+    one, one_value = head(network, variables, context[2, 0], account[2, 4])
+    np.testing.assert_allclose(logits[2, 4], one, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(value[2, 4], one_value, rtol=1e-5, atol=1e-6)
+
+
+def test_initialisation_is_orthogonal_with_the_usual_gains() -> None:
+    """Gain sqrt 2 per torso in the first layer and between, 0.01 for the policy, 1 for the value, biases 0."""
+    _, variables = make()
+    weights = jax.tree.map(np.float64, variables["params"])
+    for torso in range(2):
+        block = weights["first_kernel"][:, torso * 8 : (torso + 1) * 8]
+        np.testing.assert_allclose(block.T @ block, 2 * np.eye(8), atol=1e-5)
+        inner = weights[f"torsos_{torso}_0"]["kernel"]
+        np.testing.assert_allclose(inner.T @ inner, 2 * np.eye(6), atol=1e-5)
+    assert not np.allclose(weights["first_kernel"][:, :8], weights["first_kernel"][:, 8:])
+    np.testing.assert_allclose(weights["policy"]["kernel"].T @ weights["policy"]["kernel"], 1e-4 * np.eye(3), atol=1e-8)
+    np.testing.assert_allclose((weights["critic"]["kernel"] ** 2).sum(), 1, rtol=1e-5)
+    biases = [weights["first_bias"], *(weights[n]["bias"] for n in ("torsos_0_0", "torsos_1_0", "policy", "critic"))]
+    assert not any(bias.any() for bias in biases)
+
+
+def test_a_fresh_policy_is_nearly_uniform() -> None:
+    network, variables = make()
+    window = np.random.default_rng(4).normal(size=(50, WINDOW, ASSETS, FEATURES)).astype(np.float32)
+    account = np.zeros((50, ASSETS, K), np.float32)
+    logits, _ = head(network, variables, encode(network, variables, window)[:, 0], account)
+    assert 0 < np.abs(logits).max() < 0.05

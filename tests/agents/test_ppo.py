@@ -1,0 +1,484 @@
+"""PPO's loss and update against NumPy in float64, its schedules, its normalisation, and what it writes to disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrader import files
+from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale, fit_normalizer
+from jaxtrader.agents.protocol import Rollout
+from jaxtrader.envs.trading import EnvParams, Observation, TradingEnv, window_chunks
+from jaxtrader.market.market import Market
+from jaxtrader.training.rollout import LaneRollouts
+
+LENGTH, LANES, AGENTS = 8, 4, 2
+KEY = jax.random.key(42)
+
+
+@pytest.fixture(scope="module")
+def scaled(state: PPOState) -> PPOState:
+    """The fresh state after a first look at value targets, with a policy that is not uniform."""
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.2, x.shape).astype(np.float32), state.params)
+    return state.replace(params=weights, value_scale=ValueScale(*jnp.asarray([0.02, 0.01, 0.5])))
+
+
+@pytest.fixture(scope="module")
+def rollout(env: TradingEnv, agent: PPOAgent, scaled: PPOState, params: EnvParams) -> Rollout:
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    collect = jax.jit(lambda lanes, agent, state, params, key: rollouts.collect(lanes, agent, state, params, key)[1])
+    return collect(rollouts.begin(jax.random.key(1), params), agent, scaled, params, jax.random.key(2))
+
+
+@jax.jit
+def learn(agent: PPOAgent, state: PPOState, rollout: Rollout, params: EnvParams, key: jax.Array) -> tuple:
+    return agent.learn(state, rollout, params, key)
+
+
+def batch_of(rollout: Rollout, seed: int = 3) -> dict:
+    """A minibatch `[lane, time, agent]` of all lanes, with made-up advantages, targets and old log_prob."""
+    rng = np.random.default_rng(seed)
+    lane_major = lambda x: np.moveaxis(np.asarray(x), 1, 0)  # noqa: E731
+    shape = (LANES, LENGTH, AGENTS)
+    return {
+        "cursor": np.asarray(rollout.cursor),
+        "account": lane_major(rollout.account),
+        "action": lane_major(rollout.action),
+        "log_prob": lane_major(rollout.log_prob) + rng.normal(0, 0.3, shape).astype(np.float32),
+        "value": rng.normal(0, 1, shape).astype(np.float32),
+        "advantage": rng.normal(0, 1, shape).astype(np.float32),
+        "target": rng.normal(0, 1, shape).astype(np.float32),
+        "observations": None,
+    }
+
+
+def numpy_loss(agent: PPOAgent, weights: dict, batch: dict, chunk: np.ndarray) -> dict[str, float]:
+    """The whole loss in float64, row by row: forward pass of the two tanh MLPs, clipped ratio, value error, entropy."""
+    network = {k: v for k, v in jax.tree.map(np.float64, weights).items()}
+    lanes, steps, agents = batch["action"].shape
+    terms = {name: [] for name in ("policy", "value", "entropy", "kl", "clipped")}
+    for lane in range(lanes):
+        for t in range(steps):
+            for a in range(agents):
+                at = (lane, t, a)
+                window = np.float64(chunk[lane, t : t + 4]).ravel()
+                first = np.concatenate([window, np.float64(batch["account"][at]).ravel()]) @ network["first_kernel"]
+                first = np.tanh(first + network["first_bias"])
+                outs = []
+                for torso in range(2):
+                    dense = network[f"torsos_{torso}_0"]
+                    outs.append(np.tanh(first[torso * 8 : torso * 8 + 8] @ dense["kernel"] + dense["bias"]))
+                logits = outs[0] @ network["policy"]["kernel"] + network["policy"]["bias"]
+                value = float((outs[1] @ network["critic"]["kernel"] + network["critic"]["bias"])[0])
+                log_p = logits - math.log(np.exp(logits).sum())
+                log_ratio = log_p[batch["action"][at]] - float(batch["log_prob"][at])
+                ratio, advantage = math.exp(log_ratio), float(batch["advantage"][at])
+                bounded = min(max(ratio, 1 - agent.clip_range), 1 + agent.clip_range)
+                error = (value - float(batch["target"][at])) ** 2
+                if agent.value_clip is not None:
+                    old = float(batch["value"][at])
+                    near = old + min(max(value - old, -agent.value_clip), agent.value_clip)
+                    error = max(error, (near - float(batch["target"][at])) ** 2)
+                terms["policy"].append(-min(ratio * advantage, bounded * advantage))
+                terms["value"].append(0.5 * error)
+                terms["entropy"].append(-(np.exp(log_p) * log_p).sum())
+                terms["kl"].append(ratio - 1 - log_ratio)
+                terms["clipped"].append(abs(ratio - 1) > agent.clip_range)
+    means = {name: float(np.mean(values)) for name, values in terms.items()}
+    means["loss"] = means["policy"] + agent.value_coef * means["value"] - agent.entropy_coef * means["entropy"]
+    return means
+
+
+@pytest.mark.parametrize("value_clip", [None, 0.3])
+def test_the_loss_and_its_gradient_equal_a_float64_reference(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams, value_clip: float | None
+) -> None:
+    agent = agent.replace(value_clip=value_clip, entropy_coef=0.1)
+    batch = batch_of(rollout)
+    chunk = np.asarray(window_chunks(params.tape, rollout.cursor, 4, LENGTH))
+    gradient, metrics = jax.jit(lambda w: jax.grad(agent._loss, has_aux=True)(w, scaled.network, batch, params))(
+        scaled.params
+    )
+    expected = numpy_loss(agent, scaled.params, batch, chunk)
+    names = {
+        "loss": "loss",
+        "policy_loss": "policy",
+        "value_loss": "value",
+        "entropy": "entropy",
+        "approx_kl": "kl",
+        "clip_fraction": "clipped",
+    }
+    for ours, theirs in names.items():
+        np.testing.assert_allclose(metrics[ours], expected[theirs], rtol=1e-4, atol=1e-5, err_msg=ours)
+    assert 0.1 < expected["clipped"] < 0.9, "both branches of the clip must occur"
+
+    rng = np.random.default_rng(6)
+    for _ in range(3):  # along random directions, central differences of the reference
+        direction = jax.tree.map(lambda x: rng.normal(0, 1, x.shape), scaled.params)
+        size = 1e-6
+        up, down = (
+            numpy_loss(
+                agent, jax.tree.map(lambda w, d, s=s: np.float64(w) + s * d, scaled.params, direction), batch, chunk
+            )["loss"]
+            for s in (size, -size)
+        )
+        slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (np.float64(g) * d).sum(), gradient, direction)))
+        np.testing.assert_allclose(slope, (up - down) / (2 * size), rtol=1e-3, atol=1e-4)
+
+
+def test_the_ratio_of_the_first_minibatch_is_1(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams
+) -> None:
+    batch = {**batch_of(rollout), "log_prob": jnp.moveaxis(rollout.log_prob, 1, 0)}
+    tight = agent.replace(clip_range=1e-5)  # then clip_fraction counts |ratio - 1| > 1e-5
+    _, metrics = jax.jit(lambda w: tight._loss(w, scaled.network, batch, params))(scaled.params)
+    assert float(metrics["clip_fraction"]) == 0
+    assert abs(float(metrics["approx_kl"])) < 1e-6
+
+
+def test_one_epoch_of_one_minibatch_is_a_clipped_adam_step(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams
+) -> None:
+    """Against Adam by hand: at its first step the direction is g / (|g| + eps), g after the clip of the global norm."""
+    once = agent.replace(num_epochs=1, num_minibatches=1, learning_rate=0.01, max_grad_norm=0.05)
+    start = scaled.replace(learning_rate=jnp.float32(0.01), opt_state=once._optimizer().init(scaled.params))
+    after, metrics = learn(once, start, rollout, params, KEY)
+
+    reward, value, following = (np.float64(x) for x in (rollout.reward, rollout.value, rollout.next_value))
+    over = np.asarray(rollout.terminated)
+    advantage = np.zeros((LENGTH + 1, LANES, AGENTS))
+    for t in reversed(range(LENGTH)):
+        delta = reward[t] + 0.99 * following[t] * ~over[t] - value[t]
+        advantage[t] = delta + 0.99 * 0.95 * advantage[t + 1] * ~over[t]
+    advantage = advantage[:-1]
+    target = advantage + value
+    mean = (0.9 * 0.02 + 0.1 * target.mean()) / (0.9 * 0.5 + 0.1)
+    std = math.sqrt((0.9 * 0.01 + 0.1 * (target**2).mean()) / (0.9 * 0.5 + 0.1) - mean**2)
+    lane_major = lambda x: np.moveaxis(x, 1, 0).astype(np.float32)  # noqa: E731
+    batch = {
+        **batch_of(rollout),
+        "log_prob": lane_major(np.asarray(rollout.log_prob)),
+        "value": lane_major((value - mean) / std),
+        "target": lane_major((target - mean) / std),
+        "advantage": lane_major((advantage - advantage.mean()) / advantage.std()),
+    }
+    np.testing.assert_allclose(after.value_scale.moments(), (mean, std), rtol=1e-4)
+    spread = 1 - (target - value).var() / target.var()
+    np.testing.assert_allclose(metrics["explained_variance"], spread, rtol=1e-3, atol=1e-4)
+    gradient, _ = jax.jit(lambda w: jax.grad(once._loss, has_aux=True)(w, scaled.network, batch, params))(scaled.params)
+    norm = math.sqrt(sum(float((np.float64(g) ** 2).sum()) for g in jax.tree.leaves(gradient)))
+    np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
+    assert norm > 0.05, "the clip must bind"
+    for old, new, g in zip(*(jax.tree.leaves(x) for x in (start.params, after.params, gradient)), strict=True):
+        clipped = np.float64(g) * 0.05 / norm
+        step = -0.01 * clipped / (np.abs(clipped) + 1e-5)
+        sure = np.abs(clipped) > 1e-5  # below, the sign of a float32 gradient's rounding decides
+        np.testing.assert_allclose((np.float64(new) - old)[sure], step[sure], rtol=2e-2, atol=2e-5)
+
+
+def test_a_minibatch_is_a_set_of_whole_lanes_and_an_epoch_sees_each_once(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def record(self, state, carry, batch, params):
+        jax.debug.callback(lambda c, a: seen.append((np.asarray(c), np.asarray(a))), batch["cursor"], batch["action"])
+        return carry, {"approx_kl": jnp.float32(0)}
+
+    monkeypatch.setattr(PPOAgent, "_descend", record)
+    distinct = rollout.replace(cursor=jnp.asarray([10, 11, 12, 13], jnp.int32))
+    agent.replace(num_epochs=3).learn(scaled, distinct, params, KEY)
+    jax.effects_barrier()
+    assert len(seen) == 6
+    orders = []
+    for epoch in range(3):
+        cursors = np.concatenate([c for c, _ in seen[2 * epoch : 2 * epoch + 2]])
+        orders.append(tuple(cursors.tolist()))
+        assert sorted(cursors) == [10, 11, 12, 13]
+    assert len(set(orders)) > 1, "lanes are shuffled anew"
+    for cursors, actions in seen:
+        assert actions.shape == (2, LENGTH, AGENTS)
+        for cursor, action in zip(cursors, actions, strict=True):
+            np.testing.assert_array_equal(action, rollout.action[:, cursor - 10])
+
+
+def test_minibatches_must_divide_the_lanes(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams
+) -> None:
+    with pytest.raises(ValueError, match="num_minibatches 3 does not divide the 4 lanes"):
+        agent.replace(num_minibatches=3).learn(scaled, rollout, params, KEY)
+
+
+def test_the_same_key_gives_the_same_bits_and_another_key_others(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams
+) -> None:
+    first, again, other = (learn(agent, scaled, rollout, params, k)[0] for k in (KEY, KEY, jax.random.key(5)))
+    for a, b in zip(jax.tree.leaves(first.params), jax.tree.leaves(again.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    kernel = "first_kernel"
+    assert not np.array_equal(first.params[kernel], other.params[kernel])
+    assert not np.array_equal(first.params[kernel], scaled.params[kernel])
+
+
+def test_two_seeds_begin_differently(env: TradingEnv, agent: PPOAgent, raw_params: EnvParams, state: PPOState) -> None:
+    other = agent.init(jax.random.key(1), env, raw_params)
+    assert not np.array_equal(other.params["first_kernel"], state.params["first_kernel"])
+
+
+def test_learning_rates_can_be_swept_by_vmap(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams
+) -> None:
+    rates = jnp.asarray([1e-4, 1e-2])
+
+    def member(rate: jax.Array, clip: jax.Array) -> jax.Array:
+        mine = agent.replace(learning_rate=rate, clip_range=clip)
+        start = scaled.replace(learning_rate=mine.learning_rate)
+        return mine.learn(start, rollout, params, KEY)[0].params["first_kernel"]
+
+    swept = jax.jit(jax.vmap(member))(rates, jnp.asarray([0.2, 0.2]))
+    for i, rate in enumerate(rates):
+        alone, _ = learn(agent, scaled.replace(learning_rate=rate), rollout, params, KEY)
+        np.testing.assert_allclose(swept[i], alone.params["first_kernel"], atol=1e-3 * float(rate) * 100)
+    moved = [float(jnp.abs(s - scaled.params["first_kernel"]).max()) for s in swept]
+    assert moved[1] > 20 * moved[0]
+
+
+# --- schedules ---
+
+
+def test_the_linear_schedule_falls_to_0(agent: PPOAgent, state: PPOState) -> None:
+    for progress, left in ((0.0, 1.0), (0.25, 0.75), (1.0, 0.0), (1.5, 0.0)):
+        rate = agent.anneal(state, jnp.float32(progress)).learning_rate
+        np.testing.assert_allclose(rate, 3e-4 * left, rtol=1e-6)
+    for schedule in ("constant", "kl"):
+        assert agent.replace(schedule=schedule).anneal(state, jnp.float32(0.5)) is state
+
+
+@pytest.mark.parametrize(
+    ("rate", "divergence", "expected"),
+    [
+        (1e-3, 0.021, 1e-3 / 1.5),
+        (1e-3, 0.019, 1e-3),
+        (1e-3, 0.006, 1e-3),
+        (1e-3, 0.004, 1.5e-3),
+        (9e-3, 0.0, 1e-2),
+        (1.1e-5, 1.0, 1e-5),
+    ],
+)
+def test_the_kl_schedule_keeps_to_its_target(rate: float, divergence: float, expected: float) -> None:
+    agent = PPOAgent(schedule="kl", target_kl=0.01)
+    np.testing.assert_allclose(agent._adapt(jnp.float32(rate), jnp.float32(divergence)), expected, rtol=1e-5)
+    assert PPOAgent(schedule="constant")._adapt(rate, divergence) == rate
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"learning_rate": -1e-3}, r"learning_rate=-0.001\) is outside \[0, 1\]"),
+        ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"gamma": 1.01}, r"gamma=1.01\) is outside"),
+        ({"gae_lambda": -0.1}, "gae_lambda=-0.1"),
+        ({"clip_range": -0.2}, "clip_range=-0.2"),
+        ({"entropy_coef": -1}, "entropy_coef=-1"),
+        ({"value_coef": 101}, "value_coef=101"),
+        ({"max_grad_norm": -0.5}, "max_grad_norm=-0.5"),
+        ({"target_kl": math.inf}, "target_kl=inf"),
+        ({"value_clip": -0.1}, "value_clip=-0.1"),
+        ({"num_epochs": 0}, r"num_epochs=0\) must be"),
+        ({"num_minibatches": 0}, r"num_minibatches=0\) must be"),
+        ({"num_epochs": 1.5}, r"num_epochs=1.5\) must be"),
+        ({"schedule": "cosine"}, "use 'constant', 'linear' or 'kl'"),
+        ({"activation": "sigmoid"}, "use one of tanh, relu"),
+        ({"hidden": ()}, "at least one layer"),
+        ({"hidden": (8, 0)}, "at least 1 wide"),
+        ({"hidden": [8, 8]}, "must be a tuple"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(setting: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PPOAgent(**setting).validate()
+
+
+def test_settings_at_their_limits_pass() -> None:
+    agent = PPOAgent(learning_rate=1.0, gamma=1.0, gae_lambda=0.0, value_clip=0.5, max_grad_norm=math.inf)
+    assert agent.validate() is agent
+    assert hash(jax.tree.structure(agent)) == hash(jax.tree.structure(agent.replace(gamma=0.5)))
+
+
+# --- normalisation ---
+
+
+def test_the_normaliser_is_numpys_mean_and_deviation_of_the_segments(market: Market, raw_params: EnvParams) -> None:
+    known = np.concatenate([market.features[1:150, 0], market.features[151:240, 0]]).astype(np.float32)
+    normalizer = fit_normalizer(raw_params.tape)
+    np.testing.assert_allclose(normalizer.mean, np.float64(known).mean(0), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(normalizer.std, np.float64(known).std(0), rtol=1e-6)
+
+
+def test_prepare_standardises_and_bounds_the_tape(prepared: tuple[PPOState, EnvParams], raw_params: EnvParams) -> None:
+    state, params = prepared
+    raw = np.float64(raw_params.tape.features)
+    known = np.concatenate([raw[1:150], raw[151:]])
+    expected = np.clip((raw - known.mean((0, 1))) / known.std((0, 1)), -5, 5)
+    np.testing.assert_allclose(params.tape.features, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(params.tape.close, raw_params.tape.close)
+    wild = state.normalizer(jnp.asarray([[1e9, -1e9, 3.0]]))
+    np.testing.assert_array_equal(wild[0, :2], [5, -5])
+
+
+def test_prepare_fits_on_the_training_segments_only(
+    agent: PPOAgent, state: PPOState, market: Market, env: TradingEnv
+) -> None:
+    train, test = market.split(0.5, 0.5)
+    fresh = state.replace(normalizer=None)
+    changed = market.features.copy()
+    for start, first, end in test.segments:
+        assert start < first < end
+        changed[first:end] = 1e6
+    other = dataclasses.replace(train, features=changed)
+    first, second = (agent.prepare(fresh, env.with_market(m).default_params)[0].normalizer for m in (train, other))
+    np.testing.assert_array_equal(first.mean, second.mean)
+    np.testing.assert_array_equal(first.std, second.std)
+    # Once fitted, the stored numbers are applied to another market.
+    kept, params = agent.prepare(fresh.replace(normalizer=first), env.with_market(test).default_params)
+    assert kept.normalizer is first
+    rows = market.features[test.segments[0, 1] : 150, 0]
+    expected = np.clip((rows - np.float64(first.mean)) / np.float64(first.std), -5, 5)
+    np.testing.assert_allclose(params.tape.features[test.segments[0, 1] : 150, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, -1e6])
+def test_a_constant_feature_becomes_0(raw_params: EnvParams, constant: float) -> None:
+    features = raw_params.tape.features.at[..., 1].set(constant)
+    normalizer = fit_normalizer(raw_params.tape.replace(features=features))
+    np.testing.assert_array_equal(normalizer(features)[..., 1], 0)
+    assert float(normalizer.std[1]) == 1
+
+
+def test_prepare_leaves_ordinary_environments_alone(agent: PPOAgent, state: PPOState) -> None:
+    fresh, params = state.replace(normalizer=None), {"max_steps": 3}
+    assert agent.prepare(fresh, params) == (fresh, params)
+
+
+def test_the_value_scale_counts_its_first_update_fully_and_is_0_before() -> None:
+    fresh = ValueScale(*jnp.zeros(3))
+    np.testing.assert_array_equal(fresh.moments(), (0, 0))
+    first = np.random.default_rng(0).normal(3, 2, 500).astype(np.float32)
+    second = np.random.default_rng(1).normal(-1, 1, 500).astype(np.float32)
+    once = fresh.update(jnp.asarray(first))
+    np.testing.assert_allclose(once.moments(), (first.mean(), first.std()), rtol=1e-5)
+    mean, square = ((0.9 * f(first) + f(second)) / 1.9 for f in (np.mean, lambda x: np.mean(np.float64(x) ** 2)))
+    expected = (mean, math.sqrt(square - mean**2))
+    np.testing.assert_allclose(once.update(jnp.asarray(second)).moments(), expected, rtol=1e-5)
+
+
+def test_a_fresh_agent_values_everything_at_0(rollout: Rollout, agent: PPOAgent, state: PPOState) -> None:
+    context = jnp.ones((3, 16))
+    _, extras = jax.jit(lambda account: agent.act(state, context, account, KEY))(rollout.account[0, :3, 0])
+    np.testing.assert_array_equal(extras["value"], 0)
+
+
+# --- on disk ---
+
+
+def test_a_saved_model_acts_the_same_bit_for_bit(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams, tmp_path: Path
+) -> None:
+    path = tmp_path / "policy.pkl"
+    agent.save_model(path, scaled, {"note": "a test"})
+    loaded, about = PPOAgent().load_model(path)
+    assert about == {"note": "a test"}
+    windows = window_chunks(params.tape, jnp.asarray([20, 60, 200]), 4, 1)
+    obs = Observation(windows, rollout.account[3, :3, 0])
+    act = jax.jit(lambda state: agent.select_action(state, obs, KEY))
+    (action, extras), (same, same_extras) = act(scaled), act(loaded)
+    np.testing.assert_array_equal(action, same)
+    np.testing.assert_array_equal(extras["log_prob"], same_extras["log_prob"])
+    np.testing.assert_array_equal(loaded.normalizer.mean, scaled.normalizer.mean)
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(loaded))
+    assert loaded.network == scaled.network
+
+
+def test_a_file_of_another_kind_is_refused(agent: PPOAgent, tmp_path: Path) -> None:
+    path = tmp_path / "policy.pkl"
+    files.save(path, "policy", {"agent": "Oracle"})
+    with pytest.raises(files.FileError, match="holds no PPOAgent policy"):
+        agent.load_model(path)
+
+
+# --- ordinary environments ---
+
+
+class Box:
+    """What PPOAgent asks of an ordinary environment: its observation's shape and its action space."""
+
+    name = "Box"
+
+    def __init__(self, shape: tuple[int, ...], actions: int | None) -> None:
+        self.shape, self.actions = shape, actions
+
+    def reset(self, key: jax.Array, params: None) -> tuple:
+        return (jnp.zeros(self.shape) if self.shape != ("dict",) else {"a": jnp.zeros(2)}), None
+
+    def action_space(self, params: None) -> object:
+        return type("Discrete", (), {} if self.actions is None else {"n": self.actions})()
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 2), ()])
+def test_observations_of_any_shape_are_flattened_after_the_way_through_a_file_too(
+    agent: PPOAgent, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    agent.save_model(tmp_path / "p", agent.init(KEY, Box(shape, 4), None), {})
+    state, _ = agent.load_model(tmp_path / "p")
+    obs = np.random.default_rng(0).normal(size=(7, *shape)).astype(np.float32)
+    select = jax.jit(lambda obs: agent.select_action(state, obs, KEY, deterministic=True))
+    action, extras = select(jnp.asarray(obs))
+    assert action.shape == extras["log_prob"].shape == extras["value"].shape == (7,)
+    one, _ = select(jnp.asarray(obs[2]))
+    many, _ = select(jnp.asarray(obs))
+    assert one.shape == ()
+    assert int(one) == int(many[2])
+
+
+def test_actions_that_are_not_discrete_are_refused(agent: PPOAgent) -> None:
+    with pytest.raises(ValueError, match="PPOAgent needs discrete actions, Box has"):
+        agent.init(KEY, Box((3,), None), None)
+
+
+def test_observations_that_are_no_array_are_refused(agent: PPOAgent) -> None:
+    with pytest.raises(ValueError, match="PPOAgent needs an array as observation, Box has"):
+        agent.init(KEY, Box(("dict",), 3), None)
+
+
+def test_learn_on_an_ordinary_rollout_improves_the_rewarded_action(agent: PPOAgent) -> None:
+    """A bandit that pays for action 2 alone: a few updates make it likely, from any of 8 lanes."""
+    agent = agent.replace(learning_rate=0.02, entropy_coef=0.0, num_epochs=4)
+    state = agent.init(KEY, Box((2,), 3), None)
+    rng = np.random.default_rng(0)
+    obs = jnp.asarray(rng.normal(size=(LENGTH, 8, 2)), jnp.float32)
+    no = jnp.zeros((LENGTH, 8, 1), bool)
+
+    @jax.jit
+    def update(state: PPOState, key: jax.Array) -> PPOState:
+        action, extras = agent.select_action(state, obs, key)
+        action, log_prob, value = (x[..., None] for x in (action, extras["log_prob"], extras["value"]))
+        reward = (action == 2).astype(jnp.float32)
+        rollout = Rollout(None, obs, None, action, log_prob, value, value, reward, ~no, no)
+        return agent.learn(state, rollout, None, key)[0]
+
+    for i in range(8):
+        state = update(state, jax.random.key(i))
+    action, extras = jax.jit(lambda s: agent.select_action(s, obs, KEY, deterministic=True))(state)
+    assert (np.asarray(action) == 2).all()
+    # Each step ends its episode: targets are rewards, V is between 0 and 1 and near what is now usual, 1.
+    assert 0.3 < float(extras["value"].mean()) < 1.2

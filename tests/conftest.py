@@ -1,0 +1,95 @@
+"""Shared tiny fixtures: two random walks of unequal length as a market, an environment and an agent over it.
+
+Session-wide and read-only; shapes are shared so that little is compiled. Nothing here is an oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxtrader.agents.ppo import PPOAgent, PPOState
+from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.market import Market
+
+FEATURES = ("log_return_1", "signal", "noise")
+LENGTHS = (150, 90)
+
+
+def walk(symbol: str, bars: int, seed: int) -> Bars:
+    """A daily random walk with two columns of its own: `signal` (known up front) and `noise` (mean 3, deviation 2)."""
+    rng = np.random.default_rng(seed)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
+    open_ = close * np.exp(rng.normal(0, 0.005, bars))
+    frame = pd.DataFrame(
+        {
+            "time": pd.date_range("2020-01-01", periods=bars, freq="D"),
+            "open": open_,
+            "high": np.maximum(open_, close) * 1.01,
+            "low": np.minimum(open_, close) * 0.99,
+            "close": close,
+            "volume": rng.uniform(1e5, 1e6, bars),
+            "signal": rng.normal(0, 1, bars),
+            "noise": rng.normal(3, 2, bars),
+        }
+    )
+    loaded = load_bars(frame, symbol=symbol)
+    assert isinstance(loaded, Bars)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def make_market() -> Callable[..., Market]:
+    """`make_market(lengths, seed)`: one random walk a length, features FEATURES."""
+
+    def make(lengths: Sequence[int] = LENGTHS, seed: int = 0) -> Market:
+        return Market.from_bars([walk(f"S{i}", n, seed + i) for i, n in enumerate(lengths)], features=FEATURES)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def market(make_market: Callable[..., Market]) -> Market:
+    """Symbols S0 (150 bars) and S1 (90 bars), end to end."""
+    return make_market()
+
+
+@pytest.fixture(scope="session")
+def env(market: Market) -> TradingEnv:
+    """Window 4, episodes of 16 bars, costs and rules by default."""
+    return TradingEnv(market, window=4, episode_length=16)
+
+
+@pytest.fixture(scope="session")
+def agent() -> PPOAgent:
+    """A PPOAgent with a tiny network: 2 epochs of 2 minibatches."""
+    return PPOAgent(hidden=(8, 8), num_epochs=2, num_minibatches=2)
+
+
+@pytest.fixture(scope="session")
+def raw_params(env: TradingEnv) -> EnvParams:
+    """`env.default_params`, features as they are."""
+    return env.default_params
+
+
+@pytest.fixture(scope="session")
+def prepared(env: TradingEnv, agent: PPOAgent, raw_params: EnvParams) -> tuple[PPOState, EnvParams]:
+    """A fresh agent state that knows the normalisation, and the parameters it was applied to."""
+    return agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
+
+
+@pytest.fixture(scope="session")
+def state(prepared: tuple[PPOState, EnvParams]) -> PPOState:
+    """The state of `prepared`."""
+    return prepared[0]
+
+
+@pytest.fixture(scope="session")
+def params(prepared: tuple[PPOState, EnvParams]) -> EnvParams:
+    """The environment's parameters of `prepared`."""
+    return prepared[1]

@@ -1,0 +1,477 @@
+"""TradingEnv: gymnax 1.0's contract, where episodes begin and end, what is observed, and no look into the future."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from conftest import walk
+
+from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.ledger import Account, Bar, open_account
+from jaxtrader.envs.rewards import risk_penalised
+from jaxtrader.envs.trading import ACCOUNT_FEATURES, EnvParams, EnvState, Observation, TradingEnv, window_chunks
+from jaxtrader.market.market import Market
+
+SHORT, FLAT, LONG = 0, 1, 2
+BATCH = 8
+KEYS = jax.random.split(jax.random.key(3), BATCH)
+
+
+@partial(jax.jit, static_argnums=0)
+def reset(env: TradingEnv, keys: jax.Array, params: EnvParams) -> tuple[Observation, EnvState]:
+    return jax.vmap(env.reset, (0, None))(keys, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def step(env: TradingEnv, keys: jax.Array, state: EnvState, action: jax.Array, params: EnvParams) -> tuple:
+    return jax.vmap(env.step, (0, 0, 0, None))(keys, state, action, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def observe(env: TradingEnv, state: EnvState, params: EnvParams) -> Observation:
+    return jax.vmap(env.observe, (None, 0, None, None))(None, state, None, params)
+
+
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def draw_starts(env: TradingEnv, key: jax.Array, params: EnvParams, room: int, count: int) -> tuple:
+    return env.draw_starts(key, params, room, (count,))
+
+
+def place(env: TradingEnv, params: EnvParams, cursor: int, exposure: float = 0.0, time: int = 0) -> EnvState:
+    """BATCH equal states at a bar of the first history."""
+    price = params.tape.close[jnp.full(BATCH, cursor)]
+    account = open_account(jnp.full((BATCH, 1), exposure, jnp.float32), price)  # strong: else step compiles twice
+    end = int(env.market.segments[0, 2])
+    return EnvState(account, *(jnp.full(BATCH, x, jnp.int32) for x in (cursor, end, time)))
+
+
+def act(action: int) -> jax.Array:
+    return jnp.full(BATCH, action, jnp.int32)
+
+
+def crash(params: EnvParams, row: int, factor: float = 0.005) -> EnvParams:
+    """The same tape with all prices from `row` on multiplied by `factor`."""
+    scale = jnp.where(jnp.arange(len(params.tape.close)) >= row, factor, 1.0)[:, None]
+    return params.replace(tape=params.tape.replace(open=params.tape.open * scale, close=params.tape.close * scale))
+
+
+def history_of(market: Market, rows: np.ndarray) -> np.ndarray:
+    return np.searchsorted(market.segments[:, 2], rows, side="right")
+
+
+# --- the contract ---
+
+
+def test_reset_and_step_keep_gymnax_1_shapes_and_their_structure(env: TradingEnv, raw_params: EnvParams) -> None:
+    obs, state = reset(env, KEYS, raw_params)
+    chex.assert_shape(obs.window, (BATCH, 4, 1, 3))
+    chex.assert_shape(obs.account, (BATCH, 1, len(ACCOUNT_FEATURES)))
+    new_obs, new_state, reward, terminated, truncated, info = step(env, KEYS, state, act(LONG), raw_params)
+    chex.assert_trees_all_equal_shapes_and_dtypes((obs, state), (new_obs, new_state))
+    chex.assert_trees_all_equal_shapes_and_dtypes(info["final_observation"], obs)
+    chex.assert_shape([reward, terminated, truncated], (BATCH,))
+    assert reward.dtype == jnp.float32
+    assert terminated.dtype == truncated.dtype == bool
+    np.testing.assert_array_equal(info["terminated"], terminated)
+    np.testing.assert_array_equal(info["truncated"], truncated)
+    chex.assert_tree_all_finite((new_obs, reward, new_state.account))
+    weak = [x.weak_type for x in jax.tree.leaves(jax.eval_shape(env.reset, KEYS[0], raw_params))]
+    assert not any(weak), "a weakly typed state compiles step twice"
+
+
+def test_step_is_stable_in_float64(env: TradingEnv) -> None:
+    with jax.enable_x64(True):
+        params = env.params("float64")
+        key = jax.random.key(0)
+        obs, state = jax.eval_shape(env.reset, key, params)
+        new = jax.eval_shape(env.step, key, state, jax.ShapeDtypeStruct((), jnp.int32), params)
+    assert state.account.cash.dtype == jnp.float64
+    chex.assert_trees_all_equal_shapes_and_dtypes((obs, state), new[:2])
+
+
+def test_spaces_describe_the_observation_and_the_actions(env: TradingEnv, raw_params: EnvParams) -> None:
+    from gymnax.environments import spaces
+
+    obs, _ = reset(env, KEYS, raw_params)
+    space = env.observation_space(raw_params)
+    assert isinstance(space, spaces.Dict)
+    assert space.spaces["window"].shape == obs.window.shape[1:]
+    assert space.spaces["account"].shape == obs.account.shape[1:]
+    assert env.action_space(raw_params).n == env.num_actions == 3
+    assert env.name == "TradingEnv"
+
+
+@pytest.mark.parametrize("method", ["reset", "step"])
+def test_without_params_an_error_says_what_to_pass(env: TradingEnv, method: str) -> None:
+    arguments = (KEYS[0],) if method == "reset" else (KEYS[0], None, act(FLAT)[0])
+    with pytest.raises(ValueError, match=r"params=env\.default_params"):
+        getattr(env, method)(*arguments)
+
+
+def test_default_params_are_built_anew_and_kept_nowhere(market: Market) -> None:
+    env = TradingEnv(market, window=4, costs=Costs(0.001, None))
+    before = dict(vars(env))
+    first, second = env.default_params, env.default_params
+    assert first.tape is not second.tape
+    assert vars(env).keys() == before.keys()
+    assert first.costs.slippage is None
+    np.testing.assert_array_equal(first.costs.fee, np.float32(0.001))
+    np.testing.assert_array_equal(first.tape.close, market.close.astype(np.float32))
+
+
+def test_market_and_costs_are_no_part_of_identity(env: TradingEnv, make_market: Callable[..., Market]) -> None:
+    other = dataclasses.replace(env.with_market(make_market((60,), seed=9)), costs=Costs(0.01, 0.01))
+    assert other == env
+    assert hash(other) == hash(env)
+    changes = {"window": 5, "episode_length": 8, "positions": (0, 1), "reward": risk_penalised(1.0), "fill": "close"}
+    for name, value in changes.items():
+        assert dataclasses.replace(env, **{name: value}) != env
+
+
+def test_another_market_of_the_same_shape_compiles_nothing(
+    env: TradingEnv, raw_params: EnvParams, make_market: Callable[..., Market]
+) -> None:
+    chex.clear_trace_counter()
+
+    @partial(jax.jit, static_argnums=0)
+    @chex.assert_max_traces(n=1)
+    def begin(env: TradingEnv, key: jax.Array, params: EnvParams) -> tuple[Observation, EnvState]:
+        return env.reset(key, params)
+
+    other = dataclasses.replace(env.with_market(make_market(seed=5)), costs=Costs(0.002, 0.0))
+    begin(env, KEYS[0], raw_params)
+    obs, _ = begin(other, KEYS[0], other.default_params)
+    first, _ = begin(env, KEYS[0], env.default_params)
+    assert not np.array_equal(obs.window, first.window), "the second market must be read, not the first one again"
+
+
+def test_the_tape_is_an_argument_of_the_program_and_not_part_of_it(env: TradingEnv, raw_params: EnvParams) -> None:
+    rows = 100_000
+    tape = raw_params.tape
+    long = {f.name: getattr(tape, f.name) for f in dataclasses.fields(tape) if f.name not in ("segments", "ready")}
+    long = {name: jnp.ones((rows, *x.shape[1:]), x.dtype) for name, x in long.items()}
+    big = raw_params.replace(tape=tape.replace(**long))
+    _, state = jax.eval_shape(env.reset, KEYS[0], raw_params)
+    text = [jax.jit(env.step).lower(KEYS[0], state, act(LONG)[0], p).as_text() for p in (raw_params, big)]
+    assert "100000x1xf32" in text[1]
+    assert len(text[1]) < len(text[0]) + 10_000
+    assert len(text[1]) < 200_000
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"positions": (-1, 0, 1.5)}, r"position 1\.5 is outside \[-1, 1\]"),
+        ({"positions": (0, math.nan)}, "position nan is outside"),
+        ({"positions": (1,)}, "at least two exposures"),
+        ({"positions": ()}, "at least two exposures"),
+        ({"positions": (0, 1, 1)}, "none twice"),
+        ({"positions": "continuous"}, "must be a tuple of exposures"),
+        ({"positions": 1.0}, "must be a tuple of exposures"),
+        ({"window": 0}, "window 0 must be"),
+        ({"window": 2.5}, "window 2.5 must be"),
+        ({"episode_length": 0}, "episode_length 0 must be"),
+        ({"costs": Costs(fee=1.0)}, "fee 1 is outside"),
+        ({"fill": "open"}, "fill 'open' is unknown"),
+        ({"rebalance_band": 1.0}, "rebalance_band 1.0 is outside"),
+        ({"rebalance": "never"}, "rebalance 'never' is unknown"),
+        ({"ruin_level": -0.1}, "ruin_level -0.1 is outside"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused(market: Market, setting: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TradingEnv(market, **setting)
+
+
+def test_check_room_allows_exactly_what_draw_starts_can_draw(make_market: Callable[..., Market]) -> None:
+    """30 bars: 1 without log return, the window's 4th is the first decision: bars 4..29, so 25 moves at most."""
+    env = TradingEnv(make_market((30,)), window=4)
+    env.check_room(25)
+    params = env.default_params
+    starts, _ = draw_starts(env, jax.random.key(0), params, 25, 50)
+    assert set(np.asarray(starts).tolist()) == {4}
+    with pytest.raises(ValueError, match=r"30 bars, too few: 1 .* 4 for the window \+ 26 to trade \+ 1"):
+        env.check_room(26)
+
+
+# --- where episodes begin ---
+
+
+@pytest.mark.parametrize("room", [1, 5])
+def test_starts_are_uniform_over_the_bars_with_room(make_market: Callable[..., Market], room: int) -> None:
+    lengths = (30, 9, 20)
+    env = TradingEnv(make_market(lengths), window=4)
+    params = env.default_params
+    starts, ends = draw_starts(env, jax.random.key(1), params, room, 20_000)
+    allowed, offset = {}, 0
+    for length in lengths:
+        rows = range(offset, offset + length)
+        for t in rows:
+            if t - 3 >= rows.start + 1 and t + room <= rows[-1]:  # the log return of the first bar is unknown
+                allowed[t] = rows.stop
+        offset += length
+    counts = np.bincount(starts, minlength=sum(lengths))
+    assert set(np.flatnonzero(counts)) == set(allowed)
+    assert scipy.stats.chisquare(counts[sorted(allowed)]).pvalue > 0.001
+    np.testing.assert_array_equal(ends, [allowed[t] for t in np.asarray(starts).tolist()])
+    assert any(30 <= t < 39 for t in allowed) == (room == 1), "9 bars have no room for 5 moves"
+
+
+def test_starts_stay_inside_a_split(market: Market) -> None:
+    train, test = market.split(0.6, 0.4)
+    for part in (train, test):
+        env = TradingEnv(part, window=4)
+        starts, _ = draw_starts(env, jax.random.key(2), env.default_params, 1, 5_000)
+        starts = np.asarray(starts)
+        segment = history_of(market, starts)
+        assert set(segment) == set(range(len(part.segments)))
+        assert (starts >= part.segments[segment, 1]).all()
+        assert (starts + 1 < part.segments[segment, 2]).all()
+    assert test.segments[0, 1] in starts, "the first bar of a test is traded"
+
+
+def test_episodes_start_at_every_position_or_flat(env: TradingEnv, raw_params: EnvParams) -> None:
+    price = raw_params.tape.close[:1]
+    account = env.open_accounts(jax.random.key(0), price, (3000,))
+    counts = np.bincount(np.asarray(account.target[:, 0]).astype(int) + 1, minlength=3)
+    assert scipy.stats.chisquare(counts).pvalue > 0.001
+    np.testing.assert_allclose(account.units * price, account.target, rtol=1e-6)
+    flat = dataclasses.replace(env, random_start=False).open_accounts(jax.random.key(0), price, (3000,))
+    assert not flat.units.any()
+
+
+# --- where they end ---
+
+
+def test_the_time_limit_truncates_and_starts_anew(env: TradingEnv, raw_params: EnvParams) -> None:
+    before_last = place(env, raw_params, 20, time=env.episode_length - 2)
+    _, state, _, terminated, truncated, _ = step(env, KEYS, before_last, act(LONG), raw_params)
+    assert not (terminated | truncated).any()
+    np.testing.assert_array_equal(state.cursor, 21)
+    obs, fresh, _, terminated, truncated, info = step(env, KEYS, state, act(LONG), raw_params)
+    assert truncated.all()
+    assert not terminated.any()
+    np.testing.assert_array_equal(fresh.time, 0)
+    np.testing.assert_array_equal(fresh.account.equity, 1)
+    assert len(set(np.asarray(fresh.cursor).tolist())) > 3
+    # The observation is of the new start, the final one of where the episode ended: bar 22, long since the open of 21.
+    chex.assert_trees_all_equal(obs, observe(env, fresh, raw_params))
+    np.testing.assert_array_equal(info["final_observation"].window[0], raw_params.tape.features[19:23])
+    np.testing.assert_array_equal(info["final_observation"].account[:, 0, 1], 1.0)
+    assert not np.array_equal(obs.window[0], info["final_observation"].window[0])
+
+
+def test_the_end_of_a_segment_truncates_before_its_last_bar_is_decided_on(
+    env: TradingEnv, raw_params: EnvParams
+) -> None:
+    end = int(env.market.segments[0, 2])
+    _, state, _, _, truncated, _ = step(env, KEYS, place(env, raw_params, end - 3), act(LONG), raw_params)
+    assert not truncated.any()
+    np.testing.assert_array_equal(state.cursor, end - 2)
+    _, state, reward, _, truncated, info = step(env, KEYS, state, act(LONG), raw_params)
+    assert truncated.all()
+    np.testing.assert_array_equal(state.time, 0)
+    close = np.asarray(raw_params.tape.close, np.float64)[:, 0]
+    np.testing.assert_allclose(reward, math.log(close[end - 1] / close[end - 2]), rtol=1e-4)
+    np.testing.assert_array_equal(info["final_observation"].window[0], raw_params.tape.features[end - 4 : end])
+
+
+def test_ruin_terminates_and_the_account_begins_again_at_the_next_bar(env: TradingEnv, raw_params: EnvParams) -> None:
+    falling = crash(raw_params, 31)
+    ruined = place(env, falling, 30, exposure=1.0, time=5)
+    obs, state, reward, terminated, truncated, info = step(env, KEYS, ruined, act(LONG), falling)
+    assert terminated.all()
+    assert not truncated.any()
+    np.testing.assert_array_equal(state.cursor, 31)
+    np.testing.assert_array_equal(state.time, 6)
+    chex.assert_trees_all_equal(
+        state.account, open_account(jnp.zeros((BATCH, 1)), falling.tape.close[jnp.full(BATCH, 31)])
+    )
+    tape = falling.tape
+    left = float(tape.open[31, 0] / tape.close[30, 0]) * (1 - 5e-4) * (1 - 1e-4)
+    np.testing.assert_allclose(reward, math.log(left), rtol=1e-5)
+    np.testing.assert_array_equal(obs.window[0], falling.tape.features[28:32])
+    np.testing.assert_array_equal(obs.account[:, 0], [[0, 0, 0, 1]] * BATCH)
+    chex.assert_tree_all_finite((info, reward))
+
+
+def test_a_short_that_loses_everything_and_more_has_a_finite_reward(env: TradingEnv, raw_params: EnvParams) -> None:
+    rising = crash(raw_params, 31, factor=30.0)
+    _, state, reward, terminated, _, info = step(env, KEYS, place(env, rising, 30, exposure=-1.0), act(SHORT), rising)
+    assert terminated.all()
+    np.testing.assert_allclose(reward, math.log(1e-4), rtol=1e-5)
+    np.testing.assert_array_equal(state.account.equity, 1)
+    chex.assert_tree_all_finite(info)
+
+
+def test_turnover_is_finite_after_ruin_at_level_0(env: TradingEnv, raw_params: EnvParams) -> None:
+    bare = dataclasses.replace(env, ruin_level=0.0)
+    price = jnp.asarray([1.0], jnp.float32)
+    account, _, ruined, info = jax.jit(bare.advance)(
+        open_account(-price, price), jnp.int32(SHORT), Bar(price, 30 * price, 30 * price), raw_params
+    )
+    assert ruined
+    assert float(account.equity) < -28
+    assert math.isfinite(info["turnover"])
+
+
+def test_ruin_at_the_time_limit_is_both_and_starts_anew(env: TradingEnv, raw_params: EnvParams) -> None:
+    falling = crash(raw_params, 31)
+    last = place(env, falling, 30, exposure=1.0, time=env.episode_length - 1)
+    _, state, _, terminated, truncated, _ = step(env, KEYS, last, act(LONG), falling)
+    assert (terminated & truncated).all()
+    np.testing.assert_array_equal(state.time, 0)
+    assert not state.account.ruined.any()
+
+
+@pytest.mark.parametrize("action", [-1, 3])
+def test_an_action_out_of_range_holds_the_units_and_is_flagged(
+    env: TradingEnv, raw_params: EnvParams, action: int
+) -> None:
+    before = place(env, raw_params, 20, exposure=0.5)
+    _, state, _, _, _, info = step(env, KEYS, before, act(action), raw_params)
+    assert info["invalid_action"].all()
+    np.testing.assert_array_equal(state.account.units, before.account.units)
+    np.testing.assert_array_equal(state.account.target, 0.5)
+    assert not info["fills"].any()
+
+
+def test_the_info_of_a_fill_against_hand_numbers(env: TradingEnv, raw_params: EnvParams) -> None:
+    """From half long to flat: half the equity changes hands at the open, 1 and 5 basis points of it are lost."""
+    _, state, reward, _, _, info = step(env, KEYS, place(env, raw_params, 20, exposure=0.5), act(FLAT), raw_params)
+    opened, before = (float(x) for x in (raw_params.tape.open[21, 0], raw_params.tape.close[20, 0]))
+    sold = 0.5 * opened / before
+    slippage = sold * 5e-4
+    cost = slippage + (sold - slippage) * 1e-4
+    np.testing.assert_allclose(info["turnover"], sold / (0.5 + sold), rtol=1e-5)
+    np.testing.assert_allclose(info["cost"], cost, rtol=1e-4)
+    np.testing.assert_allclose(state.account.equity, 0.5 + sold - cost, rtol=1e-6)
+    np.testing.assert_allclose(reward, math.log(0.5 + sold - cost), atol=1e-6)
+    assert info["fills"].all()
+    np.testing.assert_array_equal(info["target"], 0.0)
+
+
+def test_restart_leaves_the_living_untouched(env: TradingEnv) -> None:
+    account = open_account(jnp.asarray([[0.5], [-1.0]]), jnp.asarray([[10.0], [20.0]]))
+    after = env.restart(account, jnp.asarray([False, True]))
+    chex.assert_trees_all_equal(jax.tree.map(lambda x: x[0], after), jax.tree.map(lambda x: x[0], account))
+    assert float(after.cash[1]) == 1.0
+    assert not after.units[1].any()
+
+
+# --- what is observed ---
+
+
+def test_account_features_against_hand_numbers(env: TradingEnv) -> None:
+    """A short of 0.3 units from 100, now at 98 with 5% volatility: gain 2% against a 20-bar move of 0.05 sqrt 20."""
+    account = Account(
+        cash=jnp.float32(131.0),
+        units=jnp.asarray([-0.3]),
+        entry=jnp.asarray([100.0]),
+        target=jnp.asarray([-0.25]),
+        held=jnp.asarray([7], jnp.int32),
+        equity=jnp.float32(0.0),
+        ruined=jnp.asarray(False),
+    )
+    features = env.account_features(account, jnp.asarray([98.0]), jnp.asarray([0.05]))
+    equity = 131 - 0.3 * 98
+    expected = [[-0.3 * 98 / equity, -0.25, 0.02 / (0.05 * math.sqrt(20)), 7 / 20]]
+    np.testing.assert_allclose(features, expected, rtol=1e-5)
+    assert features.dtype == jnp.float32
+
+
+def test_account_features_are_bounded_whatever_happened(env: TradingEnv) -> None:
+    rng = np.random.default_rng(0)
+    n = 500
+    price = jnp.asarray(rng.lognormal(0, 3, (n, 1)), jnp.float32)
+    account = Account(
+        cash=jnp.asarray(rng.normal(0, 3, n), jnp.float32),
+        units=jnp.asarray(rng.normal(0, 3, (n, 1)), jnp.float32),
+        entry=jnp.asarray(rng.lognormal(0, 3, (n, 1)), jnp.float32),
+        target=jnp.asarray(rng.uniform(-1, 1, (n, 1)), jnp.float32),
+        held=jnp.asarray(rng.integers(0, 21, (n, 1)), jnp.int32),
+        equity=jnp.ones(n),
+        ruined=jnp.zeros(n, bool),
+    )
+    features = np.asarray(env.account_features(account, price, jnp.full((n, 1), 1e-6)))[:, 0]
+    assert np.isfinite(features).all()
+    for column, bound in enumerate((2, 1, 5, 1)):
+        assert np.abs(features[:, column]).max() <= bound
+    assert np.abs(features[:, 0]).max() == 2
+    assert np.abs(features[:, 2]).max() == 5
+
+
+def test_the_observation_holds_no_place_no_age_and_no_level_of_equity() -> None:
+    """The same bars elsewhere on the tape, at another age, with half the money: the same observation, bit for bit."""
+    bars = walk("A", 60, seed=4)
+    market = Market.from_bars([bars, dataclasses.replace(bars, symbols=("B",))], features=["log_return_1", "signal"])
+    env = TradingEnv(market, window=4)
+    params = env.default_params
+    here = place(env, params, 30, exposure=0.5, time=2)
+    account = here.account.replace(
+        cash=here.account.cash / 2, units=here.account.units / 2, equity=here.account.equity / 2
+    )
+    there = EnvState(account, here.cursor + 60, here.end + 60, here.time + 100)
+    chex.assert_trees_all_equal(observe(env, here, params), observe(env, there, params))
+    elsewhere = EnvState(account, here.cursor + 61, here.end + 60, here.time)
+    assert not np.array_equal(observe(env, here, params).window, observe(env, elsewhere, params).window)
+
+
+def test_window_chunks_hold_the_windows_of_all_their_decisions(env: TradingEnv, raw_params: EnvParams) -> None:
+    cursor = jnp.asarray([10, 90, 170], jnp.int32)
+    chunks = window_chunks(raw_params.tape, cursor, env.window, 6)
+    assert chunks.shape == (3, 9, 1, 3)
+    for lane, c in enumerate(cursor.tolist()):
+        for k in range(6):
+            state = place(env, raw_params, c + k)
+            np.testing.assert_array_equal(chunks[lane, k : k + 4], observe(env, state, raw_params).window[0])
+
+
+@partial(jax.jit, static_argnums=0)
+def live_through(env: TradingEnv, agent: PPOAgent, state: PPOState, start: EnvState, params: EnvParams) -> tuple:
+    """12 steps of the policy by TradingEnv.step, BATCH accounts side by side."""
+
+    def one(carry: EnvState, key: jax.Array) -> tuple[EnvState, tuple]:
+        seen = jax.vmap(env.observe, (None, 0, None, None))(None, carry, None, params)
+        action, extras = agent.select_action(state, seen, key)
+        keys = jax.random.split(key, BATCH)
+        _, after, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(keys, carry, action, params)
+        return after, (carry.cursor, seen, action, extras, carry.account, reward)
+
+    return jax.lax.scan(one, start, jax.random.split(jax.random.key(5), 12))[1]
+
+
+def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(
+    env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
+) -> None:
+    state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))  # before the first update V is 0
+    last = 36
+    later = jnp.arange(len(params.tape.close)) > last
+    noise = {
+        name: jnp.where(later.reshape(-1, *[1] * (x.ndim - 1)), x * 1.7 + 0.3, x)
+        for name in ("open", "high", "low", "close", "features", "volatility")
+        for x in [getattr(params.tape, name)]
+    }
+    start = place(env, params, 30, exposure=0.5)
+    first = live_through(env, agent, state, start, params)
+    second = live_through(env, agent, state, start, params.replace(tape=params.tape.replace(**noise)))
+    cursor, *known, reward = first
+    np.testing.assert_array_equal(cursor[:, 0], np.arange(30, 42))
+    rows = last - 30 + 1  # decisions at bars 30..36: their windows, accounts and actions
+    for name, a, b in zip(("window", "action", "extras", "account"), known, second[1:5], strict=True):
+        chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[:rows], (a, b)), custom_message=name)
+    np.testing.assert_array_equal(reward[: rows - 1], second[5][: rows - 1])
+    assert not np.array_equal(reward[rows - 1], second[5][rows - 1]), "the bars after must matter after"

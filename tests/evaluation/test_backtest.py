@@ -1,0 +1,183 @@
+"""A policy on a market: against a walk bar by bar with `Policy.act` and the scalar reference ledger; no look-ahead."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from ledger_reference import Ledger, Terms
+
+from jaxtrader import files
+from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.envs import rewards
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest, follow, longest_walk, mean_reward
+
+
+@pytest.fixture(scope="module")
+def policy_path(tmp_path_factory, env, agent, state, market):
+    """A policy whose decisions change often: a fresh one with its logits scaled up, so that every action occurs."""
+    loud = {"kernel": state.params["policy"]["kernel"] * 500, "bias": state.params["policy"]["bias"]}
+    state = state.replace(params={**state.params, "policy": loud})
+    path = tmp_path_factory.mktemp("policy") / "policy.pkl"
+    names = {"names": list(market.feature_names), "lookback": market.lookback}
+    agent.save_model(path, state, {"env": env.to_dict(), "features": names})
+    return path
+
+
+@pytest.fixture(scope="module")
+def policy(policy_path) -> Policy:
+    return load_policy(policy_path)
+
+
+def walk(policy: Policy, market, segment: int, costs: Costs, fill: str, band: float):
+    """Targets and equity by one decision a bar: raw windows cut by hand, account features and money in plain Python."""
+    first, end = int(market.first_cursors(policy.window)[segment]), int(market.segments[segment, 2])
+    ledger = Ledger(1)
+    terms = Terms(fee=float(costs.fee), slippage=float(costs.slippage), fill=fill, band=band)
+    held, targets, equity = 20, [], [1.0]
+    for t in range(first, end):
+        price, entry = market.close[t, 0], ledger.entry[0]
+        exposure = ledger.units[0] * price / ledger.value([price])
+        gain = np.sign(ledger.units[0]) * (price / entry - 1) if entry else 0.0
+        moves = np.clip(gain / (market.volatility[t, 0] * np.sqrt(20)), -5, 5)
+        account = [exposure, ledger.target[0], moves, min(held, 20) / 20]
+        targets.append(policy.act(market.features[t - policy.window + 1 : t + 1, 0], account))
+        if t + 1 < end:
+            before = ledger.units[0]
+            ledger.step([targets[-1]], [price], [market.open[t + 1, 0]], [market.close[t + 1, 0]], terms)
+            held = 0 if ledger.units[0] != before else held + 1
+            equity.append(ledger.equity)
+    return np.array(targets), np.array(equity)
+
+
+@pytest.mark.parametrize("fill", ["next_open", "next_close"])
+def test_backtest_equals_a_walk_bar_by_bar(policy, market, fill):
+    costs = Costs(fee=2e-3, slippage=1e-3)
+    book = backtest(policy, market, costs=costs, fill=fill)
+    for segment, symbol in enumerate(market.symbols):
+        targets, equity = walk(policy, market, segment, costs, fill, 0.05)
+        one = book.by_symbol[symbol]
+        assert len(set(targets)) == 3, "the policy must use every position, or this proves little"
+        np.testing.assert_array_equal(one.targets[:, 0], targets)
+        np.testing.assert_allclose(one.equity, equity, rtol=1e-12)
+        assert one.times[0] == market.times[market.first_cursors(policy.window)[segment]]
+
+
+def test_total_is_equal_capital_in_each_symbol(policy, market):
+    book = backtest(policy, market)
+    parts = list(book.by_symbol.values())
+    assert book.equity[-1] == pytest.approx(np.mean([p.equity[-1] for p in parts]), rel=1e-12)
+
+
+def test_first_decision_of_a_test_part_is_its_first_bar(policy, market):
+    _, test = market.split(0.4, 0.6)
+    book = backtest(policy, test)
+    for i, symbol in enumerate(test.symbols):
+        assert book.by_symbol[symbol].times[0] == test.times[test.segments[i, 1]]
+
+
+def test_changing_every_bar_after_t_leaves_the_book_up_to_t(policy, market):
+    """Policy and normaliser frozen: targets and equity up to t are the same bits, whatever comes after."""
+    one = dataclasses.replace(market, segments=market.segments[:1], symbols=market.symbols[:1])
+    first = int(one.first_cursors(policy.window)[0])
+    before = backtest(policy, one)
+    for t in (first, first + 40, int(one.segments[0, 2]) - 2):
+        changed = {}
+        for name in ("open", "high", "low", "close", "features", "volatility"):
+            column = getattr(one, name).copy()
+            column[t + 1 :] = np.nan_to_num(column[t + 1 :]) * 5 + 2
+            changed[name] = column
+        after = backtest(policy, dataclasses.replace(one, **changed))
+        rows = slice(0, t - first + 1)
+        np.testing.assert_array_equal(after.targets[rows], before.targets[rows])
+        np.testing.assert_array_equal(after.equity[rows], before.equity[rows])
+        if t < first + 50:
+            assert not np.array_equal(after.equity, before.equity)
+
+
+def test_validation_in_float32_agrees_with_the_backtest(policy, market, env, agent, state, params):
+    score = mean_reward(policy.agent, policy.state, params, env=env, length=longest_walk(env))
+    parts = backtest(policy, market).by_symbol.values()
+    exact = np.concatenate([np.diff(np.log(p.equity)) for p in parts]).mean()
+    assert float(score) == pytest.approx(exact, abs=2e-6)
+    penalised = dataclasses.replace(env, reward=rewards.risk_penalised(5.0))
+    lower = mean_reward(policy.agent, policy.state, params, env=penalised, length=longest_walk(env))
+    simple = np.concatenate([np.diff(p.equity) / p.equity[:-1] for p in parts])
+    assert float(lower) == pytest.approx(exact - 2.5 * (simple**2).mean(), abs=2e-6)
+
+
+@struct.dataclass
+class Foresight:
+    """Long before every rise, short before every fall: the one feature tells."""
+
+    def encode(self, state, chunk):
+        return chunk[..., 3:, 0, :]
+
+    def act(self, state, context, account, key, deterministic=False):
+        return jnp.where(context[..., 0] > 0, 2, 0), {}
+
+
+def test_a_long_path_with_a_strong_edge_does_not_overflow(env, params):
+    """1,000 bars between 1 and 1.5, always on the right side: e^340 is far beyond float32, the rewards are not."""
+    bars = 1000
+    close = np.where(np.arange(bars) % 2 == 0, 1.0, 1.5)[:, None].astype(np.float32)
+    ones = jnp.ones((bars, 1))
+    tape = params.tape.replace(
+        open=jnp.asarray(np.concatenate([close[:1], close[:-1]])),
+        high=ones,
+        low=ones,
+        close=jnp.asarray(close),
+        features=jnp.asarray(np.where(close == 1, 1, -1)[:, :, None], jnp.float32),
+        volatility=ones,
+        dt=ones[:, 0],
+        segments=jnp.asarray([[0, 0, bars]], jnp.int32),
+        ready=jnp.asarray([0], jnp.int32),
+    )
+    path = follow(Foresight(), None, params.replace(tape=tape), env=env, length=bars - 3)
+    reward = np.asarray(path.reward)[10:-1, 0]
+    assert np.isfinite(reward).all()
+    # A short at 1.5 gains a third; a long at 1 gains half; each less the costs of turning the whole position round.
+    assert reward.sum() > 300
+    np.testing.assert_allclose(reward[2:], reward[:-2], atol=1e-5)
+
+
+def test_another_markets_features_are_refused(policy, make_market):
+    from conftest import walk as make_walk
+
+    from jaxtrader.market.market import Market
+
+    other = Market.from_bars(make_walk("X", 100, 1), features=["signal"])
+    with pytest.raises(
+        ValueError, match=r"trained on the features log_return_1, signal, noise, the market has signal; .*from_bars"
+    ):
+        backtest(policy, other)
+
+
+def test_too_few_bars_are_refused(policy, market):
+    short = dataclasses.replace(market, segments=np.array([[0, 0, 4]]), symbols=("S0",))
+    with pytest.raises(ValueError, match="S0: fewer bars than a decision and its fill need"):
+        backtest(policy, short)
+
+
+def test_a_policy_without_its_environment_is_refused(tmp_path, agent, state):
+    agent.save_model(tmp_path / "policy.pkl", state, {})
+    with pytest.raises(files.FileError, match="does not say its env and features"):
+        load_policy(tmp_path / "policy.pkl")
+
+
+def test_changes_override_the_files_rules(policy, market):
+    free = backtest(policy, market, costs=Costs(fee=None, slippage=None))
+    assert free.costs_paid.sum() == 0
+    assert backtest(policy, market).costs_paid.sum() > 0
+
+
+def test_env_to_dict_round_trip(env, market):
+    setting = dataclasses.replace(
+        env, reward=rewards.risk_penalised(3.0), costs=Costs(fee=1e-3, slippage=None)
+    ).to_dict()
+    assert setting["costs"] == {"fee": 1e-3, "slippage": None}
+    assert rewards.from_dict(setting["reward"]) == rewards.risk_penalised(3.0)
+    assert set(setting) == {f.name for f in dataclasses.fields(TradingEnv)} - {"market"}

@@ -1,0 +1,150 @@
+"""What is printed of a result: cells against hand-written figures, the sentence against hand-computed ones."""
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from jaxtrader.evaluation import report
+
+DAYS = np.datetime64("2011-01-03", "ns") + np.arange(504) * np.timedelta64(1, "D")
+
+
+class Book(SimpleNamespace):
+    def __len__(self):
+        return len(self.times)
+
+
+def book(sharpe=1.0, cagr=0.1, members=(), **figures):
+    """A stand-in with the fields of a Book that are read; 504 bars are 2 years."""
+    numbers = {"sharpe": sharpe, "cagr": cagr, "max_drawdown": -0.25, "mean_exposure": 0.5, "turnover": 3.0}
+    return Book(
+        metrics=numbers | {"costs": 0.0123, "total_return": -0.993} | figures,
+        symbols=tuple(members) or ("A",),
+        by_symbol={name: book(sharpe, cagr) for name in members},
+        times=DAYS,
+        periods_per_year=252.0,
+        ruined_at=None,
+    )
+
+
+def part(policy=1.0, held=0.8, matched=0.9, members=(), **figures):
+    ratios = {report.POLICY: policy, report.HELD: held, report.MATCHED: matched}
+    return {name: book(ratio, members=members, **figures) for name, ratio in ratios.items()}
+
+
+def printed(renderable, width=100):
+    out = io.StringIO()
+    report.console(out, width).print(renderable)
+    return out.getvalue()
+
+
+def test_a_row_holds_the_figures_of_each_part_side_by_side():
+    lines = printed(report.table({"train": part(2.0), "test": part(-0.333)}), 80).splitlines()
+    assert lines[0] == " " * 14 + "  ────── train ───────  ─────── test ───────"
+    assert lines[1].split() == ["return", "Sharpe", "max", "dd"] * 2
+    assert lines[2] == "A             " + "   10.0%   2.00 -25.0%" + "   10.0%  -0.33 -25.0%"
+    assert lines[3] == " buy and hold " + "   10.0%   0.80 -25.0%" * 2
+    assert lines[4] == " same exposure" + "   10.0%   0.90 -25.0%" * 2
+    assert "A             " + "    0.50   3.00  1.23%" * 2 in lines
+
+
+def test_each_symbol_and_all_together_have_rows_and_a_missing_symbol_a_dash():
+    text = printed(report.table({"train": part(members=("A", "B")), "test": part(members=("A",))}))
+    rows = {line.split()[0]: line for line in text.splitlines()[2:] if line and not line.startswith(" ")}
+    assert rows["B"].split() == ["B", "0.50", "3.00", "1.23%", "-", "-", "-"]
+    assert rows["all"].split()[:2] == ["all", "2"]
+
+
+def test_many_symbols_are_counted_not_listed():
+    names = tuple(f"S{i}" for i in range(11))
+    text = printed(report.table({"test": part(members=names)}))
+    assert "S7" in text
+    assert "S8" not in text
+    assert "3 more symbols are not shown" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_three_parts_fit_the_terminal_in_plain_text(width):
+    big = part(12345.6, cagr=1e7, turnover=123456.0, members=("A", "AVERYLONGSYMBOLNAME"))
+    text = printed(report.table(dict.fromkeys(("train", "validation", "test"), big)), width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "\x1b" not in text
+    assert ">1e4%" in text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0984, "9.8%"), (-1.0, "-100%"), (12.345, "1234%"), (float("nan"), "-"), (-200.0, "<-1e4%")]
+)
+def test_a_percentage_has_six_characters_at_most(share, text):
+    assert report._percent(share) == text
+
+
+def test_the_sentence_names_the_baselines_the_gap_and_the_noise():
+    text = report.sentence({"train": part(1.75), "test": part(1.0, 0.8, 0.9)})
+    # Lo 2002: sqrt((1 + 1^2 / (2 * 252)) / 2 years) = 0.7078
+    assert text == (
+        "On the test part (2011-01-03 to 2012-05-20, unseen in training and selection) the policy made +10.0% a year "
+        "(Sharpe 1.00); buy-and-hold made +10.0% a year (Sharpe 0.80), and at the policy's mean exposure of 0.50 "
+        "+10.0% a year (Sharpe 0.90): by Sharpe better than holding that exposure (+0.10); one standard error "
+        "of a Sharpe ratio over 2.0 years is 0.71, so this may be chance; the gap to its training Sharpe of 1.75 is "
+        "0.75."
+    )
+
+
+def test_the_sentence_does_not_praise_a_policy_that_is_behind():
+    text = report.sentence({"test": part(0.5, 0.8, 0.9)})
+    assert "worse than holding that exposure (-0.40)" in text
+    assert "training Sharpe" not in text
+
+
+def test_a_large_lead_is_still_one_history():
+    text = report.sentence({"prices.csv": part(5.0, 0.8, 0.9)})
+    assert text.startswith("On prices.csv (2011")
+    assert "unseen" not in text
+    assert "may be chance" not in text
+    assert text.endswith("and it is a single history.")
+
+
+def test_the_sentence_says_ruin_and_idleness():
+    ruined = part()
+    ruined[report.POLICY].ruined_at = 17
+    assert report.sentence({"test": ruined}).endswith("was ruined at bar 17: it lost 99% of its capital.")
+    assert "held too little" in report.sentence({"test": part(float("nan"))})
+
+
+def test_trades_are_counted_by_hand():
+    trades = np.array(
+        [(0.1, 0.2, 10, False), (-0.05, -0.1, 20, False), (0.0, 0.0, 5, True)],
+        [("pnl", "f8"), ("return", "f8"), ("bars", "i8"), ("open", "?")],
+    )
+    text = report.trades_line(SimpleNamespace(trades=trades, fills=np.zeros(7)))
+    assert text == "2 closed, 50% with a profit, +5.00% after costs in 15 bars on average; 1 still open, 7 fills"
+    idle = SimpleNamespace(trades=trades[2:], fills=np.zeros(1))
+    assert report.trades_line(idle) == "none closed; 1 still open, 1 fills"
+
+
+def test_notes_with_one_text_share_a_line():
+    notes = ["A: adjusted.", "A: 3 gaps: large.", "B: adjusted."]
+    assert report.grouped(notes) == ["A, B: adjusted.", "A: 3 gaps: large."]
+
+
+def test_facts_wrap_under_their_beginning_and_keep_paths_whole():
+    out = io.StringIO()
+    path = "/a/very/long-path/that/must/be/copied/whole/policy.pkl"
+    command = "jaxtrader train --data prices.csv --symbols A,B"
+    rows = [("data", "one two three four five six seven eight"), ("to", path), ("next", command)]
+    report.print_facts(report.console(out, 40), rows)
+    lines = ["data  one two three four five six seven", "      eight", f"to    {path}", f"next  {command}"]
+    assert out.getvalue().splitlines() == lines
+
+
+def test_a_pipe_gets_a_hundred_columns_and_no_codes_even_if_colour_is_forced(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.delenv("COLUMNS", raising=False)
+    out = io.StringIO()
+    console = report.console(out)
+    assert console.width == 100
+    console.print(report.table({"test": part()}))
+    assert "\x1b" not in out.getvalue()

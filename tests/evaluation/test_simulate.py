@@ -1,0 +1,228 @@
+"""simulate: closed forms, the scalar reference of the money rules, what it refuses, and no look ahead."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from ledger_reference import Terms
+from ledger_reference import book as reference_book
+
+from jaxtrader.envs.costs import Costs
+from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.market.bars import load_bars
+from jaxtrader.market.features import log_return
+from jaxtrader.market.market import Market
+
+FREE = Costs(fee=0.0, slippage=0.0)
+BARS = 120
+
+
+def frame(seed=0, bars=BARS, volatility=0.03):
+    """Bars whose opens are not the closes before them."""
+    rng = np.random.default_rng(seed)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, volatility, bars)))
+    open_ = close * np.exp(rng.normal(0, volatility, bars))
+    times = pd.date_range("2020-01-01", periods=bars, freq="D")
+    high, low = np.maximum(open_, close), np.minimum(open_, close)
+    return pd.DataFrame({"open": open_, "high": high, "low": low, "close": close, "volume": 1.0}, index=times)
+
+
+def market_of(source, **options):
+    return Market.from_bars(load_bars(source, **options), [log_return()])
+
+
+@pytest.fixture(scope="module")
+def market():
+    return market_of(frame(), symbol="X")
+
+
+def busy(seed=0, bars=BARS):
+    rng = np.random.default_rng(seed)
+    targets = rng.uniform(-1.2, 1.2, bars)
+    return np.where(rng.random(bars) < 0.2, np.nan, np.where(rng.random(bars) < 0.2, 0.0, targets))
+
+
+def test_buy_and_hold_has_its_closed_form(market):
+    fee, slippage = 0.001, 0.002
+    book = simulate(market, 1.0, costs=Costs(fee=fee, slippage=slippage))
+    expected = market.close[-1, 0] / market.open[1, 0] / (1 + slippage) / (1 + fee)
+    assert book.equity[-1] == pytest.approx(expected, rel=1e-13)
+    assert book.equity[0] == 1.0
+    assert len(book.fills) == 1
+    assert book.exposure[0, 0] == 0.0
+    np.testing.assert_allclose(book.exposure[1:, 0], 1.0, rtol=1e-14)
+    np.testing.assert_allclose(book.equity[1:], expected / market.close[-1, 0] * market.close[1:, 0], rtol=1e-13)
+
+
+def test_a_round_trip_has_its_closed_form(market):
+    # Long at open[11], flat at open[31]: each side loses fee and slippage.
+    targets = np.where((np.arange(BARS) >= 10) & (np.arange(BARS) < 30), 1.0, 0.0)
+    book = simulate(market, targets, costs=Costs(fee=0.001, slippage=0.002))
+    gain = market.open[31, 0] / market.open[11, 0]
+    assert book.equity[-1] == pytest.approx(gain * 0.998 * 0.999 / (1.002 * 1.001), rel=1e-13)
+    assert (book.equity[:11] == 1.0).all()
+    assert len(set(book.equity[31:])) == 1
+    assert (book.units[31:] == 0).all()
+
+
+@pytest.mark.parametrize("fill", ["next_open", "next_close", "close"])
+def test_no_order_leaves_exactly_the_capital(market, fill):
+    for targets in (0.0, np.nan):
+        book = simulate(market, targets, fill=fill)
+        assert (book.equity == 1.0).all()
+        assert not len(book.fills)
+
+
+def test_each_fill_is_where_it_says(market):
+    targets = np.full(BARS, np.nan)
+    targets[4] = 0.5
+    for fill, bar, price in (
+        ("next_open", 5, market.open[5, 0]),
+        ("next_close", 5, market.close[5, 0]),
+        ("close", 4, market.close[4, 0]),
+    ):
+        book = simulate(market, targets, fill=fill, costs=FREE)
+        assert list(book.fills["bar"]) == [bar]
+        assert book.fills["price"][0] == price
+        assert book.equity[-1] == pytest.approx(0.5 + 0.5 * market.close[-1, 0] / price, rel=1e-13)
+
+
+def test_bar_0_trades_only_at_its_own_close_and_the_last_target_never_fills_next(market):
+    targets = np.full(BARS, np.nan)
+    targets[0] = targets[-1] = -1.0
+    costs = Costs(fee=0.01, slippage=0.0)
+    assert simulate(market, targets, fill="close", costs=costs).equity[0] == pytest.approx(0.99, rel=1e-14)
+    assert simulate(market, targets, fill="next_open", costs=costs).equity[0] == 1.0
+    last = np.full(BARS, np.nan)
+    last[-1] = 1.0
+    assert not len(simulate(market, last, fill="next_close").fills)
+    assert len(simulate(market, last, fill="close").fills) == 1
+
+
+@pytest.mark.parametrize("volatility", [0.02, 0.6])
+@pytest.mark.parametrize(
+    ("rules", "terms"),
+    [
+        ({"fill": "next_open"}, {}),
+        ({"fill": "next_close"}, {}),
+        ({"fill": "close"}, {}),
+        ({"rebalance_band": 0.05}, {"band": 0.05}),
+        ({"rebalance": "on_change"}, {"on_change": True}),
+    ],
+)
+def test_books_match_the_scalar_reference(rules, terms, volatility):
+    market = market_of(frame(5, volatility=volatility), symbol="X")
+    targets = busy(5)
+    book = simulate(market, targets, costs=Costs(fee=0.001, slippage=0.002), **rules)
+    expected = reference_book(
+        market.open.tolist(),
+        market.close.tolist(),
+        targets[:, None].tolist(),
+        Terms(0.001, 0.002, rules.get("fill", "next_open"), **terms),
+    )
+    np.testing.assert_allclose(book.equity, expected["equity"], rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(book.units, expected["units"], rtol=1e-12, atol=1e-13)
+    bars, _, units, prices, fees, slippages = (np.array(column) for column in zip(*expected["fills"], strict=True))
+    np.testing.assert_array_equal(book.fills["bar"], bars)
+    for name, column in (("units", units), ("price", prices), ("fee", fees), ("slippage", slippages)):
+        np.testing.assert_allclose(book.fills[name], column, rtol=1e-10, atol=1e-13, err_msg=name)
+    assert ([] if book.ruined_at is None else [book.ruined_at]) == expected["ruined_at"]
+    assert book.clipped == len(expected["clipped"])
+    assert book.dropped == len(expected["dropped"])
+    assert (book.ruined_at is not None) == (volatility > 0.1)
+
+
+def test_a_band_met_to_the_last_digit_is_booked_as_it_was_traded():
+    """Targets on the very edge of the band: whichever side rounding takes, the fills must explain the equity."""
+    market = market_of(frame(9, volatility=0.01), symbol="X")
+    targets = np.where(np.arange(BARS) % 2, 0.05, 0.0)
+    book = simulate(market, targets, costs=FREE, rebalance_band=0.05)
+    np.testing.assert_allclose(np.cumsum(np.bincount(book.fills["bar"], book.fills["units"], BARS)), book.units[:, 0])
+    paid = np.bincount(book.fills["bar"], book.fills["units"] * book.fills["price"], BARS)
+    np.testing.assert_allclose(1 - np.cumsum(paid) + book.units[:, 0] * market.close[:, 0], book.equity, rtol=1e-12)
+    assert len(book.fills) > 50
+
+
+def test_what_comes_later_changes_nothing_before(market):
+    targets, t = busy(1), 60
+    data, other = frame(), frame(77)
+    data.iloc[t + 1 :] = other.iloc[t + 1 :]
+    changed = market_of(data, symbol="X")
+    assert (changed.close[t + 1 :] != market.close[t + 1 :]).all()
+    later = np.where(np.arange(BARS) > t, -targets, targets)
+    for fill in ("next_open", "next_close", "close"):
+        before, after = simulate(market, targets, fill=fill), simulate(changed, later, fill=fill)
+        np.testing.assert_array_equal(after.equity[: t + 1], before.equity[: t + 1])
+        np.testing.assert_array_equal(after.units[: t + 1], before.units[: t + 1])
+        assert after.equity[-1] != before.equity[-1]
+
+
+def test_float32_is_close_and_float64_is_exact_without_a_global_switch(market):
+    exact, rough = simulate(market, busy(2)), simulate(market, busy(2), dtype="float32")
+    np.testing.assert_allclose(rough.equity, exact.equity, rtol=1e-4)
+    assert exact.equity.dtype == rough.equity.dtype == np.float64
+    assert not np.array_equal(exact.equity, rough.equity)
+
+
+def test_one_of_several_histories_and_a_later_start():
+    market = market_of({"A": frame(1, 80), "B": frame(2)})
+    with pytest.raises(ValueError, match=r"2 histories \(A, B\).*symbol='A'"):
+        simulate(market, 1.0)
+    with pytest.raises(ValueError, match="0 histories of 'C'; it has A, B"):
+        simulate(market, 1.0, symbol="C")
+    alone = market_of(frame(2), symbol="B")
+    targets = busy(3)
+    both = simulate(market, targets, symbol="B")
+    np.testing.assert_array_equal(both.equity, simulate(alone, targets).equity)
+    assert both.symbols == ("B",)
+    late = simulate(market, 1.0, symbol="B", start=80 + 60, costs=FREE)
+    assert len(late) == 60
+    assert late.equity[-1] == pytest.approx(alone.close[-1, 0] / alone.open[61, 0], rel=1e-13)
+    with pytest.raises(ValueError, match="start 79 is outside the rows that may be traded, 80 to 199"):
+        simulate(market, 1.0, symbol="B", start=79)
+
+
+def test_a_split_starts_at_its_first_bar(market):
+    test = market.split(0.5, 0.5)[1]
+    book = simulate(test, 1.0, costs=FREE)
+    assert len(book) == 60
+    assert book.times[0] == market.times[60]
+    assert book.equity[-1] == pytest.approx(market.close[-1, 0] / market.open[61, 0], rel=1e-13)
+
+
+def test_user_mistakes_are_one_clear_sentence(market):
+    for targets, words in (
+        (np.zeros(7), rf"shape \(7,\).*{BARS} bars.*give \({BARS},\)"),
+        (np.zeros((BARS, 2)), rf"shape \({BARS}, 2\)"),
+        (np.where(np.arange(BARS) == 9, np.inf, 0), r"targets\[9\] is \[inf\]"),
+        ("long", "must be numbers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            simulate(market, targets)
+    with pytest.raises(ValueError, match="float16"):
+        simulate(market, 1.0, dtype="float16")
+    with pytest.raises(ValueError, match="fill 'open' is unknown"):
+        simulate(market, 1.0, fill="open")
+    with pytest.raises(ValueError, match="fee 5 is outside"):
+        simulate(market, 1.0, costs=Costs(fee=5))
+
+
+def test_several_assets_match_the_scalar_reference():
+    frames = [frame(seed) for seed in (21, 22, 23)]
+    singles = [load_bars(data, symbol=name) for data, name in zip(frames, "XYZ", strict=True)]
+    one = Market.from_bars(singles[0], [log_return()])
+    columns = {name: np.hstack([getattr(bars, name) for bars in singles]) for name in ("open", "high", "low", "close")}
+    market = dataclasses.replace(one, symbols=("X,Y,Z",), **columns)
+    targets = np.stack([busy(seed) for seed in (31, 32, 33)], 1)
+    book = simulate(market, targets, costs=Costs(fee=0.001, slippage=0.002))
+    expected = reference_book(
+        market.open.tolist(), market.close.tolist(), targets.tolist(), Terms(0.001, 0.002, "next_open")
+    )
+    np.testing.assert_allclose(book.equity, expected["equity"], rtol=1e-12, atol=1e-13)
+    assert book.symbols == ("X", "Y", "Z")
+    names = np.array(["X", "Y", "Z"])[[fill[1] for fill in expected["fills"]]]
+    np.testing.assert_array_equal(book.fills["symbol"], names)
+    assert book.trades["pnl"].sum() == pytest.approx(book.equity[-1] - 1, abs=1e-12)

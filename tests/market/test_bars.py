@@ -1,0 +1,332 @@
+"""Loading: each check names file, row, value and way out; spellings and time formats; long files; notes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxtrader.market.bars import Bars, DataError, load_bars
+
+HEADER = "Date,Open,High,Low,Close,Volume\n"
+
+
+GOOD = ["2024-01-02,10,12,9,11,100", "2024-01-03,11,13,10,12,200", "2024-01-04,12,14,11,13,300"]
+
+
+def frame(bars: int = 6, freq: str = "D", start: str = "2024-01-01") -> pd.DataFrame:
+    """A sound frame; open, high, low and close differ, so a mix-up shows."""
+    close = 100.0 + np.arange(bars)
+    columns = {
+        "open": close - 0.5,
+        "high": close + 2,
+        "low": close - 3,
+        "close": close,
+        "volume": np.arange(bars) * 10.0,
+    }
+    return pd.DataFrame(columns, index=pd.date_range(start, periods=bars, freq=freq))
+
+
+def write(path, rows, header=HEADER):
+    path.write_text(header + "\n".join(rows) + "\n")
+    return path
+
+
+def ns(*texts: str) -> np.ndarray:
+    return np.array(texts, "datetime64[ns]")
+
+
+def test_csv_gives_float64_columns_and_utc_nanoseconds(tmp_path):
+    bars = load_bars(write(tmp_path / "ACME.csv", GOOD))
+    assert isinstance(bars, Bars)
+    assert bars.symbols == ("ACME",)
+    assert bars.source == "ACME.csv"
+    assert bars.times.dtype == np.dtype("datetime64[ns]")
+    np.testing.assert_array_equal(bars.times, ns("2024-01-02", "2024-01-03", "2024-01-04"))
+    for name, first in [("open", 10), ("high", 12), ("low", 9), ("close", 11), ("volume", 100)]:
+        values = getattr(bars, name)
+        assert values.shape == (3, 1)
+        assert values.dtype == np.float64
+        assert values[0, 0] == first
+        with pytest.raises(ValueError, match="read-only"):
+            values[0, 0] = 1
+    assert bars.columns == {}
+    assert load_bars(tmp_path / "ACME.csv", symbol="X").symbols == ("X",)
+
+
+def test_numbers_are_read_to_the_last_bit(tmp_path):
+    values = [repr(float(v)) for v in np.random.default_rng(0).uniform(1, 2, 50)]
+    days = pd.date_range("2024-01-01", periods=50).strftime("%Y-%m-%d")
+    rows = [f"{day},{v},{v},{v},{v},1" for day, v in zip(days, values, strict=True)]
+    np.testing.assert_array_equal(load_bars(write(tmp_path / "a.csv", rows)).close[:, 0], [float(v) for v in values])
+
+
+BROKEN = {
+    "high": (
+        "2024-01-03,11,11.5,10,12,200",
+        r"row 3: high is 11.5, .* at least max\(open, close\) = 12.*repair='clip'",
+    ),
+    "low": ("2024-01-03,11,13,11.5,12,200", r"row 3: low is 11.5, .* at most min\(open, close\) = 11.*--repair clip"),
+    "high below low": ("2024-01-03,11,9,13,12,200", r"row 3: high is 9, .*repair='clip'"),
+    "zero": ("2024-01-03,0,13,0,12,200", r"row 3: open is 0, .*above 0; correct or remove the row"),
+    "negative": ("2024-01-03,11,13,-1,12,200", r"row 3: low is -1, .*above 0"),
+    "nan": ("2024-01-03,11,13,10,NaN,200", r"row 3: close is missing \(NaN\), .*above 0"),
+    "infinite": ("2024-01-03,11,inf,10,12,200", r"row 3: high is inf, .*finite"),
+    "text": ("2024-01-03,11,13,10,$12,200", r"row 3: Close is '\$12', which is not a number; remove currency signs"),
+    "no volume": ("2024-01-03,11,13,10,12,", r"row 3: volume is missing, .*repair='clip'"),
+    "negative volume": ("2024-01-03,11,13,10,12,-5", r"row 3: volume is -5, .*0 or more"),
+    "infinite volume": ("2024-01-03,11,13,10,12,inf", r"row 3: volume is inf, .*0 or more"),
+    "same time": ("2024-01-02,11,13,10,12,200", r"row 3: the time 2024-01-02 stands in the row before it too.*unique"),
+    "unsorted": ("2024-01-01,11,13,10,12,200", r"row 3: the time 2024-01-01 is earlier than 2024-01-02 .*sort"),
+    "no time": (",11,13,10,12,200", r"row 3: the time is missing"),
+    "bad time": ("soon,11,13,10,12,200", r"row 3: 'soon' is not a time"),
+    "impossible date": ("2024-02-30,11,13,10,12,200", r"row 3: '2024-02-30' is not a time"),
+    "cell too many": ("2024-01-03,11,13,10,12,200,7,8", r", row 3: 8 values where the header names 6"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_row_is_named_with_its_value_and_the_way_out(tmp_path, case):
+    row, message = BROKEN[case]
+    path = write(tmp_path / "acme.csv", [GOOD[0], row, GOOD[2]])
+    with pytest.raises(DataError, match=rf"^acme\.csv{message if message[0] == ',' else ', ' + message}") as caught:
+        load_bars(path)
+    assert str(caught.value).endswith(".")
+    assert "\n" not in str(caught.value)
+    if case in ("zero", "negative", "nan", "infinite", "unsorted", "same time"):
+        with pytest.raises(DataError, match="row 3"):
+            load_bars(path, repair="clip")
+
+
+def test_rows_count_as_in_the_file_across_blank_lines_and_a_preamble(tmp_path):
+    rows = [GOOD[0], "", GOOD[1], "2024-01-04,12,14,11,-13,300"]
+    with pytest.raises(DataError, match="row 5: close is -13"):
+        load_bars(write(tmp_path / "a.csv", rows))
+    with pytest.raises(DataError, match="row 6: close is -13"):
+        load_bars(write(tmp_path / "b.csv", rows, "https://www.example.com\n" + HEADER))
+    bad = frame()
+    bad.iloc[2, 3] = np.nan
+    with pytest.raises(DataError, match=r"DataFrame, row 2 \(counted from 0\): close is missing"):
+        load_bars(bad)
+
+
+def test_other_bad_rows_are_counted(tmp_path):
+    rows = [GOOD[0], "2024-01-03,11,11,10,12,1", "2024-01-04,11,11,10,12,1", "2024-01-05,11,11,10,12,1"]
+    with pytest.raises(DataError, match="and in 2 more rows"):
+        load_bars(write(tmp_path / "a.csv", rows))
+
+
+def test_a_descending_file_is_told_as_such(tmp_path):
+    with pytest.raises(DataError, match=r"a\.csv is in descending order .*2024-01-04 down to 2024-01-02.*sort_values"):
+        load_bars(write(tmp_path / "a.csv", GOOD[::-1]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label": "left"}, "label='left'"),
+        ({"repair": "fill"}, "repair='fill'"),
+        ({"symbol": "A", "symbols": ["A"]}, "exclude each other"),
+        ({"tz": "Mars"}, "tz='Mars' is not a known time zone"),
+    ],
+)
+def test_unknown_options_are_named(options, message):
+    with pytest.raises(DataError, match=message):
+        load_bars(frame(), **options)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        "date,open,high,low,close,volume",
+        "TIMESTAMP,OPEN,HIGH,LOW,CLOSE,VOL",
+        "Open time,Open,High,Low,Close,Volume",
+        "ts,o,h,l,c,v",
+        "time,Open,High,Low,Last,Volume",
+        "datetime,Open Price,High_Price,LOW PRICE,Price,Volume",
+        ",open,high,low,close,volume",
+        "<DATE>,<OPEN>,<HIGH>,<LOW>,<CLOSE>,<TICKVOL>",
+        "Date,BTC.open,BTC.high,BTC.low,BTC.close,BTC.volume",
+        "Date,BTC_open,BTC_high,BTC_low,BTC_close,volume",
+        "Date,BTC-USD Open,BTC-USD High,BTC-USD Low,BTC-USD Close,BTC-USD Volume",
+        "Date,Open_AAPL,High_AAPL,Low_AAPL,Close_AAPL,Volume_AAPL",
+    ],
+)
+def test_vendors_spellings(tmp_path, names):
+    bars = load_bars(write(tmp_path / "a.csv", GOOD, names + "\n"))
+    got = [getattr(bars, name)[1, 0] for name in ("open", "high", "low", "close", "volume")]
+    assert got == [11, 13, 10, 12, 200]
+    assert bars.times[1] == np.datetime64("2024-01-03")
+    assert bars.columns == {}
+
+
+def test_a_shared_prefix_names_the_symbol_and_two_are_refused(tmp_path):
+    btc = frame().add_prefix("BTC-USD ")
+    assert load_bars(btc).symbols == ("BTC-USD",)
+    with pytest.raises(DataError, match=r"side by side \(BTC-USD, ETH\)"):
+        load_bars(btc.join(frame().add_prefix("ETH_")))
+
+
+def test_label_open_adds_the_regular_spacing():
+    table = frame(8, "h").drop(pd.Timestamp("2024-01-01 03:00"))
+    np.testing.assert_array_equal(
+        load_bars(table, label="open").times, table.index.to_numpy("M8[ns]") + np.timedelta64(1, "h")
+    )
+    with pytest.raises(DataError, match="one bar"):
+        load_bars(table[:1], label="open")
+    noted = load_bars(table.reset_index(names="Open time"))
+    assert any("label='open'" in note for note in noted.notes)
+
+
+def test_clip_takes_the_envelope_and_counts(tmp_path):
+    rows = ["2024-01-02,10,9,9.5,11,100", "2024-01-03,11,13,10,12,", "2024-01-04,12,14,13.5,13,300"]
+    bars = load_bars(write(tmp_path / "a.csv", rows), repair="clip")
+    # By hand: row 1 max(10, 9, 9.5, 11) = 11 and min = 9; row 3 low = min(12, 14, 13.5, 13) = 12.
+    assert bars.high[:, 0].tolist() == [11, 13, 14]
+    assert bars.low[:, 0].tolist() == [9, 10, 12]
+    assert bars.volume[:, 0].tolist() == [100, 0, 300]
+    assert any("raised high in 1 bars, lowered low in 2 and set volume to 0 in 1" in note for note in bars.notes)
+    assert load_bars(write(tmp_path / "b.csv", GOOD), repair="clip").notes == ()
+
+
+def test_adjusted_close_scales_the_four_prices_and_says_so(tmp_path):
+    header = "Date,Open,High,Low,Close,Adj Close,Volume\n"
+    path = write(tmp_path / "a.csv", ["2024-01-02,20,24,18,22,11,100", "2024-01-03,11,13,10,12,12,200"], header)
+    bars = load_bars(path)
+    assert [getattr(bars, name)[0, 0] for name in ("open", "high", "low", "close", "volume")] == [10, 12, 9, 11, 100]
+    assert "multiplied by 'Adj Close' / close" in bars.notes[0]
+    assert "--no-adjust" in bars.notes[0]
+    assert not any("split" in note for note in bars.notes)
+    raw = load_bars(path, adjust=False)
+    assert raw.open[0, 0] == 20
+    assert any("'Adj Close' was not applied" in note for note in raw.notes)
+    assert any("2-for-1 split" in note for note in raw.notes)
+    assert bars.columns == {} == raw.columns
+    with pytest.raises(DataError, match="row 2: Adj Close is -1"):
+        load_bars(write(tmp_path / "a.csv", ["2024-01-02,20,24,18,22,-1,100"], header))
+
+
+def test_adjusting_keeps_the_order_of_prices_to_the_last_bit():
+    rng = np.random.default_rng(1)
+    close = rng.uniform(10, 200, 2000)
+    table = pd.DataFrame({"open": close, "high": close, "low": close, "close": close, "volume": 1.0})
+    table = table.assign(adj_close=close * rng.uniform(0.01, 1, 2000)).set_axis(pd.date_range("2000", periods=2000))
+    bars = load_bars(table)
+    assert (bars.high == bars.close).all()
+    assert (bars.low == bars.open).all()
+    np.testing.assert_allclose(bars.close[:, 0], table.adj_close, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("factor", "name"),
+    [(1 / 2, "2-for-1 split"), (2 / 3, "3-for-2 split"), (1 / 7, "7-for-1 split"), (10, "1-for-10 reverse split")],
+)
+def test_a_jump_near_a_split_ratio_is_noted_with_its_date(factor, name):
+    table = frame()
+    table.iloc[3:, :4] *= factor
+    (note,) = load_bars(table).notes
+    assert name in note
+    assert "2024-01-04" in note
+    table.iloc[3:, :4] *= 1.05
+    assert load_bars(table).notes == ()
+
+
+def test_gaps_are_counted_and_never_filled():
+    table = frame(50, "30min").drop(pd.date_range("2024-01-01 05:00", periods=3, freq="30min"))
+    table = table.drop(pd.Timestamp("2024-01-01 20:00"))
+    bars = load_bars(table)
+    assert len(bars) == 46
+    (note,) = bars.notes
+    assert note.startswith("2 gaps")
+    assert "the largest is 2:00:00, after 2024-01-01 04:30:00" in note
+
+
+def test_nights_weekends_and_holidays_are_no_gaps():
+    days = pd.bdate_range("2024-01-01", periods=60)
+    assert load_bars(frame(60).set_axis(days)).notes == ()
+    assert load_bars(frame(59).set_axis(days.drop(days[10]))).notes == ()
+    (note,) = load_bars(frame(55).set_axis(days.delete(range(20, 25)))).notes
+    assert note.startswith("1 gaps beyond nights")
+    assert "10 days" in note
+
+
+def test_further_numeric_columns_come_along_by_their_own_names():
+    table = frame().assign(Sentiment=np.linspace(-1, 1, 6), flag=[True, False] * 3, text="x")
+    bars = load_bars(table)
+    assert set(bars.columns) == {"Sentiment", "flag"}
+    np.testing.assert_array_equal(bars.columns["Sentiment"], np.linspace(-1, 1, 6)[:, None])
+    assert any("left out: text" in note for note in bars.notes)
+
+
+def test_without_volume_it_is_zero_and_noted():
+    bars = load_bars(frame().drop(columns="volume"))
+    assert (bars.volume == 0).all()
+    assert any("no volume column" in note for note in bars.notes)
+
+
+def long_file(tmp_path):
+    rows = [f"{name},{row}" for name in ("B", "0700") for row in GOOD]
+    return write(tmp_path / "long.csv", [rows[0], rows[3], *rows[1:3], *rows[4:]], "Ticker," + HEADER)
+
+
+def test_a_long_file_gives_a_tuple_in_its_order_or_what_is_asked_for(tmp_path):
+    path = long_file(tmp_path)
+    both = load_bars(path)
+    assert [bars.symbols for bars in both] == [("B",), ("0700",)]
+    assert [len(bars) for bars in both] == [3, 3]
+    assert load_bars(path, symbol="0700").symbols == ("0700",)
+    assert [bars.symbols[0] for bars in load_bars(path, symbols=["0700", "B"])] == ["0700", "B"]
+    assert isinstance(load_bars(path, symbols=["B"]), tuple)
+    with pytest.raises(DataError, match="holds no symbol 'X'; it holds B, 0700"):
+        load_bars(path, symbol="X")
+    with pytest.raises(DataError, match="names a symbol twice"):
+        load_bars(path, symbols=["B", "B"])
+    one = write(tmp_path / "one.csv", [f"ACME,{row}" for row in GOOD], "symbol," + HEADER)
+    assert load_bars(one).symbols == ("ACME",)
+
+
+def test_a_long_files_errors_count_the_files_rows(tmp_path):
+    rows = [f"A,{GOOD[0]}", f"B,{GOOD[0]}", "A,2024-01-03,11,13,10,12,1", "B,2024-01-03,11,13,10,-12,1"]
+    path = write(tmp_path / "long.csv", rows, "symbol," + HEADER)
+    with pytest.raises(DataError, match=r"long\.csv, row 5: close is -12"):
+        load_bars(path)
+    assert load_bars(path, symbol="A").symbols == ("A",)
+
+
+def test_a_dict_of_frames_and_paths_gives_a_tuple(tmp_path):
+    source = {"A": frame(), "B": write(tmp_path / "b.csv", GOOD), "0700": long_file(tmp_path)}
+    loaded = load_bars(source)
+    assert [bars.symbols[0] for bars in loaded] == ["A", "B", "0700"]
+    assert load_bars(source, symbol="B").source == "b.csv"
+    assert isinstance(load_bars({"A": frame()}), tuple)
+    with pytest.raises(DataError, match="The dict holds no symbol 'C'; it holds A, B, 0700"):
+        load_bars(source, symbol="C")
+    bad = frame()
+    bad.iloc[0, 0] = -1
+    with pytest.raises(DataError, match="DataFrame 'A', row 0"):
+        load_bars({"A": bad})
+
+
+@pytest.mark.parametrize("value", [True, 1j, pd.Timedelta(1), pd.Timestamp("2020")])
+def test_prices_of_another_kind_are_refused(value):
+    with pytest.raises(DataError, match=r"the column open holds .*, not numbers"):
+        load_bars(frame().assign(open=value), repair="clip")
+
+
+def test_missing_columns_are_listed_without_inner_names():
+    with pytest.raises(DataError, match="no column for open and high and low; it has close, volume: "):
+        load_bars(frame()[["close", "volume"]])
+
+
+def test_the_users_frame_is_left_as_it_was():
+    table = frame()
+    before = table.copy(deep=True)
+    load_bars(table, repair="clip", label="open")
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_importing_bars_imports_neither_jax_nor_pandas():
+    import subprocess
+    import sys
+
+    code = "import sys, jaxtrader.market.bars; print([m for m in ('jax', 'pandas') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

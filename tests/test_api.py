@@ -1,0 +1,76 @@
+"""The public names, that they load lazily, and that the command's defaults are the API's."""
+
+import dataclasses
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import jaxtrader as jt
+from jaxtrader.cli import TrainConfig
+
+ROOT = Path(jt.__file__).parents[1]
+
+# Where the demo differs from the API on purpose: long-only, one bar of slow features, a small network, a price on
+# variance, and validation twice as often (the demo is short). Everything else must be the same.
+DEMO = {"positions", "window", "hidden", "eval_every"}
+
+
+def loaded_after(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after a statement."""
+    program = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = loaded_after("import jaxtrader; dir(jaxtrader)")
+    assert "jaxtrader" in loaded
+    assert not loaded & {"jax", "pandas", "numpy", "gymnax", "flax", "rich", "tyro"}
+
+
+def test_a_name_loads_its_home_and_no_more():
+    loaded = loaded_after("import jaxtrader; jaxtrader.load_bundled")
+    assert "numpy" in loaded
+    assert not loaded & {"jax", "gymnax"}
+
+
+@pytest.mark.parametrize("name", jt.__all__)
+def test_every_public_name_is_there(name):
+    assert name in dir(jt)
+    value = getattr(jt, name)
+    assert getattr(value, "__name__", name).rpartition(".")[2] == name or name == "__version__"
+
+
+def test_the_names_of_the_story_are_public():
+    story = {"load_bars", "load_bundled", "Bars", "Market", "TradingEnv", "Costs", "PPOAgent", "Trainer", "TrainResult"}
+    story |= {"backtest", "simulate", "Book", "load_policy", "features", "rewards", "FileError", "DataError"}
+    assert story <= set(jt.__all__)
+    assert set(jt.__all__) - {"__version__"} == set(jt._HOMES)
+
+
+def test_an_unknown_name_says_what_there_is():
+    with pytest.raises(AttributeError, match=r"no attribute 'Tradr'; it has .*Trainer"):
+        _ = jt.Tradr
+
+
+def test_the_version_is_that_of_the_project():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert jt.__version__ == project["version"]
+
+
+@pytest.mark.parametrize("cls", [jt.Trainer, jt.PPOAgent, jt.TradingEnv])
+def test_the_command_has_the_defaults_of_the_api(cls):
+    ours = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    theirs = {field.name: field.default for field in dataclasses.fields(cls) if field.name in ours}
+    assert len(theirs) >= 5
+    for name, default in theirs.items():
+        assert (ours[name] != default) == (name in DEMO), name
+
+
+def test_the_command_has_the_costs_of_the_api():
+    config = TrainConfig()
+    ours, theirs = jt.Costs.from_bps(config.fee_bps, config.slippage_bps), jt.Costs()
+    assert (ours.fee, ours.slippage) == pytest.approx((theirs.fee, theirs.slippage), rel=1e-15)

@@ -1,0 +1,482 @@
+"""The command from its arguments to its exit code: one tiny run is trained once, and shared."""
+
+import contextlib
+import gzip
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import jaxtrader as jt
+from jaxtrader import cli, commands, inputs
+from jaxtrader.cli import BadInput, TrainConfig, main, parse
+from jaxtrader.market.splits import cut_segments
+
+ROOT = Path(jt.__file__).parents[1]
+FEATURES = "momentum_5,volatility_10"
+TINY = (
+    "--num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 --num-minibatches 2 --num-epochs 1 --eval-every 2"
+)
+SMALL = [*TINY.split(), "--features", FEATURES]
+
+
+def prices(rows=300, seed=0):
+    """Daily bars with the column names of a user's file."""
+    rng = np.random.default_rng(seed)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, rows)))
+    first = close * np.exp(rng.normal(0, 0.003, rows))
+    top, bottom = np.maximum(first, close) * 1.004, np.minimum(first, close) * 0.996
+    days = pd.date_range("2020-01-01", periods=rows, freq="D").strftime("%Y-%m-%d")
+    columns = {"Date": days, "Open": first, "High": top, "Low": bottom, "Last": close, "Vol.": 1000.0}
+    return pd.DataFrame(columns).rename(columns={"Last": "Close", "Vol.": "Volume"})
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A folder with a file of two symbols, a run trained on it, and what the training printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    both = [prices(seed=i).assign(Ticker=name) for i, name in enumerate(("UP", "DN"))]
+    pd.concat(both).to_csv(folder / "two.csv", index=False)
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(folder)
+        assert main(["train", "--data", "two.csv", *SMALL, "--total-steps", "500"]) == 0
+    return folder, out.getvalue()
+
+
+def refused(capsys, argv, code=2):
+    """The one line that a command gives on standard error."""
+    assert main([str(word) for word in argv]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("jaxtrader: error: ")
+    return lines[0]
+
+
+# --- arguments ---
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["train", "--help"], ["backtest", "--help"], ["data", "--help"], ["--version"]]
+)
+def test_help_is_printed_without_loading_jax_or_pandas(argv):
+    program = f"""if True:
+        import sys
+        from jaxtrader.cli import main
+        assert main({argv!r}) == 0
+        assert not {{"jax", "pandas", "gymnax", "numpy"}} & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert jt.__version__ in done.stdout if argv == ["--version"] else "usage: jaxtrader" in done.stdout
+
+
+def test_python_m_is_the_command(capsys):
+    done = subprocess.run([sys.executable, "-m", "jaxtrader", "frob"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "the commands are train, backtest, data" in done.stderr
+    assert main([]) == 0
+    assert "usage: jaxtrader" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--positions", "-1,0,1"], ["--positions=-1,0,1"], ["--positions", "-1.0,0,+1"]])
+def test_lists_may_begin_with_a_minus(words):
+    assert parse(["train", *words]).positions == (-1.0, 0.0, 1.0)
+
+
+def test_words_become_values():
+    config = parse(
+        ["train", "--symbols", "AAPL,MSFT", "--hidden", "64,64", "--total-steps", "2e6", "--no-adjust", "--seed=7"]
+    )
+    assert (config.symbols, config.hidden, config.total_steps) == (("AAPL", "MSFT"), (64, 64), 2_000_000)
+    assert (config.no_adjust, config.seed) == (True, 7)
+    assert parse(["train"]) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("train --sed 3", "--sed, 3; did you mean --seed?"),
+        ("train --seed 1.5", "--seed: '1.5' is not a whole number"),
+        ("train --positions a,b", "--positions: 'a' is not a number"),
+        ("train --fill never", "'never' for argument '--fill'"),
+        ("train --seed", "Missing value for argument '--seed'"),
+        ("train prices.csv", "Unrecognized options: prices.csv"),
+        ("backtest", "run folder, or policy file"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(argv, says, capsys):
+    assert says in refused(capsys, argv.split())
+
+
+FRAMED = """╭─ Unrecognized options ─────────╮
+│ Unrecognized options: --sed, 3 │
+│ ────────────────────────────── │
+│ Perhaps you meant:             │
+│     --seed N                   │
+╰────────────────────────────────╯
+"""
+HYPHENS = """ Unrecognized options
+ ------------------------------
+  Unrecognized options: --sed, 3
+  ------------------------------
+  Perhaps you meant:
+      --seed N
+"""
+
+
+@pytest.mark.parametrize("box", [FRAMED, HYPHENS, "\x1b[1m" + FRAMED])
+def test_a_framed_complaint_becomes_a_sentence(box):
+    assert cli._one_line(box) == "Unrecognized options: --sed, 3; did you mean --seed? (see jaxtrader --help)"
+
+
+# --- train ---
+
+
+def test_a_run_leaves_its_files_and_says_where(tiny):
+    folder, out = tiny
+    run = folder / "runs" / "two-0001"
+    names = {"policy.pkl", "last.pkl", "checkpoint.pkl", "config.json", "metrics.jsonl"}
+    assert {path.name for path in run.iterdir()} == names
+    assert out.splitlines()[-1] == f"next    jaxtrader backtest {Path('runs/two-0001')}"
+    assert "\x1b" not in out
+
+
+def test_the_first_lines_say_data_dates_costs_and_fill(tiny):
+    _, out = tiny
+    lines = out.splitlines()
+    # 70/15/15 of 300 days from 2020-01-01: cuts at rows 210 and 255; two symbols
+    assert lines[0] == "data        two.csv: UP, DN, 2020-01-01 to 2020-10-26, 600 bars, 365 periods a year"
+    assert lines[1] == "train       2020-01-01 to 2020-07-28, 420 bars"
+    assert lines[2] == "validation  2020-07-29 to 2020-09-11, 90 bars"
+    assert lines[3] == "test        2020-09-12 to 2020-10-26, 90 bars"
+    assert lines[4].startswith("costs       fee 1 bp, slippage 5 bp; fills at the next bar's open; no trade below 0.05")
+
+
+def test_the_result_stands_after_a_table_of_all_parts(tiny):
+    _, out = tiny
+    titles = out.index("─ train ─")
+    assert out.index("─ validation ─") > titles
+    for row in ("UP", "DN", "all 2"):
+        assert len(re.findall(rf"^{row} ", out[titles:], re.M)) == 2
+    assert out[titles:].count(" same exposure ") == 4  # thrice in the results, for the total in the activity
+    assert re.search(r"^result  On the test part \(2020-09-12 to 2020-10-26, unseen", out, re.M)
+
+
+def test_the_settings_are_kept_with_the_run(tiny):
+    folder, _ = tiny
+    config = json.loads((folder / "runs/two-0001/config.json").read_text())
+    assert config["training"]["num_envs"] == 8
+    command = config["command"]
+    assert command["data"] == str((folder / "two.csv").resolve())
+    assert [cut[:10] for cut in command["cuts"]] == ["2020-07-29", "2020-09-12"]
+    assert config["env"]["reward"] == {"name": "RiskPenalised", "lam": 5.0}
+
+
+def test_the_next_run_gets_the_next_number_and_quiet_prints_only_the_result(tiny, monkeypatch, capsys):
+    folder, _ = tiny
+    monkeypatch.chdir(folder)
+    assert main(["train", "--data", "two.csv", *SMALL, "--num-episodes", "4", "--quiet"]) == 0
+    assert (folder / "runs/two-0002/policy.pkl").is_file()
+    words = [line.split()[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
+    assert words == ["result", "files", "next"]
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny, monkeypatch, tmp_path, capsys):
+    folder, _ = tiny
+    monkeypatch.chdir(tmp_path)
+    argv = ["train", "--data", str(folder / "two.csv"), *SMALL, "--total-steps", "1e6", "--run-dir", "new", "--dry-run"]
+    assert main(argv) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "train_end=2020-07-28, valid_end=2020-09-11" in out
+    assert "symbols=UP,DN" in out
+    assert "7,813 in all" in out  # 1e6 / (8 environments x 16 bars), rounded up
+    assert re.search(r"would take about [\d.]+ (second|minute|hour)", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("label", "tz", "bar", "part"),
+    [
+        ("close", None, "2020-07-01", 0),
+        ("close", None, "2020-07-02", 1),
+        ("open", None, "2020-07-02", 0),  # the stamp is moved to the close: this is the bar of the first
+        ("close", "America/New_York", "2020-07-02T03:59", 0),
+        ("close", "America/New_York", "2020-07-02T04:00", 1),
+    ],
+)
+def test_the_last_day_belongs_to_its_part(label, tz, bar, part):
+    config = TrainConfig(data="x.csv", train_end="2020-07-01", valid_end="2020-09-01", label=label, tz=tz)
+    times = np.array(["2020-06-01", bar, "2020-07-20", "2020-10-01"], "M8[ns]")
+    market = jt.Market.from_bars(jt.load_bars(prices(300)), features=["log_return_1"])
+    parts = cut_segments(times, np.array([[0, 0, 4]]), inputs.cuts(config), 0)
+    assert parts[part][0][0][1] <= 1 < parts[part][0][0][2]
+    assert len(market.split(*inputs.cuts(config))) == 3
+
+
+def test_training_that_diverges_fails_with_a_sentence(tiny, monkeypatch, tmp_path, capsys):
+    def diverge(self):
+        raise jt.TrainingDiverged("update 3 was rejected: not finite in value_loss")
+
+    monkeypatch.setattr(jt.Trainer, "train", diverge)
+    argv = ["train", "--data", tiny[0] / "two.csv", *SMALL, "--run-dir", tmp_path / "run"]
+    assert "update 3 was rejected" in refused(capsys, argv, code=1)
+
+
+def test_a_bug_is_not_sold_as_bad_input(tiny, monkeypatch, tmp_path):
+    def stumble(self):
+        raise ValueError("ours")
+
+    monkeypatch.setattr(jt.Trainer, "train", stumble)
+    with pytest.raises(ValueError, match="ours"):
+        main(["train", "--data", str(tiny[0] / "two.csv"), *SMALL, "--run-dir", str(tmp_path / "run")])
+
+
+def test_interrupted_training_saves_and_exits_130(tiny, tmp_path):
+    run = tmp_path / "run"
+    argv = ["train", "--data", str(tiny[0] / "two.csv"), *SMALL, "--total-steps", "1e9", "--run-dir", str(run)]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "jaxtrader", *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        until = time.monotonic() + 120
+        while not (run / "metrics.jsonl").is_file() or not (run / "metrics.jsonl").stat().st_size:
+            assert time.monotonic() < until
+            assert child.poll() is None
+            time.sleep(0.1)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=120)
+    finally:
+        child.kill()
+    assert child.returncode == 130, err
+    assert "Traceback" not in err
+    assert "Interrupted, and saved" in out
+    assert jt.load_policy(run / "policy.pkl").features == tuple(FEATURES.split(","))
+
+
+# --- bad input ---
+
+
+def spoilt(column, value, row=100):
+    frame = prices()
+    frame.loc[row, column] = value
+    return frame
+
+
+BAD_FILES = {
+    "NaN price": (spoilt("Close", np.nan), "row 102: close is missing"),
+    "zero price": (spoilt("Low", 0.0), "low is 0"),
+    "negative price": (spoilt("Open", -1.0), "open is -1"),
+    "high below low": (spoilt("High", 1.0), "--repair clip"),
+    "unsorted": (prices().sample(frac=1, random_state=0), "bars must run from old to new"),
+    "few bars": (prices(30), "too few"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_FILES)
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]])
+def test_bad_bars_are_one_sentence_and_leave_no_folder(fault, dry, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    frame, says = BAD_FILES[fault]
+    frame.to_csv("bad.csv", index=False)
+    assert says in refused(capsys, ["train", "--data", "bad.csv", *SMALL, *dry])
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
+
+
+@pytest.mark.parametrize("command", [["train", "--data"], ["data"]])
+def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
+    whole = gzip.compress(prices().to_csv(index=False).encode())
+    contents = {
+        "empty.csv": (b"", "empty"),
+        "binary.csv": (bytes(range(256)), "binary"),
+        "cut.csv.gz": (whole[: len(whole) // 2], "cut-off"),
+        "text.csv": (b"hello\nworld\n", "not a table"),
+    }
+    for name, (content, says) in contents.items():
+        (tmp_path / name).write_bytes(content)
+        assert says in refused(capsys, [*command, tmp_path / name])
+    assert "cannot be read" in refused(capsys, [*command, tmp_path / "missing.csv"])
+    assert "folder" in refused(capsys, [*command, tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (
+            "--rollout-length 48 --episode-length 256",
+            "rollout_length 48 does not divide episode_length 256; use 32 or 64",
+        ),
+        ("--window 250", "too few"),
+        ("--positions 0,2", "position 2 is outside [-1, 1]"),
+        ("--positions 1", "at least two exposures"),
+        ("--fee-bps 6000", "fee 0.6 is outside [0, 0.5)"),
+        ("--slippage-bps nan", "slippage nan is outside"),
+        ("--risk-aversion -1", "lam >= 0"),
+        ("--gamma 2", "gamma=2"),
+        ("--num-minibatches 3", "num_minibatches 3 does not divide the 8 lanes"),
+        ("--num-envs 0", "num_envs 0"),
+        ("--hidden 0", "at least 1 wide"),
+        ("--seed -1", "--seed -1 is outside"),
+        ("--total-steps 5 --num-episodes 5", "one of num_episodes and total_steps"),
+        ("--symbols UP,XX", "no symbol 'XX'"),
+        ("--features nonsense", "neither a built-in feature"),
+        ("--tz Mars/Base", "not a known time zone"),
+        ("--train-end 2020-07-01", "--valid-end is missing"),
+        ("--train-end soon --valid-end 2020-09-01", "--train-end soon is not a date"),
+        ("--train-end 2020-09-01 --valid-end 2020-07-01", "not after --train-end"),
+        ("--train-end 2020-07-01 --valid-end 2021-07-01", "holds no bar"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence(flags, says, tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert says in refused(capsys, ["train", "--data", tiny[0] / "two.csv", *SMALL, *flags.split()])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_folder_with_files_is_refused_and_kept(tiny, tmp_path, capsys):
+    (tmp_path / "notes.txt").write_text("mine")
+    argv = ["train", "--data", tiny[0] / "two.csv", *SMALL, "--run-dir", tmp_path]
+    assert "is not empty: give another folder" in refused(capsys, argv)
+    assert "is not empty" in refused(capsys, [*argv[:-1], tmp_path / "notes.txt"])
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+# --- backtest ---
+
+
+@pytest.fixture(scope="session")
+def own_test(tiny):
+    """The test part of the tiny run's data, made with the API."""
+    bars = jt.load_bars(tiny[0] / "two.csv")
+    return jt.Market.from_bars(bars, features=FEATURES.split(",")).split(0.7, 0.15, 0.15)[2]
+
+
+def test_a_run_is_tested_on_the_test_part_of_its_data(tiny, own_test, tmp_path, capsys):
+    run = tiny[0] / "runs/two-0001"
+    assert main(["backtest", str(run), "--save", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    book = jt.backtest(run / "policy.pkl", own_test)
+    saved = pd.read_csv(tmp_path / "out/equity.csv", index_col="time")
+    np.testing.assert_allclose(saved["equity"], book.equity, rtol=1e-14)
+    assert len(pd.read_csv(tmp_path / "out/trades.csv")) == len(book.trades)
+    assert "test ─" in out
+    assert re.search(rf"^all 2 +{100 * book.metrics['cagr']:.1f}% +{book.metrics['sharpe']:.2f} ", out, re.M)
+    assert "trades  " in out
+    assert "is no test" not in out
+    assert "is not empty" in refused(capsys, ["backtest", run, "--save", tmp_path / "out"])
+
+
+def test_other_costs_and_rules_change_the_book(tiny, own_test, tmp_path, capsys):
+    run = tiny[0] / "runs/two-0001"
+    flags = ["--fee-bps", "20", "--fill", "next_close", "--rebalance-band", "0", "--symbols", "UP"]
+    assert main(["backtest", str(run / "policy.pkl"), *flags, "--save", str(tmp_path)]) == 0
+    bars = jt.load_bars(tiny[0] / "two.csv", symbol="UP")
+    market = jt.Market.from_bars(bars, features=FEATURES.split(",")).split("2020-07-29", "2020-09-12")[2]
+    rules = {"fill": "next_close", "rebalance_band": 0.0, "costs": jt.Costs.from_bps(20, 5)}
+    book = jt.backtest(run / "policy.pkl", market, **rules)
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "equity.csv")["equity"], book.equity, rtol=1e-14)
+    assert "fee 20 bp, slippage 5 bp; fills at the next bar's close" in capsys.readouterr().out
+
+
+def test_another_file_is_used_whole_and_older_dates_are_no_test(tiny, tmp_path, capsys):
+    prices(120, seed=5).to_csv(tmp_path / "NEW.csv", index=False)
+    run = str(tiny[0] / "runs/two-0001")
+    assert main(["backtest", run, "--data", str(tmp_path / "NEW.csv")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "NEW.csv: NEW, 2020-01-01 to 2020-04-29, 120 bars" in out
+    assert "used dates before 2020-09-12: what lies before it is no test" in out
+    dates = ["--start", "2020-02-01", "--end", "2020-03-10"]
+    assert main(["backtest", run, "--data", str(tmp_path / "NEW.csv"), *dates]) == 0
+    assert "2020-02-01 to 2020-03-10, 39 bars" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_other_parts_can_be_asked_for(tiny, capsys):
+    run = str(tiny[0] / "runs/two-0001")
+    assert main(["backtest", run, "--part", "valid"]) == 0
+    assert "2020-07-29 to 2020-09-11, 90 bars" in capsys.readouterr().out
+
+
+def test_what_cannot_be_tested_is_one_sentence(tiny, tmp_path, capsys):
+    run, data = tiny[0] / "runs/two-0001", tiny[0] / "two.csv"
+    (tmp_path / "theirs.pkl").write_bytes(b"\x80\x04K\x01.")
+    damaged = bytearray((run / "policy.pkl").read_bytes())
+    damaged[500] ^= 1
+    (tmp_path / "damaged.pkl").write_bytes(damaged)
+    prices(8).to_csv(tmp_path / "short.csv", index=False)
+    for argv, says in (
+        ([tmp_path / "theirs.pkl"], "not a jaxtrader file"),
+        ([tmp_path / "damaged.pkl"], "damaged"),
+        ([run / "checkpoint.pkl"], "checkpoint"),
+        ([tmp_path / "nowhere"], "nowhere"),
+        ([tmp_path], "policy.pkl"),
+        ([run, "--data", tmp_path / "short.csv"], "too few"),
+        ([run, "--data", data, "--part", "test"], "use --start and --end"),
+        ([run, "--tz", "UTC"], "--tz UTC says how to read a file"),
+        ([run, "--start", "2031-01-01"], "holds no bar"),
+        ([run, "--fee-bps", "-1"], "outside [0, 0.5)"),
+    ):
+        assert says in refused(capsys, ["backtest", *argv])
+
+
+def test_a_policy_of_the_api_needs_data_and_is_warned_of(tiny, own_test, tmp_path, capsys):
+    policy = jt.load_policy(tiny[0] / "runs/two-0001/policy.pkl")
+    about = {key: value for key, value in policy.about.items() if key != "command"}
+    policy.agent.save_model(tmp_path / "policy.pkl", policy.state, about)
+    assert "does not say its data; give --data FILE" in refused(capsys, ["backtest", tmp_path])
+    assert main(["backtest", str(tmp_path), "--data", str(tiny[0] / "two.csv")]) == 0
+    assert "does not say on which dates it was trained" in " ".join(capsys.readouterr().out.split())
+
+
+# --- data ---
+
+
+def test_data_says_what_is_in_a_file(tiny, tmp_path, capsys):
+    frame = prices(400).assign(signal=0.5)
+    frame.drop(index=range(100, 110)).to_csv(tmp_path / "X.csv", index=False)
+    assert main(["data", str(tmp_path / "X.csv")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "X 390 bars, 2020-01-01 00:00 to 2021-02-03 00:00 UTC, every 1 day, 356.096" in out  # 389 steps in 399 days
+    assert "further numbers: signal" in out
+    assert "1 gaps" in out
+    assert "warm up over 252 bars (momentum_252)" in out
+    assert f"next jaxtrader train --data {tmp_path / 'X.csv'}" in out
+
+
+def test_data_says_what_is_missing_for_the_default_features(tiny, capsys):
+    assert main(["data", str(tiny[0] / "two.csv"), "--symbols", "UP", "--tz", "UTC", "--no-adjust"]) == 0
+    out = capsys.readouterr().out
+    assert out.endswith("two.csv --symbols UP --tz UTC --no-adjust\n")
+    assert "DN" not in out
+    assert "problem" not in out
+    (tiny[0] / "few.csv").write_text(prices(40).to_csv(index=False))
+    assert main(["data", str(tiny[0] / "few.csv")]) == 0
+    assert re.search(r"^problem .* 40 bars, too few for momentum_252", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (60, "1 minute"),
+        (5400, "1.5 hours"),
+        (86400, "1 day"),
+        (45, "45 seconds"),
+        (0.5, "0.5 seconds"),
+        (720, "12 minutes"),
+    ],
+)
+def test_spans_are_in_their_largest_unit(seconds, text):
+    assert commands._span(seconds) == text
+
+
+def test_bad_input_is_told_apart_by_its_type():
+    with pytest.raises(BadInput, match="not a date"):
+        inputs.midnight_of("--start", "01/02/2020", TrainConfig(), after=False)
+    assert (cli.OK, cli.FAILED, cli.BAD_INPUT, cli.INTERRUPTED) == (0, 1, 2, 130)

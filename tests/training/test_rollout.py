@@ -1,0 +1,318 @@
+"""Lanes against TradingEnv.step taken one by one, and EnvRollouts on a toy environment whose returns are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from jax import Array
+
+from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
+from jaxtrader.envs.ledger import open_account
+from jaxtrader.envs.trading import EnvParams, EnvState, Observation, TradingEnv
+from jaxtrader.market.market import Market
+from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, Lanes, bytes_per_transition
+
+LENGTH, LANES, AGENTS = 8, 6, 2
+
+
+@struct.dataclass
+class Replay:
+    """Plays given actions `[time, lane, agent]`: the context of a decision is its row of them. Value: the exposure."""
+
+    actions: Array
+
+    def encode(self, state: None, chunk: Array) -> Array:
+        rows = jnp.concatenate([self.actions, jnp.zeros_like(self.actions[:1])])
+        return jnp.moveaxis(rows, 0, 1)
+
+    def act(self, state: None, context: Array, account: Array, key: Array, deterministic: bool = False) -> tuple:
+        return context[:, 0], {"value": account[..., 0, 0], "log_prob": jnp.zeros(account.shape[:2])}
+
+
+@partial(jax.jit, static_argnums=0)
+def collect(rollouts: LaneRollouts, lanes: Lanes, agent, state, params: EnvParams, key: Array) -> tuple:
+    return rollouts.collect(lanes, agent, state, params, key)
+
+
+@partial(jax.jit, static_argnums=0)
+def step(env: TradingEnv, key: Array, state: EnvState, action: Array, params: EnvParams) -> tuple:
+    keys = jax.random.split(key, (LANES, AGENTS))
+    per_agent = jax.vmap(jax.vmap(env.step, (0, 0, 0, None)), (0, 0, 0, None))
+    return per_agent(keys, state, action, params)
+
+
+@partial(jax.jit, static_argnums=0)
+def observe(env: TradingEnv, state: EnvState, params: EnvParams) -> Observation:
+    return jax.vmap(jax.vmap(lambda s: env.observe(None, s, None, params)))(state)
+
+
+@jax.jit
+def select(agent: PPOAgent, state: PPOState, obs: Observation) -> tuple:
+    return agent.select_action(state, obs, jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def rollouts(env: TradingEnv) -> LaneRollouts:
+    return LaneRollouts(env, LENGTH, LANES, AGENTS)
+
+
+@pytest.fixture(scope="module")
+def lanes(rollouts: LaneRollouts, raw_params: EnvParams) -> Lanes:
+    return rollouts.begin(jax.random.key(11), raw_params)
+
+
+def test_lanes_begin_on_their_own_bars_with_staggered_ages(
+    env: TradingEnv, lanes: Lanes, raw_params: EnvParams
+) -> None:
+    np.testing.assert_array_equal(lanes.age, [0, 8, 0, 8, 0, 8])
+    np.testing.assert_array_equal(lanes.partial, lanes.age > 0)
+    assert lanes.account.cash.shape == (LANES, AGENTS)
+    price = np.asarray(raw_params.tape.close)[np.asarray(lanes.cursor)][:, None]
+    np.testing.assert_allclose(lanes.account.units * price, lanes.account.target, rtol=1e-6)
+    assert len(set(np.asarray(lanes.cursor).tolist())) > 3
+    assert (lanes.cursor + LENGTH < lanes.end).all()
+
+
+def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
+    rollouts: LaneRollouts, env: TradingEnv, raw_params: EnvParams
+) -> None:
+    """The same actions from the same state; prices fall by 99.5% at bar 33, while some accounts on lane 0 are long."""
+    scale = jnp.where((jnp.arange(240) >= 33) & (jnp.arange(240) < 150), 0.005, 1.0)[:, None]
+    tape = raw_params.tape
+    params = raw_params.replace(tape=tape.replace(open=tape.open * scale, close=tape.close * scale))
+    cursor = jnp.asarray([30, 10, 60, 160, 200, 110], jnp.int32)
+    end = jnp.asarray([150, 150, 150, 240, 240, 150], jnp.int32)
+    exposure = jnp.asarray(np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (LANES, AGENTS, 1)), jnp.float32)
+    account = open_account(exposure, params.tape.close[cursor][:, None])
+    age = jnp.zeros(LANES, jnp.int32)
+    start = Lanes(cursor, end, age, age > 0, account, jnp.zeros((LANES, AGENTS)))
+    actions = np.random.default_rng(1).integers(0, 3, (LENGTH, LANES, AGENTS))
+    actions[:4, 0] = [[2, 0]] * 4  # one long into the crash, one short
+    actions = jnp.asarray(actions, jnp.int32)
+
+    after, rollout, stats = collect(rollouts, start, Replay(actions), None, params, jax.random.key(0))
+
+    wide = lambda x: jnp.broadcast_to(x[:, None], (LANES, AGENTS))  # noqa: E731
+    state = EnvState(account, wide(cursor), wide(end), wide(age))
+    for t in range(LENGTH):
+        seen = observe(env, state, params)
+        np.testing.assert_allclose(rollout.account[t], seen.account, atol=1e-6)
+        _, state, reward, terminated, truncated, _ = step(env, jax.random.key(t), state, actions[t], params)
+        np.testing.assert_allclose(rollout.reward[t], reward, atol=1e-6)
+        np.testing.assert_array_equal(rollout.terminated[t], terminated)
+        assert not truncated.any()
+    assert rollout.terminated.sum() == 1, "exactly the long account of lane 0 is ruined"
+    assert rollout.terminated[2, 0, 0]
+    assert float(stats["ruins"]) == 1
+    np.testing.assert_array_equal(wide(after.cursor), state.cursor)
+    np.testing.assert_array_equal(wide(after.age), state.time)
+    np.testing.assert_array_equal(wide(after.end), state.end)
+    chex.assert_trees_all_close(after.account, state.account, atol=1e-6)
+    np.testing.assert_allclose(after.episode_return, rollout.reward.sum(0), atol=1e-6)
+    np.testing.assert_array_equal(rollout.action, actions)
+    np.testing.assert_array_equal(rollout.cursor, cursor)
+
+
+def test_next_value_is_the_value_after_the_step_and_before_any_reset(
+    rollouts: LaneRollouts, env: TradingEnv, raw_params: EnvParams
+) -> None:
+    """Replay's value is the exposure; every lane reaches its time limit here, and is drawn anew."""
+    price = raw_params.tape.close[jnp.full((LANES, 1), 20)]
+    account = open_account(jnp.full((LANES, AGENTS, 1), 1.0, jnp.float32), price)
+    full = lambda x: jnp.full(LANES, x, jnp.int32)  # noqa: E731
+    start = Lanes(full(20), full(150), full(8), full(0) > 0, account, jnp.zeros((LANES, AGENTS)))
+    short = Replay(jnp.zeros((LENGTH, LANES, AGENTS), jnp.int32))
+    after, rollout, stats = collect(rollouts, start, short, None, raw_params, jax.random.key(0))
+    np.testing.assert_array_equal(rollout.next_value[:-1], rollout.value[1:])
+    assert not rollout.truncated.any()
+    np.testing.assert_array_equal(after.age, 0)
+    assert float(stats["episodes"]) == LANES * AGENTS
+    # The same by the environment, which has all 16 bars of an episode ahead.
+    wide = lambda x: jnp.full((LANES, AGENTS), x, jnp.int32)  # noqa: E731
+    state = EnvState(account, wide(20), wide(150), wide(0))
+    for t in range(LENGTH):
+        obs, state, *_ = step(env, jax.random.key(t), state, short.actions[t], raw_params)
+    np.testing.assert_allclose(rollout.next_value[-1], obs.account[..., 0, 0], atol=1e-6)
+    assert -1.2 < float(rollout.next_value[-1, 0, 0]) < -0.8
+
+
+def test_turn_over_against_a_recount_in_numpy(
+    rollouts: LaneRollouts, lanes: Lanes, env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
+) -> None:
+    ages, partial, returns = (np.asarray(x) for x in (lanes.age, lanes.partial, lanes.episode_return))
+    counted = ended_early = 0
+    for i in range(12):
+        cursor, end = np.asarray(lanes.cursor), np.asarray(lanes.end)
+        assert (cursor + LENGTH < end).all(), "a rollout must fit"
+        lanes, rollout, stats = collect(rollouts, lanes, agent, state, params, jax.random.key(100 + i))
+        np.testing.assert_array_equal(rollout.cursor, cursor)
+        ages, returns = ages + LENGTH, returns + np.asarray(rollout.reward).sum(0)
+        no_room = cursor + LENGTH + LENGTH >= end
+        over = (ages >= env.episode_length) | no_room
+        ended_early += int((no_room & (ages < env.episode_length)).sum())
+        finished = over & ~partial
+        assert int(stats["episodes"]) == finished.sum() * AGENTS
+        np.testing.assert_allclose(stats["episode_returns"], returns[finished].sum(), atol=1e-5)
+        counted += int(stats["episodes"])
+        ages, partial, returns = np.where(over, 0, ages), partial & ~over, np.where(over[:, None], 0, returns)
+        np.testing.assert_array_equal(lanes.age, ages)
+        np.testing.assert_array_equal(lanes.partial, partial)
+        np.testing.assert_allclose(lanes.episode_return, returns, atol=1e-5)
+        np.testing.assert_array_equal(lanes.cursor[~over], cursor[~over] + LENGTH)
+    assert counted > 0
+    assert ended_early > 0, "the case of a segment's end must occur"
+    assert not partial.any()
+
+
+def test_lanes_see_nothing_of_later_bars(
+    rollouts: LaneRollouts, agent: PPOAgent, state: PPOState, params: EnvParams
+) -> None:
+    state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))  # before the first update V is 0
+    last = 33
+    later = jnp.arange(len(params.tape.close)) > last
+    changed = {
+        name: jnp.where(later.reshape(-1, *[1] * (x.ndim - 1)), x * 1.7 + 0.3, x)
+        for name in ("open", "high", "low", "close", "features", "volatility")
+        for x in [getattr(params.tape, name)]
+    }
+    cursor = jnp.full(LANES, 30, jnp.int32)
+    account = open_account(jnp.zeros((LANES, AGENTS, 1)), params.tape.close[cursor][:, None])
+    age = jnp.zeros(LANES, jnp.int32)
+    start = Lanes(cursor, age + 150, age, age > 0, account, jnp.zeros((LANES, AGENTS)))
+    _, a, _ = collect(rollouts, start, agent, state, params, jax.random.key(1))
+    _, b, _ = collect(
+        rollouts, start, agent, state, params.replace(tape=params.tape.replace(**changed)), jax.random.key(1)
+    )
+    rows = last - 30 + 1
+    for name in ("account", "action", "log_prob", "value"):
+        np.testing.assert_array_equal(getattr(a, name)[:rows], getattr(b, name)[:rows], err_msg=name)
+    np.testing.assert_array_equal(a.reward[: rows - 1], b.reward[: rows - 1])
+    assert not np.array_equal(a.value[rows], b.value[rows])
+    assert not np.array_equal(a.reward[rows - 1], b.reward[rows - 1])
+
+
+def test_lanes_act_like_select_action_on_the_same_bars(
+    rollouts: LaneRollouts, lanes: Lanes, env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
+) -> None:
+    """log_prob and value of a lane's first decisions are those of `select_action` on the observation of that bar."""
+    state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))
+    _, rollout, _ = collect(rollouts, lanes, agent, state, params, jax.random.key(2))
+    for lane in range(3):
+        one = jax.tree.map(lambda x, lane=lane: x[lane, 1], lanes.account)
+        obs = env.observe(None, EnvState(one, lanes.cursor[lane], lanes.end[lane], lanes.age[lane]), None, params)
+        _, extras = select(agent, state, obs)
+        np.testing.assert_allclose(rollout.value[0, lane, 1], extras["value"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(rollout.account[0, lane, 1], obs.account, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [4, 40])
+def test_bytes_a_transition_do_not_grow_with_the_window(
+    make_market: Callable[..., Market], agent: PPOAgent, window: int
+) -> None:
+    env = TradingEnv(make_market((150,)), window=window, episode_length=16)
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    key, params = jax.random.key(0), env.default_params
+    state = jax.eval_shape(lambda p: agent.init(key, env, p), params)
+    lanes = jax.eval_shape(rollouts.begin, key, params)
+    shapes = jax.eval_shape(lambda *a: rollouts.collect(*a)[1], lanes, agent, state, params, key)
+    # action 4, log_prob 4, value 4, next_value 4, reward 4, two flags 2, account 4 x 4, advantage and target 8
+    assert bytes_per_transition(shapes) == 46
+
+
+# --- ordinary environments ---
+
+
+@struct.dataclass
+class Counter:
+    """Counts to `limit` (truncated there) and pays 1 a step plus 10 x the action; ends for good on reaching `cliff`."""
+
+    count: Array
+    limit: Array
+    cliff: Array
+
+
+class Count:
+    """A toy environment in gymnax 1.0's shape. A reset observation is 0, so a final one cannot be mistaken for it."""
+
+    name = "Count"
+
+    def reset(self, key: Array, params: SimpleNamespace | None) -> tuple[Array, Counter]:
+        zero = jnp.zeros((), jnp.int32)
+        return jnp.zeros(2), Counter(zero, zero + 5, zero + 100)
+
+    def step(self, key: Array, state: Counter, action: Array, params: None) -> tuple:
+        after = state.replace(count=state.count + 1)
+        seen = jnp.stack([after.count, after.limit]).astype(jnp.float32)
+        terminated, truncated = after.count >= after.cliff, after.count >= after.limit
+        obs, fresh = self.reset(key, params)
+        over = terminated | truncated
+        obs = jnp.where(over, obs, seen)
+        state = jax.tree.map(lambda a, b: jnp.where(over, a, b), fresh, after)
+        return obs, state, 1.0 + 10.0 * action, terminated, truncated, {"final_observation": seen}
+
+
+@struct.dataclass
+class Watcher:
+    """Acts 0 always; its value is 100 + what it sees first."""
+
+    def select_action(self, state: None, obs: Array, key: Array, deterministic: bool = False) -> tuple:
+        return jnp.zeros(obs.shape[0], jnp.int32), {"value": 100 + obs[:, 0]}
+
+
+def test_env_rollouts_bootstrap_a_time_limit_with_the_final_observation() -> None:
+    rollouts = EnvRollouts(Count(), length=12, num_envs=3)
+    envs = rollouts.begin(jax.random.key(0), None)
+    # Three clocks: one from the start, one that is truncated soon, one that falls off its cliff at its time limit.
+    state = Counter(jnp.asarray([0, 3, 2]), jnp.asarray([5, 5, 4]), jnp.asarray([100, 100, 4]))
+    envs = envs.replace(state=state, obs=jnp.stack([state.count, state.limit], -1).astype(jnp.float32))
+    collect = jax.jit(rollouts.collect)
+    after, rollout, stats = collect(envs, Watcher(), None, None, jax.random.key(1))
+
+    chex.assert_shape(rollout.reward, (12, 3, 1))
+    chex.assert_shape(rollout.observations, (12, 3, 2))
+    assert rollout.cursor is None
+    assert rollout.account is None
+    truncated = np.zeros((12, 3), bool)
+    truncated[[4, 9], 0] = truncated[[1, 6, 11], 1] = truncated[[1, 6, 11], 2] = True
+    terminated = np.zeros((12, 3), bool)
+    terminated[1, 2] = True
+    np.testing.assert_array_equal(rollout.truncated[..., 0], truncated)
+    np.testing.assert_array_equal(rollout.terminated[..., 0], terminated)
+    before = np.asarray(rollout.observations)[..., 0]
+    np.testing.assert_array_equal(before[:, 0], [0, 1, 2, 3, 4] * 2 + [0, 1])
+    np.testing.assert_array_equal(rollout.value[..., 0], 100 + before)
+    # One more than before, also at a time limit; where it terminated nothing is asked.
+    np.testing.assert_array_equal(rollout.next_value[..., 0][~terminated], (101 + before)[~terminated])
+    np.testing.assert_array_equal(rollout.reward, 1)
+    assert int(stats["episodes"]) == 8
+    # Episodes begun before the rollout count what it saw of them: 5+5, 2+5+5, 2+5+5.
+    assert float(stats["episode_returns"]) == 34
+    np.testing.assert_array_equal(after.episode_return, [2, 0, 0])
+    np.testing.assert_array_equal(after.state.count, [2, 0, 0])
+
+
+def test_env_rollouts_go_on_where_they_stopped() -> None:
+    rollouts = EnvRollouts(Count(), length=3, num_envs=2)
+    envs = rollouts.begin(jax.random.key(0), None)
+    collect = jax.jit(rollouts.collect)
+    episodes = 0
+    for i in range(5):
+        envs, rollout, stats = collect(envs, Watcher(), None, None, jax.random.key(i))
+        np.testing.assert_array_equal(rollout.observations[:, 0, 0], (3 * i + np.arange(3)) % 5)
+        episodes += int(stats["episodes"])
+        assert float(stats["episode_returns"]) == 5.0 * int(stats["episodes"])
+    assert episodes == 6
+
+
+def test_the_rollouts_are_static_configuration(rollouts: LaneRollouts) -> None:
+    assert dataclasses.replace(rollouts, length=4) != rollouts
+    assert hash(dataclasses.replace(rollouts)) == hash(rollouts)

@@ -1,0 +1,315 @@
+"""The Trainer against test doubles of both protocols, on lanes, and on gymnax's CartPole."""
+
+import json
+import os
+import signal
+import threading
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from jaxtrader import files
+from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.training import chunk
+from jaxtrader.training import trainer as trainer_module
+from jaxtrader.training.trainer import Trainer, TrainingDiverged
+
+
+@struct.dataclass
+class CountState:
+    time: jax.Array
+
+
+class CountEnv:
+    """Episodes of exactly 5 steps, reward 1 each: truncated by time, never terminated."""
+
+    name = "Count"
+    default_params = None
+
+    def reset(self, key, params):
+        return jnp.zeros(1), CountState(jnp.zeros((), jnp.int32))
+
+    def step(self, key, state, action, params):
+        time = state.time + 1
+        over = time >= 5
+        obs = jnp.where(over, 0, time)[None].astype(jnp.float32)
+        info = {"final_observation": time[None].astype(jnp.float32)}
+        return obs, CountState(jnp.where(over, 0, time)), jnp.ones(()), jnp.zeros((), bool), over, info
+
+
+@struct.dataclass
+class FakeAgent:
+    """The smallest learner: counts its updates, and breaks when told to."""
+
+    nan_at: int = struct.field(pytree_node=False, default=-1)
+
+    def init(self, key, env, params):
+        return {"updates": jnp.zeros(()), "weight": jnp.ones(2)}
+
+    def select_action(self, state, obs, key, deterministic=False):
+        return jnp.zeros(obs.shape[:1], jnp.int32), {}
+
+    def learn(self, state, rollout, params, key):
+        chex.assert_shape(rollout.reward, (10, 4, 1))
+        chex.assert_shape(rollout.observations, (10, 4, 1))
+        chex.assert_shape(rollout.truncated, (10, 4, 1))
+        weight = jnp.where(state["updates"] == self.nan_at, jnp.nan, 1.0)
+        return {"updates": state["updates"] + 1, "weight": state["weight"] * weight}, {"loss": jnp.zeros(())}
+
+    def save_model(self, path, state, about):
+        files.save(path, "fake", {"updates": state["updates"], "about": about})
+
+
+def count_trainer(tmp_path, agent=None, **settings):
+    settings = {"num_envs": 4, "rollout_length": 10, "progress": False, "run_dir": tmp_path / "run", **settings}
+    return Trainer(CountEnv(), FakeAgent() if agent is None else agent, **settings)
+
+
+def lane_trainer(env, agent, run_dir, **settings):
+    settings = {"num_envs": 8, "agents_per_lane": 2, "rollout_length": env.episode_length // 2, "seed": 3, **settings}
+    return Trainer(env, agent, progress=False, run_dir=run_dir, **settings)
+
+
+def test_fake_env_and_fake_agent_run_for_the_steps_asked(tmp_path):
+    result = count_trainer(tmp_path, total_steps=230, updates_per_chunk=2, eval_every=3).train()
+    assert (result.updates, result.steps) == (6, 240)  # 40 steps an update, rounded up
+    assert result.episodes == 240 // 5
+    assert float(result.state["updates"]) == 6
+    assert [r["updates"] for r in result.history] == [2, 3, 5, 6]  # chunks of 2, cut at every third update
+    assert all(r["episode_return"] == 5 for r in result.history)  # five rewards of 1
+    assert all(r["reward_per_bar"] == 1 for r in result.history)
+
+
+def test_files_of_a_run(tmp_path):
+    result = count_trainer(tmp_path, total_steps=80, about={"note": "mine"}).train()
+    lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["updates"] for line in lines] == [r["updates"] for r in result.history]
+    config = json.loads((result.run_dir / "config.json").read_text())
+    assert config["training"]["total_steps"] == 80
+    assert config["note"] == "mine"
+    for name in ("policy.pkl", "last.pkl"):
+        stored = files.load(result.run_dir / name, "fake")
+        assert (stored["updates"], stored["about"]["note"]) == (2, "mine")
+    saved = files.load(result.run_dir / "checkpoint.pkl", "checkpoint")
+    assert saved["updates"] == 2
+    assert saved["metrics_bytes"] == (result.run_dir / "metrics.jsonl").stat().st_size
+    assert saved["jax"] == jax.__version__
+
+
+def test_episodes_stop_at_the_first_boundary_at_or_past_the_number(tmp_path):
+    # 4 environments finish 8 episodes an update of 10 steps: 20 are passed in the third.
+    result = count_trainer(tmp_path, num_episodes=20, updates_per_chunk=4).train()
+    assert (result.updates, result.episodes) == (3, 24)
+    exact = count_trainer(tmp_path / "exact", num_episodes=24, updates_per_chunk=1).train()
+    assert (exact.updates, exact.episodes) == (3, 24)
+
+
+def test_plain_python_agent_under_disable_jit(tmp_path):
+    class Plain:
+        """Not a pytree, not jittable: counts its calls on the host."""
+
+        def __init__(self):
+            self.calls = {"init": 0, "select_action": 0, "learn": 0, "save_model": 0}
+
+        def init(self, key, env, params):
+            self.calls["init"] += 1
+            return {"w": jnp.zeros(())}
+
+        def select_action(self, state, obs, key, deterministic=False):
+            self.calls["select_action"] += 1
+            return jnp.zeros(obs.shape[:1], jnp.int32), {}
+
+        def learn(self, state, rollout, params, key):
+            self.calls["learn"] += 1
+            return state, {}
+
+        def save_model(self, path, state, about):
+            self.calls["save_model"] += 1
+
+    agent = Plain()
+    with jax.disable_jit():
+        result = count_trainer(tmp_path, agent, total_steps=80, updates_per_chunk=1).train()
+    assert result.updates == 2
+    assert agent.calls["init"] == 1
+    assert agent.calls["learn"] >= 2
+    assert agent.calls["select_action"] >= 2 * 11  # ten steps and the last value
+    assert agent.calls["save_model"] == 2
+
+
+def test_nan_stops_names_the_offender_and_keeps_the_last_good_state(tmp_path):
+    trainer = count_trainer(tmp_path, FakeAgent(nan_at=3), total_steps=40 * 100, updates_per_chunk=2)
+    with pytest.raises(TrainingDiverged, match=r"update 4 was rejected: .*parameters.*learning_rate"):
+        trainer.train()
+    last = files.load(tmp_path / "run" / "last.pkl", "fake")
+    assert last["updates"] == 3
+    saved = files.load(tmp_path / "run" / "checkpoint.pkl", "checkpoint")
+    np.testing.assert_array_equal(saved["carry"]["agent"]["weight"], [1, 1])
+    assert int(saved["carry"]["updates"]) == 3
+
+
+def test_invalid_actions_stop_training(tmp_path, env, agent):
+    @struct.dataclass
+    class Wild(PPOAgent):
+        def act(self, state, context, account, key, deterministic=False):
+            action, extras = super().act(state, context, account, key, deterministic)
+            return action + 100, extras
+
+    wild = Wild(hidden=agent.hidden, num_minibatches=2)
+    with pytest.raises(TrainingDiverged, match="action"):
+        lane_trainer(env, wild, tmp_path / "run", total_steps=1000).train()
+
+
+def test_ctrl_c_saves_and_ends_well(tmp_path):
+    began = threading.Event()
+
+    class Watched(CountEnv):
+        def reset(self, key, params):
+            began.set()
+            return super().reset(key, params)
+
+    def interrupt():
+        began.wait()
+        threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    threading.Thread(target=interrupt).start()
+    trainer = Trainer(
+        Watched(),
+        FakeAgent(),
+        num_envs=4,
+        rollout_length=10,
+        total_steps=10**10,
+        progress=False,
+        run_dir=tmp_path / "run",
+    )
+    before = signal.getsignal(signal.SIGINT)
+    result = trainer.train()
+    assert result.interrupted
+    assert 0 < result.steps < 10**10
+    assert signal.getsignal(signal.SIGINT) is before
+    for name in ("policy.pkl", "last.pkl", "checkpoint.pkl", "metrics.jsonl", "config.json"):
+        assert (result.run_dir / name).exists()
+    assert int(files.load(result.run_dir / "checkpoint.pkl", "checkpoint")["updates"]) == result.updates
+
+
+def test_lanes_same_seed_same_bits_whatever_the_chunk(tmp_path, env, agent):
+    steps = 8 * env.episode_length // 2 * 6
+    one = lane_trainer(env, agent, tmp_path / "a", total_steps=steps, updates_per_chunk=1).train()
+    size = chunk.run_chunk._cache_size()
+    many = lane_trainer(env, agent, tmp_path / "b", total_steps=steps, updates_per_chunk=4, eval_every=5).train()
+    assert chunk.run_chunk._cache_size() == size  # any chunk length: one compilation
+    chex.assert_trees_all_equal(one.state, many.state)
+    other = lane_trainer(env, agent, tmp_path / "c", total_steps=steps, seed=4).train()
+    first = jax.tree.leaves(one.state.params)[0]
+    assert not np.array_equal(first, jax.tree.leaves(other.state.params)[0])
+
+
+def test_validation_keeps_the_best_policy_ties_to_the_earlier(tmp_path, env, agent, monkeypatch, market):
+    scores = iter([1.0, 3.0, 3.0, 2.0])
+    monkeypatch.setattr(trainer_module, "mean_reward", lambda *a, **k: jnp.asarray(next(scores)))
+    trainer = lane_trainer(
+        env, agent, tmp_path / "run", valid=market, total_steps=8 * env.episode_length // 2 * 4, eval_every=1
+    )
+    result = trainer.train()
+    assert [r["valid_reward_per_bar"] for r in result.history] == [1, 3, 3, 2]
+    assert [r["valid_best"] for r in result.history] == [1, 3, 3, 3]
+    assert result.best["updates"] == 2
+    assert load_policy(result.policy_path).about["updates"] == 2
+    assert load_policy(result.run_dir / "last.pkl").about["updates"] == 4
+
+
+def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, market, agent):
+    """The test years are another world: every price and feature in them changed, the trained bits are the same."""
+    train, _ = market.split(0.6, 0.4)
+    cut = train.segments[:, 2]
+    rows = np.zeros(len(market.times), bool)
+    for (start, _, end), stop in zip(market.segments, cut, strict=True):
+        rows[start:end] = np.arange(start, end) >= stop
+    changed = {}
+    for name in ("open", "high", "low", "close", "volatility", "features"):
+        column = getattr(train, name).copy()
+        column[rows] = np.nan_to_num(column[rows]) * 3 + 1
+        changed[name] = column
+    import dataclasses
+
+    states = []
+    for i, one in enumerate((train, dataclasses.replace(train, **changed))):
+        env = TradingEnv(one, window=2, episode_length=16)
+        states.append(lane_trainer(env, agent, tmp_path / str(i), total_steps=8 * 8 * 4).train().state)
+    chex.assert_trees_all_equal(*states)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_envs": 0, "total_steps": 1}, "num_envs 0 must be at least 1"),
+        ({}, "one of num_episodes and total_steps"),
+        ({"total_steps": 1, "num_episodes": 1}, "one of num_episodes and total_steps"),
+        ({"total_steps": 0}, "must be at least 1"),
+        ({"num_episodes": 2**40}, "give total_steps instead"),
+        ({"total_steps": 10**13}, "more than 2147483647 updates"),
+        ({"total_steps": 1, "num_envs": 6, "agents_per_lane": 4}, "agents_per_lane 4 does not divide num_envs 6"),
+        ({"total_steps": 1, "num_envs": 6, "agents_per_lane": 2}, "num_minibatches 2 does not divide the 3 lanes"),
+        ({"total_steps": 1, "rollout_length": 7}, "rollout_length 7 does not divide episode_length"),
+    ],
+)
+def test_settings_that_do_not_fit_say_the_way_out(env, agent, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Trainer(env, agent, **{"rollout_length": env.episode_length, "num_envs": 8, **settings})
+
+
+def test_too_few_bars_are_refused(market, agent):
+    with pytest.raises(ValueError, match="too few"):
+        Trainer(TradingEnv(market, episode_length=10**6), agent, num_envs=8, rollout_length=10**6, total_steps=1)
+
+
+def test_a_run_folder_in_use_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match="not empty"):
+        count_trainer(tmp_path, total_steps=1).train()
+    assert (tmp_path / "run" / "thesis.txt").read_text() == "dear"
+
+
+def test_run_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for expected in ("count-0001", "count-0002"):
+        assert count_trainer(tmp_path, total_steps=1, run_dir=None).train().run_dir.name == expected
+
+
+def test_cartpole_reaches_475(tmp_path):
+    import gymnax  # 4 s: only here
+
+    env, params = gymnax.make("CartPole-v1")
+    trainer = Trainer(
+        env,
+        PPOAgent(learning_rate=1e-3),
+        env_params=params,
+        num_envs=16,
+        rollout_length=128,
+        total_steps=500_000,
+        updates_per_chunk=32,
+        progress=False,
+        run_dir=tmp_path / "run",
+    )
+    result = trainer.train()
+    assert result.steps <= 500_000 + trainer.steps_per_update
+
+    def episode(key):
+        def step(carry, step_key):
+            obs, state, alive, total = carry
+            action, _ = result.agent.select_action(result.state, obs[None], step_key, deterministic=True)
+            obs, state, reward, terminated, truncated, _ = env.step(step_key, state, action[0], params)
+            return (obs, state, alive & ~terminated & ~truncated, total + reward * alive), None
+
+        obs, state = env.reset(key, params)
+        (_, _, _, total), _ = jax.lax.scan(step, (obs, state, jnp.ones((), bool), 0.0), jax.random.split(key, 500))
+        return total
+
+    returns = jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(1), 100))
+    assert float(returns.mean()) >= 475
