@@ -33,6 +33,18 @@ class Carry(struct.PyTreeNode):
     healthy: Bool[Array, ""]
 
 
+@partial(jax.jit, static_argnames=("env",))
+def init_state(agent: Any, key: PRNGKeyArray, params: Any, *, env: Any) -> Any:
+    """`agent.init` under jit: eager, its small operations would each be compiled."""
+    return agent.init(key, env, params)
+
+
+@partial(jax.jit, static_argnames=("rollouts",))
+def begin_rollouts(key: PRNGKeyArray, params: Any, *, rollouts: LaneRollouts | EnvRollouts) -> Any:
+    """`rollouts.begin` under jit."""
+    return rollouts.begin(key, params)
+
+
 @partial(jax.jit, static_argnames=("rollouts",), donate_argnums=0)
 def run_chunk(
     carry: Carry,

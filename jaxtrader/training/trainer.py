@@ -30,7 +30,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import longest_walk, mean_reward
 from jaxtrader.market.market import Market
 from jaxtrader.training import checkpoint
-from jaxtrader.training.chunk import NO_LIMIT, Carry, run_chunk
+from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
 from jaxtrader.training.loggers import JsonlLogger, Progress
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
 
@@ -256,7 +256,7 @@ class _Run:
         trainer = self.trainer
         init, begin, rest = jax.random.split(jax.random.key(trainer.seed), 3)
         params = trainer.env.default_params if trainer.env_params is None else trainer.env_params
-        state = jax.jit(lambda key, params: self.agent.init(key, trainer.env, params))(init, params)
+        state = init_state(self.agent, init, params, env=trainer.env)
         prepare = getattr(self.agent, "prepare", lambda state, params: (state, params))
         state, params = prepare(state, params)
         valid = None
@@ -264,7 +264,7 @@ class _Run:
             self.valid_env: TradingEnv = trainer.env.with_market(trainer.valid)
             _, valid = prepare(state, self.valid_env.default_params)
         zero = jnp.zeros((), jnp.int32)
-        envs = jax.jit(self.rollouts.begin)(begin, params)
+        envs = begin_rollouts(begin, params, rollouts=self.rollouts)
         carry = Carry(state, envs, rest, zero, zero, jnp.ones((), bool))
         # A buffer that two leaves share, or that the params hold too, cannot be donated.
         return jax.tree.map(jnp.copy, carry), params, valid

@@ -1,5 +1,6 @@
 """The Trainer against test doubles of both protocols, on lanes, and on gymnax's CartPole."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -153,16 +154,23 @@ def test_nan_stops_names_the_offender_and_keeps_the_last_good_state(tmp_path):
     assert int(saved["carry"]["updates"]) == 3
 
 
-def test_invalid_actions_stop_training(tmp_path, env, agent):
-    @struct.dataclass
-    class Wild(PPOAgent):
-        def act(self, state, context, account, key, deterministic=False):
-            action, extras = super().act(state, context, account, key, deterministic)
-            return action + 100, extras
+@struct.dataclass
+class WildAgent(FakeAgent):
+    """On lanes, with an action that no environment has."""
 
-    wild = Wild(hidden=agent.hidden, num_minibatches=2)
-    with pytest.raises(TrainingDiverged, match="action"):
-        lane_trainer(env, wild, tmp_path / "run", total_steps=1000).train()
+    def encode(self, state, chunk):
+        return chunk[..., 3:, 0, :]
+
+    def act(self, state, context, account, key, deterministic=False):
+        return jnp.full(account.shape[:-2], 100), {}
+
+    def learn(self, state, rollout, params, key):
+        return state, {}
+
+
+def test_invalid_actions_stop_training(tmp_path, env):
+    with pytest.raises(TrainingDiverged, match="not finite or not valid in action"):
+        lane_trainer(env, WildAgent(), tmp_path / "run", total_steps=1000).train()
 
 
 def test_ctrl_c_saves_and_ends_well(tmp_path):
@@ -223,7 +231,7 @@ def test_validation_keeps_the_best_policy_ties_to_the_earlier(tmp_path, env, age
     assert load_policy(result.run_dir / "last.pkl").about["updates"] == 4
 
 
-def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, market, agent):
+def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, env, market, agent):
     """The test years are another world: every price and feature in them changed, the trained bits are the same."""
     train, _ = market.split(0.6, 0.4)
     cut = train.segments[:, 2]
@@ -235,12 +243,10 @@ def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, market
         column = getattr(train, name).copy()
         column[rows] = np.nan_to_num(column[rows]) * 3 + 1
         changed[name] = column
-    import dataclasses
-
     states = []
     for i, one in enumerate((train, dataclasses.replace(train, **changed))):
-        env = TradingEnv(one, window=2, episode_length=16)
-        states.append(lane_trainer(env, agent, tmp_path / str(i), total_steps=8 * 8 * 4).train().state)
+        trainer = lane_trainer(env.with_market(one), agent, tmp_path / str(i), total_steps=8 * 8 * 4)
+        states.append(trainer.train().state)
     chex.assert_trees_all_equal(*states)
 
 
