@@ -89,7 +89,7 @@ class TrainConfig(Source):
     """bars to train, summed over all accounts; 2,000,000 unless the number of episodes is given"""
     num_episodes: int | None = None
     """episodes to train instead, summed over all accounts"""
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     """step size of Adam at the start; decays to 0"""
     gamma: float = 0.99
     """discount a bar"""

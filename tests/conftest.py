@@ -5,7 +5,7 @@ Session-wide and read-only; shapes are shared so that little is compiled. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -41,6 +41,14 @@ def walk(symbol: str, bars: int, seed: int) -> Bars:
     loaded = load_bars(frame, symbol=symbol)
     assert isinstance(loaded, Bars)
     return loaded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_terminal() -> Iterator[None]:
+    """What is printed is 100 columns wide, whatever the terminal that runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "100")
+        yield
 
 
 @pytest.fixture(scope="session")

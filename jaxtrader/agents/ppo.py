@@ -58,7 +58,7 @@ class PPOAgent(struct.PyTreeNode):
         hidden, activation, shared: the network, see `MLPActorCritic`.
     """
 
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     gamma: float = 0.99
     gae_lambda: float = 0.95
     clip_range: float = 0.2

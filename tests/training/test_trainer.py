@@ -294,7 +294,7 @@ def test_cartpole_reaches_475(tmp_path):
     env, params = gymnax.make("CartPole-v1")
     trainer = Trainer(
         env,
-        PPOAgent(learning_rate=1e-3),
+        PPOAgent(),
         env_params=params,
         num_envs=16,
         rollout_length=128,
