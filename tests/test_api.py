@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import jaxtrader as jt
-from jaxtrader.cli import TrainConfig
+from jaxtrader.cli.config import TrainConfig
 
 ROOT = Path(jt.__file__).parents[1]
 

@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 
 import jaxtrader as jt
-from jaxtrader import cli, commands, inputs
-from jaxtrader.cli import BadInput, TrainConfig, main, parse
+from jaxtrader import cli
+from jaxtrader.cli import commands, inputs, main, parse
+from jaxtrader.cli.config import BadInput, TrainConfig
 from jaxtrader.market.splits import cut_segments
 
 ROOT = Path(jt.__file__).parents[1]

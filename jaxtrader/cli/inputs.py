@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from jaxtrader.cli import BacktestConfig, BadInput, Source, TrainConfig
+from jaxtrader.cli.config import BacktestConfig, BadInput, Source, TrainConfig
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.datasets import STOCKS
 from jaxtrader.market.market import Market

@@ -1,7 +1,7 @@
 """The `jaxtrader` command: train a policy, backtest it, or look at a data file; a thin layer over the public API.
 
-The flags are frozen dataclasses; what the commands do is in `commands.py`, which loads JAX and pandas only when one
-runs, so that help is instant.
+The flags are the dataclasses of `config.py`; what the commands do is in `commands.py`, which loads JAX and pandas only
+when one runs, so that help is instant.
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (and saved, where there was something to save).
 """
 
@@ -15,149 +15,13 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, Literal
 
 import tyro
 
 from jaxtrader import __version__
+from jaxtrader.cli.config import BAD_INPUT, COMMANDS, FAILED, INTERRUPTED, OK, BadInput, Config, Failed
 
-OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
-
-Fill = Literal["next_open", "next_close", "close"]
-
-
-class BadInput(Exception):
-    """What the user gave cannot be used; the message is one sentence."""
-
-
-class Failed(Exception):
-    """The command could not finish; the message is one sentence."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """How a price file is read."""
-
-    symbols: tuple[str, ...] | None = None
-    """symbols to use, e.g. AAPL,MSFT; all of the file without it"""
-    tz: str | None = None
-    """zone of the file's clock, e.g. America/New_York; without it stamped offsets count, else UTC"""
-    label: Literal["close", "open"] = "close"
-    """which end of its bar a time stamp marks"""
-    repair: Literal["clip"] | None = None
-    """clip: widen high and low to the bar's open and close, and set a missing volume to 0"""
-    no_adjust: bool = False
-    """keep raw prices where the file has an adjusted close"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig(Source):
-    """Train a policy on price bars, select it on validation, test it, and save it."""
-
-    data: str | None = None
-    """CSV or Parquet file with bars; without it the bundled daily stocks AAPL, IBM, MSFT, GOOG"""
-    features: tuple[str, ...] | None = None
-    """what a decision sees of the market, e.g. momentum_20,gap or columns of the file; without it the default seven"""
-    train_end: str | None = None
-    """last day of training, YYYY-MM-DD; bundled stocks 2007-12-31, a file is cut 70/15/15 without dates"""
-    valid_end: str | None = None
-    """last day of validation; bundled stocks 2010-12-31; what follows is the test"""
-    fee_bps: float = 1.0
-    """fee, basis points of the traded value"""
-    slippage_bps: float = 5.0
-    """slippage with half the spread, basis points of the price, against you"""
-    fill: Fill = "next_open"
-    """where a decision made at a bar's close fills; close is optimistic"""
-    rebalance_band: float = 0.05
-    """no trade smaller than this share of equity"""
-    positions: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """exposures to choose from, in [-1, 1], e.g. -1,0,1"""
-    risk_aversion: float = 5.0
-    """lambda of the reward: log return - lambda / 2 * return^2 a bar; 0 is the log return"""
-    window: int = 1
-    """bars of features that a decision sees"""
-    episode_length: int = 256
-    """bars"""
-    num_envs: int = 256
-    """parallel accounts"""
-    agents_per_lane: int = 1
-    """accounts that share one path of bars"""
-    rollout_length: int = 64
-    """bars between two updates; divides the episode length"""
-    total_steps: int | None = None
-    """bars to train, summed over all accounts; 2,000,000 unless the number of episodes is given"""
-    num_episodes: int | None = None
-    """episodes to train instead, summed over all accounts"""
-    learning_rate: float = 1e-3
-    """step size of Adam at the start; decays to 0"""
-    gamma: float = 0.99
-    """discount a bar"""
-    gae_lambda: float = 0.95
-    """decay of the advantage trace a bar"""
-    entropy_coef: float = 0.01
-    """weight of the entropy bonus"""
-    num_epochs: int = 4
-    """passes over a rollout"""
-    num_minibatches: int = 4
-    """parts of a pass; divides the paths (accounts / accounts a path)"""
-    hidden: tuple[int, ...] = (32, 32)
-    """widths of the network's layers, e.g. 64,64"""
-    eval_every: int = 10
-    """updates between two validations"""
-    seed: int = 0
-    """of all that is random"""
-    run_dir: str | None = None
-    """folder for the results, new or empty; without it the next free runs/NAME-0001"""
-    dry_run: bool = False
-    """check everything, print the plan and a time estimate, write nothing"""
-    quiet: bool = False
-    """print only the result"""
-
-    # What stands for None above, where it depends on other flags.
-    BUNDLED: ClassVar[tuple[str, ...]] = ("AAPL", "IBM", "MSFT", "GOOG")
-    BUNDLED_TRAIN_END: ClassVar[str] = "2007-12-31"
-    BUNDLED_VALID_END: ClassVar[str] = "2010-12-31"
-    SHARES: ClassVar[tuple[float, ...]] = (0.7, 0.15, 0.15)  # of a file's calendar: train, validation, test
-    STEPS: ClassVar[int] = 2_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class BacktestConfig(Source):
-    """Backtest a trained policy: on the test part of its own data, or on all bars of another file."""
-
-    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
-    """run folder, or policy file"""
-    data: str | None = None
-    """another file with bars (all of them are used)"""
-    part: Literal["train", "valid", "test", "all"] | None = None
-    """part of the data it was trained with; test without it"""
-    start: str | None = None
-    """first day, YYYY-MM-DD"""
-    end: str | None = None
-    """last day, YYYY-MM-DD"""
-    fee_bps: float | None = None
-    """fee, basis points; without it as in training, so for the next three"""
-    slippage_bps: float | None = None
-    """slippage, basis points"""
-    fill: Fill | None = None
-    """where decisions fill"""
-    rebalance_band: float | None = None
-    """no trade smaller than this share of equity"""
-    save: str | None = None
-    """folder for equity.csv and trades.csv"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig(Source):
-    """Say what is in a data file, and what is wrong with it."""
-
-    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
-    """CSV or Parquet file with bars"""
-
-
-Config = TrainConfig | BacktestConfig | DataConfig
-COMMANDS: dict[str, type[Config]] = {"train": TrainConfig, "backtest": BacktestConfig, "data": DataConfig}
 DESCRIPTION = (
     "Train reinforcement-learning trading agents on price data, with costs, and look at them honestly. "
     "`jaxtrader train` alone needs nothing: it trains on stocks that come with it. `--version` prints the version."
@@ -170,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = parse(list(sys.argv[1:] if argv is None else argv))
         if config is None:
             return OK
-        from jaxtrader import commands  # JAX and pandas, from here on
+        from jaxtrader.cli import commands  # JAX and pandas, from here on
 
         return commands.run(config)
     except (BadInput, Failed) as error:

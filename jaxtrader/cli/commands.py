@@ -1,4 +1,4 @@
-"""What the commands of `cli.py` do: build the objects of the public API from the flags, run them, print the result.
+"""What the commands of `config.py` do: build the objects of the public API from the flags, run them, print the result.
 
 While they are built, what is wrong is the user's input; a ValueError while training or testing would be a bug of ours
 and is left to show itself. No flag is defined here.
@@ -18,10 +18,20 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from jaxtrader import inputs
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.cli import INTERRUPTED, OK, BacktestConfig, BadInput, Config, DataConfig, Failed, Source, TrainConfig
+from jaxtrader.cli import inputs
+from jaxtrader.cli.config import (
+    INTERRUPTED,
+    OK,
+    BacktestConfig,
+    BadInput,
+    Config,
+    DataConfig,
+    Failed,
+    Source,
+    TrainConfig,
+)
 from jaxtrader.envs import rewards
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv

@@ -1,0 +1,148 @@
+"""The configuration of each command as a frozen dataclass: its fields are the flags, their docstrings the help.
+
+All defaults of the command line stand here and nowhere else. No JAX, no pandas: help is instant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+Fill = Literal["next_open", "next_close", "close"]
+
+
+class BadInput(Exception):
+    """What the user gave cannot be used; the message is one sentence."""
+
+
+class Failed(Exception):
+    """The command could not finish; the message is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """How a price file is read."""
+
+    symbols: tuple[str, ...] | None = None
+    """symbols to use, e.g. AAPL,MSFT; all of the file without it"""
+    tz: str | None = None
+    """zone of the file's clock, e.g. America/New_York; without it stamped offsets count, else UTC"""
+    label: Literal["close", "open"] = "close"
+    """which end of its bar a time stamp marks"""
+    repair: Literal["clip"] | None = None
+    """clip: widen high and low to the bar's open and close, and set a missing volume to 0"""
+    no_adjust: bool = False
+    """keep raw prices where the file has an adjusted close"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Source):
+    """Train a policy on price bars, select it on validation, test it, and save it."""
+
+    data: str | None = None
+    """CSV or Parquet file with bars; without it the bundled daily stocks AAPL, IBM, MSFT, GOOG"""
+    features: tuple[str, ...] | None = None
+    """what a decision sees of the market, e.g. momentum_20,gap or columns of the file; without it the default seven"""
+    train_end: str | None = None
+    """last day of training, YYYY-MM-DD; bundled stocks 2007-12-31, a file is cut 70/15/15 without dates"""
+    valid_end: str | None = None
+    """last day of validation; bundled stocks 2010-12-31; what follows is the test"""
+    fee_bps: float = 1.0
+    """fee, basis points of the traded value"""
+    slippage_bps: float = 5.0
+    """slippage with half the spread, basis points of the price, against you"""
+    fill: Fill = "next_open"
+    """where a decision made at a bar's close fills; close is optimistic"""
+    rebalance_band: float = 0.05
+    """no trade smaller than this share of equity"""
+    positions: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """exposures to choose from, in [-1, 1], e.g. -1,0,1"""
+    risk_aversion: float = 5.0
+    """lambda of the reward: log return - lambda / 2 * return^2 a bar; 0 is the log return"""
+    window: int = 1
+    """bars of features that a decision sees"""
+    episode_length: int = 256
+    """bars"""
+    num_envs: int = 256
+    """parallel accounts"""
+    agents_per_lane: int = 1
+    """accounts that share one path of bars"""
+    rollout_length: int = 64
+    """bars between two updates; divides the episode length"""
+    total_steps: int | None = None
+    """bars to train, summed over all accounts; 2,000,000 unless the number of episodes is given"""
+    num_episodes: int | None = None
+    """episodes to train instead, summed over all accounts"""
+    learning_rate: float = 1e-3
+    """step size of Adam at the start; decays to 0"""
+    gamma: float = 0.99
+    """discount a bar"""
+    gae_lambda: float = 0.95
+    """decay of the advantage trace a bar"""
+    entropy_coef: float = 0.01
+    """weight of the entropy bonus"""
+    num_epochs: int = 4
+    """passes over a rollout"""
+    num_minibatches: int = 4
+    """parts of a pass; divides the paths (accounts / accounts a path)"""
+    hidden: tuple[int, ...] = (32, 32)
+    """widths of the network's layers, e.g. 64,64"""
+    eval_every: int = 10
+    """updates between two validations"""
+    seed: int = 0
+    """of all that is random"""
+    run_dir: str | None = None
+    """folder for the results, new or empty; without it the next free runs/NAME-0001"""
+    dry_run: bool = False
+    """check everything, print the plan and a time estimate, write nothing"""
+    quiet: bool = False
+    """print only the result"""
+
+    # What stands for None above, where it depends on other flags.
+    BUNDLED: ClassVar[tuple[str, ...]] = ("AAPL", "IBM", "MSFT", "GOOG")
+    BUNDLED_TRAIN_END: ClassVar[str] = "2007-12-31"
+    BUNDLED_VALID_END: ClassVar[str] = "2010-12-31"
+    SHARES: ClassVar[tuple[float, ...]] = (0.7, 0.15, 0.15)  # of a file's calendar: train, validation, test
+    STEPS: ClassVar[int] = 2_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class BacktestConfig(Source):
+    """Backtest a trained policy: on the test part of its own data, or on all bars of another file."""
+
+    run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
+    """run folder, or policy file"""
+    data: str | None = None
+    """another file with bars (all of them are used)"""
+    part: Literal["train", "valid", "test", "all"] | None = None
+    """part of the data it was trained with; test without it"""
+    start: str | None = None
+    """first day, YYYY-MM-DD"""
+    end: str | None = None
+    """last day, YYYY-MM-DD"""
+    fee_bps: float | None = None
+    """fee, basis points; without it as in training, so for the next three"""
+    slippage_bps: float | None = None
+    """slippage, basis points"""
+    fill: Fill | None = None
+    """where decisions fill"""
+    rebalance_band: float | None = None
+    """no trade smaller than this share of equity"""
+    save: str | None = None
+    """folder for equity.csv and trades.csv"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Source):
+    """Say what is in a data file, and what is wrong with it."""
+
+    file: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
+    """CSV or Parquet file with bars"""
+
+
+Config = TrainConfig | BacktestConfig | DataConfig
+COMMANDS: dict[str, type[Config]] = {"train": TrainConfig, "backtest": BacktestConfig, "data": DataConfig}
