@@ -73,9 +73,7 @@ class LaneRollouts:
         acting, last, redraw = jax.random.split(key, 3)
         chunk = window_chunks(params.tape, lanes.cursor, env.window, steps + 1)
         contexts = jnp.moveaxis(agent.encode(state, chunk), 1, 0)[:, :, None]
-        rows = jnp.arange(steps + 1)[:, None] + lanes.cursor
-        close, open_ = params.tape.close[rows][:, :, None], params.tape.open[rows][:, :, None]
-        volatility = params.tape.volatility[rows][:, :, None]
+        bars, volatility = _bars(params, lanes.cursor, steps)
 
         def step(account: Account, row: Any) -> tuple[Account, Any]:
             context, step_key, bar, now = row
@@ -102,12 +100,11 @@ class LaneRollouts:
             }
             return env.restart(account, terminated), (kept, counts)
 
-        bars = Bar(prev_close=close[:-1], open=open_[1:], close=close[1:])
         keys = jax.random.split(acting, steps)
         account, (kept, counts) = jax.lax.scan(step, lanes.account, (contexts[:-1], keys, bars, volatility[:-1]))
 
         # The state before any reset bootstraps the rollout; where the last step was ruin, gae ignores it.
-        seen = env.account_features(account, close[-1], volatility[-1])
+        seen = env.account_features(account, bars.close[-1], volatility[-1])
         _, extras = agent.act(state, contexts[-1], seen, last)
         final = extras.get("value", jnp.zeros_like(kept["value"][0]))
         rollout = Rollout(
@@ -143,6 +140,13 @@ class LaneRollouts:
             return jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 1)), new, old)
 
         return jax.tree.map(pick, fresh, lanes), stats
+
+
+def _bars(params: EnvParams, cursor: Int[Array, "lane"], steps: int) -> tuple[Bar, Float[Array, "time lane 1 A"]]:
+    """The prices of `steps` bars after each cursor, and the volatility at it and at each of them; time-major."""
+    rows = jnp.arange(steps + 1)[:, None] + cursor
+    close, open_ = params.tape.close[rows][:, :, None], params.tape.open[rows][:, :, None]
+    return Bar(prev_close=close[:-1], open=open_[1:], close=close[1:]), params.tape.volatility[rows][:, :, None]
 
 
 class Envs(struct.PyTreeNode):

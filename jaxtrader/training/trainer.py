@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
 from os import PathLike
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import jax
@@ -31,6 +27,7 @@ from jaxtrader.evaluation.backtest import longest_walk, mean_reward
 from jaxtrader.market.market import Market
 from jaxtrader.training import checkpoint
 from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
+from jaxtrader.training.interrupt import stop_on_interrupt
 from jaxtrader.training.loggers import JsonlLogger, Progress
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
 
@@ -191,7 +188,7 @@ class Trainer:
             FileExistsError: where run_dir is not empty.
         """
         run_dir = checkpoint.make_run_dir(self.run_dir, getattr(self.env, "name", type(self.env).__name__).lower())
-        with JsonlLogger(run_dir / "metrics.jsonl") as log, self._progress() as shown, _stop_on_interrupt() as stop:
+        with JsonlLogger(run_dir / "metrics.jsonl") as log, self._progress() as shown, stop_on_interrupt() as stop:
             return _Run(self, run_dir, log, shown, stop).train()
 
     def _progress(self) -> Progress:
@@ -399,22 +396,3 @@ def _plain(agent: Any) -> dict[str, Any]:
     settings = {f.name: getattr(agent, f.name) for f in fields(agent)}
     plain = {k: float(np.asarray(v)) if isinstance(v, jax.Array | np.ndarray) else v for k, v in settings.items()}
     return {"name": type(agent).__name__, **plain}
-
-
-@contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second interrupts as usual. Outside the main thread: never set."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)
