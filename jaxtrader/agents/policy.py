@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,6 +23,8 @@ from jaxtrader.envs import rewards
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import ACCOUNT_FEATURES, TradingEnv
 from jaxtrader.market.market import Market
+
+CHANGES = ("costs", "fill", "rebalance_band", "rebalance", "ruin_level")  # what a backtest may set otherwise
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +82,19 @@ class Policy:
         return self.positions[int(action[0])]
 
     def environment(self, market: Market, **changes: Any) -> TradingEnv:
-        """The TradingEnv it was trained in, over another market. Raises ValueError where the features differ."""
+        """The TradingEnv it was trained in, over another market, with other costs or rules where `changes` says so.
+
+        Raises ValueError where the features differ, or a change is not one of CHANGES.
+        """
+        if not isinstance(market, Market):
+            raise ValueError(
+                f"a policy trades a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
+            )
+        wrong = [name for name in changes if name not in CHANGES]
+        if wrong:
+            raise ValueError(
+                f"{wrong[0]} belongs to the policy and cannot be changed; change one of {', '.join(CHANGES)}"
+            )
         if tuple(market.feature_names) != self.features:
             raise ValueError(
                 f"the policy was trained on the features {', '.join(self.features)}, the market has "
@@ -94,8 +109,12 @@ class Policy:
 
 
 def load_policy(path: str | PathLike[str]) -> Policy:
-    """Read a policy file. Raises files.FileError where it is none, or does not tell its environment and features."""
+    """Read a policy file, or the policy.pkl of a run folder.
+
+    Raises files.FileError where it is none, or does not tell its environment and features.
+    """
     agent = PPOAgent()
+    path = Path(path) / "policy.pkl" if Path(path).is_dir() else path
     state, about = agent.load_model(path)
     missing = [part for part in ("env", "features") if part not in about]
     if missing:

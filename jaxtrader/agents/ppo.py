@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import serialization, struct
 from jax import Array
@@ -91,8 +92,10 @@ class PPOAgent(struct.PyTreeNode):
             value = getattr(self, name)
             if value is not None and not low <= float(value) <= high:
                 raise ValueError(f"PPOAgent({name}={float(value):g}) is outside [{low:g}, {high:g}]")
+        if not float(self.learning_rate) > 0:
+            raise ValueError("PPOAgent(learning_rate=0) would learn nothing; 3e-4 to 3e-3 are usual")
         for name in ("num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1 or getattr(self, name) % 1:
+            if getattr(self, name) < 1 or not isinstance(getattr(self, name), int):
                 raise ValueError(f"PPOAgent({name}={getattr(self, name)}) must be a whole number, at least 1")
         if self.schedule not in ("constant", "linear", "kl"):
             raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant', 'linear' or 'kl'")
@@ -194,6 +197,8 @@ class PPOAgent(struct.PyTreeNode):
         advantage, target = gae(
             rollout.reward, rollout.value, rollout.next_value, rollout.terminated, done, self.gamma, self.gae_lambda
         )
+        before, spread_before = state.value_scale.moments()
+        known = spread_before > 0
         state = state.replace(value_scale=state.value_scale.update(target))
         mean, std = state.value_scale.moments()
         spread = jnp.var(target)
@@ -201,7 +206,8 @@ class PPOAgent(struct.PyTreeNode):
         data = {
             "action": rollout.action,
             "log_prob": rollout.log_prob,
-            "value": (rollout.value - mean) / std,
+            # In the critic's own units of then: where value_clip centres. Unknown, so 0, before the first update.
+            "value": jnp.where(known, (rollout.value - before) / jnp.where(known, spread_before, 1), 0),
             "advantage": (advantage - advantage.mean()) / (advantage.std() + 1e-8),
             "target": (target - mean) / std,
             "account": rollout.account,
@@ -297,7 +303,7 @@ class PPOAgent(struct.PyTreeNode):
                 )
             features, obs_ndim, space = math.prod(obs.shape), obs.ndim, env.action_space(params)
             if not hasattr(space, "n"):
-                raise ValueError(f"PPOAgent needs discrete actions, {env.name} has {space}")
+                raise ValueError(f"PPOAgent needs discrete actions, {env.name} has a {type(space).__name__}")
             actions = space.n
         network = MLPActorCritic(
             window, assets * features, account, actions, tuple(self.hidden), self.activation, self.shared
@@ -336,6 +342,11 @@ class PPOAgent(struct.PyTreeNode):
         stored = files.load(path, "policy")
         if not isinstance(stored, dict) or stored.get("agent") != "PPOAgent":
             raise files.FileError(f"{path} holds no PPOAgent policy; give the policy.pkl that `jaxtrader train` wrote")
+        numbers = jax.tree.leaves((stored["params"], stored["normalizer"]))
+        if not all(np.isfinite(x).all() for x in numbers):
+            raise files.FileError(
+                f"{path} holds weights that are not finite, so its decisions mean nothing; train it again"
+            )
         net: dict[str, Any] = dict(stored["network"])
         network = MLPActorCritic(**net | {"hidden": tuple(net["hidden"])})
         # jnp arrays: NumPy leaves would become constants of the compiled program.

@@ -11,10 +11,12 @@ import contextlib
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import tyro
@@ -34,8 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = parse(list(sys.argv[1:] if argv is None else argv))
         if config is None:
             return OK
-        from jaxtrader.cli import commands  # JAX and pandas, from here on
-
+        with _late_interrupt():
+            from jaxtrader.cli import commands  # JAX and pandas, from here on
         return commands.run(config)
     except (BadInput, Failed) as error:
         print(f"jaxtrader: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -46,6 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `jaxtrader ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+@contextlib.contextmanager
+def _late_interrupt() -> Iterator[None]:
+    """Ctrl-C waits until the block is done: in the middle of loading a library it is swallowed there, or crashes it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def parse(argv: list[str]) -> Config | None:

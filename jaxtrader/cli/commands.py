@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -112,7 +113,7 @@ def train(config: TrainConfig, console: Console) -> int:
     stopped = "Interrupted, and saved what was learnt so far. " if result.interrupted else ""
     written = f"{result.run_dir}: policy.pkl, last.pkl, checkpoint.pkl, config.json, metrics.jsonl"
     facts = [("result", stopped + report.sentence(judged)), ("files", written)]
-    report.print_facts(console, [*facts, ("next", f"jaxtrader backtest {result.run_dir}")])
+    report.print_facts(console, [*facts, ("next", shlex.join(["jaxtrader", "backtest", str(result.run_dir)]))])
     return INTERRUPTED if result.interrupted else OK
 
 
@@ -312,7 +313,7 @@ def describe_file(config: DataConfig, console: Console) -> int:
     except DataError as error:
         last = ("problem", f"the default features cannot be had: {error}")
     else:
-        last = ("next", " ".join(["jaxtrader train --data", config.file, *_reading(config)]))
+        last = ("next", " ".join(["jaxtrader train --data", shlex.quote(config.file), *_reading(config)]))
     report.print_facts(console, [("features", warm_up), last])
     return OK
 

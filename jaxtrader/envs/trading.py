@@ -86,6 +86,14 @@ class TradingEnv:
     random_start: bool = True
 
     def __post_init__(self) -> None:
+        if not isinstance(self.market, Market):
+            raise ValueError(
+                f"TradingEnv needs a Market, not a {type(self.market).__name__}; make one with Market.from_bars(bars)"
+            )
+        if not isinstance(self.costs, Costs):
+            raise ValueError(f"costs {self.costs!r} must be Costs(fee=..., slippage=...)")
+        if not callable(self.reward):
+            raise ValueError(f"reward {self.reward!r} must be a function of two marks such as rewards.log_return()")
         if isinstance(self.positions, str) or not isinstance(self.positions, Iterable):
             raise ValueError(f"positions {self.positions!r} must be a tuple of exposures such as (-1, 0, 1)")
         positions = tuple(float(p) for p in self.positions)
@@ -98,8 +106,13 @@ class TradingEnv:
                 f"position {beyond[0]:g} is outside [-1, 1]: an exposure is position value / equity, unlevered"
             )
         for name in ("window", "episode_length"):
-            if getattr(self, name) < 1 or getattr(self, name) % 1:
+            if getattr(self, name) < 1 or not isinstance(getattr(self, name), int):
                 raise ValueError(f"{name} {getattr(self, name)} must be a whole number of bars, at least 1")
+        if self.market.close.shape[1] != 1:
+            raise ValueError(
+                f"the market has {self.market.close.shape[1]} assets in one history; TradingEnv trades one asset an "
+                "account: give the symbols as separate histories"
+            )
         self.costs.validate()
         _ = self.rules  # Rules checks the rest
 
@@ -130,7 +143,15 @@ class TradingEnv:
         return EnvParams(tape=self.market.tape(dtype), costs=self.costs.cast(dtype))
 
     def with_market(self, market: Market) -> TradingEnv:
-        """The same environment over other bars; it compares equal, so nothing compiles anew for the same shapes."""
+        """The same environment over other bars; it compares equal, so nothing compiles anew for the same shapes.
+
+        Raises ValueError where the other market has other features: a network would read them in the wrong places.
+        """
+        if market.feature_names != self.market.feature_names:
+            raise ValueError(
+                f"the markets have different features: {', '.join(self.market.feature_names)} and "
+                f"{', '.join(market.feature_names)}; build both with the same features, in the same order"
+            )
         return dataclasses.replace(self, market=market)
 
     def action_space(self, params: EnvParams | None = None) -> Any:
@@ -157,12 +178,16 @@ class TradingEnv:
         first, (_, _, end) = self.market.first_cursors(self.window), self.market.segments.T
         longest = int((end - first).max())
         if longest <= room:
-            have = int((end - self.market.segments[:, 0]).max())
             raise ValueError(
-                f"the longest history up to here has {have} bars, too few: {self.market.lookback - 1} for the "
-                f"features' look-back + {self.window} for the window + {room} to trade + 1 for the fill; use more "
-                "bars, a shorter window or rollout, or features with a shorter look-back"
+                f"every history has too few bars: after {self.market.lookback - 1} for the features' look-back and "
+                f"{self.window} for the window, {max(longest - 1, 0)} bars at most can be traded and {room} are "
+                "needed; use more bars, a shorter window or rollout, or features with a shorter look-back"
             )
+
+    def symbols_without_room(self, room: int) -> tuple[str, ...]:
+        """Symbols whose histories are too short for `room` tradable bars: no start is ever drawn in them."""
+        spare = self.market.segments[:, 2] - self.market.first_cursors(self.window)
+        return tuple(symbol for symbol, bars in zip(self.market.symbols, spare, strict=True) if bars <= room)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain data, costs included and market left out: what a policy file stores."""
@@ -244,7 +269,8 @@ class TradingEnv:
     ) -> tuple[Int[Array, "*b"], Int[Array, "*b"]]:
         """Random cursors, and the ends of their segments: uniform over all bars that have `room` tradable bars ahead.
 
-        Segments so weigh by their length, and the newest bars are as likely as the others.
+        Segments so weigh by their length. What is uniform is the start: a bar within `room` of either end of its
+        history lies in fewer of these stretches, so it is visited less often than one in the middle.
         """
         first = self._first_cursors(params)
         end = params.tape.segments[:, 2]

@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxtrader.agents.policy import Policy, load_policy
-from jaxtrader.envs.ledger import Account, Bar
+from jaxtrader.envs.ledger import Account, Bar, open_account
 from jaxtrader.envs.trading import EnvParams, TradingEnv
 from jaxtrader.evaluation.book import Book, combine
 from jaxtrader.evaluation.simulate import simulate
@@ -28,7 +28,7 @@ from jaxtrader.market.market import Market
 BLOCK = 8192  # decisions encoded at once: a window-wide layer must not unfold 300k windows in memory
 
 
-class Path(struct.PyTreeNode):
+class Walk(struct.PyTreeNode):
     """A policy's way through segments side by side, padded to the longest.
 
     Attributes:
@@ -45,14 +45,14 @@ class Path(struct.PyTreeNode):
 
 
 @partial(jax.jit, static_argnames=("env", "length"))
-def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length: int) -> Path:
+def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length: int) -> Walk:
     """Walk a policy through every segment of prepared params, from each one's first decision, `length` bars at most."""
     tape = params.tape
     first = jnp.maximum(tape.segments[:, 1], tape.ready + env.window - 1)
     last = tape.segments[:, 2] - 1
     contexts = _encode_all(agent, state, params, first, last, env.window, length)
 
-    def step(account: Any, row: Any) -> tuple[Any, Path]:
+    def step(account: Any, row: Any) -> tuple[Any, Walk]:
         context, offset = row
         now = jnp.minimum(first + offset, last)
         then = jnp.minimum(now + 1, last)
@@ -62,11 +62,11 @@ def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length
         moved, reward, _, info = env.advance(account, action, bar, params)
         steps = first + offset < last
         live = steps & ~account.ruined
-        path = Path(info["target"], jnp.where(live, reward, 0), steps, info["invalid_action"] & steps)
+        path = Walk(info["target"], jnp.where(live, reward, 0), steps, info["invalid_action"] & steps)
         kept = jax.tree.map(lambda new, old: jnp.where(_over(steps, new), new, old), moved, account)
         return _rescale(kept), path
 
-    flat = dataclasses.replace(env, random_start=False).open_accounts(jax.random.key(0), tape.close[first], first.shape)
+    flat = open_account(jnp.zeros_like(tape.close[first]), tape.close[first])
     _, path = jax.lax.scan(step, flat, (contexts, jnp.arange(length)))
     return path
 
@@ -97,13 +97,8 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
     """
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
     env = policy.environment(market, **changes)
+    check_tradable(env)
     first = market.first_cursors(env.window)
-    short = [s for s, start, end in zip(market.symbols, first, market.segments[:, 2], strict=True) if end - start < 2]
-    if short:
-        raise ValueError(
-            f"{', '.join(short)}: fewer bars than a decision and its fill need ({policy.bars_needed} of history + 1); "
-            "give more bars or leave the symbol out"
-        )
     targets = policy_targets(policy, env)
     books = {}
     for i, symbol in enumerate(market.symbols):
@@ -120,6 +115,17 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
             start=start,
         )
     return next(iter(books.values())) if len(books) == 1 else combine(books)
+
+
+def check_tradable(env: TradingEnv) -> None:
+    """Raise ValueError where a symbol of the environment's market has too few bars for one decision and its fill."""
+    short = env.symbols_without_room(1)
+    if short:
+        needed = env.market.lookback - 1 + env.window
+        raise ValueError(
+            f"{', '.join(short)}: fewer bars than a decision and its fill need ({needed} of history + 1); "
+            "give more bars or leave the symbol out"
+        )
 
 
 def policy_targets(policy: Policy, env: TradingEnv) -> np.ndarray:

@@ -17,13 +17,12 @@ from jaxtyping import Bool, Float
 
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.ledger import Fill, Rules
+from jaxtrader.envs.rewards import FLOOR
 from jaxtrader.evaluation import metrics
 from jaxtrader.evaluation.trades import trades_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SMALLEST = 1e-4  # of the initial capital: turnover divides by no less, a forced closing may find equity at or below 0
 
 
 class Run(struct.PyTreeNode):
@@ -107,7 +106,10 @@ class Book:
     ) -> Book:
         """The book of one run of the ledger over one segment, from flat."""
         fills = _fill_table(run, symbols, times, rules.ruin_level)
-        traded = np.abs(fills["units"]) * fills["price"] / np.maximum(fills["equity"], SMALLEST)
+        # A forced closing may find equity near or below 0: it counts by what was there at the mark before.
+        marks = np.concatenate([[1.0], run.equity[:-1]])[fills["bar"]]
+        value = np.maximum(np.where(fills["forced"], marks, fills["equity"]), FLOOR)
+        traded = np.abs(fills["units"]) * fills["price"] / value
         ruined_at = int(np.argmax(run.ruined)) if run.ruined.any() else None
         late = np.isfinite(targets[ruined_at:]).any(-1) if ruined_at is not None else np.zeros(0)
         bars = len(times)

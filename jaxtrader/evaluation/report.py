@@ -132,13 +132,17 @@ def sentence(parts: Mapping[str, Part]) -> str:
         f"{_a_year(matched)}"
     )
     ratio, other = book.metrics["sharpe"], matched.metrics["sharpe"]
-    if math.isnan(ratio) or math.isnan(other):
+    if math.isnan(ratio):
         return f"{text}: it held too little for a Sharpe ratio."
+    if math.isnan(other):  # long and short in turn: a mean exposure below the band is never bought
+        against, other = "cash, since its mean exposure is below the band of the smallest trade", 0.0
+    else:
+        against = "holding that exposure"
     ahead = ratio - other
     years = len(book) / book.periods_per_year
     error = math.sqrt((1 + ratio**2 / (2 * book.periods_per_year)) / years)
     verdict = "no different from" if abs(ahead) < 0.005 else "better than" if ahead > 0 else "worse than"
-    text += f": by Sharpe {verdict} holding that exposure ({ahead:+.2f})"
+    text += f": by Sharpe {verdict} {against} ({ahead:+.2f})"
     text += f"; one standard error of a Sharpe ratio over {_years(years)} is {error:.2f}, "
     text += "so this may be chance" if abs(ahead) < 2 * error else "and it is a single history"
     trained = parts["train"][POLICY].metrics["sharpe"] if name != "train" and "train" in parts else math.nan

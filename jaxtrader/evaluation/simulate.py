@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +22,7 @@ from jaxtrader.envs import ledger
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.ledger import Account, Bar, Fill, Fills, Rebalance, Rules
 from jaxtrader.evaluation.book import Book, Run
-
-if TYPE_CHECKING:
-    from jaxtrader.market.market import Market
+from jaxtrader.market.market import Market
 
 
 def simulate(
@@ -66,6 +64,10 @@ def simulate(
     costs.validate()
     if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype {dtype!r} is unknown; use float64 or float32")
+    if not isinstance(market, Market):
+        raise ValueError(
+            f"simulate needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
+        )
     segment = _segment(market, symbol)
     rows = _rows(market, segment, start)
     close = np.asarray(market.close[rows], dtype)
@@ -86,6 +88,8 @@ def simulate(
 
 def _run(open_: np.ndarray, close: np.ndarray, targets: np.ndarray, costs: Costs, rules: Rules) -> Run:
     """The ledger over the rows of one history, in the dtype of the columns; every array comes back in float64."""
+    rows = len(close)
+    open_, close, targets = (_padded(column) for column in (open_, close, targets))
     # Row t carries the account from close[t-1] to close[t]: the target of the bar before fills in it; bar 0 has none.
     before = np.concatenate([close[:1], close[:-1]])
     bars = Bar(jnp.asarray(before), jnp.asarray(open_), jnp.asarray(close))
@@ -95,7 +99,16 @@ def _run(open_: np.ndarray, close: np.ndarray, targets: np.ndarray, costs: Costs
     last = _last_known(orders) if rules.rebalance == "on_change" else jnp.zeros_like(orders)
     equity, fill, closing = _fills(cash, units, ruined, bars, orders, last, costs, rules)
     run = Run(equity, close, units, ruined, fill, closing)
-    return jax.tree.map(_to_host, run)
+    return jax.tree.map(lambda leaf: _to_host(leaf)[:rows], run)
+
+
+def _padded(column: np.ndarray) -> np.ndarray:
+    """A column with its last row repeated up to a round number of rows (at most an eighth more).
+
+    Histories of many lengths then share a few compilations. Nothing is cut off that matters: no row sees a later one.
+    """
+    step = max(64, 2 ** (len(column).bit_length() - 4))
+    return np.pad(column, ((0, -len(column) % step), (0, 0)), mode="edge")
 
 
 @partial(jax.jit, static_argnames="rules")

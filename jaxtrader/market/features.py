@@ -125,7 +125,8 @@ def resolve(spec: str | Feature) -> Feature:
 def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
     """All features as [T, A, F] float64, NaN only where a feature warms up.
 
-    Raises DataError where a feature has another shape than [T, A], or is NaN or infinite after its warm-up.
+    Raises DataError where a feature has another shape than [T, A], is NaN or infinite after its warm-up, or is a level
+    that float32 cannot tell apart.
     """
     out = np.empty((*bars.close.shape, len(features)))
     for i, feature in enumerate(features):
@@ -136,6 +137,7 @@ def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
                 f"{bars.close.shape}, one row a bar and one column a symbol."
             )
         _refuse_holes(feature, values, bars)
+        _refuse_levels(feature, values, bars)
         out[..., i] = values
     return out
 
@@ -155,6 +157,20 @@ def _refuse_holes(feature: Feature, values: np.ndarray, bars: Bars) -> None:
         f"({str(bars.times[row])[:19].replace('T', ' ')}); after its warm-up every value must be a finite number, so "
         "correct it there or leave the feature out."
     )
+
+
+def _refuse_levels(feature: Feature, values: np.ndarray, bars: Bars) -> None:
+    """A network sees float32: what varies by less than a ten-thousandth of its level is mostly rounding there."""
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        return
+    level, deviation = abs(float(known.mean())), float(known.std())
+    if 1e-12 * level < deviation < 1e-4 * level:
+        raise DataError(
+            f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) varies by {deviation:.3g} around "
+            f"a level of {level:.3g}, too little for the float32 that a network sees; give its changes, or subtract "
+            "the level."
+        )
 
 
 def _built_in(name: str) -> Feature | None:

@@ -20,6 +20,7 @@ from jaxtrader.market.splits import cut_segments
 
 SNAPS = (12, 52, 252, 365, *(8760 * k for k in (1, 2, 4, 12, 60)))
 SNAP_TOLERANCE = 0.02
+PRICE_RANGE = (1e-15, 1e15)
 VOLATILITY_BARS = 20
 VOLATILITY_FLOOR = 1e-6
 YEAR = np.timedelta64(365, "D")
@@ -121,6 +122,7 @@ class Market:
         if len({history.close.shape[1] for history in histories}) > 1:
             raise DataError("The histories hold different numbers of symbols a bar; give Bars of one symbol each.")
         _refuse_short(histories, chosen)
+        _refuse_beyond_float32(histories)
         ends = np.cumsum([len(history) for history in histories])
         starts = np.concatenate([[0], ends[:-1]])
         columns = {
@@ -225,6 +227,20 @@ def _refuse_twice(kind: str, names: Sequence[str]) -> None:
     for name in names:
         if list(names).count(name) > 1:
             raise DataError(f"The {kind} '{name}' comes twice; give each {kind} once.")
+
+
+def _refuse_beyond_float32(histories: Sequence[Bars]) -> None:
+    for history in histories:
+        for name in ("low", "high"):
+            prices = getattr(history, name)
+            beyond = (prices < PRICE_RANGE[0]) | (prices > PRICE_RANGE[1])
+            if beyond.any():
+                row = int(np.argmax(beyond.any(1)))
+                raise DataError(
+                    f"The {name} of {', '.join(history.symbols)} ({history.source}) at bar {row} is "
+                    f"{prices[row].max():g}, outside "
+                    f"{PRICE_RANGE[0]:g} to {PRICE_RANGE[1]:g}: training is in float32; give prices in another unit."
+                )
 
 
 def _refuse_short(histories: Sequence[Bars], features: Sequence[Feature]) -> None:

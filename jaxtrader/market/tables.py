@@ -76,7 +76,7 @@ def _read_parquet(path: Path) -> Table:
     import pandas as pd
 
     if importlib.util.find_spec("pyarrow") is None:
-        raise DataError(f"Reading {path.name} needs pyarrow; install it with: pip install 'jaxtrader[parquet]'.")
+        raise DataError(f"Reading {path.name} needs pyarrow; install it with: pip install pyarrow.")
     try:
         frame = pd.read_parquet(path)
     except Exception as error:

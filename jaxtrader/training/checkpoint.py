@@ -16,26 +16,39 @@ from jaxtrader import files
 def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:
     """Create and return the folder of a run: the one asked for, else the next free `runs/NAME-0001`.
 
-    Raises FileExistsError where the folder asked for holds files already.
+    Raises FileExistsError where the folder asked for holds files already, OSError where it cannot be made.
     """
     if run_dir is not None:
         path = Path(run_dir)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if path.is_file():
+            raise FileExistsError(f"{path} is a file: give another run folder")
+        if path.exists() and any(path.iterdir()):
             raise FileExistsError(f"{path} is not empty: give another run folder, or move this one away")
-        path.mkdir(parents=True, exist_ok=True)
+        _make(path, exist_ok=True)
         return path
     number = 1
     while True:
         path = Path("runs") / f"{name}-{number:04d}"
         try:
-            path.mkdir(parents=True)
+            _make(path, exist_ok=False)
         except FileExistsError:
             number += 1
         else:
             return path
 
 
-def save(path: Path, carry: Any, updates: int, metrics_bytes: int) -> None:
+def _make(path: Path, exist_ok: bool) -> None:
+    """Make a folder; any fault but its being there already comes as one sentence."""
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"the run folder {path} cannot be made ({reason}); give another, where you may write") from error
+
+
+def save(path: Path, carry: Any, updates: int, metrics_bytes: int, best: float | None) -> None:
     """Write all that training carries from one update to the next, and what it ran on.
 
     Args:
@@ -43,6 +56,7 @@ def save(path: Path, carry: Any, updates: int, metrics_bytes: int) -> None:
         carry: agent state (parameters, optimiser, normaliser), environments, key and counters.
         updates: finished updates.
         metrics_bytes: length of metrics.jsonl at this point.
+        best: the score of policy.pkl on validation, None without one.
     """
     device = jax.devices()[0]
     files.save(
@@ -52,6 +66,7 @@ def save(path: Path, carry: Any, updates: int, metrics_bytes: int) -> None:
             "carry": serialization.to_state_dict(carry),
             "updates": updates,
             "metrics_bytes": metrics_bytes,
+            "best": best,
             "jax": jax.__version__,
             "device": device.device_kind,
             "cpus": os.cpu_count(),

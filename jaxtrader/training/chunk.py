@@ -74,9 +74,9 @@ def run_chunk(
         bad["action"] = stats.get("invalid_actions", jnp.zeros((), jnp.int32)) > 0
         bad["parameters"] = ~_all_finite(state)
         taken = ~jnp.stack(list(bad.values())).any()
-        state = jax.tree.map(lambda new, old: jnp.where(taken, new, old), state, carry.agent)
-        episodes = carry.episodes + stats["episodes"].astype(jnp.int32) * taken
-        moved = Carry(state, envs, key, carry.updates + taken, episodes, taken)
+        episodes = carry.episodes + stats["episodes"].astype(jnp.int32)
+        moved = Carry(state, envs, key, carry.updates + 1, episodes, taken)
+        moved = jax.tree.map(lambda new, old: jnp.where(taken, new, old), moved, carry).replace(healthy=taken)
         logs = {name: jnp.where(taken, x, 0).astype(jnp.float32) for name, x in {**stats, **metrics}.items()}
         return moved, logs, bad
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 
 @contextmanager
-def stop_on_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second interrupts as usual. Outside the main thread: never set."""
+def stop_on_interrupt(say: Callable[[str], None]) -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second interrupts as usual. Outside the main thread: never set.
+
+    `say` tells the user at once that the wish was heard: a chunk, or its compilation, may take some seconds more.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -20,8 +23,10 @@ def stop_on_interrupt() -> Iterator[threading.Event]:
     def handle(signum: int, frame: FrameType | None) -> None:
         stop.set()
         signal.signal(signal.SIGINT, before)
+        say("stopping after this chunk and saving; Ctrl-C again leaves at once, without saving")
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = signal.getsignal(signal.SIGINT)  # first: the handler may run before an assignment from signal() is done
+    signal.signal(signal.SIGINT, handle)
     try:
         yield stop
     finally:

@@ -93,8 +93,8 @@ class LaneRollouts:
                 "reward_per_bar": reward.mean(),
                 "exposure": exposure.mean(),
                 "gross_exposure": jnp.abs(exposure).mean(),
-                "turnover": info["turnover"].mean(),
-                "cost": info["cost"].mean(),
+                "turnover_per_bar": info["turnover"].mean(),
+                "cost_per_bar": info["cost"].mean(),
                 "ruins": terminated.sum(),
                 "invalid_actions": info["invalid_action"].sum(),
             }

@@ -1,8 +1,8 @@
 """Trainer: the outer loop. It dispatches jitted chunks of updates, logs on the host, validates, and saves.
 
 The host dispatches chunk n (chunk.py), then fetches and logs chunk n-1, so that the device never waits for the log. The
-Trainer knows nothing of PPO and nothing of markets but `advance`: any agent and any environment with the protocol's
-methods will do.
+Trainer knows nothing of PPO: any agent with the protocol's methods will do, and any environment in gymnax 1.0's
+shape. A TradingEnv (or what has its methods) is rolled out by lane and validated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxtrader import files
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.backtest import longest_walk, mean_reward
+from jaxtrader.evaluation.backtest import check_tradable, longest_walk, mean_reward
 from jaxtrader.market.market import Market
 from jaxtrader.training import checkpoint
 from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
@@ -132,6 +132,8 @@ class Trainer:
                 f"num_minibatches {parts} does not divide the {lanes} lanes (num_envs / agents_per_lane): a minibatch "
                 "is whole lanes"
             )
+        if hasattr(self.env, "check_room"):
+            self.env.check_room(self.rollout_length if self._by_lane else 1)
         if self._by_lane:
             self._check_lanes()
         elif self.agents_per_lane > 1:
@@ -151,9 +153,8 @@ class Trainer:
             raise ValueError(
                 f"rollout_length {length} does not divide episode_length {episode}; use {' or '.join(map(str, near))}"
             )
-        self.env.check_room(length)
         if self.valid is not None:
-            self.env.with_market(self.valid).check_room(1)
+            check_tradable(self.env.with_market(self.valid))
 
     @property
     def _by_lane(self) -> bool:
@@ -188,8 +189,17 @@ class Trainer:
             FileExistsError: where run_dir is not empty.
         """
         run_dir = checkpoint.make_run_dir(self.run_dir, getattr(self.env, "name", type(self.env).__name__).lower())
-        with JsonlLogger(run_dir / "metrics.jsonl") as log, self._progress() as shown, stop_on_interrupt() as stop:
-            return _Run(self, run_dir, log, shown, stop).train()
+        with (
+            JsonlLogger(run_dir / "metrics.jsonl") as log,
+            self._progress() as shown,
+            stop_on_interrupt(shown.print) as stop,
+        ):
+            try:
+                return _Run(self, run_dir, log, shown, stop).train()
+            except KeyboardInterrupt:
+                files_there = ", ".join(sorted(path.name for path in run_dir.glob("*.pkl"))) or "nothing yet"
+                shown.print(f"left at once; saved in {run_dir} before: {files_there}")
+                raise
 
     def _progress(self) -> Progress:
         if self.num_episodes is not None:
@@ -218,6 +228,10 @@ class _Run:
         # Floats become strong float32 once: a Python float and a float32 would be two traces.
         self.agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float) else x, trainer.agent)
         carry, self.params, self.valid_params = self._begin()
+        if isinstance(trainer.env, TradingEnv) and (short := trainer.env.symbols_without_room(trainer.rollout_length)):
+            self.shown.print(
+                f"note: {', '.join(short)}: too few bars for a rollout of {trainer.rollout_length}; not trained on"
+            )
         files.write_text(self.run_dir / "config.json", json.dumps(self._config(), indent=2, default=str) + "\n")
         limits = {
             "updates": jnp.asarray(trainer.total_updates or NO_LIMIT, jnp.int32),
@@ -230,22 +244,22 @@ class _Run:
             while not finished:
                 to_eval = trainer.eval_every - planned % trainer.eval_every
                 count = min(trainer.updates_per_chunk, to_eval, end - planned)
+                dispatched = time.perf_counter()
                 planned += count
                 carry, report = run_chunk(
                     carry, self.agent, self.params, limits, jnp.asarray(count, jnp.int32), rollouts=self.rollouts
                 )
                 if self.compile_seconds is None:
-                    self.compile_seconds = time.perf_counter() - self.began
+                    self.compile_seconds = time.perf_counter() - dispatched
                 # The next dispatch donates the carry: what is to outlive it is copied before.
                 pending.append((report, self._evaluate(carry) if count == to_eval or planned == end else None))
                 finished = planned >= end or self.stop.is_set()
                 while len(pending) > (0 if finished else 1):
                     finished |= self._fetch(*pending.pop(0))
         except TrainingDiverged:
-            self._save_end(carry)
+            # The carry is as it was before the rejected update; a run that goes on from it may try again.
+            self._save_end(carry.replace(healthy=jnp.ones((), bool)))
             raise
-        for left in pending:
-            self._fetch(*left)
         return self._finish(carry)
 
     def _begin(self) -> tuple[Carry, Any, Any]:
@@ -285,12 +299,13 @@ class _Run:
             if kept is not None and "valid_reward_per_bar" in kept:
                 self._select(kept, record)
             self._write(record)
-        bad = [name for name, flag in report["bad"].items() if flag]
+        bad = [name for name in ("action", "reward", *report["bad"]) if report["bad"][name]]
         if bad:
+            data = bad[0] in ("action", "reward")  # causes come first: everything after them is spoilt too
+            advice = "Look at the prices and features" if data else "Try a lower learning_rate or max_grad_norm"
             raise TrainingDiverged(
-                f"update {updates + 1} was rejected: not finite or not valid in {', '.join(bad[:5])}. The state "
-                f"before it is saved in {self.run_dir}. Try a lower learning_rate or max_grad_norm, and look at the "
-                "features"
+                f"update {updates + 1} was rejected: not finite or not valid in {', '.join(dict.fromkeys(bad))}. "
+                f"The state before it is saved in {self.run_dir}. {advice}"
             )
         if kept is not None and done:
             self._save_checkpoint(kept["carry"])
@@ -324,6 +339,8 @@ class _Run:
         if math.isfinite(score) and (self.best is None or score > self.best["valid_reward_per_bar"]):
             self.best = record
             self._save_policy("policy.pkl", kept["carry"].agent, score)
+        if not math.isfinite(score):
+            self.shown.print(f"note: the validation after update {self.updates} is not finite and selects nothing")
         if self.best is not None:
             record["valid_best"] = self.best["valid_reward_per_bar"]
 
@@ -337,8 +354,9 @@ class _Run:
         """The last validation, if it is still due, and the files of the end."""
         due = not self.history or (self.trainer.valid is not None and "valid_reward_per_bar" not in self.history[-1])
         if due and self.valid_params is not None:
-            record = {"updates": self.updates, "steps": self.updates * self.trainer.steps_per_update}
-            record |= {"episodes": self.episodes, "seconds": time.perf_counter() - self.began}
+            # The figures of the last chunk again, now with the validation of its end.
+            last = self.history[-1] if self.history else {"updates": 0, "steps": 0, "episodes": 0}
+            record = {**last, "seconds": time.perf_counter() - self.began}
             self._select(self._evaluate(carry), record)
             self._write(record)
         self._save_end(carry)
@@ -368,7 +386,8 @@ class _Run:
         self.agent.save_model(self.run_dir / name, state, about)
 
     def _save_checkpoint(self, carry: Carry) -> None:
-        checkpoint.save(self.run_dir / "checkpoint.pkl", carry, self.updates, self.log.path.stat().st_size)
+        best = None if self.best is None else self.best["valid_reward_per_bar"]
+        checkpoint.save(self.run_dir / "checkpoint.pkl", carry, self.updates, self.log.path.stat().st_size, best)
 
     def _about(self) -> dict[str, Any]:
         """What a policy file says of itself: environment, features, data, training."""
@@ -376,17 +395,20 @@ class _Run:
         about: dict[str, Any] = dict(trainer.about)
         if isinstance(env, TradingEnv):
             about["env"] = env.to_dict()
+            about["agent"] = _plain(trainer.agent)
+            about["training"] = self._settings()
             about["features"] = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
             about["data"] = {"train": env.market.describe()}
             if trainer.valid is not None:
                 about["data"]["valid"] = trainer.valid.describe()
         return about
 
+    def _settings(self) -> dict[str, Any]:
+        names = ("num_envs", "agents_per_lane", "rollout_length", "num_episodes", "total_steps", "updates_per_chunk")
+        return {name: getattr(self.trainer, name) for name in (*names, "eval_every", "seed")}
+
     def _config(self) -> dict[str, Any]:
-        trainer = self.trainer
-        names = ("num_envs", "agents_per_lane", "rollout_length", "num_episodes", "total_steps", "eval_every", "seed")
-        training = {name: getattr(trainer, name) for name in names}
-        return {"training": training, "agent": _plain(trainer.agent), **self._about()}
+        return {"training": self._settings(), "agent": _plain(self.trainer.agent), **self._about()}
 
 
 def _plain(agent: Any) -> dict[str, Any]:

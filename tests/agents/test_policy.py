@@ -105,7 +105,12 @@ def test_the_environment_it_was_trained_in_comes_back(
     back = policy.environment(market)
     assert back == env
     assert back.costs == env.costs
-    assert policy.environment(market, random_start=True).random_start
+    assert policy.environment(market, fill="next_close").fill == "next_close"
+    for name, value in (("window", 16), ("positions", (0, 0.5)), ("random_start", True)):
+        with pytest.raises(
+            ValueError, match=f"{name} belongs to the policy and cannot be changed; change one of costs, fill"
+        ):
+            policy.environment(market, **{name: value})
 
 
 def test_other_features_are_refused(policy: Policy, market: Market) -> None:

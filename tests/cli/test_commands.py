@@ -481,3 +481,17 @@ def test_bad_input_is_told_apart_by_its_type():
     with pytest.raises(BadInput, match="not a date"):
         inputs.midnight_of("--start", "01/02/2020", TrainConfig(), after=False)
     assert (cli.OK, cli.FAILED, cli.BAD_INPUT, cli.INTERRUPTED) == (0, 1, 2, 130)
+
+
+def test_ctrl_c_while_libraries_load_is_kept_for_later():
+    """A library that swallows the signal, as C extensions do while they are imported, must not swallow the wish."""
+    with pytest.raises(KeyboardInterrupt), cli._late_interrupt():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_next_command_can_be_pasted_whatever_the_file_is_called(tmp_path, capsys):
+    path = tmp_path / "my prices.csv"
+    prices(400).to_csv(path, index=False)
+    assert main(["data", str(path)]) == 0
+    assert capsys.readouterr().out.endswith(f"jaxtrader train --data '{path}'\n")

@@ -196,6 +196,18 @@ def test_a_setting_that_cannot_be_is_refused(market: Market, setting: dict, mess
         TradingEnv(market, **setting)
 
 
+def test_features_in_another_order_are_another_market(env: TradingEnv, market: Market) -> None:
+    turned = dataclasses.replace(market, feature_names=market.feature_names[::-1])
+    with pytest.raises(ValueError, match="the markets have different features"):
+        env.with_market(turned)
+
+
+def test_several_assets_in_one_history_are_refused(market: Market) -> None:
+    wide = dataclasses.replace(market, close=np.tile(market.close, (1, 2)))
+    with pytest.raises(ValueError, match="2 assets in one history; TradingEnv trades one asset an account"):
+        TradingEnv(wide)
+
+
 def test_check_room_allows_exactly_what_draw_starts_can_draw(make_market: Callable[..., Market]) -> None:
     """30 bars: 1 without log return, the window's 4th is the first decision: bars 4..29, so 25 moves at most."""
     env = TradingEnv(make_market((30,)), window=4)
@@ -203,7 +215,9 @@ def test_check_room_allows_exactly_what_draw_starts_can_draw(make_market: Callab
     params = env.default_params
     starts, _ = draw_starts(env, jax.random.key(0), params, 25, 50)
     assert set(np.asarray(starts).tolist()) == {4}
-    with pytest.raises(ValueError, match=r"30 bars, too few: 1 .* 4 for the window \+ 26 to trade \+ 1"):
+    with pytest.raises(
+        ValueError, match=r"too few bars: after 1 .* 4 for the window, 25 bars at most can be traded and 26 are needed"
+    ):
         env.check_room(26)
 
 
@@ -475,3 +489,16 @@ def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(
         chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[:rows], (a, b)), custom_message=name)
     np.testing.assert_array_equal(reward[: rows - 1], second[5][: rows - 1])
     assert not np.array_equal(reward[rows - 1], second[5][rows - 1]), "the bars after must matter after"
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"market": "AAPL"}, "needs a Market, not a str"),
+        ({"costs": 0.001}, r"costs 0.001 must be Costs\(fee"),
+        ({"reward": "sharpe"}, "reward 'sharpe' must be a function"),
+    ],
+)
+def test_a_thing_of_another_kind_is_refused(market: Market, setting: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TradingEnv(**{"market": market, **setting})

@@ -168,6 +168,14 @@ def test_a_policy_without_its_environment_is_refused(tmp_path, agent, state):
         load_policy(tmp_path / "policy.pkl")
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path, agent, state, env, market):
+    broken = state.replace(params={**state.params, "first_bias": state.params["first_bias"] * np.nan})
+    names = {"names": list(market.feature_names), "lookback": market.lookback}
+    agent.save_model(tmp_path / "policy.pkl", broken, {"env": env.to_dict(), "features": names})
+    with pytest.raises(files.FileError, match="weights that are not finite"):
+        load_policy(tmp_path / "policy.pkl")
+
+
 def test_changes_override_the_files_rules(policy, market):
     free = backtest(policy, market, costs=Costs(fee=None, slippage=None))
     assert free.costs_paid.sum() == 0

@@ -1,6 +1,7 @@
 """What is printed of a result: cells against hand-written figures, the sentence against hand-computed ones."""
 
 import io
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -112,6 +113,12 @@ def test_the_sentence_says_ruin_and_idleness():
     ruined[report.POLICY].ruined_at = 17
     assert report.sentence({"test": ruined}).endswith("was ruined at bar 17: it lost 99% of its capital.")
     assert "held too little" in report.sentence({"test": part(float("nan"))})
+
+
+def test_a_mean_exposure_below_the_band_is_compared_with_cash():
+    text = report.sentence({"test": part(policy=0.5, matched=math.nan)})
+    assert "better than cash, since its mean exposure is below the band" in text
+    assert "too little" not in text
 
 
 def test_trades_are_counted_by_hand():

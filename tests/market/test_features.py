@@ -225,3 +225,13 @@ def test_a_feature_of_the_users_must_be_finite_from_its_lookback_on():
     late = Feature("late", 3, lambda b: np.where(np.arange(len(b))[:, None] < 5, np.nan, 1.0))
     with pytest.raises(DataError, match=r"late .* is missing \(NaN\) at bar 2 "):
         compute_features(walk(), [late])
+
+
+def test_a_level_that_float32_cannot_tell_apart_is_refused():
+    frame = pd.DataFrame({name: np.full(50, 2.0) for name in ("open", "high", "low", "close", "volume")})
+    frame["stamp"] = 1.7e9 + np.random.default_rng(0).normal(0, 10, 50)
+    frame.index = pd.date_range("2020-01-01", periods=50, tz="UTC")
+    with pytest.raises(
+        DataError, match=r"stamp .* varies by .* around a level of 1.7e\+09, too little for the float32"
+    ):
+        compute_features(load_bars(frame), [resolve("stamp")])

@@ -131,7 +131,7 @@ def test_gzip_and_parquet_read_the_same_as_csv(tmp_path):
 def test_parquet_without_pyarrow_names_the_command(tmp_path, monkeypatch):
     (tmp_path / "a.parquet").write_bytes(b"PAR1")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DataError, match=re.escape("pip install 'jaxtrader[parquet]'")):
+    with pytest.raises(DataError, match=re.escape("pip install pyarrow")):
         load_bars(tmp_path / "a.parquet")
 
 

@@ -151,6 +151,7 @@ def test_nan_stops_names_the_offender_and_keeps_the_last_good_state(tmp_path):
     assert last["updates"] == 3
     saved = files.load(tmp_path / "run" / "checkpoint.pkl", "checkpoint")
     np.testing.assert_array_equal(saved["carry"]["agent"]["weight"], [1, 1])
+    assert bool(saved["carry"]["healthy"])  # or a run that goes on from it would stand still
     assert int(saved["carry"]["updates"]) == 3
 
 
@@ -274,6 +275,33 @@ def test_too_few_bars_are_refused(market, agent):
         Trainer(TradingEnv(market, episode_length=10**6), agent, num_envs=8, rollout_length=10**6, total_steps=1)
 
 
+def test_too_few_bars_are_refused_off_lanes_too(make_market):
+    with pytest.raises(ValueError, match="too few"):
+        Trainer(TradingEnv(make_market((30,)), window=32), FakeAgent(), num_envs=4, rollout_length=10, total_steps=1)
+
+
+def test_validation_needs_the_same_features_and_enough_bars(env, agent, market):
+    turned = dataclasses.replace(market, feature_names=market.feature_names[::-1])
+    short = dataclasses.replace(market, segments=np.array([[0, 0, 150], [150, 150, 153]]))
+    for valid, message in ((turned, "different features"), (short, "S1: fewer bars than a decision")):
+        with pytest.raises(ValueError, match=message):
+            lane_trainer(env, agent, None, valid=valid, total_steps=1)
+
+
+def test_nan_prices_are_named_as_the_cause(tmp_path, env):
+    @struct.dataclass
+    class Fool(WildAgent):
+        def act(self, state, context, account, key, deterministic=False):
+            return jnp.zeros(account.shape[:-2], jnp.int32), {}
+
+        def learn(self, state, rollout, params, key):
+            return state, {"loss": rollout.reward.mean()}
+
+    broken = dataclasses.replace(env.market, close=np.where(np.arange(240)[:, None] % 7 == 0, np.nan, env.market.close))
+    with pytest.raises(TrainingDiverged, match=r"not valid in reward, loss.*Look at the prices"):
+        lane_trainer(env.with_market(broken), Fool(), tmp_path / "run", total_steps=1000).train()
+
+
 def test_a_run_folder_in_use_is_refused(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("dear")
@@ -319,3 +347,11 @@ def test_cartpole_reaches_475(tmp_path):
 
     returns = jax.jit(jax.vmap(episode))(jax.random.split(jax.random.key(1), 100))
     assert float(returns.mean()) >= 475
+
+
+def test_a_run_folder_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError, match="file is a file: give another run folder"):
+        count_trainer(tmp_path, total_steps=1, run_dir=tmp_path / "file").train()
+    with pytest.raises(OSError, match=r"run folder .* cannot be made \(Not a directory\); give another"):
+        count_trainer(tmp_path, total_steps=1, run_dir=tmp_path / "file" / "below").train()
