@@ -259,6 +259,7 @@ def test_interrupted_training_saves_and_exits_130(tiny, tmp_path):
         child.kill()
     assert child.returncode == 130, err
     assert "Traceback" not in err
+    assert "stopping after this chunk and saving" in out
     assert "Interrupted, and saved" in out
     assert jt.load_policy(run / "policy.pkl").features == tuple(FEATURES.split(","))
 
