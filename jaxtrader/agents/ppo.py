@@ -7,6 +7,7 @@ Its state is data (`PPOState`); its methods are pure, in the order in which a tr
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from os import PathLike
 from typing import Any, Literal, cast
 
@@ -95,7 +96,7 @@ class PPOAgent(struct.PyTreeNode):
         if not float(self.learning_rate) > 0:
             raise ValueError("PPOAgent(learning_rate=0) would learn nothing; 3e-4 to 3e-3 are usual")
         for name in ("num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1 or not isinstance(getattr(self, name), int):
+            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
                 raise ValueError(f"PPOAgent({name}={getattr(self, name)}) must be a whole number, at least 1")
         if self.schedule not in ("constant", "linear", "kl"):
             raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant', 'linear' or 'kl'")

@@ -11,6 +11,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, cast
 
 import jax
@@ -106,7 +107,7 @@ class TradingEnv:
                 f"position {beyond[0]:g} is outside [-1, 1]: an exposure is position value / equity, unlevered"
             )
         for name in ("window", "episode_length"):
-            if getattr(self, name) < 1 or not isinstance(getattr(self, name), int):
+            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be a whole number of bars, at least 1")
         if self.market.close.shape[1] != 1:
             raise ValueError(
