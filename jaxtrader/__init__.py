@@ -12,11 +12,12 @@ if TYPE_CHECKING:
     from jaxtrader.envs import rewards
     from jaxtrader.envs.costs import Costs
     from jaxtrader.envs.trading import TradingEnv
+    from jaxtrader.evaluation import optimum
     from jaxtrader.evaluation.backtest import backtest
     from jaxtrader.evaluation.book import Book
     from jaxtrader.evaluation.simulate import simulate
     from jaxtrader.files import FileError
-    from jaxtrader.market import features
+    from jaxtrader.market import datasets, features
     from jaxtrader.market.bars import Bars, load_bars
     from jaxtrader.market.checks import DataError
     from jaxtrader.market.datasets import load_bundled
@@ -39,10 +40,12 @@ __all__ = [
     "TrainingDiverged",
     "__version__",
     "backtest",
+    "datasets",
     "features",
     "load_bars",
     "load_bundled",
     "load_policy",
+    "optimum",
     "rewards",
     "simulate",
 ]
@@ -61,10 +64,12 @@ _HOMES = {
     "Trainer": "jaxtrader.training.trainer:Trainer",
     "TrainingDiverged": "jaxtrader.training.trainer:TrainingDiverged",
     "backtest": "jaxtrader.evaluation.backtest:backtest",
+    "datasets": "jaxtrader.market.datasets",
     "features": "jaxtrader.market.features",
     "load_bars": "jaxtrader.market.bars:load_bars",
     "load_bundled": "jaxtrader.market.datasets:load_bundled",
     "load_policy": "jaxtrader.agents.policy:load_policy",
+    "optimum": "jaxtrader.evaluation.optimum",
     "rewards": "jaxtrader.envs.rewards",
     "simulate": "jaxtrader.evaluation.simulate:simulate",
 }

@@ -1,5 +1,6 @@
-"""Market data that comes with the package, so that every example runs offline; see data/PROVENANCE.md for its source.
+"""Markets that need no file: real bars that come with the package, and synthetic ones whose best policy is known.
 
+The real ones make every example run offline; see data/PROVENANCE.md for their source.
 The embedded histories go through `load_bars` like a user's own file. They are survivors: show buy-and-hold beside a
 result.
 """
@@ -8,6 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.synthetic import AR1 as AR1
+from jaxtrader.market.synthetic import OrnsteinUhlenbeck as OrnsteinUhlenbeck
+from jaxtrader.market.synthetic import RandomWalk as RandomWalk
 
 STOCKS = Path(__file__).parent / "data" / "stocks.csv.gz"
 

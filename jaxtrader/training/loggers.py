@@ -102,7 +102,7 @@ def _plain(value: Any, name: str) -> Any:
 
 
 # What the display shows of a record, by rows: the key and its label. What a record lacks is left out, and so is the
-# unit of the bar.
+# unit of the bar; a share that does not exist is too.
 _ROWS: tuple[tuple[tuple[str, str], ...], ...] = (
     (("episode_return", "return"), ("reward_per_bar", "reward/bar"), ("exposure", "exposure"), ("entropy", "entropy")),
     (("policy_loss", "policy loss"), ("value_loss", "value loss"), ("approx_kl", "KL"), ("updates", "updates")),
@@ -113,7 +113,10 @@ _ROWS: tuple[tuple[tuple[str, str], ...], ...] = (
         ("episodes", "episodes"),
         ("seconds", "elapsed"),
     ),
+    (("optimum_share", "of optimum"), ("valid_held", "in position")),
 )
+_LASTING = ("valid_reward_per_bar", "valid_best", "optimum_share", "valid_held")  # shown until the next validation
+_SHARES = ("optimum_share", "valid_held")
 _COUNTS = ("updates", "steps", "episodes")
 _VALUE = 8  # characters of a figure at most, as in -1.2e-05: with its labels, a row is 78 wide
 
@@ -184,7 +187,9 @@ class Progress:
         """Show that `done` units are done in all, and the figures of `record`, of which any may be missing."""
         now = self._clock()
         self._first = self._first or (now, done)
-        numbers = {key: number for key, value in record.items() if (number := _number(value)) is not None}
+        before = self._snapshot.record if self._snapshot else {}
+        numbers = {key: before[key] for key in _LASTING if key in before}
+        numbers |= {key: number for key, value in record.items() if (number := _number(value)) is not None}
         self._snapshot = _Snapshot(done, numbers, self._time_left(now, done))
         finished = self.total is not None and done >= self.total
         if not self._live and (finished or now - self._shown_at >= self.PLAIN_SECONDS):
@@ -271,7 +276,7 @@ def _cells(shot: _Snapshot, unit: str, row: tuple[tuple[str, str], ...]) -> list
     cells = []
     for key, label in row:
         value = shot.record.get(key)
-        if value is None or key == unit:
+        if value is None or key == unit or (key in _SHARES and math.isnan(value)):
             continue
         best = key == "valid_reward_per_bar" and value >= shot.record.get("valid_best", math.inf)
         cells.append((label, _figure(key, value), "bold green" if best else "bold"))
@@ -283,6 +288,8 @@ def _figure(key: str, value: float) -> str:
         return _duration(value)
     if key in _COUNTS:
         return _count(value)
+    if key in _SHARES:
+        return f"{value:.1%}"
     text = f"{value:.3g}"
     return text if len(text) <= _VALUE else f"{value:.1e}"
 

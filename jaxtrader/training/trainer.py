@@ -24,6 +24,7 @@ import numpy as np
 from jaxtrader import files
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import check_tradable, longest_walk, mean_reward
+from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.market import Market
 from jaxtrader.training import checkpoint
 from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
@@ -74,7 +75,8 @@ class Trainer:
     Args:
         env: a TradingEnv (rollouts by lane), or any environment in gymnax 1.0's shape.
         agent: a PPOAgent, or anything with the `Agent` protocol.
-        valid: a Market to select the best policy on; without it the last policy is kept.
+        valid: a Market to select the best policy on, or the Optimum of a synthetic one, against which each policy is
+            then scored; without it the last policy is kept.
         env_params: parameters of an ordinary environment; default `env.default_params`.
         num_envs: parallel environments = lanes * agents_per_lane.
         agents_per_lane: accounts that share a lane's bars and so the encoder's work.
@@ -93,7 +95,7 @@ class Trainer:
 
     env: Any
     agent: Any
-    valid: Market | None = None
+    valid: Market | Optimum | None = None
     _: KW_ONLY
     env_params: Any = None
     num_envs: int = 256
@@ -153,7 +155,9 @@ class Trainer:
             raise ValueError(
                 f"rollout_length {length} does not divide episode_length {episode}; use {' or '.join(map(str, near))}"
             )
-        if self.valid is not None:
+        if isinstance(self.valid, Optimum):
+            self.valid.check(self.env)
+        elif self.valid is not None:
             check_tradable(self.env.with_market(self.valid))
 
     @property
@@ -272,7 +276,9 @@ class _Run:
         state, params = prepare(state, params)
         valid = None
         if trainer.valid is not None:
-            self.valid_env: TradingEnv = trainer.env.with_market(trainer.valid)
+            self.valid_env = trainer.env.with_market(
+                trainer.valid.market if isinstance(trainer.valid, Optimum) else trainer.valid
+            )
             _, valid = prepare(state, self.valid_env.default_params)
         zero = jnp.zeros((), jnp.int32)
         envs = begin_rollouts(begin, params, rollouts=self.rollouts)
@@ -283,8 +289,11 @@ class _Run:
     def _evaluate(self, carry: Carry) -> dict[str, Any]:
         """Enqueue a copy of the state and, with a validation market, its score."""
         kept: dict[str, Any] = {"carry": jax.tree.map(jnp.copy, carry)}
-        if self.valid_params is not None:
-            env = self.valid_env
+        valid, env = self.trainer.valid, getattr(self, "valid_env", None)
+        if isinstance(valid, Optimum):
+            score, held = valid.walk(self.agent, kept["carry"].agent, self.valid_params)
+            kept |= {"valid_reward_per_bar": score, "valid_held": held}
+        elif env is not None:
             score = mean_reward(self.agent, kept["carry"].agent, self.valid_params, env=env, length=longest_walk(env))
             kept["valid_reward_per_bar"] = score
         return kept
@@ -336,6 +345,8 @@ class _Run:
         """Keep the policy if it is the best so far; ties go to the earlier."""
         score = float(kept["valid_reward_per_bar"])
         record["valid_reward_per_bar"] = score
+        if isinstance(self.trainer.valid, Optimum):
+            record |= {"optimum_share": self.trainer.valid.share(score), "valid_held": float(kept["valid_held"])}
         if math.isfinite(score) and (self.best is None or score > self.best["valid_reward_per_bar"]):
             self.best = record
             self._save_policy("policy.pkl", kept["carry"].agent, score)
