@@ -1,0 +1,353 @@
+"""How long does PPO take to find the best policy of markets where it is known, beside Stable-Baselines3's PPO?
+
+Three parts, each a table:
+1. time to 99% of the optimum, ours and SB3's in turn on the same bars, costs and observations, on the markets that the
+   defaults were tuned on. The training clock stands while compiling and while a policy is scored; it is scored every
+   0.25 s of training, and the time is that of the first of three scores in a row at 99% or more.
+2. the score after a fixed number of steps, on signals, costs and persistences that nothing was tuned on.
+3. a random walk, where the best is to do nothing: the share of bars on which the policy holds a position.
+
+A score is the policy's share of the best policy's expected reward on a fresh path of 1,000,000 bars. SB3 trains in an
+environment of its own, which the first run installs.
+
+    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle] [--peer-python PYTHON]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from machine import report
+from peers.install import python_of
+
+import jaxtrader as jt
+from jaxtrader.evaluation.optimum import Optimum, solve
+from jaxtrader.market.datasets import AR1, OrnsteinUhlenbeck, RandomWalk
+from jaxtrader.market.synthetic import Process
+from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
+from jaxtrader.training.rollout import LaneRollouts
+
+LEVEL, IN_A_ROW, SLICE = 0.99, 3, 0.25
+DISCRETE = (-1.0, 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A market and how it is traded."""
+
+    label: str
+    process: Process
+    positions: Any
+    cost_bps: float = 5.0
+
+    def environment(self, bars: int) -> jt.TradingEnv:
+        """Over a training path of its own."""
+        return jt.TradingEnv(
+            self.process.market(bars, seed=0),
+            positions=self.positions,
+            window=1,
+            costs=jt.Costs.from_bps(fee=1.0, slippage=self.cost_bps - 1.0),
+            rebalance_band=0.0,
+        )
+
+
+TIMED = (
+    Case("(a) AR(1) signal, positions -1/0/1", AR1(), DISCRETE),
+    Case("(b) AR(1) signal, continuous", AR1(), "continuous"),
+    Case("(d) mean reversion, positions -1/0/1", OrnsteinUhlenbeck(), DISCRETE),
+)
+OTHER = (
+    Case("(a) R2 2%, persistence 0.8, 10 bp", AR1(0.02, 0.02, 0.8), DISCRETE, 10),
+    Case("(a) R2 0.5%, persistence 0.97, 3 bp", AR1(0.01, 0.005, 0.97), DISCRETE, 3),
+    Case("(b) R2 2%, persistence 0.8, 10 bp", AR1(0.02, 0.02, 0.8), "continuous", 10),
+    Case("(b) R2 0.5%, persistence 0.97, 3 bp", AR1(0.01, 0.005, 0.97), "continuous", 3),
+    Case("(d) persistence 0.9, volatility 2%, 10 bp", OrnsteinUhlenbeck(0.02, 0.9), DISCRETE, 10),
+    Case("(d) persistence 0.98, volatility 1%, 3 bp", OrnsteinUhlenbeck(0.01, 0.98), DISCRETE, 3),
+)
+IDLE = (Case("(c) random walk, 5 bp", RandomWalk(0.02), DISCRETE, 5),)
+
+TIMED_AGENT = {"schedule": "constant"}
+TIMED_ENVS = 128
+PEER = {"n_envs": 64, "n_steps": 128, "batch_size": 2048, "n_epochs": 4, "learning_rate": 1e-3, "gamma": 0.95}
+ENVS, UPDATES = 256, 250
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much of it all."""
+
+    bars: int = 1_000_000
+    score_bars: int = 1_000_000
+    seeds: int = 5
+    limit: float = 60.0
+    updates: int = UPDATES
+    suffix: str = ""
+
+
+FULL, QUICK = Size(), Size(20_000, 20_000, 1, 1.0, 4, "_quick")
+
+
+# --- ours ---
+
+
+class Learner:
+    """Our PPO on one case and seed: trains by chunks of the Trainer's own, and scores itself."""
+
+    def __init__(self, env: jt.TradingEnv, best: Optimum, agent: jt.PPOAgent, envs: int, updates: int, seed: int) -> None:
+        self.best = best
+        self.agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())
+        self.rollouts = LaneRollouts(env, 64, envs, 1)
+        init, begin, rest = jax.random.split(jax.random.key(seed), 3)
+        params = env.default_params
+        state = init_state(self.agent, init, params, env=env)
+        state, self.params = self.agent.prepare(state, params)
+        _, self.scored_on = self.agent.prepare(state, best.env.default_params)
+        zero = jnp.zeros((), jnp.int32)
+        lanes = begin_rollouts(begin, self.params, rollouts=self.rollouts)
+        self.carry = jax.tree.map(jnp.copy, Carry(state, lanes, rest, zero, zero, jnp.ones((), bool)))
+        self.limits = {"updates": jnp.asarray(updates, jnp.int32), "episodes": jnp.asarray(NO_LIMIT, jnp.int32)}
+        began = time.perf_counter()
+        kept = jax.tree.map(jnp.copy, self.carry)
+        self.train(0)
+        self.compile_seconds = time.perf_counter() - began
+        self.carry = kept
+
+    def train(self, updates: int) -> float:
+        """Some updates; the seconds that they took."""
+        began = time.perf_counter()
+        count = jnp.asarray(updates, jnp.int32)
+        self.carry, _ = run_chunk(
+            self.carry, self.agent, self.params, self.limits, count, rollouts=self.rollouts
+        )
+        jax.block_until_ready(self.carry)
+        return time.perf_counter() - began
+
+    @property
+    def steps(self) -> int:
+        """Environment steps so far."""
+        return int(self.carry.updates) * self.rollouts.lanes * self.rollouts.length
+
+    def score(self) -> tuple[float, float]:
+        """Share of the optimum, and of bars with a position."""
+        reward, held = self.best.walk(self.agent, self.carry.agent, self.scored_on)
+        return self.best.share(float(reward)), float(held)
+
+
+@dataclasses.dataclass
+class Race:
+    """The scores of one training, and when they were had."""
+
+    compile_seconds: float
+    seconds: list[float] = dataclasses.field(default_factory=list)
+    steps: list[int] = dataclasses.field(default_factory=list)
+    shares: list[float] = dataclasses.field(default_factory=list)
+
+    def add(self, seconds: float, steps: int, share: float) -> bool:
+        """Note a score; True where the race is over."""
+        self.seconds.append(seconds)
+        self.steps.append(steps)
+        self.shares.append(share)
+        return len(self.shares) >= IN_A_ROW and min(self.shares[-IN_A_ROW:]) >= LEVEL
+
+    @property
+    def won(self) -> bool:
+        """True where three scores in a row were at the level."""
+        return len(self.shares) >= IN_A_ROW and min(self.shares[-IN_A_ROW:]) >= LEVEL
+
+    @property
+    def time(self) -> float:
+        """Seconds to the first of the three; infinite where they were not had."""
+        return self.seconds[-IN_A_ROW] if self.won else math.inf
+
+
+def race_ours(env: jt.TradingEnv, best: Optimum, agent: jt.PPOAgent, envs: int, seed: int, limit: float) -> Race:
+    """Train until the level, or `limit` seconds."""
+    learner = Learner(env, best, agent, envs, NO_LIMIT, seed)
+    race, clock, updates = Race(learner.compile_seconds), 0.0, 1
+    while clock < limit:
+        spent = 0.0
+        while spent < SLICE:
+            took = learner.train(updates)
+            spent += took
+            updates = max(1, round(updates * SLICE / took / 2))  # some dispatches a slice, each no trifle
+        clock += spent
+        if race.add(clock, learner.steps, learner.score()[0]):
+            break
+    return race
+
+
+# --- SB3 ---
+
+
+class PeerPolicy(struct.PyTreeNode):
+    """The actor that a peer has learnt, as something that acts: tanh layers over the feature and the account."""
+
+    layers: list[tuple[jax.Array, jax.Array]]
+    continuous: bool = struct.field(pytree_node=False)
+
+    def encode(self, state: Any, chunk: jax.Array) -> jax.Array:
+        """The features as they are."""
+        return chunk[..., 0, :]
+
+    def act(
+        self, state: Any, context: jax.Array, account: jax.Array, key: Any, deterministic: bool = True
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """The mode: the highest logit, or the mean, bounded as SB3 bounds it."""
+        x = jnp.concatenate([context, account[..., 0, :]], -1)
+        for kernel, bias in self.layers[:-1]:
+            x = jnp.tanh(x @ kernel + bias)
+        kernel, bias = self.layers[-1]
+        x = x @ kernel + bias
+        return (jnp.clip(x, -1, 1) if self.continuous else jnp.argmax(x, -1)), {}
+
+
+def race_peer(python: str, env: jt.TradingEnv, best: Optimum, seed: int, limit: float) -> Race:
+    """The same with Stable-Baselines3, in a process of its own that waits while it is scored."""
+    agent = jt.PPOAgent()
+    state = init_state(agent, jax.random.key(0), env.default_params, env=env)
+    state, params = agent.prepare(state, env.default_params)
+    _, scored_on = agent.prepare(state, best.env.default_params)
+    race, continuous = Race(math.nan), isinstance(env.positions, str)
+    with tempfile.TemporaryDirectory() as folder:
+        market, config = Path(folder) / "market.npz", Path(folder) / "config.json"
+        columns = {name: getattr(env.market, name)[:, 0] for name in ("open", "close", "volatility")}
+        features = np.asarray(params.tape.features)[:, 0]
+        np.savez(market, **columns, features=features, segments=env.market.segments)
+        terms = {"positions": env.positions, "fee": env.costs.fee, "slippage": env.costs.slippage}
+        terms |= {"rebalance_band": env.rebalance_band, "episode_length": env.episode_length}
+        config.write_text(json.dumps({**PEER, **terms, "seed": seed, "slice_seconds": SLICE}))
+        script = Path(__file__).parent / "peers" / "sb3_market.py"
+        command = [python, str(script), str(market), str(config), str(Path(folder) / "weights")]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            for line in process.stdout:
+                said = json.loads(line)
+                with np.load(said["file"]) as stored:
+                    count = sum(name.startswith("kernel") for name in stored)
+                    layers = [(jnp.asarray(stored[f"kernel_{i}"]), jnp.asarray(stored[f"bias_{i}"])) for i in range(count)]
+                reward, _ = best.walk(PeerPolicy(layers, continuous), None, scored_on)
+                over = race.add(said["seconds"], said["steps"], best.share(float(reward)))
+                over |= said["seconds"] >= limit
+                process.stdin.write("stop\n" if over else "go\n")
+                process.stdin.flush()
+        if process.returncode:
+            raise SystemExit(f"the peer's training ended with {process.returncode}")
+    return race
+
+
+# --- the tables ---
+
+
+def solved(case: Case, train_bars: int, score_bars: int) -> tuple[jt.TradingEnv, Optimum]:
+    """The environment of a case, and its optimum."""
+    env = case.environment(train_bars)
+    return env, solve(case.process, env, bars=score_bars)
+
+
+def timed(size: Size, python: str | None) -> None:
+    """Part 1."""
+    columns = ["market", "trainer", "s to 99%", "min - max", "steps to 99%", "steps/s", "compile s", "best score"]
+    rows, ratios = [], {}
+    for case in TIMED:
+        env, best = solved(case, size.bars, size.score_bars)
+        races: dict[str, list[Race]] = {"jaxtrader": []} | ({} if python is None else {"Stable-Baselines3": []})
+        for seed in range(size.seeds):
+            races["jaxtrader"].append(race_ours(env, best, jt.PPOAgent(**TIMED_AGENT), TIMED_ENVS, seed, size.limit))
+            if python is not None:
+                races["Stable-Baselines3"].append(race_peer(python, env, best, seed, size.limit))
+            said = ", ".join(f"{name} {_seconds(runs[-1].time)} s" for name, runs in races.items())
+            print(f"{case.label}, seed {seed}: {said}", flush=True)
+        rows += [[case.label, name, *_summary(runs)] for name, runs in races.items()]
+        if python is not None:
+            ours, theirs = (statistics.median(race.time for race in runs) for runs in races.values())
+            ratios[f"{case.label}: times as fast as Stable-Baselines3"] = f"{theirs / ours:.2f}"
+    facts = {
+        "work": f"{size.seeds} seeds, MLP 2x64 for actor and critic, scored every {SLICE} s of training on "
+        f"{size.score_bars:,} fresh bars; medians",
+        "ours": f"PPOAgent({', '.join(f'{k}={v!r}' for k, v in TIMED_AGENT.items())}), {TIMED_ENVS} environments x 64",
+        "Stable-Baselines3": ", ".join(f"{k} {v}" for k, v in PEER.items()) if python else "left out",
+        **ratios,
+    }
+    report("known_optimum_timed" + size.suffix, columns, rows, facts)
+
+
+def _summary(races: list[Race]) -> list[Any]:
+    times = [race.time for race in races]
+    won = [race.steps[-IN_A_ROW] if race.won else math.inf for race in races]
+    speed = statistics.median(race.steps[-1] / race.seconds[-1] for race in races)
+    spread = f"{_seconds(min(times))} - {_seconds(max(times))}"
+    compiled = races[0].compile_seconds
+    return [
+        _seconds(statistics.median(times)),
+        spread,
+        _count(statistics.median(won)),
+        f"{speed:,.0f}",
+        "-" if math.isnan(compiled) else f"{compiled:.1f}",
+        f"{statistics.median(max(race.shares) for race in races):.4f}",
+    ]
+
+
+def _seconds(x: float) -> str:
+    return f"{x:.2f}" if math.isfinite(x) else "never"
+
+
+def _count(x: float) -> str:
+    return f"{x:,.0f}" if math.isfinite(x) else "never"
+
+
+def scored(name: str, cases: tuple[Case, ...], size: Size, measure: Callable[[tuple[float, float]], float]) -> None:
+    """Parts 2 and 3: a figure after a fixed number of steps with the rate decayed to 0, each seed."""
+    figure = "score" if name == "other" else "share of bars in position"
+    rows = []
+    for case in cases:
+        env, best = solved(case, size.bars, size.score_bars)
+        figures, seconds = [], []
+        updates = size.updates
+        for seed in range(size.seeds):
+            learner = Learner(env, best, jt.PPOAgent(), ENVS, updates, seed)
+            seconds.append(learner.train(updates))
+            figures.append(measure(learner.score()))
+            print(f"{case.label}, seed {seed}: {figures[-1]:.4f} after {seconds[-1]:.1f} s", flush=True)
+        rows.append(
+            [case.label, *(f"{f(figures):.4f}" for f in (min, statistics.median, max)), statistics.median(seconds)]
+        )
+    facts = {"work": f"{size.seeds} seeds, PPOAgent(), {ENVS} environments x 64, {updates * ENVS * 64:,} steps"}
+    columns = ["market", f"least {figure}", "median", "most", "seconds"]
+    report(f"known_optimum_{name}{size.suffix}", columns, rows, facts)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--parts", default="timed,other,idle", help="which tables, with commas")
+    parser.add_argument("--peer-python", help="an interpreter that has Stable-Baselines3; without it one is installed")
+    given = parser.parse_args()
+    size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds)
+    parts = given.parts.split(",")
+    if "timed" in parts:
+        timed(size, None if given.quick else given.peer_python or python_of("sb3"))
+    if "other" in parts:
+        scored("other", OTHER[:1] if given.quick else OTHER, size, lambda score: score[0])
+    if "idle" in parts:
+        scored("idle", IDLE, size, lambda score: score[1])
+
+
+if __name__ == "__main__":
+    main()
