@@ -89,6 +89,15 @@ def test_reset_and_step_keep_gymnax_1_shapes_and_their_structure(env: TradingEnv
     assert not any(weak), "a weakly typed state compiles step twice"
 
 
+def test_structure_is_the_same_one_by_one_and_side_by_side(env: TradingEnv, raw_params: EnvParams) -> None:
+    obs, state = jax.eval_shape(env.reset, KEYS[0], raw_params)
+    one = jax.eval_shape(env.step, KEYS[0], state, act(LONG)[0], raw_params)
+    _, states = reset(env, KEYS, raw_params)
+    many = step(env, KEYS, states, act(LONG), raw_params)
+    chex.assert_trees_all_equal_structs((obs, state), one[:2])
+    chex.assert_trees_all_equal_shapes_and_dtypes(one, jax.eval_shape(lambda x: jax.tree.map(lambda y: y[0], x), many))
+
+
 def test_step_is_stable_in_float64(env: TradingEnv) -> None:
     with jax.enable_x64(True):
         params = env.params("float64")

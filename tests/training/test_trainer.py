@@ -220,6 +220,28 @@ def test_lanes_same_seed_same_bits_whatever_the_chunk(tmp_path, env, agent):
     assert not np.array_equal(first, jax.tree.leaves(other.state.params)[0])
 
 
+def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, market, monkeypatch, caplog):
+    """Counted over all programs, those of the log and of checkpoints too: chunks of other lengths, and validations."""
+    compiled = []
+
+    def counted(*args, **kwargs):
+        compiled.append(sum("Compiling" in record.getMessage() for record in caplog.records))
+        return chunk.run_chunk(*args, **kwargs)
+
+    monkeypatch.setattr(trainer_module, "run_chunk", counted)
+    steps = 8 * env.episode_length // 2 * 14
+    trainer = lane_trainer(
+        env, agent, tmp_path / "run", valid=market, total_steps=steps, updates_per_chunk=2, eval_every=3
+    )
+    with jax.log_compiles():
+        jax.jit(lambda x: x + 1)(jnp.zeros(3))
+        trainer.train()
+    assert compiled[0] > 0, "compilations must be seen to be counted"
+    assert len(compiled) == 9  # chunks of 2 and 1 in turn; 3 of them until the first validation is fetched
+    assert compiled[3:] == [compiled[3]] * 6
+    assert sum("Compiling" in record.getMessage() for record in caplog.records) == compiled[3]
+
+
 def test_validation_keeps_the_best_policy_ties_to_the_earlier(tmp_path, env, agent, monkeypatch, market):
     scores = iter([1.0, 3.0, 3.0, 2.0])
     monkeypatch.setattr(trainer_module, "mean_reward", lambda *a, **k: jnp.asarray(next(scores)))

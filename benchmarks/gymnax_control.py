@@ -1,0 +1,125 @@
+"""Does PPO solve the classic control tasks, in how many steps and seconds, on every seed?
+
+gymnax's environments under the Trainer as a user would call it. The score is the mean return of 100 episodes by the
+mode after training, once at the end. Seconds are of whole training runs after one that compiled; the compilation stands
+in its own column.
+
+    python benchmarks/gymnax_control.py [--quick] [--seeds N] [CASE ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+from machine import report
+
+import jaxtrader as jt
+
+EPISODES = 100
+
+
+@dataclass(frozen=True)
+class Case:
+    """A task, the mean return that counts as solved, and the settings that reach it.
+
+    Attributes:
+        solved: the line to reach.
+        longest: steps of the longest episode.
+        total_steps: of training, over all environments.
+        agent, trainer: what differs from the defaults of PPOAgent and Trainer.
+    """
+
+    solved: float
+    longest: int
+    total_steps: int
+    agent: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
+
+
+CASES = {
+    "CartPole-v1": Case(475, 500, 500_000, {}, {"num_envs": 16, "rollout_length": 128}),
+    "Acrobot-v1": Case(-100, 500, 500_000, {}, {"num_envs": 16, "rollout_length": 128}),
+    "Pendulum-v1": Case(
+        -250, 200, 1_000_000, {"gamma": 0.95, "entropy_coef": 0.0}, {"num_envs": 64, "rollout_length": 64}
+    ),
+}
+
+
+def train(env: Any, params: Any, case: Case, seed: int, total_steps: int, **agent: Any) -> jt.TrainResult:
+    """One training run, its files thrown away. Another instance of the same environment would compile anew."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = jt.Trainer(
+            env,
+            jt.PPOAgent(**{**case.agent, **agent}),
+            env_params=params,
+            total_steps=total_steps,
+            updates_per_chunk=32,
+            eval_every=10**6,
+            seed=seed,
+            run_dir=f"{folder}/run",
+            progress=False,
+            **case.trainer,
+        )
+        return trainer.train()
+
+
+@partial(jax.jit, static_argnames=("env", "longest"))
+def mean_return(agent: Any, state: Any, params: Any, key: Any, *, env: Any, longest: int) -> jax.Array:
+    """The mean return of EPISODES episodes by the mode."""
+
+    def step(carry: tuple, step_key: jax.Array) -> tuple:
+        obs, place, alive, total = carry
+        action, _ = agent.select_action(state, obs, step_key, deterministic=True)
+        keys = jax.random.split(step_key, EPISODES)
+        obs, place, reward, terminated, truncated, _ = jax.vmap(env.step, (0, 0, 0, None))(keys, place, action, params)
+        return (obs, place, alive & ~terminated & ~truncated, total + reward * alive), None
+
+    begin, rest = jax.random.split(key)
+    obs, place = jax.vmap(env.reset, (0, None))(jax.random.split(begin, EPISODES), params)
+    start = (obs, place, jnp.ones(EPISODES, bool), jnp.zeros(EPISODES))
+    return jax.lax.scan(step, start, jax.random.split(rest, longest))[0][3].mean()
+
+
+def measure(name: str, case: Case, seeds: int, quick: bool, **agent: Any) -> list[Any]:
+    """One row: the task, its line, the scores of the seeds and how many reach it, steps, seconds, compile seconds."""
+    env, params = gymnax.make(name)
+    steps = 4096 if quick else case.total_steps
+    compiled = train(env, params, case, 0, 1, **agent).history[0]["compile_seconds"]
+    scores, times = [], []
+    for seed in range(seeds):
+        result = train(env, params, case, seed, steps, **agent)
+        key = jax.random.key(seed + 1000)
+        score = mean_return(result.agent, result.state, params, key, env=env, longest=case.longest)
+        scores.append(float(score))
+        times.append(result.seconds)
+    solved = sum(score >= case.solved for score in scores)
+    lowest, middle = min(scores), statistics.median(scores)
+    return [name, case.solved, middle, lowest, f"{solved} of {seeds}", result.steps, statistics.median(times), compiled]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default all")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="4096 steps, one seed: only shows that the script runs")
+    given = parser.parse_args()
+    if unknown := set(given.cases) - set(CASES):
+        parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(CASES)}")
+    seeds = 1 if given.quick else given.seeds
+    rows = [measure(name, CASES[name], seeds, given.quick) for name in given.cases or CASES]
+    columns = ["task", "line", "median return", "lowest", "solved", "steps", "median s", "compile s"]
+    facts = {"work": f"{EPISODES} episodes by the mode at the end of training; PPOAgent's defaults but for CASES"}
+    report("gymnax_control" + ("_quick" if given.quick else ""), columns, rows, facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The NumPy market that peers train on, step by step against jaxtrader's own ledger in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from numpy_market import MarketData, NumpyMarket, Terms
+
+from jaxtrader.envs import ledger
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.ledger import Account
+from jaxtrader.envs.trading import EnvParams, EnvState, TradingEnv
+from jaxtrader.market.market import Market
+
+NUM_ENVS, STEPS = 64, 200
+
+
+def data_of(market: Market) -> MarketData:
+    """The same columns; what the features' look-back forbids is taken off the segments."""
+    segments = market.segments.copy()
+    segments[:, 1] = market.first_cursors(1)
+    features = np.float32(np.nan_to_num(market.features[:, 0]))
+    return MarketData(market.open[:, 0], market.close[:, 0], features, market.volatility[:, 0], segments)
+
+
+def state_of(peer: NumpyMarket) -> EnvState:
+    """The peer's accounts and places as a state of TradingEnv."""
+    accounts = peer.accounts
+    column = lambda x: jnp.asarray(x)[:, None]  # noqa: E731
+    account = Account(
+        cash=jnp.asarray(accounts.cash),
+        units=column(accounts.units),
+        entry=column(accounts.entry),
+        target=column(accounts.target),
+        held=column(accounts.held.astype(np.int32)),
+        equity=jnp.asarray(accounts.equity),
+        ruined=jnp.zeros(peer.num_envs, bool),
+    )
+    return EnvState(account, *(jnp.asarray(x, jnp.int32) for x in (peer.cursor, peer.end, peer.time)))
+
+
+def reference(env: TradingEnv) -> Callable:
+    """One jitted bar of TradingEnv for target exposures: the state after restarts of ruin, and what happened."""
+
+    def bar(state: EnvState, target: jax.Array, params: EnvParams) -> tuple:
+        prices = env.bar_after(state.cursor, params)
+        account, *_ = ledger.step(state.account, target[:, None], prices, params.costs, env.rules)
+        reward = env.reward(state.account.equity, account.equity)
+        moved = EnvState(account, state.cursor + 1, state.end, state.time + 1)
+        truncated = env.is_truncated(moved, params)
+        features = params.tape.features[moved.cursor][:, 0]
+        seen = env.account_features(account, prices.close, params.tape.volatility[moved.cursor])[:, 0]
+        final = jnp.concatenate([features.astype(jnp.float32), seen], -1)
+        going_on = moved.replace(account=env.restart(account, account.ruined))
+        return going_on, reward, account.ruined, truncated, final
+
+    return jax.jit(bar)
+
+
+@pytest.mark.parametrize(
+    ("positions", "costs", "band", "ruin_level"),
+    [
+        ((-1.0, 0.0, 1.0), (1e-4, 5e-4), 0.05, 0.01),
+        ((-1.0, -0.5, 0.0, 1.0), (0.0, 5e-4), 0.0, 0.01),
+        ("continuous", (0.01, 0.02), 0.0, 0.9),
+        ("continuous", (0.01, 0.0), 0.1, 0.8),
+    ],
+)
+def test_numpy_market_is_trading_env_step_by_step(make_market, positions, costs, band, ruin_level) -> None:
+    market = make_market((150, 60), seed=7)
+    peer = NumpyMarket(data_of(market), Terms(positions, *costs, band, ruin_level, 50), NUM_ENVS, seed=1)
+    shared = {"costs": Costs(*costs), "rebalance_band": band, "ruin_level": ruin_level}
+    env = TradingEnv(market, window=1, episode_length=50, **shared)
+    bar = reference(env)
+    rng = np.random.default_rng(0)
+    ruins = limits = 0
+    peer.reset()
+    with jax.enable_x64(True):
+        params, state = env.params("float64"), state_of(peer)
+        for _ in range(STEPS):
+            if positions == "continuous":
+                action = np.where(rng.random(NUM_ENVS) < 0.2, 0.0, rng.uniform(-1.2, 1.2, NUM_ENVS))
+                target = np.clip(action, -1, 1)
+            else:
+                action = rng.integers(0, len(positions), NUM_ENVS)
+                target = np.asarray(positions)[action]
+            obs, reward, terminated, truncated, final = peer.step(action)
+            state, *expected = bar(state, jnp.asarray(target), params)
+            np.testing.assert_allclose(reward, expected[0], atol=1e-13)
+            np.testing.assert_array_equal(terminated, expected[1])
+            np.testing.assert_array_equal(truncated, expected[2])
+            np.testing.assert_allclose(final, expected[3], atol=1e-6)
+            np.testing.assert_array_equal(obs[~(terminated | truncated)], final[~(terminated | truncated)])
+            # Where an episode was truncated each draws its own start: the peer's is taken over.
+            state = adopt(state_of(peer), state, truncated)
+            chex.assert_trees_all_close(state, state_of(peer), atol=1e-12)
+            ruins, limits = ruins + terminated.sum(), limits + truncated.sum()
+    assert limits > 100
+    assert (ruins > 100) == (ruin_level > 0.1)
+
+
+def adopt(theirs: EnvState, ours: EnvState, which: np.ndarray) -> EnvState:
+    """`theirs` at the index `which`, else `ours`."""
+    pick = lambda a, b: jnp.where(which.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
+    return jax.tree.map(pick, theirs, ours)
+
+
+def test_new_episodes_begin_anywhere_with_room_and_at_any_exposure(make_market) -> None:
+    market = make_market((30, 9), seed=3)
+    peer = NumpyMarket(data_of(market), Terms(), 20_000, seed=2)
+    obs = peer.reset()
+    assert set(peer.cursor.tolist()) == {*range(1, 29), *range(31, 38)}
+    np.testing.assert_allclose(np.bincount(peer.cursor)[1:29] / 20_000, 1 / 35, atol=0.006)
+    np.testing.assert_allclose(np.bincount(peer.accounts.target.astype(int) + 1) / 20_000, 1 / 3, atol=0.02)
+    np.testing.assert_array_equal(peer.accounts.equity, 1)
+    np.testing.assert_allclose(obs[:, -4:-2], np.repeat(peer.accounts.target[:, None], 2, 1), atol=1e-6)
+    np.testing.assert_array_equal(obs[:, -1], 1)
