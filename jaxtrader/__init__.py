@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from jaxtrader.market.checks import DataError
     from jaxtrader.market.datasets import load_bundled
     from jaxtrader.market.market import Market
+    from jaxtrader.training import checks
     from jaxtrader.training.trainer import Trainer, TrainingDiverged, TrainResult
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "TrainingDiverged",
     "__version__",
     "backtest",
+    "checks",
     "features",
     "load_bars",
     "load_bundled",
@@ -61,6 +63,7 @@ _HOMES = {
     "Trainer": "jaxtrader.training.trainer:Trainer",
     "TrainingDiverged": "jaxtrader.training.trainer:TrainingDiverged",
     "backtest": "jaxtrader.evaluation.backtest:backtest",
+    "checks": "jaxtrader.training.checks",
     "features": "jaxtrader.market.features",
     "load_bars": "jaxtrader.market.bars:load_bars",
     "load_bundled": "jaxtrader.market.datasets:load_bundled",
