@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from jaxtrader.training.checks.trials import Setting, attempt, foresight, t_stat
 
 MOST_T = 3.0  # one sided, by chance once in 740 checks; looking at markets and seeds until one fails is many checks
 LEAST_KEPT = 0.5
-LEAST_CAPTURED = 0.5
+LEAST_CAPTURED = 0.8
 
 
 def delayed(
@@ -63,9 +64,10 @@ def oracle(
     """Add the return of the decision, fill to fill, to the features: the agent must get rich on held-out bars.
 
     The figure is its log growth as a share of that of the best position for the sign of the same column at every bar,
-    at the same costs and through the same ledger. At least half must be captured: a learner that works gets nearly all
-    of it, one that does not gets nothing, and one in between would miss weaker signals entirely. It is a test of
-    the learner, of the market's fills and of the features' alignment at once, and its costs are such that the future
+    at the same costs and through the same ledger. At least 80% must be captured: a learner that works gets nearly all
+    of it. Without learning the share is the correlation of an untrained network's decisions with the column: 0 on
+    average, hardly ever 80% among many features, but once in five seeds beside a single one; another seed tells. It is
+    a test of the learner, of the market's fills and of the features' alignment at once, at costs at which the future
     is worth knowing (see `Setting.affordable`).
     """
     setting = setting or Setting()
@@ -144,7 +146,7 @@ def shuffle(bars: Bars, rng: np.random.Generator) -> Bars:
     before = np.log(bars.close[drawn - 1])
     moves = {name: np.log(getattr(bars, name)[drawn]) - before for name in ("open", "high", "low", "close")}
     level = np.log(bars.close[:1]) + np.concatenate([np.zeros_like(bars.close[:1]), moves["close"].cumsum(0)])
-    prices = {
+    prices: dict[str, Any] = {
         name: np.concatenate([getattr(bars, name)[:1], np.exp(level[:-1] + move)]) for name, move in moves.items()
     }
     # Rounding must not put a high below the close that it was.

@@ -16,7 +16,7 @@ from jaxtrader.market.bars import Bars
 from jaxtrader.market.features import DEFAULT, Feature, resolve
 from jaxtrader.training.checks.result import Check
 
-SUFFIXES = 64  # rows of each feature and symbol: the look-back alone is computed, which is cheap
+SUFFIXES = 256  # rows of each feature and symbol: the look-back alone is computed, which is cheap
 PREFIXES = (6, 64)  # fewest and most; each computes half a history on average
 PREFIX_BARS = 2_000_000  # that all prefixes of one feature and symbol hold together, about
 TOLERANCE = 1e-6
@@ -63,7 +63,10 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
     pairs = [(feature, history) for feature in chosen for history in histories]
     found = [difference for pair in pairs if (difference := _difference(*pair, rng)) is not None]
     names = dict.fromkeys(difference.feature for difference in found)
-    text = f"{len(chosen)} features of {len(histories)} symbols are the same from parts of the bars"
+    given = [feature.name for feature in chosen if feature.name in histories[0].columns]
+    text = f"every feature is the same from the bars up to a row, and from its look-back, {SUFFIXES + 2} rows or fewer"
+    if given:
+        text += f"; not of columns of the file ({', '.join(given)}), which stand as they are whatever they know"
     if found:
         text = f"{found[0]}; features at fault: {', '.join(names)}"
     return Check(
@@ -71,7 +74,7 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
         passed=not found,
         figure=float(len(found)),
         limit=0.0,
-        measure=f"features that differ from parts of the bars, of {len(pairs)}",
+        measure=f"pairs of feature and symbol, of {len(pairs)}, that differ from parts of the bars",
         text=text,
         meaning=(
             "a feature knows the future, or looks back further than it declares: what is trained on it cannot be "
