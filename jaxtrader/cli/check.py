@@ -10,7 +10,7 @@ import dataclasses
 import importlib.util
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +86,7 @@ def feature(spec: str) -> str | Feature:
     return dataclasses.replace(found, compute=_named(found))
 
 
-def _named(feature: Feature):
+def _named(feature: Feature) -> Callable[[Bars], np.ndarray]:
     """The function of a feature, whose faults name it."""
 
     def compute(bars: Bars) -> np.ndarray:
