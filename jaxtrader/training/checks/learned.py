@@ -148,18 +148,31 @@ def shuffle(bars: Bars, rng: np.random.Generator) -> Bars:
     """The bars in random order, all but the first: prices are built again from each bar's moves, times stay.
 
     A bar's open, high, low and close move together, as logs relative to the close before it, and its volume and the
-    user's columns with them. So every bar keeps its shape and the history its end, and only the order is lost.
+    user's columns with them. So every bar keeps its shape and the history its end, and only the order is lost. Bars on
+    which a column still warms up stay in front, where its gap may be.
     """
-    drawn = 1 + rng.permutation(len(bars) - 1)
-    order = np.concatenate([[0], drawn])
+    still = max(1, _warm_up(bars))
+    drawn = still + rng.permutation(len(bars) - still)
+    order = np.concatenate([np.arange(still), drawn])
     before = np.log(bars.close[drawn - 1])
     moves = {name: np.log(getattr(bars, name)[drawn]) - before for name in ("open", "high", "low", "close")}
-    level = np.log(bars.close[:1]) + np.concatenate([np.zeros_like(bars.close[:1]), moves["close"].cumsum(0)])
+    start = np.log(bars.close[still - 1 : still])
+    level = start + np.concatenate([np.zeros_like(start), moves["close"].cumsum(0)])
     prices: dict[str, Any] = {
-        name: np.concatenate([getattr(bars, name)[:1], np.exp(level[:-1] + move)]) for name, move in moves.items()
+        name: np.concatenate([getattr(bars, name)[:still], np.exp(level[:-1] + move)]) for name, move in moves.items()
     }
     # Rounding must not put a high below the close that it was.
     prices["high"] = np.maximum.reduce([prices["high"], prices["open"], prices["close"]])
     prices["low"] = np.minimum.reduce([prices["low"], prices["open"], prices["close"]])
     columns = {name: values[order] for name, values in bars.columns.items()}
     return dataclasses.replace(bars, **prices, volume=bars.volume[order], columns=columns)
+
+
+def _warm_up(bars: Bars) -> int:
+    """Rows before every column is known, of the columns that are known from some row on."""
+    rows = [0]
+    for values in bars.columns.values():
+        holes = np.flatnonzero(np.isnan(values).any(1))
+        if holes.size and holes[-1] + 1 == holes.size < len(bars):
+            rows.append(holes.size)
+    return max(rows)

@@ -141,6 +141,24 @@ def test_shuffled_bars_keep_their_shapes_and_lose_their_order(bars):
         np.testing.assert_allclose(moved, own, rtol=0, atol=1e-12)
 
 
+def test_bars_on_which_a_column_warms_up_stay_in_front(bars):
+    def from_row(row):
+        values = bars.columns["noise"].copy()
+        values[:row] = np.nan
+        return values
+
+    columns = {
+        "signal": from_row(40),
+        "torn": np.where(np.arange(BARS)[:, None] % 7, 1.0, np.nan),
+        "none": from_row(BARS),
+    }
+    mixed = shuffle(dataclasses.replace(bars, columns=columns), np.random.default_rng(0))
+    np.testing.assert_array_equal(mixed.close[:40], bars.close[:40])
+    assert not np.isclose(mixed.close[40:-1], bars.close[40:-1]).all()
+    assert mixed.close[-1] == pytest.approx(bars.close[-1])
+    assert Market.from_bars(mixed, features=["signal"]).ready[0] == 40
+
+
 def test_one_bar_later_stays_within_each_history():
     market = Market.from_bars((walk(30), walk(20, seed=1, name="B")), features=["momentum_5", "noise"])
     late = one_bar_later(market)
