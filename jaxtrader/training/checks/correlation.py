@@ -62,7 +62,7 @@ def plausible(
         passed=worst.excess <= 1,
         figure=abs(worst.t) if by_t else worst.rho**2,
         limit=MOST_T if by_t else MOST_SHARE,
-        measure=f"{'|t|' if by_t else 'R2'} of {worst.feature} with the next fill-to-fill return",
+        measure=f"{'|t|' if by_t else 'R2'} of {worst.feature} with the next return",
         text=(
             f"{worst.feature} is the column that says most of the next fill-to-fill return: rank correlation "
             f"{worst.rho:+.3f}, R2 {worst.rho**2:.2%}, t {worst.t:+.1f}"

@@ -64,7 +64,7 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
     found = [difference for pair in pairs if (difference := _difference(*pair, rng)) is not None]
     names = dict.fromkeys(difference.feature for difference in found)
     given = [feature.name for feature in chosen if feature.name in histories[0].columns]
-    text = f"every feature is the same from the bars up to a row, and from its look-back, {SUFFIXES + 2} rows or fewer"
+    text = f"each feature is the same from the bars up to a row, and from its look-back, at up to {SUFFIXES + 2} rows"
     if given:
         text += f"; not of columns of the file ({', '.join(given)}), which stand as they are whatever they know"
     if found:
@@ -74,7 +74,7 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
         passed=not found,
         figure=float(len(found)),
         limit=0.0,
-        measure=f"pairs of feature and symbol, of {len(pairs)}, that differ from parts of the bars",
+        measure=f"of {len(pairs)} (features x symbols) differ from parts of the bars",
         text=text,
         meaning=(
             "a feature knows the future, or looks back further than it declares: what is trained on it cannot be "
