@@ -4,6 +4,7 @@ All trainings here have the same shapes and settings as the command's default, s
 """
 
 import dataclasses
+import re
 from functools import partial
 
 import numpy as np
@@ -94,6 +95,30 @@ def test_honest_bars_pass_all_five_with_one_compilation(bars):
 
 def test_a_column_is_not_what_the_shuffle_looks_for(bars):
     assert shuffled(bars, LEAKING, SETTING).passed
+
+
+def signalling(memory):
+    """A market whose returns follow, a little, a column that is known at the close before, and remembers itself."""
+    rng = np.random.default_rng(7)
+    signal, moves = np.zeros(BARS), rng.normal(0, 0.02, BARS)
+    for t in range(1, BARS):
+        signal[t] = memory * signal[t - 1] + np.sqrt(1 - memory**2) * rng.normal()
+    moves[1:] += 0.008 * signal[:-1]
+    close = 50 * np.exp(np.cumsum(moves))
+    bars = walk()
+    first = np.concatenate([[50.0], close[:-1]])  # no gaps: the move from close to close is that from fill to fill
+    prices = {"open": first, "high": np.maximum(first, close), "low": np.minimum(first, close), "close": close}
+    columns = {"signal": signal[:, None]}
+    return dataclasses.replace(bars, **{name: x[:, None] for name, x in prices.items()}, columns=columns)
+
+
+def test_a_slow_signal_survives_a_bar_of_delay_and_one_that_fades_within_it_does_not():
+    features = ["momentum_5", "volatility_10", "signal"]
+    slow, fast = (delayed(signalling(memory), features, SETTING) for memory in (0.9, 0.0))
+    earned = [float(re.search(r"a bar \(t (\S+)\)", check.text)[1]) for check in (slow, fast)]
+    assert min(earned) > slow.limit
+    assert (slow.passed, slow.figure) == (True, 0)
+    assert not fast.passed
 
 
 def test_costs_that_nothing_could_pay_hide_no_leak(bars):
