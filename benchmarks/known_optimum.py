@@ -107,7 +107,9 @@ FULL, QUICK = Size(), Size(20_000, 20_000, 1, 1.0, 4, "_quick")
 class Learner:
     """Our PPO on one case and seed: trains by chunks of the Trainer's own, and scores itself."""
 
-    def __init__(self, env: jt.TradingEnv, best: Optimum, agent: jt.PPOAgent, envs: int, updates: int, seed: int) -> None:
+    def __init__(
+        self, env: jt.TradingEnv, best: Optimum, agent: jt.PPOAgent, envs: int, updates: int, seed: int
+    ) -> None:
         self.best = best
         self.agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())
         self.rollouts = LaneRollouts(env, 64, envs, 1)
@@ -130,9 +132,7 @@ class Learner:
         """Some updates; the seconds that they took."""
         began = time.perf_counter()
         count = jnp.asarray(updates, jnp.int32)
-        self.carry, _ = run_chunk(
-            self.carry, self.agent, self.params, self.limits, count, rollouts=self.rollouts
-        )
+        self.carry, _ = run_chunk(self.carry, self.agent, self.params, self.limits, count, rollouts=self.rollouts)
         jax.block_until_ready(self.carry)
         return time.perf_counter() - began
 
@@ -239,7 +239,9 @@ def race_peer(python: str, env: jt.TradingEnv, best: Optimum, seed: int, limit: 
                 said = json.loads(line)
                 with np.load(said["file"]) as stored:
                     count = sum(name.startswith("kernel") for name in stored)
-                    layers = [(jnp.asarray(stored[f"kernel_{i}"]), jnp.asarray(stored[f"bias_{i}"])) for i in range(count)]
+                    layers = [
+                        (jnp.asarray(stored[f"kernel_{i}"]), jnp.asarray(stored[f"bias_{i}"])) for i in range(count)
+                    ]
                 reward, _ = best.walk(PeerPolicy(layers, continuous), None, scored_on)
                 over = race.add(said["seconds"], said["steps"], best.share(float(reward)))
                 over |= said["seconds"] >= limit

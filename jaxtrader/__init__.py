@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jaxtrader.market.checks import DataError
     from jaxtrader.market.datasets import load_bundled
     from jaxtrader.market.market import Market
+    from jaxtrader.training import checks
     from jaxtrader.training.trainer import Trainer, TrainingDiverged, TrainResult
 
 __version__ = "0.1.0"
@@ -40,6 +41,7 @@ __all__ = [
     "TrainingDiverged",
     "__version__",
     "backtest",
+    "checks",
     "datasets",
     "features",
     "load_bars",
@@ -65,6 +67,7 @@ _HOMES = {
     "TrainingDiverged": "jaxtrader.training.trainer:TrainingDiverged",
     "backtest": "jaxtrader.evaluation.backtest:backtest",
     "datasets": "jaxtrader.market.datasets",
+    "checks": "jaxtrader.training.checks",
     "features": "jaxtrader.market.features",
     "load_bars": "jaxtrader.market.bars:load_bars",
     "load_bundled": "jaxtrader.market.datasets:load_bundled",

@@ -46,7 +46,7 @@ def test_every_public_name_is_there(name):
 
 def test_the_names_of_the_story_are_public():
     story = {"load_bars", "load_bundled", "Bars", "Market", "TradingEnv", "Costs", "PPOAgent", "Trainer", "TrainResult"}
-    story |= {"backtest", "simulate", "Book", "load_policy", "features", "rewards", "FileError", "DataError"}
+    story |= {"backtest", "simulate", "Book", "load_policy", "features", "checks", "rewards", "FileError", "DataError"}
     assert story <= set(jt.__all__)
     assert set(jt.__all__) - {"__version__"} == set(jt._HOMES)
 

@@ -1,8 +1,9 @@
-"""The `jaxtrader` command: train a policy, backtest it, or look at a data file; a thin layer over the public API.
+"""The `jaxtrader` command: train a policy, backtest it, look at a data file, check it: thin over the public API.
 
 The flags are the dataclasses of `config.py`; what the commands do is in `commands.py`, which loads JAX and pandas only
 when one runs, so that help is instant.
-Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted (and saved, where there was something to save).
+Exit codes: 0 done, 1 failed (or a check did), 2 bad input, 130 interrupted (and saved, where there was something to
+save).
 """
 
 from __future__ import annotations

@@ -22,11 +22,13 @@ from rich.text import Text
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import inputs
+from jaxtrader.cli.check import check
 from jaxtrader.cli.config import (
     INTERRUPTED,
     OK,
     BacktestConfig,
     BadInput,
+    CheckConfig,
     Config,
     DataConfig,
     Failed,
@@ -64,7 +66,8 @@ def run(config: Config) -> int:
         BadInput: what the user gave cannot be used. Nothing has been written.
         Failed: training or saving failed; what could be saved has been.
     """
-    command: Any = {TrainConfig: train, BacktestConfig: backtest_policy, DataConfig: describe_file}[type(config)]
+    commands = {TrainConfig: train, BacktestConfig: backtest_policy, DataConfig: describe_file, CheckConfig: check}
+    command: Any = commands[type(config)]
     try:
         return command(config, report.console())
     except TrainingDiverged as error:

@@ -144,5 +144,32 @@ class DataConfig(Source):
     """CSV or Parquet file with bars"""
 
 
-Config = TrainConfig | BacktestConfig | DataConfig
-COMMANDS: dict[str, type[Config]] = {"train": TrainConfig, "backtest": BacktestConfig, "data": DataConfig}
+@dataclass(frozen=True, kw_only=True)
+class CheckConfig(Source):
+    """Check a market and its features for leaks, and that an agent learns on it: five checks, each passes or fails."""
+
+    data: str | None = None
+    """CSV or Parquet file with bars; without it the bundled daily stocks AAPL, IBM, MSFT, GOOG"""
+    features: tuple[str, ...] | None = None
+    """as in train; also FILE.py:NAME for a Feature of your own, from a Python file that is run"""
+    fee_bps: float = 1.0
+    """fee, basis points of the traded value"""
+    slippage_bps: float = 5.0
+    """slippage, basis points; with the fee at most a tenth of the mean move, so that costs hide no leak"""
+    fill: Fill = "next_open"
+    """where a decision made at a bar's close fills"""
+    rebalance_band: float = 0.05
+    """no trade smaller than this share of equity"""
+    positions: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    """exposures to choose from; long and short, so that a leak of either sign is found"""
+    seed: int = 0
+    """of all that is random"""
+
+
+Config = TrainConfig | BacktestConfig | DataConfig | CheckConfig
+COMMANDS: dict[str, type[Config]] = {
+    "train": TrainConfig,
+    "backtest": BacktestConfig,
+    "data": DataConfig,
+    "check": CheckConfig,
+}

@@ -66,7 +66,8 @@ def refused(capsys, argv, code=2):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["train", "--help"], ["backtest", "--help"], ["data", "--help"], ["--version"]]
+    "argv",
+    [["--help"], ["train", "--help"], ["backtest", "--help"], ["data", "--help"], ["check", "--help"], ["--version"]],
 )
 def test_help_is_printed_without_loading_jax_or_pandas(argv):
     program = f"""if True:
@@ -83,7 +84,7 @@ def test_help_is_printed_without_loading_jax_or_pandas(argv):
 def test_python_m_is_the_command(capsys):
     done = subprocess.run([sys.executable, "-m", "jaxtrader", "frob"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "the commands are train, backtest, data" in done.stderr
+    assert "the commands are train, backtest, data, check" in done.stderr
     assert main([]) == 0
     assert "usage: jaxtrader" in capsys.readouterr().out
 

@@ -1,0 +1,137 @@
+"""`jaxtrader check`: the five checks of `jaxtrader.checks` on a file, a line each, and what a failure means.
+
+Here a feature may come from a Python file, which is run. `train` does not take one: its policy file would have to name
+code that a backtest then executes, and nothing that is read from disk is ever executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console, Group
+from rich.text import Text
+
+from jaxtrader.cli import inputs
+from jaxtrader.cli.config import FAILED, OK, BadInput, CheckConfig
+from jaxtrader.envs.costs import Costs
+from jaxtrader.evaluation import report
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.checks import DataError
+from jaxtrader.market.features import Feature
+from jaxtrader.market.market import Market
+from jaxtrader.training import checks
+from jaxtrader.training.checks import Check
+
+
+def check(config: CheckConfig, console: Console) -> int:
+    """Run the checks and print them; OK where all pass, else FAILED."""
+    began = time.perf_counter()
+    with inputs.checked():
+        if not 0 <= config.seed < 2**32:
+            raise BadInput(f"--seed {config.seed} is outside 0 to {2**32 - 1}")
+        bars = inputs.read_bars(config.data, config)
+        features = None if config.features is None else [feature(spec) for spec in config.features]
+        setting = checks.Setting(
+            positions=config.positions,
+            costs=Costs.from_bps(config.fee_bps, config.slippage_bps),
+            fill=config.fill,
+            rebalance_band=config.rebalance_band,
+            seed=config.seed,
+        )
+        market = Market.from_bars(bars, features=features)
+        setting.validate(market)
+    notes = [("note", note) for note in report.grouped(market.notes)]
+    report.print_facts(console, [("data", f"{market.source}: {market.describe()}"), *notes])
+    try:
+        done = checks.run(bars, features, setting, say=lambda line: console.print(Text(f"check {line}", style="dim")))
+    except DataError as error:  # a feature that can be computed from all bars, but not from some or from shuffled ones
+        raise BadInput(str(error)) from error
+    console.print()
+    console.print(table(done))
+    console.print()
+    report.print_facts(console, [*_findings(done), ("result", sentence(done, time.perf_counter() - began))])
+    return OK if all(one.passed for one in done) else FAILED
+
+
+def feature(spec: str) -> str | Feature:
+    """A feature's name as it stands, or the `Feature` that FILE.py:NAME names; the file is run for it.
+
+    Raises BadInput where the file or the name is none.
+    """
+    match = re.fullmatch(r"(.*\.py):(\w+)", spec)
+    if match is None:
+        return spec
+    path, name = Path(match[1]), match[2]
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None  # the name ends in .py
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        raise BadInput(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    found = getattr(module, name, None)
+    if not isinstance(found, Feature):
+        what = "has no such name" if found is None else f"holds a {type(found).__name__} there"
+        raise BadInput(
+            f"--features {spec}: {path.name} {what}; write {name} = jaxtrader.features.Feature('{name}', lookback, "
+            "function of bars)"
+        )
+    return dataclasses.replace(found, compute=_named(found))
+
+
+def _named(feature: Feature) -> Callable[[Bars], np.ndarray]:
+    """The function of a feature, whose faults name it."""
+
+    def compute(bars: Bars) -> np.ndarray:
+        try:
+            return feature.compute(bars)
+        except DataError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise DataError(
+                f"The feature {feature.name} fails on {len(bars)} bars of {','.join(bars.symbols)}: "
+                f"{type(error).__name__}: {error}; correct its function."
+            ) from error
+
+    return compute
+
+
+def table(done: Sequence[Check]) -> Group:
+    """A line a check: its verdict, its figure and its limit, and what the figure is."""
+    lines = [Text(f"{'check':<14}{'':<6}{'figure':>8}  {'limit':<11}of", style="dim")]
+    for one in done:
+        limit = f"{'at least' if one.least else 'at most'} {one.limit:.3g}"
+        verdict = Text("pass  " if one.passed else "FAIL  ", style="green" if one.passed else "bold red")
+        lines.append(
+            Text.assemble(
+                (f"{one.name:<14}", "bold"), verdict, f"{one.figure:>8.3g}  ", (f"{limit:<13}{one.measure}", "dim")
+            )
+        )
+    return Group(*lines)
+
+
+def _findings(done: Sequence[Check]) -> list[tuple[str, str]]:
+    """What each check found, and of those that failed what that means."""
+    return [(one.name, one.text + ("" if one.passed else f": {one.meaning}") + ".") for one in done]
+
+
+def sentence(done: Sequence[Check], seconds: float) -> str:
+    """All in one sentence that does not oversell."""
+    failed = [one.name for one in done if not one.passed]
+    took = f"{seconds:.0f} s"
+    if not failed:
+        return (
+            f"All {len(done)} checks passed in {took}: no leak of their kinds was found and the agent learns what is "
+            "there to be learnt; that is no evidence of an edge."
+        )
+    return (
+        f"{len(failed)} of {len(done)} checks failed ({', '.join(failed)}) in {took}: until they pass, a good result "
+        "on these bars and features means nothing."
+    )

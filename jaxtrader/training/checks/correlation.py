@@ -1,0 +1,102 @@
+"""Check 2: no feature knows more of the next return than a feature can.
+
+Perturbing bars does not move a column that was computed elsewhere, so a leak in it must be seen in what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxtrader.envs.ledger import Fills
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.features import Feature
+from jaxtrader.market.market import Market
+from jaxtrader.training.checks.result import Check
+from jaxtrader.training.checks.returns import fill_to_fill
+
+MOST_T = 8.0
+MOST_SHARE = 0.05  # of the variance of ranks
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Of a feature with the next fill-to-fill return: the coefficient and its t, clustered by time stamp."""
+
+    feature: str
+    rho: float
+    t: float
+
+    @property
+    def excess(self) -> float:
+        """The nearer of the two figures to its limit, as a share of it."""
+        return max(abs(self.t) / MOST_T, self.rho**2 / MOST_SHARE)
+
+
+def plausible(
+    bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | None = None, fill: Fills = "next_open"
+) -> Check:
+    """Rank correlation (Spearman) of every feature with the return that a decision on it earns, fill to fill.
+
+    Ranks are taken within each symbol and pooled. t is clustered by time stamp (symbols move together, so that 100 of
+    them are far from 100 times the evidence): the sum over bars of the products, over the root of the sum of their
+    squares. Implausible is |t| > 8, or R2 > 5% of the ranks' variance. By chance a column reaches |t| = 8 once in 1e15;
+    and 0.5% of the variance of monthly returns is already worth trading (Campbell and Thompson 2008,
+    https://doi.org/10.1093/rfs/hhm055), so ten times that in a bar is no discovery. The figure is the worst column's,
+    by whichever of the two is nearer to its limit. On very many bars |t| may be large for a true effect that is too
+    small to trade: then look at R2.
+
+    Args:
+        bars: one history or several.
+        features: names or `Feature`s; default `features.DEFAULT`.
+        fill: where decisions fill, see `Rules`.
+    """
+    found = rank_correlations(Market.from_bars(bars, features=features), fill)
+    worst = max(found, key=lambda one: one.excess)
+    by_t = abs(worst.t) / MOST_T >= worst.rho**2 / MOST_SHARE
+    return Check(
+        name="plausible",
+        passed=worst.excess <= 1,
+        figure=abs(worst.t) if by_t else worst.rho**2,
+        limit=MOST_T if by_t else MOST_SHARE,
+        measure=f"{'|t|' if by_t else 'R2'} of {worst.feature} with the next return",
+        text=(
+            f"{worst.feature} is the column that says most of the next fill-to-fill return: rank correlation "
+            f"{worst.rho:+.3f}, R2 {worst.rho**2:.2%}, t {worst.t:+.1f}"
+        ),
+        meaning=(
+            "a column knows the return that a decision on it earns better than any known signal does: look how it was "
+            "computed and when it was known; a shift by one bar too few is the usual cause"
+        ),
+    )
+
+
+def rank_correlations(market: Market, fill: Fills) -> list[RankCorrelation]:
+    """One for each feature of the market, over all bars of its segments whose features and next fills are known."""
+    moves = fill_to_fill(market, fill)
+    times, products = [], []
+    for ready, (start, _, end) in zip(market.ready, market.segments, strict=True):
+        rows = np.arange(max(start, ready), end)
+        rows = rows[np.isfinite(moves[rows, 0])]
+        times.append(market.times[rows])
+        products.append(_scores(market.features[rows, 0]) * _scores(moves[rows]))
+    stamps, at = np.unique(np.concatenate(times), return_inverse=True)
+    pooled = np.concatenate(products)
+    found = []
+    for name, column in zip(market.feature_names, pooled.T, strict=True):
+        clusters = np.bincount(at, column, len(stamps))
+        size = float(np.sqrt((clusters**2).sum()))
+        found.append(RankCorrelation(name, float(column.mean()), float(clusters.sum()) / size if size > 0 else 0.0))
+    return found
+
+
+def _scores(values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, "row column"]:
+    """Ranks of each column (ties share their mean) with mean 0 and deviation 1; 0 where nothing varies."""
+    import pandas as pd
+
+    ranks = pd.DataFrame(values).rank().to_numpy()
+    spread = ranks.std(0)
+    return (ranks - ranks.mean(0)) / np.where(spread > 0, spread, 1)

@@ -1,0 +1,100 @@
+"""Check 2: rank correlations against SciPy, clusters by hand, a precomputed leak, and what is no leak."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import spearmanr
+
+from jaxtrader.market.bars import load_bars
+from jaxtrader.market.market import Market
+from jaxtrader.training.checks import plausible
+from jaxtrader.training.checks.correlation import rank_correlations
+from jaxtrader.training.checks.returns import fill_to_fill
+
+
+def walk(bars=600, seed=0, name="W", **columns):
+    rng = np.random.default_rng(seed)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
+    first = close * np.exp(rng.normal(0, 0.01, bars))
+    prices = {"open": first, "high": np.maximum(first, close), "low": np.minimum(first, close), "close": close}
+    frame = pd.DataFrame(prices | {"volume": 1.0}, index=pd.date_range("2020-01-01", periods=bars))
+    loaded = load_bars(frame, symbol=name)
+    return dataclasses.replace(loaded, columns={k: make(loaded, rng) for k, make in columns.items()})
+
+
+def noise(bars, rng):
+    return rng.normal(size=bars.close.shape)
+
+
+def leak(share):
+    """The next fill-to-fill return, computed beforehand, with noise: `share` is its part of the variance."""
+
+    def make(bars, rng):
+        moves = np.zeros(bars.close.shape)
+        moves[:-2] = np.log(bars.open[2:] / bars.open[1:-1])
+        return np.sqrt(share) * moves / moves.std() + np.sqrt(1 - share) * rng.normal(size=moves.shape)
+
+    return make
+
+
+def test_returns_run_from_fill_to_fill():
+    bars = walk(5)
+    market = Market.from_bars((bars, walk(4, seed=1, name="B")), features=["log_return_1"])
+    opens, closes = np.log(market.open[:5, 0]), np.log(market.close[:5, 0])
+    unknown = [np.nan, np.nan]
+    np.testing.assert_array_equal(fill_to_fill(market, "next_open")[:5, 0], [*np.diff(opens)[1:], *unknown])
+    np.testing.assert_array_equal(fill_to_fill(market, "next_close")[:5, 0], [*np.diff(closes)[1:], *unknown])
+    np.testing.assert_array_equal(fill_to_fill(market, "close")[:5, 0], [*np.diff(closes), np.nan])
+    # the second history begins anew
+    np.testing.assert_array_equal(fill_to_fill(market, "close")[5:, 0], [*np.diff(np.log(market.close[5:, 0])), np.nan])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_a_precomputed_leak_fails_and_is_named(share):
+    check = plausible(walk(peek=leak(share), noise=noise), ["momentum_5", "noise", "peek"])
+    assert not check.passed
+    assert check.figure > check.limit
+    assert "of peek with the next return" in check.measure
+    # the sign does not matter
+    flipped = walk(peek=lambda bars, rng: -leak(share)(bars, rng))
+    assert not plausible(flipped, ["peek"]).passed
+
+
+def test_the_same_column_two_bars_late_passes():
+    late = walk(peek=lambda bars, rng: np.roll(leak(1.0)(bars, rng), 2, axis=0))
+    assert plausible(late, ["peek"]).passed
+
+
+def test_honest_features_pass():
+    for seed in range(5):
+        check = plausible(walk(seed=seed, noise=noise), ["noise", "momentum_20", "volatility_20", "gap"])
+        assert check.passed
+        assert check.figure < 0.6 * check.limit
+
+
+def test_the_coefficient_is_scipys():
+    market = Market.from_bars(walk(noise=noise), features=["noise", "momentum_5"])
+    moves, ready = fill_to_fill(market, "next_open"), int(market.ready[0])
+    for i, found in enumerate(rank_correlations(market, "next_open")):
+        expected = spearmanr(market.features[ready:-2, 0, i], moves[ready:-2, 0]).statistic
+        assert found.rho == pytest.approx(expected, abs=1e-12)
+        assert found.t == pytest.approx(expected * np.sqrt(len(moves) - ready - 2), rel=0.15, abs=0.3)
+
+
+def test_copies_of_a_symbol_are_no_more_evidence():
+    one = walk(peek=leak(0.04))
+    many = [dataclasses.replace(one, symbols=(f"S{i}",)) for i in range(9)]
+    alone, together = (
+        rank_correlations(Market.from_bars(bars, features=["peek"]), "next_open")[0] for bars in (one, many)
+    )
+    assert together.rho == pytest.approx(alone.rho)
+    assert together.t == pytest.approx(alone.t)
+
+
+def test_a_constant_column_says_nothing():
+    found = rank_correlations(
+        Market.from_bars(walk(flat=lambda bars, rng: np.ones(bars.close.shape)), ["flat"]), "close"
+    )
+    assert (found[0].rho, found[0].t) == (0, 0)

@@ -1,0 +1,106 @@
+"""Check 1 on planted faults, one of each kind, and on features that have none."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxtrader.market.bars import load_bars
+from jaxtrader.market.features import DEFAULT, Feature, momentum, resolve
+from jaxtrader.training.checks import past_only
+
+
+def walk(bars=400, seed=0, name="W"):
+    rng = np.random.default_rng(seed)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
+    columns = {"open": close, "high": close * 1.01, "low": close * 0.99, "close": close, "volume": 1.0}
+    frame = pd.DataFrame(columns | {"signal": rng.normal(size=bars)}, index=pd.date_range("2020-01-01", periods=bars))
+    return load_bars(frame, symbol=name)
+
+
+def rolling(values, bars, **settings):
+    return pd.DataFrame(values).rolling(bars, **settings)
+
+
+def smoothed(bars):
+    """The mean of two bars before, the bar, and two after it."""
+    return np.log(bars.close / rolling(bars.close, 5, center=True, min_periods=1).mean().to_numpy())
+
+
+def standardised(bars):
+    """Momentum in deviations of the whole history."""
+    values = momentum(20).compute(bars)
+    return (values - np.nanmean(values)) / np.nanstd(values)
+
+
+def mondays(bars):
+    """The past, but for the bar after every Monday's."""
+    values = momentum(5).compute(bars)
+    peek = pd.DatetimeIndex(bars.times[:-1]).day_of_week == 0
+    values[:-1][peek] = np.log(bars.close[1:] / bars.close[:-1])[peek]
+    return values
+
+
+FAULTS = {
+    "centred": (Feature("centred", 5, smoothed), "those up to row"),
+    "standardised": (Feature("standardised", 21, standardised), "those up to row"),
+    "mondays": (Feature("mondays", 6, mondays), "those up to row"),
+    "short": (Feature("short", 10, momentum(20).compute), "the last 10 bars, its look-back"),
+    "endless": (
+        Feature("endless", 20, lambda b: b.close / pd.DataFrame(b.close).ewm(span=50).mean().to_numpy()),
+        "the last 20 bars, its look-back",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_fails_and_is_named(fault):
+    feature, known = FAULTS[fault]
+    bars = (walk(name="UP"), walk(seed=1, name="DN"))
+    check = past_only(bars, [*DEFAULT[:2], feature])
+    assert not check.passed
+    assert check.figure == 2 > check.limit == 0
+    assert known in check.text
+    assert check.text.endswith(f"features at fault: {fault}")
+    named = re.match(rf"{fault} of UP at row (\d+) \((\d{{4}}-\d\d-\d\d) 00:00\) is (\S+) from all bars", check.text)
+    row = int(named[1])
+    assert named[2] == str(bars[0].times[row])[:10]
+    assert float(named[3]) == pytest.approx(feature.compute(bars[0])[row, 0], rel=1e-8)
+
+
+def test_features_of_the_past_pass():
+    # Running sums drift with what came before, by far less than the tolerance of the suffix test.
+    drifting = Feature("drifting", 10, lambda b: np.log(b.close / rolling(b.close, 10).mean().to_numpy()))
+    mixed = [*DEFAULT, *map(resolve, ("gap", "volume_ratio_20", "log_return_1")), drifting]
+    check = past_only((walk(), walk(seed=1, name="B")), mixed)
+    assert check.passed
+    assert check.figure == 0
+    assert "of 22" in check.measure
+
+
+def test_a_history_as_short_as_the_lookback_is_no_fault():
+    for bars in (20, 21, 22, 23):
+        assert past_only(walk(bars), [momentum(20)]).passed
+
+
+def test_small_features_are_held_to_their_own_size():
+    """A look-back of 59 for 60 moves a minute's volatility by less than 1e-6, and is wrong all the same."""
+    bars = walk()
+    calm = dataclasses.replace(bars, close=50 * (bars.close / 50) ** 1e-3)
+    volatility = resolve("volatility_60")
+    # The mean over those that are there, so that it is known with fewer.
+    mean = Feature("mean", 60, lambda b: rolling(volatility_of(b), 61, min_periods=1).mean().to_numpy())
+    assert past_only(calm, [volatility]).passed
+    assert not past_only(calm, [mean]).passed
+
+
+def volatility_of(bars):
+    return np.abs(np.diff(np.log(bars.close), axis=0, prepend=np.log(bars.close[:1])))
+
+
+def test_a_column_of_the_file_is_said_to_pass_by_its_making():
+    check = past_only(walk(), ["momentum_5", "signal"])
+    assert check.passed
+    assert "not of columns of the file (signal)" in check.text
