@@ -103,9 +103,7 @@ def test_the_loss_and_its_gradient_equal_a_float64_reference(
     agent = agent.replace(value_clip=value_clip, entropy_coef=0.1)
     batch = batch_of(rollout)
     chunk = np.asarray(window_chunks(params.tape, rollout.cursor, 4, LENGTH))
-    gradient, metrics = jax.jit(lambda w: jax.grad(agent._loss, has_aux=True)(w, scaled.network, batch, params))(
-        scaled.params
-    )
+    gradient, metrics = jax.jit(lambda w: jax.grad(agent._loss, has_aux=True)(w, scaled, batch, params))(scaled.params)
     expected = numpy_loss(agent, scaled.params, batch, chunk)
     names = {
         "loss": "loss",
@@ -138,7 +136,7 @@ def test_the_ratio_of_the_first_minibatch_is_1(
 ) -> None:
     batch = {**batch_of(rollout), "log_prob": jnp.moveaxis(rollout.log_prob, 1, 0)}
     tight = agent.replace(clip_range=1e-5)  # then clip_fraction counts |ratio - 1| > 1e-5
-    _, metrics = jax.jit(lambda w: tight._loss(w, scaled.network, batch, params))(scaled.params)
+    _, metrics = jax.jit(lambda w: tight._loss(w, scaled, batch, params))(scaled.params)
     assert float(metrics["clip_fraction"]) == 0
     assert abs(float(metrics["approx_kl"])) < 1e-6
 
@@ -172,7 +170,7 @@ def test_one_epoch_of_one_minibatch_is_a_clipped_adam_step(
     np.testing.assert_allclose(after.value_scale.moments(), (mean, std), rtol=1e-4)
     spread = 1 - (target - value).var() / target.var()
     np.testing.assert_allclose(metrics["explained_variance"], spread, rtol=1e-3, atol=1e-4)
-    gradient, _ = jax.jit(lambda w: jax.grad(once._loss, has_aux=True)(w, scaled.network, batch, params))(scaled.params)
+    gradient, _ = jax.jit(lambda w: jax.grad(once._loss, has_aux=True)(w, scaled, batch, params))(scaled.params)
     norm = math.sqrt(sum(float((np.float64(g) ** 2).sum()) for g in jax.tree.leaves(gradient)))
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
     assert norm > 0.05, "the clip must bind"
@@ -451,7 +449,7 @@ def test_observations_of_any_shape_are_flattened_after_the_way_through_a_file_to
 
 
 def test_actions_that_are_not_discrete_are_refused(agent: PPOAgent) -> None:
-    with pytest.raises(ValueError, match="PPOAgent needs discrete actions, Box has"):
+    with pytest.raises(ValueError, match="PPOAgent needs discrete actions or a Box, Box has a"):
         agent.init(KEY, Box((3,), None), None)
 
 

@@ -179,7 +179,7 @@ def test_the_tape_is_an_argument_of_the_program_and_not_part_of_it(env: TradingE
         ({"positions": (1,)}, "at least two exposures"),
         ({"positions": ()}, "at least two exposures"),
         ({"positions": (0, 1, 1)}, "none twice"),
-        ({"positions": "continuous"}, "must be a tuple of exposures"),
+        ({"positions": "discrete"}, "positions 'discrete' is unknown; use 'continuous', 'weights' or exposures"),
         ({"positions": 1.0}, "must be a tuple of exposures"),
         ({"window": 0}, "window 0 must be"),
         ({"window": 2.5}, "window 2.5 must be"),
