@@ -1,12 +1,19 @@
 """Action distributions of the policies, as functions of the network's output.
 
-Ours, since distrax breaks with JAX releases. Nothing here knows what an action means.
+Ours, since distrax breaks with JAX releases. Nothing here knows what an action means, nor how a network is bounded.
+Continuous ones are normal variables x, mapped into a bounded set; a rollout keeps the mapped action only, from which
+`log_prob` finds x. `sample` and `mode` return actions that are inside the set by a margin that float32 can tell.
 """
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 from jaxtyping import Float, Int, PRNGKeyArray
@@ -42,3 +49,140 @@ class Categorical(struct.PyTreeNode):
         """Entropy in nats."""
         log_probs = self.log_probs()
         return -(jnp.exp(log_probs) * log_probs).sum(-1)
+
+
+class SquashedNormal(struct.PyTreeNode):
+    """low + (high - low) (1 + tanh x) / 2 with x normal and independent in each of n dimensions.
+
+    Actions lie strictly inside the bounds, at least EDGE of the range away from both: there the density, its logarithm
+    and the way back to x are finite in float32. What the ratio of PPO compares is computed from the action alone: a
+    difference to a bound has no other rounding than its own, so acting and learning see the same x.
+    """
+
+    mean: Float[Array, "*b n"]
+    log_std: Float[Array, "n"]
+    low: Float[Array, "n"]
+    high: Float[Array, "n"]
+
+    EDGE = 2.0**-20
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b n"]:
+        """A draw."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self._squash(self.mean + jnp.exp(self.log_std) * noise)
+
+    def mode(self) -> Float[Array, "*b n"]:
+        """What the mean of x becomes: the median of the actions, and no more than that where the deviation is large."""
+        return self._squash(self.mean)
+
+    def log_prob(self, action: Float[Array, "*b n"]) -> Float[Array, "*b"]:
+        """Log density of an action: that of x less log dy/dx = log(2 (y - low) (high - y) / (high - low))."""
+        span = self.high - self.low
+        below, above = (jnp.log(jnp.maximum(d, self.EDGE * span)) for d in (action - self.low, self.high - action))
+        slope = math.log(2) + below + above - jnp.log(span)
+        return (_normal_log_prob((below - above) / 2, self.mean, self.log_std) - slope).sum(-1)
+
+    def entropy(self) -> Float[Array, "*b"]:
+        """Differential entropy in nats: that of x plus the mean of log dy/dx, by Gauss-Hermite quadrature.
+
+        Off by less than 1e-6 a dimension at a deviation of 0.5 of x, 2e-5 at 1, 4e-3 at 2 and 0.2 at 5.
+        """
+        nodes, weights = _hermite(self.mean.dtype)
+        x = self.mean[..., None] + jnp.exp(self.log_std)[:, None] * nodes
+        # log(1 - tanh(x)^2), finite for any x
+        slope = 2 * (math.log(2) - jnp.abs(x) - jnp.log1p(jnp.exp(-2 * jnp.abs(x)))) @ weights
+        return (_normal_entropy(self.log_std) + slope + jnp.log((self.high - self.low) / 2)).sum(-1)
+
+    def _squash(self, x: Array) -> Array:
+        span = self.high - self.low
+        action = self.low + span * jax.nn.sigmoid(2 * x)
+        return _as_stored(jnp.clip(action, self.low + self.EDGE * span, self.high - self.EDGE * span))
+
+
+class SimplexNormal(struct.PyTreeNode):
+    """n weights that sum to less than 1, the rest is cash: the softmax of (x_1 .. x_n, 0) with x normal, independent.
+
+    The additive logistic-normal distribution (Aitchison and Shen 1980, https://doi.org/10.1093/biomet/67.2.261). Every
+    weight is a multiple of 1 / GRID, and it and the cash are at least about EDGE: sums of such numbers are exact in
+    float32 in any order, so acting and learning see the same cash, however small.
+    """
+
+    mean: Float[Array, "*b n"]
+    log_std: Float[Array, "n"]
+
+    EDGE = 2.0**-18
+    GRID = 2.0**23
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b n"]:
+        """A draw."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self._weights(self.mean + jnp.exp(self.log_std) * noise)
+
+    def mode(self) -> Float[Array, "*b n"]:
+        """What the mean of x becomes."""
+        return self._weights(self.mean)
+
+    def log_prob(self, action: Float[Array, "*b n"]) -> Float[Array, "*b"]:
+        """Log density of the weights: that of x = log(weight / cash), less log|dw/dx| = the sum of all logs."""
+        logs = jnp.log(jnp.maximum(action, self.EDGE / 2))
+        cash = jnp.log(jnp.maximum(1 - action.sum(-1), self.EDGE / 2))
+        return _normal_log_prob(logs - cash[..., None], self.mean, self.log_std).sum(-1) - logs.sum(-1) - cash
+
+    def entropy(self) -> Float[Array, "*b"]:
+        """Differential entropy in nats: that of x plus the mean of the sum of all logs, by a fixed set of points.
+
+        One asset: Gauss-Hermite, off by less than 1e-6 up to a deviation of 1 of x, 1e-3 at 2. More: 64 points of a
+        lattice, off by about 0.01 a weight at a deviation of 1 and 0.05 at 2.
+        """
+        points, weights = _points(self.mean.shape[-1], self.mean.dtype)
+        x = self.mean[..., None, :] + jnp.exp(self.log_std) * points
+        log_sum = jnp.logaddexp(jax.nn.logsumexp(x, -1), 0.0) @ weights
+        return (_normal_entropy(self.log_std) + self.mean).sum(-1) - (self.mean.shape[-1] + 1) * log_sum
+
+    def _weights(self, x: Array) -> Array:
+        whole = jax.nn.softmax(jnp.concatenate([x, jnp.zeros_like(x[..., :1])], -1), -1)
+        whole = jnp.maximum(whole, self.EDGE)
+        whole = whole / whole.sum(-1, keepdims=True)
+        return _as_stored(jnp.floor(whole[..., :-1] * self.GRID) / self.GRID)  # down: what is lost is cash
+
+
+Distribution = Categorical | SquashedNormal | SimplexNormal
+
+
+def _as_stored(action: Array) -> Array:
+    """The same numbers, behind a barrier: else XLA may compute them twice, and round the one that is used otherwise."""
+    return jax.lax.optimization_barrier(action)
+
+
+def _normal_log_prob(x: Array, mean: Array, log_std: Array) -> Array:
+    return -0.5 * ((x - mean) * jnp.exp(-log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi)
+
+
+def _normal_entropy(log_std: Array) -> Array:
+    return log_std + 0.5 * math.log(2 * math.pi * math.e)
+
+
+def _hermite(dtype: Any) -> tuple[Float[Array, "node"], Float[Array, "node"]]:
+    """Nodes and weights of the mean under a standard normal, exact for polynomials up to degree 31."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(16)
+    return jnp.asarray(nodes, dtype), jnp.asarray(weights / weights.sum(), dtype)
+
+
+def _points(n: int, dtype: Any) -> tuple[Float[Array, "node n"], Float[Array, "node"]]:
+    """Nodes and weights of the mean under n independent standard normals, all weights positive.
+
+    Beyond one dimension a rank-1 lattice along the powers of the generalised golden ratio (Roberts 2018,
+    https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences), with its mirror image, and
+    stretched so that all second moments are exact: then it is right to the third order.
+    """
+    if n == 1:
+        nodes, weights = _hermite(dtype)
+        return nodes[:, None], weights
+    golden = 2.0
+    for _ in range(64):
+        golden = (1 + golden) ** (1 / (n + 1))
+    uniform = (0.5 + np.outer(np.arange(32), golden ** -np.arange(1.0, n + 1))) % 1
+    half = np.vectorize(NormalDist().inv_cdf)(np.clip(uniform, 1e-6, 1 - 1e-6))
+    nodes = np.concatenate([half, -half])
+    stretch = np.linalg.inv(np.linalg.cholesky(nodes.T @ nodes / len(nodes)))
+    return jnp.asarray(nodes @ stretch.T, dtype), jnp.full(len(nodes), 1 / len(nodes), dtype)

@@ -16,12 +16,15 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jaxtrader.agents.actions import Actions
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "relu": nn.relu,
     "gelu": nn.gelu,
     "swish": nn.swish,
 }
+INITIAL_LOG_STD = -0.5  # of a continuous action, before it is squashed: wide, but not yet crowded at the bounds
 
 
 class MLPActorCritic(nn.Module):
@@ -31,7 +34,7 @@ class MLPActorCritic(nn.Module):
         window: bars in a window (1 for ordinary environments).
         features: inputs a bar, assets times features.
         account: inputs from the account (0 for ordinary environments).
-        num_actions: number of discrete actions.
+        actions: what the policy's outputs stand for; continuous ones have a parameter `log_std` too.
         hidden: widths of the hidden layers; the first is the encoder's.
         activation: a name in ACTIVATIONS.
         shared: one torso for actor and critic instead of two.
@@ -40,7 +43,7 @@ class MLPActorCritic(nn.Module):
     window: int
     features: int
     account: int
-    num_actions: int
+    actions: Actions
     hidden: tuple[int, ...] = (64, 64)
     activation: str = "tanh"
     shared: bool = False
@@ -59,8 +62,10 @@ class MLPActorCritic(nn.Module):
         self.first_bias = self.param("first_bias", nn.initializers.zeros, (torsos * wide,))
         dense = lambda width: nn.Dense(width, kernel_init=nn.initializers.orthogonal(2**0.5))  # noqa: E731
         self.torsos = [[dense(width) for width in self.hidden[1:]] for _ in range(torsos)]
-        self.policy = nn.Dense(self.num_actions, kernel_init=nn.initializers.orthogonal(0.01))
+        self.policy = nn.Dense(self.actions.size, kernel_init=nn.initializers.orthogonal(0.01))
         self.critic = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
+        if self.actions.continuous:
+            self.log_std = self.param("log_std", nn.initializers.constant(INITIAL_LOG_STD), (self.actions.size,))
 
     def encode(self, chunk: Float[Array, "*b bars assets features"]) -> Float[Array, "*b decisions context"]:
         """Contexts of the windows that end at bars window-1, window, ... of each chunk (a causal VALID convolution).
@@ -76,7 +81,7 @@ class MLPActorCritic(nn.Module):
     def head(
         self, context: Float[Array, "*b context"], account: Float[Array, "*c assets K"] | None
     ) -> tuple[Float[Array, "*c actions"], Float[Array, "*c"]]:
-        """Action logits and value. `context` broadcasts against the account's leading axes."""
+        """The policy's outputs (logits or means) and value. `context` broadcasts against the account's leading axes."""
         hidden = context
         if account is not None:
             flat = account.reshape(*account.shape[:-2], -1)
@@ -93,7 +98,7 @@ class MLPActorCritic(nn.Module):
         return self.policy(outputs[0]).reshape(*batch, -1), self.critic(outputs[-1]).reshape(batch)
 
     def __call__(self, chunk: Any, account: Any) -> tuple[Array, Array]:
-        """Logits and values for every decision of a chunk: what `init` traces."""
+        """Outputs and values for every decision of a chunk: what `init` traces."""
         return self.head(self.encode(chunk), account)
 
 

@@ -1,4 +1,5 @@
-"""The agent's scales: of the market features, fitted once on the training bars, and of the value targets, running."""
+"""The agent's scales: of market features, fitted once on the training bars; of ordinary observations and of value
+targets, running."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from jaxtrader.market.market import Tape
 
 CLIP = 5.0  # normalised features are bounded here: one wild print must not saturate the first layer
+OBSERVATION_CLIP = 10.0
 
 
 class Normalizer(struct.PyTreeNode):
@@ -22,6 +24,44 @@ class Normalizer(struct.PyTreeNode):
     def __call__(self, features: Float[Array, "*b F"]) -> Float[Array, "*b F"]:
         """Standardised and bounded features."""
         return jnp.clip((features - self.mean) / self.std, -CLIP, CLIP)
+
+
+class RunningNormalizer(struct.PyTreeNode):
+    """Mean and variance of all observations so far, of an ordinary environment; the identity before the first.
+
+    Batches are merged as in Chan, Golub and LeVeque 1983, https://doi.org/10.1080/00031305.1983.10483115, with the
+    variance instead of the sum of squares, and batches taken relative to the mean so far: safe in float32 where the
+    mean is far larger than the deviation. Beyond 2^24 batches the count stands still, and the others nearly.
+    """
+
+    mean: Float[Array, "*obs"]
+    variance: Float[Array, "*obs"]
+    count: Float[Array, ""]
+
+    @classmethod
+    def fresh(cls, shape: tuple[int, ...]) -> RunningNormalizer:
+        """Of observations of this shape, before the first."""
+        return cls(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
+
+    def __call__(self, observations: Float[Array, "*b *obs"]) -> Float[Array, "*b *obs"]:
+        """Standardised and bounded observations."""
+        std = jnp.sqrt(self.variance)
+        std = jnp.where(std > 1e-6 * jnp.maximum(jnp.abs(self.mean), 1), std, 1)  # a constant says nothing
+        scaled = jnp.clip((observations - self.mean) / std, -OBSERVATION_CLIP, OBSERVATION_CLIP)
+        return jnp.where(self.count > 0, scaled, observations)
+
+    def update(self, observations: Float[Array, "*b *obs"]) -> RunningNormalizer:
+        """The moments of what was seen so far and of a further batch together."""
+        batch = observations.astype(jnp.float32).reshape(-1, *self.mean.shape)
+        offset = batch - jnp.where(self.count > 0, self.mean, batch[0])
+        shift = offset.mean(0)
+        spread = ((offset - shift) ** 2).mean(0)
+        count = self.count + len(batch)
+        share = len(batch) / count
+        first = self.count == 0
+        mean = jnp.where(first, batch[0] + shift, self.mean + share * shift)
+        variance = self.variance + share * (spread - self.variance) + share * (1 - share) * shift**2
+        return RunningNormalizer(mean, jnp.where(first, spread, variance), count)
 
 
 class ValueScale(struct.PyTreeNode):

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ from jaxtrader import files
 from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.envs import rewards
 from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.positions import Positions
 from jaxtrader.envs.trading import ACCOUNT_FEATURES, TradingEnv
 from jaxtrader.market.market import Market
 
@@ -41,9 +42,10 @@ class Policy:
         return int(self.about["env"]["window"])
 
     @property
-    def positions(self) -> tuple[float, ...]:
-        """The target exposures it chooses from."""
-        return tuple(self.about["env"]["positions"])
+    def positions(self) -> Positions:
+        """The target exposures it chooses from, or "continuous" or "weights"."""
+        positions = self.about["env"]["positions"]
+        return cast(Positions, positions if isinstance(positions, str) else tuple(positions))
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -79,7 +81,8 @@ class Policy:
         if not (np.isfinite(bars).all() and np.isfinite(seen).all()):
             raise ValueError("the window or the account holds a value that is not finite; give complete bars")
         action = _decide(self.agent, self.state, jnp.asarray(bars)[None, :, None], jnp.asarray(seen)[None, None])
-        return self.positions[int(action[0])]
+        positions = self.positions
+        return positions[int(action[0])] if isinstance(positions, tuple) else float(action[0, 0])
 
     def environment(self, market: Market, **changes: Any) -> TradingEnv:
         """The TradingEnv it was trained in, over another market, with other costs or rules where `changes` says so.
@@ -122,7 +125,15 @@ def load_policy(path: str | PathLike[str]) -> Policy:
             f"{path} does not say its {' and '.join(missing)}: it was not trained on a TradingEnv; "
             "use PPOAgent().load_model(path)"
         )
-    return Policy(agent, state, about)
+    policy = Policy(agent, state, about)
+    positions, actions = policy.positions, state.network.actions
+    kind = {"continuous": "box", "weights": "simplex"}.get(str(positions), "discrete")
+    if actions.kind != kind or (isinstance(positions, tuple) and actions.size != len(positions)):
+        raise files.FileError(
+            f"{path} is damaged: its network has {actions.size} actions of kind {actions.kind}, its environment the "
+            f"positions {positions}; train it again"
+        )
+    return policy
 
 
 def _numbers(given: ArrayLike | Sequence[float], fault: str) -> np.ndarray:

@@ -13,37 +13,21 @@ from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from flax import serialization, struct
+from flax import struct
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from jaxtrader import files
+from jaxtrader.agents.actions import Bounds, actions_of, check_bounds
 from jaxtrader.agents.advantages import gae
-from jaxtrader.agents.distributions import Categorical
+from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.networks import ACTIVATIONS, MLPActorCritic
-from jaxtrader.agents.normalization import Normalizer, ValueScale, fit_normalizer
+from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer
 from jaxtrader.agents.protocol import Rollout
+from jaxtrader.agents.state import PPOState, load, save
 from jaxtrader.envs.trading import ACCOUNT_FEATURES, Observation, window_chunks
 
 Schedule = Literal["constant", "linear", "kl"]
-
-
-class PPOState(struct.PyTreeNode):
-    """What PPO learns and remembers.
-
-    `learning_rate` is the rate in force; `normalizer` is None until `prepare` fits it (and for ordinary environments);
-    `network` is static: it says how `params` are read. `obs_ndim` is the number of axes of one ordinary observation.
-    """
-
-    params: Any
-    opt_state: Any
-    learning_rate: Float[Array, ""]
-    value_scale: ValueScale
-    normalizer: Normalizer | None
-    network: MLPActorCritic = struct.field(pytree_node=False)
-    obs_ndim: int = struct.field(pytree_node=False, default=1)
 
 
 class PPOAgent(struct.PyTreeNode):
@@ -58,6 +42,8 @@ class PPOAgent(struct.PyTreeNode):
         schedule: "linear" decays the rate to 0 over the run, "kl" adapts it to `target_kl`, "constant" leaves it.
         num_epochs, num_minibatches: passes over a rollout, and the parts of each; a part is a set of whole lanes.
         hidden, activation, shared: the network, see `MLPActorCritic`.
+        normalize_observations: of ordinary environments, by their running mean and deviation. Market features are
+            always normalised, by those of the training bars.
     """
 
     learning_rate: float = 1e-3
@@ -75,6 +61,7 @@ class PPOAgent(struct.PyTreeNode):
     hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
     activation: str = struct.field(pytree_node=False, default="tanh")
     shared: bool = struct.field(pytree_node=False, default=False)
+    normalize_observations: bool = struct.field(pytree_node=False, default=False)
 
     def validate(self) -> PPOAgent:
         """Return self, or raise ValueError that names the value, its limits and the way out."""
@@ -115,9 +102,9 @@ class PPOAgent(struct.PyTreeNode):
     def init(self, key: PRNGKeyArray, env: Any, params: Any) -> PPOState:
         """Fresh parameters for the environment's observations and actions.
 
-        Raises ValueError where the actions are not discrete.
+        Raises ValueError where the observation is no array, or the actions are neither discrete nor a bounded box.
         """
-        network, obs_ndim = self._network(key, env, params)
+        network, bounds, obs_shape = self._network(key, env, params)
         chunk = jnp.zeros((1, network.window, 1, network.features))
         account = jnp.zeros((1, 1, 1, network.account)) if network.account else None
         weights = cast(dict[str, Any], network.init(key, chunk, account))["params"]
@@ -126,9 +113,12 @@ class PPOAgent(struct.PyTreeNode):
             opt_state=self._optimizer().init(weights),
             learning_rate=jnp.asarray(self.learning_rate, jnp.float32),
             value_scale=ValueScale(*jnp.zeros((3,), jnp.float32)),
-            normalizer=None,
+            normalizer=None
+            if obs_shape is None or not self.normalize_observations
+            else RunningNormalizer.fresh(obs_shape),
             network=network,
-            obs_ndim=obs_ndim,
+            obs_ndim=1 if obs_shape is None else len(obs_shape),
+            bounds=bounds,
         )
 
     def prepare(self, state: PPOState, env_params: Any) -> tuple[PPOState, Any]:
@@ -136,7 +126,10 @@ class PPOAgent(struct.PyTreeNode):
 
         On the host, before anything is traced; the mean and deviation are taken in float64 over each segment's bars,
         from the first whose features are known. Ordinary environments pass through unchanged.
+
+        Raises ValueError where the actions are a box without finite bounds (`init` under jit cannot see them).
         """
+        check_bounds(state.bounds)
         if not hasattr(env_params, "tape"):
             return state, env_params
         normalizer = state.normalizer
@@ -154,10 +147,10 @@ class PPOAgent(struct.PyTreeNode):
         self, state: PPOState, context: Array, account: Array | None, key: PRNGKeyArray, deterministic: bool = False
     ) -> tuple[Array, dict[str, Array]]:
         """Actions by draw, or by the mode; with `log_prob` and `value`. `context` broadcasts against `account`."""
-        policy, value = self._head(state.network, state.params, context, account)
+        policy, value = self._head(state, state.params, context, account)
         mean, std = state.value_scale.moments()
-        action = policy.mode() if deterministic else policy.sample(key)
-        return action, {"log_prob": policy.log_prob(action), "value": mean + std * value}
+        action: Any = policy.mode() if deterministic else policy.sample(key)
+        return state.network.actions.to_env(action), {"log_prob": policy.log_prob(action), "value": mean + std * value}
 
     def select_action(
         self, state: PPOState, obs: Any, key: PRNGKeyArray, deterministic: bool = False
@@ -166,6 +159,8 @@ class PPOAgent(struct.PyTreeNode):
         if isinstance(obs, Observation):
             return self.act(state, self.encode(state, obs.window)[..., 0, :], obs.account, key, deterministic)
         batch = obs.shape[: obs.ndim - state.obs_ndim]
+        if isinstance(state.normalizer, RunningNormalizer):
+            obs = state.normalizer(obs)
         context = self.encode(state, obs.reshape(*batch, 1, 1, state.network.features))[..., 0, :]
         return self.act(state, context, None, key, deterministic)
 
@@ -204,15 +199,19 @@ class PPOAgent(struct.PyTreeNode):
         mean, std = state.value_scale.moments()
         spread = jnp.var(target)
         explained = 1 - jnp.var(target - rollout.value) / jnp.where(spread > 0, spread, 1)
+        # Frozen until the update is over: what acted and what learns must see the same numbers.
+        observations, normalizer = rollout.observations, state.normalizer
+        if isinstance(normalizer, RunningNormalizer):
+            observations, normalizer = normalizer(observations), normalizer.update(observations)
         data = {
-            "action": rollout.action,
+            "action": state.network.actions.from_env(rollout.action),
             "log_prob": rollout.log_prob,
             # In the critic's own units of then: where value_clip centres. Unknown, so 0, before the first update.
             "value": jnp.where(known, (rollout.value - before) / jnp.where(known, spread_before, 1), 0),
             "advantage": (advantage - advantage.mean()) / (advantage.std() + 1e-8),
             "target": (target - mean) / std,
             "account": rollout.account,
-            "observations": rollout.observations,
+            "observations": observations,
         }
         # Lane-major from here on: a minibatch is then a gather of contiguous rows.
         data = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), data)
@@ -233,27 +232,29 @@ class PPOAgent(struct.PyTreeNode):
             "explained_variance": explained,
             "learning_rate": state.learning_rate,
         }
-        return state.replace(params=weights, opt_state=opt_state, learning_rate=rate), metrics
+        state = state.replace(params=weights, opt_state=opt_state, learning_rate=rate, normalizer=normalizer)
+        return state, metrics
 
     def _descend(
         self, state: PPOState, carry: tuple[Any, Any], batch: dict[str, Any], params: Any
     ) -> tuple[tuple[Any, Any], dict[str, Array]]:
         """One gradient step on a minibatch of lanes."""
         weights, opt_state = carry
-        grads, metrics = jax.grad(self._loss, has_aux=True)(weights, state.network, batch, params)
+        grads, metrics = jax.grad(self._loss, has_aux=True)(weights, state, batch, params)
         direction, opt_state = self._optimizer().update(grads, opt_state, weights)
         step = jax.tree.map(lambda d: -state.learning_rate * d, direction)
         return (optax.apply_updates(weights, step), opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
-    def _loss(self, weights: Any, network: MLPActorCritic, batch: dict[str, Any], params: Any) -> tuple[Array, Any]:
-        """PPO's loss on a minibatch `[lane, time, agent]`."""
+    def _loss(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Array, Any]:
+        """PPO's loss on a minibatch `[lane, time, agent]`; of the state, what is not learnt here."""
+        network = state.network
         if batch["observations"] is None:
             chunk = window_chunks(params.tape, batch["cursor"], network.window, batch["action"].shape[1])
         else:
             observations = batch["observations"]  # each is a window of one bar, so that time is the chunk's axis
             chunk = observations.reshape(*observations.shape[:2], 1, network.features)
         context = network.apply({"params": weights}, chunk, method="encode")
-        policy, value = self._head(network, weights, cast(Array, context)[:, :, None], batch["account"])
+        policy, value = self._head(state, weights, cast(Array, context)[:, :, None], batch["account"])
 
         log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
         ratio = jnp.exp(log_ratio)
@@ -286,79 +287,38 @@ class PPOAgent(struct.PyTreeNode):
         """Global-norm clip and Adam's direction; the rate lives in the state."""
         return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.scale_by_adam(eps=1e-5))
 
-    def _head(self, network: MLPActorCritic, weights: Any, context: Array, account: Any) -> tuple[Categorical, Array]:
-        logits, value = cast(tuple[Array, Array], network.apply({"params": weights}, context, account, method="head"))
-        return Categorical(logits), value
+    def _head(self, state: PPOState, weights: Any, context: Array, account: Any) -> tuple[Distribution, Array]:
+        network = state.network
+        outputs, value = cast(tuple[Array, Array], network.apply({"params": weights}, context, account, method="head"))
+        return network.actions.distribution(outputs, weights.get("log_std"), state.bounds), value
 
-    def _network(self, key: PRNGKeyArray, env: Any, params: Any) -> tuple[MLPActorCritic, int]:
-        """The network that fits the environment, and the axes of one of its observations."""
-        window, assets, account, obs_ndim = 1, 1, 0, 1
+    def _network(
+        self, key: PRNGKeyArray, env: Any, params: Any
+    ) -> tuple[MLPActorCritic, Bounds | None, tuple[int, ...] | None]:
+        """The network that fits the environment, the bounds of its actions, and an ordinary observation's shape."""
+        window, assets, account, obs_shape = 1, 1, 0, None
+        actions, bounds = actions_of(env, params)
         if hasattr(env, "advance"):
             window, assets, features = env.window, *params.tape.features.shape[1:]
-            account, actions = assets * len(ACCOUNT_FEATURES), env.num_actions
+            account = assets * len(ACCOUNT_FEATURES)
         else:
             obs, _ = jax.eval_shape(env.reset, key, params)
             if not isinstance(obs, jax.ShapeDtypeStruct):
                 raise ValueError(
                     f"PPOAgent needs an array as observation, {env.name} has {type(obs).__name__}; flatten it"
                 )
-            features, obs_ndim, space = math.prod(obs.shape), obs.ndim, env.action_space(params)
-            if not hasattr(space, "n"):
-                raise ValueError(f"PPOAgent needs discrete actions, {env.name} has a {type(space).__name__}")
-            actions = space.n
+            features, obs_shape = math.prod(obs.shape), obs.shape
         network = MLPActorCritic(
             window, assets * features, account, actions, tuple(self.hidden), self.activation, self.shared
         )
-        return network, obs_ndim
+        return network, bounds, obs_shape
 
     # --- on disk ---
 
     def save_model(self, path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> None:
         """Write parameters, network, normalisation and `about` (environment and features) to a policy file."""
-        net = state.network
-        normalizer = state.normalizer
-        files.save(
-            path,
-            "policy",
-            {
-                "agent": "PPOAgent",
-                "network": {
-                    "window": net.window,
-                    "features": net.features,
-                    "account": net.account,
-                    "num_actions": net.num_actions,
-                    "hidden": list(net.hidden),
-                    "activation": net.activation,
-                    "shared": net.shared,
-                },
-                "obs_ndim": state.obs_ndim,
-                "params": serialization.to_state_dict(state.params),
-                "normalizer": None if normalizer is None else {"mean": normalizer.mean, "std": normalizer.std},
-                "about": about,
-            },
-        )
+        save(path, state, about)
 
     def load_model(self, path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
         """A state to act with, and `about`. Raises files.FileError where the file is not a policy of this agent."""
-        stored = files.load(path, "policy")
-        if not isinstance(stored, dict) or stored.get("agent") != "PPOAgent":
-            raise files.FileError(f"{path} holds no PPOAgent policy; give the policy.pkl that `jaxtrader train` wrote")
-        numbers = jax.tree.leaves((stored["params"], stored["normalizer"]))
-        if not all(np.isfinite(x).all() for x in numbers):
-            raise files.FileError(
-                f"{path} holds weights that are not finite, so its decisions mean nothing; train it again"
-            )
-        net: dict[str, Any] = dict(stored["network"])
-        network = MLPActorCritic(**net | {"hidden": tuple(net["hidden"])})
-        # jnp arrays: NumPy leaves would become constants of the compiled program.
-        norm = stored["normalizer"]
-        state = PPOState(
-            params=jax.tree.map(jnp.asarray, stored["params"]),
-            opt_state=None,
-            learning_rate=jnp.zeros((), jnp.float32),
-            value_scale=ValueScale(*jnp.zeros((3,), jnp.float32)),
-            normalizer=None if norm is None else Normalizer(jnp.asarray(norm["mean"]), jnp.asarray(norm["std"])),
-            network=network,
-            obs_ndim=stored["obs_ndim"],
-        )
-        return state, stored["about"]
+        return load(path)

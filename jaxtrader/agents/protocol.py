@@ -20,7 +20,7 @@ class Rollout(struct.PyTreeNode):
         cursor: the tape row of each lane's first decision.
         observations: `[time, lane, ...]`, ordinary environments only.
         account: account features of each decision.
-        action: what was done; `log_prob` its log probability then.
+        action: what was done: indices, or with further axes, continuous ones; `log_prob` its log probability then.
         value: V of the state before each step.
         next_value: V of the state after it, before any reset; arbitrary where terminated.
         reward: of each step.
@@ -31,7 +31,7 @@ class Rollout(struct.PyTreeNode):
     cursor: Int[Array, "lane"] | None
     observations: Any
     account: Float[Array, "time lane agent assets K"] | None
-    action: Int[Array, "time lane agent"]
+    action: Int[Array, "time lane agent"] | Float[Array, "time lane agent ..."]
     log_prob: Float[Array, "time lane agent"]
     value: Float[Array, "time lane agent"]
     next_value: Float[Array, "time lane agent"]

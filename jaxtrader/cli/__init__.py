@@ -135,10 +135,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
     @registry.primitive_rule
     def rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec[Any] | None:
-        kind, optional = info.type, False
-        if typing.get_origin(kind) in (typing.Union, types.UnionType):
-            kinds = [one for one in typing.get_args(kind) if one is not types.NoneType]
-            kind, optional = (kinds[0], True) if len(kinds) == 1 else (None, False)
+        kind, optional, words_instead = _parts(info.type)
         many = typing.get_origin(kind) is tuple
         one = typing.get_args(kind)[0] if many else kind
         choices = typing.get_args(one) if typing.get_origin(one) is Literal else None
@@ -149,11 +146,20 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         def value(words: list[str]) -> Any:
             if not many:
                 return read(words[0])
-            return tuple(read(word) for word in words[0].split(",") if word)
+            return words[0] if words[0] in words_instead else tuple(map(number, filter(None, words[0].split(","))))
+
+        def number(word: str) -> Any:
+            try:
+                return read(word)
+            except ValueError as error:
+                way_out = f"; give numbers, or {' or '.join(words_instead)} alone" if words_instead else ""
+                raise ValueError(f"{error}{way_out}") from None
 
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
-            metavar="{" + ",".join(choices) + "}" if choices else f"{name},..." if many else name,
+            metavar="{" + ",".join(choices) + "}"
+            if choices
+            else "|".join([f"{name},..." if many else name, *words_instead]),
             instance_from_str=value,
             is_instance=lambda _: True,
             str_from_instance=lambda x: ["none" if x is None and optional else _spelt(x)],
@@ -161,6 +167,18 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         )
 
     return registry
+
+
+def _parts(kind: Any) -> tuple[Any, bool, tuple[str, ...]]:
+    """The kind of value of an annotation, whether None may stand for it, and the words that may stand for a list."""
+    if typing.get_origin(kind) not in (typing.Union, types.UnionType):
+        return kind, False, ()
+    kinds = [one for one in typing.get_args(kind) if one is not types.NoneType]
+    optional, lists = len(kinds) < len(typing.get_args(kind)), [k for k in kinds if typing.get_origin(k) is tuple]
+    if len(kinds) == 2 and lists:
+        other = kinds[1 - kinds.index(lists[0])]
+        return lists[0], optional, typing.get_args(other)
+    return (kinds[0] if len(kinds) == 1 else None), optional, ()
 
 
 def _spelt(value: Any) -> str:

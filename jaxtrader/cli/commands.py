@@ -37,6 +37,7 @@ from jaxtrader.cli.config import (
 )
 from jaxtrader.envs import rewards
 from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.positions import Positions
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation import report
 from jaxtrader.evaluation.backtest import backtest
@@ -172,12 +173,18 @@ def _plan_facts(config: TrainConfig, plan: Plan) -> Iterator[tuple[str, str]]:
     yield "costs", _rules(trainer.env)
     window = f"window {config.window} bar{'s' * (config.window > 1)}, look-back {market.lookback} bars"
     yield "features", f"{', '.join(market.feature_names)}; {window}"
-    yield "positions", ", ".join(f"{p:g}" for p in config.positions) + f"; risk aversion {config.risk_aversion:g}"
+    yield "positions", f"{_choice(config.positions)}; risk aversion {config.risk_aversion:g}"
     goal = f"{trainer.num_episodes:,} episodes" if trainer.total_steps is None else f"{trainer.total_steps:,} steps"
     pace = f"{trainer.steps_per_update:,} steps an update, validation every {config.eval_every} updates"
     yield "training", f"{goal} in {config.num_envs:,} environments, {pace}, seed {config.seed}"
     for note in report.grouped(market.notes):
         yield "note", note
+
+
+def _choice(positions: Positions) -> str:
+    """What a decision chooses from, in words."""
+    words = {"continuous": "any exposure from -1 to 1", "weights": "any weight from 0 to 1, the rest is cash"}
+    return words[positions] if isinstance(positions, str) else ", ".join(f"{p:g}" for p in positions)
 
 
 def _dry_run(config: TrainConfig, plan: Plan, console: Console) -> int:

@@ -59,8 +59,8 @@ class TrainConfig(Source):
     """where a decision made at a bar's close fills; close is optimistic"""
     rebalance_band: float = 0.05
     """no trade smaller than this share of equity"""
-    positions: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """exposures to choose from, in [-1, 1], e.g. -1,0,1"""
+    positions: tuple[float, ...] | Literal["continuous", "weights"] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    """exposures to choose from, in [-1, 1], e.g. -1,0,1; continuous: any in [-1, 1]; weights: any in [0, 1]"""
     risk_aversion: float = 5.0
     """lambda of the reward: log return - lambda / 2 * return^2 a bar; 0 is the log return"""
     window: int = 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, cast
@@ -22,8 +21,10 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from jaxtrader.envs import ledger, rewards
+from jaxtrader.envs import positions as actions
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.ledger import Account, Bar, Rules
+from jaxtrader.envs.positions import Positions
 from jaxtrader.envs.rewards import LogReturn, Reward
 from jaxtrader.market.market import Market, Tape
 
@@ -62,7 +63,8 @@ class TradingEnv:
 
     Args:
         market: the bars to train on. Kept on the host; only `default_params` and the checks read it.
-        positions: the target exposures that the discrete actions stand for, within [-1, 1].
+        positions: the target exposures that the discrete actions stand for, within [-1, 1]; or "continuous" for an
+            exposure anywhere in [-1, 1] per asset, or "weights" for long-only weights with the remainder in cash.
         window: bars that a decision sees, ending at the cursor.
         episode_length: bars after which an episode is truncated.
         costs: what a fill costs. Not free by default.
@@ -75,7 +77,7 @@ class TradingEnv:
     """
 
     market: Market = field(compare=False, repr=False)
-    positions: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    positions: Positions = (-1.0, 0.0, 1.0)
     window: int = 32
     episode_length: int = 256
     costs: Costs = field(default_factory=Costs, compare=False)
@@ -95,17 +97,7 @@ class TradingEnv:
             raise ValueError(f"costs {self.costs!r} must be Costs(fee=..., slippage=...)")
         if not callable(self.reward):
             raise ValueError(f"reward {self.reward!r} must be a function of two marks such as rewards.log_return()")
-        if isinstance(self.positions, str) or not isinstance(self.positions, Iterable):
-            raise ValueError(f"positions {self.positions!r} must be a tuple of exposures such as (-1, 0, 1)")
-        positions = tuple(float(p) for p in self.positions)
-        object.__setattr__(self, "positions", positions)
-        if len(set(positions)) < 2 or len(set(positions)) != len(positions):
-            raise ValueError(f"positions {positions} must hold at least two exposures, none twice")
-        beyond = [p for p in positions if not abs(p) <= ledger.MAX_LEVERAGE]
-        if beyond:
-            raise ValueError(
-                f"position {beyond[0]:g} is outside [-1, 1]: an exposure is position value / equity, unlevered"
-            )
+        object.__setattr__(self, "positions", actions.checked(self.positions))
         for name in ("window", "episode_length"):
             if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be a whole number of bars, at least 1")
@@ -126,8 +118,8 @@ class TradingEnv:
 
     @property
     def num_actions(self) -> int:
-        """The number of discrete actions."""
-        return len(self.positions)
+        """The number of discrete actions, or the numbers in a continuous one: one an asset."""
+        return len(self.positions) if isinstance(self.positions, tuple) else self.market.close.shape[1]
 
     @property
     def rules(self) -> Rules:
@@ -156,14 +148,12 @@ class TradingEnv:
         return dataclasses.replace(self, market=market)
 
     def action_space(self, params: EnvParams | None = None) -> Any:
-        """gymnax's Discrete over the positions."""
-        from gymnax.environments import spaces  # 4 s to import: only where it is used
-
-        return spaces.Discrete(self.num_actions)
+        """gymnax's Discrete over the positions, or its Box `[A]` of exposures or weights."""
+        return actions.space(self.positions, self.market.close.shape[1])
 
     def observation_space(self, params: EnvParams) -> Any:
         """gymnax's Dict of the window and the account."""
-        from gymnax.environments import spaces
+        from gymnax.environments import spaces  # 4 s to import: only where it is used
 
         _, assets, features = params.tape.features.shape
         bound = float(jnp.finfo(jnp.float32).max)
@@ -194,31 +184,31 @@ class TradingEnv:
         """The configuration as plain data, costs included and market left out: what a policy file stores."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "market"}
         rates = {name: None if rate is None else float(np.asarray(rate)) for name, rate in vars(self.costs).items()}
-        return {**fields, "positions": list(self.positions), "costs": rates, "reward": rewards.to_dict(self.reward)}
+        positions = list(self.positions) if isinstance(self.positions, tuple) else self.positions
+        return {**fields, "positions": positions, "costs": rates, "reward": rewards.to_dict(self.reward)}
 
     # --- one account over one bar ---
 
     def advance(
-        self, account: Account, action: Int[Array, "*b"], bar: Bar, params: EnvParams
+        self, account: Account, action: Array, bar: Bar, params: EnvParams
     ) -> tuple[Account, Float[Array, "*b"], Bool[Array, "*b"], dict[str, Array]]:
         """Trade and mark accounts over one bar.
 
         Args:
             account: the accounts at close[t].
-            action: index into `positions`. An index out of range holds the units and sets `info["invalid_action"]`.
+            action: index into `positions`, `[*b]`, or exposures or weights, `[*b, asset]`. One that is out of range or
+                not finite holds the units and sets `info["invalid_action"]`.
             bar: the prices of the move, `[*b, asset]`.
             params: for its costs; the tape is not read.
 
         Returns:
             The accounts at close[t+1], the rewards, whether ruin ended them (they are frozen: see `restart`), and
-            `info` with the `target`, the fill's `turnover`, `cost`, `fills`, and the flags `clipped`, `dropped`,
-            `invalid_action`.
+            `info` with the `target` `[*b, asset]`, the fill's `turnover`, `cost`, `fills`, and the flags `clipped`,
+            `dropped`, `invalid_action`.
         """
-        invalid = (action < 0) | (action >= self.num_actions)
-        choices = jnp.asarray(self.positions, account.cash.dtype)
-        target = jnp.where(invalid, jnp.nan, choices[jnp.clip(action, 0, self.num_actions - 1)])
-        before = account.equity
-        account, fill, closing = ledger.step(account, target[..., None], bar, params.costs, self.rules)
+        before, assets = account.equity, account.units.shape[-1]
+        target, invalid = actions.targets(self.positions, action, assets, account.cash.dtype)
+        account, fill, closing = ledger.step(account, target, bar, params.costs, self.rules)
         info = {
             "target": target,
             "turnover": (jnp.abs(fill.units) * fill.price).sum(-1) / jnp.maximum(fill.equity, rewards.FLOOR),
@@ -256,11 +246,9 @@ class TradingEnv:
 
     def open_accounts(self, key: PRNGKeyArray, price: Float[Array, "*b A"], batch: tuple[int, ...] = ()) -> Account:
         """New accounts for `batch` episodes: at a random position each, or flat where `random_start` is off."""
-        shape = (*batch, price.shape[-1])
-        exposure = jnp.zeros(shape, price.dtype)
+        exposure = jnp.zeros((*batch, price.shape[-1]), price.dtype)
         if self.random_start:
-            drawn = jax.random.randint(key, batch, 0, self.num_actions)
-            exposure = jnp.broadcast_to(jnp.asarray(self.positions, price.dtype)[drawn][..., None], shape)
+            exposure = actions.draw(self.positions, key, batch, price.shape[-1], price.dtype)
         return ledger.open_account(exposure, price)
 
     # --- where on the tape ---
@@ -297,7 +285,7 @@ class TradingEnv:
         return self.reset_env(key, _required(params))
 
     def step(
-        self, key: PRNGKeyArray, state: EnvState, action: Int[Array, ""], params: EnvParams | None = None
+        self, key: PRNGKeyArray, state: EnvState, action: Array, params: EnvParams | None = None
     ) -> tuple[Observation, EnvState, Array, Array, Array, dict[str, Any]]:
         """One bar with auto-reset: (obs, state, reward, terminated, truncated, info).
 
@@ -325,7 +313,7 @@ class TradingEnv:
         return self.observe(key, state, None, params), state
 
     def step_env(
-        self, key: PRNGKeyArray, state: EnvState, action: Int[Array, ""], params: EnvParams
+        self, key: PRNGKeyArray, state: EnvState, action: Array, params: EnvParams
     ) -> tuple[Observation, EnvState, Array, Array, dict[str, Any]]:
         """One bar without reset: (obs, state, reward, terminated, info)."""
         bar = self.bar_after(state.cursor, params)

@@ -32,13 +32,13 @@ class Walk(struct.PyTreeNode):
     """A policy's way through segments side by side, padded to the longest.
 
     Attributes:
-        target: the exposure asked for at each bar's close.
+        target: the exposures asked for at each bar's close.
         reward: of the bar that followed; 0 where there was none and after ruin.
         steps: True where a bar followed.
         invalid: True where the action was not one of the environment's.
     """
 
-    target: Float[Array, "time segment"]
+    target: Float[Array, "time segment asset"]
     reward: Float[Array, "time segment"]
     steps: Bool[Array, "time segment"]
     invalid: Bool[Array, "time segment"]
@@ -129,7 +129,7 @@ def check_tradable(env: TradingEnv) -> None:
 
 
 def policy_targets(policy: Policy, env: TradingEnv) -> np.ndarray:
-    """Target exposures `[time, segment]` of a policy on the environment's market, the account in float64."""
+    """Target exposures `[time, segment, asset]` of a policy on the environment's market, the account in float64."""
     _, prepared = policy.agent.prepare(policy.state, env.default_params)
     with jax.enable_x64(True):
         exact = env.params("float64")

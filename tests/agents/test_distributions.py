@@ -1,4 +1,4 @@
-"""Categorical against SciPy, at ordinary and at extreme logits."""
+"""Distributions against SciPy and brute force, at ordinary and at extreme parameters."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.special
 import scipy.stats
 
-from jaxtrader.agents.distributions import Categorical
+from jaxtrader.agents.distributions import Categorical, SimplexNormal, SquashedNormal
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (5, 4, 3)).astype(np.float32)
 
@@ -80,3 +81,196 @@ def test_extreme_logits_give_no_nan_nor_do_their_gradients(logits: list[float]) 
     np.testing.assert_allclose(
         Categorical(x).entropy(), scipy.stats.entropy(scipy.special.softmax(np.float64(x), -1), axis=-1), atol=1e-6
     )
+
+
+# --- a squashed normal variable ---
+
+BOXES = [(-1.0, 1.0), (0.0, 1.0), (-2.0, 2.0), (100.0, 101.0), (-3.0, 40.0)]
+
+
+def squashed(mean: object, std: object, low: object, high: object, dtype: type = np.float64) -> SquashedNormal:
+    """One or several dimensions, in float64 unless told otherwise (under `jax.enable_x64`)."""
+    mean, std, low, high = (np.atleast_1d(np.asarray(x, dtype)) for x in (mean, std, low, high))
+    return SquashedNormal(*(jnp.asarray(x) for x in (mean, np.log(std), low, high)))
+
+
+@pytest.mark.parametrize(("low", "high"), BOXES)
+def test_a_squashed_log_prob_is_the_change_of_variables(low: float, high: float) -> None:
+    x = np.linspace(-5, 5, 41)
+    y = low + (high - low) * (1 + np.tanh(x)) / 2
+    slope = (high - low) / 2 * (1 - np.tanh(x) ** 2)
+    with jax.enable_x64(True):
+        for mean, std in ((0.0, 1.0), (-1.5, 0.3), (2.0, 0.8)):
+            expected = scipy.stats.norm.logpdf(x, mean, std) - np.log(slope)
+            got = squashed(mean, std, low, high).log_prob(jnp.asarray(y[:, None]))
+            np.testing.assert_allclose(got, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.5), (-1.0, 1.0), (1.5, 0.3)])
+def test_a_squashed_density_integrates_to_1_and_its_entropy_is_its_own(mean: float, std: float) -> None:
+    with jax.enable_x64(True):
+        policy = squashed(mean, std, -2, 2)
+        y, weight = np.polynomial.legendre.leggauss(500)
+        log_p = np.asarray(policy.log_prob(jnp.asarray(2 * y[:, None])))
+        np.testing.assert_allclose((np.exp(log_p) * 2 * weight).sum(), 1, atol=1e-5)
+        by_hand = -(np.exp(log_p) * log_p * 2 * weight).sum()
+        np.testing.assert_allclose(policy.entropy(), by_hand, atol=1e-4)
+
+
+@pytest.mark.parametrize(("std", "error"), [(0.1, 1e-6), (0.5, 1e-6), (1.0, 2e-5), (2.0, 4e-3), (5.0, 0.2)])
+def test_the_squashed_entropy_is_as_exact_as_it_says(std: float, error: float) -> None:
+
+    def inside(x: float, mean: float) -> float:
+        return scipy.stats.norm.pdf(x, mean, std) * (np.log(6) - 2 * abs(x) - 2 * np.log1p(np.exp(-2 * abs(x))))
+
+    for mean in (-4.0, -0.7, 0.0, 2.5):
+        mean_slope = sum(scipy.integrate.quad(inside, *part, (mean,), epsabs=1e-10)[0] for part in ((-80, 0), (0, 80)))
+        with jax.enable_x64(True):
+            got = float(squashed(mean, std, -1, 2).entropy())
+        assert abs(got - scipy.stats.norm(0, std).entropy() - mean_slope) < error
+
+
+def test_entropy_and_log_prob_add_up_over_dimensions() -> None:
+    with jax.enable_x64(True):
+        both = squashed([0.3, -1.0], [0.5, 0.9], [-1, 0], [1, 3])
+        parts = squashed(0.3, 0.5, -1, 1), squashed(-1.0, 0.9, 0, 3)
+        y = [0.25, 1.7]
+        np.testing.assert_allclose(both.entropy(), sum(float(p.entropy()) for p in parts))
+        alone = sum(float(p.log_prob(jnp.asarray([v]))) for p, v in zip(parts, y, strict=True))
+        np.testing.assert_allclose(both.log_prob(jnp.asarray(y)), alone)
+
+
+@pytest.mark.parametrize(("low", "high"), BOXES)
+def test_squashed_samples_follow_the_normal_law_and_stay_inside(low: float, high: float) -> None:
+    policy = squashed(np.full((20_000, 1), 0.4), 0.7, low, high, np.float32)
+    y = np.float64(jax.jit(policy.sample)(jax.random.key(3)))[:, 0]
+    assert low < y.min()
+    assert y.max() < high
+    share = (y - low) / (high - low)
+    assert scipy.stats.kstest(np.log(share / (1 - share)) / 2, "norm", (0.4, 0.7)).pvalue > 0.001
+    np.testing.assert_allclose(policy.mode()[0], low + (high - low) * (1 + np.tanh(0.4)) / 2, rtol=1e-6)
+
+
+# --- weights on a simplex ---
+
+
+def logistic(mean: object, std: object, dtype: type = np.float64) -> SimplexNormal:
+    mean, std = (np.atleast_1d(np.asarray(x, dtype)) for x in (mean, std))
+    return SimplexNormal(jnp.asarray(mean), jnp.asarray(np.log(std)))
+
+
+def test_a_simplex_log_prob_is_the_change_of_variables() -> None:
+    mean, std = np.array([0.3, -1.0, 0.5]), np.array([0.5, 1.0, 0.8])
+    w = np.random.default_rng(0).dirichlet(np.ones(4), 50)[:, :3]
+    cash = 1 - w.sum(-1, keepdims=True)
+    # dx_i/dw_j of x_i = log(w_i / cash), without the identity that its determinant is 1 / the product of all.
+    slopes = np.eye(3) / w[:, None, :] + 1 / cash[:, :, None]
+    expected = scipy.stats.norm.logpdf(np.log(w / cash), mean, std).sum(-1) + np.linalg.slogdet(slopes)[1]
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(logistic(mean, std).log_prob(jnp.asarray(w)), expected, rtol=1e-9)
+
+
+def test_a_simplex_density_integrates_to_1_and_its_entropy_is_its_own() -> None:
+    node, weight = np.polynomial.legendre.leggauss(400)
+    node, weight = (node + 1) / 2, weight / 2
+    first, share = np.meshgrid(node, node, indexing="ij")
+    w = np.stack([first, (1 - first) * share], -1)
+    area = np.outer(weight, weight) * (1 - first)
+    with jax.enable_x64(True):
+        policy = logistic([0.4, -0.3], [0.6, 0.5])
+        log_p = np.asarray(policy.log_prob(jnp.asarray(w)))
+        np.testing.assert_allclose((np.exp(log_p) * area).sum(), 1, atol=1e-6)
+        np.testing.assert_allclose(policy.entropy(), -(np.exp(log_p) * log_p * area).sum(), atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("assets", "std", "error"),
+    [(1, 0.5, 1e-6), (1, 1.0, 1e-6), (1, 2.0, 1e-3), (2, 0.5, 0.02), (2, 1.0, 0.03), (3, 1.0, 0.04), (3, 2.0, 0.2)],
+)
+def test_the_simplex_entropy_is_as_exact_as_it_says(assets: int, std: float, error: float) -> None:
+    """Against a tensor product of 60 Gauss-Hermite nodes a dimension."""
+    node, weight = np.polynomial.hermite_e.hermegauss(60)
+    grid = np.stack(np.meshgrid(*[node] * assets, indexing="ij"), -1).reshape(-1, assets)
+    mass = np.prod(np.meshgrid(*[weight / weight.sum()] * assets, indexing="ij"), 0).ravel()
+    for seed in range(4):
+        mean = np.random.default_rng(seed).normal(0, 1.5, assets)
+        x = mean + std * grid
+        logs = np.concatenate([x, np.zeros_like(x[:, :1])], 1)
+        logs -= scipy.special.logsumexp(logs, axis=1, keepdims=True)
+        exact = assets * scipy.stats.norm(0, std).entropy() + mass @ logs.sum(1)
+        with jax.enable_x64(True):
+            got = float(logistic(mean, np.full(assets, std)).entropy())
+        assert abs(got - exact) < error
+
+
+@pytest.mark.parametrize("assets", [1, 4])
+def test_simplex_samples_follow_the_normal_law_and_leave_cash(assets: int) -> None:
+    mean, std = np.linspace(-0.5, 0.8, assets), np.linspace(0.5, 1.1, assets)
+    policy = logistic(np.tile(mean, (20_000, 1)), std, np.float32)
+    w = np.float64(jax.jit(policy.sample)(jax.random.key(4)))
+    cash = 1 - w.sum(1, keepdims=True)
+    assert w.min() > 0
+    assert cash.min() > 0
+    x = np.log(w / cash)
+    for i in range(assets):
+        assert scipy.stats.kstest(x[:, i], "norm", (mean[i], std[i])).pvalue > 0.001
+    share = np.exp(np.append(mean, 0))
+    np.testing.assert_allclose(policy.mode()[0], (share / share.sum())[:-1], rtol=1e-5)
+
+
+def test_the_cash_of_simplex_samples_is_the_same_in_any_order_of_the_sum() -> None:
+    policy = logistic(np.full((5_000, 7), 4.0), np.full(7, 3.0), np.float32)
+    w = np.asarray(policy.sample(jax.random.key(5)))
+    exact = 1 - np.float64(w).sum(1)
+    for order in (range(7), range(6, -1, -1), (3, 1, 6, 0, 5, 2, 4)):
+        total = np.zeros(len(w), np.float32)
+        for i in order:
+            total = total + w[:, i]
+        np.testing.assert_array_equal(np.float32(1) - total, exact)
+    assert exact.min() > 1e-6
+
+
+# --- both, at their edges ---
+
+
+@pytest.mark.parametrize("mean", [-5.0, 0.0, 5.0])
+@pytest.mark.parametrize("log_std", [-4.0, 0.0, 4.0])
+def test_saturated_actions_have_finite_log_probs_and_gradients(mean: float, log_std: float) -> None:
+    span = jnp.asarray([-2.0, 0.0]), jnp.asarray([2.0, 1.0])
+    makers = {
+        "box": lambda m, s: SquashedNormal(m, s, *span),
+        "simplex": lambda m, s: SimplexNormal(2 * m, s),
+    }
+    edges = {"box": [[-2.0, 0.0], [2.0, 1.0]], "simplex": [[0.0, 0.0], [1.0, 0.0]]}
+    for name, make in makers.items():
+        where = jnp.full((400, 2), mean), jnp.full(2, log_std)
+        drawn = make(*where).sample(jax.random.key(6)).at[:2].set(jnp.asarray(edges[name]))
+
+        def total(m: jax.Array, s: jax.Array, make=make, drawn=drawn) -> jax.Array:
+            return make(m, s).log_prob(drawn).mean() + make(m, s).entropy().mean()
+
+        value, gradients = jax.jit(jax.value_and_grad(total, (0, 1)))(*where)
+        assert np.isfinite(value)
+        assert all(np.isfinite(g).all() for g in gradients)
+        assert max(float(np.abs(g).max()) for g in gradients) < 2e6
+
+
+@pytest.mark.parametrize("mean", [0.3, 4.5])
+def test_log_prob_is_the_same_number_in_another_program(mean: float) -> None:
+    """What acting computes beside the draw, and what the loss computes from the stored action: to 1e-5 of the ratio."""
+    shape, log_std = (64, 32, 3), jnp.full(3, -0.5)
+    means = mean + 0.3 * jax.random.normal(jax.random.key(1), shape)
+    low, high = jnp.asarray([-2.0, 0.0, 100.0]), jnp.asarray([2.0, 1.0, 101.0])
+    for make in (lambda m: SquashedNormal(m, log_std, low, high), lambda m: SimplexNormal(2 * m, log_std)):
+
+        @jax.jit
+        def act(m: jax.Array, key: jax.Array, make=make) -> tuple:
+            action = make(m).sample(key)
+            return action, make(m).log_prob(action)
+
+        action, log_prob = act(means, jax.random.key(2))
+        later = jax.jit(lambda m, a, make=make: make(m).log_prob(a))(
+            means.swapaxes(0, 1).reshape(-1, 3), action.swapaxes(0, 1).reshape(-1, 3)
+        )
+        ratio = np.exp(np.float64(later.reshape(32, 64)) - np.float64(log_prob).T)
+        assert np.abs(ratio - 1).max() < 1e-5

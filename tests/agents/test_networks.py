@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxtrader.agents.actions import Actions
 from jaxtrader.agents.networks import MLPActorCritic
 
 WINDOW, ASSETS, FEATURES, K, ACTIONS = 4, 2, 3, 4, 3
@@ -17,7 +18,9 @@ NUMPY_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0)}
 
 @cache
 def make(**changes) -> tuple[MLPActorCritic, dict]:
-    network = MLPActorCritic(WINDOW, ASSETS * FEATURES, ASSETS * K, ACTIONS, **{"hidden": (8, 6), **changes})
+    network = MLPActorCritic(
+        WINDOW, ASSETS * FEATURES, ASSETS * K, Actions("discrete", ACTIONS), **{"hidden": (8, 6), **changes}
+    )
     chunk, account = jnp.zeros((1, WINDOW, ASSETS, FEATURES)), jnp.zeros((1, 1, ASSETS, K))
     return network, network.init(jax.random.key(1), chunk, account)
 
@@ -89,7 +92,7 @@ def test_head_after_encode_is_the_plain_mlp_on_the_concatenation(
 
 
 def test_without_an_account_the_head_takes_the_context_alone() -> None:
-    network = MLPActorCritic(1, 5, 0, ACTIONS, hidden=(8,))
+    network = MLPActorCritic(1, 5, 0, Actions("discrete", ACTIONS), hidden=(8,))
     variables = network.init(jax.random.key(0), jnp.zeros((1, 1, 1, 5)), None)
     assert variables["params"]["first_kernel"].shape == (5, 16)
     logits, value = head(network, variables, np.ones((6, 16), np.float32), None)

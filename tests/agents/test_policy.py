@@ -113,6 +113,54 @@ def test_the_environment_it_was_trained_in_comes_back(
             policy.environment(market, **{name: value})
 
 
+@pytest.fixture(scope="module", params=["continuous", "weights"])
+def continuous(
+    request: pytest.FixtureRequest, agent: PPOAgent, env: TradingEnv, raw_params: EnvParams
+) -> tuple[TradingEnv, PPOState]:
+    """An environment with a box of actions and a policy whose exposures differ from bar to bar."""
+    env = dataclasses.replace(env, positions=request.param)
+    state, _ = agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
+    rng = np.random.default_rng(1)
+    return env, state.replace(
+        params=jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
+    )
+
+
+def test_a_continuous_policy_acts_by_an_exposure(
+    continuous: tuple[TradingEnv, PPOState], agent: PPOAgent, params: EnvParams, market: Market, tmp_path: Path
+) -> None:
+    env, state = continuous
+    features = {"names": list(market.feature_names), "lookback": market.lookback}
+    agent.save_model(tmp_path / "p", state, {"env": env.to_dict(), "features": features})
+    policy = load_policy(tmp_path / "p")
+    assert policy.positions == env.positions
+    assert policy.environment(market) == env
+    select = jax.jit(lambda obs: agent.select_action(state, obs, jax.random.key(0), deterministic=True)[0])
+    accounts = env.open_accounts(jax.random.key(4), params.tape.close[20:30], (10,))
+    taken = []
+    for i, t in enumerate(range(20, 30)):
+        account = jax.tree.map(lambda x, i=i: x[i], accounts)
+        obs = env.observe(None, EnvState(account, jnp.int32(t), jnp.int32(150), jnp.int32(0)), None, params)
+        chosen = policy.act(market.features[t - 3 : t + 1, 0], np.asarray(obs.account[0]))
+        assert isinstance(chosen, float)
+        np.testing.assert_allclose(chosen, select(obs)[0], rtol=1e-4, atol=1e-6)
+        taken.append(chosen)
+    assert np.std(taken) > 0.05
+    assert (min(taken) > 0) == (env.positions == "weights")
+
+
+@pytest.mark.parametrize("positions", [[0.0, 1.0], "weights", "continuous"])
+def test_a_policy_whose_network_is_for_other_positions_is_refused(
+    positions: object, agent: PPOAgent, decided: PPOState, env: TradingEnv, tmp_path: Path
+) -> None:
+    about = {"env": env.to_dict() | {"positions": positions}, "features": {"names": [], "lookback": 1}}
+    agent.save_model(tmp_path / "p", decided, about)
+    with pytest.raises(
+        files.FileError, match="is damaged: its network has 3 actions of kind discrete, its environment"
+    ):
+        load_policy(tmp_path / "p")
+
+
 def test_other_features_are_refused(policy: Policy, market: Market) -> None:
     other = dataclasses.replace(market, feature_names=("signal", "log_return_1", "noise"))
     with pytest.raises(ValueError, match=r"trained on the features log_return_1, signal, noise, the market has signal"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -103,9 +104,7 @@ def test_the_loss_and_its_gradient_equal_a_float64_reference(
     agent = agent.replace(value_clip=value_clip, entropy_coef=0.1)
     batch = batch_of(rollout)
     chunk = np.asarray(window_chunks(params.tape, rollout.cursor, 4, LENGTH))
-    gradient, metrics = jax.jit(lambda w: jax.grad(agent._loss, has_aux=True)(w, scaled.network, batch, params))(
-        scaled.params
-    )
+    gradient, metrics = jax.jit(lambda w: jax.grad(agent._loss, has_aux=True)(w, scaled, batch, params))(scaled.params)
     expected = numpy_loss(agent, scaled.params, batch, chunk)
     names = {
         "loss": "loss",
@@ -138,7 +137,7 @@ def test_the_ratio_of_the_first_minibatch_is_1(
 ) -> None:
     batch = {**batch_of(rollout), "log_prob": jnp.moveaxis(rollout.log_prob, 1, 0)}
     tight = agent.replace(clip_range=1e-5)  # then clip_fraction counts |ratio - 1| > 1e-5
-    _, metrics = jax.jit(lambda w: tight._loss(w, scaled.network, batch, params))(scaled.params)
+    _, metrics = jax.jit(lambda w: tight._loss(w, scaled, batch, params))(scaled.params)
     assert float(metrics["clip_fraction"]) == 0
     assert abs(float(metrics["approx_kl"])) < 1e-6
 
@@ -172,7 +171,7 @@ def test_one_epoch_of_one_minibatch_is_a_clipped_adam_step(
     np.testing.assert_allclose(after.value_scale.moments(), (mean, std), rtol=1e-4)
     spread = 1 - (target - value).var() / target.var()
     np.testing.assert_allclose(metrics["explained_variance"], spread, rtol=1e-3, atol=1e-4)
-    gradient, _ = jax.jit(lambda w: jax.grad(once._loss, has_aux=True)(w, scaled.network, batch, params))(scaled.params)
+    gradient, _ = jax.jit(lambda w: jax.grad(once._loss, has_aux=True)(w, scaled, batch, params))(scaled.params)
     norm = math.sqrt(sum(float((np.float64(g) ** 2).sum()) for g in jax.tree.leaves(gradient)))
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
     assert norm > 0.05, "the clip must bind"
@@ -451,7 +450,7 @@ def test_observations_of_any_shape_are_flattened_after_the_way_through_a_file_to
 
 
 def test_actions_that_are_not_discrete_are_refused(agent: PPOAgent) -> None:
-    with pytest.raises(ValueError, match="PPOAgent needs discrete actions, Box has"):
+    with pytest.raises(ValueError, match="PPOAgent needs discrete actions or a Box, Box has a"):
         agent.init(KEY, Box((3,), None), None)
 
 
@@ -482,3 +481,143 @@ def test_learn_on_an_ordinary_rollout_improves_the_rewarded_action(agent: PPOAge
     assert (np.asarray(action) == 2).all()
     # Each step ends its episode: targets are rewards, V is between 0 and 1 and near what is now usual, 1.
     assert 0.3 < float(extras["value"].mean()) < 1.2
+
+
+# --- continuous actions ---
+
+
+def wrapped(low: float, high: float, shape: tuple[int, ...]) -> Box:
+    """An ordinary environment with observations `[3]` and a Box of actions."""
+    env = Box((3,), None)
+    env.action_space = lambda params: SimpleNamespace(low=low, high=high, shape=shape)
+    return env
+
+
+def loud(state: PPOState, seed: int = 0) -> PPOState:
+    """A policy that is not near its start: some of its actions are at the ends of their range."""
+    rng = np.random.default_rng(seed)
+    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
+    weights["policy"] = {"kernel": weights["policy"]["kernel"] * 10, "bias": weights["policy"]["bias"]}
+    return state.replace(params=weights)
+
+
+@pytest.mark.parametrize("positions", ["continuous", "weights"])
+def test_on_lanes_the_ratio_of_the_first_minibatch_is_1_for_continuous_actions_too(
+    positions: str, env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
+) -> None:
+    env = dataclasses.replace(env, positions=positions)
+    state, params = agent.prepare(agent.init(KEY, env, raw_params), raw_params)
+    state = loud(state)
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    collect = jax.jit(lambda lanes, state, params, key: rollouts.collect(lanes, agent, state, params, key)[1:])
+    rollout, stats = collect(rollouts.begin(jax.random.key(1), params), state, params, jax.random.key(2))
+    assert rollout.action.shape == (LENGTH, LANES, AGENTS, 1)
+    assert int(stats["invalid_actions"]) == 0
+    share = np.asarray(rollout.action if positions == "weights" else (1 + rollout.action) / 2)
+    assert min(share.min(), 1 - share.max()) < 1e-3, "saturated actions must occur"
+    batch = {**batch_of(rollout), "log_prob": jnp.moveaxis(rollout.log_prob, 1, 0)}
+    tight = agent.replace(clip_range=1e-5)  # then clip_fraction counts |ratio - 1| > 1e-5
+    _, metrics = jax.jit(lambda w: tight._loss(w, state, batch, params))(state.params)
+    assert float(metrics["clip_fraction"]) == 0
+    after, metrics = learn(agent, state, rollout, params, KEY)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((after.params, metrics)))
+    assert not np.array_equal(after.params["log_std"], state.params["log_std"])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,)])
+def test_a_box_of_actions_is_drawn_within_its_bounds_after_the_way_through_a_file_too(
+    agent: PPOAgent, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    fresh = loud(agent.init(KEY, wrapped(-2.0, 5.0, shape), None))
+    agent.save_model(tmp_path / "p", fresh, {})
+    state, _ = agent.load_model(tmp_path / "p")
+    obs = jnp.asarray(np.random.default_rng(0).normal(size=(500, 3)), jnp.float32)
+    select = jax.jit(lambda state, obs: agent.select_action(state, obs, KEY))
+    action, extras = select(state, obs)
+    assert action.shape == (500, *shape)
+    assert extras["log_prob"].shape == (500,)
+    assert -2 < float(action.min()) < -1
+    assert 4 < float(action.max()) < 5
+    np.testing.assert_array_equal(select(fresh, obs)[0], action)
+    assert select(state, obs[0])[0].shape == shape
+    np.testing.assert_array_equal(state.bounds, fresh.bounds)
+
+
+def test_an_unbounded_box_is_refused_even_where_init_cannot_see_it(agent: PPOAgent) -> None:
+    with pytest.raises(ValueError, match=r"PPOAgent needs actions within finite bounds, not \[-inf, inf\]"):
+        agent.init(KEY, wrapped(-math.inf, math.inf, (2,)), None)
+    env = wrapped(0.0, 1.0, (1,))
+    env.action_space = lambda params: SimpleNamespace(low=-params, high=params, shape=(1,))
+    state = jax.jit(lambda params: agent.init(KEY, env, params))(jnp.inf)
+    with pytest.raises(ValueError, match="finite bounds"):
+        agent.prepare(state, jnp.inf)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_learn_moves_a_continuous_action_to_where_it_is_rewarded(agent: PPOAgent, normalize: bool) -> None:
+    """A bandit that pays -(action - 1)^2 on [-2, 2]: the mode goes to 1, the deviation shrinks."""
+    agent = agent.replace(learning_rate=0.02, entropy_coef=0.0, num_epochs=4, normalize_observations=normalize)
+    state = first = agent.init(KEY, wrapped(-2.0, 2.0, (1,)), None)
+    obs = jnp.asarray(np.random.default_rng(0).normal(5, 3, (LENGTH, 8, 3)), jnp.float32)
+    no = jnp.zeros((LENGTH, 8, 1), bool)
+
+    @jax.jit
+    def update(state: PPOState, key: jax.Array) -> PPOState:
+        action, extras = agent.select_action(state, obs, key)
+        reward = -((action - 1) ** 2)
+        log_prob, value = (extras[name][..., None] for name in ("log_prob", "value"))
+        rollout = Rollout(None, obs, None, action[:, :, None], log_prob, value, value, reward, ~no, no)
+        return agent.learn(state, rollout, None, key)[0]
+
+    for i in range(25):
+        state = update(state, jax.random.key(i))
+    action, _ = jax.jit(lambda s: agent.select_action(s, obs, KEY, deterministic=True))(state)
+    assert abs(float(action.mean()) - 1) < 0.3
+    assert float(state.params["log_std"][0]) < float(first.params["log_std"][0]) - 0.2
+
+
+# --- running normalisation ---
+
+
+def test_observations_are_normalised_by_the_moments_before_the_update_and_merged_after_it(agent: PPOAgent) -> None:
+    agent = agent.replace(normalize_observations=True)
+    rng = np.random.default_rng(0)
+    obs = [jnp.asarray(rng.normal(50, 20, (LENGTH, 8, 3)), jnp.float32) for _ in range(3)]
+    state = agent.init(KEY, wrapped(-2.0, 2.0, (2,)), None)
+    no = jnp.zeros((LENGTH, 8, 1), bool)
+    tight = agent.replace(clip_range=1e-5, learning_rate=0.0)  # nothing moves: clip_fraction counts |ratio - 1| > 1e-5
+
+    @jax.jit
+    def update(state: PPOState, obs: jax.Array) -> tuple[PPOState, dict]:
+        action, extras = agent.select_action(state, obs, KEY)
+        log_prob, value = (extras[name][..., None] for name in ("log_prob", "value"))
+        reward = action.sum(-1)[..., None]
+        rollout = Rollout(None, obs, None, action[:, :, None], log_prob, value, value, reward, ~no, no)
+        return tight.learn(state.replace(learning_rate=jnp.float32(0)), rollout, None, KEY)
+
+    for i, batch in enumerate(obs):
+        state, metrics = update(state, batch)
+        assert float(metrics["clip_fraction"]) == 0
+        seen = np.concatenate(np.float64(obs[: i + 1])).reshape(-1, 3)
+        np.testing.assert_allclose(state.normalizer.mean, seen.mean(0), rtol=1e-5)
+        np.testing.assert_allclose(state.normalizer.variance, seen.var(0), rtol=1e-4)
+
+
+def test_a_saved_model_normalises_as_it_did(agent: PPOAgent, tmp_path: Path) -> None:
+    agent = agent.replace(normalize_observations=True)
+    state = loud(agent.init(KEY, Box((2, 3), 4), None))
+    data = jnp.asarray(np.random.default_rng(1).normal(9, 4, (40, 2, 3)), jnp.float32)
+    state = state.replace(normalizer=state.normalizer.update(data))
+    agent.save_model(tmp_path / "p", state, {})
+    loaded, _ = PPOAgent().load_model(tmp_path / "p")
+    select = jax.jit(lambda s: agent.select_action(s, data, KEY))
+    (action, extras), (same, same_extras) = select(state), select(loaded)
+    np.testing.assert_array_equal(action, same)
+    np.testing.assert_array_equal(extras["log_prob"], same_extras["log_prob"])
+    assert not np.array_equal(extras["log_prob"], select(state.replace(normalizer=None))[1]["log_prob"])
+
+
+def test_the_market_keeps_its_own_normaliser(env: TradingEnv, agent: PPOAgent, raw_params: EnvParams) -> None:
+    agent = agent.replace(normalize_observations=True)
+    state, _ = agent.prepare(agent.init(KEY, env, raw_params), raw_params)
+    assert type(state.normalizer).__name__ == "Normalizer"

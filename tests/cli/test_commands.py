@@ -94,6 +94,13 @@ def test_lists_may_begin_with_a_minus(words):
     assert parse(["train", *words]).positions == (-1.0, 0.0, 1.0)
 
 
+@pytest.mark.parametrize("word", ["continuous", "weights"])
+def test_a_word_may_stand_for_a_list(word, capsys):
+    assert parse(["train", "--positions", word]).positions == word
+    assert parse(["train", "--help"]) is None
+    assert "--positions X,...|continuous|weights" in capsys.readouterr().out
+
+
 def test_words_become_values():
     config = parse(
         ["train", "--symbols", "AAPL,MSFT", "--hidden", "64,64", "--total-steps", "2e6", "--no-adjust", "--seed=7"]
@@ -108,7 +115,8 @@ def test_words_become_values():
     [
         ("train --sed 3", "--sed, 3; did you mean --seed?"),
         ("train --seed 1.5", "--seed: '1.5' is not a whole number"),
-        ("train --positions a,b", "--positions: 'a' is not a number"),
+        ("train --positions a,b", "--positions: 'a' is not a number; give numbers, or continuous or weights alone"),
+        ("train --positions weights,1", "--positions: 'weights' is not a number; give"),
         ("train --fill never", "'never' for argument '--fill'"),
         ("train --seed", "Missing value for argument '--seed'"),
         ("train prices.csv", "Unrecognized options: prices.csv"),
@@ -222,6 +230,24 @@ def test_the_last_day_belongs_to_its_part(label, tz, bar, part):
     parts = cut_segments(times, np.array([[0, 0, 4]]), inputs.cuts(config), 0)
     assert parts[part][0][0][1] <= 1 < parts[part][0][0][2]
     assert len(market.split(*inputs.cuts(config))) == 3
+
+
+@pytest.mark.parametrize(
+    ("positions", "line", "lowest"),
+    [("continuous", "any exposure from -1 to 1", -1), ("weights", "any weight from 0 to 1, the rest is cash", 0)],
+)
+def test_continuous_positions_are_trained_tested_and_saved(positions, line, lowest, tiny, tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = ["--positions", positions, "--total-steps", "500", "--run-dir", str(run)]
+    assert main(["train", "--data", str(tiny[0] / "two.csv"), *SMALL, *flags]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"positions {line}; risk aversion 5" in out
+    assert "On the test part" in out
+    policy = jt.load_policy(run)
+    assert policy.positions == positions
+    target = policy.act([[0.01, 0.02]])
+    assert isinstance(target, float)
+    assert lowest < target < 1
 
 
 def test_training_that_diverges_fails_with_a_sentence(tiny, monkeypatch, tmp_path, capsys):

@@ -177,6 +177,56 @@ def test_the_tape_is_an_argument_of_the_program_and_not_part_of_it(env: TradingE
     assert len(text[1]) < 200_000
 
 
+# --- continuous positions ---
+
+
+@pytest.mark.parametrize(("positions", "low"), [("continuous", -1), ("weights", 0)])
+def test_continuous_positions_have_a_box_of_actions_a_name_on_file_and_an_identity(
+    env: TradingEnv, raw_params: EnvParams, positions: str, low: float
+) -> None:
+    mine = dataclasses.replace(env, positions=positions)
+    space = mine.action_space(raw_params)
+    assert (float(space.low), float(space.high), space.shape) == (low, 1, (1,))
+    assert mine.num_actions == 1
+    assert mine.to_dict()["positions"] == positions
+    assert mine != env
+    assert mine == dataclasses.replace(env, positions=positions)
+    exposure = mine.open_accounts(jax.random.key(0), raw_params.tape.close[:1], (3000,)).target[:, 0]
+    assert scipy.stats.kstest(np.asarray(exposure), "uniform", (low, 1 - low)).pvalue > 0.001
+
+
+@pytest.mark.parametrize("positions", ["continuous", "weights"])
+def test_an_exposure_does_what_its_discrete_action_does_bit_for_bit(
+    env: TradingEnv, raw_params: EnvParams, positions: str
+) -> None:
+    mine = dataclasses.replace(env, positions=positions)
+    start = place(env, raw_params, 20, exposure=0.5)
+    for index, exposure in ((FLAT, 0.0), (LONG, 1.0)):
+        expected = step(env, KEYS, start, act(index), raw_params)
+        got = step(mine, KEYS, start, jnp.full((BATCH, 1), exposure), raw_params)
+        chex.assert_trees_all_equal(got, expected)
+    _, state, _, _, _, info = step(mine, KEYS, start, jnp.full((BATCH, 1), 0.25), raw_params)
+    np.testing.assert_array_equal(info["target"], np.full((BATCH, 1), 0.25))
+    assert info["fills"].all()
+    np.testing.assert_allclose(state.account.target, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("positions", "action"),
+    [("continuous", 1.01), ("continuous", -1.01), ("continuous", math.nan), ("weights", -0.01), ("weights", math.inf)],
+)
+def test_an_exposure_out_of_range_holds_the_units_and_is_flagged(
+    env: TradingEnv, raw_params: EnvParams, positions: str, action: float
+) -> None:
+    mine = dataclasses.replace(env, positions=positions)
+    before = place(env, raw_params, 20, exposure=0.5)
+    _, state, reward, _, _, info = step(mine, KEYS, before, jnp.full((BATCH, 1), action), raw_params)
+    assert info["invalid_action"].all()
+    np.testing.assert_array_equal(state.account.units, before.account.units)
+    np.testing.assert_array_equal(state.account.target, 0.5)
+    assert np.isfinite(reward).all()
+
+
 # --- settings ---
 
 
@@ -188,7 +238,7 @@ def test_the_tape_is_an_argument_of_the_program_and_not_part_of_it(env: TradingE
         ({"positions": (1,)}, "at least two exposures"),
         ({"positions": ()}, "at least two exposures"),
         ({"positions": (0, 1, 1)}, "none twice"),
-        ({"positions": "continuous"}, "must be a tuple of exposures"),
+        ({"positions": "discrete"}, "positions 'discrete' is unknown; use 'continuous', 'weights' or exposures"),
         ({"positions": 1.0}, "must be a tuple of exposures"),
         ({"window": 0}, "window 0 must be"),
         ({"window": 2.5}, "window 2.5 must be"),

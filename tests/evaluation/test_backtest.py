@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -64,6 +65,25 @@ def test_backtest_equals_a_walk_bar_by_bar(policy, market, fill):
         np.testing.assert_array_equal(one.targets[:, 0], targets)
         np.testing.assert_allclose(one.equity, equity, rtol=1e-12)
         assert one.times[0] == market.times[market.first_cursors(policy.window)[segment]]
+
+
+@pytest.mark.parametrize("positions", ["continuous", "weights"])
+def test_backtest_of_a_continuous_policy_equals_a_walk_bar_by_bar(positions, env, agent, market, raw_params, tmp_path):
+    env = dataclasses.replace(env, positions=positions)
+    state, params = agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
+    loud = {"kernel": state.params["policy"]["kernel"] * 300, "bias": state.params["policy"]["bias"]}
+    state = state.replace(params={**state.params, "policy": loud})
+    names = {"names": list(market.feature_names), "lookback": market.lookback}
+    agent.save_model(tmp_path / "policy.pkl", state, {"env": env.to_dict(), "features": names})
+    policy = load_policy(tmp_path)
+    book = backtest(policy, market)
+    targets, equity = walk(policy, market, 1, Costs(), "next_open", 0.05)
+    np.testing.assert_allclose(book.by_symbol["S1"].targets[:, 0], targets, atol=1e-5)
+    np.testing.assert_allclose(book.by_symbol["S1"].equity, equity, rtol=1e-6)
+    assert np.std(targets) > 0.2
+    score = mean_reward(agent, state, params, env=env, length=longest_walk(env))
+    exact = np.concatenate([np.diff(np.log(p.equity)) for p in book.by_symbol.values()]).mean()
+    assert float(score) == pytest.approx(exact, abs=2e-6)
 
 
 def test_total_is_equal_capital_in_each_symbol(policy, market):

@@ -122,6 +122,22 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
     np.testing.assert_array_equal(rollout.cursor, cursor)
 
 
+@pytest.mark.parametrize("positions", ["continuous", "weights"])
+def test_a_rollout_of_exposures_equals_that_of_the_same_discrete_choices(
+    rollouts: LaneRollouts, lanes: Lanes, env: TradingEnv, raw_params: EnvParams, positions: str
+) -> None:
+    choices = jnp.asarray(np.random.default_rng(2).integers(1, 3, (LENGTH, LANES, AGENTS)), jnp.int32)
+    exposures = (choices - 1).astype(jnp.float32)[..., None]
+    mine = dataclasses.replace(rollouts, env=dataclasses.replace(env, positions=positions))
+    _, expected, _ = collect(rollouts, lanes, Replay(choices), None, raw_params, jax.random.key(0))
+    _, rollout, stats = collect(mine, lanes, Replay(exposures), None, raw_params, jax.random.key(0))
+    np.testing.assert_array_equal(rollout.action, exposures)
+    np.testing.assert_array_equal(rollout.reward, expected.reward)
+    np.testing.assert_array_equal(rollout.account, expected.account)
+    assert int(stats["invalid_actions"]) == 0
+    assert bytes_per_transition(rollout) == bytes_per_transition(expected) == 46
+
+
 def test_next_value_is_the_value_after_the_step_and_before_any_reset(
     rollouts: LaneRollouts, env: TradingEnv, raw_params: EnvParams
 ) -> None:

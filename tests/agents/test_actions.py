@@ -1,0 +1,88 @@
+"""What the actions of an environment are, and the distribution that a network's outputs stand for."""
+
+from __future__ import annotations
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrader.agents.actions import Actions, actions_of, check_bounds
+from jaxtrader.agents.distributions import Categorical, SimplexNormal, SquashedNormal
+from jaxtrader.envs.trading import TradingEnv
+
+
+def box(low: object, high: object, shape: tuple[int, ...]) -> SimpleNamespace:
+    space = SimpleNamespace(low=low, high=high, shape=shape)
+    return SimpleNamespace(name="Toy", action_space=lambda params: space)
+
+
+def test_a_trading_environment_says_what_its_actions_are(env: TradingEnv) -> None:
+    assert actions_of(env, None) == (Actions("discrete", 3), None)
+    actions, bounds = actions_of(dataclasses.replace(env, positions="continuous"), None)
+    assert actions == Actions("box", 1, (1,))
+    np.testing.assert_array_equal(bounds, [[-1], [1]])
+    assert actions_of(dataclasses.replace(env, positions="weights"), None) == (Actions("simplex", 1, (1,)), None)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2,), (2, 3)])
+def test_a_box_of_any_shape_is_flattened_and_given_back(shape: tuple[int, ...]) -> None:
+    actions, bounds = actions_of(box(-2.0, 3.0, shape), None)
+    size = int(np.prod(shape))
+    assert actions == Actions("box", size, shape)
+    np.testing.assert_array_equal(bounds, [[-2] * size, [3] * size])
+    policy = actions.distribution(jnp.zeros((5, 4, size)), jnp.zeros(size), bounds)
+    drawn = policy.sample(jax.random.key(0))
+    taken = actions.to_env(drawn)
+    assert taken.shape == (5, 4, *shape)
+    np.testing.assert_array_equal(actions.from_env(taken), drawn)
+
+
+def test_bounds_may_differ_by_dimension_and_come_from_traced_parameters() -> None:
+    space = box(np.array([-1.0, 0.0]), np.array([1.0, 7.0]), (2,))
+    np.testing.assert_array_equal(actions_of(space, None)[1], [[-1, 0], [1, 7]])
+    scaled = SimpleNamespace(name="Toy", action_space=lambda p: SimpleNamespace(low=-p, high=p, shape=(1,)))
+    low, high = jax.jit(lambda p: actions_of(scaled, p)[1])(2.5)
+    assert (float(low[0]), float(high[0])) == (-2.5, 2.5)
+    low, high = jax.jit(lambda p: actions_of(scaled, p)[1])(jnp.inf)
+    with pytest.raises(ValueError, match=r"finite bounds, not \[-inf, inf\]"):
+        check_bounds((low, high))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"),
+    [
+        (-np.inf, np.inf, r"\[-inf, inf\]"),
+        (np.array([0.0, -1.0]), np.array([1.0, np.inf]), r"\[-1, inf\]"),
+        (-3e38, 3e38, r"\[-3e\+38, 3e\+38\]"),
+        (1.0, 1.0, r"\[1, 1\]"),
+        (0.0, np.nan, r"\[0, nan\]"),
+    ],
+)
+def test_a_box_without_finite_bounds_is_refused(low: object, high: object, says: str) -> None:
+    with pytest.raises(ValueError, match=f"PPOAgent needs actions within finite bounds, not {says}; wrap the env"):
+        actions_of(box(low, high, (2,)), None)
+
+
+@pytest.mark.parametrize("wrong", [("heap", 3, ()), ("discrete", 0, ()), ("box", 3, (2,))])
+def test_actions_that_cannot_be_are_refused(wrong: tuple) -> None:
+    with pytest.raises(ValueError, match="actions of"):
+        Actions(*wrong)
+
+
+def test_outputs_become_the_distribution_of_their_kind_softly_bounded() -> None:
+    outputs = jnp.asarray([[0.01, -1e6]])
+    assert isinstance(Actions("discrete", 2).distribution(outputs, None, None), Categorical)
+    bounds = (jnp.zeros(2), jnp.ones(2))
+    squashed = Actions("box", 2, (2,)).distribution(outputs, jnp.asarray([-0.5, 1e6]), bounds)
+    assert isinstance(squashed, SquashedNormal)
+    np.testing.assert_allclose(squashed.mean, [[0.01, -5]], rtol=1e-4)
+    np.testing.assert_allclose(squashed.log_std, [-0.5, 4], rtol=1e-2)
+    weights = Actions("simplex", 2, (2,)).distribution(outputs, jnp.zeros(2), None)
+    assert isinstance(weights, SimplexNormal)
+    np.testing.assert_allclose(weights.mean, [[0.01, -10]], rtol=1e-4)
+    slope = jax.grad(lambda x: Actions("box", 1, (1,)).distribution(x, jnp.zeros(1), bounds).mean.sum())
+    assert float(slope(jnp.asarray([15.0]))[0]) > 1e-3, "a mean far out must find back"

@@ -1,0 +1,66 @@
+"""The running normaliser of ordinary observations against NumPy over all data; see test_ppo.py for the other scales."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrader.agents.normalization import RunningNormalizer
+
+UPDATE = jax.jit(RunningNormalizer.update)
+
+
+def batches(seed: int = 0) -> list[np.ndarray]:
+    """Batches of unequal size and drifting moments, `[time, env, 2, 3]`."""
+    rng = np.random.default_rng(seed)
+    sizes = [(1, 1), (4, 2), (16, 8), (3, 5)]
+    return [rng.normal(i, 1 + i, (*size, 2, 3)).astype(np.float32) for i, size in enumerate(sizes)]
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e-4, 0.0), (1.0, 1e4), (1e4, -1e6)])
+def test_merged_batches_have_the_moments_of_all_data(scale: float, offset: float) -> None:
+    normalizer = RunningNormalizer.fresh((2, 3))
+    seen = []
+    for batch in batches():
+        batch = np.float32(scale * batch + offset)
+        normalizer = UPDATE(normalizer, jnp.asarray(batch))
+        seen.append(np.float64(batch).reshape(-1, 2, 3))
+        everything = np.concatenate(seen)
+        np.testing.assert_allclose(normalizer.mean, everything.mean(0), rtol=1e-6, atol=1e-5 * scale)
+        np.testing.assert_allclose(normalizer.variance, everything.var(0), rtol=1e-3, atol=1e-7 * scale**2)
+    assert float(normalizer.count) == sum(len(s) for s in seen)
+
+
+def test_many_batches_far_from_0_lose_nothing_in_float32() -> None:
+    """Where the naive mean of squares less the squared mean would be 0 or negative."""
+    rng = np.random.default_rng(1)
+    data = (1e4 + rng.normal(0, 0.5, (500, 64, 1))).astype(np.float32)
+
+    @jax.jit
+    def merge(data: jax.Array) -> RunningNormalizer:
+        return jax.lax.scan(lambda n, x: (n.update(x), None), RunningNormalizer.fresh((1,)), data)[0]
+
+    normalizer = merge(jnp.asarray(data))
+    np.testing.assert_allclose(normalizer.mean, np.float64(data).mean(), rtol=1e-6)
+    np.testing.assert_allclose(normalizer.variance, np.float64(data).var(), rtol=1e-3)
+
+
+def test_it_is_the_identity_before_the_first_observation_and_bounded_after() -> None:
+    obs = jnp.asarray([[3.0, -500.0, 1e6]])
+    fresh = RunningNormalizer.fresh((3,))
+    np.testing.assert_array_equal(fresh(obs), obs)
+    data = np.random.default_rng(2).normal([2, 0, 7], [3, 1, 0], (1000, 3)).astype(np.float32)
+    normalizer = fresh.update(jnp.asarray(data))
+    scaled = normalizer(jnp.asarray(data))
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(scaled.std(0), [1, 1, 0], atol=1e-5)
+    np.testing.assert_array_equal(normalizer(obs)[0, 1:], [-10, 10])
+
+
+def test_a_constant_becomes_0() -> None:
+    for constant in (0.0, 0.1, -1e6):
+        data = jnp.full((50, 1), constant)
+        normalizer = RunningNormalizer.fresh((1,)).update(data).update(data)
+        np.testing.assert_array_equal(normalizer(data), 0)
