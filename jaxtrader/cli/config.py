@@ -5,12 +5,14 @@ All defaults of the command line stand here and nowhere else. No JAX, no pandas:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+PARTS = {"train": "train", "valid": "validation", "test": "test"}
 
 Fill = Literal["next_open", "next_close", "close"]
 
@@ -45,6 +47,8 @@ class TrainConfig(Source):
 
     data: str | None = None
     """CSV or Parquet file with bars; without it the bundled daily stocks AAPL, IBM, MSFT, GOOG"""
+    synthetic: Literal["ar1", "mean-reversion", "random-walk"] | None = None
+    """a generated market whose best policy is known, instead of bars: shows how much of it training finds"""
     features: tuple[str, ...] | None = None
     """what a decision sees of the market, e.g. momentum_20,gap or columns of the file; without it the default seven"""
     train_end: str | None = None
@@ -57,12 +61,13 @@ class TrainConfig(Source):
     """slippage with half the spread, basis points of the price, against you"""
     fill: Fill = "next_open"
     """where a decision made at a bar's close fills; close is optimistic"""
-    rebalance_band: float = 0.05
-    """no trade smaller than this share of equity"""
-    positions: tuple[float, ...] | Literal["continuous", "weights"] = (0.0, 0.25, 0.5, 0.75, 1.0)
-    """exposures to choose from, in [-1, 1], e.g. -1,0,1; continuous: any in [-1, 1]; weights: any in [0, 1]"""
-    risk_aversion: float = 5.0
-    """lambda of the reward: log return - lambda / 2 * return^2 a bar; 0 is the log return"""
+    rebalance_band: float | None = None
+    """no trade smaller than this share of equity; 0.05, on synthetic markets 0"""
+    positions: tuple[float, ...] | Literal["continuous", "weights"] | None = None
+    """exposures to choose from, in [-1, 1], e.g. -1,0,1; continuous: any in [-1, 1]; weights: any in [0, 1]; without it
+    0,0.25,0.5,0.75,1, on synthetic markets -1,0,1"""
+    risk_aversion: float | None = None
+    """lambda of the reward: log return - lambda / 2 * return^2 a bar; 0 is the log return; 5, on synthetic markets 0"""
     window: int = 1
     """bars of features that a decision sees"""
     episode_length: int = 256
@@ -74,7 +79,8 @@ class TrainConfig(Source):
     rollout_length: int = 64
     """bars between two updates; divides the episode length"""
     total_steps: int | None = None
-    """bars to train, summed over all accounts; 2,000,000 unless the number of episodes is given"""
+    """bars to train, summed over all accounts; 2,000,000, on synthetic markets 4,000,000, unless the number of episodes
+    is given"""
     num_episodes: int | None = None
     """episodes to train instead, summed over all accounts"""
     learning_rate: float = 1e-3
@@ -107,7 +113,15 @@ class TrainConfig(Source):
     BUNDLED_TRAIN_END: ClassVar[str] = "2007-12-31"
     BUNDLED_VALID_END: ClassVar[str] = "2010-12-31"
     SHARES: ClassVar[tuple[float, ...]] = (0.7, 0.15, 0.15)  # of a file's calendar: train, validation, test
-    STEPS: ClassVar[int] = 2_000_000
+
+    def resolved(self) -> TrainConfig:
+        """The same with every None that depends on other flags filled in."""
+        bars = {"rebalance_band": 0.05, "positions": (0.0, 0.25, 0.5, 0.75, 1.0), "risk_aversion": 5.0}
+        synthetic = {"rebalance_band": 0.0, "positions": (-1.0, 0.0, 1.0), "risk_aversion": 0.0}
+        defaults: dict[str, Any] = bars if self.synthetic is None else synthetic
+        if self.num_episodes is None:
+            defaults["total_steps"] = 2_000_000 if self.synthetic is None else 4_000_000
+        return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})
 
 
 @dataclass(frozen=True, kw_only=True)

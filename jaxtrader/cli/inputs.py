@@ -16,6 +16,9 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from jaxtrader.cli.config import BacktestConfig, BadInput, Source, TrainConfig
+from jaxtrader.envs import rewards
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.datasets import STOCKS
 from jaxtrader.market.market import Market
@@ -71,6 +74,36 @@ def midnight_of(flag: str, text: str, source: Source, *, after: bool) -> datetim
         raise BadInput(f"{flag} {text} is not a date; write it as 2007-12-31") from None
     midnight = datetime.combine(day, time(), ZoneInfo(source.tz) if source.tz else UTC)
     return midnight + timedelta(microseconds=source.label == "open")
+
+
+def check_run(config: TrainConfig) -> None:
+    """BadInput where a run could not be begun with this folder and this seed."""
+    if config.run_dir is not None:
+        refuse_full(Path(config.run_dir))
+    if not 0 <= config.seed < 2**30:
+        raise BadInput(f"--seed {config.seed} is outside 0 to {2**30 - 1}")
+
+
+def environment(config: TrainConfig, market: Market) -> TradingEnv:
+    """The environment that the flags describe, over a market; the flags are resolved."""
+    assert config.positions is not None
+    assert config.rebalance_band is not None
+    return TradingEnv(
+        market,
+        positions=config.positions,
+        window=config.window,
+        episode_length=config.episode_length,
+        costs=Costs.from_bps(config.fee_bps, config.slippage_bps),
+        reward=rewards.risk_penalised(config.risk_aversion) if config.risk_aversion else rewards.log_return(),
+        fill=config.fill,
+        rebalance_band=config.rebalance_band,
+    )
+
+
+def shared(cls: type, config: TrainConfig) -> dict[str, Any]:
+    """The flags that have the name of a setting of the API."""
+    names = {f.name for f in dataclasses.fields(config)}
+    return {f.name: getattr(config, f.name) for f in dataclasses.fields(cls) if f.name in names}
 
 
 def refuse_full(path: Path) -> None:

@@ -108,6 +108,10 @@ class Optimum:
         """The fresh path."""
         return self.env.market
 
+    def on_path(self, bars: int, seed: int) -> Optimum:
+        """The same policy, to be compared with on another path."""
+        return _scored(self.process, self.env, self.policy, self.gain, bars, seed)
+
     def describe(self) -> str:
         """One line for config and policy files."""
         return f"the optimum of {self.process!r} on a fresh path of {len(self.market.times):,} bars"
@@ -157,17 +161,21 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
         raise ValueError(
             f"the optimum is known for fill='next_open' and rebalance='always', not {env.fill!r} and {env.rebalance!r}"
         )
-    env = env.with_market(process.market(bars, seed))
     actions, grid = _actions(env), _exposures(env)
     values, gain = _iterate(process, grid, *_orders(env, actions, grid))
     tables = (jnp.asarray(x, jnp.float32) for x in (values, SIGNALS, grid))
     policy = TabledPolicy(*tables, actions=jnp.asarray(actions))
-    signal = env.market.features[:, 0, 0]
-    weights, returns = process.returns(signal)
+    return _scored(process, env, policy, gain, bars, seed)
+
+
+def _scored(process: Process, env: TradingEnv, policy: TabledPolicy, gain: float, bars: int, seed: int) -> Optimum:
+    """The best policy, and doing nothing, walked along a path."""
+    env = env.with_market(process.market(bars, seed))
+    weights, returns = process.returns(env.market.features[:, 0, 0])
     course = Course(jnp.asarray(_stretches(env)), jnp.asarray(returns, jnp.float32), jnp.asarray(weights, jnp.float32))
     params = env.default_params
     best, held = walk(policy, None, params, course, env=env)
-    idle = policy.replace(values=jnp.zeros_like(policy.values).at[..., _idle(env, actions)].set(1))
+    idle = policy.replace(values=jnp.zeros_like(policy.values).at[..., _idle(env, np.asarray(policy.actions))].set(1))
     flat, _ = walk(idle, None, params, course, env=env)
     return Optimum(process, env, course, policy, gain, float(best), float(flat), float(held))
 

@@ -27,10 +27,7 @@ NODES = 9  # Gauss-Hermite nodes a Gaussian
 class Process(Protocol):
     """A market with one feature, the signal, in its own deviations, that says all there is to know of the next bar."""
 
-    @property
-    def name(self) -> str:
-        """What it is called on the command line."""
-        ...
+    name: ClassVar[str]
 
     def market(self, bars: int, seed: int) -> Market:
         """A path of it."""

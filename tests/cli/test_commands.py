@@ -17,7 +17,7 @@ import pytest
 
 import jaxtrader as jt
 from jaxtrader import cli
-from jaxtrader.cli import commands, inputs, main, parse
+from jaxtrader.cli import inputs, main, parse, phrases
 from jaxtrader.cli.config import BadInput, TrainConfig
 from jaxtrader.market.splits import cut_segments
 
@@ -502,7 +502,7 @@ def test_data_says_what_is_missing_for_the_default_features(tiny, capsys):
     ],
 )
 def test_spans_are_in_their_largest_unit(seconds, text):
-    assert commands._span(seconds) == text
+    assert phrases.span(seconds) == text
 
 
 def test_bad_input_is_told_apart_by_its_type():

@@ -1,0 +1,126 @@
+"""How the commands put things: markets, rules, actions and times in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from jaxtrader.cli import inputs
+from jaxtrader.cli.config import INTERRUPTED, OK, Source, TrainConfig
+from jaxtrader.envs.positions import Positions
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation import report
+from jaxtrader.market.market import Market
+from jaxtrader.training.trainer import Trainer, TrainResult
+
+TIMED_UPDATES = 2  # a chunk of the dry run's measurement
+FILLS = {
+    "next_open": "at the next bar's open",
+    "next_close": "at the next bar's close",
+    "close": "at the close that was decided on (optimistic)",
+}
+
+
+def content(market: Market, symbols: bool = True) -> str:
+    """Symbols, dates and bars of a market."""
+    bars = int(np.sum(market.segments[:, 2] - market.segments[:, 1]))
+    first, last = ends(market)
+    return (f"{report.listed(market.symbols)}, " if symbols else "") + f"{first} to {last}, {bars:,} bars"
+
+
+def ends(market: Market) -> tuple[str, str]:
+    """The first day and the last that may be traded."""
+    ends = inputs.first_time(market), market.times[market.segments[:, 2] - 1].max()
+    return str(ends[0].astype("datetime64[D]")), str(ends[1].astype("datetime64[D]"))
+
+
+def rules(env: TradingEnv) -> str:
+    """Costs, fills and band."""
+    fee, slippage = (1e4 * float(np.asarray(rate or 0.0)) for rate in (env.costs.fee, env.costs.slippage))
+    band = f"no trade below {env.rebalance_band:.3g} of equity" if env.rebalance_band else "rebalanced at every bar"
+    return f"fee {fee:g} bp, slippage {slippage:g} bp; fills {FILLS[env.fill]}; {band}"
+
+
+def goal(config: TrainConfig, trainer: Trainer) -> str:
+    """How long training will be, and in what portions."""
+    length = f"{trainer.num_episodes:,} episodes" if trainer.total_steps is None else f"{trainer.total_steps:,} steps"
+    pace = f"{trainer.steps_per_update:,} steps an update, validation every {config.eval_every} updates"
+    return f"{length} in {config.num_envs:,} environments, {pace}, seed {config.seed}"
+
+
+def files(result: TrainResult) -> str:
+    """What a training has written."""
+    return f"{result.run_dir}: policy.pkl, last.pkl, checkpoint.pkl, config.json, metrics.jsonl"
+
+
+def speed(result: TrainResult) -> Text:
+    """How long training took."""
+    pace = f"{result.steps / result.seconds:,.0f} steps/s with compilation and validation"
+    return Text(f"Trained {result.steps:,} steps in {span(result.seconds)}: {pace}.")
+
+
+def span(seconds: float) -> str:
+    """A time in its largest unit: 60 is 1 minute, 5400 is 1.5 hours."""
+    for size, name in ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second")):
+        if seconds >= size or size == 1:
+            count = f"{seconds / size:.2g}" if seconds < 10 * size else f"{seconds / size:.0f}"
+            return f"{count} {name}{'' if count == '1' else 's'}"
+    raise AssertionError("unreachable")
+
+
+def choice(positions: Positions) -> str:
+    """What a decision chooses from, in words."""
+    words = {"continuous": "any exposure from -1 to 1", "weights": "any weight from 0 to 1, the rest is cash"}
+    return words[positions] if isinstance(positions, str) else ", ".join(f"{p:g}" for p in positions)
+
+
+def reading(config: Source) -> Iterator[str]:
+    """The flags with which a file was read."""
+    for field in dataclasses.fields(Source):
+        value = getattr(config, field.name)
+        if value != field.default:
+            flag = f"--{field.name.replace('_', '-')}"
+            yield flag if value is True else f"{flag} {','.join(value) if isinstance(value, tuple) else value}"
+
+
+def dry_run(config: TrainConfig, trainer: Trainer, chosen: dict[str, Any], console: Console) -> int:
+    """Print the configuration with what was `chosen` for it, and an estimate from a few timed updates.
+
+    These are made in a folder that is deleted.
+    """
+    resolved = dataclasses.asdict(config) | {"total_steps": trainer.total_steps} | chosen
+    shown = (f"{k}={','.join(map(str, x)) if isinstance(x, tuple | list) else x}" for k, x in resolved.items())
+    report.print_facts(console, [("config", ", ".join(shown))])
+    every = min(TIMED_UPDATES, config.eval_every)
+    with tempfile.TemporaryDirectory() as folder:
+        short = dataclasses.replace(
+            trainer,
+            num_episodes=None,
+            total_steps=3 * every * trainer.steps_per_update,
+            updates_per_chunk=every,
+            eval_every=every,
+            run_dir=folder,
+            progress=False,
+        )
+        result = short.train()
+    if result.interrupted:
+        return INTERRUPTED
+    seconds = [record["seconds"] for record in result.history]
+    an_update = (seconds[-1] - seconds[0]) / (result.updates - every)
+    steps = trainer.total_steps or (trainer.num_episodes or 0) * config.episode_length
+    updates = math.ceil(steps / trainer.steps_per_update)
+    total = span(seconds[0] + max(updates - every, 0) * an_update)
+    estimate = (
+        f"Training would take about {total}: {seconds[0]:.0f} s to compile and do the first {every} updates, "
+        f"{updates:,} in all at {1000 * an_update:,.0f} ms. This is an estimate: {result.updates} updates were timed "
+        f"now, with a validation every {every}; other load changes it. Nothing was written."
+    )
+    report.print_facts(console, [("estimate", estimate)])
+    return OK
