@@ -130,7 +130,7 @@ def _one_line(box: str) -> str:
 
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
-    """How words become values: lists with commas, whole numbers such as 2e6, and no None to type."""
+    """How words become values: lists with commas or a word instead, whole numbers such as 2e6, no None to type."""
     registry = tyro.constructors.ConstructorRegistry()
 
     @registry.primitive_rule
@@ -141,7 +141,8 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
         choices = typing.get_args(one) if typing.get_origin(one) is Literal else None
         if choices is None and one not in _READERS:
             return None
-        read, name = (str, "") if choices else _READERS[one]
+        read, name = (str, "{" + ",".join(choices) + "}") if choices else _READERS[one]
+        name += ",..." if many and not choices else ""
 
         def value(words: list[str]) -> Any:
             if not many:
@@ -157,9 +158,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
-            metavar="{" + ",".join(choices) + "}"
-            if choices
-            else "|".join([f"{name},..." if many else name, *words_instead]),
+            metavar="|".join([name, *words_instead]),
             instance_from_str=value,
             is_instance=lambda _: True,
             str_from_instance=lambda x: ["none" if x is None and optional else _spelt(x)],
