@@ -137,7 +137,7 @@ LOSS, GAIN = 0.98, 1.06
 
 
 def patience(cycles: int, cost: float) -> tuple[Market, float]:
-    """A market that pays only those who were in before a loss, and the best mean log reward a bar, long or flat.
+    """A market that pays only those who were in before a loss, and the most that long or flat can earn: a log return.
 
     A cycle: a bar with the signal; a bar that loses 2%; a gap up of 6% over night, which an order of the evening before
     is too late for; then 3 to 6 bars that fall back to where the cycle began.
@@ -160,4 +160,4 @@ def patience(cycles: int, cost: float) -> tuple[Market, float]:
     prices = {"open": open_, "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close}
     bars = load_bars(pd.DataFrame({"time": times, **prices, "volume": 1.0, "signal": signal}), symbol="P")
     earned = math.log(LOSS * GAIN * (1 - cost) / (1 + cost))
-    return Market.from_bars(bars, features=["signal"]), earned * cycles / len(close)
+    return Market.from_bars(bars, features=["signal"]), earned * cycles

@@ -89,5 +89,5 @@ def test_a_position_is_held_through_a_loss_by_the_patient_only(tmp_path, gamma: 
     state = train(tmp_path, env, agent)
     _, params = agent.prepare(state, env.default_params)
     walk = jax.jit(partial(mean_reward, env=env, length=longest_walk(env)))
-    reward = float(walk(agent, state, params))
-    np.testing.assert_allclose(reward, share * best, atol=0.03 * best)
+    earned = float(walk(agent, state, params)) * (longest_walk(env) - 1)  # the last bar is not decided on
+    np.testing.assert_allclose(earned, share * best, atol=0.01 * best)
