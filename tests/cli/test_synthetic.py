@@ -1,0 +1,43 @@
+"""`jaxtrader train --synthetic`: the score that it prints, what it refuses, and that a backtest of it says why not."""
+
+import json
+
+import pytest
+
+from jaxtrader.cli import main, synthetic
+
+TINY = (
+    "--num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 --num-minibatches 2 --num-epochs 1 --eval-every 2"
+)
+
+
+def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, capsys):
+    for name in ("TRAIN_BARS", "VALID_BARS", "TEST_BARS"):
+        monkeypatch.setattr(synthetic, name, 5_000)
+    run = str(tmp_path / "run")
+    assert main(["train", "--synthetic", "ar1", *TINY.split(), "--total-steps", "500", "--run-dir", run]) == 0
+    out = capsys.readouterr().out
+    assert "of optimum" in out
+    assert "best possible" in out
+    assert "positions  -1, 0, 1" in out
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(record["optimum_share"] < 1 for record in records if "optimum_share" in record)
+    assert "optimum_share" in records[-1]
+    assert main(["backtest", run]) == 2
+    assert "was trained on the synthetic market ar1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--data prices.csv", "leave out --data"),
+        ("--train-end 2007-12-31", "leave out --train-end"),
+        ("--risk-aversion 3", "known for the reward log_return"),
+        ("--fill next_close", "known for fill='next_open'"),
+    ],
+)
+def test_what_does_not_go_with_it_is_one_sentence(flags, message, capsys):
+    assert main(["train", "--synthetic", "ar1", *flags.split()]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert message in lines[0]
