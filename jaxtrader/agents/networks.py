@@ -24,8 +24,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": nn.gelu,
     "swish": nn.swish,
 }
-# Of a continuous action before it is squashed: nearly uniform. Narrower ones learnt less on Pendulum.
-INITIAL_LOG_STD = 0.0
+# Of a continuous action before it is squashed: wide, since narrower ones learnt less (see MEAN_GAIN in actions.py).
+INITIAL_LOG_STD = 1.0
 
 
 class MLPActorCritic(nn.Module):
