@@ -162,7 +162,7 @@ class Race:
         self.seconds.append(seconds)
         self.steps.append(steps)
         self.shares.append(share)
-        return len(self.shares) >= IN_A_ROW and min(self.shares[-IN_A_ROW:]) >= LEVEL
+        return self.won
 
     @property
     def won(self) -> bool:

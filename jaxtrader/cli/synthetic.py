@@ -20,6 +20,7 @@ from jaxtrader.training.checkpoint import make_run_dir
 from jaxtrader.training.trainer import Trainer
 
 TRAIN_BARS, VALID_BARS, TEST_BARS = 1_000_000, 200_000, 1_000_000
+FOUND, IDLE = 0.98, 0.02  # a share of the optimum, and of bars with a position, that count as learnt
 BARS_FLAGS = ("data", "features", "train_end", "valid_end", "symbols", "tz", "label", "repair", "no_adjust")
 
 
@@ -108,12 +109,15 @@ def _table(test: Optimum, reward: float, held: float) -> Group:
 def _sentence(test: Optimum, reward: float, held: float) -> str:
     share, path = test.share(reward), f"a fresh path of {TEST_BARS:,} bars"
     if share != share:
+        verdict = "and it has learnt that" if held < IDLE else "which it has not learnt"
         return (
-            f"On {path} the policy holds a position on {held:.2%} of bars; the best is to hold none, as nothing pays."
+            f"On {path} the policy holds a position on {held:.2%} of bars; the best is to hold none, as nothing pays, "
+            f"{verdict}."
         )
+    found = "the learner finds what is there" if share >= FOUND else "the learner has not found all that is there"
     return (
-        f"On {path} the policy earns {share:.1%} of what the best possible policy can expect, after costs: the learner "
-        "finds what is there. What it would find in real bars is another question."
+        f"On {path} the policy earns {share:.1%} of what the best possible policy can expect, after costs: {found}. "
+        "What it would find in real bars is another question."
     )
 
 
