@@ -36,8 +36,7 @@ class PPOAgent(struct.PyTreeNode):
     Attributes:
         learning_rate: at the start of training.
         gamma, gae_lambda: discount a step, decay of the advantage trace.
-        clip_range: bound of the probability ratio. value_clip: likewise for the value, in deviations
-            of the value targets; None is off.
+        clip_range: bound of the probability ratio.
         entropy_coef, value_coef: weights in the loss. max_grad_norm: bound of the gradient's global norm.
         schedule: "linear" decays the rate to 0 over the run, "kl" adapts it to `target_kl`, "constant" leaves it.
         num_epochs, num_minibatches: passes over a rollout, and the parts of each; a part is a set of whole lanes.
@@ -50,11 +49,10 @@ class PPOAgent(struct.PyTreeNode):
     gamma: float = 0.99
     gae_lambda: float = 0.95
     clip_range: float = 0.2
-    entropy_coef: float = 0.01
+    entropy_coef: float = 0.0
     value_coef: float = 0.5
     max_grad_norm: float = 0.5
     target_kl: float = 0.01
-    value_clip: float | None = None
     num_epochs: int = struct.field(pytree_node=False, default=4)
     num_minibatches: int = struct.field(pytree_node=False, default=4)
     schedule: Schedule = struct.field(pytree_node=False, default="linear")
@@ -74,11 +72,10 @@ class PPOAgent(struct.PyTreeNode):
             "value_coef": (0.0, 100.0),
             "max_grad_norm": (0.0, math.inf),
             "target_kl": (0.0, 10.0),
-            "value_clip": (0.0, math.inf),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
-            if value is not None and not low <= float(value) <= high:
+            if not low <= float(value) <= high:
                 raise ValueError(f"PPOAgent({name}={float(value):g}) is outside [{low:g}, {high:g}]")
         if not float(self.learning_rate) > 0:
             raise ValueError("PPOAgent(learning_rate=0) would learn nothing; 3e-4 to 3e-3 are usual")
@@ -193,8 +190,6 @@ class PPOAgent(struct.PyTreeNode):
         advantage, target = gae(
             rollout.reward, rollout.value, rollout.next_value, rollout.terminated, done, self.gamma, self.gae_lambda
         )
-        before, spread_before = state.value_scale.moments()
-        known = spread_before > 0
         state = state.replace(value_scale=state.value_scale.update(target))
         mean, std = state.value_scale.moments()
         spread = jnp.var(target)
@@ -206,8 +201,6 @@ class PPOAgent(struct.PyTreeNode):
         data = {
             "action": state.network.actions.from_env(rollout.action),
             "log_prob": rollout.log_prob,
-            # In the critic's own units of then: where value_clip centres. Unknown, so 0, before the first update.
-            "value": jnp.where(known, (rollout.value - before) / jnp.where(known, spread_before, 1), 0),
             "advantage": (advantage - advantage.mean()) / (advantage.std() + 1e-8),
             "target": (target - mean) / std,
             "account": rollout.account,
@@ -260,11 +253,7 @@ class PPOAgent(struct.PyTreeNode):
         ratio = jnp.exp(log_ratio)
         bounded = jnp.clip(ratio, 1 - self.clip_range, 1 + self.clip_range)
         policy_loss = -jnp.minimum(ratio * batch["advantage"], bounded * batch["advantage"]).mean()
-        error = (value - batch["target"]) ** 2
-        if self.value_clip is not None:
-            near = batch["value"] + jnp.clip(value - batch["value"], -self.value_clip, self.value_clip)
-            error = jnp.maximum(error, (near - batch["target"]) ** 2)
-        value_loss = 0.5 * error.mean()
+        value_loss = 0.5 * ((value - batch["target"]) ** 2).mean()
         entropy = policy.entropy().mean()
         loss = policy_loss + self.value_coef * value_loss - self.entropy_coef * entropy
         return loss, {

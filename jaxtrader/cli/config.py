@@ -89,7 +89,7 @@ class TrainConfig(Source):
     """discount a bar"""
     gae_lambda: float = 0.95
     """decay of the advantage trace a bar"""
-    entropy_coef: float = 0.01
+    entropy_coef: float = 0.0
     """weight of the entropy bonus"""
     num_epochs: int = 4
     """passes over a rollout"""

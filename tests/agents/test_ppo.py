@@ -83,10 +83,6 @@ def numpy_loss(agent: PPOAgent, weights: dict, batch: dict, chunk: np.ndarray) -
                 ratio, advantage = math.exp(log_ratio), float(batch["advantage"][at])
                 bounded = min(max(ratio, 1 - agent.clip_range), 1 + agent.clip_range)
                 error = (value - float(batch["target"][at])) ** 2
-                if agent.value_clip is not None:
-                    old = float(batch["value"][at])
-                    near = old + min(max(value - old, -agent.value_clip), agent.value_clip)
-                    error = max(error, (near - float(batch["target"][at])) ** 2)
                 terms["policy"].append(-min(ratio * advantage, bounded * advantage))
                 terms["value"].append(0.5 * error)
                 terms["entropy"].append(-(np.exp(log_p) * log_p).sum())
@@ -97,11 +93,10 @@ def numpy_loss(agent: PPOAgent, weights: dict, batch: dict, chunk: np.ndarray) -
     return means
 
 
-@pytest.mark.parametrize("value_clip", [None, 0.3])
 def test_the_loss_and_its_gradient_equal_a_float64_reference(
-    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams, value_clip: float | None
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams
 ) -> None:
-    agent = agent.replace(value_clip=value_clip, entropy_coef=0.1)
+    agent = agent.replace(entropy_coef=0.1)
     batch = batch_of(rollout)
     chunk = np.asarray(window_chunks(params.tape, rollout.cursor, 4, LENGTH))
     gradient, metrics = jax.jit(lambda w: jax.grad(agent._loss, has_aux=True)(w, scaled, batch, params))(scaled.params)
@@ -292,7 +287,6 @@ def test_the_kl_schedule_keeps_to_its_target(rate: float, divergence: float, exp
         ({"value_coef": 101}, "value_coef=101"),
         ({"max_grad_norm": -0.5}, "max_grad_norm=-0.5"),
         ({"target_kl": math.inf}, "target_kl=inf"),
-        ({"value_clip": -0.1}, "value_clip=-0.1"),
         ({"num_epochs": 0}, r"num_epochs=0\) must be"),
         ({"num_minibatches": 0}, r"num_minibatches=0\) must be"),
         ({"num_epochs": 1.5}, r"num_epochs=1.5\) must be"),
@@ -309,7 +303,7 @@ def test_a_setting_that_cannot_be_is_refused(setting: dict, message: str) -> Non
 
 
 def test_settings_at_their_limits_pass() -> None:
-    agent = PPOAgent(learning_rate=1.0, gamma=1.0, gae_lambda=0.0, value_clip=0.5, max_grad_norm=math.inf)
+    agent = PPOAgent(learning_rate=1.0, gamma=1.0, gae_lambda=0.0, max_grad_norm=math.inf)
     assert agent.validate() is agent
     assert hash(jax.tree.structure(agent)) == hash(jax.tree.structure(agent.replace(gamma=0.5)))
 
