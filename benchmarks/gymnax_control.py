@@ -48,7 +48,11 @@ CASES = {
     "CartPole-v1": Case(475, 500, 500_000, {}, {"num_envs": 16, "rollout_length": 128}),
     "Acrobot-v1": Case(-100, 500, 500_000, {}, {"num_envs": 16, "rollout_length": 128}),
     "Pendulum-v1": Case(
-        -250, 200, 1_000_000, {"gamma": 0.95, "entropy_coef": 0.0}, {"num_envs": 64, "rollout_length": 64}
+        -250,
+        200,
+        300_000,
+        {"gamma": 0.95, "num_epochs": 10, "num_minibatches": 16},
+        {"num_envs": 16, "rollout_length": 128},
     ),
 }
 

@@ -89,8 +89,8 @@ class TrainConfig(Source):
     """discount a bar"""
     gae_lambda: float = 0.95
     """decay of the advantage trace a bar"""
-    entropy_coef: float = 0.0
-    """weight of the entropy bonus"""
+    entropy_coef: float | None = None
+    """weight of the entropy bonus; 0.01 where positions are a choice, else 0"""
     num_epochs: int = 4
     """passes over a rollout"""
     num_minibatches: int = 4

@@ -53,7 +53,6 @@ def batch_of(rollout: Rollout, seed: int = 3) -> dict:
         "account": lane_major(rollout.account),
         "action": lane_major(rollout.action),
         "log_prob": lane_major(rollout.log_prob) + rng.normal(0, 0.3, shape).astype(np.float32),
-        "value": rng.normal(0, 1, shape).astype(np.float32),
         "advantage": rng.normal(0, 1, shape).astype(np.float32),
         "target": rng.normal(0, 1, shape).astype(np.float32),
         "observations": None,
@@ -159,7 +158,6 @@ def test_one_epoch_of_one_minibatch_is_a_clipped_adam_step(
     batch = {
         **batch_of(rollout),
         "log_prob": lane_major(np.asarray(rollout.log_prob)),
-        "value": lane_major((value - mean) / std),
         "target": lane_major((target - mean) / std),
         "advantage": lane_major((advantage - advantage.mean()) / advantage.std()),
     }
