@@ -82,13 +82,14 @@ IDLE = (Case("(c) random walk, 5 bp", RandomWalk(0.02), DISCRETE, 5),)
 
 # The fastest of some 40 settings tried for each; a setting that helped one was tried for the other too.
 TIMED_AGENT = {"schedule": "constant", "gamma": 0.95, "gae_lambda": 0.7, "num_epochs": 2, "entropy_coef": 0.0}
-TIMED_ENVS, TIMED_LENGTH = 1024, 16
+SHAPE = (1024, 16)  # environments, bars of each between two updates
 _PEER = {"n_envs": 256, "n_steps": 16, "batch_size": 1024, "learning_rate": 1e-3, "gamma": 0.95}
 PEERS = {  # two, since neither is the faster one everywhere
     "Stable-Baselines3, as ours": {**_PEER, "n_epochs": 2, "gae_lambda": 0.7},
     "Stable-Baselines3, its own": {**_PEER, "n_epochs": 4, "gae_lambda": 0.95},
 }
-ENVS, LENGTH, UPDATES = 256, 64, 250
+# The same, with the rate decayed to 0 and the default bonus for entropy.
+SCORED_AGENT = {"gamma": 0.95, "gae_lambda": 0.7, "num_epochs": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,14 +97,15 @@ class Size:
     """How much of it all."""
 
     bars: int = 1_000_000
+    scored_bars: int = 2_000_000  # to train on in parts 2 and 3: so many that data is not the limit
     score_bars: int = 1_000_000
     seeds: int = 5
     limit: float = 30.0
-    updates: int = UPDATES
+    updates: int = 500
     suffix: str = ""
 
 
-FULL, QUICK = Size(), Size(20_000, 20_000, 1, 1.0, 4, "_quick")
+FULL, QUICK = Size(), Size(20_000, 20_000, 20_000, 1, 1.0, 4, "_quick")
 
 
 # --- ours ---
@@ -188,7 +190,7 @@ class Race:
 
 def race_ours(env: jt.TradingEnv, best: Optimum, agent: jt.PPOAgent, seed: int, limit: float) -> Race:
     """Train until the level, or `limit` seconds."""
-    learner = Learner(env, best, agent, (TIMED_ENVS, TIMED_LENGTH), NO_LIMIT, seed)
+    learner = Learner(env, best, agent, SHAPE, NO_LIMIT, seed)
     race, clock, updates = Race(learner.compile_seconds), 0.0, 1
     while clock < limit:
         spent = 0.0
@@ -288,8 +290,8 @@ def timed(size: Size, python: str | None) -> None:
             for name, settings in peers.items():
                 assert python is not None
                 races[name].append(race_peer(python, settings, env, best, seed, size.limit))
-            said = ", ".join(f"{name} {_seconds(runs[-1].time)} s" for name, runs in races.items())
-            print(f"{case.label}, seed {seed}: {said}", flush=True)
+            said = ", ".join(f"{name} {_seconds(runs[-1].time)}" for name, runs in races.items())
+            print(f"{case.label}, seed {seed}, seconds: {said}", flush=True)
         rows += [[case.label, name, *_summary(runs)] for name, runs in races.items()]
         if peers:
             ours, *theirs = (statistics.median(race.time for race in runs) for runs in races.values())
@@ -298,7 +300,7 @@ def timed(size: Size, python: str | None) -> None:
         "work": f"{size.seeds} seeds, MLP 2x64 for actor and critic, scored every {SLICE} s of training on "
         f"{size.score_bars:,} fresh bars; medians; never: not within {size.limit:g} s",
         "jaxtrader": f"PPOAgent({', '.join(f'{k}={v!r}' for k, v in TIMED_AGENT.items())}), "
-        f"{TIMED_ENVS} environments x {TIMED_LENGTH}",
+        f"{SHAPE[0]} environments x {SHAPE[1]}",
         **(
             {name: ", ".join(f"{k} {v}" for k, v in settings.items()) for name, settings in PEERS.items()}
             if python
@@ -338,20 +340,20 @@ def scored(name: str, cases: tuple[Case, ...], size: Size, measure: Callable[[tu
     figure = "score" if name == "other" else "share of bars in position"
     rows = []
     for case in cases:
-        env, best = solved(case, size.bars, size.score_bars)
+        env, best = solved(case, size.scored_bars, size.score_bars)
         figures, seconds = [], []
         updates = size.updates
         for seed in range(size.seeds):
-            learner = Learner(env, best, jt.PPOAgent(), (ENVS, LENGTH), updates, seed)
+            learner = Learner(env, best, jt.PPOAgent(**SCORED_AGENT), SHAPE, updates, seed)
             seconds.append(learner.train(updates))
             figures.append(measure(learner.score()))
             print(f"{case.label}, seed {seed}: {figures[-1]:.4f} after {seconds[-1]:.1f} s", flush=True)
         rows.append(
             [case.label, *(f"{f(figures):.4f}" for f in (min, statistics.median, max)), statistics.median(seconds)]
         )
-    facts = {
-        "work": f"{size.seeds} seeds, PPOAgent(), {ENVS} environments x {LENGTH}, {updates * ENVS * LENGTH:,} steps"
-    }
+    agent = ", ".join(f"{k}={v!r}" for k, v in SCORED_AGENT.items())
+    work = f"{size.seeds} seeds, PPOAgent({agent}), {SHAPE[0]} environments x {SHAPE[1]}"
+    facts = {"work": f"{work}, {updates * SHAPE[0] * SHAPE[1]:,} steps"}
     columns = ["market", f"least {figure}", "median", "most", "seconds"]
     report(f"known_optimum_{name}{size.suffix}", columns, rows, facts)
 
