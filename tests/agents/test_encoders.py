@@ -1,0 +1,208 @@
+"""Encoders: a chunk equals its windows, the window is exactly what is seen, and both equal NumPy in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrader.agents import encoders
+from jaxtrader.agents.actions import Actions
+from jaxtrader.agents.networks import ActorCritic
+
+ASSETS, FEATURES, WIDTH = 2, 3, 16
+CASES = [
+    ("mlp", 3, None),
+    ("tcn", 1, None),
+    ("tcn", 2, None),
+    ("tcn", 13, 2),
+    ("tcn", 32, None),
+    ("attention", 1, 1),
+    ("attention", 2, None),
+    ("attention", 8, 1),
+    ("attention", 13, 3),
+    ("attention", 32, None),
+]
+
+
+@cache
+def make(kind: encoders.Kind, window: int, depth: int | None, **changes) -> tuple[ActorCritic, dict]:
+    """A network and weights that are all of a size, so that a lost one shows; no initialisation is compiled."""
+    network = ActorCritic(
+        window,
+        ASSETS * FEATURES,
+        0,
+        Actions("discrete", 3),
+        hidden=(8,),
+        shared=True,
+        encoder=kind,
+        encoder_width=WIDTH,
+        encoder_depth=depth,
+        **changes,
+    )
+    rng, shapes = np.random.default_rng(5), jax.eval_shape(network.fresh, jax.random.key(1))
+    return network, jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(x.dtype), shapes)
+
+
+def encode(network: ActorCritic) -> Callable[[dict, jax.Array], jax.Array]:
+    return lambda weights, chunk: network.apply({"params": weights}, chunk, method="encode")
+
+
+def bars(count: int, lanes: int = 2, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(lanes, count, ASSETS, FEATURES)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("kind", "window", "depth"), CASES)
+def test_a_chunk_equals_its_windows_one_by_one_gradients_too(
+    kind: encoders.Kind, window: int, depth: int | None
+) -> None:
+    network, weights = make(kind, window, depth)
+    decisions = 37
+    chunk = bars(window - 1 + decisions)
+    windows = np.stack([chunk[:, t : t + window] for t in range(decisions)], 1)
+    pull = np.random.default_rng(1).normal(size=(2, decisions, 8)).astype(np.float32)
+
+    def total(weights: dict, chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
+        out = encode(network)(weights, chunk).reshape(pull.shape)
+        return (out * pull).mean(), out
+
+    step = jax.jit(jax.grad(total, has_aux=True))
+    (slope, whole), (slopes, each) = step(weights, chunk), step(weights, windows)
+    assert np.std(whole) > 0.3
+    np.testing.assert_allclose(whole, each, rtol=1e-5, atol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), slope, slopes)
+
+
+@pytest.mark.parametrize(("kind", "window", "depth"), [*CASES, ("tcn", 7, 1), ("tcn", 3, 5), ("attention", 3, 5)])
+def test_a_decision_depends_on_every_bar_of_its_window_and_on_no_other(
+    kind: encoders.Kind, window: int, depth: int | None
+) -> None:
+    network, weights = make(kind, window, depth)
+    chunk, decision = bars(window + 20, lanes=1), 9
+    moved = jax.jit(jax.grad(lambda x: (encode(network)(weights, x)[0, decision] ** 2).sum()))(chunk)
+    seen = np.abs(moved[0]).max((1, 2)) > 0
+    np.testing.assert_array_equal(np.flatnonzero(seen), np.arange(decision, decision + window))
+
+
+@pytest.mark.parametrize(("kind", "window", "depth"), [("tcn", 13, None), ("attention", 13, None)])
+def test_what_is_outside_the_window_changes_no_bit(kind: encoders.Kind, window: int, depth: int | None) -> None:
+    network, weights = make(kind, window, depth)
+    chunk, decision = bars(window + 20), 9
+    call = jax.jit(encode(network))
+    before = call(weights, chunk)[:, decision]
+    for row, same in (
+        (decision - 1, True),
+        (decision, False),
+        (decision + window - 1, False),
+        (decision + window, True),
+    ):
+        changed = chunk.copy()
+        changed[:, row] = 100.0
+        assert np.array_equal(call(weights, changed)[:, decision], before) == same, row
+
+
+# --- against NumPy ---
+
+
+def dense(layer: dict, x: np.ndarray) -> np.ndarray:
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def norm(layer: dict, x: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * layer["scale"] + layer["bias"]
+
+
+def numpy_tcn(trunk: dict, x: np.ndarray, offsets: list[tuple[int, ...]]) -> np.ndarray:
+    """y[t] = x[t] + tanh(b + sum over taps of W[tap] x[t - offset]), layer by layer, bars before the first as 0."""
+    x = dense(trunk["embed"], x)
+    for i, taps in enumerate(offsets):
+        kernel = trunk[f"layer_{i}"]["kernel"].reshape(len(taps), WIDTH, WIDTH)[::-1]  # oldest first
+        y = np.zeros_like(x)
+        for t in range(len(x)):
+            inner = trunk[f"layer_{i}"]["bias"].copy()
+            for offset, weights in zip(taps, kernel, strict=True):
+                if t >= offset:
+                    inner += x[t - offset] @ weights
+            y[t] = x[t] + np.tanh(inner)
+        x = y
+    return x
+
+
+def numpy_attention(trunk: dict, x: np.ndarray, spans: list[int]) -> np.ndarray:
+    """Transformer blocks with the full matrix of scores, masked to a band, and rotations by complex numbers."""
+    x, heads = dense(trunk["embed"], x), WIDTH // 16
+    rates = 10_000.0 ** (-np.arange(8) / 8)
+    distance = np.arange(len(x))[:, None] - np.arange(len(x))
+    for i, span in enumerate(spans):
+        part = lambda name, i=i: trunk[f"layer_{i}_{name}"]  # noqa: E731
+        normed = norm(part("norm"), x)
+        key, value = np.split(dense(part("key_value"), normed), 2, -1)
+        query, key, value = (y.reshape(-1, heads, 16) for y in (dense(part("query"), normed), key, value))
+        seen = np.zeros_like(value)
+        for head in range(heads):
+            q, k = (y[:, head, :8] + 1j * y[:, head, 8:] for y in (query, key))
+            turned = np.exp(1j * distance[..., None] * rates)
+            scores = (q[:, None] * k.conj() * turned).sum(-1).real / 4
+            weights = np.where((distance >= 0) & (distance < span), np.exp(scores), 0)
+            seen[:, head] = weights / weights.sum(-1, keepdims=True) @ value[:, head]
+        x = x + dense(part("out"), seen.reshape(len(x), -1))
+        x = x + dense(part("mlp_out"), np.tanh(dense(part("mlp_in"), norm(part("mlp_norm"), x))))
+    return norm(trunk["norm"], x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "window", "depth", "layers"),
+    [
+        ("tcn", 8, None, [(0, 1), (0, 2), (0, 4)]),
+        ("tcn", 13, None, [(0, 1), (0, 2), (0, 4), (0, 5)]),
+        ("tcn", 13, 2, [(0, 1, 2, 3), (0, 3, 6, 9)]),
+        ("attention", 9, 1, [9]),
+        ("attention", 6, None, [3, 4]),
+        ("attention", 40, None, [20, 21]),
+    ],
+)
+def test_encoders_equal_numpy_in_float64(kind: encoders.Kind, window: int, depth: int | None, layers: list) -> None:
+    network, weights = make(kind, window, depth)
+    chunk = bars(window + 60, lanes=1)
+    found = jax.jit(encode(network))(weights, chunk)[0]
+    exact = jax.tree.map(np.float64, weights)
+    rows = np.float64(chunk[0]).reshape(len(chunk[0]), -1)
+    x = (numpy_tcn if kind == "tcn" else numpy_attention)(exact["trunk"], rows, layers)
+    expected = (x @ exact["first_kernel"] + exact["first_bias"])[window - 1 :]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("depth", [None, 1, 2, 3, 9])
+def test_layers_of_any_depth_reach_exactly_the_window_and_leave_no_bar_out(depth: int | None) -> None:
+    for window in range(1, 70):
+        layers = encoders.kernels(window, depth)
+        assert 1 + sum(back[-1] for back in layers) == window
+        seen = {0}
+        for back in layers:
+            assert list(back) == sorted(set(back))
+            seen = {bar + offset for bar in seen for offset in back}
+        assert seen == set(range(window))
+        assert depth in (None, len(layers))
+        assert 1 + sum(span - 1 for span in encoders.spans(window, depth)) == window
+        assert min(encoders.spans(window, depth)) >= 1
+
+
+# --- bfloat16 ---
+
+
+@pytest.mark.parametrize("kind", ["mlp", "tcn", "attention"])
+def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None:
+    chunk = bars(20)
+    contexts = []
+    for dtype in ("float32", "bfloat16"):
+        network, weights = make(kind, 8, None, compute_dtype=dtype)
+        assert {x.dtype for x in jax.tree.leaves(weights)} == {np.dtype("float32")}
+        contexts.append(jax.jit(encode(network))(weights, chunk))
+    full, half = contexts
+    assert half.dtype == jnp.float32
+    assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
