@@ -15,17 +15,15 @@ from jaxtrader.agents.actions import Actions
 from jaxtrader.agents.networks import ActorCritic
 
 ASSETS, FEATURES, WIDTH = 2, 3, 16
+DECISIONS = 37
 CASES = [
     ("mlp", 3, None),
-    ("tcn", 1, None),
     ("tcn", 2, None),
     ("tcn", 13, 2),
     ("tcn", 32, None),
-    ("attention", 1, 1),
     ("attention", 2, None),
-    ("attention", 8, 1),
     ("attention", 13, 3),
-    ("attention", 32, None),
+    ("attention", 32, 1),
 ]
 
 
@@ -52,8 +50,19 @@ def encode(network: ActorCritic) -> Callable[[dict, jax.Array], jax.Array]:
     return lambda weights, chunk: network.apply({"params": weights}, chunk, method="encode")
 
 
-def bars(count: int, lanes: int = 2, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(lanes, count, ASSETS, FEATURES)).astype(np.float32)
+@cache
+def pulled(network: ActorCritic) -> Callable[..., tuple]:
+    """Compiled `(weights, bars, pull)`: gradients of the mean of contexts * pull for weights and bars, and contexts."""
+
+    def total(weights: dict, chunk: jax.Array, pull: jax.Array) -> tuple[jax.Array, jax.Array]:
+        contexts = encode(network)(weights, chunk).reshape(pull.shape)
+        return (contexts * pull).mean(), contexts
+
+    return jax.jit(jax.grad(total, (0, 1), has_aux=True))
+
+
+def bars(count: int, lanes: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(lanes, count, ASSETS, FEATURES)).astype(np.float32)
 
 
 @pytest.mark.parametrize(("kind", "window", "depth"), CASES)
@@ -61,48 +70,34 @@ def test_a_chunk_equals_its_windows_one_by_one_gradients_too(
     kind: encoders.Kind, window: int, depth: int | None
 ) -> None:
     network, weights = make(kind, window, depth)
-    decisions = 37
-    chunk = bars(window - 1 + decisions)
-    windows = np.stack([chunk[:, t : t + window] for t in range(decisions)], 1)
-    pull = np.random.default_rng(1).normal(size=(2, decisions, 8)).astype(np.float32)
-
-    def total(weights: dict, chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
-        out = encode(network)(weights, chunk).reshape(pull.shape)
-        return (out * pull).mean(), out
-
-    step = jax.jit(jax.grad(total, has_aux=True))
-    (slope, whole), (slopes, each) = step(weights, chunk), step(weights, windows)
+    chunk = bars(window - 1 + DECISIONS)
+    windows = np.stack([chunk[:, t : t + window] for t in range(DECISIONS)], 1)
+    pull = np.random.default_rng(1).normal(size=(2, DECISIONS, 8)).astype(np.float32)
+    (slope, _), whole = pulled(network)(weights, chunk, pull)
+    (slopes, _), each = pulled(network)(weights, windows, pull)
     assert np.std(whole) > 0.3
     np.testing.assert_allclose(whole, each, rtol=1e-5, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), slope, slopes)
 
 
-@pytest.mark.parametrize(("kind", "window", "depth"), [*CASES, ("tcn", 7, 1), ("tcn", 3, 5), ("attention", 3, 5)])
+@pytest.mark.parametrize(("kind", "window", "depth"), CASES)
 def test_a_decision_depends_on_every_bar_of_its_window_and_on_no_other(
     kind: encoders.Kind, window: int, depth: int | None
 ) -> None:
     network, weights = make(kind, window, depth)
-    chunk, decision = bars(window + 20, lanes=1), 9
-    moved = jax.jit(jax.grad(lambda x: (encode(network)(weights, x)[0, decision] ** 2).sum()))(chunk)
-    seen = np.abs(moved[0]).max((1, 2)) > 0
-    np.testing.assert_array_equal(np.flatnonzero(seen), np.arange(decision, decision + window))
-
-
-@pytest.mark.parametrize(("kind", "window", "depth"), [("tcn", 13, None), ("attention", 13, None)])
-def test_what_is_outside_the_window_changes_no_bit(kind: encoders.Kind, window: int, depth: int | None) -> None:
-    network, weights = make(kind, window, depth)
-    chunk, decision = bars(window + 20), 9
-    call = jax.jit(encode(network))
-    before = call(weights, chunk)[:, decision]
-    for row, same in (
-        (decision - 1, True),
-        (decision, False),
-        (decision + window - 1, False),
-        (decision + window, True),
-    ):
+    chunk, decision = bars(window - 1 + DECISIONS), 9
+    pull = np.zeros((2, DECISIONS, 8), np.float32)
+    pull[:, decision] = 1
+    (_, slope), contexts = pulled(network)(weights, chunk, pull)
+    felt = np.abs(slope).max((0, 2, 3)) > 0
+    np.testing.assert_array_equal(np.flatnonzero(felt), np.arange(decision, decision + window))
+    # The same by changing bars; outside the window no bit moves.
+    oldest, newest = decision, decision + window - 1
+    for row, moves in ((oldest - 1, False), (oldest, True), (newest, True), (newest + 1, False)):
         changed = chunk.copy()
-        changed[:, row] = 100.0
-        assert np.array_equal(call(weights, changed)[:, decision], before) == same, row
+        changed[:, row] = 30.0
+        after = pulled(network)(weights, changed, pull)[1]
+        assert np.array_equal(after[:, decision], contexts[:, decision]) != moves, row
 
 
 # --- against NumPy ---
@@ -162,13 +157,12 @@ def numpy_attention(trunk: dict, x: np.ndarray, spans: list[int]) -> np.ndarray:
         ("tcn", 13, None, [(0, 1), (0, 2), (0, 4), (0, 5)]),
         ("tcn", 13, 2, [(0, 1, 2, 3), (0, 3, 6, 9)]),
         ("attention", 9, 1, [9]),
-        ("attention", 6, None, [3, 4]),
         ("attention", 40, None, [20, 21]),
     ],
 )
 def test_encoders_equal_numpy_in_float64(kind: encoders.Kind, window: int, depth: int | None, layers: list) -> None:
     network, weights = make(kind, window, depth)
-    chunk = bars(window + 60, lanes=1)
+    chunk = bars(window + 50, lanes=1)
     found = jax.jit(encode(network))(weights, chunk)[0]
     exact = jax.tree.map(np.float64, weights)
     rows = np.float64(chunk[0]).reshape(len(chunk[0]), -1)
