@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -47,7 +47,9 @@ class Windows(nn.Module):
 
     def __call__(self, bars: Float[Array, "*b bars inputs"]) -> Float[Array, "*b decisions outputs"]:
         """Each decision's bars side by side, oldest first."""
-        return _taps(bars, tuple(range(self.window)))
+        decisions = bars.shape[-2] - self.window + 1
+        shifted = [bars[..., i : i + decisions, :] for i in range(self.window)]
+        return shifted[0] if self.window == 1 else jnp.concatenate(shifted, -1)
 
 
 class TCN(nn.Module):
@@ -70,8 +72,29 @@ class TCN(nn.Module):
         """Each layer adds what its kernel makes of some bars to the last of them."""
         x = Linear(self.width, 2**0.5, name="embed")(bars)
         for i, back in enumerate(kernels(self.window, self.depth)):
-            x = x[..., back[-1] :, :] + self.activate(Linear(self.width, name=f"layer_{i}")(_taps(x, back)))
+            x = x[..., back[-1] :, :] + self.activate(Convolution(self.width, back, name=f"layer_{i}")(x))
         return x
+
+
+class Convolution(nn.Module):
+    """A causal VALID convolution over the bars `back` from each one that has them all.
+
+    One product of every bar with all taps, whose parts are shifted and added: XLA:CPU's gradient of a convolution is
+    far slower, and that of shifted bars side by side took half as long again.
+    """
+
+    width: int
+    back: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b bars in"]) -> Float[Array, "*b later width"]:
+        """Sum over taps of x[t - back] @ its kernel, and the bias."""
+        taps, reach, bars = len(self.back), self.back[-1], x.shape[-2]
+        kernel = self.param("kernel", nn.initializers.orthogonal(), (x.shape[-1], taps * self.width))
+        bias = self.param("bias", nn.initializers.zeros, (self.width,))
+        parts = jnp.split(matmul(x, kernel), taps, -1)
+        shifted = [part[..., reach - o : bars - o, :] for part, o in zip(parts, self.back, strict=True)]
+        return sum(shifted[1:], shifted[0]) + bias.astype(x.dtype)
 
 
 class Attention(nn.Module):
@@ -172,9 +195,12 @@ def attend(
     query = jnp.pad(query, rest).reshape(-1, count, block, *query.shape[2:])
     scores = jnp.einsum("ncqhd,nckhd->nchqk", query, key).astype(jnp.float32) * query.shape[-1] ** -0.5
     offset = np.arange(block + span - 1) - np.arange(block)[:, None]
-    weights = jax.nn.softmax(jnp.where((offset >= 0) & (offset < span), scores, -jnp.inf), -1)
-    seen = jnp.einsum("nchqk,nckhd->ncqhd", weights.astype(value.dtype), value)
-    return seen.reshape(-1, count * block, *seen.shape[3:])[:, :later]
+    scores = jnp.where((offset >= 0) & (offset < span), scores, -jnp.inf)
+    # A softmax that divides last, when there are fewer numbers to divide.
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    seen = jnp.einsum("nchqk,nckhd->nchqd", weights.astype(value.dtype), value)
+    seen = (seen / weights.sum(-1, keepdims=True)).astype(value.dtype)
+    return jnp.moveaxis(seen, 3, 2).reshape(-1, count * block, *value.shape[3:])[:, :later]
 
 
 def rotate(x: Float[Array, "n bars heads d"], first: int) -> Float[Array, "n bars heads d"]:
@@ -193,14 +219,3 @@ def matmul(x: Float[Array, "*b in"], kernel: Float[Array, "in out"]) -> Float[Ar
     product: the gradient of a two-layer head was four times slower.
     """
     return (x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)).reshape(*x.shape[:-1], -1)
-
-
-def _taps(x: Float[Array, "*b bars in"], back: tuple[int, ...]) -> Float[Array, "*b later taps"]:
-    """The bars `back` from each bar that has them all, side by side, oldest first: a causal VALID convolution's input.
-
-    As shifted slices for one matrix product: XLA:CPU's gradient of a convolution is far slower.
-    """
-    reach = back[-1]
-    later = x.shape[-2] - reach
-    shifted: list[Any] = [x[..., reach - o : reach - o + later, :] for o in reversed(back)]
-    return shifted[0] if len(shifted) == 1 else jnp.concatenate(shifted, -1)

@@ -116,7 +116,7 @@ def numpy_tcn(trunk: dict, x: np.ndarray, offsets: list[tuple[int, ...]]) -> np.
     """y[t] = x[t] + tanh(b + sum over taps of W[tap] x[t - offset]), layer by layer, bars before the first as 0."""
     x = dense(trunk["embed"], x)
     for i, taps in enumerate(offsets):
-        kernel = trunk[f"layer_{i}"]["kernel"].reshape(len(taps), WIDTH, WIDTH)[::-1]  # oldest first
+        kernel = np.split(trunk[f"layer_{i}"]["kernel"], len(taps), 1)
         y = np.zeros_like(x)
         for t in range(len(x)):
             inner = trunk[f"layer_{i}"]["bias"].copy()

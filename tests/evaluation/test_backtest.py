@@ -87,18 +87,15 @@ def test_backtest_of_a_continuous_policy_equals_a_walk_bar_by_bar(positions, env
 
 
 @pytest.mark.parametrize("encoder", ["tcn", "attention"])
-def test_backtest_of_an_encoder_equals_a_walk_bar_by_bar(encoder, env, agent, market, raw_params, tmp_path):
-    agent = agent.replace(encoder=encoder, encoder_width=16)
-    state, _ = agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
-    loud = {"kernel": state.params["policy"]["kernel"] * 500, "bias": state.params["policy"]["bias"]}
-    state = state.replace(params={**state.params, "policy": loud})
+def test_backtest_of_an_encoder_equals_a_walk_bar_by_bar(encoder, with_encoder, env, market, tmp_path):
+    agent, state = with_encoder(encoder=encoder)
     names = {"names": list(market.feature_names), "lookback": market.lookback}
     agent.save_model(tmp_path / "policy.pkl", state, {"env": env.to_dict(), "features": names})
     policy = load_policy(tmp_path)
     assert policy.state.network == state.network
     targets, equity = walk(policy, market, 1, Costs(), "next_open", 0.05)
     one = backtest(policy, market).by_symbol["S1"]
-    assert len(set(targets)) == 3
+    assert len(set(targets)) > 1, "a constant policy would prove nothing"
     np.testing.assert_array_equal(one.targets[:, 0], targets)
     np.testing.assert_allclose(one.equity, equity, rtol=1e-12)
 
