@@ -80,7 +80,7 @@ class Convolution(nn.Module):
     """A causal VALID convolution over the bars `back` from each one that has them all.
 
     One product of every bar with all taps, whose parts are shifted and added: XLA:CPU's gradient of a convolution is
-    far slower, and that of shifted bars side by side took half as long again.
+    far slower, and that of shifted bars side by side took a quarter longer.
     """
 
     width: int
