@@ -6,8 +6,10 @@ Session-wide and read-only; shapes are shared so that little is compiled. Nothin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -101,3 +103,19 @@ def state(prepared: tuple[PPOState, EnvParams]) -> PPOState:
 def params(prepared: tuple[PPOState, EnvParams]) -> EnvParams:
     """The environment's parameters of `prepared`."""
     return prepared[1]
+
+
+@pytest.fixture(scope="session")
+def with_encoder(
+    env: TradingEnv, agent: PPOAgent, state: PPOState, raw_params: EnvParams
+) -> Callable[..., tuple[PPOAgent, PPOState]]:
+    """`with_encoder(encoder="tcn")`: the agent and state with another encoder and random weights; compiles nothing."""
+
+    def make(**settings: Any) -> tuple[PPOAgent, PPOState]:
+        other = agent.replace(encoder_width=16, **settings)
+        network, *_ = other._network(jax.random.key(0), env, raw_params)
+        rng, shapes = np.random.default_rng(0), jax.eval_shape(network.fresh, jax.random.key(0))
+        weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype), shapes)
+        return other, state.replace(network=network, params=weights, opt_state=other._optimizer().init(weights))
+
+    return make

@@ -161,3 +161,20 @@ def patience(cycles: int, cost: float) -> tuple[Market, float]:
     bars = load_bars(pd.DataFrame({"time": times, **prices, "volume": 1.0, "signal": signal}), symbol="P")
     earned = math.log(LOSS * GAIN * (1 - cost) / (1 + cost))
     return Market.from_bars(bars, features=["signal"]), earned * cycles
+
+
+def echo(bars: int, lag: int, seed: int = 0) -> Market:
+    """A market that moves by 1%, up or down as the sign of its signal `lag` bars before the decision was.
+
+    The signal is white noise, so nothing but that one bar of a window says anything.
+    """
+    rng = np.random.default_rng(seed)
+    signal = rng.standard_normal(bars)
+    moves = np.ones(bars)
+    moves[lag + 1 :] += 0.01 * np.sign(signal[: -lag - 1])
+    close = 100 * np.cumprod(moves)
+    open_ = np.concatenate([close[:1], close[:-1]])
+    times = pd.date_range("2020-01-01", periods=bars, freq="D")
+    prices = {"open": open_, "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close}
+    loaded = load_bars(pd.DataFrame({"time": times, **prices, "volume": 1.0, "signal": signal}), symbol="E")
+    return Market.from_bars(loaded, features=["signal"])

@@ -1,1 +1,1 @@
-"""Learners and policies: PPO, its network and distributions, advantages, policy files."""
+"""Learners and policies: PPO, its encoders, heads and distributions, advantages, policy files."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from numbers import Integral
 from os import PathLike
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,11 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from jaxtrader.agents import encoders
 from jaxtrader.agents.actions import Bounds, actions_of, check_bounds
 from jaxtrader.agents.advantages import gae
 from jaxtrader.agents.distributions import Distribution
-from jaxtrader.agents.networks import ACTIVATIONS, MLPActorCritic
+from jaxtrader.agents.networks import ACTIVATIONS, COMPUTE_DTYPES, ActorCritic
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.agents.state import PPOState, load, save
@@ -44,7 +45,12 @@ class PPOAgent(struct.PyTreeNode):
         max_grad_norm: bound of the gradient's global norm.
         schedule: "linear" decays the rate to 0 over the run, "kl" adapts it to `target_kl`, "constant" leaves it.
         num_epochs, num_minibatches: passes over a rollout, and the parts of each; a part is a set of whole lanes.
-        hidden, activation, shared: the network, see `MLPActorCritic`.
+        hidden, activation, shared: the heads, see `ActorCritic`.
+        encoder: what reads the window: "mlp", "tcn" (dilated causal convolutions) or "attention" (causal and local).
+        encoder_width: channels of tcn and attention; of attention a multiple of 16.
+        encoder_depth: their layers; None for as many as tcn needs with kernels of two bars, and for 2 of attention.
+        compute_dtype: "float32", or "bfloat16" in encoder and hidden layers; weights and all results stay float32.
+            bfloat16 pays on accelerators only.
         normalize_observations: of ordinary environments, by their running mean and deviation. Market features are
             always normalised, by those of the training bars.
     """
@@ -64,6 +70,10 @@ class PPOAgent(struct.PyTreeNode):
     activation: str = struct.field(pytree_node=False, default="tanh")
     shared: bool = struct.field(pytree_node=False, default=False)
     normalize_observations: bool = struct.field(pytree_node=False, default=False)
+    encoder: encoders.Kind = struct.field(pytree_node=False, default="mlp")
+    encoder_width: int = struct.field(pytree_node=False, default=32)
+    encoder_depth: int | None = struct.field(pytree_node=False, default=None)
+    compute_dtype: str = struct.field(pytree_node=False, default="float32")
 
     def validate(self) -> PPOAgent:
         """Return self, or raise ValueError that names the value, its limits and the way out."""
@@ -96,19 +106,44 @@ class PPOAgent(struct.PyTreeNode):
             raise ValueError(f"PPOAgent(hidden={self.hidden!r}) must be a tuple of widths such as (64, 64)")
         if not self.hidden or any(width < 1 for width in self.hidden):
             raise ValueError(f"PPOAgent(hidden={self.hidden}) needs at least one layer, each at least 1 wide")
+        self._validate_encoder()
         return self
+
+    def _validate_encoder(self) -> None:
+        if self.encoder not in get_args(encoders.Kind):
+            raise ValueError(f"PPOAgent(encoder={self.encoder!r}) is unknown; use 'mlp', 'tcn' or 'attention'")
+        unit = encoders.HEAD_WIDTH if self.encoder == "attention" else 1
+        if not isinstance(self.encoder_width, Integral) or self.encoder_width < 1 or self.encoder_width % unit:
+            raise ValueError(
+                f"PPOAgent(encoder_width={self.encoder_width}) must be a whole number, at least 1"
+                + f"; of attention a multiple of {unit}" * (unit > 1)
+            )
+        depth = self.encoder_depth
+        if depth is not None and (not isinstance(depth, Integral) or depth < 1):
+            raise ValueError(f"PPOAgent(encoder_depth={depth}) must be None or a whole number, at least 1")
+        if self.compute_dtype not in COMPUTE_DTYPES:
+            raise ValueError(f"PPOAgent(compute_dtype={self.compute_dtype!r}) is unknown; use 'float32' or 'bfloat16'")
+
+    def check_env(self, env: Any) -> None:
+        """Raise ValueError where the encoder has no window of bars to read."""
+        window = env.window if hasattr(env, "advance") else 1
+        if self.encoder != "mlp" and window == 1:
+            raise ValueError(
+                f"encoder {self.encoder!r} needs a window of bars, and {env.name} shows one at a time; use a "
+                "TradingEnv with a window of 2 or more, such as 32, or the encoder 'mlp'"
+            )
 
     # --- acting ---
 
     def init(self, key: PRNGKeyArray, env: Any, params: Any) -> PPOState:
         """Fresh parameters for the environment's observations and actions.
 
-        Raises ValueError where the observation is no array, or the actions are neither discrete nor a bounded box.
+        Raises ValueError where the observation is no array, the actions are neither discrete nor a bounded box, or the
+        encoder has no window to read.
         """
+        self.check_env(env)
         network, bounds, obs_shape = self._network(key, env, params)
-        chunk = jnp.zeros((1, network.window, 1, network.features))
-        account = jnp.zeros((1, 1, 1, network.account)) if network.account else None
-        weights = cast(dict[str, Any], network.init(key, chunk, account))["params"]
+        weights = network.fresh(key)
         return PPOState(
             params=weights,
             opt_state=self._optimizer().init(weights),
@@ -290,7 +325,7 @@ class PPOAgent(struct.PyTreeNode):
 
     def _network(
         self, key: PRNGKeyArray, env: Any, params: Any
-    ) -> tuple[MLPActorCritic, Bounds | None, tuple[int, ...] | None]:
+    ) -> tuple[ActorCritic, Bounds | None, tuple[int, ...] | None]:
         """The network that fits the environment, the bounds of its actions, and an ordinary observation's shape."""
         window, assets, account, obs_shape = 1, 1, 0, None
         actions, bounds = actions_of(env, params)
@@ -304,8 +339,18 @@ class PPOAgent(struct.PyTreeNode):
                     f"PPOAgent needs an array as observation, {env.name} has {type(obs).__name__}; flatten it"
                 )
             features, obs_shape = math.prod(obs.shape), obs.shape
-        network = MLPActorCritic(
-            window, assets * features, account, actions, tuple(self.hidden), self.activation, self.shared
+        network = ActorCritic(
+            window,
+            assets * features,
+            account,
+            actions,
+            tuple(self.hidden),
+            self.activation,
+            self.shared,
+            self.encoder,
+            self.encoder_width,
+            self.encoder_depth,
+            self.compute_dtype,
         )
         return network, bounds, obs_shape
 

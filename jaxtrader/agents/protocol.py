@@ -46,7 +46,8 @@ class Agent(Protocol):
     The agent itself is a pytree and travels as a jit argument. `encode` and `act` are needed only on lanes, that is
     where the environment has `advance`; elsewhere `select_action` is enough. Optional:
     `prepare(state, env_params) -> (state, env_params)`, called once on the host before anything is traced, to fit and
-    apply normalisation; and `anneal(state, progress) -> state`, called before each update with the finished share.
+    apply normalisation; `anneal(state, progress) -> state`, called before each update with the finished share; and
+    `validate()` and `check_env(env)`, which raise ValueError where settings are wrong or do not fit the environment.
     """
 
     def init(self, key: PRNGKeyArray, env: Any, params: Any) -> Any:

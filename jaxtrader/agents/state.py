@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from jaxtrader import files
 from jaxtrader.agents.actions import Actions, Bounds, check_bounds
-from jaxtrader.agents.networks import MLPActorCritic
+from jaxtrader.agents.encoders import Kind
+from jaxtrader.agents.networks import COMPUTE_DTYPES, ActorCritic
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
 
 
@@ -31,7 +32,7 @@ class PPOState(struct.PyTreeNode):
     learning_rate: Float[Array, ""]
     value_scale: ValueScale
     normalizer: Normalizer | RunningNormalizer | None
-    network: MLPActorCritic = struct.field(pytree_node=False)
+    network: ActorCritic = struct.field(pytree_node=False)
     obs_ndim: int = struct.field(pytree_node=False, default=1)
     bounds: Bounds | None = None
 
@@ -51,6 +52,10 @@ def save(path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> N
                 "hidden": list(net.hidden),
                 "activation": net.activation,
                 "shared": net.shared,
+                "encoder": net.encoder,
+                "encoder_width": net.encoder_width,
+                "encoder_depth": net.encoder_depth,
+                "compute_dtype": net.compute_dtype,
             },
             "actions": {
                 "kind": actions.kind,
@@ -99,15 +104,14 @@ def _read(stored: dict[str, Any]) -> tuple[PPOState, dict[str, Any]]:
         if not low.shape == high.shape == (actions.size,):
             raise ValueError(f"bounds of {actions.size} actions")
     net: dict[str, Any] = dict(stored["network"])
-    network = MLPActorCritic(**net | {"hidden": tuple(net["hidden"]), "actions": actions})
+    network = ActorCritic(**net | {"hidden": tuple(net["hidden"]), "actions": actions})
+    if network.encoder not in get_args(Kind) or network.compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(f"an encoder {network.encoder!r} in {network.compute_dtype!r}")
     # jnp arrays: NumPy leaves would become constants of the compiled program.
     params: dict[str, Any] = jax.tree.map(jnp.asarray, stored["params"])
-    if params["policy"]["bias"].shape != (actions.size,):
-        raise ValueError(f"a policy head for {actions.size} actions")
-    if actions.continuous != ("log_std" in params) or (
-        actions.continuous and params["log_std"].shape != (actions.size,)
-    ):
-        raise ValueError(f"the deviations of {actions.size} actions")
+    expected = jax.eval_shape(network.fresh, jax.random.key(0))
+    if jax.tree.map(lambda x: (x.shape, x.dtype), params) != jax.tree.map(lambda x: (x.shape, x.dtype), expected):
+        raise ValueError("weights of another network")
     normalizer = stored["normalizer"]
     if normalizer is not None:
         kind = RunningNormalizer if "count" in normalizer else Normalizer

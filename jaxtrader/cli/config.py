@@ -97,6 +97,14 @@ class TrainConfig(Source):
     """parts of a pass; divides the paths (accounts / accounts a path)"""
     hidden: tuple[int, ...] = (32, 32)
     """widths of the network's layers, e.g. 64,64"""
+    encoder: Literal["mlp", "tcn", "attention"] = "mlp"
+    """what reads the window: mlp, tcn (dilated causal convolutions) or attention (causal, local)"""
+    encoder_width: int = 32
+    """channels of tcn and attention"""
+    encoder_depth: int | None = None
+    """layers of tcn and attention; without it as many as tcn needs with kernels of two bars, 2 of attention"""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """of the encoder and hidden layers; bfloat16 is for accelerators, weights and money stay as they are"""
     eval_every: int = 10
     """updates between two validations"""
     seed: int = 0

@@ -125,6 +125,8 @@ class Trainer:
             raise ValueError(f"total_steps {self.total_steps} is more than {NO_LIMIT} updates; give fewer")
         if hasattr(self.agent, "validate"):
             self.agent.validate()
+        if hasattr(self.agent, "check_env"):
+            self.agent.check_env(self.env)
         lanes, rest = divmod(self.num_envs, self.agents_per_lane)
         if rest:
             raise ValueError(f"agents_per_lane {self.agents_per_lane} does not divide num_envs {self.num_envs}")

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from jaxtrader.agents.actions import Actions
-from jaxtrader.agents.networks import MLPActorCritic
+from jaxtrader.agents.networks import ActorCritic
 
 WINDOW, ASSETS, FEATURES, K, ACTIONS = 4, 2, 3, 4, 3
 NUMPY_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0)}
 
 
 @cache
-def make(**changes) -> tuple[MLPActorCritic, dict]:
-    network = MLPActorCritic(
+def make(**changes) -> tuple[ActorCritic, dict]:
+    network = ActorCritic(
         WINDOW, ASSETS * FEATURES, ASSETS * K, Actions("discrete", ACTIONS), **{"hidden": (8, 6), **changes}
     )
     chunk, account = jnp.zeros((1, WINDOW, ASSETS, FEATURES)), jnp.zeros((1, 1, ASSETS, K))
@@ -26,12 +26,12 @@ def make(**changes) -> tuple[MLPActorCritic, dict]:
 
 
 @partial(jax.jit, static_argnums=0)
-def encode(network: MLPActorCritic, variables: dict, chunk: jax.Array) -> jax.Array:
+def encode(network: ActorCritic, variables: dict, chunk: jax.Array) -> jax.Array:
     return network.apply(variables, chunk, method="encode")
 
 
 @partial(jax.jit, static_argnums=0)
-def head(network: MLPActorCritic, variables: dict, context: jax.Array, account: jax.Array | None) -> tuple:
+def head(network: ActorCritic, variables: dict, context: jax.Array, account: jax.Array | None) -> tuple:
     return network.apply(variables, context, account, method="head")
 
 
@@ -92,7 +92,7 @@ def test_head_after_encode_is_the_plain_mlp_on_the_concatenation(
 
 
 def test_without_an_account_the_head_takes_the_context_alone() -> None:
-    network = MLPActorCritic(1, 5, 0, Actions("discrete", ACTIONS), hidden=(8,))
+    network = ActorCritic(1, 5, 0, Actions("discrete", ACTIONS), hidden=(8,))
     variables = network.init(jax.random.key(0), jnp.zeros((1, 1, 1, 5)), None)
     assert variables["params"]["first_kernel"].shape == (5, 16)
     logits, value = head(network, variables, np.ones((6, 16), np.float32), None)

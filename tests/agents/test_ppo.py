@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -293,6 +294,14 @@ def test_the_kl_schedule_keeps_to_its_target(rate: float, divergence: float, exp
         ({"hidden": ()}, "at least one layer"),
         ({"hidden": (8, 0)}, "at least 1 wide"),
         ({"hidden": [8, 8]}, "must be a tuple"),
+        ({"encoder": "lstm"}, "use 'mlp', 'tcn' or 'attention'"),
+        ({"encoder": "tcn", "encoder_width": 0}, r"encoder_width=0\) must be a whole number, at least 1$"),
+        (
+            {"encoder": "attention", "encoder_width": 24},
+            r"encoder_width=24\) must be .*; of attention a multiple of 16",
+        ),
+        ({"encoder_depth": 0}, r"encoder_depth=0\) must be None or a whole number"),
+        ({"compute_dtype": "float16"}, "use 'float32' or 'bfloat16'"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(setting: dict, message: str) -> None:
@@ -304,6 +313,42 @@ def test_settings_at_their_limits_pass() -> None:
     agent = PPOAgent(learning_rate=1.0, gamma=1.0, gae_lambda=0.0, max_grad_norm=math.inf)
     assert agent.validate() is agent
     assert hash(jax.tree.structure(agent)) == hash(jax.tree.structure(agent.replace(gamma=0.5)))
+
+
+# --- encoders ---
+
+
+@pytest.mark.parametrize(("encoder", "dtype"), [("tcn", "bfloat16"), ("attention", "float32")])
+def test_encoders_on_lanes_learn_from_what_acted_and_keep_float32(
+    encoder: str, dtype: str, with_encoder: Callable[..., tuple], env: TradingEnv, params: EnvParams
+) -> None:
+    """One gradient step: its metrics are of the weights that acted, so every ratio is 1."""
+    agent, state = with_encoder(encoder=encoder, compute_dtype=dtype, num_epochs=1, num_minibatches=1)
+    tight = agent.replace(clip_range=1e-5)  # then clip_fraction counts |ratio - 1| > 1e-5
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+
+    @jax.jit
+    def update(state: PPOState, params: EnvParams) -> tuple[Rollout, PPOState, dict]:
+        lanes = rollouts.begin(jax.random.key(1), params)
+        _, rollout, _ = rollouts.collect(lanes, tight, state, params, jax.random.key(2))
+        return rollout, *tight.learn(state, rollout, params, KEY)
+
+    rollout, after, metrics = update(state, params)
+    assert float(jnp.std(rollout.log_prob)) > 0.1
+    assert abs(float(metrics["approx_kl"])) < (1e-6 if dtype == "float32" else 1e-3)
+    assert dtype == "bfloat16" or float(metrics["clip_fraction"]) == 0
+    arrays = jax.tree.leaves((after.params, rollout.log_prob, rollout.value, rollout.reward, rollout.account))
+    assert {x.dtype for x in arrays} == {np.dtype("float32")}
+    assert not np.array_equal(after.params["trunk"]["embed"]["kernel"], state.params["trunk"]["embed"]["kernel"])
+
+
+def test_an_encoder_needs_a_window(env: TradingEnv, agent: PPOAgent) -> None:
+    tcn = agent.replace(encoder="tcn")
+    with pytest.raises(ValueError, match=r"encoder 'tcn' needs a window of bars, and TradingEnv shows one at a time"):
+        tcn.check_env(dataclasses.replace(env, window=1))
+    with pytest.raises(ValueError, match=r"and Box shows one at a time; use a TradingEnv with a window of 2 or more"):
+        tcn.init(KEY, Box((3,), 2), None)
+    tcn.check_env(env)
 
 
 # --- normalisation ---

@@ -51,6 +51,10 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no params": drop("params"),
     "no network": drop("network"),
     "another network": lambda c: c["network"].update(depth=3),
+    "another encoder": lambda c: c["network"].update(encoder="tcn"),
+    "unknown encoder": lambda c: c["network"].update(encoder="lstm"),
+    "unknown dtype": lambda c: c["network"].update(compute_dtype="int8"),
+    "a kernel of another shape": lambda c: c["params"].update(first_bias=np.zeros(3, np.float32)),
     "half a normaliser": drop("normalizer", "std"),
     "no about": drop("about"),
 }

@@ -353,6 +353,8 @@ def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
         ("--num-minibatches 3", "num_minibatches 3 does not divide the 8 lanes"),
         ("--num-envs 0", "num_envs 0"),
         ("--hidden 0", "at least 1 wide"),
+        ("--encoder tcn", "encoder 'tcn' needs a window of bars"),
+        ("--encoder attention --window 8 --encoder-width 24", "of attention a multiple of 16"),
         ("--seed -1", "--seed -1 is outside"),
         ("--total-steps 5 --num-episodes 5", "one of num_episodes and total_steps"),
         ("--symbols UP,XX", "no symbol 'XX'"),

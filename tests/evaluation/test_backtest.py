@@ -86,6 +86,20 @@ def test_backtest_of_a_continuous_policy_equals_a_walk_bar_by_bar(positions, env
     assert float(score) == pytest.approx(exact, abs=2e-6)
 
 
+@pytest.mark.parametrize("encoder", ["tcn", "attention"])
+def test_backtest_of_an_encoder_equals_a_walk_bar_by_bar(encoder, with_encoder, env, market, tmp_path):
+    agent, state = with_encoder(encoder=encoder)
+    names = {"names": list(market.feature_names), "lookback": market.lookback}
+    agent.save_model(tmp_path / "policy.pkl", state, {"env": env.to_dict(), "features": names})
+    policy = load_policy(tmp_path)
+    assert policy.state.network == state.network
+    targets, equity = walk(policy, market, 1, Costs(), "next_open", 0.05)
+    one = backtest(policy, market).by_symbol["S1"]
+    assert len(set(targets)) > 1, "a constant policy would prove nothing"
+    np.testing.assert_array_equal(one.targets[:, 0], targets)
+    np.testing.assert_allclose(one.equity, equity, rtol=1e-12)
+
+
 def test_total_is_equal_capital_in_each_symbol(policy, market):
     book = backtest(policy, market)
     parts = list(book.by_symbol.values())
