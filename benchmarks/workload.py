@@ -5,6 +5,7 @@ Speed does not depend on what the bars hold, so they are a random walk with stan
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -38,6 +39,44 @@ def random_market(bars: int, features: int = FEATURES) -> jt.Market:
     """One history of `random_frame`."""
     frame = random_frame(bars, features)
     return jt.Market.from_bars(jt.load_bars(frame), features=[f"f{i}" for i in range(features)])
+
+
+class Dense:
+    """TradingEnv as an ordinary environment: its observation is one flat array, the window and then the account."""
+
+    def __init__(self, env: jt.TradingEnv) -> None:
+        self.env, self.num_actions = env, env.num_actions
+
+    @property
+    def default_params(self) -> Any:
+        """The market and the costs."""
+        return self.env.default_params
+
+    def reset(self, key: Any, params: Any) -> tuple[Any, Any]:
+        """Begin an episode."""
+        obs, state = self.env.reset(key, params)
+        return self.flat(obs), state
+
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> tuple[Any, Any, Any, Any, Any, dict[str, Any]]:
+        """One bar with auto-reset."""
+        obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)
+        final = self.flat(info["final_observation"])
+        return self.flat(obs), state, reward, terminated, truncated, {"final_observation": final}
+
+    def action_space(self, params: Any = None) -> Any:
+        """One action a position."""
+        return self.env.action_space(params)
+
+    def observation_space(self, params: Any) -> Any:
+        """The flat array's Box."""
+        from gymnax.environments import spaces
+
+        parts = self.env.observation_space(params).spaces.values()
+        return spaces.Box(-jnp.inf, jnp.inf, (sum(math.prod(part.shape) for part in parts),))
+
+    def flat(self, obs: Any) -> Any:
+        """Window, then account."""
+        return jnp.concatenate([obs.window.reshape(-1), obs.account.reshape(-1)])
 
 
 class Training:

@@ -107,14 +107,14 @@ def equity_paths(
     """
     rules = Rules(fill=fill, rebalance_band=rebalance_band, rebalance=rebalance, ruin_level=ruin_level)
     costs.validate()
-    columns = [np.asarray(column, dtype)[..., None] for column in (open_, close, targets)]
-    if len({column.shape for column in columns}) > 1 or columns[0].ndim != 3:
-        shapes = ", ".join(str(column.shape[:-1]) for column in columns)
+    opens, closes, wanted = (np.asarray(column, dtype)[..., None] for column in (open_, close, targets))
+    if not opens.shape == closes.shape == wanted.shape or opens.ndim != 3:
+        shapes = ", ".join(str(column.shape[:-1]) for column in (opens, closes, wanted))
         raise ValueError(f"open, close and targets have shapes {shapes}; give each (bars, paths)")
     with jax.enable_x64(dtype == "float64"), _on_cpu():
-        bars, orders = _late(*columns, rules)
+        bars, orders = _late(opens, closes, wanted, rules)
         cash, units, _ = _walk(bars, orders, costs.cast(dtype), rules)
-        return np.asarray(cash) + (np.asarray(units) * columns[1])[..., 0]
+        return np.asarray(cash) + (np.asarray(units) * closes)[..., 0]
 
 
 def _run(open_: np.ndarray, close: np.ndarray, targets: np.ndarray, costs: Costs, rules: Rules) -> Run:
