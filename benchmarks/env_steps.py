@@ -38,15 +38,16 @@ STEP, LANES = "jaxtrader, step", "jaxtrader, lanes"
 
 @dataclass(frozen=True)
 class Size:
-    """Bars, environments side by side, environment steps a repetition, repetitions."""
+    """Bars, environments side by side, steps of all of them a repetition at most (and of one), repetitions."""
 
     bars: int = 100_000
-    envs: tuple[int, ...] = (1, 64, 1024, 4096, 16_384, 65_536)
-    steps: int = 4_000_000
-    repeats: int = 7
+    envs: tuple[int, ...] = (1, 64, 4096, 65_536)
+    steps: int = 2_000_000
+    each: int = 8_192
+    repeats: int = 5
 
 
-FULL, QUICK = Size(), Size(2_000, (1, 64), 4_096, 2)
+FULL, QUICK = Size(), Size(2_000, (64,), 4_096, 64, 2)
 
 
 # --- ours ---
@@ -161,7 +162,7 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
         save_bars(market, size.bars)
         scalar = scalar_peers(pythons["gym"], market, stack, 20_000) if "gym" in pythons else {}
         for envs in size.envs:
-            ours = {kind: Ours(kind, env, params, envs, size.steps) for kind in (STEP, LANES)}
+            ours = {kind: Ours(kind, env, params, envs, min(size.steps, size.each * envs)) for kind in (STEP, LANES)}
             peers, count = dict(scalar), dict.fromkeys(scalar, 1)
             with ExitStack() as inner:
                 if "torchtrade" in pythons:

@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import gymnax
 from env_steps import save_bars
 from machine import report
 from peers.install import add_options, interpreters
@@ -40,6 +39,8 @@ def training(market: jt.Market, window: int, agents: int, shared: bool, envs: in
 
 def cartpole(envs: int, length: int) -> Training:
     """Our chunk on gymnax's CartPole."""
+    import gymnax  # some seconds: only where it is used
+
     env, params = gymnax.make("CartPole-v1")
     return Training(env, params, jt.PPOAgent(hidden=HIDDEN), EnvRollouts(env, length, envs))
 

@@ -1,4 +1,4 @@
-"""Every benchmark runs with --quick and writes a sound table, so that none rots. No figure here means anything."""
+"""The benchmarks run with --quick and write sound tables, so that none rots. No figure here means anything."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
-# Script, further arguments, the files that it writes with the number of rows in each, and the column of speeds.
+# Script, the files that it writes with the number of rows in each, and a column of numbers above 0.
 CASES = [
-    ("env_steps", [], {"env_steps_quick": 4}, "steps/s"),
-    ("ppo_steps", [], {"ppo_steps_quick": 1}, "steps/s"),
-    ("backtest", [], {"backtest_quick": 3}, "bars/s"),
-    ("memory", [], {"memory_quick": 2}, "stored, B"),
-    ("limits", [], {"limits_quick": 3}, "ms"),
-    ("scaling", [], {"scaling_quick": 1}, "steps/s"),
-    ("gymnax_control", ["CartPole-v1"], {"gymnax_control_quick": 1}, "steps"),
-    ("known_optimum", ["--parts", "idle"], {"known_optimum_idle_quick": 1}, "seconds"),
+    ("env_steps", {"env_steps_quick": 2}, "steps/s"),
+    ("ppo_steps", {"ppo_steps_quick": 1}, "steps/s"),
+    ("backtest", {"backtest_quick": 3}, "bars/s"),
+    ("memory", {"memory_quick": 2}, "stored, B"),
+    ("limits", {"limits_quick": 3}, "ms"),
+    ("scaling", {"scaling_quick": 1}, "steps/s"),
 ]
+TOO_SLOW = {"startup", "gymnax_control", "known_optimum"}  # 15 s and more of one core each, even with --quick
 
 
 @pytest.fixture
@@ -32,18 +31,18 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("script", "arguments", "tables", "speed"), CASES, ids=[case[0] for case in CASES])
-def test_a_quick_run_writes_its_table(results, monkeypatch, script, arguments, tables, speed):
-    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--quick", *arguments])
+@pytest.mark.parametrize(("script", "tables", "column"), CASES, ids=[case[0] for case in CASES])
+def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, column):
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--quick"])
     runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
     written = {path.stem: json.loads(path.read_text()) for path in results.glob("*.json")}
     assert {name: len(data["rows"]) for name, data in written.items()} == tables
     for data in written.values():
         assert {"date", "cpu", "cores", "jax", "jaxtrader"} <= data["machine"].keys()
         assert data["facts"]["work"]
-        assert all(row[speed] > 0 for row in data["rows"])
+        assert all(row[column] > 0 for row in data["rows"])
 
 
-def test_every_script_is_run_here():
+def test_every_script_is_run_here_or_known_to_be_too_slow():
     scripts = {path.stem for path in SCRIPTS.glob("*.py")}
-    assert scripts - {case[0] for case in CASES} == {"machine", "workload", "startup"}  # startup: 20 s of processes
+    assert scripts == {"machine", "workload", *TOO_SLOW, *(case[0] for case in CASES)}
