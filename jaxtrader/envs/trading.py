@@ -249,7 +249,7 @@ class TradingEnv:
         exposure = jnp.zeros((*batch, price.shape[-1]), price.dtype)
         if self.random_start:
             exposure = actions.draw(self.positions, key, batch, price.shape[-1], price.dtype)
-            exposure = jax.lax.optimization_barrier(exposure)
+            exposure = jax.lax.optimization_barrier(exposure)  # else XLA draws it again for each field of the account
         return ledger.open_account(exposure, price)
 
     # --- where on the tape ---
@@ -308,7 +308,7 @@ class TradingEnv:
     def reset_env(self, key: PRNGKeyArray, params: EnvParams) -> tuple[Observation, EnvState]:
         """Begin an episode at a random bar."""
         place, exposure = jax.random.split(key)
-        cursor, end = jax.lax.optimization_barrier(self.draw_starts(place, params))
+        cursor, end = jax.lax.optimization_barrier(self.draw_starts(place, params))  # likewise drawn once
         account = self.open_accounts(exposure, params.tape.close[cursor])
         state = EnvState(account=account, cursor=cursor, end=end, time=jnp.zeros((), jnp.int32))
         return self.observe(key, state, None, params), state
