@@ -17,7 +17,8 @@ from rich.table import Table
 
 import jaxtrader
 
-RESULTS = Path(__file__).parent / "results"
+# Tests write elsewhere.
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 
 
 def describe() -> dict[str, Any]:
@@ -43,7 +44,7 @@ def describe() -> dict[str, Any]:
 
 
 def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> None:
-    """Print a table and write `results/NAME.json` with the same rows and the machine."""
+    """Print a table and write `NAME.json` in RESULTS with the same rows and the machine."""
     machine = describe()
     table = Table(title=name, title_justify="left")
     for i, column in enumerate(columns):
@@ -64,7 +65,7 @@ def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], fac
     console.print(", ".join(f"{k} {v}" for k, v in machine.items()), highlight=False)
     for key, value in facts.items():
         console.print(f"{key}: {value}", highlight=False)
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
     data = {"machine": machine, "facts": dict(facts), "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
     path.write_text(json.dumps(data, indent=2) + "\n")

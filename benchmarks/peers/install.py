@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
 HOME = Path(__file__).parent.parent / "results" / "peers"
-PACKAGES = {"sb3": ("torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium==1.4.0", "numpy==2.4.6")}
+_SB3 = ("torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium==1.4.0", "numpy==2.4.6")
+PACKAGES = {
+    "sb3": _SB3,
+    "gym": (*_SB3, "gym-trading-env==0.3.5", "gym-anytrading==2.0.0"),
+    "torchtrade": ("torch==2.13.0", "torchtrade==0.1.0"),
+    "rejax": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2", "pandas", "jaxtyping"),
+    "backtests": ("vectorbt==1.2.0", "backtesting==0.6.6"),
+}
+
+
+def add_options(parser: argparse.ArgumentParser, *peers: str) -> None:
+    """`--peers` and `--peer-python` of a benchmark that runs beside these."""
+    parser.add_argument("--peers", default=",".join(peers), help="which to run beside, with commas; '' for none")
+    parser.add_argument(
+        "--peer-python",
+        action="append",
+        default=[],
+        metavar="PEER=PYTHON",
+        help=f"an interpreter that has a peer ({', '.join(peers)}); without it one is installed",
+    )
+
+
+def interpreters(given: argparse.Namespace) -> dict[str, str]:
+    """The interpreter of each peer that the options of `add_options` ask for. Raises SystemExit at an unknown one."""
+    known = dict(option.split("=", 1) for option in given.peer_python)
+    asked = [peer for peer in given.peers.split(",") if peer]
+    if unknown := {*asked, *known} - set(PACKAGES):
+        raise SystemExit(f"{', '.join(sorted(unknown))}: not one of the peers {', '.join(PACKAGES)}")
+    return {peer: known.get(peer) or python_of(peer) for peer in asked}
 
 
 def python_of(peer: str) -> str:

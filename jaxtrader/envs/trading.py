@@ -249,6 +249,7 @@ class TradingEnv:
         exposure = jnp.zeros((*batch, price.shape[-1]), price.dtype)
         if self.random_start:
             exposure = actions.draw(self.positions, key, batch, price.shape[-1], price.dtype)
+            exposure = jax.lax.optimization_barrier(exposure)  # else XLA draws it again for each field of the account
         return ledger.open_account(exposure, price)
 
     # --- where on the tape ---
@@ -298,16 +299,16 @@ class TradingEnv:
         final, state, reward, terminated, info = self.step_env(key, state, action, params)
         truncated = self.is_truncated(state, params)
         going_on = state.replace(account=self.restart(state.account, terminated))
-        obs, fresh = self.reset_env(key, params)
+        _, fresh = self.reset_env(key, params)
         state = _select(truncated, fresh, going_on)
-        obs = _select(truncated, obs, self.observe(key, going_on, action, params))
+        obs = self.observe(key, state, action, params)  # of one state or the other: one look-up of a window, not two
         info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": final}
         return obs, state, reward, terminated, truncated, info
 
     def reset_env(self, key: PRNGKeyArray, params: EnvParams) -> tuple[Observation, EnvState]:
         """Begin an episode at a random bar."""
         place, exposure = jax.random.split(key)
-        cursor, end = self.draw_starts(place, params)
+        cursor, end = jax.lax.optimization_barrier(self.draw_starts(place, params))  # likewise drawn once
         account = self.open_accounts(exposure, params.tape.close[cursor])
         state = EnvState(account=account, cursor=cursor, end=end, time=jnp.zeros((), jnp.int32))
         return self.observe(key, state, None, params), state

@@ -86,20 +86,55 @@ def simulate(
     )
 
 
+def equity_paths(
+    open_: Float[np.ndarray, "bar path"],
+    close: Float[np.ndarray, "bar path"],
+    targets: Float[np.ndarray, "bar path"],
+    *,
+    costs: Costs = Costs(),  # noqa: B008  frozen
+    fill: Fills = "next_open",
+    dtype: Literal["float64", "float32"] = "float64",
+    rebalance_band: float = 0.0,
+    rebalance: Rebalance = "always",
+    ruin_level: float = 0.01,
+) -> Float[np.ndarray, "bar path"]:
+    """The equity of many accounts, each on a path of its own: `simulate` for all at once, without their books.
+
+    Meant for many paths of one length: all take one pass, some six times as fast as a book each. NaN holds the units.
+
+    Raises:
+        ValueError: columns of different shapes, or a setting out of range.
+    """
+    rules = Rules(fill=fill, rebalance_band=rebalance_band, rebalance=rebalance, ruin_level=ruin_level)
+    costs.validate()
+    opens, closes, wanted = (np.asarray(column, dtype)[..., None] for column in (open_, close, targets))
+    if not opens.shape == closes.shape == wanted.shape or opens.ndim != 3:
+        shapes = ", ".join(str(column.shape[:-1]) for column in (opens, closes, wanted))
+        raise ValueError(f"open, close and targets have shapes {shapes}; give each (bars, paths)")
+    with jax.enable_x64(dtype == "float64"), _on_cpu():
+        bars, orders = _late(opens, closes, wanted, rules)
+        cash, units, _ = _walk(bars, orders, costs.cast(dtype), rules)
+        return np.asarray(cash) + (np.asarray(units) * closes)[..., 0]
+
+
 def _run(open_: np.ndarray, close: np.ndarray, targets: np.ndarray, costs: Costs, rules: Rules) -> Run:
     """The ledger over the rows of one history, in the dtype of the columns; every array comes back in float64."""
     rows = len(close)
     open_, close, targets = (_padded(column) for column in (open_, close, targets))
-    # Row t carries the account from close[t-1] to close[t]: the target of the bar before fills in it; bar 0 has none.
-    before = np.concatenate([close[:1], close[:-1]])
-    bars = Bar(jnp.asarray(before), jnp.asarray(open_), jnp.asarray(close))
-    late = np.concatenate([np.full_like(targets[:1], np.nan), targets[:-1]])
-    orders = jnp.asarray(targets if rules.fill == "close" else late)
+    bars, orders = _late(open_, close, targets, rules)
     cash, units, ruined = _walk(bars, orders, costs, rules)
     last = _last_known(orders) if rules.rebalance == "on_change" else jnp.zeros_like(orders)
     equity, fill, closing = _fills(cash, units, ruined, bars, orders, last, costs, rules)
     run = Run(equity, close, units, ruined, fill, closing)
     return jax.tree.map(lambda leaf: _to_host(leaf)[:rows], run)
+
+
+def _late(open_: np.ndarray, close: np.ndarray, targets: np.ndarray, rules: Rules) -> tuple[Bar, Array]:
+    """Row t carries the account from close[t-1] to close[t], with the target of the bar before; bar 0 has none."""
+    before = np.concatenate([close[:1], close[:-1]])
+    late = np.concatenate([np.full_like(targets[:1], np.nan), targets[:-1]])
+    bars = Bar(jnp.asarray(before), jnp.asarray(open_), jnp.asarray(close))
+    return bars, jnp.asarray(targets if rules.fill == "close" else late)
 
 
 def _padded(column: np.ndarray) -> np.ndarray:
@@ -112,8 +147,8 @@ def _padded(column: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="rules")
-def _walk(bars: Bar, orders: Float[Array, "bar A"], costs: Costs, rules: Rules) -> tuple[Array, Array, Array]:
-    """Cash `[bar]`, units `[bar, A]` and ruin `[bar]` after each row, from flat.
+def _walk(bars: Bar, orders: Float[Array, "bar *path A"], costs: Costs, rules: Rules) -> tuple[Array, Array, Array]:
+    """Cash `[bar, *path]`, units `[bar, *path, A]` and ruin `[bar, *path]` after each row, from flat.
 
     It keeps no more than that on purpose: XLA compiles a scan on the CPU to one machine loop only while its body moves
     less than 1 kB, and runs it 15 times slower above (10M against 0.6M bars/s with the fills among the outputs).

@@ -11,7 +11,7 @@ from ledger_reference import Terms
 from ledger_reference import book as reference_book
 
 from jaxtrader.envs.costs import Costs
-from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.evaluation.simulate import equity_paths, simulate
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.features import log_return
 from jaxtrader.market.market import Market
@@ -226,3 +226,20 @@ def test_several_assets_match_the_scalar_reference():
     names = np.array(["X", "Y", "Z"])[[fill[1] for fill in expected["fills"]]]
     np.testing.assert_array_equal(book.fills["symbol"], names)
     assert book.trades["pnl"].sum() == pytest.approx(book.equity[-1] - 1, abs=1e-12)
+
+
+@pytest.mark.parametrize("fill", ["next_open", "next_close", "close"])
+def test_many_paths_at_once_are_each_one_s_own_book(fill):
+    markets = [market_of(frame(seed), symbol="X") for seed in range(3)]
+    targets = np.stack([busy(seed) for seed in range(3)], 1)
+    open_, close = (np.concatenate([getattr(m, name) for m in markets], 1) for name in ("open", "close"))
+    equity = equity_paths(open_[:BARS], close[:BARS], targets, fill=fill)
+    for path, one in enumerate(markets):
+        rows = slice(*one.segments[0, 1:])
+        book = simulate(one, targets[rows, path], fill=fill)
+        np.testing.assert_allclose(equity[:, path], book.equity, rtol=1e-13)
+
+
+def test_paths_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"\(5, 2\), \(5, 2\), \(5, 3\)"):
+        equity_paths(np.ones((5, 2)), np.ones((5, 2)), np.ones((5, 3)))

@@ -1,0 +1,203 @@
+"""How many steps a second do the environments make with random actions, beside those of others?
+
+Ours twice: `step`, gymnax's way, every observation (window and account) written out for each environment and step; and
+lanes, the way of training, where the windows stay on the tape and the account alone is stepped and observed. Peers run
+in processes of their own on the same bars, in turn with ours; each goes by its own money rules.
+
+    python benchmarks/env_steps.py [--quick] [--peers gym,torchtrade] [--peer-python PEER=PYTHON]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from machine import report
+from peers.install import add_options, interpreters
+from peers.turns import Peer, in_turn, ratio
+from workload import random_frame, random_market
+
+import jaxtrader as jt
+from jaxtrader.training.rollout import LaneRollouts
+
+WINDOW, EPISODE, LENGTH, SPARE = 32, 256, 64, 1024
+STEP, LANES = "jaxtrader, step", "jaxtrader, lanes"
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bars, environments side by side, steps of all of them a repetition at most (and of one), repetitions."""
+
+    bars: int = 100_000
+    envs: tuple[int, ...] = (1, 64, 4096, 65_536)
+    steps: int = 2_000_000
+    each: int = 8_192
+    repeats: int = 5
+
+
+FULL, QUICK = Size(), Size(2_000, (64,), 4_096, 64, 2)
+
+
+# --- ours ---
+
+
+def shuffled(actions: Any, key: Any, shape: tuple[int, ...]) -> Any:
+    """A stretch of actions that were drawn before: to draw them would take as long as to trade them."""
+    place = jax.random.randint(key, (), 0, SPARE)
+    return jax.lax.dynamic_slice_in_dim(actions, place, math.prod(shape)).reshape(shape)
+
+
+@partial(jax.jit, static_argnames=("env", "length"), donate_argnums=0)
+def walk(carry: Any, key: Any, actions: Any, params: Any, *, env: jt.TradingEnv, length: int) -> Any:
+    """`length` steps of every environment; observations are carried, so that they are written."""
+    envs = len(carry[1].time)
+
+    def step(carry: Any, step_key: Any) -> tuple[Any, Any]:
+        act, rest = jax.random.split(step_key)
+        action = shuffled(actions, act, (envs,))
+        keys = jax.random.split(rest, envs)
+        obs, state, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(keys, carry[1], action, params)
+        return (obs, state), reward.mean()
+
+    return jax.lax.scan(step, carry, jax.random.split(key, length))
+
+
+class RandomAgent:
+    """Acts at random and sees nothing; its state is actions, its `encode` leaves the windows where they are."""
+
+    def encode(self, state: Any, chunk: Any) -> Any:
+        """A context of nothing for each decision."""
+        return jnp.zeros((chunk.shape[0], chunk.shape[1] - WINDOW + 1, 0))
+
+    def act(self, state: Any, context: Any, account: Any, key: Any) -> tuple[Any, dict[str, Any]]:
+        """Uniform actions."""
+        return shuffled(state, key, account.shape[:-2]), {}
+
+
+@partial(jax.jit, static_argnames=("rollouts", "count"), donate_argnums=0)
+def lanes(carry: Any, key: Any, actions: Any, params: Any, *, rollouts: LaneRollouts, count: int) -> Any:
+    """`count` rollouts of the trainer's own, account features and rewards kept as training keeps them."""
+
+    def collect(carry: Any, rollout_key: Any) -> tuple[Any, Any]:
+        carry, rollout, _ = rollouts.collect(carry, RandomAgent(), actions, params, rollout_key)
+        return carry, (rollout.account.mean(), rollout.reward.mean())
+
+    return jax.lax.scan(collect, carry, jax.random.split(key, count))
+
+
+class Ours:
+    """One of the two ways, compiled; each call is a repetition."""
+
+    def __init__(self, kind: str, env: jt.TradingEnv, params: Any, envs: int, steps: int) -> None:
+        key = jax.random.key(0)
+        count = max(1, steps // (envs * LENGTH))
+        actions = jax.random.randint(key, (envs + SPARE,), 0, env.num_actions)
+        if kind == STEP:
+            carry = jax.vmap(env.reset, (0, None))(jax.random.split(key, envs), params)
+            lowered = walk.lower(carry, key, actions, params, env=env, length=count * LENGTH)
+        else:
+            rollouts = LaneRollouts(env, LENGTH, envs, 1)
+            carry = rollouts.begin(key, params)
+            lowered = lanes.lower(carry, key, actions, params, rollouts=rollouts, count=count)
+        began = time.perf_counter()
+        self.compiled = lowered.compile()
+        self.compile_seconds = time.perf_counter() - began
+        self.carry, self.key, self.steps = jax.tree.map(jnp.copy, carry), key, count * LENGTH * envs
+        self.constants = actions, params
+        self()
+
+    def __call__(self) -> float:
+        """Environment steps a second."""
+        self.key, use = jax.random.split(self.key)
+        jax.block_until_ready(use)
+        began = time.perf_counter()
+        self.carry, out = self.compiled(self.carry, use, *self.constants)
+        jax.block_until_ready((self.carry, out))
+        return self.steps / (time.perf_counter() - began)
+
+
+# --- the tables ---
+
+
+def save_bars(path: Path, bars: int) -> None:
+    """The columns of `random_market(bars)` for the peers."""
+    frame = random_frame(bars)
+    np.savez(path, **{name: frame[name].to_numpy() for name in frame})
+
+
+def scalar_peers(python: str, market: Path, stack: ExitStack, steps: int) -> dict[str, Peer]:
+    """The peers that step one environment at a time."""
+    shared = {"market": str(market), "window": WINDOW, "episode": EPISODE, "steps": steps}
+    names = ("gym-trading-env", "gym-anytrading")
+    return {name: stack.enter_context(Peer(python, "gym_steps.py", env=name, **shared)) for name in names}
+
+
+def vector_peer(python: str, market: Path, stack: ExitStack, envs: int, size: Size) -> Peer:
+    """TorchTrade's vectorised environment, on one thread: its small tensors were slower on two."""
+    steps = max(4, min(500, size.steps // 4 // envs))
+    shared = {"market": str(market), "window": WINDOW, "episode": EPISODE, "steps": steps, "threads": 1}
+    return stack.enter_context(Peer(python, "torchtrade_steps.py", envs=envs, **shared))
+
+
+def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[str, str]]:
+    """A row for each environment and number of them, and what to say below."""
+    env = jt.TradingEnv(random_market(size.bars), window=WINDOW, episode_length=EPISODE)
+    params = env.default_params
+    rows: list[list[Any]] = []
+    facts: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        market = Path(folder) / "bars.npz"
+        save_bars(market, size.bars)
+        scalar = scalar_peers(pythons["gym"], market, stack, 20_000) if "gym" in pythons else {}
+        for envs in size.envs:
+            ours = {kind: Ours(kind, env, params, envs, min(size.steps, size.each * envs)) for kind in (STEP, LANES)}
+            peers, count = dict(scalar), dict.fromkeys(scalar, 1)
+            with ExitStack() as inner:
+                if "torchtrade" in pythons:
+                    peers["TorchTrade, vectorised"] = vector_peer(pythons["torchtrade"], market, inner, envs, size)
+                runners: dict[str, Callable[[], float]] = {**ours, **{name: peer.turn for name, peer in peers.items()}}
+                found = in_turn(runners, size.repeats)
+            for name, rates in found.items():
+                compiled = f"{ours[name].compile_seconds:.1f}" if name in ours else "-"
+                over = [f"{ratio(found[kind], rates):.1f}" if name in peers else "-" for kind in (STEP, LANES)]
+                spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
+                rows.append([name, envs, count.get(name, envs), statistics.median(rates), spread, compiled, *over])
+            facts |= {
+                name: ", ".join(f"{k} {v}" for k, v in peer.about["versions"].items())
+                + f"; observation {peer.about['observation']}"
+                for name, peer in peers.items()
+            }
+            print(f"{envs} environments done", flush=True)
+    return rows, facts
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
+    add_options(parser, "gym", "torchtrade")
+    given = parser.parse_args()
+    size = QUICK if given.quick else FULL
+    rows, facts = measure(size, {} if given.quick else interpreters(given))
+    columns = ["environment", "ours", "its own", "steps/s", "min - max", "compile s", "step / it", "lanes / it"]
+    work = f"{size.bars:,} bars, {WINDOW} bars x 8 features a window, episodes of {EPISODE}, random actions, float32"
+    note = "environments side by side, ours and the row's own; peers of one are run again beside each of our batches"
+    report(
+        "env_steps" + ("_quick" if given.quick else ""), columns, rows, {"work": work, "ours, its own": note, **facts}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What can this machine do through JAX, in arithmetic and in memory, and what share of it does a PPO update reach?
+
+Matrix products and additions of large arrays, the best of some repeats, say what there is to have. The update is
+`PPOAgent.learn`, 4 epochs x 4 minibatches, alone. Its arithmetic is counted by hand: the products of the networks,
+forwards and backwards. Its bytes are XLA's count (`cost_analysis`) for one minibatch times 16, since XLA counts the
+body of a loop once; they include what stays in a cache, so that their share may pass 1.
+
+    python benchmarks/limits.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from machine import report, seconds
+from workload import FEATURES, random_market
+
+import jaxtrader as jt
+from jaxtrader.envs.trading import ACCOUNT_FEATURES
+from jaxtrader.training.rollout import LaneRollouts
+
+SQUARES, TALL = (128, 512, 2048), (16_384, 260, 128)
+
+
+def timed(function: Callable[..., Any], *arguments: Any, repeats: int) -> tuple[float, float, Any]:
+    """The best seconds of a jitted function (a limit is the best there is), compile seconds, the executable."""
+    lowered = jax.jit(function).lower(*arguments)
+    began = time.perf_counter()
+    compiled = lowered.compile()
+    compile_seconds = time.perf_counter() - began
+    run = lambda: jax.block_until_ready(compiled(*arguments))  # noqa: E731
+    run()
+    return min(seconds(run, repeats)), compile_seconds, compiled
+
+
+def products(shapes: list[tuple[int, int, int]], repeats: int) -> list[list[Any]]:
+    """GFLOP/s of matrix products `[n, k] @ [k, m]`."""
+    rows = []
+    for n, k, m in shapes:
+        a, b = jnp.ones((n, k), jnp.float32), jnp.ones((k, m), jnp.float32)
+        took, compiled, _ = timed(jnp.matmul, a, b, repeats=repeats)
+        rows.append([f"[{n}, {k}] @ [{k}, {m}]", 2 * n * k * m / took / 1e9, "-", took * 1e3, compiled])
+    return rows
+
+
+def traffic(mebibytes: list[int], repeats: int) -> list[list[Any]]:
+    """GB/s of `x + 1`: one read and one write."""
+    rows = []
+    for size in mebibytes:
+        x = jnp.ones(size * 2**18, jnp.float32)
+        took, compiled, _ = timed(lambda x: x + 1, x, repeats=repeats)
+        rows.append([f"x + 1, {size} MiB", "-", 2 * x.nbytes / took / 1e9, took * 1e3, compiled])
+    return rows
+
+
+def flops_by_hand(agent: jt.PPOAgent, window: int, actions: int) -> float:
+    """Of one transition in one update: each product twice its size forwards, and again for each gradient it has."""
+    first = (window * FEATURES + len(ACCOUNT_FEATURES)) * agent.hidden[0] * 2  # two torsos; no gradient of its input
+    later = 2 * sum(a * b for a, b in zip(agent.hidden, agent.hidden[1:], strict=False)) + agent.hidden[-1] * (
+        actions + 1
+    )
+    return agent.num_epochs * 2 * (2 * first + 3 * later)
+
+
+def update(market: jt.Market, window: int, envs: int, length: int, repeats: int) -> tuple[float, ...]:
+    """Seconds, GFLOP/s, GB/s and compile seconds of one `learn`, and XLA's count of its arithmetic over ours."""
+    env = jt.TradingEnv(market, window=window)
+    agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jt.PPOAgent())
+    rollouts = LaneRollouts(env, length, envs, 1)
+    key, params = jax.random.key(0), env.default_params
+    state, params = agent.prepare(jax.jit(lambda key: agent.init(key, env, params))(key), params)
+    collect = jax.jit(lambda params: rollouts.collect(rollouts.begin(key, params), agent, state, params, key)[1])
+    rollout = collect(params)
+
+    def learn(agent: jt.PPOAgent, state: Any, rollout: Any, params: Any) -> Any:
+        return agent.learn(state, rollout, params, key)
+
+    took, compiled, _ = timed(learn, agent, state, rollout, params, repeats=repeats)
+    part = jax.tree.map(lambda x: x[:, : envs // 4], rollout.replace(cursor=rollout.cursor[None]))
+    one = dataclasses.replace(agent, num_epochs=1, num_minibatches=1)
+    single = jax.jit(learn).lower(one, state, part.replace(cursor=part.cursor[0]), params).compile()
+    counted = single.cost_analysis()
+    moved, theirs = 16 * counted["bytes accessed"], 16 * counted["flops"]
+    flops = flops_by_hand(agent, window, env.num_actions) * envs * length
+    return took, flops / took / 1e9, moved / took / 1e9, compiled, theirs / flops
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the script runs")
+    quick = parser.parse_args().quick
+    envs, length, repeats = (16, 16, 2) if quick else (1024, 64, 9)
+    squares = SQUARES[:1] if quick else SQUARES
+    rows = products([*((n, n, n) for n in squares), *([] if quick else [TALL])], 5 * repeats)
+    rows += traffic([1] if quick else [1, 16, 256], 5 * repeats)
+    peak = max(row[1] for row in rows if row[1] != "-")
+    band = rows[-1][2]
+    market = random_market(2_000 if quick else 100_000)
+    facts = {"work": f"update: {envs} environments x {length} bars, {FEATURES} features, MLP 2x64 twice, float32"}
+    for window in (4,) if quick else (1, 32):
+        took, flops, moved, compiled, counts = update(market, window, envs, length, repeats)
+        rows.append([f"PPO update, window {window}", flops, moved, took * 1e3, compiled])
+        share = f"{flops / peak:.2f} of the fastest product, {moved / band:.2f} of the largest array's traffic"
+        facts[f"PPO update, window {window}"] = f"{share}; XLA counts {counts:.2f} times our operations"
+    report("limits" + ("_quick" if quick else ""), ["what", "GFLOP/s", "GB/s", "ms", "compile s"], rows, facts)
+
+
+if __name__ == "__main__":
+    main()

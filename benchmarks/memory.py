@@ -1,0 +1,58 @@
+"""How many bytes does a transition take against the window: bars left on the tape, beside windows stored one by one?
+
+Ours are lanes: a rollout keeps cursors and the accounts' small arrays. Dense is the same market and agent as an
+ordinary environment, each observation a flat window that is stored for every environment and step, as trainers do.
+`stored` counts a rollout's arrays, advantages and targets included; `working` is all that XLA sets aside for one
+training chunk beyond its arguments (`memory_analysis().temp_size_in_bytes`), the rollout included, per transition.
+Nothing is run: shapes and the compiled program say it.
+
+    python benchmarks/memory.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from machine import report
+from workload import FEATURES, Dense, Training, random_market
+
+import jaxtrader as jt
+from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
+
+WINDOWS = (1, 32, 128, 512)
+
+
+def measure(market: jt.Market, window: int, envs: int, length: int) -> list[list[Any]]:
+    """Two rows: lanes and dense windows."""
+    env = jt.TradingEnv(market, window=window)
+    dense = Dense(env)
+    chunks = {
+        "lanes": Training(env, env.default_params, jt.PPOAgent(), LaneRollouts(env, length, envs, 1), updates=1),
+        "dense windows": Training(
+            dense, env.default_params, jt.PPOAgent(), EnvRollouts(dense, length, envs), updates=1
+        ),
+    }
+    rows = []
+    for name, chunk in chunks.items():
+        working = chunk.compiled.memory_analysis().temp_size_in_bytes
+        stored = bytes_per_transition(chunk.rollout)
+        rows.append([window, name, stored, round(working / chunk.steps), working / 2**20, chunk.compile_seconds])
+    return rows
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one window: only shows that the script runs")
+    quick = parser.parse_args().quick
+    envs, length, windows = (16, 16, (4,)) if quick else (1024, 64, WINDOWS)
+    market = random_market(2_000 if quick else 100_000)
+    rows = [row for window in windows for row in measure(market, window, envs, length)]
+    columns = ["window", "experience", "stored, B", "working, B", "working, MiB", "compile s"]
+    work = f"{envs} environments x {length} bars, {FEATURES} features, MLP 2x64, float32; B: bytes a transition"
+    report("memory" + ("_quick" if quick else ""), columns, rows, {"work": work})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""What is timed: random bars, and the Trainer's own training chunk over them or over another environment.
+
+Speed does not depend on what the bars hold, so they are a random walk with standard normal features.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+import jaxtrader as jt
+
+FEATURES = 8
+
+
+def random_frame(bars: int, features: int = FEATURES, seed: int = 0) -> pd.DataFrame:
+    """Hourly OHLCV of a random walk and columns `f0`, `f1`, ..."""
+    rng = np.random.default_rng(seed)
+    close = np.exp(np.cumsum(rng.normal(0, 0.01, bars)))
+    open_ = np.concatenate([close[:1], close[:-1]])
+    prices = {
+        "open": open_,
+        "high": np.maximum(open_, close),
+        "low": np.minimum(open_, close),
+        "close": close,
+        "volume": 1.0,
+    }
+    index = pd.date_range("2000-01-01", periods=bars, freq="h", tz="UTC")
+    return pd.DataFrame({**prices, **{f"f{i}": rng.normal(size=bars) for i in range(features)}}, index)
+
+
+def random_market(bars: int, features: int = FEATURES) -> jt.Market:
+    """One history of `random_frame`."""
+    frame = random_frame(bars, features)
+    return jt.Market.from_bars(jt.load_bars(frame), features=[f"f{i}" for i in range(features)])
+
+
+class Dense:
+    """TradingEnv as an ordinary environment: its observation is one flat array, the window and then the account."""
+
+    def __init__(self, env: jt.TradingEnv) -> None:
+        self.env, self.num_actions = env, env.num_actions
+
+    @property
+    def default_params(self) -> Any:
+        """The market and the costs."""
+        return self.env.default_params
+
+    def reset(self, key: Any, params: Any) -> tuple[Any, Any]:
+        """Begin an episode."""
+        obs, state = self.env.reset(key, params)
+        return self.flat(obs), state
+
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> tuple[Any, Any, Any, Any, Any, dict[str, Any]]:
+        """One bar with auto-reset."""
+        obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)
+        final = self.flat(info["final_observation"])
+        return self.flat(obs), state, reward, terminated, truncated, {"final_observation": final}
+
+    def action_space(self, params: Any = None) -> Any:
+        """One action a position."""
+        return self.env.action_space(params)
+
+    def observation_space(self, params: Any) -> Any:
+        """The flat array's Box."""
+        from gymnax.environments import spaces
+
+        parts = self.env.observation_space(params).spaces.values()
+        return spaces.Box(-jnp.inf, jnp.inf, (sum(math.prod(part.shape) for part in parts),))
+
+    def flat(self, obs: Any) -> Any:
+        """Window, then account."""
+        return jnp.concatenate([obs.window.reshape(-1), obs.account.reshape(-1)])
+
+
+class Training:
+    """A training chunk of `updates` updates, compiled and not yet run; each call runs it once more.
+
+    Attributes:
+        steps: environment steps a call.
+        compiled: the executable, for its cost and memory analysis.
+        compile_seconds: what lowering and compiling took.
+        rollout: shapes and dtypes of one rollout.
+    """
+
+    def __init__(self, env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, updates: int = 2) -> None:
+        from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
+
+        agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())
+        state, params = agent.prepare(init_state(agent, jax.random.key(0), params, env=env), params)
+        envs = begin_rollouts(jax.random.key(1), params, rollouts=rollouts)
+        zero = jnp.zeros((), jnp.int32)
+        carry = jax.tree.map(jnp.copy, Carry(state, envs, jax.random.key(2), zero, zero, jnp.ones((), bool)))
+        limits = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
+        count = jnp.asarray(updates, jnp.int32)
+        collect = lambda envs, state: rollouts.collect(envs, agent, state, params, jax.random.key(0))  # noqa: E731
+        self.rollout = jax.eval_shape(collect, envs, state)[1]
+        self.steps = updates * self.rollout.reward.size
+        began = time.perf_counter()
+        self.compiled = run_chunk.lower(carry, agent, params, limits, count, rollouts=rollouts).compile()
+        self.compile_seconds = time.perf_counter() - began
+        self.carry, self.constants, self.updates, self.calls = carry, (agent, params, limits, count), updates, 0
+
+    def __call__(self) -> float:
+        """Environment steps a second of one chunk."""
+        began = time.perf_counter()
+        self.carry, _ = self.compiled(self.carry, *self.constants)
+        jax.block_until_ready(self.carry)
+        seconds = time.perf_counter() - began
+        self.calls += 1
+        assert int(self.carry.updates) == self.updates * self.calls, "an update was rejected: its speed means nothing"
+        return self.steps / seconds
