@@ -78,7 +78,11 @@ OTHER = (
     Case("(d) persistence 0.9, volatility 2%, 10 bp", OrnsteinUhlenbeck(0.02, 0.9), DISCRETE, 10),
     Case("(d) persistence 0.98, volatility 1%, 3 bp", OrnsteinUhlenbeck(0.01, 0.98), DISCRETE, 3),
 )
-IDLE = (Case("(c) random walk, 5 bp", RandomWalk(0.02), DISCRETE, 5),)
+IDLE = (
+    Case("(c) volatility 2%, persistence 0.9, 5 bp", RandomWalk(0.02), DISCRETE, 5),
+    Case("(c) volatility 2%, persistence 0.8, 10 bp", RandomWalk(0.02, persistence=0.8), DISCRETE, 10),
+    Case("(c) volatility 1%, persistence 0.9, 5 bp", RandomWalk(0.01), DISCRETE, 5),
+)
 
 # The fastest of some 40 settings tried for each; a setting that helped one was tried for the other too.
 TIMED_AGENT = {"schedule": "constant", "gamma": 0.95, "gae_lambda": 0.7, "num_epochs": 2, "entropy_coef": 0.0}

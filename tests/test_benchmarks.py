@@ -19,7 +19,8 @@ CASES = [
     ("limits", {"limits_quick": 3}, "ms"),
     ("scaling", {"scaling_quick": 1}, "steps/s"),
 ]
-TOO_SLOW = {"startup", "gymnax_control", "known_optimum"}  # 15 s and more of one core each, even with --quick
+# 15 s and more of one core each, even with --quick.
+TOO_SLOW = {"startup", "gymnax_control", "known_optimum", "ablations"}
 
 
 @pytest.fixture

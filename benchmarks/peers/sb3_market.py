@@ -2,7 +2,7 @@
 
     python benchmarks/peers/sb3_market.py market.npz config.json weights_folder
 
-It runs in an environment of its own (stable-baselines3 and NumPy; no JAX, no jaxtrader): benchmarks/README.md says how.
+It runs in an environment of its own (stable-baselines3 and NumPy; no JAX, no jaxtrader), which `install.py` makes.
 `market.npz` is what `MarketData.load` reads; `config.json` may set any field of `Config` and of `Terms`. After each
 slice of training it prints a line, `{"steps": ..., "seconds": ..., "file": ...}`, and waits for a line `go` or `stop`.
 Seconds are of rollouts and updates only: the clock stands while it imports, warms up, writes weights and waits.

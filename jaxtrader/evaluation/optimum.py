@@ -152,8 +152,8 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
         seed: of that path; training paths must have another.
 
     Raises:
-        ValueError: another reward than the log return, fills that are not at the close decided on, or a ledger whose
-            state is more than the exposure.
+        ValueError: no position of 0 to choose, another reward than the log return, fills that are not at the close
+            decided on, or a ledger whose state is more than the exposure.
     """
     if not isinstance(env.reward, LogReturn):
         raise ValueError(f"the optimum is known for the reward log_return(), not {env.reward!r}")
@@ -161,6 +161,8 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
         raise ValueError(
             f"the optimum is known for fill='next_open' and rebalance='always', not {env.fill!r} and {env.rebalance!r}"
         )
+    if not isinstance(env.positions, str) and 0 not in env.positions:
+        raise ValueError(f"a score is measured from doing nothing: add 0 to the positions {env.positions}")
     actions, grid = _actions(env), _exposures(env)
     values, gain = _iterate(process, grid, *_orders(env, actions, grid))
     tables = (jnp.asarray(x, jnp.float32) for x in (values, SIGNALS, grid))
@@ -227,7 +229,10 @@ def _stretches(env: TradingEnv) -> np.ndarray:
     first, (_, _, end) = env.market.first_cursors(env.window), env.market.segments.T
     starts = [np.arange(a, b - STRETCH, STRETCH) for a, b in zip(first, end, strict=True)]
     if not sum(map(len, starts)):
-        raise ValueError(f"a path of {len(env.market.times)} bars is too short for a score; give over {STRETCH}")
+        raise ValueError(
+            f"a path of {len(env.market.times)} bars is too short for a score with window {env.window}; "
+            f"give more than {env.window + STRETCH}, or a smaller window"
+        )
     return np.concatenate(starts).astype(np.int32)
 
 

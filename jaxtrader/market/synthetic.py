@@ -99,11 +99,12 @@ class RandomWalk(AR1):
     """A signal that says nothing, and simple returns of mean 0: whatever is traded costs, and the best is to be flat.
 
     Zero drift in simple returns, not in logs: with the latter, half a long position would be best (E r = variance / 2).
-    Holding costs half the variance, volatility / 2 of a bar's noise: the calmer, the more bars it takes to notice.
+    Holding costs half the variance, volatility / 2 of a bar's noise: the calmer, the longer it takes to notice; hence
+    the wild default.
     """
 
-    volatility: float = 0.02
-    r2: float = dataclasses.field(default=0.0, init=False)
+    volatility: float = 0.05
+    r2: float = dataclasses.field(default=0.0, init=False, repr=False)
 
     name: ClassVar[str] = "random-walk"
 

@@ -161,6 +161,7 @@ def test_what_is_held_is_kept_longer_than_it_would_be_bought(ar1: Optimum) -> No
         ({"reward": rewards.risk_penalised(2.0)}, "known for the reward log_return"),
         ({"fill": "next_close"}, "known for fill='next_open'"),
         ({"rebalance": "on_change"}, "rebalance='always'"),
+        ({"positions": (0.5, 1.0)}, "add 0 to the positions"),
     ],
 )
 def test_what_it_cannot_solve_it_refuses(settings: dict, message: str) -> None:
