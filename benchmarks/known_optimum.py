@@ -10,7 +10,8 @@ Three parts, each a table:
 A score is the policy's share of the best policy's expected reward on a fresh path of 1,000,000 bars. SB3 trains in an
 environment of its own, which the first run installs.
 
-    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle] [--peer-python PYTHON]
+    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle]
+        [--peers sb3] [--peer-python PEER=PYTHON]
 """
 
 from __future__ import annotations
@@ -32,13 +33,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from machine import report
-from peers.install import python_of
+from peers.install import add_options, interpreters
+from workload import begin
 
 import jaxtrader as jt
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.datasets import AR1, OrnsteinUhlenbeck, RandomWalk
 from jaxtrader.market.synthetic import Process
-from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
+from jaxtrader.training.chunk import NO_LIMIT, init_state, run_chunk
 from jaxtrader.training.rollout import LaneRollouts
 
 LEVEL, IN_A_ROW, SLICE = 0.99, 3, 0.25
@@ -133,17 +135,10 @@ class Learner:
         seed: int,
     ) -> None:
         self.best = best
-        self.agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())
         envs, length = shape
         self.rollouts = LaneRollouts(env, length, envs, 1)
-        init, begin, rest = jax.random.split(jax.random.key(seed), 3)
-        params = env.default_params
-        state = init_state(self.agent, init, params, env=env)
-        state, self.params = self.agent.prepare(state, params)
-        _, self.scored_on = self.agent.prepare(state, best.env.default_params)
-        zero = jnp.zeros((), jnp.int32)
-        lanes = begin_rollouts(begin, self.params, rollouts=self.rollouts)
-        self.carry = jax.tree.map(jnp.copy, Carry(state, lanes, rest, zero, zero, jnp.ones((), bool)))
+        self.carry, self.agent, self.params = begin(env, env.default_params, agent, self.rollouts, seed)
+        _, self.scored_on = self.agent.prepare(self.carry.agent, best.env.default_params)
         self.limits = {"updates": jnp.asarray(updates, jnp.int32), "episodes": jnp.asarray(NO_LIMIT, jnp.int32)}
         began = time.perf_counter()
         kept = jax.tree.map(jnp.copy, self.carry)
@@ -380,12 +375,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--parts", default="timed,other,idle", help="which tables, with commas")
-    parser.add_argument("--peer-python", help="an interpreter that has Stable-Baselines3; without it one is installed")
+    add_options(parser, "sb3")
     given = parser.parse_args()
     size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds)
     parts = given.parts.split(",")
     if "timed" in parts:
-        timed(size, None if given.quick else given.peer_python or python_of("sb3"))
+        timed(size, None if given.quick else interpreters(given).get("sb3"))
     if "other" in parts:
         scored("other", OTHER[:1] if given.quick else OTHER, size, SCORED_AGENT, SHAPE, lambda score: score[0])
     if "idle" in parts:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 import jaxtrader as jt
+from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
 
 FEATURES = 8
 
@@ -79,6 +80,16 @@ class Dense:
         return jnp.concatenate([obs.window.reshape(-1), obs.account.reshape(-1)])
 
 
+def begin(env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, seed: int = 0) -> tuple[Carry, jt.PPOAgent, Any]:
+    """A training that is about to begin, as `run_chunk` takes it: its carry, the agent and the prepared parameters."""
+    agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())
+    init, start, rest = jax.random.split(jax.random.key(seed), 3)
+    state, params = agent.prepare(init_state(agent, init, params, env=env), params)
+    envs, zero = begin_rollouts(start, params, rollouts=rollouts), jnp.zeros((), jnp.int32)
+    carry = jax.tree.map(jnp.copy, Carry(state, envs, rest, zero, zero, jnp.ones((), bool)))  # it will be donated
+    return carry, agent, params
+
+
 class Training:
     """A training chunk of `updates` updates, compiled and not yet run; each call runs it once more.
 
@@ -90,17 +101,11 @@ class Training:
     """
 
     def __init__(self, env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, updates: int = 2) -> None:
-        from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
-
-        agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())
-        state, params = agent.prepare(init_state(agent, jax.random.key(0), params, env=env), params)
-        envs = begin_rollouts(jax.random.key(1), params, rollouts=rollouts)
-        zero = jnp.zeros((), jnp.int32)
-        carry = jax.tree.map(jnp.copy, Carry(state, envs, jax.random.key(2), zero, zero, jnp.ones((), bool)))
+        carry, agent, params = begin(env, params, agent, rollouts)
         limits = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
         count = jnp.asarray(updates, jnp.int32)
         collect = lambda envs, state: rollouts.collect(envs, agent, state, params, jax.random.key(0))  # noqa: E731
-        self.rollout = jax.eval_shape(collect, envs, state)[1]
+        self.rollout = jax.eval_shape(collect, carry.envs, carry.agent)[1]
         self.steps = updates * self.rollout.reward.size
         began = time.perf_counter()
         self.compiled = run_chunk.lower(carry, agent, params, limits, count, rollouts=rollouts).compile()

@@ -100,7 +100,7 @@ def equity_paths(
 ) -> Float[np.ndarray, "bar path"]:
     """The equity of many accounts, each on a path of its own: `simulate` for all at once, without their books.
 
-    Meant for many paths of one length: all take one pass, some six times as fast as a book each. NaN holds the units.
+    Meant for many paths of one length: all take one pass, some five times as fast as a book each. NaN holds the units.
 
     Raises:
         ValueError: columns of different shapes, or a setting out of range.
