@@ -28,19 +28,19 @@ def check_times(times: np.ndarray, where: Where, source: str) -> None:
         return
     if (steps < 0).all() and len(times) > 2:
         raise DataError(
-            f"{source} is in descending order (newest bar first, {_text(times[0])} down to {_text(times[-1])}); bars "
-            "must run from old to new: reverse it, e.g. df.sort_values(<time column>), and load it again."
+            f"{source} is in descending order (newest bar first, {show_time(times[0])} down to {show_time(times[-1])})"
+            "; bars must run from old to new: reverse it, e.g. df.sort_values(<time column>), and load it again."
         )
     row = int(bad[0]) + 1
     if steps[row - 1] == 0:
         raise DataError(
-            f"{where(row)}: the time {_text(times[row])} stands in the row before it too{_more(bad)}, but times must "
-            "be unique; remove one of the two rows, or name the symbol column 'symbol' if the file holds several "
+            f"{where(row)}: the time {show_time(times[row])} stands in the row before it too{_more(bad)}, but times "
+            "must be unique; remove one of the two rows, or name the symbol column 'symbol' if the file holds several "
             "symbols."
         )
     raise DataError(
-        f"{where(row)}: the time {_text(times[row])} is earlier than {_text(times[row - 1])} in the row before "
-        f"it{_more(bad)}, but bars must run from old to new; sort the data by time, e.g. df.sort_values(<time "
+        f"{where(row)}: the time {show_time(times[row])} is earlier than {show_time(times[row - 1])} in the row "
+        f"before it{_more(bad)}, but bars must run from old to new; sort the data by time, e.g. df.sort_values(<time "
         "column>)."
     )
 
@@ -128,8 +128,8 @@ def gap_note(times: np.ndarray) -> str | None:
     at = int(np.argmax(np.where(long, steps, np.timedelta64(0, "ns"))))
     kind = "beyond nights, weekends and holidays " if closes else ""
     return (
-        f"{long.sum():,} gaps {kind}(the usual spacing is {_span(regular)}); the largest is {_span(steps[at])}, after "
-        f"{_text(times[at])}; nothing was filled."
+        f"{long.sum():,} gaps {kind}(the usual spacing is {show_span(regular)}); the largest is {show_span(steps[at])},"
+        f" after {show_time(times[at])}; nothing was filled."
     )
 
 
@@ -145,7 +145,7 @@ def split_note(times: np.ndarray, open_: np.ndarray, close: np.ndarray) -> str |
         return None
     found.sort()
     listed = ", ".join(
-        f"{_text(times[row])} (open/last close {ratio[row - 1]:.3f}, a {text})" for row, text in found[:3]
+        f"{show_time(times[row])} (open/last close {ratio[row - 1]:.3f}, a {text})" for row, text in found[:3]
     )
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     return f"Looks like unadjusted splits: {listed}{more}; use adjusted prices, or a file with an adjusted close."
@@ -168,12 +168,14 @@ def _more(bad: np.ndarray) -> str:
     return f" (and in {len(bad) - 1:,} more rows)" if len(bad) > 1 else ""
 
 
-def _text(time: np.datetime64) -> str:
+def show_time(time: np.datetime64) -> str:
+    """A time without what is 0 of it."""
     text = str(time.astype("datetime64[s]")).replace("T", " ")
     return text.removesuffix(" 00:00:00")
 
 
-def _span(step: np.timedelta64) -> str:
+def show_span(step: np.timedelta64) -> str:
+    """A distance in time in days and a clock."""
     seconds = int(step // np.timedelta64(1, "s"))
     days, rest = divmod(seconds, 86400)
     clock = f"{rest // 3600}:{rest % 3600 // 60:02d}:{rest % 60:02d}"

@@ -12,18 +12,24 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrader.market.bars import Bars, DataError
-from jaxtrader.market.features import DEFAULT, Feature, compute_features, resolve
+from jaxtrader.market.features import DEFAULT, Feature, resolve
+from jaxtrader.market.layout import (
+    Columns,
+    alignment_notes,
+    check_alignable,
+    columns_of,
+    end_to_end,
+    side_by_side,
+)
 from jaxtrader.market.splits import cut_segments
 
 SNAPS = (12, 52, 252, 365, *(8760 * k for k in (1, 2, 4, 12, 60)))
 SNAP_TOLERANCE = 0.02
 PRICE_RANGE = (1e-15, 1e15)
-VOLATILITY_BARS = 20
-VOLATILITY_FLOOR = 1e-6
-YEAR = np.timedelta64(365, "D")
+OPTIONAL = ("present", "delisted", "listed")
 
 
 class Tape(flax.struct.PyTreeNode):
@@ -38,7 +44,10 @@ class Tape(flax.struct.PyTreeNode):
         volatility: [T, A], deviation of the last 20 one-bar log returns.
         dt: [T] years (ACT/365) since the close before; 0 at a history's first bar.
         segments: [S, 3] (history_start, first_decision, end exclusive), rows of the tape.
-        ready: [S] first row of each segment's history from which every feature is known.
+        ready: [S] first row of each segment's history from which an asset's features are known: see `Market.ready`.
+        present: [T, A], as are those below; None, and not on the device, where `Market` has None.
+        delisted: [T, A].
+        listed: [T, A].
     """
 
     open: Float[Array, "time asset"]
@@ -50,6 +59,9 @@ class Tape(flax.struct.PyTreeNode):
     dt: Float[Array, " time"]
     segments: Int[Array, "segment 3"]
     ready: Int[Array, " segment"]
+    present: Bool[Array, "time asset"] | None = None
+    delisted: Bool[Array, "time asset"] | None = None
+    listed: Bool[Array, "time asset"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,16 +75,21 @@ class Market:
         low: [T, A].
         close: [T, A].
         volume: [T, A].
-        features: [T, A, F] raw, NaN in the warm-up.
+        features: [T, A, F] raw, NaN in the warm-up; at a missing row those of the asset's last bar.
         volatility: [T, A] deviation (ddof=1) of the last 20 log returns, of what there is before; at least 1e-6.
         dt: [T] years (ACT/365) between closes, 0 at each history's first bar.
         segments: [S, 3] int64 (history_start, first_decision, end exclusive), rows of the arrays above.
-        symbols: one name a segment.
+        symbols: one name a segment; the names of a history of several assets are joined by commas.
         feature_names: F names.
         lookback: bars the longest feature needs.
         periods_per_year: for annualising.
         source: file names.
         notes: what loading found, one sentence each.
+        present: [T, A] bool, a bar of the asset stands at this row. A missing row holds its last close as open, high,
+            low and close, and volume 0; before the first bar its first open. None where no row is missing.
+        delisted: [T, A] bool, the last bar of an asset whose data end before its history's. None where there is none.
+        listed: [T, A] bool, the asset can be decided on: from the bar with which all its features are known to its
+            last. None where that is every asset at every row from `ready` on.
     """
 
     times: np.ndarray
@@ -91,6 +108,9 @@ class Market:
     periods_per_year: float
     source: str
     notes: tuple[str, ...]
+    present: np.ndarray | None = None
+    delisted: np.ndarray | None = None
+    listed: np.ndarray | None = None
 
     @classmethod
     def from_bars(
@@ -98,6 +118,8 @@ class Market:
         bars: Bars | Sequence[Bars],
         features: Sequence[str | Feature] | None = None,
         periods_per_year: float | None = None,
+        *,
+        align: bool = False,
     ) -> "Market":
         """Lay one history or several end to end and compute their features, each from its own bars only.
 
@@ -105,10 +127,12 @@ class Market:
             bars: what `load_bars` returned.
             features: names or `Feature`s; default `features.DEFAULT`.
             periods_per_year: overrides the measured number.
+            align: make one history of all assets, on the union of their calendars, for one account that trades them
+                all; else each symbol is a history of its own. What is missing then: `present`, `delisted`, `listed`.
 
         Raises:
-            DataError: a history is too short for the features, a symbol or feature comes twice, or a feature is not
-                finite after its warm-up.
+            DataError: a history is too short for the features, a symbol or feature comes twice, a feature is not
+                finite after its warm-up, or the bars to be aligned have other lengths or no times in common.
         """
         histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
         if not histories or not all(isinstance(history, Bars) for history in histories):
@@ -119,33 +143,29 @@ class Market:
         names = tuple(",".join(history.symbols) for history in histories)
         _refuse_twice("symbol", names)
         _refuse_twice("feature", [feature.name for feature in chosen])
+        if align:
+            check_alignable(histories)
         if len({history.close.shape[1] for history in histories}) > 1:
             raise DataError("The histories hold different numbers of symbols a bar; give Bars of one symbol each.")
         _refuse_short(histories, chosen)
         _refuse_beyond_float32(histories)
-        ends = np.cumsum([len(history) for history in histories])
-        starts = np.concatenate([[0], ends[:-1]])
-        columns = {
-            name: _end_to_end([getattr(history, name) for history in histories])
-            for name in ("times", "open", "high", "low", "close", "volume")
-        }
-        market = cls(
-            **columns,
-            features=_end_to_end([compute_features(history, chosen) for history in histories]),
-            volatility=_end_to_end([_volatility(history.close) for history in histories]),
-            dt=_end_to_end([np.diff(history.times, prepend=history.times[:1]) / YEAR for history in histories]),
-            segments=_end_to_end([np.stack([starts, starts, ends], axis=1).astype(np.int64)]),
+        notes = [f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes]
+        parts = [columns_of(history, chosen) for history in histories]
+        _refuse_unknown(names, chosen, parts)
+        if align:
+            columns, notes = side_by_side(parts), notes + alignment_notes(names, parts)
+            names, calendars = (",".join(names),), [columns["times"]]
+        else:
+            columns, calendars = end_to_end(parts), [history.times for history in histories]
+        return cls(
+            **_frozen(columns),
             symbols=names,
             feature_names=tuple(feature.name for feature in chosen),
             lookback=max(feature.lookback for feature in chosen),
-            periods_per_year=_periods_per_year(histories, periods_per_year),
+            periods_per_year=_periods_per_year(names, calendars, periods_per_year),
             source=", ".join(dict.fromkeys(history.source for history in histories)),
-            notes=tuple(
-                f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes
-            ),
+            notes=tuple(notes),
         )
-        _refuse_unready(market)
-        return market
 
     def split(self, *parts: float | str | date | datetime | np.datetime64, embargo: int = 0) -> tuple["Market", ...]:
         """Cut the time axis, at the same dates for all symbols, into markets that share these columns.
@@ -169,9 +189,16 @@ class Market:
 
     @cached_property
     def ready(self) -> np.ndarray:
-        """[S] first row of each segment's history from which every feature is finite; `end` where none is."""
+        """[S] first row of each segment's history from which the features are finite of every asset that has begun.
+
+        An asset begins with its features: until it is `listed` it is masked, and does not keep the others waiting. So
+        among assets of unequal beginnings `ready` is the first row at which any of them is listed.
+        """
         rows = []
         for start, _, end in self.segments:
+            if self.listed is not None:
+                rows.append(start + int(np.argmax(self.listed[start:end].any(axis=1))))
+                continue
             holes = np.flatnonzero(~np.isfinite(self.features[start:end]).all(axis=(1, 2)))
             rows.append(start + (holes[-1] + 1 if holes.size else 0))
         return np.array(rows, np.int64)
@@ -192,7 +219,9 @@ class Market:
                 "tape('float64') would be cut to float32 here; call it inside `with jax.enable_x64(True):`."
             )
         fields = ("open", "high", "low", "close", "volatility", "dt")
+        present = {name: getattr(self, name) for name in OPTIONAL if getattr(self, name) is not None}
         return Tape(
+            **{name: jnp.asarray(values, None if values.dtype == bool else wanted) for name, values in present.items()},
             **{name: jnp.asarray(getattr(self, name), wanted) for name in fields},
             features=jnp.asarray(np.nan_to_num(self.features, nan=0.0), wanted),
             segments=jnp.asarray(self.segments, jnp.int32),
@@ -253,55 +282,36 @@ def _refuse_short(histories: Sequence[Bars], features: Sequence[Feature]) -> Non
         )
 
 
-def _refuse_unready(market: Market) -> None:
-    for symbol, ready, end in zip(market.symbols, market.ready, market.segments[:, 2], strict=True):
-        if ready >= end:
-            empty = np.isnan(market.features[end - 1]).any(axis=0)
-            name = market.feature_names[int(np.argmax(empty))]
-            raise DataError(f"{symbol} has no bar with a value of {name}; leave the feature or the symbol out.")
+def _refuse_unknown(names: Sequence[str], features: Sequence[Feature], parts: Sequence[Columns]) -> None:
+    for name, part in zip(names, parts, strict=True):
+        empty = np.isnan(part["features"][-1]).any(axis=0)
+        if empty.any():
+            feature = features[int(np.argmax(empty))].name
+            raise DataError(f"{name} has no bar with a value of {feature}; leave the feature or the symbol out.")
 
 
-def _end_to_end(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """The parts along time, read-only: splits share these arrays."""
-    out = np.concatenate(parts)
-    out.flags.writeable = False
-    return out
+def _frozen(columns: Columns) -> Columns:
+    """The same, read-only: splits share these arrays."""
+    for values in columns.values():
+        if values is not None:
+            values.flags.writeable = False
+    return columns
 
 
-def _volatility(close: np.ndarray) -> np.ndarray:
-    """[T, A] deviation (ddof=1) of the last 20 log returns, of what there is before; floored, also where none is known.
-
-    Sums run over shifted slices, newest first, so that a row does not depend on what comes after it.
-    """
-    returns = np.log(close[1:] / close[:-1])
-    count = np.minimum(np.arange(len(close)), VOLATILITY_BARS)[:, None]
-    shifts = range(min(VOLATILITY_BARS, len(returns)))
-    total = np.zeros(close.shape)
-    for k in shifts:
-        total[1 + k :] += returns[: len(returns) - k]
-    mean = total / np.maximum(count, 1)
-    squares = np.zeros(close.shape)
-    for k in shifts:
-        squares[1 + k :] += (returns[: len(returns) - k] - mean[1 + k :]) ** 2
-    deviation = np.sqrt(squares / np.maximum(count - 1, 1))
-    return np.maximum(deviation, VOLATILITY_FLOOR)
-
-
-def _periods_per_year(histories: Sequence[Bars], given: float | None) -> float:
-    """The given number, or the median over symbols of (n - 1) / (days / 365.25), snapped to a usual one within 2%."""
+def _periods_per_year(names: Sequence[str], calendars: Sequence[np.ndarray], given: float | None) -> float:
+    """The given number, or the median over histories of (n - 1) / (days / 365.25), snapped to a usual one within 2%."""
     if given is not None:
         if not (np.isfinite(given) and given > 0):
             raise DataError(f"periods_per_year={given} is not possible; it must be a finite number above 0.")
         return float(given)
     measured = []
-    for history in histories:
-        if len(history) < 2:
+    for name, times in zip(names, calendars, strict=True):
+        if len(times) < 2:
             raise DataError(
-                f"{','.join(history.symbols)} has one bar, from which periods_per_year cannot be measured; give more "
-                "bars or the number."
+                f"{name} has one bar, from which periods_per_year cannot be measured; give more bars or the number."
             )
-        days = (history.times[-1] - history.times[0]) / np.timedelta64(1, "D")
-        measured.append((len(history) - 1) / (days / 365.25))
+        days = (times[-1] - times[0]) / np.timedelta64(1, "D")
+        measured.append((len(times) - 1) / (days / 365.25))
     median = float(np.median(measured))
     nearest = min(SNAPS, key=lambda snap: abs(median / snap - 1))
     return float(nearest) if abs(median / nearest - 1) <= SNAP_TOLERANCE else median

@@ -1,0 +1,145 @@
+"""Where the columns of several histories go: end to end along time, or side by side on the union of their calendars.
+
+Each history's columns are computed from its own bars before they are laid anywhere, so no filled row enters a feature.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxtrader.market.bars import Bars, DataError
+from jaxtrader.market.checks import show_span, show_time
+from jaxtrader.market.features import Feature, compute_features
+from jaxtrader.market.trailing import VOLATILITY_FLOOR, volatility
+
+PRICES = ("open", "high", "low", "close")
+YEAR = np.timedelta64(365, "D")
+COARSER = 3  # times the spacing of the others: then these bars are of another length
+
+Columns = dict[str, Any]
+
+
+def columns_of(bars: Bars, features: Sequence[Feature]) -> Columns:
+    """A history's own columns by the names of `Market`'s fields, [n, A] each."""
+    return {
+        **{name: getattr(bars, name) for name in ("times", *PRICES, "volume")},
+        "features": compute_features(bars, features),
+        "volatility": volatility(bars.close),
+        "dt": years_between(bars.times),
+    }
+
+
+def years_between(times: np.ndarray) -> np.ndarray:
+    """[n] years (ACT/365) since the close before, 0 at the first."""
+    return np.diff(times, prepend=times[:1]) / YEAR
+
+
+def end_to_end(parts: Sequence[Columns]) -> Columns:
+    """Histories of any lengths one after another on one time axis, and their segments; nothing is padded."""
+    ends = np.cumsum([len(part["times"]) for part in parts])
+    starts = np.concatenate([[0], ends[:-1]])
+    out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {**out, "segments": np.stack([starts, starts, ends], axis=1).astype(np.int64)}
+
+
+def side_by_side(parts: Sequence[Columns]) -> Columns:
+    """One history of all assets, [T, A] each, on the union of the calendars of single-asset parts.
+
+    A row without a bar of an asset holds its last close as open, high, low and close, no volume, and the features and
+    volatility of its last bar. Before its first bar the prices are its first open, features NaN and volatility the
+    floor. `present`, `delisted` and `listed` are as `Market` says, None where they would say nothing.
+    """
+    times = np.unique(np.concatenate([part["times"] for part in parts]))
+    placed = [_placed(part, times) for part in parts]
+    out: Columns = {name: np.concatenate([one[name] for one in placed], axis=1) for name in placed[0]}
+    end = len(times)
+    out["present"] = None if out["present"].all() else out["present"]
+    out["delisted"] = out["delisted"] if out["delisted"].any() else None
+    ready = int(np.argmax(out["listed"].any(axis=1)))
+    out["listed"] = None if out["listed"][ready:].all() else out["listed"]
+    return {**out, "times": times, "dt": years_between(times), "segments": np.array([[0, 0, end]], np.int64)}
+
+
+def _placed(part: Columns, times: np.ndarray) -> Columns:
+    """One asset's columns on a calendar that holds all its times, [T, 1] each."""
+    latest = np.searchsorted(part["times"], times, side="right") - 1  # its last bar at or before each row, -1: none yet
+    at = np.maximum(latest, 0)
+    begun, present = (latest >= 0)[:, None], (part["times"][at] == times)[:, None]
+    out: Columns = {"present": present}
+    price = np.where(begun, part["close"][at], part["open"][0])
+    out |= {name: np.where(present, part[name][at], price) for name in PRICES}
+    out["volume"] = np.where(present, part["volume"][at], 0.0)
+    out["features"] = np.where(begun[..., None], part["features"][at], np.nan)
+    out["volatility"] = np.where(begun, part["volatility"][at], VOLATILITY_FLOOR)
+    last = (latest == len(part["times"]) - 1)[:, None]
+    out["delisted"] = present & last & (times != times[-1])[:, None]
+    out["listed"] = np.isfinite(out["features"]).all(axis=2) & (present | ~last)
+    return out
+
+
+def check_alignable(histories: Sequence[Bars]) -> None:
+    """Raise DataError where histories cannot be one: not of one symbol each, or without bar times in common."""
+    for history in histories:
+        names = ",".join(history.symbols)
+        if history.close.shape[1] != 1:
+            raise DataError(
+                f"{names} holds {history.close.shape[1]} symbols already; align=True takes Bars of one symbol each."
+            )
+        if "," in names:
+            raise DataError(
+                f"the symbol '{names}' has a comma, which parts the symbols of one history; rename it for align=True."
+            )
+        if (np.diff(history.times) <= np.timedelta64(0)).any():
+            raise DataError(f"The times of {names} do not increase; sort its bars by time and remove what comes twice.")
+    if len(histories) > 1:
+        _refuse_strangers(histories)
+        _refuse_other_lengths(histories)
+
+
+def _refuse_strangers(histories: Sequence[Bars]) -> None:
+    times, counts = np.unique(np.concatenate([history.times for history in histories]), return_counts=True)
+    shared = times[counts > 1]
+    for history in histories:
+        if not np.isin(history.times, shared, assume_unique=True).any():
+            raise DataError(
+                f"{history.symbols[0]} has no bar time in common with another symbol (it runs from "
+                f"{show_time(history.times[0])} to {show_time(history.times[-1])}); bring the times to one zone "
+                "and one label (tz=, label=), leave it out, or load separate histories without align."
+            )
+
+
+def _refuse_other_lengths(histories: Sequence[Bars]) -> None:
+    """Bars of other lengths, by nearly the shortest spacing: a thinly traded asset has some neighbours too."""
+    spans = {h.symbols[0]: np.quantile(np.diff(h.times), 0.1, method="lower") for h in histories if len(h) > 1}
+    if not spans:
+        return
+    longest, shortest = max(spans, key=spans.__getitem__), min(spans, key=spans.__getitem__)
+    if spans[longest] >= COARSER * spans[shortest]:
+        raise DataError(
+            f"{shortest} has a bar every {show_span(spans[shortest])} and {longest} every "
+            f"{show_span(spans[longest])}; align=True needs bars of one length, so resample one of the two."
+        )
+
+
+def alignment_notes(names: Sequence[str], parts: Sequence[Columns]) -> list[str]:
+    """A sentence for each asset that has no bar at some of the union's times: at the beginning, between, at the end."""
+    times = np.unique(np.concatenate([part["times"] for part in parts]))
+    notes = []
+    for name, part in zip(names, parts, strict=True):
+        own = part["times"]
+        first, last = np.searchsorted(times, own[[0, -1]])
+        span, after = last - first + 1, len(times) - 1 - last
+        if first:
+            notes.append(f"{name}: The first bar is of {show_time(own[0])}, {first:,} bars after the first of all.")
+        if span > len(own):
+            notes.append(
+                f"{name}: No bar at {span - len(own):,} of the {span:,} times from its first to its last; what is "
+                "ordered there is cancelled."
+            )
+        if after:
+            notes.append(
+                f"{name}: The last bar is of {show_time(own[-1])}, {after:,} bars before the last of all; a position "
+                "is closed there as delisted."
+            )
+    return notes

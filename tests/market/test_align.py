@@ -1,0 +1,241 @@
+"""One history of several assets: the union calendar, missing bars, late listings, delistings; by hand and by loop."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxtrader.market.bars import Bars, DataError, load_bars
+from jaxtrader.market.market import Market
+from jaxtrader.market.trailing import VOLATILITY_FLOOR
+
+FEATURES = ("volatility_5", "momentum_3", "signal")
+LOOKBACK = 6
+DAYS = pd.date_range("2020-01-01", periods=60)
+
+
+def history(name: str, days: pd.DatetimeIndex = DAYS) -> Bars:
+    """A random walk on these days, drawn by the name alone."""
+    rng = np.random.default_rng([*name.encode()])
+    bars = len(days)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
+    open_ = close * np.exp(rng.normal(0, 0.005, bars))
+    columns = {
+        "open": open_,
+        "high": np.maximum(open_, close) * 1.01,
+        "low": np.minimum(open_, close) * 0.99,
+        "close": close,
+        "volume": rng.lognormal(5, 1, bars),
+        "signal": rng.normal(size=bars),
+    }
+    return load_bars(pd.DataFrame(columns, index=days), symbol=name)
+
+
+WHOLE = history("WHOLE")
+HOLES = history("HOLES", DAYS.delete([10, 11, 30]))
+LATE = history("LATE", DAYS[25:])
+GONE = history("GONE", DAYS[:40])
+
+
+def universe(**changes) -> Market:
+    return Market.from_bars([WHOLE, HOLES, LATE, GONE], FEATURES, align=True, **changes)
+
+
+def test_by_hand():
+    def bars(name, days, opens, closes):
+        table = {"open": opens, "high": np.maximum(opens, closes), "low": np.minimum(opens, closes), "close": closes}
+        return load_bars(pd.DataFrame(table | {"volume": 7.0}, index=pd.to_datetime(days)), symbol=name)
+
+    a = bars("A", ["2024-01-01", "2024-01-02", "2024-01-04"], [10.0, 11.0, 12.0], [11.0, 10.0, 13.0])
+    b = bars("B", ["2024-01-02", "2024-01-03"], [5.0, 6.0], [6.0, 8.0])
+    market = Market.from_bars([a, b], ["log_return_1"], periods_per_year=252, align=True)
+    assert market.symbols == ("A,B",)
+    np.testing.assert_array_equal(market.times, pd.date_range("2024-01-01", periods=4).to_numpy())
+    np.testing.assert_array_equal(market.segments, [[0, 0, 4]])
+    np.testing.assert_array_equal(market.present, [[1, 0], [1, 1], [0, 1], [1, 0]])
+    np.testing.assert_array_equal(market.delisted, [[0, 0], [0, 0], [0, 1], [0, 0]])
+    np.testing.assert_array_equal(market.open, [[10, 5], [11, 5], [10, 6], [12, 8]])
+    np.testing.assert_array_equal(market.high, [[11, 5], [11, 6], [10, 8], [13, 8]])
+    np.testing.assert_array_equal(market.low, [[10, 5], [10, 5], [10, 6], [12, 8]])
+    np.testing.assert_array_equal(market.close, [[11, 5], [10, 6], [10, 8], [13, 8]])
+    np.testing.assert_array_equal(market.volume, [[7, 0], [7, 7], [0, 7], [7, 0]])
+    np.testing.assert_allclose(market.dt, [0, 1 / 365, 1 / 365, 1 / 365], rtol=1e-14)
+    returns = np.log([[np.nan, np.nan], [10 / 11, np.nan], [10 / 11, 8 / 6], [13 / 10, 8 / 6]])
+    np.testing.assert_allclose(market.features[..., 0], returns, rtol=1e-14)
+    # A is known from row 1, B from row 2, its last: nothing can be decided on it afterwards.
+    np.testing.assert_array_equal(market.listed, [[0, 0], [1, 0], [1, 1], [1, 0]])
+    assert market.ready.tolist() == [1]
+
+
+def test_each_asset_is_what_its_own_bars_alone_make_carried_over_missing_rows():
+    market = universe()
+    assert market.symbols == ("WHOLE,HOLES,LATE,GONE",)
+    assert market.features.shape == (60, 4, 3)
+    for a, bars in enumerate((WHOLE, HOLES, LATE, GONE)):
+        alone = Market.from_bars(bars, FEATURES)
+        own = -1
+        for t, time in enumerate(DAYS.to_numpy()):
+            real = own + 1 < len(bars) and bars.times[own + 1] == time
+            own += real
+            assert market.present[t, a] == real
+            assert market.delisted[t, a] == (real and own == len(bars) - 1 and t < 59)
+            row = [getattr(market, name)[t, a] for name in ("open", "high", "low", "close", "volume")]
+            if real:
+                assert row == [getattr(bars, name)[own, 0] for name in ("open", "high", "low", "close", "volume")]
+            elif own < 0:
+                assert row == [bars.open[0, 0]] * 4 + [0]
+            else:
+                assert row == [bars.close[own, 0]] * 4 + [0]
+            if own < 0:
+                assert np.isnan(market.features[t, a]).all()
+                assert market.volatility[t, a] == VOLATILITY_FLOOR
+            else:
+                np.testing.assert_array_equal(market.features[t, a], alone.features[own, 0])
+                assert market.volatility[t, a] == alone.volatility[own, 0]
+            gone = own == len(bars) - 1 and not real
+            assert market.listed[t, a] == (own >= LOOKBACK - 1 and not gone)
+
+
+def test_a_late_asset_does_not_keep_the_others_waiting():
+    market = universe()
+    assert market.ready.tolist() == [LOOKBACK - 1]
+    assert market.first_cursors(4).tolist() == [LOOKBACK + 2]
+    assert np.isfinite(market.features[market.ready[0] :][market.listed[market.ready[0] :]]).all()
+    assert not market.listed[25 : 25 + LOOKBACK - 1, 2].any()
+    assert market.listed[25 + LOOKBACK - 1 :, 2].all()
+
+
+def test_a_columns_warm_up_delays_its_own_asset_only():
+    signal = HOLES.columns["signal"].copy()
+    signal[:20] = np.nan
+    warm = dataclasses.replace(HOLES, columns={"signal": signal})
+    market = Market.from_bars([WHOLE, warm], FEATURES, align=True)
+    assert market.ready.tolist() == [5]
+    # The first known bar of HOLES is its 20th, which is row 22: days 10 and 11 are missing.
+    np.testing.assert_array_equal(market.listed[:, 1], np.arange(60) >= 22)
+    never = dataclasses.replace(HOLES, columns={"signal": signal * np.nan})
+    with pytest.raises(DataError, match="HOLES has no bar with a value of signal"):
+        Market.from_bars([WHOLE, never], FEATURES, align=True)
+
+
+def test_where_every_asset_has_every_bar_nothing_is_carried():
+    market = Market.from_bars([WHOLE, history("OTHER")], FEATURES, align=True)
+    assert market.present is market.delisted is market.listed is None
+    tape = market.tape()
+    assert tape.present is tape.delisted is tape.listed is None
+    assert market.ready.tolist() == [LOOKBACK - 1]
+    assert market.notes == ()
+    holes = Market.from_bars([WHOLE, HOLES], FEATURES, align=True)
+    assert holes.present is not None
+    assert holes.delisted is None
+    assert holes.listed is None
+    separate = Market.from_bars([WHOLE, HOLES], FEATURES)
+    assert separate.present is separate.delisted is separate.listed is None
+
+
+def test_the_tape_carries_the_masks_and_no_nan():
+    market = universe()
+    tape = market.tape()
+    for name in ("present", "delisted", "listed"):
+        mask = getattr(tape, name)
+        assert mask.dtype == bool
+        np.testing.assert_array_equal(mask, getattr(market, name))
+    assert np.isfinite(tape.features).all()
+    assert (np.asarray(tape.features)[:25, 2] == 0).all()
+
+
+def test_the_order_of_the_assets_is_the_order_given():
+    one, other = universe(), Market.from_bars([GONE, LATE, HOLES, WHOLE], FEATURES, align=True)
+    assert other.symbols == ("GONE,LATE,HOLES,WHOLE",)
+    for name in ("close", "volume", "features", "volatility", "present", "delisted", "listed"):
+        np.testing.assert_array_equal(getattr(one, name)[:, ::-1], getattr(other, name))
+
+
+def test_a_split_cuts_the_union_calendar_and_shares_the_columns():
+    train, test = universe().split("2020-02-10")
+    np.testing.assert_array_equal(train.segments, [[0, 0, 40]])
+    np.testing.assert_array_equal(test.segments, [[0, 40, 60]])
+    assert train.symbols == test.symbols == ("WHOLE,HOLES,LATE,GONE",)
+    assert train.present is test.present
+    assert train.ready.tolist() == test.ready.tolist() == [5]
+
+
+def changed(bars: Bars, after: np.datetime64) -> Bars:
+    """The same with other prices, volumes and signals from `after` on."""
+    late = bars.times >= after
+    rng = np.random.default_rng(9)
+    factor = np.where(late, rng.uniform(0.5, 2, len(bars)), 1.0)[:, None]
+    fields = {name: getattr(bars, name) * factor for name in ("open", "high", "low", "close", "volume")}
+    return dataclasses.replace(bars, **fields, columns={"signal": bars.columns["signal"] * factor})
+
+
+def test_changing_later_bars_changes_nothing_before():
+    cut = DAYS.to_numpy()[35]
+    one = universe()
+    two = Market.from_bars([changed(b, cut) for b in (WHOLE, HOLES, LATE, GONE)], FEATURES, align=True)
+    names = ("open", "high", "low", "close", "volume", "features", "volatility", "present", "delisted", "listed", "dt")
+    for name in names:
+        assert getattr(one, name)[:35].tobytes() == getattr(two, name)[:35].tobytes(), name
+    assert one.features[35:].tobytes() != two.features[35:].tobytes()
+
+
+def test_bars_that_come_later_change_nothing_before_but_who_is_delisted():
+    def early(bars: Bars) -> Bars:
+        kept = slice(0, int(np.searchsorted(bars.times, DAYS.to_numpy()[35])))
+        fields = {name: getattr(bars, name)[kept] for name in ("times", "open", "high", "low", "close", "volume")}
+        return dataclasses.replace(bars, **fields, columns={"signal": bars.columns["signal"][kept]})
+
+    shorter = [early(bars) for bars in (WHOLE, HOLES, LATE, GONE)]
+    one, two = universe(), Market.from_bars(shorter, FEATURES, align=True)
+    assert len(two.times) == 35
+    for name in ("open", "high", "low", "close", "volume", "features", "volatility", "present", "listed", "dt"):
+        assert getattr(one, name)[:35].tobytes() == getattr(two, name).tobytes(), name
+    assert two.delisted is None
+
+
+def test_notes_tell_what_is_missing():
+    gaps, hole, late, gone = universe().notes
+    assert gaps.startswith("HOLES: 2 gaps")
+    assert hole == "HOLES: No bar at 3 of the 60 times from its first to its last; what is ordered there is cancelled."
+    assert late == "LATE: The first bar is of 2020-01-26, 25 bars after the first of all."
+    assert gone == (
+        "GONE: The last bar is of 2020-02-09, 20 bars before the last of all; a position is closed there as delisted."
+    )
+
+
+def test_the_calendar_of_all_gives_dt_and_periods_a_year():
+    odd, even = DAYS[::2], DAYS[[0, *range(1, 60, 2)]]
+    market = Market.from_bars([history("ODD", odd), history("EVEN", even)], FEATURES, align=True)
+    assert len(market.times) == 60
+    assert market.periods_per_year == 365
+    np.testing.assert_allclose(market.dt[1:], 1 / 365, rtol=1e-14)
+
+
+def test_one_asset_alone_is_the_same_as_without_align():
+    one, two = Market.from_bars(WHOLE, FEATURES, align=True), Market.from_bars(WHOLE, FEATURES)
+    assert one.symbols == two.symbols == ("WHOLE",)
+    for name in ("times", "close", "features", "volatility", "dt", "segments"):
+        assert getattr(one, name).tobytes() == getattr(two, name).tobytes()
+
+
+HOURS = pd.date_range("2020-01-01 01:00", periods=400, freq="h")
+TWO = dataclasses.replace(WHOLE, symbols=("X", "Y"), close=np.hstack([WHOLE.close, WHOLE.close]))
+
+
+@pytest.mark.parametrize(
+    ("bars", "message"),
+    [
+        ([WHOLE, WHOLE], "symbol 'WHOLE' comes twice"),
+        ([WHOLE, TWO], "X,Y holds 2 symbols already; align=True takes Bars of one symbol each"),
+        ([WHOLE, dataclasses.replace(LATE, symbols=("A,B",))], "the symbol 'A,B' has a comma"),
+        ([WHOLE, history("NOON", DAYS + pd.Timedelta("12h"))], "WHOLE has no bar time in common with another"),
+        ([history("OLD", DAYS[:30]), history("NEW", DAYS[30:])], "no bar time in common"),
+        ([WHOLE, history("HOURLY", HOURS)], r"HOURLY has a bar every 1:00:00 and WHOLE every 1 day"),
+        ([WHOLE, history("BRIEF", DAYS[:5])], "BRIEF has 5 bars, too few for volatility_5"),
+        ([WHOLE, dataclasses.replace(LATE, times=LATE.times[::-1])], "times of LATE do not increase"),
+    ],
+)
+def test_bars_that_cannot_be_aligned(bars, message):
+    with pytest.raises(DataError, match=message):
+        Market.from_bars(bars, FEATURES, align=True)
