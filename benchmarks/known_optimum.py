@@ -98,7 +98,7 @@ PEERS = {  # two, since neither is the faster one everywhere
 # The same, with the rate decayed to 0 and the default bonus for entropy.
 SCORED_AGENT = {"gamma": 0.95, "gae_lambda": 0.7, "num_epochs": 2}
 # What a position costs on a random walk adds up slowly: it takes the long horizon of the defaults to see it.
-IDLE_AGENT: dict[str, Any] = {}
+IDLE_AGENT: dict[str, Any] = {"gae_lambda": 0.99, "num_epochs": 2, "entropy_coef": 0.03}
 IDLE_SHAPE = (256, 64)
 SCORED_STEPS = 8_192_000
 

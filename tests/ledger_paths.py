@@ -22,8 +22,8 @@ def run(closes, opens, targets, costs, rules):
     """Accounts, fills and closings of a path: closes [N+1, *b, A], opens and targets [N, *b, A]."""
 
     def move(account, row):
-        account, fill, closing = ledger.step(account, row[0], row[1], costs, rules)
-        return account, (account, fill, closing)
+        account, events = ledger.step(account, row[0], row[1], costs, rules)
+        return account, (account, events.order, events.closing)
 
     start = ledger.open_account(jnp.zeros_like(targets[0]), closes[0])
     return jax.lax.scan(move, start, (targets, Bar(closes[:-1], opens, closes[1:])))[1]

@@ -19,13 +19,14 @@ from numpy.typing import ArrayLike
 
 from jaxtrader import files
 from jaxtrader.agents.ppo import PPOAgent, PPOState
-from jaxtrader.envs import rewards
-from jaxtrader.envs.costs import Costs
+from jaxtrader.envs import costs, rewards
 from jaxtrader.envs.positions import Positions
+from jaxtrader.envs.rules import RULE_NAMES
 from jaxtrader.envs.trading import ACCOUNT_FEATURES, TradingEnv
 from jaxtrader.market.market import Market
 
-CHANGES = ("costs", "fill", "rebalance_band", "rebalance", "ruin_level")  # what a backtest may set otherwise
+# What a backtest may set otherwise. The leverage is the policy's own: its actions and observations are in its units.
+CHANGES = ("costs", "stop_loss", "take_profit", *(name for name in RULE_NAMES if name != "max_leverage"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,7 +106,7 @@ class Policy:
                 f"Market.from_bars(bars, features={list(self.features)})"
             )
         setting: dict[str, Any] = dict(self.about["env"])
-        setting["costs"] = Costs(**setting["costs"])
+        setting["costs"] = costs.from_dict(setting["costs"])
         setting["reward"] = rewards.from_dict(setting["reward"])
         setting["positions"] = self.positions
         return TradingEnv(market, **setting | changes)

@@ -8,25 +8,30 @@ hashes and compares by it, and the market data travel as the argument `params`, 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from jaxtrader.envs import ledger, rewards
+from jaxtrader.envs import bars, ledger, rewards
 from jaxtrader.envs import positions as actions
-from jaxtrader.envs.costs import Costs
-from jaxtrader.envs.ledger import Account, Bar, Rules
+from jaxtrader.envs.account import Account, Bar, Brackets
+from jaxtrader.envs.costs import CostRange, Costs
 from jaxtrader.envs.positions import Positions
 from jaxtrader.envs.rewards import LogReturn, Reward
+from jaxtrader.envs.rules import RULE_NAMES, Rules
 from jaxtrader.market.market import Market, Tape
+
+Bracket = float | tuple[float | None, ...] | None
 
 ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
 
@@ -67,9 +72,13 @@ class TradingEnv:
             exposure anywhere in [-1, 1] per asset, or "weights" for long-only weights with the remainder in cash.
         window: bars that a decision sees, ending at the cursor.
         episode_length: bars after which an episode is truncated.
-        costs: what a fill costs. Not free by default.
+        costs: what trading and holding cost. Not free by default. `Costs.between` draws them anew for each episode.
         reward: a pure, hashable function of two marks; see `jaxtrader.rewards`.
-        fill, rebalance_band, rebalance, ruin_level: the rules of the ledger, see `Rules`.
+        stop_loss: fraction of the entry price against a position at which it is closed within the bar; one for all, or
+            with discrete positions one (or None) for each of them.
+        take_profit: likewise in its favour.
+        fill, rebalance_band, rebalance, ruin_level, max_leverage, maintenance_margin, delay, capital, lot, min_trade,
+            volume_cap, delist_return, flat_at_session_end: the rules of the ledger, see `Rules`.
         random_start: episodes start at a random exposure (so that every state of the account is seen), else flat.
 
     Raises:
@@ -86,6 +95,17 @@ class TradingEnv:
     rebalance_band: float = 0.05
     rebalance: ledger.Rebalance = "always"
     ruin_level: float = 0.01
+    max_leverage: float = 1.0
+    maintenance_margin: float | None = None
+    delay: int = 0
+    capital: float | None = None
+    lot: float | None = None
+    min_trade: float | None = None
+    volume_cap: float | None = None
+    delist_return: float = 0.0
+    flat_at_session_end: bool = False
+    stop_loss: Bracket = None
+    take_profit: Bracket = None
     random_start: bool = True
 
     def __post_init__(self) -> None:
@@ -93,7 +113,7 @@ class TradingEnv:
             raise ValueError(
                 f"TradingEnv needs a Market, not a {type(self.market).__name__}; make one with Market.from_bars(bars)"
             )
-        if not isinstance(self.costs, Costs):
+        if not isinstance(self.costs, Costs | CostRange):
             raise ValueError(f"costs {self.costs!r} must be Costs(fee=..., slippage=...)")
         if not callable(self.reward):
             raise ValueError(f"reward {self.reward!r} must be a function of two marks such as rewards.log_return()")
@@ -106,8 +126,10 @@ class TradingEnv:
                 f"the market has {self.market.close.shape[1]} assets in one history; TradingEnv trades one asset an "
                 "account: give the symbols as separate histories"
             )
+        for name in ("stop_loss", "take_profit"):
+            object.__setattr__(self, name, _checked_bracket(name, getattr(self, name), self.positions))
         self.costs.validate()
-        _ = self.rules  # Rules checks the rest
+        bars.check(self.market, self.costs, self.rules)  # Rules checks the rest
 
     # --- what the trainer and the agent ask ---
 
@@ -124,7 +146,8 @@ class TradingEnv:
     @property
     def rules(self) -> Rules:
         """The ledger's rules."""
-        return Rules(self.fill, self.rebalance_band, self.rebalance, self.ruin_level)
+        stops = self.stop_loss is not None or self.take_profit is not None
+        return Rules(**{name: getattr(self, name) for name in RULE_NAMES}, stops=stops)
 
     @property
     def default_params(self) -> EnvParams:
@@ -168,6 +191,7 @@ class TradingEnv:
         """Raise ValueError unless some segment has a window, the look-back, `room` bars to trade and the fill delay."""
         first, (_, _, end) = self.market.first_cursors(self.window), self.market.segments.T
         longest = int((end - first).max())
+        room += self.delay
         if longest <= room:
             raise ValueError(
                 f"every history has too few bars: after {self.market.lookback - 1} for the features' look-back and "
@@ -177,15 +201,14 @@ class TradingEnv:
 
     def symbols_without_room(self, room: int) -> tuple[str, ...]:
         """Symbols whose histories are too short for `room` tradable bars: no start is ever drawn in them."""
-        spare = self.market.segments[:, 2] - self.market.first_cursors(self.window)
-        return tuple(symbol for symbol, bars in zip(self.market.symbols, spare, strict=True) if bars <= room)
+        spare = self.market.segments[:, 2] - self.market.first_cursors(self.window) - self.delay
+        return tuple(symbol for symbol, left in zip(self.market.symbols, spare, strict=True) if left <= room)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as plain data, costs included and market left out: what a policy file stores."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "market"}
-        rates = {name: None if rate is None else float(np.asarray(rate)) for name, rate in vars(self.costs).items()}
-        positions = list(self.positions) if isinstance(self.positions, tuple) else self.positions
-        return {**fields, "positions": positions, "costs": rates, "reward": rewards.to_dict(self.reward)}
+        plain = {name: list(x) if isinstance(x, tuple) else x for name, x in fields.items()}
+        return {**plain, "costs": self.costs.to_dict(), "reward": rewards.to_dict(self.reward)}
 
     # --- one account over one bar ---
 
@@ -208,21 +231,43 @@ class TradingEnv:
         """
         before, assets = account.equity, account.units.shape[-1]
         target, invalid = actions.targets(self.positions, action, assets, account.cash.dtype)
-        account, fill, closing = ledger.step(account, target, bar, params.costs, self.rules)
+        brackets = self.brackets(action, account.units.shape, account.cash.dtype)
+        account, events = ledger.step(account, target, bar, params.costs, self.rules, brackets)
+        order, traded = events.order, [fill for fill in events.fills if fill is not events.closing]
+        assert order is not None
         info = {
             "target": target,
-            "turnover": (jnp.abs(fill.units) * fill.price).sum(-1) / jnp.maximum(fill.equity, rewards.FLOOR),
-            "cost": (fill.fee + fill.slippage + closing.fee + closing.slippage).sum(-1),
-            "fills": jnp.any(fill.units != 0, -1),
-            "clipped": fill.clipped,
-            "dropped": fill.dropped,
+            "turnover": _total(
+                (jnp.abs(fill.units) * fill.price).sum(-1) / jnp.maximum(fill.equity, rewards.FLOOR) for fill in traded
+            ),
+            "cost": _total((fill.fee + fill.slippage).sum(-1) for fill in events.fills),
+            "carry": jnp.zeros_like(account.cash) if events.carry is None else events.carry,
+            "fills": jnp.any(order.units != 0, -1),
+            "clipped": order.clipped,
+            "dropped": order.dropped,
             "invalid_action": invalid,
         }
         return account, self.reward(before, account.equity), account.ruined, info
 
+    def brackets(self, action: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Brackets | None:
+        """The stop-losses and take-profits that go with actions, broadcastable to `shape` `[*b, A]`; None: none."""
+        if not self.rules.stops:
+            return None
+
+        def of(given: Bracket) -> Array | None:
+            if given is None:
+                return None
+            if not isinstance(given, tuple):
+                return jnp.full(shape, given, dtype)
+            fractions = jnp.asarray([math.inf if x is None else x for x in given], dtype)
+            chosen = fractions[jnp.clip(action, 0, len(given) - 1)]
+            return jnp.broadcast_to(chosen[..., None], (*action.shape, shape[-1]))
+
+        return Brackets(of(self.stop_loss), of(self.take_profit))
+
     def restart(self, account: Account, ruined: Bool[Array, "*b"]) -> Account:
         """Ruined accounts begin again: flat, with the initial capital. The others are untouched."""
-        flat = ledger.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units))
+        flat = ledger.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units), self.rules)
         return _select(ruined, flat, account)
 
     def account_features(
@@ -230,14 +275,16 @@ class TradingEnv:
     ) -> Float[Array, "*b A K"]:
         """What a decision may know of the account, in the order of ACCOUNT_FEATURES, all bounded.
 
-        Exposure and last target; the return since entry in units of a 20-bar move (20-bar volatility times sqrt 20,
-        sign of the position); bars since the last fill over their cap. Never the cursor, the age or the level of
-        equity: the agent would learn the calendar, and a live account has none of them.
+        Exposure and last target, in units of max_leverage where that is above 1; the return since entry in units of a
+        20-bar move (20-bar volatility times sqrt 20, sign of the position); bars since the last fill over their cap.
+        Never the cursor, the age or the level of equity: the agent would learn the calendar, and a live account has
+        none of them.
         """
         gain = jnp.sign(account.units) * (price / jnp.where(account.entry > 0, account.entry, price) - 1)
+        full = max(self.max_leverage, 1)
         parts = (
-            jnp.clip(ledger.exposure(account, price), -2, 2),
-            account.target,
+            jnp.clip(ledger.exposure(account, price) / full, -2, 2),
+            ledger.last_decided(account) / full,
             jnp.clip(gain / (volatility * math.sqrt(20)), -5, 5),
             account.held / ledger.HELD_CAP,
         )
@@ -250,7 +297,7 @@ class TradingEnv:
         if self.random_start:
             exposure = actions.draw(self.positions, key, batch, price.shape[-1], price.dtype)
             exposure = jax.lax.optimization_barrier(exposure)  # else XLA draws it again for each field of the account
-        return ledger.open_account(exposure, price)
+        return ledger.open_account(exposure, price, self.rules)
 
     # --- where on the tape ---
 
@@ -264,7 +311,7 @@ class TradingEnv:
         """
         first = self._first_cursors(params)
         end = params.tape.segments[:, 2]
-        counts = jnp.maximum(end - room - first, 0)
+        counts = jnp.maximum(end - room - self.delay - first, 0)
         total = jnp.cumsum(counts)
         drawn = jax.random.randint(key, batch, 0, total[-1])
         segment = jnp.searchsorted(total, drawn, side="right")
@@ -273,8 +320,8 @@ class TradingEnv:
 
     def bar_after(self, cursor: Int[Array, "*b"], params: EnvParams) -> Bar:
         """The prices between close[cursor] and close[cursor + 1]."""
-        tape = params.tape
-        return Bar(prev_close=tape.close[cursor], open=tape.open[cursor + 1], close=tape.close[cursor + 1])
+        found = bars.columns(params.tape, params.costs, self.rules)
+        return bars.between(bars.take(found, cursor), bars.take(found, cursor + 1), self.rules)
 
     def _first_cursors(self, params: EnvParams) -> Int[Array, "S"]:
         return jnp.maximum(params.tape.segments[:, 1], params.tape.ready + self.window - 1)
@@ -334,7 +381,7 @@ class TradingEnv:
 
     def is_truncated(self, state: EnvState, params: EnvParams) -> Bool[Array, "*b"]:
         """True at the time limit, and where the next decision could not fill and be marked inside the segment."""
-        return (state.time >= self.episode_length) | (state.cursor + 1 >= state.end)
+        return (state.time >= self.episode_length) | (state.cursor + 1 + self.delay >= state.end)
 
 
 def window_chunks(tape: Tape, cursor: Int[Array, "lane"], window: int, decisions: int) -> Float[Array, "lane bars A F"]:
@@ -350,6 +397,30 @@ def _required(params: EnvParams | None) -> EnvParams:
             "it would be baked into the compiled program)"
         )
     return params
+
+
+def _total(parts: Iterable[Array]) -> Array:
+    return functools.reduce(jnp.add, parts)
+
+
+def _checked_bracket(name: str, given: Any, positions: Positions) -> Bracket:
+    """A stop-loss or take-profit as it is stored. Raises ValueError where it is none."""
+    if given is None:
+        return None
+    if isinstance(given, tuple | list):
+        if not isinstance(positions, tuple) or len(given) != len(positions):
+            raise ValueError(f"{name} {given} must be one fraction, or one for each of a tuple of positions")
+        if all(x is None for x in given):
+            return None
+        fractions = [x for x in given if x is not None]
+    else:
+        fractions = [given]
+    for x in fractions:
+        if isinstance(x, bool) or not isinstance(x, float | int) or not 0 < x < math.inf:
+            raise ValueError(f"{name} {x!r} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
+    if not isinstance(given, tuple | list):
+        return float(given)
+    return tuple(None if x is None else float(x) for x in given)
 
 
 def _select(condition: Array, yes: Any, no: Any) -> Any:

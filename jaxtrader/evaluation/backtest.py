@@ -19,7 +19,10 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxtrader.agents.policy import Policy, load_policy
-from jaxtrader.envs.ledger import Account, Bar, open_account
+from jaxtrader.envs import bars
+from jaxtrader.envs.account import Account, Brackets, open_account
+from jaxtrader.envs.costs import CostRange
+from jaxtrader.envs.rules import RULE_NAMES
 from jaxtrader.envs.trading import EnvParams, TradingEnv
 from jaxtrader.evaluation.book import Book, combine
 from jaxtrader.evaluation.simulate import simulate
@@ -36,18 +39,23 @@ class Walk(struct.PyTreeNode):
         reward: of the bar that followed; 0 where there was none and after ruin.
         steps: True where a bar followed.
         invalid: True where the action was not one of the environment's.
+        brackets: that went with the targets; None where the environment has none.
     """
 
     target: Float[Array, "time segment asset"]
     reward: Float[Array, "time segment"]
     steps: Bool[Array, "time segment"]
     invalid: Bool[Array, "time segment"]
+    brackets: Brackets | None = None
 
 
 @partial(jax.jit, static_argnames=("env", "length"))
 def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length: int) -> Walk:
     """Walk a policy through every segment of prepared params, from each one's first decision, `length` bars at most."""
     tape = params.tape
+    if isinstance(params.costs, CostRange):
+        params = params.replace(costs=params.costs.middle)
+    found = bars.columns(tape, params.costs, env.rules)
     first = jnp.maximum(tape.segments[:, 1], tape.ready + env.window - 1)
     last = tape.segments[:, 2] - 1
     contexts = _encode_all(agent, state, params, first, last, env.window, length)
@@ -56,17 +64,18 @@ def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length
         context, offset = row
         now = jnp.minimum(first + offset, last)
         then = jnp.minimum(now + 1, last)
-        bar = Bar(prev_close=tape.close[now], open=tape.open[then], close=tape.close[then])
+        bar = bars.between(bars.take(found, now), bars.take(found, then), env.rules)
         seen = env.account_features(account, bar.prev_close, tape.volatility[now])
         action, _ = agent.act(state, context, seen, jax.random.key(0), deterministic=True)
         moved, reward, _, info = env.advance(account, action, bar, params)
         steps = first + offset < last
         live = steps & ~account.ruined
-        path = Walk(info["target"], jnp.where(live, reward, 0), steps, info["invalid_action"] & steps)
+        brackets = env.brackets(action, account.units.shape, account.cash.dtype)
+        path = Walk(info["target"], jnp.where(live, reward, 0), steps, info["invalid_action"] & steps, brackets)
         kept = jax.tree.map(lambda new, old: jnp.where(_over(steps, new), new, old), moved, account)
-        return _rescale(kept), path
+        return kept if env.capital else _rescale(kept), path
 
-    flat = open_account(jnp.zeros_like(tape.close[first]), tape.close[first])
+    flat = open_account(jnp.zeros_like(tape.close[first]), tape.close[first], env.rules)
     _, path = jax.lax.scan(step, flat, (contexts, jnp.arange(length)))
     return path
 
@@ -89,8 +98,8 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
         policy: a `Policy` or the path of its file.
         market: bars with the features that the policy knows. Several segments give a book each, in `book.by_symbol`;
             the total is equal capital in each, never rebalanced.
-        changes: other rules or costs than the policy file's: `costs`, `fill`, `rebalance_band`, `rebalance`,
-            `ruin_level`.
+        changes: other rules or costs than the policy file's, see `policy.CHANGES`. Of costs that were drawn between two
+            others, the middle is charged.
 
     Raises:
         ValueError: where the market's features differ, or its bars are fewer than a decision needs.
@@ -99,20 +108,20 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
     env = policy.environment(market, **changes)
     check_tradable(env)
     first = market.first_cursors(env.window)
-    targets = policy_targets(policy, env)
+    walk = policy_walk(policy, env)
+    costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
+    given = {} if walk.brackets is None else vars(walk.brackets)
     books = {}
     for i, symbol in enumerate(market.symbols):
         start, end = int(first[i]), int(market.segments[i, 2])
         one = dataclasses.replace(market, segments=market.segments[i : i + 1], symbols=(symbol,))
         books[symbol] = simulate(
             one,
-            targets[: end - start, i],
-            costs=env.costs,
-            fill=env.fill,
-            rebalance_band=env.rebalance_band,
-            rebalance=env.rebalance,
-            ruin_level=env.ruin_level,
+            walk.target[: end - start, i],
+            costs=costs,
             start=start,
+            **{name: x[: end - start, i] for name, x in given.items() if x is not None},
+            **{name: getattr(env, name) for name in RULE_NAMES},
         )
     return next(iter(books.values())) if len(books) == 1 else combine(books)
 
@@ -128,8 +137,8 @@ def check_tradable(env: TradingEnv) -> None:
         )
 
 
-def policy_targets(policy: Policy, env: TradingEnv) -> np.ndarray:
-    """Target exposures `[time, segment, asset]` of a policy on the environment's market, the account in float64."""
+def policy_walk(policy: Policy, env: TradingEnv) -> Walk:
+    """A policy's way through the environment's market on the host, the account in float64."""
     _, prepared = policy.agent.prepare(policy.state, env.default_params)
     with jax.enable_x64(True):
         exact = env.params("float64")
@@ -140,7 +149,7 @@ def policy_targets(policy: Policy, env: TradingEnv) -> np.ndarray:
             raise ValueError(
                 "the policy chose an action that its environment does not have; the policy file is damaged"
             )
-        return np.asarray(path.target)
+        return jax.tree.map(np.asarray, path)
 
 
 def _encode_all(

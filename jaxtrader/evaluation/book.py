@@ -15,9 +15,10 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float
 
+from jaxtrader.envs.account import REASONS, Events
 from jaxtrader.envs.costs import Costs
-from jaxtrader.envs.ledger import Fill, Rules
 from jaxtrader.envs.rewards import FLOOR
+from jaxtrader.envs.rules import Rules
 from jaxtrader.evaluation import metrics
 from jaxtrader.evaluation.trades import trades_of
 
@@ -33,16 +34,14 @@ class Run(struct.PyTreeNode):
         close: the price of that mark.
         units: held after it.
         ruined: from the bar of ruin on.
-        fill: the orders' executions, each field with a leading bar axis.
-        closing: what ruin closed at the mark, likewise.
+        events: what happened in each row, every field with a leading bar axis.
     """
 
     equity: Float[np.ndarray, " bar"]
     close: Float[np.ndarray, "bar A"]
     units: Float[np.ndarray, "bar A"]
     ruined: Bool[np.ndarray, " bar"]
-    fill: Fill
-    closing: Fill
+    events: Events
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,14 +57,16 @@ class Book:
         targets: as they were given, NaN where none was.
         turnover: traded value / equity of each bar's fills, both sides.
         costs_paid: fees and slippage of each bar, in units of the initial capital.
+        carry: interest and funding booked in each bar, below 0 where they were paid, likewise.
         fills: one record an execution: `bar, time, symbol, units` (signed), `price` (before slippage), `fee, slippage`
-            (in units of the initial capital), `equity` (at that price, before costs), `position` (units after it) and
-            `forced` (ruin closed it).
+            (in units of the initial capital), `equity` (at that price, before costs), `position` (units after it),
+            `reason` (one of the ledger's REASONS) and `forced` (ruin or liquidation closed it).
         last_price: of each asset, at which open trades are valued.
         ruined_at: the bar of ruin, or None. The total of a combined book is ruined only when every member is.
         ignored_targets: bars whose target came at or after ruin.
-        clipped: bars on which a target beyond the leverage limit, or a buy that cash could not pay for, was cut.
-        dropped: bars on which buys were given up for want of cash.
+        clipped: bars on which a target beyond the leverage limit, an order beyond the volume cap, or a buy that cash
+            could not pay for, was cut.
+        dropped: bars on which orders were given up: no cash, too small, or no bar of the asset to fill in.
         periods_per_year: bars in a year.
         costs, rules: what it traded under.
         by_symbol: the members of a combined book.
@@ -80,6 +81,7 @@ class Book:
     targets: Float[np.ndarray, "bar A"]
     turnover: Float[np.ndarray, " bar"]
     costs_paid: Float[np.ndarray, " bar"]
+    carry: Float[np.ndarray, " bar"]
     fills: np.ndarray
     last_price: Float[np.ndarray, " A"]
     ruined_at: int | None
@@ -105,7 +107,9 @@ class Book:
         rules: Rules,
     ) -> Book:
         """The book of one run of the ledger over one segment, from flat."""
-        fills = _fill_table(run, symbols, times, rules.ruin_level)
+        fills = _fill_table(run, symbols, times, rules)
+        order, carry = run.events.order, run.events.carry
+        assert order is not None
         # A forced closing may find equity near or below 0: it counts by what was there at the mark before.
         marks = np.concatenate([[1.0], run.equity[:-1]])[fills["bar"]]
         value = np.maximum(np.where(fills["forced"], marks, fills["equity"]), FLOOR)
@@ -122,12 +126,13 @@ class Book:
             targets=targets,
             turnover=np.bincount(fills["bar"], traded, bars),
             costs_paid=np.bincount(fills["bar"], fills["fee"] + fills["slippage"], bars),
+            carry=np.zeros(bars) if carry is None else np.asarray(carry),
             fills=fills,
             last_price=run.close[-1],
             ruined_at=ruined_at,
             ignored_targets=int(late.sum()),
-            clipped=int(np.sum(run.fill.clipped)),
-            dropped=int(np.sum(run.fill.dropped)),
+            clipped=int(np.sum(order.clipped)),
+            dropped=int(np.sum(order.dropped)),
             periods_per_year=float(periods_per_year),
             costs=costs,
             rules=rules,
@@ -203,7 +208,7 @@ def combine(books: Mapping[str, Book], periods_per_year: float | None = None) ->
         raise ValueError("combine needs at least one book, and got none")
     first = members[0]
     for symbol, book in books.items():
-        if (book.rules, book.costs.fee, book.costs.slippage) != (first.rules, first.costs.fee, first.costs.slippage):
+        if (book.rules, book.costs.to_dict()) != (first.rules, first.costs.to_dict()):
             raise ValueError(
                 f"the book of {symbol} was run under {book.rules} and {book.costs}, the first under {first.rules} and "
                 f"{first.costs}; combine books of the same rules and costs"
@@ -232,6 +237,7 @@ def combine(books: Mapping[str, Book], periods_per_year: float | None = None) ->
         costs_paid=np.sum(
             [np.bincount(at, share * b.costs_paid, len(times)) for at, b in zip(places, members, strict=True)], 0
         ),
+        carry=np.sum([np.bincount(at, share * b.carry, len(times)) for at, b in zip(places, members, strict=True)], 0),
         fills=_joined([book.fills for book in members], share, places),
         last_price=np.concatenate([book.last_price for book in members]),
         ruined_at=int(np.searchsorted(times, max(ruins))) if len(ruins) == len(members) else None,
@@ -245,27 +251,34 @@ def combine(books: Mapping[str, Book], periods_per_year: float | None = None) ->
     )
 
 
-def _fill_table(run: Run, symbols: tuple[str, ...], times: np.ndarray, ruin_level: float) -> np.ndarray:
-    """Every execution as they happened; at the bar of ruin an order may come before what ruin closed."""
-    name = f"U{max(map(len, symbols))}"
+def _fill_table(run: Run, symbols: tuple[str, ...], times: np.ndarray, rules: Rules) -> np.ndarray:
+    """Every execution as they happened, within a bar in the order of money rule 2."""
+    reasons = np.array(REASONS)
     numbers = [(column, "f8") for column in ("units", "price", "fee", "slippage", "equity", "position")]
-    record = np.dtype([("bar", "i8"), ("time", "M8[ns]"), ("symbol", name), *numbers, ("forced", "?")])
-    # After an order the account holds what it held at the close, or what ruin then closed.
-    held = np.where(run.closing.units != 0, -run.closing.units, run.units)
-    tables = []
-    for fill, position in ((run.fill, held), (run.closing, np.zeros_like(held))):
+    names = [("bar", "i8"), ("time", "M8[ns]"), ("symbol", f"U{max(map(len, symbols))}")]
+    record = np.dtype([*names, *numbers, ("reason", reasons.dtype.str), ("forced", "?")])
+    events = run.events
+    order = {
+        "next_open": (events.jumped, events.order, events.inside, events.closing),
+        "next_close": (events.jumped, events.inside, events.order, events.closing),
+        "close": (events.jumped, events.inside, events.closing, events.order),  # at the mark itself
+    }[rules.fill]
+    tables, after = [], run.units
+    for fill in reversed(order):
+        if fill is None:
+            continue
         bar, asset = np.nonzero(fill.units)
         table = np.empty(len(bar), record)
         table["bar"], table["time"] = bar, times[bar]
-        table["symbol"] = np.array(symbols, name)[asset] if len(symbols) > 1 else symbols[0]
+        table["symbol"] = np.array(symbols)[asset] if len(symbols) > 1 else symbols[0]
         for column in ("units", "price", "fee", "slippage"):
             table[column] = getattr(fill, column)[bar, asset]
-        table["equity"], table["position"] = fill.equity[bar], position[bar, asset]
-        table["forced"] = table["equity"] <= ruin_level
+        table["equity"], table["position"] = fill.equity[bar], after[bar, asset]
+        table["reason"] = reasons[fill.reason[bar, asset].astype(int)]
         tables.append(table)
-    if not len(tables[1]):
-        return tables[0]
-    fills = np.concatenate(tables)
+        after = after - fill.units  # exact where it closed all: 0 - units
+    fills = np.concatenate(tables[::-1])
+    fills["forced"] = np.isin(fills["reason"], ("ruin", "liquidation"))
     return fills[np.argsort(fills["bar"], kind="stable")]
 
 

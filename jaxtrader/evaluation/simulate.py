@@ -9,18 +9,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from jaxtrader.envs import ledger
+from jaxtrader.envs import bars, ledger
+from jaxtrader.envs.account import Account, Bar, Brackets, Events
 from jaxtrader.envs.costs import Costs
-from jaxtrader.envs.ledger import Account, Bar, Fill, Fills, Rebalance, Rules
+from jaxtrader.envs.rules import RULE_NAMES, RuleArgs, Rules
 from jaxtrader.evaluation.book import Book, Run
 from jaxtrader.market.market import Market
 
@@ -30,13 +32,12 @@ def simulate(
     targets: ArrayLike,
     *,
     costs: Costs = Costs(),  # noqa: B008  frozen
-    fill: Fills = "next_open",
+    stop_loss: ArrayLike | None = None,
+    take_profit: ArrayLike | None = None,
     dtype: Literal["float64", "float32"] = "float64",
-    rebalance_band: float = 0.0,
-    rebalance: Rebalance = "always",
-    ruin_level: float = 0.01,
     start: int | None = None,
     symbol: str | None = None,
+    **rules: Unpack[RuleArgs],
 ) -> Book:
     """What an account of 1.0 becomes that is asked for these exposures.
 
@@ -44,45 +45,56 @@ def simulate(
         market: one history, or several and `symbol`.
         targets: signed exposure wanted at each close, `[N]` (one asset) or `[N, A]`, or one number for all. N counts
             the bars from the segment's first decision, bar 0 of the book, to its end. NaN holds the units.
-        costs: what a fill costs. Not free by default.
-        fill: where the decision of close[t] fills: `"next_open"`, `"next_close"`, or `"close"` (optimistic).
+        costs: what trading and holding cost. Not free by default.
+        stop_loss: fraction of the entry price against the position at which it is closed, from the bar after each
+            decision on; one number, or one a target (`[N]`, `[N, A]`). NaN or infinite: none.
+        take_profit: likewise in its favour.
         dtype: of the account.
-        rebalance_band: no trade smaller than this share of equity, except to go flat.
-        rebalance: `"always"` re-applies the target at each bar, `"on_change"` trades only when it changes.
-        ruin_level: equity at or below which everything is closed for good.
         start: another bar 0, as a row of the market's columns.
         symbol: which of several histories.
+        rules: any field of `Rules` but `stops`, as in `fill="next_close"` or `max_leverage=2`; `rebalance_band`
+            is 0 unless given.
 
     Returns:
         The book (money rule 10): equity[t] is marked at close[t] after every fill up to it, and a target on the last
         bar never fills unless `fill="close"`.
 
     Raises:
-        ValueError: several histories and no `symbol`, targets of another length or infinite, a setting out of range.
+        ValueError: several histories and no `symbol`, targets of another length or infinite, a setting out of range,
+            or one that the market has no column for.
     """
-    rules = Rules(fill=fill, rebalance_band=rebalance_band, rebalance=rebalance, ruin_level=ruin_level)
-    costs.validate()
+    checked = _rules(rules, stops=stop_loss is not None or take_profit is not None)
     if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype {dtype!r} is unknown; use float64 or float32")
     if not isinstance(market, Market):
         raise ValueError(
             f"simulate needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
         )
+    if not isinstance(costs, Costs):
+        raise ValueError(f"simulate needs one set of Costs, not {costs!r}; of a range take its `middle`")
+    costs.validate()
+    bars.check(market, costs, checked)
     segment = _segment(market, symbol)
     rows = _rows(market, segment, start)
-    close = np.asarray(market.close[rows], dtype)
-    orders = _check_targets(targets, close.shape, dtype)
+    shape = market.close[rows].shape
+    orders = _check_targets(targets, shape, dtype)
+    stops = {
+        name: _check_bracket(name, given, shape, dtype)
+        for name, given in (("stop_loss", stop_loss), ("take_profit", take_profit))
+        if given is not None
+    }
+    found = {name: _typed(column[rows], dtype) for name, column in bars.columns(market, costs, checked).items()}
     with jax.enable_x64(dtype == "float64"), _on_cpu():
-        run = _run(np.asarray(market.open[rows], dtype), close, orders, costs.cast(dtype), rules)
+        run = _run(found, orders, stops, costs.cast(dtype), checked)
     name = market.symbols[segment]
     return Book.from_run(
         run,
         orders.astype(np.float64),
-        symbols=tuple(name.split(",")) if close.shape[1] > 1 else (name,),
+        symbols=tuple(name.split(",")) if shape[1] > 1 else (name,),
         times=np.asarray(market.times[rows]),
         periods_per_year=market.periods_per_year,
         costs=costs,
-        rules=rules,
+        rules=checked,
     )
 
 
@@ -92,49 +104,100 @@ def equity_paths(
     targets: Float[np.ndarray, "bar path"],
     *,
     costs: Costs = Costs(),  # noqa: B008  frozen
-    fill: Fills = "next_open",
     dtype: Literal["float64", "float32"] = "float64",
-    rebalance_band: float = 0.0,
-    rebalance: Rebalance = "always",
-    ruin_level: float = 0.01,
+    **rules: Unpack[RuleArgs],
 ) -> Float[np.ndarray, "bar path"]:
     """The equity of many accounts, each on a path of its own: `simulate` for all at once, without their books.
 
     Meant for many paths of one length: all take one pass, some five times as fast as a book each. NaN holds the units.
 
     Raises:
-        ValueError: columns of different shapes, or a setting out of range.
+        ValueError: columns of different shapes, a setting out of range, or a rule or cost that needs more columns than
+            these (margin, lots, rates, impact, sessions): use `simulate` for those.
     """
-    rules = Rules(fill=fill, rebalance_band=rebalance_band, rebalance=rebalance, ruin_level=ruin_level)
+    checked = _rules(rules)
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype {dtype!r} is unknown; use float64 or float32")
     costs.validate()
+    checked.check_costs(costs)
+    more = checked.margin or checked.lot or checked.volume_cap or checked.flat_at_session_end
+    if more or costs.carries or costs.has("impact"):
+        raise ValueError(
+            "equity_paths knows fills, fees, slippage and leverage without margin; use simulate for the other rules"
+        )
     opens, closes, wanted = (np.asarray(column, dtype)[..., None] for column in (open_, close, targets))
     if not opens.shape == closes.shape == wanted.shape or opens.ndim != 3:
         shapes = ", ".join(str(column.shape[:-1]) for column in (opens, closes, wanted))
         raise ValueError(f"open, close and targets have shapes {shapes}; give each (bars, paths)")
     with jax.enable_x64(dtype == "float64"), _on_cpu():
-        bars, orders = _late(opens, closes, wanted, rules)
-        cash, units, _ = _walk(bars, orders, costs.cast(dtype), rules)
+        path = _path({"open": opens, "close": closes}, wanted, {}, checked)
+        cash, units, _ = _walk(path, costs.cast(dtype), checked)
         return np.asarray(cash) + (np.asarray(units) * closes)[..., 0]
 
 
-def _run(open_: np.ndarray, close: np.ndarray, targets: np.ndarray, costs: Costs, rules: Rules) -> Run:
+class Path(struct.PyTreeNode):
+    """What an account meets, one row a bar of the book: row t carries it from close[t-1] to close[t].
+
+    Attributes:
+        order: the target that comes to its fill in the row.
+        bar: the prices of the move.
+        after: what sizes an order at close[t] itself; None where orders do not fill there.
+        brackets: in force within the row; None where there are none.
+    """
+
+    order: Float[Array, "bar *path A"]
+    bar: Bar
+    after: Bar | None
+    brackets: Brackets | None
+
+
+def _rules(given: RuleArgs, *, stops: bool = False) -> Rules:
+    """The rules of a run, by default without a band."""
+    wrong = [name for name in given if name not in RULE_NAMES]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is no rule of the ledger; there are {', '.join(RULE_NAMES)}")
+    settings: dict[str, Any] = {"rebalance_band": 0.0, **given}
+    return Rules(**settings, stops=stops)
+
+
+def _run(found: bars.Columns, targets: np.ndarray, stops: dict[str, np.ndarray], costs: Costs, rules: Rules) -> Run:
     """The ledger over the rows of one history, in the dtype of the columns; every array comes back in float64."""
-    rows = len(close)
-    open_, close, targets = (_padded(column) for column in (open_, close, targets))
-    bars, orders = _late(open_, close, targets, rules)
-    cash, units, ruined = _walk(bars, orders, costs, rules)
-    last = _last_known(orders) if rules.rebalance == "on_change" else jnp.zeros_like(orders)
-    equity, fill, closing = _fills(cash, units, ruined, bars, orders, last, costs, rules)
-    run = Run(equity, close, units, ruined, fill, closing)
-    return jax.tree.map(lambda leaf: _to_host(leaf)[:rows], run)
+    rows = len(targets)
+    path = _path(
+        {name: _padded(column) for name, column in found.items()},
+        _padded(targets),
+        {name: _padded(column) for name, column in stops.items()},
+        rules,
+    )
+    if rules.stops or rules.margin:
+        cash, units, ruined, events = _walk_all(path, costs, rules)
+    else:
+        cash, units, ruined = _walk(path, costs, rules)
+        last = _last_known(path.order) if rules.rebalance == "on_change" else jnp.zeros_like(path.order)
+        events = _events(cash, units, ruined, path, last, costs, rules)
+    run = jax.tree.map(lambda leaf: _to_host(leaf)[:rows], (cash, units, ruined, events))
+    cash, units, ruined, events = run
+    close = np.asarray(found["close"], np.float64)
+    return Run(cash + (units * close).sum(-1), close, units, ruined, events)
 
 
-def _late(open_: np.ndarray, close: np.ndarray, targets: np.ndarray, rules: Rules) -> tuple[Bar, Array]:
-    """Row t carries the account from close[t-1] to close[t], with the target of the bar before; bar 0 has none."""
-    before = np.concatenate([close[:1], close[:-1]])
-    late = np.concatenate([np.full_like(targets[:1], np.nan), targets[:-1]])
-    bars = Bar(jnp.asarray(before), jnp.asarray(open_), jnp.asarray(close))
-    return bars, jnp.asarray(targets if rules.fill == "close" else late)
+def _path(found: bars.Columns, targets: np.ndarray, stops: dict[str, np.ndarray], rules: Rules) -> Path:
+    """Rows for the walk. The target of a bar comes to its fill in the next row, or in its own at `fill="close"`."""
+
+    def late(column: np.ndarray, by: int, first: float) -> Any:
+        return np.concatenate([np.full_like(column[:by], first), column[: len(column) - by]])
+
+    before = {name: np.concatenate([column[:1], column[:-1]]) for name, column in found.items()}
+    if "dt" in found:  # there is no account before bar 0
+        found = {**found, "dt": np.concatenate([np.zeros_like(found["dt"][:1]), found["dt"][1:]])}
+    after = None
+    if rules.fill == "close":
+        following = {name: np.concatenate([column[1:], column[-1:]]) for name, column in found.items()}
+        after = bars.between(found, following, rules)
+    wait = rules.delay + (rules.fill != "close")
+    brackets = Brackets(**{name: late(column, 1, np.inf) for name, column in stops.items()}) if stops else None
+    path = Path(late(targets, wait, np.nan), bars.between(before, found, rules), after, brackets)
+    return jax.tree.map(jnp.asarray, path)
 
 
 def _padded(column: np.ndarray) -> np.ndarray:
@@ -147,38 +210,51 @@ def _padded(column: np.ndarray) -> np.ndarray:
 
 
 @partial(jax.jit, static_argnames="rules")
-def _walk(bars: Bar, orders: Float[Array, "bar *path A"], costs: Costs, rules: Rules) -> tuple[Array, Array, Array]:
+def _walk(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Array]:
     """Cash `[bar, *path]`, units `[bar, *path, A]` and ruin `[bar, *path]` after each row, from flat.
 
     It keeps no more than that on purpose: XLA compiles a scan on the CPU to one machine loop only while its body moves
     less than 1 kB, and runs it 15 times slower above (10M against 0.6M bars/s with the fills among the outputs).
     """
 
-    def move(account: Account, row: tuple[Array, Bar]) -> tuple[Account, tuple[Array, Array, Array]]:
-        account, _, _ = _row(account, *row, costs, rules)
+    def move(account: Account, row: Path) -> tuple[Account, tuple[Array, Array, Array]]:
+        account, _ = _row(account, row, costs, rules)
         return account, (account.cash, account.units, account.ruined)
 
-    flat = ledger.open_account(jnp.zeros_like(orders[0]), bars.close[0])
-    return jax.lax.scan(move, flat, (orders, bars))[1]
+    return jax.lax.scan(move, _flat(path, rules), path)[1]
 
 
 @partial(jax.jit, static_argnames="rules")
-def _fills(
+def _walk_all(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Array, Events]:
+    """The same with all that happened: where brackets and margin close, a row cannot be told from its two ends."""
+
+    def move(account: Account, row: Path) -> tuple[Account, tuple[Array, Array, Array, Events]]:
+        account, events = _row(account, row, costs, rules)
+        return account, (account.cash, account.units, account.ruined, events)
+
+    return jax.lax.scan(move, _flat(path, rules), path)[1]
+
+
+def _flat(path: Path, rules: Rules) -> Account:
+    return ledger.open_account(jnp.zeros_like(path.order[0]), path.bar.close[0], rules)
+
+
+@partial(jax.jit, static_argnames="rules")
+def _events(
     cash: Float[Array, " bar"],
     units: Float[Array, "bar A"],
     ruined: Bool[Array, " bar"],
-    bars: Bar,
-    orders: Float[Array, "bar A"],
+    path: Path,
     last: Float[Array, "bar A"],
     costs: Costs,
     rules: Rules,
-) -> tuple[Array, Fill, Fill]:
-    """Equity at each close, the fills and what ruin closed, for all rows of a walk at once.
+) -> Events:
+    """What happened in all rows of a walk without brackets and margin, at once.
 
-    Every row is stepped again from the account before it, for its flags and for the bar of ruin. The units traded are
+    Every row is stepped again from the account before it, for its flags and for what was closed. The units ordered are
     the difference that the walk made: a rounding on the edge of the band could decide otherwise here.
     """
-    flat = ledger.open_account(jnp.zeros_like(orders), bars.close)
+    flat = ledger.open_account(jnp.zeros_like(path.order), path.bar.close)
     before = dataclasses.replace(
         flat,
         cash=jnp.concatenate([flat.cash[:1], cash[:-1]]),
@@ -186,20 +262,22 @@ def _fills(
         ruined=jnp.concatenate([flat.ruined[:1], ruined[:-1]]),
         target=last,
     )
-    _, fill, closing = _row(before, orders, bars, costs, rules)
+    _, events = _row(before, path, costs, rules)
+    order, closing = events.order, events.closing
+    assert order is not None
     traded = units - before.units - closing.units
-    fee, slippage = ledger.charges(traded, fill.price, costs)
-    equity = ledger.value(dataclasses.replace(before, cash=cash, units=units), bars.close)
-    return equity, dataclasses.replace(fill, units=traded, fee=fee, slippage=slippage), closing
+    at = path.bar if path.after is None else path.after
+    fee, slippage = ledger.charges(traded, order.price, costs, at, rules)
+    return events.replace(order=order.replace(units=traded, fee=fee, slippage=slippage))
 
 
-def _row(account: Account, order: Array, bar: Bar, costs: Costs, rules: Rules) -> tuple[Account, Fill, Fill]:
-    """One row of a book: the ledger's step, its order from the bar before; at `fill="close"` mark, then trade there."""
-    if rules.fill != "close":
-        return ledger.step(account, order, bar, costs, rules)
-    account, closing = ledger.mark(account, bar.close, costs, rules)
-    account, fill = ledger.execute(account, order, bar.close, costs, rules)
-    return account, fill, closing
+def _row(account: Account, row: Path, costs: Costs, rules: Rules) -> tuple[Account, Events]:
+    """One row of a book: the move with the order due in it; at `fill="close"` the order comes last, at the mark."""
+    if row.after is None:
+        return ledger.move(account, row.order, row.bar, costs, rules, row.brackets)
+    account, events = ledger.move(account, None, row.bar, costs, rules, row.brackets)
+    account, fill = ledger.execute(account, row.order, row.bar.close, row.after, costs, rules)
+    return account, events.replace(order=fill)
 
 
 def _last_known(orders: np.ndarray | Array) -> np.ndarray:
@@ -258,6 +336,22 @@ def _check_targets(targets: ArrayLike, shape: tuple[int, int], dtype: str) -> np
         raise ValueError(f"targets[{row}] is {array[row].tolist()}; a target is a finite exposure, or NaN to hold")
     limit = float(np.finfo(dtype).max)
     return np.clip(array, -limit, limit).astype(dtype)
+
+
+def _check_bracket(name: str, given: ArrayLike, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    """A stop-loss or take-profit as fractions `[bar, A]`, infinite where there is none."""
+    array = np.asarray(given, np.float64)
+    array = array[:, None] if array.ndim == 1 and shape[1] == 1 else array
+    if array.shape not in ((), shape):
+        raise ValueError(f"{name} has shape {array.shape}; give one fraction, or one a target, {shape}")
+    array = np.where(np.isnan(array), np.inf, np.broadcast_to(array, shape))
+    if not (array > 0).all():
+        raise ValueError(f"{name} {array.min():g} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
+    return array.astype(dtype)
+
+
+def _typed(column: np.ndarray, dtype: str) -> np.ndarray:
+    return column if column.dtype == bool else np.asarray(column, dtype)
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:

@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from jaxtrader.agents.protocol import Rollout
-from jaxtrader.envs import ledger
+from jaxtrader.envs import bars, ledger
 from jaxtrader.envs.ledger import Account, Bar
 from jaxtrader.envs.trading import EnvParams, TradingEnv, window_chunks
 
@@ -73,7 +73,7 @@ class LaneRollouts:
         acting, last, redraw = jax.random.split(key, 3)
         chunk = window_chunks(params.tape, lanes.cursor, env.window, steps + 1)
         contexts = jnp.moveaxis(agent.encode(state, chunk), 1, 0)[:, :, None]
-        bars, volatility = _bars(params, lanes.cursor, steps)
+        moves, volatility = _bars(env, params, lanes.cursor, steps)
 
         def step(account: Account, row: Any) -> tuple[Account, Any]:
             context, step_key, bar, now = row
@@ -101,10 +101,10 @@ class LaneRollouts:
             return env.restart(account, terminated), (kept, counts)
 
         keys = jax.random.split(acting, steps)
-        account, (kept, counts) = jax.lax.scan(step, lanes.account, (contexts[:-1], keys, bars, volatility[:-1]))
+        account, (kept, counts) = jax.lax.scan(step, lanes.account, (contexts[:-1], keys, moves, volatility[:-1]))
 
         # The state before any reset bootstraps the rollout; where the last step was ruin, gae ignores it.
-        seen = env.account_features(account, bars.close[-1], volatility[-1])
+        seen = env.account_features(account, moves.close[-1], volatility[-1])
         _, extras = agent.act(state, contexts[-1], seen, last)
         final = extras.get("value", jnp.zeros_like(kept["value"][0]))
         rollout = Rollout(
@@ -127,7 +127,7 @@ class LaneRollouts:
 
     def _turn_over(self, lanes: Lanes, params: EnvParams, key: PRNGKeyArray) -> tuple[Lanes, Stats]:
         """Start a new episode on every lane that is at its time limit or has too few bars left for another rollout."""
-        over = (lanes.age >= self.env.episode_length) | (lanes.cursor + self.length >= lanes.end)
+        over = (lanes.age >= self.env.episode_length) | (lanes.cursor + self.length + self.env.delay >= lanes.end)
         counted = (over & ~lanes.partial)[:, None]
         stats = {
             "episodes": counted.sum() * self.agents,
@@ -142,11 +142,15 @@ class LaneRollouts:
         return jax.tree.map(pick, fresh, lanes), stats
 
 
-def _bars(params: EnvParams, cursor: Int[Array, "lane"], steps: int) -> tuple[Bar, Float[Array, "time lane 1 A"]]:
-    """The prices of `steps` bars after each cursor, and the volatility at it and at each of them; time-major."""
+def _bars(
+    env: TradingEnv, params: EnvParams, cursor: Int[Array, "lane"], steps: int
+) -> tuple[Bar, Float[Array, "time lane 1 A"]]:
+    """The bars of `steps` moves after each cursor, and the volatility at it and at each of them; time-major."""
     rows = jnp.arange(steps + 1)[:, None] + cursor
-    close, open_ = params.tape.close[rows][:, :, None], params.tape.open[rows][:, :, None]
-    return Bar(prev_close=close[:-1], open=open_[1:], close=close[1:]), params.tape.volatility[rows][:, :, None]
+    found = bars.take(bars.columns(params.tape, params.costs, env.rules), rows)
+    found = {name: column[:, :, None] for name, column in found.items()}
+    now, then = ({name: x[part] for name, x in found.items()} for part in (slice(-1), slice(1, None)))
+    return bars.between(now, then, env.rules), params.tape.volatility[rows][:, :, None]
 
 
 class Envs(struct.PyTreeNode):

@@ -108,7 +108,7 @@ def test_the_environment_it_was_trained_in_comes_back(
     assert policy.environment(market, fill="next_close").fill == "next_close"
     for name, value in (("window", 16), ("positions", (0, 0.5)), ("random_start", True)):
         with pytest.raises(
-            ValueError, match=f"{name} belongs to the policy and cannot be changed; change one of costs, fill"
+            ValueError, match=f"{name} belongs to the policy and cannot be changed; change one of costs, "
         ):
             policy.environment(market, **{name: value})
 

@@ -9,6 +9,7 @@ import pytest
 from ledger_paths import FREE, NAN, PRICEY, path
 
 from jaxtrader.envs import ledger
+from jaxtrader.envs.account import dust
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.ledger import Account, Bar, Rules
 
@@ -40,7 +41,8 @@ def bar(target, prices, units=0.0, cash=1.0, costs=PRICEY, entry=100.0, last=0.0
         at = [jnp.broadcast_to(jnp.asarray(price, "float64"), shape) for price in prices]
         order = jnp.broadcast_to(jnp.asarray(target, "float64"), shape)
         out = _step(account, order, Bar(*at), costs.cast("float64"), Rules(**{"rebalance_band": 0.0, **rules}))
-        return jax.tree.map(np.asarray, out)
+        account, events = jax.tree.map(np.asarray, out)
+        return account, events.order, events.closing
 
 
 PRICES = (100.0, 110.0, 121.0)
@@ -177,7 +179,7 @@ def test_dust_is_no_trade():
     held = 0.5 / 110
     assert not bar(0.5, PRICES, units=held * (1 + 1e-13), cash=0.5, costs=FREE)[1].units.any()
     assert bar(0.5, PRICES, units=held * (1 + 1e-11), cash=0.5, costs=FREE)[1].units[0] < 0
-    assert (ledger.dust(jnp.float32), ledger.dust(jnp.float64)) == (1e-6, 1e-12)
+    assert (dust(jnp.float32), dust(jnp.float64)) == (1e-6, 1e-12)
 
 
 def test_inside_the_band_nothing_trades_but_a_target_of_zero_ignores_it():

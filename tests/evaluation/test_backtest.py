@@ -11,7 +11,7 @@ from ledger_reference import Ledger, Terms
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy, load_policy
-from jaxtrader.envs import rewards
+from jaxtrader.envs import costs, rewards
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest, follow, longest_walk, mean_reward
@@ -220,6 +220,6 @@ def test_env_to_dict_round_trip(env, market):
     setting = dataclasses.replace(
         env, reward=rewards.risk_penalised(3.0), costs=Costs(fee=1e-3, slippage=None)
     ).to_dict()
-    assert setting["costs"] == {"fee": 1e-3, "slippage": None}
+    assert costs.from_dict(setting["costs"]) == Costs(fee=1e-3, slippage=None)
     assert rewards.from_dict(setting["reward"]) == rewards.risk_penalised(3.0)
     assert set(setting) == {f.name for f in dataclasses.fields(TradingEnv)} - {"market"}

@@ -1,0 +1,69 @@
+"""From the columns of a market to the `Bar` that the ledger moves by: only what the rules and costs read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jax.typing import ArrayLike
+
+from jaxtrader.envs.account import Bar
+from jaxtrader.envs.costs import CostRange, Costs
+from jaxtrader.envs.rules import Rules
+
+Columns = dict[str, Any]
+
+
+def columns(market: Any, costs: Costs | CostRange, rules: Rules) -> Columns:
+    """The columns `[T, A]` (`[T, 1]` where they are of all assets) that a ledger reads; of a Tape or of a Market."""
+    names = ["open", "close"]
+    names += ["high", "low"] if rules.stops or rules.margin else []
+    names += ["volatility"] if costs.has("impact") else []
+    names += ["adv"] if costs.has("impact") or rules.volume_cap is not None else []
+    names += ["price_factor"] if rules.lot is not None else []
+    found = {name: getattr(market, name, None) for name in [*names, "funding", "present", "delisted"]}
+    if costs.carries:
+        found["dt"] = market.dt[:, None]
+    if rules.flat_at_session_end:
+        found["session_end"] = market.session_end[:, None]
+    return {name: column for name, column in found.items() if column is not None}
+
+
+def take(found: Columns, rows: ArrayLike) -> Columns:
+    """Some rows of each column."""
+    return {name: column[rows] for name, column in found.items()}
+
+
+def between(now: Columns, then: Columns, rules: Rules) -> Bar:
+    """The bar that leads from rows `now` to rows `then`. What sizes an order is known at `now`."""
+    inside = then.get("present")
+    return Bar(
+        prev_close=now["close"],
+        open=then["open"],
+        close=then["close"],
+        high=then.get("high"),
+        low=then.get("low"),
+        years=then.get("dt"),
+        funding=then.get("funding"),
+        factor=(now if rules.fill == "close" else then).get("price_factor"),
+        volatility=now.get("volatility"),
+        adv=now.get("adv"),
+        present=now.get("present") if rules.fill == "close" else inside,
+        inside=inside,
+        delisted=then.get("delisted"),
+        session_end=then.get("session_end"),
+    )
+
+
+def check(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
+    """Raise ValueError where the rules or costs need what the market does not have."""
+    rules.check_costs(costs)
+    costs.check_assets(market.close.shape[1])
+    for what, asked in (("impact", costs.has("impact")), ("volume_cap", rules.volume_cap is not None)):
+        if asked and getattr(market, "adv", None) is None:
+            raise ValueError(
+                f"{what} needs a trustworthy volume, and the market has none; leave it out, or give bars with volume"
+            )
+    if rules.flat_at_session_end and getattr(market, "session_end", None) is None:
+        raise ValueError(
+            "flat_at_session_end needs bars shorter than a day in sessions with gaps between them; these have none"
+        )
