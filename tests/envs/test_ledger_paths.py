@@ -92,18 +92,22 @@ def reference(closes, opens, targets, terms):
     for t in range(len(targets)):
         row = {name: [] for name in names}
         for b, account in enumerate(lanes):
-            fill, closing = account.step(
+            move = account.step(
                 list(targets[t, b]), list(closes[t, b]), list(opens[t, b]), list(closes[t + 1, b]), terms
             )
+            total = {name: np.zeros(closes.shape[-1]) for name in ("units", "fee", "slippage")}
+            for each in move.executions:
+                for name, column in total.items():
+                    column[each.asset] += getattr(each, name)
             row["equity"].append(account.equity)
             row["units"].append(list(account.units))
             row["entry"].append(list(account.entry))
             row["ruined"].append(account.ruined)
-            row["traded"].append(np.add(fill.units, closing.units))
-            row["fee"].append(np.add(fill.fee, closing.fee))
-            row["slippage"].append(np.add(fill.slippage, closing.slippage))
-            row["clipped"].append(fill.clipped)
-            row["dropped"].append(fill.dropped)
+            row["traded"].append(total["units"])
+            row["fee"].append(total["fee"])
+            row["slippage"].append(total["slippage"])
+            row["clipped"].append(move.clipped)
+            row["dropped"].append(move.dropped)
         for name in names:
             rows[name].append(row[name])
     return {name: np.array(rows[name]) for name in names}

@@ -1,0 +1,419 @@
+"""More bars worked out by hand (see `ledger_cases`): carry, costs, limits, delays, assets that are missing or end."""
+
+from __future__ import annotations
+
+from ledger_cases import DAY, DEBT, LONG, NAN, SHORT, bar
+
+TWO = [100.0, 100.0]  # the prices of two assets
+
+CARRY = [
+    {
+        "name": "a weekend is three nights, and interest accumulates",
+        "terms": {"cash_rate": 0.0365},
+        "bars": [bar(NAN, years=3 * DAY), bar(NAN, years=DAY)],
+        # 0.0365 x 3 / 365 = 0.0003; then 0.0001 on 1.0003
+        "fills": [],
+        "carry": [0.0003, 0.00010003],
+        "cash": 1.00040003,
+        "units": [0.0],
+        "equity": 1.00040003,
+    },
+    {
+        "name": "debt pays, and the position is sized after that",
+        "start": DEBT,
+        "terms": {"cash_rate": 0.365, "borrow_rate": 0.0365, "leverage": 2.0},
+        "bars": [bar(1.0, 100.0, years=DAY)],
+        # 0.0001 x 1 on the debt, nothing on the cash there is not. E = 0.9999: d = 0.009999 - 0.02
+        "fills": [(0, 0, -0.010001, 100.0, "ORDER")],
+        "carry": [-0.0001],
+        "cash": 0.0,
+        "units": [0.009999],
+        "equity": 0.9999,
+    },
+    {
+        "name": "a short: interest on the cash beyond its value, a rate on its value, both at the close before",
+        "start": SHORT,
+        "terms": {"cash_rate": 0.0365, "short_rate": 0.073},
+        "bars": [bar(NAN, 160.0, 140.0, prev_close=150.0, years=DAY)],
+        # Short value 1.5: 0.0001 x (2 - 1.5) - 0.0002 x 1.5 = 0.00005 - 0.0003
+        "fills": [],
+        "carry": [-0.00025],
+        "cash": 1.99975,
+        "units": [-0.01],
+        "equity": 0.59975,
+    },
+    {
+        "name": "no interest where the short is worth more than the cash",
+        "start": {"cash": 1.0, "units": [-0.01, 0.01], "entry": TWO},
+        "terms": {"cash_rate": 0.0365},
+        "bars": [bar([NAN, NAN], TWO, prev_close=[120.0, 100.0], years=DAY)],
+        "fills": [],
+        "carry": [0.0],
+        "cash": 1.0,
+        "units": [-0.01, 0.01],
+        "equity": 1.0,
+    },
+    {
+        "name": "funding above 0: longs pay, shorts receive, on the value at the close before",
+        "start": {"cash": 1.0, "units": [0.01, -0.005], "entry": TWO},
+        "bars": [bar([NAN, NAN], TWO, prev_close=[110.0, 80.0], funding=[0.001, 0.002])],
+        # -0.001 x 1.1 + 0.002 x 0.4
+        "fills": [],
+        "carry": [-0.0003],
+        "cash": 0.9997,
+        "units": [0.01, -0.005],
+        "equity": 1.4997,
+    },
+    {
+        "name": "fill at the close: the order comes first, and carry is on the new position",
+        "terms": {"fill": "close", "short_rate": 0.0365},
+        "bars": [bar(-1.0, 95.0, 90.0, years=DAY)],
+        # Sold at 100: cash 2; then 0.0001 x 1; at 90: 1.9999 - 0.9
+        "fills": [(0, 0, -0.01, 100.0, "ORDER")],
+        "carry": [-0.0001],
+        "cash": 1.9999,
+        "units": [-0.01],
+        "equity": 1.0999,
+    },
+    {
+        "name": "fill at the open: carry is on what was held before",
+        "terms": {"cash_rate": 0.0365, "short_rate": 0.0365},
+        "bars": [bar(-1.0, 100.0, 90.0, years=DAY)],
+        # 0.0001 on cash; E = 1.0001: -0.010001 units, cash 2.0002; 2.0002 - 0.90009
+        "fills": [(0, 0, -0.010001, 100.0, "ORDER")],
+        "carry": [0.0001],
+        "cash": 2.0002,
+        "units": [-0.010001],
+        "equity": 1.10011,
+    },
+]
+
+COSTS = [
+    {
+        "name": "a fixed fee is in currency, per fill, and not charged where nothing is traded",
+        "terms": {"fixed_fee": 10.0, "capital": 100_000.0},
+        "bars": [bar(0.5), bar(NAN)],
+        # 10 / 100,000 = 0.0001
+        "fills": [(0, 0, 0.005, 100.0, "ORDER")],
+        "fees": 0.0001,
+        "cash": 0.4999,
+        "units": [0.005],
+        "equity": 0.9999,
+    },
+    {
+        "name": "a buy of everything leaves room for the fixed fee, and exactly no cash; that is not clipping",
+        "terms": {"fixed_fee": 10.0, "capital": 1000.0},
+        "bars": [bar(1.0)],
+        # k = (1 - 0.01) / 1
+        "fills": [(0, 0, 0.0099, 100.0, "ORDER")],
+        "fees": 0.01,
+        "cash": 0.0,
+        "units": [0.0099],
+        "equity": 0.99,
+        "clipped": [],
+        "dropped": [],
+    },
+    {
+        "name": "a buy whose fixed fee is more than the cash is given up, free, and counted",
+        "start": {"cash": 0.005, "units": [0.00995], "entry": [100.0]},
+        "terms": {"fixed_fee": 10.0, "capital": 1000.0},
+        "bars": [bar(1.0)],
+        "fills": [],
+        "fees": 0.0,
+        "cash": 0.005,
+        "units": [0.00995],
+        "equity": 1.0,
+        "dropped": [0],
+    },
+    {
+        "name": "forced closes pay the fixed fee too",
+        "start": LONG,
+        "terms": {"fixed_fee": 10.0, "capital": 1000.0},
+        "bars": [bar(NAN, 98.0, 97.0, high=99.0, low=94.0, stop=0.05)],
+        "fills": [(0, 0, -0.01, 95.0, "STOP")],
+        "fees": 0.01,
+        "cash": 0.94,
+        "units": [0.0],
+        "equity": 0.94,
+    },
+    {
+        "name": "fees and slippage by asset",
+        "terms": {"fee": [0.01, 0.02], "slippage": [0.0, 0.1]},
+        "bars": [bar([0.4, -0.5], TWO)],
+        # Sale: 0.005 x 90 = 0.45 comes in, fee 0.009; buy: 0.4 + 0.004. 1 + 0.45 - 0.009 - 0.404
+        "fills": [(0, 0, 0.004, 100.0, "ORDER"), (0, 1, -0.005, 100.0, "ORDER")],
+        "fees": 0.013,
+        "slippage": 0.05,
+        "cash": 1.037,
+        "units": [0.004, -0.005],
+        "equity": 0.937,
+    },
+    {
+        "name": "sales pay for buys, which are cut by the costs of both",
+        "start": {"cash": 0.0, "units": [0.01, 0.0], "entry": [100.0, 0.0]},
+        "terms": {"fee": 0.01},
+        "bars": [bar([0.0, 1.0], TWO)],
+        # 0.99 from the sale, 1.01 wanted: k = 0.980198
+        "fills": [(0, 0, -0.01, 100.0, "ORDER"), (0, 1, 0.0098019801980198, 100.0, "ORDER")],
+        "cash": 0.0,
+        "units": [0.0, 0.0098019801980198],
+        "equity": 0.98019801980198,
+        "clipped": [],
+    },
+    {
+        "name": "impact is slippage that grows with the root of the order's share of the volume",
+        "terms": {"impact": 1.0, "slippage": 0.002, "capital": 1_000_000.0},
+        "bars": [bar(0.25, volatility=0.02, adv=100_000_000.0)],
+        # sqrt(250,000 / 100,000,000) = 0.05, x 0.02 = 0.001; with 0.002: 0.25 x 0.003
+        "fills": [(0, 0, 0.0025, 100.0, "ORDER")],
+        "slippage": 0.00075,
+        "cash": 0.74925,
+        "units": [0.0025],
+        "equity": 0.99925,
+    },
+    {
+        "name": "the volume cap cuts the order, and counts it as clipped",
+        "terms": {"volume_cap": 0.01, "capital": 1_000_000.0},
+        "bars": [bar(0.5, adv=10_000_000.0)],
+        # 100,000 of 1,000,000
+        "fills": [(0, 0, 0.001, 100.0, "ORDER")],
+        "cash": 0.9,
+        "units": [0.001],
+        "equity": 1.0,
+        "clipped": [0],
+    },
+    {
+        "name": "it cuts a sale of everything as well, but not a forced one, which pays its impact",
+        "start": LONG,
+        "terms": {"volume_cap": 0.01, "capital": 1_000_000.0, "impact": 1.0},
+        "bars": [
+            # 160,000 sold: sqrt(0.01) x 0.05 = 0.005: 0.16 x 0.995 = 0.1592
+            bar(0.0, adv=16_000_000.0, volatility=0.05),
+            # 0.0084 x 80 = 0.672 of 4.2: sqrt(0.16) x 0.05 = 0.02: 0.672 x 0.98 = 0.65856
+            bar(NAN, 100.0, 90.0, low=79.0, stop=0.2, adv=4_200_000.0, volatility=0.05),
+        ],
+        "fills": [(0, 0, -0.0016, 100.0, "ORDER"), (1, 0, -0.0084, 80.0, "STOP")],
+        "cash": 0.81776,
+        "units": [0.0],
+        "equity": 0.81776,
+        "clipped": [0],
+    },
+]
+
+LIMITS = [
+    {
+        "name": "leverage 2 buys on credit, costs included, without a bound on cash",
+        "terms": {"leverage": 2.0, "fee": 0.01},
+        "bars": [bar(2.0)],
+        # 1 - 2 - 0.02
+        "fills": [(0, 0, 0.02, 100.0, "ORDER")],
+        "cash": -1.02,
+        "units": [0.02],
+        "equity": 0.98,
+        "clipped": [],
+    },
+    {
+        "name": "targets beyond the leverage are scaled by one factor, before costs",
+        "terms": {"leverage": 2.0},
+        "bars": [bar([3.0, -1.0], TWO)],
+        # x 2 / 4
+        "fills": [(0, 0, 0.015, 100.0, "ORDER"), (0, 1, -0.005, 100.0, "ORDER")],
+        "cash": 0.0,
+        "units": [0.015, -0.005],
+        "equity": 1.0,
+        "clipped": [0],
+    },
+    {
+        "name": "lots round raw shares towards zero: raw = units x capital x adjusted / raw price",
+        "terms": {"lot": 10.0, "capital": 10_000.0},
+        "bars": [bar(0.333, 50.0, prev_close=50.0, factor=0.5)],
+        # 0.00666 units are 33.3 raw shares at 100; 30 of them are 0.006 units at 50
+        "fills": [(0, 0, 0.006, 50.0, "ORDER")],
+        "cash": 0.7,
+        "units": [0.006],
+        "equity": 1.0,
+    },
+    {
+        "name": "a sale is rounded towards zero too",
+        "start": LONG,
+        "terms": {"lot": 10.0, "capital": 10_000.0},
+        "bars": [bar(0.43)],
+        # -57 shares: -50
+        "fills": [(0, 0, -0.005, 100.0, "ORDER")],
+        "cash": 0.5,
+        "units": [0.005],
+        "equity": 1.0,
+    },
+    {
+        "name": "a target of 0 closes an odd lot exactly",
+        "start": {"cash": 0.33, "units": [0.0067], "entry": [100.0]},
+        "terms": {"lot": 10.0, "capital": 10_000.0},
+        "bars": [bar(0.0)],
+        "fills": [(0, 0, -0.0067, 100.0, "ORDER")],
+        "cash": 1.0,
+        "units": [0.0],
+        "equity": 1.0,
+    },
+    {
+        "name": "a buy cut for cash is rounded to lots once more, and the rest stays in cash",
+        "terms": {"lot": 10.0, "capital": 10_000.0, "fee": 0.03},
+        "bars": [bar(0.995)],
+        # 99.5 shares: 90. 0.9 + 0.027 < 1: not cut. From 0.073 of cash and 0.9 of shares, E = 0.973:
+        "fills": [(0, 0, 0.009, 100.0, "ORDER")],
+        "cash": 0.073,
+        "units": [0.009],
+        "equity": 0.973,
+        "clipped": [],
+    },
+    {
+        "name": "the cut itself, in lots",
+        "terms": {"lot": 10.0, "capital": 1005.0, "fee": 0.03},
+        "bars": [bar(1.0, 1.0, prev_close=1.0)],
+        # 1005 shares of 1: 1000, which cost 1030 of 1005: 975.7 shares: 970, for 999.1. 5.9 are left.
+        "fills": [(0, 0, 970 / 1005, 1.0, "ORDER")],
+        "cash": 5.9 / 1005,
+        "units": [970 / 1005],
+        "equity": 975.9 / 1005,
+        "clipped": [],
+    },
+    {
+        "name": "a minimum trade drops smaller orders, counted",
+        "terms": {"min_trade": 500.0, "capital": 10_000.0},
+        "bars": [bar(0.04), bar(0.06)],
+        "fills": [(1, 0, 0.0006, 100.0, "ORDER")],
+        "cash": 0.94,
+        "units": [0.0006],
+        "equity": 1.0,
+        "dropped": [0],
+    },
+    {
+        "name": "a minimum trade also drops a target of 0, but no stop",
+        "start": {"cash": 0.96, "units": [0.0004], "entry": [100.0]},
+        "terms": {"min_trade": 500.0, "capital": 10_000.0},
+        "bars": [bar(0.0), bar(NAN, 100.0, 90.0, stop=0.05)],
+        # 0.96 + 0.0004 x 95
+        "fills": [(1, 0, -0.0004, 95.0, "STOP")],
+        "cash": 0.998,
+        "units": [0.0],
+        "equity": 0.998,
+        "dropped": [0],
+    },
+]
+
+TIME = [
+    {
+        "name": "a delay of 1 fills one open later; the first bar holds",
+        "terms": {"delay": 1},
+        "bars": [bar(1.0, 101.0, 100.0), bar(0.0, 50.0), bar(NAN, 60.0, prev_close=50.0)],
+        # 1 / 50 = 0.02; sold at 60
+        "fills": [(1, 0, 0.02, 50.0, "ORDER"), (2, 0, -0.02, 60.0, "ORDER")],
+        "cash": 1.2,
+        "units": [0.0],
+        "equity": 1.2,
+    },
+    {
+        "name": "a delay of 2 at the close",
+        "terms": {"delay": 2, "fill": "next_close"},
+        "bars": [
+            bar(1.0, 100.0, 90.0),
+            bar(-1.0, 90.0, 80.0, prev_close=90.0),
+            bar(0.0, 80.0, 50.0, prev_close=80.0),
+            bar(0.0, 50.0, 75.0, prev_close=50.0),
+        ],
+        # 0.02 bought at 50; at 75 E = 1.5: to -0.02, by -0.04; cash 3
+        "fills": [(2, 0, 0.02, 50.0, "ORDER"), (3, 0, -0.04, 75.0, "ORDER")],
+        "cash": 3.0,
+        "units": [-0.02],
+        "equity": 1.5,
+    },
+    {
+        "name": "a delay of 1 under fill at the close",
+        "terms": {"delay": 1, "fill": "close"},
+        "bars": [bar(1.0, 100.0, 80.0), bar(1.0, 80.0, 120.0, prev_close=80.0)],
+        # 1 / 80 at the second close
+        "fills": [(1, 0, 0.0125, 80.0, "ORDER")],
+        "cash": 0.0,
+        "units": [0.0125],
+        "equity": 1.5,
+    },
+    {
+        "name": "an order on a missing bar is cancelled and counted, its weight stays in cash",
+        "bars": [bar([0.5, 0.5], TWO, present=[True, False])],
+        "fills": [(0, 0, 0.005, 100.0, "ORDER")],
+        "cash": 0.5,
+        "units": [0.005, 0.0],
+        "equity": 1.0,
+        "dropped": [0],
+        "clipped": [],
+    },
+    {
+        "name": "a position on a missing bar uses up the leverage first",
+        "start": {"cash": 0.2, "units": [0.0, 0.008], "entry": [0.0, 100.0]},
+        "bars": [bar([0.5, 0.1], TWO, present=[True, False])],
+        # 0.8 is held: 0.2 is left of the 0.5
+        "fills": [(0, 0, 0.002, 100.0, "ORDER")],
+        "cash": 0.0,
+        "units": [0.002, 0.008],
+        "equity": 1.0,
+        "clipped": [0],
+        "dropped": [0],
+    },
+    {
+        "name": "no stop and no liquidation of an asset inside a bar it does not have",
+        "start": {"cash": -1.0, "units": [0.02], "entry": [200.0]},
+        "terms": {"leverage": 2.0},
+        "bars": [
+            # At a last close of 60 (E = 0.2, below 0.25 x 1.2; the stop stands at 190) nothing can be done.
+            bar(NAN, 60.0, prev_close=60.0, present=False, stop=0.05),
+            bar(NAN, 65.0, prev_close=60.0, stop=0.05),  # -1 + 1.3
+        ],
+        "fills": [(1, 0, -0.02, 65.0, "LIQUIDATION")],
+        "cash": 0.3,
+        "units": [0.0],
+        "equity": 0.3,
+    },
+    {
+        "name": "delisted at a loss of 30% of the last close, with costs, before the ruin check",
+        "start": LONG,
+        "terms": {"fee": 0.01, "delist_return": -0.3, "ruin_level": 0.7},
+        "bars": [bar(NAN, 100.0, 100.0, last=True)],
+        # 0.7 - 0.007 <= 0.7
+        "fills": [(0, 0, -0.01, 70.0, "LAST")],
+        "cash": 0.693,
+        "units": [0.0],
+        "equity": 0.693,
+        "ruined": True,
+    },
+    {
+        "name": "delisted at the last close unless a return is said; the other asset stays",
+        "start": {"cash": 0.0, "units": [0.005, 0.005], "entry": TWO},
+        "bars": [bar([NAN, NAN], TWO, [90.0, 110.0], last=[True, False])],
+        "fills": [(0, 0, -0.005, 90.0, "LAST")],
+        "cash": 0.45,
+        "units": [0.0, 0.005],
+        "equity": 1.0,
+    },
+    {
+        "name": "flat at the session's end, at the close; the next session enters again",
+        "start": LONG,
+        "terms": {"fee": 0.1, "flat_at_session_end": True},
+        "bars": [
+            bar(NAN, 100.0, 110.0, session_end=True),  # 1.1 - 0.11
+            bar(0.5, 99.0, prev_close=110.0),  # 0.495 / 99 = 0.005; fee 0.0495
+        ],
+        "fills": [(0, 0, -0.01, 110.0, "LAST"), (1, 0, 0.005, 99.0, "ORDER")],
+        "cash": 0.4455,
+        "units": [0.005],
+        "equity": 0.9405,
+        "stopped": [0],
+    },
+    {
+        "name": "the session's end matters only where it is asked for",
+        "start": LONG,
+        "bars": [bar(NAN, 100.0, 110.0, session_end=True)],
+        "fills": [],
+        "cash": 0.0,
+        "units": [0.01],
+        "equity": 1.1,
+    },
+]
