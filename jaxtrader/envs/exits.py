@@ -6,6 +6,8 @@ nearest the open before one further away.
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
@@ -64,12 +66,12 @@ def within(
     never = jnp.where(long, -jnp.inf, jnp.inf).astype(account.units.dtype)
     stop, take = (never, -never) if brackets is None else _levels(account, brackets)
     margin = _margin_level(account, rules) if rules.margin and account.units.shape[-1] == 1 else never
-    stop_first = jnp.where(long, stop >= margin, stop <= margin)
-    adverse = jnp.where(stop_first, stop, margin)
-    lost = jnp.where(long, bar.low <= adverse, bar.high >= adverse)
+    # An order at this very open may have moved a level beyond it: then the open is the price.
+    stop, margin = (jnp.where(long, jnp.minimum(x, bar.open), jnp.maximum(x, bar.open)) for x in (stop, margin))
+    stop_first = jnp.where(long, stop > margin, stop < margin)
+    worse = jnp.where(stop_first, stop, margin)
+    lost = jnp.where(long, bar.low <= worse, bar.high >= worse)
     won = jnp.where(long, bar.high >= take, bar.low <= take)
-    # An order at this very open may have moved the average beyond it: then the open is the price.
-    worse = jnp.where(long, jnp.minimum(adverse, bar.open), jnp.maximum(adverse, bar.open))
     better = jnp.where(long, jnp.maximum(take, bar.open), jnp.minimum(take, bar.open))
     reason = jnp.where(lost, jnp.where(stop_first, STOP, LIQUIDATION), jnp.where(won, TAKE, 0))
     reason = jnp.where(account.units == 0, 0, reason)
@@ -86,23 +88,24 @@ def at_close(account: Account, bar: Bar, costs: Costs, rules: Rules) -> tuple[Ac
         reason, price = jnp.zeros(account.units.shape, jnp.int8), bar.close
         if rules.flat_at_session_end:
             assert bar.session_end is not None
-            reason = jnp.where(bar.session_end, SESSION, reason)
+            ends = bar.session_end if bar.inside is None else bar.session_end & bar.inside
+            reason = jnp.where(ends, SESSION, reason)
         if bar.delisted is not None:
             reason = jnp.where(bar.delisted, DELISTED, reason)
             price = jnp.where(bar.delisted, price * (1 + rules.delist_return), price)
         reason = jnp.where(account.ruined[..., None], 0, reason)
         account, last = _close(account, reason, price, value(account, bar.close), bar, costs, rules, force=True)
+    fills = [] if last is None else [last]
+    if rules.margin:
+        short = short_of_margin(account, bar.close, rules)
+        reason = jnp.broadcast_to(jnp.where(short, LIQUIDATION, 0)[..., None], account.units.shape)
+        account, fill = _close(account, reason, bar.close, value(account, bar.close), bar, costs, rules)
+        fills.append(fill)
     equity = value(account, bar.close)
     ruin = ~account.ruined & (equity <= rules.ruin_level)
-    ended = jnp.where(ruin, RUIN, 0)
-    if rules.margin:
-        ended = jnp.where(ruin | ~short_of_margin(account, bar.close, rules), ended, LIQUIDATION)
-    reason = jnp.broadcast_to(ended[..., None], account.units.shape)
-    if rules.margin and bar.inside is not None:  # only ruin sells what has no bar
-        reason = jnp.where((reason == LIQUIDATION) & ~bar.inside, 0, reason)
+    reason = jnp.broadcast_to(jnp.where(ruin, RUIN, 0)[..., None], account.units.shape)
     account, fill = _close(account, reason, bar.close, equity, bar, costs, rules, force=True)
-    account = account.replace(ruined=account.ruined | ruin)
-    return account, fill if last is None else both(last, fill)
+    return account.replace(ruined=account.ruined | ruin), functools.reduce(both, [*fills, fill])
 
 
 def short_of_margin(account: Account, price: Array, rules: Rules) -> Bool[Array, "*b"]:

@@ -40,14 +40,15 @@ def settle(
 
 
 def both(first: Fill, second: Fill) -> Fill:
-    """Two fills of different assets at one time as one; equity is that of the first."""
+    """Two fills of different assets at one time as one; equity is that of the first that was one."""
     later = second.units != 0
+    some = (first.units != 0).any(-1)
     return Fill(
         units=first.units + second.units,
         price=jnp.where(later, second.price, first.price),
         fee=first.fee + second.fee,
         slippage=first.slippage + second.slippage,
-        equity=first.equity,
+        equity=jnp.where(some, first.equity, second.equity),
         reason=jnp.where(later, second.reason, first.reason),
         clipped=first.clipped | second.clipped,
         dropped=first.dropped | second.dropped,

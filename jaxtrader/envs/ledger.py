@@ -29,7 +29,7 @@ from jaxtrader.envs.account import (
 from jaxtrader.envs.costs import Costs, carry, charges
 from jaxtrader.envs.exits import at_close, at_open, within
 from jaxtrader.envs.fills import settle
-from jaxtrader.envs.orders import size
+from jaxtrader.envs.orders import size, wanted
 from jaxtrader.envs.rules import Fills, Rebalance, Rules
 
 __all__ = [
@@ -105,28 +105,39 @@ def move(
     if booked is not None:
         account = account.replace(cash=account.cash + booked)
     jumped = inside = order = None
+    asked = target
     if rules.margin or rules.stops:
-        ordered = _trades_at_open(account, target, bar, costs, rules)
+        ordered = _trades_at_open(account, target, bar, rules)
         account, jumped, liquidated = at_open(account, ordered, bar, costs, rules, brackets)
         target = _cancelled(target, liquidated)
     if target is not None and rules.fill == "next_open":
-        account, order = execute(account, target, bar.open, bar, costs, rules)
+        account, order = execute(account, target, bar.open, bar, costs, rules, asked)
     if rules.stops or (rules.margin and account.units.shape[-1] == 1):
         account, inside, liquidated = within(account, bar, costs, rules, brackets)
         target = _cancelled(target, liquidated)
     if target is not None and rules.fill == "next_close":
-        account, order = execute(account, target, bar.close, bar, costs, rules)
+        account, order = execute(account, target, bar.close, bar, costs, rules, asked)
     account, closing = at_close(account, bar, costs, rules)
     account = account.replace(equity=value(account, bar.close))
     return account, Events(order, closing, booked, jumped, inside)
 
 
 def execute(
-    account: Account, target: Float[Array, "*b A"], price: Float[Array, "*b A"], bar: Bar, costs: Costs, rules: Rules
+    account: Account,
+    target: Float[Array, "*b A"],
+    price: Float[Array, "*b A"],
+    bar: Bar,
+    costs: Costs,
+    rules: Rules,
+    asked: Float[Array, "*b A"] | None = None,
 ) -> tuple[Account, Fill]:
-    """Fill an order for `target` at `price`: sizing, caps, costs, ruin at the fill (money rules 3-5, 7)."""
+    """Fill an order for `target` at `price`: sizing, caps, costs, ruin at the fill (money rules 3-5, 7).
+
+    `asked` is the target before liquidation cancelled the order: it still counts as said.
+    """
+    asked = target if asked is None else asked
     if account.stopped is not None:  # a bracket's block ends where the target leaves that sign
-        left = ~jnp.isnan(target) & (jnp.sign(target) != account.stopped)
+        left = ~jnp.isnan(asked) & (jnp.sign(asked) != account.stopped)
         account = account.replace(stopped=jnp.where(left, 0, account.stopped).astype(jnp.int8))
     equity = value(account, price)
     ruin = ~account.ruined & (equity <= rules.ruin_level)
@@ -138,22 +149,21 @@ def execute(
     cash = account.cash
     if rules.max_leverage <= 1 and rules.lot is None and costs.impact is None:
         # Exactly zero: what is left over after a division and a multiplication must not be traded at the next bar.
-        spent = sized.cut & ~sized.dropped & ~ruin & jnp.any(order > 0, -1)
-        cash = jnp.where(spent, 0, cash)
+        cash = jnp.where(sized.spent & ~frozen, 0, cash)
     account = account.replace(
         cash=cash,
-        target=jnp.where(jnp.isnan(target) | account.ruined[..., None], account.target, target),
+        target=jnp.where(jnp.isnan(asked) | account.ruined[..., None], account.target, asked),
         ruined=account.ruined | ruin,
     )
     alive = ~account.ruined
     return account, fill.replace(clipped=sized.clipped & alive, dropped=sized.dropped & alive)
 
 
-def _trades_at_open(account: Account, target: Array | None, bar: Bar, costs: Costs, rules: Rules) -> Array:
+def _trades_at_open(account: Account, target: Array | None, bar: Bar, rules: Rules) -> Array:
     """Assets that this bar's order trades at the open."""
     if target is None or rules.fill != "next_open" or not rules.stops:
         return jnp.zeros(account.units.shape, bool)
-    return size(account, target, bar.open, value(account, bar.open), bar, costs, rules).units != 0
+    return wanted(account, target, bar.open, value(account, bar.open), bar, rules)[0] != 0
 
 
 def _cancelled(target: Array | None, liquidated: Array) -> Array | None:

@@ -13,57 +13,66 @@ from jaxtrader.envs.rules import Rules
 
 
 class Sized(struct.PyTreeNode):
-    """An order before it is filled: signed units, and what became of what was asked for."""
+    """An order before it is filled.
+
+    Attributes:
+        units: signed.
+        clipped: it asked for more than leverage, volume or cash allow.
+        dropped: a part of it was given up: no cash, too small, or no bar.
+        spent: its buys take all cash there is.
+    """
 
     units: Float[Array, "*b A"]
     clipped: Bool[Array, "*b"]
     dropped: Bool[Array, "*b"]
-    cut: Bool[Array, "*b"]
+    spent: Bool[Array, "*b"]
 
 
 def size(account: Account, target: Array, price: Array, equity: Array, bar: Bar, costs: Costs, rules: Rules) -> Sized:
     """The order that a target comes to at these prices."""
-    held = hold_where(account, target, bar)
-    wanted, over_limit = _cap(account, held, price, equity, rules)
-    order = _order(account, held, wanted, price, equity, rules)
-    dropped = jnp.zeros_like(account.ruined)
-    if bar.present is not None:
-        meant = _order(account, target, jnp.where(jnp.isnan(target), 0, target), price, equity, rules)
-        dropped |= ((meant != 0) & ~bar.present).any(-1)
+    order, clipped, dropped = wanted(account, target, price, equity, bar, rules)
     if rules.volume_cap is not None:
         assert bar.adv is not None
         most = rules.volume_cap * bar.adv / (rules.currency * price)
-        over_limit |= (jnp.abs(order) > most * (1 + dust(order.dtype))).any(-1)
-        order = jnp.clip(order, -most, most)
-    order = _whole_lots(order, held == 0, bar, rules)
+        over = jnp.abs(order) > most
+        clipped |= over.any(-1)
+        order = _not_dust(jnp.where(over, jnp.sign(order) * most, order), price, equity)
+    order = _whole_lots(account, order, bar, rules)
     if rules.min_trade is not None:
         small = (order != 0) & (jnp.abs(order) * price * rules.currency < rules.min_trade)
         dropped |= small.any(-1)
         order = jnp.where(small, 0, order)
-    none = jnp.zeros_like(account.ruined)
     if rules.max_leverage > 1:
-        return Sized(order, over_limit, dropped, none)
-    order, cut, given_up, clipped = _cut_to_cash(account, order, price, equity, bar, costs, rules)
-    order = _whole_lots(order, held == 0, bar, rules)
-    return Sized(order, over_limit | clipped, dropped | given_up, cut)
+        return Sized(order, clipped, dropped, jnp.zeros_like(account.ruined))
+    order, spent, given_up, cut = _cut_to_cash(account, order, price, equity, bar, costs, rules)
+    return Sized(order, clipped | cut, dropped | given_up, spent)
 
 
-def hold_where(account: Account, target: Array, bar: Bar) -> Float[Array, "*b A"]:
-    """The target with NaN where nothing can be traded: no bar, or a bracket has closed a position of that sign."""
-    if account.stopped is not None:
+def wanted(
+    account: Account, target: Array, price: Array, equity: Array, bar: Bar, rules: Rules
+) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b"]]:
+    """Units to trade by leverage, size, dust and band alone; whether leverage was exceeded, and a bar missing."""
+    if account.stopped is not None:  # a bracket has closed a position of that sign
         target = jnp.where((account.stopped != 0) & (jnp.sign(target) == account.stopped), jnp.nan, target)
-    return target if bar.present is None else jnp.where(bar.present, target, jnp.nan)
+    missed = jnp.zeros_like(account.ruined)
+    if bar.present is None:
+        scale, over = _cap(account, target, price, equity, rules)
+        return _order(account, target, target * scale[..., None], price, equity, rules), over, missed
+    scale, over = _cap(account, jnp.where(bar.present, target, jnp.nan), price, equity, rules)
+    order = _order(account, target, target * scale[..., None], price, equity, rules)
+    missed = ((order != 0) & ~bar.present).any(-1)
+    return jnp.where(bar.present, order, 0), over, missed
 
 
 def _cap(
     account: Account, target: Array, price: Array, equity: Array, rules: Rules
-) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"]]:
-    """Scale the targets so that gross exposure stays within the limit; units held on NaN use it up first."""
+) -> tuple[Float[Array, "*b"], Bool[Array, "*b"]]:
+    """The factor that keeps gross exposure within the limit, and whether it does; units held on NaN use it up first."""
     held = jnp.where(jnp.isnan(target), jnp.abs(account.units * price), 0).sum(-1) / equity
     room = jnp.maximum(rules.max_leverage - held, 0)
     gross = jnp.nansum(jnp.abs(target), -1)
     scale = jnp.minimum(1, room / jnp.where(gross > 0, gross, 1))
-    return target * scale[..., None], gross > room * (1 + dust(equity.dtype))
+    return scale, gross > room * (1 + dust(equity.dtype))
 
 
 def _order(
@@ -80,16 +89,21 @@ def _order(
     return jnp.where(none, 0, order)
 
 
-def _whole_lots(order: Array, flat: Array, bar: Bar, rules: Rules) -> Float[Array, "*b A"]:
+def _whole_lots(account: Account, order: Array, bar: Bar, rules: Rules) -> Float[Array, "*b A"]:
     """The order rounded towards zero to whole lots of raw shares; one that goes flat is left as it is."""
     if rules.lot is None:
         return order
-    lot = rules.lot / rules.currency
-    unit = lot if bar.factor is None else lot / bar.factor
+    unit = rules.lot / rules.currency
+    unit = unit if bar.factor is None else unit / bar.factor
     lots = order / unit
     near = jnp.round(lots)  # a whole number of lots must not lose one to rounding
     lots = jnp.where(jnp.abs(lots - near) <= dust(order.dtype) * jnp.maximum(1, jnp.abs(near)), near, jnp.trunc(lots))
-    return jnp.where(flat, order, lots * unit)
+    return jnp.where(order == -account.units, order, lots * unit)
+
+
+def _not_dust(order: Array, price: Array, equity: Array) -> Float[Array, "*b A"]:
+    """The order without what is too small to be a trade."""
+    return jnp.where(jnp.abs(order) * price <= dust(equity.dtype) * equity[..., None], 0, order)
 
 
 def _cut_to_cash(
@@ -97,8 +111,8 @@ def _cut_to_cash(
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b"], Bool[Array, "*b"]]:
     """Cut all buys by one factor so that cash, after the sales, pays for them (money rule 5).
 
-    Returns the orders, whether they were cut, whether the buys were dropped, and whether the cut exceeds the trade's
-    own costs.
+    Returns the orders, whether they spend all cash, whether the buys were dropped, and whether the cut exceeds the
+    trade's own costs.
     """
     fee, slippage = charges(order, price, costs, bar, rules)
     pay = order * price + fee + slippage  # negative where a sale brings cash
@@ -112,7 +126,7 @@ def _cut_to_cash(
     share = jnp.where(cut, jnp.maximum(cash, 0) / jnp.where(buys > 0, buys, 1), 1)
     dropped = cut & (cash <= 0)
     clipped = cut & (buys - jnp.maximum(cash, 0) > (fee + slippage).sum(-1) + dust(equity.dtype) * equity)
-    order = jnp.where(buy, order * share[..., None], order)
-    # A cut may leave less than dust: that is no trade either.
-    small = jnp.abs(order) * price <= dust(equity.dtype) * equity[..., None]
-    return jnp.where(small, 0, order), cut, dropped, clipped
+    less = _whole_lots(account, order * share[..., None], bar, rules)
+    order = _not_dust(jnp.where(buy & cut[..., None], less, order), price, equity)  # a cut may leave dust
+    spent = cut & ~dropped & ~(buy & (order == 0)).any(-1)
+    return order, spent, dropped, clipped
