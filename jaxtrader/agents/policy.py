@@ -26,7 +26,8 @@ from jaxtrader.envs.trading import ACCOUNT_FEATURES, TradingEnv
 from jaxtrader.market.market import Market
 
 # What a backtest may set otherwise. The leverage is the policy's own: its actions and observations are in its units.
-CHANGES = ("costs", "stop_loss", "take_profit", *(name for name in RULE_NAMES if name != "max_leverage"))
+CHANGES = ("costs", "reward", "stop_loss", "take_profit", *(name for name in RULE_NAMES if name != "max_leverage"))
+FLAT = (0.0, 0.0, 0.0, 1.0)  # ACCOUNT_FEATURES of an account that never traded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,18 +55,26 @@ class Policy:
         return tuple(self.about["features"]["names"])
 
     @property
+    def account_names(self) -> tuple[str, ...]:
+        """Names of the numbers of an account that a decision sees, in order; see `TradingEnv.account_names`."""
+        return ACCOUNT_FEATURES + rewards.observed_in(self.about["env"]["reward"])
+
+    @property
     def bars_needed(self) -> int:
         """Bars of history from which one window's features can be computed: window - 1 + the longest look-back."""
         return self.window - 1 + int(self.about["features"]["lookback"])
 
-    def act(self, window: ArrayLike, account: ArrayLike | Sequence[float] = (0.0, 0.0, 0.0, 1.0)) -> float:
+    def act(self, window: ArrayLike, account: ArrayLike | Sequence[float] | None = None) -> float:
         """The target exposure for the bar after the window, by the mode.
 
         Args:
             window: raw features `[window, feature]` in the order of `features`, oldest first; the last row is the bar
                 just closed.
-            account: exposure, last target, unrealised return in 20-bar moves, bars since the last fill / 20 (at most
-                1); see `TradingEnv.account_features`. The default is flat.
+            account: the numbers of `account_names`: exposure, last target, unrealised return in 20-bar moves, bars
+                since the last fill / 20 (at most 1), see `TradingEnv.account_features`; then what the policy was shown
+                of its reward's state, if anything. A live trader keeps that state: it is `reward.begin((), dtype)` at
+                first, `reward(move, state)[1]` after each bar, and `reward.observe(state)` is what to give, with
+                `reward` as in training. The default is an account that never traded.
 
         Raises:
             ValueError: where a shape is wrong or a number is not finite.
@@ -76,9 +85,12 @@ class Policy:
                 f"the window has shape {bars.shape}, the policy needs ({self.window}, {len(self.features)}): the last "
                 f"{self.window} bars of {', '.join(self.features)}, computed from at least {self.bars_needed} bars"
             )
-        seen = _numbers(account, f"the account is no row of numbers; give {', '.join(ACCOUNT_FEATURES)}")
-        if seen.shape != (len(ACCOUNT_FEATURES),):
-            raise ValueError(f"the account has shape {seen.shape}, the policy needs {', '.join(ACCOUNT_FEATURES)}")
+        names = ", ".join(self.account_names)
+        seen = _numbers(
+            self._untraded() if account is None else account, f"the account is no row of numbers; give {names}"
+        )
+        if seen.shape != (len(self.account_names),):
+            raise ValueError(f"the account has shape {seen.shape}, the policy needs {names}")
         if not (np.isfinite(bars).all() and np.isfinite(seen).all()):
             raise ValueError("the window or the account holds a value that is not finite; give complete bars")
         action = _decide(self.agent, self.state, jnp.asarray(bars)[None, :, None], jnp.asarray(seen)[None, None])
@@ -107,9 +119,35 @@ class Policy:
             )
         setting: dict[str, Any] = dict(self.about["env"])
         setting["costs"] = costs.from_dict(setting["costs"])
-        setting["reward"] = rewards.from_dict(setting["reward"])
         setting["positions"] = self.positions
-        return TradingEnv(market, **setting | changes)
+        return TradingEnv(market, **setting | changes | {"reward": self._reward(changes.get("reward"))})
+
+    def _reward(self, other: Any = None) -> Any:
+        """The reward it was trained for, or another that shows the same of its state."""
+        stored = self.about["env"]["reward"]
+        if other is None:
+            return rewards.from_dict(stored)
+        shown, wanted = rewards.observed(other), rewards.observed_in(stored)
+        if shown != wanted:
+            raise ValueError(
+                f"decisions see {', '.join(wanted) or 'nothing'} of the state of the reward {stored['name']}, and of "
+                f"{other!r} {', '.join(shown) or 'nothing'}; give the reward that the policy was trained for"
+            )
+        return other
+
+    def _untraded(self) -> tuple[float, ...]:
+        """The numbers of an account that never traded."""
+        stored = self.about["env"]["reward"]
+        names = rewards.observed_in(stored)
+        if not names:
+            return FLAT
+        if stored.get("custom"):
+            raise ValueError(
+                f"the policy sees the {', '.join(names)} of its reward {stored['name']}, which the file does not hold; "
+                f"give the account: {', '.join(self.account_names)}"
+            )
+        reward = self._reward()
+        return (*FLAT, *np.asarray(reward.observe(reward.begin((), jnp.float32))).tolist())
 
 
 def load_policy(path: str | PathLike[str]) -> Policy:

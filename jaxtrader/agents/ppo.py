@@ -26,7 +26,7 @@ from jaxtrader.agents.networks import ACTIVATIONS, COMPUTE_DTYPES, ActorCritic
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.agents.state import PPOState, load, save
-from jaxtrader.envs.trading import ACCOUNT_FEATURES, Observation, window_chunks
+from jaxtrader.envs.trading import Observation, window_chunks
 
 Schedule = Literal["constant", "linear", "kl"]
 # Where nothing pays, noise would make the policy certain of something: with 0 a random walk's is never left alone.
@@ -331,7 +331,7 @@ class PPOAgent(struct.PyTreeNode):
         actions, bounds = actions_of(env, params)
         if hasattr(env, "advance"):
             window, assets, features = env.window, *params.tape.features.shape[1:]
-            account = assets * len(ACCOUNT_FEATURES)
+            account = assets * len(env.account_names)
         else:
             obs, _ = jax.eval_shape(env.reset, key, params)
             if not isinstance(obs, jax.ShapeDtypeStruct):

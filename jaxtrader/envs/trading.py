@@ -27,7 +27,7 @@ from jaxtrader.envs import positions as actions
 from jaxtrader.envs.account import Account, Bar, Brackets
 from jaxtrader.envs.costs import CostRange, Costs
 from jaxtrader.envs.positions import Positions
-from jaxtrader.envs.rewards import LogReturn, Reward
+from jaxtrader.envs.rewards import LogReturn, Move, MoveReward, Reward
 from jaxtrader.envs.rules import RULE_NAMES, Rules
 from jaxtrader.market.market import Market, Tape
 
@@ -55,8 +55,14 @@ class EnvState(struct.PyTreeNode):
     time: Int[Array, "*b"]
 
 
+class Trader(Account):
+    """An account whose reward keeps a state from bar to bar: `memory`, see `rewards.MoveReward`."""
+
+    memory: Any = None
+
+
 class Observation(struct.PyTreeNode):
-    """What a decision may see: the window of features up to the cursor, and the account (see ACCOUNT_FEATURES)."""
+    """What a decision may see: the window of features up to the cursor, and the account (`env.account_names`)."""
 
     window: Float[Array, "*b W A F"]
     account: Float[Array, "*b A K"]
@@ -73,7 +79,7 @@ class TradingEnv:
         window: bars that a decision sees, ending at the cursor.
         episode_length: bars after which an episode is truncated.
         costs: what trading and holding cost. Not free by default. `Costs.between` draws them anew for each episode.
-        reward: a pure, hashable function of two marks; see `jaxtrader.rewards`.
+        reward: a pure, hashable function of two marks, or a `MoveReward`; see `jaxtrader.rewards`.
         stop_loss: fraction of the entry price against a position at which it is closed within the bar; one for all, or
             with discrete positions one (or None) for each of them.
         take_profit: likewise in its favour.
@@ -90,7 +96,7 @@ class TradingEnv:
     window: int = 32
     episode_length: int = 256
     costs: Costs = field(default_factory=Costs, compare=False)
-    reward: Reward = field(default_factory=LogReturn)
+    reward: Reward | MoveReward = field(default_factory=LogReturn)
     fill: ledger.Fills = "next_open"
     rebalance_band: float = 0.05
     rebalance: ledger.Rebalance = "always"
@@ -115,8 +121,7 @@ class TradingEnv:
             )
         if not isinstance(self.costs, Costs | CostRange):
             raise ValueError(f"costs {self.costs!r} must be Costs(fee=..., slippage=...)")
-        if not callable(self.reward):
-            raise ValueError(f"reward {self.reward!r} must be a function of two marks such as rewards.log_return()")
+        rewards.checked(self.reward)
         object.__setattr__(self, "positions", actions.checked(self.positions))
         for name in ("window", "episode_length"):
             if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
@@ -148,6 +153,11 @@ class TradingEnv:
         """The ledger's rules."""
         stops = self.stop_loss is not None or self.take_profit is not None
         return Rules(**{name: getattr(self, name) for name in RULE_NAMES}, stops=stops)
+
+    @property
+    def account_names(self) -> tuple[str, ...]:
+        """What an account's features are: ACCOUNT_FEATURES, and what the agent sees of its reward's state."""
+        return ACCOUNT_FEATURES + rewards.observed(self.reward)
 
     @property
     def default_params(self) -> EnvParams:
@@ -183,7 +193,7 @@ class TradingEnv:
         return spaces.Dict(
             {
                 "window": spaces.Box(-bound, bound, (self.window, assets, features)),
-                "account": spaces.Box(-bound, bound, (assets, len(ACCOUNT_FEATURES))),
+                "account": spaces.Box(-bound, bound, (assets, len(self.account_names))),
             }
         )
 
@@ -229,7 +239,7 @@ class TradingEnv:
             `info` with the `target` `[*b, asset]`, the fill's `turnover`, `cost`, `fills`, and the flags `clipped`,
             `dropped`, `invalid_action`.
         """
-        before, assets = account.equity, account.units.shape[-1]
+        before, assets = account, account.units.shape[-1]
         target, invalid = actions.targets(self.positions, action, assets, account.cash.dtype)
         brackets = self.brackets(action, account.units.shape, account.cash.dtype)
         account, events = ledger.step(account, target, bar, params.costs, self.rules, brackets)
@@ -247,7 +257,23 @@ class TradingEnv:
             "dropped": order.dropped,
             "invalid_action": invalid,
         }
-        return account, self.reward(before, account.equity), account.ruined, info
+        account, reward = self._pay(before, account, bar)
+        return account, reward, account.ruined, info
+
+    def _pay(self, before: Account, after: Account, bar: Bar) -> tuple[Account, Float[Array, "*b"]]:
+        """The reward of a move, and the account with the reward's state after it."""
+        if not isinstance(self.reward, MoveReward):
+            return after, self.reward(before.equity, after.equity)
+        reward, memory = self.reward(Move(before, after, bar), getattr(before, "memory", None))
+        return after if memory is None else cast(Trader, after).replace(memory=memory), reward
+
+    def open_account(self, exposure: Float[Array, "*b A"], price: Float[Array, "*b A"]) -> Account:
+        """`ledger.open_account`, as a `Trader` where the reward keeps a state."""
+        account = ledger.open_account(exposure, price, self.rules)
+        if not isinstance(self.reward, MoveReward):
+            return account
+        memory = self.reward.begin(account.equity.shape, account.equity.dtype)
+        return account if memory is None else Trader(**vars(account), memory=memory)
 
     def brackets(self, action: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Brackets | None:
         """The stop-losses and take-profits that go with actions, broadcastable to `shape` `[*b, A]`; None: none."""
@@ -267,18 +293,18 @@ class TradingEnv:
 
     def restart(self, account: Account, ruined: Bool[Array, "*b"]) -> Account:
         """Ruined accounts begin again: flat, with the initial capital. The others are untouched."""
-        flat = ledger.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units), self.rules)
+        flat = self.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units))
         return _select(ruined, flat, account)
 
     def account_features(
         self, account: Account, price: Float[Array, "*b A"], volatility: Float[Array, "*b A"]
     ) -> Float[Array, "*b A K"]:
-        """What a decision may know of the account, in the order of ACCOUNT_FEATURES, all bounded.
+        """What a decision may know of the account, in the order of `account_names`, all bounded.
 
         Exposure and last target, in units of max_leverage where that is above 1; the return since entry in units of a
-        20-bar move (20-bar volatility times sqrt 20, sign of the position); bars since the last fill over their cap.
-        Never the cursor, the age or the level of equity: the agent would learn the calendar, and a live account has
-        none of them.
+        20-bar move (20-bar volatility times sqrt 20, sign of the position); bars since the last fill over their cap;
+        then, the same for all assets, what the reward shows of its state. Never the cursor, the age or the level of
+        equity: the agent would learn the calendar, and a live account has none of them.
         """
         gain = jnp.sign(account.units) * (price / jnp.where(account.entry > 0, account.entry, price) - 1)
         full = max(self.max_leverage, 1)
@@ -289,6 +315,9 @@ class TradingEnv:
             account.held / ledger.HELD_CAP,
         )
         shape = jnp.broadcast_shapes(account.units.shape, price.shape)
+        if rewards.observed(self.reward):
+            seen = cast(MoveReward, self.reward).observe(cast(Trader, account).memory)
+            parts += tuple(seen[..., None, i] for i in range(seen.shape[-1]))
         return jnp.stack([jnp.broadcast_to(p, shape).astype(jnp.float32) for p in parts], -1)
 
     def open_accounts(self, key: PRNGKeyArray, price: Float[Array, "*b A"], batch: tuple[int, ...] = ()) -> Account:
@@ -297,7 +326,7 @@ class TradingEnv:
         if self.random_start:
             exposure = actions.draw(self.positions, key, batch, price.shape[-1], price.dtype)
             exposure = jax.lax.optimization_barrier(exposure)  # else XLA draws it again for each field of the account
-        return ledger.open_account(exposure, price, self.rules)
+        return self.open_account(exposure, price)
 
     # --- where on the tape ---
 

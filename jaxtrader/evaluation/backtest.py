@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.envs import bars
-from jaxtrader.envs.account import Account, Brackets, open_account
+from jaxtrader.envs.account import Account, Brackets
 from jaxtrader.envs.costs import CostRange
 from jaxtrader.envs.rules import RULE_NAMES
 from jaxtrader.envs.trading import EnvParams, TradingEnv
@@ -75,7 +75,7 @@ def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length
         kept = jax.tree.map(lambda new, old: jnp.where(_over(steps, new), new, old), moved, account)
         return kept if env.capital else _rescale(kept), path
 
-    flat = open_account(jnp.zeros_like(tape.close[first]), tape.close[first], env.rules)
+    flat = env.open_account(jnp.zeros_like(tape.close[first]), tape.close[first])
     _, path = jax.lax.scan(step, flat, (contexts, jnp.arange(length)))
     return path
 
@@ -99,7 +99,7 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
         market: bars with the features that the policy knows. Several segments give a book each, in `book.by_symbol`;
             the total is equal capital in each, never rebalanced.
         changes: other rules or costs than the policy file's, see `policy.CHANGES`. Of costs that were drawn between two
-            others, the middle is charged.
+            others, the middle is charged. A `reward` is needed where the policy sees the state of one of your own.
 
     Raises:
         ValueError: where the market's features differ, or its bars are fewer than a decision needs.

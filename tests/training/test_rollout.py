@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import chex
 import jax
@@ -16,6 +17,7 @@ from flax import struct
 from jax import Array
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
+from jaxtrader.envs import rewards
 from jaxtrader.envs.ledger import open_account
 from jaxtrader.envs.trading import EnvParams, EnvState, Observation, TradingEnv
 from jaxtrader.market.market import Market
@@ -82,8 +84,12 @@ def test_lanes_begin_on_their_own_bars_with_staggered_ages(
     assert (lanes.cursor + LENGTH < lanes.end).all()
 
 
+@pytest.mark.parametrize(
+    ("reward", "close"),
+    [(rewards.log_return(), 1e-6), (rewards.differential_sharpe(0.05), 2e-5)],  # over a deviation of some 0.01
+)
 def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
-    rollouts: LaneRollouts, env: TradingEnv, raw_params: EnvParams
+    rollouts: LaneRollouts, env: TradingEnv, raw_params: EnvParams, reward: Any, close: float
 ) -> None:
     """The same actions from the same state; prices fall by 99.5% at bar 33, while some accounts on lane 0 are long."""
     scale = jnp.where((jnp.arange(240) >= 33) & (jnp.arange(240) < 150), 0.005, 1.0)[:, None]
@@ -92,22 +98,25 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
     cursor = jnp.asarray([30, 10, 60, 160, 200, 110], jnp.int32)
     end = jnp.asarray([150, 150, 150, 240, 240, 150], jnp.int32)
     exposure = jnp.asarray(np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (LANES, AGENTS, 1)), jnp.float32)
-    account = open_account(exposure, params.tape.close[cursor][:, None])
+    env = dataclasses.replace(env, reward=reward)
+    account = env.open_account(exposure, params.tape.close[cursor][:, None])
     age = jnp.zeros(LANES, jnp.int32)
     start = Lanes(cursor, end, age, age > 0, account, jnp.zeros((LANES, AGENTS)))
     actions = np.random.default_rng(1).integers(0, 3, (LENGTH, LANES, AGENTS))
     actions[:4, 0] = [[2, 0]] * 4  # one long into the crash, one short
     actions = jnp.asarray(actions, jnp.int32)
 
-    after, rollout, stats = collect(rollouts, start, Replay(actions), None, params, jax.random.key(0))
+    after, rollout, stats = collect(
+        dataclasses.replace(rollouts, env=env), start, Replay(actions), None, params, jax.random.key(0)
+    )
 
     wide = lambda x: jnp.broadcast_to(x[:, None], (LANES, AGENTS))  # noqa: E731
     state = EnvState(account, wide(cursor), wide(end), wide(age))
     for t in range(LENGTH):
         seen = observe(env, state, params)
         np.testing.assert_allclose(rollout.account[t], seen.account, atol=1e-6)
-        _, state, reward, terminated, truncated, _ = step(env, jax.random.key(t), state, actions[t], params)
-        np.testing.assert_allclose(rollout.reward[t], reward, atol=1e-6)
+        _, state, paid, terminated, truncated, _ = step(env, jax.random.key(t), state, actions[t], params)
+        np.testing.assert_allclose(rollout.reward[t], paid, rtol=close, atol=close)
         np.testing.assert_array_equal(rollout.terminated[t], terminated)
         assert not truncated.any()
     assert rollout.terminated.sum() == 1, "exactly the long account of lane 0 is ruined"
@@ -117,7 +126,7 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
     np.testing.assert_array_equal(wide(after.age), state.time)
     np.testing.assert_array_equal(wide(after.end), state.end)
     chex.assert_trees_all_close(after.account, state.account, atol=1e-6)
-    np.testing.assert_allclose(after.episode_return, rollout.reward.sum(0), atol=1e-6)
+    np.testing.assert_allclose(after.episode_return, rollout.reward.sum(0), rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(rollout.action, actions)
     np.testing.assert_array_equal(rollout.cursor, cursor)
 
