@@ -14,7 +14,7 @@ from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.cli import inputs, phrases
 from jaxtrader.cli.config import OK, PARTS, BacktestConfig, BadInput, Source
 from jaxtrader.cli.synthetic import made_by
-from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.costs import LIMITS, CostRange, from_dict
 from jaxtrader.evaluation import report
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import beside
@@ -28,10 +28,12 @@ def backtest_policy(config: BacktestConfig, console: Console) -> int:
         path = Path(config.run)
         policy = load_policy(path / "policy.pkl" if path.is_dir() else path)
         name, market = _asked(config, policy)
-        rates = dict(policy.about["env"]["costs"])
-        for rate, given in (("fee", config.fee_bps), ("slippage", config.slippage_bps)):
-            rates[rate] = rates[rate] if given is None else given * 1e-4
-        changes: dict[str, Any] = {"costs": Costs(**rates)}
+        costs = from_dict(policy.about["env"]["costs"])
+        costs = costs.middle if isinstance(costs, CostRange) else costs
+        rates = inputs.given(config, LIMITS)
+        for rate, bps in (("fee", config.fee_bps), ("slippage", config.slippage_bps)):
+            rates |= {} if bps is None else {rate: bps * 1e-4}
+        changes: dict[str, Any] = {"costs": costs.replace(**rates), **inputs.given(config, inputs.MONEY_RULES)}
         for rule in ("fill", "rebalance_band"):
             changes |= {} if getattr(config, rule) is None else {rule: getattr(config, rule)}
         env = policy.environment(market, **changes)

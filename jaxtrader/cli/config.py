@@ -42,7 +42,39 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(Source):
+class Money:
+    """Costs and rules of trading beyond fee, slippage and fill. None: off in training, as in training in a backtest."""
+
+    stop_loss: float | None = None
+    """close a position within the bar at this loss from its entry price, e.g. 0.03"""
+    take_profit: float | None = None
+    """close it at this gain"""
+    maintenance_margin: float | None = None
+    """equity / position value below which all is liquidated; with leverage half of the initial margin without it"""
+    delay: int | None = None
+    """bars that an order waits longer"""
+    capital: float | None = None
+    """initial capital in the market's currency; the next five need it"""
+    fixed_fee: float | None = None
+    """currency for each fill"""
+    lot: float | None = None
+    """raw shares in a lot; orders are rounded to whole lots"""
+    min_trade: float | None = None
+    """currency; smaller orders are dropped"""
+    impact: float | None = None
+    """slippage grows by this * volatility * sqrt(order / traded value of a bar); about 1"""
+    volume_cap: float | None = None
+    """an order's most, as a share of the traded value of an average bar"""
+    cash_rate: float | None = None
+    """interest a year on idle cash, e.g. 0.02"""
+    borrow_rate: float | None = None
+    """interest a year on debt"""
+    short_rate: float | None = None
+    """fee a year on the value of short positions"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Money, Source):
     """Train a policy on price bars, select it on validation, test it, and save it."""
 
     data: str | None = None
@@ -64,8 +96,12 @@ class TrainConfig(Source):
     rebalance_band: float | None = None
     """no trade smaller than this share of equity; 0.05, on synthetic markets 0"""
     positions: tuple[float, ...] | Literal["continuous", "weights"] | None = None
-    """exposures to choose from, in [-1, 1], e.g. -1,0,1; continuous: any in [-1, 1]; weights: any in [0, 1]; without it
-    0,0.25,0.5,0.75,1, on synthetic markets -1,0,1"""
+    """exposures to choose from, e.g. -1,0,1; continuous: any in [-leverage, leverage]; weights: any in [0, 1]; without
+    it 0,0.25,0.5,0.75,1, on synthetic markets -1,0,1"""
+    leverage: float = 1.0
+    """most exposure in all; above 1 on credit, with a maintenance margin"""
+    flat_at_session_end: bool = False
+    """close everything at the close of each trading session"""
     risk_aversion: float | None = None
     """lambda of the reward: log return - lambda / 2 * return^2 a bar; 0 is the log return; 5, on synthetic markets 0"""
     window: int = 1
@@ -133,7 +169,7 @@ class TrainConfig(Source):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BacktestConfig(Source):
+class BacktestConfig(Money, Source):
     """Backtest a trained policy: on the test part of its own data, or on all bars of another file."""
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -147,7 +183,7 @@ class BacktestConfig(Source):
     end: str | None = None
     """last day, YYYY-MM-DD"""
     fee_bps: float | None = None
-    """fee, basis points; without it as in training, so for the next three"""
+    """fee, basis points; without it as in training, as all that follow"""
     slippage_bps: float | None = None
     """slippage, basis points"""
     fill: Fill | None = None

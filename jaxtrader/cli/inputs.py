@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,16 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from jaxtrader.cli.config import BacktestConfig, BadInput, Source, TrainConfig
+from jaxtrader.cli.config import BacktestConfig, BadInput, Money, Source, TrainConfig
 from jaxtrader.envs import rewards
-from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.costs import LIMITS, Costs
+from jaxtrader.envs.rules import RULE_NAMES
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.datasets import STOCKS
 from jaxtrader.market.market import Market
+
+MONEY_RULES = (*RULE_NAMES, "stop_loss", "take_profit")
 
 
 @contextlib.contextmanager
@@ -93,11 +96,20 @@ def environment(config: TrainConfig, market: Market) -> TradingEnv:
         positions=config.positions,
         window=config.window,
         episode_length=config.episode_length,
-        costs=Costs.from_bps(config.fee_bps, config.slippage_bps),
+        costs=Costs.from_bps(config.fee_bps, config.slippage_bps, **given(config, LIMITS)),
         reward=rewards.risk_penalised(config.risk_aversion) if config.risk_aversion else rewards.log_return(),
         fill=config.fill,
         rebalance_band=config.rebalance_band,
+        max_leverage=config.leverage,
+        flat_at_session_end=config.flat_at_session_end,
+        **given(config, MONEY_RULES),
     )
+
+
+def given(config: Money, names: Iterable[str]) -> dict[str, Any]:
+    """The flags of `Money` among these names that were given."""
+    flags = {f.name for f in dataclasses.fields(Money)}
+    return {name: getattr(config, name) for name in names if name in flags and getattr(config, name) is not None}
 
 
 def shared(cls: type, config: TrainConfig) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from rich.text import Text
 
 from jaxtrader.cli import inputs
 from jaxtrader.cli.config import INTERRUPTED, OK, Source, TrainConfig
+from jaxtrader.envs.costs import LIMITS, CostRange
 from jaxtrader.envs.positions import Positions
+from jaxtrader.envs.rules import RULE_NAMES, Rules
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation import report
 from jaxtrader.market.market import Market
@@ -43,9 +45,24 @@ def ends(market: Market) -> tuple[str, str]:
 
 def rules(env: TradingEnv) -> str:
     """Costs, fills and band."""
-    fee, slippage = (1e4 * float(np.asarray(rate or 0.0)) for rate in (env.costs.fee, env.costs.slippage))
+    costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
+    fee, slippage = ("/".join(f"{1e4 * x:.6g}" for x in np.ravel(rate or 0.0)) for rate in (costs.fee, costs.slippage))
     band = f"no trade below {env.rebalance_band:.3g} of equity" if env.rebalance_band else "rebalanced at every bar"
-    return f"fee {fee:g} bp, slippage {slippage:g} bp; fills {FILLS[env.fill]}; {band}"
+    more = [
+        f"{name.replace('_', ' ')} {'/'.join(f'{x:.6g}' for x in np.ravel(given))}"
+        for name, given in [(name, getattr(costs, name)) for name in LIMITS if name not in ("fee", "slippage")]
+        if given is not None
+    ]
+    plain = Rules(env.fill, env.rebalance_band, env.rebalance, env.ruin_level)
+    for name in RULE_NAMES:
+        if getattr(env, name) != getattr(plain, name):
+            more.append(name.replace("_", " ") + ("" if getattr(env, name) is True else f" {getattr(env, name):g}"))
+    if env.rules.margin and env.maintenance_margin is None:
+        more.append(f"maintenance margin {env.rules.margin:.4g}")
+    for name in ("stop_loss", "take_profit"):
+        if getattr(env, name) is not None:
+            more.append(f"{name.replace('_', '-')} {getattr(env, name)}")
+    return "; ".join([f"fee {fee} bp, slippage {slippage} bp", f"fills {FILLS[env.fill]}", band, *more])
 
 
 def goal(config: TrainConfig, trainer: Trainer) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypedDict, get_args
+from typing import Literal, TypedDict, cast, get_args
 
 from jaxtrader.envs.costs import CostRange, Costs
 
@@ -103,6 +103,11 @@ class Rules:
         for name in ("lot", "min_trade", "volume_cap"):
             if getattr(self, name) is not None and self.capital is None:
                 raise ValueError(f"{name} needs capital, the initial capital in the market's currency")
+
+    @property
+    def args(self) -> RuleArgs:
+        """All but `stops`, as keyword arguments."""
+        return cast(RuleArgs, {name: getattr(self, name) for name in RULE_NAMES})
 
     @property
     def currency(self) -> float:

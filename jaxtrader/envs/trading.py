@@ -40,7 +40,7 @@ class EnvParams(struct.PyTreeNode):
     """What the environment's transitions read: a jit argument. Shapes are static, values are traced."""
 
     tape: Tape
-    costs: Costs
+    costs: Costs | CostRange
 
 
 class EnvState(struct.PyTreeNode):
@@ -56,9 +56,15 @@ class EnvState(struct.PyTreeNode):
 
 
 class Trader(Account):
-    """An account whose reward keeps a state from bar to bar: `memory`, see `rewards.MoveReward`."""
+    """An account with more to its episode than the ledger knows.
+
+    Attributes:
+        memory: what the reward keeps from bar to bar, see `rewards.MoveReward`; None where it keeps nothing.
+        terms: the costs drawn for the episode, `[*b, 1]` or `[*b, A]`; None where all episodes have the same.
+    """
 
     memory: Any = None
+    terms: Costs | None = None
 
 
 class Observation(struct.PyTreeNode):
@@ -95,7 +101,7 @@ class TradingEnv:
     positions: Positions = (-1.0, 0.0, 1.0)
     window: int = 32
     episode_length: int = 256
-    costs: Costs = field(default_factory=Costs, compare=False)
+    costs: Costs | CostRange = field(default_factory=Costs, compare=False)
     reward: Reward | MoveReward = field(default_factory=LogReturn)
     fill: ledger.Fills = "next_open"
     rebalance_band: float = 0.05
@@ -242,7 +248,7 @@ class TradingEnv:
         before, assets = account, account.units.shape[-1]
         target, invalid = actions.targets(self.positions, action, assets, account.cash.dtype)
         brackets = self.brackets(action, account.units.shape, account.cash.dtype)
-        account, events = ledger.step(account, target, bar, params.costs, self.rules, brackets)
+        account, events = ledger.step(account, target, bar, _terms(account, params), self.rules, brackets)
         order, traded = events.order, [fill for fill in events.fills if fill is not events.closing]
         assert order is not None
         info = {
@@ -267,13 +273,15 @@ class TradingEnv:
         reward, memory = self.reward(Move(before, after, bar), getattr(before, "memory", None))
         return after if memory is None else cast(Trader, after).replace(memory=memory), reward
 
-    def open_account(self, exposure: Float[Array, "*b A"], price: Float[Array, "*b A"]) -> Account:
-        """`ledger.open_account`, as a `Trader` where the reward keeps a state."""
+    def open_account(
+        self, exposure: Float[Array, "*b A"], price: Float[Array, "*b A"], terms: Costs | None = None
+    ) -> Account:
+        """`ledger.open_account`, as a `Trader` where the reward keeps a state or the episode has costs of its own."""
         account = ledger.open_account(exposure, price, self.rules)
-        if not isinstance(self.reward, MoveReward):
-            return account
-        memory = self.reward.begin(account.equity.shape, account.equity.dtype)
-        return account if memory is None else Trader(**vars(account), memory=memory)
+        memory = None
+        if isinstance(self.reward, MoveReward):
+            memory = self.reward.begin(account.equity.shape, account.equity.dtype)
+        return account if memory is None and terms is None else Trader(**vars(account), memory=memory, terms=terms)
 
     def brackets(self, action: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Brackets | None:
         """The stop-losses and take-profits that go with actions, broadcastable to `shape` `[*b, A]`; None: none."""
@@ -292,8 +300,9 @@ class TradingEnv:
         return Brackets(of(self.stop_loss), of(self.take_profit))
 
     def restart(self, account: Account, ruined: Bool[Array, "*b"]) -> Account:
-        """Ruined accounts begin again: flat, with the initial capital. The others are untouched."""
-        flat = self.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units))
+        """Ruined accounts begin again: flat, with the initial capital, at the costs of their episode."""
+        terms = getattr(account, "terms", None)
+        flat = self.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units), terms)
         return _select(ruined, flat, account)
 
     def account_features(
@@ -320,13 +329,19 @@ class TradingEnv:
             parts += tuple(seen[..., None, i] for i in range(seen.shape[-1]))
         return jnp.stack([jnp.broadcast_to(p, shape).astype(jnp.float32) for p in parts], -1)
 
-    def open_accounts(self, key: PRNGKeyArray, price: Float[Array, "*b A"], batch: tuple[int, ...] = ()) -> Account:
-        """New accounts for `batch` episodes: at a random position each, or flat where `random_start` is off."""
+    def open_accounts(
+        self, key: PRNGKeyArray, price: Float[Array, "*b A"], params: EnvParams, batch: tuple[int, ...] = ()
+    ) -> Account:
+        """New accounts for `batch` episodes: at a random position each, or flat where `random_start` is off.
+
+        Where the costs of `params` are a range, each gets its own.
+        """
         exposure = jnp.zeros((*batch, price.shape[-1]), price.dtype)
         if self.random_start:
             exposure = actions.draw(self.positions, key, batch, price.shape[-1], price.dtype)
             exposure = jax.lax.optimization_barrier(exposure)  # else XLA draws it again for each field of the account
-        return self.open_account(exposure, price)
+        terms = params.costs.draw(jax.random.fold_in(key, 1), batch) if isinstance(params.costs, CostRange) else None
+        return self.open_account(exposure, price, terms)
 
     # --- where on the tape ---
 
@@ -385,7 +400,7 @@ class TradingEnv:
         """Begin an episode at a random bar."""
         place, exposure = jax.random.split(key)
         cursor, end = jax.lax.optimization_barrier(self.draw_starts(place, params))  # likewise drawn once
-        account = self.open_accounts(exposure, params.tape.close[cursor])
+        account = self.open_accounts(exposure, params.tape.close[cursor], params)
         state = EnvState(account=account, cursor=cursor, end=end, time=jnp.zeros((), jnp.int32))
         return self.observe(key, state, None, params), state
 
@@ -426,6 +441,14 @@ def _required(params: EnvParams | None) -> EnvParams:
             "it would be baked into the compiled program)"
         )
     return params
+
+
+def _terms(account: Account, params: EnvParams) -> Costs:
+    """What an account is charged: its own costs, or everyone's; of a range that it was not drawn from, the middle."""
+    terms = getattr(account, "terms", None)
+    if terms is None:
+        return params.costs.middle if isinstance(params.costs, CostRange) else params.costs
+    return terms
 
 
 def _total(parts: Iterable[Array]) -> Array:

@@ -22,7 +22,6 @@ from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.envs import bars
 from jaxtrader.envs.account import Account, Brackets
 from jaxtrader.envs.costs import CostRange
-from jaxtrader.envs.rules import RULE_NAMES
 from jaxtrader.envs.trading import EnvParams, TradingEnv
 from jaxtrader.evaluation.book import Book, combine
 from jaxtrader.evaluation.simulate import simulate
@@ -53,8 +52,6 @@ class Walk(struct.PyTreeNode):
 def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length: int) -> Walk:
     """Walk a policy through every segment of prepared params, from each one's first decision, `length` bars at most."""
     tape = params.tape
-    if isinstance(params.costs, CostRange):
-        params = params.replace(costs=params.costs.middle)
     found = bars.columns(tape, params.costs, env.rules)
     first = jnp.maximum(tape.segments[:, 1], tape.ready + env.window - 1)
     last = tape.segments[:, 2] - 1
@@ -121,7 +118,7 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
             costs=costs,
             start=start,
             **{name: x[: end - start, i] for name, x in given.items() if x is not None},
-            **{name: getattr(env, name) for name in RULE_NAMES},
+            **env.rules.args,
         )
     return next(iter(books.values())) if len(books) == 1 else combine(books)
 

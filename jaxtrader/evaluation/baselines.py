@@ -1,4 +1,4 @@
-"""What a policy's book is held against: the same bars, costs, fill and band, without a decision.
+"""What a policy's book is held against: the same bars, costs and rules, without a decision and without brackets.
 
 Buy and hold says what the market gave. Buy and hold at the policy's mean exposure says what its amount of risk
 alone gave, and is the fairer of the two. Nothing is learnt, tuned or tested here.
@@ -71,10 +71,7 @@ def _like(market: Market, book: Book, targets: np.ndarray) -> Book:
         market,
         targets,
         costs=book.costs,
-        fill=book.rules.fill,
-        rebalance_band=book.rules.rebalance_band,
-        rebalance=book.rules.rebalance,
-        ruin_level=book.rules.ruin_level,
         start=start,
         symbol=symbol,
+        **book.rules.args,
     )

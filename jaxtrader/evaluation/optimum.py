@@ -19,8 +19,10 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxtrader.envs import ledger
+from jaxtrader.envs.costs import CostRange, Costs
 from jaxtrader.envs.ledger import Account, Bar
 from jaxtrader.envs.rewards import LogReturn
+from jaxtrader.envs.rules import Rules
 from jaxtrader.envs.trading import EnvParams, TradingEnv, window_chunks
 from jaxtrader.market.market import Market
 from jaxtrader.market.synthetic import Process
@@ -160,6 +162,13 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
     if env.fill == "next_close" or env.rebalance != "always":
         raise ValueError(
             f"the optimum is known for fill='next_open' and rebalance='always', not {env.fill!r} and {env.rebalance!r}"
+        )
+    plain = Rules(env.fill, env.rebalance_band, env.rebalance, env.ruin_level)
+    costs = env.costs
+    if env.rules != plain or isinstance(costs, CostRange) or costs != Costs(costs.fee, costs.slippage):
+        raise ValueError(
+            "the optimum is known for an account without leverage, brackets, lots, delays and limits, whose costs are "
+            "one fee and one slippage"
         )
     if not isinstance(env.positions, str) and 0 not in env.positions:
         raise ValueError(f"a score is measured from doing nothing: add 0 to the positions {env.positions}")

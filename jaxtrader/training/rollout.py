@@ -62,7 +62,7 @@ class LaneRollouts:
         place, exposure = jax.random.split(key)
         cursor, end = self.env.draw_starts(place, params, self.length, (self.lanes,))
         price = params.tape.close[cursor][:, None]
-        account = self.env.open_accounts(exposure, price, (self.lanes, self.agents))
+        account = self.env.open_accounts(exposure, price, params, (self.lanes, self.agents))
         return Lanes(cursor, end, age, age > 0, account, jnp.zeros((self.lanes, self.agents)))
 
     def collect(

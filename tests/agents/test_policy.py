@@ -46,7 +46,7 @@ def test_act_on_raw_bars_equals_select_action_on_the_prepared_tape(
     policy: Policy, agent: PPOAgent, decided: PPOState, env: TradingEnv, params: EnvParams, market: Market
 ) -> None:
     select = jax.jit(lambda obs: agent.select_action(decided, obs, jax.random.key(0), deterministic=True)[0])
-    accounts = env.open_accounts(jax.random.key(4), params.tape.close[20:60], (40,))
+    accounts = env.open_accounts(jax.random.key(4), params.tape.close[20:60], params, (40,))
     taken = []
     for i, t in enumerate(range(20, 60)):
         account = jax.tree.map(lambda x, i=i: x[i], accounts)
@@ -136,7 +136,7 @@ def test_a_continuous_policy_acts_by_an_exposure(
     assert policy.positions == env.positions
     assert policy.environment(market) == env
     select = jax.jit(lambda obs: agent.select_action(state, obs, jax.random.key(0), deterministic=True)[0])
-    accounts = env.open_accounts(jax.random.key(4), params.tape.close[20:30], (10,))
+    accounts = env.open_accounts(jax.random.key(4), params.tape.close[20:30], params, (10,))
     taken = []
     for i, t in enumerate(range(20, 30)):
         account = jax.tree.map(lambda x, i=i: x[i], accounts)

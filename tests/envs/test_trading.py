@@ -192,7 +192,7 @@ def test_continuous_positions_have_a_box_of_actions_a_name_on_file_and_an_identi
     assert mine.to_dict()["positions"] == positions
     assert mine != env
     assert mine == dataclasses.replace(env, positions=positions)
-    exposure = mine.open_accounts(jax.random.key(0), raw_params.tape.close[:1], (3000,)).target[:, 0]
+    exposure = mine.open_accounts(jax.random.key(0), raw_params.tape.close[:1], raw_params, (3000,)).target[:, 0]
     assert scipy.stats.kstest(np.asarray(exposure), "uniform", (low, 1 - low)).pvalue > 0.001
 
 
@@ -319,11 +319,11 @@ def test_starts_stay_inside_a_split(market: Market) -> None:
 
 def test_episodes_start_at_every_position_or_flat(env: TradingEnv, raw_params: EnvParams) -> None:
     price = raw_params.tape.close[:1]
-    account = env.open_accounts(jax.random.key(0), price, (3000,))
+    account = env.open_accounts(jax.random.key(0), price, raw_params, (3000,))
     counts = np.bincount(np.asarray(account.target[:, 0]).astype(int) + 1, minlength=3)
     assert scipy.stats.chisquare(counts).pvalue > 0.001
     np.testing.assert_allclose(account.units * price, account.target, rtol=1e-6)
-    flat = dataclasses.replace(env, random_start=False).open_accounts(jax.random.key(0), price, (3000,))
+    flat = dataclasses.replace(env, random_start=False).open_accounts(jax.random.key(0), price, raw_params, (3000,))
     assert not flat.units.any()
 
 
