@@ -1,0 +1,148 @@
+"""Books that others keep of the same targets: what they are given, what they answered, and what `simulate` makes of it.
+
+`benchmarks/parity.py` asks the others, each in its own environment, and stores their answers as .npz; the tests in
+`tests/parity` replay them. Prices that the package brings are not stored again, walks are in whole cents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+import jaxtrader as jt
+from jaxtrader.market.features import log_return
+from jaxtrader.market.market import Market
+
+PRICES = ("open", "high", "low", "close")
+STOCKS = ("AAPL", "IBM", "MSFT", "GOOG")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Targets on prices, and the terms of trade.
+
+    Attributes:
+        name: one line, also the key in a file.
+        symbols: stocks that the package brings, or () where `walk` holds prices.
+        targets: [T, A] exposures in hundredths; NaN holds.
+        settings: fill, fee, slippage and what else a peer's rules need.
+        walk: [4, T, A] open, high, low, close in cents.
+    """
+
+    name: str
+    symbols: tuple[str, ...]
+    targets: np.ndarray
+    settings: Mapping[str, Any]
+    walk: np.ndarray | None = None
+
+    def market(self) -> Market:
+        """The history that the targets are for."""
+        if self.walk is None:
+            return Market.from_bars(jt.load_bundled(self.symbols), features=[log_return()], align=len(self.symbols) > 1)
+        index = pd.date_range("2000-01-03", periods=self.walk.shape[1], freq="D", tz="UTC")
+        frames = [
+            pd.DataFrame(dict(zip(PRICES, prices / 100, strict=True)), index) for prices in self.walk.transpose(2, 0, 1)
+        ]
+        loaded = [jt.load_bars(frame.assign(volume=1.0), symbol=f"S{i}") for i, frame in enumerate(frames)]
+        return Market.from_bars(loaded, features=[log_return()], align=len(loaded) > 1)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Prices and targets, [T, A], as a peer gets them."""
+        market = self.market()
+        rows = slice(start_of(market), None)
+        return {**{name: getattr(market, name)[rows] for name in PRICES}, "targets": self.targets}
+
+    def book(self, dtype: Literal["float64", "float32"] = "float64") -> jt.Book:
+        """Our book of it."""
+        market = self.market()
+        costs = jt.Costs(self.settings["fee"], self.settings["slippage"])
+        rules = {name: self.settings[name] for name in ("fill", "rebalance") if name in self.settings}
+        return jt.simulate(market, self.targets, costs=costs, dtype=dtype, start=start_of(market), **rules)
+
+
+def start_of(market: Market) -> int:
+    """The first row at which every asset has begun."""
+    return 0 if market.present is None else int(np.argmax(market.present.all(1)))
+
+
+def vectorbt_cases() -> list[Case]:
+    """Long, short and flat on a real stock; random exposures on a walk; weights over four stocks and four walks."""
+    dear, free, low = {"fee": 1e-3, "slippage": 5e-4}, {"fee": 0.0, "slippage": 0.0}, {"fee": 1e-5, "slippage": 2e-5}
+    apple = _held(np.random.default_rng(1).choice([-1.0, 0.0, 1.0, np.nan], (3270, 1), p=[0.3, 0.3, 0.3, 0.1]), 0.15)
+    busy = np.random.default_rng(2).integers(-100, 101, (5000, 1)) / 100
+    weights = _held(_weights(3, bars=2148, assets=4, short=False), 0.3)
+    both = _weights(4, bars=1000, assets=4, short=True)
+    cases = []
+    for fill in ("close", "next_open"):
+        cases += [
+            Case(f"AAPL, long, short, flat or held, {fill}", ("AAPL",), apple, {"fill": fill, **dear}),
+            Case(f"AAPL without costs, {fill}", ("AAPL",), apple, {"fill": fill, **free}),
+            Case(f"a walk, a new exposure each bar, {fill}", (), busy, {"fill": fill, **low}, _walk(5, 5000, 1)),
+            Case(f"four stocks, long weights, {fill}", STOCKS, weights, {"fill": fill, **dear}),
+            Case(f"four walks, long and short, {fill}", (), both, {"fill": fill, **dear}, _walk(6, 1000, 4)),
+        ]
+    return [*cases, Case("four stocks without costs, next_open", STOCKS, weights, {"fill": "next_open", **free})]
+
+
+def _walk(seed: int, bars: int, assets: int) -> np.ndarray:
+    """Open, high, low and close in cents."""
+    rng = np.random.default_rng(seed)
+    close = 300 * np.exp(np.cumsum(rng.normal(0, 0.01, (bars, assets)), 0))
+    open_ = np.concatenate([close[:1], close[:-1]]) * np.exp(rng.normal(0, 0.002, (bars, assets)))
+    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, 0.003, (bars, assets))))
+    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, 0.003, (bars, assets))))
+    return np.rint(100 * np.stack([open_, high, low, close])).astype(np.int32)
+
+
+def _weights(seed: int, bars: int, assets: int, short: bool) -> np.ndarray:
+    """Hundredths whose absolute values add up to at most 0.95."""
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(assets + 1), bars)[:, :assets] * 95
+    return np.trunc(shares * (rng.choice([-1, 1], shares.shape) if short else 1)) / 100
+
+
+def _held(targets: np.ndarray, change: float) -> np.ndarray:
+    """The same targets, each kept for a while: a new one comes with this probability."""
+    new = np.random.default_rng(len(targets)).random(len(targets)) < change
+    new[0] = True
+    return targets[np.maximum.accumulate(np.where(new, np.arange(len(targets)), 0))]
+
+
+def save(path: Path, cases: Iterable[Case], answers: Mapping[str, np.ndarray], versions: Mapping[str, str]) -> None:
+    """Cases with what a peer answered, and the peer's versions."""
+    arrays: dict[str, np.ndarray] = {}
+    about: dict[str, Any] = {"versions": dict(versions), "cases": {}}
+    for case in cases:
+        about["cases"][case.name] = {"symbols": case.symbols, "settings": dict(case.settings)}
+        # -128 stands for NaN, the targets are hundredths.
+        arrays[f"{case.name}/targets"] = np.where(np.isnan(case.targets), -128, np.rint(100 * case.targets)).astype(
+            np.int16
+        )
+        arrays[f"{case.name}/answer"] = answers[case.name]
+        if case.walk is not None:  # once, where several cases are on the same walk
+            key = hashlib.sha256(case.walk.tobytes()).hexdigest()[:12]
+            about["cases"][case.name]["walk"] = key
+            arrays[key] = case.walk
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, about=np.array(json.dumps(about)), **arrays)
+
+
+def load(path: Path) -> tuple[list[tuple[Case, np.ndarray]], dict[str, str]]:
+    """What `save` wrote: each case with the peer's answer, and the versions."""
+    with np.load(path) as stored:
+        about = json.loads(str(stored["about"]))
+        found = []
+        for name, fields in about["cases"].items():
+            targets = stored[f"{name}/targets"]
+            walk = stored[fields["walk"]] if "walk" in fields else None
+            wanted = np.where(targets == -128, np.nan, targets / 100)
+            case = Case(name, tuple(fields["symbols"]), wanted, fields["settings"], walk)
+            found.append((case, stored[f"{name}/answer"]))
+    return found, about["versions"]
