@@ -1,4 +1,4 @@
-"""Do others come to the same money? vectorbt, bar by bar, on targets that its rules can express.
+"""Do others come to the same money? vectorbt and backtesting.py, bar by bar, on targets that their rules can express.
 
 Equity at every close, ours in float64 and float32, as the largest relative difference to the peer's. What is compared
 is in `peers/parity_cases.py`. With `--write` the peers' answers are stored where `tests/parity` reads them: run it when
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from machine import report
 from peers.install import add_options, interpreters
-from peers.parity_cases import Case, load, save, vectorbt_cases
+from peers.parity_cases import Case, backtesting_cases, load, save, vectorbt_cases
 
 HERE = Path(__file__).parent
 STORED = HERE.parent / "tests" / "parity"
 COLUMNS = ("case", "bars", "fee", "slippage", "float64", "float32")
-CASES = {"vectorbt": vectorbt_cases}
+CASES = {"vectorbt": vectorbt_cases, "backtesting": backtesting_cases}
 
 
 def ask(python: str, peer: str, cases: list[Case]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -42,7 +42,7 @@ def ask(python: str, peer: str, cases: list[Case]) -> tuple[dict[str, np.ndarray
 
 def differences(case: Case, answer: np.ndarray) -> list[float]:
     """The largest relative difference over all bars, in float64 and in float32."""
-    return [float(np.abs(case.book(dtype).equity / answer - 1).max()) for dtype in ("float64", "float32")]
+    return [float(np.abs(case.marks(dtype) / answer - 1).max()) for dtype in ("float64", "float32")]
 
 
 def main() -> None:
@@ -65,6 +65,7 @@ def main() -> None:
             if given.write:
                 save(path, [case for case, _ in found], answers, by)
         versions |= by
+        found = [(case, answer) for case, answer in found if "stop_loss" not in case.settings]
         for case, answer in found[:2] if given.quick else found:
             costs = [case.settings["fee"], case.settings["slippage"]]
             rows.append([f"{peer}: {case.name}", len(answer), *costs, *differences(case, answer)])

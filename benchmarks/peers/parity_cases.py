@@ -66,6 +66,11 @@ class Case:
         rules = {name: self.settings[name] for name in ("fill", "rebalance") if name in self.settings}
         return jt.simulate(market, self.targets, costs=costs, dtype=dtype, start=start_of(market), **rules)
 
+    def marks(self, dtype: Literal["float64", "float32"] = "float64") -> np.ndarray:
+        """Our equity at each close; backtesting.py marks before it trades there, so what that cost is added again."""
+        book = self.book(dtype)
+        return book.equity + (book.costs_paid if self.settings.get("marked") == "before" else 0.0)
+
 
 def start_of(market: Market) -> int:
     """The first row at which every asset has begun."""
@@ -89,6 +94,34 @@ def vectorbt_cases() -> list[Case]:
             Case(f"four walks, long and short, {fill}", (), both, {"fill": fill, **dear}, _walk(6, 1000, 4)),
         ]
     return [*cases, Case("four stocks without costs, next_open", STOCKS, weights, {"fill": "next_open", **free})]
+
+
+def backtesting_cases() -> list[Case]:
+    """Exposures changed now and then at the close itself; entries at the open that end by bracket or after ten bars."""
+    rng = np.random.default_rng(7)
+    apple, walk = np.full((3270, 1), np.nan), np.full((2000, 1), np.nan)
+    for targets in (apple, walk):  # it has no call at the first bar, and nothing fills after the last
+        rows = np.flatnonzero(rng.random(len(targets) - 2) < 0.2) + 1
+        targets[rows, 0] = rng.integers(-90, 91, len(rows)) / 100
+    bracketed = np.full((3270, 1), np.nan)
+    bracketed[1:-1:12, 0] = rng.choice([-0.9, 0.9], len(bracketed[1:-1:12]))
+    bracketed[11:-1:12, 0] = 0.0
+    # It takes no entry whose brackets do not lie around the last close: where the open leaps, none is asked for.
+    bars = jt.load_bundled("AAPL")
+    bracketed[:-1][np.abs(bars.open[1:] / bars.close[:-1] - 1) > 0.02] = 0.0
+    terms = {"fee": 1e-3, "slippage": 0.0}
+    return [
+        Case("AAPL, long and short, close", ("AAPL",), apple, {"fill": "close", **terms, "marked": "before"}),
+        Case(
+            "a walk, long and short, close", (), walk, {"fill": "close", **terms, "marked": "before"}, _walk(8, 2000, 1)
+        ),
+        Case(
+            "AAPL, entries with a stop and a take-profit, next_open",
+            ("AAPL",),
+            bracketed,
+            {"fill": "next_open", **terms, "stop_loss": 0.03, "take_profit": 0.05},
+        ),
+    ]
 
 
 def _walk(seed: int, bars: int, assets: int) -> np.ndarray:
