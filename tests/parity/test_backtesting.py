@@ -1,4 +1,4 @@
-"""backtesting.py's equity at every bar, stored by `benchmarks/parity.py`: `simulate` and the scalar reference beside it."""
+"""backtesting.py at every bar, its answers stored by `benchmarks/parity.py`: `simulate` and the reference beside it."""
 
 from __future__ import annotations
 
