@@ -65,7 +65,6 @@ def main() -> None:
             if given.write:
                 save(path, [case for case, _ in found], answers, by)
         versions |= by
-        found = [(case, answer) for case, answer in found if "stop_loss" not in case.settings]
         for case, answer in found[:2] if given.quick else found:
             costs = [case.settings["fee"], case.settings["slippage"]]
             rows.append([f"{peer}: {case.name}", len(answer), *costs, *differences(case, answer)])

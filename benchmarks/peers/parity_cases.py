@@ -21,6 +21,8 @@ from jaxtrader.market.features import log_return
 from jaxtrader.market.market import Market
 
 PRICES = ("open", "high", "low", "close")
+COSTS = ("fee", "slippage", "borrow_rate", "short_rate")
+RULES = ("fill", "rebalance", "max_leverage", "maintenance_margin", "stop_loss", "take_profit")
 STOCKS = ("AAPL", "IBM", "MSFT", "GOOG")
 
 
@@ -62,8 +64,8 @@ class Case:
     def book(self, dtype: Literal["float64", "float32"] = "float64") -> jt.Book:
         """Our book of it."""
         market = self.market()
-        costs = jt.Costs(self.settings["fee"], self.settings["slippage"])
-        rules = {name: self.settings[name] for name in ("fill", "rebalance") if name in self.settings}
+        costs = jt.Costs(**{name: x for name, x in self.settings.items() if name in COSTS})
+        rules = {name: x for name, x in self.settings.items() if name in RULES}
         return jt.simulate(market, self.targets, costs=costs, dtype=dtype, start=start_of(market), **rules)
 
     def marks(self, dtype: Literal["float64", "float32"] = "float64") -> np.ndarray:

@@ -11,11 +11,11 @@ from ledger_reference import book as reference_book
 from parity_cases import Case, load
 
 FOUND, VERSIONS = load(Path(__file__).with_name("backtesting.npz"))
-PLAIN = [found for found in FOUND if "stop_loss" not in found[0].settings]
+each = pytest.mark.parametrize(("case", "equity"), FOUND, ids=[case.name for case, _ in FOUND])
 BRACKETED = [found for found in FOUND if "stop_loss" in found[0].settings]
 
 
-@pytest.mark.parametrize(("case", "equity"), PLAIN, ids=[case.name for case, _ in PLAIN])
+@each
 def test_simulate_is_backtesting_py(case: Case, equity: np.ndarray) -> None:
     assert (case.targets > 0).any()
     assert (case.targets < 0).any()
@@ -47,5 +47,4 @@ def test_the_scalar_reference_keeps_its_brackets(case: Case, equity: np.ndarray)
 
 def test_it_is_the_pinned_release() -> None:
     assert VERSIONS["backtesting"] == "0.6.6"
-    assert len(PLAIN) == 2
-    assert len(BRACKETED) == 1
+    assert (len(FOUND), len(BRACKETED)) == (3, 1)
