@@ -10,34 +10,18 @@ a peer's pin in `peers/install.py` changes. Nothing here is timed.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import report
 from peers.install import add_options, interpreters
-from peers.parity_cases import Case, backtesting_cases, load, save, vectorbt_cases
+from peers.parity_cases import Case, ask, backtesting_cases, load, save, vectorbt_cases
 
 HERE = Path(__file__).parent
 STORED = HERE.parent / "tests" / "parity"
 COLUMNS = ("case", "bars", "fee", "slippage", "float64", "float32")
 CASES = {"vectorbt": vectorbt_cases, "backtesting": backtesting_cases}
-
-
-def ask(python: str, peer: str, cases: list[Case]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The peer's answers by case, and its versions."""
-    with tempfile.TemporaryDirectory() as folder:
-        source, result = Path(folder) / "cases.npz", Path(folder) / "answers.npz"
-        arrays = {f"{case.name}/{name}": column for case in cases for name, column in case.columns().items()}
-        settings = json.dumps({case.name: dict(case.settings) for case in cases})
-        np.savez(source, cases=np.array(settings), **arrays)
-        subprocess.run([python, HERE / "peers" / "books.py", peer, source, result], check=True)
-        with np.load(result) as stored:
-            versions = json.loads(str(stored["versions"]))
-            return {case.name: stored[case.name] for case in cases}, versions
 
 
 def differences(case: Case, answer: np.ndarray) -> list[float]:

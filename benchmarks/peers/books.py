@@ -1,4 +1,4 @@
-"""Equity at every bar by vectorbt or backtesting.py for the cases of an .npz: `python books.py PEER IN.npz OUT.npz`."""
+"""Equity at every bar by another library, for the cases of an .npz: `python books.py PEER IN.npz OUT.npz`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,36 @@ def backtesting(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
         return test.run()["_equity_curve"]["Equity"].to_numpy() / CAPITAL
 
 
+def gym_trading_env(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
+    """Its portfolio's valuations from 1000 in cash, as they are; `rate` is its interest of one step."""
+    import gym_trading_env  # noqa: F401  registers "TradingEnv"
+    import gymnasium
+
+    close, wanted = columns["close"][:, 0], columns["targets"][:, 0].tolist()
+    positions = sorted({0.0, *wanted})
+    index = pd.date_range("2000-01-01", periods=len(close), freq="D")
+    env = gymnasium.make(
+        "TradingEnv",
+        df=pd.DataFrame({"close": close, "feature_none": 0.0}, index),
+        positions=positions,
+        trading_fees=settings["fee"],
+        borrow_interest_rate=settings["rate"],
+        initial_position=0.0,
+        verbose=0,
+        disable_env_checker=True,
+    )
+    env.reset()
+    valuations = [1000.0]
+    for position in wanted[:-1]:
+        _, _, done, _, info = env.step(positions.index(position))
+        valuations.append(float(info["portfolio_valuation"]))
+        if done:
+            raise SystemExit(f"gym-trading-env's account was lost at bar {len(valuations)}")
+    return np.array(valuations)
+
+
 PEERS = {
+    "gym-trading-env": (gym_trading_env, ("gym-trading-env", "gymnasium", "numpy", "pandas")),
     "vectorbt": (vectorbt, ("vectorbt", "numba", "numpy", "pandas")),
     "backtesting": (backtesting, ("backtesting", "numpy", "pandas")),
 }

@@ -1,14 +1,16 @@
 """Books that others keep of the same targets: what they are given, what they answered, and what `simulate` makes of it.
 
-`benchmarks/parity.py` asks the others, each in its own environment, and stores their answers as .npz; the tests in
-`tests/parity` replay them. Prices that the package brings are not stored again, walks are in whole cents.
+`benchmarks/parity.py` and `money.py` ask the others, each in its own environment, and store their answers as .npz; the
+tests in `tests/parity` replay them. Prices that the package brings are not stored again, walks are in whole cents.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,6 +128,32 @@ def backtesting_cases() -> list[Case]:
     ]
 
 
+def gym_cases() -> list[Case]:
+    """Positions that gym-trading-env trades at the close where they change, with and without its fee and interest.
+
+    The interest is 8% a year, 0.08 / 252 of each bar to it, and by the calendar to us.
+    """
+    shares = np.random.default_rng(9).choice([-1.0, -0.5, 0.0, 0.5, 1.0], (3270, 1))
+    mixed = _held(np.where(shares < 0, shares / 2, shares), 0.1)
+    short, debt = np.full((3270, 1), 0.0), np.full((3270, 1), 2.0)
+    short[250:1000] = -0.5
+    debt[:1000] = 0.0
+    debt[2500:] = 0.0
+    on = {"fill": "close", "rebalance": "on_change", "slippage": 0.0, "max_leverage": 2.0, "maintenance_margin": 0.0}
+    free = {**on, "fee": 0.0, "rate": 0.0}
+    interest = {"rate": 0.08 / 252, "borrow_rate": 0.08, "short_rate": 0.08}
+    return [
+        Case("positions in [-0.5, 1], no costs", ("AAPL",), mixed, free),
+        Case("positions in [-0.5, 1], fee", ("AAPL",), mixed, {**free, "fee": 1e-3}),
+        Case("positions in [-0.5, 1], interest", ("AAPL",), mixed, {**free, **interest}),
+        Case("positions in [-0.5, 1], fee and interest", ("AAPL",), mixed, {**free, **interest, "fee": 1e-3}),
+        Case("short a half for 750 bars, no costs", ("AAPL",), short, free),
+        Case("short a half for 750 bars, interest", ("AAPL",), short, {**free, **interest}),
+        Case("twice long for 1500 bars, no costs", ("AAPL",), debt, free),
+        Case("twice long for 1500 bars, interest", ("AAPL",), debt, {**free, **interest}),
+    ]
+
+
 def _walk(seed: int, bars: int, assets: int) -> np.ndarray:
     """Open, high, low and close in cents."""
     rng = np.random.default_rng(seed)
@@ -148,6 +176,19 @@ def _held(targets: np.ndarray, change: float) -> np.ndarray:
     new = np.random.default_rng(len(targets)).random(len(targets)) < change
     new[0] = True
     return targets[np.maximum.accumulate(np.where(new, np.arange(len(targets)), 0))]
+
+
+def ask(python: str, peer: str, cases: Sequence[Case]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The peer's answers by case, and its versions."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, result = Path(folder) / "cases.npz", Path(folder) / "answers.npz"
+        arrays = {f"{case.name}/{name}": column for case in cases for name, column in case.columns().items()}
+        settings = json.dumps({case.name: dict(case.settings) for case in cases})
+        np.savez(source, cases=np.array(settings), **arrays)
+        subprocess.run([python, Path(__file__).with_name("books.py"), peer, source, result], check=True)
+        with np.load(result) as stored:
+            versions = json.loads(str(stored["versions"]))
+            return {case.name: stored[case.name] for case in cases}, versions
 
 
 def save(path: Path, cases: Iterable[Case], answers: Mapping[str, np.ndarray], versions: Mapping[str, str]) -> None:
