@@ -18,6 +18,8 @@ CASES = [
     ("memory", {"memory_quick": 2}, "stored, B"),
     ("limits", {"limits_quick": 3}, "ms"),
     ("scaling", {"scaling_quick": 1}, "steps/s"),
+    ("parity", {"parity_quick": 4}, "float32"),
+    ("money", {"money_quick": 2}, "ours"),
 ]
 # 15 s and more of one core each, even with --quick.
 TOO_SLOW = {"startup", "gymnax_control", "known_optimum", "ablations"}

@@ -14,6 +14,7 @@ PACKAGES = {
     "gym": (*_SB3, "gym-trading-env==0.3.5", "gym-anytrading==2.0.0"),
     "torchtrade": ("torch==2.13.0", "torchtrade==0.1.0"),
     "rejax": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2", "pandas", "jaxtyping"),
+    "gymtrading": ("gym-trading-env==0.3.5", "gymnasium==1.4.0", "numpy==2.4.6"),
     "backtests": ("vectorbt==1.2.0", "backtesting==0.6.6"),
 }
 

@@ -1,0 +1,67 @@
+"""What does the same trading come to under gym-trading-env's money rules and under ours?
+
+Positions on 13 years of AAPL, traded at the close where they change. Without costs the two agree at every bar. With a
+fee they differ by a hundredth of what was paid: gym-trading-env meets the position after the fee, we size before costs.
+Its interest is set anew at each bar, not added up: a debt pays for its last bar, whatever it lasted, and nothing once
+it is repaid. What the interest took is the final equity without it less the one with it, in units of the capital.
+
+    python benchmarks/money.py [--quick] [--write] [--peers gymtrading] [--peer-python PEER=PYTHON]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import report
+from peers.install import add_options, interpreters
+from peers.parity_cases import Case, ask, gym_cases, load, save
+
+PEER = "gym-trading-env"
+STORED = Path(__file__).parent.parent / "tests" / "parity" / f"{PEER}.npz"
+COLUMNS = ("case", "bars", "theirs", "ours", "difference", "their interest", "our interest")
+
+
+def rows_of(found: list[tuple[Case, np.ndarray]]) -> list[list[Any]]:
+    """A row for each case: final equities, and what interest took of each."""
+    pairs = [(case, theirs / 1000, case.book().equity) for case, theirs in found]
+    without = {key(case): (theirs[-1], ours[-1]) for case, theirs, ours in pairs if not case.settings["rate"]}
+    rows = []
+    for case, theirs, ours in pairs:
+        took = [before - after for before, after in zip(without[key(case)], (theirs[-1], ours[-1]), strict=True)]
+        rows.append([case.name, len(ours), theirs[-1], ours[-1], float(np.abs(theirs / ours - 1).max()), *took])
+    return rows
+
+
+def key(case: Case) -> tuple[bytes, float]:
+    """What two cases share that differ in interest alone."""
+    return case.targets.tobytes(), case.settings["fee"]
+
+
+def main() -> None:
+    """Ask gym-trading-env, or take what it answered before; compare; report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two cases, from the stored answers")
+    parser.add_argument("--write", action="store_true", help="store the answers for the tests")
+    add_options(parser, "gymtrading")
+    given = parser.parse_args()
+    python = None if given.quick else interpreters(given).get("gymtrading")
+    if python is None:
+        found, versions = load(STORED)
+    else:
+        cases = gym_cases()
+        answers, versions = ask(python, PEER, cases)
+        found = [(case, answers[case.name]) for case in cases]
+        if given.write:
+            save(STORED, cases, answers, versions)
+    facts = {
+        "work": "equities at the end, their largest relative difference over all bars, and what interest took",
+        **versions,
+    }
+    report("money_quick" if given.quick else "money", COLUMNS, rows_of(found[-2:] if given.quick else found), facts)
+
+
+if __name__ == "__main__":
+    main()

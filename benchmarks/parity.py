@@ -1,0 +1,60 @@
+"""Do others come to the same money? vectorbt and backtesting.py, bar by bar, on targets that their rules can express.
+
+Equity at every close, ours in float64 and float32, as the largest relative difference to the peer's. What is compared
+is in `peers/parity_cases.py`. With `--write` the peers' answers are stored where `tests/parity` reads them: run it when
+a peer's pin in `peers/install.py` changes. Nothing here is timed.
+
+    python benchmarks/parity.py [--quick] [--write] [--peers backtests] [--peer-python PEER=PYTHON]
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import report
+from peers.install import add_options, interpreters
+from peers.parity_cases import Case, ask, backtesting_cases, load, save, vectorbt_cases
+
+HERE = Path(__file__).parent
+STORED = HERE.parent / "tests" / "parity"
+COLUMNS = ("case", "bars", "fee", "slippage", "float64", "float32")
+CASES = {"vectorbt": vectorbt_cases, "backtesting": backtesting_cases}
+
+
+def differences(case: Case, answer: np.ndarray) -> list[float]:
+    """The largest relative difference over all bars, in float64 and in float32."""
+    return [float(np.abs(case.marks(dtype) / answer - 1).max()) for dtype in ("float64", "float32")]
+
+
+def main() -> None:
+    """Ask the peers, or take what they answered before; compare; report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="two cases of each, from the stored answers")
+    parser.add_argument("--write", action="store_true", help="store the answers for the tests")
+    add_options(parser, "backtests")
+    given = parser.parse_args()
+    python = None if given.quick else interpreters(given).get("backtests")
+    rows: list[list[Any]] = []
+    versions: dict[str, str] = {}
+    for peer, make in CASES.items():
+        path = STORED / f"{peer}.npz"
+        if python is None:
+            found, by = load(path)
+        else:
+            answers, by = ask(python, peer, make())
+            found = [(case, answers[case.name]) for case in make()]
+            if given.write:
+                save(path, [case for case, _ in found], answers, by)
+        versions |= by
+        for case, answer in found[:2] if given.quick else found:
+            costs = [case.settings["fee"], case.settings["slippage"]]
+            rows.append([f"{peer}: {case.name}", len(answer), *costs, *differences(case, answer)])
+    facts = {"work": "largest relative difference of equity over all bars", **versions}
+    report("parity_quick" if given.quick else "parity", COLUMNS, rows, facts)
+
+
+if __name__ == "__main__":
+    main()
