@@ -230,7 +230,9 @@ class Market:
 
     def describe(self) -> str:
         """One line for the terminal: symbols, tradable bars and their dates (UTC), periods a year, features."""
-        shown = ", ".join(self.symbols[:4]) + (f" and {len(self.symbols) - 4} more" if len(self.symbols) > 4 else "")
+        names = self.symbols[0].split(",") if self.close.shape[1] > 1 and len(self.symbols) == 1 else self.symbols
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        shown += " side by side" if self.close.shape[1] > 1 else ""
         bars = int(np.sum(self.segments[:, 2] - self.segments[:, 1]))
         first = self.times[self.segments[:, 1]].min().astype("datetime64[D]")
         last = self.times[self.segments[:, 2] - 1].max().astype("datetime64[D]")
