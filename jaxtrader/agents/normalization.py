@@ -93,13 +93,24 @@ class ValueScale(struct.PyTreeNode):
         return mean, jnp.where(self.weight > 0, jnp.maximum(jnp.sqrt(variance), 1e-6), 0)
 
 
+def normalize(normalizer: Normalizer | RunningNormalizer, tape: Tape) -> Tape:
+    """The tape with standardised features, 0 where an asset is not listed: in a window that is the mean."""
+    features = normalizer(tape.features)
+    if tape.listed is not None:
+        features = jnp.where(tape.listed[..., None], features, 0)
+    return tape.replace(features=features)
+
+
 def fit_normalizer(tape: Tape) -> Normalizer:
-    """Mean and deviation of each feature, in float64, over all bars of the tape's segments whose features are known."""
+    """Mean and deviation of each feature, in float64, over all bars of the tape's segments whose features are known.
+
+    Of several assets, over all of them together while they are listed.
+    """
     features = np.asarray(tape.features, np.float64)
+    known = np.ones(features.shape[:2], bool) if tape.listed is None else np.asarray(tape.listed)
     starts = np.maximum(np.asarray(tape.segments)[:, 0], np.asarray(tape.ready))
     ends = np.asarray(tape.segments)[:, 2]
-    rows = np.concatenate([features[start:end] for start, end in zip(starts, ends, strict=True)])
-    rows = rows.reshape(-1, features.shape[-1])
+    rows = np.concatenate([features[a:b][known[a:b]] for a, b in zip(starts, ends, strict=True)])
     std = rows.std(0)
     # A constant feature carries nothing: centred, it is 0 whatever it is divided by.
     std = np.where(std > 1e-12 * np.maximum(np.abs(rows.mean(0)), 1), std, 1)

@@ -23,7 +23,7 @@ from jaxtrader.agents.actions import Bounds, actions_of, check_bounds
 from jaxtrader.agents.advantages import gae
 from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.networks import ACTIVATIONS, COMPUTE_DTYPES, ActorCritic
-from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer
+from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer, normalize
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.agents.state import PPOState, load, save
 from jaxtrader.envs.trading import Observation, window_chunks
@@ -172,8 +172,7 @@ class PPOAgent(struct.PyTreeNode):
         if normalizer is None:
             normalizer = fit_normalizer(env_params.tape)
             state = state.replace(normalizer=normalizer)
-        features = normalizer(env_params.tape.features)
-        return state, env_params.replace(tape=env_params.tape.replace(features=features))
+        return state, env_params.replace(tape=normalize(normalizer, env_params.tape))
 
     def encode(self, state: PPOState, chunk: Float[Array, "*b bars assets F"]) -> Float[Array, "*b decisions context"]:
         """Contexts of all decisions in chunks of prepared bars."""

@@ -37,6 +37,10 @@ class Bars:
         columns: the file's further numeric columns, [T, A] each, by their own names; NaN where a value is missing.
         source: file name or "DataFrame", for messages.
         notes: what loading found and did, one sentence each.
+        funding: [T, A] share of a position's value that longs pay to shorts over the bar that ends here, 0 where none
+            is due; None where the file has no column "funding" or "funding rate".
+        price_factor: [T, A] adjusted / raw price where the prices here are adjusted by the file's adjusted close.
+        tz: the zone of the exchange's wall clock, where it was given; None is UTC.
     """
 
     symbols: tuple[str, ...]
@@ -49,6 +53,9 @@ class Bars:
     columns: Mapping[str, np.ndarray]
     source: str
     notes: tuple[str, ...]
+    funding: np.ndarray | None = None
+    price_factor: np.ndarray | None = None
+    tz: str | None = None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -75,7 +82,7 @@ def load_bars(
         symbol: picks one symbol of several, or names the only one (default: the file's stem).
         symbols: picks several, in this order.
         tz: the zone of the wall clock in the file, e.g. "America/New_York"; a stamped offset is then ignored. Default:
-            the stamped offset counts, and stamps without one are UTC.
+            the stamped offset counts, and stamps without one are UTC. Kept as `Bars.tz`.
         label: whether a stamp marks the "close" or the "open" of its bar; "open" adds the regular spacing.
         repair: "clip" sets high and low to the envelope of the bar and a missing volume to 0, and notes the counts.
         adjust: multiply open, high, low and close by adjusted close / close where the file has an adjusted close.
@@ -94,12 +101,12 @@ def load_bars(
         raise DataError(f"repair='{repair}' is unknown; the only repair is 'clip'.")
     if isinstance(symbols, str):
         symbols = (symbols,)
-    options = {"label": label, "repair": repair, "adjust": adjust}
+    options = {"tz": tz, "label": label, "repair": repair, "adjust": adjust}
     if isinstance(source, Mapping):
         if not source:
             raise DataError("The dict of symbols is empty; give at least one symbol with its frame or path.")
         wanted = _select(list(source), symbol, symbols, "The dict")
-        loaded = tuple(_load_entry(source[name], name, tz, options) for name in wanted)
+        loaded = tuple(_load_entry(source[name], name, options) for name in wanted)
         return loaded[0] if symbol is not None else loaded
     table = read_table(source)
     roles = recognise(list(table.frame.columns), table.source)
@@ -107,20 +114,20 @@ def load_bars(
         name = symbol or roles.prefix or table.stem or "asset"
         if symbols is not None:
             _select([name], None, symbols, f"{table.source} without a symbol column")
-        bars = _to_bars(table, roles, name, _times(table, roles, tz), **options)
+        bars = _to_bars(table, roles, name, _times(table, roles, options["tz"]), **options)
         return bars if symbols is None else (bars,)
-    return _load_long(table, roles, symbol, symbols, tz, options)
+    return _load_long(table, roles, symbol, symbols, options)
 
 
-def _load_entry(source: "pd.DataFrame | str | PathLike", name: str, tz: str | None, options: dict[str, Any]) -> Bars:
+def _load_entry(source: "pd.DataFrame | str | PathLike", name: str, options: dict[str, Any]) -> Bars:
     """One entry of a dict: the key names a single history, or picks one where the table holds several."""
     table = read_table(source)
     roles = recognise(list(table.frame.columns), table.source)
     if roles.symbol is not None and table.frame[roles.symbol].nunique() > 1:
-        return _load_long(table, roles, str(name), None, tz, options)  # type: ignore[return-value]
+        return _load_long(table, roles, str(name), None, options)  # type: ignore[return-value]
     if table.stem is None:
         table = dataclasses.replace(table, source=f"DataFrame '{name}'")
-    return _to_bars(table, roles, str(name), _times(table, roles, tz), **options)
+    return _to_bars(table, roles, str(name), _times(table, roles, options["tz"]), **options)
 
 
 def _load_long(
@@ -128,7 +135,6 @@ def _load_long(
     roles: Roles,
     symbol: str | None,
     symbols: Sequence[str] | None,
-    tz: str | None,
     options: dict[str, Any],
 ) -> Bars | tuple[Bars, ...]:
     """Split a table with a symbol column into its histories, in the order in which they appear or are asked for."""
@@ -141,7 +147,7 @@ def _load_long(
     wanted = _select(available, symbol, symbols, table.source)
     chosen = np.flatnonzero(np.isin(codes, [available.index(name) for name in wanted]))
     table, codes = table.take(chosen), codes[chosen]
-    times = _times(table, roles, tz)  # at once: a day-first date may be clear only over all symbols
+    times = _times(table, roles, options["tz"])  # at once: a day-first date may be clear only over all symbols
     loaded = []
     for name in wanted:
         rows = np.flatnonzero(codes == available.index(name))
@@ -164,7 +170,15 @@ def _select(available: list[str], symbol: str | None, symbols: Sequence[str] | N
 
 
 def _to_bars(
-    table: Table, roles: Roles, name: str, times: np.ndarray, *, label: str, repair: str | None, adjust: bool
+    table: Table,
+    roles: Roles,
+    name: str,
+    times: np.ndarray,
+    *,
+    tz: str | None,
+    label: str,
+    repair: str | None,
+    adjust: bool,
 ) -> Bars:
     """One symbol's rows, checked: times, then prices (clipped if asked), then adjusted; notes say what was done."""
     notes: list[str | None] = []
@@ -174,15 +188,18 @@ def _to_bars(
     prices["volume"] = np.zeros(len(times)) if roles.volume is None else _numbers(table, roles.volume)
     if roles.volume is None:
         notes.append("There is no volume column; volume is 0.")
+    elif not prices["volume"].any():
+        notes.append("Volume is 0 in every bar, so there is no average traded value (adv) for impact and volume caps.")
     if repair == "clip":
         prices, clipped = clip(prices)
         notes.append(clipped)
     check_bars(prices, table.where)
-    prices, adjusted = _adjust(table, roles, prices, adjust)
+    prices, factor, adjusted = _adjust(table, roles, prices, adjust)
     columns, left_out = _further(table, roles)
+    funding, unfunded = _funding(table, roles)
     if roles.adjusted is None or not adjust:
         notes.append(split_note(times, prices["open"], prices["close"]))
-    notes += [adjusted, label_note, gap_note(times), left_out]
+    notes += [adjusted, label_note, gap_note(times), left_out, unfunded]
     arrays = {role: _frozen(values) for role, values in prices.items()}
     times.flags.writeable = False
     return Bars(
@@ -191,6 +208,9 @@ def _to_bars(
         columns={column: _frozen(values) for column, values in columns.items()},
         source=table.source,
         notes=tuple(note for note in notes if note),
+        funding=None if funding is None else _frozen(funding),
+        price_factor=None if factor is None else _frozen(factor),
+        tz=tz,
         **arrays,
     )
 
@@ -238,20 +258,38 @@ def _numbers(table: Table, column: str) -> np.ndarray:
 
 def _adjust(
     table: Table, roles: Roles, prices: dict[str, np.ndarray], adjust: bool
-) -> tuple[dict[str, np.ndarray], str | None]:
+) -> tuple[dict[str, np.ndarray], np.ndarray | None, str | None]:
+    """The prices as they are to be, adjusted / raw where they are adjusted, and a sentence on it."""
     if roles.adjusted is None:
-        return prices, None
+        return prices, None, None
     if not adjust:
-        return prices, f"Prices are raw: '{roles.adjusted}' was not applied (adjust=False, --no-adjust)."
+        return prices, None, f"Prices are raw: '{roles.adjusted}' was not applied (adjust=False, --no-adjust)."
     adjusted = _numbers(table, roles.adjusted)
     check_positive(roles.adjusted, adjusted, table.where)
     # One factor for all four keeps low <= close <= high true to the last bit, which adjusted close itself might not.
     factor = adjusted / prices["close"]
     out = {role: values if role == "volume" else values * factor for role, values in prices.items()}
-    return out, (
+    note = (
         f"Open, high, low and close were multiplied by '{roles.adjusted}' / close; adjust=False (--no-adjust) keeps "
         "them raw."
     )
+    return out, factor, note
+
+
+def _funding(table: Table, roles: Roles) -> tuple[np.ndarray | None, str | None]:
+    """The rate of each bar, 0 where it is missing, and a sentence with the count of those."""
+    if roles.funding is None:
+        return None, None
+    rate = _numbers(table, roles.funding)
+    bad = np.flatnonzero(np.abs(rate) >= 1)
+    if bad.size:
+        raise DataError(
+            f"{table.where(bad[0])}: {roles.funding} is {rate[bad[0]]:g}, but it must be a fraction of the position's "
+            "value between -1 and 1, which longs pay over the bar; divide percent by 100, or rename the column."
+        )
+    missing = np.isnan(rate)
+    note = f"'{roles.funding}' is missing in {missing.sum():,} bars, taken as 0 there." if missing.any() else None
+    return np.where(missing, 0.0, rate), note
 
 
 def _further(table: Table, roles: Roles) -> tuple[dict[str, np.ndarray], str | None]:

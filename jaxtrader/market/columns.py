@@ -25,6 +25,7 @@ PRICES = {
 }
 VOLUME = ("volume", "vol", "v", "tickvol", "tickvolume", "totalvolume")
 ADJUSTED = ("adjclose", "adjustedclose", "adjusted", "closeadj", "closeadjusted", "adjcloseprice", "adj")
+FUNDING = ("funding", "fundingrate")
 
 Affix = Callable[[str], str]
 
@@ -37,6 +38,7 @@ class Roles:
     prices: dict[str, str]  # open, high, low, close
     volume: str | None
     adjusted: str | None
+    funding: str | None  # also one of the others: a feature may use it
     symbol: str | None
     others: tuple[str, ...]  # what is left, in the file's order
     prefix: str | None  # the asset's name where the price columns carry it
@@ -65,19 +67,22 @@ def recognise(names: Sequence[str], source: str) -> Roles:
         )
     volume = _pick(left, tuple(map(affixed, VOLUME))) or _pick(left, VOLUME)
     adjusted = _pick(left, tuple(map(affixed, ADJUSTED))) or _pick(left, ADJUSTED)
+    funding = _find(left, tuple(map(affixed, FUNDING))) or _find(left, FUNDING)
     unwanted = re.compile(r"|index|unnamed\d+")  # row numbers that were saved with the table
     others = tuple(name for name, key in left.items() if key not in TIMES and not unwanted.fullmatch(key))
-    return Roles(time, prices, volume, adjusted, symbol, others, prefix)
+    return Roles(time, prices, volume, adjusted, funding, symbol, others, prefix)
 
 
 def _pick(left: dict[str, str], keys: Sequence[str]) -> str | None:
     """Take out of `left` the first column that is spelt as one of `keys`, in the order of `keys`."""
-    for key in keys:
-        for name, spelt in left.items():
-            if spelt == key:
-                del left[name]
-                return name
-    return None
+    name = _find(left, keys)
+    if name is not None:
+        del left[name]
+    return name
+
+
+def _find(left: dict[str, str], keys: Sequence[str]) -> str | None:
+    return next((name for key in keys for name, spelt in left.items() if spelt == key), None)
 
 
 def _pick_time(left: dict[str, str]) -> tuple[str, ...]:

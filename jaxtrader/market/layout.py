@@ -11,9 +11,11 @@ import numpy as np
 from jaxtrader.market.bars import Bars, DataError
 from jaxtrader.market.checks import show_span, show_time
 from jaxtrader.market.features import Feature, compute_features
-from jaxtrader.market.trailing import VOLATILITY_FLOOR, volatility
+from jaxtrader.market.sessions import session_ends
+from jaxtrader.market.trailing import VALUE_FLOOR, VOLATILITY_FLOOR, distrust, traded_value, volatility
 
 PRICES = ("open", "high", "low", "close")
+ABSENT = {"funding": 0.0, "price_factor": 1.0, "session_end": False}  # of a history that has none beside one that has
 YEAR = np.timedelta64(365, "D")
 COARSER = 3  # times the spacing of the others: then these bars are of another length
 
@@ -27,7 +29,27 @@ def columns_of(bars: Bars, features: Sequence[Feature]) -> Columns:
         "features": compute_features(bars, features),
         "volatility": volatility(bars.close),
         "dt": years_between(bars.times),
+        "funding": bars.funding,
+        "price_factor": bars.price_factor,
+        "adv": _traded_value(bars),
+        "session_end": session_ends(bars.times, bars.tz),
     }
+
+
+def _traded_value(bars: Bars) -> np.ndarray | None:
+    if distrust(bars.volume):
+        return None
+    raw = bars.close if bars.price_factor is None else bars.close / bars.price_factor
+    return traded_value(raw, bars.volume)
+
+
+def volume_notes(names: Sequence[str], histories: Sequence[Bars]) -> list[str]:
+    """A sentence for each history whose volume is not trusted; loading has spoken of those without any."""
+    return [
+        f"{name}: {why} and not trusted, so there is no average traded value (adv) for impact and volume caps."
+        for name, history in zip(names, histories, strict=True)
+        if history.volume.any() and (why := distrust(history.volume))
+    ]
 
 
 def years_between(times: np.ndarray) -> np.ndarray:
@@ -37,22 +59,43 @@ def years_between(times: np.ndarray) -> np.ndarray:
 
 def end_to_end(parts: Sequence[Columns]) -> Columns:
     """Histories of any lengths one after another on one time axis, and their segments; nothing is padded."""
+    parts = _alike(parts)
     ends = np.cumsum([len(part["times"]) for part in parts])
     starts = np.concatenate([[0], ends[:-1]])
-    out = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    out = {name: _joined([part[name] for part in parts], 0) for name in parts[0]}
     return {**out, "segments": np.stack([starts, starts, ends], axis=1).astype(np.int64)}
 
 
-def side_by_side(parts: Sequence[Columns]) -> Columns:
+def _alike(parts: Sequence[Columns]) -> Sequence[Columns]:
+    """Parts of which all have an optional column or none has: it is filled in where it is ABSENT, or goes (adv)."""
+    parts = [dict(part) for part in parts]
+    for name, value in ABSENT.items():
+        if any(part[name] is not None for part in parts):
+            for part in parts:
+                shape = part["times"].shape if name == "session_end" else part["close"].shape
+                part[name] = np.full(shape, value) if part[name] is None else part[name]
+    for part in parts:
+        part["adv"] = None if any(other["adv"] is None for other in parts) else part["adv"]
+    return parts
+
+
+def _joined(columns: Sequence[np.ndarray | None], axis: int) -> np.ndarray | None:
+    there = [column for column in columns if column is not None]
+    return np.concatenate(there, axis=axis) if there else None
+
+
+def side_by_side(parts: Sequence[Columns], tz: str | None) -> Columns:
     """One history of all assets, [T, A] each, on the union of the calendars of single-asset parts.
 
-    A row without a bar of an asset holds its last close as open, high, low and close, no volume, and the features and
-    volatility of its last bar. Before its first bar the prices are its first open, features NaN and volatility the
-    floor. `present`, `delisted` and `listed` are as `Market` says, None where they would say nothing.
+    A row without a bar of an asset holds its last close as open, high, low and close, no volume or funding, and all
+    else of its last bar. Before its first bar the prices are its first open, features NaN, volatility and traded value
+    their floors. `present`, `delisted` and `listed` are as `Market` says, None where they would say nothing. `tz` is
+    the zone of the exchange.
     """
     times = np.unique(np.concatenate([part["times"] for part in parts]))
-    placed = [_placed(part, times) for part in parts]
-    out: Columns = {name: np.concatenate([one[name] for one in placed], axis=1) for name in placed[0]}
+    placed = [_placed(part, times) for part in _alike(parts)]
+    out: Columns = {name: _joined([one[name] for one in placed], 1) for name in placed[0]}
+    out["session_end"] = session_ends(times, tz)
     end = len(times)
     out["present"] = None if out["present"].all() else out["present"]
     out["delisted"] = out["delisted"] if out["delisted"].any() else None
@@ -72,6 +115,9 @@ def _placed(part: Columns, times: np.ndarray) -> Columns:
     out["volume"] = np.where(present, part["volume"][at], 0.0)
     out["features"] = np.where(begun[..., None], part["features"][at], np.nan)
     out["volatility"] = np.where(begun, part["volatility"][at], VOLATILITY_FLOOR)
+    out["funding"] = None if part["funding"] is None else np.where(present, part["funding"][at], 0.0)
+    out["price_factor"] = None if part["price_factor"] is None else part["price_factor"][at]
+    out["adv"] = None if part["adv"] is None else np.where(begun, part["adv"][at], VALUE_FLOOR)
     last = (latest == len(part["times"]) - 1)[:, None]
     out["delisted"] = present & last & (times != times[-1])[:, None]
     out["listed"] = np.isfinite(out["features"]).all(axis=2) & (present | ~last)

@@ -23,13 +23,14 @@ from jaxtrader.market.layout import (
     columns_of,
     end_to_end,
     side_by_side,
+    volume_notes,
 )
 from jaxtrader.market.splits import cut_segments
 
 SNAPS = (12, 52, 252, 365, *(8760 * k for k in (1, 2, 4, 12, 60)))
 SNAP_TOLERANCE = 0.02
 PRICE_RANGE = (1e-15, 1e15)
-OPTIONAL = ("present", "delisted", "listed")
+OPTIONAL = ("present", "delisted", "listed", "funding", "price_factor", "adv", "session_end")
 
 
 class Tape(flax.struct.PyTreeNode):
@@ -48,6 +49,10 @@ class Tape(flax.struct.PyTreeNode):
         present: [T, A], as are those below; None, and not on the device, where `Market` has None.
         delisted: [T, A].
         listed: [T, A].
+        funding: [T, A].
+        price_factor: [T, A].
+        adv: [T, A].
+        session_end: [T].
     """
 
     open: Float[Array, "time asset"]
@@ -62,6 +67,10 @@ class Tape(flax.struct.PyTreeNode):
     present: Bool[Array, "time asset"] | None = None
     delisted: Bool[Array, "time asset"] | None = None
     listed: Bool[Array, "time asset"] | None = None
+    funding: Float[Array, "time asset"] | None = None
+    price_factor: Float[Array, "time asset"] | None = None
+    adv: Float[Array, "time asset"] | None = None
+    session_end: Bool[Array, " time"] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,6 +99,14 @@ class Market:
         delisted: [T, A] bool, the last bar of an asset whose data end before its history's. None where there is none.
         listed: [T, A] bool, the asset can be decided on: from the bar with which all its features are known to its
             last. None where that is every asset at every row from `ready` on.
+        funding: [T, A] share of the position's value at the close before that longs pay to shorts over the bar that
+            ends at this row; 0 where none is due and at missing rows. None where no file has a funding column.
+        price_factor: [T, A] adjusted / raw price, 1 for a file without an adjusted close; None where no file has one.
+        adv: [T, A] average traded value a bar in currency, the mean of raw volume times raw close over the last 20 bars
+            up to and including this row, of what there is before; at least 1e-6. None where the volume of a symbol is
+            not trusted: it is 0 in more than 1% of the bars, or the same in all.
+        session_end: [T] bool, the last bar of a trading session: see `sessions.session_ends`. None for bars of a day or
+            longer, and for markets that are open around the clock.
     """
 
     times: np.ndarray
@@ -111,6 +128,10 @@ class Market:
     present: np.ndarray | None = None
     delisted: np.ndarray | None = None
     listed: np.ndarray | None = None
+    funding: np.ndarray | None = None
+    price_factor: np.ndarray | None = None
+    adv: np.ndarray | None = None
+    session_end: np.ndarray | None = None
 
     @classmethod
     def from_bars(
@@ -150,10 +171,12 @@ class Market:
         _refuse_short(histories, chosen)
         _refuse_beyond_float32(histories)
         notes = [f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes]
+        notes += volume_notes(names, histories)
         parts = [columns_of(history, chosen) for history in histories]
         _refuse_unknown(names, chosen, parts)
         if align:
-            columns, notes = side_by_side(parts), notes + alignment_notes(names, parts)
+            tz = next((history.tz for history in histories if history.tz), None)
+            columns, notes = side_by_side(parts, tz), notes + alignment_notes(names, parts)
             names, calendars = (",".join(names),), [columns["times"]]
         else:
             columns, calendars = end_to_end(parts), [history.times for history in histories]
@@ -230,7 +253,9 @@ class Market:
 
     def describe(self) -> str:
         """One line for the terminal: symbols, tradable bars and their dates (UTC), periods a year, features."""
-        shown = ", ".join(self.symbols[:4]) + (f" and {len(self.symbols) - 4} more" if len(self.symbols) > 4 else "")
+        names = self.symbols[0].split(",") if self.close.shape[1] > 1 and len(self.symbols) == 1 else self.symbols
+        shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        shown += " side by side" if self.close.shape[1] > 1 else ""
         bars = int(np.sum(self.segments[:, 2] - self.segments[:, 1]))
         first = self.times[self.segments[:, 1]].min().astype("datetime64[D]")
         last = self.times[self.segments[:, 2] - 1].max().astype("datetime64[D]")

@@ -186,12 +186,15 @@ def _market(process: AR1 | OrnsteinUhlenbeck, paths: list[tuple[np.ndarray, np.n
     for number, (close, signal) in enumerate(paths):
         open_ = np.concatenate([close[:1], close[:-1]])
         times = np.datetime64("2000-01-01T01", "ns") + np.arange(len(close)) * np.timedelta64(1, "h")
-        columns = {"open": open_, "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close}
+        prices = np.stack([open_, np.maximum(open_, close), np.minimum(open_, close), close])[..., None]
         histories.append(
             Bars(
                 symbols=(f"{process.name}-{number}",),
                 times=times,
-                **{name: column[:, None] for name, column in columns.items()},
+                open=prices[0],
+                high=prices[1],
+                low=prices[2],
+                close=prices[3],
                 volume=np.zeros((len(close), 1)),
                 columns={"signal": signal[:, None]},
                 source=repr(process),

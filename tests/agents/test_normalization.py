@@ -1,13 +1,16 @@
-"""The running normaliser of ordinary observations against NumPy over all data; see test_ppo.py for the other scales."""
+"""The running normaliser against NumPy over all data, and the market's where assets come and go; see test_ppo.py."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
-from jaxtrader.agents.normalization import RunningNormalizer
+from jaxtrader.agents.normalization import RunningNormalizer, fit_normalizer, normalize
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.market import Market
 
 UPDATE = jax.jit(RunningNormalizer.update)
 
@@ -64,3 +67,26 @@ def test_a_constant_becomes_0() -> None:
         data = jnp.full((50, 1), constant)
         normalizer = RunningNormalizer.fresh((1,)).update(data).update(data)
         np.testing.assert_array_equal(normalizer(data), 0)
+
+
+def test_unlisted_assets_enter_no_moment_and_are_0() -> None:
+    def bars(name: str, first: int, last: int) -> Bars:
+        days = pd.date_range("2020-01-01", periods=50)[first:last]
+        signal = np.random.default_rng([*name.encode()]).normal(5, 2, len(days))
+        prices = {price: 1.0 for price in ("open", "high", "low", "close")}
+        loaded = load_bars(pd.DataFrame(prices | {"signal": signal}, index=days), symbol=name)
+        assert isinstance(loaded, Bars)
+        return loaded
+
+    assets = (bars("A", 0, 50), bars("B", 20, 50), bars("C", 0, 30))
+    market = Market.from_bars(assets, ["signal"], align=True)
+    train = market.split("2020-02-05")[0].tape()  # rows 0 to 34
+    normalizer = fit_normalizer(train)
+    values = np.concatenate([asset.columns["signal"][:n] for asset, n in zip(assets, (35, 15, 30), strict=True)])
+    np.testing.assert_allclose(normalizer.mean, values.mean(), rtol=1e-6)
+    np.testing.assert_allclose(normalizer.std, values.std(), rtol=1e-6)
+    features = np.asarray(normalize(normalizer, train).features)[..., 0]
+    assert (features[:20, 1] == 0).all()
+    assert (features[30:, 2] == 0).all()
+    wanted = (assets[1].columns["signal"][:, 0] - values.mean()) / values.std()
+    np.testing.assert_allclose(features[20:, 1], wanted, rtol=1e-5)

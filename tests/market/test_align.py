@@ -152,6 +152,12 @@ def test_the_order_of_the_assets_is_the_order_given():
         np.testing.assert_array_equal(getattr(one, name)[:, ::-1], getattr(other, name))
 
 
+def test_describe_says_that_they_are_one_history():
+    assert universe().describe().startswith("WHOLE, HOLES, LATE, GONE side by side: 60 bars, 2020-01-01 to 2020-02-29")
+    five = Market.from_bars([history(name) for name in "ABCDE"], FEATURES, align=True)
+    assert five.describe().startswith("A, B, C, D and 1 more side by side: 60 bars")
+
+
 def test_a_split_cuts_the_union_calendar_and_shares_the_columns():
     train, test = universe().split("2020-02-10")
     np.testing.assert_array_equal(train.segments, [[0, 0, 40]])

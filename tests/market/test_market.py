@@ -261,7 +261,7 @@ def test_tape_holds_the_columns_on_the_device():
     assert tape.segments.dtype == tape.ready.dtype == np.int32
     np.testing.assert_array_equal(tape.segments, market.segments)
     np.testing.assert_array_equal(tape.ready, market.ready)
-    assert len(jax.tree.leaves(tape)) == 9
+    assert len(jax.tree.leaves(tape)) == 10  # nine, and the traded value that this volume allows
     assert jax.jit(lambda t: t.close.sum())(tape) == pytest.approx(market.close.sum(), rel=1e-5)
 
 

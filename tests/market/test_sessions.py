@@ -1,0 +1,115 @@
+"""Where sessions end: stocks, half days, lunch breaks, currencies that close for the weekend, coins that never do."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxtrader.market.bars import Bars, DataError, load_bars
+from jaxtrader.market.market import Market
+from jaxtrader.market.sessions import session_ends
+
+NEW_YORK = "America/New_York"
+
+
+def stocks(first: str, last: str, minutes: int = 30, half_days: tuple[str, ...] = ()) -> pd.DatetimeIndex:
+    """Closes of New York bars, 9:30 to 16:00 and to 13:00 on half days, as UTC."""
+    days = []
+    for day in pd.bdate_range(first, last):
+        end = "13:00" if str(day.date()) in half_days else "16:00"
+        opened = pd.Timestamp(f"{day.date()} 09:30") + pd.Timedelta(minutes=minutes)
+        days.append(pd.date_range(opened, f"{day.date()} {end}", freq=f"{minutes}min", tz=NEW_YORK))
+    return pd.DatetimeIndex(np.concatenate([d.tz_convert("UTC").tz_localize(None) for d in days]))
+
+
+def bars(times: pd.DatetimeIndex, name: str = "X", seed: int = 0) -> Bars:
+    rng = np.random.default_rng(seed)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.001, len(times))))
+    columns = {"open": close, "high": close, "low": close, "close": close, "volume": rng.uniform(1, 2, len(times))}
+    return load_bars(pd.DataFrame(columns, index=times), symbol=name)
+
+
+def test_a_stock_s_day_ends_with_its_last_bar_half_days_too():
+    # From March to December, so over the clock changes of March and November.
+    times = stocks("2019-02-25", "2019-12-06", half_days=("2019-07-03", "2019-11-29"))
+    local = times.tz_localize("UTC").tz_convert(NEW_YORK)
+    ends = session_ends(times.to_numpy(), NEW_YORK)
+    wanted = pd.Series(local.strftime("%Y-%m-%d")).duplicated(keep="last").to_numpy()
+    np.testing.assert_array_equal(ends, ~wanted)
+    assert set(local[ends].strftime("%H:%M")) == {"16:00", "13:00"}
+
+
+def test_a_lunch_break_ends_no_session_and_midnight_in_utc_does_not_either():
+    days = pd.bdate_range("2024-01-01", "2024-01-31")
+    sydney = [pd.date_range(f"{day.date()} 23:30", periods=12, freq="30min") for day in days]
+    times = pd.DatetimeIndex(np.concatenate(sydney))
+    ends = session_ends(times.to_numpy(), None)
+    assert set(times[ends].strftime("%H:%M")) == {"05:00"}
+    assert ends.sum() == 23
+    halves = []
+    for day in days:
+        halves += [pd.date_range(f"{day.date()} 01:45", f"{day.date()} 04:00", freq="15min")]
+        halves += [pd.date_range(f"{day.date()} 05:15", f"{day.date()} 08:00", freq="15min")]
+    hong_kong = pd.DatetimeIndex(np.concatenate(halves))
+    assert set(hong_kong[session_ends(hong_kong.to_numpy(), "Asia/Hong_Kong")].strftime("%H:%M")) == {"08:00"}
+
+
+def test_currencies_end_with_the_week():
+    hours = pd.date_range("2024-01-07 23:00", "2024-03-15 22:00", freq="h")  # Sunday 22:00 to Friday 22:00 UTC
+    week = (hours.day_of_week * 24 + hours.hour).to_numpy()
+    times = hours[(week <= 4 * 24 + 22) | (week >= 6 * 24 + 23)]
+    ends = session_ends(times.to_numpy(), None)
+    assert set(times[ends].strftime("%a %H:%M")) == {"Fri 22:00"}
+    assert ends.sum() == 10
+
+
+@pytest.mark.parametrize("bars_of", ["always", "outages", "daily", "weekly"])
+def test_markets_without_sessions_have_none(bars_of):
+    always = pd.date_range("2024-01-01", periods=3000, freq="30min")
+    times = {
+        "always": always,
+        "outages": always.delete([*range(100, 120), *range(700, 760), *range(2000, 2012)]),
+        "daily": pd.bdate_range("2024-01-01", periods=300),
+        "weekly": pd.date_range("2024-01-01", periods=60, freq="7D"),
+    }[bars_of]
+    assert session_ends(times.to_numpy(), None) is None
+    assert Market.from_bars(bars(times), ["log_return_1"]).session_end is None
+
+
+def test_a_last_bar_in_the_middle_of_a_session_ends_none():
+    times = stocks("2024-01-02", "2024-01-19").to_numpy()
+    for k in range(1, 14):
+        ends = session_ends(times[:-k], NEW_YORK)
+        assert ends[-1] == (k == 13)
+        np.testing.assert_array_equal(ends[:-1], session_ends(times, NEW_YORK)[: -k - 1])
+
+
+def test_prices_and_volume_say_nothing_of_it():
+    times = stocks("2024-01-02", "2024-01-19")
+    one, two = (Market.from_bars(bars(times, seed=seed), ["log_return_1"]) for seed in (0, 1))
+    np.testing.assert_array_equal(one.session_end, two.session_end)
+    assert one.session_end.sum() == 14
+
+
+def test_histories_end_to_end_and_side_by_side():
+    times, coins = stocks("2024-01-02", "2024-01-12"), pd.date_range("2024-01-02", periods=200, freq="30min")
+    both = Market.from_bars([bars(times, "STOCK"), bars(coins, "COIN")], ["log_return_1"])
+    np.testing.assert_array_equal(both.session_end, [*session_ends(times.to_numpy(), None), *[False] * 200])
+    tape = both.tape()
+    assert tape.session_end.dtype == bool
+    np.testing.assert_array_equal(tape.session_end, both.session_end)
+    holes = times.delete([5, 12, 30])  # row 12 is a day's last
+    joined = Market.from_bars([bars(times, "A"), bars(holes, "B")], ["log_return_1"], align=True)
+    np.testing.assert_array_equal(joined.session_end, session_ends(times.to_numpy(), None))
+
+
+def test_the_zone_comes_from_loading_and_must_exist():
+    wall = stocks("2024-01-02", "2024-01-19").tz_localize("UTC").tz_convert(NEW_YORK).tz_localize(None)
+    table = pd.DataFrame({name: 1.0 for name in ("open", "high", "low", "close")}, index=wall)
+    loaded = load_bars(table, tz=NEW_YORK)
+    assert loaded.tz == NEW_YORK
+    assert load_bars(table).tz is None
+    assert Market.from_bars(loaded, ["log_return_1"]).session_end.sum() == 14
+    with pytest.raises(DataError, match="tz='Mars/Olympus' is not a known time zone"):
+        Market.from_bars(dataclasses.replace(loaded, tz="Mars/Olympus"), ["log_return_1"])

@@ -1,0 +1,158 @@
+"""Average traded value and adjusted / raw price, against pandas and by hand; volatility is in test_market.py."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.market import Market
+from jaxtrader.market.trailing import VALUE_FLOOR
+
+BARS = 150
+
+
+def table(bars: int = BARS, seed: int = 0) -> pd.DataFrame:
+    """Raw prices with a 4-for-1 split at bar 60, an adjusted close, and raw volume."""
+    rng = np.random.default_rng(seed)
+    adjusted = 20 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
+    close = adjusted * np.where(np.arange(bars) < 60, 4.0, 1.0)
+    columns = {"open": close, "high": close * 1.01, "low": close * 0.99, "close": close, "adj_close": adjusted}
+    columns["volume"] = rng.lognormal(10, 1, bars)
+    return pd.DataFrame(columns, index=pd.date_range("2020-01-01", periods=bars))
+
+
+def market_of(*tables: pd.DataFrame, **settings) -> Market:
+    bars = [load_bars(one, symbol=f"S{i}") for i, one in enumerate(tables)]
+    return Market.from_bars(bars, ["log_return_1"], **settings)
+
+
+def test_traded_value_is_the_mean_of_raw_price_times_raw_volume():
+    frame = table()
+    market = market_of(frame)
+    wanted = (frame.close * frame.volume).rolling(20, min_periods=1).mean()
+    np.testing.assert_allclose(market.adv[:, 0], wanted, rtol=1e-12)
+    np.testing.assert_allclose(market.tape().adv, market.adv, rtol=1e-6)
+    np.testing.assert_allclose(market.price_factor[:, 0], frame.adj_close / frame.close, rtol=1e-14)
+    np.testing.assert_allclose(market.tape().price_factor, market.price_factor, rtol=1e-6)
+
+
+def test_without_an_adjusted_close_prices_are_taken_as_raw():
+    frame = table().drop(columns="adj_close")
+    market = market_of(frame)
+    assert market.price_factor is market.tape().price_factor is None
+    np.testing.assert_allclose(market.adv[:, 0], (frame.close * frame.volume).rolling(20, 1).mean(), rtol=1e-12)
+    loaded = load_bars(table(), adjust=False)
+    assert loaded.price_factor is None
+
+
+def test_what_comes_later_changes_nothing_before_bit_for_bit():
+    frame = table()
+    whole = market_of(frame)
+    for t in (0, 1, 18, 19, 20, 99):
+        assert market_of(frame[: t + 2]).adv[: t + 1].tobytes() == whole.adv[: t + 1].tobytes()
+    changed = frame.copy()
+    changed.iloc[100:] *= 1.5
+    other = market_of(changed)
+    for name in ("adv", "price_factor", "volatility", "features"):
+        assert getattr(whole, name)[:100].tobytes() == getattr(other, name)[:100].tobytes()
+    assert (whole.adv[100:] != other.adv[100:]).all()
+
+
+@pytest.mark.parametrize(
+    ("volume", "trusted", "note"),
+    [
+        (np.arange(BARS) + 1.0, True, None),
+        (np.where(np.arange(BARS) == 7, 0.0, 1.0 + np.arange(BARS)), True, None),
+        (np.where(np.arange(BARS) % 50 == 7, 0.0, 1.0 + np.arange(BARS)), False, "Volume is 0 in 3 of 150 bars"),
+        (np.full(BARS, 100.0), False, "Volume is 100 in every bar"),
+        (np.zeros(BARS), False, "Volume is 0 in every bar"),
+    ],
+)
+def test_volume_is_trusted_where_it_varies_and_is_hardly_ever_0(volume, trusted, note):
+    market = market_of(table().assign(volume=volume))
+    assert (market.adv is not None) == trusted
+    assert (market.tape().adv is not None) == trusted
+    notes = [text for text in market.notes if "Volume" in text]
+    assert len(notes) == (note is not None)
+    if note:
+        assert notes[0].startswith(f"S0: {note}")
+        assert "no average traded value" in notes[0]
+
+
+def test_without_a_volume_column_one_note_is_enough():
+    market = market_of(table().drop(columns="volume"))
+    assert market.adv is None
+    assert [text for text in market.notes if "olume" in text] == ["S0: There is no volume column; volume is 0."]
+
+
+def test_one_symbol_without_volume_leaves_none_to_all():
+    for settings in ({}, {"align": True}):
+        assert market_of(table(), table(seed=1).assign(volume=5.0), **settings).adv is None
+
+
+def test_side_by_side_it_is_carried_and_never_0_before_the_first_bar():
+    early, late = table(), table(seed=1)[40:].drop(pd.date_range("2020-03-01", periods=3))
+    market = market_of(early, late, align=True)
+    alone = market_of(late)
+    assert (market.adv[:40, 1] == VALUE_FLOOR).all()
+    np.testing.assert_array_equal(market.adv[40:60, 1], alone.adv[:20, 0])
+    np.testing.assert_array_equal(market.adv[60:63, 1], alone.adv[19, 0])
+    np.testing.assert_array_equal(market.adv[63:, 1], alone.adv[20:, 0])
+    np.testing.assert_array_equal(market.price_factor[:41, 1], alone.price_factor[0, 0])
+    np.testing.assert_array_equal(market.price_factor[60:63, 1], alone.price_factor[19, 0])
+    mixed = market_of(early, late.drop(columns="adj_close"), align=True)
+    assert (mixed.price_factor[:, 1] == 1).all()
+    np.testing.assert_array_equal(mixed.price_factor[:, 0], market.price_factor[:, 0])
+
+
+def test_twenty_bars_without_a_trade_leave_the_floor():
+    volume = np.random.default_rng(0).uniform(1, 2, 3000)
+    volume[1000:1025] = 0
+    market = market_of(table(3000).assign(volume=volume))
+    assert market.adv[1024, 0] == VALUE_FLOOR
+    assert (market.adv > 0).all()
+
+
+FUNDED = table().assign(fundingRate=np.where(np.arange(BARS) % 8 == 0, 1e-4, 0.0))
+
+
+def test_funding_is_read_and_stays_a_column():
+    bars = load_bars(FUNDED)
+    np.testing.assert_array_equal(bars.funding[:, 0], FUNDED.fundingRate)
+    assert set(bars.columns) == {"fundingRate"}
+    market = Market.from_bars(bars, ["fundingRate"])
+    np.testing.assert_array_equal(market.funding, bars.funding)
+    np.testing.assert_array_equal(market.tape().funding, bars.funding.astype(np.float32))
+    assert market_of(table()).funding is market_of(table()).tape().funding is None
+
+
+def test_funding_of_some_symbols_only_is_0_for_the_others():
+    for settings in ({}, {"align": True}):
+        market = market_of(table(), FUNDED[20:].drop(FUNDED.index[48]), **settings)
+        if settings:
+            assert (market.funding[:, 0] == 0).all()
+            # Nothing is known of the bar that is missing, where funding would have been paid.
+            wanted = np.where(np.isin(np.arange(BARS), [*range(20), 48]), 0, FUNDED.fundingRate)
+            np.testing.assert_array_equal(market.funding[:, 1], wanted)
+        else:
+            assert (market.funding[:BARS] == 0).all()
+
+
+def test_funding_that_is_missing_is_0_and_noted_and_percent_is_refused():
+    rare = FUNDED.fundingRate.where(FUNDED.fundingRate > 0)
+    bars = load_bars(FUNDED.assign(fundingRate=rare))
+    np.testing.assert_array_equal(bars.funding[:, 0], FUNDED.fundingRate)
+    assert any(
+        note == f"'fundingRate' is missing in {rare.isna().sum()} bars, taken as 0 there." for note in bars.notes
+    )
+    for bad in (1.0, -2.5, np.inf):
+        with pytest.raises(ValueError, match=r"row 3 .*fundingRate is .* a fraction of the position's value"):
+            load_bars(FUNDED.assign(fundingRate=np.where(np.arange(BARS) == 3, bad, 0)))
+
+
+def test_bars_made_by_hand_need_none_of_it():
+    loaded = load_bars(table())
+    fields = {f.name: getattr(loaded, f.name) for f in dataclasses.fields(Bars) if f.default is dataclasses.MISSING}
+    assert Bars(**fields).price_factor is None
