@@ -94,12 +94,18 @@ class ValueScale(struct.PyTreeNode):
 
 
 def fit_normalizer(tape: Tape) -> Normalizer:
-    """Mean and deviation of each feature, in float64, over all bars of the tape's segments whose features are known."""
+    """Mean and deviation of each feature, in float64, over all bars of the tape's segments whose features are known.
+
+    Of a portfolio over the bars of all assets, but for those at which an asset was not there.
+    """
     features = np.asarray(tape.features, np.float64)
     starts = np.maximum(np.asarray(tape.segments)[:, 0], np.asarray(tape.ready))
     ends = np.asarray(tape.segments)[:, 2]
-    rows = np.concatenate([features[start:end] for start, end in zip(starts, ends, strict=True)])
-    rows = rows.reshape(-1, features.shape[-1])
+    known = [slice(start, end) for start, end in zip(starts, ends, strict=True)]
+    rows = np.concatenate([features[part] for part in known]).reshape(-1, features.shape[-1])
+    present = getattr(tape, "present", None)
+    if present is not None:
+        rows = rows[np.concatenate([np.asarray(present)[part] for part in known]).reshape(-1)]
     std = rows.std(0)
     # A constant feature carries nothing: centred, it is 0 whatever it is divided by.
     std = np.where(std > 1e-12 * np.maximum(np.abs(rows.mean(0)), 1), std, 1)
