@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxtrader.agents.distributions import Categorical, Distribution, SimplexNormal, SquashedNormal
 
@@ -55,8 +55,16 @@ class Actions:
         """Whether there are densities instead of probabilities, and a deviation to learn."""
         return self.kind != "discrete"
 
-    def distribution(self, outputs: Float[Array, "*b n"], log_std: Array | None, bounds: Bounds | None) -> Distribution:
+    def distribution(
+        self,
+        outputs: Float[Array, "*b n"],
+        log_std: Array | None,
+        bounds: Bounds | None,
+        free: Bool[Array, "*b n"] | None = None,
+    ) -> Distribution:
         """The distribution that a network's outputs stand for; mean and deviation are softly bounded.
+
+        One deviation stands for all numbers. `free`: see distributions.py.
 
         A mean far outside the bounds would be a policy that no gradient can bring back, and log densities that
         overflow.
@@ -64,13 +72,18 @@ class Actions:
         if log_std is None:
             return Categorical(outputs)
         mean, log_std = _bounded(MEAN_GAIN * outputs, MEAN_LIMIT[self.kind]), _bounded(log_std, LOG_STD_LIMIT)
+        log_std = jnp.broadcast_to(log_std, (self.size,))
         if bounds is None:
-            return SimplexNormal(mean, log_std)
-        return SquashedNormal(mean, log_std, *bounds)
+            return SimplexNormal(mean, log_std, free)
+        return SquashedNormal(mean, log_std, *bounds, free)
 
     def to_env(self, action: Array) -> Array:
         """Actions as the environment takes them, `[*b, *shape]`, from what a distribution drew."""
         return action.reshape(*action.shape[:-1], *self.shape) if self.continuous else action
+
+    def of(self, assets: int) -> Actions:
+        """The same for so many assets: one number for each."""
+        return Actions(self.kind, assets, (assets,))
 
     def from_env(self, action: Array) -> Array:
         """The inverse of `to_env`."""
@@ -87,8 +100,8 @@ def actions_of(env: Any, params: Any) -> tuple[Actions, Bounds | None]:
     if hasattr(env, "advance"):
         if isinstance(env.positions, tuple):
             return Actions("discrete", env.num_actions), None
-        count = env.num_actions
-        bounds = None if env.positions == "weights" else (jnp.full(count, -1.0), jnp.full(count, 1.0))
+        count, most = env.num_actions, env.max_leverage
+        bounds = None if env.positions == "weights" else (jnp.full(count, -most), jnp.full(count, most))
         return Actions("box" if bounds else "simplex", count, (count,)), bounds
     space = env.action_space(params)
     if hasattr(space, "n"):

@@ -3,6 +3,7 @@
 Ours, since distrax breaks with JAX releases. Nothing here knows what an action means, nor how a network is bounded.
 Continuous ones are normal variables x, mapped into a bounded set; a rollout keeps the mapped action only, from which
 `log_prob` finds x. `sample` and `mode` return actions that are inside the set by a margin that float32 can tell.
+Where not every dimension can be chosen (`free`), the others have no density: they count in no sum.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
+
+MOST_LATTICE = 16  # dimensions, see `_points`
+NEVER = -1e9  # a score whose softmax is exactly 0, and whose gradient is 0 and not NaN
 
 
 class Categorical(struct.PyTreeNode):
@@ -56,13 +60,15 @@ class SquashedNormal(struct.PyTreeNode):
 
     Actions lie strictly inside the bounds, at least EDGE of the range away from both: there the density, its logarithm
     and the way back to x are finite in float32. What the ratio of PPO compares is computed from the action alone: a
-    difference to a bound has no other rounding than its own, so acting and learning see the same x.
+    difference to a bound has no other rounding than its own, so acting and learning see the same x. What is not `free`
+    is in the middle.
     """
 
     mean: Float[Array, "*b n"]
     log_std: Float[Array, "n"]
     low: Float[Array, "n"]
     high: Float[Array, "n"]
+    free: Bool[Array, "*b n"] | None = None
 
     EDGE = 2.0**-20
 
@@ -80,7 +86,7 @@ class SquashedNormal(struct.PyTreeNode):
         span = self.high - self.low
         below, above = (jnp.log(jnp.maximum(d, self.EDGE * span)) for d in (action - self.low, self.high - action))
         slope = math.log(2) + below + above - jnp.log(span)
-        return (_normal_log_prob((below - above) / 2, self.mean, self.log_std) - slope).sum(-1)
+        return _sum(_normal_log_prob((below - above) / 2, self.mean, self.log_std) - slope, self.free)
 
     def entropy(self) -> Float[Array, "*b"]:
         """Differential entropy in nats: that of x plus the mean of log dy/dx, by Gauss-Hermite quadrature.
@@ -91,12 +97,13 @@ class SquashedNormal(struct.PyTreeNode):
         x = self.mean[..., None] + jnp.exp(self.log_std)[:, None] * nodes
         # log(1 - tanh(x)^2), finite for any x
         slope = 2 * (math.log(2) - jnp.abs(x) - jnp.log1p(jnp.exp(-2 * jnp.abs(x)))) @ weights
-        return (_normal_entropy(self.log_std) + slope + jnp.log((self.high - self.low) / 2)).sum(-1)
+        return _sum(_normal_entropy(self.log_std) + slope + jnp.log((self.high - self.low) / 2), self.free)
 
     def _squash(self, x: Array) -> Array:
         span = self.high - self.low
         action = self.low + span * jax.nn.sigmoid(2 * x)
-        return _as_stored(jnp.clip(action, self.low + self.EDGE * span, self.high - self.EDGE * span))
+        action = jnp.clip(action, self.low + self.EDGE * span, self.high - self.EDGE * span)
+        return _as_stored(action if self.free is None else jnp.where(self.free, action, (self.low + self.high) / 2))
 
 
 class SimplexNormal(struct.PyTreeNode):
@@ -104,11 +111,12 @@ class SimplexNormal(struct.PyTreeNode):
 
     The additive logistic-normal distribution (Aitchison and Shen 1980, https://doi.org/10.1093/biomet/67.2.261). Every
     weight is a multiple of 1 / GRID, and it and the cash are at least about EDGE: sums of such numbers are exact in
-    float32 in any order, so acting and learning see the same cash, however small.
+    float32 in any order, so acting and learning see the same cash, however small. A weight that is not `free` is 0.
     """
 
     mean: Float[Array, "*b n"]
     log_std: Float[Array, "n"]
+    free: Bool[Array, "*b n"] | None = None
 
     EDGE = 2.0**-18
     GRID = 2.0**23
@@ -126,27 +134,39 @@ class SimplexNormal(struct.PyTreeNode):
         """Log density of the weights: that of x = log(weight / cash), less log|dw/dx| = the sum of all logs."""
         logs = jnp.log(jnp.maximum(action, self.EDGE / 2))
         cash = jnp.log(jnp.maximum(1 - action.sum(-1), self.EDGE / 2))
-        return _normal_log_prob(logs - cash[..., None], self.mean, self.log_std).sum(-1) - logs.sum(-1) - cash
+        of_x = _normal_log_prob(logs - cash[..., None], self.mean, self.log_std)
+        return _sum(of_x, self.free) - _sum(logs, self.free) - cash
 
     def entropy(self) -> Float[Array, "*b"]:
         """Differential entropy in nats: that of x plus the mean of the sum of all logs, by a fixed set of points.
 
-        One asset: Gauss-Hermite, off by less than 1e-6 up to a deviation of 1 of x, 1e-3 at 2. More: 64 points of a
-        lattice, off by about 0.01 a weight at a deviation of 1 and 0.05 at 2.
+        One asset: Gauss-Hermite, off by less than 1e-6 up to a deviation of 1 of x, 1e-3 at 2. More: 64 points, off by
+        about 0.01 a weight at a deviation of 1 and 0.05 at 2, by twice that beyond MOST_LATTICE weights.
         """
         points, weights = _points(self.mean.shape[-1], self.mean.dtype)
         x = self.mean[..., None, :] + jnp.exp(self.log_std) * points
+        count: int | Array = self.mean.shape[-1]
+        if self.free is not None:
+            x, count = jnp.where(self.free[..., None, :], x, NEVER), self.free.sum(-1)
         log_sum = jnp.logaddexp(jax.nn.logsumexp(x, -1), 0.0) @ weights
-        return (_normal_entropy(self.log_std) + self.mean).sum(-1) - (self.mean.shape[-1] + 1) * log_sum
+        return _sum(_normal_entropy(self.log_std) + self.mean, self.free) - (count + 1) * log_sum
 
     def _weights(self, x: Array) -> Array:
+        x = x if self.free is None else jnp.where(self.free, x, NEVER)
         whole = jax.nn.softmax(jnp.concatenate([x, jnp.zeros_like(x[..., :1])], -1), -1)
         whole = jnp.maximum(whole, self.EDGE)
+        if self.free is not None:
+            whole = whole.at[..., :-1].set(jnp.where(self.free, whole[..., :-1], 0))
         whole = whole / whole.sum(-1, keepdims=True)
         return _as_stored(jnp.floor(whole[..., :-1] * self.GRID) / self.GRID)  # down: what is lost is cash
 
 
 Distribution = Categorical | SquashedNormal | SimplexNormal
+
+
+def _sum(terms: Float[Array, "*b n"], free: Bool[Array, "*b n"] | None) -> Float[Array, "*b"]:
+    """The sum over the dimensions that can be chosen."""
+    return (terms if free is None else jnp.where(free, terms, 0)).sum(-1)
 
 
 def _as_stored(action: Array) -> Array:
@@ -173,11 +193,17 @@ def _points(n: int, dtype: Any) -> tuple[Float[Array, "node n"], Float[Array, "n
 
     Beyond one dimension a rank-1 lattice along the powers of the generalised golden ratio (Roberts 2018,
     https://extremelearning.com.au/unreasonable-effectiveness-of-quasirandom-sequences), with its mirror image, and
-    stretched so that all second moments are exact: then it is right to the third order.
+    stretched so that all second moments are exact: then it is right to the third order. Beyond MOST_LATTICE, where the
+    lattice's neighbouring dimensions move together and 64 points cannot have all moments, random points with exact
+    variances: what is asked for there, the log of a sum of many, hardly varies.
     """
     if n == 1:
         nodes, weights = _hermite(dtype)
         return nodes[:, None], weights
+    if n > MOST_LATTICE:
+        half = np.random.default_rng(0).standard_normal((32, n))
+        nodes = np.concatenate([half, -half])
+        return jnp.asarray(nodes / nodes.std(0), dtype), jnp.full(len(nodes), 1 / len(nodes), dtype)
     golden = 2.0
     for _ in range(64):
         golden = (1 + golden) ** (1 / (n + 1))

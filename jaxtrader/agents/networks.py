@@ -3,7 +3,8 @@
 `encode` sees only the market, so one call serves every agent of a lane and every bar of a chunk; `head` is what is left
 to do per account and step. The heads are MLPs over (what the encoder gives, account), whose first layer is split, by
 rows of its matrix, into the part that the market drives and the part that the account drives. With the encoder "mlp",
-which gives the window itself, that is the field's plain MLP over (window, account).
+which gives the window itself, that is the field's plain MLP over (window, account). Portfolios have a network of their
+own, `portfolio.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Bool, Float, PRNGKeyArray
 
 from jaxtrader.agents import encoders
 from jaxtrader.agents.actions import Actions
@@ -37,7 +38,7 @@ class ActorCritic(nn.Module):
 
     Attributes:
         window: bars in a window (1 for ordinary environments).
-        features: inputs a bar, assets times features.
+        features: inputs a bar.
         account: inputs from the account (0 for ordinary environments).
         actions: what the policy's outputs stand for; continuous ones have a parameter `log_std` too.
         hidden: widths of the hidden layers; the market's part of the first is in the context.
@@ -79,10 +80,15 @@ class ActorCritic(nn.Module):
             width, dtype=self.compute_dtype, kernel_init=nn.initializers.orthogonal(2**0.5)
         )
         self.torsos = [[dense(width) for width in self.hidden[1:]] for _ in range(torsos)]
-        self.policy = nn.Dense(self.actions.size, kernel_init=nn.initializers.orthogonal(0.01))
+        self.policy = nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(0.01))
         self.critic = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
         if self.actions.continuous:
-            self.log_std = self.param("log_std", nn.initializers.constant(INITIAL_LOG_STD), (self.actions.size,))
+            self.log_std = self.param("log_std", nn.initializers.constant(INITIAL_LOG_STD), (self.outputs,))
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the policy's last layer gives, and deviations that are learnt."""
+        return self.actions.size
 
     def encode(self, chunk: Float[Array, "*b bars assets features"]) -> Float[Array, "*b decisions context"]:
         """Contexts of the windows that end at bars window-1, window, ... of each chunk."""
@@ -111,6 +117,11 @@ class ActorCritic(nn.Module):
     def __call__(self, chunk: Any, account: Any) -> tuple[Array, Array]:
         """Outputs and values for every decision of a chunk: what `init` traces."""
         return self.head(self.encode(chunk), account)
+
+    @nn.nowrap
+    def tradable(self, account: Array | None) -> Bool[Array, "*c assets"] | None:
+        """The assets whose actions count; None: all."""
+        return None
 
     @nn.nowrap
     def fresh(self, key: PRNGKeyArray) -> dict[str, Any]:

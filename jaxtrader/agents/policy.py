@@ -15,14 +15,16 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxtrader import files
+from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.envs import costs, rewards
 from jaxtrader.envs.positions import Positions
 from jaxtrader.envs.rules import RULE_NAMES
-from jaxtrader.envs.trading import ACCOUNT_FEATURES, TradingEnv
+from jaxtrader.envs.trading import ACCOUNT_FEATURES, TRADABLE, TradingEnv
 from jaxtrader.market.market import Market
 
 # What a backtest may set otherwise. The leverage is the policy's own: its actions and observations are in its units.
@@ -32,7 +34,10 @@ FLAT = (0.0, 0.0, 0.0, 1.0)  # ACCOUNT_FEATURES of an account that never traded
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """An agent, its state, and what the file says about them. `act` decides; `environment` rebuilds the setting."""
+    """An agent, its state, and what the file says about them. `act` decides; `environment` rebuilds the setting.
+
+    A policy of a portfolio decides on any number of assets, whichever it was trained on (`symbols`).
+    """
 
     agent: PPOAgent
     state: PPOState
@@ -50,6 +55,16 @@ class Policy:
         return cast(Positions, positions if isinstance(positions, str) else tuple(positions))
 
     @property
+    def portfolio(self) -> bool:
+        """Whether it divides one account between assets; else it trades one."""
+        return isinstance(self.state.network, PortfolioActorCritic)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """What it was trained on: one name a history, those of a portfolio's assets joined by commas."""
+        return tuple(self.about.get("symbols", ()))
+
+    @property
     def features(self) -> tuple[str, ...]:
         """Names of the features of a window, in order."""
         return tuple(self.about["features"]["names"])
@@ -64,38 +79,70 @@ class Policy:
         """Bars of history from which one window's features can be computed: window - 1 + the longest look-back."""
         return self.window - 1 + int(self.about["features"]["lookback"])
 
-    def act(self, window: ArrayLike, account: ArrayLike | Sequence[float] | None = None) -> float:
-        """The target exposure for the bar after the window, by the mode.
+    def act(self, window: ArrayLike, account: ArrayLike | Sequence[float] | None = None) -> float | np.ndarray:
+        """The target exposure for the bar after the window, by the mode; of a portfolio one an asset, `[A]`.
 
         Args:
             window: raw features `[window, feature]` in the order of `features`, oldest first; the last row is the bar
-                just closed.
+                just closed. Of a portfolio `[window, A, feature]`, of any number of assets.
             account: the numbers of `account_names`: exposure, last target, unrealised return in 20-bar moves, bars
                 since the last fill / 20 (at most 1), see `TradingEnv.account_features`; then what the policy was shown
                 of its reward's state, if anything. A live trader keeps that state: it is `reward.begin((), dtype)` at
                 first, `reward(move, state)[1]` after each bar, and `reward.observe(state)` is what to give, with
-                `reward` as in training. The default is an account that never traded.
+                `reward` as in training. The default is an account that never traded. Of a portfolio a row an asset,
+                of these numbers or with one more, 1 or 0: whether it can be traded now. 0 gives NaN, hold.
 
         Raises:
             ValueError: where a shape is wrong or a number is not finite.
         """
-        bars = _numbers(window, "the window is no table of numbers; give one row a bar, one column a feature")
-        if bars.shape != (self.window, len(self.features)):
-            raise ValueError(
-                f"the window has shape {bars.shape}, the policy needs ({self.window}, {len(self.features)}): the last "
-                f"{self.window} bars of {', '.join(self.features)}, computed from at least {self.bars_needed} bars"
-            )
-        names = ", ".join(self.account_names)
-        seen = _numbers(
-            self._untraded() if account is None else account, f"the account is no row of numbers; give {names}"
-        )
-        if seen.shape != (len(self.account_names),):
-            raise ValueError(f"the account has shape {seen.shape}, the policy needs {names}")
+        bars = self._window(window)
+        assets = bars.shape[1]
+        seen = self._account(account, assets)
         if not (np.isfinite(bars).all() and np.isfinite(seen).all()):
             raise ValueError("the window or the account holds a value that is not finite; give complete bars")
-        action = _decide(self.agent, self.state, jnp.asarray(bars)[None, :, None], jnp.asarray(seen)[None, None])
+        state = self.state_for(assets)
+        action = np.asarray(_decide(self.agent, state, jnp.asarray(bars)[None], jnp.asarray(seen)[None])[0])
         positions = self.positions
-        return positions[int(action[0])] if isinstance(positions, tuple) else float(action[0, 0])
+        if isinstance(positions, tuple):
+            return positions[int(action)]
+        if not self.portfolio:
+            return float(action[0])
+        listed = seen[:, len(self.account_names) :] > 0.5
+        return np.where(listed[:, 0], action, np.nan) if listed.size else action
+
+    def state_for(self, assets: int) -> PPOState:
+        """The state with which `agent` decides on so many assets."""
+        return self.state.of(assets) if self.portfolio else self.state
+
+    def _window(self, window: ArrayLike) -> Float[np.ndarray, "bar asset feature"]:
+        """A raw window, checked, with the axis of assets where there is one only."""
+        bars = _numbers(window, "the window is no table of numbers; give one row a bar, one column a feature")
+        wanted = (self.window, len(self.features))
+        if self.portfolio:
+            right, says = bars.ndim == 3 and bars.shape[1] > 0 and (bars.shape[0], bars.shape[2]) == wanted, "assets, "
+        else:
+            right, says = bars.shape == wanted, ""
+        if not right:
+            raise ValueError(
+                f"the window has shape {bars.shape}, the policy needs ({self.window}, {says}{len(self.features)}): the "
+                f"last {self.window} bars of {', '.join(self.features)}, computed from at least {self.bars_needed} bars"
+            )
+        return bars if self.portfolio else bars[:, None]
+
+    def _account(self, account: ArrayLike | Sequence[float] | None, assets: int) -> Float[np.ndarray, "asset feature"]:
+        """Account features, checked, a row an asset."""
+        if account is None:
+            return np.tile(np.asarray(self._untraded(), np.float32), (assets, 1))
+        names, count = ", ".join(self.account_names), len(self.account_names)
+        seen = _numbers(account, f"the account is no row of numbers; give {names}")
+        if not self.portfolio and seen.shape != (count,):
+            raise ValueError(f"the account has shape {seen.shape}, the policy needs {names}")
+        if self.portfolio and seen.shape not in [(assets, count), (assets, count + 1)]:
+            raise ValueError(
+                f"the account has shape {seen.shape}, the policy needs ({assets}, {count}), a row an asset of the "
+                f"window: {names}; or one number more, {TRADABLE} (1 or 0)"
+            )
+        return seen.reshape(assets, -1)
 
     def environment(self, market: Market, **changes: Any) -> TradingEnv:
         """The TradingEnv it was trained in, over another market, with other costs or rules where `changes` says so.
@@ -116,6 +163,12 @@ class Policy:
                 f"the policy was trained on the features {', '.join(self.features)}, the market has "
                 f"{', '.join(market.feature_names)}; build it with "
                 f"Market.from_bars(bars, features={list(self.features)})"
+            )
+        assets = market.close.shape[1]
+        if assets > 1 and not self.portfolio:
+            raise ValueError(
+                f"the policy trades one asset an account, the market has {assets} in one history; give the symbols as "
+                "separate histories, or train on a market of several assets"
             )
         setting: dict[str, Any] = dict(self.about["env"])
         setting["costs"] = costs.from_dict(setting["costs"])

@@ -24,6 +24,7 @@ from jaxtrader.agents.advantages import gae
 from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.networks import ACTIVATIONS, COMPUTE_DTYPES, ActorCritic
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer, normalize
+from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.agents.state import PPOState, load, save
 from jaxtrader.envs.trading import Observation, window_chunks
@@ -320,7 +321,8 @@ class PPOAgent(struct.PyTreeNode):
     def _head(self, state: PPOState, weights: Any, context: Array, account: Any) -> tuple[Distribution, Array]:
         network = state.network
         outputs, value = cast(tuple[Array, Array], network.apply({"params": weights}, context, account, method="head"))
-        return network.actions.distribution(outputs, weights.get("log_std"), state.bounds), value
+        free = network.tradable(account)
+        return network.actions.distribution(outputs, weights.get("log_std"), state.bounds, free), value
 
     def _network(
         self, key: PRNGKeyArray, env: Any, params: Any
@@ -330,7 +332,7 @@ class PPOAgent(struct.PyTreeNode):
         actions, bounds = actions_of(env, params)
         if hasattr(env, "advance"):
             window, assets, features = env.window, *params.tape.features.shape[1:]
-            account = assets * len(env.account_names)
+            account = len(env.account_names)
         else:
             obs, _ = jax.eval_shape(env.reset, key, params)
             if not isinstance(obs, jax.ShapeDtypeStruct):
@@ -338,9 +340,9 @@ class PPOAgent(struct.PyTreeNode):
                     f"PPOAgent needs an array as observation, {env.name} has {type(obs).__name__}; flatten it"
                 )
             features, obs_shape = math.prod(obs.shape), obs.shape
-        network = ActorCritic(
+        network = (PortfolioActorCritic if assets > 1 else ActorCritic)(
             window,
-            assets * features,
+            features,
             account,
             actions,
             tuple(self.hidden),

@@ -17,6 +17,9 @@ from jaxtrader.agents.actions import Actions, Bounds, check_bounds
 from jaxtrader.agents.encoders import Kind
 from jaxtrader.agents.networks import COMPUTE_DTYPES, ActorCritic
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
+from jaxtrader.agents.portfolio import PortfolioActorCritic
+
+NETWORKS: dict[str, type[ActorCritic]] = {"single": ActorCritic, "portfolio": PortfolioActorCritic}
 
 
 class PPOState(struct.PyTreeNode):
@@ -36,6 +39,15 @@ class PPOState(struct.PyTreeNode):
     obs_ndim: int = struct.field(pytree_node=False, default=1)
     bounds: Bounds | None = None
 
+    def of(self, assets: int) -> PPOState:
+        """The same policy over so many assets: a portfolio's network shares its weights, so any number will do."""
+        bounds = self.bounds
+        if bounds is not None:
+            low, high = (jnp.broadcast_to(x[:1], (assets,)) for x in bounds)
+            bounds = (low, high)
+        network = self.network.clone(actions=self.network.actions.of(assets))
+        return self.replace(network=network, bounds=bounds)
+
 
 def save(path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> None:
     """Write parameters, network, actions, normalisation and `about` (environment and features) to a policy file."""
@@ -46,6 +58,7 @@ def save(path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> N
         {
             "agent": "PPOAgent",
             "network": {
+                "kind": next(kind for kind, make in NETWORKS.items() if make is type(net)),
                 "window": net.window,
                 "features": net.features,
                 "account": net.account,
@@ -104,7 +117,8 @@ def _read(stored: dict[str, Any]) -> tuple[PPOState, dict[str, Any]]:
         if not low.shape == high.shape == (actions.size,):
             raise ValueError(f"bounds of {actions.size} actions")
     net: dict[str, Any] = dict(stored["network"])
-    network = ActorCritic(**net | {"hidden": tuple(net["hidden"]), "actions": actions})
+    make = NETWORKS[net.pop("kind", "single")]  # files of before there were portfolios do not say
+    network = make(**net | {"hidden": tuple(net["hidden"]), "actions": actions})
     if network.encoder not in get_args(Kind) or network.compute_dtype not in COMPUTE_DTYPES:
         raise ValueError(f"an encoder {network.encoder!r} in {network.compute_dtype!r}")
     # jnp arrays: NumPy leaves would become constants of the compiled program.

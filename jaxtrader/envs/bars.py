@@ -20,7 +20,7 @@ def columns(market: Any, costs: Costs | CostRange, rules: Rules) -> Columns:
     names += ["volatility"] if costs.has("impact") else []
     names += ["adv"] if costs.has("impact") or rules.volume_cap is not None else []
     names += ["price_factor"] if rules.lot is not None else []
-    found = {name: getattr(market, name, None) for name in [*names, "funding", "present", "delisted"]}
+    found = {name: getattr(market, name) for name in [*names, "funding", "present", "delisted"]}
     if costs.carries:
         found["dt"] = market.dt[:, None]
     if rules.flat_at_session_end:
@@ -59,11 +59,11 @@ def check(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
     rules.check_costs(costs)
     costs.check_assets(market.close.shape[1])
     for what, asked in (("impact", costs.has("impact")), ("volume_cap", rules.volume_cap is not None)):
-        if asked and getattr(market, "adv", None) is None:
+        if asked and market.adv is None:
             raise ValueError(
                 f"{what} needs a trustworthy volume, and the market has none; leave it out, or give bars with volume"
             )
-    if rules.flat_at_session_end and getattr(market, "session_end", None) is None:
+    if rules.flat_at_session_end and market.session_end is None:
         raise ValueError(
             "flat_at_session_end needs bars shorter than a day in sessions with gaps between them; these have none"
         )

@@ -54,8 +54,6 @@ __all__ = [
     "value",
 ]
 
-MAX_LEVERAGE = 1.0
-
 
 def step(
     account: Account,

@@ -1,7 +1,8 @@
 """What an action asks for: from the actions of an agent to target exposures, for each kind of `TradingEnv.positions`.
 
-A tuple of exposures gives discrete actions, indices into it. "continuous" gives an exposure in [-1, 1] per asset,
-"weights" long-only weights with the remainder in cash. What the ledger makes of a target is not decided here.
+A tuple of exposures gives discrete actions, indices into it, for one asset. "continuous" gives an exposure in
+[-max_leverage, max_leverage] per asset; "weights" gives long-only weights that sum to at most 1, whatever the leverage,
+with the remainder in cash. What the ledger makes of a target, gross exposure included, is not decided here.
 """
 
 from __future__ import annotations
@@ -15,16 +16,14 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from jaxtrader.envs.ledger import MAX_LEVERAGE
-
 Range = Literal["continuous", "weights"]
 Positions = tuple[float, ...] | Range
 
-TOLERANCE = 1e-6  # how far beyond its range an action may lie: what rounding in float32 adds to a sum
+TOLERANCE = 1e-6  # the share by which an action may exceed its range: what rounding in float32 adds to a sum
 
 
-def checked(positions: Any) -> Positions:
-    """The positions as they are stored. Raises ValueError where they are none."""
+def checked(positions: Any, assets: int = 1, max_leverage: float = 1.0) -> Positions:
+    """The positions as they are stored. Raises ValueError where they are none, or not for so many assets."""
     if isinstance(positions, str):
         if positions not in get_args(Range):
             raise ValueError(
@@ -38,25 +37,36 @@ def checked(positions: Any) -> Positions:
     exposures = tuple(float(p) for p in positions)
     if len(set(exposures)) < 2 or len(set(exposures)) != len(exposures):
         raise ValueError(f"positions {exposures} must hold at least two exposures, none twice")
-    beyond = [p for p in exposures if not abs(p) <= MAX_LEVERAGE]
+    beyond = [p for p in exposures if not abs(p) <= max_leverage]
     if beyond:
         raise ValueError(
-            f"position {beyond[0]:g} is outside [-1, 1]: an exposure is position value / equity, unlevered"
+            f"position {beyond[0]:g} is outside [-{max_leverage:g}, {max_leverage:g}]: an exposure is position value / "
+            "equity, at most max_leverage"
+        )
+    if assets > 1:
+        raise ValueError(
+            f"positions {exposures} are of one asset and the market has {assets} in one history; use 'weights' or "
+            "'continuous', or give the symbols as separate histories"
         )
     return exposures
 
 
-def space(positions: Positions, assets: int) -> Any:
+def space(positions: Positions, assets: int, max_leverage: float = 1.0) -> Any:
     """gymnax's space of the actions: Discrete, or a Box `[A]`."""
     from gymnax.environments import spaces  # 4 s to import: only where it is used
 
     if isinstance(positions, tuple):
         return spaces.Discrete(len(positions))
-    return spaces.Box(-MAX_LEVERAGE if positions == "continuous" else 0.0, MAX_LEVERAGE, (assets,))
+    return spaces.Box(*((-max_leverage, max_leverage) if positions == "continuous" else (0.0, 1.0)), (assets,))
 
 
 def targets(
-    positions: Positions, action: Array, assets: int, dtype: DTypeLike
+    positions: Positions,
+    action: Array,
+    assets: int,
+    dtype: DTypeLike,
+    max_leverage: float = 1.0,
+    tradable: Bool[Array, "*b A"] | None = None,
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"]]:
     """The target exposures that actions ask for, and whether they are none; then all targets are NaN (hold the units).
 
@@ -65,31 +75,46 @@ def targets(
         action: indices `[*b]`, or exposures or weights `[*b, A]`.
         assets: A.
         dtype: of the targets.
+        max_leverage: the bound of one asset's exposure; weights have their own.
+        tradable: assets that may be ordered; the target of another is NaN, whatever is asked. None: all.
     """
     if isinstance(positions, tuple):
         invalid = (action < 0) | (action >= len(positions))
         chosen = jnp.asarray(positions, dtype)[jnp.clip(action, 0, len(positions) - 1)]
         target = jnp.broadcast_to(chosen[..., None], (*action.shape, assets))
     elif positions == "continuous":
-        invalid = ~(jnp.abs(action) <= MAX_LEVERAGE + TOLERANCE).all(-1)  # written so that NaN is invalid
-        target = jnp.clip(action.astype(dtype), -MAX_LEVERAGE, MAX_LEVERAGE)
+        invalid = ~(jnp.abs(action) <= max_leverage * (1 + TOLERANCE)).all(-1)  # written so that NaN is invalid
+        target = jnp.clip(action.astype(dtype), -max_leverage, max_leverage)
     else:
-        invalid = ~((action >= -TOLERANCE).all(-1) & (action.sum(-1) <= MAX_LEVERAGE + TOLERANCE))
+        invalid = ~((action >= -TOLERANCE).all(-1) & (action.sum(-1) <= 1 + TOLERANCE))
         target = jnp.maximum(action.astype(dtype), 0)
-        target = target / jnp.maximum(target.sum(-1, keepdims=True), MAX_LEVERAGE)
-    return jnp.where(invalid[..., None], jnp.nan, target), invalid
+        target = target / jnp.maximum(target.sum(-1, keepdims=True), 1)
+    held = invalid[..., None] if tradable is None else invalid[..., None] | ~tradable
+    return jnp.where(held, jnp.nan, target), invalid
 
 
 def draw(
-    positions: Positions, key: PRNGKeyArray, batch: tuple[int, ...], assets: int, dtype: DTypeLike
+    positions: Positions,
+    key: PRNGKeyArray,
+    batch: tuple[int, ...],
+    assets: int,
+    dtype: DTypeLike,
+    max_leverage: float = 1.0,
+    tradable: Bool[Array, "*b A"] | None = None,
 ) -> Float[Array, "*b A"]:
-    """Random exposures, uniform over what can be asked for; gross exposure is at most MAX_LEVERAGE."""
+    """Random exposures, uniform over what can be asked for, 0 where an asset is not `tradable` (None: all are).
+
+    Gross exposure is at most `max_leverage`, and at most 1 for weights.
+    """
     shape = (*batch, assets)
     if isinstance(positions, tuple):
         drawn = jax.random.randint(key, batch, 0, len(positions))
         return jnp.broadcast_to(jnp.asarray(positions, dtype)[drawn][..., None], shape)
     if positions == "continuous":
-        exposure = jax.random.uniform(key, shape, dtype, -MAX_LEVERAGE, MAX_LEVERAGE)
-        return exposure / jnp.maximum(jnp.abs(exposure).sum(-1, keepdims=True), MAX_LEVERAGE)
+        exposure = jax.random.uniform(key, shape, dtype, -max_leverage, max_leverage)
+        exposure = exposure if tradable is None else jnp.where(tradable, exposure, 0)
+        gross = jnp.abs(exposure).sum(-1, keepdims=True)
+        return exposure * max_leverage / jnp.maximum(gross, max_leverage)
     parts = jax.random.exponential(key, (*batch, assets + 1), dtype)  # over their sum: uniform on the simplex
-    return MAX_LEVERAGE * parts[..., :-1] / parts.sum(-1, keepdims=True)
+    weights = parts[..., :-1] if tradable is None else jnp.where(tradable, parts[..., :-1], 0)
+    return min(1.0, max_leverage) * weights / (weights.sum(-1, keepdims=True) + parts[..., -1:])

@@ -34,6 +34,7 @@ from jaxtrader.market.market import Market, Tape
 Bracket = float | tuple[float | None, ...] | None
 
 ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
+TRADABLE = "tradable"  # the last account feature of a portfolio whose assets are not all listed at every bar: 1 or 0
 
 
 class EnvParams(struct.PyTreeNode):
@@ -76,12 +77,13 @@ class Observation(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class TradingEnv:
-    """An environment that trades one asset at a time from a `Market`, many histories in turn.
+    """An environment that trades a `Market`, many histories in turn: one asset of each, or A assets with one account.
 
     Args:
         market: the bars to train on. Kept on the host; only `default_params` and the checks read it.
-        positions: the target exposures that the discrete actions stand for, within [-1, 1]; or "continuous" for an
-            exposure anywhere in [-1, 1] per asset, or "weights" for long-only weights with the remainder in cash.
+        positions: the target exposures that the discrete actions stand for, within max_leverage, of one asset; or
+            "continuous" for an exposure anywhere in [-max_leverage, max_leverage] per asset, or "weights" for long-only
+            weights that sum to at most 1, with the remainder in cash.
         window: bars that a decision sees, ending at the cursor.
         episode_length: bars after which an episode is truncated.
         costs: what trading and holding cost. Not free by default. `Costs.between` draws them anew for each episode.
@@ -128,19 +130,17 @@ class TradingEnv:
         if not isinstance(self.costs, Costs | CostRange):
             raise ValueError(f"costs {self.costs!r} must be Costs(fee=..., slippage=...)")
         rewards.checked(self.reward)
-        object.__setattr__(self, "positions", actions.checked(self.positions))
+        rules = self.rules  # which checks its own
+        object.__setattr__(
+            self, "positions", actions.checked(self.positions, self.market.close.shape[1], self.max_leverage)
+        )
         for name in ("window", "episode_length"):
             if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be a whole number of bars, at least 1")
-        if self.market.close.shape[1] != 1:
-            raise ValueError(
-                f"the market has {self.market.close.shape[1]} assets in one history; TradingEnv trades one asset an "
-                "account: give the symbols as separate histories"
-            )
         for name in ("stop_loss", "take_profit"):
             object.__setattr__(self, name, _checked_bracket(name, getattr(self, name), self.positions))
         self.costs.validate()
-        bars.check(self.market, self.costs, self.rules)  # Rules checks the rest
+        bars.check(self.market, self.costs, rules)
 
     # --- what the trainer and the agent ask ---
 
@@ -177,8 +177,14 @@ class TradingEnv:
     def with_market(self, market: Market) -> TradingEnv:
         """The same environment over other bars; it compares equal, so nothing compiles anew for the same shapes.
 
-        Raises ValueError where the other market has other features: a network would read them in the wrong places.
+        Raises ValueError where the other market has other features, which a network would read in the wrong places, or
+        another number of assets in a history.
         """
+        assets = self.market.close.shape[1]
+        if market.close.shape[1] != assets:
+            raise ValueError(
+                f"the markets have {assets} and {market.close.shape[1]} assets in one history; give the same number"
+            )
         if market.feature_names != self.market.feature_names:
             raise ValueError(
                 f"the markets have different features: {', '.join(self.market.feature_names)} and "
@@ -188,7 +194,7 @@ class TradingEnv:
 
     def action_space(self, params: EnvParams | None = None) -> Any:
         """gymnax's Discrete over the positions, or its Box `[A]` of exposures or weights."""
-        return actions.space(self.positions, self.market.close.shape[1])
+        return actions.space(self.positions, self.market.close.shape[1], self.max_leverage)
 
     def observation_space(self, params: EnvParams) -> Any:
         """gymnax's Dict of the window and the account."""
@@ -196,10 +202,11 @@ class TradingEnv:
 
         _, assets, features = params.tape.features.shape
         bound = float(jnp.finfo(jnp.float32).max)
+        seen = len(self.account_names) + (self.tradable(params, jnp.zeros((), jnp.int32)) is not None)
         return spaces.Dict(
             {
                 "window": spaces.Box(-bound, bound, (self.window, assets, features)),
-                "account": spaces.Box(-bound, bound, (assets, len(self.account_names))),
+                "account": spaces.Box(-bound, bound, (assets, seen)),
             }
         )
 
@@ -229,7 +236,12 @@ class TradingEnv:
     # --- one account over one bar ---
 
     def advance(
-        self, account: Account, action: Array, bar: Bar, params: EnvParams
+        self,
+        account: Account,
+        action: Array,
+        bar: Bar,
+        params: EnvParams,
+        tradable: Bool[Array, "*b A"] | None = None,
     ) -> tuple[Account, Float[Array, "*b"], Bool[Array, "*b"], dict[str, Array]]:
         """Trade and mark accounts over one bar.
 
@@ -239,6 +251,7 @@ class TradingEnv:
                 not finite holds the units and sets `info["invalid_action"]`.
             bar: the prices of the move, `[*b, asset]`.
             params: for its costs; the tape is not read.
+            tradable: see the method of that name, at close[t]; the units of other assets are held.
 
         Returns:
             The accounts at close[t+1], the rewards, whether ruin ended them (they are frozen: see `restart`), and
@@ -246,7 +259,9 @@ class TradingEnv:
             `dropped`, `invalid_action`.
         """
         before, assets = account, account.units.shape[-1]
-        target, invalid = actions.targets(self.positions, action, assets, account.cash.dtype)
+        target, invalid = actions.targets(
+            self.positions, action, assets, account.cash.dtype, self.max_leverage, tradable
+        )
         brackets = self.brackets(action, account.units.shape, account.cash.dtype)
         account, events = ledger.step(account, target, bar, _terms(account, params), self.rules, brackets)
         order, traded = events.order, [fill for fill in events.fills if fill is not events.closing]
@@ -306,14 +321,18 @@ class TradingEnv:
         return _select(ruined, flat, account)
 
     def account_features(
-        self, account: Account, price: Float[Array, "*b A"], volatility: Float[Array, "*b A"]
+        self,
+        account: Account,
+        price: Float[Array, "*b A"],
+        volatility: Float[Array, "*b A"],
+        tradable: Bool[Array, "*b A"] | None = None,
     ) -> Float[Array, "*b A K"]:
         """What a decision may know of the account, in the order of `account_names`, all bounded.
 
         Exposure and last target, in units of max_leverage where that is above 1; the return since entry in units of a
         20-bar move (20-bar volatility times sqrt 20, sign of the position); bars since the last fill over their cap;
-        then, the same for all assets, what the reward shows of its state. Never the cursor, the age or the level of
-        equity: the agent would learn the calendar, and a live account has none of them.
+        then, the same for all assets, what the reward shows of its state; then TRADABLE, where it is given. Never the
+        cursor, the age or the level of equity: the agent would learn the calendar, and a live account has none of them.
         """
         gain = jnp.sign(account.units) * (price / jnp.where(account.entry > 0, account.entry, price) - 1)
         full = max(self.max_leverage, 1)
@@ -327,18 +346,26 @@ class TradingEnv:
         if rewards.observed(self.reward):
             seen = cast(MoveReward, self.reward).observe(cast(Trader, account).memory)
             parts += tuple(seen[..., None, i] for i in range(seen.shape[-1]))
+        parts = parts if tradable is None else (*parts, tradable)
         return jnp.stack([jnp.broadcast_to(p, shape).astype(jnp.float32) for p in parts], -1)
 
     def open_accounts(
-        self, key: PRNGKeyArray, price: Float[Array, "*b A"], params: EnvParams, batch: tuple[int, ...] = ()
+        self,
+        key: PRNGKeyArray,
+        price: Float[Array, "*b A"],
+        params: EnvParams,
+        batch: tuple[int, ...] = (),
+        tradable: Bool[Array, "*b A"] | None = None,
     ) -> Account:
         """New accounts for `batch` episodes: at a random position each, or flat where `random_start` is off.
 
-        Where the costs of `params` are a range, each gets its own.
+        They hold nothing of an asset that is not `tradable`. Where costs are a range, each account gets its own.
         """
         exposure = jnp.zeros((*batch, price.shape[-1]), price.dtype)
         if self.random_start:
-            exposure = actions.draw(self.positions, key, batch, price.shape[-1], price.dtype)
+            exposure = actions.draw(
+                self.positions, key, batch, price.shape[-1], price.dtype, self.max_leverage, tradable
+            )
             exposure = jax.lax.optimization_barrier(exposure)  # else XLA draws it again for each field of the account
         terms = params.costs.draw(jax.random.fold_in(key, 1), batch) if isinstance(params.costs, CostRange) else None
         return self.open_account(exposure, price, terms)
@@ -366,6 +393,14 @@ class TradingEnv:
         """The prices between close[cursor] and close[cursor + 1]."""
         found = bars.columns(params.tape, params.costs, self.rules)
         return bars.between(bars.take(found, cursor), bars.take(found, cursor + 1), self.rules)
+
+    def tradable(self, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b A"] | None:
+        """Which assets of a portfolio have a bar at the cursor; None where the market has no mask, or one asset only.
+
+        An asset without a bar (not yet listed, suspended, delisted) is held as it is and never ordered.
+        """
+        present = getattr(params.tape, "present", None)
+        return None if present is None or present.shape[1] == 1 else present[cursor]
 
     def _first_cursors(self, params: EnvParams) -> Int[Array, "S"]:
         return jnp.maximum(params.tape.segments[:, 1], params.tape.ready + self.window - 1)
@@ -400,7 +435,8 @@ class TradingEnv:
         """Begin an episode at a random bar."""
         place, exposure = jax.random.split(key)
         cursor, end = jax.lax.optimization_barrier(self.draw_starts(place, params))  # likewise drawn once
-        account = self.open_accounts(exposure, params.tape.close[cursor], params)
+        listed = self.tradable(params, cursor)
+        account = self.open_accounts(exposure, params.tape.close[cursor], params, tradable=listed)
         state = EnvState(account=account, cursor=cursor, end=end, time=jnp.zeros((), jnp.int32))
         return self.observe(key, state, None, params), state
 
@@ -409,7 +445,8 @@ class TradingEnv:
     ) -> tuple[Observation, EnvState, Array, Array, dict[str, Any]]:
         """One bar without reset: (obs, state, reward, terminated, info)."""
         bar = self.bar_after(state.cursor, params)
-        account, reward, terminated, info = self.advance(state.account, action, bar, params)
+        listed = self.tradable(params, state.cursor)
+        account, reward, terminated, info = self.advance(state.account, action, bar, params, listed)
         state = state.replace(account=account, cursor=state.cursor + 1, time=state.time + 1)
         return self.observe(key, state, action, params), state, reward, terminated, info
 
@@ -420,7 +457,8 @@ class TradingEnv:
         tape = params.tape
         start = state.cursor - self.window + 1
         window = jax.lax.dynamic_slice_in_dim(tape.features, start, self.window)
-        account = self.account_features(state.account, tape.close[state.cursor], tape.volatility[state.cursor])
+        listed = self.tradable(params, state.cursor)
+        account = self.account_features(state.account, tape.close[state.cursor], tape.volatility[state.cursor], listed)
         return Observation(window=window, account=account)
 
     def is_truncated(self, state: EnvState, params: EnvParams) -> Bool[Array, "*b"]:

@@ -62,9 +62,10 @@ def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length
         now = jnp.minimum(first + offset, last)
         then = jnp.minimum(now + 1, last)
         bar = bars.between(bars.take(found, now), bars.take(found, then), env.rules)
-        seen = env.account_features(account, bar.prev_close, tape.volatility[now])
+        listed = env.tradable(params, now)
+        seen = env.account_features(account, bar.prev_close, tape.volatility[now], listed)
         action, _ = agent.act(state, context, seen, jax.random.key(0), deterministic=True)
-        moved, reward, _, info = env.advance(account, action, bar, params)
+        moved, reward, _, info = env.advance(account, action, bar, params, listed)
         steps = first + offset < last
         live = steps & ~account.ruined
         brackets = env.brackets(action, account.units.shape, account.cash.dtype)
@@ -136,12 +137,13 @@ def check_tradable(env: TradingEnv) -> None:
 
 def policy_walk(policy: Policy, env: TradingEnv) -> Walk:
     """A policy's way through the environment's market on the host, the account in float64."""
-    _, prepared = policy.agent.prepare(policy.state, env.default_params)
+    state = policy.state_for(env.market.close.shape[1])
+    _, prepared = policy.agent.prepare(state, env.default_params)
     with jax.enable_x64(True):
         exact = env.params("float64")
         # Money in float64; the network sees the float32 features that it was trained on.
         params = exact.replace(tape=exact.tape.replace(features=prepared.tape.features))
-        path = follow(policy.agent, policy.state, params, env=env, length=longest_walk(env))
+        path = follow(policy.agent, state, params, env=env, length=longest_walk(env))
         if bool(path.invalid.any()):
             raise ValueError(
                 "the policy chose an action that its environment does not have; the policy file is damaged"

@@ -62,7 +62,8 @@ class LaneRollouts:
         place, exposure = jax.random.split(key)
         cursor, end = self.env.draw_starts(place, params, self.length, (self.lanes,))
         price = params.tape.close[cursor][:, None]
-        account = self.env.open_accounts(exposure, price, params, (self.lanes, self.agents))
+        listed = _listed(self.env, params, cursor)
+        account = self.env.open_accounts(exposure, price, params, (self.lanes, self.agents), listed)
         return Lanes(cursor, end, age, age > 0, account, jnp.zeros((self.lanes, self.agents)))
 
     def collect(
@@ -74,13 +75,15 @@ class LaneRollouts:
         chunk = window_chunks(params.tape, lanes.cursor, env.window, steps + 1)
         contexts = jnp.moveaxis(agent.encode(state, chunk), 1, 0)[:, :, None]
         moves, volatility = _bars(env, params, lanes.cursor, steps)
+        listed = _listed(env, params, jnp.arange(steps + 1)[:, None] + lanes.cursor)
+        listed_now = None if listed is None else listed[:-1]
 
         def step(account: Account, row: Any) -> tuple[Account, Any]:
-            context, step_key, bar, now = row
-            seen = env.account_features(account, bar.prev_close, now)
+            context, step_key, bar, now, listed = row
+            seen = env.account_features(account, bar.prev_close, now, listed)
             action, extras = agent.act(state, context, seen, step_key)
             exposure = ledger.exposure(account, bar.prev_close)
-            account, reward, terminated, info = env.advance(account, action, bar, params)
+            account, reward, terminated, info = env.advance(account, action, bar, params, listed)
             kept = {
                 "account": seen,
                 "action": action,
@@ -91,8 +94,8 @@ class LaneRollouts:
             }
             counts = {
                 "reward_per_bar": reward.mean(),
-                "exposure": exposure.mean(),
-                "gross_exposure": jnp.abs(exposure).mean(),
+                "exposure": exposure.sum(-1).mean(),
+                "gross_exposure": jnp.abs(exposure).sum(-1).mean(),
                 "turnover_per_bar": info["turnover"].mean(),
                 "cost_per_bar": info["cost"].mean(),
                 "ruins": terminated.sum(),
@@ -101,10 +104,11 @@ class LaneRollouts:
             return env.restart(account, terminated), (kept, counts)
 
         keys = jax.random.split(acting, steps)
-        account, (kept, counts) = jax.lax.scan(step, lanes.account, (contexts[:-1], keys, moves, volatility[:-1]))
+        rows = (contexts[:-1], keys, moves, volatility[:-1], listed_now)
+        account, (kept, counts) = jax.lax.scan(step, lanes.account, rows)
 
         # The state before any reset bootstraps the rollout; where the last step was ruin, gae ignores it.
-        seen = env.account_features(account, moves.close[-1], volatility[-1])
+        seen = env.account_features(account, moves.close[-1], volatility[-1], None if listed is None else listed[-1])
         _, extras = agent.act(state, contexts[-1], seen, last)
         final = extras.get("value", jnp.zeros_like(kept["value"][0]))
         rollout = Rollout(
@@ -151,6 +155,12 @@ def _bars(
     found = {name: column[:, :, None] for name, column in found.items()}
     now, then = ({name: x[part] for name, x in found.items()} for part in (slice(-1), slice(1, None)))
     return bars.between(now, then, env.rules), params.tape.volatility[rows][:, :, None]
+
+
+def _listed(env: TradingEnv, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b 1 A"] | None:
+    """Which assets can be traded at each cursor, the same for all agents of a lane; None where all always can."""
+    listed = env.tradable(params, cursor)
+    return None if listed is None else listed[..., None, :]
 
 
 class Envs(struct.PyTreeNode):

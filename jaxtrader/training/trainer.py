@@ -410,6 +410,7 @@ class _Run:
             about["env"] = env.to_dict()
             about["agent"] = _plain(trainer.agent)
             about["training"] = self._settings()
+            about["symbols"] = list(env.market.symbols)
             about["features"] = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
             about["data"] = {"train": env.market.describe()}
             if trainer.valid is not None:

@@ -135,3 +135,25 @@ def test_a_fresh_policy_is_nearly_uniform() -> None:
     account = np.zeros((50, ASSETS, K), np.float32)
     logits, _ = head(network, variables, encode(network, variables, window)[:, 0], account)
     assert 0 < np.abs(logits).max() < 0.05
+
+
+def test_one_assets_network_is_what_it_was_before_there_were_portfolios() -> None:
+    """Names, shapes and numbers of a given key, as stored then."""
+    network = ActorCritic(3, 2, 4, Actions("discrete", 3), hidden=(4, 4))
+    weights = jax.jit(network.fresh)(jax.random.key(7))
+    dense = lambda rows, columns: {"bias": (columns,), "kernel": (rows, columns)}  # noqa: E731
+    assert jax.tree.map(jnp.shape, weights) == {
+        "first_bias": (8,),
+        "first_kernel": (10, 8),
+        "torsos_0_0": dense(4, 4),
+        "torsos_1_0": dense(4, 4),
+        "policy": dense(4, 3),
+        "critic": dense(4, 1),
+    }
+    rng = np.random.default_rng(0)
+    window = rng.normal(size=(2, 3, 1, 2)).astype(np.float32)
+    account = rng.normal(size=(2, 1, 1, 4)).astype(np.float32)
+    logits, value = network.apply({"params": weights}, window, account)
+    kept = [[0.00277888, -0.01260156, -0.00577134], [0.00774403, 0.00414668, 0.00298628]]
+    np.testing.assert_allclose(logits[:, 0], kept, rtol=1e-4)
+    np.testing.assert_allclose(value[:, 0], [-0.7652424, -0.4789577], rtol=1e-4)

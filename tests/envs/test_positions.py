@@ -13,8 +13,8 @@ from jaxtrader.envs import positions
 NAN, INF = np.nan, np.inf
 
 
-def asked(kind: positions.Positions, action: object, assets: int) -> tuple[np.ndarray, np.ndarray]:
-    target, invalid = positions.targets(kind, jnp.asarray(action), assets, jnp.float32)
+def asked(kind: positions.Positions, action: object, assets: int, **more) -> tuple[np.ndarray, np.ndarray]:
+    target, invalid = positions.targets(kind, jnp.asarray(action), assets, jnp.float32, **more)
     return np.asarray(target), np.asarray(invalid)
 
 
@@ -92,3 +92,52 @@ def test_draws_for_several_assets_keep_within_the_limit() -> None:
 def test_the_space_of_several_assets_is_a_box(kind: positions.Positions, low: float) -> None:
     box = positions.space(kind, 3)
     assert (float(box.low), float(box.high), box.shape) == (low, 1, (3,))
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"), [([2.5, -2.5], [2.5, -2.5]), ([2.5 + 2e-6, 0.0], [2.5, 0]), ([2.501, 0.0], None)]
+)
+def test_exposures_reach_as_far_as_the_leverage(action: list[float], expected: list[float] | None) -> None:
+    target, invalid = asked("continuous", action, 2, max_leverage=2.5)
+    assert invalid == (expected is None)
+    np.testing.assert_array_equal(target, np.float32([NAN, NAN] if expected is None else expected))
+
+
+def test_weights_sum_to_at_most_1_whatever_the_leverage() -> None:
+    _, invalid = asked("weights", [[0.5, 0.5], [0.8, 0.8]], 2, max_leverage=2.0)
+    np.testing.assert_array_equal(invalid, [False, True])
+    box = positions.space("weights", 3, 2.0)
+    assert (float(box.low), float(box.high)) == (0, 1)
+
+
+def test_the_leverage_bounds_positions_space_and_draws() -> None:
+    assert positions.checked((-2, 0, 1.5), max_leverage=2.0) == (-2, 0, 1.5)
+    with pytest.raises(ValueError, match=r"position 2 is outside \[-1.5, 1.5\]: .* at most max_leverage"):
+        positions.checked((0, 2), max_leverage=1.5)
+    box = positions.space("continuous", 3, 2.0)
+    assert (float(box.low), float(box.high), box.shape) == (-2, 2, (3,))
+    drawn = positions.draw("continuous", jax.random.key(0), (5_000,), 1, jnp.float32, 2.0)
+    assert scipy.stats.kstest(np.asarray(drawn)[:, 0], "uniform", (-2, 4)).pvalue > 0.001
+    gross = np.abs(positions.draw("continuous", jax.random.key(0), (5_000,), 3, jnp.float32, 2.0)).sum(1)
+    assert 1.9 < gross.max() <= 2 + 1e-6
+
+
+def test_positions_of_one_asset_are_none_for_several() -> None:
+    with pytest.raises(ValueError, match=r"positions \(-1.0, 1.0\) are of one asset and the market has 4.*'weights'"):
+        positions.checked((-1, 1), 4)
+    assert positions.checked("weights", 4) == "weights"
+
+
+@pytest.mark.parametrize("kind", ["continuous", "weights"])
+def test_what_cannot_be_traded_is_held_whatever_is_asked_and_drawn_flat(kind: positions.Positions) -> None:
+    listed = jnp.asarray([[True, False, True], [True, True, True], [False, False, False]])
+    target, invalid = asked(kind, [[0.2, 0.0, 0.3]] * 3, 3, tradable=listed)
+    np.testing.assert_array_equal(target, np.float32([[0.2, NAN, 0.3], [0.2, 0, 0.3], [NAN] * 3]))
+    assert not invalid.any()
+    target, invalid = asked(kind, [[0.2, NAN, 0.3]], 3, tradable=listed[:1])
+    assert invalid.all(), "an action that is none is a fault of the policy, also where it is not needed"
+    drawn = np.asarray(positions.draw(kind, jax.random.key(2), (4_000, 3), 3, jnp.float32, tradable=listed))
+    assert (drawn != 0).any(0).tolist() == np.asarray(listed).tolist()
+    assert np.abs(drawn).sum(-1).max() <= 1 + 1e-6
+    if kind == "weights":  # uniform on the simplex of the two that are listed
+        assert scipy.stats.kstest(drawn[:, 0, 2], "beta", (1, 2)).pvalue > 0.001

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import walk
+from conftest import masked, walk
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
+from jaxtrader.envs import ledger
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.ledger import Account, Bar, open_account
 from jaxtrader.envs.rewards import risk_penalised
@@ -262,10 +263,13 @@ def test_features_in_another_order_are_another_market(env: TradingEnv, market: M
         env.with_market(turned)
 
 
-def test_several_assets_in_one_history_are_refused(market: Market) -> None:
-    wide = dataclasses.replace(market, close=np.tile(market.close, (1, 2)))
-    with pytest.raises(ValueError, match="2 assets in one history; TradingEnv trades one asset an account"):
-        TradingEnv(wide)
+def test_positions_of_one_asset_and_markets_of_another_number_are_refused(
+    market: Market, portfolio: TradingEnv, make_portfolio: Callable[..., Market]
+) -> None:
+    with pytest.raises(ValueError, match="are of one asset and the market has 3 in one history; use 'weights' or"):
+        TradingEnv(portfolio.market)
+    with pytest.raises(ValueError, match="the markets have 3 and 2 assets in one history; give the same number"):
+        portfolio.with_market(make_portfolio(2))
 
 
 def test_check_room_allows_exactly_what_draw_starts_can_draw(make_market: Callable[..., Market]) -> None:
@@ -562,3 +566,49 @@ def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(
 def test_a_thing_of_another_kind_is_refused(market: Market, setting: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TradingEnv(**{"market": market, **setting})
+
+
+# --- several assets, one account ---
+
+
+def test_a_portfolio_steps_like_its_ledger(portfolio: TradingEnv) -> None:
+    """Shapes, spaces, and one bar against the ledger: 3 assets, one cash."""
+    params = portfolio.default_params
+    assert portfolio.num_actions == 3
+    space = portfolio.observation_space(params).spaces
+    obs, state = jax.jit(portfolio.reset)(jax.random.key(0), params)
+    assert obs.window.shape == space["window"].shape == (4, 3, 3)
+    assert obs.account.shape == space["account"].shape == (3, 4)
+    assert float(state.account.units.min()) > 0
+    np.testing.assert_allclose(state.account.equity, 1)
+    action = jnp.asarray([0.2, 0.0, 0.7])
+    _, after, reward, *_, info = jax.jit(portfolio.step)(jax.random.key(1), state, action, params)
+    bar = portfolio.bar_after(state.cursor, params)
+    account = ledger.step(state.account, action, bar, params.costs, portfolio.rules)[0]
+    chex.assert_trees_all_close(after.account, account, rtol=1e-6)
+    np.testing.assert_allclose(reward, np.log(account.equity), atol=1e-6)
+    np.testing.assert_allclose(info["target"], action)
+
+
+@pytest.mark.parametrize("positions", ["weights", "continuous"])
+def test_an_asset_without_a_bar_is_seen_and_held_as_it_is(portfolio: TradingEnv, positions: str) -> None:
+    env = dataclasses.replace(portfolio, positions=positions)
+    params = masked(env.default_params)
+    assert env.observation_space(params).spaces["account"].shape == (3, 5)
+    present = np.asarray(params.tape.present)
+    step, reset = jax.jit(env.step), jax.jit(env.reset)
+    missed = 0
+    for seed in range(12):
+        obs, state = reset(jax.random.key(seed), params)
+        listed = present[int(state.cursor)]
+        np.testing.assert_array_equal(obs.account[:, 4], listed)
+        np.testing.assert_array_equal(state.account.units != 0, listed)
+        state = state.replace(account=ledger.open_account(jnp.full(3, 0.3), params.tape.close[state.cursor]))
+        _, after, *_, info = step(jax.random.key(1), state, jnp.asarray([0.0, 0.5, 0.1]), params)
+        np.testing.assert_array_equal(np.isnan(info["target"]), ~listed)
+        moved = np.asarray(after.account.units != state.account.units)
+        assert not moved[~listed].any()
+        assert moved[listed & np.asarray([True, False, True])].all()
+        assert not info["invalid_action"]
+        missed += int((~listed).sum())
+    assert missed > 3
