@@ -48,7 +48,7 @@ def reference(env: TradingEnv) -> Callable:
     """One jitted bar of TradingEnv for target exposures: the state after restarts of ruin, and what happened."""
 
     def bar(state: EnvState, target: jax.Array, params: EnvParams) -> tuple:
-        prices = env.bar_after(state.cursor, params)
+        prices = env.bars_after(state.cursor, params)
         account, *_ = ledger.step(state.account, target[:, None], prices, params.costs, env.rules)
         reward = env.reward(state.account.equity, account.equity)
         moved = EnvState(account, state.cursor + 1, state.end, state.time + 1)

@@ -27,7 +27,8 @@ from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_no
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.agents.state import PPOState, load, save
-from jaxtrader.envs.trading import Observation, window_chunks
+from jaxtrader.envs.trading import Observation
+from jaxtrader.envs.windows import contexts
 
 Schedule = Literal["constant", "linear", "kl"]
 # Where nothing pays, noise would make the policy certain of something: with 0 a random walk's is never left alone.
@@ -250,7 +251,7 @@ class PPOAgent(struct.PyTreeNode):
         data["cursor"] = rollout.cursor
 
         def minibatch(carry: tuple[Any, Any], rows: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
-            return self._descend(state, carry, jax.tree.map(lambda x: x[rows], data), params)
+            return self._descend(state, carry, jax.tree.map(lambda x: x[rows], data), params, rollout.every)
 
         def epoch(carry: tuple[Any, Any], epoch_key: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
             rows = jax.random.permutation(epoch_key, lanes).reshape(self.num_minibatches, -1)
@@ -268,25 +269,25 @@ class PPOAgent(struct.PyTreeNode):
         return state, metrics
 
     def _descend(
-        self, state: PPOState, carry: tuple[Any, Any], batch: dict[str, Any], params: Any
+        self, state: PPOState, carry: tuple[Any, Any], batch: dict[str, Any], params: Any, every: int
     ) -> tuple[tuple[Any, Any], dict[str, Array]]:
         """One gradient step on a minibatch of lanes."""
         weights, opt_state = carry
-        grads, metrics = jax.grad(self._loss, has_aux=True)(weights, state, batch, params)
+        grads, metrics = jax.grad(self._loss, has_aux=True)(weights, state, batch, params, every)
         direction, opt_state = self._optimizer().update(grads, opt_state, weights)
         step = jax.tree.map(lambda d: -state.learning_rate * d, direction)
         return (optax.apply_updates(weights, step), opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
-    def _loss(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Array, Any]:
+    def _loss(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any, every: int) -> tuple[Array, Any]:
         """PPO's loss on a minibatch `[lane, time, agent]`; of the state, what is not learnt here."""
         network = state.network
+        encode = lambda chunk: cast(Array, network.apply({"params": weights}, chunk, method="encode"))  # noqa: E731
         if batch["observations"] is None:
-            chunk = window_chunks(params.tape, batch["cursor"], network.window, batch["action"].shape[1])
+            context = contexts(encode, params.tape, batch["cursor"], network.window, batch["action"].shape[1], every)
         else:
             observations = batch["observations"]  # each is a window of one bar, so that time is the chunk's axis
-            chunk = observations.reshape(*observations.shape[:2], 1, network.features)
-        context = network.apply({"params": weights}, chunk, method="encode")
-        policy, value = self._head(state, weights, cast(Array, context)[:, :, None], batch["account"])
+            context = encode(observations.reshape(*observations.shape[:2], 1, network.features))
+        policy, value = self._head(state, weights, context[:, :, None], batch["account"])
 
         log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
         ratio = jnp.exp(log_ratio)

@@ -7,6 +7,7 @@ with the remainder in cash. What the ledger makes of a target, gross exposure in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal, cast, get_args
 
@@ -18,6 +19,8 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 Range = Literal["continuous", "weights"]
 Positions = tuple[float, ...] | Range
+
+Bracket = float | tuple[float | None, ...] | None
 
 TOLERANCE = 1e-6  # the share by which an action may exceed its range: what rounding in float32 adds to a sum
 
@@ -118,3 +121,34 @@ def draw(
     parts = jax.random.exponential(key, (*batch, assets + 1), dtype)  # over their sum: uniform on the simplex
     weights = parts[..., :-1] if tradable is None else jnp.where(tradable, parts[..., :-1], 0)
     return min(1.0, max_leverage) * weights / (weights.sum(-1, keepdims=True) + parts[..., -1:])
+
+
+def checked_bracket(name: str, given: Any, positions: Positions) -> Bracket:
+    """A stop-loss or take-profit as it is stored. Raises ValueError where it is none."""
+    if given is None:
+        return None
+    if isinstance(given, tuple | list):
+        if not isinstance(positions, tuple) or len(given) != len(positions):
+            raise ValueError(f"{name} {given} must be one fraction, or one for each of a tuple of positions")
+        if all(x is None for x in given):
+            return None
+        fractions = [x for x in given if x is not None]
+    else:
+        fractions = [given]
+    for x in fractions:
+        if isinstance(x, bool) or not isinstance(x, float | int) or not 0 < x < math.inf:
+            raise ValueError(f"{name} {x!r} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
+    if not isinstance(given, tuple | list):
+        return float(given)
+    return tuple(None if x is None else float(x) for x in given)
+
+
+def bracket(given: Bracket, action: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "*b A"] | None:
+    """The stop-losses or take-profits of actions as fractions, infinite where there is none; None: none at all."""
+    if given is None:
+        return None
+    if not isinstance(given, tuple):
+        return jnp.full(shape, given, dtype)
+    fractions = jnp.asarray([math.inf if x is None else x for x in given], dtype)
+    chosen = fractions[jnp.clip(action, 0, len(given) - 1)]
+    return jnp.broadcast_to(chosen[..., None], (*action.shape, shape[-1]))

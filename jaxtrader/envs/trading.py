@@ -26,12 +26,10 @@ from jaxtrader.envs import bars, ledger, rewards
 from jaxtrader.envs import positions as actions
 from jaxtrader.envs.account import Account, Bar, Brackets
 from jaxtrader.envs.costs import CostRange, Costs
-from jaxtrader.envs.positions import Positions
+from jaxtrader.envs.positions import Bracket, Positions
 from jaxtrader.envs.rewards import LogReturn, Move, MoveReward, Reward
 from jaxtrader.envs.rules import RULE_NAMES, Rules
 from jaxtrader.market.market import Market, Tape
-
-Bracket = float | tuple[float | None, ...] | None
 
 ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
 TRADABLE = "tradable"  # the last account feature of a portfolio whose assets are not all listed at every bar: 1 or 0
@@ -93,6 +91,8 @@ class TradingEnv:
         take_profit: likewise in its favour.
         fill, rebalance_band, rebalance, ruin_level, max_leverage, maintenance_margin, delay, capital, lot, min_trade,
             volume_cap, delist_return, flat_at_session_end: the rules of the ledger, see `Rules`.
+        decision_every: bars between two decisions; what one asks for is asked for again at each bar until the next. A
+            step of the environment is a decision.
         random_start: episodes start at a random exposure (so that every state of the account is seen), else flat.
 
     Raises:
@@ -118,6 +118,7 @@ class TradingEnv:
     volume_cap: float | None = None
     delist_return: float = 0.0
     flat_at_session_end: bool = False
+    decision_every: int = 1
     stop_loss: Bracket = None
     take_profit: Bracket = None
     random_start: bool = True
@@ -134,11 +135,16 @@ class TradingEnv:
         object.__setattr__(
             self, "positions", actions.checked(self.positions, self.market.close.shape[1], self.max_leverage)
         )
-        for name in ("window", "episode_length"):
+        for name in ("window", "episode_length", "decision_every"):
             if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be a whole number of bars, at least 1")
+        if self.episode_length % self.decision_every:
+            raise ValueError(
+                f"decision_every {self.decision_every} does not divide episode_length {self.episode_length}; both are "
+                "in bars"
+            )
         for name in ("stop_loss", "take_profit"):
-            object.__setattr__(self, name, _checked_bracket(name, getattr(self, name), self.positions))
+            object.__setattr__(self, name, actions.checked_bracket(name, getattr(self, name), self.positions))
         self.costs.validate()
         bars.check(self.market, self.costs, rules)
 
@@ -211,10 +217,10 @@ class TradingEnv:
         )
 
     def check_room(self, room: int) -> None:
-        """Raise ValueError unless some segment has a window, the look-back, `room` bars to trade and the fill delay."""
+        """Raise ValueError unless some segment has a window, the look-back, bars for `room` decisions and the delay."""
         first, (_, _, end) = self.market.first_cursors(self.window), self.market.segments.T
         longest = int((end - first).max())
-        room += self.delay
+        room = room * self.decision_every + self.delay
         if longest <= room:
             raise ValueError(
                 f"every history has too few bars: after {self.market.lookback - 1} for the features' look-back and "
@@ -223,8 +229,9 @@ class TradingEnv:
             )
 
     def symbols_without_room(self, room: int) -> tuple[str, ...]:
-        """Symbols whose histories are too short for `room` tradable bars: no start is ever drawn in them."""
+        """Symbols whose histories are too short for `room` decisions: no start is ever drawn in them."""
         spare = self.market.segments[:, 2] - self.market.first_cursors(self.window) - self.delay
+        room *= self.decision_every
         return tuple(symbol for symbol, left in zip(self.market.symbols, spare, strict=True) if left <= room)
 
     def to_dict(self) -> dict[str, Any]:
@@ -281,6 +288,31 @@ class TradingEnv:
         account, reward = self._pay(before, account, bar)
         return account, reward, account.ruined, info
 
+    def hold(
+        self,
+        account: Account,
+        action: Array,
+        moves: Bar,
+        params: EnvParams,
+        tradable: Bool[Array, "*b A"] | None = None,
+    ) -> tuple[Account, Float[Array, "*b"], Bool[Array, "*b"], dict[str, Array]]:
+        """`advance` over all bars up to the next decision; those of `moves` lie on a first axis where they are several.
+
+        Rewards, turnover and costs are sums over the bars; a flag is set where it was at one of them. After ruin
+        nothing more is paid.
+        """
+        if self.decision_every == 1:
+            return self.advance(account, action, moves, params, tradable)
+
+        def bar(account: Account, move: Bar) -> tuple[Account, Any]:
+            gone = account.ruined
+            account, reward, _, info = self.advance(account, action, move, params, tradable)
+            return account, (jnp.where(gone, 0, reward), info)
+
+        account, (reward, infos) = jax.lax.scan(bar, account, moves)
+        info = {name: x.any(0) if x.dtype == bool else x.sum(0) for name, x in infos.items() if name != "target"}
+        return account, reward.sum(0), account.ruined, {**info, "target": infos["target"][0]}
+
     def _pay(self, before: Account, after: Account, bar: Bar) -> tuple[Account, Float[Array, "*b"]]:
         """The reward of a move, and the account with the reward's state after it."""
         if not isinstance(self.reward, MoveReward):
@@ -302,17 +334,8 @@ class TradingEnv:
         """The stop-losses and take-profits that go with actions, broadcastable to `shape` `[*b, A]`; None: none."""
         if not self.rules.stops:
             return None
-
-        def of(given: Bracket) -> Array | None:
-            if given is None:
-                return None
-            if not isinstance(given, tuple):
-                return jnp.full(shape, given, dtype)
-            fractions = jnp.asarray([math.inf if x is None else x for x in given], dtype)
-            chosen = fractions[jnp.clip(action, 0, len(given) - 1)]
-            return jnp.broadcast_to(chosen[..., None], (*action.shape, shape[-1]))
-
-        return Brackets(of(self.stop_loss), of(self.take_profit))
+        stop, take = (actions.bracket(given, action, shape, dtype) for given in (self.stop_loss, self.take_profit))
+        return Brackets(stop, take)
 
     def restart(self, account: Account, ruined: Bool[Array, "*b"]) -> Account:
         """Ruined accounts begin again: flat, with the initial capital, at the costs of their episode."""
@@ -375,23 +398,25 @@ class TradingEnv:
     def draw_starts(
         self, key: PRNGKeyArray, params: EnvParams, room: int = 1, batch: tuple[int, ...] = ()
     ) -> tuple[Int[Array, "*b"], Int[Array, "*b"]]:
-        """Random cursors, and the ends of their segments: uniform over all bars that have `room` tradable bars ahead.
+        """Random cursors, and the ends of their segments: uniform over all bars that have room for `room` decisions.
 
         Segments so weigh by their length. What is uniform is the start: a bar within `room` of either end of its
         history lies in fewer of these stretches, so it is visited less often than one in the middle.
         """
         first = self._first_cursors(params)
         end = params.tape.segments[:, 2]
-        counts = jnp.maximum(end - room - self.delay - first, 0)
+        counts = jnp.maximum(end - room * self.decision_every - self.delay - first, 0)
         total = jnp.cumsum(counts)
         drawn = jax.random.randint(key, batch, 0, total[-1])
         segment = jnp.searchsorted(total, drawn, side="right")
         offset = drawn - (total - counts)[segment]
         return first[segment] + offset, end[segment]
 
-    def bar_after(self, cursor: Int[Array, "*b"], params: EnvParams) -> Bar:
-        """The prices between close[cursor] and close[cursor + 1]."""
+    def bars_after(self, cursor: Int[Array, "*b"], params: EnvParams) -> Bar:
+        """The bars from close[cursor] to the next decision's, as `hold` takes them."""
         found = bars.columns(params.tape, params.costs, self.rules)
+        if self.decision_every > 1:
+            cursor = cursor + jnp.arange(self.decision_every).reshape(-1, *(1,) * jnp.ndim(cursor))
         return bars.between(bars.take(found, cursor), bars.take(found, cursor + 1), self.rules)
 
     def tradable(self, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b A"] | None:
@@ -414,7 +439,7 @@ class TradingEnv:
     def step(
         self, key: PRNGKeyArray, state: EnvState, action: Array, params: EnvParams | None = None
     ) -> tuple[Observation, EnvState, Array, Array, Array, dict[str, Any]]:
-        """One bar with auto-reset: (obs, state, reward, terminated, truncated, info).
+        """One decision with auto-reset: (obs, state, reward, terminated, truncated, info).
 
         `info["final_observation"]` is the observation before any restart. After ruin (terminated) the account begins
         anew, flat, at the next bar, while cursor and age go on; at the time limit or the segment's end (truncated) a
@@ -443,11 +468,12 @@ class TradingEnv:
     def step_env(
         self, key: PRNGKeyArray, state: EnvState, action: Array, params: EnvParams
     ) -> tuple[Observation, EnvState, Array, Array, dict[str, Any]]:
-        """One bar without reset: (obs, state, reward, terminated, info)."""
-        bar = self.bar_after(state.cursor, params)
+        """One decision without reset: (obs, state, reward, terminated, info)."""
+        moves = self.bars_after(state.cursor, params)
         listed = self.tradable(params, state.cursor)
-        account, reward, terminated, info = self.advance(state.account, action, bar, params, listed)
-        state = state.replace(account=account, cursor=state.cursor + 1, time=state.time + 1)
+        account, reward, terminated, info = self.hold(state.account, action, moves, params, listed)
+        passed = self.decision_every
+        state = state.replace(account=account, cursor=state.cursor + passed, time=state.time + passed)
         return self.observe(key, state, action, params), state, reward, terminated, info
 
     def observe(
@@ -463,13 +489,7 @@ class TradingEnv:
 
     def is_truncated(self, state: EnvState, params: EnvParams) -> Bool[Array, "*b"]:
         """True at the time limit, and where the next decision could not fill and be marked inside the segment."""
-        return (state.time >= self.episode_length) | (state.cursor + 1 + self.delay >= state.end)
-
-
-def window_chunks(tape: Tape, cursor: Int[Array, "lane"], window: int, decisions: int) -> Float[Array, "lane bars A F"]:
-    """The features of `decisions` decisions in a row on each lane: rows cursor-window+1 .. cursor+decisions-1."""
-    bars = window + decisions - 1
-    return jax.vmap(lambda c: jax.lax.dynamic_slice_in_dim(tape.features, c - window + 1, bars))(cursor)
+        return (state.time >= self.episode_length) | (state.cursor + self.decision_every + self.delay >= state.end)
 
 
 def _required(params: EnvParams | None) -> EnvParams:
@@ -491,26 +511,6 @@ def _terms(account: Account, params: EnvParams) -> Costs:
 
 def _total(parts: Iterable[Array]) -> Array:
     return functools.reduce(jnp.add, parts)
-
-
-def _checked_bracket(name: str, given: Any, positions: Positions) -> Bracket:
-    """A stop-loss or take-profit as it is stored. Raises ValueError where it is none."""
-    if given is None:
-        return None
-    if isinstance(given, tuple | list):
-        if not isinstance(positions, tuple) or len(given) != len(positions):
-            raise ValueError(f"{name} {given} must be one fraction, or one for each of a tuple of positions")
-        if all(x is None for x in given):
-            return None
-        fractions = [x for x in given if x is not None]
-    else:
-        fractions = [given]
-    for x in fractions:
-        if isinstance(x, bool) or not isinstance(x, float | int) or not 0 < x < math.inf:
-            raise ValueError(f"{name} {x!r} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
-    if not isinstance(given, tuple | list):
-        return float(given)
-    return tuple(None if x is None else float(x) for x in given)
 
 
 def _select(condition: Array, yes: Any, no: Any) -> Any:

@@ -55,26 +55,33 @@ def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length
     found = bars.columns(tape, params.costs, env.rules)
     first = jnp.maximum(tape.segments[:, 1], tape.ready + env.window - 1)
     last = tape.segments[:, 2] - 1
-    contexts = _encode_all(agent, state, params, first, last, env.window, length)
+    every = env.decision_every
+    contexts = _encode_all(agent, state, params, first, last, env, -(-length // every))
 
-    def step(account: Any, row: Any) -> tuple[Any, Walk]:
-        context, offset = row
+    def step(carry: tuple[Any, Any, Any], offset: Array) -> tuple[tuple[Any, Any, Any], Walk]:
+        account, *held = carry
         now = jnp.minimum(first + offset, last)
         then = jnp.minimum(now + 1, last)
         bar = bars.between(bars.take(found, now), bars.take(found, then), env.rules)
         listed = env.tradable(params, now)
         seen = env.account_features(account, bar.prev_close, tape.volatility[now], listed)
+        context = contexts[offset // every]
         action, _ = agent.act(state, context, seen, jax.random.key(0), deterministic=True)
+        if every > 1:
+            action, listed = jax.tree.map(partial(jnp.where, offset % every == 0), (action, listed), tuple(held))
         moved, reward, _, info = env.advance(account, action, bar, params, listed)
         steps = first + offset < last
         live = steps & ~account.ruined
         brackets = env.brackets(action, account.units.shape, account.cash.dtype)
         path = Walk(info["target"], jnp.where(live, reward, 0), steps, info["invalid_action"] & steps, brackets)
         kept = jax.tree.map(lambda new, old: jnp.where(_over(steps, new), new, old), moved, account)
-        return kept if env.capital else _rescale(kept), path
+        return (kept if env.capital else _rescale(kept), action, listed), path
 
     flat = env.open_account(jnp.zeros_like(tape.close[first]), tape.close[first])
-    _, path = jax.lax.scan(step, flat, (contexts, jnp.arange(length)))
+    seen = env.account_features(flat, tape.close[first], tape.volatility[first], env.tradable(params, first))
+    action = jax.eval_shape(lambda: agent.act(state, contexts[0], seen, jax.random.key(0), deterministic=True)[0])
+    start = (flat, jnp.zeros(action.shape, action.dtype), env.tradable(params, first))
+    _, path = jax.lax.scan(step, start, jnp.arange(length))
     return path
 
 
@@ -152,18 +159,22 @@ def policy_walk(policy: Policy, env: TradingEnv) -> Walk:
 
 
 def _encode_all(
-    agent: Any, state: Any, params: EnvParams, first: Array, last: Array, window: int, length: int
-) -> Float[Array, "time segment context"]:
-    """Contexts of `length` decisions from `first` on, in blocks; rows past a segment's last bar repeat it."""
-    block = min(BLOCK, length)
+    agent: Any, state: Any, params: EnvParams, first: Array, last: Array, env: TradingEnv, decisions: int
+) -> Float[Array, "decision segment context"]:
+    """Contexts of that many decisions from `first` on, in blocks; rows past a segment's last bar repeat it."""
+    block, window, every = min(BLOCK, decisions), env.window, env.decision_every
 
     def encode(start: Array) -> Array:
-        offsets = jnp.arange(block + window - 1) - window + 1 + start
-        rows = jnp.minimum(first[:, None] + offsets, last[:, None])
-        return jnp.moveaxis(agent.encode(state, params.tape.features[rows]), 1, 0)
+        if every == 1:
+            offsets = jnp.arange(block + window - 1) - window + 1 + start
+            rows = jnp.minimum(first[:, None] + offsets, last[:, None])
+            return jnp.moveaxis(agent.encode(state, params.tape.features[rows]), 1, 0)
+        offsets = (start + jnp.arange(block)[:, None]) * every + jnp.arange(window) - window + 1
+        rows = jnp.minimum(first[:, None, None] + offsets, last[:, None, None])
+        return jnp.moveaxis(agent.encode(state, params.tape.features[rows])[..., 0, :], 1, 0)
 
-    blocks = jax.lax.map(encode, jnp.arange(0, length, block))
-    return blocks.reshape(-1, *blocks.shape[2:])[:length]
+    blocks = jax.lax.map(encode, jnp.arange(0, decisions, block))
+    return blocks.reshape(-1, *blocks.shape[2:])[:decisions]
 
 
 def _rescale(account: Account) -> Account:

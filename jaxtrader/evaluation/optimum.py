@@ -23,7 +23,8 @@ from jaxtrader.envs.costs import CostRange, Costs
 from jaxtrader.envs.ledger import Account, Bar
 from jaxtrader.envs.rewards import LogReturn
 from jaxtrader.envs.rules import Rules
-from jaxtrader.envs.trading import EnvParams, TradingEnv, window_chunks
+from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.envs.windows import window_chunks
 from jaxtrader.market.market import Market
 from jaxtrader.market.synthetic import Process
 
@@ -165,10 +166,11 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
         )
     plain = Rules(env.fill, env.rebalance_band, env.rebalance, env.ruin_level)
     costs = env.costs
-    if env.rules != plain or isinstance(costs, CostRange) or costs != Costs(costs.fee, costs.slippage):
+    two_rates = not isinstance(costs, CostRange) and costs == Costs(costs.fee, costs.slippage)
+    if env.decision_every > 1 or env.rules != plain or not two_rates:
         raise ValueError(
-            "the optimum is known for an account without leverage, brackets, lots, delays and limits, whose costs are "
-            "one fee and one slippage"
+            "the optimum is known for an account without leverage, brackets, lots, delays and limits, that decides at "
+            "every bar and whose costs are one fee and one slippage"
         )
     if not isinstance(env.positions, str) and 0 not in env.positions:
         raise ValueError(f"a score is measured from doing nothing: add 0 to the positions {env.positions}")

@@ -8,6 +8,7 @@ of the head and the ledger. `EnvRollouts` scans `env.step` of any gymnax-shaped 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.envs import bars, ledger
 from jaxtrader.envs.ledger import Account, Bar
-from jaxtrader.envs.trading import EnvParams, TradingEnv, window_chunks
+from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.envs.windows import contexts
 
 Stats = dict[str, Array]
 
@@ -45,7 +47,7 @@ class LaneRollouts:
 
     Args:
         env: the environment; only its `advance`, its observation of the account and its starts are used.
-        length: bars a rollout; must divide the episode length.
+        length: decisions a rollout; its bars must divide the episode length.
         lanes: market paths side by side.
         agents: accounts on each lane.
     """
@@ -55,10 +57,15 @@ class LaneRollouts:
     lanes: int
     agents: int
 
+    @property
+    def bars(self) -> int:
+        """Bars a rollout."""
+        return self.length * self.env.decision_every
+
     def begin(self, key: PRNGKeyArray, params: EnvParams) -> Lanes:
         """Lanes at random starts, with ages staggered so that their episodes do not end all at once."""
-        phases = self.env.episode_length // self.length
-        age = (jnp.arange(self.lanes, dtype=jnp.int32) % phases) * self.length
+        phases = self.env.episode_length // self.bars
+        age = (jnp.arange(self.lanes, dtype=jnp.int32) % phases) * self.bars
         place, exposure = jax.random.split(key)
         cursor, end = self.env.draw_starts(place, params, self.length, (self.lanes,))
         price = params.tape.close[cursor][:, None]
@@ -72,18 +79,19 @@ class LaneRollouts:
         """One rollout of every lane: the lanes ready for the next one, the experience, and sums for the log."""
         env, steps = self.env, self.length
         acting, last, redraw = jax.random.split(key, 3)
-        chunk = window_chunks(params.tape, lanes.cursor, env.window, steps + 1)
-        contexts = jnp.moveaxis(agent.encode(state, chunk), 1, 0)[:, :, None]
-        moves, volatility = _bars(env, params, lanes.cursor, steps)
-        listed = _listed(env, params, jnp.arange(steps + 1)[:, None] + lanes.cursor)
+        encode = partial(agent.encode, state)
+        made = contexts(encode, params.tape, lanes.cursor, env.window, steps + 1, env.decision_every)
+        made = jnp.moveaxis(made, 1, 0)[:, :, None]
+        moves, price, volatility = _bars(env, params, lanes.cursor, steps)
+        listed = _listed(env, params, jnp.arange(steps + 1)[:, None] * env.decision_every + lanes.cursor)
         listed_now = None if listed is None else listed[:-1]
 
         def step(account: Account, row: Any) -> tuple[Account, Any]:
-            context, step_key, bar, now, listed = row
-            seen = env.account_features(account, bar.prev_close, now, listed)
+            context, step_key, bars, price, now, listed = row
+            seen = env.account_features(account, price, now, listed)
             action, extras = agent.act(state, context, seen, step_key)
-            exposure = ledger.exposure(account, bar.prev_close)
-            account, reward, terminated, info = env.advance(account, action, bar, params, listed)
+            exposure = ledger.exposure(account, price)
+            account, reward, terminated, info = env.hold(account, action, bars, params, listed)
             kept = {
                 "account": seen,
                 "action": action,
@@ -93,34 +101,35 @@ class LaneRollouts:
                 "terminated": terminated,
             }
             counts = {
-                "reward_per_bar": reward.mean(),
+                "reward_per_bar": reward.mean() / env.decision_every,
                 "exposure": exposure.sum(-1).mean(),
                 "gross_exposure": jnp.abs(exposure).sum(-1).mean(),
-                "turnover_per_bar": info["turnover"].mean(),
-                "cost_per_bar": info["cost"].mean(),
+                "turnover_per_bar": info["turnover"].mean() / env.decision_every,
+                "cost_per_bar": info["cost"].mean() / env.decision_every,
                 "ruins": terminated.sum(),
                 "invalid_actions": info["invalid_action"].sum(),
             }
             return env.restart(account, terminated), (kept, counts)
 
         keys = jax.random.split(acting, steps)
-        rows = (contexts[:-1], keys, moves, volatility[:-1], listed_now)
+        rows = (made[:-1], keys, moves, price[:-1], volatility[:-1], listed_now)
         account, (kept, counts) = jax.lax.scan(step, lanes.account, rows)
 
         # The state before any reset bootstraps the rollout; where the last step was ruin, gae ignores it.
-        seen = env.account_features(account, moves.close[-1], volatility[-1], None if listed is None else listed[-1])
-        _, extras = agent.act(state, contexts[-1], seen, last)
+        seen = env.account_features(account, price[-1], volatility[-1], None if listed is None else listed[-1])
+        _, extras = agent.act(state, made[-1], seen, last)
         final = extras.get("value", jnp.zeros_like(kept["value"][0]))
         rollout = Rollout(
             cursor=lanes.cursor,
+            every=env.decision_every,
             observations=None,
             next_value=jnp.concatenate([kept["value"][1:], final[None]]),
             truncated=jnp.zeros_like(kept["terminated"]),
             **kept,
         )
         lanes = lanes.replace(
-            cursor=lanes.cursor + steps,
-            age=lanes.age + steps,
+            cursor=lanes.cursor + self.bars,
+            age=lanes.age + self.bars,
             account=account,
             episode_return=lanes.episode_return + kept["reward"].sum(0),
         )
@@ -131,7 +140,7 @@ class LaneRollouts:
 
     def _turn_over(self, lanes: Lanes, params: EnvParams, key: PRNGKeyArray) -> tuple[Lanes, Stats]:
         """Start a new episode on every lane that is at its time limit or has too few bars left for another rollout."""
-        over = (lanes.age >= self.env.episode_length) | (lanes.cursor + self.length + self.env.delay >= lanes.end)
+        over = (lanes.age >= self.env.episode_length) | (lanes.cursor + self.bars + self.env.delay >= lanes.end)
         counted = (over & ~lanes.partial)[:, None]
         stats = {
             "episodes": counted.sum() * self.agents,
@@ -148,13 +157,20 @@ class LaneRollouts:
 
 def _bars(
     env: TradingEnv, params: EnvParams, cursor: Int[Array, "lane"], steps: int
-) -> tuple[Bar, Float[Array, "time lane 1 A"]]:
-    """The bars of `steps` moves after each cursor, and the volatility at it and at each of them; time-major."""
-    rows = jnp.arange(steps + 1)[:, None] + cursor
+) -> tuple[Bar, Float[Array, "time lane 1 A"], Float[Array, "time lane 1 A"]]:
+    """The bars of `steps` decisions after each cursor, as `env.hold` takes them; close and volatility at each decision.
+
+    Time-major; of the latter two there is one more.
+    """
+    every = env.decision_every
+    rows = jnp.arange(steps * every + 1)[:, None] + cursor
     found = bars.take(bars.columns(params.tape, params.costs, env.rules), rows)
     found = {name: column[:, :, None] for name, column in found.items()}
     now, then = ({name: x[part] for name, x in found.items()} for part in (slice(-1), slice(1, None)))
-    return bars.between(now, then, env.rules), params.tape.volatility[rows][:, :, None]
+    moves = bars.between(now, then, env.rules)
+    if every > 1:
+        moves = jax.tree.map(lambda x: x.reshape(steps, every, *x.shape[1:]), moves)
+    return moves, found["close"][::every], params.tape.volatility[rows[::every]][:, :, None]
 
 
 def _listed(env: TradingEnv, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b 1 A"] | None:

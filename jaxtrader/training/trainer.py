@@ -150,13 +150,13 @@ class Trainer:
             )
 
     def _check_lanes(self) -> None:
-        length, episode = self.rollout_length, self.env.episode_length
+        length, episode = self.rollout_length, self.env.episode_length // self.env.decision_every
         if episode % length:
             fits = [d for d in range(1, episode + 1) if episode % d == 0]
             near = sorted(sorted(fits, key=lambda d: abs(d - length))[:2])
-            raise ValueError(
-                f"rollout_length {length} does not divide episode_length {episode}; use {' or '.join(map(str, near))}"
-            )
+            every = self.env.decision_every
+            whole = f"episode_length {episode}" if every == 1 else f"the {episode} decisions of an episode"
+            raise ValueError(f"rollout_length {length} does not divide {whole}; use {' or '.join(map(str, near))}")
         if isinstance(self.valid, Optimum):
             self.valid.check(self.env)
         elif self.valid is not None:

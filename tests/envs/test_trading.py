@@ -20,7 +20,8 @@ from jaxtrader.envs import ledger
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.ledger import Account, Bar, open_account
 from jaxtrader.envs.rewards import risk_penalised
-from jaxtrader.envs.trading import ACCOUNT_FEATURES, EnvParams, EnvState, Observation, TradingEnv, window_chunks
+from jaxtrader.envs.trading import ACCOUNT_FEATURES, EnvParams, EnvState, Observation, TradingEnv
+from jaxtrader.envs.windows import window_chunks
 from jaxtrader.market.market import Market
 
 SHORT, FLAT, LONG = 0, 1, 2
@@ -583,7 +584,7 @@ def test_a_portfolio_steps_like_its_ledger(portfolio: TradingEnv) -> None:
     np.testing.assert_allclose(state.account.equity, 1)
     action = jnp.asarray([0.2, 0.0, 0.7])
     _, after, reward, *_, info = jax.jit(portfolio.step)(jax.random.key(1), state, action, params)
-    bar = portfolio.bar_after(state.cursor, params)
+    bar = portfolio.bars_after(state.cursor, params)
     account = ledger.step(state.account, action, bar, params.costs, portfolio.rules)[0]
     chex.assert_trees_all_close(after.account, account, rtol=1e-6)
     np.testing.assert_allclose(reward, np.log(account.equity), atol=1e-6)

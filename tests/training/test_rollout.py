@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from flax import struct
 from jax import Array
+from lanes import AGENTS, LANES, LENGTH, Replay, collect, observe, step
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs import rewards
@@ -22,39 +22,6 @@ from jaxtrader.envs.ledger import open_account
 from jaxtrader.envs.trading import EnvParams, EnvState, Observation, TradingEnv
 from jaxtrader.market.market import Market
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, Lanes, bytes_per_transition
-
-LENGTH, LANES, AGENTS = 8, 6, 2
-
-
-@struct.dataclass
-class Replay:
-    """Plays given actions `[time, lane, agent]`: the context of a decision is its row of them. Value: the exposure."""
-
-    actions: Array
-
-    def encode(self, state: None, chunk: Array) -> Array:
-        rows = jnp.concatenate([self.actions, jnp.zeros_like(self.actions[:1])])
-        return jnp.moveaxis(rows, 0, 1)
-
-    def act(self, state: None, context: Array, account: Array, key: Array, deterministic: bool = False) -> tuple:
-        return context[:, 0], {"value": account[..., 0, 0], "log_prob": jnp.zeros(account.shape[:2])}
-
-
-@partial(jax.jit, static_argnums=0)
-def collect(rollouts: LaneRollouts, lanes: Lanes, agent, state, params: EnvParams, key: Array) -> tuple:
-    return rollouts.collect(lanes, agent, state, params, key)
-
-
-@partial(jax.jit, static_argnums=0)
-def step(env: TradingEnv, key: Array, state: EnvState, action: Array, params: EnvParams) -> tuple:
-    keys = jax.random.split(key, (LANES, AGENTS))
-    per_agent = jax.vmap(jax.vmap(env.step, (0, 0, 0, None)), (0, 0, 0, None))
-    return per_agent(keys, state, action, params)
-
-
-@partial(jax.jit, static_argnums=0)
-def observe(env: TradingEnv, state: EnvState, params: EnvParams) -> Observation:
-    return jax.vmap(jax.vmap(lambda s: env.observe(None, s, None, params)))(state)
 
 
 @jax.jit

@@ -1,0 +1,132 @@
+"""Lanes and single steps of an environment with the rest of the money rules: the same accounts, whoever steps them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from lanes import AGENTS, LANES, LENGTH, Replay, collect, observe, step
+
+from jaxtrader.envs import ledger
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.trading import EnvState
+from jaxtrader.training.rollout import LaneRollouts, Lanes
+
+RATES = {"cash_rate": 0.02, "borrow_rate": 0.2, "short_rate": 0.1}
+SETTINGS = {
+    "every second bar, on credit, with brackets": {
+        "decision_every": 2,
+        "episode_length": 32,
+        "max_leverage": 2.0,
+        "positions": (-2.0, 0.0, 2.0),
+        "stop_loss": (0.01, None, 0.03),
+        "take_profit": 0.02,
+        "costs": Costs(fee=1e-3, slippage=None, **RATES),
+    },
+    "late, in lots, with impact": {
+        "delay": 2,
+        "fill": "next_close",
+        "capital": 10_000.0,
+        "lot": 1.0,
+        "min_trade": 500.0,
+        "volume_cap": 0.5,
+        "costs": Costs(fixed_fee=3.0, impact=1.0, **RATES),
+    },
+    "at costs drawn for each episode": {
+        "costs": Costs.between(Costs(fee=0.0, slippage=1e-4), Costs(fee=0.05, slippage=2e-3)),
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def rollouts(env) -> LaneRollouts:
+    return LaneRollouts(env, LENGTH, LANES, AGENTS)
+
+
+def made(env, name):
+    return dataclasses.replace(env, **SETTINGS[name])
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_rollout_equals_stepping_the_environment_one_by_one(rollouts: LaneRollouts, env, raw_params, name):
+    env = made(env, name)
+    params = raw_params.replace(costs=env.costs.cast("float32"))
+    params = params.replace(tape=params.tape.replace(adv=env.market.tape().adv))
+    cursor = jnp.asarray([30, 10, 60, 160, 200, 110], jnp.int32)
+    end = jnp.asarray([150, 150, 150, 240, 240, 150], jnp.int32)
+    price = params.tape.close[cursor][:, None]
+    account = env.open_accounts(jax.random.key(5), price, params, (LANES, AGENTS))
+    age = jnp.zeros(LANES, jnp.int32)
+    start = Lanes(cursor, end, age, age > 0, account, jnp.zeros((LANES, AGENTS)))
+    actions = jnp.asarray(np.random.default_rng(1).integers(0, 3, (LENGTH, LANES, AGENTS)), jnp.int32)
+    mine = dataclasses.replace(rollouts, env=env)
+    after, rollout, _ = collect(mine, start, Replay(actions), None, params, jax.random.key(0))
+
+    wide = lambda x: jnp.broadcast_to(x[:, None], (LANES, AGENTS))  # noqa: E731
+    state = EnvState(account, wide(cursor), wide(end), wide(age))
+    for t in range(LENGTH):
+        # The return since entry is over some 0.09, which makes that much more of its rounding.
+        np.testing.assert_allclose(rollout.account[t], observe(env, state, params).account, atol=5e-6)
+        _, state, paid, *_ = step(env, jax.random.key(t), state, actions[t], params)
+        np.testing.assert_allclose(rollout.reward[t], paid, rtol=1e-6, atol=1e-6)
+    chex.assert_trees_all_close(after.account, state.account, atol=1e-6)
+    assert int(after.cursor[0]) == int(cursor[0]) + LENGTH * env.decision_every
+    assert np.abs(np.asarray(rollout.reward)).max() > 0
+
+
+def test_a_decision_of_two_bars_is_the_same_order_at_both(env, raw_params):
+    """By `ledger.step`, bar by bar: what an action asks for, what it costs and what it earns."""
+    env = made(env, "every second bar, on credit, with brackets")
+    params = raw_params.replace(costs=env.costs.cast("float32"))
+    _, state = env.reset(jax.random.key(3), params)
+    for action, exposure, stop in ((2, 2.0, 0.03), (0, -2.0, 0.01), (1, 0.0, np.inf)):
+        _, after, reward, _, info = env.step_env(jax.random.key(0), state, jnp.asarray(action), params)
+        account, cost = state.account, 0.0
+        for bar in (0, 1):
+            one = dataclasses.replace(env, decision_every=1).bars_after(state.cursor + bar, params)
+            brackets = ledger.Brackets(jnp.full(1, stop, jnp.float32), jnp.full(1, 0.02, jnp.float32))
+            account, events = ledger.step(account, jnp.full(1, exposure), one, params.costs, env.rules, brackets)
+            cost += sum(float((fill.fee + fill.slippage).sum()) for fill in events.fills)
+        chex.assert_trees_all_close(after.account, account, rtol=1e-6, atol=1e-7)
+        assert float(reward) == pytest.approx(np.log(float(account.equity / state.account.equity)), abs=1e-6)
+        assert float(info["cost"]) == pytest.approx(cost, rel=1e-5)
+        assert int(after.cursor) == int(state.cursor) + 2
+        state = after
+
+
+def test_costs_are_drawn_anew_for_each_episode_within_their_range_and_charged(env, raw_params):
+    env = made(env, "at costs drawn for each episode")
+    env = dataclasses.replace(env, random_start=False)
+    params = raw_params.replace(costs=env.costs.cast("float32"))
+    keys = jax.random.split(jax.random.key(0), 500)
+    _, states = jax.vmap(env.reset, (0, None))(keys, params)
+    fee = np.asarray(states.account.terms.fee)[:, 0]
+    assert fee.min() >= 0
+    assert fee.max() <= 0.05
+    assert np.histogram(fee, 5, (0, 0.05))[0].min() > 60  # 100 each if uniform, deviation 9
+    slippage = np.asarray(states.account.terms.slippage)[:, 0]
+    assert abs(np.corrcoef(fee, slippage)[0, 1]) < 0.15
+    long = jnp.full(500, 2, jnp.int32)
+    _, after, _, _, info = jax.vmap(env.step_env, (0, 0, 0, None))(keys, states, long, params)
+    # All of 1.0 buys k = 1 / ((1 + s)(1 + f)) worth: the rest is what it cost.
+    np.testing.assert_allclose(info["cost"], 1 - 1 / ((1 + slippage) * (1 + fee)), rtol=2e-3, atol=1e-6)
+    back = env.restart(after.account, jnp.ones(500, bool))
+    np.testing.assert_array_equal(back.terms.fee[:, 0], fee)  # ruin does not end the episode
+    np.testing.assert_array_equal(back.cash, 1.0)
+
+
+def test_a_lane_that_starts_anew_gets_new_costs_and_one_that_does_not_keeps_its_own(rollouts, env, raw_params):
+    env = made(env, "at costs drawn for each episode")
+    params = raw_params.replace(costs=env.costs.cast("float32"))
+    mine = dataclasses.replace(rollouts, env=env)
+    lanes = mine.begin(jax.random.key(0), params)
+    still = Replay(jnp.ones((LENGTH, LANES, AGENTS), jnp.int32))
+    after, *_ = collect(mine, lanes, still, None, params, jax.random.key(1))
+    kept = np.asarray(after.account.terms.fee == lanes.account.terms.fee).all((1, 2))
+    np.testing.assert_array_equal(kept, np.asarray(after.age) > 0)
+    assert kept.any()
+    assert not kept.all()
