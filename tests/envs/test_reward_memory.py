@@ -181,6 +181,23 @@ def test_a_reward_of_ones_own_may_read_the_whole_move(env: TradingEnv, raw_param
     assert held[0] > 0.9
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_state_travels_beside_all_that_the_rules_keep_in_the_account(env: TradingEnv, dtype: str) -> None:
+    """Delayed targets, blocked assets and the reward's state: one structure through reset, step and restart."""
+    full = dataclasses.replace(env, reward=STATEFUL[1], delay=2, stop_loss=0.1, max_leverage=2.0)
+    with jax.enable_x64(dtype == "float64"):
+        params = full.params(dtype)
+        obs, state = jax.eval_shape(full.reset, KEY, params)
+        new = jax.eval_shape(full.step, KEY, state, jax.ShapeDtypeStruct((), jnp.int32), params)
+        again = jax.eval_shape(full.restart, state.account, jax.ShapeDtypeStruct((), bool))
+    assert {x.dtype for x in state.account.memory} == {jnp.dtype(dtype)}
+    assert state.account.pending.shape == (1, 2)
+    assert state.account.stopped is not None
+    chex.assert_trees_all_equal_shapes_and_dtypes((obs, state), new[:2])
+    chex.assert_trees_all_equal_shapes_and_dtypes(state.account, again)
+    assert not any(x.weak_type for x in jax.tree.leaves(state))
+
+
 def test_a_reward_that_does_not_fit_is_refused(env: TradingEnv) -> None:
     @dataclasses.dataclass
     class Changing(MoveReward):
