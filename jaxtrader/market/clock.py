@@ -10,7 +10,7 @@ DAY = np.timedelta64(1, "D")
 def wall_clock(times: np.ndarray, tz: str | None) -> np.ndarray:
     """Stamps [T] (datetime64[ns], UTC) as the clock shows them in a zone (None: UTC); DataError for an unknown zone.
 
-    Where clocks are put back, an hour comes twice: within a day the result may not increase, its days always do.
+    Where clocks are put back an hour comes twice, in some years of some zones over midnight.
     """
     if tz is None or tz == "UTC":
         return times
@@ -28,3 +28,8 @@ def wall_clock(times: np.ndarray, tz: str | None) -> np.ndarray:
 def time_of_day(clock: np.ndarray) -> np.ndarray:
     """[T] timedelta64[ns] since midnight of wall-clock times [T]."""
     return clock - clock.astype("datetime64[D]")
+
+
+def day_of_week(clock: np.ndarray) -> np.ndarray:
+    """[T] days since Monday, 0 to 6, of the dates of wall-clock times [T]."""
+    return (clock.astype("datetime64[D]").astype(np.int64) + 3) % 7

@@ -11,17 +11,37 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from jaxtrader.market import clock
 from jaxtrader.market.bars import Bars, DataError
 from jaxtrader.market.columns import ADJUSTED, PRICES, VOLUME, canonical
+from jaxtrader.market.frames import Frame, coarsen, most_bars
 
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """A named function of the bars: row t of `compute(bars)` [T, A] uses bars t-lookback+1..t only, NaN before that."""
+    """A named function of the bars: row t of `compute(bars)` [T, A] uses bars t-lookback+1..t only; NaN warming up."""
 
     name: str
     lookback: int
     compute: Callable[[Bars], np.ndarray]
+
+    def on(self, bars: Bars) -> "Feature":
+        """The feature with the look-back that it has on such bars: the same, unless its own bars are coarser ones."""
+        return self
+
+
+@dataclasses.dataclass(frozen=True)
+class Resampled(Feature):
+    """A feature of the bars of a coarser frame, see `resampled`; `lookback` counts those, `on(bars)` the given ones."""
+
+    frame: Frame
+
+    def on(self, bars: Bars) -> Feature:
+        """The same with its look-back counted in bars like these; DataError where the frame is not longer than them."""
+        self.frame.check_coarser(bars)
+        # As many whole frames, one cut off at the beginning, one not complete at the end, and then one bar.
+        lookback = (self.lookback + 1) * most_bars(self.frame.numbers(bars)[0]) + 1
+        return Feature(self.name, lookback, self.compute)
 
 
 def log_return(bars: int = 1) -> Feature:
@@ -82,6 +102,60 @@ def gap() -> Feature:
     return Feature("gap", 2, compute)
 
 
+def time_of_day(wave: str, tz: str | None = None) -> Feature:
+    """sin or cos (`wave`) of 2 pi times the share of the day that has passed at close[t], by the clock; look-back 1.
+
+    The clock is that of zone `tz`, else of the bars (`Bars.tz`), else UTC.
+    """
+
+    def compute(b: Bars) -> np.ndarray:
+        return clock.time_of_day(clock.wall_clock(b.times, tz or b.tz)) / clock.DAY
+
+    return _wave("time_of_day", wave, tz, compute)
+
+
+def day_of_week(wave: str, tz: str | None = None) -> Feature:
+    """sin or cos (`wave`) of 2 pi / 7 times the days since Monday of the date of close[t]; zone and look-back as above.
+
+    A bar that closes at midnight so has the day that begins.
+    """
+
+    def compute(b: Bars) -> np.ndarray:
+        return clock.day_of_week(clock.wall_clock(b.times, tz or b.tz)) / 7
+
+    return _wave("day_of_week", wave, tz, compute)
+
+
+def resampled(frame: str, feature: str | Feature) -> Feature:
+    """A feature of coarser bars: row t is that of the last coarse bar which is complete at close[t].
+
+    A coarse bar is complete at its end, such as the full hour, not with the last bar that happens to lie in it; one
+    without bars does not count. Minutes and hours are those of UTC; a day or a week (from Monday) ends at midnight by
+    the clock of the frame's zone, else of `Bars.tz`, else of UTC. Bars of a day or longer that are stamped at midnight
+    are taken to bear their date, so "1w" of daily bars runs from Monday's to Sunday's. A user's column stands as it
+    does at the last bar of the coarse one.
+
+    Args:
+        frame: "5min", "15min", "1h", "4h" and what else divides a day; "1d", "1w"; "1d@America/New_York".
+        feature: a name or a Feature, whose n counts coarse bars.
+
+    Returns:
+        The feature "frame:name", such as "1h:volatility_20", which is also how to ask for it by name.
+
+    Raises:
+        DataError: a frame that is not offered, or a feature that is resampled already.
+    """
+    chosen, inner = Frame.parse(frame), resolve(feature)
+    if isinstance(inner, Resampled):
+        raise DataError(f"{frame}:{inner.name} is not possible, for frames do not nest; give the longer one alone.")
+    return Resampled(
+        name=f"{frame}:{inner.name}",
+        lookback=inner.lookback,
+        compute=lambda b: _on_frames(inner, b, chosen),
+        frame=chosen,
+    )
+
+
 def column(name: str) -> Feature:
     """The user's own column, as it stands; look-back 1, so it must be causal and scale-free by its making.
 
@@ -113,6 +187,8 @@ def column(name: str) -> Feature:
 def resolve(spec: str | Feature) -> Feature:
     """A feature from its name: "volatility_20" is volatility(20), "gap" is gap(), any other string the user's column.
 
+    "time_of_day_sin" and "day_of_week_cos" may carry a zone ("time_of_day_sin@Asia/Tokyo"); "4h:volatility_20" is
+    resampled("4h", "volatility_20").
     `resolve(feature.name)` gives back every feature made here, which is how a policy file names them.
     """
     if isinstance(spec, Feature):
@@ -136,17 +212,17 @@ def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
                 f"The feature {feature.name} gave shape {values.shape} for {bars.source}; it must be "
                 f"{bars.close.shape}, one row a bar and one column a symbol."
             )
-        _refuse_holes(feature, values, bars)
+        _refuse_holes(feature, feature.on(bars).lookback, values, bars)
         _refuse_levels(feature, values, bars)
         out[..., i] = values
     return out
 
 
-def _refuse_holes(feature: Feature, values: np.ndarray, bars: Bars) -> None:
+def _refuse_holes(feature: Feature, lookback: int, values: np.ndarray, bars: Bars) -> None:
     known = ~np.isnan(values).any(axis=1)
     first = int(np.argmax(known)) if known.any() else len(values)
     # A column may warm up for as long as it likes; a computed feature has its look-back for that.
-    allowed = first if feature.lookback == 1 else min(first, feature.lookback - 1)
+    allowed = first if feature.lookback == 1 else min(first, lookback - 1)
     bad = ~np.isfinite(values).all(axis=1) & (np.isinf(values).any(axis=1) | (np.arange(len(values)) >= allowed))
     if not bad.any():
         return
@@ -176,6 +252,10 @@ def _refuse_levels(feature: Feature, values: np.ndarray, bars: Bars) -> None:
 def _built_in(name: str) -> Feature | None:
     if name == "gap":
         return gap()
+    if match := re.fullmatch(r"(time_of_day|day_of_week)_(sin|cos)(?:@(.+))?", name):
+        return CLOCKS[match[1]](match[2], match[3])
+    if match := re.fullmatch(r"(\d+[a-z]+(?:@[^:]+)?):(.+)", name):
+        return resampled(match[1], match[2])
     match = re.fullmatch(r"([a-z_]+)_(\d+)", name)
     if match is None or match[1] not in FACTORIES:
         return None
@@ -183,13 +263,32 @@ def _built_in(name: str) -> Feature | None:
 
 
 def _spellings() -> str:
-    return ", ".join([*(f"{name}_20" for name in FACTORIES), "gap"])
+    clocks = (f"{name}_{wave}" for name in CLOCKS for wave in ("sin", "cos"))
+    return ", ".join([*(f"{name}_20" for name in FACTORIES), "gap", *clocks, "1h:volatility_20"])
 
 
 def _count(name: str, bars: int, least: int) -> int:
     if isinstance(bars, bool) or not isinstance(bars, (int, np.integer)) or bars < least:
         raise DataError(f"{name}({bars!r}) is not possible; the number of bars must be an integer of at least {least}.")
     return int(bars)
+
+
+def _wave(name: str, wave: str, tz: str | None, turns: Callable[[Bars], np.ndarray]) -> Feature:
+    if wave not in ("sin", "cos"):
+        raise DataError(f"{name}({wave!r}) is not possible; a clock has no beginning, so it is seen as 'sin' or 'cos'.")
+    clock.wall_clock(np.empty(0, "datetime64[ns]"), tz)
+    draw = {"sin": np.sin, "cos": np.cos}[wave]
+
+    def compute(b: Bars) -> np.ndarray:
+        return np.repeat(draw(2 * np.pi * turns(b))[:, None], b.close.shape[1], axis=1)
+
+    return Feature(f"{name}_{wave}" + (f"@{tz}" if tz else ""), 1, compute)
+
+
+def _on_frames(inner: Feature, bars: Bars, frame: Frame) -> np.ndarray:
+    coarse, latest = coarsen(bars, frame)
+    values = np.concatenate([np.full((1, bars.close.shape[1]), np.nan), inner.compute(coarse)])
+    return values[latest + 1]
 
 
 def _log(values: np.ndarray) -> np.ndarray:
@@ -242,6 +341,8 @@ FACTORIES: dict[str, Callable[[int], Feature]] = {
     "distance_to_mean": distance_to_mean,
     "volume_ratio": volume_ratio,
 }
+
+CLOCKS: dict[str, Callable[[str, str | None], Feature]] = {"time_of_day": time_of_day, "day_of_week": day_of_week}
 
 DEFAULT: tuple[Feature, ...] = (
     volatility(20),

@@ -12,7 +12,7 @@ from jaxtrader.market.bars import Bars, DataError
 from jaxtrader.market.checks import show_span, show_time
 from jaxtrader.market.features import Feature, compute_features
 from jaxtrader.market.sessions import session_ends
-from jaxtrader.market.trailing import VALUE_FLOOR, VOLATILITY_FLOOR, distrust, traded_value, volatility
+from jaxtrader.market.trailing import VALUE_FLOOR, distrust, traded_value, volatility
 
 PRICES = ("open", "high", "low", "close")
 ABSENT = {"funding": 0.0, "price_factor": 1.0, "session_end": False}  # of a history that has none beside one that has
@@ -114,7 +114,7 @@ def _placed(part: Columns, times: np.ndarray) -> Columns:
     out |= {name: np.where(present, part[name][at], price) for name in PRICES}
     out["volume"] = np.where(present, part["volume"][at], 0.0)
     out["features"] = np.where(begun[..., None], part["features"][at], np.nan)
-    out["volatility"] = np.where(begun, part["volatility"][at], VOLATILITY_FLOOR)
+    out["volatility"] = part["volatility"][at]  # at the first bar, too, it is the floor
     out["funding"] = None if part["funding"] is None else np.where(present, part["funding"][at], 0.0)
     out["price_factor"] = None if part["price_factor"] is None else part["price_factor"][at]
     out["adv"] = None if part["adv"] is None else np.where(begun, part["adv"][at], VALUE_FLOOR)

@@ -184,7 +184,7 @@ class Market:
             **_frozen(columns),
             symbols=names,
             feature_names=tuple(feature.name for feature in chosen),
-            lookback=max(feature.lookback for feature in chosen),
+            lookback=max(feature.on(history).lookback for feature in chosen for history in histories),
             periods_per_year=_periods_per_year(names, calendars, periods_per_year),
             source=", ".join(dict.fromkeys(history.source for history in histories)),
             notes=tuple(notes),
@@ -298,13 +298,13 @@ def _refuse_beyond_float32(histories: Sequence[Bars]) -> None:
 
 
 def _refuse_short(histories: Sequence[Bars], features: Sequence[Feature]) -> None:
-    longest = max(features, key=lambda feature: feature.lookback)
-    shortest = min(histories, key=len)
-    if len(shortest) < longest.lookback:
-        raise DataError(
-            f"{','.join(shortest.symbols)} has {len(shortest)} bars, too few for {longest.name}, which looks back "
-            f"over {longest.lookback}; leave the symbol out or choose features with a shorter look-back."
-        )
+    for history in sorted(histories, key=len):
+        longest = max((feature.on(history) for feature in features), key=lambda feature: feature.lookback)
+        if len(history) < longest.lookback:
+            raise DataError(
+                f"{','.join(history.symbols)} has {len(history)} bars, too few for {longest.name}, which looks back "
+                f"over {longest.lookback}; leave the symbol out or choose features with a shorter look-back."
+            )
 
 
 def _refuse_unknown(names: Sequence[str], features: Sequence[Feature], parts: Sequence[Columns]) -> None:

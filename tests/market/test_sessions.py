@@ -64,12 +64,14 @@ def test_currencies_end_with_the_week():
     assert ends.sum() == 10
 
 
-@pytest.mark.parametrize("bars_of", ["always", "outages", "daily", "weekly"])
+@pytest.mark.parametrize("bars_of", ["always", "outages", "thin", "serviced", "daily", "weekly"])
 def test_markets_without_sessions_have_none(bars_of):
     always = pd.date_range("2024-01-01", periods=3000, freq="30min")
     times = {
         "always": always,
         "outages": always.delete([*range(100, 120), *range(700, 760), *range(2000, 2012)]),
+        "thin": always[np.random.default_rng(0).uniform(size=3000) > 0.3].delete(range(700, 720)),
+        "serviced": always[(always.day_of_week != 2) | (always.hour >= 5)],  # shut for five hours a week
         "daily": pd.bdate_range("2024-01-01", periods=300),
         "weekly": pd.date_range("2024-01-01", periods=60, freq="7D"),
     }[bars_of]

@@ -130,11 +130,12 @@ def test_funding_is_read_and_stays_a_column():
 
 def test_funding_of_some_symbols_only_is_0_for_the_others():
     for settings in ({}, {"align": True}):
-        market = market_of(table(), FUNDED[20:].drop(FUNDED.index[48]), **settings)
+        market = market_of(table(), FUNDED[24:].drop(FUNDED.index[49]), **settings)
         if settings:
             assert (market.funding[:, 0] == 0).all()
-            # Nothing is known of the bar that is missing, where funding would have been paid.
-            wanted = np.where(np.isin(np.arange(BARS), [*range(20), 48]), 0, FUNDED.fundingRate)
+            # Neither before the first bar nor after bar 48, of which the missing row holds the prices, is any due.
+            assert FUNDED.fundingRate.iloc[24] == FUNDED.fundingRate.iloc[48] > 0
+            wanted = np.where(np.isin(np.arange(BARS), [*range(24), 49]), 0, FUNDED.fundingRate)
             np.testing.assert_array_equal(market.funding[:, 1], wanted)
         else:
             assert (market.funding[:BARS] == 0).all()

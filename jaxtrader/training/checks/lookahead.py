@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -86,6 +87,7 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
 
 def _difference(feature: Feature, bars: Bars, rng: np.random.Generator) -> Difference | None:
     """The first value found that changes with what is known, None where there is none (or no row can be known)."""
+    feature = feature.on(bars)
     if len(bars) < feature.lookback:
         return None
     whole = _compute(feature, bars)
@@ -128,6 +130,5 @@ def _compute(feature: Feature, bars: Bars) -> Float[np.ndarray, "time asset"]:
 
 def _cut(bars: Bars, start: int, end: int) -> Bars:
     """The bars of rows start..end-1 as if nothing else had been loaded."""
-    names = ("times", "open", "high", "low", "close", "volume")
-    columns = {name: values[start:end] for name, values in bars.columns.items()}
-    return dataclasses.replace(bars, **{name: getattr(bars, name)[start:end] for name in names}, columns=columns)
+    cut: dict[str, Any] = {name: values[start:end] for name, values in vars(bars).items() if hasattr(values, "shape")}
+    return dataclasses.replace(bars, **cut, columns={name: values[start:end] for name, values in bars.columns.items()})

@@ -104,3 +104,18 @@ def test_a_column_of_the_file_is_said_to_pass_by_its_making():
     check = past_only(walk(), ["momentum_5", "signal"])
     assert check.passed
     assert "not of columns of the file (signal)" in check.text
+
+
+def test_frames_and_clocks_pass_and_a_frame_joined_where_it_begins_fails():
+    hours = pd.DatetimeIndex(walk(600).times[0] + np.arange(1, 601) * np.timedelta64(30, "m"))
+    bars = dataclasses.replace(walk(600), times=hours.to_numpy(), price_factor=np.ones((600, 1)))
+    check = past_only(bars, ["4h:volatility_4", "1d:gap", "time_of_day_sin"])
+    assert check.passed, check.text
+
+    def begun(b):
+        """The range of four hours as it will be, from their first half hour on."""
+        table = pd.DataFrame({"high": b.high[:, 0], "low": b.low[:, 0]})
+        hours = table.groupby(pd.DatetimeIndex(b.times).ceil("4h"))
+        return np.log(hours.high.transform("max") / hours.low.transform("min")).to_numpy()[:, None]
+
+    assert not past_only(bars, [Feature("begun", 8, begun)]).passed
