@@ -420,12 +420,13 @@ class TradingEnv:
         return bars.between(bars.take(found, cursor), bars.take(found, cursor + 1), self.rules)
 
     def tradable(self, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b A"] | None:
-        """Which assets of a portfolio have a bar at the cursor; None where the market has no mask, or one asset only.
+        """Which assets of a portfolio can be decided on at the cursor: listed, and with a bar there.
 
-        An asset without a bar (not yet listed, suspended, delisted) is held as it is and never ordered.
+        The others (not yet or no longer listed, or without a bar just now) are held as they are and not ordered. None
+        where all always can, and for one asset.
         """
-        present = getattr(params.tape, "present", None)
-        return None if present is None or present.shape[1] == 1 else present[cursor]
+        masks = [mask[cursor] for mask in (params.tape.present, params.tape.listed) if mask is not None]
+        return functools.reduce(jnp.logical_and, masks) if masks and masks[0].shape[-1] > 1 else None
 
     def _first_cursors(self, params: EnvParams) -> Int[Array, "S"]:
         return jnp.maximum(params.tape.segments[:, 1], params.tape.ready + self.window - 1)

@@ -86,3 +86,22 @@ def test_outputs_become_the_distribution_of_their_kind_softly_bounded() -> None:
     np.testing.assert_allclose(weights.mean, [[0.02, -10]], rtol=1e-4)
     slope = jax.grad(lambda x: Actions("box", 1, (1,)).distribution(x, jnp.zeros(1), bounds).mean.sum())
     assert float(slope(jnp.asarray([7.5]))[0]) > 1e-3, "a mean far out must find back"
+
+
+def test_a_portfolio_has_a_number_an_asset_within_the_leverage(portfolio: TradingEnv) -> None:
+    assert actions_of(portfolio, None) == (Actions("simplex", 3, (3,)), None)
+    levered = dataclasses.replace(portfolio, positions="continuous", max_leverage=2.0)
+    actions, bounds = actions_of(levered, None)
+    assert actions == Actions("box", 3, (3,))
+    np.testing.assert_array_equal(bounds, [[-2] * 3, [2] * 3])
+    assert actions.of(5) == Actions("box", 5, (5,))
+
+
+def test_one_deviation_stands_for_all_and_what_is_not_free_is_passed_on() -> None:
+    free = jnp.asarray([[True, False, True]])
+    policy = Actions("simplex", 3, (3,)).distribution(jnp.zeros((1, 3)), jnp.asarray([0.5]), None, free)
+    assert policy.log_std.shape == (3,)
+    np.testing.assert_array_equal(policy.mode() > 0, free)
+    bounds = (-jnp.ones(3), jnp.ones(3))
+    policy = Actions("box", 3, (3,)).distribution(jnp.ones((1, 3)), jnp.asarray([0.5]), bounds, free)
+    np.testing.assert_array_equal(policy.mode() != 0, free)

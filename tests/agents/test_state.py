@@ -52,6 +52,8 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no network": drop("network"),
     "another network": lambda c: c["network"].update(depth=3),
     "another encoder": lambda c: c["network"].update(encoder="tcn"),
+    "another kind of network": lambda c: c["network"].update(kind="portfolio"),
+    "unknown kind of network": lambda c: c["network"].update(kind="graph"),
     "unknown encoder": lambda c: c["network"].update(encoder="lstm"),
     "unknown dtype": lambda c: c["network"].update(compute_dtype="int8"),
     "a kernel of another shape": lambda c: c["params"].update(first_bias=np.zeros(3, np.float32)),
@@ -82,3 +84,26 @@ def test_the_sound_one_is_read_and_a_number_that_is_none_is_named(stored: Path, 
     files.save(tmp_path / "policy.pkl", "policy", content)
     with pytest.raises(files.FileError, match="weights that are not finite"):
         state.load(tmp_path / "policy.pkl")
+
+
+def test_a_file_of_before_there_were_portfolios_is_read(stored: Path, tmp_path: Path) -> None:
+    content = files.load(stored, "policy")
+    assert content["network"].pop("kind") == "single"
+    files.save(tmp_path / "policy.pkl", "policy", content)
+    assert state.load(tmp_path / "policy.pkl")[0].network == state.load(stored)[0].network
+
+
+def test_a_portfolios_state_is_resized_to_any_number_of_assets(
+    portfolio: TradingEnv, agent: PPOAgent, tmp_path: Path
+) -> None:
+    env = dataclasses.replace(portfolio, positions="continuous", max_leverage=1.5)
+    fresh = jax.eval_shape(lambda p: agent.init(jax.random.key(0), env, p), env.default_params)
+    weights = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), fresh.params)
+    bounds = (np.full(3, -1.5, np.float32), np.full(3, 1.5, np.float32))
+    state.save(tmp_path / "p", fresh.replace(params=weights, bounds=bounds), {})
+    loaded, _ = state.load(tmp_path / "p")
+    assert (loaded.network.actions.size, loaded.network.account) == (3, 4)
+    five = loaded.of(5)
+    assert five.network.actions.shape == (5,)
+    np.testing.assert_array_equal(five.bounds, [[-1.5] * 5, [1.5] * 5])
+    assert five.params is loaded.params

@@ -1,0 +1,275 @@
+"""Many assets, one account: rollouts, learning, policy files, backtests, and a market whose best is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import masked
+from ledger_reference import Ledger, Terms
+
+from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.portfolio import PortfolioActorCritic
+from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
+from jaxtrader.envs.trading import EnvParams, EnvState, TradingEnv
+from jaxtrader.evaluation.backtest import backtest, longest_walk, mean_reward
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.market import Market
+from jaxtrader.training.rollout import LaneRollouts
+from jaxtrader.training.trainer import Trainer
+
+LENGTH, LANES, AGENTS, ASSETS = 8, 4, 2, 3
+
+
+def loud(state: PPOState) -> PPOState:
+    """Weights whose actions differ from bar to bar and from asset to asset."""
+    rng = np.random.default_rng(0)
+    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
+    weights["log_std"] = jnp.zeros(1)
+    return state.replace(params=weights, value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))
+
+
+@pytest.fixture(scope="module", params=[("weights", False), ("weights", True), ("continuous", True)])
+def lived(request: pytest.FixtureRequest, portfolio: TradingEnv, agent: PPOAgent) -> dict[str, Any]:
+    """A rollout of a portfolio by a loud policy, with everything that led to it."""
+    positions, with_mask = request.param
+    env = dataclasses.replace(portfolio, positions=positions)
+    raw = masked(env.default_params) if with_mask else env.default_params
+    state, params = agent.prepare(loud(agent.init(jax.random.key(0), env, raw)), raw)
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+
+    @jax.jit
+    def collect(params: EnvParams, state: PPOState) -> tuple:
+        lanes = rollouts.begin(jax.random.key(1), params)
+        return lanes, *rollouts.collect(lanes, agent, state, params, jax.random.key(2))
+
+    lanes, after, rollout, stats = collect(params, state)
+    return {
+        "env": env,
+        "params": params,
+        "state": state,
+        "lanes": lanes,
+        "after": after,
+        "rollout": rollout,
+        "stats": stats,
+    }
+
+
+def test_lanes_of_a_portfolio_equal_stepping_the_environment(lived: dict[str, Any], agent: PPOAgent) -> None:
+    """From one state, with the same actions: accounts, what is seen, rewards, and what the policy makes of it."""
+    env, params, rollout, lanes = (lived[name] for name in ("env", "params", "rollout", "lanes"))
+    present = params.tape.present
+    assert rollout.action.shape == (LENGTH, LANES, AGENTS, ASSETS)
+    assert rollout.account.shape == (LENGTH, LANES, AGENTS, ASSETS, 4 if present is None else 5)
+    assert int(lived["stats"]["invalid_actions"]) == 0
+    wide = lambda x: jnp.broadcast_to(x[:, None], (LANES, AGENTS))  # noqa: E731
+
+    @jax.jit
+    def step(state: EnvState, action: jax.Array) -> tuple:
+        def one(state: EnvState, action: jax.Array) -> tuple:
+            obs = env.observe(None, state, None, params)
+            _, extras = agent.select_action(lived["state"], obs, jax.random.key(0))
+            return obs.account, extras["value"], env.step_env(jax.random.key(0), state, action, params)[1:3]
+
+        return jax.vmap(jax.vmap(one))(state, action)
+
+    state = EnvState(lanes.account, wide(lanes.cursor), wide(lanes.end), wide(lanes.age))
+    for t in range(LENGTH):
+        seen, value, (state, reward) = step(state, rollout.action[t])
+        np.testing.assert_allclose(rollout.account[t], seen, atol=5e-6)  # float32's 1e-7 of a price, in 20-bar moves
+        np.testing.assert_allclose(rollout.value[t], value, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(rollout.reward[t], reward, atol=1e-6)
+        if present is not None:
+            listed = np.asarray(present)[np.asarray(lanes.cursor) + t]
+            np.testing.assert_array_equal(rollout.action[t] != 0, np.broadcast_to(listed[:, None], seen.shape[:3]))
+    going_on = np.asarray(lived["after"].age) > 0
+    assert going_on.any()
+    pick = lambda tree: jax.tree.map(lambda x: x[going_on], tree)  # noqa: E731
+    chex.assert_trees_all_close(pick(lived["after"].account), pick(state.account), atol=1e-5)
+    exposure = np.asarray(rollout.account[..., 0])
+    np.testing.assert_allclose(lived["stats"]["exposure"], exposure.sum(-1).mean(), rtol=1e-5)
+    np.testing.assert_allclose(lived["stats"]["gross_exposure"], np.abs(exposure).sum(-1).mean(), rtol=1e-5)
+
+
+def test_the_ratio_of_a_portfolios_first_minibatch_is_1_and_all_weights_learn(
+    lived: dict[str, Any], agent: PPOAgent
+) -> None:
+    state, params, rollout = (lived[name] for name in ("state", "params", "rollout"))
+    tight = agent.replace(clip_range=2e-5, num_epochs=1, num_minibatches=1)  # clip_fraction counts |ratio - 1| > 2e-5
+    after, metrics = jax.jit(lambda s: tight.learn(s, rollout, params, jax.random.key(3)))(state)
+    assert float(metrics["clip_fraction"]) == 0
+    assert np.isfinite(float(metrics["entropy"]))
+    for path, new in jax.tree.leaves_with_path(after.params):
+        old = state.params
+        for key in path:
+            old = old[key.key]
+        assert np.isfinite(new).all()
+        assert not np.array_equal(new, old), path
+
+
+# --- in a file ---
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, lived: dict[str, Any], agent: PPOAgent) -> Policy:
+    env, path = lived["env"], tmp_path_factory.mktemp("portfolio") / "policy.pkl"
+    names = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
+    agent.save_model(
+        path, lived["state"], {"env": env.to_dict(), "features": names, "symbols": list(env.market.symbols)}
+    )
+    return load_policy(path)
+
+
+def test_a_portfolios_policy_comes_back_from_its_file(saved: Policy, lived: dict[str, Any]) -> None:
+    assert saved.portfolio
+    assert saved.symbols == ("P0,P1,P2",)
+    assert isinstance(saved.state.network, PortfolioActorCritic)
+    assert saved.state.network == lived["state"].network
+    chex.assert_trees_all_equal(saved.state.params, lived["state"].params)
+    assert saved.environment(lived["env"].market) == lived["env"]
+
+
+def test_act_divides_the_account_between_any_number_of_assets(
+    saved: Policy, lived: dict[str, Any], agent: PPOAgent
+) -> None:
+    env, params, rollout, lanes = (lived[name] for name in ("env", "params", "rollout", "lanes"))
+    weights = env.positions == "weights"
+    t = int(lanes.cursor[0])
+    window, account = env.market.features[t - 3 : t + 1], np.asarray(rollout.account[0, 0, 0])
+    chosen = saved.act(window, account)
+    obs = env.observe(None, EnvState(jax.tree.map(lambda x: x[0, 0], lanes.account), t, 150, 0), None, params)
+    expected, _ = agent.select_action(lived["state"], obs, jax.random.key(0), deterministic=True)
+    listed = account[:, 4] > 0 if account.shape[1] == 5 else np.ones(ASSETS, bool)
+    np.testing.assert_allclose(chosen[listed], expected[listed], rtol=1e-4, atol=1e-6)
+    assert np.isnan(chosen[~listed]).all()
+    order = [2, 0, 1]
+    np.testing.assert_allclose(saved.act(window[:, order], account[order]), chosen[order], rtol=1e-4, atol=1e-6)
+    more = saved.act(np.concatenate([window, window[:, :2]], 1))
+    assert more.shape == (5,)
+    np.testing.assert_allclose(more[:2], more[3:], rtol=1e-4, atol=1e-6)
+    assert (more.min() > 0 and more.sum() < 1) if weights else np.abs(more).max() < 1
+    for wrong, message in [
+        ((window[:, 0],), r"the window has shape \(4, 3\), the policy needs \(4, assets, 3\)"),
+        ((window, account[:2]), r"the account has shape \(2, \d\), the policy needs \(3, 4\), a row an asset"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            saved.act(*wrong)
+
+
+# --- backtests ---
+
+
+def test_a_backtest_is_one_book_of_all_assets_and_equals_a_walk_bar_by_bar(
+    saved: Policy, make_portfolio: Callable[..., Market]
+) -> None:
+    """With `act` and the scalar reference ledger; on four assets, though it was trained on three."""
+    market = make_portfolio(4, 60, seed=5)
+    book = backtest(saved, market)
+    assert book.symbols == ("P0", "P1", "P2", "P3")
+    assert book.exposure.shape == book.targets.shape == (len(book), 4)
+    ledger, terms = Ledger(4), Terms(fee=1e-4, slippage=5e-4, band=0.05)
+    held, targets, equity = np.full(4, 20), [], [1.0]
+    first = int(market.first_cursors(saved.window)[0])
+    for t in range(first, len(market.close)):
+        price, entry, units = market.close[t], np.array(ledger.entry), np.array(ledger.units)
+        gain = np.sign(units) * (price / np.where(entry > 0, entry, price) - 1)
+        moves = np.clip(gain / (market.volatility[t] * np.sqrt(20)), -5, 5)
+        seen = [units * price / ledger.value(list(price)), np.array(ledger.target), moves, np.minimum(held, 20) / 20]
+        targets.append(saved.act(market.features[t - saved.window + 1 : t + 1], np.stack(seen, -1)))
+        if t + 1 < len(market.close):
+            ledger.step(list(targets[-1]), list(price), list(market.open[t + 1]), list(market.close[t + 1]), terms)
+            held = np.where(np.array(ledger.units) != units, 0, held + 1)
+            equity.append(ledger.equity)
+    assert np.std(targets, 0).min() > 0.01
+    np.testing.assert_allclose(book.targets, targets, atol=1e-5)
+    np.testing.assert_allclose(book.equity, equity, rtol=1e-5)
+
+
+def test_an_asset_that_comes_late_and_one_that_leaves_are_ordered_only_while_they_are_there(
+    saved: Policy, make_portfolio: Callable[..., Market], portfolio: TradingEnv, agent: PPOAgent
+) -> None:
+    whole = make_portfolio(3, 60, seed=6)
+    bars = [cut(whole, asset, slice(*rows)) for asset, rows in enumerate([(0, 60), (20, 60), (0, 40)])]
+    market = Market.from_bars(bars, features=list(whole.feature_names), align=True)
+    book = backtest(saved, market)
+    first = int(market.first_cursors(saved.window)[0])
+    there = (market.present & market.listed)[first:]
+    assert 0 < there[:, 1].argmax() < len(book) > there[:, 2].sum()
+    np.testing.assert_array_equal(np.isnan(book.targets), ~there)
+    assert (book.units[: there[:, 1].argmax() + 1, 1] == 0).all()
+    assert (book.units[np.flatnonzero(there[:, 2])[-1] :, 2] == 0).all(), "closed at its last bar"
+    assert book.units[-1, 0] != 0
+    env = saved.environment(market)
+    _, prepared = agent.prepare(saved.state, env.default_params)
+    score = mean_reward(agent, saved.state, prepared, env=env, length=longest_walk(env))
+    assert float(score) == pytest.approx(np.diff(np.log(book.equity)).mean(), abs=2e-5)
+
+
+def cut(market: Market, asset: int, rows: slice) -> Bars:
+    """Some bars of one asset."""
+    prices = {name: getattr(market, name)[rows, asset] for name in ("open", "high", "low", "close", "volume")}
+    own = {"signal": market.features[rows, asset, 1], "noise": market.features[rows, asset, 2]}
+    bars = load_bars(pd.DataFrame({"time": market.times[rows], **prices, **own}), symbol=f"P{asset}")
+    assert isinstance(bars, Bars)
+    return bars
+
+
+def test_a_policy_of_one_asset_refuses_a_portfolio(
+    agent: PPOAgent, env: TradingEnv, portfolio: TradingEnv, raw_params: EnvParams, tmp_path: Path
+) -> None:
+    single = dataclasses.replace(env, positions="weights")
+    state, _ = agent.prepare(agent.init(jax.random.key(0), single, raw_params), raw_params)
+    names = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
+    agent.save_model(tmp_path / "policy.pkl", state, {"env": single.to_dict(), "features": names})
+    with pytest.raises(ValueError, match="trades one asset an account, the market has 3 in one history; give the symb"):
+        backtest(tmp_path, portfolio.market)
+
+
+# --- learning ---
+
+
+def drifting(winner: int, seed: int, bars: int = 300) -> Market:
+    """Four random walks, one of which rises by 1% a bar: the best is to hold it alone, ln 1.01 a bar and more."""
+    histories = []
+    for i in range(4):
+        rng = np.random.default_rng(seed + i)
+        close = 50 * np.exp(np.cumsum(rng.normal(0.01 if i == winner else 0.0, 0.01, bars)))
+        open_ = np.append(50, close[:-1])
+        frame = {"open": open_, "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close}
+        times = pd.date_range("2020-01-01", periods=bars)
+        histories.append(load_bars(pd.DataFrame({"time": times, **frame, "volume": 1.0}), symbol=f"D{i}"))
+    return Market.from_bars(histories, features=["momentum_20"], align=True)
+
+
+def test_it_learns_to_hold_the_asset_that_rises_whichever_it_is(tmp_path: Path) -> None:
+    env = TradingEnv(drifting(2, seed=0), positions="weights", window=1, episode_length=32)
+    agent = PPOAgent(hidden=(16, 16), learning_rate=1e-2, gamma=0.8, num_epochs=4, num_minibatches=2)
+    trainer = Trainer(
+        env,
+        agent,
+        num_envs=64,
+        rollout_length=16,
+        total_steps=40 * 1024,
+        eval_every=100,
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    result = trainer.train()
+    policy = load_policy(result.policy_path)
+    assert policy.symbols == ("D0,D1,D2,D3",)
+    for winner, seed in ((2, 0), (0, 50)):
+        market = drifting(winner, seed)
+        book = backtest(policy, market)
+        held = book.exposure[5:].mean(0)
+        assert held.argmax() == winner
+        assert held[winner] > 0.75
+        equal = np.log(market.close[-1] / market.close[-len(book)]).mean() / len(book)
+        assert np.log(book.equity[-1]) / len(book) > 2.5 * equal
