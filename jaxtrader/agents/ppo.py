@@ -301,7 +301,9 @@ class PPOAgent(struct.PyTreeNode):
         sums, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, one(part)), None), zeros, parts)
         return jax.tree.map(lambda x: x / count, sums)
 
-    def _loss(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any, every: int) -> tuple[Array, Any]:
+    def _loss(
+        self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any, every: int = 1
+    ) -> tuple[Array, Any]:
         """PPO's loss on a minibatch `[lane, time, agent]`; of the state, what is not learnt here."""
         network = state.network
         encode = lambda chunk: cast(Array, network.apply({"params": weights}, chunk, method="encode"))  # noqa: E731
