@@ -84,7 +84,8 @@ class Policy:
 
         Args:
             window: raw features `[window, feature]` in the order of `features`, oldest first; the last row is the bar
-                just closed. Of a portfolio `[window, A, feature]`, of any number of assets.
+                just closed. Of a portfolio `[window, A, feature]`, of any number of assets, NaN where an asset was not
+                yet listed; the last row only of those that cannot be traded.
             account: the numbers of `account_names`: exposure, last target, unrealised return in 20-bar moves, bars
                 since the last fill / 20 (at most 1), see `TradingEnv.account_features`; then what the policy was shown
                 of its reward's state, if anything. A live trader keeps that state: it is `reward.begin((), dtype)` at
@@ -98,7 +99,10 @@ class Policy:
         bars = self._window(window)
         assets = bars.shape[1]
         seen = self._account(account, assets)
-        if not (np.isfinite(bars).all() and np.isfinite(seen).all()):
+        listed = np.all(seen[:, len(self.account_names) :] > 0.5, axis=-1)  # of no numbers: all
+        known = np.isfinite(bars) | (self.portfolio & np.isnan(bars))
+        known[-1] &= np.isfinite(bars[-1]) | ~listed[:, None]
+        if not (known.all() and np.isfinite(seen).all()):
             raise ValueError("the window or the account holds a value that is not finite; give complete bars")
         state = self.state_for(assets)
         action = np.asarray(_decide(self.agent, state, jnp.asarray(bars)[None], jnp.asarray(seen)[None])[0])
@@ -107,8 +111,7 @@ class Policy:
             return positions[int(action)]
         if not self.portfolio:
             return float(action[0])
-        listed = seen[:, len(self.account_names) :] > 0.5
-        return np.where(listed[:, 0], action, np.nan) if listed.size else action
+        return np.where(listed, action, np.nan)
 
     def state_for(self, assets: int) -> PPOState:
         """The state with which `agent` decides on so many assets."""
@@ -238,7 +241,10 @@ def _numbers(given: ArrayLike | Sequence[float], fault: str) -> np.ndarray:
 @jax.jit
 def _decide(agent: PPOAgent, state: PPOState, window: jax.Array, account: jax.Array) -> jax.Array:
     """The mode for raw windows `[batch, window, asset, feature]`."""
+    known = jnp.isfinite(window).all(-1, keepdims=True)
     if state.normalizer is not None:
         window = state.normalizer(window)
+    if isinstance(state.network, PortfolioActorCritic):
+        window = jnp.where(known, window, 0)  # as `normalize` does on a tape
     context = agent.encode(state, window)[..., 0, :]
     return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]

@@ -209,6 +209,19 @@ def test_an_asset_that_comes_late_and_one_that_leaves_are_ordered_only_while_the
     assert book.units[-1, 0] != 0
     env = saved.environment(market)
     _, prepared = agent.prepare(saved.state, env.default_params)
+    # Live, the market's own windows decide the same: their rows are NaN before an asset is listed.
+    late = int(np.flatnonzero(market.listed[:, 1])[0])
+    for t in (late - 1, late, late + 1, 45):
+        account = env.open_account(jnp.zeros(3), prepared.tape.close[t])
+        obs = env.observe(None, EnvState(account, jnp.int32(t), jnp.int32(60), jnp.int32(0)), None, prepared)
+        expected, _ = agent.select_action(saved.state, obs, jax.random.key(0), deterministic=True)
+        window, now = market.features[t - 3 : t + 1], (market.present & market.listed)[t]
+        chosen = saved.act(window, np.asarray(obs.account))
+        np.testing.assert_allclose(chosen, np.where(now, expected, np.nan), rtol=1e-4, atol=1e-6)
+        assert np.isnan(window).any() == (t < late + 3)
+    assert np.isnan(market.features[late - 1, 1]).any()
+    with pytest.raises(ValueError, match="not finite"):
+        saved.act(market.features[late - 4 : late])  # as if all could be traded
     score = mean_reward(agent, saved.state, prepared, env=env, length=longest_walk(env))
     assert float(score) == pytest.approx(np.diff(np.log(book.equity)).mean(), abs=2e-5)
 
