@@ -286,7 +286,7 @@ class PPOAgent(struct.PyTreeNode):
         return (optax.apply_updates(weights, step), opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
     def _gradient(
-        self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any, every: int
+        self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any, every: int = 1
     ) -> tuple[Any, Any]:
         """The gradient of the loss on a minibatch and its metrics: means over equal blocks of lanes, one at a time."""
         gradient = jax.grad(self._loss, has_aux=True)

@@ -226,7 +226,7 @@ def test_a_minibatch_is_a_set_of_whole_lanes_and_an_epoch_sees_each_once(
 ) -> None:
     seen = []
 
-    def record(self, state, carry, batch, params):
+    def record(self, state, carry, batch, params, every):
         jax.debug.callback(lambda c, a: seen.append((np.asarray(c), np.asarray(a))), batch["cursor"], batch["action"])
         return carry, {"approx_kl": jnp.float32(0)}
 
