@@ -60,11 +60,11 @@ def backtest_policy(config: BacktestConfig, console: Console) -> int:
 
 def _asked(config: BacktestConfig, policy: Policy) -> tuple[str, Market]:
     """The bars to test on, and what to call them."""
-    command = policy.about.get("command")
+    command, portfolio = policy.about.get("command"), policy.portfolio
     if config.data is not None:
         if config.part is not None:
             raise BadInput(f"--part {config.part} is of the data of training; with --data use --start and --end")
-        market = inputs.read_market(config.data, config, policy.features)
+        market = inputs.read_market(config.data, config, policy.features, portfolio)
         return Path(config.data).name, inputs.narrowed(market, config, config)
     if command is None:
         raise BadInput(f"{config.run} was not trained by this command and does not say its data; give --data FILE")
@@ -76,7 +76,7 @@ def _asked(config: BacktestConfig, policy: Policy) -> tuple[str, Market]:
     source = Source(**{f.name: command[f.name] for f in dataclasses.fields(Source)})
     if config.symbols is not None:
         source = dataclasses.replace(source, symbols=config.symbols)
-    market = inputs.read_market(command["data"], source, policy.features)
+    market = inputs.read_market(command["data"], source, policy.features, portfolio)
     part = config.part or "test"
     if part != "all":
         market = market.split(*(np.datetime64(cut) for cut in command["cuts"]))[list(PARTS).index(part)]

@@ -97,13 +97,21 @@ class TrainConfig(Money, Source):
     """no trade smaller than this share of equity; 0.05, on synthetic markets 0"""
     positions: tuple[float, ...] | Literal["continuous", "weights"] | None = None
     """exposures to choose from, e.g. -1,0,1; continuous: any in [-leverage, leverage]; weights: any in [0, 1]; without
-    it 0,0.25,0.5,0.75,1, on synthetic markets -1,0,1"""
+    it 0,0.25,0.5,0.75,1, on synthetic markets -1,0,1, of a portfolio weights"""
     leverage: float = 1.0
     """most exposure in all; above 1 on credit, with a maintenance margin"""
     flat_at_session_end: bool = False
     """close everything at the close of each trading session"""
+    portfolio: bool = False
+    """one account over all symbols, with continuous exposures or weights, instead of an account for each"""
+    reward: Literal["log", "over-benchmark", "drawdown", "sharpe", "downside"] = "log"
+    """what a bar pays: log return; less that of equal shares of all assets; less lambda * the increase of drawdown;
+    differential Sharpe or downside deviation ratio"""
     risk_aversion: float | None = None
-    """lambda of the reward: log return - lambda / 2 * return^2 a bar; 0 is the log return; 5, on synthetic markets 0"""
+    """lambda of the reward; log pays log return - lambda / 2 * return^2, 0 is the log return; 5 for log on bars and 1
+    for drawdown, else 0"""
+    decision_every: int = 1
+    """bars between two decisions"""
     window: int = 1
     """bars of features that a decision sees"""
     episode_length: int = 256
@@ -163,6 +171,10 @@ class TrainConfig(Money, Source):
         bars = {"rebalance_band": 0.05, "positions": (0.0, 0.25, 0.5, 0.75, 1.0), "risk_aversion": 5.0}
         synthetic = {"rebalance_band": 0.0, "positions": (-1.0, 0.0, 1.0), "risk_aversion": 0.0}
         defaults: dict[str, Any] = bars if self.synthetic is None else synthetic
+        if self.portfolio:
+            defaults["positions"] = "weights"
+        if self.reward != "log":
+            defaults["risk_aversion"] = 1.0 if self.reward == "drawdown" else 0.0
         if self.num_episodes is None:
             defaults["total_steps"] = 2_000_000 if self.synthetic is None else 4_000_000
         return replace(self, **{name: value for name, value in defaults.items() if getattr(self, name) is None})

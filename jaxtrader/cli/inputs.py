@@ -50,9 +50,12 @@ def read_bars(data: str | None, source: Source) -> tuple[Bars, ...]:
     return (loaded,) if isinstance(loaded, Bars) else loaded
 
 
-def read_market(data: str | None, source: Source, names: tuple[str, ...] | None) -> Market:
-    """The same histories with the named features, None for the default ones."""
-    return Market.from_bars(read_bars(data, source), features=names)
+def read_market(data: str | None, source: Source, names: tuple[str, ...] | None, portfolio: bool = False) -> Market:
+    """The same histories with the named features, None for the default ones; as one history for a portfolio."""
+    histories = read_bars(data, source)
+    if portfolio and len(histories) < 2:
+        raise BadInput("a portfolio needs two symbols at least, and the file has one; leave out --portfolio")
+    return Market.from_bars(histories, features=names, align=portfolio)
 
 
 def tradable(market: Market, window: int, name: str) -> Market:
@@ -97,13 +100,28 @@ def environment(config: TrainConfig, market: Market) -> TradingEnv:
         window=config.window,
         episode_length=config.episode_length,
         costs=Costs.from_bps(config.fee_bps, config.slippage_bps, **given(config, LIMITS)),
-        reward=rewards.risk_penalised(config.risk_aversion) if config.risk_aversion else rewards.log_return(),
+        reward=reward(config),
+        decision_every=config.decision_every,
         fill=config.fill,
         rebalance_band=config.rebalance_band,
         max_leverage=config.leverage,
         flat_at_session_end=config.flat_at_session_end,
         **given(config, MONEY_RULES),
     )
+
+
+def reward(config: TrainConfig) -> rewards.Reward | rewards.MoveReward:
+    """What a bar pays, as the flags describe it."""
+    aversion = config.risk_aversion or 0.0
+    if config.reward == "log":
+        return rewards.risk_penalised(aversion) if aversion else rewards.log_return()
+    if config.reward == "drawdown":
+        return rewards.drawdown_penalised(aversion)
+    if aversion:
+        raise BadInput(f"--risk-aversion {aversion:g} is of the rewards log and drawdown; leave it out")
+    if config.reward == "over-benchmark":
+        return rewards.over_benchmark()
+    return rewards.differential_sharpe() if config.reward == "sharpe" else rewards.differential_downside()
 
 
 def given(config: Money, names: Iterable[str]) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from rich.text import Text
 from jaxtrader.cli import inputs
 from jaxtrader.cli.config import INTERRUPTED, OK, Source, TrainConfig
 from jaxtrader.envs.costs import LIMITS, CostRange
-from jaxtrader.envs.positions import Positions
 from jaxtrader.envs.rules import RULE_NAMES, Rules
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation import report
@@ -92,10 +91,28 @@ def span(seconds: float) -> str:
     raise AssertionError("unreachable")
 
 
-def choice(positions: Positions) -> str:
+def choice(env: TradingEnv) -> str:
     """What a decision chooses from, in words."""
-    words = {"continuous": "any exposure from -1 to 1", "weights": "any weight from 0 to 1, the rest is cash"}
-    return words[positions] if isinstance(positions, str) else ", ".join(f"{p:g}" for p in positions)
+    most, positions = f"{env.max_leverage:g}", env.positions
+    words = {
+        "continuous": f"any exposure from -{most} to {most}",
+        "weights": "any weight from 0 to 1, the rest cash",
+    }
+    chosen = words[positions] if isinstance(positions, str) else ", ".join(f"{p:g}" for p in positions)
+    chosen += f", of each of {env.num_actions} assets" if isinstance(positions, str) and env.num_actions > 1 else ""
+    return chosen + (f", every {env.decision_every} bars" if env.decision_every > 1 else "")
+
+
+def reward(config: TrainConfig) -> str:
+    """What a bar pays, in words; the flags are resolved."""
+    words = {
+        "log": "log return",
+        "over-benchmark": "log return less that of equal shares of all assets",
+        "drawdown": "log return less the increase of drawdown",
+        "sharpe": "differential Sharpe ratio",
+        "downside": "differential downside deviation ratio",
+    }
+    return words[config.reward] + (f", risk aversion {config.risk_aversion:g}" if config.risk_aversion else "")
 
 
 def reading(config: Source) -> Iterator[str]:

@@ -21,7 +21,8 @@ from jaxtrader.training.trainer import Trainer
 
 TRAIN_BARS, VALID_BARS, TEST_BARS = 1_000_000, 200_000, 1_000_000
 FOUND, IDLE = 0.98, 0.02  # a share of the optimum, and of bars with a position, that count as learnt
-BARS_FLAGS = ("data", "features", "train_end", "valid_end", "symbols", "tz", "label", "repair", "no_adjust")
+READING = ("symbols", "tz", "label", "repair", "no_adjust", "portfolio")
+BARS_FLAGS = ("data", "features", "train_end", "valid_end", *READING)
 
 
 def train_synthetic(config: TrainConfig, console: Console) -> int:
@@ -86,7 +87,7 @@ def _score(policy: Policy, test: Optimum) -> tuple[float, float]:
 def _facts(config: TrainConfig, trainer: Trainer, best: Optimum) -> Iterator[tuple[str, str]]:
     yield "data", f"synthetic, {best.process!r}: {TRAIN_BARS:,} bars to train, {VALID_BARS:,} to select, all hourly"
     yield "costs", phrases.rules(trainer.env)
-    yield "positions", phrases.choice(trainer.env.positions)
+    yield "positions", phrases.choice(trainer.env)
     earns = f"holds a position on {best.held:.1%} of bars and earns {1e4 * best.reward_per_bar:.3g} bp a bar"
     yield "optimum", f"by dynamic programming: the best possible policy {earns}"
     yield "training", phrases.goal(config, trainer)

@@ -65,7 +65,7 @@ def _plan(config: TrainConfig) -> Plan:
     """Build and check everything before anything is compiled or written."""
     with inputs.checked():
         inputs.check_run(config)
-        market = inputs.read_market(config.data, config, config.features)
+        market = inputs.read_market(config.data, config, config.features, config.portfolio)
         train_part, valid, test = market.split(*inputs.cuts(config))
         env = inputs.environment(config, train_part)
         # The dates, not the shares: a file that has grown since must not move the test.
@@ -97,7 +97,8 @@ def _plan_facts(config: TrainConfig, plan: Plan) -> Iterator[tuple[str, str]]:
     yield "costs", phrases.rules(trainer.env)
     window = f"window {config.window} bar{'s' * (config.window > 1)}, look-back {market.lookback} bars"
     yield "features", f"{', '.join(market.feature_names)}; {window}"
-    yield "positions", f"{phrases.choice(trainer.env.positions)}; risk aversion {config.risk_aversion:g}"
+    yield "positions", phrases.choice(trainer.env)
+    yield "reward", phrases.reward(config)
     yield "training", phrases.goal(config, trainer)
     for note in report.grouped(market.notes):
         yield "note", note
