@@ -33,9 +33,14 @@ def beside(market: Market, book: Book) -> dict[str, Book]:
 
 
 def buy_and_hold(market: Market, book: Book) -> Book:
-    """All the capital, in equal parts where there are several assets, ordered at bar 0 of a book and held."""
+    """All the capital, in equal parts where there are several assets, ordered at bar 0 of a book and held.
+
+    An asset that is listed later is ordered at its first bar, and its part is cash until then.
+    """
     targets = np.full(book.targets.shape, np.nan)
-    targets[0] = 1 / targets.shape[1]
+    rows = _rows(market, book)
+    begun = np.zeros(targets.shape[1], int) if market.present is None else market.present[rows].argmax(0)
+    targets[begun, np.arange(targets.shape[1])] = 1 / targets.shape[1]
     return _like(market, book, targets)
 
 
@@ -55,6 +60,12 @@ def _each(market: Market, book: Book, baseline: Callable[[Market, Book], Book]) 
 
 def _like(market: Market, book: Book, targets: np.ndarray) -> Book:
     """Targets through `simulate` on the bars, rules and costs of a book."""
+    symbol, start = ",".join(book.symbols), _rows(market, book).start
+    return simulate(market, targets, costs=book.costs, start=start, symbol=symbol, **book.rules.args)
+
+
+def _rows(market: Market, book: Book) -> slice:
+    """The rows of the market that a book was run on."""
     symbol = ",".join(book.symbols)
     if symbol not in market.symbols:
         raise ValueError(
@@ -67,11 +78,4 @@ def _like(market: Market, book: Book, targets: np.ndarray) -> Book:
             f"the book of {symbol} has {len(book)} bars from {book.times[0]} to {book.times[-1]}, which are not the "
             "market's up to its end; give the market (and the split of it) that the book was run on"
         )
-    return simulate(
-        market,
-        targets,
-        costs=book.costs,
-        start=start,
-        symbol=symbol,
-        **book.rules.args,
-    )
+    return slice(start, end)

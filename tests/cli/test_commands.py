@@ -241,7 +241,7 @@ def test_continuous_positions_are_trained_tested_and_saved(positions, line, lowe
     flags = ["--positions", positions, "--total-steps", "500", "--run-dir", str(run)]
     assert main(["train", "--data", str(tiny[0] / "two.csv"), *SMALL, *flags]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert f"positions {line}; risk aversion 5" in out
+    assert f"positions {line} reward log return, risk aversion 5" in out
     assert "On the test part" in out
     policy = jt.load_policy(run)
     assert policy.positions == positions

@@ -100,3 +100,24 @@ def test_a_book_of_another_market_is_refused(market):
     train, _ = market.split(0.5, 0.5)
     with pytest.raises(ValueError, match="not the market's up to its end"):
         beside(train, book)
+
+
+def test_an_asset_listed_late_is_bought_when_it_is_listed_and_held():
+    """Half in A at once; half in B, which begins 30 bars later, at the open after its first bar. No costs."""
+    a, b = frame(1, 100), frame(2, 100).iloc[30:]
+    market = Market.from_bars(load_bars({"A": a, "B": b}), [log_return()], align=True)
+    book = simulate(market, np.zeros((100, 2)), costs=Costs(fee=None, slippage=None))
+    held = buy_and_hold(market, book)
+    in_a, in_b = 0.5 / a["open"].iloc[1], None
+    equity = np.ones(100)
+    for t in range(1, 100):
+        if t == 31:
+            in_b = 0.5 * (0.5 + in_a * a["open"].iloc[t]) / b["open"].iloc[1]
+            cash = 0.5 - in_b * b["open"].iloc[1]
+        equity[t] = in_a * a["close"].iloc[t] + (0.5 if in_b is None else cash + in_b * b["close"].iloc[t - 30])
+    np.testing.assert_allclose(held.equity[:31], equity[:31], rtol=1e-12)
+    # B asks for half of all equity, and gets what cash there is.
+    if cash >= 0:
+        np.testing.assert_allclose(held.equity, equity, rtol=1e-12)
+    assert len(held.fills) == 2
+    assert held.fills["bar"].tolist() == [1, 31]

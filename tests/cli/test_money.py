@@ -1,0 +1,125 @@
+"""Leverage, brackets, rates, portfolios and other rewards from the command line: trained, tested, and refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import jaxtrader as jt
+from jaxtrader.cli import inputs, main, parse, phrases
+
+TINY = (
+    "--features momentum_5,volatility_10 --num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 "
+    "--num-minibatches 2 --num-epochs 1 --eval-every 2 --total-steps 500"
+)
+SMALL = TINY.split()
+NAMES = ("UP", "DN", "X", "Y")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A file of four symbols of unequal length, all ending on one day."""
+    folder = tmp_path_factory.mktemp("money")
+    frames = []
+    for i, name in enumerate(NAMES):
+        rng = np.random.default_rng(i)
+        close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, 300)))
+        first = close * np.exp(rng.normal(0, 0.003, 300))
+        days = pd.date_range("2020-01-01", periods=300, freq="D").strftime("%Y-%m-%d")
+        high, low = np.maximum(first, close) * 1.004, np.minimum(first, close) * 0.996
+        volume = rng.uniform(1e4, 1e5, 300).round()
+        frame = pd.DataFrame({"Date": days, "Open": first, "High": high, "Low": low, "Close": close, "Volume": volume})
+        frames.append(frame.assign(Ticker=name)[40 * i :])
+    pd.concat(frames).to_csv(folder / "four.csv", index=False)
+    return folder
+
+
+def said(*words) -> str:
+    """What a command that succeeds prints, on one line."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main([str(word) for word in words]) == 0
+    return " ".join(out.getvalue().split())
+
+
+def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_path):
+    run = tmp_path / "run"
+    money = (
+        "--leverage 2 --positions continuous --stop-loss 0.03 --take-profit 0.1 --borrow-rate 0.06 --decision-every 2"
+    )
+    data = ["--data", folder / "four.csv", "--symbols", "UP,DN", *SMALL]
+    out = said("train", *data, *money.split(), "--decision-every", "2", "--run-dir", run)
+    rules = "borrow rate 0.06; max leverage 2; maintenance margin 0.25; stop-loss 0.03; take-profit 0.1"
+    assert rules in out
+    assert "positions any exposure from -2 to 2, every 2 bars" in out
+    policy = jt.load_policy(run)
+    env = policy.about["env"]
+    assert (env["max_leverage"], env["stop_loss"], env["decision_every"]) == (2.0, 0.03, 2)
+    dear = said("backtest", run, "--borrow-rate", "0.5", "--stop-loss", "0.05", "--delay", "1")
+    assert "borrow rate 0.5; max leverage 2; delay 1; maintenance margin 0.25; stop-loss 0.05; take-profit 0.1" in dear
+
+
+def test_a_portfolio_is_trained_and_tested_as_one_account(folder, tmp_path):
+    run = tmp_path / "run"
+    data = ["--data", folder / "four.csv", *SMALL]
+    out = said("train", *data, "--portfolio", "--capital", "100000", "--lot", "1", "--fixed-fee", "2", "--run-dir", run)
+    assert "positions any weight from 0 to 1, the rest is cash, of each of 4 assets" in out
+    assert jt.load_policy(run).portfolio
+    again = said("backtest", run, "--save", tmp_path / "saved")
+    # The same test part, judged by the command that trained and by the one that tests.
+    assert again.split("result ")[1].split("; the gap")[0].rstrip(".") in out
+    frame = pd.read_csv(tmp_path / "saved" / "equity.csv")
+    weights = frame[[f"exposure {name}" for name in NAMES]]
+    assert (weights.sum(axis=1) <= 1 + 1e-9).all()
+    assert weights.iloc[-1].min() > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says", "made"),
+    [
+        ("--reward over-benchmark", "log return less that of equal shares of all assets", jt.rewards.over_benchmark()),
+        ("--reward drawdown", "less the increase of drawdown, risk aversion 1", jt.rewards.drawdown_penalised(1.0)),
+        ("--reward drawdown --risk-aversion 3", "drawdown, risk aversion 3", jt.rewards.drawdown_penalised(3.0)),
+        ("--reward sharpe", "differential Sharpe ratio", jt.rewards.differential_sharpe()),
+        ("--reward downside", "differential downside deviation ratio", jt.rewards.differential_downside()),
+        ("--risk-aversion 2", "log return, risk aversion 2", jt.rewards.risk_penalised(2.0)),
+        ("", "log return, risk aversion 5", jt.rewards.risk_penalised(5.0)),
+    ],
+)
+def test_rewards_are_named_in_the_plan_and_paid(flags, says, made):
+    config = parse(["train", *flags.split()]).resolved()
+    assert says in phrases.reward(config)
+    assert inputs.reward(config) == made
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--leverage 0", "max_leverage 0.0 is outside (0, 100]"),
+        ("--leverage 2 --maintenance-margin 0.6", "maintenance_margin 0.6 is outside [0, 0.5)"),
+        ("--stop-loss -0.1", "stop_loss -0.1 must be above 0"),
+        ("--lot 1", "lot needs capital"),
+        ("--impact 1", "impact needs capital"),
+        ("--delay -1", "delay -1 must be a whole number of bars"),
+        ("--short-rate 9", "short_rate 9 is outside [0, 5): it is a rate a year"),
+        ("--flat-at-session-end", "flat_at_session_end needs bars shorter than a day"),
+        ("--portfolio --symbols UP", "a portfolio needs two symbols at least"),
+        ("--portfolio --positions 0,1", "positions"),
+        ("--reward sharpe --risk-aversion 3", "--risk-aversion 3 is of the rewards log and drawdown"),
+        ("--decision-every 3", "decision_every 3 does not divide episode_length 32"),
+        ("--synthetic ar1 --leverage 2 --positions continuous", "the optimum is known for an account without leverage"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(flags, says, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = flags.split()
+    data = [] if "--synthetic" in words else ["--data", str(folder / "four.csv"), *SMALL]
+    assert main(["train", *data, *words]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert says in lines[0]
+    assert not list(tmp_path.iterdir())
