@@ -51,6 +51,11 @@ class Costs(struct.PyTreeNode):
     short_rate: ArrayLike | None = None
     impact: ArrayLike | None = None
 
+    def __post_init__(self) -> None:
+        for name in LIMITS:
+            if isinstance(getattr(self, name), list | tuple):  # to JAX a container of numbers, not an array
+                object.__setattr__(self, name, np.asarray(getattr(self, name)))
+
     @classmethod
     def from_bps(cls, fee: float = 1.0, slippage: float = 5.0, **others: ArrayLike | None) -> Costs:
         """Fee and slippage in basis points; others as they are."""
@@ -78,7 +83,9 @@ class Costs(struct.PyTreeNode):
         for name, (low, high, what) in LIMITS.items():
             if not self.has(name):
                 continue
-            rates = np.asarray(getattr(self, name), np.float64)
+            rates = np.asarray(getattr(self, name))
+            if rates.dtype.kind not in "iuf":
+                raise ValueError(f"{name} {getattr(self, name)!r} must be a number, one number an asset, or None")
             if rates.ndim > 1:
                 raise ValueError(f"{name} has shape {rates.shape}; give a number, or one an asset")
             bad = ~((rates >= low) & (rates < high))
@@ -90,9 +97,12 @@ class Costs(struct.PyTreeNode):
         """Raise ValueError where a cost is given for another number of assets."""
         for name in LIMITS:
             count = np.size(getattr(self, name)) if self.has(name) else 1
-            limit = 1 if name in ("cash_rate", "borrow_rate") else assets
-            if count not in (1, limit):
-                raise ValueError(f"{name} holds {count} numbers where {assets} assets can have 1 or {limit}")
+            if name in ("cash_rate", "borrow_rate"):
+                if count != 1:
+                    raise ValueError(f"{name} holds {count} numbers; give one, as all assets share one cash account")
+            elif count not in (1, assets):
+                each = f", or one for each of the {assets} assets" if assets > 1 else ", as the market has one asset"
+                raise ValueError(f"{name} holds {count} numbers; give one{each}")
 
     def cast(self, dtype: DTypeLike) -> Costs:
         """The rates as strongly typed arrays: a Python float and a float32 would be two compilations."""
@@ -132,9 +142,14 @@ class CostRange(struct.PyTreeNode):
         for name in LIMITS:
             low, high = getattr(self.low, name), getattr(self.high, name)
             if (low is None) != (high is None):
-                raise ValueError(f"only one of the two costs has a {name}; give both, or None in both")
+                raise ValueError(f"only one of the two costs has {name}; give both a number, or None")
+            if low is not None and len({np.size(low), np.size(high)} - {1}) > 1:
+                raise ValueError(
+                    f"{name} holds {np.size(low)} numbers in the low costs and {np.size(high)} in the high ones; give "
+                    "one, or one for each asset"
+                )
             if low is not None and (np.asarray(low) > np.asarray(high)).any():
-                raise ValueError(f"{name} is {low} in the low costs and {high} in the high ones")
+                raise ValueError(f"{name} is {_plain(low)} in the low costs and {_plain(high)} in the high ones")
         return self
 
     def check_assets(self, assets: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, Literal, cast, get_args
 
 import jax
@@ -33,7 +34,8 @@ def checked(positions: Any, assets: int = 1, max_leverage: float = 1.0) -> Posit
                 f"positions {positions!r} is unknown; use 'continuous', 'weights' or exposures such as (-1, 0, 1)"
             )
         return cast(Range, positions)
-    if not isinstance(positions, Iterable):
+    positions = tuple(positions) if isinstance(positions, Iterable) else positions
+    if not isinstance(positions, tuple) or not all(isinstance(p, Real) for p in positions):
         raise ValueError(
             f"positions {positions!r} must be a tuple of exposures such as (-1, 0, 1), 'continuous' or 'weights'"
         )
@@ -127,7 +129,8 @@ def checked_bracket(name: str, given: Any, positions: Positions) -> Bracket:
     """A stop-loss or take-profit as it is stored. Raises ValueError where it is none."""
     if given is None:
         return None
-    if isinstance(given, tuple | list):
+    if isinstance(given, Iterable) and not isinstance(given, str):
+        given = tuple(given)
         if not isinstance(positions, tuple) or len(given) != len(positions):
             raise ValueError(f"{name} {given} must be one fraction, or one for each of a tuple of positions")
         if all(x is None for x in given):
@@ -136,9 +139,9 @@ def checked_bracket(name: str, given: Any, positions: Positions) -> Bracket:
     else:
         fractions = [given]
     for x in fractions:
-        if isinstance(x, bool) or not isinstance(x, float | int) or not 0 < x < math.inf:
+        if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf:
             raise ValueError(f"{name} {x!r} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
-    if not isinstance(given, tuple | list):
+    if not isinstance(given, tuple):
         return float(given)
     return tuple(None if x is None else float(x) for x in given)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, TypedDict, cast, get_args
 
 from jaxtrader.envs.costs import CostRange, Costs
@@ -31,6 +32,8 @@ class RuleArgs(TypedDict, total=False):
 
 
 RULE_NAMES = tuple(RuleArgs.__annotations__)
+NUMBERS = ("rebalance_band", "ruin_level", "max_leverage", "delist_return")
+NUMBERS_OR_NONE = ("maintenance_margin", "capital", "lot", "min_trade", "volume_cap")
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,19 @@ class Rules:
             raise ValueError(f"fill {self.fill!r} is unknown; use one of {', '.join(get_args(Fills))}")
         if self.rebalance not in get_args(Rebalance):
             raise ValueError(f"rebalance {self.rebalance!r} is unknown; use one of {', '.join(get_args(Rebalance))}")
+        for name in NUMBERS + NUMBERS_OR_NONE:
+            value = getattr(self, name)
+            if not _is_number(value) and not (value is None and name in NUMBERS_OR_NONE):
+                raise ValueError(f"{name} {value!r} must be a number" + " or None" * (name in NUMBERS_OR_NONE))
+        for name in ("flat_at_session_end", "stops"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} {getattr(self, name)!r} must be True or False")
+        if not _is_number(self.delay, Integral) or not 0 <= self.delay <= 100:
+            raise ValueError(f"delay {self.delay!r} must be a whole number of bars, 0 to 100")
+        self._check_leverage()
+        self._check_amounts()
+
+    def _check_leverage(self) -> None:
         if not 0 <= self.rebalance_band < 1:
             raise ValueError(f"rebalance_band {self.rebalance_band} is outside [0, 1): it is a share of equity")
         if not 0 <= self.ruin_level < 1:
@@ -85,11 +101,13 @@ class Rules:
         limit = 1 / max(self.max_leverage, 1)
         if self.maintenance_margin is not None and not 0 <= self.maintenance_margin < limit:
             raise ValueError(
-                f"maintenance_margin {self.maintenance_margin} is outside [0, {limit:.4g}): a full position at "
-                f"max_leverage {self.max_leverage:g} would be liquidated at once"
+                f"maintenance_margin {self.maintenance_margin} is outside [0, {limit:.4g}): it is equity / gross "
+                f"position value, of which a full position at max_leverage {self.max_leverage:g} has {limit:.4g}"
             )
-        if isinstance(self.delay, bool) or not isinstance(self.delay, int) or not 0 <= self.delay <= 100:
-            raise ValueError(f"delay {self.delay!r} must be a whole number of bars, 0 to 100")
+        if not -1 <= self.delist_return <= 0:
+            raise ValueError(f"delist_return {self.delist_return} is outside [-1, 0]: it is a loss, as in -0.3")
+
+    def _check_amounts(self) -> None:
         for name, what in (("capital", "currency"), ("lot", "raw shares"), ("min_trade", "currency")):
             amount = getattr(self, name)
             if amount is not None and not 0 < amount < math.inf:
@@ -98,8 +116,6 @@ class Rules:
             raise ValueError(
                 f"volume_cap {self.volume_cap} is outside (0, 1]: it is a share of an average bar's volume"
             )
-        if not -1 <= self.delist_return <= 0:
-            raise ValueError(f"delist_return {self.delist_return} is outside [-1, 0]: it is a loss, as in -0.3")
         for name in ("lot", "min_trade", "volume_cap"):
             if getattr(self, name) is not None and self.capital is None:
                 raise ValueError(f"{name} needs capital, the initial capital in the market's currency")
@@ -126,3 +142,7 @@ class Rules:
         for name in ("fixed_fee", "impact"):
             if costs.has(name) and self.capital is None:
                 raise ValueError(f"{name} needs capital, the initial capital in the market's currency")
+
+
+def _is_number(value: object, kind: type = Real) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 
 from jaxtrader.envs import bars, ledger
 from jaxtrader.envs.account import Account, Bar, Brackets, Events
-from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.costs import CostRange, Costs
 from jaxtrader.envs.rules import RULE_NAMES, RuleArgs, Rules
 from jaxtrader.evaluation.book import Book, Run
 from jaxtrader.market.market import Market
@@ -64,15 +64,11 @@ def simulate(
             or one that the market has no column for.
     """
     checked = _rules(rules, stops=stop_loss is not None or take_profit is not None)
-    if dtype not in ("float64", "float32"):
-        raise ValueError(f"dtype {dtype!r} is unknown; use float64 or float32")
+    _check_run(costs, dtype)
     if not isinstance(market, Market):
         raise ValueError(
             f"simulate needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
         )
-    if not isinstance(costs, Costs):
-        raise ValueError(f"simulate needs one set of Costs, not {costs!r}; of a range take its `middle`")
-    costs.validate()
     bars.check(market, costs, checked)
     segment = _segment(market, symbol)
     rows = _rows(market, segment, start)
@@ -112,14 +108,13 @@ def equity_paths(
     Meant for many paths of one length: all take one pass, some five times as fast as a book each. NaN holds the units.
 
     Raises:
-        ValueError: columns of different shapes, a setting out of range, or a rule or cost that needs more columns than
-            these (margin, lots, rates, impact, sessions): use `simulate` for those.
+        ValueError: columns of different shapes, prices that are none, a setting out of range, or a rule or cost that
+            needs more columns than these (margin, lots, rates, impact, sessions): use `simulate` for those.
     """
     checked = _rules(rules)
-    if dtype not in ("float64", "float32"):
-        raise ValueError(f"dtype {dtype!r} is unknown; use float64 or float32")
-    costs.validate()
+    _check_run(costs, dtype)
     checked.check_costs(costs)
+    costs.check_assets(1)
     more = checked.margin or checked.lot or checked.volume_cap or checked.flat_at_session_end
     if more or costs.carries or costs.has("impact"):
         raise ValueError(
@@ -129,6 +124,11 @@ def equity_paths(
     if not opens.shape == closes.shape == wanted.shape or opens.ndim != 3:
         shapes = ", ".join(str(column.shape[:-1]) for column in (opens, closes, wanted))
         raise ValueError(f"open, close and targets have shapes {shapes}; give each (bars, paths)")
+    for name, prices in (("open", opens), ("close", closes)):
+        if not (np.isfinite(prices) & (prices > 0)).all():
+            raise ValueError(f"{name} holds a price that is not above 0; fill it in, or leave the path out")
+    if np.isinf(wanted).any():
+        raise ValueError("targets holds an infinite one; a target is a finite exposure, or NaN to hold")
     with jax.enable_x64(dtype == "float64"), _on_cpu():
         path = _path({"open": opens, "close": closes}, wanted, {}, checked)
         cash, units, _ = _walk(path, costs.cast(dtype), checked)
@@ -149,6 +149,17 @@ class Path(struct.PyTreeNode):
     bar: Bar
     after: Bar | None
     brackets: Brackets | None
+
+
+def _check_run(costs: Any, dtype: str) -> None:
+    """Raise ValueError where costs are no one set of them in range, or the dtype is none of an account."""
+    if dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype {dtype!r} is unknown; use float64 or float32")
+    if isinstance(costs, CostRange):
+        raise ValueError("a book has one set of Costs, not a range of them; take its `middle`, `low` or `high`")
+    if not isinstance(costs, Costs):
+        raise ValueError(f"costs {costs!r} must be Costs(fee=..., slippage=...)")
+    costs.validate()
 
 
 def _rules(given: RuleArgs, *, stops: bool = False) -> Rules:
@@ -316,10 +327,9 @@ def _rows(market: Market, segment: int, start: int | None) -> slice:
 def _check_targets(targets: ArrayLike, shape: tuple[int, int], dtype: str) -> np.ndarray:
     """Targets as an array `[bar, A]` in the dtype of the account."""
     bars, assets = shape
-    try:
-        array = np.asarray(targets, np.float64)
-    except (TypeError, ValueError):
-        raise ValueError("targets must be numbers: the exposure wanted at each bar, NaN to hold") from None
+    array = _numbers(targets)
+    if array is None:
+        raise ValueError("targets must be numbers: the exposure wanted at each bar, NaN to hold")
     if array.ndim == 0:
         array = np.full(shape, array)
     if array.ndim == 1 and assets == 1:
@@ -340,7 +350,9 @@ def _check_targets(targets: ArrayLike, shape: tuple[int, int], dtype: str) -> np
 
 def _check_bracket(name: str, given: ArrayLike, shape: tuple[int, int], dtype: str) -> np.ndarray:
     """A stop-loss or take-profit as fractions `[bar, A]`, infinite where there is none."""
-    array = np.asarray(given, np.float64)
+    array = _numbers(given)
+    if array is None or isinstance(given, bool):
+        raise ValueError(f"{name} must be a fraction of the entry price, 0.03 is 3%, or one a target")
     array = array[:, None] if array.ndim == 1 and shape[1] == 1 else array
     if array.shape not in ((), shape):
         raise ValueError(f"{name} has shape {array.shape}; give one fraction, or one a target, {shape}")
@@ -348,6 +360,14 @@ def _check_bracket(name: str, given: ArrayLike, shape: tuple[int, int], dtype: s
     if not (array > 0).all():
         raise ValueError(f"{name} {array.min():g} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
     return array.astype(dtype)
+
+
+def _numbers(given: ArrayLike) -> np.ndarray | None:
+    """As float64; None where these are no real numbers."""
+    try:
+        return None if given is None or np.iscomplexobj(given) else np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        return None
 
 
 def _typed(column: np.ndarray, dtype: str) -> np.ndarray:

@@ -1,0 +1,185 @@
+"""Rules: what cannot be is one sentence when they are made, by TradingEnv and by simulate, before anything compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.rules import Rules
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.simulate import equity_paths, simulate
+from jaxtrader.market.bars import DataError
+from jaxtrader.market.market import Market
+
+NAN, INF = math.nan, math.inf
+RULES = [
+    ({"max_leverage": 0}, r"max_leverage 0 is outside \(0, 100\]: it is gross exposure / equity"),
+    ({"max_leverage": -2.0}, r"max_leverage -2.0 is outside"),
+    ({"max_leverage": NAN}, r"max_leverage nan is outside"),
+    ({"max_leverage": 101}, r"max_leverage 101 is outside"),
+    ({"max_leverage": "2"}, r"max_leverage '2' must be a number"),
+    ({"max_leverage": None}, r"max_leverage None must be a number"),
+    ({"max_leverage": True}, r"max_leverage True must be a number"),
+    ({"maintenance_margin": -0.1}, r"maintenance_margin -0.1 is outside \[0, 1\): it is equity / gross position value"),
+    ({"max_leverage": 4, "maintenance_margin": 0.25}, r"0.25 is outside \[0, 0.25\): .* at max_leverage 4 has 0.25"),
+    ({"maintenance_margin": NAN}, r"maintenance_margin nan is outside"),
+    ({"maintenance_margin": "none"}, r"maintenance_margin 'none' must be a number or None"),
+    ({"delay": -1}, r"delay -1 must be a whole number of bars, 0 to 100"),
+    ({"delay": 1.5}, r"delay 1.5 must be a whole number"),
+    ({"delay": True}, r"delay True must be a whole number"),
+    ({"delay": "1"}, r"delay '1' must be a whole number"),
+    ({"delay": 101}, r"delay 101 must be a whole number"),
+    ({"capital": 0}, r"capital 0 must be above 0, in currency; None where there is none"),
+    ({"capital": INF}, r"capital inf must be above 0"),
+    ({"capital": NAN}, r"capital nan must be above 0"),
+    ({"capital": "1e5"}, r"capital '1e5' must be a number or None"),
+    ({"capital": 1e5, "lot": 0}, r"lot 0 must be above 0, in raw shares"),
+    ({"capital": 1e5, "lot": NAN}, r"lot nan must be above 0"),
+    ({"lot": 1.0}, r"lot needs capital, the initial capital in the market's currency"),
+    ({"capital": 1e5, "min_trade": -5}, r"min_trade -5 must be above 0, in currency"),
+    ({"min_trade": 5}, r"min_trade needs capital"),
+    ({"capital": 1e5, "volume_cap": 0}, r"volume_cap 0 is outside \(0, 1\]: it is a share of an average bar's volume"),
+    ({"capital": 1e5, "volume_cap": 1.5}, r"volume_cap 1.5 is outside"),
+    ({"volume_cap": 0.1}, r"volume_cap needs capital"),
+    ({"delist_return": 0.1}, r"delist_return 0.1 is outside \[-1, 0\]: it is a loss, as in -0.3"),
+    ({"delist_return": -1.1}, r"delist_return -1.1 is outside"),
+    ({"rebalance_band": NAN}, r"rebalance_band nan is outside \[0, 1\): it is a share of equity"),
+    ({"rebalance_band": "5%"}, r"rebalance_band '5%' must be a number"),
+    ({"ruin_level": 1}, r"ruin_level 1 is outside \[0, 1\): it is a share of the initial capital"),
+    ({"fill": "open"}, r"fill 'open' is unknown; use one of close, next_open, next_close"),
+    ({"fill": None}, r"fill None is unknown"),
+    ({"rebalance": "never"}, r"rebalance 'never' is unknown; use one of always, on_change"),
+    ({"flat_at_session_end": "yes"}, r"flat_at_session_end 'yes' must be True or False"),
+    ({"flat_at_session_end": True}, r"flat_at_session_end needs bars shorter than a day in sessions with gaps"),
+]
+BRACKETS = [0, -0.1, "3%", True, [0.1, 0.2]]
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch) -> None:
+    """Whatever reaches the ledger fails otherwise."""
+    monkeypatch.setattr("jaxtrader.evaluation.simulate._run", None)
+    monkeypatch.setattr("jaxtrader.evaluation.simulate._walk", None)
+
+
+def run(market: Market, **settings):
+    return simulate(market, 0.5, symbol="S0" if len(market.symbols) > 1 else None, **settings)
+
+
+@pytest.mark.parametrize(("rules", "message"), RULES)
+def test_a_rule_that_cannot_be_is_refused(rules, message, market) -> None:
+    with pytest.raises(ValueError, match=message):
+        TradingEnv(market, **rules)
+    with pytest.raises(ValueError, match=message):
+        run(market, **rules)
+
+
+@pytest.mark.parametrize("name", ["stop_loss", "take_profit"])
+@pytest.mark.parametrize("given", BRACKETS)
+def test_a_bracket_that_cannot_be_is_refused(name, given, market) -> None:
+    with pytest.raises(ValueError, match=rf"{name} .*(fraction|shape)"):
+        TradingEnv(market, **{name: given})
+    with pytest.raises(ValueError, match=rf"{name} .*(fraction|shape)"):
+        run(market, **{name: given})
+
+
+def test_brackets_by_action_are_one_for_each_position(market) -> None:
+    words = r"stop_loss \(0.1, 0.2\) must be one fraction, or one for each of a tuple of positions"
+    with pytest.raises(ValueError, match=words):
+        TradingEnv(market, stop_loss=(0.1, 0.2))
+    with pytest.raises(ValueError, match=words):
+        TradingEnv(market, positions="continuous", stop_loss=(0.1, 0.2))
+    with pytest.raises(ValueError, match="stop_loss -1 must be above 0"):
+        TradingEnv(market, stop_loss=(0.1, None, -1))
+    by_array = TradingEnv(market, stop_loss=np.array([0.1, 0.2, 0.3]), take_profit=np.float32(0.25))
+    assert by_array == TradingEnv(market, stop_loss=(0.1, 0.2, 0.3), take_profit=0.25)
+    assert hash(by_array) == hash(TradingEnv(market, stop_loss=(0.1, 0.2, 0.3), take_profit=0.25))
+
+
+def test_a_bracket_of_every_bar_fits_the_targets(portfolio) -> None:
+    bars = len(portfolio.market.close)
+    words = rf"take_profit has shape \({bars},\); give one fraction, or one a target, \({bars}, 3\)"
+    with pytest.raises(ValueError, match=words):
+        simulate(portfolio.market, 0.2, take_profit=np.full(bars, 0.1))
+    with pytest.raises(ValueError, match=r"take_profit -0.1 must be above 0"):
+        simulate(portfolio.market, 0.2, take_profit=np.full((bars, 3), -0.1))
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ((-2, 0, 2), r"position -2 is outside \[-1, 1\]: .* at most max_leverage"),
+        (("a", 1), r"positions \('a', 1\) must be a tuple of exposures such as"),
+        ((1, None), r"positions \(1, None\) must be a tuple of exposures"),
+        ([[1, 2]], r"positions .* must be a tuple of exposures"),
+        ("weight", r"positions 'weight' is unknown"),
+    ],
+)
+def test_positions_that_cannot_be_are_refused(positions, message, market) -> None:
+    with pytest.raises(ValueError, match=message):
+        TradingEnv(market, positions=positions)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (None, "targets must be numbers"),
+        (1j, "targets must be numbers"),
+        ("long", "targets must be numbers"),
+        (INF, r"targets\[0\] is \[inf, inf, inf\]; a target is a finite exposure, or NaN to hold"),
+        ([0.1, 0.2, 0.3], r"targets have shape \(3,\) and the segment has 150 bars .*give \(150, 3\)"),
+    ],
+)
+def test_targets_that_are_none_are_refused(targets, message, portfolio) -> None:
+    with pytest.raises(ValueError, match=message):
+        simulate(portfolio.market, targets)
+
+
+def test_a_rule_by_a_wrong_name_is_told_the_right_ones(market) -> None:
+    with pytest.raises(ValueError, match=r"leverage is no rule of the ledger; there are fill, .*max_leverage"):
+        run(market, leverage=2)
+    with pytest.raises(ValueError, match="stops is no rule"):  # it follows from the brackets
+        run(market, stops=True)
+    with pytest.raises(TypeError, match="leverage"):
+        TradingEnv(market, leverage=2)
+
+
+def test_paths_take_what_they_know_and_refuse_the_rest() -> None:
+    ones = np.ones((5, 2))
+    for settings, message in (
+        ({"max_leverage": 2}, "equity_paths knows fills, fees, slippage and leverage without margin; use simulate"),
+        ({"costs": Costs(cash_rate=0.1)}, "use simulate for the other rules"),
+        ({"costs": Costs(impact=1.0), "capital": 1.0}, "use simulate for the other rules"),
+        ({"costs": Costs(fixed_fee=1.0)}, "fixed_fee needs capital"),
+        ({"costs": Costs(fee=[0.1, 0.2])}, "fee holds 2 numbers; give one"),
+        ({"costs": 0.1}, "costs 0.1 must be Costs"),
+        ({"dtype": "float16"}, "dtype 'float16' is unknown"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            equity_paths(ones, ones, ones, **settings)
+    with pytest.raises(ValueError, match="close holds a price that is not above 0"):
+        equity_paths(ones, ones * [1, NAN], ones)
+    with pytest.raises(ValueError, match="open holds a price that is not above 0"):
+        equity_paths(ones * [1, 0], ones, ones)
+    with pytest.raises(ValueError, match="targets holds an infinite one"):
+        equity_paths(ones, ones, ones * [INF, 1])
+
+
+def test_assets_out_of_step_are_refused() -> None:
+    from conftest import FEATURES, walk
+
+    first, second = walk("A", 60, 0), walk("B", 60, 1)
+    later = dataclasses.replace(second, times=second.times + np.timedelta64(6, "h"))
+    with pytest.raises(DataError, match=r"A has no bar time in common .*bring the times to one zone .*leave it out"):
+        Market.from_bars([first, later], FEATURES, align=True)
+    with pytest.raises(DataError, match="The symbol 'A' comes twice"):
+        Market.from_bars([first, first], FEATURES, align=True)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
+    assert Rules(delay=np.int64(2)) == Rules(delay=2)
+    assert hash(Rules(max_leverage=np.float64(2))) == hash(Rules(max_leverage=2.0))

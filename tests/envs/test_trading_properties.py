@@ -1,0 +1,76 @@
+"""TradingEnv under all rules with any action on any valid bars: nothing that is seen, paid or kept is ever NaN."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ledger_books import BARS, FULL, RATES, market_of
+
+from jaxtrader.envs.costs import Costs
+from jaxtrader.envs.trading import TradingEnv
+
+ENVS = {
+    "portfolio": {
+        **FULL,
+        "positions": "continuous",
+        "costs": Costs(fixed_fee=2.0, impact=2.0, **RATES),
+        "stop_loss": 0.05,
+        "take_profit": 0.1,
+    },
+    "one": {
+        **FULL,
+        "positions": (-3.0, -0.5, 0.0, 3.0),
+        "fill": "next_close",
+        "flat_at_session_end": True,
+        "costs": Costs.between(Costs(fixed_fee=0.0, impact=0.0), Costs(fee=0.4, fixed_fee=9e4, impact=9.0)),
+        "stop_loss": (0.01, None, None, 1.5),
+    },
+}
+
+
+@partial(jax.jit, static_argnums=0)
+def live(env, params, actions):
+    """What `step` gives, `[bar, env]`, for actions `[bar, env, ...]`."""
+
+    def move(state, row):
+        key, action = row
+        keys = jax.random.split(key, action.shape[0])
+        obs, state, *rest = jax.vmap(env.step, (0, 0, 0, None))(keys, state, action, params)
+        return state, (obs.account, state.account, *rest)
+
+    _, state = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), actions.shape[1]), params)
+    return jax.lax.scan(move, state, (jax.random.split(jax.random.key(1), len(actions)), actions))[1]
+
+
+@pytest.mark.parametrize("name", ENVS)
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 10_000), st.floats(0.01, 1.5))
+def test_no_action_on_any_valid_bars_makes_a_number_that_is_none(name, seed, wild):
+    """Training's float32, prices that leap, actions that are none: all that an agent and the log see stays finite."""
+    assets, rng = (3 if name == "portfolio" else 1), np.random.default_rng(seed)
+    market = market_of(seed, assets, min(wild, 1.0))
+    market = dataclasses.replace(market, features=np.zeros((BARS, assets, 1)), listed=market.present)
+    env = TradingEnv(market, window=2, episode_length=16, **ENVS[name])
+    if assets == 1:
+        actions = rng.integers(-1, 5, (40, 16))
+    else:
+        actions = rng.uniform(-3.2, 3.2, (40, 16, 3)) * 10.0 ** rng.integers(-30, 1, (40, 16, 3))
+        actions = np.where(rng.random(actions.shape) < 0.03, rng.choice([np.nan, np.inf, -np.inf, 1e38]), actions)
+    actions = jnp.asarray(actions, jnp.int32 if assets == 1 else jnp.float32)
+    seen, account, reward, _, truncated, info = live(env, env.default_params, actions)
+    assert info["invalid_action"].any()
+    assert np.isfinite(seen).all()
+    assert np.isfinite(reward).all()
+    for tree in (account, {k: v for k, v in info.items() if k not in ("target", "final_observation")}):
+        for path_, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if "pending" not in str(path_):  # what is not yet decided holds
+                assert np.isfinite(leaf).all(), path_
+    assert np.isfinite(info["final_observation"].account).all()
+    assert truncated.any()
