@@ -176,8 +176,15 @@ class PPOAgent(struct.PyTreeNode):
         return state, env_params.replace(tape=normalize(normalizer, env_params.tape))
 
     def encode(self, state: PPOState, chunk: Float[Array, "*b bars assets F"]) -> Float[Array, "*b decisions context"]:
-        """Contexts of all decisions in chunks of prepared bars."""
-        return cast(Array, state.network.apply({"params": state.params}, chunk, method="encode"))
+        """Contexts of all decisions in chunks of prepared bars, some chunks at a time (see `encoders.blocks`)."""
+        network, (bars, *rest) = state.network, chunk.shape[-3:]
+        lanes = chunk.reshape(-1, bars, *rest)
+        count = encoders.blocks(len(lanes), _held(network, bars - network.window + 1))
+        part = lambda x: cast(Array, network.apply({"params": state.params}, x, method="encode"))  # noqa: E731
+        if count == 1:
+            return part(chunk)
+        contexts = jax.lax.map(part, lanes.reshape(count, -1, *lanes.shape[1:]))
+        return contexts.reshape(*chunk.shape[:-3], *contexts.shape[2:])
 
     def act(
         self, state: PPOState, context: Array, account: Array | None, key: PRNGKeyArray, deterministic: bool = False
@@ -272,10 +279,24 @@ class PPOAgent(struct.PyTreeNode):
     ) -> tuple[tuple[Any, Any], dict[str, Array]]:
         """One gradient step on a minibatch of lanes."""
         weights, opt_state = carry
-        grads, metrics = jax.grad(self._loss, has_aux=True)(weights, state, batch, params)
+        grads, metrics = self._gradient(weights, state, batch, params)
         direction, opt_state = self._optimizer().update(grads, opt_state, weights)
         step = jax.tree.map(lambda d: -state.learning_rate * d, direction)
         return (optax.apply_updates(weights, step), opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
+
+    def _gradient(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
+        """The gradient of the loss on a minibatch and its metrics: means over equal blocks of lanes, one at a time."""
+        gradient = jax.grad(self._loss, has_aux=True)
+        lanes, decisions, agents = batch["action"].shape[:3]
+        heads = decisions * agents * sum(self.hidden) * 2
+        count = encoders.blocks(lanes, _held(state.network, decisions) + heads)
+        if count == 1:
+            return gradient(weights, state, batch, params)
+        parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+        one = lambda part: gradient(weights, state, part, params)  # noqa: E731
+        zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts)))
+        sums, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, one(part)), None), zeros, parts)
+        return jax.tree.map(lambda x: x / count, sums)
 
     def _loss(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Array, Any]:
         """PPO's loss on a minibatch `[lane, time, agent]`; of the state, what is not learnt here."""
@@ -364,3 +385,9 @@ class PPOAgent(struct.PyTreeNode):
     def load_model(self, path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
         """A state to act with, and `about`. Raises files.FileError where the file is not a policy of this agent."""
         return load(path)
+
+
+def _held(network: ActorCritic, decisions: int) -> int:
+    """Numbers that a lane of so many decisions holds in the encoder."""
+    kind, width, depth = network.encoder, network.encoder_width, network.encoder_depth
+    return encoders.held(kind, network.window, network.features, width, depth, decisions)

@@ -200,3 +200,25 @@ def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None
     full, half = contexts
     assert half.dtype == jnp.float32
     assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
+
+
+@pytest.mark.parametrize(
+    ("lanes", "floats", "parts"),
+    [(256, 0, 1), (256, 2048, 1), (256, 2049, 2), (256, 2**14, 8), (250, 4096, 2), (250, 6000, 5), (7, 2**22, 7)],
+)
+def test_blocks_keep_to_the_limit_and_divide_the_lanes(lanes: int, floats: int, parts: int) -> None:
+    # 2 MiB hold 2^19 numbers: 256 lanes of 2048.
+    assert encoders.blocks(lanes, floats) == parts
+
+
+@pytest.mark.parametrize(("kind", "window", "depth"), [("mlp", 64, None), ("tcn", 64, None), ("attention", 64, None)])
+def test_what_is_held_is_about_what_the_compiler_sets_aside(
+    kind: encoders.Kind, window: int, depth: int | None
+) -> None:
+    network, weights = make(kind, window, depth)
+    lanes, decisions = 32, 48
+    chunk = jax.ShapeDtypeStruct((lanes, window - 1 + decisions, ASSETS, FEATURES), jnp.float32)
+    slope = jax.jit(jax.grad(lambda weights, chunk: (encode(network)(weights, chunk) ** 2).sum()))
+    aside = slope.lower(weights, chunk).compile().memory_analysis().temp_size_in_bytes
+    guess = 4 * lanes * encoders.held(kind, window, ASSETS * FEATURES, WIDTH, depth, decisions)
+    assert 0.4 < guess / aside < 2.5

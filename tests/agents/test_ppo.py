@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from jaxtrader import files
+from jaxtrader.agents import encoders
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale, fit_normalizer
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.envs.trading import EnvParams, Observation, TradingEnv, window_chunks
@@ -125,6 +126,49 @@ def test_the_loss_and_its_gradient_equal_a_float64_reference(
         )
         slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (np.float64(g) * d).sum(), gradient, direction)))
         np.testing.assert_allclose(slope, (up - down) / (2 * size), rtol=1e-3, atol=1e-4)
+
+
+def test_blocks_of_lanes_change_no_number(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Contexts, gradient and metrics are the same but for rounding where every lane is a block of its own."""
+    batch = batch_of(rollout)
+    chunk = window_chunks(params.tape, rollout.cursor, 4, LENGTH)
+    both = lambda w: (agent.encode(scaled.replace(params=w), chunk), agent._gradient(w, scaled, batch, params))  # noqa: E731
+    contexts, gradient = jax.jit(both)(scaled.params)
+    whole = jax.jit(lambda w: jax.grad(agent._loss, has_aux=True)(w, scaled, batch, params))(scaled.params)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b), gradient, whole)
+
+    monkeypatch.setattr(encoders, "CPU_BLOCK_BYTES", 4)
+    monkeypatch.setattr(encoders, "BLOCK_BYTES", 4)
+    blocked = jax.jit(lambda w: both(w))
+    assert "scan" in str(jax.make_jaxpr(blocked)(scaled.params))
+    contexts_too, gradient_too = blocked(scaled.params)
+    np.testing.assert_allclose(contexts_too, contexts, rtol=1e-6, atol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), gradient_too, gradient)
+
+
+def test_the_peak_of_memory_does_not_grow_with_the_window(
+    env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
+) -> None:
+    """An encoded rollout and a gradient of 512 lanes: shapes and the compiled programs only."""
+
+    def peak(window: int) -> int:
+        wide = dataclasses.replace(env, window=window)
+        state = jax.eval_shape(lambda key: agent.init(key, wide, raw_params), KEY)
+        shape = jax.ShapeDtypeStruct
+        many = (512, 16, 1)
+        batch = dict.fromkeys(("log_prob", "advantage", "target"), shape(many, jnp.float32))
+        batch |= {"cursor": shape((512,), jnp.int32), "action": shape(many, jnp.int32), "observations": None}
+        batch |= {"account": shape((*many, 1, 4), jnp.float32)}
+        chunk = shape((512, window + 15, 1, 3), jnp.float32)
+        step = jax.jit(lambda s, b, p: agent._gradient(s.params, s, b, p)).lower(state, batch, raw_params)
+        seen = jax.jit(agent.encode).lower(state, chunk)
+        return sum(part.compile().memory_analysis().temp_size_in_bytes for part in (step, seen))
+
+    unfolded = 512 * 16 * 80 * 3 * 4
+    # Over a window of 8: the slices of the tape that hold the windows, and two blocks of them unfolded.
+    assert peak(80) - peak(8) < unfolded / 2
 
 
 def test_the_ratio_of_the_first_minibatch_is_1(
