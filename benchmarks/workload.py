@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 import jaxtrader as jt
+from jaxtrader.agents.networks import ActorCritic
 from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
 
 FEATURES = 8
@@ -78,6 +79,17 @@ class Dense:
     def flat(self, obs: Any) -> Any:
         """Window, then account."""
         return jnp.concatenate([obs.window.reshape(-1), obs.account.reshape(-1)])
+
+
+class WindowAgent(jt.PPOAgent):
+    """PPO on a TradingEnv that is stepped as an ordinary environment: the encoder reads every stored window by itself.
+
+    The same network, weights and numbers as on lanes; what it lacks is that neighbouring windows share their bars.
+    """
+
+    def _inputs(self, network: ActorCritic, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
+        seen = batch["observations"]
+        return seen.window, seen.account[:, :, None]
 
 
 def begin(env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, seed: int = 0) -> tuple[Carry, jt.PPOAgent, Any]:

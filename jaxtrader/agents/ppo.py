@@ -177,9 +177,8 @@ class PPOAgent(struct.PyTreeNode):
 
     def encode(self, state: PPOState, chunk: Float[Array, "*b bars assets F"]) -> Float[Array, "*b decisions context"]:
         """Contexts of all decisions in chunks of prepared bars, some chunks at a time (see `encoders.blocks`)."""
-        network, (bars, *rest) = state.network, chunk.shape[-3:]
-        lanes = chunk.reshape(-1, bars, *rest)
-        count = encoders.blocks(len(lanes), _held(network, bars - network.window + 1))
+        network, lanes = state.network, chunk.reshape(-1, *chunk.shape[-3:])
+        count = encoders.blocks(len(lanes), _held(network, chunk.shape[-3:]))
         part = lambda x: cast(Array, network.apply({"params": state.params}, x, method="encode"))  # noqa: E731
         if count == 1:
             return part(chunk)
@@ -287,9 +286,10 @@ class PPOAgent(struct.PyTreeNode):
     def _gradient(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
         """The gradient of the loss on a minibatch and its metrics: means over equal blocks of lanes, one at a time."""
         gradient = jax.grad(self._loss, has_aux=True)
-        lanes, decisions, agents = batch["action"].shape[:3]
+        lanes, decisions, agents = batch["log_prob"].shape
+        chunk = jax.eval_shape(lambda: self._inputs(state.network, batch, params)[0])
         heads = decisions * agents * sum(self.hidden) * 2
-        count = encoders.blocks(lanes, _held(state.network, decisions) + heads)
+        count = encoders.blocks(lanes, _held(state.network, chunk.shape[1:]) + heads)
         if count == 1:
             return gradient(weights, state, batch, params)
         parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
@@ -301,13 +301,11 @@ class PPOAgent(struct.PyTreeNode):
     def _loss(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Array, Any]:
         """PPO's loss on a minibatch `[lane, time, agent]`; of the state, what is not learnt here."""
         network = state.network
-        if batch["observations"] is None:
-            chunk = window_chunks(params.tape, batch["cursor"], network.window, batch["action"].shape[1])
-        else:
-            observations = batch["observations"]  # each is a window of one bar, so that time is the chunk's axis
-            chunk = observations.reshape(*observations.shape[:2], 1, network.features)
-        context = network.apply({"params": weights}, chunk, method="encode")
-        policy, value = self._head(state, weights, cast(Array, context)[:, :, None], batch["account"])
+        chunk, account = self._inputs(network, batch, params)
+        context = cast(Array, network.apply({"params": weights}, chunk, method="encode"))
+        policy, value = self._head(
+            state, weights, context.reshape(*batch["log_prob"].shape[:2], 1, context.shape[-1]), account
+        )
 
         log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
         ratio = jnp.exp(log_ratio)
@@ -327,6 +325,14 @@ class PPOAgent(struct.PyTreeNode):
             "approx_kl": (ratio - 1 - log_ratio).mean(),  # Schulman's k3, http://joschu.net/blog/kl-approx.html
             "clip_fraction": (jnp.abs(ratio - 1) > self.clip_range).mean(),
         }
+
+    def _inputs(self, network: ActorCritic, batch: dict[str, Any], params: Any) -> tuple[Array, Array | None]:
+        """What a minibatch's decisions saw: the chunk of bars of each lane, and the account."""
+        if batch["observations"] is None:
+            decisions = batch["log_prob"].shape[1]
+            return window_chunks(params.tape, batch["cursor"], network.window, decisions), batch["account"]
+        observations = batch["observations"]  # each is a window of one bar, so that time is the chunk's axis
+        return observations.reshape(*observations.shape[:2], 1, network.features), None
 
     def _adapt(self, rate: Array, divergence: Array) -> Array:
         """The "kl" schedule: 1.5 times slower above twice the target, 1.5 times faster below half of it."""
@@ -387,7 +393,8 @@ class PPOAgent(struct.PyTreeNode):
         return load(path)
 
 
-def _held(network: ActorCritic, decisions: int) -> int:
-    """Numbers that a lane of so many decisions holds in the encoder."""
+def _held(network: ActorCritic, chunk: tuple[int, ...]) -> int:
+    """Numbers that the encoder holds of a lane's chunk `[..., bars, assets, features]`."""
     kind, width, depth = network.encoder, network.encoder_width, network.encoder_depth
-    return encoders.held(kind, network.window, network.features, width, depth, decisions)
+    decisions = chunk[-3] - network.window + 1
+    return math.prod(chunk[:-3]) * encoders.held(kind, network.window, network.features, width, depth, decisions)
