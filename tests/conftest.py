@@ -6,6 +6,7 @@ Session-wide and read-only; shapes are shared so that little is compiled. Nothin
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.envs.trading import EnvParams, TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.market import Market, Tape
+
+# Before any test, and for the processes that tests start: what one run compiled must not decide about another.
+os.environ["JAXTRADER_CACHE"] = "off"
 
 FEATURES = ("log_return_1", "signal", "noise")
 LENGTHS = (150, 90)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from numbers import Integral
 from os import PathLike
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from jaxtrader.agents.state import PPOState, load, save
 from jaxtrader.envs.trading import Observation, window_chunks
 
 Schedule = Literal["constant", "linear", "kl"]
+PRECISIONS = ("default", "high", "highest")
 # Where nothing pays, noise would make the policy certain of something: with 0 a random walk's is never left alone.
 ENTROPY_COEF = 0.01
 
@@ -52,6 +53,8 @@ class PPOAgent(struct.PyTreeNode):
         encoder_depth: their layers; None for as many as tcn needs with kernels of two bars, and for 2 of attention.
         compute_dtype: "float32", or "bfloat16" in encoder and hidden layers; weights and all results stay float32.
             bfloat16 pays on accelerators only.
+        matmul_precision: of float32 products: "highest" is float32; "high" and "default" let an accelerator round their
+            inputs (TF32, bfloat16) to be faster. A CPU knows no difference.
         normalize_observations: of ordinary environments, by their running mean and deviation. Market features are
             always normalised, by those of the training bars.
     """
@@ -75,6 +78,7 @@ class PPOAgent(struct.PyTreeNode):
     encoder_width: int = struct.field(pytree_node=False, default=32)
     encoder_depth: int | None = struct.field(pytree_node=False, default=None)
     compute_dtype: str = struct.field(pytree_node=False, default="float32")
+    matmul_precision: str = struct.field(pytree_node=False, default="highest")
 
     def validate(self) -> PPOAgent:
         """Return self, or raise ValueError that names the value, its limits and the way out."""
@@ -124,6 +128,10 @@ class PPOAgent(struct.PyTreeNode):
             raise ValueError(f"PPOAgent(encoder_depth={depth}) must be None or a whole number, at least 1")
         if self.compute_dtype not in COMPUTE_DTYPES:
             raise ValueError(f"PPOAgent(compute_dtype={self.compute_dtype!r}) is unknown; use 'float32' or 'bfloat16'")
+        if self.matmul_precision not in PRECISIONS:
+            raise ValueError(
+                f"PPOAgent(matmul_precision={self.matmul_precision!r}) is unknown; use {', '.join(PRECISIONS)}"
+            )
 
     def check_env(self, env: Any) -> None:
         """Raise ValueError where the encoder has no window of bars to read."""
@@ -179,7 +187,7 @@ class PPOAgent(struct.PyTreeNode):
         """Contexts of all decisions in chunks of prepared bars, some chunks at a time (see `encoders.blocks`)."""
         network, lanes = state.network, chunk.reshape(-1, *chunk.shape[-3:])
         count = encoders.blocks(len(lanes), _held(network, chunk.shape[-3:]))
-        part = lambda x: cast(Array, network.apply({"params": state.params}, x, method="encode"))  # noqa: E731
+        part = lambda x: self._apply(network, state.params, "encode", x)  # noqa: E731
         if count == 1:
             return part(chunk)
         contexts = jax.lax.map(part, lanes.reshape(count, -1, *lanes.shape[1:]))
@@ -302,7 +310,7 @@ class PPOAgent(struct.PyTreeNode):
         """PPO's loss on a minibatch `[lane, time, agent]`; of the state, what is not learnt here."""
         network = state.network
         chunk, account = self._inputs(network, batch, params)
-        context = cast(Array, network.apply({"params": weights}, chunk, method="encode"))
+        context = self._apply(network, weights, "encode", chunk)
         policy, value = self._head(
             state, weights, context.reshape(*batch["log_prob"].shape[:2], 1, context.shape[-1]), account
         )
@@ -347,9 +355,14 @@ class PPOAgent(struct.PyTreeNode):
 
     def _head(self, state: PPOState, weights: Any, context: Array, account: Any) -> tuple[Distribution, Array]:
         network = state.network
-        outputs, value = cast(tuple[Array, Array], network.apply({"params": weights}, context, account, method="head"))
+        outputs, value = self._apply(network, weights, "head", context, account)
         free = network.tradable(account)
         return network.actions.distribution(outputs, weights.get("log_std"), state.bounds, free), value
+
+    def _apply(self, network: ActorCritic, weights: Any, method: str, *inputs: Any) -> Any:
+        """A method of the network, its matrix products and their gradients in the agent's precision."""
+        with jax.default_matmul_precision(self.matmul_precision):
+            return network.apply({"params": weights}, *inputs, method=method)
 
     def _network(
         self, key: PRNGKeyArray, env: Any, params: Any

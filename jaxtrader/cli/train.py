@@ -98,6 +98,7 @@ def _plan_facts(config: TrainConfig, plan: Plan) -> Iterator[tuple[str, str]]:
     window = f"window {config.window} bar{'s' * (config.window > 1)}, look-back {market.lookback} bars"
     yield "features", f"{', '.join(market.feature_names)}; {window}"
     yield "positions", f"{phrases.choice(trainer.env.positions)}; risk aversion {config.risk_aversion:g}"
+    yield "network", phrases.network(trainer.agent, config.window)
     yield "training", phrases.goal(config, trainer)
     for note in report.grouped(market.notes):
         yield "note", note
