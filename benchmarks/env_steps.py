@@ -98,7 +98,7 @@ def lanes(carry: Any, key: Any, actions: Any, params: Any, *, rollouts: LaneRoll
 
 
 class Ours:
-    """One of the two ways, compiled; each call is a repetition."""
+    """One of the two ways, compiled; each call is a repetition. `processor` is as a Peer's."""
 
     def __init__(self, kind: str, env: jt.TradingEnv, params: Any, envs: int, steps: int) -> None:
         key = jax.random.key(0)
@@ -116,16 +116,20 @@ class Ours:
         self.compile_seconds = time.perf_counter() - began
         self.carry, self.key, self.steps = jax.tree.map(jnp.copy, carry), key, count * LENGTH * envs
         self.constants = actions, params
+        self.processor: list[float] = []
         self()
+        self.processor.clear()
 
     def __call__(self) -> float:
         """Environment steps a second."""
         self.key, use = jax.random.split(self.key)
         jax.block_until_ready(use)
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         self.carry, out = self.compiled(self.carry, use, *self.constants)
         jax.block_until_ready((self.carry, out))
-        return self.steps / (time.perf_counter() - began)
+        rate = self.steps / (time.perf_counter() - began)
+        self.processor.append((time.process_time() - worked) / self.steps)
+        return rate
 
 
 # --- the tables ---
@@ -164,6 +168,8 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
         for envs in size.envs:
             ours = {kind: Ours(kind, env, params, envs, min(size.steps, size.each * envs)) for kind in (STEP, LANES)}
             peers, count = dict(scalar), dict.fromkeys(scalar, 1)
+            for peer in scalar.values():
+                peer.processor.clear()
             with ExitStack() as inner:
                 if "torchtrade" in pythons:
                     peers["TorchTrade, vectorised"] = vector_peer(pythons["torchtrade"], market, inner, envs, size)
@@ -173,7 +179,9 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
                 compiled = f"{ours[name].compile_seconds:.1f}" if name in ours else "-"
                 over = [f"{ratio(found[kind], rates):.1f}" if name in peers else "-" for kind in (STEP, LANES)]
                 spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
-                rows.append([name, envs, count.get(name, envs), statistics.median(rates), spread, compiled, *over])
+                spent = 1e9 * statistics.median({**ours, **peers}[name].processor)
+                rows.append([name, envs, count.get(name, envs), statistics.median(rates), spread, spent])
+                rows[-1] += [compiled, *over]
             facts |= {
                 name: ", ".join(f"{k} {v}" for k, v in peer.about["versions"].items())
                 + f"; observation {peer.about['observation']}"
@@ -191,9 +199,11 @@ def main() -> None:
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
     rows, facts = measure(size, {} if given.quick else interpreters(given))
-    columns = ["environment", "ours", "its own", "steps/s", "min - max", "compile s", "step / it", "lanes / it"]
+    columns = ["environment", "ours", "its own", "steps/s", "min - max", "ns of processor", "compile s"]
+    columns += ["step / it", "lanes / it"]
     work = f"{size.bars:,} bars, {WINDOW} bars x 8 features a window, episodes of {EPISODE}, random actions, float32"
     note = "environments side by side, ours and the row's own; peers of one are run again beside each of our batches"
+    note += "; ns of processor: of all cores together, a step"
     report(
         "env_steps" + ("_quick" if given.quick else ""), columns, rows, {"work": work, "ours, its own": note, **facts}
     )

@@ -2,10 +2,15 @@
 
 Random-walk bars with random features: speed does not depend on what they hold. One update is a rollout of every
 environment, advantages, and 4 epochs of 4 minibatches; the training chunk is the Trainer's own, timed around
-`block_until_ready` after a warm-up; compilation stands in its own column. Peers train in processes of their own, in
-turn with ours: Stable-Baselines3 on gym-trading-env, and Rejax on our market with dense windows and on CartPole.
+`block_until_ready` after a warm-up; compilation stands in its own column. Three parts, each a table:
+1. alone: ours over windows, networks and agents a lane.
+2. dense: tcn and attention on lanes beside the same network on stored windows, which it reads one by one; our own code
+   both times, in turn.
+3. beside: peers train in processes of their own, in turn with ours: Stable-Baselines3 and SBX on gym-trading-env, and
+   Rejax on our market with dense windows and on CartPole.
 
-    python benchmarks/ppo_steps.py [--quick] [--peers gym,rejax] [--peer-python PEER=PYTHON] [--parts alone,beside]
+    python benchmarks/ppo_steps.py [--quick] [--parts alone,dense,beside] [--peers gym,sbx,rejax]
+        [--peer-python PEER=PYTHON]
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import argparse
 import statistics
 import tempfile
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +27,67 @@ from env_steps import save_bars
 from machine import report
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
-from workload import FEATURES, Training, random_market
+from workload import FEATURES, Training, WindowAgent, random_market
 
 import jaxtrader as jt
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
 
 WINDOW, HIDDEN = 32, (64, 64)
-CASES = [(32, 1, False), (32, 1, True), (32, 16, False), (128, 1, False), (1, 1, False)]
 
 
-def training(market: jt.Market, window: int, agents: int, shared: bool, envs: int, length: int) -> Training:
-    """Our chunk on a market."""
-    env = jt.TradingEnv(market, window=window)
-    agent = jt.PPOAgent(hidden=HIDDEN, shared=shared)
-    return Training(env, env.default_params, agent, LaneRollouts(env, length, envs // agents, agents))
+@dataclass(frozen=True)
+class Case:
+    """A row of the first table."""
+
+    window: int = WINDOW
+    agents: int = 1
+    hidden: tuple[int, ...] = HIDDEN
+    shared: bool = False
+    encoder: str = "mlp"
+
+    @property
+    def network(self) -> str:
+        """Its name in the table."""
+        heads = f"{len(self.hidden)}x{self.hidden[0]}{', one torso' if self.shared else ''}"
+        return f"MLP {heads}" if self.encoder == "mlp" else f"{self.encoder}, then {heads}"
+
+    def agent(self, kind: type[jt.PPOAgent] = jt.PPOAgent) -> jt.PPOAgent:
+        """PPO with this network."""
+        return kind(hidden=self.hidden, shared=self.shared, encoder=self.encoder)
+
+    def training(self, market: jt.Market, envs: int, length: int) -> Training:
+        """Our chunk on a market, by lane."""
+        env = jt.TradingEnv(market, window=self.window)
+        return Training(
+            env, env.default_params, self.agent(), LaneRollouts(env, length, envs // self.agents, self.agents)
+        )
+
+    def dense(self, market: jt.Market, envs: int, length: int) -> Training:
+        """The same with every window stored and read by itself."""
+        env = jt.TradingEnv(market, window=self.window)
+        return Training(env, env.default_params, self.agent(WindowAgent), EnvRollouts(env, length, envs))
+
+
+CASES = (
+    Case(),
+    Case(shared=True),
+    Case(agents=16),
+    Case(1),
+    Case(128),
+    Case(128, agents=16),
+    Case(512),
+    Case(hidden=(256, 256, 256)),
+    Case(128, hidden=(256, 256, 256)),
+    Case(encoder="tcn"),
+    Case(128, encoder="tcn"),
+    Case(128, agents=16, encoder="tcn"),
+    Case(512, encoder="tcn"),
+    Case(encoder="attention"),
+    Case(128, encoder="attention"),
+    Case(128, agents=16, encoder="attention"),
+    Case(512, encoder="attention"),
+)
+DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
 
 
 def cartpole(envs: int, length: int) -> Training:
@@ -42,79 +95,126 @@ def cartpole(envs: int, length: int) -> Training:
     import gymnax  # some seconds: only where it is used
 
     env, params = gymnax.make("CartPole-v1")
-    return Training(env, params, jt.PPOAgent(hidden=HIDDEN), EnvRollouts(env, length, envs))
+    return Training(env, params, Case().agent(), EnvRollouts(env, length, envs))
 
 
 def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) -> None:
-    """Our own table, over windows, agents a lane and torsos."""
+    """Our own table, over windows, networks and agents a lane."""
     rows: list[list[Any]] = []
-    for window, agents, shared in CASES[:1] if quick else CASES:
-        chunk = training(market, window, agents, shared, envs, length)
+    for case in (Case(4),) if quick else CASES:
+        chunk = case.training(market, envs, length)
         chunk()
         rates = [chunk() for _ in range(repeats)]
-        spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
-        speed, bytes_kept = statistics.median(rates), bytes_per_transition(chunk.rollout)
-        torsos = "one" if shared else "two"
-        rows.append([window, agents, torsos, speed, spread, chunk.compile_seconds, bytes_kept])
-    columns = ["window", "agents a lane", "torsos", "steps/s", "min - max", "compile s", "bytes a transition"]
-    work = f"{envs} environments x {length} bars, {FEATURES} features, MLP 2x64, 4 epochs x 4 minibatches, float32"
+        bytes_kept = bytes_per_transition(chunk.rollout)
+        working = round(chunk.compiled.memory_analysis().temp_size_in_bytes / chunk.steps)
+        place = [case.network, case.window, case.agents]
+        rows.append([*place, statistics.median(rates), spread(rates), chunk.compile_seconds, bytes_kept, working])
+    columns = ["network", "window", "agents a lane", "steps/s", "min - max", "compile s", "stored, B", "working, B"]
+    work = (
+        f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, float32; two torsos "
+        "(actor and critic) or one; tcn and attention 32 wide; B: bytes a transition"
+    )
     report("ppo_steps" + ("_quick" if quick else ""), columns, rows, {"work": work})
 
 
-def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: int) -> None:
+def dense(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) -> None:
+    """Encoders on lanes and on stored windows, in turn."""
+    rows: list[list[Any]] = []
+    for case in (Case(4, encoder="tcn"),) if quick else DENSE:
+        ways = {"lanes": case.training(market, envs, length), "stored windows": case.dense(market, envs, length)}
+        for chunk in ways.values():
+            chunk()
+        found = in_turn(ways, repeats)
+        for name, rates in found.items():
+            over = f"{ratio(found['lanes'], rates):.2f}"
+            stored = bytes_per_transition(ways[name].rollout)
+            compiled = ways[name].compile_seconds
+            place = [case.network, case.window, name]
+            rows.append([*place, statistics.median(rates), spread(rates), compiled, stored, over])
+    columns = ["network", "window", "way", "steps/s", "min - max", "compile s", "stored, B", "lanes / it"]
+    work = f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, float32; 32 wide"
+    report("ppo_steps_dense" + ("_quick" if quick else ""), columns, rows, {"work": work})
+
+
+def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: int, quick: bool) -> None:
     """Ours and the peers' in turn: the same network, epochs and minibatches."""
-    shared = {"window": WINDOW, "net": list(HIDDEN), "epochs": 4, "minibatches": 4, "updates": 2}
-    ours = {
-        "market": training(random_market(bars), WINDOW, 1, False, envs, length),
-        "CartPole": cartpole(envs, length),
-    }
+    market = random_market(bars)
+    tasks = {f"our market, window {window}": Case(window) for window in ((4,) if quick else (WINDOW, 128))}
+    ours = {task: case.training(market, envs, length) for task, case in tasks.items()}
+    first = next(iter(ours))
+    if "rejax" in pythons:
+        ours["CartPole"] = cartpole(envs, length)
     for chunk in ours.values():
         chunk()
     rows: list[list[Any]] = []
-    facts: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        peers: dict[str, tuple[str, Peer]] = {}
-        if "gym" in pythons:
-            path = Path(folder) / "bars.npz"
-            save_bars(path, bars)
-            place = {"market": str(path), "episode": 256, "envs": 8, "length": 256, "threads": 1}
-            peer = stack.enter_context(Peer(pythons["gym"], "sb3_ppo_steps.py", **shared, **place))
-            peers["Stable-Baselines3 on gym-trading-env"] = "market", peer
-        if "rejax" in pythons:
-            place = {"envs": envs, "length": length}
-            peer = stack.enter_context(Peer(pythons["rejax"], "rejax_ppo_steps.py", **shared, **place, bars=bars))
-            peers["Rejax on our market, dense windows"] = "market", peer
-            peer = stack.enter_context(Peer(pythons["rejax"], "rejax_ppo_steps.py", **shared, **place))
-            peers["Rejax on CartPole"] = "CartPole", peer
+        path = Path(folder) / "bars.npz"
+        save_bars(path, bars)
+        peers = {
+            name: (task, stack.enter_context(Peer(python, script, **settings)))
+            for name, task, python, script, settings in _peers(pythons, tasks, first, path, bars, envs, length)
+        }
         found = in_turn({**ours, **{name: peer.turn for name, (_, peer) in peers.items()}}, repeats)
         for name, rates in found.items():
             task, peer = peers.get(name, (name, None))
             seconds = ours[name].compile_seconds if peer is None else peer.about.get("compile_seconds", "-")
             over = "-" if peer is None else f"{ratio(found[task], rates):.2f}"
-            label = name if peer else f"jaxtrader on {'our market' if name == 'market' else name}"
-            rows.append([label, statistics.median(rates), f"{min(rates):,.0f} - {max(rates):,.0f}", seconds, over])
+            rows.append([name if peer else f"jaxtrader on {name}", statistics.median(rates), spread(rates)])
+            rows[-1] += [seconds, over]
         facts = {name: ", ".join(f"{k} {v}" for k, v in p.about["versions"].items()) for name, (_, p) in peers.items()}
     work = (
         f"MLP 2x64 for actor and critic each, 4 epochs x 4 minibatches; {envs} environments x {length} steps, "
-        f"Stable-Baselines3 8 x 256; window of {WINDOW} bars x {FEATURES} features"
+        f"Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']}, beside ours of the first row; {FEATURES} "
+        "features a bar"
     )
     columns = ["trainer", "steps/s", "min - max", "compile s", "ours / it"]
-    report("ppo_steps_beside", columns, rows, {"work": work, **facts})
+    report("ppo_steps_beside" + ("_quick" if quick else ""), columns, rows, {"work": work, **facts})
+
+
+SMALL = {"envs": 8, "length": 256}  # gym-trading-env steps one environment at a time: more of them gain nothing
+
+
+def _peers(
+    pythons: dict[str, str], tasks: dict[str, Case], first: str, path: Path, bars: int, envs: int, length: int
+) -> list[tuple[str, str, str, str, dict[str, Any]]]:
+    """Each peer's name, our task that it is beside, interpreter, script and settings."""
+    shared = {"net": list(HIDDEN), "epochs": 4, "minibatches": 4, "updates": 2}
+    found: list[tuple[str, str, str, str, dict[str, Any]]] = []
+    stack = {**shared, **SMALL, "window": tasks[first].window, "market": str(path), "episode": 256}
+    for peer, name in (("gym", "Stable-Baselines3"), ("sbx", "SBX")):
+        if peer in pythons:
+            settings = {**stack, "trainer": name, "threads": 1}
+            found.append((f"{name} on gym-trading-env", first, pythons[peer], "sb3_ppo_steps.py", settings))
+    if "rejax" in pythons:
+        place = {**shared, "envs": envs, "length": length}
+        for task, case in tasks.items():
+            settings = {**place, "window": case.window, "bars": bars}
+            found.append((f"Rejax on {task}, dense", task, pythons["rejax"], "rejax_ppo_steps.py", settings))
+        found.append(("Rejax on CartPole", "CartPole", pythons["rejax"], "rejax_ppo_steps.py", place))
+    return found
+
+
+def spread(rates: list[float]) -> str:
+    """The least and the most."""
+    return f"{min(rates):,.0f} - {max(rates):,.0f}"
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, no peer: only shows that the script runs")
-    parser.add_argument("--parts", default="alone,beside", help="which tables, with commas")
-    add_options(parser, "gym", "rejax")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes, peers only if named: shows that it runs")
+    parser.add_argument("--parts", default=None, help="which tables, with commas; default alone,dense,beside")
+    add_options(parser, "gym", "sbx", "rejax")
     given = parser.parse_args()
     envs, length, repeats, bars = (64, 16, 2, 2_000) if given.quick else (1024, 64, 5, 100_000)
-    parts = given.parts.split(",")
+    # Without peers the last table says nothing that the first does not, and a quick run installs none.
+    parts = (given.parts or ("alone,dense" if given.quick else "alone,dense,beside")).split(",")
     if "alone" in parts:
         alone(random_market(bars), envs, length, repeats, given.quick)
-    if "beside" in parts and not given.quick:
-        beside(interpreters(given), bars, envs, length, repeats)
+    if "dense" in parts:
+        dense(random_market(bars), envs, length, repeats, given.quick)
+    if "beside" in parts:
+        beside(interpreters(given), bars, envs, length, repeats, given.quick)
 
 
 if __name__ == "__main__":

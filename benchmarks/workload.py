@@ -80,6 +80,17 @@ class Dense:
         return jnp.concatenate([obs.window.reshape(-1), obs.account.reshape(-1)])
 
 
+class WindowAgent(jt.PPOAgent):
+    """PPO on a TradingEnv that is stepped as an ordinary environment: the encoder reads every stored window by itself.
+
+    The same network, weights and numbers as on lanes; what it lacks is that neighbouring windows share their bars.
+    """
+
+    def _inputs(self, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
+        seen = batch["observations"]
+        return seen.window, seen.account[:, :, None]
+
+
 def begin(env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, seed: int = 0) -> tuple[Carry, jt.PPOAgent, Any]:
     """A training that is about to begin, as `run_chunk` takes it: its carry, the agent and the prepared parameters."""
     agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())

@@ -5,6 +5,8 @@ Session-wide and read-only; shapes are shared so that little is compiled. Nothin
 
 from __future__ import annotations
 
+import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +19,10 @@ import pytest
 from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.envs.trading import EnvParams, TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
-from jaxtrader.market.market import Market
+from jaxtrader.market.market import Market, Tape
+
+# Before any test, and for the processes that tests start: what one run compiled must not decide about another.
+os.environ["JAXTRADER_CACHE"] = "off"
 
 FEATURES = ("log_return_1", "signal", "noise")
 LENGTHS = (150, 90)
@@ -63,13 +68,21 @@ def make_market() -> Callable[..., Market]:
     return make
 
 
+def side_by_side(*bars: Bars) -> Bars:
+    """One history of several symbols that have the same times."""
+    columns = {name: np.hstack([getattr(b, name) for b in bars]) for name in ("open", "high", "low", "close", "volume")}
+    further = {name: np.hstack([b.columns[name] for b in bars]) for name in bars[0].columns}
+    symbols = tuple(symbol for b in bars for symbol in b.symbols)
+    return dataclasses.replace(bars[0], symbols=symbols, columns=further, **columns)
+
+
 @pytest.fixture(scope="session")
 def make_portfolio() -> Callable[..., Market]:
     """`make_portfolio(assets, bars, seed)`: one history of random walks, features FEATURES."""
 
     def make(assets: int = 3, bars: int = 150, seed: int = 0) -> Market:
         walks = [walk(f"P{i}", bars, 100 + 10 * seed + i) for i in range(assets)]
-        return Market.from_bars(walks, features=FEATURES, align=True)
+        return Market.from_bars(side_by_side(*walks), features=FEATURES)
 
     return make
 
@@ -84,7 +97,14 @@ def masked(params: EnvParams, seed: int = 0) -> EnvParams:
     """The same parameters with a mask: each asset has no bar at a quarter of them, in stretches of 3."""
     bars, assets = params.tape.close.shape
     present = np.repeat(np.random.default_rng(seed).random((bars // 3 + 1, assets)) > 0.25, 3, 0)[:bars]
-    return params.replace(tape=params.tape.replace(present=jnp.asarray(present)))
+    tape = Masked(**dict(vars(params.tape)) | {"present": jnp.asarray(present)})
+    return params.replace(tape=tape)
+
+
+class Masked(Tape):
+    """A tape with a mask."""
+
+    present: jax.Array
 
 
 @pytest.fixture(scope="session")

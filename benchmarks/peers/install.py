@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-HOME = Path(__file__).parent.parent / "results" / "peers"
+# Some GB: BENCHMARK_PEERS names a folder that several checkouts share.
+HOME = Path(os.environ.get("BENCHMARK_PEERS") or Path(__file__).parent.parent / "results" / "peers")
 _SB3 = ("torch==2.13.0", "stable-baselines3==2.9.2", "gymnasium==1.4.0", "numpy==2.4.6")
 PACKAGES = {
     "sb3": _SB3,
     "gym": (*_SB3, "gym-trading-env==0.3.5", "gym-anytrading==2.0.0"),
+    "sbx": (*_SB3, "jax==0.10.2", "tfp-nightly==0.26.0.dev20261027", "sbx-rl==0.28.0", "gym-trading-env==0.3.5"),
     "torchtrade": ("torch==2.13.0", "torchtrade==0.1.0"),
     "rejax": ("rejax==0.1.3", "gymnax==0.0.9", "jax==0.10.2", "pandas", "jaxtyping"),
     "gymtrading": ("gym-trading-env==0.3.5", "gymnasium==1.4.0", "numpy==2.4.6"),
@@ -58,3 +61,18 @@ def python_of(peer: str) -> str:
             raise SystemExit(f"{package} could not be installed for {peer}: {done.stderr.strip()[-500:]}")
     complete.write_text(repr(PACKAGES[peer]))
     return str(python)
+
+
+def main() -> None:
+    """Install some peers, by default all, and print their interpreters."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(PACKAGES)}; default all")
+    given = parser.parse_args().peers
+    if unknown := set(given) - set(PACKAGES):
+        parser.error(f"{', '.join(sorted(unknown))}: not one of the peers {', '.join(PACKAGES)}")
+    for peer in given or PACKAGES:
+        print(f"--peer-python {peer}={python_of(peer)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,9 +40,10 @@ def serve(prepare: Callable[[dict[str, Any]], tuple[Work, dict[str, Any]]], *pac
         os.write(answers, (json.dumps(answer) + "\n").encode())
         if not sys.stdin.readline():
             return
-        began = time.perf_counter()
+        began, worked = time.perf_counter(), time.process_time()
         steps = work()
-        answer = {"rate": steps / (time.perf_counter() - began)}
+        rate, spent = steps / (time.perf_counter() - began), time.process_time() - worked
+        answer = {"rate": rate, "processor": spent / steps}
 
 
 class Peer:
@@ -50,6 +51,7 @@ class Peer:
 
     Attributes:
         about: what the peer said once it was warm, with its `versions`.
+        processor: of each repetition so far, seconds of processor time a step, over all cores.
     """
 
     def __init__(self, python: str, script: str, **settings: Any) -> None:
@@ -60,6 +62,7 @@ class Peer:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
+        self.processor: list[float] = []
         self.about = self._answer()
 
     def turn(self) -> float:
@@ -67,7 +70,9 @@ class Peer:
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        return self._answer()["rate"]
+        answer = self._answer()
+        self.processor.append(answer["processor"])
+        return answer["rate"]
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None

@@ -7,9 +7,9 @@ its windows give one by one, and does the work that they share only once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -175,6 +175,11 @@ class Linear(nn.Module):
         """x @ kernel + bias, the kernel orthogonal at first."""
         kernel = self.param("kernel", nn.initializers.orthogonal(self.gain), (x.shape[-1], self.width))
         return matmul(x, kernel) + self.param("bias", self.bias_init, (self.width,)).astype(x.dtype)
+
+
+def layers(kind: Kind, window: int, depth: int | None) -> Sequence[Any]:
+    """The layers of an encoder that has them: the reach of each."""
+    return kernels(window, depth) if kind == "tcn" else spans(window, depth)
 
 
 def kernels(window: int, depth: int | None) -> list[tuple[int, ...]]:

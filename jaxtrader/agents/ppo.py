@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from numbers import Integral
 from os import PathLike
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,10 @@ from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.agents.state import PPOState, load, save
 from jaxtrader.envs.trading import Observation
-from jaxtrader.envs.windows import contexts
+from jaxtrader.envs.windows import chunks
 
 Schedule = Literal["constant", "linear", "kl"]
+PRECISIONS = ("default", "high", "highest")
 # Where nothing pays, noise would make the policy certain of something: with 0 a random walk's is never left alone.
 ENTROPY_COEF = 0.01
 
@@ -53,6 +54,8 @@ class PPOAgent(struct.PyTreeNode):
         encoder_depth: their layers; None for as many as tcn needs with kernels of two bars, and for 2 of attention.
         compute_dtype: "float32", or "bfloat16" in encoder and hidden layers; weights and all results stay float32.
             bfloat16 pays on accelerators only.
+        matmul_precision: of float32 products: "highest" is float32; "high" and "default" let an accelerator round their
+            inputs (TF32, bfloat16) to be faster. A CPU knows no difference.
         normalize_observations: of ordinary environments, by their running mean and deviation. Market features are
             always normalised, by those of the training bars.
     """
@@ -76,6 +79,7 @@ class PPOAgent(struct.PyTreeNode):
     encoder_width: int = struct.field(pytree_node=False, default=32)
     encoder_depth: int | None = struct.field(pytree_node=False, default=None)
     compute_dtype: str = struct.field(pytree_node=False, default="float32")
+    matmul_precision: str = struct.field(pytree_node=False, default="highest")
 
     def validate(self) -> PPOAgent:
         """Return self, or raise ValueError that names the value, its limits and the way out."""
@@ -125,6 +129,10 @@ class PPOAgent(struct.PyTreeNode):
             raise ValueError(f"PPOAgent(encoder_depth={depth}) must be None or a whole number, at least 1")
         if self.compute_dtype not in COMPUTE_DTYPES:
             raise ValueError(f"PPOAgent(compute_dtype={self.compute_dtype!r}) is unknown; use 'float32' or 'bfloat16'")
+        if self.matmul_precision not in PRECISIONS:
+            raise ValueError(
+                f"PPOAgent(matmul_precision={self.matmul_precision!r}) is unknown; use {', '.join(PRECISIONS)}"
+            )
 
     def check_env(self, env: Any) -> None:
         """Raise ValueError where the encoder has no window of bars to read."""
@@ -157,6 +165,7 @@ class PPOAgent(struct.PyTreeNode):
             network=network,
             obs_ndim=1 if obs_shape is None else len(obs_shape),
             bounds=bounds,
+            every=getattr(env, "decision_every", 1),
         )
 
     def prepare(self, state: PPOState, env_params: Any) -> tuple[PPOState, Any]:
@@ -178,10 +187,9 @@ class PPOAgent(struct.PyTreeNode):
 
     def encode(self, state: PPOState, chunk: Float[Array, "*b bars assets F"]) -> Float[Array, "*b decisions context"]:
         """Contexts of all decisions in chunks of prepared bars, some chunks at a time (see `encoders.blocks`)."""
-        network, (bars, *rest) = state.network, chunk.shape[-3:]
-        lanes = chunk.reshape(-1, bars, *rest)
-        count = encoders.blocks(len(lanes), _held(network, bars - network.window + 1))
-        part = lambda x: cast(Array, network.apply({"params": state.params}, x, method="encode"))  # noqa: E731
+        network, lanes = state.network, chunk.reshape(-1, *chunk.shape[-3:])
+        count = encoders.blocks(len(lanes), _held(network, chunk.shape[-3:]))
+        part = lambda x: self._apply(network, state.params, "encode", x)  # noqa: E731
         if count == 1:
             return part(chunk)
         contexts = jax.lax.map(part, lanes.reshape(count, -1, *lanes.shape[1:]))
@@ -258,7 +266,7 @@ class PPOAgent(struct.PyTreeNode):
         data["cursor"] = rollout.cursor
 
         def minibatch(carry: tuple[Any, Any], rows: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
-            return self._descend(state, carry, jax.tree.map(lambda x: x[rows], data), params, rollout.every)
+            return self._descend(state, carry, jax.tree.map(lambda x: x[rows], data), params)
 
         def epoch(carry: tuple[Any, Any], epoch_key: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
             rows = jax.random.permutation(epoch_key, lanes).reshape(self.num_minibatches, -1)
@@ -276,43 +284,38 @@ class PPOAgent(struct.PyTreeNode):
         return state, metrics
 
     def _descend(
-        self, state: PPOState, carry: tuple[Any, Any], batch: dict[str, Any], params: Any, every: int
+        self, state: PPOState, carry: tuple[Any, Any], batch: dict[str, Any], params: Any
     ) -> tuple[tuple[Any, Any], dict[str, Array]]:
         """One gradient step on a minibatch of lanes."""
         weights, opt_state = carry
-        grads, metrics = self._gradient(weights, state, batch, params, every)
+        grads, metrics = self._gradient(weights, state, batch, params)
         direction, opt_state = self._optimizer().update(grads, opt_state, weights)
         step = jax.tree.map(lambda d: -state.learning_rate * d, direction)
         return (optax.apply_updates(weights, step), opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
-    def _gradient(
-        self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any, every: int = 1
-    ) -> tuple[Any, Any]:
+    def _gradient(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
         """The gradient of the loss on a minibatch and its metrics: means over equal blocks of lanes, one at a time."""
         gradient = jax.grad(self._loss, has_aux=True)
-        lanes, decisions, agents = batch["action"].shape[:3]
+        lanes, decisions, agents = batch["log_prob"].shape
+        chunk = jax.eval_shape(lambda: self._inputs(state, batch, params)[0])
         heads = decisions * agents * sum(self.hidden) * 2
-        count = encoders.blocks(lanes, _held(state.network, decisions) + heads)
+        count = encoders.blocks(lanes, _held(state.network, chunk.shape[1:]) + heads)
         if count == 1:
-            return gradient(weights, state, batch, params, every)
+            return gradient(weights, state, batch, params)
         parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-        one = lambda part: gradient(weights, state, part, params, every)  # noqa: E731
+        one = lambda part: gradient(weights, state, part, params)  # noqa: E731
         zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts)))
         sums, _ = jax.lax.scan(lambda sums, part: (jax.tree.map(jnp.add, sums, one(part)), None), zeros, parts)
         return jax.tree.map(lambda x: x / count, sums)
 
-    def _loss(
-        self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any, every: int = 1
-    ) -> tuple[Array, Any]:
+    def _loss(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Array, Any]:
         """PPO's loss on a minibatch `[lane, time, agent]`; of the state, what is not learnt here."""
         network = state.network
-        encode = lambda chunk: cast(Array, network.apply({"params": weights}, chunk, method="encode"))  # noqa: E731
-        if batch["observations"] is None:
-            context = contexts(encode, params.tape, batch["cursor"], network.window, batch["action"].shape[1], every)
-        else:
-            observations = batch["observations"]  # each is a window of one bar, so that time is the chunk's axis
-            context = encode(observations.reshape(*observations.shape[:2], 1, network.features))
-        policy, value = self._head(state, weights, context[:, :, None], batch["account"])
+        chunk, account = self._inputs(state, batch, params)
+        context = self._apply(network, weights, "encode", chunk)
+        policy, value = self._head(
+            state, weights, context.reshape(*batch["log_prob"].shape[:2], 1, context.shape[-1]), account
+        )
 
         log_ratio = policy.log_prob(batch["action"]) - batch["log_prob"]
         ratio = jnp.exp(log_ratio)
@@ -333,6 +336,15 @@ class PPOAgent(struct.PyTreeNode):
             "clip_fraction": (jnp.abs(ratio - 1) > self.clip_range).mean(),
         }
 
+    def _inputs(self, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Array, Array | None]:
+        """What a minibatch's decisions saw: the chunk of bars of each lane, and the account."""
+        if batch["observations"] is None:
+            decisions = batch["log_prob"].shape[1]
+            chunk = chunks(params.tape, batch["cursor"], state.network.window, decisions, state.every)
+            return chunk, batch["account"]
+        observations = batch["observations"]  # each is a window of one bar, so that time is the chunk's axis
+        return observations.reshape(*observations.shape[:2], 1, state.network.features), None
+
     def _adapt(self, rate: Array, divergence: Array) -> Array:
         """The "kl" schedule: 1.5 times slower above twice the target, 1.5 times faster below half of it."""
         if self.schedule != "kl":
@@ -346,9 +358,14 @@ class PPOAgent(struct.PyTreeNode):
 
     def _head(self, state: PPOState, weights: Any, context: Array, account: Any) -> tuple[Distribution, Array]:
         network = state.network
-        outputs, value = cast(tuple[Array, Array], network.apply({"params": weights}, context, account, method="head"))
+        outputs, value = self._apply(network, weights, "head", context, account)
         free = network.tradable(account)
         return network.actions.distribution(outputs, weights.get("log_std"), state.bounds, free), value
+
+    def _apply(self, network: ActorCritic, weights: Any, method: str, *inputs: Any) -> Any:
+        """A method of the network, its matrix products and their gradients in the agent's precision."""
+        with jax.default_matmul_precision(self.matmul_precision):
+            return network.apply({"params": weights}, *inputs, method=method)
 
     def _network(
         self, key: PRNGKeyArray, env: Any, params: Any
@@ -392,7 +409,8 @@ class PPOAgent(struct.PyTreeNode):
         return load(path)
 
 
-def _held(network: ActorCritic, decisions: int) -> int:
-    """Numbers that a lane of so many decisions holds in the encoder."""
+def _held(network: ActorCritic, chunk: tuple[int, ...]) -> int:
+    """Numbers that the encoder holds of a lane's chunk `[..., bars, assets, features]`."""
     kind, width, depth = network.encoder, network.encoder_width, network.encoder_depth
-    return encoders.held(kind, network.window, network.features, width, depth, decisions)
+    decisions = chunk[-3] - network.window + 1
+    return math.prod(chunk[:-3]) * encoders.held(kind, network.window, network.features, width, depth, decisions)

@@ -26,7 +26,6 @@ class Rollout(struct.PyTreeNode):
         reward: of each step.
         terminated: ruin, or the ordinary environment's own end.
         truncated: an end by time limit.
-        every: bars from one decision of a lane to the next.
     """
 
     cursor: Int[Array, "lane"] | None
@@ -39,7 +38,6 @@ class Rollout(struct.PyTreeNode):
     reward: Float[Array, "time lane agent"]
     terminated: Bool[Array, "time lane agent"]
     truncated: Bool[Array, "time lane agent"]
-    every: int = struct.field(pytree_node=False, default=1)
 
 
 class Agent(Protocol):

@@ -27,7 +27,8 @@ class PPOState(struct.PyTreeNode):
 
     `learning_rate` is the rate in force; `normalizer` is of market features, None until `prepare` fits it, or of an
     ordinary environment's observations, None where they are not normalised; `bounds` are those of a box of actions;
-    `network` is static: it says how `params` are read. `obs_ndim` is the number of axes of one ordinary observation.
+    `network` is static: it says how `params` are read. `obs_ndim` is the number of axes of one ordinary observation;
+    `every` is the number of bars between two decisions on a lane.
     """
 
     params: Any
@@ -38,6 +39,7 @@ class PPOState(struct.PyTreeNode):
     network: ActorCritic = struct.field(pytree_node=False)
     obs_ndim: int = struct.field(pytree_node=False, default=1)
     bounds: Bounds | None = None
+    every: int = struct.field(pytree_node=False, default=1)
 
     def of(self, assets: int) -> PPOState:
         """The same policy over so many assets: a portfolio's network shares its weights, so any number will do."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jaxtrader import compilation
 from jaxtrader.cli.backtest import backtest_policy
 from jaxtrader.cli.check import check
 from jaxtrader.cli.config import BacktestConfig, CheckConfig, Config, DataConfig, Failed, TrainConfig
@@ -29,6 +30,7 @@ def run(config: Config) -> int:
     """
     commands = {TrainConfig: train, BacktestConfig: backtest_policy, DataConfig: describe_file, CheckConfig: check}
     command: Any = commands[type(config)]
+    compilation.keep_programs()
     try:
         return command(config, report.console())
     except TrainingDiverged as error:

@@ -12,6 +12,8 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from jaxtrader.agents import encoders
+from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import inputs
 from jaxtrader.cli.config import INTERRUPTED, OK, Source, TrainConfig
 from jaxtrader.envs.costs import LIMITS, CostRange
@@ -69,6 +71,18 @@ def goal(config: TrainConfig, trainer: Trainer) -> str:
     length = f"{trainer.num_episodes:,} episodes" if trainer.total_steps is None else f"{trainer.total_steps:,} steps"
     pace = f"{trainer.steps_per_update:,} steps an update, validation every {config.eval_every} updates"
     return f"{length} in {config.num_envs:,} environments, {pace}, seed {config.seed}"
+
+
+def network(agent: PPOAgent, window: int) -> str:
+    """What reads the window, and the layers after it."""
+    layers = f"MLP {' x '.join(map(str, agent.hidden))}, {agent.activation}"
+    torsos = "one for actor and critic" if agent.shared else "one each for actor and critic"
+    reader = f"the window of {window} bar{'s' * (window > 1)} as it is"
+    if agent.encoder != "mlp":
+        depth = len(encoders.layers(agent.encoder, window, agent.encoder_depth))
+        reader = f"{agent.encoder} over {window} bars, {agent.encoder_width} wide, {depth} layer{'s' * (depth > 1)}"
+    dtype = "" if agent.compute_dtype == "float32" else f"; computed in {agent.compute_dtype}"
+    return f"{reader}, then {layers}, {torsos}{dtype}"
 
 
 def files(result: TrainResult) -> str:

@@ -90,6 +90,7 @@ def _facts(config: TrainConfig, trainer: Trainer, best: Optimum) -> Iterator[tup
     yield "positions", phrases.choice(trainer.env)
     earns = f"holds a position on {best.held:.1%} of bars and earns {1e4 * best.reward_per_bar:.3g} bp a bar"
     yield "optimum", f"by dynamic programming: the best possible policy {earns}"
+    yield "network", phrases.network(trainer.agent, config.window)
     yield "training", phrases.goal(config, trainer)
 
 

@@ -99,6 +99,7 @@ def _plan_facts(config: TrainConfig, plan: Plan) -> Iterator[tuple[str, str]]:
     yield "features", f"{', '.join(market.feature_names)}; {window}"
     yield "positions", phrases.choice(trainer.env)
     yield "reward", phrases.reward(config)
+    yield "network", phrases.network(trainer.agent, config.window)
     yield "training", phrases.goal(config, trainer)
     for note in report.grouped(market.notes):
         yield "note", note

@@ -18,6 +18,8 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, PRNGKeyArray
 
+from jaxtrader.envs import draws
+
 Range = Literal["continuous", "weights"]
 Positions = tuple[float, ...] | Range
 
@@ -113,7 +115,7 @@ def draw(
     """
     shape = (*batch, assets)
     if isinstance(positions, tuple):
-        drawn = jax.random.randint(key, batch, 0, len(positions))
+        drawn = draws.integers(key, batch, len(positions), draws.EXPOSURE)
         return jnp.broadcast_to(jnp.asarray(positions, dtype)[drawn][..., None], shape)
     if positions == "continuous":
         exposure = jax.random.uniform(key, shape, dtype, -max_leverage, max_leverage)

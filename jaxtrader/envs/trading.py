@@ -22,7 +22,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from jaxtrader.envs import bars, ledger, rewards
+from jaxtrader.envs import bars, draws, ledger, rewards
 from jaxtrader.envs import positions as actions
 from jaxtrader.envs.account import Account, Bar, Brackets
 from jaxtrader.envs.costs import CostRange, Costs
@@ -407,7 +407,7 @@ class TradingEnv:
         end = params.tape.segments[:, 2]
         counts = jnp.maximum(end - room * self.decision_every - self.delay - first, 0)
         total = jnp.cumsum(counts)
-        drawn = jax.random.randint(key, batch, 0, total[-1])
+        drawn = draws.integers(key, batch, total[-1], draws.PLACE)
         segment = jnp.searchsorted(total, drawn, side="right")
         offset = drawn - (total - counts)[segment]
         return first[segment] + offset, end[segment]
@@ -459,10 +459,9 @@ class TradingEnv:
 
     def reset_env(self, key: PRNGKeyArray, params: EnvParams) -> tuple[Observation, EnvState]:
         """Begin an episode at a random bar."""
-        place, exposure = jax.random.split(key)
-        cursor, end = jax.lax.optimization_barrier(self.draw_starts(place, params))  # likewise drawn once
+        cursor, end = jax.lax.optimization_barrier(self.draw_starts(key, params))  # likewise drawn once
         listed = self.tradable(params, cursor)
-        account = self.open_accounts(exposure, params.tape.close[cursor], params, tradable=listed)
+        account = self.open_accounts(key, params.tape.close[cursor], params, tradable=listed)
         state = EnvState(account=account, cursor=cursor, end=end, time=jnp.zeros((), jnp.int32))
         return self.observe(key, state, None, params), state
 

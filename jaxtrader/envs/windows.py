@@ -18,6 +18,20 @@ def window_chunks(tape: Tape, cursor: Int[Array, "lane"], window: int, decisions
     return jax.vmap(lambda c: jax.lax.dynamic_slice_in_dim(tape.features, c - window + 1, bars))(cursor)
 
 
+def chunks(
+    tape: Tape, cursor: Int[Array, "lane"], window: int, decisions: int, every: int = 1
+) -> Float[Array, "lane *decisions bars A F"]:
+    """What an encoder takes for `decisions` decisions on each lane, the first at its cursor, `every` bars apart.
+
+    At every bar they share one chunk. Further apart each window stands by itself, which costs no more where they do not
+    overlap.
+    """
+    if every == 1:
+        return window_chunks(tape, cursor, window, decisions)
+    rows = cursor[:, None, None] + jnp.arange(decisions)[:, None] * every + jnp.arange(window) - window + 1
+    return tape.features[rows]
+
+
 def contexts(
     encode: Callable[[Float[Array, "*b bars A F"]], Array],
     tape: Tape,
@@ -25,13 +39,7 @@ def contexts(
     window: int,
     decisions: int,
     every: int = 1,
-) -> Float[Array, "lane decisions context"]:
-    """What an encoder makes of the windows of `decisions` decisions on each lane, the first at its cursor.
-
-    At every bar they share one chunk. Further apart each window is encoded by itself, which costs no more where they do
-    not overlap.
-    """
-    if every == 1:
-        return encode(window_chunks(tape, cursor, window, decisions))
-    rows = cursor[:, None, None] + jnp.arange(decisions)[:, None] * every + jnp.arange(window) - window + 1
-    return encode(tape.features[rows])[..., 0, :]
+) -> Float[Array, "lane decisions ..."]:
+    """What an encoder makes of the windows of those decisions."""
+    made = encode(chunks(tape, cursor, window, decisions, every))
+    return made if every == 1 else made[:, :, 0]

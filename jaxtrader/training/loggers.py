@@ -290,6 +290,8 @@ def _figure(key: str, value: float) -> str:
         return _count(value)
     if key in _SHARES:
         return f"{value:.1%}"
+    if not math.isfinite(value):  # a return before the first episode has ended, say
+        return "-"
     text = f"{value:.3g}"
     return text if len(text) <= _VALUE else f"{value:.1e}"
 

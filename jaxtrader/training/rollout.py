@@ -121,7 +121,6 @@ class LaneRollouts:
         final = extras.get("value", jnp.zeros_like(kept["value"][0]))
         rollout = Rollout(
             cursor=lanes.cursor,
-            every=env.decision_every,
             observations=None,
             next_value=jnp.concatenate([kept["value"][1:], final[None]]),
             truncated=jnp.zeros_like(kept["terminated"]),

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrader import files
+from jaxtrader import compilation, files
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import check_tradable, longest_walk, mean_reward
 from jaxtrader.evaluation.optimum import Optimum
@@ -31,6 +31,8 @@ from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state
 from jaxtrader.training.interrupt import stop_on_interrupt
 from jaxtrader.training.loggers import JsonlLogger, Progress
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
+
+MEASURED_SECONDS = 0.5  # a speed is of that long at least
 
 
 class TrainingDiverged(RuntimeError):
@@ -194,6 +196,7 @@ class Trainer:
             TrainingDiverged: where something went NaN or infinite, after saving the last good state.
             FileExistsError: where run_dir is not empty.
         """
+        compilation.keep_programs()
         run_dir = checkpoint.make_run_dir(self.run_dir, getattr(self.env, "name", type(self.env).__name__).lower())
         with (
             JsonlLogger(run_dir / "metrics.jsonl") as log,
@@ -334,7 +337,7 @@ class _Run:
             "steps": steps,
             "episodes": self.episodes,
             "seconds": now - self.began,
-            "steps_per_second": (steps - self.marks[0][0]) / (now - self.marks[0][1]) if self.marks else math.nan,
+            "steps_per_second": self._speed(steps, now),
             "episode_return": returns / episodes if episodes else math.nan,
         }
         if self.history:
@@ -342,6 +345,11 @@ class _Run:
         else:  # the first chunk's time holds compilation, which is no speed
             record["compile_seconds"] = self.compile_seconds
         return {**record, **{name: x / done for name, x in sums.items()}}
+
+    def _speed(self, steps: int, now: float) -> float:
+        """Steps a second since the oldest mark; NaN where that is no time yet: a chunk may have been fetched late."""
+        since, began = self.marks[0] if self.marks else (steps, now)
+        return (steps - since) / (now - began) if now - began >= MEASURED_SECONDS else math.nan
 
     def _select(self, kept: dict[str, Any], record: dict[str, Any]) -> None:
         """Keep the policy if it is the best so far; ties go to the earlier."""

@@ -149,6 +149,20 @@ def test_blocks_of_lanes_change_no_number(
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), gradient_too, gradient)
 
 
+@pytest.mark.parametrize("precision", ["highest", "default"])
+def test_every_product_of_a_gradient_has_the_precision_asked_for(
+    agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams, precision: str
+) -> None:
+    asked, batch = agent.replace(matmul_precision=precision), batch_of(rollout)
+    program = str(jax.make_jaxpr(lambda w: asked._gradient(w, scaled, batch, params))(scaled.params))
+    products = program.count("dot_general[")
+    assert products >= 12, "two torsos of two layers, forwards and backwards"
+    full = program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") + program.count(
+        "precision=Precision.HIGHEST"
+    )
+    assert full == (products if precision == "highest" else 0)
+
+
 def test_the_peak_of_memory_does_not_grow_with_the_window(
     env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:
@@ -226,7 +240,7 @@ def test_a_minibatch_is_a_set_of_whole_lanes_and_an_epoch_sees_each_once(
 ) -> None:
     seen = []
 
-    def record(self, state, carry, batch, params, every):
+    def record(self, state, carry, batch, params):
         jax.debug.callback(lambda c, a: seen.append((np.asarray(c), np.asarray(a))), batch["cursor"], batch["action"])
         return carry, {"approx_kl": jnp.float32(0)}
 
@@ -347,6 +361,7 @@ def test_the_kl_schedule_keeps_to_its_target(rate: float, divergence: float, exp
         ),
         ({"encoder_depth": 0}, r"encoder_depth=0\) must be None or a whole number"),
         ({"compute_dtype": "float16"}, "use 'float32' or 'bfloat16'"),
+        ({"matmul_precision": "low"}, "is unknown; use default, high, highest"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(setting: dict, message: str) -> None:

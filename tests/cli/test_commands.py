@@ -171,6 +171,38 @@ def test_the_first_lines_say_data_dates_costs_and_fill(tiny):
     assert lines[4].startswith("costs       fee 1 bp, slippage 5 bp; fills at the next bar's open; no trade below 0.05")
 
 
+@pytest.mark.parametrize(
+    ("settings", "window", "expected"),
+    [
+        ({}, 1, "the window of 1 bar as it is, then MLP 64 x 64, tanh, one each for actor and critic"),
+        (
+            {"encoder": "tcn", "hidden": (8,), "shared": True, "activation": "relu"},
+            32,
+            "tcn over 32 bars, 32 wide, 5 layers, then MLP 8, relu, one for actor and critic",
+        ),
+        (
+            {
+                "encoder": "attention",
+                "encoder_width": 16,
+                "encoder_depth": 1,
+                "hidden": (8,),
+                "shared": True,
+                "compute_dtype": "bfloat16",
+            },
+            8,
+            "attention over 8 bars, 16 wide, 1 layer, then MLP 8, tanh, one for actor and critic; computed in bfloat16",
+        ),
+    ],
+)
+def test_the_plan_names_the_network(settings, window, expected):
+    assert phrases.network(jt.PPOAgent(**settings), window) == expected
+
+
+def test_the_plan_is_printed_with_its_network(tiny):
+    _, out = tiny
+    assert re.search(r"^network +the window of \d+ bars? as it is, then MLP", out, re.M)
+
+
 def test_the_result_stands_after_a_table_of_all_parts(tiny):
     _, out = tiny
     titles = out.index("─ train ─")

@@ -286,6 +286,12 @@ class TestOnATerminal:
 
 
 class TestInAPipe:
+    def test_what_is_not_known_yet_is_a_dash(self):
+        console = pipe()
+        with Progress(100, console=console) as progress:
+            progress.update(10, {"steps_per_second": math.nan, "episode_return": math.nan, "reward_per_bar": 0.5})
+        assert console.file.getvalue() == "  10%  10 steps  - steps/s  return -  reward/bar 0.5\n"
+
     def test_one_line_with_everything_and_no_control_code(self):
         console = pipe()
         run(console)

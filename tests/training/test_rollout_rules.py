@@ -130,3 +130,19 @@ def test_a_lane_that_starts_anew_gets_new_costs_and_one_that_does_not_keeps_its_
     np.testing.assert_array_equal(kept, np.asarray(after.age) > 0)
     assert kept.any()
     assert not kept.all()
+
+
+def test_an_update_sees_the_windows_that_decisions_two_bars_apart_saw(env, agent, raw_params):
+    env = made(env, "every second bar, on credit, with brackets")
+    params = raw_params.replace(costs=env.costs.cast("float32"))
+    state = agent.init(jax.random.key(0), env, params)
+    loud = {"kernel": state.params["policy"]["kernel"] * 300, "bias": state.params["policy"]["bias"]}
+    state, params = agent.prepare(state.replace(params={**state.params, "policy": loud}), params)
+    mine = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    lanes = mine.begin(jax.random.key(1), params)
+    _, rollout, _ = collect(mine, lanes, agent, state, params, jax.random.key(2))
+    still = agent.replace(num_epochs=1, num_minibatches=1, learning_rate=0.0)
+    _, metrics = jax.jit(still.learn)(state, rollout, params, jax.random.key(3))
+    assert float(metrics["approx_kl"]) < 1e-9
+    _, metrics = jax.jit(still.learn)(state.replace(every=1), rollout, params, jax.random.key(3))
+    assert float(metrics["approx_kl"]) > 1e-4, "other windows give other decisions"

@@ -2,9 +2,12 @@
 
 import dataclasses
 import json
+import math
 import os
 import signal
 import threading
+from collections import deque
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -21,7 +24,7 @@ from jaxtrader.evaluation.optimum import solve
 from jaxtrader.market.synthetic import AR1
 from jaxtrader.training import chunk
 from jaxtrader.training import trainer as trainer_module
-from jaxtrader.training.trainer import Trainer, TrainingDiverged
+from jaxtrader.training.trainer import Trainer, TrainingDiverged, _Run
 
 
 @struct.dataclass
@@ -206,6 +209,14 @@ def test_ctrl_c_saves_and_ends_well(tmp_path):
     for name in ("policy.pkl", "last.pkl", "checkpoint.pkl", "metrics.jsonl", "config.json"):
         assert (result.run_dir / name).exists()
     assert int(files.load(result.run_dir / "checkpoint.pkl", "checkpoint")["updates"]) == result.updates
+
+
+def test_a_speed_is_measured_over_half_a_second_at_least():
+    run = SimpleNamespace(marks=deque())
+    assert math.isnan(_Run._speed(run, 100, 5.0)), "nothing to measure from"
+    run.marks.append((100, 5.0))
+    assert math.isnan(_Run._speed(run, 1_000_100, 5.01)), "two chunks fetched together say nothing"
+    assert _Run._speed(run, 1100, 7.0) == 500
 
 
 def test_lanes_same_seed_same_bits_whatever_the_chunk(tmp_path, env, agent):
