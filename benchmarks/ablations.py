@@ -41,8 +41,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "learning_rate 3e-3": {"learning_rate": 3e-3},
     "hidden 32, 32": {"hidden": (32, 32)},
     "activation relu": {"activation": "relu"},
-    "activation gelu": {"activation": "gelu"},
-    "activation swish": {"activation": "swish"},
     "shared torso": {"shared": True},
 }
 MARKET_STEPS, MARKET_SHAPE, CARTPOLE_STEPS = 1_000_000, (256, 64), 150_000

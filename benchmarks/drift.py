@@ -2,8 +2,8 @@
 
 Random-walk bars of an hour, exposures that are drawn anew every 50 bars on average and asked for again at each bar
 between. The float32 side is `TradingEnv.advance` along the tape, as lanes call it, from float32 prices; the float64
-side is `simulate` on the market's own. Drift is |equity / equity - 1|, the largest over all bars up to a length, over all
-paths. Where rules have edges (a band, lots, a stop), rounding can decide an order one way here and the other there:
+side is `simulate` on the market's own. Drift is |equity / equity - 1|, the largest over all bars up to a length, over
+all paths. Where rules have edges (a band, lots, a stop), rounding can decide an order one way here and the other there:
 that, and not the sum of many roundings, makes most of it. Nothing here is timed.
 
     python benchmarks/drift.py [--quick] [--paths N]

@@ -25,8 +25,6 @@ from jaxtrader.agents.encoders import matmul
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
     "relu": nn.relu,
-    "gelu": nn.gelu,
-    "swish": nn.swish,
 }
 COMPUTE_DTYPES = ("float32", "bfloat16")
 # Of a continuous action before it is squashed: wide, since narrower ones learnt less (see MEAN_GAIN in actions.py).
