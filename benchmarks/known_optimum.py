@@ -1,16 +1,18 @@
 """How long does PPO take to find the best policy of markets where it is known, beside Stable-Baselines3's PPO?
 
-Three parts, each a table:
+Four parts, each a table:
 1. time to 99% of the optimum, ours and SB3's in turn on the same bars, costs and observations, on the markets that the
    defaults were tuned on. The training clock stands while compiling and while a policy is scored; it is scored every
    0.25 s of training, and the time is that of the first of three scores in a row at 99% or more.
 2. the score after a fixed number of steps, on signals, costs and persistences that nothing was tuned on.
 3. a random walk, where the best is to do nothing: the share of bars on which the policy holds a position.
+4. agents: time to 99% again, ours alone, with more and more accounts on each lane: how many may share a lane's bars
+   before learning takes 10% longer. A window of 1 leaves them no work to save, so this is what sharing costs.
 
 A score is the policy's share of the best policy's expected reward on a fresh path of 1,000,000 bars. SB3 trains in an
 environment of its own, which the first run installs.
 
-    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle]
+    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle,agents]
         [--peers sb3] [--peer-python PEER=PYTHON]
 """
 
@@ -44,6 +46,7 @@ from jaxtrader.training.chunk import NO_LIMIT, init_state, run_chunk
 from jaxtrader.training.rollout import LaneRollouts
 
 LEVEL, IN_A_ROW, SLICE = 0.99, 3, 0.25
+AGENTS, AGENTS_SLICE, ALLOWED = (1, 2, 4, 8, 16), 0.05, 1.1  # scored more often: 10% must be seen
 DISCRETE = (-1.0, 0.0, 1.0)
 
 
@@ -113,10 +116,18 @@ class Size:
     seeds: int = 5
     limit: float = 30.0
     steps: int = SCORED_STEPS
+    shape: tuple[int, int] = SHAPE
+    idle_shape: tuple[int, int] = IDLE_SHAPE
+    cases: int = 10  # of each part, at most
+    agents: tuple[int, ...] = AGENTS
+    timed_agent: dict[str, Any] = dataclasses.field(default_factory=lambda: TIMED_AGENT)
+    scored_agent: dict[str, Any] = dataclasses.field(default_factory=lambda: SCORED_AGENT)
     suffix: str = ""
 
 
-FULL, QUICK = Size(), Size(20_000, 20_000, 20_000, 1, 1.0, 65_536, "_quick")
+FULL = Size()
+# One agent in all parts, which is then compiled once.
+QUICK = Size(2_000, 2_000, 2_000, 1, 0.1, 256, (16, 16), (16, 16), 1, (1,), {}, {}, "_quick")
 
 
 # --- ours ---
@@ -133,10 +144,11 @@ class Learner:
         shape: tuple[int, int],
         updates: int,
         seed: int,
+        agents: int = 1,
     ) -> None:
         self.best = best
         envs, length = shape
-        self.rollouts = LaneRollouts(env, length, envs, 1)
+        self.rollouts = LaneRollouts(env, length, envs // agents, agents)
         self.carry, self.agent, self.params = begin(env, env.default_params, agent, self.rollouts, seed)
         _, self.scored_on = self.agent.prepare(self.carry.agent, best.env.default_params)
         self.limits = {"updates": jnp.asarray(updates, jnp.int32), "episodes": jnp.asarray(NO_LIMIT, jnp.int32)}
@@ -157,7 +169,7 @@ class Learner:
     @property
     def steps(self) -> int:
         """Environment steps so far."""
-        return int(self.carry.updates) * self.rollouts.lanes * self.rollouts.length
+        return int(self.carry.updates) * self.rollouts.lanes * self.rollouts.agents * self.rollouts.length
 
     def score(self) -> tuple[float, float]:
         """Share of the optimum, and of bars with a position."""
@@ -192,16 +204,18 @@ class Race:
         return self.seconds[-IN_A_ROW] if self.won else math.inf
 
 
-def race_ours(env: jt.TradingEnv, best: Optimum, agent: jt.PPOAgent, seed: int, limit: float) -> Race:
-    """Train until the level, or `limit` seconds."""
-    learner = Learner(env, best, agent, SHAPE, NO_LIMIT, seed)
+def race_ours(
+    env: jt.TradingEnv, best: Optimum, seed: int, size: Size, agents: int = 1, portion: float = SLICE
+) -> Race:
+    """Train until the level, or the size's limit, with a score after each `portion` of seconds."""
+    learner = Learner(env, best, jt.PPOAgent(**size.timed_agent), size.shape, NO_LIMIT, seed, agents)
     race, clock, updates = Race(learner.compile_seconds), 0.0, 1
-    while clock < limit:
+    while clock < size.limit:
         spent = 0.0
-        while spent < SLICE:
+        while spent < portion:
             took = learner.train(updates)
             spent += took
-            updates = max(1, round(updates * SLICE / took / 2))  # some dispatches a slice, each no trifle
+            updates = max(1, round(updates * portion / took / 2))  # some dispatches a slice, each no trifle
         clock += spent
         if race.add(clock, learner.steps, learner.score()[0]):
             break
@@ -285,12 +299,12 @@ def timed(size: Size, python: str | None) -> None:
     """Part 1."""
     columns = ["market", "trainer", "s to 99%", "min - max", "steps to 99%", "steps/s", "compile s", "best score"]
     rows, ratios = [], {}
-    for case in TIMED:
+    for case in TIMED[: size.cases]:
         env, best = solved(case, size.bars, size.score_bars)
         peers = {} if python is None else PEERS
         races: dict[str, list[Race]] = {name: [] for name in ("jaxtrader", *peers)}
         for seed in range(size.seeds):
-            races["jaxtrader"].append(race_ours(env, best, jt.PPOAgent(**TIMED_AGENT), seed, size.limit))
+            races["jaxtrader"].append(race_ours(env, best, seed, size))
             for name, settings in peers.items():
                 assert python is not None
                 races[name].append(race_peer(python, settings, env, best, seed, size.limit))
@@ -303,8 +317,8 @@ def timed(size: Size, python: str | None) -> None:
     facts = {
         "work": f"{size.seeds} seeds, MLP 2x64 for actor and critic, scored every {SLICE} s of training on "
         f"{size.score_bars:,} fresh bars; medians; never: not within {size.limit:g} s",
-        "jaxtrader": f"PPOAgent({', '.join(f'{k}={v!r}' for k, v in TIMED_AGENT.items())}), "
-        f"{SHAPE[0]} environments x {SHAPE[1]}",
+        "jaxtrader": f"PPOAgent({', '.join(f'{k}={v!r}' for k, v in size.timed_agent.items())}), "
+        f"{size.shape[0]} environments x {size.shape[1]}",
         **(
             {name: ", ".join(f"{k} {v}" for k, v in settings.items()) for name, settings in PEERS.items()}
             if python
@@ -339,6 +353,46 @@ def _count(x: float) -> str:
     return f"{x:,.0f}" if math.isfinite(x) else "never"
 
 
+def shared_lanes(size: Size) -> None:
+    """Part 4."""
+    rows: list[list[Any]] = []
+    fit: dict[str, str] = {}
+    for case in (TIMED[0], TIMED[2])[: size.cases]:
+        env, best = solved(case, size.bars, size.score_bars)
+        races: dict[int, list[Race]] = {agents: [] for agents in size.agents}
+        for seed in range(size.seeds):
+            for agents, runs in races.items():
+                runs.append(race_ours(env, best, seed, size, agents, AGENTS_SLICE))
+        times = {agents: statistics.median(race.time for race in runs) for agents, runs in races.items()}
+        for agents, runs in races.items():
+            rows.append([case.label, agents, f"{times[agents] / times[1]:.2f}" if math.isfinite(times[1]) else "-"])
+            rows[-1] += _summary(runs)
+        print(case.label, times, flush=True)
+        fit[f"{case.label}: most agents a lane within 10% of one's time"] = str(most_within(times))
+    facts = {"work": f"{size.seeds} seeds, {size.shape[0]} environments x {size.shape[1]} in all, window 1; medians"}
+    columns = [
+        "market",
+        "agents a lane",
+        "time / one's",
+        "s to 99%",
+        "min - max",
+        "steps to 99%",
+        "steps/s",
+        "compile s",
+    ]
+    report("known_optimum_agents" + size.suffix, [*columns, "best score"], rows, {**facts, **fit})
+
+
+def most_within(times: dict[int, float]) -> int:
+    """The largest number of agents a lane up to which no time is above ALLOWED times one agent's."""
+    most = 1
+    for agents in sorted(times):
+        if not times[agents] <= ALLOWED * times[1]:
+            break
+        most = agents
+    return most
+
+
 def scored(
     name: str,
     cases: tuple[Case, ...],
@@ -350,7 +404,7 @@ def scored(
     """Parts 2 and 3: a figure after a fixed number of steps with the rate decayed to 0, each seed."""
     figure = "score" if name == "other" else "share of bars in position"
     rows = []
-    for case in cases:
+    for case in cases[: size.cases]:
         env, best = solved(case, size.scored_bars, size.score_bars)
         figures, seconds = [], []
         updates = size.steps // math.prod(shape)
@@ -374,17 +428,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--parts", default="timed,other,idle", help="which tables, with commas")
+    parser.add_argument("--parts", default=None, help="which tables, with commas; default timed,other,idle,agents")
     add_options(parser, "sb3")
     given = parser.parse_args()
     size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds)
-    parts = given.parts.split(",")
+    # A quick run compiles each function of this file once.
+    parts = (given.parts or ("timed,other" if given.quick else "timed,other,idle,agents")).split(",")
     if "timed" in parts:
         timed(size, None if given.quick else interpreters(given).get("sb3"))
     if "other" in parts:
-        scored("other", OTHER[:1] if given.quick else OTHER, size, SCORED_AGENT, SHAPE, lambda score: score[0])
+        scored("other", OTHER, size, size.scored_agent, size.shape, lambda score: score[0])
     if "idle" in parts:
-        scored("idle", IDLE[:1] if given.quick else IDLE, size, IDLE_AGENT, IDLE_SHAPE, lambda score: score[1])
+        scored("idle", IDLE, size, IDLE_AGENT, size.idle_shape, lambda score: score[1])
+    if "agents" in parts:
+        shared_lanes(size)
 
 
 if __name__ == "__main__":

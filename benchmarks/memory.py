@@ -15,7 +15,7 @@ import argparse
 from typing import Any
 
 from machine import report
-from workload import FEATURES, Dense, Training, random_market
+from workload import FEATURES, QUICK, Dense, Training, random_market
 
 import jaxtrader as jt
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
@@ -46,8 +46,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one window: only shows that the script runs")
     quick = parser.parse_args().quick
-    envs, length, windows = (16, 16, (4,)) if quick else (1024, 64, WINDOWS)
-    market = random_market(2_000 if quick else 100_000)
+    envs, length = (QUICK["envs"], QUICK["length"]) if quick else (1024, 64)
+    windows = (QUICK["window"],) if quick else WINDOWS
+    market = random_market(QUICK["bars"] if quick else 100_000)
     rows = [row for window in windows for row in measure(market, window, envs, length)]
     columns = ["window", "experience", "stored, B", "working, B", "working, MiB", "compile s"]
     work = f"{envs} environments x {length} bars, {FEATURES} features, MLP 2x64, float32; B: bytes a transition"

@@ -27,7 +27,7 @@ from env_steps import save_bars
 from machine import report
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
-from workload import FEATURES, Training, WindowAgent, random_market
+from workload import FEATURES, QUICK, Training, WindowAgent, random_market
 
 import jaxtrader as jt
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
@@ -101,7 +101,7 @@ def cartpole(envs: int, length: int) -> Training:
 def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) -> None:
     """Our own table, over windows, networks and agents a lane."""
     rows: list[list[Any]] = []
-    for case in (Case(4),) if quick else CASES:
+    for case in (Case(QUICK["window"]),) if quick else CASES:
         chunk = case.training(market, envs, length)
         chunk()
         rates = [chunk() for _ in range(repeats)]
@@ -120,7 +120,7 @@ def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) 
 def dense(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) -> None:
     """Encoders on lanes and on stored windows, in turn."""
     rows: list[list[Any]] = []
-    for case in (Case(4, encoder="tcn"),) if quick else DENSE:
+    for case in (Case(QUICK["window"]),) if quick else DENSE:
         ways = {"lanes": case.training(market, envs, length), "stored windows": case.dense(market, envs, length)}
         for chunk in ways.values():
             chunk()
@@ -139,7 +139,9 @@ def dense(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) 
 def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: int, quick: bool) -> None:
     """Ours and the peers' in turn: the same network, epochs and minibatches."""
     market = random_market(bars)
-    tasks = {f"our market, window {window}": Case(window) for window in ((4,) if quick else (WINDOW, 128))}
+    tasks = {
+        f"our market, window {window}": Case(window) for window in ((QUICK["window"],) if quick else (WINDOW, 128))
+    }
     ours = {task: case.training(market, envs, length) for task, case in tasks.items()}
     first = next(iter(ours))
     if "rejax" in pythons:
@@ -206,7 +208,8 @@ def main() -> None:
     parser.add_argument("--parts", default=None, help="which tables, with commas; default alone,dense,beside")
     add_options(parser, "gym", "sbx", "rejax")
     given = parser.parse_args()
-    envs, length, repeats, bars = (64, 16, 2, 2_000) if given.quick else (1024, 64, 5, 100_000)
+    envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if given.quick else (1024, 64, 100_000)
+    repeats = 2 if given.quick else 5
     # Without peers the last table says nothing that the first does not, and a quick run installs none.
     parts = (given.parts or ("alone,dense" if given.quick else "alone,dense,beside")).split(",")
     if "alone" in parts:

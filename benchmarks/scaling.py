@@ -12,7 +12,7 @@ import statistics
 from typing import Any
 
 from machine import report
-from workload import FEATURES, Training, random_market
+from workload import FEATURES, QUICK, Training, random_market
 
 import jaxtrader as jt
 from jaxtrader.training.rollout import LaneRollouts
@@ -22,12 +22,12 @@ MOVES = {"environments": (64, 256, 4096), "window": (1, 128, 512), "width": (16,
 LENGTH = 64
 
 
-def measure(market: jt.Market, setting: dict[str, int], repeats: int) -> list[Any]:
+def measure(market: jt.Market, setting: dict[str, int], length: int, repeats: int) -> list[Any]:
     """One row: the setting, steps/s, compile seconds."""
     envs, window, width = setting.values()
     env = jt.TradingEnv(market, window=window)
     agent = jt.PPOAgent(hidden=(width, width))
-    chunk = Training(env, env.default_params, agent, LaneRollouts(env, LENGTH, envs, 1), updates=1)
+    chunk = Training(env, env.default_params, agent, LaneRollouts(env, length, envs, 1), updates=1)
     chunk()
     rates = [chunk() for _ in range(repeats)]
     spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
@@ -40,10 +40,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one tiny setting: only shows that the script runs")
     quick = parser.parse_args().quick
     moved = [{**BASE, name: value} for name, values in MOVES.items() for value in values]
-    settings = [{"environments": 16, "window": 4, "width": 8}] if quick else [BASE, *moved]
-    market = random_market(2_000 if quick else 100_000)
-    rows = [measure(market, setting, 2 if quick else 5) for setting in settings]
-    work = f"{LENGTH} bars a rollout, {FEATURES} features, two layers, two torsos, 4 epochs x 4 minibatches, float32"
+    tiny = {"environments": QUICK["envs"], "window": QUICK["window"], "width": 64}
+    market = random_market(QUICK["bars"] if quick else 100_000)
+    length, repeats = (QUICK["length"], 2) if quick else (LENGTH, 5)
+    rows = [measure(market, setting, length, repeats) for setting in ([tiny] if quick else [BASE, *moved])]
+    work = f"{length} bars a rollout, {FEATURES} features, two layers, two torsos, 4 epochs x 4 minibatches, float32"
     columns = [*BASE, "steps/s", "min - max", "compile s"]
     report("scaling" + ("_quick" if quick else ""), columns, rows, {"work": work})
 

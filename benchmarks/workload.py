@@ -18,6 +18,7 @@ import jaxtrader as jt
 from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
 
 FEATURES = 8
+QUICK = {"envs": 16, "length": 16, "window": 4, "bars": 2_000}  # the same everywhere: tests compile it once
 
 
 def random_frame(bars: int, features: int = FEATURES, seed: int = 0) -> pd.DataFrame:
