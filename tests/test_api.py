@@ -14,8 +14,8 @@ from jaxtrader.cli.config import TrainConfig
 ROOT = Path(jt.__file__).parents[1]
 
 # Where the demo differs from the API on purpose: long-only, one bar of slow features, a small network, a price on
-# variance, and validation twice as often (the demo is short). Everything else must be the same.
-DEMO = {"positions", "window", "hidden", "eval_every"}
+# variance, and validation twice as often (the demo is short). A reward has a name there. The rest must be the same.
+DEMO = {"positions", "window", "hidden", "eval_every", "reward"}
 
 
 def loaded_after(statement: str) -> set[str]:
