@@ -387,7 +387,7 @@ def most_within(times: dict[int, float]) -> int:
     """The largest number of agents a lane up to which no time is above ALLOWED times one agent's."""
     most = 1
     for agents in sorted(times):
-        if not times[agents] <= ALLOWED * times[1]:
+        if not (math.isfinite(times[agents]) and times[agents] <= ALLOWED * times[1]):
             break
         most = agents
     return most

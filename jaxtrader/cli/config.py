@@ -98,6 +98,8 @@ class TrainConfig(Money, Source):
     positions: tuple[float, ...] | Literal["continuous", "weights"] | None = None
     """exposures to choose from, e.g. -1,0,1; continuous: any in [-leverage, leverage]; weights: any in [0, 1]; without
     it 0,0.25,0.5,0.75,1, on synthetic markets -1,0,1, of a portfolio weights"""
+    delay: int | None = 0
+    """bars that an order waits longer"""
     leverage: float = 1.0
     """most exposure in all; above 1 on credit, with a maintenance margin"""
     flat_at_session_end: bool = False
