@@ -23,7 +23,7 @@ from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.rules import Rules
 from jaxtrader.evaluation.simulate import simulate
 
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=12, deadline=None, derandomize=True)  # the same in every run: a test of a commit
 seeds = st.integers(0, 10_000)
 
 # --- the book -----------------------------------------------------------------------------------------------------
@@ -42,7 +42,8 @@ def test_the_book_is_what_its_fills_and_its_carry_make_of_the_prices(name, seed,
     cash = 1 - np.cumsum(np.bincount(fills["bar"], paid, BARS)) + np.cumsum(book.carry)
     scale = np.abs(book.equity).max() + 1
     np.testing.assert_allclose(cash + (units * market.close).sum(1), book.equity, rtol=0, atol=1e-11 * scale)
-    np.testing.assert_allclose(units, book.units, rtol=0, atol=1e-11)
+    # Of a price that has fallen to nothing there were many: a sum rounds by the largest.
+    np.testing.assert_allclose(units, book.units, rtol=0, atol=1e-13 * np.abs(fills["units"]).max(initial=1))
     # What was carried: rule 6, on what was held at the close before.
     before, worth = cash[:-1], units[:-1] * market.close[:-1]
     short, years = np.maximum(-worth, 0).sum(1), market.dt[1:]
