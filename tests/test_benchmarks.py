@@ -19,6 +19,7 @@ CASES = [
     ("memory", {"memory_quick": 2}, "stored, B"),
     ("limits", {"limits_quick": 3}, "ms"),
     ("scaling", {"scaling_quick": 1}, "steps/s"),
+    ("drift", {"drift_quick": 2}, "assets"),
     ("parity", {"parity_quick": 4}, "float32"),
     ("startup", {"startup_quick": 4}, "median s"),
     ("gymnax_control", {"gymnax_control_quick": 1}, "median return"),
