@@ -26,7 +26,6 @@ import jaxtrader as jt
 SETTINGS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "schedule constant": {"schedule": "constant"},
-    "schedule kl": {"schedule": "kl"},
     "gamma 0.95": {"gamma": 0.95},
     "gae_lambda 0.7": {"gae_lambda": 0.7},
     "gamma 0.95, gae_lambda 0.7": {"gamma": 0.95, "gae_lambda": 0.7},

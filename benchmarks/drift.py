@@ -88,8 +88,8 @@ def advanced(env: jt.TradingEnv, params: Any, actions: jax.Array) -> jax.Array:
         account, *_ = env.advance(account, row[0], row[1], params)
         return account, account.equity
 
-    moves = env.bars_after(rows, params)
-    return jax.lax.scan(move, env.open_account(jnp.zeros_like(price), price), (actions[:-1], moves))[1]
+    flat = env.open_account(jnp.zeros_like(price), price, carries=params.carries)
+    return jax.lax.scan(move, flat, (actions[:-1], env.bars_after(rows, params)))[1]
 
 
 def drift(case: tuple[str, int, dict[str, Any]], bars: int, seed: int) -> tuple[np.ndarray, jt.Book]:

@@ -30,7 +30,7 @@ from jaxtrader.agents.state import PPOState, load, save
 from jaxtrader.envs.trading import Observation
 from jaxtrader.envs.windows import chunks
 
-Schedule = Literal["constant", "linear", "kl"]
+Schedule = Literal["constant", "linear"]
 PRECISIONS = ("default", "high", "highest")
 # Where nothing pays, noise would make the policy certain of something: with 0 a random walk's is never left alone.
 ENTROPY_COEF = 0.01
@@ -46,7 +46,7 @@ class PPOAgent(struct.PyTreeNode):
         entropy_coef, value_coef: weights in the loss; the entropy's None is ENTROPY_COEF where actions are discrete,
             0 where they are continuous: a bonus holds those wide open (0.90 of a known optimum instead of 0.99).
         max_grad_norm: bound of the gradient's global norm.
-        schedule: "linear" decays the rate to 0 over the run, "kl" adapts it to `target_kl`, "constant" leaves it.
+        schedule: "linear" decays the rate to 0 over the run, "constant" leaves it.
         num_epochs, num_minibatches: passes over a rollout, and the parts of each; a part is a set of whole lanes.
         hidden, activation, shared: the heads, see `ActorCritic`.
         encoder: what reads the window: "mlp", "tcn" (dilated causal convolutions) or "attention" (causal and local).
@@ -67,7 +67,6 @@ class PPOAgent(struct.PyTreeNode):
     entropy_coef: float | None = None
     value_coef: float = 0.5
     max_grad_norm: float = 0.5
-    target_kl: float = 0.01
     num_epochs: int = struct.field(pytree_node=False, default=4)
     num_minibatches: int = struct.field(pytree_node=False, default=4)
     schedule: Schedule = struct.field(pytree_node=False, default="linear")
@@ -91,7 +90,6 @@ class PPOAgent(struct.PyTreeNode):
             "entropy_coef": (0.0, 10.0),
             "value_coef": (0.0, 100.0),
             "max_grad_norm": (0.0, math.inf),
-            "target_kl": (0.0, 10.0),
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
@@ -102,8 +100,8 @@ class PPOAgent(struct.PyTreeNode):
         for name in ("num_epochs", "num_minibatches"):
             if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
                 raise ValueError(f"PPOAgent({name}={getattr(self, name)}) must be a whole number, at least 1")
-        if self.schedule not in ("constant", "linear", "kl"):
-            raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant', 'linear' or 'kl'")
+        if self.schedule not in get_args(Schedule):
+            raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant' or 'linear'")
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"PPOAgent(activation={self.activation!r}) is unknown; use one of {', '.join(ACTIVATIONS)}"
@@ -274,13 +272,12 @@ class PPOAgent(struct.PyTreeNode):
 
         start = (state.params, state.opt_state)
         (weights, opt_state), steps = jax.lax.scan(epoch, start, jax.random.split(key, self.num_epochs))
-        rate = self._adapt(state.learning_rate, steps["approx_kl"][-1].mean())
         metrics = {
             **jax.tree.map(jnp.mean, steps),
             "explained_variance": explained,
             "learning_rate": state.learning_rate,
         }
-        state = state.replace(params=weights, opt_state=opt_state, learning_rate=rate, normalizer=normalizer)
+        state = state.replace(params=weights, opt_state=opt_state, normalizer=normalizer)
         return state, metrics
 
     def _descend(
@@ -344,13 +341,6 @@ class PPOAgent(struct.PyTreeNode):
             return chunk, batch["account"]
         observations = batch["observations"]  # each is a window of one bar, so that time is the chunk's axis
         return observations.reshape(*observations.shape[:2], 1, state.network.features), None
-
-    def _adapt(self, rate: Array, divergence: Array) -> Array:
-        """The "kl" schedule: 1.5 times slower above twice the target, 1.5 times faster below half of it."""
-        if self.schedule != "kl":
-            return rate
-        faster = jnp.where(divergence < 0.5 * self.target_kl, rate * 1.5, rate)
-        return jnp.clip(jnp.where(divergence > 2 * self.target_kl, rate / 1.5, faster), 1e-5, 1e-2)
 
     def _optimizer(self) -> optax.GradientTransformation:
         """Global-norm clip and Adam's direction; the rate lives in the state."""

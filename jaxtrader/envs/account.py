@@ -75,6 +75,7 @@ class Account(struct.PyTreeNode):
         ruined: True from the bar of ruin on; a ruined account is frozen.
         stopped: the sign of a position that a bracket closed, until the target has left that sign; None without stops.
         pending: targets decided and not yet due, oldest first; NaN holds. None without a delay.
+        owed: interest and funding too small to show in cash, kept until they are not; None where nothing carries.
     """
 
     cash: Float[Array, "*b"]
@@ -86,6 +87,7 @@ class Account(struct.PyTreeNode):
     ruined: Bool[Array, "*b"]
     stopped: Int[Array, "*b A"] | None = None
     pending: Float[Array, "*b A delay"] | None = None
+    owed: Float[Array, "*b"] | None = None
 
 
 class Fill(struct.PyTreeNode):
@@ -135,8 +137,13 @@ class Events(struct.PyTreeNode):
         return tuple(fill for fill in (self.order, self.jumped, self.inside, self.closing) if fill is not None)
 
 
-def open_account(exposure: Float[Array, "*b A"], price: Float[Array, "*b A"], rules: Rules | None = None) -> Account:
-    """An account worth 1.0 that holds `exposure` at `price`, as if it had been bought there long ago, free of cost."""
+def open_account(
+    exposure: Float[Array, "*b A"], price: Float[Array, "*b A"], rules: Rules | None = None, *, carries: bool = False
+) -> Account:
+    """An account worth 1.0 that holds `exposure` at `price`, as if it had been bought there long ago, free of cost.
+
+    One that `carries` interest or funding adds them up without loss, however small they are in a bar.
+    """
     exposure, price = jnp.broadcast_arrays(exposure, price)
     batch = exposure.shape[:-1]
     rules = rules or Rules()
@@ -150,6 +157,7 @@ def open_account(exposure: Float[Array, "*b A"], price: Float[Array, "*b A"], ru
         ruined=jnp.zeros(batch, bool),
         stopped=jnp.zeros(exposure.shape, jnp.int8) if rules.stops else None,
         pending=jnp.full((*exposure.shape, rules.delay), jnp.nan, exposure.dtype) if rules.delay else None,
+        owed=jnp.zeros(batch, exposure.dtype) if carries else None,
     )
 
 

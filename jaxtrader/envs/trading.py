@@ -41,6 +41,11 @@ class EnvParams(struct.PyTreeNode):
     tape: Tape
     costs: Costs | CostRange
 
+    @property
+    def carries(self) -> bool:
+        """Whether holding costs or earns something."""
+        return self.costs.carries or self.tape.funding is not None
+
 
 class EnvState(struct.PyTreeNode):
     """One episode under way: the account, its place on the tape, and its age in bars.
@@ -321,10 +326,15 @@ class TradingEnv:
         return after if memory is None else cast(Trader, after).replace(memory=memory), reward
 
     def open_account(
-        self, exposure: Float[Array, "*b A"], price: Float[Array, "*b A"], terms: Costs | None = None
+        self,
+        exposure: Float[Array, "*b A"],
+        price: Float[Array, "*b A"],
+        terms: Costs | None = None,
+        *,
+        carries: bool = False,
     ) -> Account:
         """`ledger.open_account`, as a `Trader` where the reward keeps a state or the episode has costs of its own."""
-        account = ledger.open_account(exposure, price, self.rules)
+        account = ledger.open_account(exposure, price, self.rules, carries=carries)
         memory = None
         if isinstance(self.reward, MoveReward):
             memory = self.reward.begin(account.equity.shape, account.equity.dtype)
@@ -339,8 +349,8 @@ class TradingEnv:
 
     def restart(self, account: Account, ruined: Bool[Array, "*b"]) -> Account:
         """Ruined accounts begin again: flat, with the initial capital, at the costs of their episode."""
-        terms = getattr(account, "terms", None)
-        flat = self.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units), terms)
+        terms, carries = getattr(account, "terms", None), account.owed is not None
+        flat = self.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units), terms, carries=carries)
         return _select(ruined, flat, account)
 
     def account_features(
@@ -391,7 +401,7 @@ class TradingEnv:
             )
             exposure = jax.lax.optimization_barrier(exposure)  # else XLA draws it again for each field of the account
         terms = params.costs.draw(jax.random.fold_in(key, 1), batch) if isinstance(params.costs, CostRange) else None
-        return self.open_account(exposure, price, terms)
+        return self.open_account(exposure, price, terms, carries=params.carries)
 
     # --- where on the tape ---
 

@@ -77,7 +77,7 @@ def follow(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, length
         kept = jax.tree.map(lambda new, old: jnp.where(_over(steps, new), new, old), moved, account)
         return (kept if env.capital else _rescale(kept), action, listed), path
 
-    flat = env.open_account(jnp.zeros_like(tape.close[first]), tape.close[first])
+    flat = env.open_account(jnp.zeros_like(tape.close[first]), tape.close[first], carries=params.carries)
     seen = env.account_features(flat, tape.close[first], tape.volatility[first], env.tradable(params, first))
     action = jax.eval_shape(lambda: agent.act(state, contexts[0], seen, jax.random.key(0), deterministic=True)[0])
     start = (flat, jnp.zeros(action.shape, action.dtype), env.tradable(params, first))
@@ -185,7 +185,10 @@ def _rescale(account: Account) -> Account:
     """
     factor = jnp.where(account.equity > 2.0**60, 2.0**-30, 1.0).astype(account.equity.dtype)
     return account.replace(
-        cash=account.cash * factor, units=account.units * factor[..., None], equity=account.equity * factor
+        cash=account.cash * factor,
+        units=account.units * factor[..., None],
+        equity=account.equity * factor,
+        owed=None if account.owed is None else account.owed * factor,
     )
 
 

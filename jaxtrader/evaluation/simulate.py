@@ -247,7 +247,8 @@ def _walk_all(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Arr
 
 
 def _flat(path: Path, rules: Rules) -> Account:
-    return ledger.open_account(jnp.zeros_like(path.order[0]), path.bar.close[0], rules)
+    carries = path.bar.years is not None or path.bar.funding is not None
+    return ledger.open_account(jnp.zeros_like(path.order[0]), path.bar.close[0], rules, carries=carries)
 
 
 @partial(jax.jit, static_argnames="rules")

@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_books import BARS, CASES, FULL, RATES, book_of, costs_of, market_of, orders_of
+from ledger_books import BARS, BASE, CASES, FULL, RATES, book_of, costs_of, market_of, orders_of
 
 from jaxtrader.envs import ledger
 from jaxtrader.envs.account import REASONS, Bar, Brackets
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.rules import Rules
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.simulate import simulate
 
 few = settings(max_examples=12, deadline=None, derandomize=True)  # the same in every run: a test of a commit
@@ -206,6 +207,37 @@ def test_interest_adds_up_over_the_holding_period(seed, exposure):
         debt = (exposure - 1) * np.prod(1 + RATES["cash_rate"] * years[:5])
         grown = debt * (np.prod(1 + RATES["borrow_rate"] * years[5:]) - 1)
         assert book.carry[5:].sum() == pytest.approx(-grown, rel=1e-10)
+
+
+@pytest.mark.parametrize("exposure", [0.0, 0.5, 1.8])
+def test_interest_of_minutes_is_not_lost_in_float32(exposure):
+    """Two percent a year are 4e-8 a minute: added to 1 one by one, they would be nothing, or twice as much."""
+    times = BASE.times[0] + np.arange(20_000) * np.timedelta64(1, "m")
+    columns = dict.fromkeys(("open", "high", "low", "close"), np.full((20_000, 1), 50.0))
+    years = np.concatenate([[0.0], np.full(19_999, 1 / 365 / 1440)])
+    zeros = {"features": np.zeros((20_000, 1, 1)), "volatility": np.full((20_000, 1), 0.01)}
+    market = dataclasses.replace(
+        BASE, times=times, dt=years, segments=np.array([[0, 0, 20_000]]), volume=columns["open"], **columns, **zeros
+    )
+    costs = Costs(fee=0.0, slippage=0.0, cash_rate=0.02, borrow_rate=0.02)
+    targets = np.where(np.arange(20_000) == 0, exposure, np.nan)
+    rules = {"max_leverage": 2.0, "maintenance_margin": 0.0}
+    rough, exact = (simulate(market, targets, costs=costs, dtype=kind, **rules) for kind in ("float32", "float64"))
+    expected = exposure + (1 - exposure) * (1 + 0.02 / 365 / 1440) ** 19_999  # but for the first bar, flat
+    assert exact.equity[-1] == pytest.approx(expected, abs=1e-7)
+    np.testing.assert_allclose(rough.equity, exact.equity, rtol=0, atol=1.5e-7)
+    # Training's own steps, from an account that it opened.
+    env = TradingEnv(market, window=1, positions="continuous", random_start=False, costs=costs, **rules)
+    params = env.default_params
+    state = jax.jit(env.reset)(jax.random.key(0), params)[1]
+    state = state.replace(cursor=jnp.asarray(0), time=jnp.asarray(-20_000))
+
+    def move(state, action):
+        _, state, *_ = env.step_env(jax.random.key(0), state, action, params)
+        return state, state.account.equity
+
+    equity = jax.jit(lambda s, a: jax.lax.scan(move, s, a)[1])(state, jnp.full((19_999, 1), exposure, jnp.float32))
+    np.testing.assert_allclose(equity, exact.equity[1:], rtol=0, atol=3e-7)
 
 
 # --- costs --------------------------------------------------------------------------------------------------------
