@@ -1,10 +1,10 @@
 """Which settings of PPO pay? Each is changed alone, and the same tasks are trained again.
 
-The tasks are markets whose optimum is known (the share not reached, in percent: less is better) and CartPole (mean
-return of 100 episodes by the mode, after few steps: more is better). A setting that helps nowhere has no place in the
-agent; one that helps on some task only is an option and not a default.
+The tasks are markets whose optimum is known (the share not reached, in percent: less is better), and CartPole and
+Pendulum (mean return of 100 episodes by the mode, after few steps: more is better). A setting that helps nowhere has no
+place in the agent; one that helps on some task only is an option and not a default.
 
-    python benchmarks/ablations.py [--quick] [--seeds N]
+    python benchmarks/ablations.py [--quick] [--seeds N] [--settings "NAME; NAME"]
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 import gymnax
 import jax
 from gymnax_control import CASES, mean_return, train
-from known_optimum import QUICK, TIMED, Learner, solved
+from known_optimum import QUICK, TIMED
 from machine import report
+from races import Learner
 
 import jaxtrader as jt
+from jaxtrader.evaluation.optimum import solve
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "defaults": {},
@@ -42,8 +44,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "hidden 32, 32": {"hidden": (32, 32)},
     "activation relu": {"activation": "relu"},
     "shared torso": {"shared": True},
+    "shared torso, value_coef 0.1": {"shared": True, "value_coef": 0.1},
+    "shared torso, value_coef 1": {"shared": True, "value_coef": 1.0},
 }
-MARKET_STEPS, MARKET_SHAPE, CARTPOLE_STEPS = 1_000_000, (256, 64), 150_000
+MARKET_STEPS, MARKET_SHAPE = 1_000_000, (256, 64)
+CONTROL_STEPS = {"CartPole-v1": 150_000, "Pendulum-v1": 150_000}
 
 
 def main() -> None:
@@ -51,41 +56,51 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--settings", default="; ".join(SETTINGS), help="which rows, with semicolons; default all")
     given = parser.parse_args()
+    names = [name.strip() for name in given.settings.split(";")]
+    if unknown := [name for name in names if name not in SETTINGS]:
+        parser.error(f"no setting {unknown[0]!r}; there are {'; '.join(SETTINGS)}")
     seeds = range(1 if given.quick else given.seeds)
     # The quick sizes are known_optimum's.
     bars, shape = (QUICK.bars, QUICK.shape) if given.quick else (1_000_000, MARKET_SHAPE)
     updates = 1 if given.quick else MARKET_STEPS // math.prod(MARKET_SHAPE)
-    markets = {case.label: solved(case, bars, min(bars, 200_000)) for case in TIMED[: 1 if given.quick else None]}
-    cartpole = gymnax.make("CartPole-v1")
+    cases = TIMED[: 1 if given.quick else None]
+    bests = [solve(case.process, case.environment(1_000), bars=min(bars, 200_000)) for case in cases]
+    control = {task: gymnax.make(task) for task in list(CONTROL_STEPS)[: 1 if given.quick else None]}
     rows = []
-    for name, setting in list(SETTINGS.items())[: 1 if given.quick else None]:
+    for name in names[: 1 if given.quick else None]:
         row: list[Any] = [name]
+        setting = SETTINGS[name]
         spent = []
-        for env, best in markets.values():
+        for case, best in zip(cases, bests, strict=True):
             missed = []
             for seed in seeds:
+                env = case.environment(bars, seed)
                 learner = Learner(env, best, jt.PPOAgent(**setting), shape, updates, seed)
                 began = time.process_time()
                 learner.train(updates)
                 spent.append(time.process_time() - began)
                 missed.append(100 * (1 - learner.score()[0]))
             row.append(f"{statistics.median(missed):.2f} ({min(missed):.2f} - {max(missed):.2f})")
-        returns = [_cartpole(*cartpole, seed, 4096 if given.quick else CARTPOLE_STEPS, setting) for seed in seeds]
-        row.append(f"{statistics.median(returns):.0f} ({min(returns):.0f} - {max(returns):.0f})")
+        for task, made in control.items():
+            steps = 4096 if given.quick else CONTROL_STEPS[task]
+            returns = [_return(task, *made, seed, steps, setting) for seed in seeds]
+            row.append(f"{statistics.median(returns):.0f} ({min(returns):.0f} - {max(returns):.0f})")
         steps = updates * math.prod(shape)
         rows.append([*row, f"{1e6 * statistics.median(spent) / steps:.2f}"])
         print(*rows[-1], sep=" | ", flush=True)
-    columns = ["setting", *(f"% missed, {label}" for label in markets), "CartPole-v1 return", "us of processor a step"]
+    columns = ["setting", *(f"% missed, {case.label}" for case in cases), *control, "us of processor a step"]
     facts = {
         "work": f"median (least - most) of {len(seeds)} seeds; markets {MARKET_SHAPE[0]} environments x "
-        f"{MARKET_SHAPE[1]} bars, {MARKET_STEPS:,} steps; CartPole 16 x 128, {CARTPOLE_STEPS:,} steps"
+        f"{MARKET_SHAPE[1]} bars, {MARKET_STEPS:,} steps; "
+        + ", ".join(f"{task} 16 x 128, {steps:,} steps" for task, steps in CONTROL_STEPS.items())
     }
     report("ablations" + ("_quick" if given.quick else ""), columns, rows, facts)
 
 
-def _cartpole(env: Any, params: Any, seed: int, steps: int, setting: dict[str, Any]) -> float:
-    case = CASES["CartPole-v1"]
+def _return(task: str, env: Any, params: Any, seed: int, steps: int, setting: dict[str, Any]) -> float:
+    case = CASES[task]
     result = train(env, params, case, seed, steps, **setting)
     key = jax.random.key(seed + 1000)
     return float(mean_return(result.agent, result.state, params, key, env=env, longest=case.longest))

@@ -22,7 +22,7 @@ from machine import report, seconds
 from workload import FEATURES, random_market
 
 import jaxtrader as jt
-from jaxtrader.envs.trading import ACCOUNT_FEATURES
+from jaxtrader.envs.state import ACCOUNT_FEATURES
 from jaxtrader.training.rollout import LaneRollouts
 
 SQUARES, TALL = (128, 512, 2048), (16_384, 260, 128)

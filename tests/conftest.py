@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState
-from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.market import Market, Tape
 

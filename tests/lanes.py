@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from jaxtrader.envs.trading import EnvParams, EnvState, Observation, TradingEnv
+from jaxtrader.envs.state import EnvParams, EnvState, Observation
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.training.rollout import LaneRollouts, Lanes
 
 LENGTH, LANES, AGENTS = 8, 6, 2

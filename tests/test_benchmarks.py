@@ -20,10 +20,15 @@ CASES = [
     ("limits", {"limits_quick": 3}, "ms"),
     ("scaling", {"scaling_quick": 1}, "steps/s"),
     ("drift", {"drift_quick": 2}, "assets"),
+    ("rules", {"rules_quick": 2}, "everything / plain"),
     ("parity", {"parity_quick": 4}, "float32"),
     ("startup", {"startup_quick": 4}, "median s"),
     ("gymnax_control", {"gymnax_control_quick": 1}, "median return"),
-    ("known_optimum", {"known_optimum_timed_quick": 1, "known_optimum_other_quick": 1}, None),
+    (
+        "known_optimum",
+        {f"known_optimum_{table}_quick": 1 for table in ("timed", "by_seconds", "by_steps", "other")},
+        None,
+    ),
     ("ablations", {"ablations_quick": 1}, None),
     ("money", {"money_quick": 2}, "ours"),
 ]
@@ -57,4 +62,4 @@ def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, colu
 
 def test_every_script_is_run_here():
     scripts = {path.stem for path in SCRIPTS.glob("*.py")}
-    assert scripts == {"machine", "workload", *(case[0] for case in CASES)}
+    assert scripts == {"machine", "races", "workload", *(case[0] for case in CASES)}

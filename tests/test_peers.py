@@ -14,7 +14,8 @@ from numpy_market import MarketData, NumpyMarket, Terms
 from jaxtrader.envs import ledger
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.ledger import Account
-from jaxtrader.envs.trading import EnvParams, EnvState, TradingEnv
+from jaxtrader.envs.state import EnvParams, EnvState
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.market import Market
 
 NUM_ENVS, STEPS = 64, 200

@@ -24,7 +24,8 @@ from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.envs import costs, rewards
 from jaxtrader.envs.positions import Positions
 from jaxtrader.envs.rules import RULE_NAMES
-from jaxtrader.envs.trading import ACCOUNT_FEATURES, TRADABLE, TradingEnv
+from jaxtrader.envs.state import ACCOUNT_FEATURES, TRADABLE
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.market import Market
 
 # What a backtest may set otherwise. The leverage is the policy's own: its actions and observations are in its units.

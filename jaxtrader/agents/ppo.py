@@ -27,7 +27,7 @@ from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_no
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.agents.state import PPOState, load, save
-from jaxtrader.envs.trading import Observation
+from jaxtrader.envs.state import Observation
 from jaxtrader.envs.windows import chunks
 
 Schedule = Literal["constant", "linear"]

@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
@@ -29,53 +28,8 @@ from jaxtrader.envs.costs import CostRange, Costs
 from jaxtrader.envs.positions import Bracket, Positions
 from jaxtrader.envs.rewards import LogReturn, Move, MoveReward, Reward
 from jaxtrader.envs.rules import RULE_NAMES, Rules
-from jaxtrader.market.market import Market, Tape
-
-ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
-TRADABLE = "tradable"  # the last account feature of a portfolio whose assets are not all listed at every bar: 1 or 0
-
-
-class EnvParams(struct.PyTreeNode):
-    """What the environment's transitions read: a jit argument. Shapes are static, values are traced."""
-
-    tape: Tape
-    costs: Costs | CostRange
-
-    @property
-    def carries(self) -> bool:
-        """Whether holding costs or earns something."""
-        return self.costs.carries or self.tape.funding is not None
-
-
-class EnvState(struct.PyTreeNode):
-    """One episode under way: the account, its place on the tape, and its age in bars.
-
-    `end` is the row after the last bar of the episode's segment.
-    """
-
-    account: Account
-    cursor: Int[Array, "*b"]
-    end: Int[Array, "*b"]
-    time: Int[Array, "*b"]
-
-
-class Trader(Account):
-    """An account with more to its episode than the ledger knows.
-
-    Attributes:
-        memory: what the reward keeps from bar to bar, see `rewards.MoveReward`; None where it keeps nothing.
-        terms: the costs drawn for the episode, `[*b, 1]` or `[*b, A]`; None where all episodes have the same.
-    """
-
-    memory: Any = None
-    terms: Costs | None = None
-
-
-class Observation(struct.PyTreeNode):
-    """What a decision may see: the window of features up to the cursor, and the account (`env.account_names`)."""
-
-    window: Float[Array, "*b W A F"]
-    account: Float[Array, "*b A K"]
+from jaxtrader.envs.state import ACCOUNT_FEATURES, EnvParams, EnvState, Observation, Trader, select, terms_of
+from jaxtrader.market.market import Market
 
 
 @dataclass(frozen=True)
@@ -275,7 +229,7 @@ class TradingEnv:
             self.positions, action, assets, account.cash.dtype, self.max_leverage, tradable
         )
         brackets = self.brackets(action, account.units.shape, account.cash.dtype)
-        account, events = ledger.step(account, target, bar, _terms(account, params), self.rules, brackets)
+        account, events = ledger.step(account, target, bar, terms_of(account, params), self.rules, brackets)
         order, traded = events.order, [fill for fill in events.fills if fill is not events.closing]
         assert order is not None
         info = {
@@ -351,7 +305,7 @@ class TradingEnv:
         """Ruined accounts begin again: flat, with the initial capital, at the costs of their episode."""
         terms, carries = getattr(account, "terms", None), account.owed is not None
         flat = self.open_account(jnp.zeros_like(account.units), jnp.ones_like(account.units), terms, carries=carries)
-        return _select(ruined, flat, account)
+        return select(ruined, flat, account)
 
     def account_features(
         self,
@@ -462,7 +416,7 @@ class TradingEnv:
         truncated = self.is_truncated(state, params)
         going_on = state.replace(account=self.restart(state.account, terminated))
         _, fresh = self.reset_env(key, params)
-        state = _select(truncated, fresh, going_on)
+        state = select(truncated, fresh, going_on)
         obs = self.observe(key, state, action, params)  # of one state or the other: one look-up of a window, not two
         info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": final}
         return obs, state, reward, terminated, truncated, info
@@ -511,22 +465,5 @@ def _required(params: EnvParams | None) -> EnvParams:
     return params
 
 
-def _terms(account: Account, params: EnvParams) -> Costs:
-    """What an account is charged: its own costs, or everyone's; of a range that it was not drawn from, the middle."""
-    terms = getattr(account, "terms", None)
-    if terms is None:
-        return params.costs.middle if isinstance(params.costs, CostRange) else params.costs
-    return terms
-
-
 def _total(parts: Iterable[Array]) -> Array:
     return functools.reduce(jnp.add, parts)
-
-
-def _select(condition: Array, yes: Any, no: Any) -> Any:
-    """Per-leaf `where`, with `condition` broadcast over the trailing axes of each leaf."""
-
-    def pick(a: Array, b: Array) -> Array:
-        return jnp.where(jnp.reshape(condition, condition.shape + (1,) * (jnp.ndim(b) - condition.ndim)), a, b)
-
-    return cast(Any, jax.tree.map(pick, yes, no))

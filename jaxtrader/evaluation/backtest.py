@@ -22,7 +22,8 @@ from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.envs import bars
 from jaxtrader.envs.account import Account, Brackets
 from jaxtrader.envs.costs import CostRange
-from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.book import Book, combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.market import Market

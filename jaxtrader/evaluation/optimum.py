@@ -23,7 +23,8 @@ from jaxtrader.envs.costs import CostRange, Costs
 from jaxtrader.envs.ledger import Account, Bar
 from jaxtrader.envs.rewards import LogReturn
 from jaxtrader.envs.rules import Rules
-from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.envs.windows import window_chunks
 from jaxtrader.market.market import Market
 from jaxtrader.market.synthetic import Process

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bars:
-    """Checked bars of A symbols on one time axis (today A = 1), as `load_bars` returns them; arrays are read-only.
+    """Checked bars of one symbol, as `load_bars` returns them; arrays are read-only, and A is 1.
+
+    `Market.from_bars(..., align=True)` puts several beside each other.
 
     Attributes:
-        symbols: the A names.
+        symbols: its name.
         times: [T] datetime64[ns], UTC, the close of each bar, strictly increasing.
         open: [T, A] float64, in the units of the file, as are high, low and close.
         high: [T, A] float64.

@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.envs import bars, ledger
 from jaxtrader.envs.ledger import Account, Bar
-from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.envs.windows import contexts
 
 Stats = dict[str, Array]

@@ -16,7 +16,8 @@ from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.rewards import risk_penalised
-from jaxtrader.envs.trading import EnvParams, EnvState, TradingEnv
+from jaxtrader.envs.state import EnvParams, EnvState
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.market import Market
 
 

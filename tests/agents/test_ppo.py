@@ -17,7 +17,8 @@ from jaxtrader import files
 from jaxtrader.agents import encoders
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale, fit_normalizer
 from jaxtrader.agents.protocol import Rollout
-from jaxtrader.envs.trading import EnvParams, Observation, TradingEnv
+from jaxtrader.envs.state import EnvParams, Observation
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.envs.windows import window_chunks
 from jaxtrader.market.market import Market
 from jaxtrader.training.rollout import LaneRollouts

@@ -14,7 +14,8 @@ import pytest
 from jaxtrader import files
 from jaxtrader.agents import state
 from jaxtrader.agents.ppo import PPOAgent, PPOState
-from jaxtrader.envs.trading import EnvParams, TradingEnv
+from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.trading import TradingEnv
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs import ledger, rewards
 from jaxtrader.envs.rewards import Move, MoveReward
-from jaxtrader.envs.trading import ACCOUNT_FEATURES, EnvParams, Trader, TradingEnv
+from jaxtrader.envs.state import ACCOUNT_FEATURES, EnvParams, Trader
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest, longest_walk, mean_reward
 from jaxtrader.market.market import Market
 from jaxtrader.training.trainer import Trainer

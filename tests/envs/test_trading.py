@@ -20,7 +20,8 @@ from jaxtrader.envs import ledger
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.ledger import Account, Bar, open_account
 from jaxtrader.envs.rewards import risk_penalised
-from jaxtrader.envs.trading import ACCOUNT_FEATURES, EnvParams, EnvState, Observation, TradingEnv
+from jaxtrader.envs.state import ACCOUNT_FEATURES, EnvParams, EnvState, Observation
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.envs.windows import window_chunks
 from jaxtrader.market.market import Market
 

@@ -19,7 +19,8 @@ from ledger_reference import Ledger, Terms
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
-from jaxtrader.envs.trading import EnvParams, EnvState, TradingEnv
+from jaxtrader.envs.state import EnvParams, EnvState
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest, longest_walk, mean_reward
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.market import Market

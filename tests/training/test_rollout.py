@@ -19,7 +19,8 @@ from lanes import AGENTS, LANES, LENGTH, Replay, collect, observe, step
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs import rewards
 from jaxtrader.envs.ledger import open_account
-from jaxtrader.envs.trading import EnvParams, EnvState, Observation, TradingEnv
+from jaxtrader.envs.state import EnvParams, EnvState, Observation
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.market import Market
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, Lanes, bytes_per_transition
 

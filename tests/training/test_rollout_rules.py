@@ -13,7 +13,7 @@ from lanes import AGENTS, LANES, LENGTH, Replay, collect, observe, step
 
 from jaxtrader.envs import ledger
 from jaxtrader.envs.costs import Costs
-from jaxtrader.envs.trading import EnvState
+from jaxtrader.envs.state import EnvState
 from jaxtrader.training.rollout import LaneRollouts, Lanes
 
 RATES = {"cash_rate": 0.02, "borrow_rate": 0.2, "short_rate": 0.1}

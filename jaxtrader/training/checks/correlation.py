@@ -79,10 +79,14 @@ def rank_correlations(market: Market, fill: Fills) -> list[RankCorrelation]:
     moves = fill_to_fill(market, fill)
     times, products = [], []
     for ready, (start, _, end) in zip(market.ready, market.segments, strict=True):
-        rows = np.arange(max(start, ready), end)
-        rows = rows[np.isfinite(moves[rows, 0])]
-        times.append(market.times[rows])
-        products.append(_scores(market.features[rows, 0]) * _scores(moves[rows]))
+        for asset in range(market.close.shape[1]):
+            rows = np.arange(max(start, ready), end)
+            known = np.isfinite(moves[rows, asset])
+            for mask in (market.present, market.listed):  # a bar that was filled in says nothing
+                known &= True if mask is None else mask[rows, asset]
+            rows = rows[known]
+            times.append(market.times[rows])
+            products.append(_scores(market.features[rows, asset]) * _scores(moves[rows, asset, None]))
     stamps, at = np.unique(np.concatenate(times), return_inverse=True)
     pooled = np.concatenate(products)
     found = []

@@ -98,3 +98,21 @@ def test_a_constant_column_says_nothing():
         Market.from_bars(walk(flat=lambda bars, rng: np.ones(bars.close.shape)), ["flat"]), "close"
     )
     assert (found[0].rho, found[0].t) == (0, 0)
+
+
+def test_a_portfolio_counts_as_its_members_do():
+    """Each asset by itself, over the bars it has: what was filled in for a missing bar says nothing."""
+    late = walk(400, seed=2, name="C", peek=leak(0.3))
+    members = [walk(600, seed=0, name="A", peek=leak(0.3)), walk(600, seed=1, name="B", peek=leak(0.3)), late]
+    # The short one ends with the others, so that it is the only one to be listed late.
+    shift = members[0].times[-1] - late.times[-1]
+    members[2] = dataclasses.replace(late, times=late.times + shift)
+    features = ["log_return_1", "peek"]
+    apart = rank_correlations(Market.from_bars(members, features=features), "next_open")
+    together = rank_correlations(Market.from_bars(members, features=features, align=True), "next_open")
+    for one, other in zip(apart, together, strict=True):
+        assert other.rho == pytest.approx(one.rho, abs=0.01)
+        assert other.t == pytest.approx(one.t, rel=0.05)
+    alike = [Market.from_bars(members[:2], features=features, align=align) for align in (False, True)]
+    one, other = (rank_correlations(market, "next_open")[1] for market in alike)
+    assert (other.rho, other.t) == pytest.approx((one.rho, one.t), rel=1e-12)

@@ -1,0 +1,125 @@
+"""What do all the rules of the ledger cost? With everything on against the plain rules, each pair in turn.
+
+Everything: leverage 2, three rates, brackets, a delay of one bar, lots, a minimum trade, a volume cap, a fixed fee and
+impact. Plain: fee, slippage and the band. PPO is the Trainer's own chunk, end to end; the bare ledger is `ledger.step`
+alone, along many lanes with given targets; a single path is `simulate` with its whole book. Beside vectorbt, with the
+rules that both know: `backtest.py`.
+
+    python benchmarks/rules.py [--quick] [--repeats N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from drift import ALL, LOW, NAMES, random_market
+from machine import report
+from peers.turns import in_turn, ratio
+from workload import QUICK, Training
+
+import jaxtrader as jt
+from jaxtrader.envs import bars, ledger
+from jaxtrader.training.rollout import LaneRollouts
+
+PLAIN: dict[str, Any] = {"costs": jt.Costs(**LOW)}
+SETTINGS = {"plain": PLAIN, "everything": ALL}
+Runner = Callable[[], float]
+
+
+def training(market: jt.Market, settings: dict[str, Any], lanes: int, length: int, agents: int) -> Runner:
+    """PPO steps a second, of one chunk of updates."""
+    env = jt.TradingEnv(market, **settings)
+    chunk = Training(env, env.default_params, jt.PPOAgent(), LaneRollouts(env, length, lanes, agents))
+    chunk()
+    return chunk
+
+
+@partial(jax.jit, static_argnames="rules")
+def stepped(account: Any, targets: jax.Array, moves: Any, costs: jt.Costs, brackets: Any, rules: Any) -> Any:
+    """Accounts `[lane, 1]` along bars `[bar, lane, 1]`: what is left, and the equity at each bar."""
+
+    def move(account: Any, row: Any) -> Any:
+        account, _ = ledger.step(account, row[0], row[1], costs, rules, brackets)
+        return account, account.equity
+
+    return jax.lax.scan(move, account, (targets, moves))
+
+
+def bare(market: jt.Market, settings: dict[str, Any], lanes: int, length: int) -> Runner:
+    """Steps a second of the ledger alone in float32, lanes side by side."""
+    env = jt.TradingEnv(market, **settings)
+    params, rules = env.default_params, env.rules
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, len(market.close) - length - 1, lanes) + np.arange(length)[:, None]
+    found = bars.columns(params.tape, params.costs, rules)
+    moves = bars.between(bars.take(found, rows), bars.take(found, rows + 1), rules)
+    targets = jnp.asarray(rng.choice([-1.0, 0.0, 1.0], (length, lanes, 1)), jnp.float32)
+    start = ledger.open_account(jnp.zeros((lanes, 1)), moves.prev_close[0], rules, carries=params.carries)
+    brackets = env.brackets(jnp.zeros(lanes, jnp.int32), (lanes, 1), jnp.dtype("float32"))
+    return timed(lambda: stepped(start, targets, moves, params.costs, brackets, rules), lanes * length)
+
+
+def single(market: jt.Market, settings: dict[str, Any]) -> Runner:
+    """Bars a second of `simulate` along one path, book and all."""
+    env = jt.TradingEnv(market, **settings)
+    count = len(market.close)
+    rng = np.random.default_rng(0)
+    rows = np.maximum.accumulate(np.where(rng.random(count) < 0.1, np.arange(count), 0))  # held for 10 bars on average
+    drawn = rng.choice([-1.0, 0.0, 1.0], count)[rows]
+    rules = {name: getattr(env, name) for name in NAMES}
+    brackets = {name: settings[name] for name in ("stop_loss", "take_profit") if name in settings}
+    return timed(lambda: jt.simulate(market, drawn, costs=env.costs, **brackets, **rules).equity, count)
+
+
+def timed(run: Callable[[], Any], units: int) -> Runner:
+    """Units a second of each call, after one that compiles."""
+    jax.block_until_ready(run())
+
+    def once() -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(run())
+        return units / (time.perf_counter() - began)
+
+    return once
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, no PPO: only shows that the script runs")
+    parser.add_argument("--repeats", type=int, default=9)
+    given = parser.parse_args()
+    quick, repeats = given.quick, 2 if given.quick else given.repeats
+    market = random_market(QUICK["bars"] if quick else 100_000, 1, 0)
+    lanes, length, wide = (QUICK["envs"], QUICK["length"], 64) if quick else (1024, 64, 4096)
+    pairs: dict[str, Callable[[dict[str, Any]], Runner]] = {
+        "PPO, an agent a lane, steps": lambda settings: training(market, settings, lanes, length, 1),
+        "PPO, 16 agents a lane, steps": lambda settings: training(market, settings, lanes // 16, length, 16),
+        "bare ledger, steps": lambda settings: bare(market, settings, wide, length),
+        "simulate, one path, bars": lambda settings: single(market, settings),
+    }
+    rows: list[list[Any]] = []
+    for name, make in list(pairs.items())[2 if quick else 0 :]:
+        found = in_turn({kind: make(settings) for kind, settings in SETTINGS.items()}, repeats)
+        plain, everything = found["plain"], found["everything"]
+        share = ratio(everything, plain)
+        rows.append([name, statistics.median(plain), statistics.median(everything), share])
+        print(*rows[-1], sep=" | ", flush=True)
+    columns = ["what, a second", "plain", "everything", "everything / plain"]
+    work = (
+        f"{lanes} x {length} steps an update, window 32, MLP 2x64, 4 epochs x 4 minibatches; bare: {wide} lanes x "
+        f"{length}; simulate: {len(market.close):,} bars; median of {repeats} turns"
+    )
+    report("rules" + ("_quick" if quick else ""), columns, rows, {"work": work})
+
+
+if __name__ == "__main__":
+    main()
