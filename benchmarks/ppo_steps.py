@@ -44,16 +44,18 @@ class Case:
     hidden: tuple[int, ...] = HIDDEN
     shared: bool = False
     encoder: str = "mlp"
+    activation: str = "tanh"
 
     @property
     def network(self) -> str:
         """Its name in the table."""
         heads = f"{len(self.hidden)}x{self.hidden[0]}{', one torso' if self.shared else ''}"
+        heads += f", {self.activation}" if self.activation != "tanh" else ""
         return f"MLP {heads}" if self.encoder == "mlp" else f"{self.encoder}, then {heads}"
 
     def agent(self, kind: type[jt.PPOAgent] = jt.PPOAgent) -> jt.PPOAgent:
         """PPO with this network."""
-        return kind(hidden=self.hidden, shared=self.shared, encoder=self.encoder)
+        return kind(hidden=self.hidden, shared=self.shared, encoder=self.encoder, activation=self.activation)
 
     def training(self, market: jt.Market, envs: int, length: int) -> Training:
         """Our chunk on a market, by lane."""
@@ -71,6 +73,7 @@ class Case:
 CASES = (
     Case(),
     Case(shared=True),
+    Case(activation="relu"),
     Case(agents=16),
     Case(1),
     Case(128),

@@ -22,7 +22,7 @@ CASES = [
     ("drift", {"drift_quick": 2}, "assets"),
     ("rules", {"rules_quick": 2}, "everything / plain"),
     ("parity", {"parity_quick": 4}, "float32"),
-    ("startup", {"startup_quick": 4}, "median s"),
+    ("startup", {"startup_quick": 6}, "median s"),
     ("gymnax_control", {"gymnax_control_quick": 1}, "median return"),
     (
         "known_optimum",

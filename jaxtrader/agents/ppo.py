@@ -44,7 +44,7 @@ class PPOAgent(struct.PyTreeNode):
         gamma, gae_lambda: discount a step, decay of the advantage trace.
         clip_range: bound of the probability ratio.
         entropy_coef, value_coef: weights in the loss; the entropy's None is ENTROPY_COEF where actions are discrete,
-            0 where they are continuous: a bonus holds those wide open (0.90 of a known optimum instead of 0.99).
+            0 where they are continuous: a bonus holds those wide open.
         max_grad_norm: bound of the gradient's global norm.
         schedule: "linear" decays the rate to 0 over the run, "constant" leaves it.
         num_epochs, num_minibatches: passes over a rollout, and the parts of each; a part is a set of whole lanes.
