@@ -1,4 +1,4 @@
-"""`jaxtrader check`: the five checks of `jaxtrader.checks` on a file, a line each, and what a failure means.
+"""`jaxtrader check`: the checks of `jaxtrader.checks` on a file, a line each, and what a failure means.
 
 Here a feature may come from a Python file, which is run. `train` does not take one: its policy file would have to name
 code that a backtest then executes, and nothing that is read from disk is ever executed.
@@ -45,11 +45,14 @@ def check(config: CheckConfig, console: Console) -> int:
             seed=config.seed,
         )
         market = Market.from_bars(bars, features=features)
-        setting.validate(market)
+        only = chosen(config.only)
+        checks.prepare(market, setting, only)
     notes = [("note", note) for note in report.grouped(market.notes)]
     report.print_facts(console, [("data", f"{market.source}: {market.describe()}"), *notes])
     try:
-        done = checks.run(bars, features, setting, say=lambda line: console.print(Text(f"check {line}", style="dim")))
+        done = checks.run(
+            bars, features, setting, only=only, say=lambda line: console.print(Text(f"check {line}", style="dim"))
+        )
     except DataError as error:  # a feature that can be computed from all bars, but not from some or from shuffled ones
         raise BadInput(str(error)) from error
     console.print()
@@ -57,6 +60,15 @@ def check(config: CheckConfig, console: Console) -> int:
     console.print()
     report.print_facts(console, [*_findings(done), ("result", sentence(done, time.perf_counter() - began))])
     return OK if all(one.passed for one in done) else FAILED
+
+
+def chosen(only: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the checks to run, from their spelling as a flag's value. Raises BadInput where one is none."""
+    spelt = {name.replace(" ", "-"): name for name in checks.NAMES}
+    unknown = [word for word in only or () if word not in spelt]
+    if unknown or only == ():
+        raise BadInput(f"--only {','.join(unknown) or 'names none'}: the checks are {', '.join(spelt)}")
+    return checks.NAMES if only is None else tuple(spelt[word] for word in only)
 
 
 def feature(spec: str) -> str | Feature:
@@ -127,10 +139,14 @@ def sentence(done: Sequence[Check], seconds: float) -> str:
     failed = [one.name for one in done if not one.passed]
     took = f"{seconds:.0f} s"
     if not failed:
-        return (
-            f"All {len(done)} checks passed in {took}: no leak of their kinds was found and the agent learns what is "
-            "there to be learnt; that is no evidence of an edge."
+        ran, left_out = [one.name for one in done], len(checks.NAMES) - len(done)
+        passed = (
+            f"{', '.join(ran)} passed in {took}, {left_out} more were not run"
+            if left_out
+            else (f"All {len(done)} checks passed in {took}")
         )
+        learns = " and the agent learns what is there to be learnt" if "oracle" in ran else ""
+        return f"{passed}: no leak of their kinds was found{learns}; that is no evidence of an edge."
     return (
         f"{len(failed)} of {len(done)} checks failed ({', '.join(failed)}) in {took}: until they pass, a good result "
         "on these bars and features means nothing."

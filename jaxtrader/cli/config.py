@@ -224,6 +224,9 @@ class CheckConfig(Source):
     """CSV or Parquet file with bars; without it the bundled daily stocks AAPL, IBM, MSFT, GOOG"""
     features: tuple[str, ...] | None = None
     """as in train; also FILE.py:NAME for a Feature of your own, from a Python file that is run"""
+    only: tuple[str, ...] | None = None
+    """checks to run, of past-only,plausible,one-bar-late,oracle,shuffled; the first two take a moment, the others train
+    an agent; all five without it"""
     fee_bps: float = 1.0
     """fee, basis points of the traded value"""
     slippage_bps: float = 5.0

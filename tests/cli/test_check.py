@@ -1,8 +1,9 @@
 """The command around the checks: what it prints, its exit code, features from a Python file, and bad input.
 
-The checks themselves, and the command with them, run in tests/training/checks.
+The two checks that train nothing run through it here; the command with the others in tests/training/checks.
 """
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -21,8 +22,9 @@ BAD = Check("shuffled", False, 12.3, 3.0, "t on shuffled bars", "on shuffled bar
 
 @pytest.mark.parametrize(("done", "code"), [((GOOD,), 0), ((GOOD, BAD), 1)])
 def test_a_line_a_check_and_the_exit_code(done, code, monkeypatch, capsys):
-    def run(bars, features, setting, say):
+    def run(bars, features, setting, only, say):
         assert [one.symbols for one in bars] == [("AAPL",)]
+        assert only == checks.NAMES
         assert (setting.positions, setting.seed) == ((-0.5, 0.5), 3)
         say("1/5 is this it?")
         return done
@@ -37,6 +39,102 @@ def test_a_line_a_check_and_the_exit_code(done, code, monkeypatch, capsys):
     assert ("on shuffled bars it earns: nothing can be believed.\n" in out) == bool(code)
     assert sentence(done, 0.0)[:20] in out
     assert "\x1b" not in out
+
+
+# --- the checks that train nothing ---
+
+LEAKS = """
+import numpy as np
+import pandas as pd
+import jaxtrader as jt
+
+Feature = jt.features.Feature
+
+
+def next_move(bars):
+    return np.log(np.append(bars.close[1:], bars.close[-1:], axis=0) / bars.close)
+
+
+def move(bars):
+    return np.log(bars.close / np.append(bars.close[:1], bars.close[:-1], axis=0))
+
+
+def deviations(bars):
+    return (bars.close - bars.close.mean()) / bars.close.std()
+
+
+def above_average(bars):
+    return np.log(bars.close / pd.DataFrame(bars.close).ewm(span=50).mean().to_numpy())
+
+
+ahead = Feature("ahead", 1, next_move)
+standardised = Feature("standardised", 1, deviations)
+short = Feature("short", 20, above_average)
+honest = Feature("honest", 2, move)
+"""
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """A folder with mine.py and with 500 bars of a random walk.
+
+    `peek` is what a decision at a row's close earns, and half of it noise; `late` the same column two bars later.
+    """
+    folder, rng = tmp_path_factory.mktemp("walk"), np.random.default_rng(0)
+    (folder / "mine.py").write_text(LEAKS)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, 500)))
+    first = np.append(50, close[:-1]) * np.exp(rng.normal(0, 0.005, 500))
+    prices = {"open": first, "high": np.maximum(first, close), "low": np.minimum(first, close), "close": close}
+    earned = np.append(np.log(first[2:] / first[1:-1]), [0, 0])
+    peek = earned + rng.normal(0, earned.std(), 500)
+    columns = {"volume": 1.0, "peek": peek, "late": np.roll(peek, 2)}
+    days = pd.date_range("2020-01-01", periods=500)
+    pd.DataFrame({"time": days} | prices | columns).to_csv(folder / "prices.csv", index=False)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("feature", "failed", "says"),
+    [
+        ("mine.py:ahead", "past only, plausible", "from those up to row"),
+        ("mine.py:standardised", "past only", "from those up to row"),
+        ("mine.py:short", "past only", "from the last 20 bars, its look-back"),
+        ("peek", "plausible", "peek is the column that says most"),
+        ("mine.py:honest", "", ""),
+        ("late", "", ""),
+    ],
+)
+def test_a_planted_leak_is_an_exit_code_of_1_and_is_named(feature, failed, says, walk, monkeypatch, capsys):
+    monkeypatch.chdir(walk)
+    argv = ["check", "--data", "prices.csv", "--only", "past-only,plausible", "--features", f"momentum_5,{feature}"]
+    assert main(argv) == (1 if failed else 0)
+    out = " ".join(capsys.readouterr().out.split())
+    assert says in out
+    assert (f"checks failed ({failed})" in out) == bool(failed)
+    assert (f"features at fault: {feature.removeprefix('mine.py:')}:" in out) == ("past only" in failed)
+
+
+def test_only_the_checks_that_are_asked_for_run_and_are_spoken_of(walk, capsys):
+    assert main(["check", "--data", str(walk / "prices.csv"), "--only", "plausible", "--features", "late"]) == 0
+    out = capsys.readouterr().out
+    assert "check 1/1 does a feature know too much" in out
+    assert "past only" not in out
+    result = " ".join(out.split("result", 1)[1].split())
+    assert result.startswith("plausible passed in ")
+    assert "4 more were not run" in result
+    assert "learn" not in result
+
+
+def test_the_past_alone_can_be_checked_on_few_bars(capsys):
+    argv = ["check", "--symbols", "FB", "--features", "momentum_5", "--only"]
+    assert main([*argv, "past-only"]) == 0
+    assert "past only passed in" in capsys.readouterr().out
+    # By chance R2 of one column in 200 bars is above 5% once in 500 times.
+    assert main([*argv, "past-only,plausible"]) == 2
+    assert "the checks need 256 and 128" in capsys.readouterr().err
+
+
+# --- features from a file, bad input ---
 
 
 @pytest.fixture
@@ -85,6 +183,11 @@ def test_a_fault_in_a_function_names_the_feature(own):
         ("--positions 0,2", "position 2 is outside [-1, 1]"),
         ("--fee-bps -1", "outside [0, 0.5)"),
         ("--seed -1", "--seed -1 is outside"),
+        (
+            "--only oracles,plausible",
+            "--only oracles: the checks are past-only, plausible, one-bar-late, oracle, shuffled",
+        ),
+        ("--only ,", "--only names none: the checks are"),
         ("--features mood", "neither a built-in feature"),
         ("--features mood.py:x", "mood.py cannot be run"),
         ("--data nowhere.csv", "cannot be read"),

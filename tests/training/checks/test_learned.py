@@ -93,6 +93,14 @@ def test_honest_bars_pass_all_five_with_one_compilation(bars):
     assert [line[:3] for line in said] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
 
 
+def test_the_first_two_run_alone_and_in_their_order(bars):
+    done = run(bars, ["momentum_5", "leak"], only=("plausible", "past only"))
+    assert [(check.name, check.passed) for check in done] == [("past only", True), ("plausible", False)]
+    for only, says in ((("oracles",), "only oracles names no check"), ((), "only nothing names no check")):
+        with pytest.raises(ValueError, match=says):
+            run(bars, ["momentum_5"], only=only)
+
+
 def test_a_column_is_not_what_the_shuffle_looks_for(bars):
     assert shuffled(bars, LEAKING, SETTING).passed
 
@@ -134,7 +142,10 @@ def test_the_command_says_which_check_failed_and_exits_1(bars, tmp_path, monkeyp
     frame = pd.DataFrame({"time": bars.times} | columns | {k: v[:, 0] for k, v in bars.columns.items()})
     frame.to_csv("prices.csv", index=False)
     (tmp_path / "mine.py").write_text(
-        "import jaxtrader as jt\nnoise = jt.features.Feature('own', 1, lambda bars: bars.columns['noise'])\n"
+        "import numpy as np\nimport jaxtrader as jt\n"
+        "noise = jt.features.Feature('own', 1, lambda bars: bars.columns['noise'])\n"
+        "moves = lambda bars: np.log(bars.open[2:] / bars.open[1:-1])\n"
+        "ahead = jt.features.Feature('ahead', 1, lambda b: np.append(moves(b), [[0], [0]], axis=0))\n"
     )
     argv = ["check", "--data", "prices.csv", "--features"]
     assert main([*argv, "momentum_5,volatility_10,mine.py:noise"]) == 0
@@ -142,6 +153,9 @@ def test_the_command_says_which_check_failed_and_exits_1(bars, tmp_path, monkeyp
     assert main([*argv, ",".join(LEAKING)]) == 1
     out = " ".join(capsys.readouterr().out.split())
     assert "2 of 5 checks failed (plausible, one bar late)" in out
+    argv[1:1] = ["--only", "shuffled,past-only"]
+    assert main([*argv, "momentum_5,volatility_10,mine.py:ahead"]) == 1
+    assert "2 of 2 checks failed (past only, shuffled)" in " ".join(capsys.readouterr().out.split())
     assert {path.name for path in tmp_path.iterdir()} <= {"prices.csv", "mine.py", "__pycache__"}
 
 
@@ -219,5 +233,6 @@ def test_too_few_bars_are_one_sentence():
             DataError, match=r"has 205 bars to train on and 90 to judge on; the checks need 256 and 128"
         ):
             check(walk(300), ["momentum_5"])
+    assert run(walk(300), ["momentum_5"], only=["past only"])[0].passed
     with pytest.raises(ValueError, match=r"position 2 is outside \[-1, 1\]"):
         run(walk(), HONEST, Setting(positions=(0.0, 2.0)))
