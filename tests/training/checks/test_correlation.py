@@ -62,6 +62,22 @@ def test_a_precomputed_leak_fails_and_is_named(share):
     assert not plausible(flipped, ["peek"]).passed
 
 
+def test_a_small_leak_in_many_bars_fails_by_its_t():
+    """1% of the variance, far below the limit of R2: t is sqrt(0.01 x 20,000) = 14, times 3 / pi for ranks."""
+    check = plausible(walk(20_000, peek=leak(0.01), noise=noise), ["noise", "peek"])
+    assert not check.passed
+    assert check.measure == "|t| of peek with the next return"
+    assert (check.figure, check.limit) == (pytest.approx(0.955 * np.sqrt(200), abs=3), 8)
+    few = plausible(walk(2_000, peek=leak(0.01), noise=noise), ["noise", "peek"])  # the same share, not yet sure
+    assert few.passed
+    assert few.measure == check.measure
+    # A large leak in few bars fails by R2: its t stays within the limit.
+    short = plausible(walk(60, peek=leak(0.3)), ["peek"])
+    assert not short.passed
+    assert short.measure == "R2 of peek with the next return"
+    assert short.limit == 0.05
+
+
 def test_the_same_column_two_bars_late_passes():
     late = walk(peek=lambda bars, rng: np.roll(leak(1.0)(bars, rng), 2, axis=0))
     assert plausible(late, ["peek"]).passed
