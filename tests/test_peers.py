@@ -1,8 +1,13 @@
-"""The NumPy market that peers train on, step by step against jaxtrader's own ledger in float64."""
+"""The NumPy market that peers train on against jaxtrader's own ledger in float64; the actor that is scored for them."""
 
 from __future__ import annotations
 
+import importlib
+import itertools
+import math
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import chex
 import jax
@@ -121,3 +126,45 @@ def test_new_episodes_begin_anywhere_with_room_and_at_any_exposure(make_market) 
     np.testing.assert_array_equal(peer.accounts.equity, 1)
     np.testing.assert_allclose(obs[:, -4:-2], np.repeat(peer.accounts.target[:, None], 2, 1), atol=1e-6)
     np.testing.assert_array_equal(obs[:, -1], 1)
+
+
+@pytest.fixture
+def peer_policy(monkeypatch) -> Any:
+    """The class of benchmarks/races.py."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "benchmarks"))
+    return importlib.import_module("races").PeerPolicy
+
+
+def forward(layers: list[tuple[np.ndarray, np.ndarray]], seen: np.ndarray) -> list[float]:
+    """The outputs of one observation: each neuron by hand, tanh in all layers but the last."""
+    values = [float(x) for x in seen]
+    for depth, (kernel, bias) in enumerate(layers):
+        sums = [sum(x * float(kernel[i, j]) for i, x in enumerate(values)) + float(bias[j]) for j in range(len(bias))]
+        values = [math.tanh(x) for x in sums] if depth < len(layers) - 1 else sums
+    return values
+
+
+@pytest.mark.parametrize(("continuous", "outputs"), [(False, 3), (True, 1)])
+def test_the_actor_of_a_peer_acts_as_its_layers_say(
+    make_market, peer_policy: Any, continuous: bool, outputs: int
+) -> None:
+    """On what the peer itself observes: its features, then its account."""
+    rng = np.random.default_rng(0)
+    peer = NumpyMarket(data_of(make_market((150, 60), seed=7)), Terms("continuous"), NUM_ENVS, seed=1)
+    peer.reset()
+    obs = peer.step(rng.uniform(-1, 1, NUM_ENVS))[0]
+    features = obs.shape[1] - 4
+    sizes = [obs.shape[1], 5, 4, outputs]
+    layers = [(rng.normal(0, 1, (a, b)), rng.normal(0, 0.5, b)) for a, b in itertools.pairwise(sizes)]
+    policy = peer_policy([tuple(jnp.asarray(x, jnp.float32) for x in layer) for layer in layers], continuous)
+    context = policy.encode(None, jnp.asarray(obs[:, None, None, :features]))  # [env, bar, asset, feature]
+    assert context.shape == (NUM_ENVS, 1, features)
+    action, extras = policy.act(None, context[:, 0], jnp.asarray(obs[:, None, features:]), None)
+    expected = np.array([forward(layers, seen) for seen in obs])
+    assert extras == {}
+    if continuous:
+        assert 10 < (np.abs(expected) > 1).sum() < NUM_ENVS - 10
+        np.testing.assert_allclose(action, np.clip(expected, -1, 1), atol=1e-5)
+    else:
+        assert set(expected.argmax(1)) == {0, 1, 2}
+        np.testing.assert_array_equal(action, expected.argmax(1))
