@@ -104,9 +104,12 @@ def test_the_ratio_of_a_portfolios_first_minibatch_is_1_and_all_weights_learn(
     lived: dict[str, Any], agent: PPOAgent
 ) -> None:
     state, params, rollout = (lived[name] for name in ("state", "params", "rollout"))
-    tight = agent.replace(clip_range=2e-5, num_epochs=1, num_minibatches=1)  # clip_fraction counts |ratio - 1| > 2e-5
-    after, metrics = jax.jit(lambda s: tight.learn(s, rollout, params, jax.random.key(3)))(state)
+    tight = agent.replace(clip_range=1e-5, num_epochs=1, num_minibatches=1)  # clip_fraction counts |ratio - 1| > 1e-5
+    learn = jax.jit(lambda s: tight.learn(s, rollout, params, jax.random.key(3)))
+    after, metrics = learn(state)
     assert float(metrics["clip_fraction"]) == 0
+    _, moved = learn(state.replace(params=jax.tree.map(lambda x: x + 1e-3, state.params)))  # not what acted
+    assert float(moved["clip_fraction"]) > 0.9
     assert np.isfinite(float(metrics["entropy"]))
     for path, new in jax.tree.leaves_with_path(after.params):
         old = state.params
