@@ -1,0 +1,71 @@
+"""Every environment that gymnax registers goes through the Trainer's own chunk: traced only, nothing is compiled.
+
+Whether they are learnt is shown for CartPole in test_trainer.py, and for two more in benchmarks/gymnax_control.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.training.chunk import Carry, begin_rollouts, init_state, run_chunk
+from jaxtrader.training.trainer import Trainer
+
+ENVS, LENGTH, REGISTERED = 2, 3, 26
+REFUSED: dict[str, str] = {}  # name: what the ValueError says. None has to be: all are discrete or a bounded Box
+
+
+@pytest.fixture(scope="module")
+def gymnax() -> Any:
+    """The library; its MNIST bandit would download its images, so two blank ones stand in for them."""
+    import gymnax  # 4 s: only here
+    from gymnax.utils import load_mnist
+
+    data = (np.zeros((2, 28, 28), np.uint8), np.zeros(2, np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load_mnist, "load_mnist", lambda: (data, data))
+        yield gymnax
+
+
+def traced(env: Any, params: Any) -> tuple[Any, Any, Any]:
+    """By what the Trainer calls, shapes: before and after a chunk of training, its report, and what the agent does."""
+    agent = PPOAgent(hidden=(8,), num_minibatches=2)
+    rollouts = Trainer(env, agent, env_params=params, num_envs=ENVS, rollout_length=LENGTH, total_steps=1).rollouts
+    one, key = jnp.ones((), jnp.int32), jax.random.key(0)
+
+    def train(key: Any) -> tuple[Any, Any, Any]:
+        state, ready = agent.prepare(init_state(agent, key, params, env=env), params)
+        envs = begin_rollouts(key, ready, rollouts=rollouts)
+        carry = Carry(state, envs, key, one, one, jnp.ones((), bool))
+        limits = {"updates": one, "episodes": one}
+        after, report = run_chunk(carry, agent, ready, limits, one, rollouts=rollouts)
+        return (carry, after), report, agent.select_action(state, envs.obs, key)
+
+    return jax.eval_shape(train, key)
+
+
+def test_all_that_gymnax_registers_trains_or_is_refused_by_name(gymnax: Any) -> None:
+    refused = {}
+    for name in gymnax.registered_envs:
+        env, params = gymnax.make(name)
+        try:
+            (before, after), report, (action, extras) = traced(env, params)
+        except ValueError as error:
+            refused[name] = str(error)
+            continue
+        shapes = lambda tree: [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]  # noqa: E731
+        assert shapes(after) == shapes(before), name
+        space = env.action_space(params)
+        assert action.shape == (ENVS, *space.shape), name
+        assert jnp.issubdtype(action.dtype, jnp.integer if hasattr(space, "n") else jnp.floating), name
+        assert extras["value"].shape == extras["log_prob"].shape == (ENVS,), name
+        assert {"policy_loss", "value_loss", "entropy"} < report["sums"].keys(), name
+    assert len(gymnax.registered_envs) == REGISTERED
+    assert refused.keys() == REFUSED.keys()
+    for name, reason in REFUSED.items():
+        assert reason in refused[name]
