@@ -1,6 +1,7 @@
 """`jaxtrader train --synthetic`: the score that it prints, what it refuses, and that a backtest of it says why not."""
 
 import json
+import re
 
 import pytest
 
@@ -17,12 +18,15 @@ def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, 
     run = str(tmp_path / "run")
     assert main(["train", "--synthetic", "ar1", *TINY.split(), "--total-steps", "500", "--run-dir", run]) == 0
     out = capsys.readouterr().out
-    assert "of optimum" in out
     assert "best possible" in out
     assert "positions  -1, 0, 1" in out
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert all(record["optimum_share"] < 1 for record in records if "optimum_share" in record)
     assert "optimum_share" in records[-1]
+    # On the line of progress, and again in the table at the end.
+    last = f"{records[-1]['optimum_share']:.1%}"
+    assert re.search(rf"^ 100%  512 steps .* of optimum {last}  in position", out, re.MULTILINE)
+    assert re.search(r"^ +bp a bar +of optimum +in position$", out, re.MULTILINE)
     assert main(["backtest", run]) == 2
     assert "was trained on the synthetic market ar1" in capsys.readouterr().err
 

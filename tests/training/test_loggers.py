@@ -203,6 +203,13 @@ class TestOnATerminal:
         assert "entropy" in text
         assert not re.search("loss|KL|valid|best|steps/s|other", text)
 
+    def test_the_share_of_a_known_optimum_has_a_row_of_its_own(self):
+        console = terminal(80)
+        run(console, record=RECORD | {"optimum_share": 0.98654, "valid_held": 0.6})
+        *_, last = screen(console).rstrip().splitlines()
+        assert last.split("  ")[0] == "of optimum"
+        assert last.split() == ["of", "optimum", "98.7%", "in", "position", "60.0%"]
+
     def test_episodes_count_the_bar_and_steps_move_below(self):
         console = terminal(80)
         run(console, 10_000, "episodes", done=4823)
@@ -302,6 +309,22 @@ class TestInAPipe:
             "policy loss -2.1e-04  value loss 0.0312  KL 0.00812  updates 1.2k  valid/bar 1.2e-05  best 1.4e-05  "
             "episodes 4.8k  elapsed 1:02:03  left 0:32"
         )
+
+    def test_the_share_of_the_optimum_stays_until_the_next_one(self):
+        """Most records have none: a policy is scored every now and then. Where flat is best there is no share."""
+        console, clock = pipe(), Clock()
+        scores = [{"optimum_share": 0.5, "valid_held": 0.9}, {}, {"optimum_share": -0.021, "valid_held": 0.0}, {}]
+        with Progress(1000, console=console, clock=clock) as progress:
+            for done, record in enumerate([*scores, {"optimum_share": math.nan, "valid_held": 1.0}]):
+                progress.update(done, record)
+                clock.now += 6
+        assert [re.sub(r" *left.*", "", line.split("steps")[1]) for line in console.file.getvalue().splitlines()] == [
+            "  of optimum 50.0%  in position 90.0%",
+            "  of optimum 50.0%  in position 90.0%",
+            "  of optimum -2.1%  in position 0.0%",
+            "  of optimum -2.1%  in position 0.0%",
+            "  in position 100.0%",
+        ]
 
     def test_first_last_and_every_five_seconds(self):
         console, clock = pipe(), Clock()
