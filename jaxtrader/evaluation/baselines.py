@@ -1,15 +1,19 @@
-"""What a policy's book is held against: the same bars, costs and rules, without a decision and without brackets.
+"""What a policy's book is held against: the same bars and costs, without a decision and without brackets.
 
 Buy and hold says what the market gave. Buy and hold at the policy's mean exposure says what its amount of risk
-alone gave, and is the fairer of the two. Nothing is learnt, tuned or tested here.
+alone gave, and is the fairer of the two. Both have what a patient holder has: they pay the book's costs and interest,
+fill where and as late as it does, in its lots and within its leverage and margin. They are not sold at the end of a
+session, not cut to a share of the volume, and not dropped for their size. Nothing is learnt, tuned or tested here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Unpack
 
 import numpy as np
 
+from jaxtrader.envs.rules import RuleArgs
 from jaxtrader.evaluation.book import Book, combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.market import Market
@@ -35,13 +39,17 @@ def beside(market: Market, book: Book) -> dict[str, Book]:
 def buy_and_hold(market: Market, book: Book) -> Book:
     """All the capital, in equal parts where there are several assets, ordered at bar 0 of a book and held.
 
-    An asset that is listed later is ordered at its first bar, and its part is cash until then.
+    An asset that is listed later is ordered at its first bar, and its part is cash until then. Where the bar of the
+    fill is missing, the order is given again until it fills. No band: a part of 1/30 is bought, too.
     """
-    targets = np.full(book.targets.shape, np.nan)
-    rows = _rows(market, book)
-    begun = np.zeros(targets.shape[1], int) if market.present is None else market.present[rows].argmax(0)
-    targets[begun, np.arange(targets.shape[1])] = 1 / targets.shape[1]
-    return _like(market, book, targets)
+    begun = np.ones(book.targets.shape, bool)
+    if market.present is not None:
+        begun = np.logical_or.accumulate(market.present[_rows(market, book)])
+    can = begun & _filled(market, book)
+    row, asset = can.argmax(0), np.arange(can.shape[1])
+    targets = np.full(can.shape, np.nan)
+    targets[row, asset] = np.where(can[row, asset], 1 / len(asset), np.nan)
+    return _like(market, book, targets, rebalance_band=0.0)
 
 
 def exposure_matched(market: Market, book: Book) -> Book:
@@ -49,7 +57,20 @@ def exposure_matched(market: Market, book: Book) -> Book:
 
     A mean smaller than the band is never bought, as the policy itself could not have bought it.
     """
-    return _like(market, book, np.tile(book.exposure.mean(0), (len(book), 1)))
+    return _like(market, book, np.where(_filled(market, book), book.exposure.mean(0), np.nan))
+
+
+def _filled(market: Market, book: Book) -> np.ndarray:
+    """Whether an order of each row of a book meets a real bar of its asset where it is due, `[bar, A]`.
+
+    An order after which the book ends is not known to fail.
+    """
+    filled = np.ones(book.targets.shape, bool)
+    if market.present is not None:
+        wait = book.rules.delay + (book.rules.fill != "close")
+        due = market.present[_rows(market, book)][wait:]
+        filled[: len(due)] = due
+    return filled
 
 
 def _each(market: Market, book: Book, baseline: Callable[[Market, Book], Book]) -> Book:
@@ -58,10 +79,13 @@ def _each(market: Market, book: Book, baseline: Callable[[Market, Book], Book]) 
     return combine({symbol: baseline(market, one) for symbol, one in book.by_symbol.items()}, book.periods_per_year)
 
 
-def _like(market: Market, book: Book, targets: np.ndarray) -> Book:
-    """Targets through `simulate` on the bars, rules and costs of a book."""
+def _like(market: Market, book: Book, targets: np.ndarray, **changes: Unpack[RuleArgs]) -> Book:
+    """Targets through `simulate` on the bars and costs of a book, and those of its rules that bind a holder."""
     symbol, start = ",".join(book.symbols), _rows(market, book).start
-    return simulate(market, targets, costs=book.costs, start=start, symbol=symbol, **book.rules.args)
+    rules = book.rules.args
+    rules.update({"flat_at_session_end": False, "volume_cap": None, "min_trade": None})
+    rules.update(changes)
+    return simulate(market, targets, costs=book.costs, start=start, symbol=symbol, **rules)
 
 
 def _rows(market: Market, book: Book) -> slice:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,13 +45,13 @@ def test_one_symbol_over_the_bars_of_its_book(market):
     assert list(found) == NAMES
     for baseline in found.values():
         np.testing.assert_array_equal(baseline.times, book.times)
-        assert baseline.rules == book.rules
         assert baseline.costs == book.costs
         assert baseline.symbols == ("B",)
     expected = market.close[-1, 0] / market.open[start + 1, 0] / 1.002 / 1.001
     assert found["buy and hold"].equity[-1] == pytest.approx(expected, rel=1e-13)
     mean = book.exposure.mean()
     matched = found["buy and hold at mean exposure"]
+    assert matched.rules == book.rules
     np.testing.assert_array_equal(matched.targets, np.full((70, 1), mean))
     np.testing.assert_array_equal(
         matched.equity,
@@ -121,3 +123,65 @@ def test_an_asset_listed_late_is_bought_when_it_is_listed_and_held():
         np.testing.assert_allclose(held.equity, equity, rtol=1e-12)
     assert len(held.fills) == 2
     assert held.fills["bar"].tolist() == [1, 31]
+
+
+def daily(opens, closes):
+    times = pd.date_range("2020-01-01", periods=len(opens), freq="D")
+    opens, closes = np.asarray(opens, float), np.asarray(closes, float)
+    prices = {"open": opens, "high": np.maximum(opens, closes), "low": np.minimum(opens, closes), "close": closes}
+    return pd.DataFrame(prices | {"volume": np.arange(len(opens)) + 1.0}, index=times)
+
+
+def test_a_holder_sleeps_over_the_end_of_a_session():
+    """Ten days of four hours, 100 to 139 and a book that is flat every night: bought at the second bar, at 101."""
+    days = pd.bdate_range("2024-01-01", periods=10)
+    times = pd.DatetimeIndex(np.concatenate([pd.date_range(f"{d.date()} 14:00", periods=4, freq="h") for d in days]))
+    prices = np.arange(100.0, 140)
+    columns = dict.fromkeys(("open", "high", "low", "close"), prices) | {"volume": 1.0}
+    market = Market.from_bars(load_bars(pd.DataFrame(columns, index=times), symbol="X"), [log_return()])
+    book = simulate(market, 0.5, costs=COSTS, flat_at_session_end=True, rebalance_band=0.05)
+    assert (book.units[market.session_end] == 0).all()
+    held = buy_and_hold(market, book)
+    assert held.equity[-1] == pytest.approx(139 / 101 / 1.002 / 1.001, rel=1e-13)
+    assert len(held.fills) == 1
+    assert held.rules == dataclasses.replace(book.rules, flat_at_session_end=False, rebalance_band=0.0)
+    matched = exposure_matched(market, book)
+    mean = book.exposure.mean()  # three bars of four
+    assert (matched.units[1:] > 0).all()
+    assert matched.exposure[1:].mean() == pytest.approx(mean, abs=0.05)
+
+
+def test_a_holder_s_order_is_not_cut_to_the_volume_nor_dropped_for_its_size_or_the_band():
+    """1,000 of capital where a bar trades some 100: bought at 11, whole, as at any size. Then 15 / 11."""
+    market = Market.from_bars(load_bars(daily(range(10, 16), range(10, 16)), symbol="X"), [log_return()])
+    rules = {"capital": 1_000.0, "volume_cap": 0.5, "min_trade": 2_000.0, "rebalance_band": 0.9}
+    book = simulate(market, 0.5, costs=Costs(fee=None, slippage=None), **rules)
+    held = buy_and_hold(market, book)
+    assert held.equity[-1] == pytest.approx(15 / 11, rel=1e-13)
+    parts = [load_bars(daily(range(10, 16), range(10, 16)), symbol=name) for name in "AB"]
+    market = Market.from_bars(parts, [log_return()], align=True)
+    book = simulate(market, 0.0, costs=Costs(fee=None, slippage=None), rebalance_band=0.6)
+    held = buy_and_hold(market, book)
+    assert held.equity[-1] == pytest.approx(15 / 11, rel=1e-13), "half is within the band, and still bought"
+
+
+@pytest.mark.parametrize("rebalance", ["always", "on_change"])
+def test_an_order_that_would_meet_a_missing_bar_is_given_until_it_is_filled(rebalance):
+    """B is listed on day 2, and has no bar on days 4 and 5 (an order with a delay of a bar would fill on day 4).
+
+    A: half at day 2's open, 12: 0.5 / 12 units. B: all that is left, 0.5, at day 6's open, which is 8.
+    """
+    a, b = daily(range(10, 20), [10, *[12] * 9]), daily([1, 1, 4, 5, 0, 0, 8, 9, 9, 9], [1, 1, 4, 5, 0, 0, 8, 8, 8, 16])
+    market = Market.from_bars(
+        [load_bars(a, symbol="A"), load_bars(b.iloc[[2, 3, 6, 7, 8, 9]], symbol="B")], [log_return()], align=True
+    )
+    rules = {"delay": 1, "rebalance": rebalance}
+    book = simulate(market, np.zeros((10, 2)), costs=Costs(fee=None, slippage=None), **rules)
+    held = buy_and_hold(market, book)
+    assert held.fills["bar"].tolist() == [2, 6]
+    assert held.fills["symbol"].tolist() == ["A", "B"]
+    np.testing.assert_allclose(held.units[-1], [0.5 / 12, 0.5 / 8], rtol=1e-13)
+    assert held.equity[-1] == pytest.approx(0.5 + 1.0, rel=1e-13)
+    matched = exposure_matched(market, simulate(market, 0.5, costs=Costs(fee=None, slippage=None), **rules))
+    assert set(matched.fills["symbol"]) == {"A", "B"}
+    assert matched.dropped == 0
