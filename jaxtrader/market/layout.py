@@ -17,6 +17,7 @@ from jaxtrader.market.trailing import VALUE_FLOOR, distrust, traded_value, volat
 PRICES = ("open", "high", "low", "close")
 ABSENT = {"funding": 0.0, "price_factor": 1.0, "session_end": False}  # of a history that has none beside one that has
 YEAR = np.timedelta64(365, "D")
+SILENT = 5  # rows without a bar at the end that are no delisting: a thinly traded asset has none there by chance
 COARSER = 3  # times the spacing of the others: then these bars are of another length
 
 Columns = dict[str, Any]
@@ -119,8 +120,9 @@ def _placed(part: Columns, times: np.ndarray) -> Columns:
     out["price_factor"] = None if part["price_factor"] is None else part["price_factor"][at]
     out["adv"] = None if part["adv"] is None else np.where(begun, part["adv"][at], VALUE_FLOOR)
     last = (latest == len(part["times"]) - 1)[:, None]
-    out["delisted"] = present & last & (times != times[-1])[:, None]
-    out["listed"] = np.isfinite(out["features"]).all(axis=2) & (present | ~last)
+    gone = last & (last.sum() - 1 > SILENT)
+    out["delisted"] = present & gone
+    out["listed"] = np.isfinite(out["features"]).all(axis=2) & (present | ~gone)
     return out
 
 
@@ -184,8 +186,10 @@ def alignment_notes(names: Sequence[str], parts: Sequence[Columns]) -> list[str]
                 "ordered there is cancelled."
             )
         if after:
+            before = "1 bar" if after == 1 else f"{after:,} bars"
+            held = f"held at that close (delisted: after more than {SILENT})"
             notes.append(
-                f"{name}: The last bar is of {show_time(own[-1])}, {after:,} bars before the last of all; a position "
-                "is closed there as delisted."
+                f"{name}: The last bar is of {show_time(own[-1])}, {before} before the last of all; a position is "
+                f"{'closed there as delisted' if after > SILENT else held}."
             )
     return notes

@@ -96,9 +96,10 @@ class Market:
         notes: what loading found, one sentence each.
         present: [T, A] bool, a bar of the asset stands at this row. A missing row holds its last close as open, high,
             low and close, and volume 0; before the first bar its first open. None where no row is missing.
-        delisted: [T, A] bool, the last bar of an asset whose data end before its history's. None where there is none.
+        delisted: [T, A] bool, the last bar of an asset whose data end more than 5 rows before its history's; else it
+            is held at its last close. None where there is none.
         listed: [T, A] bool, the asset can be decided on: from the bar with which all its features are known to its
-            last. None where that is every asset at every row from `ready` on.
+            last, or to the end where it is not delisted. None where that is every asset at every row from `ready` on.
         funding: [T, A] share of the position's value at the close before that longs pay to shorts over the bar that
             ends at this row; 0 where none is due and at missing rows. None where no file has a funding column.
         price_factor: [T, A] adjusted / raw price, 1 for a file without an adjusted close; None where no file has one.

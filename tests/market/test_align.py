@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jaxtrader.envs.costs import Costs
+from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.bars import Bars, DataError, load_bars
 from jaxtrader.market.market import Market
 from jaxtrader.market.trailing import VOLATILITY_FLOOR
@@ -54,7 +56,7 @@ def test_by_hand():
     np.testing.assert_array_equal(market.times, pd.date_range("2024-01-01", periods=4).to_numpy())
     np.testing.assert_array_equal(market.segments, [[0, 0, 4]])
     np.testing.assert_array_equal(market.present, [[1, 0], [1, 1], [0, 1], [1, 0]])
-    np.testing.assert_array_equal(market.delisted, [[0, 0], [0, 0], [0, 1], [0, 0]])
+    assert market.delisted is None, "one silent row at the end is no delisting"
     np.testing.assert_array_equal(market.open, [[10, 5], [11, 5], [10, 6], [12, 8]])
     np.testing.assert_array_equal(market.high, [[11, 5], [11, 6], [10, 8], [13, 8]])
     np.testing.assert_array_equal(market.low, [[10, 5], [10, 5], [10, 6], [12, 8]])
@@ -63,8 +65,8 @@ def test_by_hand():
     np.testing.assert_allclose(market.dt, [0, 1 / 365, 1 / 365, 1 / 365], rtol=1e-14)
     returns = np.log([[np.nan, np.nan], [10 / 11, np.nan], [10 / 11, 8 / 6], [13 / 10, 8 / 6]])
     np.testing.assert_allclose(market.features[..., 0], returns, rtol=1e-14)
-    # A is known from row 1, B from row 2, its last: nothing can be decided on it afterwards.
-    np.testing.assert_array_equal(market.listed, [[0, 0], [1, 0], [1, 1], [1, 0]])
+    # A is known from row 1, B from row 2.
+    np.testing.assert_array_equal(market.listed, [[0, 0], [1, 0], [1, 1], [1, 1]])
     assert market.ready.tolist() == [1]
 
 
@@ -208,6 +210,28 @@ def test_notes_tell_what_is_missing():
     assert gone == (
         "GONE: The last bar is of 2020-02-09, 20 bars before the last of all; a position is closed there as delisted."
     )
+
+
+@pytest.mark.parametrize(("silent", "gone"), [(1, False), (5, False), (6, True)])
+def test_an_asset_is_delisted_after_more_than_five_silent_rows_at_the_end(silent, gone):
+    """A thin asset without a print at the last rows is still there: it is not closed at a loss, and may be ordered."""
+    thin = history("THIN", DAYS[: 60 - silent])
+    market = Market.from_bars([WHOLE, thin], FEATURES, align=True)
+    last = 59 - silent
+    np.testing.assert_array_equal(market.present[:, 1], np.arange(60) <= last)
+    sold = simulate(market, np.full((60, 2), 0.5), costs=Costs(fee=None, slippage=None), delist_return=-0.9)
+    note = f"THIN: The last bar is of {DAYS[last]:%Y-%m-%d}, {silent} bar{'s' * (silent > 1)} before the last of all; "
+    if gone:
+        np.testing.assert_array_equal(market.delisted, np.stack([np.zeros(60), np.arange(60) == last], 1))
+        np.testing.assert_array_equal(market.listed[:, 1], (np.arange(60) >= LOOKBACK - 1) & (np.arange(60) <= last))
+        assert sold.fills["reason"].tolist().count("delisted") == 1
+        assert sold.units[-1, 1] == 0
+        assert market.notes[-1] == note + "a position is closed there as delisted."
+    else:
+        assert market.delisted is market.listed is None
+        assert "delisted" not in sold.fills["reason"]
+        assert sold.units[-1, 1] > 0
+        assert market.notes[-1] == note + "a position is held at that close (delisted: after more than 5)."
 
 
 def test_the_calendar_of_all_gives_dt_and_periods_a_year():
