@@ -140,9 +140,12 @@ def checked_bracket(name: str, given: Any, positions: Positions) -> Bracket:
         fractions = [x for x in given if x is not None]
     else:
         fractions = [given]
+    limit = 1 if name == "stop_loss" else math.inf  # no price falls by more: 3 was meant as 3%
     for x in fractions:
         if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf:
             raise ValueError(f"{name} {x!r} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
+        if float(x) >= limit:
+            raise ValueError(f"{name} {x!r} must be below 1: it is a fraction of the entry price, 0.03 is 3%")
     if not isinstance(given, tuple):
         return float(given)
     return tuple(None if x is None else float(x) for x in given)

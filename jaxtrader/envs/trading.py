@@ -45,8 +45,8 @@ class TradingEnv:
         episode_length: bars after which an episode is truncated.
         costs: what trading and holding cost. Not free by default. `Costs.between` draws them anew for each episode.
         reward: a pure, hashable function of two marks, or a `MoveReward`; see `jaxtrader.rewards`.
-        stop_loss: fraction of the entry price against a position at which it is closed within the bar; one for all, or
-            with discrete positions one (or None) for each of them.
+        stop_loss: fraction (below 1) of the entry price against a position at which it is closed within the bar; one
+            for all, or with discrete positions one (or None) for each of them.
         take_profit: likewise in its favour.
         fill, rebalance_band, rebalance, ruin_level, max_leverage, maintenance_margin, delay, capital, lot, min_trade,
             volume_cap, delist_return, flat_at_session_end: the rules of the ledger, see `Rules`.

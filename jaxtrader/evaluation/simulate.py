@@ -46,8 +46,8 @@ def simulate(
         targets: signed exposure wanted at each close, `[N]` (one asset) or `[N, A]`, or one number for all. N counts
             the bars from the segment's first decision, bar 0 of the book, to its end. NaN holds the units.
         costs: what trading and holding cost. Not free by default.
-        stop_loss: fraction of the entry price against the position at which it is closed, from the bar after each
-            decision on; one number, or one a target (`[N]`, `[N, A]`). NaN or infinite: none.
+        stop_loss: fraction of the entry price (below 1) against the position at which it is closed, from the bar after
+            each decision on; one number, or one a target (`[N]`, `[N, A]`). NaN or infinite: none.
         take_profit: likewise in its favour.
         dtype: of the account.
         start: another bar 0, as a row of the market's columns.
@@ -360,6 +360,9 @@ def _check_bracket(name: str, given: ArrayLike, shape: tuple[int, int], dtype: s
     array = np.where(np.isnan(array), np.inf, np.broadcast_to(array, shape))
     if not (array > 0).all():
         raise ValueError(f"{name} {array.min():g} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
+    wrong = array[(array >= 1) & np.isfinite(array)]
+    if name == "stop_loss" and wrong.size:
+        raise ValueError(f"{name} {wrong[0]:g} must be below 1: it is a fraction of the entry price, 0.03 is 3%")
     return array.astype(dtype)
 
 

@@ -102,6 +102,7 @@ def test_rewards_are_named_in_the_plan_and_paid(flags, says, made):
         ("--leverage 0", "max_leverage 0.0 is outside (0, 100]"),
         ("--leverage 2 --maintenance-margin 0.6", "maintenance_margin 0.6 is outside [0, 0.5)"),
         ("--stop-loss -0.1", "stop_loss -0.1 must be above 0"),
+        ("--stop-loss 3", "stop_loss 3.0 must be below 1: it is a fraction of the entry price, 0.03 is 3%"),
         ("--lot 1", "lot needs capital"),
         ("--impact 1", "impact needs capital"),
         ("--delay -1", "delay -1 must be a whole number of bars"),

@@ -87,6 +87,23 @@ def test_a_bracket_that_cannot_be_is_refused(name, given, market) -> None:
         run(market, **{name: given})
 
 
+@pytest.mark.parametrize("given", [1, 3.0, (0.1, None, 3.0), [[0.1], [3.0]]])
+def test_a_stop_loss_in_percent_is_refused_and_a_take_profit_above_one_is_not(given, market) -> None:
+    words = r"stop_loss (1|3|3.0) must be below 1: it is a fraction of the entry price, 0.03 is 3%"
+    if not isinstance(given, list):
+        with pytest.raises(ValueError, match=words):
+            TradingEnv(market, stop_loss=given)
+        assert TradingEnv(market, take_profit=given).take_profit == given
+    if not isinstance(given, tuple):
+        column = np.resize(given, (150, 1)) if isinstance(given, list) else given
+        with pytest.raises(ValueError, match=words):
+            run(market, stop_loss=column)
+        with pytest.raises(TypeError, match="not callable"):  # it reaches the ledger, which this module takes away
+            run(market, take_profit=column)
+        with pytest.raises(TypeError, match="not callable"):
+            run(market, stop_loss=np.resize([[np.nan], [np.inf], [0.99]], (150, 1)))
+
+
 def test_brackets_by_action_are_one_for_each_position(market) -> None:
     words = r"stop_loss \(0.1, 0.2\) must be one fraction, or one for each of a tuple of positions"
     with pytest.raises(ValueError, match=words):

@@ -30,7 +30,7 @@ ENVS = {
         "fill": "next_close",
         "flat_at_session_end": True,
         "costs": Costs.between(Costs(fixed_fee=0.0, impact=0.0), Costs(fee=0.4, fixed_fee=9e4, impact=9.0)),
-        "stop_loss": (0.01, None, None, 1.5),
+        "stop_loss": (0.01, None, None, 0.9),
     },
 }
 
