@@ -1,7 +1,8 @@
 """From fills to trades: a trade runs from flat, or a change of sign, to flat (money rule 1). NumPy only.
 
 A fill through zero ends one trade and begins the next, its costs shared by the units of each part. The profits of all
-trades, open ones at the last close, add up to what the account gained.
+trades, open ones at the last close, and the carry (interest and funding: of the account, not of a trade) add up to what
+the account gained.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ def trades_of(
     Returns:
         One record a trade, in order of entry: `symbol`, `side` (1 long, -1 short), `entry_time`, `exit_time` (NaT while
         open), `entry_price` and `exit_price` (averages over all its entries and exits by units, before costs; NaN where
-        nothing was sold yet), `units` (all that was entered), `costs`, `pnl` (after costs, in units of the initial
-        capital), `return` (pnl / value entered), `bars` (from the first fill to the last, or to the end) and `open`.
+        nothing was sold yet), `units` (all that was entered), `costs`, `pnl` (after costs, before carry, in units of
+        the initial capital), `return` (pnl / value entered), `bars` (from the first fill to the last, or to the end)
+        and `open`.
     """
     if len(symbols) == 1:
         return _of_asset(fills, times, last[0])

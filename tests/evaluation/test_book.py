@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -127,6 +128,26 @@ def test_the_book_adds_up(fill, volatility):
     changes = np.flatnonzero((held != np.concatenate([[0], held[:-1]])) & (held != 0))
     np.testing.assert_array_equal(book.trades["entry_time"][: len(changes)], book.times[changes])
     assert len(book.trades) >= 10
+
+
+def test_what_an_account_gained_is_what_its_trades_did_and_the_carry():
+    """Half long at 100, sold at 120. The cash of 0.5 earns 10% a year: 0.5 * 0.1 / 365 a day, and that its interest."""
+    rates = Costs(fee=None, slippage=None, cash_rate=0.1, borrow_rate=0.2, short_rate=0.2)
+    book = simulate(flat_bars([100, 110, 120]), [0.5, NAN, 0.0], costs=rates, fill="close")
+    first = 0.5 * 0.1 / 365
+    second = (0.5 + first) * 0.1 / 365
+    np.testing.assert_allclose(book.carry, [0, first, second], rtol=1e-13)
+    np.testing.assert_allclose(book.trades["pnl"], [0.1], rtol=1e-13)
+    assert book.equity[-1] - 1 == pytest.approx(0.1 + first + second, rel=1e-13)
+
+    funding = np.random.default_rng(6).normal(0, 1e-3, (120, 1))
+    market = dataclasses.replace(random_market(4), funding=funding)
+    dear = dataclasses.replace(rates, fee=0.002, slippage=0.001)
+    levered = simulate(market, busy(4), costs=dear, max_leverage=2.0)
+    total = combine({"A": levered, "B": simulate(market, -busy(5), costs=dear, max_leverage=2.0)})
+    for book in (levered, total):
+        assert abs(book.carry.sum()) > 1e-3
+        assert book.trades["pnl"].sum() + book.carry.sum() == pytest.approx(book.equity[-1] - 1, rel=1e-11)
 
 
 def test_ruin_at_the_mark_is_a_forced_fill_and_later_targets_are_ignored():
