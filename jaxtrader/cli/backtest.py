@@ -17,7 +17,7 @@ from jaxtrader.cli.synthetic import made_by
 from jaxtrader.envs.costs import LIMITS, CostRange, from_dict
 from jaxtrader.evaluation import report
 from jaxtrader.evaluation.backtest import backtest
-from jaxtrader.evaluation.baselines import beside
+from jaxtrader.evaluation.baselines import beside, break_even
 from jaxtrader.evaluation.book import Book
 from jaxtrader.market.market import Market
 
@@ -53,8 +53,9 @@ def backtest_policy(config: BacktestConfig, console: Console) -> int:
     console.print()
     book = judged[name][report.POLICY]
     saved = [] if config.save is None else [("saved", _save(book, Path(config.save)))]
+    lead = report.break_even_line(break_even(book, judged[name][report.MATCHED]))
     result = ("result", report.sentence(judged))
-    report.print_facts(console, [("trades", report.trades_line(book)), *saved, result])
+    report.print_facts(console, [("trades", report.trades_line(book)), ("break-even", lead), *saved, result])
     return OK
 
 

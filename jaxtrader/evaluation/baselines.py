@@ -8,6 +8,7 @@ session, not cut to a share of the volume, and not dropped for their size. Nothi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Unpack
 
@@ -58,6 +59,28 @@ def exposure_matched(market: Market, book: Book) -> Book:
     A mean smaller than the band is never bought, as the policy itself could not have bought it.
     """
     return _like(market, book, np.where(_filled(market, book), book.exposure.mean(0), np.nan))
+
+
+def break_even(book: Book, matched: Book) -> float:
+    """The break-even cost (money rule 1), in basis points of the traded value.
+
+    So much more could each trade cost, of the book and of what it is matched with, before its lead is gone: the excess
+    of log return over the excess of turnover. Below 0 the book is behind, and costs would have to be lower by so much.
+    It is of first order, as the account shrinks by the cost of what it trades: right to about half the cost of one
+    trade (1% where turning over all of the account costs 2%).
+
+    Args:
+        book: the policy's.
+        matched: its `exposure_matched`, combined like it.
+
+    Returns:
+        NaN where the book trades no more than what it is matched with, or one of the two has nothing left.
+    """
+    traded = float(book.turnover.sum() - matched.turnover.sum())
+    last = [one.equity[-1] / one.initial for one in (book, matched)]
+    if min(last) <= 0 or traded <= 1e-9 * float(book.turnover.sum()):
+        return math.nan
+    return 1e4 * math.log(last[0] / last[1]) / traded
 
 
 def _filled(market: Market, book: Book) -> np.ndarray:

@@ -163,6 +163,16 @@ def trades_line(book: Book) -> str:
     return f"{len(closed):,} closed, {figures}; {opened}"
 
 
+def break_even_line(cost: float) -> str:
+    """The break-even cost of a policy, in basis points of the traded value (NaN: there is none), in words."""
+    beside = "buy-and-hold at the same exposure"
+    if math.isnan(cost):
+        return f"none, as it trades no more than {beside}"
+    if cost < 0:
+        return f"none, as it is behind {beside}: a trade would have to cost {-cost:,.1f} bp of its value less"
+    return f"a trade could cost {cost:,.1f} bp of its value more before the lead over {beside} is gone"
+
+
 def _owners(parts: Mapping[str, Part]) -> list[str | None]:
     """Symbols over all parts, in order; one symbol's book may stand for itself."""
     names: dict[str | None, None] = {}

@@ -433,6 +433,7 @@ def test_a_run_is_tested_on_the_test_part_of_its_data(tiny, own_test, tmp_path, 
     assert "test ─" in out
     assert re.search(rf"^all 2 +{100 * book.metrics['cagr']:.1f}% +{book.metrics['sharpe']:.2f} ", out, re.M)
     assert "trades  " in out
+    assert re.search(r"^break-even  (none, as it|a trade could cost)", out, re.M)
     assert "is no test" not in out
     assert "is not empty" in refused(capsys, ["backtest", run, "--save", tmp_path / "out"])
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from jaxtrader.envs.costs import Costs
-from jaxtrader.evaluation.baselines import beside, buy_and_hold, exposure_matched
+from jaxtrader.evaluation.baselines import beside, break_even, buy_and_hold, exposure_matched
 from jaxtrader.evaluation.book import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.bars import load_bars
@@ -185,3 +187,47 @@ def test_an_order_that_would_meet_a_missing_bar_is_given_until_it_is_filled(reba
     matched = exposure_matched(market, simulate(market, 0.5, costs=Costs(fee=None, slippage=None), **rules))
     assert set(matched.fills["symbol"]) == {"A", "B"}
     assert matched.dropped == 0
+
+
+def account(last, turnover):
+    return SimpleNamespace(equity=np.array([1.0, last]), turnover=np.array(turnover), initial=1.0)
+
+
+def test_break_even_by_hand():
+    """A lead of log(1.21 / 1.1) over 4 - 0.5 of turnover more; behind, it is below 0; and where there is none, NaN."""
+    one, other = account(1.21, [1.0, 3.0]), account(1.1, [0.5, 0.0])
+    assert break_even(one, other) == pytest.approx(1e4 * math.log(1.1) / 3.5, rel=1e-13)
+    assert break_even(account(1.0, [1.0, 3.0]), other) == pytest.approx(-1e4 * math.log(1.1) / 3.5, rel=1e-13)
+    for undefined in (account(1.21, [0.5, 0.0]), account(1.21, [0.1, 0.1]), account(-0.1, [1.0, 3.0])):
+        assert math.isnan(break_even(undefined, other))
+
+
+def test_at_the_break_even_cost_the_lead_over_the_matched_is_gone(market):
+    """What the ledger says where every fill costs so much more: nothing is left of a lead, and half at half of it."""
+
+    def lead(book, extra):
+        dear = {"costs": Costs(fee=0.001, slippage=0.002 + extra), **book.rules.args}
+        parts = book.by_symbol or {book.symbols[0]: book}
+        books = {name: simulate(market, one.targets, symbol=name, **dear) for name, one in parts.items()}
+        matched = {name: simulate(market, one.exposure.mean(), symbol=name, **dear) for name, one in parts.items()}
+        ends = [np.mean([one.equity[-1] for one in each.values()]) for each in (books, matched)]
+        return math.log(ends[0] / ends[1])
+
+    def led(symbol, bars, seed):
+        """A few days that are known beforehand, else noise."""
+        rows = slice(0, 100) if symbol == "A" else slice(100, 190)
+        rise = np.append(np.diff(np.log(market.open[rows, 0])), 0)
+        known = np.sign(np.append(rise[1:], 0)) * 0.5
+        wanted = np.where(np.random.default_rng(seed).random(bars) < 0.5, known, targets(seed, bars) / 2)
+        return simulate(market, wanted, symbol=symbol, costs=COSTS, rebalance_band=0.05)
+
+    one = led("A", 100, 7)
+    total = combine({"A": one, "B": led("B", 90, 8)})
+    for book in (one, total):
+        matched = beside(market, book)["buy and hold at mean exposure"]
+        extra = break_even(book, matched) / 1e4
+        now = math.log(book.equity[-1] / matched.equity[-1])
+        assert now == pytest.approx(lead(book, 0.0), rel=1e-12)
+        assert now > 0.1
+        assert abs(lead(book, extra)) < 0.01 * now
+        assert lead(book, extra / 2) == pytest.approx(now / 2, rel=0.01)

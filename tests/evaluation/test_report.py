@@ -132,6 +132,18 @@ def test_trades_are_counted_by_hand():
     assert report.trades_line(idle) == "none closed; 1 still open, 1 fills"
 
 
+@pytest.mark.parametrize(
+    ("cost", "text"),
+    [
+        (1234.56, "a trade could cost 1,234.6 bp of its value more before the lead over {beside} is gone"),
+        (-0.44, "none, as it is behind {beside}: a trade would have to cost 0.4 bp of its value less"),
+        (math.nan, "none, as it trades no more than {beside}"),
+    ],
+)
+def test_the_break_even_cost_in_words(cost, text):
+    assert report.break_even_line(cost) == text.format(beside="buy-and-hold at the same exposure")
+
+
 def test_notes_with_one_text_share_a_line():
     notes = ["A: adjusted.", "A: 3 gaps: large.", "B: adjusted."]
     assert report.grouped(notes) == ["A, B: adjusted.", "A: 3 gaps: large."]
