@@ -8,6 +8,7 @@ import numpy as np
 from ledger_orders import Bar as Row
 from ledger_orders import Terms
 
+from jaxtrader.envs import bars
 from jaxtrader.envs.account import REASONS, Bar, Brackets
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.rules import Rules
@@ -52,8 +53,7 @@ def bar_of(row: dict, terms: Terms, rows) -> Bar:
     assets = len(full.close)
     some = {name for each in rows for name in each}
     default = lambda name, other: (getattr(full, name) or [other] * assets) if name in some else None  # noqa: E731
-    present = default("present", True)
-    columns = dict(
+    there = dict(
         prev_close=full.prev_close,
         open=full.open,
         close=full.close,
@@ -64,12 +64,24 @@ def bar_of(row: dict, terms: Terms, rows) -> Bar:
         factor=default("factor", 1.0),
         volatility=full.volatility or [0.01] * assets,
         adv=full.adv or [1.0] * assets,
-        present=default("was_present", True) if terms.fill == "close" else present,
-        inside=present,
-        delisted=default("last", False),
+        present=default("present", True),
+        was_present=default("was_present", True),
+        last=default("last", False),
+        was_last=default("was_last", False),
         session_end=[full.session_end],
+        was_session_end=[full.was_session_end],
     )
-    return Bar(**{name: None if x is None else np.asarray(x) for name, x in columns.items()})
+    return move_of({name: np.asarray(x) for name, x in there.items() if x is not None}, rules_of(terms, rows))
+
+
+def move_of(there: dict, rules: Rules) -> Bar:
+    """The bar that `bars.between` makes of the reference's columns, with any leading axes."""
+    now = {"close": "prev_close", "present": "was_present", "delisted": "was_last", "session_end": "was_session_end"}
+    now |= {"volatility": "volatility", "adv": "adv", "price_factor": "factor"}
+    then = {"dt": "years", "price_factor": "factor", "delisted": "last"}
+    then |= {name: name for name in ("open", "close", "high", "low", "funding", "present", "session_end")}
+    rows = ({ours: there[theirs] for ours, theirs in names.items() if theirs in there} for names in (now, then))
+    return bars.between(*rows, rules)
 
 
 def brackets_of(row: dict, rows, assets: int) -> Brackets:

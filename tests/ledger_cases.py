@@ -25,7 +25,8 @@ def bar(target: Any, open: Any = 100.0, close: Any = None, **more: Any) -> dict[
     listed = lambda x: list(x) if isinstance(x, (list, tuple)) else [x]  # noqa: E731
     target, open = listed(target), listed(open)
     close = open if close is None else listed(close)
-    fields = {name: listed(x) if name not in ("years", "session_end") else x for name, x in more.items()}
+    of_all = ("years", "session_end", "was_session_end")
+    fields = {name: x if name in of_all else listed(x) for name, x in more.items()}
     prices = zip(open, close, strict=True)
     spread = {"high": [max(pair) for pair in prices], "low": [min(pair) for pair in zip(open, close, strict=True)]}
     return {"prev_close": [100.0] * len(open), **spread, "target": target, "open": open, "close": close, **fields}

@@ -59,9 +59,9 @@ class Terms:
 class Bar:
     """The move from close[t] to close[t+1]: one number per asset, and what else the rules of the move need.
 
-    `present`: a real bar of the asset stands at t+1; `was_present`: the asset can be traded at close[t]. `last`: the
-    bar at t+1 is the asset's last before it is delisted. `volatility` and `adv` are of bars up to t. `stop` and `take`
-    are fractions of the entry price, inf for none.
+    `present`: a real bar of the asset stands at t+1. `last`: it is the asset's last before it is delisted.
+    `session_end`: it ends a trading session. The three with `was_` say the same of the bar at t. `volatility` and `adv`
+    are of bars up to t. `stop` and `take` are fractions of the entry price, inf for none.
     """
 
     prev_close: list[float]
@@ -77,7 +77,9 @@ class Bar:
     present: list[bool] = field(default_factory=list)
     was_present: list[bool] = field(default_factory=list)
     last: list[bool] = field(default_factory=list)
+    was_last: list[bool] = field(default_factory=list)
     session_end: bool = False
+    was_session_end: bool = False
     stop: list[float] = field(default_factory=list)
     take: list[float] = field(default_factory=list)
 
@@ -90,6 +92,7 @@ class Bar:
         self.present = self.present or [True] * assets
         self.was_present = self.was_present or [True] * assets
         self.last = self.last or [False] * assets
+        self.was_last = self.was_last or [False] * assets
         self.stop = self.stop or [math.inf] * assets
         self.take = self.take or [math.inf] * assets
 
@@ -117,6 +120,12 @@ def costs_of(a: int, d: float, p: float, bar: Bar, terms: Terms) -> tuple[float,
     paid = p * (1 + rate * sign(d))
     fee = terms.of("fee", a) * abs(d) * paid + terms.of("fixed_fee", a) / terms.capital
     return paid, fee, abs(d) * abs(paid - p)
+
+
+def open_at_the_close(present: list[bool], last: list[bool], session_end: bool, terms: Terms) -> list[bool]:
+    """Rule 2g before an order at the same close: what has just been closed for good is not bought back there."""
+    shut = terms.flat_at_session_end and session_end
+    return [present[a] and not last[a] and not shut for a in range(len(present))]
 
 
 def wanted(account: Any, target: list[float], prices: list[float], tradable: list[bool], terms: Terms) -> Orders:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ledger_orders import NAN, Bar, Orders, Terms, costs_of, limit, sign, wanted, whole_lots
+from ledger_orders import NAN, Bar, Orders, Terms, costs_of, limit, open_at_the_close, sign, wanted, whole_lots
 
 ORDER, STOP, TAKE, LIQUIDATION, RUIN, LAST = range(6)
 
@@ -72,7 +72,8 @@ class Ledger:
         due = self.due(target, terms)
         move = Move()
         if terms.fill == "close":
-            self.order(due, bar.prev_close, bar.was_present, bar, terms, move)
+            tradable = open_at_the_close(bar.was_present, bar.was_last, bar.was_session_end, terms)
+            self.order(due, bar.prev_close, tradable, bar, terms, move)
         self.advance(due, bar, terms, move)
         return move
 
@@ -344,8 +345,6 @@ def book(opens, closes, targets, terms: Terms, **columns) -> dict[str, list]:
         was = ledger.ruined
         earlier = max(t - 1, 0)
         known = {name: rows[earlier if name in _KNOWN_AT_DECISION else t] for name, rows in columns.items()}
-        if "present" in columns:
-            known["was_present"] = columns["present"][earlier]
         bar = Bar(closes[earlier], opens[t], closes[t], **known)
         moved = Move()
         if t > 0:
@@ -358,7 +357,8 @@ def book(opens, closes, targets, terms: Terms, **columns) -> dict[str, list]:
             bar = Bar(closes[t], opens[t], closes[t], **now)
             due = ledger.due(targets[t], terms)
             traded = Move()
-            ledger.order(due, closes[t], bar.present, bar, terms, traded)
+            tradable = open_at_the_close(bar.present, bar.last, bar.session_end, terms)
+            ledger.order(due, closes[t], tradable, bar, terms, traded)
             note(t, traded)
         if ledger.ruined and not was:
             out["ruined_at"].append(t)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ledger_reference
 import pytest
 from ledger_cases import BRACKETS, MARGIN
-from ledger_cases_costs import CARRY, COSTS, LIMITS, TIME
+from ledger_cases_costs import CARRY, COSTS, TIME
+from ledger_cases_orders import LIMITS
 from ledger_reference import Ledger, Terms, book
 
 CASES = [*BRACKETS, *MARGIN, *CARRY, *COSTS, *LIMITS, *TIME]

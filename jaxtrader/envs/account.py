@@ -30,7 +30,7 @@ class Bar(struct.PyTreeNode):
         factor: adjusted / raw price; for lots.
         volatility: deviation of one-bar log returns up to t; for impact.
         adv: average traded value of a bar up to t, in currency; for impact and its cap.
-        present: whether the bar at which orders fill is real, not filled in.
+        present: whether orders can fill: their bar is real, and no close at which all has just been closed.
         inside: whether the bar t+1 is; the same but where orders fill at close[t].
         delisted: the bar t+1 is the asset's last.
         session_end: the bar t+1 is the last of a trading session, `[*b, 1]`.

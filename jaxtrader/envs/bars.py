@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from jax.typing import ArrayLike
@@ -47,11 +49,21 @@ def between(now: Columns, then: Columns, rules: Rules) -> Bar:
         factor=(now if rules.fill == "close" else then).get("price_factor"),
         volatility=now.get("volatility"),
         adv=now.get("adv"),
-        present=now.get("present") if rules.fill == "close" else inside,
+        present=_open_at_the_close(now, rules) if rules.fill == "close" else inside,
         inside=inside,
         delisted=then.get("delisted"),
         session_end=then.get("session_end"),
     )
+
+
+def _open_at_the_close(now: Columns, rules: Rules) -> Any:
+    """Where orders at close[t] can fill: not where the same close has ended the session or the asset; None: all can."""
+    masks = [now["present"]] if "present" in now else []
+    if "delisted" in now:
+        masks.append(~now["delisted"])
+    if rules.flat_at_session_end:
+        masks.append(~now["session_end"])  # of all assets: it broadcasts
+    return functools.reduce(operator.and_, masks) if masks else None
 
 
 def check(market: Any, costs: Costs | CostRange, rules: Rules) -> None:

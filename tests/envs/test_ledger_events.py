@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from ledger_adapter import RULES, bar_of, brackets_of, costs_of, events_in_time, rules_of
 from ledger_cases import BRACKETS, MARGIN
-from ledger_cases_costs import CARRY, COSTS, LIMITS, TIME
+from ledger_cases_costs import CARRY, COSTS, TIME
+from ledger_cases_orders import LIMITS
 from ledger_orders import Terms
 
 from jaxtrader.envs import ledger

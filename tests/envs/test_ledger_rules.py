@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ledger_adapter import costs_of, rules_of
+from ledger_adapter import costs_of, move_of, rules_of
 from ledger_reference import Ledger, Terms
 
 from jaxtrader.envs import ledger
-from jaxtrader.envs.account import Bar, Brackets
+from jaxtrader.envs.account import Brackets
 
 BARS, LANES = 150, 12
 INTEREST = {"cash_rate": 0.5, "borrow_rate": 1.0, "short_rate": 0.7}  # a year; high, so that a few bars show it
@@ -45,6 +45,7 @@ CASES = {
     "all at the next open": (ALL, 3, "brackets years funding missing last volume factor"),
     "all at the next close": ({**ALL, "fill": "next_close"}, 3, "brackets years funding missing last volume factor"),
     "all at the close, of one": ({**ALL, "fill": "close"}, 1, "brackets years funding missing last volume factor"),
+    "sessions at the close": ({"fill": "close", "flat_at_session_end": True, "fee": 0.001}, 3, "session missing last"),
 }
 
 
@@ -95,7 +96,9 @@ def random_columns(seed: int, assets: int, kinds: list[str], leverage: float) ->
     targets = np.where(kind == 0, 0.0, np.where(kind == 1, np.nan, targets))
     for t in range(1, BARS):
         targets[t] = np.where(kind[t] >= 4, targets[t - 1], targets[t])
-    was = np.concatenate([np.ones((1, *shape[1:]), bool), present[:-1] & ~last[:-1]])
+    was_present = np.concatenate([np.ones((1, *shape[1:]), bool), present[:-1]])
+    ends = rng.random((BARS, LANES, 1)) < 0.1
+    was_last, had_ended = (np.concatenate([np.zeros_like(flag[:1]), flag[:-1]]) for flag in (last, ends))
     columns = {
         "target": targets,
         "prev_close": close[:-1],
@@ -111,9 +114,9 @@ def random_columns(seed: int, assets: int, kinds: list[str], leverage: float) ->
         },
         "years": {"years": rng.uniform(0.001, 0.02, (BARS, LANES, 1))},
         "funding": {"funding": rng.normal(0, 0.002, shape)},
-        "missing": {"present": present, "was_present": was},
-        "last": {"present": present, "was_present": was, "last": last},
-        "session": {"session_end": rng.random((BARS, LANES, 1)) < 0.1},
+        "missing": {"present": present, "was_present": was_present},
+        "last": {"present": present, "was_present": was_present, "last": last, "was_last": was_last},
+        "session": {"session_end": ends, "was_session_end": had_ended},
         "volume": {"volatility": rng.uniform(0.01, 0.05, shape), "adv": np.exp(rng.normal(13, 1, shape))},
         "factor": {"factor": rng.uniform(0.2, 1.0, shape)},
     }
@@ -124,14 +127,9 @@ def random_columns(seed: int, assets: int, kinds: list[str], leverage: float) ->
 
 def by_ledger(columns: dict[str, np.ndarray], terms: Terms) -> dict[str, np.ndarray]:
     """All lanes at once through `ledger.step`."""
-    there = columns.get
     rules, costs = rules_of(terms, [{"stop": [0.1]}] if "stop" in columns else []), costs_of(terms)
     with jax.enable_x64(True):
-        names = ("prev_close", "open", "close", "high", "low", "years", "funding", "factor", "volatility", "adv")
-        present = there("was_present") if terms.fill == "close" else there("present")
-        flags = {"present": present, "inside": there("present"), "delisted": there("last")}
-        bars = {**{name: there(name) for name in names}, **flags, "session_end": there("session_end")}
-        bars = jax.tree.map(jnp.asarray, Bar(**bars))
+        bars = jax.tree.map(jnp.asarray, move_of(columns, rules))
         brackets = Brackets(jnp.asarray(columns["stop"]), jnp.asarray(columns["take"])) if rules.stops else None
         targets = jnp.asarray(columns["target"])
         account = ledger.open_account(jnp.zeros_like(targets[0]), jnp.asarray(columns["prev_close"][0]), rules)
@@ -164,7 +162,7 @@ def by_reference(columns: dict[str, np.ndarray], terms: Terms) -> dict[str, np.n
     names = ("cash", "units", "entry", "equity", "ruined", "fee", "slippage", "clipped", "dropped", "stopped", "carry")
     out: dict = {name: [[None] * lanes for _ in range(bars)] for name in names}
     reasons = dict.fromkeys(("ORDER", "STOP", "TAKE", "LIQUIDATION", "RUIN", "LAST"), 0)
-    single = ("years", "session_end")
+    single = ("years", "session_end", "was_session_end")
     for b in range(lanes):
         account = Ledger(assets)
         for t in range(bars):
