@@ -1,4 +1,4 @@
-"""More bars worked out by hand (see `ledger_cases`): what leverage, lots and minimum trades make of an order."""
+"""More bars worked out by hand (see `ledger_cases`): what lots, minimum trades, leverage and cash leave of an order."""
 
 from __future__ import annotations
 
@@ -102,6 +102,104 @@ LIMITS = [
         "cash": 0.998,
         "units": [0.0],
         "equity": 0.998,
+        "dropped": [0],
+    },
+]
+
+LEVERAGE = [
+    {
+        "name": "a sale cut by volume keeps its place in the leverage: what raises another is cut to what is left",
+        "start": {"cash": -1.0, "units": [0.02, 0.0], "entry": [100.0, 0.0]},
+        "terms": {"leverage": 2.0, "maintenance": 0.0, "volume_cap": 0.1, "capital": 1000.0},
+        "bars": [bar([0.0, 2.0], TWO, adv=[2000.0, 1e9])],
+        # Of 2.0 only 0.2 are sold: 1.8 stay, 0.2 are left of L = 2
+        "fills": [(0, 0, -0.002, 100.0, "ORDER"), (0, 1, 0.002, 100.0, "ORDER")],
+        "cash": -1.0,
+        "units": [0.018, 0.002],
+        "equity": 1.0,
+        "clipped": [0],
+        "dropped": [],
+    },
+    {
+        "name": "what raises positions is cut by one factor: an add, and a turn beyond flat; what lowers them is not",
+        "start": {"cash": 0.0, "units": [0.012, 0.002, 0.002, -0.006], "entry": [100.0] * 4},
+        "terms": {"leverage": 2.0, "maintenance": 0.0, "volume_cap": 0.1, "capital": 1000.0},
+        "bars": [bar([0.0, 0.8, -0.4, -0.4], [100.0] * 4, adv=[2000.0, 1e9, 1e9, 1e9])],
+        # E = 1. 0.2 of 1.2 are sold: 1.0 stay; 0.2 of the second, none of the third, 0.4 of the fourth. 2 - 1.6 = 0.4
+        # for 0.6 + 0.4: k = 0.4
+        "fills": [
+            (0, 0, -0.002, 100.0, "ORDER"),
+            (0, 1, 0.0024, 100.0, "ORDER"),
+            (0, 2, -0.0036, 100.0, "ORDER"),
+            (0, 3, 0.002, 100.0, "ORDER"),
+        ],
+        "cash": 0.12,
+        "units": [0.01, 0.0044, -0.0016, -0.004],
+        "equity": 1.0,
+        "clipped": [0],
+    },
+    {
+        "name": "what has drifted and stays in the band uses up the leverage too",
+        "start": {"cash": -1.0, "units": [0.0208, 0.0], "entry": [100.0, 0.0]},
+        "terms": {"leverage": 2.0, "maintenance": 0.0, "band": 0.05},
+        "bars": [bar([1.9, 0.1], TWO)],
+        # E = 1.08, 2.16 at most; 1.9 x 1.08 = 2.052 is 0.028 away, less than 0.054. 0.08 are left of 0.108
+        "fills": [(0, 1, 0.0008, 100.0, "ORDER")],
+        "cash": -1.08,
+        "units": [0.0208, 0.0008],
+        "equity": 1.08,
+        "clipped": [0],
+    },
+    {
+        "name": "an unchanged target that has drifted uses it up, and what would raise another is given up",
+        "start": {"cash": -1.0, "units": [0.03, 0.0], "entry": [80.0, 0.0], "target": [1.0, 0.0]},
+        "terms": {"leverage": 1.5, "maintenance": 0.0, "on_change": True},
+        "bars": [bar([1.0, 0.4], TWO)],
+        # E = 2, gross 3: all of 1.5 x 2
+        "fills": [],
+        "cash": -1.0,
+        "units": [0.03, 0.0],
+        "equity": 2.0,
+        "clipped": [0],
+        "dropped": [0],
+    },
+    {
+        "name": "what is cut for leverage is cut to whole lots once more",
+        "start": {"cash": -0.37, "units": [0.013, 0.0007, 0.0], "entry": [100.0] * 3},
+        "terms": {"leverage": 1.5, "maintenance": 0.0, "volume_cap": 0.1, "capital": 10_000.0, "lot": 10.0},
+        "bars": [bar([0.0, -0.2, 0.6], [100.0] * 3, adv=[1000.0, 1e9, 1e9])],
+        # E = 1. The first: 100 of currency, a share, no lot of it: 1.3 stay. The second: 27 shares, so 20, to -13; the
+        # third 60. 0.2 are left for 0.13 + 0.6: k = 20 / 73. -7 - 3.6 shares are 10, to -3; 16.4 shares are 10.
+        "fills": [(0, 1, -0.001, 100.0, "ORDER"), (0, 2, 0.001, 100.0, "ORDER")],
+        "cash": -0.37,
+        "units": [0.013, -0.0003, 0.001],
+        "equity": 1.0,
+        "clipped": [0],
+    },
+    {
+        "name": "a turn that whole lots would end before it is flat ends flat",
+        "start": {"cash": -0.37, "units": [0.013, 0.0007, 0.0], "entry": [100.0] * 3},
+        "terms": {"leverage": 1.33, "maintenance": 0.0, "volume_cap": 0.1, "capital": 10_000.0, "lot": 10.0},
+        "bars": [bar([0.0, -0.2, 0.6], [100.0] * 3, adv=[1000.0, 1e9, 1e9])],
+        # As before, with 0.03 left: k = 3 / 73. -7 - 0.5 shares are no lot, and would leave 7; 2.5 shares are none.
+        "fills": [(0, 1, -0.0007, 100.0, "ORDER")],
+        "cash": -0.3,
+        "units": [0.013, 0.0, 0.0],
+        "equity": 1.0,
+        "clipped": [0],
+    },
+    {
+        "name": "what is cut below the minimum trade is dropped, but no turn",
+        "start": {"cash": -0.37, "units": [0.013, 0.0007, 0.0, 0.0], "entry": [100.0] * 4},
+        "terms": {"leverage": 1.5, "maintenance": 0.0, "volume_cap": 0.1, "capital": 10_000.0, "min_trade": 1150.0},
+        "bars": [bar([0.0, -0.2, 0.6, 0.2], [100.0] * 4, adv=[1000.0, 1e9, 1e9, 1e9])],
+        # The sale of 100 is dropped: 1.3 stay. 0.2 for 0.2 + 0.6 + 0.2: k = 0.2. To -0.04, by 0.11 = 1100; 0.12 = 1200;
+        # 0.04 = 400.
+        "fills": [(0, 1, -0.0011, 100.0, "ORDER"), (0, 2, 0.0012, 100.0, "ORDER")],
+        "cash": -0.38,
+        "units": [0.013, -0.0004, 0.0012, 0.0],
+        "equity": 1.0,
+        "clipped": [0],
         "dropped": [0],
     },
 ]

@@ -185,6 +185,45 @@ def limit(orders: Orders, account: Any, prices: list[float], bar: Bar, terms: Te
         orders.units[a] = d
 
 
+def keep_within_leverage(orders: Orders, account: Any, prices: list[float], bar: Bar, terms: Terms) -> None:
+    """Rule 5 again after the cuts: where what could not be sold takes up L, what raises positions gets what is left."""
+    if account.assets == 1:
+        return
+    equity = account.value(prices)
+    stays = adds = 0.0
+    raised = []
+    for a, d in enumerate(orders.units):
+        before, after = account.units[a], account.units[a] + d
+        if before * after < 0:  # sold to flat, and all of the other side is new
+            raised.append(abs(after))
+        elif abs(after) > abs(before):
+            raised.append(abs(after) - abs(before))
+        else:
+            raised.append(0.0)
+        stays += (abs(after) - raised[a]) * prices[a]
+        adds += raised[a] * prices[a]
+    room = max(terms.leverage * equity - stays, 0.0)
+    if adds <= room + terms.dust * equity:
+        return
+    orders.clipped = True
+    for a, d in enumerate(orders.units):
+        before, size = account.units[a], raised[a] * room / adds
+        if raised[a] == 0:
+            continue
+        if before * (before + d) < 0:
+            turn = whole_lots(sign(d) * (abs(before) + size), bar.factor[a], terms)
+            orders.units[a] = turn if abs(turn) > abs(before) else -before
+            continue
+        if room <= terms.dust * equity:  # nothing is left: given up, and counted
+            orders.dropped = True
+        orders.units[a] = whole_lots(sign(d) * size, bar.factor[a], terms)
+        if abs(orders.units[a]) * prices[a] <= terms.dust * equity:
+            orders.units[a] = 0.0
+        elif abs(orders.units[a]) * prices[a] * terms.capital < terms.min_trade:
+            orders.units[a] = 0.0
+            orders.dropped = True
+
+
 def whole_lots(d: float, factor: float, terms: Terms) -> float:
     """Rule 8: raw shares = units * capital * factor, rounded towards zero to a multiple of the lot."""
     if terms.lot is None:

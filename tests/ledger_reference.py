@@ -10,7 +10,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ledger_orders import NAN, Bar, Orders, Terms, costs_of, limit, open_at_the_close, sign, wanted, whole_lots
+from ledger_orders import (
+    NAN,
+    Bar,
+    Orders,
+    Terms,
+    costs_of,
+    keep_within_leverage,
+    limit,
+    open_at_the_close,
+    sign,
+    wanted,
+    whole_lots,
+)
 
 ORDER, STOP, TAKE, LIQUIDATION, RUIN, LAST = range(6)
 
@@ -201,6 +213,7 @@ class Ledger:
         self.unblock(due)
         orders = wanted(self, due, prices, tradable, terms)
         limit(orders, self, prices, bar, terms)
+        keep_within_leverage(orders, self, prices, bar, terms)
         own = 0.0
         for a, d in enumerate(orders.units):
             _, fee, slippage = costs_of(a, d, prices[a], bar, terms)

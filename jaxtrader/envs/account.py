@@ -100,7 +100,7 @@ class Fill(struct.PyTreeNode):
         slippage: what slippage and impact took, likewise.
         equity: value of the account at the fill price, before costs.
         reason: an index into REASONS.
-        clipped: a target beyond the leverage limit, or an order cut by the volume cap or by more than its own costs.
+        clipped: a target beyond the leverage limit, or an order cut by that, the volume cap or more than its own costs.
         dropped: orders given up: no cash was left, too small, or no bar to fill in.
     """
 

@@ -39,9 +39,13 @@ def size(account: Account, target: Array, price: Array, equity: Array, bar: Bar,
         order = _not_dust(jnp.where(over, jnp.sign(order) * most, order), price, equity)
     order = _whole_lots(account, order, bar, rules)
     if rules.min_trade is not None:
-        small = (order != 0) & (jnp.abs(order) * price * rules.currency < rules.min_trade)
+        small = _too_small(order, price, rules)
         dropped |= small.any(-1)
         order = jnp.where(small, 0, order)
+    cuts = rules.volume_cap is not None or rules.lot is not None or rules.min_trade is not None
+    if account.units.shape[-1] > 1 and (cuts or rules.rebalance_band > 0 or rules.rebalance == "on_change"):
+        order, over, given_up = _within_leverage(account, order, price, equity, bar, rules)
+        clipped, dropped = clipped | over, dropped | given_up
     if rules.max_leverage > 1:
         return Sized(order, clipped, dropped, jnp.zeros_like(account.ruined))
     order, spent, given_up, cut = _cut_to_cash(account, order, price, equity, bar, costs, rules)
@@ -104,6 +108,42 @@ def _whole_lots(account: Account, order: Array, bar: Bar, rules: Rules) -> Float
 def _not_dust(order: Array, price: Array, equity: Array) -> Float[Array, "*b A"]:
     """The order without what is too small to be a trade."""
     return jnp.where(jnp.abs(order) * price <= dust(equity.dtype) * equity[..., None], 0, order)
+
+
+def _too_small(order: Array, price: Array, rules: Rules) -> Bool[Array, "*b A"]:
+    """What is traded below the minimum trade."""
+    assert rules.min_trade is not None
+    return (order != 0) & (jnp.abs(order) * price * rules.currency < rules.min_trade)
+
+
+def _within_leverage(
+    account: Account, order: Array, price: Array, equity: Array, bar: Bar, rules: Rules
+) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b"]]:
+    """Cut what raises positions by one factor to the leverage that the others leave (money rule 5).
+
+    A sale that was cut or dropped, or units that drifted and are not traded, take up more than their target did: what
+    another asset was to get for it is not there. One asset alone cannot get there.
+
+    Returns the orders, whether they were cut, and whether one was given up: nothing was left for it, or too little.
+    """
+    units, after = account.units, account.units + order
+    turns = units * after < 0  # through flat: all of the other side is new
+    kept = jnp.where(turns, 0, jnp.minimum(jnp.abs(units), jnp.abs(after)))
+    added = jnp.abs(after) - kept
+    room = jnp.maximum(rules.max_leverage * equity - (kept * price).sum(-1), 0)
+    more = (added * price).sum(-1)
+    over = more > room + dust(equity.dtype) * equity
+    share = (room / jnp.where(more > 0, more, 1))[..., None]
+    less = _whole_lots(account, jnp.where(turns, after * share - units, order * share), bar, rules)
+    less = jnp.where(turns & (jnp.abs(less) < jnp.abs(units)), -units, less)  # lots must not stop it short of flat
+    less = _not_dust(less, price, equity)
+    cut = over[..., None] & (added > 0)
+    given_up = (cut & ~turns).any(-1) & (room <= dust(equity.dtype) * equity)
+    if rules.min_trade is not None:
+        small = cut & ~turns & _too_small(less, price, rules)  # to drop a turn would raise the position again
+        given_up |= small.any(-1)
+        less = jnp.where(small, 0, less)
+    return jnp.where(cut, less, order), over, given_up
 
 
 def _cut_to_cash(
