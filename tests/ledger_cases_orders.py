@@ -203,3 +203,51 @@ LEVERAGE = [
         "dropped": [0],
     },
 ]
+
+CHANGE = [
+    {
+        "name": "on change: an order without a bar is tried again at the next, through a pause, and then no more",
+        "terms": {"on_change": True},
+        "bars": [
+            bar([0.5, 0.25], TWO, present=[False, True]),
+            bar([0.5, 0.25], TWO, present=[False, True]),
+            bar([NAN, NAN], TWO, present=[True, True]),
+            bar([0.5, 0.25], [50.0, 100.0], present=[True, True]),
+            bar([0.5, 0.25], [25.0, 100.0], present=[True, True]),
+        ],
+        "fills": [(0, 1, 0.0025, 100.0, "ORDER"), (3, 0, 0.01, 50.0, "ORDER")],
+        "cash": 0.25,
+        "units": [0.01, 0.0025],
+        "equity": 0.75,
+        "dropped": [0, 1],
+    },
+    {
+        "name": "on change: an order that the volume cut goes on until it is filled, and then the target is unchanged",
+        "terms": {"on_change": True, "volume_cap": 0.1, "capital": 1000.0},
+        "bars": [bar(0.5, adv=2000.0), bar(0.5, adv=2000.0), bar(0.5, adv=2000.0), bar(0.5, 50.0, adv=2000.0)],
+        "fills": [(0, 0, 0.002, 100.0, "ORDER"), (1, 0, 0.002, 100.0, "ORDER"), (2, 0, 0.001, 100.0, "ORDER")],
+        "cash": 0.5,
+        "units": [0.005],
+        "equity": 0.75,
+        "clipped": [0, 1],
+    },
+    {
+        "name": "on change: back to the target before, from half way",
+        "terms": {"on_change": True, "volume_cap": 0.1, "capital": 1000.0},
+        "bars": [bar(0.5, adv=2000.0), bar(0.0, adv=2000.0)],
+        "fills": [(0, 0, 0.002, 100.0, "ORDER"), (1, 0, -0.002, 100.0, "ORDER")],
+        "cash": 1.0,
+        "units": [0.0],
+        "equity": 1.0,
+    },
+    {
+        "name": "on change: what is below the minimum trade is given up for good",
+        "terms": {"on_change": True, "min_trade": 500.0, "capital": 1000.0},
+        "bars": [bar(0.4), bar(0.4), bar(0.6)],
+        "fills": [(2, 0, 0.006, 100.0, "ORDER")],
+        "cash": 0.4,
+        "units": [0.006],
+        "equity": 1.0,
+        "dropped": [0],
+    },
+]

@@ -104,6 +104,10 @@ class Orders:
     units: list[float]
     clipped: bool = False
     dropped: bool = False
+    unfilled: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.unfilled = [False] * len(self.units)
 
 
 def sign(x: float) -> int:
@@ -148,7 +152,7 @@ def wanted(account: Any, target: list[float], prices: list[float], tradable: lis
     for a in assets:
         if hold[a] or blocked[a]:
             continue
-        if terms.on_change and target[a] == account.target[a]:
+        if terms.on_change and target[a] == account.target[a] and not account.unfilled[a]:
             continue
         d = target[a] * scale * equity / prices[a] - account.units[a]
         if abs(d) * prices[a] <= terms.dust * equity:
@@ -157,6 +161,7 @@ def wanted(account: Any, target: list[float], prices: list[float], tradable: lis
             continue
         if not tradable[a]:  # rule 9: cancelled and counted
             orders.dropped = True
+            orders.unfilled[a] = True
             continue
         orders.units[a] = d
     return orders
@@ -174,6 +179,7 @@ def limit(orders: Orders, account: Any, prices: list[float], bar: Bar, terms: Te
             if abs(d) * prices[a] > most:
                 d = sign(d) * most / prices[a]
                 orders.clipped = True
+                orders.unfilled[a] = True
                 closes_exactly = False
                 if abs(d) * prices[a] <= terms.dust * equity:
                     d = 0.0

@@ -63,12 +63,14 @@ class Ledger:
     ruined: bool = False
     stopped: list[int] = field(default_factory=list)
     waiting: list[list[float]] = field(default_factory=list)
+    unfilled: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.units = self.units or [0.0] * self.assets
         self.entry = self.entry or [0.0] * self.assets
         self.target = self.target or [0.0] * self.assets
         self.stopped = self.stopped or [0] * self.assets
+        self.unfilled = self.unfilled or [False] * self.assets
 
     def value(self, prices: Sequence[float]) -> float:
         return self.cash + sum(self.units[a] * prices[a] for a in range(self.assets))
@@ -227,7 +229,7 @@ class Ledger:
         move.executions[start:] = sorted(move.executions[start:], key=lambda each: each.asset)
         move.clipped = move.clipped or orders.clipped
         move.dropped = move.dropped or orders.dropped
-        self.remember(due)
+        self.remember(due, orders.unfilled)
 
     def buy(self, orders: Orders, prices, equity: float, own: float, bar: Bar, terms: Terms, move: Move) -> None:
         """Rule 5: at L <= 1 the buys are cut by one common factor to the cash that is there."""
@@ -263,7 +265,7 @@ class Ledger:
     def see(self, due: list[float]) -> None:
         """A cancelled order: what was asked for still counts for the block and for `on_change`."""
         self.unblock(due)
-        self.remember(due)
+        self.remember(due, [False] * self.assets)
 
     def unblock(self, due: list[float]) -> None:
         """Rule 8: a stopped asset may be entered again once its target has left that sign; NaN says nothing."""
@@ -271,9 +273,12 @@ class Ledger:
             if not math.isnan(due[a]) and sign(due[a]) != self.stopped[a]:
                 self.stopped[a] = 0
 
-    def remember(self, due: list[float]) -> None:
-        if not self.ruined:
-            self.target = [self.target[a] if math.isnan(due[a]) else due[a] for a in range(self.assets)]
+    def remember(self, due: list[float], unfilled: list[bool]) -> None:
+        """What was said last, and whether its order found no bar or too little volume: then it is asked again."""
+        for a in range(self.assets):
+            if not self.ruined and not math.isnan(due[a]):
+                self.target[a] = due[a]
+                self.unfilled[a] = unfilled[a]
 
     # --- forced closes ------------------------------------------------------------------------------------------------
 

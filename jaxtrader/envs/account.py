@@ -69,12 +69,14 @@ class Account(struct.PyTreeNode):
         cash: in units of the initial capital; below 0 it is borrowed.
         units: signed holdings; their value is `units * price`.
         entry: average price at which the position was built, without costs; 0 when flat.
-        target: the last target exposure that came to its fill.
+        target: the last target exposure that came to its fill, filled or not.
         held: bars since the last fill, counted up to HELD_CAP.
         equity: the last mark; the true value, also below 0.
         ruined: True from the bar of ruin on; a ruined account is frozen.
         stopped: the sign of a position that a bracket closed, until the target has left that sign; None without stops.
         pending: targets decided and not yet due, oldest first; NaN holds. None without a delay.
+        unfilled: its order had no bar or too little volume, and is to be tried again; None unless `rebalance` is
+            `"on_change"`.
         owed: interest and funding too small to show in cash, kept until they are not; None where nothing carries.
     """
 
@@ -87,6 +89,7 @@ class Account(struct.PyTreeNode):
     ruined: Bool[Array, "*b"]
     stopped: Int[Array, "*b A"] | None = None
     pending: Float[Array, "*b A delay"] | None = None
+    unfilled: Bool[Array, "*b A"] | None = None
     owed: Float[Array, "*b"] | None = None
 
 
@@ -157,6 +160,7 @@ def open_account(
         ruined=jnp.zeros(batch, bool),
         stopped=jnp.zeros(exposure.shape, jnp.int8) if rules.stops else None,
         pending=jnp.full((*exposure.shape, rules.delay), jnp.nan, exposure.dtype) if rules.delay else None,
+        unfilled=jnp.zeros(exposure.shape, bool) if rules.rebalance == "on_change" else None,
         owed=jnp.zeros(batch, exposure.dtype) if carries else None,
     )
 

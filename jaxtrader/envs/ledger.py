@@ -166,6 +166,8 @@ def execute(
         target=jnp.where(jnp.isnan(asked) | account.ruined[..., None], account.target, asked),
         ruined=account.ruined | ruin,
     )
+    if account.unfilled is not None:
+        account = account.replace(unfilled=jnp.where(jnp.isnan(asked), account.unfilled, sized.unfilled))
     alive = ~account.ruined
     return account, fill.replace(clipped=sized.clipped & alive, dropped=sized.dropped & alive)
 

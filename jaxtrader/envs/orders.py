@@ -20,22 +20,25 @@ class Sized(struct.PyTreeNode):
         clipped: it asked for more than leverage, volume or cash allow.
         dropped: a part of it was given up: no cash, too small, or no bar.
         spent: its buys take all cash there is.
+        unfilled: no bar, or cut by the volume cap.
     """
 
     units: Float[Array, "*b A"]
     clipped: Bool[Array, "*b"]
     dropped: Bool[Array, "*b"]
     spent: Bool[Array, "*b"]
+    unfilled: Bool[Array, "*b A"]
 
 
 def size(account: Account, target: Array, price: Array, equity: Array, bar: Bar, costs: Costs, rules: Rules) -> Sized:
     """The order that a target comes to at these prices."""
-    order, clipped, dropped = wanted(account, target, price, equity, bar, rules)
+    order, clipped, unfilled = wanted(account, target, price, equity, bar, rules)
+    dropped = unfilled.any(-1)
     if rules.volume_cap is not None:
         assert bar.adv is not None
         most = rules.volume_cap * bar.adv / (rules.currency * price)
         over = jnp.abs(order) > most
-        clipped |= over.any(-1)
+        clipped, unfilled = clipped | over.any(-1), unfilled | over
         order = _not_dust(jnp.where(over, jnp.sign(order) * most, order), price, equity)
     order = _whole_lots(account, order, bar, rules)
     if rules.min_trade is not None:
@@ -47,25 +50,24 @@ def size(account: Account, target: Array, price: Array, equity: Array, bar: Bar,
         order, over, given_up = _within_leverage(account, order, price, equity, bar, rules)
         clipped, dropped = clipped | over, dropped | given_up
     if rules.max_leverage > 1:
-        return Sized(order, clipped, dropped, jnp.zeros_like(account.ruined))
+        return Sized(order, clipped, dropped, jnp.zeros_like(account.ruined), unfilled)
     order, spent, given_up, cut = _cut_to_cash(account, order, price, equity, bar, costs, rules)
-    return Sized(order, clipped | cut, dropped | given_up, spent)
+    return Sized(order, clipped | cut, dropped | given_up, spent, unfilled)
 
 
 def wanted(
     account: Account, target: Array, price: Array, equity: Array, bar: Bar, rules: Rules
-) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b"]]:
-    """Units to trade by leverage, size, dust and band alone; whether leverage was exceeded, and a bar missing."""
+) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b A"]]:
+    """Units to trade by leverage, size, dust and band alone; whether leverage was exceeded, and which bars miss."""
     if account.stopped is not None:  # a bracket has closed a position of that sign
         target = jnp.where((account.stopped != 0) & (jnp.sign(target) == account.stopped), jnp.nan, target)
-    missed = jnp.zeros_like(account.ruined)
     if bar.present is None:
         scale, over = _cap(account, target, price, equity, rules)
-        return _order(account, target, target * scale[..., None], price, equity, rules), over, missed
+        order = _order(account, target, target * scale[..., None], price, equity, rules)
+        return order, over, jnp.zeros(order.shape, bool)
     scale, over = _cap(account, jnp.where(bar.present, target, jnp.nan), price, equity, rules)
     order = _order(account, target, target * scale[..., None], price, equity, rules)
-    missed = ((order != 0) & ~bar.present).any(-1)
-    return jnp.where(bar.present, order, 0), over, missed
+    return jnp.where(bar.present, order, 0), over, (order != 0) & ~bar.present
 
 
 def _cap(
@@ -89,7 +91,7 @@ def _order(
     if rules.rebalance_band > 0:
         none |= (value < rules.rebalance_band * equity[..., None]) & (target != 0)
     if rules.rebalance == "on_change":
-        none |= target == account.target
+        none |= (target == account.target) & (True if account.unfilled is None else ~account.unfilled)
     return jnp.where(none, 0, order)
 
 

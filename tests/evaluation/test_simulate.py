@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from ledger_books import market_of as market_with_all_columns
+from ledger_books import orders_of
 from ledger_reference import Terms
 from ledger_reference import book as reference_book
 
@@ -226,6 +228,24 @@ def test_several_assets_match_the_scalar_reference():
     names = np.array(["X", "Y", "Z"])[[fill[1] for fill in expected["fills"]]]
     np.testing.assert_array_equal(book.fills["symbol"], names)
     assert book.trades["pnl"].sum() == pytest.approx(book.equity[-1] - 1, abs=1e-12)
+
+
+@pytest.mark.parametrize("fill", ["next_open", "close"])
+def test_orders_on_change_that_could_not_fill_are_tried_again_in_a_book_too(fill):
+    market = dataclasses.replace(market_with_all_columns(4, 3), funding=None)
+    targets = np.repeat(orders_of(4, 3)[0][::8], 8, 0)  # each is said eight times
+    rules = {"fill": fill, "rebalance": "on_change", "volume_cap": 0.2, "capital": 1e5}
+    book = simulate(market, targets, costs=Costs(fee=0.001, slippage=0.002), **rules)
+    columns = {name: getattr(market, name).tolist() for name in ("present", "adv")}
+    terms = Terms(0.001, 0.002, fill, on_change=True, volume_cap=0.2, capital=1e5)
+    prices = (market.open.tolist(), market.close.tolist(), targets.tolist())
+    expected = reference_book(*prices, terms, last=market.delisted.tolist(), **columns)
+    np.testing.assert_allclose(book.equity, expected["equity"], rtol=1e-12)
+    np.testing.assert_allclose(book.units, expected["units"], rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(book.fills["bar"], [fill[0] for fill in expected["fills"]])
+    assert (book.clipped, book.dropped) == (len(expected["clipped"]), len(expected["dropped"]))
+    again = (book.fills["bar"] % 8 != (fill == "next_open")) & (book.fills["reason"] == "order")
+    assert again.sum() >= 3
 
 
 @pytest.mark.parametrize("fill", ["next_open", "next_close", "close"])
