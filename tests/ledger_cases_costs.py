@@ -323,6 +323,16 @@ TIME = [
         "dropped": [0, 1, 2],
     },
     {
+        "name": "flat means flat: at the session's end an asset without a bar is closed at its last close",
+        "start": {"cash": 0.0, "units": [0.005, 0.005], "entry": TWO},
+        "terms": {"flat_at_session_end": True},
+        "bars": [bar([NAN, NAN], [110.0, 90.0], prev_close=[110.0, 90.0], present=[True, False], session_end=True)],
+        "fills": [(0, 0, -0.005, 110.0, "LAST"), (0, 1, -0.005, 90.0, "LAST")],
+        "cash": 1.0,
+        "units": [0.0, 0.0],
+        "equity": 1.0,
+    },
+    {
         "name": "the session's end matters only where it is asked for",
         "start": LONG,
         "bars": [bar(NAN, 100.0, 110.0, session_end=True)],

@@ -191,7 +191,7 @@ class Ledger:
             if bar.last[a]:
                 prices[a] = bar.close[a] * (1 + terms.delist_return)
                 ends[a] = True
-            elif terms.flat_at_session_end and bar.session_end and bar.present[a]:
+            elif terms.flat_at_session_end and bar.session_end:  # without a bar, at the last known close
                 ends[a] = True
         equity = self.value(prices)
         for a in range(self.assets):

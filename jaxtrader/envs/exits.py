@@ -82,14 +82,16 @@ def within(
 
 
 def at_close(account: Account, bar: Bar, costs: Costs, rules: Rules) -> tuple[Account, Fill]:
-    """Close last bars, then all where the margin or the ruin level is not kept, at the close."""
+    """Close last bars and session ends, then all where the margin or the ruin level is not kept, at the close.
+
+    Flat means flat: a session's end, like ruin, closes an asset that has no bar there too, at its last known close.
+    """
     last = None
     if bar.delisted is not None or rules.flat_at_session_end:
         reason, price = jnp.zeros(account.units.shape, jnp.int8), bar.close
         if rules.flat_at_session_end:
             assert bar.session_end is not None
-            ends = bar.session_end if bar.inside is None else bar.session_end & bar.inside
-            reason = jnp.where(ends, SESSION, reason)
+            reason = jnp.where(bar.session_end, SESSION, reason)
         if bar.delisted is not None:
             reason = jnp.where(bar.delisted, DELISTED, reason)
             price = jnp.where(bar.delisted, price * (1 + rules.delist_return), price)

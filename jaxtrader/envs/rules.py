@@ -56,7 +56,7 @@ class Rules:
         volume_cap: the most that one order may be of the traded value of an average bar.
         delist_return: what a delisted asset's last close loses before it is closed there, as in -0.3.
         stops: orders carry stop-losses or take-profits (`Brackets`).
-        flat_at_session_end: everything is closed at the close of each trading session.
+        flat_at_session_end: everything is closed at the close of each trading session, also what has no bar there.
     """
 
     fill: Fills = "next_open"

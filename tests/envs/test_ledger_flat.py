@@ -6,6 +6,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ledger_books import BARS, market_of, orders_of
 from ledger_reference import Terms
 from ledger_reference import book as reference_book
@@ -42,6 +44,19 @@ def test_a_book_with_sessions_missing_and_last_bars_matches_the_scalar_reference
         assert book.dropped == len(expected["dropped"])
         dropped += book.dropped
     assert dropped > 10
+
+
+@every_fill
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.integers(0, 10_000))
+def test_nothing_is_held_after_a_sessions_end_whatever_bars_are_missing(fill: str, assets: int, seed: int) -> None:
+    book, market, _ = book_of(seed, assets, fill)
+    ends = market.session_end
+    assert (book.units[ends] == 0).all()
+    late = ~market.present[book.fills["bar"], [book.symbols.index(name) for name in book.fills["symbol"]]]
+    np.testing.assert_array_equal(book.fills["reason"][late], "session end")
+    assert ends.any()
+    assert (book.units[~ends] != 0).any()
 
 
 def test_an_order_at_the_close_that_ends_a_session_or_an_asset_is_given_up_and_counted() -> None:

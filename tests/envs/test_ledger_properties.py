@@ -75,10 +75,11 @@ def test_every_fill_keeps_the_rules_it_was_made_under(name, seed, volatility):
     low, high, close = (getattr(market, column)[bar, asset] for column in ("low", "high", "close"))
     np.testing.assert_allclose(price[delisted], 0.7 * close[delisted], rtol=1e-15)
     assert ((price >= low) & (price <= high))[~delisted].all()
-    assert market.present[bar, asset][fills["reason"] != "ruin"].all()
+    assert market.present[bar, asset][~np.isin(fills["reason"], ["ruin", "session end"])].all()
     at = market.open if rules.fill == "next_open" else market.close
     np.testing.assert_array_equal(price[order], at[bar, asset][order])
     assert (fills["position"][~order] == 0).all()
+    assert (book.units[market.session_end] == 0).all() or not rules.flat_at_session_end
     # Whole lots of raw shares, none too small, none beyond the volume; a target of 0 sells what there is, if it can.
     known = bar - (rules.fill != "close")
     lots = np.abs(fills["units"]) * 1e5 * market.price_factor[bar, asset] / 5
