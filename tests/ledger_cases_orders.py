@@ -106,6 +106,34 @@ LIMITS = [
     },
 ]
 
+CASH = [
+    {
+        "name": "a buy that cash cuts below the minimum trade is dropped, counted, and its cash stays",
+        "start": {"cash": 0.06, "units": [0.0094], "entry": [100.0]},
+        "terms": {"min_trade": 595.0, "capital": 10_000.0, "fee": 0.01},
+        "bars": [bar(1.0)],
+        # 0.06 wanted, 600 of currency; with the fee 0.0606: k = 0.990099, 594 of currency
+        "fills": [],
+        "cash": 0.06,
+        "units": [0.0094],
+        "equity": 1.0,
+        "clipped": [],
+        "dropped": [0],
+    },
+    {
+        "name": "of two buys that cash cuts, the one that is large enough is filled as it was cut",
+        "start": {"cash": 0.3, "units": [0.007, 0.0, 0.0], "entry": [100.0, 0.0, 0.0]},
+        "terms": {"min_trade": 995.0, "capital": 10_000.0, "fee": 0.01},
+        "bars": [bar([0.7, 0.1, 0.2], [100.0] * 3)],
+        # 0.303 of 0.3: k = 1 / 1.01: 0.0990099 = 990.1 and 0.1980198, which costs 0.2
+        "fills": [(0, 2, 0.2 / 101, 100.0, "ORDER")],
+        "cash": 0.1,
+        "units": [0.007, 0.0, 0.2 / 101],
+        "equity": 0.8 + 0.2 / 1.01,
+        "dropped": [0],
+    },
+]
+
 LEVERAGE = [
     {
         "name": "a sale cut by volume keeps its place in the leverage: what raises another is cut to what is left",

@@ -256,9 +256,13 @@ class Ledger:
         filled = 0
         for a in buys:
             d = whole_lots(k * orders.units[a], bar.factor[a], terms)
-            if d * prices[a] > terms.dust * equity:
-                self.fill(a, d, prices[a], ORDER, equity, bar, terms, move)
-                filled += 1
+            if d * prices[a] <= terms.dust * equity:
+                continue
+            if d * prices[a] * terms.capital < terms.min_trade:
+                orders.dropped = True
+                continue
+            self.fill(a, d, prices[a], ORDER, equity, bar, terms, move)
+            filled += 1
         if filled == len(buys) and terms.lot is None and terms.impact is None:
             self.cash = 0.0  # rule 3; a smaller order has less impact, and whole lots leave a rest: there cash remains
 

@@ -6,10 +6,10 @@ import ledger_reference
 import pytest
 from ledger_cases import BRACKETS, MARGIN
 from ledger_cases_costs import CARRY, COSTS, TIME
-from ledger_cases_orders import CHANGE, LEVERAGE, LIMITS
+from ledger_cases_orders import CASH, CHANGE, LEVERAGE, LIMITS
 from ledger_reference import Ledger, Terms, book
 
-CASES = [*BRACKETS, *MARGIN, *CARRY, *COSTS, *LIMITS, *LEVERAGE, *CHANGE, *TIME]
+CASES = [*BRACKETS, *MARGIN, *CARRY, *COSTS, *LIMITS, *CASH, *LEVERAGE, *CHANGE, *TIME]
 REASONS = {getattr(ledger_reference, name): name for name in ("ORDER", "STOP", "TAKE", "LIQUIDATION", "RUIN", "LAST")}
 
 

@@ -153,8 +153,8 @@ def _cut_to_cash(
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b"], Bool[Array, "*b"]]:
     """Cut all buys by one factor so that cash, after the sales, pays for them (money rule 5).
 
-    Returns the orders, whether they spend all cash, whether the buys were dropped, and whether the cut exceeds the
-    trade's own costs.
+    Returns the orders, whether they spend all cash, whether a buy was dropped (no cash, or too little for the minimum
+    trade), and whether the cut exceeds the trade's own costs.
     """
     fee, slippage = charges(order, price, costs, bar, rules)
     pay = order * price + fee + slippage  # negative where a sale brings cash
@@ -170,5 +170,9 @@ def _cut_to_cash(
     clipped = cut & (buys - jnp.maximum(cash, 0) > (fee + slippage).sum(-1) + dust(equity.dtype) * equity)
     less = _whole_lots(account, order * share[..., None], bar, rules)
     order = _not_dust(jnp.where(buy & cut[..., None], less, order), price, equity)  # a cut may leave dust
+    if rules.min_trade is not None:
+        small = buy & cut[..., None] & _too_small(order, price, rules)
+        dropped |= small.any(-1)
+        order = jnp.where(small, 0, order)
     spent = cut & ~dropped & ~(buy & (order == 0)).any(-1)
     return order, spent, dropped, clipped

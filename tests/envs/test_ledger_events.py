@@ -11,12 +11,12 @@ import pytest
 from ledger_adapter import RULES, bar_of, brackets_of, costs_of, events_in_time, rules_of
 from ledger_cases import BRACKETS, MARGIN
 from ledger_cases_costs import CARRY, COSTS, TIME
-from ledger_cases_orders import CHANGE, LEVERAGE, LIMITS
+from ledger_cases_orders import CASH, CHANGE, LEVERAGE, LIMITS
 from ledger_orders import Terms
 
 from jaxtrader.envs import ledger
 
-CASES = [*BRACKETS, *MARGIN, *CARRY, *COSTS, *LIMITS, *LEVERAGE, *CHANGE, *TIME]
+CASES = [*BRACKETS, *MARGIN, *CARRY, *COSTS, *LIMITS, *CASH, *LEVERAGE, *CHANGE, *TIME]
 step = jax.jit(ledger.step, static_argnames="rules")
 
 
