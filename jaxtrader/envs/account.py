@@ -171,8 +171,9 @@ def value(account: Account, price: Float[Array, "*b A"]) -> Float[Array, "*b"]:
 
 
 def exposure(account: Account, price: Float[Array, "*b A"]) -> Float[Array, "*b A"]:
-    """Signed position value / equity."""
-    return account.units * price / value(account, price)[..., None]
+    """Signed position value / equity; 0 where the account is worth exactly nothing, as it is closed then."""
+    equity = value(account, price)[..., None]
+    return jnp.where(equity == 0, 0, account.units * price / jnp.where(equity == 0, 1, equity))
 
 
 def last_decided(account: Account) -> Float[Array, "*b A"]:

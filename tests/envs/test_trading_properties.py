@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_books import BARS, FULL, RATES, market_of
 
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import follow, longest_walk
 
 ENVS = {
     "portfolio": {
@@ -74,3 +76,37 @@ def test_no_action_on_any_valid_bars_makes_a_number_that_is_none(name, seed, wil
                 assert np.isfinite(leaf).all(), path_
     assert np.isfinite(info["final_observation"].account).all()
     assert truncated.any()
+
+
+@struct.dataclass
+class AllInTheFirst:
+    """Everything in the first asset, as long as what it sees of the account is a number."""
+
+    def encode(self, state, chunk):
+        return chunk[..., 3:, 0, :1]
+
+    def act(self, state, context, account, key, deterministic=False):
+        return jnp.asarray([1.0, 0.0, 0.0]) + 0 * account[..., 0], {}
+
+
+def test_an_account_that_is_worth_exactly_nothing_is_seen_as_flat(portfolio):
+    """All is in the asset that loses everything at its last bar, 60: cash 0 and units 0, and 0 / 0 is no exposure."""
+    rows = np.arange(len(portfolio.market.times))[:, None]
+    there = (rows <= 60) | (np.arange(3) > 0)
+    market = dataclasses.replace(
+        portfolio.market, delisted=(rows == 60) & (np.arange(3) == 0), present=there, listed=there
+    )
+    env = dataclasses.replace(portfolio, market=market, delist_return=-1.0)
+    params = env.default_params
+    _, state = env.reset(jax.random.key(0), params)
+    state = state.replace(cursor=jnp.int32(59), time=jnp.int32(0))
+    weights = jnp.asarray([1.0, 0.0, 0.0])
+    _, _, reward, terminated, _, info = jax.jit(env.step)(jax.random.key(0), state, weights, params)
+    assert terminated
+    np.testing.assert_allclose(reward, np.log(1e-4), rtol=1e-5)
+    np.testing.assert_array_equal(info["final_observation"].account[:, 0], 0)
+    assert np.isfinite(info["final_observation"].account).all()
+    path = follow(AllInTheFirst(), None, params, env=env, length=longest_walk(env))
+    assert not path.invalid.any()
+    assert np.isfinite(path.reward).all()
+    assert float(path.reward.min()) < np.log(2e-4)
