@@ -128,9 +128,10 @@ def _booked(account: Account, amount: Array) -> Account:
     """
     if account.owed is None:
         return account.replace(cash=account.cash + amount)
-    amount = account.owed + amount
+    amount = jnp.where(account.ruined, 0, account.owed + amount)  # a ruined account is frozen
     cash = account.cash + amount
-    return account.replace(cash=cash, owed=jnp.where(account.ruined, 0, amount - (cash - account.cash)))
+    owed = jnp.where(account.ruined, account.owed, amount - (cash - account.cash))
+    return account.replace(cash=cash, owed=owed)
 
 
 def execute(

@@ -255,3 +255,21 @@ def test_bad_rules_are_refused():
             Rules(**wrong)
     with pytest.raises(ValueError, match="basis point"):
         Costs(fee=5.0).validate()
+
+
+def test_a_ruined_account_is_frozen_to_the_bit():
+    """Also what float32 could not book of its interest: from the first bar after ruin on, nothing is paid."""
+    rates = Costs(fee=0.0, slippage=0.0, cash_rate=0.02, borrow_rate=0.02).cast("float32")
+    number = lambda x: jnp.asarray([x], "float32")  # noqa: E731
+    account = ledger.open_account(number(1.0), number(100.0), carries=True)
+    account = account.replace(cash=jnp.float32(0.005), owed=jnp.float32(1e-4), units=number(1e-4))
+    rules, minute = Rules(rebalance_band=0.0), number(1 / 365 / 1440)
+    still = Bar(*[number(10.0)] * 3, years=minute)
+    ruined, _ = _step(account, number(NAN), still, rates, rules)
+    assert ruined.ruined
+    assert ruined.units == 0
+    ruined = ruined.replace(owed=jnp.float32(1e-4))  # as rounding may leave it
+    after, events = _step(ruined, number(1.0), Bar(*[number(50.0)] * 3, years=minute), rates, rules)
+    for name in ("cash", "units", "entry", "target", "equity", "ruined", "owed"):
+        np.testing.assert_array_equal(getattr(after, name), getattr(ruined, name), name)
+    assert events.carry == 0
