@@ -5,9 +5,11 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
-from jaxtrader.envs.account import Account, Bar, Fill
+from jaxtrader.envs.account import LIQUIDATION, RUIN, Account, Bar, Fill
 from jaxtrader.envs.costs import Costs, charges
+from jaxtrader.envs.rewards import FLOOR
 from jaxtrader.envs.rules import Rules
 
 
@@ -53,3 +55,13 @@ def both(first: Fill, second: Fill) -> Fill:
         clipped=first.clipped | second.clipped,
         dropped=first.dropped | second.dropped,
     )
+
+
+def turnover(fill: Fill, mark: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Traded value / equity at the fill, both sides.
+
+    A forced closing may find equity near or below 0: it counts by the `mark` before, as in a `Book`.
+    """
+    forced = (fill.reason == LIQUIDATION) | (fill.reason == RUIN)
+    equity = jnp.where(forced, mark[..., None], fill.equity[..., None])
+    return (jnp.abs(fill.units) * fill.price / jnp.maximum(equity, FLOOR)).sum(-1)

@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from jaxtrader.envs import bars, draws, ledger, rewards
+from jaxtrader.envs import bars, draws, fills, ledger, rewards
 from jaxtrader.envs import positions as actions
 from jaxtrader.envs.account import Account, Bar, Brackets
 from jaxtrader.envs.costs import CostRange, Costs
@@ -221,8 +221,8 @@ class TradingEnv:
 
         Returns:
             The accounts at close[t+1], the rewards, whether ruin ended them (they are frozen: see `restart`), and
-            `info` with the `target` `[*b, asset]`, the fill's `turnover`, `cost`, `fills`, and the flags `clipped`,
-            `dropped`, `invalid_action`.
+            `info` with the `target` `[*b, asset]`, `turnover` and `cost` of all that was traded, whether the order
+            `fills`, and the flags `clipped`, `dropped`, `invalid_action`.
         """
         before, assets = account, account.units.shape[-1]
         target, invalid = actions.targets(
@@ -230,13 +230,11 @@ class TradingEnv:
         )
         brackets = self.brackets(action, account.units.shape, account.cash.dtype)
         account, events = ledger.step(account, target, bar, terms_of(account, params), self.rules, brackets)
-        order, traded = events.order, [fill for fill in events.fills if fill is not events.closing]
+        order = events.order
         assert order is not None
         info = {
             "target": target,
-            "turnover": _total(
-                (jnp.abs(fill.units) * fill.price).sum(-1) / jnp.maximum(fill.equity, rewards.FLOOR) for fill in traded
-            ),
+            "turnover": _total(fills.turnover(fill, before.equity) for fill in events.fills),
             "cost": _total((fill.fee + fill.slippage).sum(-1) for fill in events.fills),
             "carry": jnp.zeros_like(account.cash) if events.carry is None else events.carry,
             "fills": jnp.any(order.units != 0, -1),

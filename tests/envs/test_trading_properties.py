@@ -12,11 +12,12 @@ import pytest
 from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_books import BARS, FULL, RATES, market_of
+from ledger_books import BARS, FULL, RATES, costs_of, market_of
 
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import follow, longest_walk
+from jaxtrader.evaluation.simulate import simulate
 
 ENVS = {
     "portfolio": {
@@ -76,6 +77,36 @@ def test_no_action_on_any_valid_bars_makes_a_number_that_is_none(name, seed, wil
                 assert np.isfinite(leaf).all(), path_
     assert np.isfinite(info["final_observation"].account).all()
     assert truncated.any()
+
+
+@partial(jax.jit, static_argnums=0)
+def lived(env, params, actions):
+    """Turnover and costs of each bar of one account, from flat."""
+
+    def move(account, row):
+        t, action = row
+        account, *_, info = env.advance(account, action, env.bars_after(t, params), params)
+        return account, (info["turnover"], info["cost"])
+
+    flat = env.open_account(jnp.zeros_like(params.tape.close[0]), params.tape.close[0], carries=params.carries)
+    return jax.lax.scan(move, flat, (jnp.arange(len(actions)), actions))[1]
+
+
+def test_turnover_and_costs_of_the_log_are_those_of_a_book():
+    """Session ends, last bars, liquidation and ruin among them: what closes a position is traded value too."""
+    reasons = set()
+    for seed, volatility in ((0, 0.03), (1, 0.03), (2, 0.6), (3, 0.6), (4, 0.6)):
+        market = dataclasses.replace(market_of(seed, 3, volatility), features=np.zeros((BARS, 3, 1)))
+        rules = {**FULL, "fill": "next_close", "flat_at_session_end": True}
+        env = TradingEnv(market, window=1, positions="continuous", costs=costs_of(3), **rules)
+        actions = np.random.default_rng(seed).uniform(-1, 1, (BARS, 3))
+        with jax.enable_x64(True):
+            turnover, cost = lived(env, env.params("float64"), jnp.asarray(actions[:-1]))
+        book = simulate(market, actions, costs=costs_of(3), **rules)
+        np.testing.assert_allclose(turnover, book.turnover[1:], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(cost, book.costs_paid[1:], rtol=1e-9, atol=1e-12)
+        reasons |= set(book.fills["reason"])
+    assert {"session end", "delisted", "liquidation"} <= reasons
 
 
 @struct.dataclass
