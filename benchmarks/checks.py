@@ -194,7 +194,7 @@ def main() -> None:
         for market, what, by, words in runs(Path(folder), 1 if given.quick else given.seeds, given.quick):
             run = check(*words, *(TRAIN_NOTHING if given.quick else ()))
             done.append((what, by, run))
-            rows.append([market, what, by, run.code, ", ".join(run.failed) or "-", round(run.seconds, 1)])
+            rows.append([market, what, by, run.code, ", ".join(run.failed) or "-", round(run.seconds, 2)])
             print(*rows[-1], ", ".join(f"{name} {x}" for name, x in run.figures.items()), sep=" | ", flush=True)
     work = "jaxtrader check, all runs in one process that has JAX and pandas loaded; the first of a shape compiles"
     facts = {"work": work, **summary(done)}

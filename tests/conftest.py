@@ -10,6 +10,12 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+# Before JAX is loaded, and for the processes that tests start. Most of the time is compiling, and the optimiser is not
+# what is tested: without it a third is saved. `optimised` is for what runs long; "false" from outside is for all.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+# What one run compiled must not decide about another.
+os.environ["JAXTRADER_CACHE"] = "off"
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +27,6 @@ from jaxtrader.envs.state import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.market import Market, Tape
-
-# Before any test, and for the processes that tests start: what one run compiled must not decide about another.
-os.environ["JAXTRADER_CACHE"] = "off"
 
 FEATURES = ("log_return_1", "signal", "noise")
 LENGTHS = (150, 90)
@@ -49,6 +52,15 @@ def walk(symbol: str, bars: int, seed: int) -> Bars:
     loaded = load_bars(frame, symbol=symbol)
     assert isinstance(loaded, Bars)
     return loaded
+
+
+@pytest.fixture
+def optimised() -> Iterator[None]:
+    """Programs are optimised by XLA, as they are for users: for tests that run longer than they compile."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session", autouse=True)

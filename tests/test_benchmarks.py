@@ -7,7 +7,6 @@ import runpy
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
@@ -41,12 +40,7 @@ def results(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCHMARK_RESULTS", str(tmp_path))
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.delitem(sys.modules, "machine", raising=False)
-    # Compiling is most of the time, and no figure here means anything.
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield tmp_path
-    jax.config.update("jax_disable_most_optimizations", before)
+    return tmp_path
 
 
 @pytest.mark.parametrize(("script", "tables", "column"), CASES, ids=[case[0] for case in CASES])

@@ -1,6 +1,6 @@
 """PPO finds what is there: the best policy of a market where it is known, and nothing where there is nothing.
 
-The long proofs, over five seeds and nine markets, are in benchmarks/known_optimum.py.
+The long proofs, with continuous positions and over five seeds, are in benchmarks/known_optimum.py.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from jaxtrader import PPOAgent, TradingEnv, Trainer
 from jaxtrader.evaluation.optimum import solve
 from jaxtrader.market.synthetic import AR1, Process, RandomWalk
 
+pytestmark = pytest.mark.usefixtures("optimised")
 
-def last_record(process: Process, folder: Path, positions: Any) -> dict[str, Any]:
+
+def last_record(process: Process, folder: Path) -> dict[str, Any]:
     """What the Trainer's optimum says of the policy at the end of 0.5M steps."""
-    env = TradingEnv(process.market(200_000, seed=0), positions=positions, window=1, rebalance_band=0.0)
+    env = TradingEnv(process.market(200_000, seed=0), window=1, rebalance_band=0.0)
     trainer = Trainer(
         env,
         PPOAgent(gamma=0.95, gae_lambda=0.7, num_epochs=2),
@@ -33,11 +35,10 @@ def last_record(process: Process, folder: Path, positions: Any) -> dict[str, Any
     return trainer.train().history[-1]
 
 
-@pytest.mark.parametrize("positions", [(-1, 0, 1), "continuous"])
-def test_98_percent_of_the_optimum_of_an_ar1_signal(positions: Any, tmp_path: Path) -> None:
-    share = last_record(AR1(volatility=0.02, r2=0.05, persistence=0.8), tmp_path, positions)["optimum_share"]
+def test_98_percent_of_the_optimum_of_an_ar1_signal(tmp_path: Path) -> None:
+    share = last_record(AR1(volatility=0.02, r2=0.05, persistence=0.8), tmp_path)["optimum_share"]
     assert 0.98 < share < 1.001  # above 1 by more than the grid's error would be a bug of the optimum
 
 
 def test_on_a_random_walk_it_learns_to_hold_nothing(tmp_path: Path) -> None:
-    assert last_record(RandomWalk(volatility=0.05), tmp_path, (-1, 0, 1))["valid_held"] < 0.02
+    assert last_record(RandomWalk(volatility=0.05), tmp_path)["valid_held"] < 0.02
