@@ -180,11 +180,12 @@ def _run(found: bars.Columns, targets: np.ndarray, stops: dict[str, np.ndarray],
         {name: _padded(column) for name, column in stops.items()},
         rules,
     )
-    if rules.stops or rules.margin or rules.rebalance == "on_change":
+    if rules.stops or rules.margin or _tries_again(path, rules):
         cash, units, ruined, events = _walk_all(path, costs, rules)
     else:
         cash, units, ruined = _walk(path, costs, rules)
-        events = _events(cash, units, ruined, path, costs, rules)
+        last = _last_known(path.order) if rules.rebalance == "on_change" else jnp.zeros_like(path.order)
+        events = _events(cash, units, ruined, path, last, costs, rules)
     run = jax.tree.map(lambda leaf: _to_host(leaf)[:rows], (cash, units, ruined, events))
     cash, units, ruined, events = run
     close = np.asarray(found["close"], np.float64)
@@ -236,7 +237,7 @@ def _walk(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Array]:
 
 @partial(jax.jit, static_argnames="rules")
 def _walk_all(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Array, Events]:
-    """The same with all that happened: with brackets, margin or targets of before, two ends do not tell a row."""
+    """The same with all that happened: with brackets, margin or orders tried again, two ends do not tell a row."""
 
     def move(account: Account, row: Path) -> tuple[Account, tuple[Array, Array, Array, Events]]:
         account, events = _row(account, row, costs, rules)
@@ -256,10 +257,11 @@ def _events(
     units: Float[Array, "bar A"],
     ruined: Bool[Array, " bar"],
     path: Path,
+    last: Float[Array, "bar A"],
     costs: Costs,
     rules: Rules,
 ) -> Events:
-    """What happened in all rows of a walk without brackets, margin and targets of before, at once.
+    """What happened in all rows of a walk without brackets, margin and orders tried again, at once.
 
     Every row is stepped again from the account before it, for its flags and for what was closed. The units ordered are
     the difference that the walk made: a rounding on the edge of the band could decide otherwise here.
@@ -270,6 +272,7 @@ def _events(
         cash=jnp.concatenate([flat.cash[:1], cash[:-1]]),
         units=jnp.concatenate([flat.units[:1], units[:-1]]),
         ruined=jnp.concatenate([flat.ruined[:1], ruined[:-1]]),
+        target=last,
     )
     _, events = _row(before, path, costs, rules)
     order, closing = events.order, events.closing
@@ -287,6 +290,20 @@ def _row(account: Account, row: Path, costs: Costs, rules: Rules) -> tuple[Accou
     account, events = ledger.move(account, None, row.bar, costs, rules, row.brackets)
     account, fill = ledger.execute(account, row.order, row.bar.close, row.after, costs, rules)
     return account, events.replace(order=fill)
+
+
+def _tries_again(path: Path, rules: Rules) -> bool:
+    """Whether an order on change may find no bar or too little volume, and so be tried again at a later row."""
+    at = path.bar if path.after is None else path.after
+    return rules.rebalance == "on_change" and (rules.volume_cap is not None or at.present is not None)
+
+
+def _last_known(orders: np.ndarray | Array) -> np.ndarray:
+    """The target that stood before each row's: the last that was no NaN, 0 before the first."""
+    orders = np.asarray(orders)
+    rows = np.where(np.isnan(orders), -1, np.arange(len(orders))[:, None])
+    rows = np.concatenate([np.full_like(rows[:1], -1), np.maximum.accumulate(rows, 0)[:-1]])
+    return np.where(rows < 0, 0, np.take_along_axis(orders, np.maximum(rows, 0), 0))
 
 
 def _segment(market: Market, symbol: str | None) -> int:
