@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float
 
-from jaxtrader.envs.account import REASONS, Events
+from jaxtrader.envs.account import LIQUIDATION, REASONS, RUIN, Events
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.rewards import FLOOR
 from jaxtrader.envs.rules import Rules
@@ -24,6 +24,9 @@ from jaxtrader.evaluation.trades import trades_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+FORCED = (LIQUIDATION, RUIN)  # of the ledger's reasons
 
 
 class Run(struct.PyTreeNode):
@@ -268,17 +271,22 @@ def _fill_table(run: Run, symbols: tuple[str, ...], times: np.ndarray, rules: Ru
         if fill is None:
             continue
         bar, asset = np.nonzero(fill.units)
+        if not len(bar):
+            continue
         table = np.empty(len(bar), record)
         table["bar"], table["time"] = bar, times[bar]
         table["symbol"] = np.array(symbols)[asset] if len(symbols) > 1 else symbols[0]
         for column in ("units", "price", "fee", "slippage"):
             table[column] = getattr(fill, column)[bar, asset]
         table["equity"], table["position"] = fill.equity[bar], after[bar, asset]
-        table["reason"] = reasons[fill.reason[bar, asset].astype(int)]
+        codes = fill.reason[bar, asset].astype(int)
+        table["reason"] = reasons[codes] if codes.any() else reasons[0]
+        table["forced"] = np.isin(codes, FORCED)
         tables.append(table)
         after = after - fill.units  # exact where it closed all: 0 - units
-    fills = np.concatenate(tables[::-1])
-    fills["forced"] = np.isin(fills["reason"], ("ruin", "liquidation"))
+    if len(tables) == 1:  # in order as it is, and a copy of all that text is half of the time of a book
+        return tables[0]
+    fills = np.concatenate([np.empty(0, record), *tables[::-1]])
     return fills[np.argsort(fills["bar"], kind="stable")]
 
 
