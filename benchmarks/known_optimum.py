@@ -42,6 +42,7 @@ from races import IN_A_ROW, SLICE, Case, Learner, Race, race_ours, race_peer
 import jaxtrader as jt
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.datasets import AR1, OrnsteinUhlenbeck, RandomWalk
+from jaxtrader.market.synthetic import PROCESSES
 from jaxtrader.training.chunk import NO_LIMIT
 
 AGENTS, AGENTS_SLICE, ALLOWED = (1, 2, 4, 8, 16), 0.05, 1.1  # scored more often: 10% must be seen
@@ -273,10 +274,10 @@ def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, A
     report(f"known_optimum_{name}{size.suffix}", columns, rows, {"work": work})
 
 
-def command(markets: tuple[str, ...] = ("ar1", "ou", "random-walk")) -> None:
+def command() -> None:
     """`jaxtrader train --synthetic` as a newcomer runs it, with nothing compiled before."""
     rows = []
-    for market in markets:
+    for market in PROCESSES:
         with tempfile.TemporaryDirectory() as folder:
             words = ["train", "--synthetic", market, "--run-dir", f"{folder}/run", "--quiet"]
             began = time.perf_counter()

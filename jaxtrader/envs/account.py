@@ -14,6 +14,7 @@ HELD_CAP = 20  # bars since the last fill are counted up to here: the observatio
 
 REASONS = ("order", "stop", "take profit", "liquidation", "ruin", "delisted", "session end")
 ORDER, STOP, TAKE, LIQUIDATION, RUIN, DELISTED, SESSION = range(len(REASONS))
+FORCED = (LIQUIDATION, RUIN)
 
 
 class Bar(struct.PyTreeNode):

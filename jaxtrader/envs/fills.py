@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from jaxtrader.envs.account import LIQUIDATION, RUIN, Account, Bar, Fill
+from jaxtrader.envs.account import FORCED, Account, Bar, Fill
 from jaxtrader.envs.costs import Costs, charges
 from jaxtrader.envs.rewards import FLOOR
 from jaxtrader.envs.rules import Rules
@@ -62,6 +65,6 @@ def turnover(fill: Fill, mark: Float[Array, "*b"]) -> Float[Array, "*b"]:
 
     A forced closing may find equity near or below 0: it counts by the `mark` before, as in a `Book`.
     """
-    forced = (fill.reason == LIQUIDATION) | (fill.reason == RUIN)
+    forced = functools.reduce(operator.or_, (fill.reason == reason for reason in FORCED))
     equity = jnp.where(forced, mark[..., None], fill.equity[..., None])
     return (jnp.abs(fill.units) * fill.price / jnp.maximum(equity, FLOOR)).sum(-1)

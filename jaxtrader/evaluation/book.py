@@ -15,7 +15,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Bool, Float
 
-from jaxtrader.envs.account import LIQUIDATION, REASONS, RUIN, Events
+from jaxtrader.envs.account import FORCED, REASONS, Events
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.rewards import FLOOR
 from jaxtrader.envs.rules import Rules
@@ -24,9 +24,6 @@ from jaxtrader.evaluation.trades import trades_of
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-FORCED = (LIQUIDATION, RUIN)  # of the ledger's reasons
 
 
 class Run(struct.PyTreeNode):
