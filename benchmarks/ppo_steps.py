@@ -218,7 +218,8 @@ def main() -> None:
     if "alone" in parts:
         alone(random_market(bars), envs, length, repeats, given.quick)
     if "dense" in parts:
-        dense(random_market(bars), envs, length, repeats, given.quick)
+        # A quarter of the environments: on stored windows an update of them takes most of a minute.
+        dense(random_market(bars), envs if given.quick else envs // 4, length, min(repeats, 3), given.quick)
     if "beside" in parts:
         beside(interpreters(given), bars, envs, length, repeats, given.quick)
 

@@ -66,7 +66,7 @@ class Learner:
         seed: int,
         agents: int = 1,
     ) -> None:
-        self.best = best
+        self.best, self.updates = best, updates
         envs, length = shape
         self.rollouts = LaneRollouts(env, length, envs // agents, agents)
         self.carry, self.agent, self.params = begin(env, env.default_params, agent, self.rollouts, seed)
@@ -85,6 +85,11 @@ class Learner:
         self.carry, _ = run_chunk(self.carry, self.agent, self.params, self.limits, count, rollouts=self.rollouts)
         jax.block_until_ready(self.carry)
         return time.perf_counter() - began
+
+    @property
+    def left(self) -> int:
+        """Updates until the end of its schedule, where training is over."""
+        return self.updates - int(self.carry.updates)
 
     @property
     def steps(self) -> int:
@@ -113,6 +118,12 @@ class Race:
         self.shares.append(share)
         return self.won
 
+    def end(self) -> None:
+        """Training is over, the last policy stays: further scores would be the same."""
+        for _ in range(IN_A_ROW - 1):
+            if not self.won:
+                self.add(self.seconds[-1], self.steps[-1], self.shares[-1])
+
     @property
     def won(self) -> bool:
         """True where three scores in a row were at the level."""
@@ -130,17 +141,20 @@ class Race:
 
 
 def race_ours(learner: Learner, limit: float, portion: float = SLICE) -> Race:
-    """Train until the level, or the limit in seconds, with a score after each `portion` of seconds."""
+    """Train until the level, the limit in seconds or the schedule's end; a score after each `portion` of seconds."""
     race, clock, updates = Race(learner.compile_seconds), 0.0, 1
-    while clock < limit:
+    while clock < limit and learner.left:
         spent = 0.0
-        while spent < portion:
+        while spent < portion and learner.left:
+            updates = min(updates, learner.left)
             took = learner.train(updates)
             spent += took
             updates = max(1, round(updates * portion / took / 2))  # some dispatches a slice, each no trifle
         clock += spent
         if race.add(clock, learner.steps, learner.score()[0]):
-            break
+            return race
+    if not learner.left and clock < limit:
+        race.end()
     return race
 
 
@@ -203,6 +217,8 @@ def race_peer(
                 over |= said["seconds"] >= limit
                 process.stdin.write("stop\n" if over else "go\n")
                 process.stdin.flush()
+                if said["over"] and not over:
+                    race.end()
         if process.returncode:
             raise SystemExit(f"the peer's training ended with {process.returncode}")
     return race

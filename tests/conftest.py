@@ -5,16 +5,24 @@ Session-wide and read-only; shapes are shared so that little is compiled. Nothin
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # Before JAX is loaded, and for the processes that tests start. Most of the time is compiling, and the optimiser is not
 # what is tested: without it a third is saved. `optimised` is for what runs long; "false" from outside is for all.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
-# What one run compiled must not decide about another.
+# What one run compiled must not decide about another: a folder of this run's own, which its workers and the processes
+# that tests start share.
 os.environ["JAXTRADER_CACHE"] = "off"
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxtrader-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
 import jax.numpy as jnp

@@ -4,7 +4,8 @@
 
 It runs in an environment of its own (stable-baselines3 and NumPy; no JAX, no jaxtrader), which `install.py` makes.
 `market.npz` is what `MarketData.load` reads; `config.json` may set any field of `Config` and of `Terms`. After each
-slice of training it prints a line, `{"steps": ..., "seconds": ..., "file": ...}`, and waits for a line `go` or `stop`.
+slice of training it prints a line, `{"steps": ..., "seconds": ..., "over": ..., "file": ...}`, and waits for a line
+`go` or `stop`; `over` where it was the last.
 Seconds are of rollouts and updates only: the clock stands while it imports, warms up, writes weights and waits.
 """
 
@@ -72,10 +73,11 @@ def main() -> None:
     make_model(config, terms, data).learn(3 * config.n_envs * config.n_steps)  # a throw-away: warms torch up
     folder.mkdir(parents=True, exist_ok=True)
 
-    def report(model: PPO, seconds: float) -> bool:
+    def report(model: PPO, seconds: float, over: bool) -> bool:
         path = folder / f"weights_{model.num_timesteps}.npz"
         np.savez(path, **weights(model))
-        print(json.dumps({"steps": model.num_timesteps, "seconds": seconds, "file": str(path)}), flush=True)
+        said = {"steps": model.num_timesteps, "seconds": seconds, "over": over, "file": str(path)}
+        print(json.dumps(said), flush=True)
         return sys.stdin.readline().strip() == "go"
 
     make_model(config, terms, data).learn(config.total_steps, Slices(config.slice_seconds, report))
@@ -97,7 +99,7 @@ def make_model(config: Config, terms: Terms, data: MarketData) -> PPO:
     return PPO(
         "MlpPolicy",
         MarketVecEnv(NumpyMarket(data, terms, config.n_envs, config.seed), config.reward_scale),
-        learning_rate=(lambda left: rate * left) if config.linear else rate,
+        learning_rate=(lambda left: rate * max(left, 0.0)) if config.linear else rate,
         n_steps=config.n_steps,
         batch_size=config.batch_size,
         n_epochs=config.n_epochs,
@@ -119,9 +121,9 @@ def log_std(config: Config, terms: Terms) -> dict[str, float]:
 
 
 class Slices(BaseCallback):
-    """Keeps the training clock, and calls `report(model, seconds)` between two iterations wherever a slice is full."""
+    """Keeps the training clock, and calls `report(model, seconds, over)` where a slice is full, and at the end."""
 
-    def __init__(self, slice_seconds: float, report: Callable[[PPO, float], bool]) -> None:
+    def __init__(self, slice_seconds: float, report: Callable[[PPO, float, bool], bool]) -> None:
         super().__init__()
         self.slice_seconds, self.report = slice_seconds, report
         self.seconds = self.reported = 0.0
@@ -135,12 +137,17 @@ class Slices(BaseCallback):
         self.seconds += now - self.resumed
         if self.seconds - self.reported >= self.slice_seconds:
             self.reported = self.seconds
-            self.going_on = self.report(self.model, self.seconds)
+            self.going_on = self.report(self.model, self.seconds, False)
             now = time.perf_counter()
         self.resumed = now
 
     def _on_step(self) -> bool:
         return self.going_on
+
+    def _on_training_end(self) -> None:
+        if self.going_on:
+            self.seconds += time.perf_counter() - self.resumed
+            self.report(self.model, self.seconds, True)
 
 
 def weights(model: PPO) -> dict[str, np.ndarray]:

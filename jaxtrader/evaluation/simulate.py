@@ -130,9 +130,7 @@ def equity_paths(
     if np.isinf(wanted).any():
         raise ValueError("targets holds an infinite one; a target is a finite exposure, or NaN to hold")
     with jax.enable_x64(dtype == "float64"), _on_cpu():
-        path = _path({"open": opens, "close": closes}, wanted, {}, checked)
-        cash, units, _ = _walk(path, costs.cast(dtype), checked)
-        return np.asarray(cash) + (np.asarray(units) * closes)[..., 0]
+        return np.asarray(_equity({"open": opens, "close": closes}, wanted, costs.cast(dtype), checked))
 
 
 class Path(struct.PyTreeNode):
@@ -192,18 +190,21 @@ def _run(found: bars.Columns, targets: np.ndarray, stops: dict[str, np.ndarray],
     return Run(cash + (units * close).sum(-1), close, units, ruined, events)
 
 
-def _path(found: bars.Columns, targets: np.ndarray, stops: dict[str, np.ndarray], rules: Rules) -> Path:
-    """Rows for the walk. The target of a bar comes to its fill in the next row, or in its own at `fill="close"`."""
+def _path(found: bars.Columns, targets: Any, stops: dict[str, np.ndarray], rules: Rules, xp: Any = np) -> Path:
+    """Rows for the walk. The target of a bar comes to its fill in the next row, or in its own at `fill="close"`.
 
-    def late(column: np.ndarray, by: int, first: float) -> Any:
-        return np.concatenate([np.full_like(column[:by], first), column[: len(column) - by]])
+    `xp` makes the columns: NumPy, or within jit jax.numpy.
+    """
 
-    before = {name: np.concatenate([column[:1], column[:-1]]) for name, column in found.items()}
+    def late(column: Any, by: int, first: float) -> Any:
+        return xp.concatenate([xp.full_like(column[:by], first), column[: max(len(column) - by, 0)]])
+
+    before = {name: xp.concatenate([column[:1], column[:-1]]) for name, column in found.items()}
     if "dt" in found:  # there is no account before bar 0
-        found = {**found, "dt": np.concatenate([np.zeros_like(found["dt"][:1]), found["dt"][1:]])}
+        found = {**found, "dt": xp.concatenate([xp.zeros_like(found["dt"][:1]), found["dt"][1:]])}
     after = None
     if rules.fill == "close":
-        following = {name: np.concatenate([column[1:], column[-1:]]) for name, column in found.items()}
+        following = {name: xp.concatenate([column[1:], column[-1:]]) for name, column in found.items()}
         after = bars.between(found, following, rules)
     wait = rules.delay + (rules.fill != "close")
     brackets = Brackets(**{name: late(column, 1, np.inf) for name, column in stops.items()}) if stops else None
@@ -236,14 +237,67 @@ def _walk(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Array]:
 
 
 @partial(jax.jit, static_argnames="rules")
-def _walk_all(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Array, Events]:
-    """The same with all that happened: with brackets, margin or orders tried again, two ends do not tell a row."""
+def _equity(found: bars.Columns, targets: Array, costs: Costs, rules: Rules) -> Float[Array, "bar *path"]:
+    """The equity alone, of one asset: what moves fewest bytes."""
+    path = _path(found, targets, {}, rules, jnp)
 
-    def move(account: Account, row: Path) -> tuple[Account, tuple[Array, Array, Array, Events]]:
-        account, events = _row(account, row, costs, rules)
-        return account, (account.cash, account.units, account.ruined, events)
+    def move(account: Account, row: Path) -> tuple[Account, Array]:
+        account, _ = _row(account, row, costs, rules)
+        return account, account.cash + (account.units * row.bar.close).sum(-1)
 
     return jax.lax.scan(move, _flat(path, rules), path)[1]
+
+
+def _walk_all(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Array, Events]:
+    """The same with all that happened: with brackets, margin or orders tried again, two ends do not tell a row.
+
+    The scan keeps the accounts, and all rows are stepped again from them at once, which is many times faster than to
+    keep what happened in the scan (see `_walk`). A row's end and its events are those of one step, so that what closed
+    a position leaves exactly none. Where a rounding let any row go another way then, and in float32, whose roundings
+    are no smaller than the least order, all is kept in the scan.
+    """
+    if path.order.dtype == jnp.float64:
+        walked = _accounts(path, costs, rules)
+        accounts, events = _stepped(walked, path, costs, rules)
+        if _agree(walked, accounts, path):
+            return accounts.cash, accounts.units, accounts.ruined, events
+    accounts, events = _accounts_and_events(path, costs, rules)
+    return accounts.cash, accounts.units, accounts.ruined, events
+
+
+@partial(jax.jit, static_argnames="rules")
+def _accounts(path: Path, costs: Costs, rules: Rules) -> Account:
+    """The account after each row."""
+    return jax.lax.scan(lambda x, row: (_row(x, row, costs, rules)[0],) * 2, _flat(path, rules), path)[1]
+
+
+@partial(jax.jit, static_argnames="rules")
+def _accounts_and_events(path: Path, costs: Costs, rules: Rules) -> tuple[Account, Events]:
+    """The account after each row, and what happened in it."""
+
+    def move(account: Account, row: Path) -> tuple[Account, tuple[Account, Events]]:
+        account, events = _row(account, row, costs, rules)
+        return account, (account, events)
+
+    return jax.lax.scan(move, _flat(path, rules), path)[1]
+
+
+@partial(jax.jit, static_argnames="rules")
+def _stepped(accounts: Account, path: Path, costs: Costs, rules: Rules) -> tuple[Account, Events]:
+    """Every row again, from the account after the one before."""
+    before = jax.tree.map(lambda x, first: jnp.concatenate([first[None], x[:-1]]), accounts, _flat(path, rules))
+    return _row(before, path, costs, rules)
+
+
+@jax.jit
+def _agree(one: Account, other: Account, path: Path) -> Bool[Array, ""]:
+    """Whether two walks are the same but for roundings."""
+    worth = one.units * path.bar.close
+    size = jnp.abs(one.cash) + jnp.abs(worth).sum(-1)
+    near = 32 * jnp.finfo(one.cash.dtype).eps * size  # below the least order (ledger DUST) up to a leverage of 60
+    moved = jnp.abs((other.units - one.units) * path.bar.close).sum(-1)
+    same = (jnp.abs(other.cash - one.cash) <= near) & (moved <= near) & (other.ruined == one.ruined)
+    return same.all()
 
 
 def _flat(path: Path, rules: Rules) -> Account:

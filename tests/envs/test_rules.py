@@ -63,7 +63,7 @@ BRACKETS = [0, -0.1, "3%", True, [0.1, 0.2]]
 def nothing_compiled(monkeypatch) -> None:
     """Whatever reaches the ledger fails otherwise."""
     monkeypatch.setattr("jaxtrader.evaluation.simulate._run", None)
-    monkeypatch.setattr("jaxtrader.evaluation.simulate._walk", None)
+    monkeypatch.setattr("jaxtrader.evaluation.simulate._equity", None)
 
 
 def run(market: Market, **settings):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +15,7 @@ from ledger_reference import Terms
 from ledger_reference import book as reference_book
 
 from jaxtrader.envs.costs import Costs
+from jaxtrader.evaluation import simulate as simulation
 from jaxtrader.evaluation.simulate import equity_paths, simulate
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.features import log_return
@@ -263,3 +266,45 @@ def test_many_paths_at_once_are_each_one_s_own_book(fill):
 def test_paths_of_different_shapes_are_refused():
     with pytest.raises(ValueError, match=r"\(5, 2\), \(5, 2\), \(5, 3\)"):
         equity_paths(np.ones((5, 2)), np.ones((5, 2)), np.ones((5, 3)))
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"stop_loss": 0.04, "take_profit": 0.06},
+        {"stop_loss": 0.02, "fill": "close"},
+        {"max_leverage": 3.0, "maintenance_margin": 0.3},
+        {"max_leverage": 3.0, "maintenance_margin": 0.3, "fill": "close", "rebalance": "on_change"},
+    ],
+)
+def test_what_happened_is_the_same_stepped_at_once_as_in_the_walk(market, rules, monkeypatch, optimised):
+    jax.clear_caches()  # of programs that other tests compiled as they do, not as users do
+    module = "jaxtrader.evaluation.simulate"
+    agree, agreed = simulation._agree, []
+    monkeypatch.setattr(f"{module}._agree", lambda *walks: agreed.append(bool(agree(*walks))) or agreed[-1])
+    targets = rules.get("max_leverage", 1.0) * busy()
+    at_once = simulate(market, targets, costs=Costs.from_bps(2, 3), **rules)
+    monkeypatch.setattr(f"{module}._agree", lambda *walks: False)
+    walked = simulate(market, targets, costs=Costs.from_bps(2, 3), **rules)
+    assert agreed == [True]
+    np.testing.assert_allclose(at_once.equity, walked.equity, rtol=1e-12)
+    fills = at_once.fills, walked.fills
+    assert len(fills[0]) == len(fills[1]) > 20
+    assert len(set(fills[0]["reason"])) > 1
+    assert len(at_once.trades) == len(walked.trades)
+    closed = np.isin(fills[0]["reason"], ["stop", "take profit", "liquidation"])
+    assert closed.any()
+    assert (fills[0]["position"][closed] == 0).all()
+    for name in fills[0].dtype.names:
+        one, other = (x[name] for x in fills)
+        check = (
+            np.testing.assert_array_equal if one.dtype.kind != "f" else partial(np.testing.assert_allclose, rtol=1e-12)
+        )
+        check(one, other)
+
+
+@pytest.mark.parametrize("bars", [30, 100])
+def test_an_order_that_waits_longer_than_the_history_never_fills(bars):
+    book = simulate(market_of(frame(bars=bars)), 1.0, delay=100)
+    assert len(book.fills) == 0
+    np.testing.assert_array_equal(book.equity, 1.0)
