@@ -93,6 +93,9 @@ CASES = (
 DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
 
 
+SHARED = 16  # agents a lane, beside the peers' one: up to there learning takes no longer (known_optimum, part agents)
+
+
 def cartpole(envs: int, length: int) -> Training:
     """Our chunk on gymnax's CartPole."""
     import gymnax  # some seconds: only where it is used
@@ -147,6 +150,9 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
     }
     ours = {task: case.training(market, envs, length) for task, case in tasks.items()}
     first = next(iter(ours))
+    shared = f"{first}, {SHARED} agents a lane"
+    if not quick:
+        ours[shared] = Case(tasks[first].window, agents=SHARED).training(market, envs, length)
     if "rejax" in pythons:
         ours["CartPole"] = cartpole(envs, length)
     for chunk in ours.values():
@@ -167,6 +173,9 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
             rows.append([name if peer else f"jaxtrader on {name}", statistics.median(rates), spread(rates)])
             rows[-1] += [seconds, over]
         facts = {name: ", ".join(f"{k} {v}" for k, v in p.about["versions"].items()) for name, (_, p) in peers.items()}
+        for name, (task, _) in peers.items():
+            if task == first and shared in found:
+                facts[f"{SHARED} agents a lane / {name}"] = f"{ratio(found[shared], found[name]):.2f}"
     work = (
         f"MLP 2x64 for actor and critic each, 4 epochs x 4 minibatches; {envs} environments x {length} steps, "
         f"Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']}, beside ours of the first row; {FEATURES} "
