@@ -97,7 +97,8 @@ class Setting:
         """For the table's facts."""
         words = ", ".join(f"{k}={v!r}" for k, v in self.agent.items())
         envs, bars = self.shape
-        return f"PPOAgent({words}), {envs} environments x {bars}" + f", {self.steps:,} steps" * (self.steps is not None)
+        steps = "" if self.steps is None else f", {self.steps:,} steps"
+        return f"PPOAgent({words}), {envs} environments x {bars}{steps}"
 
 
 # Found by hand, the decayed ones on seeds that are not among the table's. None is the fastest everywhere: a small batch
