@@ -19,7 +19,7 @@ import gymnax
 import jax
 from gymnax_control import CASES, mean_return, train
 from known_optimum import QUICK, TIMED
-from machine import report
+from machine import parsed, report
 from races import Learner
 
 import jaxtrader as jt
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--settings", default="; ".join(SETTINGS), help="which rows, with semicolons; default all")
-    given = parser.parse_args()
+    given = parsed(parser)
     names = [name.strip() for name in given.settings.split(";")]
     if unknown := [name for name in names if name not in SETTINGS]:
         parser.error(f"no setting {unknown[0]!r}; there are {'; '.join(SETTINGS)}")

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import report
+from machine import parsed, report
 
 import jaxtrader as jt
 from jaxtrader.cli import main as jaxtrader
@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few bars, no trainings: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=5, help="runs on bundled stocks, and random walks")
-    given = parser.parse_args()
+    given = parsed(parser)
     os.environ["JAXTRADER_CACHE"] = "off"
     rows: list[list[Any]] = []
     done = []

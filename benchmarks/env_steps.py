@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from machine import report
+from machine import parsed, report
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
 from workload import random_frame, random_market
@@ -196,7 +196,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
     add_options(parser, "gym", "torchtrade")
-    given = parser.parse_args()
+    given = parsed(parser)
     size = QUICK if given.quick else FULL
     rows, facts = measure(size, {} if given.quick else interpreters(given))
     columns = ["environment", "ours", "its own", "steps/s", "min - max", "ns of processor", "compile s"]

@@ -19,7 +19,7 @@ from typing import Any
 import gymnax
 import jax
 import jax.numpy as jnp
-from machine import report
+from machine import parsed, report
 
 import jaxtrader as jt
 
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default all")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one task, 4096 steps, one seed: only shows that it runs")
-    given = parser.parse_args()
+    given = parsed(parser)
     if unknown := set(given.cases) - set(CASES):
         parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(CASES)}")
     seeds = 1 if given.quick else given.seeds

@@ -35,7 +35,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import report
+from machine import parsed, report
 from peers.install import add_options, interpreters
 from races import IN_A_ROW, SLICE, Case, Learner, Race, race_ours, race_peer
 
@@ -363,7 +363,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--parts", default=None, help=f"which tables, with commas, of {','.join(PARTS)}; default all")
     add_options(parser, "sb3")
-    given = parser.parse_args()
+    given = parsed(parser)
     size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds)
     # A quick run compiles each function of this file once.
     parts = (given.parts or ("timed,other" if given.quick else ",".join(PARTS))).split(",")

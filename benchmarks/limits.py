@@ -18,7 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from machine import report, seconds
+from machine import parsed, report, seconds
 from workload import FEATURES, random_market
 
 import jaxtrader as jt
@@ -95,7 +95,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the script runs")
-    quick = parser.parse_args().quick
+    quick = parsed(parser).quick
     envs, length, repeats = (16, 16, 2) if quick else (1024, 64, 9)
     squares = SQUARES[:1] if quick else SQUARES
     rows = products([*((n, n, n) for n in squares), *([] if quick else [TALL])], 5 * repeats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -41,6 +42,23 @@ def describe() -> dict[str, Any]:
         **{name: version(name) for name in ("jax", "flax", "optax")},
         "jaxtrader": jaxtrader.__version__,
     }
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, `--device` among them: where JAX computes, here and in processes that are started from here."""
+    import jax
+
+    parser.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="where JAX computes; default its own choice")
+    given = parser.parse_args()
+    if given.device:
+        platforms = {"gpu": "cuda"}.get(given.device, given.device)  # the name that peers' older JAX knows too
+        os.environ["JAX_PLATFORMS"] = platforms
+        jax.config.update("jax_platforms", platforms)
+        try:
+            jax.devices()
+        except RuntimeError as error:
+            parser.error(f"--device {given.device}: JAX finds none here ({error}); install jax for it, or leave it out")
+    return given
 
 
 def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from machine import report
+from machine import parsed, report
 from workload import FEATURES, QUICK, Dense, Training, random_market
 
 import jaxtrader as jt
@@ -45,7 +45,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one window: only shows that the script runs")
-    quick = parser.parse_args().quick
+    quick = parsed(parser).quick
     envs, length = (QUICK["envs"], QUICK["length"]) if quick else (1024, 64)
     windows = (QUICK["window"],) if quick else WINDOWS
     market = random_market(QUICK["bars"] if quick else 100_000)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from env_steps import save_bars
-from machine import report
+from machine import parsed, report
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
 from workload import FEATURES, QUICK, Training, WindowAgent, random_market
@@ -219,7 +219,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="tiny shapes, peers only if named: shows that it runs")
     parser.add_argument("--parts", default=None, help="which tables, with commas; default alone,dense,beside")
     add_options(parser, "gym", "sbx", "rejax")
-    given = parser.parse_args()
+    given = parsed(parser)
     envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if given.quick else (1024, 64, 100_000)
     repeats = 2 if given.quick else 5
     # Without peers the last table says nothing that the first does not, and a quick run installs none.

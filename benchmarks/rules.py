@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from drift import ALL, LOW, NAMES, random_market
-from machine import report
+from machine import parsed, report
 from peers.turns import in_turn, ratio
 from workload import QUICK, Training
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no PPO: only shows that the script runs")
     parser.add_argument("--repeats", type=int, default=9)
-    given = parser.parse_args()
+    given = parsed(parser)
     quick, repeats = given.quick, 2 if given.quick else given.repeats
     market = random_market(QUICK["bars"] if quick else 100_000, 1, 0)
     lanes, length, wide = (QUICK["envs"], QUICK["length"], 64) if quick else (1024, 64, 4096)

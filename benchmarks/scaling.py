@@ -11,7 +11,7 @@ import argparse
 import statistics
 from typing import Any
 
-from machine import report
+from machine import parsed, report
 from workload import FEATURES, QUICK, Training, random_market
 
 import jaxtrader as jt
@@ -38,7 +38,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one tiny setting: only shows that the script runs")
-    quick = parser.parse_args().quick
+    quick = parsed(parser).quick
     moved = [{**BASE, name: value} for name, values in MOVES.items() for value in values]
     tiny = {"environments": QUICK["envs"], "window": QUICK["window"], "width": 64}
     market = random_market(QUICK["bars"] if quick else 100_000)

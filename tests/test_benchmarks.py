@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
@@ -53,6 +54,25 @@ def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, colu
         assert {"date", "cpu", "cores", "jax", "jaxtrader"} <= data["machine"].keys()
         assert data["facts"]["work"]
         assert all(row[column] > 0 for row in data["rows"] if column)
+
+
+def test_a_device_that_is_not_there_is_refused_in_one_sentence(results, monkeypatch, capsys):
+    before, devices = jax.config.jax_platforms, jax.devices
+
+    def none(*_):
+        raise RuntimeError("Unable to initialize backend 'tpu'")
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # and as it was afterwards
+    monkeypatch.setattr(sys, "argv", ["limits.py", "--quick", "--device", "tpu"])
+    monkeypatch.setattr(jax, "devices", none)
+    try:
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(SCRIPTS / "limits.py"), run_name="__main__")
+    finally:
+        jax.config.update("jax_platforms", before)
+        monkeypatch.setattr(jax, "devices", devices)
+    assert "--device tpu: JAX finds none here" in capsys.readouterr().err
+    assert not list(results.iterdir())
 
 
 def test_every_script_is_run_here():

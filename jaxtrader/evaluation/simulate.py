@@ -125,7 +125,7 @@ def equity_paths(
         shapes = ", ".join(str(column.shape[:-1]) for column in (opens, closes, wanted))
         raise ValueError(f"open, close and targets have shapes {shapes}; give each (bars, paths)")
     for name, prices in (("open", opens), ("close", closes)):
-        if not (np.isfinite(prices) & (prices > 0)).all():
+        if prices.size and not (prices.min() > 0 and prices.max() < np.inf):  # neither where there is a NaN
             raise ValueError(f"{name} holds a price that is not above 0; fill it in, or leave the path out")
     if np.isinf(wanted).any():
         raise ValueError("targets holds an infinite one; a target is a finite exposure, or NaN to hold")
