@@ -37,6 +37,12 @@ def test_a_name_loads_its_home_and_no_more():
     assert not loaded & {"jax", "gymnax"}
 
 
+def test_the_names_of_training_load_neither_plots_nor_gymnax():
+    loaded = loaded_after("from jaxtrader import Market, PPOAgent, Trainer, TradingEnv, backtest, simulate")
+    assert "flax" in loaded
+    assert not loaded & {"pandas", "gymnax", "gymnasium", "matplotlib"}
+
+
 @pytest.mark.parametrize("name", jt.__all__)
 def test_every_public_name_is_there(name):
     assert name in dir(jt)
