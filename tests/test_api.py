@@ -40,7 +40,7 @@ def test_a_name_loads_its_home_and_no_more():
 def test_the_names_of_training_load_neither_plots_nor_gymnax():
     loaded = loaded_after("from jaxtrader import Market, PPOAgent, Trainer, TradingEnv, backtest, simulate")
     assert "flax" in loaded
-    assert not loaded & {"pandas", "gymnax", "gymnasium", "matplotlib"}
+    assert not loaded & {"pandas", "gymnax", "gymnasium", "matplotlib", "scipy"}
 
 
 @pytest.mark.parametrize("name", jt.__all__)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from flax import struct
 from jax import Array
 from jaxtyping import Float, Int
@@ -28,6 +27,9 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.envs.windows import window_chunks
 from jaxtrader.market.market import Market
 from jaxtrader.market.synthetic import Process
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 SIGNALS = np.linspace(-4.5, 4.5, 121)  # in deviations: beyond is less than 1 bar in 100,000
 EXPOSURE_STEP = 0.02
@@ -302,9 +304,7 @@ def _iterate(
     raise AssertionError("relative value iteration did not converge: the signal is too persistent for its grid")
 
 
-def _transition(
-    grid: np.ndarray, weights: np.ndarray, following: np.ndarray, moved: np.ndarray
-) -> scipy.sparse.csr_array:
+def _transition(grid: np.ndarray, weights: np.ndarray, following: np.ndarray, moved: np.ndarray) -> csr_array:
     """Probabilities from each (signal, exposure after the order) to those at the next decision, linear between points.
 
     following `[s, k]`, moved `[w, s, k]`.
@@ -318,7 +318,9 @@ def _transition(
     columns = np.stack([(i + a) * exposures + j + b for a, b, _ in corners])
     size = signals * exposures
     where = (np.broadcast_to(rows, data.shape).ravel(), columns.ravel())
-    return scipy.sparse.coo_array((data.ravel(), where), (size, size)).tocsr()
+    from scipy.sparse import coo_array  # a tenth of a second to import: only where it is used
+
+    return coo_array((data.ravel(), where), (size, size)).tocsr()
 
 
 def _place_on(grid: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
