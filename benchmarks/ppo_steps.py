@@ -93,7 +93,7 @@ CASES = (
 DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
 
 
-SHARED = 16  # agents a lane, beside the peers' one: up to there learning takes no longer (known_optimum, part agents)
+SHARED = 16  # agents a lane, beside the peers' one; what that costs in learning: known_optimum.py --parts agents
 
 
 def cartpole(envs: int, length: int) -> Training:
