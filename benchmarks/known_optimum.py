@@ -122,12 +122,22 @@ PEERS = {
     "SB3, 1024 x 16": {**_PEER, "n_envs": 1024, "batch_size": 4096, "learning_rate": 2e-3},
     "SB3, 256 x 16, decayed": {
         **_PEER,
-        **{"n_envs": 256, "batch_size": 1024, "learning_rate": 1e-3, "linear": True, "total_steps": 600_000},
+        "n_envs": 256,
+        "batch_size": 1024,
+        "learning_rate": 1e-3,
+        "linear": True,
+        "total_steps": 600_000,
     },
     "SB3, 1024 x 8, decayed, 1 epoch": {
         **_PEER,
-        **{"n_envs": 1024, "n_steps": 8, "batch_size": 2048, "learning_rate": 2e-3, "n_epochs": 1, "gae_lambda": 0.3},
-        **{"linear": True, "total_steps": 1_500_000},
+        "n_envs": 1024,
+        "n_steps": 8,
+        "batch_size": 2048,
+        "learning_rate": 2e-3,
+        "n_epochs": 1,
+        "gae_lambda": 0.3,
+        "linear": True,
+        "total_steps": 1_500_000,
     },
 }
 # With the rate decayed to 0 and the default bonus for entropy.

@@ -51,7 +51,8 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="where JAX computes; default its own choice")
     given = parser.parse_args()
     if given.device:
-        platforms = {"gpu": "cuda"}.get(given.device, given.device)  # the name that peers' older JAX knows too
+        # The processor stays known beside it: single paths are simulated there.
+        platforms = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}[given.device]
         os.environ["JAX_PLATFORMS"] = platforms
         jax.config.update("jax_platforms", platforms)
         try:
