@@ -29,7 +29,7 @@ RULES = {
     "capital": "capital",
 }
 RATES = ("fee", "slippage", "fixed_fee", "cash_rate", "borrow_rate", "short_rate", "impact")
-NAMES = {"delisted": "LAST", "session end": "LAST", "take profit": "TAKE"}
+NAMES = {"delisted": "LAST", "session end": "SESSION", "take profit": "TAKE"}
 
 
 def rules_of(terms: Terms, rows=()) -> Rules:
@@ -93,7 +93,7 @@ def brackets_of(row: dict, rows, assets: int) -> Brackets:
 
 
 def events_in_time(events, rules: Rules) -> list[tuple]:
-    """(asset, units, price, reason, fee, slippage) of each fill, in the order of time and by asset."""
+    """(asset, units, price, reason, fee, slippage, equity before both) of each fill, by time and then by asset."""
     order = {
         "close": (events.order, events.jumped, events.inside, events.closing),
         "next_open": (events.jumped, events.order, events.inside, events.closing),
@@ -104,6 +104,6 @@ def events_in_time(events, rules: Rules) -> list[tuple]:
         for a in np.flatnonzero(np.asarray(fill.units)) if fill is not None else ():
             reason = REASONS[int(fill.reason[a])]
             numbers = (float(fill.units[a]), float(fill.price[a]))
-            charged = (float(fill.fee[a]), float(fill.slippage[a]))
+            charged = (float(fill.fee[a]), float(fill.slippage[a]), float(fill.equity))
             found.append((int(a), *numbers, NAMES.get(reason, reason.upper()), *charged))
     return found

@@ -279,6 +279,7 @@ TIME = [
         "bars": [bar(NAN, 100.0, 100.0, last=True)],
         # 0.7 - 0.007 <= 0.7
         "fills": [(0, 0, -0.01, 70.0, "LAST")],
+        "worth": [0.7],
         "cash": 0.693,
         "units": [0.0],
         "equity": 0.693,
@@ -301,7 +302,7 @@ TIME = [
             bar(NAN, 100.0, 110.0, session_end=True),  # 1.1 - 0.11
             bar(0.5, 99.0, prev_close=110.0),  # 0.495 / 99 = 0.005; fee 0.0495
         ],
-        "fills": [(0, 0, -0.01, 110.0, "LAST"), (1, 0, 0.005, 99.0, "ORDER")],
+        "fills": [(0, 0, -0.01, 110.0, "SESSION"), (1, 0, 0.005, 99.0, "ORDER")],
         "cash": 0.4455,
         "units": [0.005],
         "equity": 0.9405,
@@ -327,7 +328,7 @@ TIME = [
         "start": {"cash": 0.0, "units": [0.005, 0.005], "entry": TWO},
         "terms": {"flat_at_session_end": True},
         "bars": [bar([NAN, NAN], [110.0, 90.0], prev_close=[110.0, 90.0], present=[True, False], session_end=True)],
-        "fills": [(0, 0, -0.005, 110.0, "LAST"), (0, 1, -0.005, 90.0, "LAST")],
+        "fills": [(0, 0, -0.005, 110.0, "SESSION"), (0, 1, -0.005, 90.0, "SESSION")],
         "cash": 1.0,
         "units": [0.0, 0.0],
         "equity": 1.0,

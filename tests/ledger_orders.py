@@ -51,7 +51,7 @@ class Terms:
     def margin(self) -> float | None:
         """Rule 8: the maintenance margin; by default none without leverage, else half of what the leverage leaves."""
         if self.maintenance is not None:
-            return self.maintenance
+            return self.maintenance or None  # 0: none
         return 0.5 / self.leverage if self.leverage > 1 else None
 
 

@@ -24,7 +24,7 @@ from ledger_orders import (
     whole_lots,
 )
 
-ORDER, STOP, TAKE, LIQUIDATION, RUIN, LAST = range(6)
+ORDER, STOP, TAKE, LIQUIDATION, RUIN, LAST, SESSION = range(7)
 
 
 @dataclass
@@ -185,22 +185,24 @@ class Ledger:
 
     def at_close(self, bar: Bar, terms: Terms, move: Move) -> None:
         """Rule 2g: what ends at this bar is closed, then margin, then ruin."""
+        start = len(move.executions)
         prices = list(bar.close)
-        ends = [False] * self.assets
+        ends = [ORDER] * self.assets
         for a in range(self.assets):
             if bar.last[a]:
                 prices[a] = bar.close[a] * (1 + terms.delist_return)
-                ends[a] = True
+                ends[a] = LAST
             elif terms.flat_at_session_end and bar.session_end:  # without a bar, at the last known close
-                ends[a] = True
+                ends[a] = SESSION
         equity = self.value(prices)
         for a in range(self.assets):
-            if ends[a] and self.units[a] != 0:
-                self.force(a, prices[a], LAST, equity, bar, terms, move)
+            if ends[a] != ORDER and self.units[a] != 0:
+                self.force(a, prices[a], ends[a], equity, bar, terms, move)
         if self.below_margin(bar.close, terms):
             self.liquidate(bar.close, bar, terms, move)
         if not self.ruined and self.value(bar.close) <= terms.ruin_level:
             self.ruin(bar.close, bar, terms, move)
+        move.executions[start:] = sorted(move.executions[start:], key=lambda each: each.asset)
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
@@ -345,18 +347,19 @@ def book(opens, closes, targets, terms: Terms, **columns) -> dict[str, list]:
     Prices and targets are [bars][assets]; `columns` are further fields of `Bar`, one row per bar: prices and flags in
     the row of the bar, `years` and `funding` in the row of the bar that they end at, `volatility` and `adv` in the row
     of the last bar they know, `stop` and `take` in the row of the decision. Returns equity, units, carry and fills
-    (bar, asset, units, price, fee, slippage) with their reasons, the bar of ruin, and the rows where an order was
-    clipped or dropped.
+    (bar, asset, units, price, fee, slippage) with their reasons and the equity before their costs (`worth`), the bar of
+    ruin, and the rows where an order was clipped or dropped.
     """
     bars, assets = len(closes), len(closes[0])
     ledger = Ledger(assets)
-    names = ("equity", "units", "carry", "fills", "reasons", "ruined_at", "clipped", "dropped")
+    names = ("equity", "units", "carry", "fills", "reasons", "worth", "ruined_at", "clipped", "dropped")
     out: dict[str, list] = {name: [] for name in names}
 
     def note(t: int, move: Move) -> None:
         for each in move.executions:
             out["fills"].append((t, each.asset, each.units, each.price, each.fee, each.slippage))
             out["reasons"].append(each.reason)
+            out["worth"].append(each.equity)
         if move.clipped:
             out["clipped"].append(t)
         if move.dropped:

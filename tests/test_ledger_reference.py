@@ -10,7 +10,8 @@ from ledger_cases_orders import CASH, CHANGE, LEVERAGE, LIMITS
 from ledger_reference import Ledger, Terms, book
 
 CASES = [*BRACKETS, *MARGIN, *CARRY, *COSTS, *LIMITS, *CASH, *LEVERAGE, *CHANGE, *TIME]
-REASONS = {getattr(ledger_reference, name): name for name in ("ORDER", "STOP", "TAKE", "LIQUIDATION", "RUIN", "LAST")}
+WORDS = ("ORDER", "STOP", "TAKE", "LIQUIDATION", "RUIN", "LAST", "SESSION")
+REASONS = {getattr(ledger_reference, name): name for name in WORDS}
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
@@ -26,6 +27,7 @@ def test_a_bar_worked_out_by_hand(case) -> None:
     assert ledger.equity == near(case["equity"])
     found = {
         "carry": [move.carry for move in moves],
+        "worth": [each.equity for _, each in done],
         "fees": sum(each.fee for _, each in done),
         "slippage": sum(each.slippage for _, each in done),
         "stopped": ledger.stopped,

@@ -96,7 +96,7 @@ def at_close(account: Account, bar: Bar, costs: Costs, rules: Rules) -> tuple[Ac
             reason = jnp.where(bar.delisted, DELISTED, reason)
             price = jnp.where(bar.delisted, price * (1 + rules.delist_return), price)
         reason = jnp.where(account.ruined[..., None], 0, reason)
-        account, last = _close(account, reason, price, value(account, bar.close), bar, costs, rules, force=True)
+        account, last = _close(account, reason, price, value(account, price), bar, costs, rules, force=True)
     fills = [] if last is None else [last]
     if rules.margin:
         short = short_of_margin(account, bar.close, rules)

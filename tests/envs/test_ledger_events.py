@@ -52,6 +52,7 @@ def test_a_bar_worked_out_by_hand(case):
     assert float(account.equity) == near(case["equity"])
     found = {
         "carry": carried,
+        "worth": [fill[7] for fill in fills],
         "fees": sum(fill[5] for fill in fills),
         "slippage": sum(fill[6] for fill in fills),
         "ruined": bool(account.ruined),

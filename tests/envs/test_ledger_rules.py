@@ -66,7 +66,7 @@ def test_rules_together_match_the_scalar_reference(name: str) -> None:
             np.testing.assert_allclose(got[part], want, rtol=1e-9, atol=1e-10 * scale, err_msg=message)
     # What the agreement is about must have happened.
     reasons = expected["reasons"]
-    for kind, needed in {"brackets": ("STOP", "TAKE"), "last": ("LAST",), "session": ("LAST",)}.items():
+    for kind, needed in {"brackets": ("STOP", "TAKE"), "last": ("LAST",), "session": ("SESSION",)}.items():
         if kind in kinds:
             assert all(reasons[reason] >= 3 for reason in needed), reasons
     if terms.margin is not None:
@@ -161,7 +161,7 @@ def by_reference(columns: dict[str, np.ndarray], terms: Terms) -> dict[str, np.n
     bars, lanes, assets = columns["close"].shape
     names = ("cash", "units", "entry", "equity", "ruined", "fee", "slippage", "clipped", "dropped", "stopped", "carry")
     out: dict = {name: [[None] * lanes for _ in range(bars)] for name in names}
-    reasons = dict.fromkeys(("ORDER", "STOP", "TAKE", "LIQUIDATION", "RUIN", "LAST"), 0)
+    reasons = dict.fromkeys(("ORDER", "STOP", "TAKE", "LIQUIDATION", "RUIN", "LAST", "SESSION"), 0)
     single = ("years", "session_end", "was_session_end")
     for b in range(lanes):
         account = Ledger(assets)
