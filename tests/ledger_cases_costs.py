@@ -259,6 +259,18 @@ TIME = [
         "dropped": [0],
     },
     {
+        "name": "what is held already is no order on a missing bar, however little leverage is left for others",
+        "start": {"cash": 0.2, "units": [0.005, 0.003], "entry": TWO},
+        "bars": [bar([NAN, 0.3], TWO, present=[True, False])],
+        # 0.2 is left, and nothing asks for it: 0.3 is not scaled
+        "fills": [],
+        "cash": 0.2,
+        "units": [0.005, 0.003],
+        "equity": 1.0,
+        "clipped": [],
+        "dropped": [],
+    },
+    {
         "name": "no stop and no liquidation of an asset inside a bar it does not have",
         "start": {"cash": -1.0, "units": [0.02], "entry": [200.0]},
         "terms": {"leverage": 2.0},

@@ -145,8 +145,6 @@ def wanted(account: Any, target: list[float], prices: list[float], tradable: lis
     gross = sum(abs(target[a]) for a in assets if free[a])
     room = max(terms.leverage - held, 0.0)
     scale = 1.0 if gross <= room else room / gross
-    if room == 0:  # where they use all of it nothing is asked for, not even of what has no bar
-        scale = 0.0
     orders = Orders([0.0] * len(target), clipped=gross > room * (1 + terms.dust))
 
     for a in assets:

@@ -77,7 +77,8 @@ def _cap(
     held = jnp.where(jnp.isnan(target), jnp.abs(account.units * price), 0).sum(-1) / equity
     room = jnp.maximum(rules.max_leverage - held, 0)
     gross = jnp.nansum(jnp.abs(target), -1)
-    scale = jnp.minimum(1, room / jnp.where(gross > 0, gross, 1))
+    # 1 where nothing is asked for: the target of an asset that has no bar is measured by the same factor.
+    scale = jnp.where(gross > room, room / jnp.maximum(gross, jnp.finfo(equity.dtype).tiny), 1)
     return scale, gross > room * (1 + dust(equity.dtype))
 
 
