@@ -40,7 +40,7 @@ class Costs(struct.PyTreeNode):
         borrow_rate: interest a year on cash below 0.
         short_rate: fee a year on the value of what is held short.
         impact: Y of the square-root law (Almgren et al. 2005, Toth et al. 2011): slippage grows by
-            Y * volatility * sqrt(traded value / average traded value of a bar).
+            Y * volatility * sqrt(traded value / average traded value of a bar), at most by 1: all of a sale.
     """
 
     fee: ArrayLike | None = 1e-4
