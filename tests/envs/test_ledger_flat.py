@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger_books import BARS, market_of, orders_of
-from ledger_reference import Terms
-from ledger_reference import book as reference_book
+from ledger_fills import assert_same_book, reference_of
 
 from jaxtrader.envs.costs import Costs
 from jaxtrader.evaluation.book import Book
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.market import Market
 
+COSTS = Costs(fee=0.001, slippage=0.002)
 every_fill = pytest.mark.parametrize(
     ("fill", "assets"), [(fill, assets) for fill in ("next_open", "next_close", "close") for assets in (1, 3)]
 )
@@ -25,8 +25,7 @@ every_fill = pytest.mark.parametrize(
 def book_of(seed: int, assets: int, fill: str) -> tuple[Book, Market, np.ndarray]:
     """A book that is flat at each session's end, its market and its targets."""
     market, targets = dataclasses.replace(market_of(seed, assets), funding=None), orders_of(seed, assets)[0]
-    costs = Costs(fee=0.001, slippage=0.002)
-    return simulate(market, targets, costs=costs, fill=fill, flat_at_session_end=True), market, targets
+    return simulate(market, targets, costs=COSTS, fill=fill, flat_at_session_end=True), market, targets
 
 
 @every_fill
@@ -34,20 +33,14 @@ def test_a_book_with_sessions_missing_and_last_bars_matches_the_scalar_reference
     dropped = 0
     for seed in range(4):
         book, market, targets = book_of(seed, assets, fill)
-        columns = {name: getattr(market, name).tolist() for name in ("present", "session_end")}
-        terms = Terms(0.001, 0.002, fill, flat_at_session_end=True)
-        prices = (market.open.tolist(), market.close.tolist(), targets.tolist())
-        expected = reference_book(*prices, terms, last=market.delisted.tolist(), **columns)
-        np.testing.assert_allclose(book.equity, expected["equity"], rtol=1e-12)
-        np.testing.assert_allclose(book.units, expected["units"], rtol=1e-12, atol=1e-14)
-        assert len(book.fills) == len(expected["fills"])
-        assert book.dropped == len(expected["dropped"])
+        expected = reference_of(market, targets, COSTS, fill=fill, flat_at_session_end=True)
+        assert_same_book(book, expected, 1e-12)
         dropped += book.dropped
     assert dropped > 10
 
 
 @every_fill
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000))
 def test_nothing_is_held_after_a_sessions_end_whatever_bars_are_missing(fill: str, assets: int, seed: int) -> None:
     book, market, _ = book_of(seed, assets, fill)

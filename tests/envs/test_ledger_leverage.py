@@ -26,7 +26,7 @@ execute = jax.jit(ledger.execute, static_argnames="rules")
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000))
 def test_gross_value_after_an_order_is_within_the_leverage_or_no_more_than_before(name: str, seed: int) -> None:
     rules, rng, shape = RULES[name], np.random.default_rng(seed), (LANES, ASSETS)

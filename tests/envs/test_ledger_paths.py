@@ -134,7 +134,7 @@ def agree(got, expected, rtol):
 # --- properties -------------------------------------------------------------------------------------------------------
 # One shape each, so that hypothesis does not compile anew.
 
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=40, deadline=None, derandomize=True)  # the same in every run: a test of a commit
 seeds = st.integers(0, 10_000)
 BARS = 40
 
@@ -169,8 +169,9 @@ def test_flat_stays_flat(seed):
 
 
 @few
-@given(seeds, st.sampled_from([2.0**-20, 0.25, 8.0, 2.0**30]))
+@given(seeds, st.sampled_from([2.0**-20, 8.0, 2.0**30]) | st.floats(1e-6, 1e6))
 def test_the_scale_of_prices_does_not_matter(seed, scale):
+    """Random targets are no edges, and a target met before is none by the ledger's dust, 1e-12 of equity."""
     closes, opens = walk(seed, BARS, 4, 3, volatility=0.1)
     targets = busy(seed, BARS, 4, 3)
     plain = path(closes, opens, targets, PRICEY)[0]

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from ledger_books import market_of as market_with_all_columns
 from ledger_books import orders_of
-from ledger_reference import Terms
-from ledger_reference import book as reference_book
+from ledger_fills import assert_same_book, reference_of
 
 from jaxtrader.envs.costs import Costs
 from jaxtrader.evaluation import simulate as simulation
@@ -22,6 +21,7 @@ from jaxtrader.market.features import log_return
 from jaxtrader.market.market import Market
 
 FREE = Costs(fee=0.0, slippage=0.0)
+PRICEY = Costs(fee=0.001, slippage=0.002)
 BARS = 120
 
 
@@ -109,34 +109,19 @@ def test_bar_0_trades_only_at_its_own_close_and_the_last_target_never_fills_next
 
 @pytest.mark.parametrize("volatility", [0.02, 0.6])
 @pytest.mark.parametrize(
-    ("rules", "terms"),
+    "rules",
     [
-        ({"fill": "next_open"}, {}),
-        ({"fill": "next_close"}, {}),
-        ({"fill": "close"}, {}),
-        ({"rebalance_band": 0.05}, {"band": 0.05}),
-        ({"rebalance": "on_change"}, {"on_change": True}),
+        {"fill": "next_open"},
+        {"fill": "next_close"},
+        {"fill": "close"},
+        {"rebalance_band": 0.05},
+        {"rebalance": "on_change"},
     ],
 )
-def test_books_match_the_scalar_reference(rules, terms, volatility):
+def test_books_match_the_scalar_reference(rules, volatility):
     market = market_of(frame(5, volatility=volatility), symbol="X")
-    targets = busy(5)
-    book = simulate(market, targets, costs=Costs(fee=0.001, slippage=0.002), **rules)
-    expected = reference_book(
-        market.open.tolist(),
-        market.close.tolist(),
-        targets[:, None].tolist(),
-        Terms(0.001, 0.002, rules.get("fill", "next_open"), **terms),
-    )
-    np.testing.assert_allclose(book.equity, expected["equity"], rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(book.units, expected["units"], rtol=1e-12, atol=1e-13)
-    bars, _, units, prices, fees, slippages = (np.array(column) for column in zip(*expected["fills"], strict=True))
-    np.testing.assert_array_equal(book.fills["bar"], bars)
-    for name, column in (("units", units), ("price", prices), ("fee", fees), ("slippage", slippages)):
-        np.testing.assert_allclose(book.fills[name], column, rtol=1e-10, atol=1e-13, err_msg=name)
-    assert ([] if book.ruined_at is None else [book.ruined_at]) == expected["ruined_at"]
-    assert book.clipped == len(expected["clipped"])
-    assert book.dropped == len(expected["dropped"])
+    book = simulate(market, busy(5), costs=PRICEY, **rules)
+    assert_same_book(book, reference_of(market, busy(5)[:, None], PRICEY, **rules), 1e-12)
     assert (book.ruined_at is not None) == (volatility > 0.1)
 
 
@@ -222,14 +207,9 @@ def test_several_assets_match_the_scalar_reference():
     columns = {name: np.hstack([getattr(bars, name) for bars in singles]) for name in ("open", "high", "low", "close")}
     market = dataclasses.replace(one, symbols=("X,Y,Z",), **columns)
     targets = np.stack([busy(seed) for seed in (31, 32, 33)], 1)
-    book = simulate(market, targets, costs=Costs(fee=0.001, slippage=0.002))
-    expected = reference_book(
-        market.open.tolist(), market.close.tolist(), targets.tolist(), Terms(0.001, 0.002, "next_open")
-    )
-    np.testing.assert_allclose(book.equity, expected["equity"], rtol=1e-12, atol=1e-13)
+    book = simulate(market, targets, costs=PRICEY)
+    assert_same_book(book, reference_of(market, targets, PRICEY), 1e-12)
     assert book.symbols == ("X", "Y", "Z")
-    names = np.array(["X", "Y", "Z"])[[fill[1] for fill in expected["fills"]]]
-    np.testing.assert_array_equal(book.fills["symbol"], names)
     assert book.trades["pnl"].sum() == pytest.approx(book.equity[-1] - 1, abs=1e-12)
 
 
@@ -238,15 +218,8 @@ def test_orders_on_change_that_could_not_fill_are_tried_again_in_a_book_too(fill
     market = dataclasses.replace(market_with_all_columns(4, 3), funding=None)
     targets = np.repeat(orders_of(4, 3)[0][::8], 8, 0)  # each is said eight times
     rules = {"fill": fill, "rebalance": "on_change", "volume_cap": 0.2, "capital": 1e5}
-    book = simulate(market, targets, costs=Costs(fee=0.001, slippage=0.002), **rules)
-    columns = {name: getattr(market, name).tolist() for name in ("present", "adv")}
-    terms = Terms(0.001, 0.002, fill, on_change=True, volume_cap=0.2, capital=1e5)
-    prices = (market.open.tolist(), market.close.tolist(), targets.tolist())
-    expected = reference_book(*prices, terms, last=market.delisted.tolist(), **columns)
-    np.testing.assert_allclose(book.equity, expected["equity"], rtol=1e-12)
-    np.testing.assert_allclose(book.units, expected["units"], rtol=1e-12, atol=1e-14)
-    np.testing.assert_array_equal(book.fills["bar"], [fill[0] for fill in expected["fills"]])
-    assert (book.clipped, book.dropped) == (len(expected["clipped"]), len(expected["dropped"]))
+    book = simulate(market, targets, costs=PRICEY, **rules)
+    assert_same_book(book, reference_of(market, targets, PRICEY, **rules), 1e-12)
     again = (book.fills["bar"] % 8 != (fill == "next_open")) & (book.fills["reason"] == "order")
     assert again.sum() >= 3
 
