@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from ledger_adapter import NAMES, RATES, RULES
-from ledger_reference import LIQUIDATION, ORDER, RUIN, Terms
+from ledger_reference import LIQUIDATION, ORDER, RUIN, Ledger, Move, Terms
 from ledger_reference import book as reference_book
 
 from jaxtrader.envs.costs import Costs
@@ -78,3 +79,22 @@ def assert_same_book(book: Book, expected: dict[str, list], rtol: float = 1e-9) 
     np.testing.assert_allclose(book.carry, expected["carry"], rtol=rtol, atol=rtol * 1e-2 * scale)
     assert ([] if book.ruined_at is None else [book.ruined_at]) == expected["ruined_at"]
     assert (book.clipped, book.dropped) == (len(expected["clipped"]), len(expected["dropped"]))
+
+
+def moves_of(
+    market: Market, targets: np.ndarray, costs: Costs, **rules: Any
+) -> Iterator[tuple[int, float, Ledger, Move]]:
+    """The reference's account bar by bar, each order decided at the close before, as an environment steps.
+
+    Yields the bar, the mark before it, the account after it, and what happened.
+    """
+    terms, account = terms_of(costs, **rules), Ledger(market.close.shape[1])
+    found = {theirs: getattr(market, ours) for theirs, ours in COLUMNS.items()}
+    found = {name: column.tolist() for name, column in found.items() if column is not None}
+    known = {"volatility", "adv"} | ({"factor"} if terms.fill == "close" else set())
+    for t in range(1, len(targets)):
+        more = {name: column[t - (name in known)] for name, column in found.items()}
+        more |= {f"was_{name}": found[name][t - 1] for name in ("present", "last", "session_end") if name in found}
+        before, prices = account.equity, (market.close[t - 1], market.open[t], market.close[t])
+        move = account.step(targets[t - 1], *prices, terms, **more)
+        yield t, before, account, move
