@@ -199,7 +199,10 @@ def charges(
         impact = jnp.minimum(costs.impact * bar.volatility * jnp.sqrt(share), 1)  # a sale brings nothing at worst
         rate = impact if rate is None else rate + impact
     slip = jnp.zeros_like(notional) if rate is None else notional * rate
-    fee = jnp.zeros_like(notional) if costs.fee is None else (notional + jnp.sign(order) * slip) * costs.fee
+    if costs.fee is None:
+        fee = jnp.zeros_like(notional)
+    else:
+        fee = (notional if rate is None else notional + jnp.sign(order) * slip) * costs.fee
     if costs.fixed_fee is not None:
         fee += jnp.where(order != 0, costs.fixed_fee / rules.currency, 0)
     return fee, slip

@@ -156,9 +156,9 @@ def _close(
         reason = jnp.where(account.ruined[..., None], 0, reason)
         reason = reason if bar.inside is None else jnp.where(bar.inside, reason, 0)
     order = jnp.where(reason == 0, 0, -account.units)
-    side = jnp.sign(account.units).astype(jnp.int8)
     account, fill = settle(account, order, price, equity, bar, costs, rules, reason)
     if account.stopped is not None:
         by_bracket = (fill.reason == STOP) | (fill.reason == TAKE)
+        side = jnp.sign(-order).astype(jnp.int8)
         account = account.replace(stopped=jnp.where(by_bracket, side, account.stopped))
     return account, fill
