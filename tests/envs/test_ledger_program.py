@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -90,78 +91,128 @@ def test_many_costs_in_one_step_of_the_environment_pay_what_each_pays(make_marke
 
 # --- what is off is not in it --- #
 
-PLAIN = Costs(fee=1e-3, slippage=1e-3)
+PLAIN = {"rebalance_band": 0.0}, {"fee": 1e-3, "slippage": 1e-3}
 IN_CURRENCY = {"capital": 1e5}
-# A rule or cost, what it is beside, and what it adds: every one must make the program longer.
+CARRIED, WATCHED = {"account.owed", "bar.years", "events.carry"}, {"bar.high", "bar.low", "events.jumped"}
+# Each rule and cost that can be off: how it is switched on, and what an account, a bar and its events hold for it.
 ADDED = {
-    "fee": ({}, {"fee": 1e-3}, {}, {"fee": None}),
-    "slippage": ({}, {"slippage": 1e-3}, {}, {"slippage": None}),
-    "fixed fee": (IN_CURRENCY, {"fixed_fee": 1.0}, IN_CURRENCY, {}),
-    "impact": (IN_CURRENCY, {"impact": 1.0}, IN_CURRENCY, {}),
-    "cash rate": ({}, {"cash_rate": 0.1}, {}, {}),
-    "borrow rate": ({}, {"borrow_rate": 0.1}, {}, {}),
-    "short rate": ({}, {"short_rate": 0.1}, {}, {}),
-    "band": ({"rebalance_band": 0.05}, {}, {}, {}),
-    "on change": ({"rebalance": "on_change"}, {}, {}, {}),
-    "delay": ({"delay": 1}, {}, {}, {}),
-    "margin": ({"maintenance_margin": 0.2}, {}, {}, {}),
-    "margin of leverage": ({"max_leverage": 2.0}, {}, {"max_leverage": 2.0, "maintenance_margin": 0.0}, {}),
-    "lot": ({**IN_CURRENCY, "lot": 1.0}, {}, IN_CURRENCY, {}),
-    "minimum trade": ({**IN_CURRENCY, "min_trade": 9.0}, {}, IN_CURRENCY, {}),
-    "volume cap": ({**IN_CURRENCY, "volume_cap": 0.1}, {}, IN_CURRENCY, {}),
-    "session end": ({"flat_at_session_end": True}, {}, {}, {}),
-    "brackets": ({"stops": True}, {}, {}, {}),
+    "fixed fee": (IN_CURRENCY, {"fixed_fee": 1.0}, set()),
+    "impact": (IN_CURRENCY, {"impact": 1.0}, {"bar.volatility", "bar.adv"}),
+    "cash rate": ({}, {"cash_rate": 0.1}, CARRIED),
+    "borrow rate": ({}, {"borrow_rate": 0.1}, CARRIED),
+    "short rate": ({}, {"short_rate": 0.1}, CARRIED),
+    "band": ({"rebalance_band": 0.05}, {}, set()),
+    "on change": ({"rebalance": "on_change"}, {}, {"account.unfilled"}),
+    "delay": ({"delay": 1}, {}, {"account.pending"}),
+    "margin": ({"maintenance_margin": 0.2}, {}, WATCHED | {"events.inside"}),
+    "lot": ({**IN_CURRENCY, "lot": 1.0}, {}, {"bar.factor"}),
+    "minimum trade": ({**IN_CURRENCY, "min_trade": 9.0}, {}, set()),
+    "volume cap": ({**IN_CURRENCY, "volume_cap": 0.1}, {}, {"bar.adv"}),
+    "session end": ({"flat_at_session_end": True}, {}, {"bar.session_end"}),
+    "brackets": ({"stops": True}, {}, WATCHED | {"events.inside", "account.stopped"}),
 }
+# The same words for what is off, and settings that without another mean nothing.
+OFF = {
+    "the defaults": {},
+    "a capital, and nothing in currency": IN_CURRENCY,
+    "a margin of 0": {"maintenance_margin": 0.0},
+    "a loss at a last bar, where there is none": {"delist_return": -0.5},
+}
+LEVERS = (1.0, None), (2.0, 0.0), (2.0, None)  # max_leverage and maintenance_margin
 MARKET = market_of(0, 1)  # with every column
 BARE = dataclasses.replace(MARKET, present=None, delisted=None, funding=None)  # what is read wherever it is there
+UNREAD = dataclasses.replace(BARE, price_factor=None, adv=None, session_end=None)
+MOVED = ("broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze", "jit", "pjit")  # no arithmetic
 
 
-def program(market, costs, rules):
-    """The program of a step, and the account that it begins with."""
+@functools.cache
+def traced(market, rules, costs):
+    """The program of a step as text, its equations, what goes in and comes out, and what of that no equation reads."""
+    rules, costs = Rules(**{**PLAIN[0], **dict(rules)}), Costs(**{**PLAIN[1], **dict(costs)})
     found = bars.columns(market, costs, rules)
     carries = costs.carries or "funding" in found
     brackets = Brackets(stop_loss=jnp.full(1, 0.1)) if rules.stops else None
     account = ledger.open_account(jnp.zeros(1), jnp.asarray(market.close[0], jnp.float32), rules, carries=carries)
     bar = bars.between(bars.take(found, 0), bars.take(found, 1), rules)
-    jaxpr = jax.make_jaxpr(lambda *args: ledger.step(*args[:-1], rules, args[-1]))(
-        account, jnp.zeros(1), bar, costs.cast("float32"), brackets
-    )
-    return jaxpr.jaxpr, account
+    given = account, jnp.zeros(1), bar, costs.cast("float32"), brackets
+    jaxpr, out = jax.make_jaxpr(lambda *args: ledger.step(*args[:-1], rules, args[-1]), return_shape=True)(*given)
+    held = {"account": account, "bar": bar, "events": out[1]}
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(held)]
+    inputs = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(given)]
+    read = {id(x) for equation in jaxpr.jaxpr.eqns for x in equation.invars}
+    unread = {name for name, var in zip(inputs, jaxpr.jaxpr.invars, strict=True) if id(var) not in read}
+    return str(jaxpr), work(jaxpr.jaxpr), {f"{tree.key}.{leaf.name}" for tree, leaf, *_ in paths}, unread
 
 
-def length(jaxpr):
-    """Inputs and equations, those of inner programs included. Without slippage zeros are added: an input less."""
+def work(jaxpr):
+    """Equations that compute something, those of inner programs included."""
     inner = [each for e in jaxpr.eqns for each in e.params.values() if hasattr(each, "jaxpr")]
-    return len(jaxpr.invars) + len(jaxpr.eqns) + sum(length(each.jaxpr) for each in inner)
+    return sum(e.primitive.name not in MOVED for e in jaxpr.eqns) + sum(work(each.jaxpr) for each in inner)
 
 
-def settings(rules, costs):
-    return PLAIN.replace(**costs), Rules(**{"rebalance_band": 0.0, **rules})
+def step_of(market=BARE, rules=(), costs=()):
+    return traced(market, tuple(dict(rules).items()), tuple(dict(costs).items()))
 
 
-def test_a_plain_step_reads_and_keeps_nothing_of_what_is_off():
-    """Three prices, a target, two rates, and seven numbers of the account; nothing comes out of what cannot happen."""
-    costs, rules = settings({}, {})
-    assert set(bars.columns(BARE, costs, rules)) == {"open", "close"}
-    jaxpr, account = program(BARE, costs, rules)
-    assert (account.stopped, account.pending, account.owed) == (None, None, None)
-    assert len(jax.tree.leaves(account)) == 7
-    assert len(jaxpr.invars) == 3 + 1 + 2 + 7
-    bar = bars.between(*(bars.take(bars.columns(BARE, costs, rules), t) for t in (0, 1)), rules)
-    _, events = ledger.step(account, jnp.zeros(1), bar, costs, rules)
-    assert (events.carry, events.jumped, events.inside) == (None, None, None)
+def test_a_plain_step_holds_three_prices_and_seven_numbers_and_gives_two_fills():
+    text, _, held, unread = step_of()
+    assert " _:" not in text, "something is computed that nothing takes"
+    account = {"cash", "units", "entry", "target", "held", "equity", "ruined"}
+    expected = {f"account.{name}" for name in account} | {f"bar.{name}" for name in ("prev_close", "open", "close")}
+    assert held == expected | {"events.order", "events.closing"}
+    assert unread == {"[0].equity", "[2].prev_close"}  # of a fill at the next open: carry reads them, and rewards
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_a_rule_that_is_off_leaves_the_program_as_it_is_to_the_letter(name):
+    assert step_of(BARE, OFF[name]) == step_of() == step_of(UNREAD, OFF[name])
 
 
 @pytest.mark.parametrize("name", ADDED)
-def test_a_rule_or_cost_that_is_off_is_not_traced(name):
-    on_rules, on_costs, off_rules, off_costs = ADDED[name]
-    on, _ = program(BARE, *settings(on_rules, on_costs))
-    off, _ = program(BARE, *settings(off_rules, off_costs))
-    assert length(off) < length(on)
+def test_a_rule_that_is_on_adds_work_and_holds_what_it_reads(name):
+    rules, costs, own = ADDED[name]
+    (off, less, held, _), (on, more, holds, unread) = step_of(), step_of(BARE, rules, costs)
+    assert on != off
+    assert more > less
+    assert holds - held == own
+    assert not held - holds
+    assert unread <= {"[0].equity", "[2].prev_close"}
 
 
-@pytest.mark.parametrize("name", ["present", "delisted", "funding"])
-def test_a_column_that_a_market_does_not_have_is_not_traced(name):
-    costs, rules = settings({}, {})
-    more = dataclasses.replace(BARE, **{name: getattr(MARKET, name)})
-    assert length(program(BARE, costs, rules)[0]) < length(program(more, costs, rules)[0])
+@pytest.mark.parametrize("name", ADDED)
+def test_a_rule_that_is_off_where_all_others_are_on_adds_no_work_and_holds_nothing(name):
+    def together(parts):
+        rules, costs, owns = zip(*parts, strict=True)
+        merged = [dict(pair for part in each for pair in part.items()) for each in (rules, costs)]
+        return step_of(BARE, *merged), set().union(*owns)
+
+    (_, more, all_of_it, _), every = together(ADDED.values())
+    (_, less, held, _), others = together([part for other, part in ADDED.items() if other != name])
+    assert more > less
+    assert all_of_it - held == every - others
+    assert not held - all_of_it
+
+
+def test_leverage_brings_a_margin_unless_that_is_0():
+    plain, free, watched = (step_of(BARE, {"max_leverage": x, "maintenance_margin": m}) for x, m in LEVERS)
+    assert free[2] == plain[2]
+    assert free[1] < plain[1]  # there is no cut to cash
+    assert watched[2] - free[2] == WATCHED | {"events.inside"}
+    assert watched[1] > free[1]
+
+
+@pytest.mark.parametrize("name", ["fee", "slippage"])
+def test_a_cost_that_is_absent_adds_no_work(name):
+    text, less, *_ = step_of(BARE, (), {name: None})
+    assert less < step_of()[1]
+    assert " sign " not in text  # of the side on which slippage stands, which only the fee on it asks for
+    assert " sign " in step_of()[0]
+
+
+@pytest.mark.parametrize(("name", "own"), [("present", {"inside"}), ("delisted", set()), ("funding", set())])
+def test_a_column_that_a_market_does_not_have_is_not_traced(name, own):
+    _, more, holds, _ = step_of(dataclasses.replace(BARE, **{name: getattr(MARKET, name)}))
+    _, less, held, _ = step_of()
+    carried = {"account.owed", "events.carry"} if name == "funding" else set()
+    assert more > less
+    assert holds - held == {f"bar.{column}" for column in {name} | own} | carried

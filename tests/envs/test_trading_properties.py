@@ -23,6 +23,8 @@ ENVS = {
     "portfolio": {
         **FULL,
         "positions": "continuous",
+        "decision_every": 2,
+        "flat_at_session_end": True,
         "costs": Costs(fixed_fee=2.0, impact=2.0, **RATES),
         "stop_loss": 0.05,
         "take_profit": 0.1,
