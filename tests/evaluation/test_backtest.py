@@ -14,6 +14,7 @@ from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.envs import costs, rewards
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation import simulate as simulation
 from jaxtrader.evaluation.backtest import backtest, follow, longest_walk, mean_reward
 
 
@@ -214,6 +215,19 @@ def test_changes_override_the_files_rules(policy, market):
     free = backtest(policy, market, costs=Costs(fee=None, slippage=None))
     assert free.costs_paid.sum() == 0
     assert backtest(policy, market).costs_paid.sum() > 0
+
+
+def test_other_rates_compile_nothing(policy, market):
+    programs = follow, simulation._walk, simulation._events
+    books, sizes = [], []
+    for rates in (Costs(fee=2e-3, slippage=1e-3), Costs(fee=0, slippage=0.01)):
+        books.append(backtest(policy, market, costs=rates))
+        sizes.append([program._cache_size() for program in programs])
+    assert sizes[0] == sizes[1]
+    fills = [book.fills for book in books]
+    np.testing.assert_allclose(fills[0]["slippage"], 1e-3 * np.abs(fills[0]["units"]) * fills[0]["price"])
+    np.testing.assert_allclose(fills[1]["slippage"], 1e-2 * np.abs(fills[1]["units"]) * fills[1]["price"])
+    assert not fills[1]["fee"].any()
 
 
 def test_env_to_dict_round_trip(env, market):

@@ -14,6 +14,7 @@ from lanes import AGENTS, LANES, LENGTH, Replay, collect, observe, step
 from jaxtrader.envs import ledger
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.state import EnvState
+from jaxtrader.training.chunk import begin_rollouts
 from jaxtrader.training.rollout import LaneRollouts, Lanes
 
 RATES = {"cash_rate": 0.02, "borrow_rate": 0.2, "short_rate": 0.1}
@@ -130,6 +131,31 @@ def test_a_lane_that_starts_anew_gets_new_costs_and_one_that_does_not_keeps_its_
     np.testing.assert_array_equal(kept, np.asarray(after.age) > 0)
     assert kept.any()
     assert not kept.all()
+
+
+def test_another_range_of_costs_compiles_nothing_and_is_charged(rollouts, env, raw_params):
+    """Rollouts and single steps, in whose programs the costs of each episode are drawn."""
+    actions, sizes, paid = jnp.asarray(np.resize([0, 2], (LENGTH, LANES, AGENTS)), jnp.int32), [], []
+    for costs in (
+        SETTINGS["at costs drawn for each episode"]["costs"],
+        Costs.between(Costs(0.1, 0.0), Costs(0.2, 0.0)),
+    ):
+        mine = dataclasses.replace(rollouts, env=dataclasses.replace(env, costs=costs))
+        params = raw_params.replace(costs=costs.cast("float32"))
+        lanes = begin_rollouts(jax.random.key(0), params, rollouts=mine)
+        _, _, stats = collect(mine, lanes, Replay(actions), None, params, jax.random.key(1))
+        places = [jnp.broadcast_to(x[:, None], (LANES, AGENTS)) for x in (lanes.cursor, lanes.end, lanes.age)]
+        *_, info = step(mine.env, jax.random.key(2), EnvState(lanes.account, *places), actions[1], params)
+        sizes.append([program._cache_size() for program in (begin_rollouts, collect, step)])
+        paid.append(float(stats["cost_per_bar"]))
+    assert sizes[0] == sizes[1]
+    assert paid[1] > 3 * paid[0] > 0
+    fee = np.asarray(lanes.account.terms.fee)[..., 0]
+    assert fee.min() >= 0.1
+    assert len(np.unique(fee)) == LANES * AGENTS
+    traded = np.asarray(info["turnover"])
+    assert traded.any()
+    np.testing.assert_allclose(info["cost"], fee * traded, rtol=0.1)  # in equity, of which a bar moves some 2%
 
 
 def test_an_update_sees_the_windows_that_decisions_two_bars_apart_saw(env, agent, raw_params):

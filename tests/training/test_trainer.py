@@ -19,6 +19,7 @@ from flax import struct
 from jaxtrader import files
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import solve
 from jaxtrader.market.synthetic import AR1
@@ -229,6 +230,17 @@ def test_lanes_same_seed_same_bits_whatever_the_chunk(tmp_path, env, agent):
     other = lane_trainer(env, agent, tmp_path / "c", total_steps=steps, seed=4).train()
     first = jax.tree.leaves(one.state.params)[0]
     assert not np.array_equal(first, jax.tree.leaves(other.state.params)[0])
+
+
+def test_other_rates_train_by_the_same_program(tmp_path, env, agent):
+    steps = 8 * env.episode_length // 2 * 2
+    cheap = lane_trainer(env, agent, tmp_path / "cheap", total_steps=steps).train()
+    size = chunk.run_chunk._cache_size(), chunk.begin_rollouts._cache_size()
+    dear = dataclasses.replace(env, costs=Costs(0.003, 0.002))
+    other = lane_trainer(dear, agent, tmp_path / "dear", total_steps=steps).train()
+    assert (chunk.run_chunk._cache_size(), chunk.begin_rollouts._cache_size()) == size
+    # The first rollout is the same policy's: it pays some ten times as much for the same orders.
+    assert other.history[0]["cost_per_bar"] > 5 * cheap.history[0]["cost_per_bar"]
 
 
 def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, market, monkeypatch, caplog):
