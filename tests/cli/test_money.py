@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
+from ledger_reference import Terms, book
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs, main, parse, phrases
@@ -72,10 +73,29 @@ def test_a_portfolio_is_trained_and_tested_as_one_account(folder, tmp_path):
     again = said("backtest", run, "--save", tmp_path / "saved")
     # The same test part, judged by the command that trained and by the one that tests.
     assert again.split("result ")[1].split("; the gap")[0].rstrip(".") in out
-    frame = pd.read_csv(tmp_path / "saved" / "equity.csv")
+    frame = pd.read_csv(tmp_path / "saved" / "equity.csv", float_precision="round_trip")
     weights = frame[[f"exposure {name}" for name in NAMES]]
     assert (weights.sum(axis=1) <= 1 + 1e-9).all()
     assert weights.iloc[-1].min() > 0
+    equity = reference(folder / "four.csv", frame)
+    np.testing.assert_allclose(frame["equity"], equity, rtol=1e-10)
+    year = (equity[-1] ** (365 / len(equity)) - 1) * 100
+    assert f"the policy made {year:+.1f}% a year" in out
+    policy = jt.load_policy(run)
+    market = jt.Market.from_bars(jt.load_bars(folder / "four.csv"), features=policy.features, align=True)
+    _, _, test = market.split(*(np.datetime64(cut) for cut in policy.about["command"]["cuts"]))
+    np.testing.assert_array_equal(jt.backtest(policy, test).equity, frame["equity"])
+
+
+def reference(file, frame) -> np.ndarray:
+    """The equity of the targets in a saved book by the scalar reference, at the prices in the user's file."""
+    bars, days = pd.read_csv(file), len(frame)
+    opens, closes = (
+        bars.pivot(index="Date", columns="Ticker", values=name)[list(NAMES)].to_numpy()[-days:].tolist()
+        for name in ("Open", "Close")
+    )
+    terms = Terms(1e-4, 5e-4, band=0.05, capital=1e5, lot=1.0, fixed_fee=2.0)
+    return np.array(book(opens, closes, frame[[f"target {name}" for name in NAMES]].to_numpy(), terms)["equity"])
 
 
 @pytest.mark.parametrize(
