@@ -131,7 +131,7 @@ def test_an_account_that_is_worth_exactly_nothing_is_seen_as_flat(portfolio):
     )
     env = dataclasses.replace(portfolio, market=market, delist_return=-1.0)
     params = env.default_params
-    _, state = env.reset(jax.random.key(0), params)
+    _, state = jax.jit(env.reset)(jax.random.key(0), params)
     state = state.replace(cursor=jnp.int32(59), time=jnp.int32(0))
     weights = jnp.asarray([1.0, 0.0, 0.0])
     _, _, reward, terminated, _, info = jax.jit(env.step)(jax.random.key(0), state, weights, params)

@@ -14,6 +14,7 @@ from lanes import AGENTS, LANES, LENGTH, Replay, collect, observe, step
 from jaxtrader.envs import ledger
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.state import EnvState
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.training.chunk import begin_rollouts
 from jaxtrader.training.rollout import LaneRollouts, Lanes
 
@@ -41,6 +42,12 @@ SETTINGS = {
         "costs": Costs.between(Costs(fee=0.0, slippage=1e-4), Costs(fee=0.05, slippage=2e-3)),
     },
 }
+
+
+reset, step_env, bars_after = (
+    jax.jit(method, static_argnums=0) for method in (TradingEnv.reset, TradingEnv.step_env, TradingEnv.bars_after)
+)
+ledger_step = jax.jit(ledger.step, static_argnames="rules")
 
 
 @pytest.fixture(scope="module")
@@ -83,14 +90,15 @@ def test_a_decision_of_two_bars_is_the_same_order_at_both(env, raw_params):
     """By `ledger.step`, bar by bar: what an action asks for, what it costs and what it earns."""
     env = made(env, "every second bar, on credit, with brackets")
     params = raw_params.replace(costs=env.costs.cast("float32"))
-    _, state = env.reset(jax.random.key(3), params)
+    _, state = reset(env, jax.random.key(3), params)
+    alone = dataclasses.replace(env, decision_every=1)
     for action, exposure, stop in ((2, 2.0, 0.03), (0, -2.0, 0.01), (1, 0.0, np.inf)):
-        _, after, reward, _, info = env.step_env(jax.random.key(0), state, jnp.asarray(action), params)
+        _, after, reward, _, info = step_env(env, jax.random.key(0), state, jnp.asarray(action), params)
         account, cost = state.account, 0.0
         for bar in (0, 1):
-            one = dataclasses.replace(env, decision_every=1).bars_after(state.cursor + bar, params)
+            one = bars_after(alone, state.cursor + bar, params)
             brackets = ledger.Brackets(jnp.full(1, stop, jnp.float32), jnp.full(1, 0.02, jnp.float32))
-            account, events = ledger.step(account, jnp.full(1, exposure), one, params.costs, env.rules, brackets)
+            account, events = ledger_step(account, jnp.full(1, exposure), one, params.costs, env.rules, brackets)
             cost += sum(float((fill.fee + fill.slippage).sum()) for fill in events.fills)
         chex.assert_trees_all_close(after.account, account, rtol=1e-6, atol=1e-7)
         assert float(reward) == pytest.approx(np.log(float(account.equity / state.account.equity)), abs=1e-6)
@@ -104,7 +112,7 @@ def test_costs_are_drawn_anew_for_each_episode_within_their_range_and_charged(en
     env = dataclasses.replace(env, random_start=False)
     params = raw_params.replace(costs=env.costs.cast("float32"))
     keys = jax.random.split(jax.random.key(0), 500)
-    _, states = jax.vmap(env.reset, (0, None))(keys, params)
+    _, states = jax.jit(jax.vmap(env.reset, (0, None)))(keys, params)
     fee = np.asarray(states.account.terms.fee)[:, 0]
     assert fee.min() >= 0
     assert fee.max() <= 0.05
@@ -112,7 +120,7 @@ def test_costs_are_drawn_anew_for_each_episode_within_their_range_and_charged(en
     slippage = np.asarray(states.account.terms.slippage)[:, 0]
     assert abs(np.corrcoef(fee, slippage)[0, 1]) < 0.15
     long = jnp.full(500, 2, jnp.int32)
-    _, after, _, _, info = jax.vmap(env.step_env, (0, 0, 0, None))(keys, states, long, params)
+    _, after, _, _, info = jax.jit(jax.vmap(env.step_env, (0, 0, 0, None)))(keys, states, long, params)
     # All of 1.0 buys k = 1 / ((1 + s)(1 + f)) worth: the rest is what it cost.
     np.testing.assert_allclose(info["cost"], 1 - 1 / ((1 + slippage) * (1 + fee)), rtol=2e-3, atol=1e-6)
     back = env.restart(after.account, jnp.ones(500, bool))
