@@ -28,6 +28,7 @@ COLUMNS = {
     "last": "delisted",
     "session_end": "session_end",
 }
+EVERY_ROW = slice(None)
 CODES = ("ORDER", "STOP", "TAKE", "LIQUIDATION", "RUIN", "LAST", "SESSION")  # as the reference numbers them
 
 
@@ -39,16 +40,26 @@ def terms_of(costs: Costs, **rules: Any) -> Terms:
     return Terms(**{"fee": 0.0, "slippage": 0.0, **rates, **kept}, on_change=rules.get("rebalance") == "on_change")
 
 
-def reference_of(
-    market: Market, targets: np.ndarray, costs: Costs, stops: dict[str, np.ndarray] | None = None, **rules: Any
-) -> dict[str, list]:
-    """The reference's book of a market of one history, with every column that it has."""
+def columns_of(market: Market, rows: slice = EVERY_ROW) -> dict[str, list]:
+    """What the reference reads of a market, of those rows."""
     found = {theirs: getattr(market, ours) for theirs, ours in COLUMNS.items()}
-    columns = {name: column.tolist() for name, column in found.items() if column is not None}
+    return {name: column[rows].tolist() for name, column in found.items() if column is not None}
+
+
+def reference_of(
+    market: Market,
+    targets: np.ndarray,
+    costs: Costs,
+    stops: dict[str, np.ndarray] | None = None,
+    rows: slice = EVERY_ROW,
+    **rules: Any,
+) -> dict[str, list]:
+    """The reference's book of those rows of a market, with every column that it has."""
+    columns = columns_of(market, rows)
     for theirs, ours in (("stop", "stop_loss"), ("take", "take_profit")):
         if ours in (stops or {}):
             columns[theirs] = np.nan_to_num(stops[ours], nan=math.inf, posinf=math.inf).tolist()
-    prices = (column.tolist() for column in (market.open, market.close, targets))
+    prices = market.open[rows].tolist(), market.close[rows].tolist(), targets.tolist()
     return reference_book(*prices, terms_of(costs, **rules), **columns)
 
 
@@ -89,8 +100,7 @@ def moves_of(
     Yields the bar, the mark before it, the account after it, and what happened.
     """
     terms, account = terms_of(costs, **rules), Ledger(market.close.shape[1])
-    found = {theirs: getattr(market, ours) for theirs, ours in COLUMNS.items()}
-    found = {name: column.tolist() for name, column in found.items() if column is not None}
+    found = columns_of(market)
     known = {"volatility", "adv"} | ({"factor"} if terms.fill == "close" else set())
     for t in range(1, len(targets)):
         more = {name: column[t - (name in known)] for name, column in found.items()}
