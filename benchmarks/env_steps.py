@@ -30,6 +30,7 @@ from peers.turns import Peer, in_turn, ratio
 from workload import random_frame, random_market
 
 import jaxtrader as jt
+from jaxtrader.training.chunk import begin_rollouts, copied
 from jaxtrader.training.rollout import LaneRollouts
 
 WINDOW, EPISODE, LENGTH, SPARE = 32, 256, 64, 1024
@@ -105,16 +106,16 @@ class Ours:
         count = max(1, steps // (envs * LENGTH))
         actions = jax.random.randint(key, (envs + SPARE,), 0, env.num_actions)
         if kind == STEP:
-            carry = jax.vmap(env.reset, (0, None))(jax.random.split(key, envs), params)
+            carry = jax.jit(jax.vmap(env.reset, (0, None)))(jax.random.split(key, envs), params)
             lowered = walk.lower(carry, key, actions, params, env=env, length=count * LENGTH)
         else:
             rollouts = LaneRollouts(env, LENGTH, envs, 1)
-            carry = rollouts.begin(key, params)
+            carry = begin_rollouts(key, params, rollouts=rollouts)
             lowered = lanes.lower(carry, key, actions, params, rollouts=rollouts, count=count)
         began = time.perf_counter()
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
-        self.carry, self.key, self.steps = jax.tree.map(jnp.copy, carry), key, count * LENGTH * envs
+        self.carry, self.key, self.steps = copied(carry), key, count * LENGTH * envs
         self.constants = actions, params
         self.processor: list[float] = []
         self()

@@ -27,11 +27,10 @@ def measure(market: jt.Market, window: int, envs: int, length: int) -> list[list
     """Two rows: lanes and dense windows."""
     env = jt.TradingEnv(market, window=window)
     dense = Dense(env)
+    rollouts = {"lanes": LaneRollouts(env, length, envs, 1), "dense windows": EnvRollouts(dense, length, envs)}
     chunks = {
-        "lanes": Training(env, env.default_params, jt.PPOAgent(), LaneRollouts(env, length, envs, 1), updates=1),
-        "dense windows": Training(
-            dense, env.default_params, jt.PPOAgent(), EnvRollouts(dense, length, envs), updates=1
-        ),
+        name: Training(kind.env, env.default_params, jt.PPOAgent(), kind, updates=1, shapes=True)
+        for name, kind in rollouts.items()
     }
     rows = []
     for name, chunk in chunks.items():

@@ -24,7 +24,7 @@ from workload import begin
 import jaxtrader as jt
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.synthetic import Process
-from jaxtrader.training.chunk import NO_LIMIT, init_state, run_chunk
+from jaxtrader.training.chunk import NO_LIMIT, copied, init_state, run_chunk
 from jaxtrader.training.rollout import LaneRollouts
 
 LEVEL, IN_A_ROW, SLICE = 0.99, 3, 0.25
@@ -73,7 +73,7 @@ class Learner:
         _, self.scored_on = self.agent.prepare(self.carry.agent, best.env.default_params)
         self.limits = {"updates": jnp.asarray(updates, jnp.int32), "episodes": jnp.asarray(NO_LIMIT, jnp.int32)}
         began = time.perf_counter()
-        kept = jax.tree.map(jnp.copy, self.carry)
+        kept = copied(self.carry)
         self.train(0)
         self.compile_seconds = time.perf_counter() - began
         self.carry = kept

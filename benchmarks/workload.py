@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 import jaxtrader as jt
-from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
+from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, copied, init_state, run_chunk
 
 FEATURES = 8
 QUICK = {"envs": 16, "length": 16, "window": 4, "bars": 2_000}  # the same everywhere: tests compile it once
@@ -92,18 +93,24 @@ class WindowAgent(jt.PPOAgent):
         return seen.window, seen.account[:, :, None]
 
 
-def begin(env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, seed: int = 0) -> tuple[Carry, jt.PPOAgent, Any]:
-    """A training that is about to begin, as `run_chunk` takes it: its carry, the agent and the prepared parameters."""
+def begin(
+    env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, seed: int = 0, shapes: bool = False
+) -> tuple[Carry, jt.PPOAgent, Any]:
+    """A training that is about to begin, as `run_chunk` takes it: its carry, the agent and the prepared parameters.
+
+    With `shapes` the carry is no numbers, only their shapes: enough to compile, and nothing else is compiled then.
+    """
+    make: Any = jax.eval_shape if shapes else lambda function, *arguments: function(*arguments)
     agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())
     init, start, rest = jax.random.split(jax.random.key(seed), 3)
-    state, params = agent.prepare(init_state(agent, init, params, env=env), params)
-    envs, zero = begin_rollouts(start, params, rollouts=rollouts), jnp.zeros((), jnp.int32)
-    carry = jax.tree.map(jnp.copy, Carry(state, envs, rest, zero, zero, jnp.ones((), bool)))  # it will be donated
+    state, params = agent.prepare(make(partial(init_state, env=env), agent, init, params), params)
+    envs, zero = make(partial(begin_rollouts, rollouts=rollouts), start, params), jnp.zeros((), jnp.int32)
+    carry = make(copied, Carry(state, envs, rest, zero, zero, jnp.ones((), bool)))  # it will be donated
     return carry, agent, params
 
 
 class Training:
-    """A training chunk of `updates` updates, compiled and not yet run; each call runs it once more.
+    """A training chunk of `updates` updates, compiled and not yet run; each call runs it once more (not of `shapes`).
 
     Attributes:
         steps: environment steps a call.
@@ -112,8 +119,10 @@ class Training:
         rollout: shapes and dtypes of one rollout.
     """
 
-    def __init__(self, env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, updates: int = 2) -> None:
-        carry, agent, params = begin(env, params, agent, rollouts)
+    def __init__(
+        self, env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, updates: int = 2, shapes: bool = False
+    ) -> None:
+        carry, agent, params = begin(env, params, agent, rollouts, shapes=shapes)
         limits = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
         count = jnp.asarray(updates, jnp.int32)
         collect = lambda envs, state: rollouts.collect(envs, agent, state, params, jax.random.key(0))  # noqa: E731

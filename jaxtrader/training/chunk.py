@@ -45,6 +45,12 @@ def begin_rollouts(key: PRNGKeyArray, params: Any, *, rollouts: LaneRollouts | E
     return rollouts.begin(key, params)
 
 
+@jax.jit
+def copied(tree: Any) -> Any:
+    """The same in buffers of its own, which outlive a donation. One program: leaf by leaf, each shape is compiled."""
+    return jax.tree.map(jnp.copy, tree)
+
+
 @partial(jax.jit, static_argnames=("rollouts",), donate_argnums=0)
 def run_chunk(
     carry: Carry,

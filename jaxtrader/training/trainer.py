@@ -27,7 +27,7 @@ from jaxtrader.evaluation.backtest import check_tradable, longest_walk, mean_rew
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.market import Market
 from jaxtrader.training import checkpoint
-from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, run_chunk
+from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, copied, init_state, run_chunk
 from jaxtrader.training.interrupt import stop_on_interrupt
 from jaxtrader.training.loggers import JsonlLogger, Progress
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
@@ -289,11 +289,11 @@ class _Run:
         envs = begin_rollouts(begin, params, rollouts=self.rollouts)
         carry = Carry(state, envs, rest, zero, zero, jnp.ones((), bool))
         # A buffer that two leaves share, or that the params hold too, cannot be donated.
-        return jax.tree.map(jnp.copy, carry), params, valid
+        return copied(carry), params, valid
 
     def _evaluate(self, carry: Carry) -> dict[str, Any]:
         """Enqueue a copy of the state and, with a validation market, its score."""
-        kept: dict[str, Any] = {"carry": jax.tree.map(jnp.copy, carry)}
+        kept: dict[str, Any] = {"carry": copied(carry)}
         valid, env = self.trainer.valid, getattr(self, "valid_env", None)
         if isinstance(valid, Optimum):
             score, held = valid.walk(self.agent, kept["carry"].agent, self.valid_params)
