@@ -46,7 +46,6 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
     ("everything on", 1, ALL),
     ("everything on", 4, ALL),
 ]
-NAMES = ("rebalance_band", "max_leverage", "delay", "capital", "lot", "min_trade", "volume_cap")
 
 
 def random_market(bars: int, assets: int, seed: int) -> jt.Market:
@@ -99,9 +98,8 @@ def drift(case: tuple[str, int, dict[str, Any]], bars: int, seed: int) -> tuple[
     env = jt.TradingEnv(market, positions="continuous", random_start=False, window=1, **settings)
     actions = exposures(bars, assets, env.max_leverage, seed)
     rough = np.asarray(advanced(env, env.default_params, jnp.asarray(actions)), np.float64)
-    rules = {name: getattr(env, name) for name in NAMES}
     brackets = {name: settings[name] for name in BRACKETS if name in settings}
-    book = jt.simulate(market, actions, costs=env.costs, **brackets, **rules)
+    book = jt.simulate(market, actions, costs=env.costs, **brackets, **env.rules.args)
     if book.ruined_at is not None:
         raise SystemExit(f"{case[0]}, path {seed} was ruined: what is left to compare is cash; draw another path")
     return np.concatenate([[0.0], np.abs(rough / book.equity[1:] - 1)]), book

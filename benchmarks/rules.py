@@ -1,9 +1,11 @@
 """What do all the rules of the ledger cost? With everything on against the plain rules, each pair in turn.
 
-Everything: leverage 2, three rates, brackets, a delay of one bar, lots, a minimum trade, a volume cap, a fixed fee and
-impact. Plain: fee, slippage and the band. PPO is the Trainer's own chunk, end to end; the bare ledger is `ledger.step`
-alone, along many lanes with given targets; a single path is `simulate` with its whole book. Beside vectorbt, with the
-rules that both know: `backtest.py`.
+Everything: leverage 2 and a maintenance margin, three rates and funding, brackets, a delay of one bar, lots, a minimum
+trade, a volume cap, a fixed fee, impact, a fee an asset where there are several, missing bars, a delisting, all closed
+at the end of each day; and in PPO costs that are drawn anew for each episode. Plain: fee, slippage and the band, on the
+same bars. PPO is the Trainer's own chunk, end to end; the bare ledger is `ledger.step` alone, along many lanes with
+given targets; a single path is `simulate` with its whole book. Beside vectorbt, with the rules that both know:
+`backtest.py`.
 
     python benchmarks/rules.py [--quick] [--repeats N]
 """
@@ -11,6 +13,7 @@ rules that both know: `backtest.py`.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import time
 from collections.abc import Callable
@@ -20,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from drift import ALL, LOW, NAMES, random_market
+from drift import ALL, BRACKETS, LOW, random_market
 from machine import parsed, report
 from peers.turns import in_turn, ratio
 from workload import QUICK, Training
@@ -30,13 +33,45 @@ from jaxtrader.envs import bars, ledger
 from jaxtrader.training.rollout import LaneRollouts
 
 PLAIN: dict[str, Any] = {"costs": jt.Costs(**LOW)}
-SETTINGS = {"plain": PLAIN, "everything": ALL}
+RULES: dict[str, Any] = {**ALL, "flat_at_session_end": True, "delist_return": -0.3}
+ASSETS = 4
 Runner = Callable[[], float]
 
 
-def training(market: jt.Market, settings: dict[str, Any], lanes: int, length: int, agents: int) -> Runner:
-    """PPO steps a second, of one chunk of updates."""
-    env = jt.TradingEnv(market, **settings)
+def full(market: jt.Market) -> jt.Market:
+    """The same bars with every column that a market can have: a hundredth of the bars missing, the end a delisting."""
+    rng = np.random.default_rng(0)
+    bars, shape = len(market.close), market.close.shape
+    delisted = np.broadcast_to(np.arange(bars)[:, None] == bars - 1, shape)
+    return dataclasses.replace(
+        market,
+        present=(rng.random(shape) > 0.01) | delisted,
+        delisted=delisted,
+        listed=np.ones(shape, bool),
+        funding=rng.normal(0, 1e-5, shape),
+        price_factor=rng.uniform(0.5, 1, shape),
+        adv=np.exp(rng.normal(17, 0.5, shape)),
+        session_end=np.arange(bars) % 24 == 23,
+    )
+
+
+def costs(assets: int, scale: float = 1.0) -> jt.Costs:
+    """All costs; the fee is one an asset, where there are several."""
+    fee = scale * LOW["fee"] * np.arange(1, assets + 1) if assets > 1 else scale * LOW["fee"]
+    return dataclasses.replace(ALL["costs"], fee=fee)
+
+
+def cases(bars: int, assets: int, drawn: bool = False) -> dict[str, tuple[jt.Market, dict[str, Any]]]:
+    """Market and settings of the two; with `drawn`, costs are anew for each episode."""
+    market = random_market(bars, assets, 0)
+    charged = jt.Costs.between(costs(assets, 0.5), costs(assets)) if drawn else costs(assets)
+    return {"plain": (market, PLAIN), "everything": (full(market), {**RULES, "costs": charged})}
+
+
+def training(market: jt.Market, settings: dict[str, Any], lanes: int, length: int, agents: int = 1) -> Runner:
+    """PPO steps a second, of one chunk of updates; several assets are traded as weights."""
+    positions = "weights" if market.close.shape[1] > 1 else (-1.0, 0.0, 1.0)
+    env = jt.TradingEnv(market, positions=positions, **settings)
     chunk = Training(env, env.default_params, jt.PPOAgent(), LaneRollouts(env, length, lanes, agents))
     chunk()
     return chunk
@@ -74,9 +109,8 @@ def single(market: jt.Market, settings: dict[str, Any]) -> Runner:
     rng = np.random.default_rng(0)
     rows = np.maximum.accumulate(np.where(rng.random(count) < 0.1, np.arange(count), 0))  # held for 10 bars on average
     drawn = rng.choice([-1.0, 0.0, 1.0], count)[rows]
-    rules = {name: getattr(env, name) for name in NAMES}
-    brackets = {name: settings[name] for name in ("stop_loss", "take_profit") if name in settings}
-    return timed(lambda: jt.simulate(market, drawn, costs=env.costs, **brackets, **rules).equity, count)
+    brackets = {name: settings[name] for name in BRACKETS if name in settings}
+    return timed(lambda: jt.simulate(market, drawn, costs=env.costs, **brackets, **env.rules.args).equity, count)
 
 
 def timed(run: Callable[[], Any], units: int) -> Runner:
@@ -98,17 +132,23 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     given = parsed(parser)
     quick, repeats = given.quick, 2 if given.quick else given.repeats
-    market = random_market(QUICK["bars"] if quick else 100_000, 1, 0)
+    bars = QUICK["bars"] if quick else 100_000
     lanes, length, wide = (QUICK["envs"], QUICK["length"], 64) if quick else (1024, 64, 4096)
-    pairs: dict[str, Callable[[dict[str, Any]], Runner]] = {
-        "PPO, an agent a lane, steps": lambda settings: training(market, settings, lanes, length, 1),
-        "PPO, 16 agents a lane, steps": lambda settings: training(market, settings, lanes // 16, length, 16),
-        "bare ledger, steps": lambda settings: bare(market, settings, wide, length),
-        "simulate, one path, bars": lambda settings: single(market, settings),
+    one = cases(bars, 1)
+    pairs: dict[str, tuple[dict[str, tuple[jt.Market, dict[str, Any]]], Callable[..., Runner]]] = {
+        "bare ledger, steps": (one, lambda *case: bare(*case, wide, length)),
+        "simulate, one path, bars": (one, single),
     }
+    if not quick:
+        drawn, several = cases(bars, 1, drawn=True), cases(bars, ASSETS, drawn=True)
+        pairs |= {
+            "PPO, an agent a lane, steps": (drawn, lambda *case: training(*case, lanes, length)),
+            "PPO, 16 agents a lane, steps": (drawn, lambda *case: training(*case, lanes // 16, length, 16)),
+            f"PPO, weights over {ASSETS} assets, steps": (several, lambda *case: training(*case, lanes // 4, length)),
+        }
     rows: list[list[Any]] = []
-    for name, make in list(pairs.items())[2 if quick else 0 :]:
-        found = in_turn({kind: make(settings) for kind, settings in SETTINGS.items()}, repeats)
+    for name, (kinds, make) in pairs.items():
+        found = in_turn({kind: make(*case) for kind, case in kinds.items()}, repeats)
         plain, everything = found["plain"], found["everything"]
         share = ratio(everything, plain)
         rows.append([name, statistics.median(plain), statistics.median(everything), share])
@@ -116,7 +156,7 @@ def main() -> None:
     columns = ["what, a second", "plain", "everything", "everything / plain"]
     work = (
         f"{lanes} x {length} steps an update, window 32, MLP 2x64, 4 epochs x 4 minibatches; bare: {wide} lanes x "
-        f"{length}; simulate: {len(market.close):,} bars; median of {repeats} turns"
+        f"{length}; simulate: {bars:,} bars; a quarter of the lanes for several assets; median of {repeats} turns"
     )
     report("rules" + ("_quick" if quick else ""), columns, rows, {"work": work})
 
