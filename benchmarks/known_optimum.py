@@ -154,8 +154,8 @@ SCORED_AGENT = {"gamma": 0.95, "gae_lambda": 0.7, "num_epochs": 2}
 SCORED_SHAPE = (1024, 16)
 # What a position costs on a random walk adds up slowly: it takes a long horizon to see it.
 IDLE_AGENT: dict[str, Any] = {"gae_lambda": 0.99, "num_epochs": 2, "entropy_coef": 0.03, "hidden": NET}
-IDLE_SHAPE = (256, 64)
-SCORED_STEPS = 8_192_000
+IDLE_SHAPE = (512, 64)
+SCORED_STEPS, IDLE_STEPS = 8_192_000, 16_384_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,10 +330,10 @@ def most_within(times: dict[int, float]) -> int:
     return most
 
 
-def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, Any], shape: tuple[int, int]) -> None:
+def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, Any], steps: int) -> None:
     """A figure after a fixed number of steps with the rate decayed to 0, each seed."""
-    rows = []
-    updates = size.steps // math.prod(shape)
+    rows, shape = [], size.shape
+    updates = steps // math.prod(shape)
     for case in cases:
         best = solve(case.process, case.environment(1_000), bars=size.score_bars)
         figures, seconds = [], []
@@ -348,7 +348,7 @@ def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, A
         spread = (f"{f(figures):.4f}" for f in (min, statistics.median, max))
         rows.append([case.label, figure, *spread, statistics.median(seconds)])
     agent = ", ".join(f"{k}={v!r}" for k, v in settings.items())
-    work = f"{size.seeds} seeds, PPOAgent({agent}), {shape[0]} environments x {shape[1]}, {size.steps:,} steps"
+    work = f"{size.seeds} seeds, PPOAgent({agent}), {shape[0]} environments x {shape[1]}, {steps:,} steps"
     columns = ["market", "share of the optimum, or of bars", "least", "median", "most", "seconds"]
     report(f"known_optimum_{name}{size.suffix}", columns, rows, {"work": work})
 
@@ -391,11 +391,12 @@ def main() -> None:
     if "timed" in parts:
         timed(size, None if given.quick else interpreters(given).get("sb3"))
     if "other" in parts:
-        scored("other", OTHER[: size.cases], size, size.scored_agent, size.shape)
+        scored("other", OTHER[: size.cases], size, size.scored_agent, size.steps)
+    wide = dataclasses.replace(size, shape=IDLE_SHAPE)
     if "idle" in parts:
-        scored("idle", IDLE, size, IDLE_AGENT, IDLE_SHAPE)
+        scored("idle", IDLE, wide, IDLE_AGENT, IDLE_STEPS)
     if "defaults" in parts:
-        scored("defaults", OTHER + IDLE, size, {}, IDLE_SHAPE)
+        scored("defaults", OTHER + IDLE, wide, {}, size.steps)
     if "agents" in parts:
         shared_lanes(size)
     if "command" in parts:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -14,8 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # Before JAX is loaded, and for the processes that tests start. Most of the time is compiling, and the optimiser is not
-# what is tested: without it a third is saved. `optimised` is for what runs long; "false" from outside is for all.
+# what is tested: without it a third is saved. `optimised` is for what runs long; "false" from outside is for all, and
+# then nothing is left out. XLA's older way to emit fused loops compiles three times as fast, to code that is slower; it
+# aborts at a flag that it does not know, so only where the flag is known.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true" and importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 # What one run compiled must not decide about another: a folder of this run's own, which its workers and the processes
 # that tests start share.
 os.environ["JAXTRADER_CACHE"] = "off"
