@@ -81,6 +81,7 @@ CASES = (
     Case(512),
     Case(hidden=(256, 256, 256)),
     Case(128, hidden=(256, 256, 256)),
+    Case(512, hidden=(256, 256, 256)),
     Case(encoder="tcn"),
     Case(128, encoder="tcn"),
     Case(128, agents=16, encoder="tcn"),
@@ -93,7 +94,7 @@ CASES = (
 DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
 
 
-SHARED = 16  # agents a lane, beside the peers' one; what that costs in learning: known_optimum.py --parts agents
+SHARED = (2, 16)  # agents a lane, beside the peers' one; what it costs in learning: known_optimum.py --parts agents
 
 
 def cartpole(envs: int, length: int) -> Training:
@@ -150,9 +151,9 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
     }
     ours = {task: case.training(market, envs, length) for task, case in tasks.items()}
     first = next(iter(ours))
-    shared = f"{first}, {SHARED} agents a lane"
-    if not quick:
-        ours[shared] = Case(tasks[first].window, agents=SHARED).training(market, envs, length)
+    shared = {agents: f"{first}, {agents} agents a lane" for agents in (() if quick else SHARED)}
+    for agents, task in shared.items():
+        ours[task] = Case(tasks[first].window, agents=agents).training(market, envs, length)
     if "rejax" in pythons:
         ours["CartPole"] = cartpole(envs, length)
     for chunk in ours.values():
@@ -174,8 +175,8 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
             rows[-1] += [seconds, over]
         facts = {name: ", ".join(f"{k} {v}" for k, v in p.about["versions"].items()) for name, (_, p) in peers.items()}
         for name, (task, _) in peers.items():
-            if task == first and shared in found:
-                facts[f"{SHARED} agents a lane / {name}"] = f"{ratio(found[shared], found[name]):.2f}"
+            for agents, ours_shared in shared.items() if task == first else ():
+                facts[f"{agents} agents a lane / {name}"] = f"{ratio(found[ours_shared], found[name]):.2f}"
     work = (
         f"MLP 2x64 for actor and critic each, 4 epochs x 4 minibatches; {envs} environments x {length} steps, "
         f"Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']}, beside ours of the first row; {FEATURES} "
@@ -227,8 +228,10 @@ def main() -> None:
     if "alone" in parts:
         alone(random_market(bars), envs, length, repeats, given.quick)
     if "dense" in parts:
-        # A quarter of the environments: on stored windows an update of them takes most of a minute.
-        dense(random_market(bars), envs if given.quick else envs // 4, length, min(repeats, 3), given.quick)
+        # Fewer steps: on stored windows the others' would take most of a minute an update. Longer rollouts, the field's
+        # usual 128: a lane encodes a window more than it decides on.
+        shape = (envs, length) if given.quick else (envs // 8, 2 * length)
+        dense(random_market(bars), *shape, min(repeats, 3), given.quick)
     if "beside" in parts:
         beside(interpreters(given), bars, envs, length, repeats, given.quick)
 
