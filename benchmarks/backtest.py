@@ -1,10 +1,11 @@
 """How many bars a second does a backtest of given targets take, beside vectorbt and backtesting.py?
 
 64 paths of a random walk, a new random target at each bar. Ours twice: `equity_paths`, all paths in one pass, equity
-only, and `simulate`, a path after the other with its whole book (fills, costs, exposures). The final equities of ours
-and a peer's must agree, so that it is the same work: with vectorbt to 1e-9 (target shares of equity, filled at the next
-open, fee and slippage both), with backtesting.py to 1e-6 (one path, flat or half invested, at the close itself, traded
-where the target changes, without costs: it sizes orders before costs, in whole billionths of a unit).
+only, and `simulate`, a path after the other with its whole book (fills, costs, exposures). Then one path, a longer one.
+The final equities of ours and a peer's must agree, so that it is the same work: with vectorbt to 1e-9 (target shares of
+equity, filled at the next open, fee and slippage both), with backtesting.py to 1e-6 (one path, flat or half invested,
+at the close itself, traded where the target changes, without costs: it sizes orders before costs, in whole billionths
+of a unit).
 
     python benchmarks/backtest.py [--quick] [--peers backtests] [--peer-python PEER=PYTHON]
 """
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,19 @@ from jaxtrader.evaluation.simulate import equity_paths
 FEE, SLIPPAGE = 1e-5, 2e-5  # low: no account may come to ruin, which the peers do not know
 COSTS, FREE = jt.Costs(FEE, SLIPPAGE), jt.Costs(0.0, 0.0)
 TOLERANCE = {"vectorbt": 1e-9, "backtesting.py": 1e-6}
+LONG = 5  # times as many bars where it is one path
 PASS, BOOKS, ONE = "jaxtrader, equity_paths", "jaxtrader, simulate", "jaxtrader, simulate, one path"
+HALF = "jaxtrader, simulate, one path, half or flat"
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Who runs on the same columns, and which of ours must end where it does."""
+
+    kind: str
+    against: str
+    columns: tuple[np.ndarray, np.ndarray, np.ndarray]
+    beside: tuple[str, ...]
 
 
 class Ours:
@@ -77,52 +91,56 @@ def market_of(open_: np.ndarray, close: np.ndarray) -> jt.Market:
 
 def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[list[list[Any]], dict[str, str]]:
     """The rows, and what to say below."""
-    open_, close, targets = random_paths(bars, paths)
-    half = np.where(targets > 0, 0.5, 0.0)  # what backtesting.py can do in the same way
-    market = market_of(open_, close)
+    many, one = random_paths(bars, paths), random_paths(LONG * bars, 1)
+    half = (one[0], one[1], np.where(one[2] > 0, 0.5, 0.0))  # what backtesting.py can do in the same way
+    market, long = market_of(*many[:2]), market_of(*one[:2])
 
     def books() -> np.ndarray:
         names = enumerate(market.symbols)
+        targets = many[2]
         return np.array([jt.simulate(market, targets[:, i], costs=COSTS, symbol=name).equity[-1] for i, name in names])
 
-    def one() -> np.ndarray:
-        settings: dict[str, Any] = {"costs": FREE, "fill": "close", "rebalance": "on_change", "symbol": "S0"}
-        return jt.simulate(market, half[:, 0], **settings).equity[-1:]
+    def path(targets: np.ndarray, **settings: Any) -> np.ndarray:
+        return jt.simulate(long, targets[:, 0], **settings).equity[-1:]
 
     ours = {
-        PASS: Ours(close.size, lambda: equity_paths(open_, close, targets, costs=COSTS)[-1]),
-        BOOKS: Ours(close.size, books),
-        ONE: Ours(bars, one),
+        PASS: Ours(many[1].size, lambda: equity_paths(*many, costs=COSTS)[-1]),
+        BOOKS: Ours(many[1].size, books),
+        ONE: Ours(one[1].size, lambda: path(one[2], costs=COSTS)),
+        HALF: Ours(one[1].size, lambda: path(half[2], costs=FREE, fill="close", rebalance="on_change")),
     }
     np.testing.assert_allclose(ours[PASS].final, ours[BOOKS].final, rtol=1e-12)
-    peers: dict[str, Peer] = {}
-    differences: dict[str, float] = {}
+    beside = {
+        "vectorbt": Peers("vectorbt", PASS, many, (PASS, BOOKS)),
+        "vectorbt, one path": Peers("vectorbt", ONE, one, (ONE,)),
+        "backtesting.py": Peers("backtesting.py", HALF, half, (HALF,)),
+    }
+    running: dict[str, Peer] = {}
+    facts: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        for kind, wanted, against in (("vectorbt", targets, PASS), ("backtesting.py", half, ONE)):
-            if python is None:
-                continue
-            path = Path(folder) / f"{kind}.npz"
-            np.savez(path, open=open_, close=close, targets=wanted)
-            rates = {"fee": FEE, "slippage": SLIPPAGE} if kind == "vectorbt" else {}
-            peers[kind] = peer = stack.enter_context(
-                Peer(python, "backtest_bars.py", kind=kind, market=str(path), **rates)
+        for name, peer in beside.items() if python else ():
+            file = Path(folder) / f"{name}.npz"
+            np.savez(file, **dict(zip(("open", "close", "targets"), peer.columns, strict=True)))
+            rates = {"fee": FEE, "slippage": SLIPPAGE} if peer.kind == "vectorbt" else {}
+            running[name] = stack.enter_context(
+                Peer(str(python), "backtest_bars.py", kind=peer.kind, market=str(file), **rates)
             )
-            difference = np.max(np.abs(np.array(peer.about["final"]) / ours[against].final - 1))
-            if not difference <= TOLERANCE[kind]:
-                raise SystemExit(f"{kind} ends {difference:.1e} away from ours: it is not the same work")
-            differences[kind] = float(difference)
-        found = in_turn({**ours, **{name: peer.turn for name, peer in peers.items()}}, repeats)
+            difference = np.max(np.abs(np.array(running[name].about["final"]) / ours[peer.against].final - 1))
+            if not difference <= TOLERANCE[peer.kind]:
+                raise SystemExit(f"{name} ends {difference:.1e} away from ours: it is not the same work")
+            facts[f"{name}: largest difference of a final equity"] = f"{difference:.1e}"
+        found = in_turn({**ours, **{name: peer.turn for name, peer in running.items()}}, repeats)
     rows: list[list[Any]] = []
     for name, rates in found.items():
         compiled = ours[name].compile_seconds if name in ours else "-"
-        over = "-" if name in ours else f"{ratio(found[ONE if name == 'backtesting.py' else PASS], rates):.1f}"
-        books_over = f"{ratio(found[BOOKS], rates):.1f}" if name == "vectorbt" else "-"
-        wide = 1 if name in (ONE, "backtesting.py") else paths
+        over = [f"{ratio(found[our], rates):.1f}" for our in beside[name].beside] if name in beside else []
+        wide = (many if name in (PASS, BOOKS, "vectorbt") else one)[1].shape[1]
         spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
-        rows.append([name, wide, statistics.median(rates), spread, compiled, over, books_over])
-    facts = {f"{name}: largest difference of a final equity": f"{x:.1e}" for name, x in differences.items()}
-    versions = next(iter(peers.values())).about["versions"] if peers else {}
-    return rows, {**facts, **({"peers": ", ".join(f"{k} {v}" for k, v in versions.items())} if peers else {})}
+        rows.append([name, wide, statistics.median(rates), spread, compiled, " and ".join(over) or "-"])
+    if running:
+        versions = next(iter(running.values())).about["versions"]
+        facts["peers"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+    return rows, facts
 
 
 def main() -> None:
@@ -133,8 +151,11 @@ def main() -> None:
     given = parser.parse_args()
     bars, paths, repeats = (512, 4, 2) if given.quick else (20_000, 64, 7)
     rows, facts = measure(bars, paths, repeats, None if given.quick else interpreters(given).get("backtests"))
-    columns = ["backtest", "paths", "bars/s", "min - max", "compile s", "ours / it", "simulate / it"]
-    work = f"{bars:,} bars a path, float64, the next open, fee {FEE:g}, slippage {SLIPPAGE:g}; one path: see the script"
+    columns = ["backtest", "paths", "bars/s", "min - max", "compile s", "ours / it"]
+    work = (
+        f"{paths} paths of {bars:,} bars, one of {LONG * bars:,}; float64, the next open, fee {FEE:g}, slippage "
+        f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt equity_paths and simulate"
+    )
     report("backtest" + ("_quick" if given.quick else ""), columns, rows, {"work": work, **facts})
 
 

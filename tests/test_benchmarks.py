@@ -15,7 +15,7 @@ SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 CASES = [
     ("env_steps", {"env_steps_quick": 2}, "steps/s"),
     ("ppo_steps", {"ppo_steps_quick": 1, "ppo_steps_dense_quick": 2}, "steps/s"),
-    ("backtest", {"backtest_quick": 3}, "bars/s"),
+    ("backtest", {"backtest_quick": 4}, "bars/s"),
     ("memory", {"memory_quick": 2}, "stored, B"),
     ("limits", {"limits_quick": 3}, "ms"),
     ("scaling", {"scaling_quick": 1}, "steps/s"),
