@@ -125,6 +125,13 @@ def test_only_the_checks_that_are_asked_for_run_and_are_spoken_of(walk, capsys):
     assert "learn" not in result
 
 
+def test_the_bundled_stocks_with_the_default_features_know_nothing_early(capsys):
+    """All that is checked without training; benchmarks/checks.py runs the command in full, over ten seeds."""
+    assert main(["check", "--only", "past-only,plausible"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "past only, plausible passed in " in out
+
+
 def test_the_past_alone_can_be_checked_on_few_bars(capsys):
     argv = ["check", "--symbols", "FB", "--features", "momentum_5", "--only"]
     assert main([*argv, "past-only"]) == 0
