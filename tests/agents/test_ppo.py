@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -278,6 +279,30 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others(
     kernel = "first_kernel"
     assert not np.array_equal(first.params[kernel], other.params[kernel])
     assert not np.array_equal(first.params[kernel], scaled.params[kernel])
+
+
+@pytest.mark.usefixtures("optimised")
+def test_as_users_compile_it_the_first_ratio_is_1_and_the_same_key_gives_the_same_bits(
+    env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
+) -> None:
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    jit = partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})  # see conftest.py
+
+    @jit
+    def update(state: PPOState, params: EnvParams, key: jax.Array) -> tuple[Rollout, Any]:
+        lanes = rollouts.begin(key, params)
+        _, rollout, _ = rollouts.collect(lanes, agent, state, params, key)
+        return rollout, agent.learn(state, rollout, params, key)[0].params
+
+    found, again, other = (update(state, params, key) for key in (KEY, KEY, jax.random.key(5)))
+    tight = agent.replace(clip_range=1e-5)  # then clip_fraction counts |ratio - 1| > 1e-5
+    batch = {**batch_of(found[0]), "log_prob": jnp.moveaxis(found[0].log_prob, 1, 0)}
+    _, first = jit(lambda w: tight._loss(w, state, batch, params))(state.params)
+    assert float(first["clip_fraction"]) == 0
+    assert abs(float(first["approx_kl"])) < 1e-6
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(found[1]["first_kernel"], other[1]["first_kernel"])
 
 
 def test_two_seeds_begin_differently(env: TradingEnv, agent: PPOAgent, raw_params: EnvParams, state: PPOState) -> None:
