@@ -10,7 +10,6 @@ in processes of their own on the same bars, in turn with ours; each goes by its 
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import tempfile
 import time
@@ -33,7 +32,7 @@ import jaxtrader as jt
 from jaxtrader.training.chunk import begin_rollouts, copied
 from jaxtrader.training.rollout import LaneRollouts
 
-WINDOW, EPISODE, LENGTH, SPARE = 32, 256, 64, 1024
+WINDOW, EPISODE, LENGTH = 32, 256, 64
 STEP, LANES = "jaxtrader, step", "jaxtrader, lanes"
 
 
@@ -54,20 +53,19 @@ FULL, QUICK = Size(), Size(2_000, (64,), 4_096, 64, 2)
 # --- ours ---
 
 
-def shuffled(actions: Any, key: Any, shape: tuple[int, ...]) -> Any:
-    """A stretch of actions that were drawn before: to draw them would take as long as to trade them."""
-    place = jax.random.randint(key, (), 0, SPARE)
-    return jax.lax.dynamic_slice_in_dim(actions, place, math.prod(shape)).reshape(shape)
+def drawn(key: Any, shape: tuple[int, ...], actions: int) -> Any:
+    """Random actions, a byte of the generator each."""
+    return (jax.random.bits(key, shape, jnp.uint8) % actions).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames=("env", "length"), donate_argnums=0)
-def walk(carry: Any, key: Any, actions: Any, params: Any, *, env: jt.TradingEnv, length: int) -> Any:
+def walk(carry: Any, key: Any, params: Any, *, env: jt.TradingEnv, length: int) -> Any:
     """`length` steps of every environment; observations are carried, so that they are written."""
     envs = len(carry[1].time)
 
     def step(carry: Any, step_key: Any) -> tuple[Any, Any]:
         act, rest = jax.random.split(step_key)
-        action = shuffled(actions, act, (envs,))
+        action = drawn(act, (envs,), env.num_actions)
         keys = jax.random.split(rest, envs)
         obs, state, reward, *_ = jax.vmap(env.step, (0, 0, 0, None))(keys, carry[1], action, params)
         return (obs, state), reward.mean()
@@ -75,8 +73,11 @@ def walk(carry: Any, key: Any, actions: Any, params: Any, *, env: jt.TradingEnv,
     return jax.lax.scan(step, carry, jax.random.split(key, length))
 
 
+@dataclass(frozen=True)
 class RandomAgent:
-    """Acts at random and sees nothing; its state is actions, its `encode` leaves the windows where they are."""
+    """Takes one of so many actions at random and sees nothing: its `encode` leaves the windows where they are."""
+
+    actions: int
 
     def encode(self, state: Any, chunk: Any) -> Any:
         """A context of nothing for each decision."""
@@ -84,15 +85,17 @@ class RandomAgent:
 
     def act(self, state: Any, context: Any, account: Any, key: Any) -> tuple[Any, dict[str, Any]]:
         """Uniform actions."""
-        return shuffled(state, key, account.shape[:-2]), {}
+        return drawn(key, account.shape[:-2], self.actions), {}
 
 
 @partial(jax.jit, static_argnames=("rollouts", "count"), donate_argnums=0)
-def lanes(carry: Any, key: Any, actions: Any, params: Any, *, rollouts: LaneRollouts, count: int) -> Any:
+def lanes(carry: Any, key: Any, params: Any, *, rollouts: LaneRollouts, count: int) -> Any:
     """`count` rollouts of the trainer's own, account features and rewards kept as training keeps them."""
 
+    agent = RandomAgent(rollouts.env.num_actions)
+
     def collect(carry: Any, rollout_key: Any) -> tuple[Any, Any]:
-        carry, rollout, _ = rollouts.collect(carry, RandomAgent(), actions, params, rollout_key)
+        carry, rollout, _ = rollouts.collect(carry, agent, None, params, rollout_key)
         return carry, (rollout.account.mean(), rollout.reward.mean())
 
     return jax.lax.scan(collect, carry, jax.random.split(key, count))
@@ -104,19 +107,18 @@ class Ours:
     def __init__(self, kind: str, env: jt.TradingEnv, params: Any, envs: int, steps: int) -> None:
         key = jax.random.key(0)
         count = max(1, steps // (envs * LENGTH))
-        actions = jax.random.randint(key, (envs + SPARE,), 0, env.num_actions)
+        began = time.perf_counter()
         if kind == STEP:
             carry = jax.jit(jax.vmap(env.reset, (0, None)))(jax.random.split(key, envs), params)
-            lowered = walk.lower(carry, key, actions, params, env=env, length=count * LENGTH)
+            lowered = walk.lower(carry, key, params, env=env, length=count * LENGTH)
         else:
             rollouts = LaneRollouts(env, LENGTH, envs, 1)
             carry = begin_rollouts(key, params, rollouts=rollouts)
-            lowered = lanes.lower(carry, key, actions, params, rollouts=rollouts, count=count)
-        began = time.perf_counter()
+            lowered = lanes.lower(carry, key, params, rollouts=rollouts, count=count)
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
         self.carry, self.key, self.steps = copied(carry), key, count * LENGTH * envs
-        self.constants = actions, params
+        self.params = params
         self.processor: list[float] = []
         self()
         self.processor.clear()
@@ -126,7 +128,7 @@ class Ours:
         self.key, use = jax.random.split(self.key)
         jax.block_until_ready(use)
         began, worked = time.perf_counter(), time.process_time()
-        self.carry, out = self.compiled(self.carry, use, *self.constants)
+        self.carry, out = self.compiled(self.carry, use, self.params)
         jax.block_until_ready((self.carry, out))
         rate = self.steps / (time.perf_counter() - began)
         self.processor.append((time.process_time() - worked) / self.steps)
@@ -149,11 +151,16 @@ def scalar_peers(python: str, market: Path, stack: ExitStack, steps: int) -> dic
     return {name: stack.enter_context(Peer(python, "gym_steps.py", env=name, **shared)) for name in names}
 
 
-def vector_peer(python: str, market: Path, stack: ExitStack, envs: int, size: Size) -> Peer:
-    """TorchTrade's vectorised environment, on one thread: its small tensors were slower on two."""
+def vector_peers(python: str, market: Path, stack: ExitStack, envs: int, size: Size) -> dict[str, Peer]:
+    """TorchTrade's vectorised environment on one thread and on two: which is faster depends on the batch."""
     steps = max(4, min(500, size.steps // 4 // envs))
-    shared = {"market": str(market), "window": WINDOW, "episode": EPISODE, "steps": steps, "threads": 1}
-    return stack.enter_context(Peer(python, "torchtrade_steps.py", envs=envs, **shared))
+    shared = {"market": str(market), "window": WINDOW, "episode": EPISODE, "steps": steps, "envs": envs}
+    return {
+        f"TorchTrade, vectorised, {threads} thread{'s' * (threads > 1)}": stack.enter_context(
+            Peer(python, "torchtrade_steps.py", threads=threads, **shared)
+        )
+        for threads in (1, 2)
+    }
 
 
 def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[str, str]]:
@@ -173,7 +180,7 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
                 peer.processor.clear()
             with ExitStack() as inner:
                 if "torchtrade" in pythons:
-                    peers["TorchTrade, vectorised"] = vector_peer(pythons["torchtrade"], market, inner, envs, size)
+                    peers |= vector_peers(pythons["torchtrade"], market, inner, envs, size)
                 runners: dict[str, Callable[[], float]] = {**ours, **{name: peer.turn for name, peer in peers.items()}}
                 found = in_turn(runners, size.repeats)
             for name, rates in found.items():

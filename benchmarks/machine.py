@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -41,7 +42,19 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("jax", "flax", "optax")},
         "jaxtrader": jaxtrader.__version__,
+        **commit(),
     }
+
+
+def commit() -> dict[str, str]:
+    """The checkout's commit, "+" where it was changed since; nothing where it is none."""
+    git = ("git", "-C", str(Path(__file__).parent))
+    try:
+        known = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": known.stdout.strip() + "+" * (changed.returncode != 0)}
 
 
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:

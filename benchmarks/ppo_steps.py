@@ -16,6 +16,7 @@ environment, advantages, and 4 epochs of 4 minibatches; the training chunk is th
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 import tempfile
 from contextlib import ExitStack
@@ -33,6 +34,7 @@ import jaxtrader as jt
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
 
 WINDOW, HIDDEN = 32, (64, 64)
+PARTS = ("alone", "dense", "beside")
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) 
         chunk()
         rates = [chunk() for _ in range(repeats)]
         bytes_kept = bytes_per_transition(chunk.rollout)
-        working = round(chunk.compiled.memory_analysis().temp_size_in_bytes / chunk.steps)
+        working = round(chunk.compiled.memory_analysis().temp_size_in_bytes / chunk.rollout.reward.size)
         place = [case.network, case.window, case.agents]
         rows.append([*place, statistics.median(rates), spread(rates), chunk.compile_seconds, bytes_kept, working])
     columns = ["network", "window", "agents a lane", "steps/s", "min - max", "compile s", "stored, B", "working, B"]
@@ -124,10 +126,10 @@ def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) 
     report("ppo_steps" + ("_quick" if quick else ""), columns, rows, {"work": work})
 
 
-def dense(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) -> None:
-    """Encoders on lanes and on stored windows, in turn."""
+def dense(market: jt.Market, shapes: list[tuple[int, int]], repeats: int, quick: bool) -> None:
+    """Encoders on lanes and on stored windows, in turn; in a longer rollout, more of a lane's bars are decided on."""
     rows: list[list[Any]] = []
-    for case in (Case(QUICK["window"]),) if quick else DENSE:
+    for case, (envs, length) in itertools.product((Case(QUICK["window"]),) if quick else DENSE, shapes):
         ways = {"lanes": case.training(market, envs, length), "stored windows": case.dense(market, envs, length)}
         for chunk in ways.values():
             chunk()
@@ -136,10 +138,20 @@ def dense(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) 
             over = f"{ratio(found['lanes'], rates):.2f}"
             stored = bytes_per_transition(ways[name].rollout)
             compiled = ways[name].compile_seconds
-            place = [case.network, case.window, name]
+            place = [case.network, case.window, f"{envs} x {length}", name]
             rows.append([*place, statistics.median(rates), spread(rates), compiled, stored, over])
-    columns = ["network", "window", "way", "steps/s", "min - max", "compile s", "stored, B", "lanes / it"]
-    work = f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, float32; 32 wide"
+    columns = [
+        "network",
+        "window",
+        "envs x bars",
+        "way",
+        "steps/s",
+        "min - max",
+        "compile s",
+        "stored, B",
+        "lanes / it",
+    ]
+    work = f"{FEATURES} features, 4 epochs x 4 minibatches, float32; 32 wide"
     report("ppo_steps_dense" + ("_quick" if quick else ""), columns, rows, {"work": work})
 
 
@@ -151,9 +163,11 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
     }
     ours = {task: case.training(market, envs, length) for task, case in tasks.items()}
     first = next(iter(ours))
-    shared = {agents: f"{first}, {agents} agents a lane" for agents in (() if quick else SHARED)}
-    for agents, task in shared.items():
-        ours[task] = Case(tasks[first].window, agents=agents).training(market, envs, length)
+    shared = {
+        (task, agents): f"{task}, {agents} agents a lane" for task in tasks for agents in (() if quick else SHARED)
+    }
+    for (task, agents), label in shared.items():
+        ours[label] = Case(tasks[task].window, agents=agents).training(market, envs, length)
     if "rejax" in pythons:
         ours["CartPole"] = cartpole(envs, length)
     for chunk in ours.values():
@@ -175,18 +189,28 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
             rows[-1] += [seconds, over]
         facts = {name: ", ".join(f"{k} {v}" for k, v in p.about["versions"].items()) for name, (_, p) in peers.items()}
         for name, (task, _) in peers.items():
-            for agents, ours_shared in shared.items() if task == first else ():
-                facts[f"{agents} agents a lane / {name}"] = f"{ratio(found[ours_shared], found[name]):.2f}"
+            for (of, agents), label in shared.items():
+                if of == task:
+                    facts[f"{agents} agents a lane / {name}"] = f"{ratio(found[label], found[name]):.2f}"
     work = (
         f"MLP 2x64 for actor and critic each, 4 epochs x 4 minibatches; {envs} environments x {length} steps, "
-        f"Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']}, beside ours of the first row; {FEATURES} "
-        "features a bar"
+        f"Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']} on one thread unless said, so of smaller "
+        f"minibatches, beside ours of the first row; {FEATURES} features a bar"
     )
     columns = ["trainer", "steps/s", "min - max", "compile s", "ours / it"]
     report("ppo_steps_beside" + ("_quick" if quick else ""), columns, rows, {"work": work, **facts})
 
 
-SMALL = {"envs": 8, "length": 256}  # gym-trading-env steps one environment at a time: more of them gain nothing
+SMALL = {"envs": 8, "length": 256}  # gym-trading-env steps one environment at a time
+# Trainer, what differs: more environments at once, and torch's other choice.
+STACKS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("gym", "Stable-Baselines3", "", {}),
+    ("gym", "Stable-Baselines3", ", 2 threads", {"threads": 2}),
+    ("gym", "Stable-Baselines3", ", 64 x 32", {"envs": 64, "length": 32}),
+    ("gym", "Stable-Baselines3", ", 64 x 256", {"envs": 64}),
+    ("sbx", "SBX", "", {}),
+    ("sbx", "SBX", ", 64 x 256", {"envs": 64}),
+)
 
 
 def _peers(
@@ -196,10 +220,10 @@ def _peers(
     shared = {"net": list(HIDDEN), "epochs": 4, "minibatches": 4, "updates": 2}
     found: list[tuple[str, str, str, str, dict[str, Any]]] = []
     stack = {**shared, **SMALL, "window": tasks[first].window, "market": str(path), "episode": 256}
-    for peer, name in (("gym", "Stable-Baselines3"), ("sbx", "SBX")):
+    for peer, name, label, other in STACKS:
         if peer in pythons:
-            settings = {**stack, "trainer": name, "threads": 1}
-            found.append((f"{name} on gym-trading-env", first, pythons[peer], "sb3_ppo_steps.py", settings))
+            settings = {**stack, "trainer": name, "threads": 1, **other}
+            found.append((f"{name} on gym-trading-env{label}", first, pythons[peer], "sb3_ppo_steps.py", settings))
     if "rejax" in pythons:
         place = {**shared, "envs": envs, "length": length}
         for task, case in tasks.items():
@@ -223,17 +247,19 @@ def main() -> None:
     given = parsed(parser)
     envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if given.quick else (1024, 64, 100_000)
     repeats = 2 if given.quick else 5
-    # Without peers the last table says nothing that the first does not, and a quick run installs none.
-    parts = (given.parts or ("alone,dense" if given.quick else "alone,dense,beside")).split(",")
+    parts = (given.parts or ",".join(PARTS)).split(",")
+    if unknown := [part for part in parts if part not in PARTS]:
+        parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     if "alone" in parts:
         alone(random_market(bars), envs, length, repeats, given.quick)
     if "dense" in parts:
-        # Fewer steps: on stored windows the others' would take most of a minute an update. Longer rollouts, the field's
-        # usual 128: a lane encodes a window more than it decides on.
-        shape = (envs, length) if given.quick else (envs // 8, 2 * length)
-        dense(random_market(bars), *shape, min(repeats, 3), given.quick)
+        # Fewer steps: on stored windows the others' would take most of a minute an update.
+        shapes = [(envs, length)] if given.quick else [(envs // 4, length), (envs // 8, 2 * length)]
+        dense(random_market(bars), shapes, min(repeats, 3), given.quick)
     if "beside" in parts:
-        beside(interpreters(given), bars, envs, length, repeats, given.quick)
+        # A quick run installs no peer, and runs beside those that are named.
+        pythons = {} if given.quick and not given.peer_python else interpreters(given)
+        beside(pythons, bars, envs, length, repeats, given.quick)
 
 
 if __name__ == "__main__":

@@ -199,16 +199,16 @@ COSTS = [
         "clipped": [0],
     },
     {
-        "name": "impact takes all of a sale at most",
+        "name": "impact and slippage take all of a sale at most",
         "start": LONG,
         "terms": {"impact": 1.0, "capital": 1_000_000.0, "slippage": 0.002},
         "bars": [bar(0.5, adv=5_000.0, volatility=0.2)],
-        # sqrt(500,000 / 5,000) = 10, x 0.2 = 2, cut to 1; the slippage comes on top: -0.5 x 0.002
+        # sqrt(500,000 / 5,000) = 10, x 0.2 = 2, with the slippage 2.002: cut to 1
         "fills": [(0, 0, -0.005, 100.0, "ORDER")],
-        "slippage": 0.501,
-        "cash": -0.001,
+        "slippage": 0.5,
+        "cash": 0.0,
         "units": [0.005],
-        "equity": 0.499,
+        "equity": 0.5,
     },
 ]
 

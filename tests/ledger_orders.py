@@ -120,8 +120,8 @@ def costs_of(a: int, d: float, p: float, bar: Bar, terms: Terms) -> tuple[float,
         return p, 0.0, 0.0
     rate = terms.of("slippage", a)
     if terms.impact is not None and bar.adv[a] > 0:
-        impact = terms.of("impact", a) * bar.volatility[a] * math.sqrt(abs(d) * p * terms.capital / bar.adv[a])
-        rate += min(impact, 1.0)  # a sale brings nothing at worst
+        rate += terms.of("impact", a) * bar.volatility[a] * math.sqrt(abs(d) * p * terms.capital / bar.adv[a])
+        rate = min(rate, 1.0)  # a sale brings nothing at worst
     paid = p * (1 + rate * sign(d))
     fee = terms.of("fee", a) * abs(d) * paid + terms.of("fixed_fee", a) / terms.capital
     return paid, fee, abs(d) * abs(paid - p)

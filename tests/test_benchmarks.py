@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import runpy
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from jaxtrader.envs.state import Observation
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 # Script, the files that it writes with the number of rows in each, and a column of numbers above 0, if it has one.
 CASES = [
     ("env_steps", {"env_steps_quick": 2}, "steps/s"),
-    ("ppo_steps", {"ppo_steps_quick": 1, "ppo_steps_dense_quick": 2}, "steps/s"),
+    ("ppo_steps", {"ppo_steps_quick": 1, "ppo_steps_dense_quick": 2, "ppo_steps_beside_quick": 1}, "steps/s"),
     ("backtest", {"backtest_quick": 4}, "bars/s"),
     ("memory", {"memory_quick": 2}, "stored, B"),
     ("limits", {"limits_quick": 3}, "ms"),
@@ -54,6 +59,35 @@ def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, colu
         assert {"date", "cpu", "cores", "jax", "jaxtrader"} <= data["machine"].keys()
         assert data["facts"]["work"]
         assert all(row[column] > 0 for row in data["rows"] if column)
+
+
+@pytest.mark.parametrize("encoder", ["tcn", "attention"])
+def test_stored_windows_are_the_same_work_as_lanes(results, env, params, with_encoder, encoder):
+    """What `ppo_steps.py --parts dense` compares has the same loss and gradient: the same network on the same bars."""
+    from workload import WindowAgent
+
+    agent, state = with_encoder(encoder=encoder)
+    stored = WindowAgent(**{field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)})
+    lanes, length, rng = 4, 8, np.random.default_rng(0)
+    cursor = jnp.asarray([10, 40, 77, 120], jnp.int32)
+    shape = (lanes, length, 1)
+    account = jnp.asarray(rng.normal(0, 0.3, (*shape, 1, len(env.account_names))), jnp.float32)
+    batch = {
+        "action": jnp.asarray(rng.integers(0, env.num_actions, shape), jnp.int32),
+        **{name: jnp.asarray(rng.normal(-1, 0.3, shape), jnp.float32) for name in ("log_prob", "advantage", "target")},
+        "cursor": cursor,
+        "account": account,
+        "observations": None,
+    }
+    rows = np.asarray(cursor)[:, None, None] + np.arange(length)[:, None] + np.arange(1 - env.window, 1)
+    seen = Observation(params.tape.features[rows], account[:, :, 0])
+    one, other = (
+        jax.jit(jax.value_and_grad(kind._loss, has_aux=True))(state.params, state, given, params)
+        for kind, given in ((agent, batch), (stored, {**batch, "observations": seen}))
+    )
+    np.testing.assert_allclose(one[0][0], other[0][0], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one[1], other[1])
+    assert float(jnp.abs(one[1]["trunk"]["embed"]["kernel"]).max()) > 1e-3
 
 
 def test_a_device_that_is_not_there_is_refused_in_one_sentence(results, monkeypatch, capsys):

@@ -57,11 +57,11 @@ def python_of(peer: str) -> str:
         return str(python)
     print(f"installing {', '.join(PACKAGES[peer])} into {folder}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-    # torch by itself first: beside others, pip may take another build of it.
-    for package in PACKAGES[peer]:
-        done = subprocess.run([python, "-m", "pip", "install", "-q", package], capture_output=True, text=True)
+    # torch by itself first: beside others, pip may take another build of it. Then all at once, so that every pin holds.
+    for packages in (PACKAGES[peer][:1], PACKAGES[peer]):
+        done = subprocess.run([python, "-m", "pip", "install", "-q", *packages], capture_output=True, text=True)
         if done.returncode:
-            raise SystemExit(f"{package} could not be installed for {peer}: {done.stderr.strip()[-500:]}")
+            raise SystemExit(f"{', '.join(packages)}: not installed for {peer}: {done.stderr.strip()[-500:]}")
     complete.write_text(repr(PACKAGES[peer]))
     return str(python)
 

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from jaxtrader.envs.account import Bar
 from jaxtrader.envs.costs import CostRange, Costs
 from jaxtrader.envs.rules import Rules
+from jaxtrader.market.trailing import VALUE_FLOOR
 
 Columns = dict[str, Any]
 
@@ -38,6 +39,10 @@ def take(found: Columns, rows: ArrayLike) -> Columns:
 def between(now: Columns, then: Columns, rules: Rules) -> Bar:
     """The bar that leads from rows `now` to rows `then`. What sizes an order is known at `now`."""
     inside = then.get("present")
+    present = _open_at_the_close(now, rules) if rules.fill == "close" else inside
+    if "volatility" in now:  # impact is charged: a share of an average that is not known would be any number
+        traded = now["adv"] > VALUE_FLOOR
+        present = traded if present is None else present & traded
     return Bar(
         prev_close=now["close"],
         open=then["open"],
@@ -49,7 +54,7 @@ def between(now: Columns, then: Columns, rules: Rules) -> Bar:
         factor=(now if rules.fill == "close" else then).get("price_factor"),
         volatility=now.get("volatility"),
         adv=now.get("adv"),
-        present=_open_at_the_close(now, rules) if rules.fill == "close" else inside,
+        present=present,
         inside=inside,
         delisted=then.get("delisted"),
         session_end=then.get("session_end"),

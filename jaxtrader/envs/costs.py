@@ -40,7 +40,9 @@ class Costs(struct.PyTreeNode):
         borrow_rate: interest a year on cash below 0.
         short_rate: fee a year on the value of what is held short.
         impact: Y of the square-root law (Almgren et al. 2005, Toth et al. 2011): slippage grows by
-            Y * volatility * sqrt(traded value / average traded value of a bar), at most by 1: all of a sale.
+            Y * volatility * sqrt(traded value / average traded value of a bar), up to 1 in all: all of a sale. What has
+            no traded value yet has nothing to size by, and is not ordered; before two returns are known, the volatility
+            is as good as 0, and so is the impact.
     """
 
     fee: ArrayLike | None = 1e-4
@@ -196,8 +198,8 @@ def charges(
         assert bar.volatility is not None
         assert bar.adv is not None
         share = notional * rules.currency / jnp.maximum(bar.adv, jnp.finfo(notional.dtype).tiny)
-        impact = jnp.minimum(costs.impact * bar.volatility * jnp.sqrt(share), 1)  # a sale brings nothing at worst
-        rate = impact if rate is None else rate + impact
+        impact = costs.impact * bar.volatility * jnp.sqrt(share)
+        rate = jnp.minimum(impact if rate is None else rate + impact, 1)  # a sale brings nothing at worst
     slip = jnp.zeros_like(notional) if rate is None else notional * rate
     if costs.fee is None:
         fee = jnp.zeros_like(notional)

@@ -8,7 +8,7 @@ with the remainder in cash. What the ledger makes of a target, gross exposure in
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any, Literal, cast, get_args
 
@@ -87,7 +87,7 @@ def targets(
     """
     if isinstance(positions, tuple):
         invalid = (action < 0) | (action >= len(positions))
-        chosen = jnp.asarray(positions, dtype)[jnp.clip(action, 0, len(positions) - 1)]
+        chosen = _choose(positions, action, dtype)
         target = jnp.broadcast_to(chosen[..., None], (*action.shape, assets))
     elif positions == "continuous":
         invalid = ~(jnp.abs(action) <= max_leverage * (1 + TOLERANCE)).all(-1)  # written so that NaN is invalid
@@ -116,7 +116,7 @@ def draw(
     shape = (*batch, assets)
     if isinstance(positions, tuple):
         drawn = draws.integers(key, batch, len(positions), draws.EXPOSURE)
-        return jnp.broadcast_to(jnp.asarray(positions, dtype)[drawn][..., None], shape)
+        return jnp.broadcast_to(_choose(positions, drawn, dtype)[..., None], shape)
     if positions == "continuous":
         exposure = jax.random.uniform(key, shape, dtype, -max_leverage, max_leverage)
         exposure = exposure if tradable is None else jnp.where(tradable, exposure, 0)
@@ -157,6 +157,13 @@ def bracket(given: Bracket, action: Array, shape: tuple[int, ...], dtype: DTypeL
         return None
     if not isinstance(given, tuple):
         return jnp.full(shape, given, dtype)
-    fractions = jnp.asarray([math.inf if x is None else x for x in given], dtype)
-    chosen = fractions[jnp.clip(action, 0, len(given) - 1)]
+    chosen = _choose([math.inf if x is None else x for x in given], action, dtype)
     return jnp.broadcast_to(chosen[..., None], (*action.shape, shape[-1]))
+
+
+def _choose(numbers: Sequence[float], index: Array, dtype: DTypeLike) -> Array:
+    """One of a few numbers for each index, the nearest for one outside; selects, which fuse where a gather does not."""
+    chosen = jnp.full(index.shape, numbers[0], dtype)
+    for i, number in enumerate(numbers[1:], 1):
+        chosen = jnp.where(index >= i, number, chosen)
+    return chosen

@@ -104,6 +104,12 @@ class TradingEnv:
             )
         for name in ("stop_loss", "take_profit"):
             object.__setattr__(self, name, actions.checked_bracket(name, getattr(self, name), self.positions))
+        assets = self.market.close.shape[1]
+        if self.positions == "weights" and self.rebalance_band * assets >= 1:
+            raise ValueError(
+                f"rebalance_band {self.rebalance_band:g} is an equal weight of {assets} assets or more, so that equal "
+                f"weights would never be bought; use a smaller one, such as {0.2 / assets:.1g}"
+            )
         self.costs.validate()
         bars.check(self.market, self.costs, rules)
 

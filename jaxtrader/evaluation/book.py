@@ -164,10 +164,11 @@ class Book:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a bar, by time: equity, return, turnover, costs, and the exposure, units and target of each asset."""
+        """One row a bar, by time: equity, return, turnover, costs, carry; each asset's exposure, units and target."""
         import pandas as pd
 
-        columns = {"equity": self.equity, "return": self.returns, "turnover": self.turnover, "costs": self.costs_paid}
+        columns = {"equity": self.equity, "return": self.returns, "turnover": self.turnover}
+        columns |= {"costs": self.costs_paid, "carry": self.carry}
         for a, symbol in enumerate(self.symbols):
             of = "" if len(self.symbols) == 1 else f" {symbol}"
             columns |= {

@@ -194,7 +194,7 @@ def test_ruin_at_the_fill_and_an_order_just_before_ruin_at_the_mark():
 
 def test_to_frame_has_a_row_a_bar(small):
     frame = small.to_frame()
-    assert list(frame) == ["equity", "return", "turnover", "costs", "exposure", "units", "target"]
+    assert list(frame) == ["equity", "return", "turnover", "costs", "carry", "exposure", "units", "target"]
     assert str(frame.index.tz) == "UTC"
     np.testing.assert_array_equal(frame["equity"], small.equity)
     np.testing.assert_array_equal(frame["target"], TARGETS)

@@ -132,6 +132,21 @@ def test_the_gain_equals_a_linear_program(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["(a)", "(d)"])
+def test_a_finer_grid_moves_the_line_by_less_than_a_thousandth(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A score of 0.99 must not depend on how fine the program is. Scores go by what its policy earns on the path.
+
+    The program's own gain is interpolated, which adds to it: 0.2% on (a), 0.6% on (d), less on the finer grid.
+    """
+    coarse = solved(case)
+    monkeypatch.setattr(optimum, "SIGNALS", np.linspace(-4.5, 4.5, 241))
+    monkeypatch.setattr(optimum, "EXPOSURE_STEP", optimum.EXPOSURE_STEP / 2)
+    fine = solve(coarse.process, environment(coarse.process), bars=BARS)
+    assert fine.policy.values.shape[0] == 241
+    assert 0.99 * coarse.gain < fine.gain < coarse.gain
+    assert fine.reward_per_bar == pytest.approx(coarse.reward_per_bar, rel=1e-3)
+
+
+@pytest.mark.parametrize("case", ["(a)", "(d)"])
 def test_the_walk_is_what_the_ledger_pays(case: str) -> None:
     """The best policy's targets through `simulate`: what it earned, less the luck of the bars, is the score."""
     best = solved(case)

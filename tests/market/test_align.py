@@ -202,6 +202,22 @@ def test_bars_that_come_later_change_nothing_before_but_who_is_delisted():
     assert two.delisted is None
 
 
+def test_an_asset_without_a_traded_value_has_nothing_that_impact_could_be_sized_by():
+    """A late listing is ordered from the close of its first bar on, not for a share of a volume that nobody knows."""
+    market, capital = universe(), 1e4
+    book = simulate(market, np.full((60, 4), 0.25), costs=Costs(fee=None, slippage=None, impact=1.0), capital=capital)
+    for symbol, name, first in ((0, "WHOLE", 1), (2, "LATE", 26)):
+        fills = book.fills[book.fills["symbol"] == name]
+        assert fills["bar"][0] == first
+        for fill in fills[fills["bar"] > first + 2][:5]:
+            now = fill["bar"] - 1
+            value = abs(fill["units"]) * fill["price"]
+            share = value * capital / market.adv[now, symbol]
+            rate = market.volatility[now, symbol] * np.sqrt(share)
+            assert fill["slippage"] == pytest.approx(value * rate, rel=1e-9)
+        assert fills["slippage"][0] < 1e-4 * abs(fills["units"] * fills["price"])[0], "no return is known yet"
+
+
 def test_notes_tell_what_is_missing():
     gaps, hole, late, gone = universe().notes
     assert gaps.startswith("HOLES: 2 gaps")

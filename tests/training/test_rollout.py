@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -219,6 +219,28 @@ def test_bytes_a_transition_do_not_grow_with_the_window(
     shapes = jax.eval_shape(lambda *a: rollouts.collect(*a)[1], lanes, agent, state, params, key)
     # action 4, log_prob 4, value 4, next_value 4, reward 4, two flags 2, account 4 x 4, advantage and target 8
     assert bytes_per_transition(shapes) == 46
+
+
+def test_nothing_is_gathered_within_the_scan_over_bars(
+    rollouts: LaneRollouts, lanes: Lanes, agent: PPOAgent, state: PPOState, params: EnvParams
+) -> None:
+    """The bars, their contexts and a few draws are the scan's inputs; what is looked up stands before it."""
+    key = jax.random.key(0)
+    program = jax.make_jaxpr(lambda *a: rollouts.collect(*a))(lanes, agent, state, params, key).jaxpr
+
+    def equations(jaxpr: Any) -> Iterator[Any]:
+        for equation in jaxpr.eqns:
+            yield equation
+            for inner in jax.core.jaxprs_in_params(equation.params):
+                yield from equations(inner)
+
+    scans = [equation for equation in equations(program) if equation.primitive.name == "scan"]
+    over_bars = [scan for scan in scans if scan.params["length"] == LENGTH]
+    assert over_bars, "the scan over the rollout's bars must be found"
+    inside = [e.primitive.name for scan in over_bars for e in equations(scan.params["jaxpr"].jaxpr)]
+    assert "log" in inside, "the ledger must be in it"
+    assert "gather" not in inside
+    assert any(equation.primitive.name == "gather" for equation in equations(program))
 
 
 # --- ordinary environments ---

@@ -265,6 +265,29 @@ def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, marke
     assert sum("Compiling" in record.getMessage() for record in caplog.records) == compiled[3]
 
 
+def test_a_chunk_takes_over_the_buffers_of_the_one_before_and_waits_for_nothing(tmp_path, env, agent, monkeypatch):
+    """The carry is donated, and between two records nothing moves between host and device but what is asked for."""
+    carries = []
+
+    def kept(carry, *args, **kwargs):
+        carries.append(carry)
+        with jax.transfer_guard("disallow"):
+            return chunk.run_chunk(carry, *args, **kwargs)
+
+    monkeypatch.setattr(trainer_module, "run_chunk", kept)
+    lane_trainer(env, agent, tmp_path / "run", total_steps=8 * env.episode_length // 2 * 3, updates_per_chunk=1).train()
+    assert len(carries) == 3
+    for carry in carries:
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry))
+
+
+def test_programs_are_kept_by_default(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trainer_module.compilation, "keep_programs", lambda: asked.append(True))
+    count_trainer(tmp_path, total_steps=40).train()
+    assert asked == [True]
+
+
 def test_validation_keeps_the_best_policy_ties_to_the_earlier(tmp_path, env, agent, monkeypatch, market):
     scores = iter([1.0, 3.0, 3.0, 2.0])
     monkeypatch.setattr(trainer_module, "mean_reward", lambda *a, **k: jnp.asarray(next(scores)))
