@@ -155,6 +155,27 @@ BRACKETS = [
         "stopped": [-1],
     },
     {
+        "name": "an open beyond the take-profit takes it where the order is less than a lot",
+        "start": LONG,
+        "terms": {"lot": 100.0, "capital": 10_000.0},
+        "bars": [bar(0.9, 112.0, 112.0, high=113.0, low=94.0, stop=0.05, take=0.1)],
+        # 10 shares too many of 100 held: no lot. Sold at 112; the stop at 95 comes too late, and 0.9 is a side it left
+        "fills": [(0, 0, -0.01, 112.0, "TAKE")],
+        "cash": 1.12,
+        "units": [0.0],
+        "equity": 1.12,
+    },
+    {
+        "name": "an open beyond the take-profit is left to the order that trades there",
+        "start": LONG,
+        "bars": [bar(0.5, 112.0, 112.0, high=113.0, low=110.0, stop=0.05, take=0.1)],
+        # 0.005 sold at the open, by the order; the rest stands beyond its take-profit, and goes at the open too
+        "fills": [(0, 0, -0.005, 112.0, "ORDER"), (0, 0, -0.005, 112.0, "TAKE")],
+        "cash": 1.12,
+        "units": [0.0],
+        "equity": 1.12,
+    },
+    {
         "name": "an open beyond the take-profit gives the open, better than the level",
         "start": LONG,
         "bars": [bar(NAN, 115.0, 100.0, take=0.1)],

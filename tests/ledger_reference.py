@@ -137,8 +137,11 @@ class Ledger:
             self.liquidate(bar.open, bar, terms, move)
             return True
         traded = [0.0] * self.assets
-        if terms.fill == "next_open":  # is the asset traded at this open anyway?
-            traded = wanted(self, due, bar.open, bar.present, terms).units
+        if terms.fill == "next_open":  # is the asset traded at this open anyway? what cash allows is not known yet
+            orders = wanted(self, due, bar.open, bar.present, terms)
+            limit(orders, self, bar.open, bar, terms)
+            keep_within_leverage(orders, self, bar.open, bar, terms)
+            traded = orders.units
         equity = self.value(bar.open)
         for a in range(self.assets):
             if self.units[a] == 0 or not bar.present[a] or traded[a] != 0:

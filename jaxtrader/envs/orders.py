@@ -32,6 +32,15 @@ class Sized(struct.PyTreeNode):
 
 def size(account: Account, target: Array, price: Array, equity: Array, bar: Bar, costs: Costs, rules: Rules) -> Sized:
     """The order that a target comes to at these prices."""
+    sized = limited(account, target, price, equity, bar, rules)
+    if rules.max_leverage > 1:
+        return sized
+    order, spent, given_up, cut = _cut_to_cash(account, sized.units, price, equity, bar, costs, rules)
+    return Sized(order, sized.clipped | cut, sized.dropped | given_up, spent, sized.unfilled)
+
+
+def limited(account: Account, target: Array, price: Array, equity: Array, bar: Bar, rules: Rules) -> Sized:
+    """The order before it is cut to what cash can pay."""
     order, clipped, unfilled = wanted(account, target, price, equity, bar, rules)
     dropped = unfilled.any(-1)
     if rules.volume_cap is not None:
@@ -49,10 +58,7 @@ def size(account: Account, target: Array, price: Array, equity: Array, bar: Bar,
     if account.units.shape[-1] > 1 and (cuts or rules.rebalance_band > 0 or rules.rebalance == "on_change"):
         order, over, given_up = _within_leverage(account, order, price, equity, bar, rules)
         clipped, dropped = clipped | over, dropped | given_up
-    if rules.max_leverage > 1:
-        return Sized(order, clipped, dropped, jnp.zeros_like(account.ruined), unfilled)
-    order, spent, given_up, cut = _cut_to_cash(account, order, price, equity, bar, costs, rules)
-    return Sized(order, clipped | cut, dropped | given_up, spent, unfilled)
+    return Sized(order, clipped, dropped, jnp.zeros_like(account.ruined), unfilled)
 
 
 def wanted(

@@ -44,7 +44,8 @@ class Rules:
         fill: where a decision taken at close[t] fills: `"next_open"` (open[t+1]), `"next_close"` (close[t+1]), or
             `"close"` (close[t] itself: optimistic, for comparison).
         rebalance_band: no trade smaller than this share of equity, except to go flat.
-        rebalance: `"always"` re-applies the target at every bar, `"on_change"` trades only when the target changes.
+        rebalance: `"always"` re-applies the target at every bar, `"on_change"` trades only when the target changes:
+            what a bracket, the margin or a session's end has closed stays closed until then.
         ruin_level: equity, in units of the initial capital, at or below which everything is closed for good.
         max_leverage: gross exposure that orders may ask for. Above 1, cash may go below 0.
         maintenance_margin: equity / gross position value below which everything is liquidated. None: half of the
