@@ -139,8 +139,9 @@ class Ledger:
         traded = [0.0] * self.assets
         if terms.fill == "next_open":  # is the asset traded at this open anyway? what cash allows is not known yet
             orders = wanted(self, due, bar.open, bar.present, terms)
-            limit(orders, self, bar.open, bar, terms)
-            keep_within_leverage(orders, self, bar.open, bar, terms)
+            if self.value(bar.open) > terms.ruin_level:
+                limit(orders, self, bar.open, bar, terms)
+                keep_within_leverage(orders, self, bar.open, bar, terms)
             traded = orders.units
         equity = self.value(bar.open)
         for a in range(self.assets):

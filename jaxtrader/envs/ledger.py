@@ -29,7 +29,7 @@ from jaxtrader.envs.account import (
 from jaxtrader.envs.costs import Costs, carry, charges
 from jaxtrader.envs.exits import at_close, at_open, within
 from jaxtrader.envs.fills import settle
-from jaxtrader.envs.orders import limited, size
+from jaxtrader.envs.orders import limited, size, wanted
 from jaxtrader.envs.rules import Fills, Rebalance, Rules
 
 __all__ = [
@@ -177,7 +177,11 @@ def _trades_at_open(account: Account, target: Array | None, bar: Bar, rules: Rul
     """Assets that this bar's order trades at the open."""
     if target is None or rules.fill != "next_open" or not rules.stops:
         return jnp.zeros(account.units.shape, bool)
-    return limited(account, target, bar.open, value(account, bar.open), bar, rules).units != 0
+    equity = value(account, bar.open)
+    units = limited(account, target, bar.open, equity, bar, rules).units
+    # Ruined at this open, nothing is sized: what was asked for is closed there all the same.
+    asked, *_ = wanted(account, target, bar.open, equity, bar, rules)
+    return jnp.where((equity > rules.ruin_level)[..., None], units, asked) != 0
 
 
 def _cancelled(target: Array | None, liquidated: Array) -> Array | None:
