@@ -18,9 +18,10 @@ def session_ends(times: np.ndarray, tz: str | None) -> np.ndarray | None:
     """[T] bool, the last bar of a session, of closes [T] in UTC; None for bars of a day or longer and 24-hour markets.
 
     A session ends where no bar covers the next 3 hours: at the end of a stock exchange's day (lunch breaks end none),
-    at the weekend in currencies. A market has sessions if it is shut at least about once a week and its bars cover at
-    most 90% of the calendar. After the last bar nothing is known: it ends a session if it closes at the time of day,
-    on the clock of zone `tz`, at which most sessions end.
+    at the weekend in currencies. A halt or missing bars of 3 hours within a day look the same, and end one too, though
+    nobody knew of them before: only a calendar could tell them from a half day. A market has sessions if it is shut at
+    least about once a week and its bars cover at most 90% of the calendar. After the last bar nothing is known: it
+    ends a session if it closes at the time of day, on the clock of zone `tz`, at which most sessions end.
     """
     if len(times) < 3:
         return None

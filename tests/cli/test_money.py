@@ -60,6 +60,19 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     policy = jt.load_policy(run)
     env = policy.about["env"]
     assert (env["max_leverage"], env["stop_loss"], env["decision_every"]) == (2.0, 0.03, 2)
+    again = said("backtest", run, "--save", tmp_path / "saved")
+    assert again.split("result ")[1].split("; the gap")[0].rstrip(".") in out
+    frame = pd.read_csv(tmp_path / "saved" / "equity.csv", float_precision="round_trip")
+    made = (frame["equity"].iloc[-1] ** (365 / len(frame)) - 1) * 100
+    assert f"{made:+.1f}% a year" in out
+    # By hand: what is left after each bar is what was there, what prices made of the units, and what it cost.
+    closes = pd.read_csv(folder / "four.csv").query("Ticker == 'UP'")["Close"].to_numpy()[-len(frame) :]
+    held = frame["units"].to_numpy()
+    idle = (held[1:] == held[:-1]) & (frame["turnover"].to_numpy()[1:] == 0)
+    moved = np.diff(frame["equity"]) - held[1:] * np.diff(closes) - frame["carry"].to_numpy()[1:]
+    assert idle.sum() > 5
+    np.testing.assert_allclose(moved[idle], 0, atol=1e-12)
+    assert (frame["carry"] < 0).any() == (frame["exposure"] > 1).any()
     dear = said("backtest", run, "--borrow-rate", "0.5", "--stop-loss", "0.05", "--delay", "1")
     assert "borrow rate 0.5; max leverage 2; delay 1; maintenance margin 0.25; stop-loss 0.05; take-profit 0.1" in dear
 
