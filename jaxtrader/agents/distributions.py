@@ -20,6 +20,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 MOST_LATTICE = 16  # dimensions, see `_points`
+NEWTON_STEPS = 12  # a triple root, at variance 1/2 and mean 0, comes nearer by a third each
 NEVER = -1e9  # a score whose softmax is exactly 0, and whose gradient is 0 and not NaN
 
 
@@ -78,8 +79,17 @@ class SquashedNormal(struct.PyTreeNode):
         return self._squash(self.mean + jnp.exp(self.log_std) * noise)
 
     def mode(self) -> Float[Array, "*b n"]:
-        """What the mean of x becomes: the median of the actions, and no more than that where the deviation is large."""
-        return self._squash(self.mean)
+        """The likeliest action: where x = mean + 2 std^2 tanh x, further out than the mean of x, which is its median.
+
+        Beyond a variance of 1/2, where the density may have two peaks, what it is at 1/2: a mean near 0 does not jump.
+        """
+        # The root with the mean's sign. The left side less the right is convex there, so that Newton comes from above.
+        pull, mean = jnp.minimum(2 * jnp.exp(2 * self.log_std), 1), jnp.abs(self.mean)
+        x = mean + pull
+        for _ in range(NEWTON_STEPS):
+            y = jnp.tanh(x)
+            x = x - (x - mean - pull * y) / jnp.maximum(1 - pull * (1 - y * y), 1e-6)
+        return self._squash(jnp.sign(self.mean) * x)
 
     def log_prob(self, action: Float[Array, "*b n"]) -> Float[Array, "*b"]:
         """Log density of an action: that of x less log dy/dx = log(2 (y - low) (high - y) / (high - low))."""
@@ -127,7 +137,7 @@ class SimplexNormal(struct.PyTreeNode):
         return self._weights(self.mean + jnp.exp(self.log_std) * noise)
 
     def mode(self) -> Float[Array, "*b n"]:
-        """What the mean of x becomes."""
+        """What the mean of x becomes: of two weights' ratio, the median."""
         return self._weights(self.mean)
 
     def log_prob(self, action: Float[Array, "*b n"]) -> Float[Array, "*b"]:

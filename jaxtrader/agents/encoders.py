@@ -60,8 +60,12 @@ def held(kind: Kind, window: int, inputs: int, width: int, depth: int | None, de
         return decisions * window * inputs
     if kind == "tcn":
         return bars * width * sum(len(back) + 2 for back in kernels(window, depth))
-    heads = width // HEAD_WIDTH
-    return sum(10 * bars * width + 3 * decisions * (decisions + span) * heads for span in spans(window, depth))
+    total, heads = 0, width // HEAD_WIDTH
+    for span in spans(window, depth):
+        bars -= span - 1
+        count, block = _parts(bars, span)
+        total += 10 * (bars + span - 1) * width + 3 * count * block * (block + span - 1) * heads
+    return total
 
 
 class Windows(nn.Module):
@@ -217,8 +221,7 @@ def attend(
     with bars times span and not with the square of the bars.
     """
     later, span = query.shape[1], key.shape[1] - query.shape[1] + 1
-    count = max(1, round(later / max(span, SMALLEST_BLOCK)))
-    block = -(-later // count)
+    count, block = _parts(later, span)
     rest = ((0, 0), (0, count * block - later), (0, 0), (0, 0))
     key, value = (
         jnp.stack([x[:, i * block : (i + 1) * block + span - 1] for i in range(count)], 1)
@@ -233,6 +236,12 @@ def attend(
     seen = jnp.einsum("nchqk,nckhd->nchqd", weights.astype(value.dtype), value)
     seen = (seen / weights.sum(-1, keepdims=True)).astype(value.dtype)
     return jnp.moveaxis(seen, 3, 2).reshape(-1, count * block, *value.shape[3:])[:, :later]
+
+
+def _parts(later: int, span: int) -> tuple[int, int]:
+    """Blocks of queries that attend together, and the queries of one; the last is filled up."""
+    count = max(1, round(later / max(span, SMALLEST_BLOCK)))
+    return count, -(-later // count)
 
 
 def rotate(x: Float[Array, "n bars heads d"], first: int) -> Float[Array, "n bars heads d"]:

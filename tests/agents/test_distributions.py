@@ -148,7 +148,30 @@ def test_squashed_samples_follow_the_normal_law_and_stay_inside(low: float, high
     assert y.max() < high
     share = (y - low) / (high - low)
     assert scipy.stats.kstest(np.log(share / (1 - share)) / 2, "norm", (0.4, 0.7)).pvalue > 0.001
-    np.testing.assert_allclose(policy.mode()[0], low + (high - low) * (1 + np.tanh(0.4)) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mean", [-2.0, -0.6, -0.02, 0.0, 0.003, 0.4, 5.0])
+@pytest.mark.parametrize("std", [0.05, 0.4, 0.65])
+def test_the_squashed_mode_is_where_the_density_is_highest(mean: float, std: float) -> None:
+    y = np.tanh(np.linspace(mean - 3, mean + 3, 200_001))
+    with jax.enable_x64(True):
+        policy = squashed(mean, std, -1, 1)
+        highest = y[np.argmax(policy.log_prob(jnp.asarray(y[:, None])))]
+        np.testing.assert_allclose(policy.mode(), highest, atol=1e-4)
+    low, high = -3.0, 40.0
+    got = np.asarray(squashed(mean, std, low, high, np.float32).mode())
+    np.testing.assert_allclose(got, low + (high - low) * (1 + highest) / 2, atol=3e-3)
+
+
+def test_the_squashed_mode_of_a_wide_law_moves_on_steadily_from_the_middle() -> None:
+    """Two peaks would make it jump from one end to the other."""
+    means = np.linspace(-0.1, 0.1, 201)[:, None]
+    wide = squashed(means, 3.0, -1, 1, np.float32).mode()
+    np.testing.assert_array_equal(wide, squashed(means, 0.5**0.5, -1, 1, np.float32).mode())
+    assert wide[100, 0] == 0
+    assert np.diff(wide[:, 0]).min() > 0
+    # x - tanh x = 0.001, so x is about the cube root of 0.003
+    np.testing.assert_allclose(wide[101, 0], np.tanh(0.003 ** (1 / 3)), rtol=0.02)
 
 
 # --- weights on a simplex ---
