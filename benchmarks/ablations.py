@@ -1,8 +1,8 @@
 """Which settings of PPO pay? Each is changed alone, and the same tasks are trained again.
 
-The tasks are markets whose optimum is known (the share not reached, in percent: less is better), and CartPole and
-Pendulum (mean return of 100 episodes by the mode, after few steps: more is better). A setting that helps nowhere has no
-place in the agent; one that helps on some task only is an option and not a default.
+The tasks are markets whose optimum is known (the share not reached, in percent: less is better), and CartPole,
+Pendulum and Acrobot (mean return of 100 episodes by the mode, after few steps: more is better). A setting that helps
+nowhere has no place in the agent; one that helps on some task only is an option and not a default.
 
     python benchmarks/ablations.py [--quick] [--seeds N] [--settings "NAME; NAME"]
 """
@@ -48,14 +48,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "shared torso, value_coef 1": {"shared": True, "value_coef": 1.0},
 }
 MARKET_STEPS, MARKET_SHAPE = 1_000_000, (256, 64)
-CONTROL_STEPS = {"CartPole-v1": 150_000, "Pendulum-v1": 150_000}
+CONTROL_STEPS = {"CartPole-v1": 150_000, "Pendulum-v1": 150_000, "Acrobot-v1": 100_000}
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the script runs")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--settings", default="; ".join(SETTINGS), help="which rows, with semicolons; default all")
     given = parsed(parser)
     names = [name.strip() for name in given.settings.split(";")]

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import report
+from machine import parsed, report
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
     add_options(parser, "backtests")
-    given = parser.parse_args()
+    given = parsed(parser)
     bars, paths, repeats = (512, 4, 2) if given.quick else (20_000, 64, 7)
     rows, facts = measure(bars, paths, repeats, None if given.quick else interpreters(given).get("backtests"))
     columns = ["backtest", "paths", "bars/s", "min - max", "compile s", "ours / it"]

@@ -19,8 +19,9 @@ import argparse
 import itertools
 import statistics
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,11 @@ class Case:
         heads = f"{len(self.hidden)}x{self.hidden[0]}{', one torso' if self.shared else ''}"
         heads += f", {self.activation}" if self.activation != "tanh" else ""
         return f"MLP {heads}" if self.encoder == "mlp" else f"{self.encoder}, then {heads}"
+
+    @property
+    def label(self) -> str:
+        """Its network, where that is not the usual one."""
+        return "" if self.hidden == HIDDEN else f", {len(self.hidden)}x{self.hidden[0]}"
 
     def agent(self, kind: type[jt.PPOAgent] = jt.PPOAgent) -> jt.PPOAgent:
         """PPO with this network."""
@@ -94,8 +100,7 @@ CASES = (
     Case(512, encoder="attention"),
 )
 DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
-
-
+BESIDE = (Case(), Case(128), Case(512), Case(hidden=(256, 256, 256)))
 SHARED = (2, 16)  # agents a lane, beside the peers' one; what it costs in learning: known_optimum.py --parts agents
 
 
@@ -158,16 +163,15 @@ def dense(market: jt.Market, shapes: list[tuple[int, int]], repeats: int, quick:
 def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: int, quick: bool) -> None:
     """Ours and the peers' in turn: the same network, epochs and minibatches."""
     market = random_market(bars)
-    tasks = {
-        f"our market, window {window}": Case(window) for window in ((QUICK["window"],) if quick else (WINDOW, 128))
-    }
+    cases = (Case(QUICK["window"]),) if quick else BESIDE
+    tasks = {f"our market, window {case.window}{case.label}": case for case in cases}
     ours = {task: case.training(market, envs, length) for task, case in tasks.items()}
     first = next(iter(ours))
     shared = {
         (task, agents): f"{task}, {agents} agents a lane" for task in tasks for agents in (() if quick else SHARED)
     }
     for (task, agents), label in shared.items():
-        ours[label] = Case(tasks[task].window, agents=agents).training(market, envs, length)
+        ours[label] = replace(tasks[task], agents=agents).training(market, envs, length)
     if "rejax" in pythons:
         ours["CartPole"] = cartpole(envs, length)
     for chunk in ours.values():
@@ -180,24 +184,35 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
             name: (task, stack.enter_context(Peer(python, script, **settings)))
             for name, task, python, script, settings in _peers(pythons, tasks, first, path, bars, envs, length)
         }
-        found = in_turn({**ours, **{name: peer.turn for name, (_, peer) in peers.items()}}, repeats)
+        # A ratio is of neighbours in time: the closest race, Rejax's, stands next to ours; the others come last.
+        runners: dict[str, Callable[[], float]] = {}
+        for task in (*tasks, "CartPole"):
+            names = [name for name, (of, _) in peers.items() if of == task and name.startswith("Rejax")]
+            names += [label for (of, _), label in shared.items() if of == task]
+            runners |= {name: ours[name] for name in (task,) if name in ours}
+            runners |= {name: ours[name] if name in ours else peers[name][1].turn for name in names}
+        runners |= {name: peer.turn for name, (_, peer) in peers.items() if name not in runners}
+        found = in_turn(runners, repeats)
         for name, rates in found.items():
             task, peer = peers.get(name, (name, None))
             seconds = ours[name].compile_seconds if peer is None else peer.about.get("compile_seconds", "-")
-            over = "-" if peer is None else f"{ratio(found[task], rates):.2f}"
+            over = ["-", "-"]
+            if peer is not None:
+                each = sorted(a / b for a, b in zip(found[task], rates, strict=True))
+                over = [f"{ratio(found[task], rates):.2f}", f"{each[0]:.2f} - {each[-1]:.2f}"]
             rows.append([name if peer else f"jaxtrader on {name}", statistics.median(rates), spread(rates)])
-            rows[-1] += [seconds, over]
+            rows[-1] += [seconds, *over]
         facts = {name: ", ".join(f"{k} {v}" for k, v in p.about["versions"].items()) for name, (_, p) in peers.items()}
         for name, (task, _) in peers.items():
             for (of, agents), label in shared.items():
                 if of == task:
                     facts[f"{agents} agents a lane / {name}"] = f"{ratio(found[label], found[name]):.2f}"
     work = (
-        f"MLP 2x64 for actor and critic each, 4 epochs x 4 minibatches; {envs} environments x {length} steps, "
-        f"Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']} on one thread unless said, so of smaller "
-        f"minibatches, beside ours of the first row; {FEATURES} features a bar"
+        f"MLP 2x64 for actor and critic each unless said, 4 epochs x 4 minibatches; {envs} environments x {length} "
+        f"steps, Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']} on one thread unless said, so of "
+        f"smaller minibatches, beside ours of the first row; {FEATURES} features a bar"
     )
-    columns = ["trainer", "steps/s", "min - max", "compile s", "ours / it"]
+    columns = ["trainer", "steps/s", "min - max", "compile s", "ours / it", "of each turn"]
     report("ppo_steps_beside" + ("_quick" if quick else ""), columns, rows, {"work": work, **facts})
 
 
@@ -208,6 +223,7 @@ STACKS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("gym", "Stable-Baselines3", ", 2 threads", {"threads": 2}),
     ("gym", "Stable-Baselines3", ", 64 x 32", {"envs": 64, "length": 32}),
     ("gym", "Stable-Baselines3", ", 64 x 256", {"envs": 64}),
+    ("gym", "Stable-Baselines3", ", 64 x 256, 2 threads", {"envs": 64, "threads": 2}),
     ("sbx", "SBX", "", {}),
     ("sbx", "SBX", ", 64 x 256", {"envs": 64}),
 )
@@ -227,7 +243,7 @@ def _peers(
     if "rejax" in pythons:
         place = {**shared, "envs": envs, "length": length}
         for task, case in tasks.items():
-            settings = {**place, "window": case.window, "bars": bars}
+            settings = {**place, "net": list(case.hidden), "window": case.window, "bars": bars}
             found.append((f"Rejax on {task}, dense", task, pythons["rejax"], "rejax_ppo_steps.py", settings))
         found.append(("Rejax on CartPole", "CartPole", pythons["rejax"], "rejax_ppo_steps.py", place))
     return found

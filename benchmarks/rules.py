@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from drift import ALL, BRACKETS, LOW, random_market
+from drift import ALL, BRACKETS, LOW, RULES, full, random_market
 from machine import parsed, report
 from peers.turns import in_turn, ratio
 from workload import QUICK, Training
@@ -33,26 +33,8 @@ from jaxtrader.envs import bars, ledger
 from jaxtrader.training.rollout import LaneRollouts
 
 PLAIN: dict[str, Any] = {"costs": jt.Costs(**LOW)}
-RULES: dict[str, Any] = {**ALL, "flat_at_session_end": True, "delist_return": -0.3}
 ASSETS = 4
 Runner = Callable[[], float]
-
-
-def full(market: jt.Market) -> jt.Market:
-    """The same bars with every column that a market can have: a hundredth of the bars missing, the end a delisting."""
-    rng = np.random.default_rng(0)
-    bars, shape = len(market.close), market.close.shape
-    delisted = np.broadcast_to(np.arange(bars)[:, None] == bars - 1, shape)
-    return dataclasses.replace(
-        market,
-        present=(rng.random(shape) > 0.01) | delisted,
-        delisted=delisted,
-        listed=np.ones(shape, bool),
-        funding=rng.normal(0, 1e-5, shape),
-        price_factor=rng.uniform(0.5, 1, shape),
-        adv=np.exp(rng.normal(17, 0.5, shape)),
-        session_end=np.arange(bars) % 24 == 23,
-    )
 
 
 def costs(assets: int, scale: float = 1.0) -> jt.Costs:

@@ -23,6 +23,7 @@ CASES = [
     ("backtest", {"backtest_quick": 4}, "bars/s"),
     ("memory", {"memory_quick": 2}, "stored, B"),
     ("limits", {"limits_quick": 3}, "ms"),
+    ("stages", {"stages_quick": 1}, "gradients, %"),
     ("scaling", {"scaling_quick": 1}, "steps/s"),
     ("drift", {"drift_quick": 2}, "assets"),
     ("rules", {"rules_quick": 2}, "everything / plain"),
@@ -31,7 +32,7 @@ CASES = [
     ("gymnax_control", {"gymnax_control_quick": 1}, "median return"),
     (
         "known_optimum",
-        {f"known_optimum_{table}_quick": 1 for table in ("timed", "by_seconds", "by_steps", "other")},
+        {f"known_optimum_{table}_quick": 1 for table in ("timed", "by_seconds", "by_steps", "other", "agents")},
         None,
     ),
     ("ablations", {"ablations_quick": 1}, None),

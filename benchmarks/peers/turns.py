@@ -59,6 +59,7 @@ class Peer:
         # The peers that run on our market import jaxtrader from this checkout.
         paths = [str(HERE.parent.parent), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+        environment.pop("JAX_PLATFORMS", None)  # theirs is the processor's JAX, whatever ours computes on
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -152,10 +152,12 @@ def sentence(parts: Mapping[str, Part]) -> str:
 
 
 def trades_line(book: Book) -> str:
-    """Number, share won, mean return, length of the closed trades; the open ones and fills counted."""
+    """Number, share won, mean return, length of the closed trades; the open ones and fills counted; carry beside."""
     trades = book.trades
     closed = trades[~trades["open"]]
     opened = f"{len(trades) - len(closed):,} still open, {len(book.fills):,} fills"
+    if (carry := float(book.carry.sum())) != 0:
+        opened += f"; interest and funding, of no single trade, {carry:+.2%} of the initial capital"
     if not len(closed):
         return f"none closed; {opened}"
     won, gained, bars = (closed["pnl"] > 0).mean(), closed["return"].mean(), closed["bars"].mean()

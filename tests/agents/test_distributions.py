@@ -151,7 +151,7 @@ def test_squashed_samples_follow_the_normal_law_and_stay_inside(low: float, high
 
 
 @pytest.mark.parametrize("mean", [-2.0, -0.6, -0.02, 0.0, 0.003, 0.4, 5.0])
-@pytest.mark.parametrize("std", [0.05, 0.4, 0.65])
+@pytest.mark.parametrize("std", [0.05, 0.3, 0.5])
 def test_the_squashed_mode_is_where_the_density_is_highest(mean: float, std: float) -> None:
     y = np.tanh(np.linspace(mean - 3, mean + 3, 200_001))
     with jax.enable_x64(True):
@@ -163,15 +163,15 @@ def test_the_squashed_mode_is_where_the_density_is_highest(mean: float, std: flo
     np.testing.assert_allclose(got, low + (high - low) * (1 + highest) / 2, atol=3e-3)
 
 
-def test_the_squashed_mode_of_a_wide_law_moves_on_steadily_from_the_middle() -> None:
-    """Two peaks would make it jump from one end to the other."""
+def test_the_squashed_mode_of_a_wide_law_is_that_of_a_variance_of_a_quarter() -> None:
+    """Two peaks would make it jump from one bound to the other, at a mean of next to nothing."""
     means = np.linspace(-0.1, 0.1, 201)[:, None]
     wide = squashed(means, 3.0, -1, 1, np.float32).mode()
-    np.testing.assert_array_equal(wide, squashed(means, 0.5**0.5, -1, 1, np.float32).mode())
+    np.testing.assert_array_equal(wide, squashed(means, 0.5, -1, 1, np.float32).mode())
+    slopes = np.diff(np.asarray(wide)[:, 0]) / 0.001
+    assert slopes.min() > 1.8
+    np.testing.assert_allclose(slopes.max(), 2, rtol=2e-3)
     assert wide[100, 0] == 0
-    assert np.diff(wide[:, 0]).min() > 0
-    # x - tanh x = 0.001, so x is about the cube root of 0.003
-    np.testing.assert_allclose(wide[101, 0], np.tanh(0.003 ** (1 / 3)), rtol=0.02)
 
 
 # --- weights on a simplex ---

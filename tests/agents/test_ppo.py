@@ -285,8 +285,11 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others(
 def test_as_users_compile_it_the_first_ratio_is_1_and_the_same_key_gives_the_same_bits(
     env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
+    """Of a policy that has made up its mind: where all actions are as likely, no ratio could go wrong."""
     rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
     jit = partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": True})  # see conftest.py
+    louder = {**state.params, "policy": jax.tree.map(lambda w: 200 * w, state.params["policy"])}
+    state = state.replace(params=louder)
 
     @jit
     def update(state: PPOState, params: EnvParams, key: jax.Array) -> tuple[Rollout, Any]:
@@ -298,6 +301,8 @@ def test_as_users_compile_it_the_first_ratio_is_1_and_the_same_key_gives_the_sam
     tight = agent.replace(clip_range=1e-5)  # then clip_fraction counts |ratio - 1| > 1e-5
     batch = {**batch_of(found[0]), "log_prob": jnp.moveaxis(found[0].log_prob, 1, 0)}
     _, first = jit(lambda w: tight._loss(w, state, batch, params))(state.params)
+    assert found[0].log_prob.min() < -2
+    assert found[0].log_prob.max() > -0.3
     assert float(first["clip_fraction"]) == 0
     assert abs(float(first["approx_kl"])) < 1e-6
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(again), strict=True):

@@ -54,6 +54,21 @@ def test_every_fill_without_brackets_and_margin_is_that_of_the_scalar_reference(
     assert set(reasons) == {"order", "delisted", "ruin"}
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_every_fill_on_change_is_that_of_the_scalar_reference(name):
+    """Under all rules; what volume or a missing bar kept from its target is tried again, the rest is left to move."""
+    assets, rules = CASES[name]
+    rules = {**rules, "rebalance": "on_change"}
+    orders = {"always": 0, "on_change": 0}
+    for seed in range(12):
+        (targets, brackets), market = orders_of(seed, assets), market_of(seed, assets, (0.03, 0.2)[seed % 2])
+        book = simulate(market, targets, costs=costs_of(assets), **brackets, **rules)
+        assert_same_book(book, reference_of(market, targets, costs_of(assets), brackets, **rules))
+        orders["on_change"] += (book.fills["reason"] == "order").sum()
+        orders["always"] += (book_of(name, seed, market)[0].fills["reason"] == "order").sum()
+    assert 50 < orders["on_change"] < orders["always"]
+
+
 # --- what any book must obey ---
 
 

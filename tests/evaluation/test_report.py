@@ -126,10 +126,15 @@ def test_trades_are_counted_by_hand():
         [(0.1, 0.2, 10, False), (-0.05, -0.1, 20, False), (0.0, 0.0, 5, True)],
         [("pnl", "f8"), ("return", "f8"), ("bars", "i8"), ("open", "?")],
     )
-    text = report.trades_line(SimpleNamespace(trades=trades, fills=np.zeros(7)))
+    free = np.zeros(3)
+    text = report.trades_line(SimpleNamespace(trades=trades, fills=np.zeros(7), carry=free))
     assert text == "2 closed, 50% with a profit, +5.00% after costs in 15 bars on average; 1 still open, 7 fills"
-    idle = SimpleNamespace(trades=trades[2:], fills=np.zeros(1))
+    idle = SimpleNamespace(trades=trades[2:], fills=np.zeros(1), carry=free)
     assert report.trades_line(idle) == "none closed; 1 still open, 1 fills"
+    paid = SimpleNamespace(trades=trades[2:], fills=np.zeros(1), carry=np.array([-0.02, 0.005, 0]))
+    assert report.trades_line(paid).endswith(
+        "1 fills; interest and funding, of no single trade, -1.50% of the initial capital"
+    )
 
 
 @pytest.mark.parametrize(

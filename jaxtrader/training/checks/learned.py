@@ -6,6 +6,7 @@ Each trains by `trials.py` and judges on held-out bars by the excess over buy-an
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,9 @@ def delayed(
     """
     setting = setting or Setting()
     market = Market.from_bars(bars, features=features)
-    now, late = attempt(market, setting), attempt(one_bar_later(market), setting)
-    earned, lost = t_statistic(now.excess), t_statistic(now.excess - late.excess)
-    kept = late.excess.mean() / now.excess.mean() if now.excess.mean() > 0 else np.inf
+    now, late = shared(attempt(market, setting), attempt(one_bar_later(market), setting))
+    earned, lost = t_statistic(now), t_statistic(now - late)
+    kept = late.mean() / now.mean() if now.mean() > 0 else np.inf
     figure = min(earned, lost) if kept < LEAST_KEPT else 0.0
     return Check(
         name="one bar late",
@@ -47,8 +48,8 @@ def delayed(
         limit=MOST_T,
         measure="t of what one bar of delay costs (0: it keeps half of it)",
         text=(
-            f"above its mean exposure the agent earns {_points(now.excess)} a bar (t {earned:+.1f}), with every "
-            f"feature one bar later {_points(late.excess)}; the difference has t {lost:+.1f}"
+            f"above its mean exposure the agent earns {_points(now)} a bar (t {earned:+.1f}), with every "
+            f"feature one bar later {_points(late)}; the difference has t {lost:+.1f}"
         ),
         meaning=(
             "what the agent earns is gone one bar later: a feature knows the return that comes next, or the signal "
@@ -134,6 +135,12 @@ def shuffled(
 def _points(returns: float | np.ndarray) -> str:
     """A mean log return in basis points."""
     return f"{1e4 * float(np.mean(returns)):+.3g} bp"
+
+
+def shared(*trials: Trial) -> tuple[np.ndarray, ...]:
+    """The excess of each trial on the bars that all of them have: late features make a late history start later."""
+    times = functools.reduce(np.intersect1d, (trial.times for trial in trials))
+    return tuple(trial.excess[np.isin(trial.times, times)] for trial in trials)
 
 
 def one_bar_later(market: Market) -> Market:

@@ -134,12 +134,14 @@ class Trial:
     Attributes:
         excess: [N] log return of each held-out bar above buy-and-hold at the policy's mean exposure, each symbol
             matched to its own, mean over the symbols that trade at that time.
+        times: [N] the bars of `excess`, in order.
         growth: mean log return a bar and symbol, with nothing taken off.
         held: the bars it was judged on.
         costs: that it paid.
     """
 
     excess: Float[np.ndarray, " bar"]
+    times: np.ndarray
     growth: float
     held: Market
     costs: Costs
@@ -169,8 +171,8 @@ def attempt(market: Market, setting: Setting, spare: Float[np.ndarray, "time ass
     books = book.by_symbol or {held.symbols[0]: book}
     growth = {symbol: log_returns(one) for symbol, one in books.items()}
     above = [growth[symbol] - log_returns(exposure_matched(held, one)) for symbol, one in books.items()]
-    excess = _mean_by_time([one.times for one in books.values()], above)
-    return Trial(excess, float(np.concatenate(list(growth.values())).mean()), held, trainer.env.costs)
+    times, excess = _mean_by_time([one.times for one in books.values()], above)
+    return Trial(excess, times, float(np.concatenate(list(growth.values())).mean()), held, trainer.env.costs)
 
 
 def foresight(trial: Trial, spare: Float[np.ndarray, "time asset"], setting: Setting) -> float:
@@ -210,7 +212,7 @@ def t_statistic(values: Float[np.ndarray, " bar"]) -> float:
 
 def _mean_by_time(
     times: Sequence[np.ndarray], columns: Sequence[Float[np.ndarray, " bar"]]
-) -> Float[np.ndarray, " bar"]:
-    """Columns with times of their own, as one: the mean of those that have a row at that time."""
-    _, at = np.unique(np.concatenate(times), return_inverse=True)
-    return np.bincount(at, np.concatenate(columns)) / np.bincount(at)
+) -> tuple[np.ndarray, Float[np.ndarray, " bar"]]:
+    """Columns with times of their own, as one: all times, and the mean of those that have a row at each."""
+    every, at = np.unique(np.concatenate(times), return_inverse=True)
+    return every, np.bincount(at, np.concatenate(columns)) / np.bincount(at)

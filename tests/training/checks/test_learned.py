@@ -19,8 +19,8 @@ from jaxtrader.market.features import Feature
 from jaxtrader.market.market import Market
 from jaxtrader.training import checks, chunk
 from jaxtrader.training.checks import Setting, delayed, oracle, run, shuffled
-from jaxtrader.training.checks.learned import one_bar_later, shuffle
-from jaxtrader.training.checks.trials import _mean_by_time, t_statistic
+from jaxtrader.training.checks.learned import one_bar_later, shared, shuffle
+from jaxtrader.training.checks.trials import Trial, _mean_by_time, t_statistic
 
 BARS = 1000
 SETTING = Setting(total_steps=120_000)
@@ -207,13 +207,29 @@ def test_one_bar_later_stays_within_each_history():
     np.testing.assert_array_equal(late.ready, market.ready + 1)
 
 
+def test_two_trials_are_compared_on_the_bars_that_both_have():
+    """A history that is listed within the judged bars starts a bar later when its features do."""
+    late = walk(140, seed=1, name="B")
+    late = dataclasses.replace(late, times=late.times + np.timedelta64(860 * 24 + 12, "h"))
+    market = Market.from_bars((walk(), late), features=["momentum_5"])
+    judged = [SETTING.parts(one)[1] for one in (market, one_bar_later(market))]
+    bars = [[part.segments[i, 2] - part.first_cursors(1)[i] for i in range(2)] for part in judged]
+    assert bars[0][0] == bars[1][0]
+    assert bars[0][1] == bars[1][1] + 1
+    one, two = (np.array(x, "datetime64[D]") for x in (["2020-01-01", "2020-01-02", "2020-01-03"], ["2020-01-02"]))
+    trials = [Trial(np.arange(1.0, 1 + len(times)), times, 0.0, judged[0], Costs()) for times in (one, two)]
+    assert [x.tolist() for x in shared(*trials)] == [[2.0], [1.0]]
+
+
 def test_statistics_by_hand():
     values = np.array([1.0, 2.0, 4.0])
     # mean 7/3, squares of the differences (16 + 1 + 25) / 9, over 2: deviation sqrt(7/3)
     assert t_statistic(values) == pytest.approx((7 / 3) / np.sqrt(7 / 3) * np.sqrt(3))
     assert t_statistic(np.zeros(5)) == 0
     times = [np.array([1, 2, 3]), np.array([2, 3, 4])]
-    np.testing.assert_array_equal(_mean_by_time(times, [np.array([1.0, 2, 3]), np.array([4.0, 5, 6])]), [1, 3, 4, 6])
+    every, means = _mean_by_time(times, [np.array([1.0, 2, 3]), np.array([4.0, 5, 6])])
+    np.testing.assert_array_equal(every, [1, 2, 3, 4])
+    np.testing.assert_array_equal(means, [1, 3, 4, 6])
 
 
 def test_costs_are_at_most_a_tenth_of_the_mean_move():

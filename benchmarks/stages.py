@@ -1,0 +1,126 @@
+"""Where does the time of an update go? Each stage as a program of its own, beside the whole.
+
+accounts: the lanes' walk by an agent without a network, whose decision costs nothing: ledger, observation, episodes.
+encoding: what the network makes of the rollout's bars before it knows an account.
+acting: the rest of collecting a rollout: the heads at each decision, the draw and its log probability.
+gradients: of all minibatches, encoding and heads, forwards and backwards.
+optimiser: Adam and the clip, once a minibatch.
+the rest: what learning takes besides: advantages, permutations, gathers of minibatches.
+
+Each is the best of some repeats, in percent of the whole update. A program of its own may be compiled otherwise than as
+a part, and nothing overlaps: so the stages need not add up to the whole, and the last column says what they do.
+
+    python benchmarks/stages.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from limits import timed
+from machine import parsed, report
+from ppo_steps import Case
+from workload import FEATURES, QUICK, begin, random_market
+
+import jaxtrader as jt
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs.windows import contexts
+from jaxtrader.training.rollout import LaneRollouts
+
+CASES = (Case(1), Case(), Case(agents=16), Case(64, encoder="tcn"), Case(64, encoder="attention"))
+STAGES = ("accounts", "encoding", "acting", "gradients", "optimiser", "the rest")
+
+
+class Blind:
+    """An agent without a network, which decides by the sign of what it owns."""
+
+    def encode(self, state: Any, chunk: Any) -> Any:
+        """Nothing to speak of: one number of each bar on which a decision is made."""
+        return chunk[..., chunk.shape[-3] - state :, 0, :1]
+
+    def act(self, state: Any, context: Any, account: Any, key: Any, deterministic: bool = False) -> tuple[Any, Any]:
+        """Flat when it has a position, else long: it trades as much as anything can."""
+        return jnp.where(account[..., 0, 0] == 0, 2, 1).astype(jnp.int32), {}
+
+
+def spent(market: jt.Market, case: Case, envs: int, length: int, repeats: int) -> tuple[float, dict[str, float]]:
+    """Milliseconds of a whole update, and of each stage."""
+    env, agent = jt.TradingEnv(market, window=case.window), case.agent()
+    rollouts = LaneRollouts(env, length, envs // case.agents, case.agents)
+    carry, agent, params = begin(env, env.default_params, agent, rollouts)
+    state, lanes, key = carry.agent, carry.envs, jax.random.key(0)
+    best = lambda function, *given: 1e3 * timed(function, *given, repeats=repeats)[0]  # noqa: E731
+
+    def collect(agent: Any, state: Any, lanes: Any, params: Any) -> Any:
+        return rollouts.collect(lanes, agent, state, params, key)
+
+    def encode(agent: PPOAgent, state: Any, lanes: Any, params: Any) -> Any:
+        return contexts(partial(agent.encode, state), params.tape, lanes.cursor, env.window, length + 1, 1)
+
+    def update(agent: PPOAgent, state: Any, lanes: Any, params: Any) -> Any:
+        lanes, rollout, _ = collect(agent, state, lanes, params)
+        return lanes, agent.learn(state, rollout, params, key)
+
+    _, rollout, _ = jax.jit(collect)(agent, state, lanes, params)
+    batch = minibatch(agent, state, rollout)
+    steps = agent.num_epochs * agent.num_minibatches
+
+    def gradient(agent: PPOAgent, state: Any, batch: Any, params: Any) -> Any:
+        return agent._gradient(state.params, state, batch, params)[0]
+
+    def descend(state: Any, gradients: Any) -> Any:
+        """All steps in one program, as they are in an update."""
+
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            weights, kept = carry
+            direction, kept = agent._optimizer().update(gradients, kept, weights)
+            return (optax.apply_updates(weights, direction), kept), None
+
+        return jax.lax.scan(step, (state.params, state.opt_state), None, steps)[0]
+
+    accounts = best(partial(collect, Blind(), length + 1), lanes, params)
+    encoding = best(encode, agent, state, lanes, params)
+    collecting = best(collect, agent, state, lanes, params)
+    gradients = steps * best(gradient, agent, state, batch, params)
+    optimiser = best(descend, state, jax.jit(gradient)(agent, state, batch, params))
+    learning = best(lambda *given: given[0].learn(*given[1:], key), agent, state, rollout, params)
+    whole = best(update, agent, state, lanes, params)
+    found = (accounts, encoding, collecting - accounts - encoding, gradients, optimiser)
+    return whole, dict(zip(STAGES, (*found, learning - gradients - optimiser), strict=True))
+
+
+def minibatch(agent: PPOAgent, state: Any, rollout: Any) -> dict[str, Any]:
+    """The first lanes of a rollout, as `learn` hands them to a gradient step; targets do not matter for the time."""
+    lanes = rollout.reward.shape[1] // agent.num_minibatches
+    rows = {name: getattr(rollout, name) for name in ("action", "log_prob", "account")}
+    rows |= {"action": state.network.actions.from_env(rollout.action), "advantage": rollout.reward}
+    rows |= {"target": rollout.value}
+    rows = jax.tree.map(lambda x: jnp.copy(jnp.moveaxis(x, 1, 0)[:lanes]), rows)
+    return {**rows, "cursor": rollout.cursor[:lanes], "observations": None}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one tiny case: only shows that the script runs")
+    quick = parsed(parser).quick
+    envs, length, repeats = (QUICK["envs"], QUICK["length"], 2) if quick else (1024, 64, 7)
+    market = random_market(QUICK["bars"] if quick else 100_000)
+    rows: list[list[Any]] = []
+    for case in (Case(QUICK["window"]),) if quick else CASES:
+        whole, parts = spent(market, case, envs, length, repeats)
+        shares = [100 * x / whole for x in (*parts.values(), sum(parts.values()))]
+        rows.append([case.network, case.window, case.agents, whole, *shares])
+        print(*rows[-1], sep=" | ", flush=True)
+    columns = ["network", "window", "agents a lane", "update, ms", *(f"{name}, %" for name in (*STAGES, "together"))]
+    work = f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, float32"
+    report("stages" + ("_quick" if quick else ""), columns, rows, {"work": work})
+
+
+if __name__ == "__main__":
+    main()
