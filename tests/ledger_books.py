@@ -71,7 +71,7 @@ def market_of(seed, assets, volatility=0.03):
         funding=np.where(present, rng.normal(0, 0.002, shape), 0),
         price_factor=rng.uniform(0.2, 1, shape),
         adv=np.exp(rng.normal(13, 1, shape)),
-        session_end=rng.random(BARS) < 0.1,
+        session_end=(rng.random(BARS) < 0.1) | (np.arange(BARS) == 40),
     )
 
 

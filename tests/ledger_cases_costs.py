@@ -259,6 +259,29 @@ TIME = [
         "clipped": [],
     },
     {
+        "name": "what two ask for together beyond the leverage is not given to one because the other's bar is missing",
+        "bars": [bar([1.0, 1.0], TWO, present=[True, False])],
+        # a half each: the second's stays in cash
+        "fills": [(0, 0, 0.005, 100.0, "ORDER")],
+        "cash": 0.5,
+        "units": [0.005, 0.0],
+        "equity": 1.0,
+        "clipped": [0],
+        "dropped": [0],
+    },
+    {
+        "name": "nor is a weight that NaN holds, or that has left room for less",
+        "start": {"cash": 0.4, "units": [0.0, 0.0, 0.006], "entry": [0.0, 0.0, 100.0]},
+        "bars": [bar([1.0, 1.0, NAN], [100.0] * 3, present=[True, False, True])],
+        # a half each of what is asked for, and 0.4 is left of the 0.5
+        "fills": [(0, 0, 0.004, 100.0, "ORDER")],
+        "cash": 0.0,
+        "units": [0.004, 0.0, 0.006],
+        "equity": 1.0,
+        "clipped": [0],
+        "dropped": [0],
+    },
+    {
         "name": "a position on a missing bar uses up the leverage first",
         "start": {"cash": 0.2, "units": [0.0, 0.008], "entry": [0.0, 100.0]},
         "bars": [bar([0.5, 0.1], TWO, present=[True, False])],

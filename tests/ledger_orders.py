@@ -143,10 +143,15 @@ def wanted(account: Any, target: list[float], prices: list[float], tradable: lis
 
     # Rule 5: positions that cannot be traded now use up L first.
     held = sum(abs(account.units[a] * prices[a]) / equity for a in assets if not free[a])
-    gross = sum(abs(target[a]) for a in assets if free[a])
+    # Of all that is asked for, also what cannot be ordered: rule 9, its weight stays in cash.
+    asked = sum(abs(target[a]) for a in assets if not hold[a])
+    scale = 1.0 if asked <= terms.leverage else terms.leverage / asked
+    gross = scale * sum(abs(target[a]) for a in assets if free[a])
     room = max(terms.leverage - held, 0.0)
-    scale = 1.0 if gross <= room else room / gross
-    orders = Orders([0.0] * len(target), clipped=gross > room * (1 + terms.dust))
+    clipped = asked > terms.leverage * (1 + terms.dust) or gross > room * (1 + terms.dust)
+    if gross > room:
+        scale *= room / gross
+    orders = Orders([0.0] * len(target), clipped=clipped)
 
     for a in assets:
         if hold[a] or blocked[a]:

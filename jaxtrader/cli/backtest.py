@@ -37,7 +37,7 @@ def backtest_policy(config: BacktestConfig, console: Console) -> int:
         for rule in ("fill", "rebalance_band"):
             changes |= {} if getattr(config, rule) is None else {rule: getattr(config, rule)}
         env = policy.environment(market, **changes)
-        market = inputs.tradable(market, policy.window, name)
+        market = inputs.tradable(env, name)
         if config.save is not None:
             inputs.refuse_full(Path(config.save))
     judged = {name: judge(policy, market, **changes)}
@@ -55,7 +55,8 @@ def backtest_policy(config: BacktestConfig, console: Console) -> int:
     saved = [] if config.save is None else [("saved", _save(book, Path(config.save)))]
     lead = report.break_even_line(break_even(book, judged[name][report.MATCHED]))
     result = ("result", report.sentence(judged))
-    report.print_facts(console, [("trades", report.trades_line(book)), ("break-even", lead), *saved, result])
+    orders = [] if (line := report.orders_line(book)) is None else [("orders", line)]
+    report.print_facts(console, [("trades", report.trades_line(book)), *orders, ("break-even", lead), *saved, result])
     return OK
 
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 from rich.console import Console, Group
@@ -36,7 +38,7 @@ def check(config: CheckConfig, console: Console) -> int:
         if not 0 <= config.seed < 2**32:
             raise BadInput(f"--seed {config.seed} is outside 0 to {2**32 - 1}")
         bars = inputs.read_bars(config.data, config)
-        features = None if config.features is None else [feature(spec) for spec in config.features]
+        features = None if config.features is None else named(config.features)
         setting = checks.Setting(
             positions=config.positions,
             costs=Costs.from_bps(config.fee_bps, config.slippage_bps),
@@ -71,28 +73,44 @@ def chosen(only: Sequence[str] | None) -> tuple[str, ...]:
     return checks.NAMES if only is None else tuple(spelt[word] for word in only)
 
 
-def feature(spec: str) -> str | Feature:
-    """A feature's name as it stands, or the `Feature` that FILE.py:NAME names; the file is run for it.
+def named(specs: Sequence[str]) -> list[str | Feature]:
+    """Features by name as they stand, and the `Feature` that each FILE.py:NAME names; a file is run once for all.
 
     Raises BadInput where the file or the name is none.
     """
-    match = re.fullmatch(r"(.*\.py):(\w+)", spec)
-    if match is None:
-        return spec
-    path, name = Path(match[1]), match[2]
-    module_spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert module_spec is not None  # the name ends in .py
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
+    matches = [re.fullmatch(r"(.*\.py):(\w+)", spec) for spec in specs]
+    modules = {path: _run(Path(path)) for path in {match[1] for match in matches if match}}
+    return [
+        _feature(spec, modules[match[1]], match[2]) if match else spec
+        for spec, match in zip(specs, matches, strict=True)
+    ]
+
+
+def _run(path: Path) -> ModuleType:
+    """The user's file as a module that can import what lies beside it. Raises BadInput where it fails."""
+    name = f"features of {path.stem}"  # no name that an import could mean
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # the name ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for the names of their annotations
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)
     try:
-        module_spec.loader.exec_module(module)
+        spec.loader.exec_module(module)
     except Exception as error:  # whatever the user's code raises
         raise BadInput(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _feature(spec: str, module: ModuleType, name: str) -> Feature:
+    """What the module holds of that name. Raises BadInput where it is no Feature."""
     found = getattr(module, name, None)
     if not isinstance(found, Feature):
         what = "has no such name" if found is None else f"holds a {type(found).__name__} there"
+        file = Path(spec.rpartition(":")[0]).name
         raise BadInput(
-            f"--features {spec}: {path.name} {what}; write {name} = jaxtrader.features.Feature('{name}', lookback, "
+            f"--features {spec}: {file} {what}; write {name} = jaxtrader.features.Feature('{name}', lookback, "
             "function of bars)"
         )
     return dataclasses.replace(found, compute=_named(found))

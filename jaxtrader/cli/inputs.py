@@ -58,16 +58,16 @@ def read_market(data: str | None, source: Source, names: tuple[str, ...] | None,
     return Market.from_bars(histories, features=names, align=portfolio)
 
 
-def tradable(market: Market, window: int, name: str) -> Market:
-    """The market without symbols on which a policy with this window could never trade; an error where none is left."""
-    room = market.segments[:, 2] - market.first_cursors(window)
-    kept = np.flatnonzero(room >= 2)
-    if not kept.size:
+def tradable(env: TradingEnv, name: str) -> Market:
+    """The environment's market without the symbols that have no room for a decision; an error where none is left."""
+    market, short = env.market, env.symbols_without_room(1)
+    kept = [i for i, symbol in enumerate(market.symbols) if symbol not in short]
+    if not kept:
         raise BadInput(
-            f"no symbol has bars enough in {name}: a decision needs {window - 1 + market.lookback} bars of history, "
-            "and one to trade; give more bars, a shorter window, or features with a shorter look-back"
+            f"no symbol has bars enough in {name} for a decision and its fill ({env.bars_needed}); give more bars, a "
+            "shorter window or delay, or features with a shorter look-back"
         )
-    if kept.size == len(room):
+    if not short:
         return market
     return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
 

@@ -81,7 +81,8 @@ def _plan(config: TrainConfig) -> Plan:
         )
         # Before training, not after it: it must not be lost to a part that cannot be tested.
         parts = zip(PARTS.values(), (train_part, valid, test), strict=True)
-        return Plan(market, {name: inputs.tradable(part, config.window, name) for name, part in parts}, trainer)
+        kept = {name: inputs.tradable(env.with_market(part), name) for name, part in parts}
+        return Plan(market, kept, trainer)
 
 
 def _plan_facts(config: TrainConfig, plan: Plan) -> Iterator[tuple[str, str]]:

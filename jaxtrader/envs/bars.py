@@ -24,6 +24,8 @@ def columns(market: Any, costs: Costs | CostRange, rules: Rules) -> Columns:
     names += ["adv"] if costs.has("impact") or rules.volume_cap is not None else []
     names += ["price_factor"] if rules.lot is not None else []
     found = {name: getattr(market, name) for name in [*names, "funding", "present", "delisted"]}
+    if "adv" in found and found["adv"] is None:  # as of costs that were put into EnvParams later
+        raise ValueError("impact and volume_cap need an average traded value (adv), and this market has none")
     if costs.carries:
         found["dt"] = market.dt[:, None]
     if rules.flat_at_session_end:
@@ -80,7 +82,17 @@ def check(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
             raise ValueError(
                 f"{what} needs a trustworthy volume, and the market has none; leave it out, or give bars with volume"
             )
-    if rules.flat_at_session_end and market.session_end is None:
+    if rules.flat_at_session_end and (without := _without_sessions(market)):
         raise ValueError(
-            "flat_at_session_end needs bars shorter than a day in sessions with gaps between them; these have none"
+            f"flat_at_session_end needs bars shorter than a day in sessions with gaps between them; {without} no such "
+            "sessions"
         )
+
+
+def _without_sessions(market: Any) -> str:
+    """Who has no sessions, and the verb; empty where all have."""
+    if market.session_end is None:
+        return "these have"
+    ends = zip(market.symbols, market.segments, strict=True)
+    names = [symbol for symbol, (start, _, end) in ends if not market.session_end[start:end].any()]
+    return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'}" if names else ""

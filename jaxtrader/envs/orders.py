@@ -65,27 +65,37 @@ def wanted(
     account: Account, target: Array, price: Array, equity: Array, bar: Bar, rules: Rules
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b A"]]:
     """Units to trade by leverage, size, dust and band alone; whether leverage was exceeded, and which bars miss."""
+    asked = target
     if account.stopped is not None:  # a bracket has closed a position of that sign
         target = jnp.where((account.stopped != 0) & (jnp.sign(target) == account.stopped), jnp.nan, target)
-    if bar.present is None:
-        scale, over = _cap(account, target, price, equity, rules)
-        order = _order(account, target, target * scale[..., None], price, equity, rules)
-        return order, over, jnp.zeros(order.shape, bool)
-    scale, over = _cap(account, jnp.where(bar.present, target, jnp.nan), price, equity, rules)
+    free = target if bar.present is None else jnp.where(bar.present, target, jnp.nan)
+    scale, over = _cap(account, free, price, equity, rules, None if free is asked else asked)
     order = _order(account, target, target * scale[..., None], price, equity, rules)
+    if bar.present is None:
+        return order, over, jnp.zeros(order.shape, bool)
     return jnp.where(bar.present, order, 0), over, (order != 0) & ~bar.present
 
 
 def _cap(
-    account: Account, target: Array, price: Array, equity: Array, rules: Rules
+    account: Account, target: Array, price: Array, equity: Array, rules: Rules, asked: Array | None
 ) -> tuple[Float[Array, "*b"], Bool[Array, "*b"]]:
-    """The factor that keeps gross exposure within the limit, and whether it does; units held on NaN use it up first."""
+    """The factor that keeps gross exposure within the limit, and whether it was exceeded.
+
+    Units held on NaN use it up first. Where more was `asked` for than can be ordered, its share stays in cash: the
+    others get no more for it.
+    """
     held = jnp.where(jnp.isnan(target), jnp.abs(account.units * price), 0).sum(-1) / equity
     room = jnp.maximum(rules.max_leverage - held, 0)
     gross = jnp.nansum(jnp.abs(target), -1)
+    slack, tiny = 1 + dust(equity.dtype), jnp.finfo(equity.dtype).tiny
+    first, over = 1.0, jnp.zeros(gross.shape, bool)
+    if asked is not None:
+        whole = jnp.nansum(jnp.abs(asked), -1)
+        first = jnp.where(whole > rules.max_leverage, rules.max_leverage / jnp.maximum(whole, tiny), 1)
+        over, gross = whole > rules.max_leverage * slack, gross * first
     # 1 where nothing is asked for: the target of an asset that has no bar is measured by the same factor.
-    scale = jnp.where(gross > room, room / jnp.maximum(gross, jnp.finfo(equity.dtype).tiny), 1)
-    return scale, gross > room * (1 + dust(equity.dtype))
+    scale = first * jnp.where(gross > room, room / jnp.maximum(gross, tiny), 1)
+    return scale, over | (gross > room * slack)
 
 
 def _order(

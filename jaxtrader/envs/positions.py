@@ -107,23 +107,24 @@ def draw(
     assets: int,
     dtype: DTypeLike,
     max_leverage: float = 1.0,
-    tradable: Bool[Array, "*b A"] | None = None,
+    holdable: Bool[Array, "*b A"] | None = None,
 ) -> Float[Array, "*b A"]:
-    """Random exposures, uniform over what can be asked for, 0 where an asset is not `tradable` (None: all are).
+    """Random exposures, uniform over what can be asked for, 0 where an asset is not to be held (None: all can be).
 
     Gross exposure is at most `max_leverage`, and at most 1 for weights.
     """
     shape = (*batch, assets)
     if isinstance(positions, tuple):
         drawn = draws.integers(key, batch, len(positions), draws.EXPOSURE)
-        return jnp.broadcast_to(_choose(positions, drawn, dtype)[..., None], shape)
+        exposure = jnp.broadcast_to(_choose(positions, drawn, dtype)[..., None], shape)
+        return exposure if holdable is None else jnp.where(holdable, exposure, 0)
     if positions == "continuous":
         exposure = jax.random.uniform(key, shape, dtype, -max_leverage, max_leverage)
-        exposure = exposure if tradable is None else jnp.where(tradable, exposure, 0)
+        exposure = exposure if holdable is None else jnp.where(holdable, exposure, 0)
         gross = jnp.abs(exposure).sum(-1, keepdims=True)
         return exposure * max_leverage / jnp.maximum(gross, max_leverage)
     parts = jax.random.exponential(key, (*batch, assets + 1), dtype)  # over their sum: uniform on the simplex
-    weights = parts[..., :-1] if tradable is None else jnp.where(tradable, parts[..., :-1], 0)
+    weights = parts[..., :-1] if holdable is None else jnp.where(holdable, parts[..., :-1], 0)
     return min(1.0, max_leverage) * weights / (weights.sum(-1, keepdims=True) + parts[..., -1:])
 
 

@@ -47,7 +47,8 @@ class Rules:
         rebalance: `"always"` re-applies the target at every bar, `"on_change"` trades only when the target changes:
             what a bracket, the margin or a session's end has closed stays closed until then.
         ruin_level: equity, in units of the initial capital, at or below which everything is closed for good.
-        max_leverage: gross exposure that orders may ask for. Above 1, cash may go below 0.
+        max_leverage: gross exposure that orders may ask for; more is cut by one factor, and the share of what has no
+            bar or was stopped stays in cash. Above 1, cash may go below 0.
         maintenance_margin: equity / gross position value below which everything is liquidated. None: half of the
             initial margin, 0.5 / max_leverage, where max_leverage is above 1, and none where it is not. 0: none.
         delay: bars that an order waits longer than `fill` says.

@@ -52,7 +52,8 @@ class TradingEnv:
             volume_cap, delist_return, flat_at_session_end: the rules of the ledger, see `Rules`.
         decision_every: bars between two decisions; what one asks for is asked for again at each bar until the next. A
             step of the environment is a decision.
-        random_start: episodes start at a random exposure (so that every state of the account is seen), else flat.
+        random_start: episodes start at a random exposure (so that every state of the account is seen), else flat; flat
+            too in what the bar of the start closes: at a session's end, if that is a rule, and at an asset's last bar.
 
     Raises:
         ValueError: where a setting is out of range.
@@ -192,6 +193,11 @@ class TradingEnv:
                 f"{self.window} for the window, {max(longest - 1, 0)} bars at most can be traded and {room} are "
                 "needed; use more bars, a shorter window or rollout, or features with a shorter look-back"
             )
+
+    @property
+    def bars_needed(self) -> str:
+        """How many bars the first decision and its fill take, in words."""
+        return f"{self.market.lookback - 1 + self.window} of history + {self.decision_every + self.delay}"
 
     def symbols_without_room(self, room: int) -> tuple[str, ...]:
         """Symbols whose histories are too short for `room` decisions: no start is ever drawn in them."""
@@ -346,16 +352,16 @@ class TradingEnv:
         price: Float[Array, "*b A"],
         params: EnvParams,
         batch: tuple[int, ...] = (),
-        tradable: Bool[Array, "*b A"] | None = None,
+        holdable: Bool[Array, "*b A"] | None = None,
     ) -> Account:
         """New accounts for `batch` episodes: at a random position each, or flat where `random_start` is off.
 
-        They hold nothing of an asset that is not `tradable`. Where costs are a range, each account gets its own.
+        They hold nothing of an asset that is not `holdable`. Where costs are a range, each account gets its own.
         """
         exposure = jnp.zeros((*batch, price.shape[-1]), price.dtype)
         if self.random_start:
             exposure = actions.draw(
-                self.positions, key, batch, price.shape[-1], price.dtype, self.max_leverage, tradable
+                self.positions, key, batch, price.shape[-1], price.dtype, self.max_leverage, holdable
             )
             exposure = jax.lax.optimization_barrier(exposure)  # else XLA draws it again for each field of the account
         terms = params.costs.draw(jax.random.fold_in(key, 1), batch) if isinstance(params.costs, CostRange) else None
@@ -396,6 +402,19 @@ class TradingEnv:
         masks = [mask[cursor] for mask in (params.tape.present, params.tape.listed) if mask is not None]
         return functools.reduce(jnp.logical_and, masks) if masks and masks[0].shape[-1] > 1 else None
 
+    def holdable(self, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b A"] | None:
+        """Which assets an episode may begin with at the cursor: the tradable ones that its bar does not close.
+
+        After its last bar an asset is never sold, and at a session's end all is flat where that is a rule. None: all.
+        """
+        masks = [mask for mask in (self.tradable(params, cursor),) if mask is not None]
+        if params.tape.delisted is not None:
+            masks.append(~params.tape.delisted[cursor])
+        if self.flat_at_session_end:
+            assert params.tape.session_end is not None  # see `bars.check`
+            masks.append(~params.tape.session_end[cursor][..., None])
+        return functools.reduce(jnp.logical_and, masks) if masks else None
+
     def _first_cursors(self, params: EnvParams) -> Int[Array, "S"]:
         return jnp.maximum(params.tape.segments[:, 1], params.tape.ready + self.window - 1)
 
@@ -428,8 +447,8 @@ class TradingEnv:
     def reset_env(self, key: PRNGKeyArray, params: EnvParams) -> tuple[Observation, EnvState]:
         """Begin an episode at a random bar."""
         cursor, end = jax.lax.optimization_barrier(self.draw_starts(key, params))  # likewise drawn once
-        listed = self.tradable(params, cursor)
-        account = self.open_accounts(key, params.tape.close[cursor], params, tradable=listed)
+        holdable = self.holdable(params, cursor)
+        account = self.open_accounts(key, params.tape.close[cursor], params, holdable=holdable)
         state = EnvState(account=account, cursor=cursor, end=end, time=jnp.zeros((), jnp.int32))
         return self.observe(key, state, None, params), state
 

@@ -136,10 +136,9 @@ def check_tradable(env: TradingEnv) -> None:
     """Raise ValueError where a symbol of the environment's market has too few bars for one decision and its fill."""
     short = env.symbols_without_room(1)
     if short:
-        needed = env.market.lookback - 1 + env.window
         raise ValueError(
-            f"{', '.join(short)}: fewer bars than a decision and its fill need ({needed} of history + 1); "
-            "give more bars or leave the symbol out"
+            f"{', '.join(short)}: fewer bars than a decision and its fill need ({env.bars_needed}); give more bars or "
+            "leave the symbol out"
         )
 
 

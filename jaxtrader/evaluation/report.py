@@ -165,6 +165,17 @@ def trades_line(book: Book) -> str:
     return f"{len(closed):,} closed, {figures}; {opened}"
 
 
+def orders_line(book: Book) -> str | None:
+    """On how many bars orders were not what was asked for, and why; None where there were none."""
+    counts = (
+        (book.clipped, "cut to what leverage, volume or cash allow"),
+        (book.dropped, "given up: no cash, too small, or no bar to fill in"),
+        (book.ignored_targets, "ignored after ruin"),
+    )
+    parts = [f"{count:,} {why}" for count, why in counts if count]
+    return f"bars on which orders were not filled as asked: {'; '.join(parts)}" if parts else None
+
+
 def break_even_line(cost: float) -> str:
     """The break-even cost of a policy, in basis points of the traded value (NaN: there is none), in words."""
     beside = "buy-and-hold at the same exposure"

@@ -70,8 +70,8 @@ class LaneRollouts:
         place, exposure = jax.random.split(key)
         cursor, end = self.env.draw_starts(place, params, self.length, (self.lanes,))
         price = params.tape.close[cursor][:, None]
-        listed = _listed(self.env, params, cursor)
-        account = self.env.open_accounts(exposure, price, params, (self.lanes, self.agents), listed)
+        holdable = _of_all_agents(self.env.holdable(params, cursor))
+        account = self.env.open_accounts(exposure, price, params, (self.lanes, self.agents), holdable)
         return Lanes(cursor, end, age, age > 0, account, jnp.zeros((self.lanes, self.agents)))
 
     def collect(
@@ -84,7 +84,8 @@ class LaneRollouts:
         made = contexts(encode, params.tape, lanes.cursor, env.window, steps + 1, env.decision_every)
         made = jnp.moveaxis(made, 1, 0)[:, :, None]
         moves, price, volatility = _bars(env, params, lanes.cursor, steps)
-        listed = _listed(env, params, jnp.arange(steps + 1)[:, None] * env.decision_every + lanes.cursor)
+        rows = jnp.arange(steps + 1)[:, None] * env.decision_every + lanes.cursor
+        listed = _of_all_agents(env.tradable(params, rows))
         listed_now = None if listed is None else listed[:-1]
 
         def step(account: Account, row: Any) -> tuple[Account, Any]:
@@ -173,10 +174,9 @@ def _bars(
     return moves, found["close"][::every], params.tape.volatility[rows[::every]][:, :, None]
 
 
-def _listed(env: TradingEnv, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b 1 A"] | None:
-    """Which assets can be traded at each cursor, the same for all agents of a lane; None where all always can."""
-    listed = env.tradable(params, cursor)
-    return None if listed is None else listed[..., None, :]
+def _of_all_agents(assets: Bool[Array, "*b A"] | None) -> Bool[Array, "*b 1 A"] | None:
+    """A mask of assets, the same for all agents of a lane; None stays None."""
+    return None if assets is None else assets[..., None, :]
 
 
 class Envs(struct.PyTreeNode):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from jaxtrader.cli import main
-from jaxtrader.cli.check import feature, sentence
+from jaxtrader.cli.check import named, sentence
 from jaxtrader.cli.config import BadInput
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.checks import DataError
@@ -155,13 +155,38 @@ def own(tmp_path):
 
 def test_a_feature_comes_from_a_python_file(own):
     path = own("import jaxtrader as jt\nNINE = 9\nfast = jt.features.Feature('fast', 1, lambda b: b.close * 0)\n")
-    found = feature(f"{path}:fast")
+    found, builtin = named([f"{path}:fast", "momentum_20"])
     assert isinstance(found, Feature)
     assert (found.name, found.lookback) == ("fast", 1)
-    assert feature("momentum_20") == "momentum_20"
+    assert builtin == "momentum_20"
     for name, says in (("slow", "has no such name"), ("NINE", "holds a int there")):
         with pytest.raises(BadInput, match=says):
-            feature(f"{path}:{name}")
+            named([f"{path}:{name}"])
+
+
+MODULE = """from __future__ import annotations
+from dataclasses import dataclass
+from pathlib import Path
+import jaxtrader as jt
+from beside_this_file import spans
+
+with Path(__file__).with_suffix(".runs").open("a") as log:
+    log.write("run ")
+
+@dataclass
+class Lag:
+    bars: int
+
+slow, fast = (jt.features.Feature(f"lag_{x.bars}", x.bars, lambda b: b.close) for x in (Lag(spans[0]), Lag(spans[1])))
+"""
+
+
+def test_a_file_is_run_once_and_as_python_would_run_it(own, tmp_path):
+    """Annotations that dataclasses look up, and a module beside it."""
+    (tmp_path / "beside_this_file.py").write_text("spans = (20, 5)\n")
+    found = named([f"{own(MODULE)}:{name}" for name in ("slow", "fast")])
+    assert [one.name for one in found] == ["lag_20", "lag_5"]
+    assert (tmp_path / "own.runs").read_text() == "run "
 
 
 @pytest.mark.parametrize(
@@ -170,14 +195,14 @@ def test_a_feature_comes_from_a_python_file(own):
 )
 def test_a_file_that_cannot_be_run_is_one_sentence(text, says, own):
     with pytest.raises(BadInput, match=says):
-        feature(f"{own(text)}:x")
+        named([f"{own(text)}:x"])
     with pytest.raises(BadInput, match="FileNotFoundError"):
-        feature("no/such/file.py:x")
+        named(["no/such/file.py:x"])
 
 
 def test_a_fault_in_a_function_names_the_feature(own):
     path = own("import jaxtrader as jt\nbad = jt.features.Feature('bad', 1, lambda b: b.columns['mood'])\n")
-    found = feature(f"{path}:bad")
+    (found,) = named([f"{path}:bad"])
     days = pd.date_range("2020-01-01", periods=9)
     bars = load_bars(pd.DataFrame({n: 1.0 for n in ("open", "high", "low", "close", "volume")}, index=days), symbol="W")
     with pytest.raises(DataError, match="The feature bad fails on 9 bars of W: KeyError: 'mood'"):

@@ -486,6 +486,7 @@ def test_what_cannot_be_tested_is_one_sentence(tiny, tmp_path, capsys):
         ([run, "--tz", "UTC"], "--tz UTC says how to read a file"),
         ([run, "--start", "2031-01-01"], "holds no bar"),
         ([run, "--fee-bps", "-1"], "outside [0, 0.5)"),
+        ([run, "--start", "2020-10-20", "--delay", "20"], "for a decision and its fill (11 of history + 21)"),
     ):
         assert says in refused(capsys, ["backtest", *argv])
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import io
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
-from ledger_reference import Terms, book
+from ledger_reference import STOP, TAKE, Terms, book
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs, main, parse, phrases
@@ -65,14 +66,23 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     frame = pd.read_csv(tmp_path / "saved" / "equity.csv")
     made = (frame["equity"].iloc[-1] ** (365 / len(frame)) - 1) * 100
     assert f"{made:+.1f}% a year" in out
-    # By hand: what is left after each bar is what was there, what prices made of the units, and what it cost.
-    closes = pd.read_csv(folder / "four.csv").query("Ticker == 'UP'")["Close"].to_numpy()[-len(frame) :]
-    held = frame["units"].to_numpy()
-    idle = (held[1:] == held[:-1]) & (frame["turnover"].to_numpy()[1:] == 0)
-    moved = np.diff(frame["equity"]) - held[1:] * np.diff(closes) - frame["carry"].to_numpy()[1:]
-    assert idle.sum() > 5
-    np.testing.assert_allclose(moved[idle], 0, atol=1e-12)
-    assert (frame["carry"] < 0).any() == (frame["exposure"] > 1).any()
+    # A policy that has made up its mind: debt, stops and take-profits by the scalar reference, at the file's prices.
+    weights = {**policy.state.params, "policy": jax.tree.map(lambda w: 300 * w, policy.state.params["policy"])}
+    policy.agent.save_model(tmp_path / "bold.pkl", policy.state.replace(params=weights), policy.about)
+    tight = ["--stop-loss", "0.01", "--take-profit", "0.02"]
+    shown = said("backtest", tmp_path / "bold.pkl", *tight, "--save", tmp_path / "bold")
+    frame = pd.read_csv(tmp_path / "bold" / "equity.csv")
+    days = len(frame)
+    bars = pd.read_csv(folder / "four.csv").query("Ticker == 'UP'")[-days:]
+    opens, highs, lows, closes = (bars[[name]].to_numpy().tolist() for name in ("Open", "High", "Low", "Close"))
+    columns = {"high": highs, "low": lows, "years": [1 / 365] * days, "stop": [[0.01]] * days, "take": [[0.02]] * days}
+    terms = Terms(1e-4, 5e-4, band=0.05, leverage=2.0, borrow_rate=0.06)
+    expected = book(opens, closes, frame[["target"]].to_numpy().tolist(), terms, **columns)
+    np.testing.assert_allclose(frame["equity"], expected["equity"], rtol=1e-10)
+    np.testing.assert_allclose(frame["carry"], expected["carry"], atol=1e-13)
+    assert {STOP, TAKE} <= set(expected["reasons"])
+    assert frame["exposure"].abs().max() > 1.5
+    assert f"interest and funding, of no single trade, {frame['carry'].sum():+.2%} of the initial capital" in shown
     dear = said("backtest", run, "--borrow-rate", "0.5", "--stop-loss", "0.05", "--delay", "1")
     assert "borrow rate 0.5; max leverage 2; delay 1; maintenance margin 0.25; stop-loss 0.05; take-profit 0.1" in dear
 

@@ -174,7 +174,11 @@ def path(closes, opens, targets, years, costs, rules):
 @few
 @given(seeds, st.floats(0, 0.005), st.floats(0.01, 0.5))
 def test_a_higher_cost_never_leaves_more_along_a_path(leverage, seed, low, more):
-    """With band, lots, brackets, margin and ruin off: nothing happens in the one account and not in the other."""
+    """With band, lots, brackets, margin and ruin off: nothing happens in the one account and not in the other.
+
+    Where cash bounds buys (leverage 1) for the costs by value alone. A fixed fee may drop a buy, and a dearer impact
+    leaves more cash idle, since the cut is sized at the whole order's: both accounts are then of other positions.
+    """
     rng = np.random.default_rng(seed)
     rules = Rules(
         max_leverage=leverage, maintenance_margin=0.0, ruin_level=0.0, capital=1e5, rebalance_band=0.0, delay=1

@@ -136,7 +136,7 @@ def test_what_cannot_be_traded_is_held_whatever_is_asked_and_drawn_flat(kind: po
     assert not invalid.any()
     target, invalid = asked(kind, [[0.2, NAN, 0.3]], 3, tradable=listed[:1])
     assert invalid.all(), "an action that is none is a fault of the policy, also where it is not needed"
-    drawn = np.asarray(positions.draw(kind, jax.random.key(2), (4_000, 3), 3, jnp.float32, tradable=listed))
+    drawn = np.asarray(positions.draw(kind, jax.random.key(2), (4_000, 3), 3, jnp.float32, holdable=listed))
     assert (drawn != 0).any(0).tolist() == np.asarray(listed).tolist()
     assert np.abs(drawn).sum(-1).max() <= 1 + 1e-6
     if kind == "weights":  # uniform on the simplex of the two that are listed

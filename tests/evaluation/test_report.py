@@ -137,6 +137,13 @@ def test_trades_are_counted_by_hand():
     )
 
 
+def test_orders_that_were_not_filled_as_asked_are_told():
+    counts = {"clipped": 3, "dropped": 1200, "ignored_targets": 0}
+    text = report.orders_line(SimpleNamespace(**counts))
+    assert "as asked: 3 cut to what leverage, volume or cash allow; 1,200 given up: no cash, too small, or no" in text
+    assert report.orders_line(SimpleNamespace(**dict.fromkeys(counts, 0))) is None
+
+
 @pytest.mark.parametrize(
     ("cost", "text"),
     [

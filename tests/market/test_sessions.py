@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, DataError, load_bars
 from jaxtrader.market.market import Market
 from jaxtrader.market.sessions import session_ends
@@ -98,6 +99,8 @@ def test_histories_end_to_end_and_side_by_side():
     times, coins = stocks("2024-01-02", "2024-01-12"), pd.date_range("2024-01-02", periods=200, freq="30min")
     both = Market.from_bars([bars(times, "STOCK"), bars(coins, "COIN")], ["log_return_1"])
     np.testing.assert_array_equal(both.session_end, [*session_ends(times.to_numpy(), None), *[False] * 200])
+    with pytest.raises(ValueError, match="in sessions with gaps between them; COIN has no such sessions"):
+        TradingEnv(both, flat_at_session_end=True)
     tape = both.tape()
     assert tape.session_end.dtype == bool
     np.testing.assert_array_equal(tape.session_end, both.session_end)

@@ -1,0 +1,39 @@
+"""Where episodes begin: nothing is held that the bar of the start has just closed, or that cannot be traded there."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from ledger_books import market_of
+
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.training.rollout import LaneRollouts
+
+
+@pytest.mark.parametrize(
+    ("assets", "positions"), [(1, (-1.0, 1.0)), (1, "continuous"), (3, "continuous"), (3, "weights")]
+)
+@pytest.mark.parametrize("flat", [False, True])
+def test_an_episode_begins_with_nothing_that_its_bar_has_closed(assets, positions, flat):
+    market = market_of(3, assets)
+    env = TradingEnv(
+        market, positions=positions, window=1, episode_length=4, flat_at_session_end=flat, rebalance_band=0.0
+    )
+    params = env.default_params
+
+    @jax.jit
+    def begun(key):
+        alone = jax.vmap(lambda k: env.reset(k, params)[1])(jax.random.split(key, 500))
+        lanes = LaneRollouts(env, 4, 500, 1).begin(key, params)
+        return (alone.cursor, alone.account.units), (lanes.cursor, lanes.account.units[:, 0])
+
+    for cursor, units in begun(jax.random.key(0)):
+        row, held = np.asarray(cursor), np.asarray(units) != 0
+        ended = np.broadcast_to(market.session_end[row, None] & flat, held.shape)
+        gone = market.delisted[row]
+        absent = ~market.present[row] & (assets > 1)  # one asset is held through a bar that is missing
+        assert ended.any() == flat
+        assert not held[ended | gone | absent].any()
+        assert held[~(ended | gone | absent)].all()
+    assert market.delisted.any() or assets == 1
