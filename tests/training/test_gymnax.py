@@ -1,6 +1,6 @@
-"""Every environment that gymnax registers goes through the Trainer's own chunk: traced only, nothing is compiled.
+"""Every environment that gymnax registers goes through the Trainer's own chunk, and a rollout of each is run.
 
-Whether they are learnt is shown for CartPole in test_trainer.py, and for two more in benchmarks/gymnax_control.py.
+The chunk is traced only, nothing of it is compiled. Whether they are learnt is shown for CartPole in test_trainer.py, and for two more in benchmarks/gymnax_control.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytest
 
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.training.chunk import Carry, begin_rollouts, init_state, run_chunk
+from jaxtrader.training.rollout import EnvRollouts
 from jaxtrader.training.trainer import Trainer
 
 ENVS, LENGTH, REGISTERED = 2, 3, 26
@@ -69,3 +70,35 @@ def test_all_that_gymnax_registers_trains_or_is_refused_by_name(gymnax: Any) -> 
     assert refused.keys() == REFUSED.keys()
     for name, reason in REFUSED.items():
         assert reason in refused[name]
+
+
+class Drawing:
+    """An agent without a network: it draws from the action space."""
+
+    def __init__(self, space: Any) -> None:
+        self.space = space
+
+    def select_action(self, state: Any, obs: Any, key: Any, deterministic: bool = False) -> tuple[Any, dict]:
+        return jax.vmap(self.space.sample)(jax.random.split(key, ENVS)), {}
+
+
+def test_all_that_gymnax_registers_is_reset_and_stepped(gymnax: Any) -> None:
+    key = jax.random.key(0)
+    for name in gymnax.registered_envs:
+        env, params = gymnax.make(name)
+        rollouts, agent = EnvRollouts(env, LENGTH, ENVS), Drawing(env.action_space(params))
+
+        def run(params: Any, rollouts: EnvRollouts = rollouts, agent: Drawing = agent) -> tuple[Any, Any]:
+            envs, rollout, _ = rollouts.collect(rollouts.begin(key, params), agent, None, params, key)
+            return envs.obs, rollout
+
+        # Compiled as little as can be: it runs three steps.
+        obs, rollout = jax.jit(run, compiler_options={"xla_backend_optimization_level": 0})(params)
+        seen = jnp.concatenate([rollout.observations, obs[None]])
+        assert seen.shape == (LENGTH + 1, ENVS, *env.observation_space(params).shape), name
+        assert rollout.reward.shape == rollout.terminated.shape == (LENGTH, ENVS, 1), name
+        assert np.isfinite(seen).all(), name
+        assert np.isfinite(rollout.reward).all(), name
+        ended = np.asarray(rollout.terminated | rollout.truncated)[..., 0]
+        moved = (np.asarray(seen[1:]) != np.asarray(seen[:-1])).reshape(LENGTH, ENVS, -1).any(-1)
+        assert (moved | ended).any(), name

@@ -67,8 +67,9 @@ def test_values_and_choices_of_tabular_probes(tmp_path, tables, values, actions)
             assert int(action[i]) == actions[i]
 
 
-def test_fast_is_learned_within_32768_steps(tmp_path) -> None:
-    env = probes.Fast()
+@pytest.mark.parametrize("press", [0, 1])  # a policy that learns nothing and always does the same would pass one
+def test_fast_is_learned_within_32768_steps(tmp_path, press: int) -> None:
+    env = probes.Fast(press)
     state = train(tmp_path, env, AGENT.replace(gamma=0.95), steps=32_768)
 
     def step(carry: tuple, key: jax.Array) -> tuple:
