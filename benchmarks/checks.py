@@ -64,6 +64,7 @@ LEAKS = [
     ("a column: next fill to fill, 9/10 noise", "tenth", "plausible"),
     ("a column: next fill to fill, 49/50 noise", "trace", "plausible"),  # too little to be told from chance in one walk
     ("a column known one bar early", "early", "plausible"),
+    ("a column: the fill to fill after the next, half noise", "after", "plausible"),
     ("two columns, a leak only together", "locked,key", "one bar late"),
 ]
 COLUMNS = ("market", "planted", "by", "exit code", "failed", "seconds")
@@ -129,7 +130,7 @@ def planted(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
         opens, closes = np.log(bars.open.to_numpy()), np.log(bars.close.to_numpy())
         earned = np.append(np.diff(opens)[1:], [0.0, 0.0])  # by a decision at this close
         earned /= earned.std()
-        noise = rng.normal(size=(4, len(bars)))
+        noise = rng.normal(size=(5, len(bars)))
         within = closes - opens
         imbalance = within / within.std() + noise[2]  # of a bar, known at its close
         key = rng.choice([-1.0, 1.0], len(bars))
@@ -138,6 +139,7 @@ def planted(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
             tenth=np.sqrt(0.1) * earned + np.sqrt(0.9) * noise[1],
             trace=np.sqrt(0.02) * earned + np.sqrt(0.98) * noise[3],
             early=np.append(imbalance[1:], 0.0),
+            after=np.sqrt(0.5) * np.append(earned[1:], 0.0) + np.sqrt(0.5) * noise[4],
             locked=key * earned,
             key=key,
         )

@@ -47,7 +47,7 @@ from jaxtrader.training.chunk import NO_LIMIT
 
 UNSEEN = 100  # the first of the seeds that are raced: nothing was tuned on them
 AGENTS, AGENTS_SLICE, ALLOWED = (1, 2, 4, 8, 16), 0.05, 1.1  # scored more often: 10% must be seen
-SECONDS, STEPS = (0.25, 0.5, 1, 2, 4, 8, 16, 30), (50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000)
+SECONDS, STEPS = (0.5, 1, 2, 4, 8, 16, 30), (50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000)
 DISCRETE = (-1.0, 0.0, 1.0)
 
 TIMED = (

@@ -37,7 +37,7 @@ CASES = [
     ),
     ("ablations", {"ablations_quick": 1}, None),
     ("money", {"money_quick": 2}, "ours"),
-    ("checks", {"checks_quick": 9}, "seconds"),
+    ("checks", {"checks_quick": 10}, "seconds"),
 ]
 
 

@@ -41,7 +41,8 @@ def run(
         bars: what `load_bars` returned.
         features: names or `Feature`s; default `features.DEFAULT`.
         setting: positions, costs, and how the agents of the last three checks are trained.
-        only: names of the checks to run, default all five of `NAMES`; the first two train nothing and take a moment.
+        only: names of the checks to run, with spaces or as the command's flag has them ("past-only"), default all five
+            of `NAMES`; the first two train nothing and take a moment.
         say: is told which check begins.
 
     Raises:
@@ -62,7 +63,7 @@ def run(
         "oracle": ("does the agent get rich when it is told the future?", lambda: oracle(bars, features, setting)),
         "shuffled": ("does it find nothing in shuffled bars?", lambda: shuffled(bars, features, setting)),
     }
-    chosen = [every[name] for name in NAMES if name in only]
+    chosen = [every[name] for name in NAMES if name in _spaced(only)]
     done = []
     for number, (what, check) in enumerate(chosen, 1):
         say(f"{number}/{len(chosen)} {what}")
@@ -75,6 +76,7 @@ def prepare(market: Market, setting: Setting | None = None, only: Sequence[str] 
 
     "past only" alone may run on few bars, since no chance is in it; on as few, `plausible` would fail by chance.
     """
+    only = _spaced(only)
     unknown = [name for name in only if name not in NAMES]
     if unknown or not only:
         raise ValueError(
@@ -82,3 +84,8 @@ def prepare(market: Market, setting: Setting | None = None, only: Sequence[str] 
         )
     setting = setting or Setting()
     return setting if set(only) == {"past only"} else setting.validate(market)
+
+
+def _spaced(only: Sequence[str]) -> tuple[str, ...]:
+    """The names as `NAMES` spells them."""
+    return tuple(name.replace("-", " ") for name in only)

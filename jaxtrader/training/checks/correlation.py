@@ -20,20 +20,40 @@ from jaxtrader.training.checks.returns import fill_to_fill
 
 MOST_T = 8.0
 MOST_SHARE = 0.05  # of the variance of ranks
+AHEAD = 5  # bars: a leak may skip the next return and know one that comes later
 
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Of a feature with the next fill-to-fill return: the coefficient and its t, clustered by time stamp."""
+    """Of a feature with a fill-to-fill return: the coefficient and its t, clustered by time stamp.
+
+    Attributes:
+        feature: its name.
+        rho, t: the figures.
+        ahead: bars by which the return comes after the next one.
+    """
 
     feature: str
     rho: float
     t: float
+    ahead: int = 0
+
+    @property
+    def by_t(self) -> bool:
+        """Whether t is nearer to its limit than R2 is; of later returns t alone counts, which no chance makes large."""
+        return self.ahead > 0 or abs(self.t) / MOST_T >= self.rho**2 / MOST_SHARE
 
     @property
     def excess(self) -> float:
-        """The nearer of the two figures to its limit, as a share of it."""
-        return max(abs(self.t) / MOST_T, self.rho**2 / MOST_SHARE)
+        """That figure as a share of its limit."""
+        return abs(self.t) / MOST_T if self.by_t else self.rho**2 / MOST_SHARE
+
+    @property
+    def of(self) -> str:
+        """The return, in words."""
+        return (
+            f"the return {self.ahead} bar{'s' * (self.ahead > 1)} after the next" if self.ahead else "the next return"
+        )
 
 
 def plausible(
@@ -41,6 +61,7 @@ def plausible(
 ) -> Check:
     """Rank correlation (Spearman) of every feature with the return that a decision on it earns, fill to fill.
 
+    And with each of the AHEAD returns after that one, by t alone: a column may know the day after tomorrow.
     Ranks are taken within each symbol and pooled. t is clustered by time stamp (symbols move together, so that 100 of
     them are far from 100 times the evidence): the sum over bars of the products, over the root of the sum of their
     squares. Implausible is |t| > 8, or R2 > 5% of the ranks' variance. By chance a column reaches |t| = 8 once in 1e15;
@@ -56,17 +77,17 @@ def plausible(
         features: names or `Feature`s; default `features.DEFAULT`.
         fill: where decisions fill, see `Rules`.
     """
-    found = rank_correlations(Market.from_bars(bars, features=features), fill)
-    worst = max(found, key=lambda one: one.excess)
-    by_t = abs(worst.t) / MOST_T >= worst.rho**2 / MOST_SHARE
+    market = Market.from_bars(bars, features=features)
+    found = [one for ahead in range(AHEAD + 1) for one in rank_correlations(market, fill, ahead)]
+    worst = max((one for one in found if one.excess > 1 or not one.ahead), key=lambda one: one.excess)
     return Check(
         name="plausible",
         passed=worst.excess <= 1,
-        figure=abs(worst.t) if by_t else worst.rho**2,
-        limit=MOST_T if by_t else MOST_SHARE,
-        measure=f"{'|t|' if by_t else 'R2'} of {worst.feature} with the next return",
+        figure=abs(worst.t) if worst.by_t else worst.rho**2,
+        limit=MOST_T if worst.by_t else MOST_SHARE,
+        measure=f"{'|t|' if worst.by_t else 'R2'} of {worst.feature} with {worst.of}",
         text=(
-            f"{worst.feature} is the column that says most of the next fill-to-fill return: rank correlation "
+            f"{worst.feature} is the column that says most of {worst.of}, fill to fill: rank correlation "
             f"{worst.rho:+.3f}, R2 {worst.rho**2:.2%}, t {worst.t:+.1f}"
         ),
         meaning=(
@@ -76,9 +97,12 @@ def plausible(
     )
 
 
-def rank_correlations(market: Market, fill: Fills) -> list[RankCorrelation]:
-    """One for each feature of the market, over all bars of its segments whose features and next fills are known."""
-    moves = fill_to_fill(market, fill)
+def rank_correlations(market: Market, fill: Fills, ahead: int = 0) -> list[RankCorrelation]:
+    """One for each feature of the market, over all bars of its segments whose features and fills are known.
+
+    The return is that of a decision `ahead` bars later.
+    """
+    moves = fill_to_fill(market, fill, ahead)
     times, products = [], []
     for ready, (start, _, end) in zip(market.ready, market.segments, strict=True):
         for asset in range(market.close.shape[1]):
@@ -95,7 +119,8 @@ def rank_correlations(market: Market, fill: Fills) -> list[RankCorrelation]:
     for name, column in zip(market.feature_names, pooled.T, strict=True):
         clusters = np.bincount(at, column, len(stamps))
         size = float(np.sqrt((clusters**2).sum()))
-        found.append(RankCorrelation(name, float(column.mean()), float(clusters.sum()) / size if size > 0 else 0.0))
+        t = float(clusters.sum()) / size if size > 0 else 0.0
+        found.append(RankCorrelation(name, float(column.mean()), t, ahead))
     return found
 
 

@@ -78,6 +78,21 @@ def test_a_small_leak_in_many_bars_fails_by_its_t():
     assert short.limit == 0.05
 
 
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_a_column_that_knows_a_later_return_fails(ahead):
+    """It knows nothing of the next one; a policy with a memory, or that waits, gets rich all the same."""
+
+    def later(bars, rng):
+        return np.roll(leak(0.5)(bars, rng), -ahead, axis=0)
+
+    check = plausible(walk(peek=later, noise=noise), ["momentum_5", "noise", "peek"])
+    assert not check.passed
+    assert check.measure == f"|t| of peek with the return {ahead} bar{'s' * (ahead > 1)} after the next"
+    assert check.figure > 12  # rho sqrt(n / (1 + 2 rho^2)) of normals with rho^2 = 1/2; ranks have lighter tails
+    market = Market.from_bars(walk(peek=later), features=["peek"])
+    assert abs(rank_correlations(market, "next_open")[0].t) < 4
+
+
 def test_the_same_column_two_bars_late_passes():
     late = walk(peek=lambda bars, rng: np.roll(leak(1.0)(bars, rng), 2, axis=0))
     assert plausible(late, ["peek"]).passed
