@@ -49,6 +49,7 @@ def run(
         DataError: the bars cannot be made a market with these features, or are too few to train and judge on.
         ValueError: a setting is out of range, or a name is none of a check.
     """
+    only = _spaced(only)
     setting = prepare(Market.from_bars(bars, features=features), setting, only)
     every = {
         "past only": ("does each feature see the past only?", lambda: past_only(bars, features, seed=setting.seed)),
@@ -63,7 +64,7 @@ def run(
         "oracle": ("does the agent get rich when it is told the future?", lambda: oracle(bars, features, setting)),
         "shuffled": ("does it find nothing in shuffled bars?", lambda: shuffled(bars, features, setting)),
     }
-    chosen = [every[name] for name in NAMES if name in _spaced(only)]
+    chosen = [every[name] for name in NAMES if name in only]
     done = []
     for number, (what, check) in enumerate(chosen, 1):
         say(f"{number}/{len(chosen)} {what}")
