@@ -269,6 +269,37 @@ CHANGE = [
         "equity": 1.0,
     },
     {
+        "name": "on change: a session's end closes for good, though the volume had cut the order before it",
+        "terms": {"on_change": True, "volume_cap": 0.1, "capital": 1000.0, "flat_at_session_end": True},
+        "bars": [
+            bar(0.5, adv=2000.0),
+            bar(0.5, adv=2000.0, session_end=True),  # 0.2 of the 0.3 that are missing, and then all is sold
+            bar(0.5, adv=2000.0, was_session_end=True),
+            bar(0.4, adv=2000.0),
+        ],
+        "fills": [
+            (0, 0, 0.002, 100.0, "ORDER"),
+            (1, 0, 0.002, 100.0, "ORDER"),
+            (1, 0, -0.004, 100.0, "SESSION"),
+            (3, 0, 0.002, 100.0, "ORDER"),
+        ],
+        "cash": 0.8,
+        "units": [0.002],
+        "equity": 1.0,
+        "clipped": [0, 1, 3],
+    },
+    {
+        "name": "on change: liquidation closes for good, though the volume had cut the order before it",
+        # 2 of 3 bought at 100 for a debt of 1; where 0.02 p - 1 = 0.25 * 0.02 p all is sold, and not bought again.
+        "terms": {"on_change": True, "volume_cap": 1.0, "capital": 1000.0, "leverage": 3.0, "maintenance": 0.25},
+        "bars": [bar(3.0, adv=2000.0), bar(NAN, 100.0, 60.0, adv=2000.0), bar(3.0, 60.0, adv=2000.0)],
+        "fills": [(0, 0, 0.02, 100.0, "ORDER"), (1, 0, -0.02, 200 / 3, "LIQUIDATION")],
+        "cash": 1 / 3,
+        "units": [0.0],
+        "equity": 1 / 3,
+        "clipped": [0],
+    },
+    {
         "name": "on change: what is below the minimum trade is given up for good",
         "terms": {"on_change": True, "min_trade": 500.0, "capital": 1000.0},
         "bars": [bar(0.4), bar(0.4), bar(0.6)],

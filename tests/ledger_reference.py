@@ -327,6 +327,7 @@ class Ledger:
         """Close asset a at p, with costs."""
         side = sign(self.units[a])
         self.fill(a, -self.units[a], p, reason, equity, bar, terms, move)
+        self.unfilled[a] = False
         if reason in (STOP, TAKE):
             self.stopped[a] = side
 

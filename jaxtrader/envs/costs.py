@@ -27,6 +27,13 @@ LIMITS = {  # low, high (exclusive), what the number is
 }
 
 
+def _from_bps(rate: ArrayLike | None) -> ArrayLike | None:
+    rates = np.asarray(rate)
+    if rates.dtype.kind not in "iuf":
+        return rate  # None, or what `validate` names
+    return rates * 1e-4 if rates.ndim else float(rates) * 1e-4
+
+
 class Costs(struct.PyTreeNode):
     """Costs of trading and holding; rates are fractions (1e-4 is one basis point). The default is not free.
 
@@ -59,9 +66,11 @@ class Costs(struct.PyTreeNode):
                 object.__setattr__(self, name, np.asarray(getattr(self, name)))
 
     @classmethod
-    def from_bps(cls, fee: float = 1.0, slippage: float = 5.0, **others: ArrayLike | None) -> Costs:
-        """Fee and slippage in basis points; others as they are."""
-        return cls(fee=fee * 1e-4, slippage=slippage * 1e-4, **others)
+    def from_bps(
+        cls, fee: ArrayLike | None = 1.0, slippage: ArrayLike | None = 5.0, **others: ArrayLike | None
+    ) -> Costs:
+        """Fee and slippage in basis points, numbers, one an asset, or None; others as they are."""
+        return cls(fee=_from_bps(fee), slippage=_from_bps(slippage), **others)
 
     @staticmethod
     def between(low: Costs, high: Costs) -> CostRange:

@@ -161,4 +161,6 @@ def _close(
         by_bracket = (fill.reason == STOP) | (fill.reason == TAKE)
         side = jnp.sign(-order).astype(jnp.int8)
         account = account.replace(stopped=jnp.where(by_bracket, side, account.stopped))
+    if account.unfilled is not None:  # what was closed waits for another target, though its order was cut before
+        account = account.replace(unfilled=account.unfilled & (fill.reason == 0))
     return account, fill

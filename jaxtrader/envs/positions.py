@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, PRNGKeyArray
@@ -132,6 +133,8 @@ def checked_bracket(name: str, given: Any, positions: Positions) -> Bracket:
     """A stop-loss or take-profit as it is stored. Raises ValueError where it is none."""
     if given is None:
         return None
+    if isinstance(given, np.ndarray) and given.ndim == 0:
+        given = given.item()
     if isinstance(given, Iterable) and not isinstance(given, str):
         given = tuple(given)
         if not isinstance(positions, tuple) or len(given) != len(positions):

@@ -41,8 +41,9 @@ class Rules:
     """How orders become fills. Static: a change compiles anew, and a rule that is off is not compiled.
 
     Attributes:
-        fill: where a decision taken at close[t] fills: `"next_open"` (open[t+1]), `"next_close"` (close[t+1]), or
-            `"close"` (close[t] itself: optimistic, for comparison).
+        fill: where a decision taken at close[t] fills: `"next_open"` (open[t+1]), `"next_close"` (close[t+1]; where the
+            same close ends a session or the asset, what is bought is sold at once), or `"close"` (close[t] itself:
+            optimistic, for comparison).
         rebalance_band: no trade smaller than this share of equity, except to go flat.
         rebalance: `"always"` re-applies the target at every bar, `"on_change"` trades only when the target changes:
             what a bracket, the margin or a session's end has closed stays closed until then.

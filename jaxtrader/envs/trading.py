@@ -96,8 +96,11 @@ class TradingEnv:
             self, "positions", actions.checked(self.positions, self.market.close.shape[1], self.max_leverage)
         )
         for name in ("window", "episode_length", "decision_every"):
-            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be a whole number of bars, at least 1")
+            count = getattr(self, name)
+            if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+                raise ValueError(f"{name} {count} must be a whole number of bars, at least 1")
+        if not isinstance(self.random_start, bool):
+            raise ValueError(f"random_start {self.random_start!r} must be True or False")
         if self.episode_length % self.decision_every:
             raise ValueError(
                 f"decision_every {self.decision_every} does not divide episode_length {self.episode_length}; both are "

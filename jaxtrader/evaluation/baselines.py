@@ -3,7 +3,8 @@
 Buy and hold says what the market gave. Buy and hold at the policy's mean exposure says what its amount of risk
 alone gave, and is the fairer of the two. Both have what a patient holder has: they pay the book's costs and interest,
 fill where and as late as it does, in its lots and within its leverage and margin. They are not sold at the end of a
-session, not cut to a share of the volume, and not dropped for their size. Nothing is learnt, tuned or tested here.
+session, not cut to a share of the volume, and not dropped for their size. They rebalance by the band alone, whatever
+the book does. Nothing is learnt, tuned or tested here.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jaxtrader.envs.rules import RuleArgs
 from jaxtrader.evaluation.book import Book, combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.market import Market
+from jaxtrader.market.trailing import VALUE_FLOOR
 
 BUY_AND_HOLD = "buy and hold"
 EXPOSURE_MATCHED = "buy and hold at mean exposure"
@@ -40,17 +42,25 @@ def beside(market: Market, book: Book) -> dict[str, Book]:
 def buy_and_hold(market: Market, book: Book) -> Book:
     """All the capital, in equal parts where there are several assets, ordered at bar 0 of a book and held.
 
-    An asset that is listed later is ordered at its first bar, and its part is cash until then. Where the bar of the
-    fill is missing, the order is given again until it fills. No band: a part of 1/30 is bought, too.
+    An asset that is listed later is ordered at its first bar, for an equal part of the cash that is left for it and
+    those still to come. Where the bar of the fill is missing (or nothing is known yet to size its impact by), the order
+    is given again until it fills. Nothing is bought on credit. No band: a part of 1/30 is bought, too.
     """
     begun = np.ones(book.targets.shape, bool)
     if market.present is not None:
         begun = np.logical_or.accumulate(market.present[_rows(market, book)])
     can = begun & _filled(market, book)
-    row, asset = can.argmax(0), np.arange(can.shape[1])
+    first = np.where(can.any(0), can.argmax(0), -1)
     targets = np.full(can.shape, np.nan)
-    targets[row, asset] = np.where(can[row, asset], 1 / len(asset), np.nan)
-    return _like(market, book, targets, rebalance_band=0.0)
+    most = min(book.rules.max_leverage, 1.0)
+    hold = lambda: _like(market, book, targets, rebalance_band=0.0, max_leverage=most, maintenance_margin=None)  # noqa: E731
+    left, wait = len(first), book.rules.delay + (book.rules.fill != "close")
+    for row in np.unique(first[first >= 0]):
+        taken = 0.0 if left == len(first) else float(hold().exposure[row].sum())
+        taken += sum(targets[first[i], i] for i in np.flatnonzero((first >= 0) & (first < row) & (first + wait > row)))
+        targets[row, first == row] = max(most - taken, 0.0) / left
+        left -= int((first == row).sum())
+    return hold()
 
 
 def exposure_matched(market: Market, book: Book) -> Book:
@@ -58,7 +68,8 @@ def exposure_matched(market: Market, book: Book) -> Book:
 
     A mean smaller than the band is never bought, as the policy itself could not have bought it.
     """
-    return _like(market, book, np.where(_filled(market, book), book.exposure.mean(0), np.nan))
+    targets = np.where(_filled(market, book), book.exposure.mean(0), np.nan)
+    return _like(market, book, targets, rebalance="always")
 
 
 def break_even(book: Book, matched: Book) -> float:
@@ -84,15 +95,19 @@ def break_even(book: Book, matched: Book) -> float:
 
 
 def _filled(market: Market, book: Book) -> np.ndarray:
-    """Whether an order of each row of a book meets a real bar of its asset where it is due, `[bar, A]`.
+    """Whether an order of each row of a book can fill where it is due, `[bar, A]`.
 
-    An order after which the book ends is not known to fail.
+    It needs a real bar of its asset and, where impact is charged, a traded value known before, to size by. An order
+    after which the book ends is not known to fail.
     """
-    filled = np.ones(book.targets.shape, bool)
+    filled, rows, wait = np.ones(book.targets.shape, bool), _rows(market, book), book.rules.delay
     if market.present is not None:
-        wait = book.rules.delay + (book.rules.fill != "close")
-        due = market.present[_rows(market, book)][wait:]
+        due = market.present[rows][wait + (book.rules.fill != "close") :]
         filled[: len(due)] = due
+    if book.costs.has("impact"):
+        assert market.adv is not None  # `simulate` asked for it
+        known = market.adv[rows][wait:] > VALUE_FLOOR
+        filled[: len(known)] &= known
     return filled
 
 

@@ -195,7 +195,9 @@ def combine(books: Mapping[str, Book], periods_per_year: float | None = None) ->
 
     A book that has not begun counts as its capital in cash, one that has ended stays at its last equity, out of the
     market. Exposure is a column a member, position value / total equity, so that the columns add up to the total's.
-    Turnover weighs a member by its share of the total at the bar before.
+    Turnover weighs a member by its share of the total at the bar before. Amounts are in units of all the capital, of
+    which each member had a part: under rules with a `capital` in currency, each had that much and all together so many
+    times as much.
 
     Args:
         books: by symbol, under the same rules and costs.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from functools import partial
+from numbers import Integral
 from typing import Any, Literal, Unpack
 
 import jax
@@ -124,6 +125,8 @@ def equity_paths(
     if not opens.shape == closes.shape == wanted.shape or opens.ndim != 3:
         shapes = ", ".join(str(column.shape[:-1]) for column in (opens, closes, wanted))
         raise ValueError(f"open, close and targets have shapes {shapes}; give each (bars, paths)")
+    if not len(opens):
+        raise ValueError("open, close and targets hold no bars")
     for name, prices in (("open", opens), ("close", closes)):
         if prices.size and not (prices.min() > 0 and prices.max() < np.inf):  # neither where there is a NaN
             raise ValueError(f"{name} holds a price that is not above 0; fill it in, or leave the path out")
@@ -380,6 +383,8 @@ def _rows(market: Market, segment: int, start: int | None) -> slice:
     _, first, end = (int(row) for row in market.segments[segment])
     if start is None:
         start = first
+    if not isinstance(start, Integral) or isinstance(start, bool):
+        raise ValueError(f"start {start!r} must be a row of the market, a whole number")
     if not first <= start < end:
         raise ValueError(f"start {start} is outside the rows that may be traded, {first} to {end - 1}")
     return slice(start, end)

@@ -37,6 +37,15 @@ ENVS = {
         "costs": Costs.between(Costs(fixed_fee=0.0, impact=0.0), Costs(fee=0.4, fixed_fee=9e4, impact=9.0)),
         "stop_loss": (0.01, None, None, 0.9),
     },
+    "at the close": {
+        **FULL,
+        "positions": (-3.0, -0.5, 0.0, 3.0),
+        "fill": "close",
+        "rebalance": "on_change",
+        "flat_at_session_end": True,
+        "costs": Costs(fixed_fee=2.0, impact=2.0, **RATES),
+        "take_profit": 0.05,
+    },
 }
 
 

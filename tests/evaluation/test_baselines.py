@@ -106,25 +106,41 @@ def test_a_book_of_another_market_is_refused(market):
         beside(train, book)
 
 
-def test_an_asset_listed_late_is_bought_when_it_is_listed_and_held():
-    """Half in A at once; half in B, which begins 30 bars later, at the open after its first bar. No costs."""
-    a, b = frame(1, 100), frame(2, 100).iloc[30:]
-    market = Market.from_bars(load_bars({"A": a, "B": b}), [log_return()], align=True)
-    book = simulate(market, np.zeros((100, 2)), costs=Costs(fee=None, slippage=None))
+@pytest.mark.parametrize("leverage", [1.0, 2.0])
+@pytest.mark.parametrize("seed", [1, 5])
+def test_assets_listed_late_are_bought_when_they_are_listed_for_what_was_kept_for_them(seed, leverage):
+    """A third in A at once, B and C after 30 and 60 bars, at the opens after their first. No costs, nothing on credit.
+
+    An order is a share of equity, decided at a close: at the next open it buys for that share of equity there.
+    """
+    a, b, c = frame(seed, 100), frame(2, 100).iloc[30:], frame(3, 100).iloc[60:]
+    market = Market.from_bars(load_bars({"A": a, "B": b, "C": c}), [log_return()], align=True)
+    book = simulate(market, np.zeros((100, 3)), costs=Costs(fee=None, slippage=None), max_leverage=leverage)
     held = buy_and_hold(market, book)
-    in_a, in_b = 0.5 / a["open"].iloc[1], None
-    equity = np.ones(100)
+    frames, cash, units, equity = (a, b, c), 1.0, [0.0, 0.0, 0.0], np.ones(100)
+    worth = lambda column, t: sum(u * f[column].iloc[t - 100 + len(f)] for u, f in zip(units, frames, strict=True) if u)  # noqa: E731
     for t in range(1, 100):
-        if t == 31:
-            in_b = 0.5 * (0.5 + in_a * a["open"].iloc[t]) / b["open"].iloc[1]
-            cash = 0.5 - in_b * b["open"].iloc[1]
-        equity[t] = in_a * a["close"].iloc[t] + (0.5 if in_b is None else cash + in_b * b["close"].iloc[t - 30])
-    np.testing.assert_allclose(held.equity[:31], equity[:31], rtol=1e-12)
-    # B asks for half of all equity, and gets what cash there is.
-    if cash >= 0:
-        np.testing.assert_allclose(held.equity, equity, rtol=1e-12)
-    assert len(held.fills) == 2
-    assert held.fills["bar"].tolist() == [1, 31]
+        for i, listed in enumerate((0, 30, 60)):
+            if t == listed + 1:
+                share = cash / (cash + worth("close", t - 1)) / (3 - i)
+                spent = min(share * (cash + worth("open", t)), cash)
+                units[i], cash = spent / frames[i]["open"].iloc[t - listed], cash - spent
+        equity[t] = cash + worth("close", t)
+    np.testing.assert_allclose(held.equity, equity, rtol=1e-12)
+    assert held.fills["bar"].tolist() == [1, 31, 61]
+    assert (held.exposure.sum(1) < 1 + 1e-12).all()
+
+
+def test_under_impact_it_is_ordered_as_soon_as_there_is_a_volume_to_size_by():
+    """No volume on two days of 300: an order decided on the first would be dropped, and the holder stay in cash."""
+    bars = frame(1, 300)
+    bars.iloc[:2, bars.columns.get_loc("volume")] = 0.0
+    market = Market.from_bars(load_bars(bars, symbol="A"), [log_return()])
+    costs = Costs(fee=0.0, slippage=0.0, impact=0.1)
+    book = simulate(market, 0.0, costs=costs, capital=1.0)
+    held = buy_and_hold(market, book)
+    assert held.fills["bar"].tolist() == [3]
+    assert held.dropped == 0
 
 
 def daily(opens, closes):
@@ -187,6 +203,14 @@ def test_an_order_that_would_meet_a_missing_bar_is_given_until_it_is_filled(reba
     matched = exposure_matched(market, simulate(market, 0.5, costs=Costs(fee=None, slippage=None), **rules))
     assert set(matched.fills["symbol"]) == {"A", "B"}
     assert matched.dropped == 0
+
+
+def test_the_matched_holder_rebalances_though_the_book_trades_on_change_only(market):
+    changes = simulate(market, np.where(np.arange(90) < 50, 0.5, 0.3), symbol="B", rebalance="on_change", costs=COSTS)
+    mean = changes.exposure.mean()
+    again = simulate(market, mean, symbol="B", costs=COSTS)
+    np.testing.assert_array_equal(exposure_matched(market, changes).equity, again.equity)
+    assert len(again.fills) > 1
 
 
 def account(last, turnover):
