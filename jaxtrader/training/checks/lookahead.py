@@ -17,7 +17,8 @@ from jaxtrader.market.bars import Bars
 from jaxtrader.market.features import DEFAULT, Feature, resolve
 from jaxtrader.training.checks.result import Check
 
-SUFFIXES = 256  # rows of each feature and symbol: the look-back alone is computed, which is cheap
+SUFFIXES = 256  # random rows of each feature and symbol: the look-back alone is computed, which is cheap
+BORDERS = 32  # pairs of rows, of each kind of border, that are looked at besides
 PREFIXES = (6, 64)  # fewest and most; each computes half a history on average
 PREFIX_BARS = 2_000_000  # that all prefixes of one feature and symbol hold together, about
 TOLERANCE = 1e-6
@@ -49,8 +50,10 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
     Prefix: features(bars[:t+1])[:t+1] equals features(bars)[:t+1] bit for bit; a difference is a look into the future.
     Suffix: features(bars[t-K+1:t+1])[t] equals features(bars)[t] within 1e-6 of its size, or of the feature's deviation
     if that is more; a difference is a look-back longer than the declared K, and then a live policy, which has only the
-    last bars, would see other numbers. t is the first row that can be known, the last, and random ones between. The
-    figure counts feature and symbol pairs that differ somewhere; one is too many, as there is no chance in it.
+    last bars, would see other numbers. t is the first row that can be known, the last, and random ones between; for
+    suffixes also rows at both sides of borders, where joins and fillings go wrong: of years, months and days, and the
+    widest holes in time. The figure counts feature and symbol pairs that differ somewhere; one is too many, as there is
+    no chance in it.
     Normalisation is no part of it: its numbers are fitted on training bars and frozen.
 
     Args:
@@ -65,7 +68,7 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
     found = [difference for pair in pairs if (difference := _difference(*pair, rng)) is not None]
     names = dict.fromkeys(difference.feature for difference in found)
     given = [feature.name for feature in chosen if feature.name in histories[0].columns]
-    text = f"each feature is the same from the bars up to a row, and from its look-back, at up to {SUFFIXES + 2} rows"
+    text = f"each feature is the same from the bars up to a row, and from its look-back, at {SUFFIXES} rows and borders"
     if given:
         text += f"; not of columns of the file ({', '.join(given)}), which stand as they are whatever they know"
     if found:
@@ -101,7 +104,7 @@ def _difference(feature: Feature, bars: Bars, rng: np.random.Generator) -> Diffe
             known = f"those up to row {t}"
             return _at(feature, bars, row, whole, float(part[row, 0]), known)
     spread = np.nanstd(whole) if np.isfinite(whole).any() else 0.0
-    for t in _rows(first, last, SUFFIXES, rng):
+    for t in sorted({*_rows(first, last, SUFFIXES, rng), *_at_borders(bars.times, first, rng)}, reverse=True):
         part = _compute(feature, _cut(bars, t - first, t + 1))[-1]
         bound = TOLERANCE * np.maximum(spread, np.abs(whole[t]))
         # Not `> bound`: a value missing on one side only is a difference too.
@@ -122,6 +125,17 @@ def _rows(first: int, last: int, count: int, rng: np.random.Generator) -> list[i
     between = np.arange(first + 1, last)
     drawn = rng.choice(between, min(count, between.size), replace=False) if between.size else between
     return sorted({last, *(int(t) for t in drawn), first}, reverse=True)
+
+
+def _at_borders(times: np.ndarray, first: int, rng: np.random.Generator) -> set[int]:
+    """Rows before and after the ends of years, months and days, and the widest holes; at most BORDERS of each kind."""
+    before = np.arange(first, len(times) - 1)
+    waits = np.diff(times)[first:]
+    kinds = [before[np.diff(times.astype(f"datetime64[{unit}]"))[first:] != 0] for unit in "YMD"]
+    kinds = [rows for rows in kinds if 2 * rows.size <= before.size]  # of daily bars, every one ends a day
+    chosen = [rng.choice(rows, min(BORDERS, rows.size), replace=False) for rows in kinds]
+    chosen.append(before[np.argsort(-waits, kind="stable")[:BORDERS]])
+    return {int(t) for rows in chosen for row in rows for t in (row, row + 1)}
 
 
 def _compute(feature: Feature, bars: Bars) -> Float[np.ndarray, "time asset"]:

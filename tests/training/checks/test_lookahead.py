@@ -43,6 +43,14 @@ def mondays(bars):
     return values
 
 
+def year_ends(bars):
+    """The past, but that the last bar of a year is filled from the next one's first."""
+    values = momentum(5).compute(bars)
+    ends = np.flatnonzero(np.diff(pd.DatetimeIndex(bars.times).year))
+    values[ends] = values[ends + 1]
+    return values
+
+
 FAULTS = {
     "centred": (Feature("centred", 5, smoothed), "those up to row"),
     "standardised": (Feature("standardised", 21, standardised), "those up to row"),
@@ -68,6 +76,23 @@ def test_a_planted_fault_fails_and_is_named(fault):
     row = int(named[1])
     assert named[2] == str(bars[0].times[row])[:10]
     assert float(named[3]) == pytest.approx(feature.compute(bars[0])[row, 0], rel=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_at_the_ends_of_years_and_after_holes_are_always_looked_at(seed):
+    bars = walk(5_000)
+    fault = Feature("year ends", 6, year_ends)
+    assert not past_only(bars, [fault], seed=seed).passed
+    times = bars.times + np.where(np.arange(5_000) > 3_210, np.timedelta64(60, "D"), np.timedelta64(0, "D"))
+    late = dataclasses.replace(bars, times=times)
+
+    def across(bars):
+        values = momentum(5).compute(bars)
+        hole = np.flatnonzero(np.diff(bars.times) > np.timedelta64(9, "D"))
+        values[hole] = values[hole + 1]
+        return values
+
+    assert not past_only(late, [Feature("across", 6, across)], seed=seed).passed
 
 
 def test_features_of_the_past_pass():
