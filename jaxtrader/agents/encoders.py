@@ -26,6 +26,8 @@ SMALLEST_BLOCK = 16  # decisions that attend together: fewer leave matrix produc
 ROTARY_BASE = 10_000.0
 # Of activations at once, roughly (see `blocks`): on a CPU what a core's cache holds, elsewhere a part of the memory.
 CPU_BLOCK_BYTES, BLOCK_BYTES = 2**21, 2**30
+# A gradient is summed over blocks, each of which writes all weights' part: so many times as large a block hides that.
+BLOCK_PER_WEIGHTS = 24
 
 
 def encoder(
@@ -42,13 +44,18 @@ def outputs(kind: Kind, window: int, inputs: int, width: int) -> int:
     return window * inputs if kind == "mlp" else width
 
 
-def blocks(lanes: int, floats: int) -> int:
+def blocks(lanes: int, floats: int, weights: int = 0) -> int:
     """Equal parts of lanes to work through one after the other, where each lane holds so many float32 numbers.
 
-    So the peak of memory does not grow with the window, and a part stays in the cache. As many parts as the limit
-    above asks for, or the next number that divides the lanes.
+    So the peak of memory is a share of all lanes', and a part stays in the cache. As many parts as the limit above asks
+    for, or the next number that divides the lanes.
+
+    Args:
+        lanes, floats: in all, and of each.
+        weights: float32 numbers of the gradient that is summed over the parts; 0 where there is none.
     """
     limit = CPU_BLOCK_BYTES if jax.default_backend() == "cpu" else BLOCK_BYTES
+    limit = max(limit, BLOCK_PER_WEIGHTS * weights * 4)
     count = min(lanes, max(1, -(-lanes * floats * 4 // limit)))
     return next(parts for parts in range(count, lanes + 1) if lanes % parts == 0)
 

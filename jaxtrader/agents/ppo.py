@@ -296,7 +296,8 @@ class PPOAgent(struct.PyTreeNode):
         lanes, decisions, agents = batch["log_prob"].shape
         chunk = jax.eval_shape(lambda: self._inputs(state, batch, params)[0])
         heads = decisions * agents * sum(self.hidden) * 2
-        count = encoders.blocks(lanes, _held(state.network, chunk.shape[1:]) + heads)
+        size = sum(leaf.size for leaf in jax.tree.leaves(weights))
+        count = encoders.blocks(lanes, _held(state.network, chunk.shape[1:]) + heads, size)
         if count == 1:
             return gradient(weights, state, batch, params)
         parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)

@@ -209,6 +209,9 @@ def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None
 def test_blocks_keep_to_the_limit_and_divide_the_lanes(lanes: int, floats: int, parts: int) -> None:
     # 2 MiB hold 2^19 numbers: 256 lanes of 2048.
     assert encoders.blocks(lanes, floats) == parts
+    assert encoders.blocks(lanes, floats, 2**19 // encoders.BLOCK_PER_WEIGHTS) == parts
+    # Where the weights are many, a block is so many times as large as they are.
+    assert encoders.blocks(256, 2**14, 1 + 2**20 // encoders.BLOCK_PER_WEIGHTS) == 4
 
 
 @pytest.mark.parametrize(
