@@ -24,7 +24,7 @@ Bounds = tuple[Float[Array, "n"], Float[Array, "n"]]
 # Of x: 1e-4 of a range, or of all weights, is left beyond. There is nothing to gain there, and no way to come back.
 MEAN_LIMIT = {"box": 5.0, "simplex": 10.0}
 LOG_STD_LIMIT = 4.0
-# The wider the exploration, the more a noisy reward tells of it, and the longer is the mean's way.
+# The wider the exploration, the more a noisy reward tells of it (`log_std_init`), and the longer is the mean's way.
 MEAN_GAIN = 2.0
 
 

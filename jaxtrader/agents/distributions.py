@@ -79,13 +79,15 @@ class SquashedNormal(struct.PyTreeNode):
         return self._squash(self.mean + jnp.exp(self.log_std) * noise)
 
     def mode(self) -> Float[Array, "*b n"]:
-        """The likeliest action: where x = mean + 2 std^2 tanh x, further out than the mean of x, which is its median.
+        """The median, the mean of x; beyond a variance of 1/2 of x, where the law has two peaks, pulled towards one.
 
-        For a variance of at most 1/4; beyond, what it is there: at most twice as far out as the median. A wide law has
-        its peaks at the bounds, and a mean of next to nothing would decide between them.
+        The likeliest action is where x = mean + 2 variance tanh x. Of two peaks a mean of next to nothing would decide;
+        so the pull, in place of 2 variance, is what that is more than 1, and 1/2 at most: twice as far out as the
+        median at most. Where draws gather at the bounds, all or nothing is what was found best, and the median of a
+        squashed law is never a bound; of a law with one peak, the median is what was found best between them.
         """
         # The root with the mean's sign. The left side less the right is convex there, so that Newton comes from above.
-        pull, mean = jnp.minimum(2 * jnp.exp(2 * self.log_std), 0.5), jnp.abs(self.mean)
+        pull, mean = jnp.clip(2 * jnp.exp(2 * self.log_std) - 1, 0, 0.5), jnp.abs(self.mean)
         x = mean + pull
         for _ in range(NEWTON_STEPS):
             y = jnp.tanh(x)

@@ -27,8 +27,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": nn.relu,
 }
 COMPUTE_DTYPES = ("float32", "bfloat16")
-# Of a continuous action before it is squashed: wide, since narrower ones learnt less (see MEAN_GAIN in actions.py).
-INITIAL_LOG_STD = 1.0
 
 
 class ActorCritic(nn.Module):
@@ -81,7 +79,7 @@ class ActorCritic(nn.Module):
         self.policy = nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(0.01))
         self.critic = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
         if self.actions.continuous:
-            self.log_std = self.param("log_std", nn.initializers.constant(INITIAL_LOG_STD), (self.outputs,))
+            self.log_std = self.param("log_std", nn.initializers.zeros, (self.outputs,))
 
     @property
     def outputs(self) -> int:

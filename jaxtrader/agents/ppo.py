@@ -45,6 +45,8 @@ class PPOAgent(struct.PyTreeNode):
         clip_range: bound of the probability ratio.
         entropy_coef, value_coef: weights in the loss; the entropy's None is ENTROPY_COEF where actions are discrete,
             0 where they are continuous: a bonus holds those wide open.
+        log_std_init: of continuous actions, the first logarithm of the deviation before they are squashed. 1 finds all
+            or nothing sooner, where that is best; from there it takes long to positions between the bounds.
         max_grad_norm: bound of the gradient's global norm.
         schedule: "linear" decays the rate to 0 over the run, "constant" leaves it.
         num_epochs, num_minibatches: passes over a rollout, and the parts of each; a part is a set of whole lanes.
@@ -66,6 +68,7 @@ class PPOAgent(struct.PyTreeNode):
     clip_range: float = 0.2
     entropy_coef: float | None = None
     value_coef: float = 0.5
+    log_std_init: float = 0.0
     max_grad_norm: float = 0.5
     num_epochs: int = struct.field(pytree_node=False, default=4)
     num_minibatches: int = struct.field(pytree_node=False, default=4)
@@ -89,6 +92,7 @@ class PPOAgent(struct.PyTreeNode):
             "clip_range": (0.0, 10.0),
             "entropy_coef": (0.0, 10.0),
             "value_coef": (0.0, 100.0),
+            "log_std_init": (-3.0, 3.0),
             "max_grad_norm": (0.0, math.inf),
         }
         for name, (low, high) in limits.items():
@@ -152,6 +156,8 @@ class PPOAgent(struct.PyTreeNode):
         self.check_env(env)
         network, bounds, obs_shape = self._network(key, env, params)
         weights = network.fresh(key)
+        if network.actions.continuous:
+            weights["log_std"] = jnp.full_like(weights["log_std"], self.log_std_init)
         return PPOState(
             params=weights,
             opt_state=self._optimizer().init(weights),

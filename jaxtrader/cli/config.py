@@ -54,7 +54,7 @@ class Money:
     delay: int | None = None
     """bars that an order waits longer"""
     capital: float | None = None
-    """initial capital in the market's currency; the next five need it"""
+    """initial capital in the market's currency, of each account; the next five need it"""
     fixed_fee: float | None = None
     """currency for each fill"""
     lot: float | None = None
@@ -137,6 +137,8 @@ class TrainConfig(Money, Source):
     """decay of the advantage trace a bar"""
     entropy_coef: float | None = None
     """weight of the entropy bonus; 0.01 where positions are a choice, else 0"""
+    log_std_init: float = 0.0
+    """of continuous positions, the first logarithm of the deviation; 1 where all or nothing is best"""
     num_epochs: int = 4
     """passes over a rollout"""
     num_minibatches: int = 4
