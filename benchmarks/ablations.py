@@ -34,6 +34,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "entropy_coef 0": {"entropy_coef": 0.0},
     "entropy_coef 0.01": {"entropy_coef": 0.01},
     "normalize_observations on": {"normalize_observations": True},
+    "log_std_init 1": {"log_std_init": 1.0},
     "value_coef 0.25": {"value_coef": 0.25},
     "value_coef 1": {"value_coef": 1.0},
     "clip_range 0.1": {"clip_range": 0.1},

@@ -2,7 +2,8 @@
 
 Ours twice: `step`, gymnax's way, every observation (window and account) written out for each environment and step; and
 lanes, the way of training, where the windows stay on the tape and the account alone is stepped and observed. Peers run
-in processes of their own on the same bars, in turn with ours; each goes by its own money rules.
+in processes of their own on the same bars (gym-trading-env on the first 2,000: its resets take their time by the length
+of its frame), in turn with ours; each goes by its own money rules.
 
     python benchmarks/env_steps.py [--quick] [--peers gym,torchtrade] [--peer-python PEER=PYTHON]
 """

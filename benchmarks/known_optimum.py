@@ -62,7 +62,7 @@ OTHER = (
     Case("(b) R2 0.5%, persistence 0.97, 3 bp", AR1(0.01, 0.005, 0.97), "continuous", 3),
     Case("(d) persistence 0.9, volatility 2%, 10 bp", OrnsteinUhlenbeck(0.02, 0.9), DISCRETE, 10),
     Case("(d) persistence 0.98, volatility 1%, 3 bp", OrnsteinUhlenbeck(0.01, 0.98), DISCRETE, 3),
-    # The one whose best position is seldom all or nothing.
+    # The one whose best position is seldom all or nothing. That it is learnt badly from a wide start was found on it.
     Case("(b) R2 0.25%, persistence 0.95, volatility 5%, 3 bp", AR1(0.05, 0.0025, 0.95), "continuous", 3),
 )
 IDLE = (
@@ -110,10 +110,10 @@ class Setting:
 
 # Found by hand, on seeds that are not among the table's; the peer has all that was fast for it, both decayed ones of
 # ours, a higher rate and a shorter decay, as it takes fewer steps. Small batches are fast and unsteady, so their rate
-# decays. The nets are 2x32, which learn these markets as well as 2x64 (ablations.py) in less time, the peer too. Its
-# continuous policy starts wide, as ours does, which is many times faster on (b) than its default.
+# decays. The nets are 2x32, which learn these markets as well as 2x64 (ablations.py) in less time, the peer too. A
+# continuous policy starts wide, ours and the peer's, which is many times faster on (b) than the default of both.
 NET = (32, 32)
-_OURS = {"gamma": 0.95, "entropy_coef": 0.0, "hidden": NET}
+_OURS = {"gamma": 0.95, "entropy_coef": 0.0, "log_std_init": 1.0, "hidden": NET}
 OURS = {
     "jaxtrader, 1024 x 16": Setting(
         {**_OURS, "schedule": "constant", "gae_lambda": 0.7, "num_epochs": 2},

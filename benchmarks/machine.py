@@ -93,6 +93,9 @@ def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], fac
             )
         )
     console = Console(width=max(100, Console().width))
+    if not console.is_terminal:  # in a file a wide table is read better than one whose words are broken
+        wide = Console(width=1_000)
+        console = Console(width=max(console.width, wide.measure(table).maximum))
     console.print(table)
     console.print(", ".join(f"{k} {v}" for k, v in machine.items()), highlight=False)
     for key, value in facts.items():

@@ -3,14 +3,14 @@
 Random-walk bars with random features: speed does not depend on what they hold. One update is a rollout of every
 environment, advantages, and 4 epochs of 4 minibatches; the training chunk is the Trainer's own, timed around
 `block_until_ready` after a warm-up; compilation stands in its own column. Three parts, each a table:
-1. alone: ours over windows, networks and agents a lane.
+1. alone: ours over windows, networks and agents a lane; for accelerators with other batches and precisions.
 2. dense: tcn and attention on lanes beside the same network on stored windows, which it reads one by one; our own code
    both times, in turn.
 3. beside: peers train in processes of their own, in turn with ours: Stable-Baselines3 and SBX on gym-trading-env, and
    Rejax on our market with dense windows and on CartPole.
 
     python benchmarks/ppo_steps.py [--quick] [--parts alone,dense,beside] [--peers gym,sbx,rejax]
-        [--peer-python PEER=PYTHON]
+        [--peer-python PEER=PYTHON] [--envs N] [--compute-dtype bfloat16] [--matmul-precision default]
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from peers.turns import Peer, in_turn, ratio
 from workload import FEATURES, QUICK, Training, WindowAgent, random_market
 
 import jaxtrader as jt
+from jaxtrader.agents.networks import COMPUTE_DTYPES
+from jaxtrader.agents.ppo import PRECISIONS
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
 
 WINDOW, HIDDEN = 32, (64, 64)
@@ -48,6 +50,8 @@ class Case:
     shared: bool = False
     encoder: str = "mlp"
     activation: str = "tanh"
+    compute_dtype: str = "float32"
+    matmul_precision: str = "highest"
 
     @property
     def network(self) -> str:
@@ -63,7 +67,8 @@ class Case:
 
     def agent(self, kind: type[jt.PPOAgent] = jt.PPOAgent) -> jt.PPOAgent:
         """PPO with this network."""
-        return kind(hidden=self.hidden, shared=self.shared, encoder=self.encoder, activation=self.activation)
+        same = ("hidden", "shared", "encoder", "activation", "compute_dtype", "matmul_precision")
+        return kind(**{name: getattr(self, name) for name in same})
 
     def training(self, market: jt.Market, envs: int, length: int) -> Training:
         """Our chunk on a market, by lane."""
@@ -112,10 +117,11 @@ def cartpole(envs: int, length: int) -> Training:
     return Training(env, params, Case().agent(), EnvRollouts(env, length, envs))
 
 
-def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) -> None:
+def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool, precision: dict[str, str]) -> None:
     """Our own table, over windows, networks and agents a lane."""
     rows: list[list[Any]] = []
     for case in (Case(QUICK["window"]),) if quick else CASES:
+        case = replace(case, **precision)
         chunk = case.training(market, envs, length)
         chunk()
         rates = [chunk() for _ in range(repeats)]
@@ -125,8 +131,9 @@ def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool) 
         rows.append([*place, statistics.median(rates), spread(rates), chunk.compile_seconds, bytes_kept, working])
     columns = ["network", "window", "agents a lane", "steps/s", "min - max", "compile s", "stored, B", "working, B"]
     work = (
-        f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, float32; two torsos "
-        "(actor and critic) or one; tcn and attention 32 wide; B: bytes a transition"
+        f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, "
+        f"{precision['compute_dtype']}, products {precision['matmul_precision']}; "
+        "two torsos (actor and critic) or one; tcn and attention 32 wide; B: bytes a transition"
     )
     report("ppo_steps" + ("_quick" if quick else ""), columns, rows, {"work": work})
 
@@ -184,14 +191,13 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
             name: (task, stack.enter_context(Peer(python, script, **settings)))
             for name, task, python, script, settings in _peers(pythons, tasks, first, path, bars, envs, length)
         }
-        # A ratio is of neighbours in time: the closest race, Rejax's, stands next to ours; the others come last.
+        # A ratio is of neighbours in time: the closest race, Rejax's, stands next to ours.
         runners: dict[str, Callable[[], float]] = {}
         for task in (*tasks, "CartPole"):
-            names = [name for name, (of, _) in peers.items() if of == task and name.startswith("Rejax")]
+            names = sorted((name for name, (of, _) in peers.items() if of == task), key=lambda x: x[:5] != "Rejax")
             names += [label for (of, _), label in shared.items() if of == task]
             runners |= {name: ours[name] for name in (task,) if name in ours}
             runners |= {name: ours[name] if name in ours else peers[name][1].turn for name in names}
-        runners |= {name: peer.turn for name, (_, peer) in peers.items() if name not in runners}
         found = in_turn(runners, repeats)
         for name, rates in found.items():
             task, peer = peers.get(name, (name, None))
@@ -259,15 +265,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny shapes, peers only if named: shows that it runs")
     parser.add_argument("--parts", default=None, help="which tables, with commas; default alone,dense,beside")
+    first = parser.add_argument_group("the first table")
+    first.add_argument("--envs", type=int, help="environments side by side, a multiple of 64; default 1024")
+    first.add_argument("--compute-dtype", choices=COMPUTE_DTYPES, default="float32", help="default float32")
+    first.add_argument("--matmul-precision", choices=PRECISIONS, default="highest", help="default highest")
     add_options(parser, "gym", "sbx", "rejax")
     given = parsed(parser)
+    if given.envs is not None and (given.envs < 64 or given.envs % 64):
+        parser.error(f"--envs {given.envs} is no multiple of 64: 16 agents a lane, lanes in 4 minibatches")
     envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if given.quick else (1024, 64, 100_000)
     repeats = 2 if given.quick else 5
     parts = (given.parts or ",".join(PARTS)).split(",")
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     if "alone" in parts:
-        alone(random_market(bars), envs, length, repeats, given.quick)
+        precision = {"compute_dtype": given.compute_dtype, "matmul_precision": given.matmul_precision}
+        alone(random_market(bars), given.envs or envs, length, repeats, given.quick, precision)
     if "dense" in parts:
         # Fewer steps: on stored windows the others' would take most of a minute an update.
         shapes = [(envs, length)] if given.quick else [(envs // 4, length), (envs // 8, 2 * length)]

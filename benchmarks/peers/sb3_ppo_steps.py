@@ -36,9 +36,13 @@ def prepare(settings: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
         device="cpu",
     )
 
+    begun = False
+
     def work() -> int:
+        nonlocal begun
         steps = settings["updates"] * envs * length
-        model.learn(steps)
+        model.learn(steps, reset_num_timesteps=not begun)  # else all environments begin anew, which takes them long
+        begun = True
         return steps
 
     return work, {}
