@@ -17,7 +17,7 @@ A score is the policy's share of the best policy's expected reward on a fresh pa
 environment of its own, which the first run installs.
 
     python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle,defaults,agents,command]
-        [--peers sb3] [--peer-python PEER=PYTHON]
+        [--markets WORDS] [--peers sb3] [--peer-python PEER=PYTHON]
 """
 
 from __future__ import annotations
@@ -165,10 +165,15 @@ class Size:
     steps: int = SCORED_STEPS
     shape: tuple[int, int] = SCORED_SHAPE
     cases: int = 10  # of each part, at most
+    markets: str = ""  # what their labels must hold
     agents: tuple[int, ...] = AGENTS
     ours: dict[str, Setting] = dataclasses.field(default_factory=lambda: OURS)
     scored_agent: dict[str, Any] = dataclasses.field(default_factory=lambda: SCORED_AGENT)
     suffix: str = ""
+
+    def of(self, cases: tuple[Case, ...]) -> tuple[Case, ...]:
+        """Those that are asked for."""
+        return tuple(case for case in cases if self.markets in case.label)[: self.cases]
 
 
 PARTS = ("timed", "other", "idle", "defaults", "agents", "command")
@@ -198,7 +203,7 @@ def timed(size: Size, python: str | None) -> None:
     columns = ["market", "trainer", "s to 99%", "min - max", "steps to 99%", "steps/s", "compile s", "best score"]
     rows, ratios = [], {}
     found: dict[tuple[str, str], list[Race]] = {}
-    for case in TIMED[: size.cases]:
+    for case in size.of(TIMED):
         best = solve(case.process, case.environment(1_000), bars=size.score_bars)
         peers = {} if python is None else PEERS
         races: dict[str, list[Race]] = {name: [] for name in (*size.ours, *peers)}
@@ -291,7 +296,7 @@ def shared_lanes(size: Size) -> None:
     rows: list[list[Any]] = []
     fit: dict[str, str] = {}
     setting = next(iter(size.ours.values()))
-    for case in (TIMED[0], TIMED[2])[: size.cases]:
+    for case in size.of((TIMED[0], TIMED[2])):
         best = solve(case.process, case.environment(1_000), bars=size.score_bars)
         races: dict[int, list[Race]] = {agents: [] for agents in size.agents}
         for seed in range(size.seeds):
@@ -332,7 +337,7 @@ def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, A
     """A figure after a fixed number of steps with the rate decayed to 0, each seed."""
     rows, shape = [], size.shape
     updates = steps // math.prod(shape)
-    for case in cases:
+    for case in size.of(cases):
         best = solve(case.process, case.environment(1_000), bars=size.score_bars)
         figures, seconds = [], []
         idle = isinstance(case.process, RandomWalk)
@@ -378,10 +383,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--markets", default="", metavar="WORDS", help='only those whose label holds it, as "(b)"')
     parser.add_argument("--parts", default=None, help=f"which tables, with commas, of {','.join(PARTS)}; default all")
     add_options(parser, "sb3")
     given = parsed(parser)
-    size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds)
+    size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds, markets=given.markets)
+    if not any(given.markets in case.label for case in TIMED + OTHER + IDLE):
+        parser.error(f"no market's label holds {given.markets!r}; there are {', '.join(c.label for c in TIMED)} ...")
     # A quick run compiles each function of this file once.
     parts = (given.parts or ("timed,other,agents" if given.quick else ",".join(PARTS))).split(",")
     if unknown := [part for part in parts if part not in PARTS]:
@@ -389,7 +397,7 @@ def main() -> None:
     if "timed" in parts:
         timed(size, None if given.quick else interpreters(given).get("sb3"))
     if "other" in parts:
-        scored("other", OTHER[: size.cases], size, size.scored_agent, size.steps)
+        scored("other", OTHER, size, size.scored_agent, size.steps)
     wide = dataclasses.replace(size, shape=IDLE_SHAPE)
     if "idle" in parts:
         scored("idle", IDLE, wide, IDLE_AGENT, IDLE_STEPS)

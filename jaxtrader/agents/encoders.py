@@ -48,7 +48,7 @@ def blocks(lanes: int, floats: int, weights: int = 0) -> int:
     """Equal parts of lanes to work through one after the other, where each lane holds so many float32 numbers.
 
     So the peak of memory is a share of all lanes', and a part stays in the cache. As many parts as the limit above asks
-    for, or the next number that divides the lanes.
+    for, or the next number that divides the lanes; the one before, if that would be many more, as of a prime number.
 
     Args:
         lanes, floats: in all, and of each.
@@ -57,7 +57,9 @@ def blocks(lanes: int, floats: int, weights: int = 0) -> int:
     limit = CPU_BLOCK_BYTES if jax.default_backend() == "cpu" else BLOCK_BYTES
     limit = max(limit, BLOCK_PER_WEIGHTS * weights * 4)
     count = min(lanes, max(1, -(-lanes * floats * 4 // limit)))
-    return next(parts for parts in range(count, lanes + 1) if lanes % parts == 0)
+    parts = [n for n in range(1, lanes + 1) if lanes % n == 0]
+    above = next(n for n in parts if n >= count)
+    return above if above <= 4 * count else max(n for n in parts if n < count)
 
 
 def held(kind: Kind, window: int, inputs: int, width: int, depth: int | None, decisions: int) -> int:

@@ -204,7 +204,16 @@ def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None
 
 @pytest.mark.parametrize(
     ("lanes", "floats", "parts"),
-    [(256, 0, 1), (256, 2048, 1), (256, 2049, 2), (256, 2**14, 8), (250, 4096, 2), (250, 6000, 5), (7, 2**22, 7)],
+    [
+        (256, 0, 1),
+        (256, 2048, 1),
+        (256, 2049, 2),
+        (256, 2**14, 8),
+        (250, 4096, 2),
+        (250, 6000, 5),
+        (7, 2**22, 7),
+        (257, 2**14, 1),
+    ],
 )
 def test_blocks_keep_to_the_limit_and_divide_the_lanes(lanes: int, floats: int, parts: int) -> None:
     # 2 MiB hold 2^19 numbers: 256 lanes of 2048.
