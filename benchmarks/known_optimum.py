@@ -387,7 +387,8 @@ def main() -> None:
     parser.add_argument("--parts", default=None, help=f"which tables, with commas, of {','.join(PARTS)}; default all")
     add_options(parser, "sb3")
     given = parsed(parser)
-    size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds, markets=given.markets)
+    size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds)
+    size = dataclasses.replace(size, markets=given.markets)
     if not any(given.markets in case.label for case in TIMED + OTHER + IDLE):
         parser.error(f"no market's label holds {given.markets!r}; there are {', '.join(c.label for c in TIMED)} ...")
     # A quick run compiles each function of this file once.

@@ -131,6 +131,16 @@ def test_assets_listed_late_are_bought_when_they_are_listed_for_what_was_kept_fo
     assert (held.exposure.sum(1) < 1 + 1e-12).all()
 
 
+def test_an_order_that_still_waits_has_its_part_already():
+    """A is ordered at bar 0 and filled at bar 4, B ordered at bar 2: half each, as if A had been bought."""
+    a, b = frame(1, 20), frame(2, 20).iloc[2:]
+    market = Market.from_bars(load_bars({"A": a, "B": b}), [log_return()], align=True)
+    book = simulate(market, np.zeros((20, 2)), costs=Costs(fee=None, slippage=None), delay=3)
+    held = buy_and_hold(market, book)
+    assert (held.targets[0, 0], held.targets[2, 1]) == (0.5, 0.5)
+    assert held.fills["bar"].tolist() == [4, 6]
+
+
 def test_under_impact_it_is_ordered_as_soon_as_there_is_a_volume_to_size_by():
     """No volume on two days of 300: an order decided on the first would be dropped, and the holder stay in cash."""
     bars = frame(1, 300)
