@@ -3,11 +3,12 @@
 Random-walk bars with random features: speed does not depend on what they hold. One update is a rollout of every
 environment, advantages, and 4 epochs of 4 minibatches; the training chunk is the Trainer's own, timed around
 `block_until_ready` after a warm-up; compilation stands in its own column. Three parts, each a table:
-1. alone: ours over windows, networks and agents a lane; for accelerators with other batches and precisions.
+1. alone: ours over windows, networks, agents a lane and devices; for accelerators with other batches and precisions.
 2. dense: tcn and attention on lanes beside the same network on stored windows, which it reads one by one; our own code
    both times, in turn.
 3. beside: peers train in processes of their own, in turn with ours: Stable-Baselines3 and SBX on gym-trading-env, and
    Rejax on our market with dense windows and on CartPole.
+Two devices are the halves of a CPU (`Trainer(devices=2)`), or two accelerators where there are as many.
 
     python benchmarks/ppo_steps.py [--quick] [--parts alone,dense,beside] [--peers gym,sbx,rejax]
         [--peer-python PEER=PYTHON] [--envs N] [--compute-dtype bfloat16] [--matmul-precision default]
@@ -25,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax
 from env_steps import save_bars
 from machine import parsed, report
 from peers.install import add_options, interpreters
@@ -32,6 +34,7 @@ from peers.turns import Peer, in_turn, ratio
 from workload import FEATURES, QUICK, Training, WindowAgent, random_market
 
 import jaxtrader as jt
+from jaxtrader import devices
 from jaxtrader.agents.networks import COMPUTE_DTYPES
 from jaxtrader.agents.ppo import PRECISIONS
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
@@ -52,6 +55,7 @@ class Case:
     activation: str = "tanh"
     compute_dtype: str = "float32"
     matmul_precision: str = "highest"
+    devices: int = 1
 
     @property
     def network(self) -> str:
@@ -73,9 +77,8 @@ class Case:
     def training(self, market: jt.Market, envs: int, length: int) -> Training:
         """Our chunk on a market, by lane."""
         env = jt.TradingEnv(market, window=self.window)
-        return Training(
-            env, env.default_params, self.agent(), LaneRollouts(env, length, envs // self.agents, self.agents)
-        )
+        rollouts = LaneRollouts(env, length, envs // self.agents, self.agents)
+        return Training(env, env.default_params, self.agent(), rollouts, mesh=devices.mesh(self.devices))
 
     def dense(self, market: jt.Market, envs: int, length: int) -> Training:
         """The same with every window stored and read by itself."""
@@ -103,10 +106,24 @@ CASES = (
     Case(128, encoder="attention"),
     Case(128, agents=16, encoder="attention"),
     Case(512, encoder="attention"),
+    Case(devices=2),
+    Case(1, devices=2),
+    Case(1, hidden=(32, 32)),
+    Case(1, hidden=(32, 32), devices=2),
+    Case(128, devices=2),
+    Case(hidden=(256, 256, 256), devices=2),
+    Case(encoder="tcn", devices=2),
+    Case(encoder="attention", devices=2),
 )
 DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
 BESIDE = (Case(), Case(128), Case(512), Case(hidden=(256, 256, 256)))
-SHARED = (2, 16)  # agents a lane, beside the peers' one; what it costs in learning: known_optimum.py --parts agents
+# What of ours runs beside the peers too; what sharing lanes costs in learning: known_optimum.py --parts agents.
+OTHERWISE: dict[str, dict[str, int]] = {
+    "2 devices": {"devices": 2},
+    "2 agents a lane": {"agents": 2},
+    "16 agents a lane": {"agents": 16},
+    "2 devices, 2 agents a lane": {"devices": 2, "agents": 2},
+}
 
 
 def cartpole(envs: int, length: int) -> Training:
@@ -120,16 +137,18 @@ def cartpole(envs: int, length: int) -> Training:
 def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool, precision: dict[str, str]) -> None:
     """Our own table, over windows, networks and agents a lane."""
     rows: list[list[Any]] = []
-    for case in (Case(QUICK["window"]),) if quick else CASES:
+    cases = (Case(QUICK["window"]), Case(QUICK["window"], devices=2)) if quick else CASES
+    for case in (case for case in cases if case.devices <= jax.device_count()):
         case = replace(case, **precision)
         chunk = case.training(market, envs, length)
         chunk()
         rates = [chunk() for _ in range(repeats)]
         bytes_kept = bytes_per_transition(chunk.rollout)
         working = round(chunk.compiled.memory_analysis().temp_size_in_bytes / chunk.rollout.reward.size)
-        place = [case.network, case.window, case.agents]
+        place = [case.network, case.window, case.agents, case.devices]
         rows.append([*place, statistics.median(rates), spread(rates), chunk.compile_seconds, bytes_kept, working])
-    columns = ["network", "window", "agents a lane", "steps/s", "min - max", "compile s", "stored, B", "working, B"]
+    columns = ["network", "window", "agents a lane", "devices", "steps/s", "min - max", "compile s"]
+    columns += ["stored, B", "working, B"]
     work = (
         f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, "
         f"{precision['compute_dtype']}, products {precision['matmul_precision']}; "
@@ -174,11 +193,14 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
     tasks = {f"our market, window {case.window}{case.label}": case for case in cases}
     ours = {task: case.training(market, envs, length) for task, case in tasks.items()}
     first = next(iter(ours))
-    shared = {
-        (task, agents): f"{task}, {agents} agents a lane" for task in tasks for agents in (() if quick else SHARED)
+    variants = {
+        (task, words): f"{task}, {words}"
+        for task in tasks
+        for words, other in ({} if quick else OTHERWISE).items()
+        if other.get("devices", 1) <= jax.device_count()
     }
-    for (task, agents), label in shared.items():
-        ours[label] = replace(tasks[task], agents=agents).training(market, envs, length)
+    for (task, words), label in variants.items():
+        ours[label] = replace(tasks[task], **OTHERWISE[words]).training(market, envs, length)
     if "rejax" in pythons:
         ours["CartPole"] = cartpole(envs, length)
     for chunk in ours.values():
@@ -195,7 +217,7 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
         runners: dict[str, Callable[[], float]] = {}
         for task in (*tasks, "CartPole"):
             names = sorted((name for name, (of, _) in peers.items() if of == task), key=lambda x: x[:5] != "Rejax")
-            names += [label for (of, _), label in shared.items() if of == task]
+            names += [label for (of, _), label in variants.items() if of == task]
             runners |= {name: ours[name] for name in (task,) if name in ours}
             runners |= {name: ours[name] if name in ours else peers[name][1].turn for name in names}
         found = in_turn(runners, repeats)
@@ -210,9 +232,9 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
             rows[-1] += [seconds, *over]
         facts = {name: ", ".join(f"{k} {v}" for k, v in p.about["versions"].items()) for name, (_, p) in peers.items()}
         for name, (task, _) in peers.items():
-            for (of, agents), label in shared.items():
+            for (of, words), label in variants.items():
                 if of == task:
-                    facts[f"{agents} agents a lane / {name}"] = f"{ratio(found[label], found[name]):.2f}"
+                    facts[f"{words} / {name}"] = f"{ratio(found[label], found[name]):.2f}"
     work = (
         f"MLP 2x64 for actor and critic each unless said, 4 epochs x 4 minibatches; {envs} environments x {length} "
         f"steps, Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']} on one thread unless said, so of "
@@ -270,6 +292,7 @@ def main() -> None:
     first.add_argument("--compute-dtype", choices=COMPUTE_DTYPES, default="float32", help="default float32")
     first.add_argument("--matmul-precision", choices=PRECISIONS, default="highest", help="default highest")
     add_options(parser, "gym", "sbx", "rejax")
+    devices.split_cpu(2)
     given = parsed(parser)
     if given.envs is not None and (given.envs < 64 or given.envs % 64):
         parser.error(f"--envs {given.envs} is no multiple of 64: 16 agents a lane, lanes in 4 minibatches")

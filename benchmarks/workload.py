@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 
 import jaxtrader as jt
-from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, copied, init_state, run_chunk
+from jaxtrader import devices
+from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, placed, run_chunk
 
 FEATURES = 8
 QUICK = {"envs": 16, "length": 16, "window": 4, "bars": 2_000}  # the same everywhere: tests compile it once
@@ -94,7 +95,7 @@ class WindowAgent(jt.PPOAgent):
 
 
 def begin(
-    env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, seed: int = 0, shapes: bool = False
+    env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, seed: int = 0, shapes: bool = False, mesh: Any = None
 ) -> tuple[Carry, jt.PPOAgent, Any]:
     """A training that is about to begin, as `run_chunk` takes it: its carry, the agent and the prepared parameters.
 
@@ -105,8 +106,8 @@ def begin(
     init, start, rest = jax.random.split(jax.random.key(seed), 3)
     state, params = agent.prepare(make(partial(init_state, env=env), agent, init, params), params)
     envs, zero = make(partial(begin_rollouts, rollouts=rollouts), start, params), jnp.zeros((), jnp.int32)
-    carry = make(copied, Carry(state, envs, rest, zero, zero, jnp.ones((), bool)))  # it will be donated
-    return carry, agent, params
+    carry = make(partial(placed, mesh=mesh), Carry(state, envs, rest, zero, zero, jnp.ones((), bool)))
+    return carry, agent, params if shapes else devices.placed(params, mesh, devices.SHARED)
 
 
 class Training:
@@ -120,16 +121,25 @@ class Training:
     """
 
     def __init__(
-        self, env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, updates: int = 2, shapes: bool = False
+        self,
+        env: Any,
+        params: Any,
+        agent: jt.PPOAgent,
+        rollouts: Any,
+        updates: int = 2,
+        shapes: bool = False,
+        mesh: Any = None,
     ) -> None:
-        carry, agent, params = begin(env, params, agent, rollouts, shapes=shapes)
+        carry, agent, params = begin(env, params, agent, rollouts, shapes=shapes, mesh=mesh)
         limits = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
         count = jnp.asarray(updates, jnp.int32)
         collect = lambda envs, state: rollouts.collect(envs, agent, state, params, jax.random.key(0))  # noqa: E731
+        if mesh is not None:
+            agent, limits, count = devices.placed((agent, limits, count), mesh, devices.SHARED)
         self.rollout = jax.eval_shape(collect, carry.envs, carry.agent)[1]
         self.steps = updates * self.rollout.reward.size
         began = time.perf_counter()
-        self.compiled = run_chunk.lower(carry, agent, params, limits, count, rollouts=rollouts).compile()
+        self.compiled = run_chunk.lower(carry, agent, params, limits, count, rollouts=rollouts, mesh=mesh).compile()
         self.compile_seconds = time.perf_counter() - began
         self.carry, self.constants, self.updates, self.calls = carry, (agent, params, limits, count), updates, 0
 

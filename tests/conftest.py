@@ -41,6 +41,8 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.market import Market, Tape
 
+jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used: for tests/training/test_devices.py
+
 FEATURES = ("log_return_1", "signal", "noise")
 LENGTHS = (150, 90)
 

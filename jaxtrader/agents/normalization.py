@@ -9,6 +9,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float
 
+from jaxtrader import devices
 from jaxtrader.market.market import Tape
 
 CLIP = 5.0  # normalised features are bounded here: one wild print must not saturate the first layer
@@ -53,13 +54,15 @@ class RunningNormalizer(struct.PyTreeNode):
     def update(self, observations: Float[Array, "*b *obs"]) -> RunningNormalizer:
         """The moments of what was seen so far and of a further batch together."""
         batch = observations.astype(jnp.float32).reshape(-1, *self.mean.shape)
-        offset = batch - jnp.where(self.count > 0, self.mean, batch[0])
-        shift = offset.mean(0)
-        spread = ((offset - shift) ** 2).mean(0)
-        count = self.count + len(batch)
-        share = len(batch) / count
+        near = devices.mean(batch[0])
+        offset = batch - jnp.where(self.count > 0, self.mean, near)
+        shift = devices.mean(offset.mean(0))
+        spread = devices.mean(((offset - shift) ** 2).mean(0))
+        new = len(batch) * devices.count()
+        count = self.count + new
+        share = new / count
         first = self.count == 0
-        mean = jnp.where(first, batch[0] + shift, self.mean + share * shift)
+        mean = jnp.where(first, near + shift, self.mean + share * shift)
         variance = self.variance + share * (spread - self.variance) + share * (1 - share) * shift**2
         return RunningNormalizer(mean, jnp.where(first, spread, variance), count)
 
@@ -81,9 +84,8 @@ class ValueScale(struct.PyTreeNode):
     def update(self, target: Array) -> ValueScale:
         """The averages after another rollout's targets."""
         blend = lambda old, new: self.DECAY * old + (1 - self.DECAY) * new  # noqa: E731
-        return ValueScale(
-            blend(self.mean, target.mean()), blend(self.square, (target**2).mean()), blend(self.weight, 1.0)
-        )
+        mean, square = devices.mean((target.mean(), (target**2).mean()))
+        return ValueScale(blend(self.mean, mean), blend(self.square, square), blend(self.weight, 1.0))
 
     def moments(self) -> tuple[Array, Array]:
         """Mean and deviation, (0, 0) before the first update."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from numbers import Integral
 from os import PathLike
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from jaxtrader import devices
 from jaxtrader.agents import encoders
 from jaxtrader.agents.actions import Bounds, actions_of, check_bounds
 from jaxtrader.agents.advantages import gae
@@ -61,6 +62,8 @@ class PPOAgent(struct.PyTreeNode):
         normalize_observations: of ordinary environments, by their running mean and deviation. Market features are
             always normalised, by those of the training bars.
     """
+
+    several_devices: ClassVar[bool] = True
 
     learning_rate: float = 1e-3
     gamma: float = 0.99
@@ -237,7 +240,7 @@ class PPOAgent(struct.PyTreeNode):
             state: as it acted in the rollout.
             rollout: time-major; its number of lanes must be a multiple of `num_minibatches`.
             params: the environment's prepared parameters, whose tape holds the bars of the lanes.
-            key: for the permutations.
+            key: for the permutations; on several devices each has its own lanes and key.
 
         Returns:
             The new state and scalar metrics, means over all gradient steps.
@@ -251,8 +254,10 @@ class PPOAgent(struct.PyTreeNode):
         )
         state = state.replace(value_scale=state.value_scale.update(target))
         mean, std = state.value_scale.moments()
-        spread = jnp.var(target)
-        explained = 1 - jnp.var(target - rollout.value) / jnp.where(spread > 0, spread, 1)
+        _, spread = devices.moments(target)
+        _, unexplained = devices.moments(target - rollout.value)
+        explained = 1 - unexplained / jnp.where(spread > 0, spread, 1)
+        centre, variance = devices.moments(advantage)
         # Frozen until the update is over: what acted and what learns must see the same numbers.
         observations, normalizer = rollout.observations, state.normalizer
         if isinstance(normalizer, RunningNormalizer):
@@ -260,7 +265,7 @@ class PPOAgent(struct.PyTreeNode):
         data = {
             "action": state.network.actions.from_env(rollout.action),
             "log_prob": rollout.log_prob,
-            "advantage": (advantage - advantage.mean()) / (advantage.std() + 1e-8),
+            "advantage": (advantage - centre) / (jnp.sqrt(variance) + 1e-8),
             "target": (target - mean) / std,
             "account": rollout.account,
             "observations": observations,
@@ -289,9 +294,9 @@ class PPOAgent(struct.PyTreeNode):
     def _descend(
         self, state: PPOState, carry: tuple[Any, Any], batch: dict[str, Any], params: Any
     ) -> tuple[tuple[Any, Any], dict[str, Array]]:
-        """One gradient step on a minibatch of lanes."""
+        """One gradient step on a minibatch of lanes, of each device's own."""
         weights, opt_state = carry
-        grads, metrics = self._gradient(weights, state, batch, params)
+        grads, metrics = devices.mean(self._gradient(weights, state, batch, params))
         direction, opt_state = self._optimizer().update(grads, opt_state, weights)
         step = jax.tree.map(lambda d: -state.learning_rate * d, direction)
         return (optax.apply_updates(weights, step), opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}

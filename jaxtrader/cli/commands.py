@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxtrader import compilation
+from jaxtrader import compilation, devices
 from jaxtrader.cli.backtest import backtest_policy
 from jaxtrader.cli.check import check
 from jaxtrader.cli.config import BacktestConfig, CheckConfig, Config, DataConfig, Failed, TrainConfig
@@ -31,6 +31,8 @@ def run(config: Config) -> int:
     commands = {TrainConfig: train, BacktestConfig: backtest_policy, DataConfig: describe_file, CheckConfig: check}
     command: Any = commands[type(config)]
     compilation.keep_programs()
+    if isinstance(config, TrainConfig) and config.devices > 1:
+        devices.split_cpu(config.devices)
     try:
         return command(config, report.console())
     except TrainingDiverged as error:

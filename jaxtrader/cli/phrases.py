@@ -70,7 +70,8 @@ def goal(config: TrainConfig, trainer: Trainer) -> str:
     """How long training will be, and in what portions."""
     length = f"{trainer.num_episodes:,} episodes" if trainer.total_steps is None else f"{trainer.total_steps:,} steps"
     pace = f"{trainer.steps_per_update:,} steps an update, validation every {config.eval_every} updates"
-    return f"{length} in {config.num_envs:,} environments, {pace}, seed {config.seed}"
+    place = f" on {trainer.devices} devices" if trainer.devices > 1 else ""
+    return f"{length} in {config.num_envs:,} environments{place}, {pace}, seed {config.seed}"
 
 
 def network(agent: PPOAgent, window: int) -> str:

@@ -70,5 +70,6 @@ def save(path: Path, carry: Any, updates: int, metrics_bytes: int, best: float |
             "jax": jax.__version__,
             "device": device.device_kind,
             "cpus": os.cpu_count(),
+            "devices": len(jax.tree.leaves(carry)[0].devices()),
         },
     )

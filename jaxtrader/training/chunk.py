@@ -1,4 +1,4 @@
-"""A chunk of training: rollouts and updates in one jitted loop on the device, and the guard against NaN.
+"""A chunk of training: rollouts and updates in one jitted loop on one device or several, and the guard against NaN.
 
 The Trainer dispatches it and knows what is in its reports; nothing here touches the host.
 """
@@ -12,8 +12,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.sharding import Mesh
 from jaxtyping import Bool, Int, PRNGKeyArray
 
+from jaxtrader import devices
+from jaxtrader.devices import SHARED, SPLIT
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
 
 NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
@@ -51,7 +54,20 @@ def copied(tree: Any) -> Any:
     return jax.tree.map(jnp.copy, tree)
 
 
-@partial(jax.jit, static_argnames=("rollouts",), donate_argnums=0)
+# What of a carry each device has a part of.
+PLACES: dict[str, Any] = {name: SPLIT if name == "envs" else SHARED for name in Carry.__dataclass_fields__}
+
+
+def placed(carry: Carry, mesh: Mesh | None) -> Carry:
+    """A carry as `run_chunk` takes it, in buffers of its own: the lanes divided between the devices.
+
+    A buffer that two leaves share, or that the parameters hold too, could not be donated.
+    """
+    parts = {name: devices.placed(getattr(carry, name), mesh, spec) for name, spec in PLACES.items()}
+    return copied(Carry(**parts))
+
+
+@partial(jax.jit, static_argnames=("rollouts", "mesh"), donate_argnums=0)
 def run_chunk(
     carry: Carry,
     agent: Any,
@@ -60,12 +76,32 @@ def run_chunk(
     count: Array,
     *,
     rollouts: LaneRollouts | EnvRollouts,
+    mesh: Mesh | None = None,
 ) -> tuple[Carry, dict[str, Any]]:
     """`count` updates, fewer where a limit is reached or one is rejected: the new carry, and sums for the log.
 
     An update whose numbers are not finite, or whose actions are invalid, is not taken and ends the chunk; `bad` says
-    why.
+    why. With a mesh (devices.py) each of its devices collects its own lanes and learns from them, and all gradients are
+    means over all of them: `rollouts` says what all have together.
     """
+    if mesh is None:
+        return _updates(carry, agent, params, limits, count, rollouts=rollouts)
+    of_each = partial(_updates, rollouts=rollouts.part(mesh.size))
+    places = Carry(**PLACES)
+    given = (places, SHARED, SHARED, SHARED, SHARED)
+    return devices.on_all(of_each, mesh, given, (places, SHARED))(carry, agent, params, limits, count)
+
+
+def _updates(
+    carry: Carry,
+    agent: Any,
+    params: Any,
+    limits: dict[str, Array],
+    count: Array,
+    *,
+    rollouts: LaneRollouts | EnvRollouts,
+) -> tuple[Carry, dict[str, Any]]:
+    """See `run_chunk`: on one device, or what each of several does."""
 
     def update(carry: Carry) -> tuple[Carry, dict[str, Array], dict[str, Array]]:
         key, collect, learn = jax.random.split(carry.key, 3)
@@ -73,10 +109,10 @@ def run_chunk(
         if hasattr(agent, "anneal"):
             share = jnp.maximum(carry.updates / limits["updates"], carry.episodes / limits["episodes"])
             state = agent.anneal(state, share)
-        envs, rollout, stats = rollouts.collect(carry.envs, agent, state, params, collect)
-        state, metrics = agent.learn(state, rollout, params, learn)
+        envs, rollout, stats = rollouts.collect(carry.envs, agent, state, params, devices.own(collect))
+        state, metrics = agent.learn(state, rollout, params, devices.own(learn))
         bad = {name: ~jnp.isfinite(x) for name, x in metrics.items()}
-        bad["reward"] = ~jnp.isfinite(rollout.reward).all()
+        bad["reward"] = devices.total((~jnp.isfinite(rollout.reward)).sum()) > 0
         bad["action"] = stats.get("invalid_actions", jnp.zeros((), jnp.int32)) > 0
         bad["parameters"] = ~_all_finite(state)
         taken = ~jnp.stack(list(bad.values())).any()

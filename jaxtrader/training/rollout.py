@@ -7,7 +7,7 @@ of the head and the ledger. `EnvRollouts` scans `env.step` of any gymnax-shaped 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from jaxtrader import devices
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.envs import bars, ledger
 from jaxtrader.envs.ledger import Account, Bar
@@ -62,6 +63,10 @@ class LaneRollouts:
     def bars(self) -> int:
         """Bars a rollout."""
         return self.length * self.env.decision_every
+
+    def part(self, count: int) -> LaneRollouts:
+        """What each of so many devices collects."""
+        return replace(self, lanes=self.lanes // count)
 
     def begin(self, key: PRNGKeyArray, params: EnvParams) -> Lanes:
         """Lanes at random starts, with ages staggered so that their episodes do not end all at once."""
@@ -135,9 +140,10 @@ class LaneRollouts:
             episode_return=lanes.episode_return + kept["reward"].sum(0),
         )
         summed = ("ruins", "invalid_actions")
-        stats = {name: x.sum() if name in summed else x.mean() for name, x in counts.items()}
+        sums = {name: x.sum() for name, x in counts.items() if name in summed}
+        means = {name: x.mean() for name, x in counts.items() if name not in summed}
         lanes, episodes = self._turn_over(lanes, params, redraw)
-        return lanes, rollout, {**stats, **episodes}
+        return lanes, rollout, {**devices.total({**sums, **episodes}), **devices.mean(means)}
 
     def _turn_over(self, lanes: Lanes, params: EnvParams, key: PRNGKeyArray) -> tuple[Lanes, Stats]:
         """Start a new episode on every lane that is at its time limit or has too few bars left for another rollout."""
@@ -195,6 +201,10 @@ class EnvRollouts:
     length: int
     num_envs: int
 
+    def part(self, count: int) -> EnvRollouts:
+        """What each of so many devices collects."""
+        return replace(self, num_envs=self.num_envs // count)
+
     def begin(self, key: PRNGKeyArray, params: Any) -> Envs:
         """All environments reset."""
         obs, state = jax.vmap(self.env.reset, (0, None))(jax.random.split(key, self.num_envs), params)
@@ -246,8 +256,8 @@ class EnvRollouts:
         # Ordinary environments are lanes with one agent each.
         kept = {name: x[:, :, None] for name, x in kept.items()}
         rollout = Rollout(cursor=None, account=None, observations=observations, **kept)
-        stats = {name: x.sum() for name, x in stats.items()}
-        return envs, rollout, {**stats, "reward_per_bar": rollout.reward.mean()}
+        stats = devices.total({name: x.sum() for name, x in stats.items()})
+        return envs, rollout, {**stats, "reward_per_bar": devices.mean(rollout.reward.mean())}
 
 
 def bytes_per_transition(rollout: Rollout) -> int:

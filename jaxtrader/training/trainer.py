@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrader import compilation, files
+from jaxtrader import compilation, devices, files
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import check_tradable, longest_walk, mean_reward
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.market import Market
 from jaxtrader.training import checkpoint
-from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, copied, init_state, run_chunk
+from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, copied, init_state, placed, run_chunk
 from jaxtrader.training.interrupt import stop_on_interrupt
 from jaxtrader.training.loggers import JsonlLogger, Progress
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
@@ -86,6 +86,9 @@ class Trainer:
         num_episodes, total_steps: where to stop, one of them: episodes or steps summed over all environments.
         updates_per_chunk: updates between two log records; the device does not wait for the host in between.
         eval_every: updates between two validations (and checkpoints); there is always one at the end.
+        devices: of JAX's default backend, to train on: each has its part of the environments, and gradients are means
+            over all; it draws other numbers than one does. `jax.config.update("jax_num_cpu_devices", 2)`, before JAX is
+            first used, makes two of a CPU, which train faster than one of all cores.
         seed: of everything.
         run_dir: a new or empty folder; default the next free `runs/NAME-0001`.
         about: further plain data for config.json and the policy file.
@@ -107,13 +110,14 @@ class Trainer:
     total_steps: int | None = None
     updates_per_chunk: int = 4
     eval_every: int = 20
+    devices: int = 1
     seed: int = 0
     run_dir: str | PathLike[str] | None = None
     about: dict[str, Any] = field(default_factory=dict)
     progress: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("num_envs", "agents_per_lane", "rollout_length", "updates_per_chunk", "eval_every"):
+        for name in ("num_envs", "agents_per_lane", "rollout_length", "updates_per_chunk", "eval_every", "devices"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
         if (self.num_episodes is None) == (self.total_steps is None):
@@ -132,12 +136,7 @@ class Trainer:
         lanes, rest = divmod(self.num_envs, self.agents_per_lane)
         if rest:
             raise ValueError(f"agents_per_lane {self.agents_per_lane} does not divide num_envs {self.num_envs}")
-        parts = getattr(self.agent, "num_minibatches", 1)
-        if lanes % parts:
-            raise ValueError(
-                f"num_minibatches {parts} does not divide the {lanes} lanes (num_envs / agents_per_lane): a minibatch "
-                "is whole lanes"
-            )
+        self._check_parts(lanes)
         if hasattr(self.env, "check_room"):
             self.env.check_room(self.rollout_length if self._by_lane else 1)
         if self._by_lane:
@@ -150,6 +149,20 @@ class Trainer:
             raise ValueError(
                 "valid needs a TradingEnv and an agent with encode and act: others have no market to validate on"
             )
+
+    def _check_parts(self, lanes: int) -> None:
+        if self.devices > 1 and not getattr(self.agent, "several_devices", False):
+            raise ValueError(f"{type(self.agent).__name__} learns on one device; leave devices at 1")
+        if lanes % self.devices:
+            raise ValueError(f"devices {self.devices} does not divide the {lanes} lanes (num_envs / agents_per_lane)")
+        parts = getattr(self.agent, "num_minibatches", 1)
+        if lanes // self.devices % parts:
+            of_each = f" of each of {self.devices} devices" * (self.devices > 1)
+            raise ValueError(
+                f"num_minibatches {parts} does not divide the {lanes // self.devices} lanes (num_envs / "
+                f"agents_per_lane){of_each}: a minibatch is whole lanes"
+            )
+        devices.mesh(self.devices)
 
     def _check_lanes(self) -> None:
         length, episode = self.rollout_length, self.env.episode_length // self.env.decision_every
@@ -224,7 +237,7 @@ class _Run:
         self, trainer: Trainer, run_dir: Path, log: JsonlLogger, shown: Progress, stop: threading.Event
     ) -> None:
         self.trainer, self.run_dir, self.log, self.shown, self.stop = trainer, run_dir, log, shown, stop
-        self.rollouts = trainer.rollouts
+        self.rollouts, self.mesh = trainer.rollouts, devices.mesh(trainer.devices)
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.updates = self.episodes = 0
@@ -256,7 +269,13 @@ class _Run:
                 dispatched = time.perf_counter()
                 planned += count
                 carry, report = run_chunk(
-                    carry, self.agent, self.params, limits, jnp.asarray(count, jnp.int32), rollouts=self.rollouts
+                    carry,
+                    self.agent,
+                    self.params,
+                    limits,
+                    jnp.asarray(count, jnp.int32),
+                    rollouts=self.rollouts,
+                    mesh=self.mesh,
                 )
                 if self.compile_seconds is None:
                     self.compile_seconds = time.perf_counter() - dispatched
@@ -288,18 +307,18 @@ class _Run:
         zero = jnp.zeros((), jnp.int32)
         envs = begin_rollouts(begin, params, rollouts=self.rollouts)
         carry = Carry(state, envs, rest, zero, zero, jnp.ones((), bool))
-        # A buffer that two leaves share, or that the params hold too, cannot be donated.
-        return copied(carry), params, valid
+        return placed(carry, self.mesh), devices.placed(params, self.mesh, devices.SHARED), valid
 
     def _evaluate(self, carry: Carry) -> dict[str, Any]:
         """Enqueue a copy of the state and, with a validation market, its score."""
         kept: dict[str, Any] = {"carry": copied(carry)}
         valid, env = self.trainer.valid, getattr(self, "valid_env", None)
+        state = devices.on_first(kept["carry"].agent, self.mesh)
         if isinstance(valid, Optimum):
-            score, held = valid.walk(self.agent, kept["carry"].agent, self.valid_params)
+            score, held = valid.walk(self.agent, state, self.valid_params)
             kept |= {"valid_reward_per_bar": score, "valid_held": held}
         elif env is not None:
-            score = mean_reward(self.agent, kept["carry"].agent, self.valid_params, env=env, length=longest_walk(env))
+            score = mean_reward(self.agent, state, self.valid_params, env=env, length=longest_walk(env))
             kept["valid_reward_per_bar"] = score
         return kept
 
@@ -382,7 +401,7 @@ class _Run:
             self._write(record)
         self._save_end(carry)
         return TrainResult(
-            state=carry.agent,
+            state=devices.on_first(carry.agent, self.mesh),
             agent=self.trainer.agent,
             env=self.trainer.env,
             history=self.history,
@@ -427,7 +446,7 @@ class _Run:
 
     def _settings(self) -> dict[str, Any]:
         names = ("num_envs", "agents_per_lane", "rollout_length", "num_episodes", "total_steps", "updates_per_chunk")
-        return {name: getattr(self.trainer, name) for name in (*names, "eval_every", "seed")}
+        return {name: getattr(self.trainer, name) for name in (*names, "eval_every", "devices", "seed")}
 
     def _config(self) -> dict[str, Any]:
         return {"training": self._settings(), "agent": _plain(self.trainer.agent), **self._about()}

@@ -16,8 +16,10 @@ def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, 
     for name in ("TRAIN_BARS", "VALID_BARS", "TEST_BARS"):
         monkeypatch.setattr(synthetic, name, 5_000)
     run = str(tmp_path / "run")
-    assert main(["train", "--synthetic", "ar1", *TINY.split(), "--total-steps", "500", "--run-dir", run]) == 0
+    flags = ["--devices", "2", "--total-steps", "500", "--run-dir", run]
+    assert main(["train", "--synthetic", "ar1", *TINY.split(), *flags]) == 0
     out = capsys.readouterr().out
+    assert "500 steps in 8 environments on 2 devices" in out
     assert "best possible" in out
     assert "positions  -1, 0, 1" in out
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from trainers import CountEnv, FakeAgent, lane_trainer
 
 from jaxtrader import files
 from jaxtrader.agents.policy import load_policy
@@ -28,59 +29,9 @@ from jaxtrader.training import trainer as trainer_module
 from jaxtrader.training.trainer import Trainer, TrainingDiverged, _Run
 
 
-@struct.dataclass
-class CountState:
-    time: jax.Array
-
-
-class CountEnv:
-    """Episodes of exactly 5 steps, reward 1 each: truncated by time, never terminated."""
-
-    name = "Count"
-    default_params = None
-
-    def reset(self, key, params):
-        return jnp.zeros(1), CountState(jnp.zeros((), jnp.int32))
-
-    def step(self, key, state, action, params):
-        time = state.time + 1
-        over = time >= 5
-        obs = jnp.where(over, 0, time)[None].astype(jnp.float32)
-        info = {"final_observation": time[None].astype(jnp.float32)}
-        return obs, CountState(jnp.where(over, 0, time)), jnp.ones(()), jnp.zeros((), bool), over, info
-
-
-@struct.dataclass
-class FakeAgent:
-    """The smallest learner: counts its updates, and breaks when told to."""
-
-    nan_at: int = struct.field(pytree_node=False, default=-1)
-
-    def init(self, key, env, params):
-        return {"updates": jnp.zeros(()), "weight": jnp.ones(2)}
-
-    def select_action(self, state, obs, key, deterministic=False):
-        return jnp.zeros(obs.shape[:1], jnp.int32), {}
-
-    def learn(self, state, rollout, params, key):
-        chex.assert_shape(rollout.reward, (10, 4, 1))
-        chex.assert_shape(rollout.observations, (10, 4, 1))
-        chex.assert_shape(rollout.truncated, (10, 4, 1))
-        weight = jnp.where(state["updates"] == self.nan_at, jnp.nan, 1.0)
-        return {"updates": state["updates"] + 1, "weight": state["weight"] * weight}, {"loss": jnp.zeros(())}
-
-    def save_model(self, path, state, about):
-        files.save(path, "fake", {"updates": state["updates"], "about": about})
-
-
 def count_trainer(tmp_path, agent=None, **settings):
     settings = {"num_envs": 4, "rollout_length": 10, "progress": False, "run_dir": tmp_path / "run", **settings}
     return Trainer(CountEnv(), FakeAgent() if agent is None else agent, **settings)
-
-
-def lane_trainer(env, agent, run_dir, **settings):
-    settings = {"num_envs": 8, "agents_per_lane": 2, "rollout_length": env.episode_length // 2, "seed": 3, **settings}
-    return Trainer(env, agent, progress=False, run_dir=run_dir, **settings)
 
 
 def test_fake_env_and_fake_agent_run_for_the_steps_asked(tmp_path):

@@ -1,0 +1,59 @@
+"""What tests of the Trainer share: an environment that counts, the smallest learner, and a trainer on lanes."""
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jaxtrader import files
+from jaxtrader.training.trainer import Trainer
+
+
+@struct.dataclass
+class CountState:
+    time: jax.Array
+
+
+class CountEnv:
+    """Episodes of exactly 5 steps, reward 1 each: truncated by time, never terminated."""
+
+    name = "Count"
+    default_params = None
+
+    def reset(self, key, params):
+        return jnp.zeros(1), CountState(jnp.zeros((), jnp.int32))
+
+    def step(self, key, state, action, params):
+        time = state.time + 1
+        over = time >= 5
+        obs = jnp.where(over, 0, time)[None].astype(jnp.float32)
+        info = {"final_observation": time[None].astype(jnp.float32)}
+        return obs, CountState(jnp.where(over, 0, time)), jnp.ones(()), jnp.zeros((), bool), over, info
+
+
+@struct.dataclass
+class FakeAgent:
+    """The smallest learner: counts its updates, and breaks when told to."""
+
+    nan_at: int = struct.field(pytree_node=False, default=-1)
+
+    def init(self, key, env, params):
+        return {"updates": jnp.zeros(()), "weight": jnp.ones(2)}
+
+    def select_action(self, state, obs, key, deterministic=False):
+        return jnp.zeros(obs.shape[:1], jnp.int32), {}
+
+    def learn(self, state, rollout, params, key):
+        chex.assert_shape(rollout.reward, (10, 4, 1))
+        chex.assert_shape(rollout.observations, (10, 4, 1))
+        chex.assert_shape(rollout.truncated, (10, 4, 1))
+        weight = jnp.where(state["updates"] == self.nan_at, jnp.nan, 1.0)
+        return {"updates": state["updates"] + 1, "weight": state["weight"] * weight}, {"loss": jnp.zeros(())}
+
+    def save_model(self, path, state, about):
+        files.save(path, "fake", {"updates": state["updates"], "about": about})
+
+
+def lane_trainer(env, agent, run_dir, **settings):
+    settings = {"num_envs": 8, "agents_per_lane": 2, "rollout_length": env.episode_length // 2, "seed": 3, **settings}
+    return Trainer(env, agent, progress=False, run_dir=run_dir, **settings)
