@@ -144,7 +144,8 @@ def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool, 
         chunk()
         rates = [chunk() for _ in range(repeats)]
         bytes_kept = bytes_per_transition(chunk.rollout)
-        working = round(chunk.compiled.memory_analysis().temp_size_in_bytes / chunk.rollout.reward.size)
+        of_each = chunk.compiled.memory_analysis().temp_size_in_bytes
+        working = round(case.devices * of_each / chunk.rollout.reward.size)
         place = [case.network, case.window, case.agents, case.devices]
         rows.append([*place, statistics.median(rates), spread(rates), chunk.compile_seconds, bytes_kept, working])
     columns = ["network", "window", "agents a lane", "devices", "steps/s", "min - max", "compile s"]
