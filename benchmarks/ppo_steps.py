@@ -97,7 +97,6 @@ CASES = (
     Case(512),
     Case(hidden=(256, 256, 256)),
     Case(128, hidden=(256, 256, 256)),
-    Case(512, hidden=(256, 256, 256)),
     Case(encoder="tcn"),
     Case(128, encoder="tcn"),
     Case(128, agents=16, encoder="tcn"),

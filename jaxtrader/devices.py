@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Bool, Float, PRNGKeyArray
 
 AXIS = "data"
 SHARED, SPLIT = PartitionSpec(), PartitionSpec(AXIS)
@@ -30,10 +30,10 @@ def mesh(count: int) -> Mesh | None:
     there = jax.devices()
     if count > len(there):
         kind = there[0].platform
-        way_out = ""
+        way_out = f"give at most {len(there)}"
         if kind == "cpu":
-            way_out = f"; jax.config.update('jax_num_cpu_devices', {count}) splits a CPU, before JAX is first used"
-        raise ValueError(f"devices {count} is more than JAX has here ({len(there)} of kind {kind}){way_out}")
+            way_out = f"jax.config.update('jax_num_cpu_devices', {count}) splits a CPU, before JAX is first used"
+        raise ValueError(f"devices {count} is more than JAX has here ({len(there)} of kind {kind}); {way_out}")
     if count == 1:
         return None
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:count])
@@ -82,6 +82,14 @@ def count() -> int:
 def own(key: PRNGKeyArray) -> PRNGKeyArray:
     """A key of each device's own; the same key where there is one device."""
     return jax.random.fold_in(key, jax.lax.axis_index(AXIS)) if _several() else key
+
+
+def same(tree: Any) -> Bool[Array, ""]:
+    """Whether numbers that should be the same on all devices are, as far as the sums of the arrays tell."""
+    if not _several():
+        return jnp.ones((), bool)
+    sums = jnp.stack([jnp.asarray(leaf, jnp.float32).sum() for leaf in jax.tree.leaves(tree)])
+    return (jax.lax.pmax(sums, AXIS) == jax.lax.pmin(sums, AXIS)).all()
 
 
 def moments(x: Float[Array, "*b"]) -> tuple[Float[Array, ""], Float[Array, ""]]:

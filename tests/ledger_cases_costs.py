@@ -199,6 +199,18 @@ COSTS = [
         "clipped": [0],
     },
     {
+        "name": "where no traded value is known, a forced sale pays slippage alone",
+        "start": LONG,
+        "terms": {"impact": 1.0, "capital": 1_000_000.0, "slippage": 0.002},
+        "bars": [bar(NAN, 100.0, 90.0, low=79.0, stop=0.2, adv=1e-6, volatility=0.05)],
+        # 0.8 less 0.2%
+        "fills": [(0, 0, -0.01, 80.0, "STOP")],
+        "slippage": 0.0016,
+        "cash": 0.7984,
+        "units": [0.0],
+        "equity": 0.7984,
+    },
+    {
         "name": "impact and slippage take all of a sale at most",
         "start": LONG,
         "terms": {"impact": 1.0, "capital": 1_000_000.0, "slippage": 0.002},

@@ -119,7 +119,7 @@ def costs_of(a: int, d: float, p: float, bar: Bar, terms: Terms) -> tuple[float,
     if d == 0:
         return p, 0.0, 0.0
     rate = terms.of("slippage", a)
-    if terms.impact is not None and bar.adv[a] > 0:
+    if terms.impact is not None and bar.adv[a] > 1e-6:  # as little stands for none that is known
         rate += terms.of("impact", a) * bar.volatility[a] * math.sqrt(abs(d) * p * terms.capital / bar.adv[a])
         rate = min(rate, 1.0)  # a sale brings nothing at worst
     paid = p * (1 + rate * sign(d))

@@ -46,7 +46,8 @@ class Money:
     """Costs and rules of trading beyond fee, slippage and fill. None: off in training, as in training in a backtest."""
 
     stop_loss: float | None = None
-    """close a position within the bar at this loss from its entry price, e.g. 0.03"""
+    """close a position within the bar at this loss from its entry price, e.g. 0.03; it stays closed until its target is
+    0 or of the other sign, which weights never are"""
     take_profit: float | None = None
     """close it at this gain"""
     maintenance_margin: float | None = None

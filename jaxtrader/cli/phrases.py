@@ -47,7 +47,10 @@ def ends(market: Market) -> tuple[str, str]:
 def rules(env: TradingEnv) -> str:
     """Costs, fills and band."""
     costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
-    fee, slippage = ("/".join(f"{1e4 * x:.6g}" for x in np.ravel(rate or 0.0)) for rate in (costs.fee, costs.slippage))
+    fee, slippage = (
+        "/".join(f"{1e4 * x:.6g}" for x in np.ravel(0.0 if rate is None else rate))
+        for rate in (costs.fee, costs.slippage)
+    )
     band = f"no trade below {env.rebalance_band:.3g} of equity" if env.rebalance_band else "rebalanced at every bar"
     more = [
         f"{name.replace('_', ' ')} {'/'.join(f'{x:.6g}' for x in np.ravel(given))}"
@@ -60,6 +63,11 @@ def rules(env: TradingEnv) -> str:
             more.append(name.replace("_", " ") + ("" if getattr(env, name) is True else f" {getattr(env, name):g}"))
     if env.rules.margin and env.maintenance_margin is None:
         more.append(f"maintenance margin {env.rules.margin:.4g}")
+    if env.max_leverage > 1 and costs.borrow_rate is None:
+        more.append("no interest on debt")
+    short = env.positions == "continuous" or (isinstance(env.positions, tuple) and min(env.positions) < 0)
+    if short and costs.short_rate is None:
+        more.append("no fee on shorts")
     for name in ("stop_loss", "take_profit"):
         if getattr(env, name) is not None:
             more.append(f"{name.replace('_', '-')} {getattr(env, name)}")

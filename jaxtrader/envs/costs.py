@@ -12,6 +12,8 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, PRNGKeyArray
 
+from jaxtrader.market.trailing import VALUE_FLOOR
+
 if TYPE_CHECKING:
     from jaxtrader.envs.account import Account, Bar
     from jaxtrader.envs.rules import Rules
@@ -62,8 +64,12 @@ class Costs(struct.PyTreeNode):
 
     def __post_init__(self) -> None:
         for name in LIMITS:
-            if isinstance(getattr(self, name), list | tuple):  # to JAX a container of numbers, not an array
-                object.__setattr__(self, name, np.asarray(getattr(self, name)))
+            given = getattr(self, name)
+            if isinstance(given, list | tuple):  # to JAX a container of numbers, not an array
+                try:
+                    object.__setattr__(self, name, np.asarray(given))
+                except ValueError as error:
+                    raise ValueError(f"{name} {given!r} must be a number, one number an asset, or None") from error
 
     @classmethod
     def from_bps(
@@ -206,7 +212,9 @@ def charges(
     if costs.impact is not None:
         assert bar.volatility is not None
         assert bar.adv is not None
-        share = notional * rules.currency / jnp.maximum(bar.adv, jnp.finfo(notional.dtype).tiny)
+        # Nothing is ordered where no traded value is known, but what must be closed is: of nothing it is no share.
+        known = bar.adv > VALUE_FLOOR
+        share = jnp.where(known, notional * rules.currency / jnp.where(known, bar.adv, 1), 0)
         impact = costs.impact * bar.volatility * jnp.sqrt(share)
         rate = jnp.minimum(impact if rate is None else rate + impact, 1)  # a sale brings nothing at worst
     slip = jnp.zeros_like(notional) if rate is None else notional * rate

@@ -59,7 +59,10 @@ class Move:
 
     @property
     def benchmark(self) -> Float[Array, "*b"]:
-        """Log return from close[t] to close[t+1] of equal shares of all assets; one that is missing counts as cash."""
+        """Log return from close[t] to close[t+1] of equal shares of all assets; one that is missing counts as cash.
+
+        One that is delisted counts with its last close, without the delisting return.
+        """
         return jnp.log((self.bar.close / self.bar.prev_close).mean(-1))
 
     @property

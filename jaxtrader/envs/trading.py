@@ -155,6 +155,8 @@ class TradingEnv:
         Raises ValueError where the other market has other features, which a network would read in the wrong places, or
         another number of assets in a history.
         """
+        if not isinstance(market, Market):
+            raise ValueError(f"an environment needs a Market, not a {type(market).__name__}")
         assets = self.market.close.shape[1]
         if market.close.shape[1] != assets:
             raise ValueError(

@@ -19,6 +19,7 @@ from jaxtrader import devices
 from jaxtrader.devices import SHARED, SPLIT
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
 
+DIFFER = "parameters, which differ between the devices"
 NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
 
 
@@ -112,9 +113,12 @@ def _updates(
         envs, rollout, stats = rollouts.collect(carry.envs, agent, state, params, devices.own(collect))
         state, metrics = agent.learn(state, rollout, params, devices.own(learn))
         bad = {name: ~jnp.isfinite(x) for name, x in metrics.items()}
-        bad["reward"] = devices.total((~jnp.isfinite(rollout.reward)).sum()) > 0
+        bad["reward"] = ~jnp.isfinite(rollout.reward).all()
         bad["action"] = stats.get("invalid_actions", jnp.zeros((), jnp.int32)) > 0
         bad["parameters"] = ~_all_finite(state)
+        bad[DIFFER] = ~devices.same(_floats(state))
+        # What one device finds ends the chunk on all: else one would wait for the others for ever.
+        bad = {name: found > 0 for name, found in devices.total(jax.tree.map(jnp.int32, bad)).items()}
         taken = ~jnp.stack(list(bad.values())).any()
         episodes = carry.episodes + stats["episodes"].astype(jnp.int32)
         moved = Carry(state, envs, key, carry.updates + 1, episodes, taken)
@@ -138,6 +142,9 @@ def _updates(
     return carry, {"updates": carry.updates, "episodes": carry.episodes, "sums": sums, "bad": bad}
 
 
+def _floats(tree: Any) -> list[Array]:
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)]
+
+
 def _all_finite(tree: Any) -> Array:
-    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)]
-    return jnp.all(jnp.asarray([jnp.isfinite(x).all() for x in floats]))
+    return jnp.all(jnp.asarray([jnp.isfinite(x).all() for x in _floats(tree)]))

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import KW_ONLY, dataclass, field, fields, is_dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from jaxtrader.evaluation.backtest import check_tradable, longest_walk, mean_rew
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.market import Market
 from jaxtrader.training import checkpoint
-from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, copied, init_state, placed, run_chunk
+from jaxtrader.training.chunk import DIFFER, NO_LIMIT, Carry, begin_rollouts, copied, init_state, placed, run_chunk
 from jaxtrader.training.interrupt import stop_on_interrupt
 from jaxtrader.training.loggers import JsonlLogger, Progress
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
@@ -249,16 +250,18 @@ class _Run:
         trainer = self.trainer
         # Floats become strong float32 once: a Python float and a float32 would be two traces.
         self.agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float) else x, trainer.agent)
-        carry, self.params, self.valid_params = self._begin()
+        carry, params, self.valid_params = self._begin()
         if isinstance(trainer.env, TradingEnv) and (short := trainer.env.symbols_without_room(trainer.rollout_length)):
             self.shown.print(
                 f"note: {', '.join(short)}: too few bars for a rollout of {trainer.rollout_length}; not trained on"
             )
         files.write_text(self.run_dir / "config.json", json.dumps(self._config(), indent=2, default=str) + "\n")
+        everywhere = partial(devices.placed, mesh=self.mesh, spec=devices.SHARED)
         limits = {
             "updates": jnp.asarray(trainer.total_updates or NO_LIMIT, jnp.int32),
             "episodes": jnp.asarray(trainer.num_episodes or NO_LIMIT, jnp.int32),
         }
+        agent, params, limits = everywhere((self.agent, params, limits))
         planned, end = 0, trainer.total_updates or NO_LIMIT
         pending: list[tuple[dict[str, Any], dict[str, Any] | None]] = []
         finished = False
@@ -270,10 +273,10 @@ class _Run:
                 planned += count
                 carry, report = run_chunk(
                     carry,
-                    self.agent,
-                    self.params,
+                    agent,
+                    params,
                     limits,
-                    jnp.asarray(count, jnp.int32),
+                    everywhere(jnp.asarray(count, jnp.int32)),
                     rollouts=self.rollouts,
                     mesh=self.mesh,
                 )
@@ -307,7 +310,7 @@ class _Run:
         zero = jnp.zeros((), jnp.int32)
         envs = begin_rollouts(begin, params, rollouts=self.rollouts)
         carry = Carry(state, envs, rest, zero, zero, jnp.ones((), bool))
-        return placed(carry, self.mesh), devices.placed(params, self.mesh, devices.SHARED), valid
+        return placed(carry, self.mesh), params, valid
 
     def _evaluate(self, carry: Carry) -> dict[str, Any]:
         """Enqueue a copy of the state and, with a validation market, its score."""
@@ -320,6 +323,10 @@ class _Run:
         elif env is not None:
             score = mean_reward(self.agent, state, self.valid_params, env=env, length=longest_walk(env))
             kept["valid_reward_per_bar"] = score
+        if self.mesh is not None:
+            # A CPU's devices share its threads. Were the next chunk's half on one device to wait for this behind the
+            # other's, which waits for it, XLA would end the process after 40 seconds.
+            jax.block_until_ready(kept)
         return kept
 
     def _fetch(self, report: dict[str, Any], kept: dict[str, Any] | None) -> bool:
@@ -336,6 +343,8 @@ class _Run:
         if bad:
             data = bad[0] in ("action", "reward")  # causes come first: everything after them is spoilt too
             advice = "Look at the prices and features" if data else "Try a lower learning_rate or max_grad_norm"
+            if bad == [DIFFER]:
+                advice = "The agent's learn must take what it learns as means over them: jaxtrader.devices.mean"
             raise TrainingDiverged(
                 f"update {updates + 1} was rejected: not finite or not valid in {', '.join(dict.fromkeys(bad))}. "
                 f"The state before it is saved in {self.run_dir}. {advice}"

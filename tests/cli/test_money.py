@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 
 import jax
@@ -55,7 +56,9 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     )
     data = ["--data", folder / "four.csv", "--symbols", "UP", *SMALL]
     out = said("train", *data, *money.split(), "--decision-every", "2", "--run-dir", run)
-    rules = "borrow rate 0.06; max leverage 2; maintenance margin 0.25; stop-loss 0.03; take-profit 0.1"
+    rules = (
+        "borrow rate 0.06; max leverage 2; maintenance margin 0.25; no fee on shorts; stop-loss 0.03; take-profit 0.1"
+    )
     assert rules in out
     assert "positions any exposure from -2 to 2, every 2 bars" in out
     policy = jt.load_policy(run)
@@ -167,3 +170,14 @@ def test_what_cannot_be_is_one_sentence(flags, says, folder, tmp_path, monkeypat
     assert len(lines) == 1
     assert says in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_names_a_fee_an_asset_and_what_is_lent_for_nothing(make_portfolio, make_market):
+    each = jt.TradingEnv(make_portfolio(2), positions="weights", costs=jt.Costs(fee=[1e-4, 2e-4], slippage=None))
+    assert phrases.rules(each).startswith("fee 1/2 bp, slippage 0 bp; ")
+    credit = jt.TradingEnv(make_market(), positions="continuous", max_leverage=2.0)
+    assert "no interest on debt; no fee on shorts" in phrases.rules(credit)
+    paid = dataclasses.replace(credit, costs=jt.Costs(borrow_rate=0.06, short_rate=0.01))
+    assert "no interest" not in phrases.rules(paid)
+    assert "no fee on shorts" not in phrases.rules(paid)
+    assert "shorts" not in phrases.rules(jt.TradingEnv(make_market(), positions=(0.0, 0.5, 1.0)))

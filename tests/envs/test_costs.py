@@ -57,6 +57,12 @@ def test_an_absent_cost_stays_absent() -> None:
 
 # --- what cannot be, in one sentence ---
 
+
+def test_numbers_of_unequal_depth_are_no_rates() -> None:
+    with pytest.raises(ValueError, match=r"fee \[0.1, \[0.2, 0.3\]\] must be a number, one number an asset, or None"):
+        Costs(fee=[0.1, [0.2, 0.3]])
+
+
 OUT_OF_RANGE = [
     ({"fixed_fee": -1.0}, r"fixed_fee -1 is outside \[0, inf\): it is an amount of currency for each fill"),
     ({"fixed_fee": math.inf}, r"fixed_fee inf is outside \[0, inf\)"),

@@ -8,18 +8,19 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from jax.sharding import PartitionSpec
 from lanes import Replay
 from trainers import CountEnv, FakeAgent, lane_trainer
 
-from jaxtrader import devices
+from jaxtrader import devices, files
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.ppo import PPOAgent, PPOState
@@ -28,8 +29,10 @@ from jaxtrader.devices import AXIS, SHARED, SPLIT
 from jaxtrader.envs.state import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.market import Market
+from jaxtrader.training import chunk
+from jaxtrader.training import trainer as trainer_module
 from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
-from jaxtrader.training.trainer import Trainer
+from jaxtrader.training.trainer import Trainer, TrainingDiverged
 
 LENGTH, LANES, AGENTS = 8, 4, 2
 MESH = devices.mesh(2)
@@ -115,19 +118,39 @@ def test_a_gradient_is_that_of_all_lanes_on_one_device(
 
 
 def test_a_rollout_on_two_devices_is_that_of_its_lanes(env: TradingEnv, params: EnvParams) -> None:
-    """With given actions, so that no draw matters: accounts, experience and the sums of the log."""
-    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
-    lanes = rollouts.begin(jax.random.key(5), params)
-    lanes = lanes.replace(age=jnp.zeros_like(lanes.age))  # no episode ends, so that none begins by a draw
+    """With given actions, so that no draw matters: accounts, experience and the sums of the log.
 
-    def collect(part: LaneRollouts, lanes: Any) -> Any:
-        actions = jnp.zeros((LENGTH, part.lanes, AGENTS), jnp.int32).at[3:].set(2)
+    One of them is no action, prices fall so far that who is long is ruined, and on two lanes episodes end.
+    """
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    tape = params.tape
+    fall = jnp.where(jnp.arange(len(tape.close)) % 50 >= 40, 1e-3, 1.0)[:, None]
+    params = params.replace(tape=tape.replace(open=tape.open * fall, close=tape.close * fall))
+    lanes = rollouts.begin(jax.random.key(5), params)
+    lanes = lanes.replace(
+        cursor=jnp.asarray([33, 36, 80, 10], jnp.int32),
+        end=jnp.full(LANES, 150, jnp.int32),
+        age=jnp.asarray([0, 8, 0, 8], jnp.int32),  # of 16 bars, of which 8 are walked
+        partial=jnp.zeros(LANES, bool),
+    )
+
+    actions = jnp.zeros((LENGTH, LANES, AGENTS), jnp.int32).at[3:].set(2).at[6, -1, 0].set(7)
+
+    def collect(part: LaneRollouts, lanes: Any, actions: jax.Array) -> Any:
         return part.collect(lanes, Replay(actions), None, params, jax.random.key(6))
 
-    one = jax.jit(partial(collect, rollouts))(lanes)
-    two = both(partial(collect, rollouts.part(2)), SPLIT, (SPLIT, COLLECTED, SHARED))(lanes)
-    assert float(one[2]["turnover_per_bar"]) > 0
+    lanes_one, *one = jax.jit(partial(collect, rollouts))(lanes, actions)
+    split = both(partial(collect, rollouts.part(2)), (SPLIT, BY_LANE), (SPLIT, COLLECTED, SHARED))
+    lanes_two, *two = split(lanes, actions)
+    stats = one[1]
+    assert float(stats["turnover_per_bar"]) > 0
+    assert int(stats["ruins"]) > 0
+    assert int(stats["invalid_actions"]) == 1
+    assert int(stats["episodes"]) == 2 * AGENTS
+    assert float(stats["episode_returns"]) != 0
     chex.assert_trees_all_close(one, two, rtol=1e-6, atol=1e-7)
+    going_on = jax.tree.map(lambda x: x[jnp.asarray([0, 2])], (lanes_one, lanes_two))
+    chex.assert_trees_all_close(*going_on, rtol=1e-6, atol=1e-7)
 
 
 @pytest.fixture(scope="module")
@@ -157,21 +180,20 @@ def test_training_on_two_devices(twice: Any, env: TradingEnv) -> None:
     assert policy.act(np.zeros((env.window, 3))) in env.positions
 
 
-def test_parameters_stay_the_same_on_all_devices_and_lanes_differ(
+def test_parameters_stay_the_same_on_all_devices_and_draws_differ(
     env: TradingEnv, agent: PPOAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from jaxtrader.training import trainer as trainer_module
-
+    """All lanes begin with the same account at the same bar: what tells the devices' lanes apart is their draws."""
     carries = []
 
-    def kept(*args: Any, **kwargs: Any) -> Any:
-        carry, report = chunk(*args, **kwargs)
+    def kept(carry: chunk.Carry, *args: Any, **kwargs: Any) -> Any:
+        alike = jax.tree.map(lambda x: jnp.copy(jnp.broadcast_to(x[:1], x.shape)), carry.envs)
+        carry, report = chunk.run_chunk(chunk.placed(carry.replace(envs=alike), MESH), *args, **kwargs)
         carries.append(jax.tree.map(jnp.copy, carry))
         return carry, report
 
-    chunk = trainer_module.run_chunk
     monkeypatch.setattr(trainer_module, "run_chunk", kept)
-    lane_trainer(env, agent, tmp_path / "run", total_steps=8 * env.episode_length // 2 * 2, devices=2).train()
+    lane_trainer(env, agent, tmp_path / "run", total_steps=8 * env.episode_length // 2, devices=2).train()
     carry = carries[-1]
     for leaf in jax.tree.leaves(carry.agent):
         here, there = (shard.data for shard in leaf.addressable_shards)
@@ -179,6 +201,43 @@ def test_parameters_stay_the_same_on_all_devices_and_lanes_differ(
     here, there = (np.asarray(shard.data) for shard in carry.envs.account.cash.addressable_shards)
     assert here.shape == there.shape == (2, 2)
     assert not np.array_equal(here, there)
+
+
+class Broken(CountEnv):
+    """Half of the environments pay what is not finite: those that begin on the second device."""
+
+    def step(self, key: jax.Array, state: Any, action: jax.Array, params: Any) -> Any:
+        obs, after, reward, *rest = super().step(key, state, action, params)
+        second = jax.lax.axis_index(AXIS) == 1
+        return obs, after, jnp.where(second, jnp.nan, reward), *rest
+
+
+@struct.dataclass
+class Shared(FakeAgent):
+    """Learns on two devices: by the mean over both, or by what each saw (`own`)."""
+
+    several_devices: ClassVar[bool] = True
+    own: bool = struct.field(pytree_node=False, default=False)
+
+    def learn(self, state: Any, rollout: Rollout, params: Any, key: jax.Array) -> Any:
+        seen = jax.random.uniform(key) if self.own else devices.mean(rollout.reward.mean())
+        return {"updates": state["updates"] + 1, "weight": state["weight"] + seen}, {}
+
+
+def test_what_one_device_finds_wrong_ends_training_on_both(tmp_path: Path) -> None:
+    train = lambda env, agent, name: Trainer(  # noqa: E731
+        env, agent, num_envs=4, rollout_length=10, total_steps=120, devices=2, run_dir=tmp_path / name, progress=False
+    ).train()
+    result = train(CountEnv(), Shared(), "good")
+    np.testing.assert_array_equal(result.state["weight"], [4, 4])  # 1, and the mean reward of 1 three times
+    assert result.episodes == 120 // 5
+    stored = files.load(result.run_dir / "checkpoint.pkl", "checkpoint")
+    assert stored["devices"] == 2
+    with pytest.raises(TrainingDiverged, match=r"update 1 .* parameters, which differ .*jaxtrader\.devices\.mean"):
+        train(CountEnv(), Shared(own=True), "apart")
+    with pytest.raises(TrainingDiverged, match=r"update 1 .* not valid in reward, parameters"):
+        train(Broken(), Shared(), "broken")
+    assert {path.name for path in (tmp_path / "broken").iterdir()} >= {"last.pkl", "checkpoint.pkl"}
 
 
 def test_ordinary_environments_on_two_devices() -> None:
@@ -207,8 +266,17 @@ def test_what_cannot_be_divided_is_refused(env: TradingEnv, agent: PPOAgent, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_a_cpu_is_split_before_jax_is_used_and_never_after() -> None:
-    code = "from jaxtrader import devices; import jax; devices.split_cpu(3); n = len(jax.devices()); "
-    code += "devices.split_cpu(5); print(n, len(jax.devices()))"
+def test_the_command_splits_the_cpu_before_jax_is_used() -> None:
+    """In a process of its own, which has not used JAX until the command runs; a later split changes nothing."""
+    code = """
+import jax
+from jaxtrader import devices
+from jaxtrader.cli import commands
+from jaxtrader.cli.config import TrainConfig
+commands.train = lambda *_: print(len(jax.devices())) or 0
+commands.run(TrainConfig(devices=3))
+devices.split_cpu(5)
+print(len(jax.devices()))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["3", "3"]

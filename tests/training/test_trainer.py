@@ -216,7 +216,10 @@ def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, marke
     assert sum("Compiling" in record.getMessage() for record in caplog.records) == compiled[3]
 
 
-def test_a_chunk_takes_over_the_buffers_of_the_one_before_and_waits_for_nothing(tmp_path, env, agent, monkeypatch):
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_chunk_takes_over_the_buffers_of_the_one_before_and_waits_for_nothing(
+    tmp_path, env, agent, monkeypatch, devices
+):
     """The carry is donated, and between two records nothing moves between host and device but what is asked for."""
     carries = []
 
@@ -226,7 +229,8 @@ def test_a_chunk_takes_over_the_buffers_of_the_one_before_and_waits_for_nothing(
             return chunk.run_chunk(carry, *args, **kwargs)
 
     monkeypatch.setattr(trainer_module, "run_chunk", kept)
-    lane_trainer(env, agent, tmp_path / "run", total_steps=8 * env.episode_length // 2 * 3, updates_per_chunk=1).train()
+    settings = {"total_steps": 8 * env.episode_length // 2 * 3, "updates_per_chunk": 1, "devices": devices}
+    lane_trainer(env, agent, tmp_path / "run", **settings).train()
     assert len(carries) == 3
     for carry in carries:
         assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry))
