@@ -56,9 +56,8 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     )
     data = ["--data", folder / "four.csv", "--symbols", "UP", *SMALL]
     out = said("train", *data, *money.split(), "--decision-every", "2", "--run-dir", run)
-    rules = (
-        "borrow rate 0.06; max leverage 2; maintenance margin 0.25; no fee on shorts; stop-loss 0.03; take-profit 0.1"
-    )
+    rules = "borrow rate 0.06; max leverage 2; maintenance margin 0.25; no fee on shorts; "
+    rules += "stop-loss 0.03; take-profit 0.1"
     assert rules in out
     assert "positions any exposure from -2 to 2, every 2 bars" in out
     policy = jt.load_policy(run)
@@ -87,7 +86,7 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     assert frame["exposure"].abs().max() > 1.5
     assert f"interest and funding, of no single trade, {frame['carry'].sum():+.2%} of the initial capital" in shown
     dear = said("backtest", run, "--borrow-rate", "0.5", "--stop-loss", "0.05", "--delay", "1")
-    assert "borrow rate 0.5; max leverage 2; delay 1; maintenance margin 0.25; stop-loss 0.05; take-profit 0.1" in dear
+    assert "borrow rate 0.5; max leverage 2; delay 1; maintenance margin 0.25; no fee on shorts; stop-loss 0.05" in dear
 
 
 def test_a_portfolio_is_trained_and_tested_as_one_account(folder, tmp_path):
