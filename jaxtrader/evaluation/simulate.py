@@ -185,7 +185,8 @@ def _run(found: bars.Columns, targets: np.ndarray, stops: dict[str, np.ndarray],
         cash, units, ruined, events = _walk_all(path, costs, rules)
     else:
         cash, units, ruined = _walk(path, costs, rules)
-        last = _last_known(path.order) if rules.rebalance == "on_change" else jnp.zeros_like(path.order)
+        none = np.zeros(path.order.shape, path.order.dtype)
+        last = _last_known(path.order) if rules.rebalance == "on_change" else none
         events = _events(cash, units, ruined, path, last, costs, rules)
     run = jax.tree.map(lambda leaf: _to_host(leaf)[:rows], (cash, units, ruined, events))
     cash, units, ruined, events = run
@@ -239,7 +240,8 @@ def _walk(path: Path, costs: Costs, rules: Rules) -> tuple[Array, Array, Array]:
     return jax.lax.scan(move, _flat(path, rules), path)[1]
 
 
-@partial(jax.jit, static_argnames="rules")
+# Paths side by side fill the widest vectors; XLA's choice is half as wide, and takes 1.6 times as long.
+@partial(jax.jit, static_argnames="rules", compiler_options={"xla_cpu_prefer_vector_width": 512})
 def _equity(found: bars.Columns, targets: Array, costs: Costs, rules: Rules) -> Float[Array, "bar *path"]:
     """The equity alone, of one asset: what moves fewest bytes."""
     path = _path(found, targets, {}, rules, jnp)
@@ -453,4 +455,4 @@ def _on_cpu() -> contextlib.AbstractContextManager[Any]:
 
 def _to_host(leaf: Any) -> np.ndarray:
     array = np.asarray(leaf)
-    return array if array.dtype == bool else array.astype(np.float64)
+    return array if array.dtype == bool else array.astype(np.float64, copy=False)
