@@ -3,9 +3,9 @@
 Everything: leverage 2 and a maintenance margin, three rates and funding, brackets, a delay of one bar, lots, a minimum
 trade, a volume cap, a fixed fee, impact, a fee an asset where there are several, missing bars, a delisting, all closed
 at the end of each day; and in PPO costs that are drawn anew for each episode. Plain: fee, slippage and the band, on the
-same bars. PPO is the Trainer's own chunk, end to end; the bare ledger is `ledger.step` alone, along many lanes with
-given targets; a single path is `simulate` with its whole book. Beside vectorbt, with the rules that both know:
-`backtest.py`.
+same bars. Positions are -1, 0 and 1; continuous ones use the leverage, and are from -1 to 1 without it. PPO is the
+Trainer's own chunk, end to end; the bare ledger is `ledger.step` alone, along many lanes with given targets; a single
+path is `simulate` with its whole book. Beside vectorbt, with the rules that both know: `backtest.py`.
 
     python benchmarks/rules.py [--quick] [--repeats N]
 """
@@ -50,9 +50,16 @@ def cases(bars: int, assets: int, drawn: bool = False) -> dict[str, tuple[jt.Mar
     return {"plain": (market, PLAIN), "everything": (full(market), {**RULES, "costs": charged})}
 
 
-def training(market: jt.Market, settings: dict[str, Any], lanes: int, length: int, agents: int = 1) -> Runner:
+def training(
+    market: jt.Market,
+    settings: dict[str, Any],
+    lanes: int,
+    length: int,
+    agents: int = 1,
+    positions: Any = (-1.0, 0.0, 1.0),
+) -> Runner:
     """PPO steps a second, of one chunk of updates; several assets are traded as weights."""
-    positions = "weights" if market.close.shape[1] > 1 else (-1.0, 0.0, 1.0)
+    positions = "weights" if market.close.shape[1] > 1 else positions
     env = jt.TradingEnv(market, positions=positions, **settings)
     chunk = Training(env, env.default_params, jt.PPOAgent(), LaneRollouts(env, length, lanes, agents))
     chunk()
@@ -125,6 +132,7 @@ def main() -> None:
         drawn, several = cases(bars, 1, drawn=True), cases(bars, ASSETS, drawn=True)
         pairs |= {
             "PPO, an agent a lane, steps": (drawn, lambda *case: training(*case, lanes, length)),
+            "PPO, continuous, steps": (drawn, lambda *case: training(*case, lanes, length, positions="continuous")),
             "PPO, 16 agents a lane, steps": (drawn, lambda *case: training(*case, lanes // 16, length, 16)),
             f"PPO, weights over {ASSETS} assets, steps": (several, lambda *case: training(*case, lanes // 4, length)),
         }

@@ -175,9 +175,9 @@ def test_what_comes_later_changes_nothing_before(name, seed, t):
 
 
 @few
-@given(seeds, st.permutations([0, 1, 2]))
-def test_the_order_of_the_assets_does_not_matter(seed, order):
-    rules, (targets, brackets), market = CASES["next_open"][1], orders_of(seed, 3), market_of(seed, 3)
+@given(seeds, st.permutations([0, 1, 2]), st.sampled_from(["next_open", "next_close", "close"]))
+def test_the_order_of_the_assets_does_not_matter(seed, order, fill):
+    rules, (targets, brackets), market = CASES["next_open"][1] | {"fill": fill}, orders_of(seed, 3), market_of(seed, 3)
     book = simulate(market, targets, costs=costs_of(3), **brackets, **rules)
     columns = ("open", "high", "low", "close", "volatility", "present", "delisted", "funding", "price_factor", "adv")
     turned = dataclasses.replace(market, **{name: getattr(market, name)[:, order] for name in columns})
