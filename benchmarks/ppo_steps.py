@@ -216,8 +216,9 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
         # A ratio is of neighbours in time: the closest race, Rejax's, stands next to ours.
         runners: dict[str, Callable[[], float]] = {}
         for task in (*tasks, "CartPole"):
-            names = sorted((name for name, (of, _) in peers.items() if of == task), key=lambda x: x[:5] != "Rejax")
-            names += [label for (of, _), label in variants.items() if of == task]
+            names = [label for (of, _), label in variants.items() if of == task]
+            names += [name for name, (of, _) in peers.items() if of == task]
+            names.sort(key=lambda name: not name.startswith("Rejax"))  # then ours in other ways
             runners |= {name: ours[name] for name in (task,) if name in ours}
             runners |= {name: ours[name] if name in ours else peers[name][1].turn for name in names}
         found = in_turn(runners, repeats)

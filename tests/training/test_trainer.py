@@ -220,7 +220,7 @@ def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, marke
 def test_a_chunk_takes_over_the_buffers_of_the_one_before_and_waits_for_nothing(
     tmp_path, env, agent, monkeypatch, devices
 ):
-    """The carry is donated, and between two records nothing moves between host and device but what is asked for."""
+    """The carry is donated, and to dispatch a chunk moves nothing between host and device."""
     carries = []
 
     def kept(carry, *args, **kwargs):
