@@ -85,22 +85,16 @@ def run_chunk(
     why. With a mesh (devices.py) each of its devices collects its own lanes and learns from them, and all gradients are
     means over all of them: `rollouts` says what all have together.
     """
-    if mesh is None:
-        return _updates(carry, agent, params, limits, count, rollouts=rollouts)
-    of_each = partial(_updates, rollouts=rollouts.part(mesh.size))
-    places = Carry(**PLACES)
-    given = (places, SHARED, SHARED, SHARED, SHARED)
-    return devices.on_all(of_each, mesh, given, (places, SHARED))(carry, agent, params, limits, count)
+    run = partial(_updates, rollouts)
+    if mesh is not None:
+        places = Carry(**PLACES)
+        given = (places, SHARED, SHARED, SHARED, SHARED)
+        run = devices.on_all(partial(_updates, rollouts.part(mesh.size)), mesh, given, (places, SHARED))
+    return run(carry, agent, params, limits, count)
 
 
 def _updates(
-    carry: Carry,
-    agent: Any,
-    params: Any,
-    limits: dict[str, Array],
-    count: Array,
-    *,
-    rollouts: LaneRollouts | EnvRollouts,
+    rollouts: LaneRollouts | EnvRollouts, carry: Carry, agent: Any, params: Any, limits: dict[str, Array], count: Array
 ) -> tuple[Carry, dict[str, Any]]:
     """See `run_chunk`: on one device, or what each of several does."""
 

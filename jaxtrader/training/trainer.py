@@ -89,7 +89,7 @@ class Trainer:
         eval_every: updates between two validations (and checkpoints); there is always one at the end.
         devices: of JAX's default backend, to train on: each has its part of the environments, and gradients are means
             over all; it draws other numbers than one does. `jax.config.update("jax_num_cpu_devices", 2)`, before JAX is
-            first used, makes two of a CPU, which train faster than one of all cores.
+            first used, makes two of a CPU, on which most networks train faster. Validation stays on the first.
         seed: of everything.
         run_dir: a new or empty folder; default the next free `runs/NAME-0001`.
         about: further plain data for config.json and the policy file.
