@@ -1,7 +1,8 @@
 """How many bars a second does a backtest of given targets take, beside vectorbt and backtesting.py?
 
-64 paths of a random walk, a new random target at each bar. Ours twice: `equity_paths`, all paths in one pass, equity
-only, and `simulate`, a path after the other with its whole book (fills, costs, exposures). Then one path, a longer one.
+64 paths of a random walk, a new random target at each bar. Ours three times: `simulate` of all, which takes one pass
+and gives every equity; the same and every book of it (fills, costs, exposures), which are made when they are read; and
+`simulate` of one after the other. Then one path, a longer one.
 The final equities of ours and a peer's must agree, so that it is the same work: with vectorbt to 1e-9 (target shares of
 equity, filled at the next open, fee and slippage both), with backtesting.py to 1e-6 (one path, flat or half invested,
 at the close itself, traded where the target changes, without costs: it sizes orders before costs, in whole billionths
@@ -29,13 +30,13 @@ from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
 
 import jaxtrader as jt
-from jaxtrader.evaluation.simulate import equity_paths
 
 FEE, SLIPPAGE = 1e-5, 2e-5  # low: no account may come to ruin, which the peers do not know
 COSTS, FREE = jt.Costs(FEE, SLIPPAGE), jt.Costs(0.0, 0.0)
 TOLERANCE = {"vectorbt": 1e-9, "backtesting.py": 1e-6}
 LONG = 5  # times as many bars where it is one path
-PASS, BOOKS, ONE = "jaxtrader, equity_paths", "jaxtrader, simulate", "jaxtrader, simulate, one path"
+PASS, BOOKS = "jaxtrader, simulate, all equities", "jaxtrader, simulate, all books"
+ALONE, ONE = "jaxtrader, simulate, one after the other", "jaxtrader, simulate, one path"
 HALF = "jaxtrader, simulate, one path, half or flat"
 
 
@@ -94,22 +95,30 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     many, one = random_paths(bars, paths), random_paths(LONG * bars, 1)
     half = (one[0], one[1], np.where(one[2] > 0, 0.5, 0.0))  # what backtesting.py can do in the same way
     market, long = market_of(*many[:2]), market_of(*one[:2])
+    targets = {name: many[2][:, i].copy() for i, name in enumerate(market.symbols)}
+
+    def paths() -> np.ndarray:
+        return np.array([equity[-1] for equity in jt.simulate(market, targets, costs=COSTS).equity.values()])
 
     def books() -> np.ndarray:
-        names = enumerate(market.symbols)
-        targets = many[2]
-        return np.array([jt.simulate(market, targets[:, i], costs=COSTS, symbol=name).equity[-1] for i, name in names])
+        return np.array([book.equity[-1] for book in jt.simulate(market, targets, costs=COSTS).values()])
+
+    def alone() -> np.ndarray:
+        runs = (jt.simulate(market, own, costs=COSTS, symbol=name) for name, own in targets.items())
+        return np.array([book.equity[-1] for book in runs])
 
     def path(targets: np.ndarray, **settings: Any) -> np.ndarray:
         return jt.simulate(long, targets[:, 0], **settings).equity[-1:]
 
     ours = {
-        PASS: Ours(many[1].size, lambda: equity_paths(*many, costs=COSTS)[-1]),
+        PASS: Ours(many[1].size, paths),
         BOOKS: Ours(many[1].size, books),
+        ALONE: Ours(many[1].size, alone),
         ONE: Ours(one[1].size, lambda: path(one[2], costs=COSTS)),
         HALF: Ours(one[1].size, lambda: path(half[2], costs=FREE, fill="close", rebalance="on_change")),
     }
-    np.testing.assert_allclose(ours[PASS].final, ours[BOOKS].final, rtol=1e-12)
+    np.testing.assert_array_equal(ours[PASS].final, ours[BOOKS].final)
+    np.testing.assert_allclose(ours[PASS].final, ours[ALONE].final, rtol=1e-12)
     beside = {
         "vectorbt": Peers("vectorbt", PASS, many, (PASS, BOOKS)),
         "vectorbt, one path": Peers("vectorbt", ONE, one, (ONE,)),
@@ -134,7 +143,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     for name, rates in found.items():
         compiled = ours[name].compile_seconds if name in ours else "-"
         over = [f"{ratio(found[our], rates):.1f}" for our in beside[name].beside] if name in beside else []
-        wide = (many if name in (PASS, BOOKS, "vectorbt") else one)[1].shape[1]
+        wide = (many if name in (PASS, BOOKS, ALONE, "vectorbt") else one)[1].shape[1]
         spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
         rows.append([name, wide, statistics.median(rates), spread, compiled, " and ".join(over) or "-"])
     if running:
@@ -154,7 +163,7 @@ def main() -> None:
     columns = ["backtest", "paths", "bars/s", "min - max", "compile s", "ours / it"]
     work = (
         f"{paths} paths of {bars:,} bars, one of {LONG * bars:,}; float64, the next open, fee {FEE:g}, slippage "
-        f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt equity_paths and simulate"
+        f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt the first two of ours"
     )
     report("backtest" + ("_quick" if given.quick else ""), columns, rows, {"work": work, **facts})
 

@@ -1,12 +1,12 @@
 """The record of one run of the ledger: what it was worth, what it held, every fill and every trade, and the figures.
 
-`simulate` (and through it `backtest`) writes books; `combine` adds several into one. Nothing is decided or priced here:
-the numbers come from the ledger, and this module only arranges them, in NumPy on the host.
+`simulate` (and through it `backtest`) writes books, of many histories `Books`; `combine` adds several into one. Nothing
+is decided or priced here: the numbers come from the ledger, and this module only arranges them, in NumPy on the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -188,6 +188,45 @@ class Book:
             f"Book({', '.join(self.symbols)}: {len(self)} bars {first}..{last}, {self.initial:g} became "
             f"{self.equity[-1]:.4g} in {len(self.trades)} trades{ruin})"
         )
+
+
+class Books(Mapping[str, Book]):
+    """The books of many accounts, by symbol: each is made when it is first asked for, and kept.
+
+    What all fills and figures of a book take is many times what its account takes, and of many paths only some are
+    looked at.
+    """
+
+    def __init__(
+        self,
+        symbols: tuple[str, ...],
+        make: Callable[[str], Book],
+        equity: Mapping[str, Float[np.ndarray, " bar"]] | None = None,
+    ) -> None:
+        self._symbols, self._make, self._equity, self._made = symbols, make, equity, {}
+
+    @property
+    def equity(self) -> Mapping[str, Float[np.ndarray, " bar"]]:
+        """The equity of each account, as its book has it."""
+        if self._equity is None:
+            self._equity = {symbol: book.equity for symbol, book in self.items()}
+        return self._equity
+
+    def __getitem__(self, symbol: str) -> Book:
+        if symbol not in self._symbols:
+            raise KeyError(f"{symbol!r}; there are {', '.join(self._symbols)}")
+        if symbol not in self._made:
+            self._made[symbol] = self._make(symbol)
+        return self._made[symbol]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._symbols)
+
+    def __len__(self) -> int:
+        return len(self._symbols)
+
+    def __repr__(self) -> str:
+        return f"Books({', '.join(self._symbols)})"
 
 
 def combine(books: Mapping[str, Book], periods_per_year: float | None = None) -> Book:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from jaxtrader.envs.costs import Costs
-from jaxtrader.evaluation.simulate import equity_paths, simulate
+from jaxtrader.evaluation.simulate import simulate
 
 
 def test_the_default_is_one_and_five_basis_points() -> None:
@@ -85,7 +85,7 @@ def test_costs_out_of_range_are_refused_by_whoever_takes_them(rates, message, en
         lambda: dataclasses.replace(env, costs=costs, capital=1e5),
         lambda: simulate(market, 0.5, costs=costs, capital=1e5, symbol="S0"),
         lambda: Costs.between(costs, costs),
-        lambda: equity_paths(np.ones((3, 1)), np.ones((3, 1)), np.ones((3, 1)), costs=costs, capital=1e5),
+        lambda: simulate(market, {"S0": 0.5}, costs=costs, capital=1e5),
     ):
         with pytest.raises(ValueError, match=message):
             take()

@@ -8,10 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.rules import Rules
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.simulate import equity_paths, simulate
+from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.bars import DataError
 from jaxtrader.market.market import Market
 
@@ -62,8 +61,8 @@ BRACKETS = [0, -0.1, "3%", True, [0.1, 0.2]]
 @pytest.fixture(autouse=True)
 def nothing_compiled(monkeypatch) -> None:
     """Whatever reaches the ledger fails otherwise."""
-    monkeypatch.setattr("jaxtrader.evaluation.simulate._run", None)
-    monkeypatch.setattr("jaxtrader.evaluation.simulate._equity", None)
+    monkeypatch.setattr("jaxtrader.evaluation.walk.run", None)
+    monkeypatch.setattr("jaxtrader.evaluation.walk.run_many", None)
 
 
 def run(market: Market, **settings):
@@ -163,27 +162,6 @@ def test_a_rule_by_a_wrong_name_is_told_the_right_ones(market) -> None:
         run(market, stops=True)
     with pytest.raises(TypeError, match="leverage"):
         TradingEnv(market, leverage=2)
-
-
-def test_paths_take_what_they_know_and_refuse_the_rest() -> None:
-    ones = np.ones((5, 2))
-    for settings, message in (
-        ({"max_leverage": 2}, "equity_paths knows fills, fees, slippage and leverage without margin; use simulate"),
-        ({"costs": Costs(cash_rate=0.1)}, "use simulate for the other rules"),
-        ({"costs": Costs(impact=1.0), "capital": 1.0}, "use simulate for the other rules"),
-        ({"costs": Costs(fixed_fee=1.0)}, "fixed_fee needs capital"),
-        ({"costs": Costs(fee=[0.1, 0.2])}, "fee holds 2 numbers; give one"),
-        ({"costs": 0.1}, "costs 0.1 must be Costs"),
-        ({"dtype": "float16"}, "dtype 'float16' is unknown"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            equity_paths(ones, ones, ones, **settings)
-    with pytest.raises(ValueError, match="close holds a price that is not above 0"):
-        equity_paths(ones, ones * [1, NAN], ones)
-    with pytest.raises(ValueError, match="open holds a price that is not above 0"):
-        equity_paths(ones * [1, 0], ones, ones)
-    with pytest.raises(ValueError, match="targets holds an infinite one"):
-        equity_paths(ones, ones, ones * [INF, 1])
 
 
 def test_assets_out_of_step_are_refused() -> None:

@@ -14,7 +14,7 @@ from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.envs import costs, rewards
 from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation import simulate as simulation
+from jaxtrader.evaluation import walk as passes
 from jaxtrader.evaluation.backtest import backtest, follow, longest_walk, mean_reward
 
 
@@ -218,7 +218,7 @@ def test_changes_override_the_files_rules(policy, market):
 
 
 def test_other_rates_compile_nothing(policy, market):
-    programs = follow, simulation._walk, simulation._events
+    programs = follow, passes._walk, passes._events
     books, sizes = [], []
     for rates in (Costs(fee=2e-3, slippage=1e-3), Costs(fee=0, slippage=0.01)):
         books.append(backtest(policy, market, costs=rates))

@@ -14,8 +14,9 @@ from ledger_books import orders_of
 from ledger_fills import assert_same_book, reference_of
 
 from jaxtrader.envs.costs import Costs
-from jaxtrader.evaluation import simulate as simulation
-from jaxtrader.evaluation.simulate import equity_paths, simulate
+from jaxtrader.evaluation import walk
+from jaxtrader.evaluation.book import combine
+from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.features import log_return
 from jaxtrader.market.market import Market
@@ -224,21 +225,96 @@ def test_orders_on_change_that_could_not_fill_are_tried_again_in_a_book_too(fill
     assert again.sum() >= 3
 
 
-@pytest.mark.parametrize("fill", ["next_open", "next_close", "close"])
-def test_many_paths_at_once_are_each_one_s_own_book(fill):
-    markets = [market_of(frame(seed), symbol="X") for seed in range(3)]
-    targets = np.stack([busy(seed) for seed in range(3)], 1)
-    open_, close = (np.concatenate([getattr(m, name) for m in markets], 1) for name in ("open", "close"))
-    equity = equity_paths(open_[:BARS], close[:BARS], targets, fill=fill)
-    for path, one in enumerate(markets):
-        rows = slice(*one.segments[0, 1:])
-        book = simulate(one, targets[rows, path], fill=fill)
-        np.testing.assert_allclose(equity[:, path], book.equity, rtol=1e-13)
+LENGTHS = {"A": 120, "B": 70, "C": 119, "D": 20}
 
 
-def test_paths_of_different_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"\(5, 2\), \(5, 2\), \(5, 3\)"):
-        equity_paths(np.ones((5, 2)), np.ones((5, 2)), np.ones((5, 3)))
+@pytest.fixture(scope="module")
+def several():
+    loaded = [load_bars(frame(seed, bars), symbol=name) for seed, (name, bars) in enumerate(LENGTHS.items())]
+    return Market.from_bars(loaded, [log_return()])
+
+
+def targets_of(market, names):
+    bars = {name: int(end - first) for name, (_, first, end) in zip(market.symbols, market.segments, strict=True)}
+    return {name: busy(seed, bars[name]) for seed, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"fill": "next_close", "delay": 2, "max_leverage": 2.0},
+        {"fill": "close", "rebalance": "on_change", "min_trade": 500.0, "capital": 1e4},
+        {"costs": Costs(0.001, 0.002, borrow_rate=0.1, short_rate=0.2, fixed_fee=3.0), "capital": 1e4},
+        {"stop_loss": 0.04, "take_profit": 0.06},
+        {"dtype": "float32"},
+    ],
+)
+def test_many_histories_side_by_side_are_each_one_s_own_book(several, rules):
+    rules = {"costs": PRICEY, **rules}
+    targets = targets_of(several, "CADB")
+    books = simulate(several, targets, **rules)
+    assert list(books) == list("CADB")
+    exact = rules.get("dtype") != "float32"
+    for name, book in books.items():
+        alone = simulate(several, targets[name], symbol=name, **rules)
+        np.testing.assert_array_equal(books.equity[name], book.equity)
+        np.testing.assert_allclose(book.equity, alone.equity, rtol=1e-13 if exact else 1e-5)
+        assert len(book.fills) == len(alone.fills) > 3
+        for column in ("bar", "reason", "symbol", "time"):
+            np.testing.assert_array_equal(book.fills[column], alone.fills[column])
+        for column in ("units", "price", "fee", "slippage", "equity", "position"):
+            np.testing.assert_allclose(
+                book.fills[column], alone.fills[column], rtol=1e-11 if exact else 1e-3, atol=1e-13 if exact else 1e-6
+            )
+        assert book.metrics["sharpe"] == pytest.approx(alone.metrics["sharpe"], rel=1e-9 if exact else 1e-3)
+    total = combine(books)
+    assert total.equity[-1] == pytest.approx(np.mean([equity[-1] for equity in books.equity.values()]), rel=1e-12)
+
+
+def test_many_histories_agree_with_the_scalar_reference_with_missing_bars_and_a_cap():
+    """With all columns, where orders wait for the next bar: each history takes a pass of its own then."""
+    markets = [dataclasses.replace(market_with_all_columns(seed, 1), funding=None) for seed in (4, 5)]
+    targets = [np.repeat(orders_of(seed, 1)[0][::8], 8, 0) for seed in (4, 5)]
+    for rules in ({"rebalance": "on_change"}, {}):
+        settings = {"volume_cap": 0.2, "capital": 1e5, **rules}
+        for market, orders in zip(markets, targets, strict=True):
+            name = market.symbols[0]
+            book = simulate(market, {name: orders}, costs=PRICEY, **settings)[name]
+            assert_same_book(book, reference_of(market, orders, PRICEY, **settings), 1e-12)
+
+
+def test_a_book_of_many_is_made_when_it_is_asked_for_and_once(several, monkeypatch):
+    made = []
+    events = walk._events
+    monkeypatch.setattr(walk, "_events", lambda *given: made.append(1) or events(*given))
+    books = simulate(several, dict.fromkeys("ABCD", 0.5))
+    assert len(books) == 4
+    assert all(equity[-1] > 0 for equity in books.equity.values())
+    assert not made
+    assert books["B"] is books["B"]
+    assert len(made) == 1
+    assert repr(books) == "Books(A, B, C, D)"
+    assert "B" in books
+    assert "Z" not in books
+    with pytest.raises(KeyError, match="'Z'; there are A, B, C, D"):
+        books["Z"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "settings", "message"),
+    [
+        ({}, {}, "targets name no history; give targets by symbol, as in {'AAPL': 1.0}"),
+        ({"Z": 1.0}, {}, "no.*'Z'|0 histories of 'Z'"),
+        ({"A": 1.0}, {"symbol": "A"}, "symbol is of one history, and targets by symbol are of many; leave it out"),
+        ({"A": 1.0}, {"start": 3}, "start is of one history"),
+        ({"A": [1.0, 2.0]}, {}, r"targets have shape \(2,\) and the segment has"),
+        ({"A": "x"}, {}, "targets must be numbers"),
+    ],
+)
+def test_targets_by_symbol_that_cannot_be_are_refused(several, targets, settings, message):
+    with pytest.raises(ValueError, match=message):
+        simulate(several, targets, **settings)
 
 
 @pytest.mark.parametrize(
@@ -252,8 +328,8 @@ def test_paths_of_different_shapes_are_refused():
 )
 def test_what_happened_is_the_same_stepped_at_once_as_in_the_walk(market, rules, monkeypatch, optimised):
     jax.clear_caches()  # of programs that other tests compiled as they do, not as users do
-    module = "jaxtrader.evaluation.simulate"
-    agree, agreed = simulation._agree, []
+    module = "jaxtrader.evaluation.walk"
+    agree, agreed = walk._agree, []
     monkeypatch.setattr(f"{module}._agree", lambda *walks: agreed.append(bool(agree(*walks))) or agreed[-1])
     targets = rules.get("max_leverage", 1.0) * busy()
     at_once = simulate(market, targets, costs=Costs.from_bps(2, 3), **rules)
