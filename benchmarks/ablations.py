@@ -18,7 +18,7 @@ from typing import Any
 import gymnax
 import jax
 from gymnax_control import CASES, mean_return, train
-from known_optimum import QUICK, TIMED
+from known_optimum import OTHER, QUICK, TIMED
 from machine import parsed, report
 from races import Learner
 
@@ -34,7 +34,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "entropy_coef 0": {"entropy_coef": 0.0},
     "entropy_coef 0.01": {"entropy_coef": 0.01},
     "normalize_observations on": {"normalize_observations": True},
-    "log_std_init 1": {"log_std_init": 1.0},
+    "log_std_init 0, learnt": {"log_std_init": 0.0},
+    "log_std_init 1, learnt": {"log_std_init": 1.0},
+    "market_baseline off": {"market_baseline": False},
+    "log_std_init 0, learnt, market_baseline off": {"log_std_init": 0.0, "market_baseline": False},
     "value_coef 0.25": {"value_coef": 0.25},
     "value_coef 1": {"value_coef": 1.0},
     "clip_range 0.1": {"clip_range": 0.1},
@@ -66,7 +69,7 @@ def main() -> None:
     # The quick sizes are known_optimum's.
     bars, shape = (QUICK.bars, QUICK.shape) if given.quick else (1_000_000, MARKET_SHAPE)
     updates = 1 if given.quick else MARKET_STEPS // math.prod(MARKET_SHAPE)
-    cases = TIMED[: 1 if given.quick else None]
+    cases = (*TIMED, OTHER[-1])[: 1 if given.quick else None]
     bests = [solve(case.process, case.environment(1_000), bars=min(bars, 200_000)) for case in cases]
     control = {task: gymnax.make(task) for task in list(CONTROL_STEPS)[: 1 if given.quick else None]}
     rows = []

@@ -19,7 +19,7 @@ SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 # Script, the files that it writes with the number of rows in each, and a column of numbers above 0, if it has one.
 CASES = [
     ("env_steps", {"env_steps_quick": 2}, "steps/s"),
-    ("ppo_steps", {"ppo_steps_quick": 2, "ppo_steps_dense_quick": 2, "ppo_steps_beside_quick": 1}, "steps/s"),
+    ("ppo_steps", {"ppo_steps_quick": 1, "ppo_steps_dense_quick": 2, "ppo_steps_beside_quick": 1}, "steps/s"),
     ("backtest", {"backtest_quick": 4}, "bars/s"),
     ("memory", {"memory_quick": 2}, "stored, B"),
     ("limits", {"limits_quick": 3}, "ms"),

@@ -16,16 +16,16 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxtrader.agents.distributions import Categorical, Distribution, SimplexNormal, SquashedNormal
+from jaxtrader.agents.distributions import Categorical, CensoredNormal, Distribution, SimplexNormal
 
 Kind = Literal["discrete", "box", "simplex"]
 Bounds = tuple[Float[Array, "n"], Float[Array, "n"]]
 
-# Of x: 1e-4 of a range, or of all weights, is left beyond. There is nothing to gain there, and no way to come back.
-MEAN_LIMIT = {"box": 5.0, "simplex": 10.0}
+# Of x. A box ends at -1 and 1; of weights 1e-4 is left beyond. There is nothing to gain there, and no way to come back.
+MEAN_LIMIT = {"box": 3.0, "simplex": 10.0}
 LOG_STD_LIMIT = 4.0
-# The wider the exploration, the more a noisy reward tells of it (`log_std_init`), and the longer is the mean's way.
-MEAN_GAIN = 2.0
+# Of the network's outputs: weights have a longer way to go.
+MEAN_GAIN = {"box": 1.0, "simplex": 2.0}
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Actions:
         """
         if log_std is None:
             return Categorical(outputs)
-        mean, log_std = _bounded(MEAN_GAIN * outputs, MEAN_LIMIT[self.kind]), _bounded(log_std, LOG_STD_LIMIT)
-        log_std = jnp.broadcast_to(log_std, (self.size,))
+        mean = _bounded(MEAN_GAIN[self.kind] * outputs, MEAN_LIMIT[self.kind])
+        log_std = jnp.broadcast_to(_bounded(log_std, LOG_STD_LIMIT), (self.size,))
         if bounds is None:
             return SimplexNormal(mean, log_std, free)
-        return SquashedNormal(mean, log_std, *bounds, free)
+        return CensoredNormal(mean, log_std, *bounds, free)
 
     def to_env(self, action: Array) -> Array:
         """Actions as the environment takes them, `[*b, *shape]`, from what a distribution drew."""
@@ -126,6 +126,11 @@ def check_bounds(bounds: Bounds | None) -> None:
             f"PPOAgent needs actions within finite bounds, not [{low[i]:g}, {high[i]:g}]; wrap the environment so that "
             "its Box has a finite low below a finite high"
         )
+
+
+def log_std_parameter(log_std: Float[Array, ""] | float) -> Float[Array, ""]:
+    """The parameter that `Actions.distribution` reads as this logarithm of a deviation, below LOG_STD_LIMIT."""
+    return LOG_STD_LIMIT * jnp.arctanh(log_std / LOG_STD_LIMIT)
 
 
 def _bounded(x: Array, limit: float) -> Array:

@@ -20,8 +20,8 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxtrader import devices
 from jaxtrader.agents import encoders
-from jaxtrader.agents.actions import Bounds, actions_of, check_bounds
-from jaxtrader.agents.advantages import gae
+from jaxtrader.agents.actions import Bounds, actions_of, check_bounds, log_std_parameter
+from jaxtrader.agents.advantages import gae, less_explained
 from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.networks import ACTIVATIONS, COMPUTE_DTYPES, ActorCritic
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer, normalize
@@ -29,12 +29,17 @@ from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.agents.state import PPOState, load, save
 from jaxtrader.envs.state import Observation
-from jaxtrader.envs.windows import chunks
+from jaxtrader.envs.windows import chunks, contexts
 
 Schedule = Literal["constant", "linear"]
 PRECISIONS = ("default", "high", "highest")
 # Where nothing pays, noise would make the policy certain of something: with 0 a random walk's is never left alone.
 ENTROPY_COEF = 0.01
+# The first logarithm of the deviation and the last, None where it is learnt. Learnt, positions between the bounds take
+# many times as long; led further down, they end lower (actions that hardly differ tell the critic little of what a
+# position is worth), and so do weights that are led.
+LOG_STD: dict[str, tuple[float, float | None]] = {"box": (0.0, -1.75), "simplex": (0.0, None)}
+LOG_STD_MOST = 3.0
 
 
 class PPOAgent(struct.PyTreeNode):
@@ -46,8 +51,11 @@ class PPOAgent(struct.PyTreeNode):
         clip_range: bound of the probability ratio.
         entropy_coef, value_coef: weights in the loss; the entropy's None is ENTROPY_COEF where actions are discrete,
             0 where they are continuous: a bonus holds those wide open.
-        log_std_init: of continuous actions, the first logarithm of the deviation before they are squashed. 1 finds all
-            or nothing sooner, where that is best; from there it takes long to positions between the bounds.
+        log_std_init, log_std_final: of continuous actions, the logarithm of the deviation, in halves of a box's range
+            (of weights, of their log ratios), led from the one to the other over the run; with the former alone it is
+            learnt from there. None for both: see LOG_STD.
+        market_baseline: of continuous positions on lanes, take from each advantage what the market alone did to it, see
+            `_market_part`.
         max_grad_norm: bound of the gradient's global norm.
         schedule: "linear" decays the rate to 0 over the run, "constant" leaves it.
         num_epochs, num_minibatches: passes over a rollout, and the parts of each; a part is a set of whole lanes.
@@ -71,7 +79,8 @@ class PPOAgent(struct.PyTreeNode):
     clip_range: float = 0.2
     entropy_coef: float | None = None
     value_coef: float = 0.5
-    log_std_init: float = 0.0
+    log_std_init: float | None = None
+    log_std_final: float | None = None
     max_grad_norm: float = 0.5
     num_epochs: int = struct.field(pytree_node=False, default=4)
     num_minibatches: int = struct.field(pytree_node=False, default=4)
@@ -79,6 +88,7 @@ class PPOAgent(struct.PyTreeNode):
     hidden: tuple[int, ...] = struct.field(pytree_node=False, default=(64, 64))
     activation: str = struct.field(pytree_node=False, default="tanh")
     shared: bool = struct.field(pytree_node=False, default=False)
+    market_baseline: bool = struct.field(pytree_node=False, default=True)
     normalize_observations: bool = struct.field(pytree_node=False, default=False)
     encoder: encoders.Kind = struct.field(pytree_node=False, default="mlp")
     encoder_width: int = struct.field(pytree_node=False, default=32)
@@ -95,7 +105,8 @@ class PPOAgent(struct.PyTreeNode):
             "clip_range": (0.0, 10.0),
             "entropy_coef": (0.0, 10.0),
             "value_coef": (0.0, 100.0),
-            "log_std_init": (-3.0, 3.0),
+            "log_std_init": (-LOG_STD_MOST, LOG_STD_MOST),
+            "log_std_final": (-LOG_STD_MOST, LOG_STD_MOST),
             "max_grad_norm": (0.0, math.inf),
         }
         for name, (low, high) in limits.items():
@@ -160,7 +171,8 @@ class PPOAgent(struct.PyTreeNode):
         network, bounds, obs_shape = self._network(key, env, params)
         weights = network.fresh(key)
         if network.actions.continuous:
-            weights["log_std"] = jnp.full_like(weights["log_std"], self.log_std_init)
+            first, _ = self._log_std(network)
+            weights["log_std"] = jnp.full_like(weights["log_std"], log_std_parameter(first))
         return PPOState(
             params=weights,
             opt_state=self._optimizer().init(weights),
@@ -226,10 +238,23 @@ class PPOAgent(struct.PyTreeNode):
     # --- learning ---
 
     def anneal(self, state: PPOState, progress: Float[Array, ""]) -> PPOState:
-        """The linear schedule: the rate falls to 0 as `progress` goes from 0 to 1."""
-        if self.schedule != "linear":
+        """What is led as `progress` goes from 0 to 1: a linear rate to 0, an unlearnt deviation to its last."""
+        left = jnp.maximum(1 - progress, 0)
+        if self.schedule == "linear":
+            state = state.replace(learning_rate=self.learning_rate * left)
+        first, last = self._log_std(state.network)
+        if last is None:
             return state
-        return state.replace(learning_rate=self.learning_rate * jnp.maximum(1 - progress, 0))
+        led = jnp.full_like(state.params["log_std"], log_std_parameter(last + (first - last) * left))
+        return state.replace(params={**state.params, "log_std": led})
+
+    def _log_std(self, network: ActorCritic) -> tuple[Any, Any]:
+        """The first logarithm of the deviation and the last; None for the last where it is learnt, or there is none."""
+        first, last = LOG_STD.get(network.actions.kind, (0.0, None))
+        if self.log_std_init is None and self.log_std_final is None:
+            return first, last
+        given = first if self.log_std_init is None else self.log_std_init
+        return given, self.log_std_final if network.actions.continuous else None
 
     def learn(
         self, state: PPOState, rollout: Rollout, params: Any, key: PRNGKeyArray
@@ -257,6 +282,8 @@ class PPOAgent(struct.PyTreeNode):
         _, spread = devices.moments(target)
         _, unexplained = devices.moments(target - rollout.value)
         explained = 1 - unexplained / jnp.where(spread > 0, spread, 1)
+        if rollout.cursor is not None and self.market_baseline and state.network.actions.continuous:
+            advantage = less_explained(advantage, self._market_part(state, rollout, params))
         centre, variance = devices.moments(advantage)
         # Frozen until the update is over: what acted and what learns must see the same numbers.
         observations, normalizer = rollout.observations, state.normalizer
@@ -290,6 +317,38 @@ class PPOAgent(struct.PyTreeNode):
         }
         state = state.replace(params=weights, opt_state=opt_state, normalizer=normalizer)
         return state, metrics
+
+    def _market_part(self, state: PPOState, rollout: Rollout, params: Any) -> Float[Array, "time lane agent"]:
+        """What the market did to each advantage: the trace of log returns of the position that it alone would suggest.
+
+        That is the mode's, decided from the rollout's mean account at each bar. The bars do not mind what an agent
+        does, so an advantage less a multiple of this has the same gradient in expectation and less of the market's
+        noise, which is most of it (an input-dependent baseline: Mao et al. 2019, https://arxiv.org/abs/1807.02264;
+        exact but where a ruin cuts an episode short). Without it the noise of the gradient grows as the deviation of
+        the actions falls.
+        """
+        network, decisions = state.network, len(rollout.reward)
+        assert rollout.cursor is not None
+        assert rollout.account is not None
+        made = contexts(
+            lambda chunk: self.encode(state, chunk),
+            params.tape,
+            rollout.cursor,
+            network.window,
+            decisions,
+            state.every,
+        )
+        seen = rollout.account[:, :, :1]
+        mean = jnp.broadcast_to(devices.mean(rollout.account.mean((0, 1, 2))), seen.shape)
+        # What follows the account's own numbers says which assets are there (`PortfolioActorCritic.tradable`).
+        account = jnp.concatenate([mean[..., : network.account], seen[..., network.account :]], -1)
+        policy, _ = self._head(state, state.params, made[:, :, None], jnp.moveaxis(account, 1, 0))
+        rows = rollout.cursor[:, None] + jnp.arange(decisions + 1) * state.every
+        close = params.tape.close[rows]
+        moved = (policy.mode()[:, :, 0] * (close[:, 1:] / close[:, :-1] - 1)).sum(-1)
+        earned = jnp.broadcast_to(jnp.log(jnp.maximum(1 + moved, 0.1)).T[..., None], rollout.reward.shape)
+        nothing = jnp.zeros_like(earned)
+        return gae(earned, nothing, nothing, rollout.truncated, rollout.truncated, self.gamma, self.gae_lambda)[0]
 
     def _descend(
         self, state: PPOState, carry: tuple[Any, Any], batch: dict[str, Any], params: Any
@@ -332,10 +391,11 @@ class PPOAgent(struct.PyTreeNode):
         policy_loss = -jnp.minimum(ratio * batch["advantage"], bounded * batch["advantage"]).mean()
         value_loss = 0.5 * ((value - batch["target"]) ** 2).mean()
         entropy = policy.entropy().mean()
-        bonus = self.entropy_coef
-        if bonus is None:
-            bonus = 0.0 if network.actions.continuous else ENTROPY_COEF
-        loss = policy_loss + self.value_coef * value_loss - bonus * entropy
+        loss = policy_loss + self.value_coef * value_loss
+        if self.entropy_coef is not None:
+            loss = loss - self.entropy_coef * entropy
+        elif not network.actions.continuous:
+            loss = loss - ENTROPY_COEF * entropy
         return loss, {
             "loss": loss,
             "policy_loss": policy_loss,
@@ -362,7 +422,10 @@ class PPOAgent(struct.PyTreeNode):
         network = state.network
         outputs, value = self._apply(network, weights, "head", context, account)
         free = network.tradable(account)
-        return network.actions.distribution(outputs, weights.get("log_std"), state.bounds, free), value
+        log_std = weights.get("log_std")
+        if self._log_std(network)[1] is not None:
+            log_std = jax.lax.stop_gradient(log_std)
+        return network.actions.distribution(outputs, log_std, state.bounds, free), value
 
     def _apply(self, network: ActorCritic, weights: Any, method: str, *inputs: Any) -> Any:
         """A method of the network, its matrix products and their gradients in the agent's precision."""

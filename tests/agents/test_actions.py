@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxtrader.agents.actions import Actions, actions_of, check_bounds
-from jaxtrader.agents.distributions import Categorical, SimplexNormal, SquashedNormal
+from jaxtrader.agents.distributions import Categorical, CensoredNormal, SimplexNormal
 from jaxtrader.envs.trading import TradingEnv
 
 
@@ -77,10 +77,10 @@ def test_outputs_become_the_distribution_of_their_kind_softly_bounded() -> None:
     outputs = jnp.asarray([[0.01, -1e6]])
     assert isinstance(Actions("discrete", 2).distribution(outputs, None, None), Categorical)
     bounds = (jnp.zeros(2), jnp.ones(2))
-    squashed = Actions("box", 2, (2,)).distribution(outputs, jnp.asarray([-0.5, 1e6]), bounds)
-    assert isinstance(squashed, SquashedNormal)
-    np.testing.assert_allclose(squashed.mean, [[0.02, -5]], rtol=1e-4)
-    np.testing.assert_allclose(squashed.log_std, [-0.5, 4], rtol=1e-2)
+    numbers = Actions("box", 2, (2,)).distribution(outputs, jnp.asarray([-0.5, 1e6]), bounds)
+    assert isinstance(numbers, CensoredNormal)
+    np.testing.assert_allclose(numbers.mean, [[0.01, -3]], rtol=1e-4)
+    np.testing.assert_allclose(numbers.log_std, [-0.5, 4], rtol=1e-2)
     weights = Actions("simplex", 2, (2,)).distribution(outputs, jnp.zeros(2), None)
     assert isinstance(weights, SimplexNormal)
     np.testing.assert_allclose(weights.mean, [[0.02, -10]], rtol=1e-4)

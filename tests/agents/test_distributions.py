@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ import scipy.integrate
 import scipy.special
 import scipy.stats
 
-from jaxtrader.agents.distributions import Categorical, SimplexNormal, SquashedNormal
+from jaxtrader.agents.distributions import Categorical, CensoredNormal, SimplexNormal
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (5, 4, 3)).astype(np.float32)
 
@@ -83,104 +85,91 @@ def test_extreme_logits_give_no_nan_nor_do_their_gradients(logits: list[float]) 
     )
 
 
-# --- a squashed normal variable ---
+# --- a normal variable, censored at the bounds ---
 
 BOXES = [(-1.0, 1.0), (0.0, 1.0), (-2.0, 2.0), (100.0, 101.0), (-3.0, 40.0)]
 
 
-def squashed(mean: object, std: object, low: object, high: object, dtype: type = np.float64) -> SquashedNormal:
+def censored(mean: object, std: object, low: object, high: object, dtype: type = np.float64) -> CensoredNormal:
     """One or several dimensions, in float64 unless told otherwise (under `jax.enable_x64`)."""
     mean, std, low, high = (np.atleast_1d(np.asarray(x, dtype)) for x in (mean, std, low, high))
-    return SquashedNormal(*(jnp.asarray(x) for x in (mean, np.log(std), low, high)))
+    return CensoredNormal(*(jnp.asarray(x) for x in (mean, np.log(std), low, high)))
+
+
+def in_units(mean: float, std: float, low: float, high: float) -> scipy.stats.rv_continuous:
+    """SciPy's normal variable in the units of the action, before it is censored."""
+    return scipy.stats.norm((low + high) / 2 + mean * (high - low) / 2, std * (high - low) / 2)
 
 
 @pytest.mark.parametrize(("low", "high"), BOXES)
-def test_a_squashed_log_prob_is_the_change_of_variables(low: float, high: float) -> None:
-    x = np.linspace(-5, 5, 41)
-    y = low + (high - low) * (1 + np.tanh(x)) / 2
-    slope = (high - low) / 2 * (1 - np.tanh(x) ** 2)
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-1.5, 0.3), (2.0, 0.8), (0.9, 0.02)])
+def test_a_censored_log_prob_is_a_density_between_the_bounds_and_a_probability_at_them(
+    low: float, high: float, mean: float, std: float
+) -> None:
+    law, y = in_units(mean, std, low, high), np.linspace(low, high, 43)
+    expected = law.logpdf(y)
+    expected[[0, -1]] = law.logcdf(low), law.logsf(high)
     with jax.enable_x64(True):
-        for mean, std in ((0.0, 1.0), (-1.5, 0.3), (2.0, 0.8)):
-            expected = scipy.stats.norm.logpdf(x, mean, std) - np.log(slope)
-            got = squashed(mean, std, low, high).log_prob(jnp.asarray(y[:, None]))
-            np.testing.assert_allclose(got, expected, rtol=1e-7, atol=1e-7)
+        got = censored(mean, std, low, high).log_prob(jnp.asarray(y[:, None]))
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(("mean", "std"), [(0.0, 0.5), (-1.0, 1.0), (1.5, 0.3)])
-def test_a_squashed_density_integrates_to_1_and_its_entropy_is_its_own(mean: float, std: float) -> None:
+@pytest.mark.parametrize("mean", [-2.5, -1.0, -0.3, 0.0, 1.5])
+@pytest.mark.parametrize("std", [0.02, 0.3, 1.0, 10.0])
+def test_the_censored_entropy_is_its_own(mean: float, std: float) -> None:
+    low, high = -2.0, 5.0
+    law = in_units(mean, std, low, high)
+    ends = np.array([law.cdf(low), law.sf(high)])
+    inside = np.clip(law.mean() + law.std() * np.linspace(-9, 9, 19), low, high)  # so that no peak is overlooked
+    expected = scipy.special.entr(ends).sum() + sum(
+        scipy.integrate.quad(lambda y: scipy.special.entr(law.pdf(y)), *part, epsabs=1e-12)[0]
+        for part in itertools.pairwise(inside)
+    )
     with jax.enable_x64(True):
-        policy = squashed(mean, std, -2, 2)
-        y, weight = np.polynomial.legendre.leggauss(500)
-        log_p = np.asarray(policy.log_prob(jnp.asarray(2 * y[:, None])))
-        np.testing.assert_allclose((np.exp(log_p) * 2 * weight).sum(), 1, atol=1e-5)
-        by_hand = -(np.exp(log_p) * log_p * 2 * weight).sum()
-        np.testing.assert_allclose(policy.entropy(), by_hand, atol=1e-4)
-
-
-@pytest.mark.parametrize(("std", "error"), [(0.1, 1e-6), (0.5, 1e-6), (1.0, 2e-5), (2.0, 4e-3), (5.0, 0.2)])
-def test_the_squashed_entropy_is_as_exact_as_it_says(std: float, error: float) -> None:
-
-    def inside(x: float, mean: float) -> float:
-        return scipy.stats.norm.pdf(x, mean, std) * (np.log(6) - 2 * abs(x) - 2 * np.log1p(np.exp(-2 * abs(x))))
-
-    for mean in (-4.0, -0.7, 0.0, 2.5):
-        mean_slope = sum(scipy.integrate.quad(inside, *part, (mean,), epsabs=1e-10)[0] for part in ((-80, 0), (0, 80)))
-        with jax.enable_x64(True):
-            got = float(squashed(mean, std, -1, 2).entropy())
-        assert abs(got - scipy.stats.norm(0, std).entropy() - mean_slope) < error
+        np.testing.assert_allclose(censored(mean, std, low, high).entropy(), expected, rtol=1e-7, atol=1e-9)
 
 
 def test_entropy_and_log_prob_add_up_over_dimensions() -> None:
     with jax.enable_x64(True):
-        both = squashed([0.3, -1.0], [0.5, 0.9], [-1, 0], [1, 3])
-        parts = squashed(0.3, 0.5, -1, 1), squashed(-1.0, 0.9, 0, 3)
-        y = [0.25, 1.7]
+        both = censored([0.3, -1.0], [0.5, 0.9], [-1, 0], [1, 3])
+        parts = censored(0.3, 0.5, -1, 1), censored(-1.0, 0.9, 0, 3)
+        y = [0.25, 0.0]
         np.testing.assert_allclose(both.entropy(), sum(float(p.entropy()) for p in parts))
         alone = sum(float(p.log_prob(jnp.asarray([v]))) for p, v in zip(parts, y, strict=True))
         np.testing.assert_allclose(both.log_prob(jnp.asarray(y)), alone)
 
 
 @pytest.mark.parametrize(("low", "high"), BOXES)
-def test_squashed_samples_follow_the_normal_law_and_stay_inside(low: float, high: float) -> None:
-    policy = squashed(np.full((20_000, 1), 0.4), 0.7, low, high, np.float32)
+def test_censored_samples_follow_the_normal_law_and_end_at_the_bounds(low: float, high: float) -> None:
+    mean, std, many = 0.4, 0.7, 20_000
+    policy = censored(np.full((many, 1), mean), std, low, high, np.float32)
     y = np.float64(jax.jit(policy.sample)(jax.random.key(3)))[:, 0]
-    assert low < y.min()
-    assert y.max() < high
-    share = (y - low) / (high - low)
-    assert scipy.stats.kstest(np.log(share / (1 - share)) / 2, "norm", (0.4, 0.7)).pvalue > 0.001
+    law = in_units(mean, std, low, high)
+    assert (y.min(), y.max()) == (low, high)
+    for found, chance in ((y == low, law.cdf(low)), (y == high, law.sf(high))):
+        assert scipy.stats.binomtest(int(found.sum()), many, chance).pvalue > 0.001
+    between = y[(y > low) & (y < high)]
+    ends = law.cdf(low), law.cdf(high)
+    assert scipy.stats.kstest((law.cdf(between) - ends[0]) / (ends[1] - ends[0]), "uniform").pvalue > 0.001
 
 
-@pytest.mark.parametrize("mean", [-2.0, -0.6, 0.0, 0.003, 0.4, 5.0])
-@pytest.mark.parametrize("std", [0.05, 0.5, 0.7071])
-def test_the_squashed_mode_of_a_law_with_one_peak_is_its_median(mean: float, std: float) -> None:
-    y = np.tanh(np.linspace(mean - 3, mean + 3, 200_001))
-    with jax.enable_x64(True):
-        density = np.asarray(squashed(mean, std, -1, 1).log_prob(jnp.asarray(y[:, None])))
-    assert (np.diff(np.sign(np.diff(density))) < 0).sum() <= 1  # one peak indeed
-    low, high = -3.0, 40.0
-    got = np.asarray(squashed(mean, std, low, high, np.float32).mode())
-    np.testing.assert_allclose(got, low + (high - low) * (1 + np.tanh(mean)) / 2, rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize(("low", "high"), BOXES)
+def test_the_censored_mode_is_the_median(low: float, high: float) -> None:
+    mean = np.float32([[-3.0], [-1.0], [-0.999], [-0.2], [0.0], [0.7], [1.0], [2.5]])
+    got = censored(mean, 0.3, low, high, np.float32).mode()[:, 0]
+    np.testing.assert_allclose(got, np.clip(in_units(np.float64(mean[:, 0]), 0.3, low, high).median(), low, high), 1e-6)
+    assert float(got[0]) == low
+    assert float(got[-1]) == high
 
 
-@pytest.mark.parametrize("mean", [-2.0, -0.6, -0.02, 0.4, 2.0])
-def test_the_squashed_mode_of_a_wide_law_is_pulled_as_a_variance_of_a_quarter_pulls_its_likeliest(mean: float) -> None:
-    y = np.tanh(np.linspace(mean - 3, mean + 3, 200_001))
-    with jax.enable_x64(True):
-        highest = y[np.argmax(squashed(mean, 0.5, -1, 1).log_prob(jnp.asarray(y[:, None])))]
-        for wide in (0.8661, 1.0, 3.0):
-            np.testing.assert_allclose(squashed(mean, wide, -1, 1).mode(), highest, atol=1e-4)
-    assert abs(highest) < 2 * np.tanh(abs(mean))
-
-
-def test_the_squashed_mode_moves_smoothly_with_the_deviation_and_the_mean() -> None:
-    """Two peaks would make it jump from one bound to the other, at a mean of next to nothing."""
-    means, stds = np.linspace(-0.1, 0.1, 201), np.linspace(0.5, 1.2, 701)
-    found = np.stack([squashed(means[:, None], std, -1, 1, np.float32).mode()[:, 0] for std in stds])
-    assert np.abs(np.diff(found, axis=0)).max() < 0.002  # for 0.001 of deviation
-    steps = np.diff(found, axis=1) / 0.001
-    assert steps.min() > 0.9
-    assert steps.max() < 2.01
-    assert (found[:, 100] == 0).all()
+def test_the_gradient_of_a_bounds_log_prob_leads_on_beyond_it() -> None:
+    """Rewarded at the bound, the mean is led out past it with the tail's hazard rate, against SciPy's."""
+    for mean, std in ((0.2, 0.5), (1.0, 0.3), (2.9, 0.05), (-3.0, 0.1)):
+        policy = censored(mean, std, -2, 2, np.float32)
+        slope = jax.grad(lambda m, policy=policy: policy.replace(mean=m).log_prob(policy.high))(policy.mean)
+        z = (mean - 1) / std
+        hazard = np.exp(scipy.stats.norm.logpdf(z) - scipy.stats.norm.logcdf(z)) / std
+        np.testing.assert_allclose(slope, [hazard], rtol=1e-4, atol=1e-30)
 
 
 # --- weights on a simplex ---
@@ -270,7 +259,7 @@ def test_the_cash_of_simplex_samples_is_the_same_in_any_order_of_the_sum() -> No
 def test_saturated_actions_have_finite_log_probs_and_gradients(mean: float, log_std: float) -> None:
     span = jnp.asarray([-2.0, 0.0]), jnp.asarray([2.0, 1.0])
     makers = {
-        "box": lambda m, s: SquashedNormal(m, s, *span),
+        "box": lambda m, s: CensoredNormal(m, s, *span),
         "simplex": lambda m, s: SimplexNormal(2 * m, s),
     }
     edges = {"box": [[-2.0, 0.0], [2.0, 1.0]], "simplex": [[0.0, 0.0], [1.0, 0.0]]}
@@ -293,7 +282,7 @@ def test_log_prob_is_the_same_number_in_another_program(mean: float) -> None:
     shape, log_std = (64, 32, 3), jnp.full(3, -0.5)
     means = mean + 0.3 * jax.random.normal(jax.random.key(1), shape)
     low, high = jnp.asarray([-2.0, 0.0, 100.0]), jnp.asarray([2.0, 1.0, 101.0])
-    for make in (lambda m: SquashedNormal(m, log_std, low, high), lambda m: SimplexNormal(2 * m, log_std)):
+    for make in (lambda m: CensoredNormal(m, log_std, low, high), lambda m: SimplexNormal(2 * m, log_std)):
 
         @jax.jit
         def act(m: jax.Array, key: jax.Array, make=make) -> tuple:
@@ -318,11 +307,11 @@ def test_what_is_not_free_is_as_if_it_were_not_there(kind: str) -> None:
     free = np.array([[1, 0, 1, 1]] * 3 + [[1, 1, 1, 1]] * 3, bool)
     log_std = jnp.full(4, -0.3)
 
-    def make(mean: np.ndarray, free: np.ndarray | None = None) -> SquashedNormal | SimplexNormal:
+    def make(mean: np.ndarray, free: np.ndarray | None = None) -> CensoredNormal | SimplexNormal:
         wide = log_std[: mean.shape[-1]]
         if kind == "simplex":
             return SimplexNormal(jnp.asarray(mean), wide, free)
-        return SquashedNormal(jnp.asarray(mean), wide, -2 * jnp.ones_like(wide), 2 * jnp.ones_like(wide), free)
+        return CensoredNormal(jnp.asarray(mean), wide, -2 * jnp.ones_like(wide), 2 * jnp.ones_like(wide), free)
 
     masked, few, all_ = make(mean, jnp.asarray(free)), make(mean[:3, [0, 2, 3]]), make(mean[3:])
     drawn = np.asarray(jax.jit(masked.sample)(jax.random.key(0)))
@@ -342,7 +331,7 @@ def test_with_nothing_free_all_is_cash_without_nan(kind: str) -> None:
 
     def total(mean: jax.Array, log_std: jax.Array) -> tuple[jax.Array, jax.Array]:
         span = (-jnp.ones(3), jnp.ones(3))
-        policy = SimplexNormal(mean, log_std, none) if kind == "simplex" else SquashedNormal(mean, log_std, *span, none)
+        policy = SimplexNormal(mean, log_std, none) if kind == "simplex" else CensoredNormal(mean, log_std, *span, none)
         action = policy.sample(jax.random.key(0))
         return (policy.log_prob(action) + policy.entropy()).sum(), action
 

@@ -343,6 +343,21 @@ def test_the_linear_schedule_falls_to_0(agent: PPOAgent, state: PPOState) -> Non
     assert agent.replace(schedule="constant").anneal(state, jnp.float32(0.5)) is state
 
 
+def test_the_deviation_is_led_from_the_first_to_the_last_and_not_learnt_on_the_way(agent: PPOAgent) -> None:
+    fresh = agent.init(KEY, wrapped(-2.0, 2.0, (2,)), None)
+    bounds = (-2 * jnp.ones(2), 2 * jnp.ones(2))
+    for progress, log_std in ((0.0, 0.0), (0.5, -0.875), (1.0, -1.75), (1.5, -1.75)):
+        led = agent.anneal(fresh, jnp.float32(progress))
+        policy = led.network.actions.distribution(jnp.zeros((1, 2)), led.params["log_std"], bounds)
+        np.testing.assert_allclose(policy.log_std, [log_std] * 2, rtol=1e-6)
+    np.testing.assert_array_equal(fresh.params["log_std"], agent.anneal(fresh, jnp.float32(0)).params["log_std"])
+    for given, moves in ((agent.replace(log_std_final=-1.0), False), (agent.replace(log_std_init=-0.2), True)):
+        after = given.learn(fresh, bandit(given, fresh, KEY), None, KEY)[0]
+        assert np.array_equal(after.params["log_std"], fresh.params["log_std"]) != moves
+        kept = given.replace(schedule="constant").anneal(after, jnp.float32(0.9))
+        assert np.array_equal(kept.params["log_std"], after.params["log_std"]) == moves
+
+
 # --- settings ---
 
 
@@ -614,7 +629,7 @@ def loud(state: PPOState, seed: int = 0) -> PPOState:
 def test_on_lanes_the_ratio_of_the_first_minibatch_is_1_for_continuous_actions_too(
     positions: str, env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:
-    env = dataclasses.replace(env, positions=positions)
+    env, agent = dataclasses.replace(env, positions=positions), agent.replace(log_std_init=-0.5)
     state, params = agent.prepare(agent.init(KEY, env, raw_params), raw_params)
     state = loud(state)
     rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
@@ -645,8 +660,8 @@ def test_a_box_of_actions_is_drawn_within_its_bounds_after_the_way_through_a_fil
     action, extras = select(state, obs)
     assert action.shape == (500, *shape)
     assert extras["log_prob"].shape == (500,)
-    assert -2 < float(action.min()) < -1
-    assert 4 < float(action.max()) < 5
+    assert float(action.min()) == -2
+    assert float(action.max()) == 5
     np.testing.assert_array_equal(select(fresh, obs)[0], action)
     assert select(state, obs[0])[0].shape == shape
     np.testing.assert_array_equal(state.bounds, fresh.bounds)
@@ -662,25 +677,30 @@ def test_an_unbounded_box_is_refused_even_where_init_cannot_see_it(agent: PPOAge
         agent.prepare(state, jnp.inf)
 
 
+SEEN = jnp.asarray(np.random.default_rng(0).normal(5, 3, (LENGTH, 8, 3)), jnp.float32)
+
+
+def bandit(agent: PPOAgent, state: PPOState, key: jax.Array) -> Rollout:
+    """A rollout on a box that pays -(action - 1)^2, in episodes of one step."""
+    action, extras = agent.select_action(state, SEEN, key)
+    action = action.reshape(LENGTH, 8, 1, -1)
+    reward = -((action - 1) ** 2).sum(-1)
+    log_prob, value = (extras[name][..., None] for name in ("log_prob", "value"))
+    no = jnp.zeros_like(reward, bool)
+    return Rollout(None, SEEN, None, action, log_prob, value, value, reward, ~no, no)
+
+
 @pytest.mark.parametrize("normalize", [False, True])
 def test_learn_moves_a_continuous_action_to_where_it_is_rewarded(agent: PPOAgent, normalize: bool) -> None:
     """A bandit that pays -(action - 1)^2 on [-2, 2]: the mode goes to 1, the deviation shrinks."""
-    agent = agent.replace(learning_rate=0.02, entropy_coef=0.0, num_epochs=4, normalize_observations=normalize)
+    agent = agent.replace(
+        learning_rate=0.02, log_std_init=-0.5, entropy_coef=0.0, num_epochs=4, normalize_observations=normalize
+    )
     state = first = agent.init(KEY, wrapped(-2.0, 2.0, (1,)), None)
-    obs = jnp.asarray(np.random.default_rng(0).normal(5, 3, (LENGTH, 8, 3)), jnp.float32)
-    no = jnp.zeros((LENGTH, 8, 1), bool)
-
-    @jax.jit
-    def update(state: PPOState, key: jax.Array) -> PPOState:
-        action, extras = agent.select_action(state, obs, key)
-        reward = -((action - 1) ** 2)
-        log_prob, value = (extras[name][..., None] for name in ("log_prob", "value"))
-        rollout = Rollout(None, obs, None, action[:, :, None], log_prob, value, value, reward, ~no, no)
-        return agent.learn(state, rollout, None, key)[0]
-
+    update = jax.jit(lambda state, key: agent.learn(state, bandit(agent, state, key), None, key)[0])
     for i in range(25):
         state = update(state, jax.random.key(i))
-    action, _ = jax.jit(lambda s: agent.select_action(s, obs, KEY, deterministic=True))(state)
+    action, _ = jax.jit(lambda s: agent.select_action(s, SEEN, KEY, deterministic=True))(state)
     assert abs(float(action.mean()) - 1) < 0.3
     assert float(state.params["log_std"][0]) < float(first.params["log_std"][0]) - 0.2
 

@@ -116,7 +116,8 @@ def test_the_ratio_of_a_portfolios_first_minibatch_is_1_and_all_weights_learn(
         for key in path:
             old = old[key.key]
         assert np.isfinite(new).all()
-        assert not np.array_equal(new, old), path
+        led = path[0].key == "log_std" and lived["env"].positions == "continuous"
+        assert np.array_equal(new, old) == led, path
 
 
 # --- in a file ---
@@ -159,7 +160,7 @@ def test_act_divides_the_account_between_any_number_of_assets(
     more = saved.act(np.concatenate([window, window[:, :2]], 1))
     assert more.shape == (5,)
     np.testing.assert_allclose(more[:2], more[3:], rtol=1e-4, atol=1e-6)
-    assert (more.min() > 0 and more.sum() < 1) if weights else np.abs(more).max() < 1
+    assert (more.min() > 0 and more.sum() < 1) if weights else np.abs(more).max() <= 1
     for wrong, message in [
         ((window[:, 0],), r"the window has shape \(4, 3\), the policy needs \(4, assets, 3\)"),
         ((window, account[:2]), r"the account has shape \(2, \d\), the policy needs \(3, 4\), a row an asset"),

@@ -1,0 +1,128 @@
+"""What the market alone does to advantages: against NumPy, bar by bar, and that taking it off moves no gradient."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import masked
+
+from jaxtrader.agents.advantages import gae, less_explained
+from jaxtrader.agents.ppo import PPOAgent, PPOState
+from jaxtrader.agents.protocol import Rollout
+from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.training.rollout import LaneRollouts
+
+LENGTH, LANES, AGENTS = 8, 4, 2
+KEY = jax.random.key(0)
+
+
+def test_what_is_explained_is_the_least_squares_fit() -> None:
+    rng = np.random.default_rng(0)
+    known = rng.normal(2, 3, (7, 5, 2))
+    advantage = 1.5 * known + rng.normal(4, 1, known.shape)
+    slope = np.polyfit(known.ravel(), advantage.ravel(), 1)[0]
+    with jax.enable_x64(True):
+        left = np.asarray(less_explained(jnp.asarray(advantage), jnp.asarray(known)))
+    np.testing.assert_allclose(left, advantage - slope * (known - known.mean()), rtol=1e-10)
+    np.testing.assert_allclose(left.mean(), advantage.mean())
+    assert left.std() < 0.4 * advantage.std()
+    np.testing.assert_array_equal(less_explained(jnp.ones((3, 2)), jnp.full((3, 2), 5.0)), 1)
+
+
+def loud(state: PPOState) -> PPOState:
+    """A policy whose actions differ from bar to bar."""
+    rng = np.random.default_rng(1)
+    return state.replace(
+        params=jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
+    )
+
+
+def lived(env: TradingEnv, agent: PPOAgent, raw: EnvParams) -> tuple[PPOState, EnvParams, Rollout, jax.Array]:
+    """A loud policy, prepared parameters, what it lived through, and the market's part of it."""
+    state, params = agent.prepare(loud(agent.init(KEY, env, raw)), raw)
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+
+    @jax.jit
+    def collect(state: PPOState, params: EnvParams) -> tuple[Rollout, jax.Array]:
+        lanes = rollouts.begin(jax.random.key(1), params)
+        rollout = rollouts.collect(lanes, agent, state, params, jax.random.key(2))[1]
+        ended = jnp.asarray(np.random.default_rng(2).random(rollout.reward.shape) < 0.2)  # as of longer rollouts
+        rollout = rollout.replace(truncated=ended)
+        return rollout, agent._market_part(state, rollout, params)
+
+    return state, params, *collect(state, params)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "positions", "every", "with_mask"),
+    [("env", "continuous", 2, False), ("portfolio", "weights", 1, True), ("portfolio", "continuous", 1, False)],
+)
+def test_the_markets_part_is_the_trace_of_log_returns_of_the_mode(
+    request: pytest.FixtureRequest, agent: PPOAgent, fixture: str, positions: str, every: int, with_mask: bool
+) -> None:
+    env = dataclasses.replace(request.getfixturevalue(fixture), positions=positions, decision_every=every)
+    raw = masked(env.default_params) if with_mask else env.default_params
+    state, params, rollout, found = lived(env, agent, raw)
+    account, cursor = np.asarray(rollout.account), np.asarray(rollout.cursor)
+    seen = np.broadcast_to(account.mean((0, 1, 2)), account[:, :, :1].shape).copy()
+    own = len(env.account_names)
+    seen[..., own:] = account[:, :, :1, :, own:]  # which assets are there is the market's doing
+
+    rows = cursor + every * np.arange(LENGTH)[:, None]
+    windows = np.asarray(params.tape.features)[rows[..., None] + np.arange(1 - env.window, 1)]
+
+    @jax.jit
+    def decide(window: jax.Array, account: jax.Array) -> jax.Array:
+        return agent.act(state, agent.encode(state, window)[..., :1, :], account, KEY, deterministic=True)[0]
+
+    position = np.float64(decide(windows, seen))[:, :, 0]
+    close = np.float64(params.tape.close)
+    earned = np.log1p((position * (close[rows + every] / close[rows] - 1)).sum(-1))
+    expected, truncated = np.zeros(found.shape), np.asarray(rollout.truncated)
+    trace = np.zeros(found.shape[1:])
+    for t in reversed(range(LENGTH)):
+        trace = earned[t][:, None] + agent.gamma * agent.gae_lambda * ~truncated[t] * trace
+        expected[t] = trace
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_taking_it_off_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
+    env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
+) -> None:
+    """The same bars and accounts lived through with 400 draws of actions: the means agree, the deviations do not."""
+    env = dataclasses.replace(env, positions="continuous")
+    agent = agent.replace(log_std_init=-2.0)
+    state, params = agent.prepare(agent.init(KEY, env, raw_params), raw_params)
+    state = state.replace(params={**state.params, "policy": {**state.params["policy"], "bias": jnp.full(1, 0.5)}})
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    lanes = rollouts.begin(jax.random.key(1), params)
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, None, None, None))
+    def slopes(key: jax.Array, state: PPOState, lanes: object, params: EnvParams) -> tuple[jax.Array, jax.Array]:
+        rollout = rollouts.collect(lanes, agent, state, params, key)[1]
+        advantage, _ = gae(
+            rollout.reward,
+            rollout.value,
+            rollout.next_value,
+            rollout.terminated,
+            rollout.terminated | rollout.truncated,
+            agent.gamma,
+            agent.gae_lambda,
+        )
+        left = less_explained(advantage, agent._market_part(state, rollout, params))
+        # d log_prob / d mean of a normal between its bounds, which a deviation of exp(-2) about 0.5 hardly ever leaves
+        score = (rollout.action[..., 0] - 0.5) / jnp.exp(-2.0) ** 2
+        return (score * advantage).mean(), (score * left).mean()
+
+    plain, left = (np.float64(x) for x in slopes(jax.random.split(KEY, 400), state, lanes, params))
+    moved = plain - left
+    assert abs(moved.mean()) < 4 * moved.std() / np.sqrt(len(moved))
+    assert left.std() < 0.65 * plain.std()  # the market's part goes from close to close, and orders fill at the open
