@@ -133,6 +133,26 @@ def test_changing_every_bar_after_t_leaves_the_book_up_to_t(policy, market):
             assert not np.array_equal(after.equity, before.equity)
 
 
+def test_live_the_last_target_of_the_bars_so_far_is_the_one_that_a_backtest_of_all_of_them_follows(policy):
+    """What README tells a live trader to do: a market of the bars up to now, with features from those alone."""
+    from conftest import FEATURES
+    from conftest import walk as make_walk
+
+    from jaxtrader.market.market import Market
+
+    bars = make_walk("S0", 150, 0)
+    whole, last = backtest(policy, Market.from_bars(bars, FEATURES)), []
+    for count in (60, 61, 100, 150):
+        columns = {name: getattr(bars, name)[:count] for name in ("times", "open", "high", "low", "close", "volume")}
+        own = {name: column[:count] for name, column in bars.columns.items()}
+        so_far = backtest(policy, Market.from_bars(dataclasses.replace(bars, **columns, columns=own), FEATURES))
+        last.append(so_far.targets[-1, 0])
+        assert np.isfinite(last[-1])
+        np.testing.assert_array_equal(so_far.targets, whole.targets[: len(so_far)])
+        np.testing.assert_array_equal(so_far.equity, whole.equity[: len(so_far)])
+    assert len(set(last)) > 1, "a constant policy would prove nothing"
+
+
 def test_validation_in_float32_agrees_with_the_backtest(policy, market, env, agent, state, params):
     score = mean_reward(policy.agent, policy.state, params, env=env, length=longest_walk(env))
     parts = backtest(policy, market).by_symbol.values()
