@@ -30,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Bars",
     "Book",
+    "Books",
     "Costs",
     "DataError",
     "FileError",
@@ -56,6 +57,7 @@ __all__ = [
 _HOMES = {
     "Bars": "jaxtrader.market.bars:Bars",
     "Book": "jaxtrader.evaluation.book:Book",
+    "Books": "jaxtrader.evaluation.book:Books",
     "Costs": "jaxtrader.envs.costs:Costs",
     "DataError": "jaxtrader.market.checks:DataError",
     "FileError": "jaxtrader.files:FileError",

@@ -21,11 +21,14 @@ from jaxtrader.agents.distributions import Categorical, CensoredNormal, Distribu
 Kind = Literal["discrete", "box", "simplex"]
 Bounds = tuple[Float[Array, "n"], Float[Array, "n"]]
 
-# Of x. A box ends at -1 and 1; of weights 1e-4 is left beyond. There is nothing to gain there, and no way to come back.
-MEAN_LIMIT = {"box": 3.0, "simplex": 10.0}
+# Of weights' x: 1e-4 of all is left beyond. There is nothing to gain there, and no way to come back.
+MEAN_LIMIT = 10.0
+MEAN_GAIN = 2.0  # of weights' outputs, which have a long way to go
+# Deviations by which a box's mean may be beyond a bound, at -1 or 1: 2% of the draws are within then, and tell of it.
+# With a fixed limit of 3, one that went there while the deviation was wide did not come back when it was narrow.
+BEYOND = 2.0
 LOG_STD_LIMIT = 4.0
-# Of the network's outputs: weights have a longer way to go.
-MEAN_GAIN = {"box": 1.0, "simplex": 2.0}
+COARSE = 1e-4  # of a box's range: what float32 may round its actions to
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Actions:
 
     @property
     def continuous(self) -> bool:
-        """Whether there are densities instead of probabilities, and a deviation to learn."""
+        """Whether there are densities instead of probabilities, and a deviation."""
         return self.kind != "discrete"
 
     def distribution(
@@ -70,11 +73,10 @@ class Actions:
         """
         if log_std is None:
             return Categorical(outputs)
-        mean = _bounded(MEAN_GAIN[self.kind] * outputs, MEAN_LIMIT[self.kind])
         log_std = jnp.broadcast_to(_bounded(log_std, LOG_STD_LIMIT), (self.size,))
         if bounds is None:
-            return SimplexNormal(mean, log_std, free)
-        return CensoredNormal(mean, log_std, *bounds, free)
+            return SimplexNormal(_bounded(MEAN_GAIN * outputs, MEAN_LIMIT), log_std, free)
+        return CensoredNormal(_near_the_box(outputs, log_std), log_std, *bounds, free)
 
     def to_env(self, action: Array) -> Array:
         """Actions as the environment takes them, `[*b, *shape]`, from what a distribution drew."""
@@ -120,6 +122,13 @@ def check_bounds(bounds: Bounds | None) -> None:
     low, high = (np.asarray(x, np.float32) for x in bounds)
     with np.errstate(over="ignore", invalid="ignore"):
         bad = ~(np.isfinite(high - low) & (high > low))
+        coarse = np.spacing(np.maximum(np.abs(low), np.abs(high))) > COARSE * (high - low)
+    if coarse[~bad].any():
+        i = int(np.argmax(coarse))
+        raise ValueError(
+            f"PPOAgent cannot tell the actions within [{low[i]:.8g}, {high[i]:.8g}] apart in float32; wrap the "
+            "environment so that its Box is nearer to 0"
+        )
     if bad.any():
         i = int(np.argmax(bad))
         raise ValueError(
@@ -131,6 +140,13 @@ def check_bounds(bounds: Bounds | None) -> None:
 def log_std_parameter(log_std: Float[Array, ""] | float) -> Float[Array, ""]:
     """The parameter that `Actions.distribution` reads as this logarithm of a deviation, below LOG_STD_LIMIT."""
     return LOG_STD_LIMIT * jnp.arctanh(log_std / LOG_STD_LIMIT)
+
+
+def _near_the_box(x: Float[Array, "*b n"], log_std: Float[Array, "n"]) -> Float[Array, "*b n"]:
+    """x within [-1, 1]; outside never as far as BEYOND deviations, with a slope that falls as 1 / distance^2."""
+    room = BEYOND * jax.lax.stop_gradient(jnp.exp(log_std))
+    over = jnp.maximum(jnp.abs(x) - 1, 0)
+    return jnp.clip(x, -1, 1) + jnp.sign(x) * room * over / (room + over)
 
 
 def _bounded(x: Array, limit: float) -> Array:

@@ -46,7 +46,7 @@ def gae(
 
 
 def less_explained(advantage: Float[Array, "time *b"], known: Float[Array, "time *b"]) -> Float[Array, "time *b"]:
-    """The advantage less what a number that no action can move explains of it, by least squares over all devices.
+    """The advantage less what a number that is not the actions' doing explains of it: least squares on all devices.
 
     A control variate: the mean stays, the variance falls by the squared correlation.
     """

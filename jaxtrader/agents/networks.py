@@ -36,7 +36,7 @@ class ActorCritic(nn.Module):
         window: bars in a window (1 for ordinary environments).
         features: inputs a bar.
         account: inputs from the account (0 for ordinary environments).
-        actions: what the policy's outputs stand for; continuous ones have a parameter `log_std` too.
+        actions: what the policy's outputs stand for; continuous ones have a parameter `log_std` too, learnt or led.
         hidden: widths of the hidden layers; the market's part of the first is in the context.
         activation: a name in ACTIVATIONS.
         shared: one torso for actor and critic instead of two.

@@ -7,6 +7,7 @@ Its state is data (`PPOState`); its methods are pure, in the order in which a tr
 from __future__ import annotations
 
 import math
+from functools import partial
 from numbers import Integral
 from os import PathLike
 from typing import Any, ClassVar, Literal, get_args
@@ -52,8 +53,8 @@ class PPOAgent(struct.PyTreeNode):
         entropy_coef, value_coef: weights in the loss; the entropy's None is ENTROPY_COEF where actions are discrete,
             0 where they are continuous: a bonus holds those wide open.
         log_std_init, log_std_final: of continuous actions, the logarithm of the deviation, in halves of a box's range
-            (of weights, of their log ratios), led from the one to the other over the run; with the former alone it is
-            learnt from there. None for both: see LOG_STD.
+            (of weights, of their log ratios), led from the one to the other over the run, whatever the schedule of the
+            rate; with the former alone it is learnt from there. None for both: see LOG_STD. Led by `anneal`.
         market_baseline: of continuous positions on lanes, take from each advantage what the market alone did to it, see
             `_market_part`.
         max_grad_norm: bound of the gradient's global norm.
@@ -321,31 +322,37 @@ class PPOAgent(struct.PyTreeNode):
     def _market_part(self, state: PPOState, rollout: Rollout, params: Any) -> Float[Array, "time lane agent"]:
         """What the market did to each advantage: the trace of log returns of the position that it alone would suggest.
 
-        That is the mode's, decided from the rollout's mean account at each bar. The bars do not mind what an agent
-        does, so an advantage less a multiple of this has the same gradient in expectation and less of the market's
-        noise, which is most of it (an input-dependent baseline: Mao et al. 2019, https://arxiv.org/abs/1807.02264;
-        exact but where a ruin cuts an episode short). Without it the noise of the gradient grows as the deviation of
-        the actions falls.
+        That is the mode's, decided from the rollout's mean account at each bar and within the leverage. The bars do not
+        mind what an agent does, so an advantage less a multiple of this has the same gradient in expectation and less
+        of the market's noise, which is most of it (an input-dependent baseline: Mao et al. 2019,
+        https://arxiv.org/abs/1807.02264; exact but for the mean account and the multiple, which are of the same
+        rollout: one part in its number of steps). Without it the noise of the gradient grows as the deviation of the
+        actions falls.
         """
-        network, decisions = state.network, len(rollout.reward)
+        network, tape = state.network, params.tape
         assert rollout.cursor is not None
         assert rollout.account is not None
-        made = contexts(
-            lambda chunk: self.encode(state, chunk),
-            params.tape,
-            rollout.cursor,
-            network.window,
-            decisions,
-            state.every,
-        )
-        seen = rollout.account[:, :, :1]
-        mean = jnp.broadcast_to(devices.mean(rollout.account.mean((0, 1, 2))), seen.shape)
+        decisions, lanes, _, assets, _ = rollout.account.shape
+        mean = devices.mean(rollout.account.mean((0, 1, 2)))[..., : network.account]
         # What follows the account's own numbers says which assets are there (`PortfolioActorCritic.tradable`).
-        account = jnp.concatenate([mean[..., : network.account], seen[..., network.account :]], -1)
-        policy, _ = self._head(state, state.params, made[:, :, None], jnp.moveaxis(account, 1, 0))
-        rows = rollout.cursor[:, None] + jnp.arange(decisions + 1) * state.every
-        close = params.tape.close[rows]
-        moved = (policy.mode()[:, :, 0] * (close[:, 1:] / close[:, :-1] - 1)).sum(-1)
+        there = jnp.moveaxis(rollout.account[:, :, :1, :, network.account :], 1, 0)
+
+        def suggested(part: tuple[Array, Array]) -> Float[Array, "lane time A"]:
+            cursor, there = part
+            made = contexts(partial(self.encode, state), tape, cursor, network.window, decisions, state.every)
+            account = jnp.concatenate([jnp.broadcast_to(mean, (*there.shape[:-1], len(mean[0]))), there], -1)
+            policy, _ = self._head(state, state.params, made[:, :, None], account)
+            return policy.mode()[:, :, 0]
+
+        # The head's own numbers, and the encoder's before them, of some lanes at a time.
+        held = _held(network, (network.window + decisions - 1, *tape.features.shape[1:]))
+        count = encoders.blocks(lanes, held + decisions * assets * sum(self.hidden) * 2)
+        parts = jax.tree.map(lambda x: x.reshape(count, lanes // count, *x.shape[1:]), (rollout.cursor, there))
+        position = jax.lax.map(suggested, parts).reshape(lanes, decisions, -1)
+        if state.bounds is not None:  # the ledger's cap on all together
+            position /= jnp.maximum(jnp.abs(position).sum(-1, keepdims=True) / state.bounds[1], 1)
+        close = tape.close[rollout.cursor[:, None] + jnp.arange(decisions + 1) * state.every]
+        moved = (position * (close[:, 1:] / close[:, :-1] - 1)).sum(-1)
         earned = jnp.broadcast_to(jnp.log(jnp.maximum(1 + moved, 0.1)).T[..., None], rollout.reward.shape)
         nothing = jnp.zeros_like(earned)
         return gae(earned, nothing, nothing, rollout.truncated, rollout.truncated, self.gamma, self.gae_lambda)[0]

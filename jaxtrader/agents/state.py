@@ -19,6 +19,7 @@ from jaxtrader.agents.networks import COMPUTE_DTYPES, ActorCritic
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 
+LAW = {"discrete": "categorical", "box": "censored normal", "simplex": "logistic normal"}  # of actions, by their kind
 NETWORKS: dict[str, type[ActorCritic]] = {"single": ActorCritic, "portfolio": PortfolioActorCritic}
 
 
@@ -76,6 +77,7 @@ def save(path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> N
                 "kind": actions.kind,
                 "size": actions.size,
                 "shape": list(actions.shape),
+                "law": LAW[actions.kind],
                 "bounds": None if state.bounds is None else list(state.bounds),
             },
             "obs_ndim": state.obs_ndim,
@@ -108,7 +110,9 @@ def load(path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
 def _read(stored: dict[str, Any]) -> tuple[PPOState, dict[str, Any]]:
     """The state in what was stored; any error where a part is missing or parts do not fit together."""
     spec: dict[str, Any] = dict(stored["actions"])
-    bounds = spec.pop("bounds")
+    bounds, law = spec.pop("bounds"), spec.pop("law", "squashed normal")  # boxes before laws were written down
+    if spec["kind"] == "box" and law != LAW["box"]:
+        raise ValueError(f"its actions are of a {law}, no longer known")
     actions = Actions(**spec | {"shape": tuple(spec["shape"])})
     if (bounds is not None) != (actions.kind == "box"):
         raise ValueError("a box of actions has bounds, others have none")

@@ -139,8 +139,8 @@ class TrainConfig(Money, Source):
     entropy_coef: float | None = None
     """weight of the entropy bonus; 0.01 where positions are a choice, else 0"""
     log_std_init: float | None = None
-    """of continuous positions, the logarithm of the deviation at the start, in units of the leverage limit; given alone
-    it is learnt from there"""
+    """of continuous positions, the logarithm of the deviation at the start, in units of the leverage limit (of weights,
+    of their log ratios); given alone it is learnt from there"""
     log_std_final: float | None = None
     """the same at the end, led there as training goes on; without both flags from 0 to -1.75 (of weights learnt from
     0)"""

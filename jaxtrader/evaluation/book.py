@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -195,22 +196,26 @@ class Books(Mapping[str, Book]):
 
     What all fills and figures of a book take is many times what its account takes, and of many paths only some are
     looked at.
+
+    Attributes:
+        equity: of each account, as its book has it.
     """
 
     def __init__(
         self,
         symbols: tuple[str, ...],
         make: Callable[[str], Book],
-        equity: Mapping[str, Float[np.ndarray, " bar"]] | None = None,
+        equity: dict[str, Float[np.ndarray, " bar"]] | None = None,
     ) -> None:
-        self._symbols, self._make, self._equity, self._made = symbols, make, equity, {}
+        self._symbols, self._make, self._equity = symbols, make, equity
+        self._made: dict[str, Book] = {}
 
     @property
     def equity(self) -> Mapping[str, Float[np.ndarray, " bar"]]:
-        """The equity of each account, as its book has it."""
+        """By symbol. Where the rules are such that only a book tells (`simulate`), all are made."""
         if self._equity is None:
             self._equity = {symbol: book.equity for symbol, book in self.items()}
-        return self._equity
+        return MappingProxyType(self._equity)
 
     def __getitem__(self, symbol: str) -> Book:
         if symbol not in self._symbols:
@@ -218,6 +223,9 @@ class Books(Mapping[str, Book]):
         if symbol not in self._made:
             self._made[symbol] = self._make(symbol)
         return self._made[symbol]
+
+    def __contains__(self, symbol: object) -> bool:
+        return symbol in self._symbols
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._symbols)

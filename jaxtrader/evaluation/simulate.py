@@ -7,7 +7,9 @@ over the bars is `walk.py`, on the CPU.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Mapping
+from functools import partial
 from numbers import Integral
 from typing import Any, Literal, Unpack, overload
 
@@ -29,8 +31,8 @@ def simulate(
     targets: Mapping[str, ArrayLike],
     *,
     costs: Costs = ...,
-    stop_loss: ArrayLike | None = ...,
-    take_profit: ArrayLike | None = ...,
+    stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = ...,
+    take_profit: ArrayLike | Mapping[str, ArrayLike] | None = ...,
     dtype: Literal["float64", "float32"] = ...,
     **rules: Unpack[RuleArgs],
 ) -> Books: ...
@@ -52,8 +54,8 @@ def simulate(
     targets: ArrayLike | Mapping[str, ArrayLike],
     *,
     costs: Costs = Costs(),  # noqa: B008  frozen
-    stop_loss: ArrayLike | None = None,
-    take_profit: ArrayLike | None = None,
+    stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    take_profit: ArrayLike | Mapping[str, ArrayLike] | None = None,
     dtype: Literal["float64", "float32"] = "float64",
     start: int | None = None,
     symbol: str | None = None,
@@ -68,7 +70,8 @@ def simulate(
             gives such targets for each of the histories that it names.
         costs: what trading and holding cost. Not free by default.
         stop_loss: fraction of the entry price (below 1) against the position at which it is closed, from the bar after
-            each decision on; one number, or one a target (`[N]`, `[N, A]`). NaN or infinite: none.
+            each decision on; one number, or one a target (`[N]`, `[N, A]`). NaN or infinite: none. With targets by
+            symbol one number for all, or a mapping too: what it does not name has none.
         take_profit: likewise in its favour.
         dtype: of the account.
         start: another bar 0, as a row of the market's columns.
@@ -78,8 +81,9 @@ def simulate(
 
     Returns:
         The book (money rule 10): equity[t] is marked at close[t] after every fill up to it, and a target on the last
-        bar never fills unless `fill="close"`. Of targets by symbol a `Books`: all accounts take one pass over the bars,
-        and a book is made when it is first asked for.
+        bar never fills unless `fill="close"`. Of targets by symbol a `Books`: the accounts are walked at once, side by
+        side where they are many, and a book is made when it is first asked for. (With brackets or margin, and where
+        orders on change wait for bars or volume, an account is walked when it is asked for too.)
 
     Raises:
         ValueError: several histories and no `symbol`, targets of another length or infinite, a setting out of range,
@@ -92,7 +96,9 @@ def simulate(
             f"simulate needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
         )
     bars.check(market, costs, checked)
-    stops = {name: x for name, x in (("stop_loss", stop_loss), ("take_profit", take_profit)) if x is not None}
+    stops: dict[str, Any] = {}
+    for name, x in (("stop_loss", stop_loss), ("take_profit", take_profit)):
+        stops |= {} if x is None else {name: x}
     if not isinstance(targets, Mapping):
         history = _History(market, targets, stops, costs, checked, dtype, start, symbol)
         return history.book()
@@ -101,7 +107,16 @@ def simulate(
         raise ValueError(f"{name} is of one history, and targets by symbol are of many; leave it out")
     if not targets:
         raise ValueError("targets name no history; give targets by symbol, as in {'AAPL': 1.0}")
-    histories = {each: _History(market, own, stops, costs, checked, dtype, None, each) for each, own in targets.items()}
+    costs = copy.deepcopy(costs)  # books are made later, and rates may be arrays
+    histories = {}
+    for each, own in targets.items():
+        if market.symbols.count(each) != 1:
+            raise ValueError(_unknown(market, each))
+        try:
+            given = {name: _of_symbol(name, x, each) for name, x in stops.items()}
+            histories[each] = _History(market, own, given, costs, checked, dtype, None, each)
+        except ValueError as error:
+            raise ValueError(f"{each}: {error}") from error
     return _books(histories)
 
 
@@ -157,7 +172,32 @@ def _books(histories: dict[str, _History]) -> Books:
             passed = walk.run_many(found, orders, first.costs.cast(first.dtype), first.rules)
             made |= {} if passed is None else dict(zip(names, passed, strict=True))
     equity = {name: walk.on_host(made[name].equity) for name in histories} if made else None
-    return Books(tuple(histories), lambda name: histories[name].book(made.get(name)), equity)
+    return Books(tuple(histories), partial(_book, histories, made), equity)
+
+
+def _book(histories: dict[str, _History], made: dict[str, walk.Many], name: str) -> Book:
+    return histories[name].book(made.get(name))
+
+
+def _of_symbol(name: str, given: ArrayLike | Mapping[str, ArrayLike], symbol: str) -> ArrayLike:
+    """A stop-loss or take-profit of one of many histories."""
+    if isinstance(given, Mapping):
+        return given.get(symbol, np.inf)
+    if np.ndim(given):
+        raise ValueError(f"{name} of many histories is one number for all, or by symbol as the targets are")
+    return given
+
+
+def _unknown(market: Market, symbol: Any) -> str:
+    """Why a symbol is none of the market's histories, or not one of them."""
+    names = market.symbols
+    together = next((name for name in names if isinstance(symbol, str) and symbol in name.split(",")), None)
+    if together is not None and together != symbol:
+        return (
+            f"{symbol} is one asset of the account {together!r}, which is one history; give targets [N, A] of it, a "
+            "column an asset"
+        )
+    return f"the market has {names.count(symbol)} histories of {symbol!r}; it has {', '.join(names)}"
 
 
 def _check_run(costs: Any, dtype: str) -> None:
@@ -187,11 +227,11 @@ def _segment(market: Market, symbol: str | None) -> int:
         return 0
     if symbol is None:
         raise ValueError(
-            f"the market has {len(names)} histories ({', '.join(names)}) and simulate takes one; name it, "
-            f"as in symbol={names[0]!r}"
+            f"the market has {len(names)} histories ({', '.join(names)}); name one, as in symbol={names[0]!r}, or give "
+            f"targets by symbol, as in {{{names[0]!r}: 1.0}}"
         )
     if names.count(symbol) != 1:
-        raise ValueError(f"the market has {names.count(symbol)} histories of {symbol!r}; it has {', '.join(names)}")
+        raise ValueError(_unknown(market, symbol))
     return names.index(symbol)
 
 
@@ -257,7 +297,8 @@ def _numbers(given: ArrayLike) -> np.ndarray | None:
 
 
 def _typed(column: np.ndarray, dtype: str) -> np.ndarray:
-    return column if column.dtype == bool else np.asarray(column, dtype)
+    column = column if column.dtype == bool else np.asarray(column, dtype)
+    return column.copy() if column.flags.writeable else column  # books may be made later
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:

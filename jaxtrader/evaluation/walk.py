@@ -23,6 +23,8 @@ from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.rules import Rules
 from jaxtrader.evaluation.book import Run
 
+FEW = 16  # paths that are as fast one after the other as side by side
+
 
 class Path(struct.PyTreeNode):
     """What an account meets, one row a bar of the book: row t carries it from close[t-1] to close[t].
@@ -52,7 +54,7 @@ class Many(struct.PyTreeNode):
     """What a pass of many leaves of each: the account after each row, and what it is worth at the close."""
 
     walked: Walked
-    equity: Float[Array, "bar *path"]
+    equity: Float[Array, "bar *path"] | Float[np.ndarray, "bar *path"]
 
 
 def run(
@@ -65,15 +67,10 @@ def run(
 ) -> Run:
     """The ledger over the rows of one history, in the dtype of the columns; every array comes back in float64.
 
-    `made`: the account over these rows, where it took a pass with others already.
+    `made`: the account over these rows, where `run_many` has it already.
     """
     rows = len(targets)
-    path = _path(
-        {name: _padded(column) for name, column in found.items()},
-        _padded(targets),
-        {name: _padded(column) for name, column in stops.items()},
-        rules,
-    )
+    path = _padded_path(found, targets, stops, rules)
     if made is None and not _in_one_pass(path, rules):
         accounts, events = _walk_all(path, costs, rules)
     else:
@@ -83,25 +80,52 @@ def run(
         events = _events(accounts, path, last, costs, rules)
     accounts, events = jax.tree.map(lambda leaf: on_host(leaf)[:rows], (accounts, events))
     close = np.asarray(found["close"], np.float64)
-    equity = accounts.cash + (accounts.units * close).sum(-1) if made is None else on_host(made.equity)
+    equity = _worth(accounts, close) if made is None else np.array(made.equity, np.float64)  # not a view of all
     return Run(equity, close, accounts.units, accounts.ruined, events)
 
 
 def run_many(
     found: Sequence[bars.Columns], targets: Sequence[Float[np.ndarray, "bar A"]], costs: Costs, rules: Rules
 ) -> list[Many] | None:
-    """The accounts of many histories in one pass, each on its own; None where the rules need a pass for each.
+    """The account of each of many histories; None where it does not tell what happened (see `_in_one_pass`).
 
-    A pass of 64 takes twice as long as one of 8: most of it is waiting for a dozen small kernels a bar. Shorter
-    histories wait at their last bar for the longest.
+    FEW are walked one after the other, each a machine loop. More take one pass side by side: one of 64 takes twice as
+    long as one of 8, since most of it is waiting for a dozen small kernels a bar. Shorter histories wait at their last
+    bar for the longest.
     """
+    shapes = jax.eval_shape(partial(_path, stops={}, rules=rules, xp=jnp), found[0], targets[0])
+    if not _in_one_pass(shapes, rules):
+        return None
+    if len(found) <= FEW:
+        return [_alone(columns, orders, costs, rules) for columns, orders in zip(found, targets, strict=True)]
     rows = _round(max(map(len, targets)))
     columns = {name: _side_by_side([each[name] for each in found], rows) for name in found[0]}
-    orders = _side_by_side(targets, rows)
-    if not _in_one_pass(jax.eval_shape(partial(_path, stops={}, rules=rules, xp=jnp), columns, orders), rules):
-        return None
-    made = jax.tree.map(np.asarray, _walk_many(columns, orders, costs, rules))
-    return [jax.tree.map(lambda x, i=i, n=n: x[:n, i], made) for i, n in enumerate(map(len, targets))]
+    passed = jax.tree.map(np.asarray, _walk_many(columns, _side_by_side(targets, rows), costs, rules))
+    return [jax.tree.map(lambda x, i=i, n=n: x[:n, i], passed) for i, n in enumerate(map(len, targets))]
+
+
+def _alone(found: bars.Columns, targets: Float[np.ndarray, "bar A"], costs: Costs, rules: Rules) -> Many:
+    """One account of `run_many`."""
+    walked = _walk(_padded_path(found, targets, {}, rules), costs, rules)
+    walked = jax.tree.map(lambda x: on_host(x)[: len(targets)], walked)
+    return Many(walked, _worth(walked, found["close"]))
+
+
+def _worth(walked: Walked, close: Float[np.ndarray, "bar A"]) -> Float[np.ndarray, " bar"]:
+    """What an account is worth at each close, in float64."""
+    return np.asarray(walked.cash) + (np.asarray(walked.units) * np.asarray(close, np.float64)).sum(-1)
+
+
+def _padded_path(
+    found: bars.Columns, targets: Float[np.ndarray, "bar A"], stops: dict[str, np.ndarray], rules: Rules
+) -> Path:
+    """The rows of one history, and more up to a round number."""
+    return _path(
+        {name: _padded(column) for name, column in found.items()},
+        _padded(targets),
+        {name: _padded(column) for name, column in stops.items()},
+        rules,
+    )
 
 
 def _path(found: bars.Columns, targets: Any, stops: dict[str, np.ndarray], rules: Rules, xp: Any = np) -> Path:
@@ -142,12 +166,16 @@ def _round(rows: int) -> int:
 
 
 def _side_by_side(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Columns of several histories as `[row, path, A]`, the last row of each repeated up to so many."""
-    first = columns[0]
-    whole = np.empty((len(columns), rows, *first.shape[1:]), first.dtype)  # turned at once: three times as fast
-    for path, column in zip(whole, columns, strict=True):
+    """Columns of several histories as `[row, path, A]`, the last row of each repeated up to so many.
+
+    And the last of them up to a multiple of FEW, so that not every number of paths is a program of its own.
+    """
+    first, count = columns[0], len(columns)
+    whole = np.empty((count + -count % FEW, rows, *first.shape[1:]), first.dtype)
+    for path, column in zip(whole, columns, strict=False):
         path[: len(column)], path[len(column) :] = column, column[-1]
-    return np.ascontiguousarray(whole.swapaxes(0, 1))
+    whole[count:] = whole[count - 1]
+    return np.ascontiguousarray(whole.swapaxes(0, 1))  # turned at once: three times as fast as path by path
 
 
 @partial(jax.jit, static_argnames="rules")

@@ -67,6 +67,12 @@ def test_a_box_without_finite_bounds_is_refused(low: object, high: object, says:
         actions_of(box(low, high, (2,)), None)
 
 
+def test_a_box_whose_actions_float32_cannot_tell_apart_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"cannot tell the actions within \[1000000, 1000001\] apart in float32; wrap"):
+        actions_of(box(1e6, 1e6 + 1, (2,)), None)
+    actions_of(box(100.0, 101.0, (2,)), None)
+
+
 @pytest.mark.parametrize("wrong", [("heap", 3, ()), ("discrete", 0, ()), ("box", 3, (2,))])
 def test_actions_that_cannot_be_are_refused(wrong: tuple) -> None:
     with pytest.raises(ValueError, match="actions of"):
@@ -79,13 +85,32 @@ def test_outputs_become_the_distribution_of_their_kind_softly_bounded() -> None:
     bounds = (jnp.zeros(2), jnp.ones(2))
     numbers = Actions("box", 2, (2,)).distribution(outputs, jnp.asarray([-0.5, 1e6]), bounds)
     assert isinstance(numbers, CensoredNormal)
-    np.testing.assert_allclose(numbers.mean, [[0.01, -3]], rtol=1e-4)
     np.testing.assert_allclose(numbers.log_std, [-0.5, 4], rtol=1e-2)
+    np.testing.assert_allclose(numbers.mean, [[0.01, -1 - 2 * np.exp(numbers.log_std[1])]], rtol=1e-3)
     weights = Actions("simplex", 2, (2,)).distribution(outputs, jnp.zeros(2), None)
     assert isinstance(weights, SimplexNormal)
     np.testing.assert_allclose(weights.mean, [[0.02, -10]], rtol=1e-4)
-    slope = jax.grad(lambda x: Actions("box", 1, (1,)).distribution(x, jnp.zeros(1), bounds).mean.sum())
-    assert float(slope(jnp.asarray([7.5]))[0]) > 1e-3, "a mean far out must find back"
+
+
+@pytest.mark.parametrize("log_std", [0.5, -1.75, -3.0])
+def test_a_mean_is_itself_within_the_box_and_never_out_of_reach_of_its_draws(log_std: float) -> None:
+    """One deviation beyond by an excess of two, smooth at the bound; from far out the draws still lead back."""
+    box, std = Actions("box", 1, (1,)), np.exp(log_std)
+
+    def law(x: jax.Array) -> CensoredNormal:
+        return box.distribution(x, jnp.full(1, log_std), (jnp.full(1, -3.0), jnp.full(1, 3.0)))
+
+    std = float(jnp.exp(law(jnp.zeros(1)).log_std[0]))
+    given = np.array([[-1 - 2 * std], [-1.0], [-0.4], [0.0], [1.0], [1 + 2 * std], [1e9]])
+    np.testing.assert_allclose(
+        law(jnp.asarray(given)).mean[:, 0], [-1 - std, -1, -0.4, 0, 1, 1 + std, 1 + 2 * std], 1e-5
+    )
+    slope = jax.vmap(jax.grad(lambda x: law(x).mean.sum()))
+    np.testing.assert_allclose(slope(jnp.asarray([[0.999], [1.001], [1 + 2 * std]]))[:, 0], [1, 1, 0.25], atol=0.06)
+    inside = law(jnp.full((20_000, 1), 100.0)).sample(jax.random.key(0)) < 3
+    assert 0.018 < float(inside.mean()) < 0.03
+    back = jax.grad(lambda x: law(x).log_prob(jnp.full(1, 2.9)))(jnp.full(1, 3.0))
+    assert float(back[0]) < -1e-3, "a mean far out must find back"
 
 
 def test_a_portfolio_has_a_number_an_asset_within_the_leverage(portfolio: TradingEnv) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import masked
 
+from jaxtrader.agents import ppo
 from jaxtrader.agents.advantages import gae, less_explained
 from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.agents.protocol import Rollout
@@ -43,20 +44,22 @@ def loud(state: PPOState) -> PPOState:
     )
 
 
-def lived(env: TradingEnv, agent: PPOAgent, raw: EnvParams) -> tuple[PPOState, EnvParams, Rollout, jax.Array]:
-    """A loud policy, prepared parameters, what it lived through, and the market's part of it."""
+def lived(
+    env: TradingEnv, agent: PPOAgent, raw: EnvParams, part: bool = True
+) -> tuple[PPOState, EnvParams, Rollout, jax.Array | None]:
+    """A loud policy, prepared parameters, what it lived through, and the market's part of it, if asked for."""
     state, params = agent.prepare(loud(agent.init(KEY, env, raw)), raw)
     rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
 
     @jax.jit
-    def collect(state: PPOState, params: EnvParams) -> tuple[Rollout, jax.Array]:
+    def collect(state: PPOState, params: EnvParams) -> tuple[Rollout, jax.Array | None]:
         lanes = rollouts.begin(jax.random.key(1), params)
         rollout = rollouts.collect(lanes, agent, state, params, jax.random.key(2))[1]
         ended = jnp.asarray(np.random.default_rng(2).random(rollout.reward.shape) < 0.2)  # as of longer rollouts
         rollout = rollout.replace(truncated=ended)
-        return rollout, agent._market_part(state, rollout, params)
+        return rollout, agent._market_part(state, rollout, params) if part else None
 
-    return state, params, *collect(state, params)
+    return state, params, *(collect if part else partial(jax.eval_shape, collect))(state, params)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +85,10 @@ def test_the_markets_part_is_the_trace_of_log_returns_of_the_mode(
         return agent.act(state, agent.encode(state, window)[..., :1, :], account, KEY, deterministic=True)[0]
 
     position = np.float64(decide(windows, seen))[:, :, 0]
+    gross = np.abs(position).sum(-1, keepdims=True)
+    if positions == "continuous":
+        position /= np.maximum(gross / env.max_leverage, 1)
+        assert (gross > env.max_leverage).any() == (fixture == "portfolio")
     close = np.float64(params.tape.close)
     earned = np.log1p((position * (close[rows + every] / close[rows] - 1)).sum(-1))
     expected, truncated = np.zeros(found.shape), np.asarray(rollout.truncated)
@@ -93,36 +100,60 @@ def test_the_markets_part_is_the_trace_of_log_returns_of_the_mode(
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def rising(params: EnvParams) -> EnvParams:
+    """The same bars with 3% more at each than at the one before, so that the gradient is far from none."""
+    tape = params.tape
+    growth = jnp.exp(0.03 * jnp.arange(len(tape.close)))[:, None]
+    return params.replace(tape=tape.replace(open=tape.open * growth, close=tape.close * growth))
+
+
 def test_taking_it_off_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
     env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:
-    """The same bars and accounts lived through with 400 draws of actions: the means agree, the deviations do not."""
+    """The same bars lived through with 800 draws of actions: the means agree, the deviations do not.
+
+    And they would not agree if what is taken off were what the actions themselves earn.
+    """
     env = dataclasses.replace(env, positions="continuous")
     agent = agent.replace(log_std_init=-2.0)
-    state, params = agent.prepare(agent.init(KEY, env, raw_params), raw_params)
+    state, params = agent.prepare(agent.init(KEY, env, raw_params), rising(raw_params))
     state = state.replace(params={**state.params, "policy": {**state.params["policy"], "bias": jnp.full(1, 0.5)}})
     rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
     lanes = rollouts.begin(jax.random.key(1), params)
 
+    def trace(rollout: Rollout, earned: jax.Array) -> jax.Array:
+        zero, done = jnp.zeros_like(rollout.value), rollout.terminated | rollout.truncated
+        return gae(earned, zero, zero, done, done, agent.gamma, agent.gae_lambda)[0]
+
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None, None, None))
-    def slopes(key: jax.Array, state: PPOState, lanes: object, params: EnvParams) -> tuple[jax.Array, jax.Array]:
+    def slopes(key: jax.Array, state: PPOState, lanes: object, params: EnvParams) -> tuple[jax.Array, ...]:
         rollout = rollouts.collect(lanes, agent, state, params, key)[1]
-        advantage, _ = gae(
-            rollout.reward,
-            rollout.value,
-            rollout.next_value,
-            rollout.terminated,
-            rollout.terminated | rollout.truncated,
-            agent.gamma,
-            agent.gae_lambda,
-        )
+        advantage = trace(rollout, rollout.reward)
+        close = params.tape.close[rollout.cursor[:, None] + jnp.arange(LENGTH + 1)][..., 0]
+        moved = (close[:, 1:] / close[:, :-1] - 1).T[..., None]
+        biased = less_explained(advantage, trace(rollout, jnp.log1p(rollout.action[..., 0] * moved)))
         left = less_explained(advantage, agent._market_part(state, rollout, params))
         # d log_prob / d mean of a normal between its bounds, which a deviation of exp(-2) about 0.5 hardly ever leaves
         score = (rollout.action[..., 0] - 0.5) / jnp.exp(-2.0) ** 2
-        return (score * advantage).mean(), (score * left).mean()
+        return tuple((score * (x - x.mean())).mean() for x in (advantage, left, biased))  # centred, as `learn` does
 
-    plain, left = (np.float64(x) for x in slopes(jax.random.split(KEY, 400), state, lanes, params))
-    moved = plain - left
-    assert abs(moved.mean()) < 4 * moved.std() / np.sqrt(len(moved))
+    plain, left, biased = (np.float64(x) for x in slopes(jax.random.split(KEY, 800), state, lanes, params))
+    error = lambda x: abs(x.mean()) * np.sqrt(len(x)) / x.std()  # noqa: E731
+    assert error(plain) > 10
+    assert error(plain - left) < 4
+    assert error(plain - biased) > 10
     assert left.std() < 0.65 * plain.std()  # the market's part goes from close to close, and orders fill at the open
+
+
+def test_learn_takes_it_off_where_positions_are_continuous(
+    env: TradingEnv, agent: PPOAgent, raw_params: EnvParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    monkeypatch.setattr(ppo, "less_explained", lambda advantage, known: taken.append(known) or -advantage)
+    for positions, on, expected in (("continuous", True, 1), ("continuous", False, 0), ((-1.0, 0.0, 1.0), True, 0)):
+        trader, given = dataclasses.replace(env, positions=positions), agent.replace(market_baseline=on, num_epochs=1)
+        state, params, rollout, _ = lived(trader, agent, raw_params, part=False)
+        taken.clear()
+        jax.eval_shape(given.learn, state, rollout, params, KEY)
+        assert len(taken) == expected

@@ -629,7 +629,7 @@ def loud(state: PPOState, seed: int = 0) -> PPOState:
 def test_on_lanes_the_ratio_of_the_first_minibatch_is_1_for_continuous_actions_too(
     positions: str, env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:
-    env, agent = dataclasses.replace(env, positions=positions), agent.replace(log_std_init=-0.5)
+    env, agent = dataclasses.replace(env, positions=positions), agent.replace(log_std_init=-1.75)
     state, params = agent.prepare(agent.init(KEY, env, raw_params), raw_params)
     state = loud(state)
     rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)

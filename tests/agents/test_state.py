@@ -47,6 +47,8 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "unknown kind": lambda c: c["actions"].update(kind="heap"),
     "another size": lambda c: c["actions"].update(size=2, shape=[2]),
     "discrete with bounds": lambda c: c["actions"].update(kind="discrete"),
+    "a box of before its law was written down": drop("actions", "law"),
+    "a box of another law": lambda c: c["actions"].update(law="squashed normal"),
     "no deviation": drop("params", "log_std"),
     "no head": drop("params", "policy"),
     "no params": drop("params"),

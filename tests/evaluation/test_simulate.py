@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from functools import partial
 
 import jax
@@ -250,7 +251,9 @@ def targets_of(market, names):
         {"dtype": "float32"},
     ],
 )
-def test_many_histories_side_by_side_are_each_one_s_own_book(several, rules):
+@pytest.mark.parametrize("few", [1, 16])
+def test_many_histories_side_by_side_are_each_one_s_own_book(several, rules, few, monkeypatch):
+    monkeypatch.setattr(walk, "FEW", few)
     rules = {"costs": PRICEY, **rules}
     targets = targets_of(several, "CADB")
     books = simulate(several, targets, **rules)
@@ -272,16 +275,47 @@ def test_many_histories_side_by_side_are_each_one_s_own_book(several, rules):
     assert total.equity[-1] == pytest.approx(np.mean([equity[-1] for equity in books.equity.values()]), rel=1e-12)
 
 
-def test_many_histories_agree_with_the_scalar_reference_with_missing_bars_and_a_cap():
-    """With all columns, where orders wait for the next bar: each history takes a pass of its own then."""
-    markets = [dataclasses.replace(market_with_all_columns(seed, 1), funding=None) for seed in (4, 5)]
-    targets = [np.repeat(orders_of(seed, 1)[0][::8], 8, 0) for seed in (4, 5)]
-    for rules in ({"rebalance": "on_change"}, {}):
-        settings = {"volume_cap": 0.2, "capital": 1e5, **rules}
-        for market, orders in zip(markets, targets, strict=True):
-            name = market.symbols[0]
-            book = simulate(market, {name: orders}, costs=PRICEY, **settings)[name]
-            assert_same_book(book, reference_of(market, orders, PRICEY, **settings), 1e-12)
+def joined(markets):
+    """One market of the histories of several, each under a name of its own."""
+    ends = np.cumsum([0, *(len(market.close) for market in markets)])
+    columns = {}
+    for field in dataclasses.fields(Market):
+        parts = [getattr(market, field.name) for market in markets]
+        if isinstance(parts[0], np.ndarray) and field.name != "segments":
+            columns[field.name] = np.concatenate(parts)
+    segments = np.concatenate([market.segments + end for market, end in zip(markets, ends, strict=False)])
+    names = [",".join(f"{symbol}{i}" for symbol in m.symbols[0].split(",")) for i, m in enumerate(markets)]
+    return dataclasses.replace(markets[0], symbols=tuple(names), segments=segments, **columns)
+
+
+@pytest.mark.parametrize("assets", [1, 3])
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"volume_cap": 0.2, "lot": 1.0, "capital": 1e5, "max_leverage": 2.0},
+        {"volume_cap": 0.2, "capital": 1e5, "rebalance": "on_change"},  # orders wait: each takes a pass of its own
+    ],
+)
+def test_many_histories_with_all_columns_agree_with_the_scalar_reference(assets, rules, monkeypatch):
+    """Missing bars, funding, a delisting, caps; side by side, in two lengths."""
+    monkeypatch.setattr(walk, "FEW", 2)
+    markets = [market_with_all_columns(seed, assets) for seed in range(4, 9)]
+    short = markets[-1]
+    markets[-1] = dataclasses.replace(short, segments=np.array([[0, short.segments[0, 1], 40]]))
+    market = joined(markets)
+    rates = Costs(0.001, 0.002, borrow_rate=0.1, short_rate=0.2)
+    targets = {}
+    for seed, (name, (_, first, end)) in enumerate(zip(market.symbols, market.segments, strict=True), 4):
+        targets[name] = np.repeat(orders_of(seed, assets)[0][::8], 8, 0)[: end - first]
+    books = simulate(market, targets, costs=rates, **rules)
+    for one, (name, orders) in zip(markets, targets.items(), strict=True):
+        cut = dataclasses.replace(one, symbols=(name,))
+        expected = simulate(cut, orders, costs=rates, **rules)
+        np.testing.assert_allclose(books[name].equity, expected.equity, rtol=1e-12)
+        np.testing.assert_array_equal(books[name].fills["bar"], expected.fills["bar"])
+        np.testing.assert_allclose(books[name].carry, expected.carry, rtol=1e-9, atol=1e-15)
+        if one is not markets[-1]:
+            assert_same_book(books[name], reference_of(cut, orders, rates, **rules), 1e-11)
 
 
 def test_a_book_of_many_is_made_when_it_is_asked_for_and_once(several, monkeypatch):
@@ -290,22 +324,48 @@ def test_a_book_of_many_is_made_when_it_is_asked_for_and_once(several, monkeypat
     monkeypatch.setattr(walk, "_events", lambda *given: made.append(1) or events(*given))
     books = simulate(several, dict.fromkeys("ABCD", 0.5))
     assert len(books) == 4
+    assert "B" in books
+    assert "Z" not in books
     assert all(equity[-1] > 0 for equity in books.equity.values())
     assert not made
     assert books["B"] is books["B"]
     assert len(made) == 1
     assert repr(books) == "Books(A, B, C, D)"
-    assert "B" in books
-    assert "Z" not in books
     with pytest.raises(KeyError, match="'Z'; there are A, B, C, D"):
         books["Z"]
+
+
+def test_brackets_of_many_are_one_number_or_by_symbol_and_books_outlive_what_they_were_given(several):
+    targets, fee = targets_of(several, "AB"), np.array([0.001])
+    stops = {"A": 0.02}
+    books = simulate(several, targets, costs=Costs(fee=fee), stop_loss=stops)
+    alone = {
+        "A": simulate(several, targets["A"], symbol="A", costs=Costs(fee=0.001), stop_loss=0.02),
+        "B": simulate(several, targets["B"], symbol="B", costs=Costs(fee=0.001), stop_loss=np.inf),
+    }
+    fee[:], stops["A"], targets["A"][:] = 0.5, 0.9, 0.0
+    again = pickle.loads(pickle.dumps(books))
+    for name, book in alone.items():
+        for other in (books[name], again[name]):
+            np.testing.assert_array_equal(other.equity, book.equity)
+            np.testing.assert_array_equal(other.fills["reason"], book.fills["reason"])
+    assert "stop" in set(books["A"].fills["reason"])
+    assert "stop" not in set(books["B"].fills["reason"])
+    with pytest.raises(TypeError):
+        books.equity["A"] = None
+
+
+def test_an_asset_of_a_portfolio_is_no_history(portfolio):
+    with pytest.raises(ValueError, match=r"P1 is one asset of the account 'P0,P1,P2', which is one history; give tar"):
+        simulate(portfolio.market, {"P1": 0.5})
 
 
 @pytest.mark.parametrize(
     ("targets", "settings", "message"),
     [
         ({}, {}, "targets name no history; give targets by symbol, as in {'AAPL': 1.0}"),
-        ({"Z": 1.0}, {}, "no.*'Z'|0 histories of 'Z'"),
+        ({"Z": 1.0}, {}, "the market has 0 histories of 'Z'; it has A, B, C, D"),
+        ({None: 1.0}, {}, "the market has 0 histories of None"),
         ({"A": 1.0}, {"symbol": "A"}, "symbol is of one history, and targets by symbol are of many; leave it out"),
         ({"A": 1.0}, {"start": 3}, "start is of one history"),
         ({"A": [1.0, 2.0]}, {}, r"targets have shape \(2,\) and the segment has"),

@@ -21,6 +21,7 @@ from lanes import Replay
 from trainers import CountEnv, FakeAgent, lane_trainer
 
 from jaxtrader import devices, files
+from jaxtrader.agents.advantages import less_explained
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.ppo import PPOAgent, PPOState
@@ -115,6 +116,28 @@ def test_a_gradient_is_that_of_all_lanes_on_one_device(
     (after, metrics), (after_two, metrics_two) = jax.jit(learn)(rollout), both(learn, (COLLECTED,), SHARED)(rollout)
     chex.assert_trees_all_close(metrics, metrics_two, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(after, after_two, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_market_explains_is_the_same_on_two_devices(
+    env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
+) -> None:
+    """The mean account and the fit are of all lanes: what a continuous policy learns from."""
+    env = dataclasses.replace(env, positions="continuous")
+    state, params = agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
+    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+
+    @jax.jit
+    def collect(state: PPOState, params: EnvParams) -> Rollout:
+        lanes = rollouts.begin(jax.random.key(1), params)
+        return rollouts.collect(lanes, agent, state, params, jax.random.key(2))[1]
+
+    def left(rollout: Rollout) -> jax.Array:
+        return less_explained(rollout.reward, agent._market_part(state, rollout, params))
+
+    rollout = collect(state, params)
+    one, two = jax.jit(left)(rollout), both(left, (COLLECTED,), BY_LANE)(rollout)
+    assert float(jnp.abs(one - rollout.reward).max()) > 1e-4
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-8)
 
 
 def test_a_rollout_on_two_devices_is_that_of_its_lanes(env: TradingEnv, params: EnvParams) -> None:
