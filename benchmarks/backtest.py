@@ -36,6 +36,7 @@ COSTS, FREE = jt.Costs(FEE, SLIPPAGE), jt.Costs(0.0, 0.0)
 TOLERANCE = {"vectorbt": 1e-9, "backtesting.py": 1e-6}
 LONG = 5  # times as many bars where it is one path
 PASS, BOOKS = "jaxtrader, simulate, all equities", "jaxtrader, simulate, all books"
+PASS_32 = "jaxtrader, simulate, all equities, float32"
 ALONE, ONE = "jaxtrader, simulate, one after the other", "jaxtrader, simulate, one path"
 HALF = "jaxtrader, simulate, one path, half or flat"
 
@@ -97,8 +98,9 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     market, long = market_of(*many[:2]), market_of(*one[:2])
     targets = {name: many[2][:, i].copy() for i, name in enumerate(market.symbols)}
 
-    def all_at_once() -> np.ndarray:
-        return np.array([equity[-1] for equity in jt.simulate(market, targets, costs=COSTS).equity.values()])
+    def all_at_once(**settings: Any) -> np.ndarray:
+        books = jt.simulate(market, targets, costs=COSTS, **settings)
+        return np.array([equity[-1] for equity in books.equity.values()])
 
     def books() -> np.ndarray:
         return np.array([book.equity[-1] for book in jt.simulate(market, targets, costs=COSTS).values()])
@@ -112,12 +114,14 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
 
     ours = {
         PASS: Ours(many[1].size, all_at_once),
+        PASS_32: Ours(many[1].size, lambda: all_at_once(dtype="float32")),
         BOOKS: Ours(many[1].size, books),
         ALONE: Ours(many[1].size, alone),
         ONE: Ours(one[1].size, lambda: path(one[2], costs=COSTS)),
         HALF: Ours(one[1].size, lambda: path(half[2], costs=FREE, fill="close", rebalance="on_change")),
     }
     np.testing.assert_allclose(ours[PASS].final, ours[ALONE].final, rtol=1e-12)
+    np.testing.assert_allclose(ours[PASS_32].final, ours[ALONE].final, rtol=1e-3)
     beside = {
         "vectorbt": Peers("vectorbt", PASS, many, (PASS, BOOKS)),
         "vectorbt, one path": Peers("vectorbt", ONE, one, (ONE,)),
@@ -142,7 +146,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     for name, rates in found.items():
         compiled = ours[name].compile_seconds if name in ours else "-"
         over = [f"{ratio(found[our], rates):.1f}" for our in beside[name].beside] if name in beside else []
-        wide = (many if name in (PASS, BOOKS, ALONE, "vectorbt") else one)[1].shape[1]
+        wide = (many if name in (PASS, PASS_32, BOOKS, ALONE, "vectorbt") else one)[1].shape[1]
         spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
         rows.append([name, wide, statistics.median(rates), spread, compiled, " and ".join(over) or "-"])
     if running:
@@ -162,7 +166,7 @@ def main() -> None:
     columns = ["backtest", "paths", "bars/s", "min - max", "compile s", "ours / it"]
     work = (
         f"{paths} paths of {bars:,} bars, one of {LONG * bars:,}; float64, the next open, fee {FEE:g}, slippage "
-        f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt the first two of ours"
+        f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt all equities and all books in float64"
     )
     report("backtest" + ("_quick" if given.quick else ""), columns, rows, {"work": work, **facts})
 

@@ -20,7 +20,7 @@ SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 CASES = [
     ("env_steps", {"env_steps_quick": 2}, "steps/s"),
     ("ppo_steps", {"ppo_steps_quick": 1, "ppo_steps_dense_quick": 2, "ppo_steps_beside_quick": 1}, "steps/s"),
-    ("backtest", {"backtest_quick": 4}, "bars/s"),
+    ("backtest", {"backtest_quick": 6}, "bars/s"),
     ("memory", {"memory_quick": 2}, "stored, B"),
     ("limits", {"limits_quick": 3}, "ms"),
     ("stages", {"stages_quick": 1}, "gradients, %"),

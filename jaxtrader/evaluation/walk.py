@@ -6,6 +6,7 @@ The pass carries the account and keeps little; all else (the fills, their costs)
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -93,14 +94,16 @@ def run_many(
     long as one of 8, since most of it is waiting for a dozen small kernels a bar. Shorter histories wait at their last
     bar for the longest.
     """
-    shapes = jax.eval_shape(partial(_path, stops={}, rules=rules, xp=jnp), found[0], targets[0])
-    if not _in_one_pass(shapes, rules):
+    first = {name: column[:1] for name, column in found[0].items()}
+    if not _in_one_pass(_rows(first, first, targets[0][:1], None, rules), rules):
         return None
     if len(found) <= FEW:
         return [_alone(columns, orders, costs, rules) for columns, orders in zip(found, targets, strict=True)]
     rows = _round(max(map(len, targets)))
-    columns = {name: _side_by_side([each[name] for each in found], rows) for name in found[0]}
-    passed = jax.tree.map(np.asarray, _walk_many(columns, _side_by_side(targets, rows), costs, rules))
+    columns = {name: _side_by_side([each[name] for each in found], rows, 1) for name in first}
+    before, after = ({name: column[part] for name, column in columns.items()} for part in (slice(rows), slice(1, None)))
+    orders = _side_by_side(targets, rows, _wait(rules), np.nan)[:rows]
+    passed = jax.tree.map(np.asarray, _walk_many(before, after, orders, costs, rules))
     return [jax.tree.map(lambda x, i=i, n=n: x[:n, i], passed) for i, n in enumerate(map(len, targets))]
 
 
@@ -128,26 +131,36 @@ def _padded_path(
     )
 
 
-def _path(found: bars.Columns, targets: Any, stops: dict[str, np.ndarray], rules: Rules, xp: Any = np) -> Path:
-    """Rows for the walk. The target of a bar comes to its fill in the next row, or in its own at `fill="close"`.
+def _path(found: bars.Columns, targets: Float[np.ndarray, "bar A"], stops: dict[str, np.ndarray], rules: Rules) -> Path:
+    """Rows for the walk of one history."""
 
-    `xp` makes the columns: NumPy, or within jit jax.numpy.
+    def late(column: np.ndarray, by: int, first: float) -> Any:
+        return np.concatenate([np.full_like(column[:by], first), column[: max(len(column) - by, 0)]])
+
+    before = {name: np.concatenate([column[:1], column[:-1]]) for name, column in found.items()}
+    brackets = Brackets(**{name: late(column, 1, np.inf) for name, column in stops.items()}) if stops else None
+    return jax.tree.map(jnp.asarray, _rows(before, found, late(targets, _wait(rules), np.nan), brackets, rules))
+
+
+def _wait(rules: Rules) -> int:
+    """Rows from a bar to the one in which its target comes to its fill: the next, or its own at `fill="close"`."""
+    return rules.delay + (rules.fill != "close")
+
+
+def _rows(
+    before: bars.Columns, found: bars.Columns, orders: Any, brackets: Brackets | None, rules: Rules, xp: Any = np
+) -> Path:
+    """Rows for the walk: what was known at the bars before them, and orders and brackets, already in their rows.
+
+    `xp` makes columns: NumPy, or within jit jax.numpy.
     """
-
-    def late(column: Any, by: int, first: float) -> Any:
-        return xp.concatenate([xp.full_like(column[:by], first), column[: max(len(column) - by, 0)]])
-
-    before = {name: xp.concatenate([column[:1], column[:-1]]) for name, column in found.items()}
     if "dt" in found:  # there is no account before bar 0
         found = {**found, "dt": xp.concatenate([xp.zeros_like(found["dt"][:1]), found["dt"][1:]])}
     after = None
     if rules.fill == "close":
         following = {name: xp.concatenate([column[1:], column[-1:]]) for name, column in found.items()}
         after = bars.between(found, following, rules)
-    wait = rules.delay + (rules.fill != "close")
-    brackets = Brackets(**{name: late(column, 1, np.inf) for name, column in stops.items()}) if stops else None
-    path = Path(late(targets, wait, np.nan), bars.between(before, found, rules), after, brackets)
-    return jax.tree.map(jnp.asarray, path)
+    return Path(orders, bars.between(before, found, rules), after, brackets)
 
 
 def _padded(column: np.ndarray) -> np.ndarray:
@@ -165,17 +178,29 @@ def _round(rows: int) -> int:
     return rows + -rows % step
 
 
-def _side_by_side(columns: Sequence[np.ndarray], rows: int) -> np.ndarray:
-    """Columns of several histories as `[row, path, A]`, the last row of each repeated up to so many.
+def _side_by_side(columns: Sequence[np.ndarray], rows: int, lead: int, leading: float | None = None) -> np.ndarray:
+    """Columns of several histories as `[lead + row, path, A]`, the last row of each repeated up to so many.
 
-    And the last of them up to a multiple of FEW, so that not every number of paths is a program of its own.
+    And the last of them up to a multiple of FEW, so that not every number of paths is a program of its own. The rows
+    that lead are `leading`, or each column's first.
     """
-    first, count = columns[0], len(columns)
-    whole = np.empty((count + -count % FEW, rows, *first.shape[1:]), first.dtype)
+    shape, count = columns[0].shape[1:], len(columns)
+    whole = np.empty((count + -count % FEW, lead + rows, *shape), columns[0].dtype)
     for path, column in zip(whole, columns, strict=False):
-        path[: len(column)], path[len(column) :] = column, column[-1]
+        path[:lead] = column[0] if leading is None else leading
+        path[lead : lead + len(column)], path[lead + len(column) :] = column, column[-1]
     whole[count:] = whole[count - 1]
-    return np.ascontiguousarray(whole.swapaxes(0, 1))  # turned at once: three times as fast as path by path
+    turned = _aligned((lead + rows, len(whole), *shape), whole.dtype)
+    turned[...] = whole.swapaxes(0, 1)  # at once: three times as fast as path by path
+    return turned
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An empty array that begins at a multiple of 64 bytes: JAX takes it as it is, and others it copies."""
+    size = math.prod(shape) * dtype.itemsize
+    raw = np.empty(size + 64, np.uint8)
+    first = -raw.ctypes.data % 64
+    return raw[first : first + size].view(dtype).reshape(shape)
 
 
 @partial(jax.jit, static_argnames="rules")
@@ -195,9 +220,9 @@ def _walk(path: Path, costs: Costs, rules: Rules) -> Walked:
 
 # Paths side by side fill the widest vectors; XLA's choice is half as wide, and takes 1.6 times as long.
 @partial(jax.jit, static_argnames="rules", compiler_options={"xla_cpu_prefer_vector_width": 512})
-def _walk_many(found: bars.Columns, targets: Array, costs: Costs, rules: Rules) -> Many:
+def _walk_many(before: bars.Columns, found: bars.Columns, orders: Array, costs: Costs, rules: Rules) -> Many:
     """`_walk` over columns `[bar, path, A]`, and the equity: it is no machine loop anyway."""
-    path = _path(found, targets, {}, rules, jnp)
+    path = _rows(before, found, orders, None, rules, jnp)
 
     def move(account: Account, row: Path) -> tuple[Account, Many]:
         account, _ = _row(account, row, costs, rules)
