@@ -122,7 +122,7 @@ def _one_line(box: str) -> str:
     # The flag that tyro thinks was meant, or the commands there are.
     meant = re.search(r"[Pp]erhaps you meant:? (--[a-z-]+)", further)
     choices = re.search(r"Available subcommands: ([a-z, ]+?)(?: For|$)", further)
-    if meant:
+    if meant and meant[1] not in fault.split():
         fault += f"; did you mean {meant[1]}?"
     elif choices:
         fault += f"; the commands are {choices[1]}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from flax import struct
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from jaxtrader.envs.account import FORCED, REASONS, Events
 from jaxtrader.envs.costs import Costs
@@ -36,6 +36,7 @@ class Run(struct.PyTreeNode):
         units: held after it.
         ruined: from the bar of ruin on.
         events: what happened in each row, every field with a leading bar axis.
+        stopped: after the last bar, the sign of a position that a bracket keeps closed; None without brackets.
     """
 
     equity: Float[np.ndarray, " bar"]
@@ -43,6 +44,7 @@ class Run(struct.PyTreeNode):
     units: Float[np.ndarray, "bar A"]
     ruined: Bool[np.ndarray, " bar"]
     events: Events
+    stopped: Int[np.ndarray, " A"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,9 @@ class Book:
             (in units of the initial capital), `equity` (at that price, before costs), `position` (units after it),
             `reason` (one of the ledger's REASONS) and `forced` (ruin or liquidation closed it).
         last_price: of each asset, at which open trades are valued.
+        next_target: what the next bar's orders will be: the exposures that come to their fill in it, after any delay;
+            NaN holds, as where a bracket keeps a position closed. In units of each member's own equity where books are
+            combined.
         ruined_at: the bar of ruin, or None. The total of a combined book is ruined only when every member is.
         ignored_targets: bars whose target came at or after ruin.
         clipped: bars on which a target beyond the leverage limit, an order beyond the volume cap, or a buy that cash
@@ -85,6 +90,7 @@ class Book:
     carry: Float[np.ndarray, " bar"]
     fills: np.ndarray
     last_price: Float[np.ndarray, " A"]
+    next_target: Float[np.ndarray, " A"]
     ruined_at: int | None
     ignored_targets: int
     clipped: int
@@ -130,6 +136,7 @@ class Book:
             carry=np.zeros(bars) if carry is None else np.asarray(carry),
             fills=fills,
             last_price=run.close[-1],
+            next_target=_next_target(run, targets, rules),
             ruined_at=ruined_at,
             ignored_targets=int(late.sum()),
             clipped=int(np.sum(order.clipped)),
@@ -290,6 +297,7 @@ def combine(books: Mapping[str, Book], periods_per_year: float | None = None) ->
         carry=np.sum([np.bincount(at, share * b.carry, len(times)) for at, b in zip(places, members, strict=True)], 0),
         fills=_joined([book.fills for book in members], share, places),
         last_price=np.concatenate([book.last_price for book in members]),
+        next_target=np.concatenate([book.next_target for book in members]),
         ruined_at=int(np.searchsorted(times, max(ruins))) if len(ruins) == len(members) else None,
         ignored_targets=sum(book.ignored_targets for book in members),
         clipped=sum(book.clipped for book in members),
@@ -299,6 +307,15 @@ def combine(books: Mapping[str, Book], periods_per_year: float | None = None) ->
         rules=first.rules,
         by_symbol=dict(books),
     )
+
+
+def _next_target(run: Run, targets: Float[np.ndarray, "bar A"], rules: Rules) -> Float[np.ndarray, " A"]:
+    """The targets that are due in the bar after the last one, NaN where nothing is asked for."""
+    wait = rules.delay + (rules.fill != "close")
+    if run.ruined[-1] or not 0 < wait <= len(targets):
+        return np.full(targets.shape[1], np.nan)
+    due = targets[len(targets) - wait]
+    return due if run.stopped is None else np.where((run.stopped != 0) & (np.sign(due) == run.stopped), np.nan, due)
 
 
 def _fill_table(run: Run, symbols: tuple[str, ...], times: np.ndarray, rules: Rules) -> np.ndarray:

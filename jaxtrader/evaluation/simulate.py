@@ -107,6 +107,11 @@ def simulate(
         raise ValueError(f"{name} is of one history, and targets by symbol are of many; leave it out")
     if not targets:
         raise ValueError("targets name no history; give targets by symbol, as in {'AAPL': 1.0}")
+    for name, given in stops.items():
+        if isinstance(given, Mapping) and (others := [each for each in given if each not in targets]):
+            raise ValueError(
+                f"{name} names {others[0]!r}, and targets do not; they are of {', '.join(map(str, targets))}"
+            )
     costs = copy.deepcopy(costs)  # books are made later, and rates may be arrays
     histories = {}
     for each, own in targets.items():

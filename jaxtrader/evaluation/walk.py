@@ -71,9 +71,11 @@ def run(
     `made`: the account over these rows, where `run_many` has it already.
     """
     rows = len(targets)
-    path = _padded_path(found, targets, stops, rules)
+    path, stopped = _padded_path(found, targets, stops, rules), None
     if made is None and not _in_one_pass(path, rules):
-        accounts, events = _walk_all(path, costs, rules)
+        whole, events = _walk_all(path, costs, rules)
+        accounts = Walked(whole.cash, whole.units, whole.ruined)
+        stopped = None if whole.stopped is None else np.asarray(whole.stopped[rows - 1])
     else:
         accounts = _walk(path, costs, rules) if made is None else jax.tree.map(_padded, made.walked)
         none = np.zeros(path.order.shape, path.order.dtype)
@@ -82,7 +84,7 @@ def run(
     accounts, events = jax.tree.map(lambda leaf: on_host(leaf)[:rows], (accounts, events))
     close = np.asarray(found["close"], np.float64)
     equity = _worth(accounts, close) if made is None else np.array(made.equity, np.float64)  # not a view of all
-    return Run(equity, close, accounts.units, accounts.ruined, events)
+    return Run(equity, close, accounts.units, accounts.ruined, events, stopped)
 
 
 def run_many(
@@ -232,7 +234,7 @@ def _walk_many(before: bars.Columns, found: bars.Columns, orders: Array, costs: 
     return jax.lax.scan(move, _flat(path, rules), path)[1]
 
 
-def _walk_all(path: Path, costs: Costs, rules: Rules) -> tuple[Walked, Events]:
+def _walk_all(path: Path, costs: Costs, rules: Rules) -> tuple[Account, Events]:
     """The same with all that happened: with brackets, margin or orders tried again, two ends do not tell a row.
 
     The scan keeps the accounts, and all rows are stepped again from them at once, which with every rule on takes half
@@ -244,9 +246,8 @@ def _walk_all(path: Path, costs: Costs, rules: Rules) -> tuple[Walked, Events]:
         walked = _accounts(path, costs, rules)
         accounts, events = _stepped(walked, path, costs, rules)
         if _agree(walked, accounts, path):
-            return Walked(accounts.cash, accounts.units, accounts.ruined), events
-    accounts, events = _accounts_and_events(path, costs, rules)
-    return Walked(accounts.cash, accounts.units, accounts.ruined), events
+            return accounts, events
+    return _accounts_and_events(path, costs, rules)
 
 
 @partial(jax.jit, static_argnames="rules")

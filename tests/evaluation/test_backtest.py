@@ -148,6 +148,7 @@ def test_live_the_last_target_of_the_bars_so_far_is_the_one_that_a_backtest_of_a
         so_far = backtest(policy, Market.from_bars(dataclasses.replace(bars, **columns, columns=own), FEATURES))
         last.append(so_far.targets[-1, 0])
         assert np.isfinite(last[-1])
+        np.testing.assert_array_equal(so_far.next_target, so_far.targets[-1])
         np.testing.assert_array_equal(so_far.targets, whole.targets[: len(so_far)])
         np.testing.assert_array_equal(so_far.equity, whole.equity[: len(so_far)])
     assert len(set(last)) > 1, "a constant policy would prove nothing"

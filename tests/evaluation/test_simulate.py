@@ -355,6 +355,51 @@ def test_brackets_of_many_are_one_number_or_by_symbol_and_books_outlive_what_the
         books.equity["A"] = None
 
 
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {},
+        {"delay": 2},
+        {"fill": "next_close"},
+        {"fill": "close", "delay": 1},
+        {"stop_loss": 0.03, "take_profit": 0.04},
+        {"stop_loss": 0.03, "delay": 1, "fill": "next_close"},
+    ],
+)
+def test_the_next_target_is_what_the_next_bar_of_a_longer_history_is_asked_for(rules):
+    """Without costs and band its order leaves just that exposure, and where it is NaN there is none."""
+    market = market_of(frame(5), symbol="X")
+    ready, end = market.segments[0, 1:]
+    targets = np.repeat(busy(7)[::6], 6)[
+        : end - ready
+    ]  # said six times, so that brackets have something to keep closed
+    whole = simulate(market, targets, costs=FREE, **rules)
+    kept = asked_for = 0
+    for count in range(3, len(targets)):
+        cut = dataclasses.replace(market, segments=np.array([[0, ready, ready + count]]))
+        asked = simulate(cut, targets[:count], costs=FREE, **rules).next_target[0]
+        made = whole.fills[whole.fills["bar"] == count]
+        if len(made) and made["reason"][0] != "order":  # a bracket came first, and who could know
+            continue
+        if np.isnan(asked):
+            assert not len(made)
+            kept += np.isfinite(targets[count - rules.get("delay", 0) - (rules.get("fill") != "close")])
+        elif len(made):
+            asked_for += 1
+            left = made["position"][0] * made["price"][0] / made["equity"][0]
+            assert left == pytest.approx(np.clip(asked, -1, 1), abs=1e-9)
+        else:  # flat already
+            assert asked == 0
+            assert whole.units[count - 1, 0] == 0
+    assert asked_for > 10
+    assert (kept > 5) == ("stop_loss" in rules)
+
+
+def test_at_the_close_itself_nothing_is_left_to_be_done(market):
+    assert np.isnan(simulate(market, 0.5, fill="close").next_target).all()
+    assert simulate(market, 0.5).next_target == 0.5
+
+
 def test_an_asset_of_a_portfolio_is_no_history(portfolio):
     with pytest.raises(ValueError, match=r"P1 is one asset of the account 'P0,P1,P2', which is one history; give tar"):
         simulate(portfolio.market, {"P1": 0.5})
@@ -370,6 +415,10 @@ def test_an_asset_of_a_portfolio_is_no_history(portfolio):
         ({"A": 1.0}, {"start": 3}, "start is of one history"),
         ({"A": [1.0, 2.0]}, {}, r"targets have shape \(2,\) and the segment has"),
         ({"A": "x"}, {}, "targets must be numbers"),
+        ({"A": 1.0, "B": [1.0, 2.0]}, {}, "B: targets have shape"),
+        ({"A": 1.0}, {"stop_loss": [0.1, 0.2]}, "A: stop_loss of many histories is one number for all, or by symbol"),
+        ({"A": 1.0}, {"stop_loss": {"A": 3.0}}, "A: stop_loss 3 must be below 1"),
+        ({"A": 1.0}, {"stop_loss": {"B": 0.1}}, "stop_loss names 'B', and targets do not; they are of A"),
     ],
 )
 def test_targets_by_symbol_that_cannot_be_are_refused(several, targets, settings, message):
