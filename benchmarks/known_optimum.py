@@ -226,6 +226,9 @@ def timed(size: Size, python: str | None) -> None:
                 ratios[f"{case.label}: {name} is so many times as fast as the peer's best"] = (
                     f"{theirs / median[name]:.2f}"
                 )
+            sure = {name: time for name, time in median.items() if all(race.won for race in races[name])}
+            best_sure = [min((sure[x] for x in group if x in sure), default=math.inf) for group in (peers, size.ours)]
+            ratios[f"{case.label}: the same of the best that arrive on every seed"] = _ratio(*best_sure)
     facts = {
         "work": f"{size.seeds} seeds, MLP 2x{NET[0]} for actor and critic unless said, scored every {SLICE} s of "
         f"training on {size.score_bars:,} fresh bars; medians; never: not within {size.limit:g} s",
@@ -254,6 +257,11 @@ def _ours(
     """A race of ours."""
     learner = Learner(env, best, jt.PPOAgent(**setting.agent), setting.shape, setting.updates, seed, agents)
     return race_ours(learner, size.limit, portion)
+
+
+def _ratio(theirs: float, ours: float) -> str:
+    """How many times as fast, where both arrive."""
+    return f"{theirs / ours:.2f}" if math.isfinite(theirs) and math.isfinite(ours) else "-"
 
 
 def _curves(name: str, found: dict[tuple[str, str], list[Race]], clock: str, marks: tuple[float, ...]) -> None:

@@ -177,7 +177,8 @@ def test_a_higher_cost_never_leaves_more_along_a_path(leverage, seed, low, more)
     """With band, lots, brackets, margin and ruin off: nothing happens in the one account and not in the other.
 
     Where cash bounds buys (leverage 1) for the costs by value alone. A fixed fee may drop a buy, and a dearer impact
-    leaves more cash idle, since the cut is sized at the whole order's: both accounts are then of other positions.
+    leaves more cash idle, since the cut is sized at the whole order's: both accounts are then of other positions. Debt
+    there is none, so no borrow rate.
     """
     rng = np.random.default_rng(seed)
     rules = Rules(

@@ -1,7 +1,7 @@
 """Every environment that gymnax registers goes through the Trainer's own chunk, and a rollout of each is run.
 
 The chunk is traced only, nothing of it is compiled. Whether they are learnt is shown for CartPole in test_trainer.py,
-and for two more in benchmarks/gymnax_control.py.
+and for three more in benchmarks/gymnax_control.py.
 """
 
 from __future__ import annotations
