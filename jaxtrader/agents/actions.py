@@ -123,17 +123,17 @@ def check_bounds(bounds: Bounds | None) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         bad = ~(np.isfinite(high - low) & (high > low))
         coarse = np.spacing(np.maximum(np.abs(low), np.abs(high))) > COARSE * (high - low)
-    if coarse[~bad].any():
-        i = int(np.argmax(coarse))
-        raise ValueError(
-            f"PPOAgent cannot tell the actions within [{low[i]:.8g}, {high[i]:.8g}] apart in float32; wrap the "
-            "environment so that its Box is nearer to 0"
-        )
     if bad.any():
         i = int(np.argmax(bad))
         raise ValueError(
             f"PPOAgent needs actions within finite bounds, not [{low[i]:g}, {high[i]:g}]; wrap the environment so that "
             "its Box has a finite low below a finite high"
+        )
+    if coarse.any():
+        i = int(np.argmax(coarse))
+        raise ValueError(
+            f"PPOAgent cannot tell the actions within [{low[i]:.8g}, {high[i]:.8g}] apart in float32; wrap the "
+            "environment so that its Box is nearer to 0"
         )
 
 

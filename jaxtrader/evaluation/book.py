@@ -65,9 +65,9 @@ class Book:
             (in units of the initial capital), `equity` (at that price, before costs), `position` (units after it),
             `reason` (one of the ledger's REASONS) and `forced` (ruin or liquidation closed it).
         last_price: of each asset, at which open trades are valued.
-        next_target: what the next bar's orders will be: the exposures that come to their fill in it, after any delay;
-            NaN holds, as where a bracket keeps a position closed. In units of each member's own equity where books are
-            combined.
+        next_target: the exposures that come to their fill in the next bar, after any delay; NaN holds, as where a
+            bracket keeps a position closed. Band, leverage and `rebalance` still say whether and how far they are
+            traded. In units of each member's own equity where books are combined.
         ruined_at: the bar of ruin, or None. The total of a combined book is ruined only when every member is.
         ignored_targets: bars whose target came at or after ruin.
         clipped: bars on which a target beyond the leverage limit, an order beyond the volume cap, or a buy that cash

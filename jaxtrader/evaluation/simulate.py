@@ -302,8 +302,9 @@ def _numbers(given: ArrayLike) -> np.ndarray | None:
 
 
 def _typed(column: np.ndarray, dtype: str) -> np.ndarray:
-    column = column if column.dtype == bool else np.asarray(column, dtype)
-    return column.copy() if column.flags.writeable else column  # books may be made later
+    kind = column.dtype if column.dtype == bool else dtype
+    # Books may be made later: what could be written to by then is copied.
+    return np.array(column, kind) if column.flags.writeable else np.asarray(column, kind)
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:

@@ -114,6 +114,7 @@ def test_words_become_values():
     ("argv", "says"),
     [
         ("train --sed 3", "--sed, 3; did you mean --seed?"),
+        ("backtest run --leverage 3", "so ordering can matter (see jaxtrader --help)"),  # of another command: no hint
         ("train --seed 1.5", "--seed: '1.5' is not a whole number"),
         ("train --positions a,b", "--positions: 'a' is not a number; give numbers, or continuous or weights alone"),
         ("train --positions weights,1", "--positions: 'weights' is not a number; give"),
