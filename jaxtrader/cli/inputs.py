@@ -94,6 +94,11 @@ def environment(config: TrainConfig, market: Market) -> TradingEnv:
     """The environment that the flags describe, over a market; the flags are resolved."""
     assert config.positions is not None
     assert config.rebalance_band is not None
+    if config.positions == "weights" and config.leverage > 1:
+        raise BadInput(
+            f"--leverage {config.leverage:g} does nothing to weights, which sum to at most 1; leave it out, or use "
+            "--positions continuous"
+        )
     return TradingEnv(
         market,
         positions=config.positions,

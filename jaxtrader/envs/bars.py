@@ -89,6 +89,31 @@ def check(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
         )
 
 
+def check_size(market: Any, rules: Rules) -> None:
+    """Raise ValueError where the capital is too small for any order, so that an agent could only learn to do nothing.
+
+    Of a history of several assets one must be within reach; what a book of given targets could not buy, its report
+    tells (`Book.dropped`).
+    """
+    most = rules.currency * rules.max_leverage
+    reach = f"that a capital of {rules.currency:,.6g} at max_leverage {rules.max_leverage:g} allows"
+    if rules.min_trade is not None and rules.min_trade > most:
+        raise ValueError(
+            f"min_trade {rules.min_trade:,.6g} is more than all {reach}: nothing would ever be traded; lower it, or "
+            "give more capital"
+        )
+    if rules.lot is None:
+        return
+    raw = market.low if market.price_factor is None else market.low / market.price_factor
+    for symbol, (start, _, end) in zip(market.symbols, market.segments, strict=True):
+        cheapest = float(raw[start:end].min()) * rules.lot
+        if cheapest > most:
+            raise ValueError(
+                f"a lot of {rules.lot:g} shares of {symbol} is never below {cheapest:,.6g}, more than all {reach}: "
+                "nothing would ever be traded; lower lot, or give more capital"
+            )
+
+
 def _without_sessions(market: Any) -> str:
     """Who has no sessions, and the verb; empty where all have."""
     if market.session_end is None:

@@ -116,6 +116,7 @@ class TradingEnv:
             )
         self.costs.validate()
         bars.check(self.market, self.costs, rules)
+        bars.check_size(self.market, rules)
 
     # --- what the trainer and the agent ask ---
 

@@ -178,3 +178,23 @@ def test_assets_out_of_step_are_refused() -> None:
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     assert Rules(delay=np.int64(2)) == Rules(delay=2)
     assert hash(Rules(max_leverage=np.float64(2))) == hash(Rules(max_leverage=2.0))
+
+
+def test_a_capital_too_small_for_any_order_is_told(market, portfolio) -> None:
+    """An agent could only learn to do nothing. A book of given targets tells what it could not buy."""
+    cheapest = [float(market.low[start:end].min()) for start, _, end in market.segments]
+    first = market.symbols[0]
+    words = rf"a lot of 10 shares of {first} is never below {10 * cheapest[0]:,.6g}, more than all that a capital of"
+    with pytest.raises(ValueError, match=words):
+        TradingEnv(market, lot=10.0, capital=9.9 * cheapest[0])
+    TradingEnv(market, lot=10.0, capital=10.1 * max(cheapest))
+    TradingEnv(market, lot=10.0, capital=5.1 * max(cheapest), max_leverage=2.0)
+    split = dataclasses.replace(market, price_factor=np.full_like(market.close, 0.5))  # raw prices are twice as high
+    with pytest.raises(ValueError, match=r"a lot of 10 shares"):
+        TradingEnv(split, lot=10.0, capital=10.1 * max(cheapest))
+    with pytest.raises(ValueError, match=r"min_trade 2,000 is more than all that a capital of 1,000 at max_leverage 1"):
+        TradingEnv(market, min_trade=2_000.0, capital=1_000.0)
+    least = float(portfolio.market.low.min())  # of all assets: one within reach is enough
+    TradingEnv(portfolio.market, positions="weights", lot=10.0, capital=10.1 * least)
+    with pytest.raises(TypeError, match="not callable"):  # it reaches the ledger, which this module takes away
+        simulate(portfolio.market, 0.2, lot=10.0, capital=0.1 * least)

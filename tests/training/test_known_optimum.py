@@ -1,6 +1,6 @@
 """PPO finds what is there: the best policy of a market where it is known, and nothing where there is nothing.
 
-The long proofs, with continuous positions and over five seeds, are in benchmarks/known_optimum.py.
+The long proofs, on more markets and over five seeds, are in benchmarks/known_optimum.py.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from jaxtrader.market.synthetic import AR1, Process, RandomWalk
 pytestmark = pytest.mark.usefixtures("optimised")
 
 
-def records(process: Process, folder: Path) -> list[dict[str, Any]]:
+SIGNAL = AR1(volatility=0.02, r2=0.05, persistence=0.8)
+
+
+def records(process: Process, folder: Path, **rules: Any) -> list[dict[str, Any]]:
     """What the Trainer's optimum says of the policy after each 10 updates of 0.5M steps."""
-    env = TradingEnv(process.market(200_000, seed=0), window=1, rebalance_band=0.0)
+    env = TradingEnv(process.market(200_000, seed=0), window=1, rebalance_band=0.0, **rules)
     trainer = Trainer(
         env,
         PPOAgent(gamma=0.95, gae_lambda=0.7, num_epochs=2),
@@ -35,8 +38,9 @@ def records(process: Process, folder: Path) -> list[dict[str, Any]]:
     return trainer.train().history
 
 
-def test_98_percent_of_the_optimum_of_an_ar1_signal(tmp_path: Path) -> None:
-    share = records(AR1(volatility=0.02, r2=0.05, persistence=0.8), tmp_path)[-1]["optimum_share"]
+@pytest.mark.parametrize("positions", [(-1.0, 0.0, 1.0), "continuous"], ids=["levels", "continuous"])
+def test_98_percent_of_the_optimum_of_an_ar1_signal(positions: Any, tmp_path: Path) -> None:
+    share = records(SIGNAL, tmp_path, positions=positions)[-1]["optimum_share"]
     assert 0.98 < share < 1.001  # above 1 by more than the grid's error would be a bug of the optimum
 
 
