@@ -39,7 +39,7 @@ class Config:
             them, since SB3 scales no value targets.
         slice_seconds: of training between two lines.
         total_steps: where training ends by itself; with `linear` the rate falls to 0 until there.
-        threads: of torch; 0 leaves its own choice. With nets this small a second gains little or nothing.
+        threads: of torch; 0 leaves its own choice. With nets this small a second gains a fifth.
     """
 
     n_envs: int = 256
