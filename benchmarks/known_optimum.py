@@ -62,8 +62,8 @@ OTHER = (
     Case("(b) R2 0.5%, persistence 0.97, 3 bp", AR1(0.01, 0.005, 0.97), "continuous", 3),
     Case("(d) persistence 0.9, volatility 2%, 10 bp", OrnsteinUhlenbeck(0.02, 0.9), DISCRETE, 10),
     Case("(d) persistence 0.98, volatility 1%, 3 bp", OrnsteinUhlenbeck(0.01, 0.98), DISCRETE, 3),
-    Case("(b) as weights, R2 2%, persistence 0.8, 10 bp", AR1(0.02, 0.02, 0.8), "weights", 10),
-    Case("(b) as weights, R2 0.5%, persistence 0.97, 3 bp", AR1(0.01, 0.005, 0.97), "weights", 3),
+    Case("weights, R2 2%, persistence 0.8, 10 bp", AR1(0.02, 0.02, 0.8), "weights", 10),
+    Case("weights, R2 0.5%, persistence 0.97, 3 bp", AR1(0.01, 0.005, 0.97), "weights", 3),
     # The one whose best position is seldom all or nothing. That it is learnt badly from a wide start was found on it.
     Case("(b) R2 0.25%, persistence 0.95, volatility 5%, 3 bp", AR1(0.05, 0.0025, 0.95), "continuous", 3),
 )
