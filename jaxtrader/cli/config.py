@@ -98,7 +98,7 @@ class TrainConfig(Money, Source):
     """no trade smaller than this share of equity; 0.05, on synthetic markets 0"""
     positions: tuple[float, ...] | Literal["continuous", "weights"] | None = None
     """exposures to choose from, e.g. -1,0,1; continuous: any in [-leverage, leverage]; weights: any in [0, 1]; without
-    it 0,0.25,0.5,0.75,1, on synthetic markets -1,0,1 (times a leverage below 1), of a portfolio weights"""
+    it 0,0.25,0.5,0.75,1 (times a leverage below 1), on synthetic markets -1,0,1, of a portfolio weights"""
     delay: int | None = 0
     """bars that an order waits longer"""
     leverage: float = 1.0
@@ -185,8 +185,8 @@ class TrainConfig(Money, Source):
         defaults: dict[str, Any] = bars if self.synthetic is None else synthetic
         if self.portfolio:
             defaults["positions"] = "weights"
-        elif 0 < self.leverage < 1:  # or the limit would refuse positions that nobody asked for
-            defaults["positions"] = tuple(self.leverage * p for p in defaults["positions"])
+        elif 0 < self.leverage < 1 and self.synthetic is None:  # or it would refuse what nobody asked for
+            defaults["positions"] = tuple(round(self.leverage * p, 9) for p in defaults["positions"])
         if self.reward != "log":
             defaults["risk_aversion"] = 1.0 if self.reward == "drawdown" else 0.0
         if self.num_episodes is None:

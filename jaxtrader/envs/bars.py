@@ -6,6 +6,7 @@ import functools
 import operator
 from typing import Any
 
+import numpy as np
 from jax.typing import ArrayLike
 
 from jaxtrader.envs.account import Bar
@@ -89,29 +90,36 @@ def check(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
         )
 
 
-def check_size(market: Any, rules: Rules) -> None:
+def check_size(market: Any, rules: Rules, exposure: float, first: np.ndarray) -> None:
     """Raise ValueError where the capital is too small for any order, so that an agent could only learn to do nothing.
 
-    Of a history of several assets one must be within reach; what a book of given targets could not buy, its report
-    tells (`Book.dropped`).
+    One asset of one history within reach is enough; what a book could not buy, its report tells (`Book.dropped`).
+
+    Args:
+        market: whose bars are looked at, from the rows `first` [S] of its segments.
+        rules: with the capital, the lot and the minimum trade.
+        exposure: the most that a decision asks for.
+        first: rows.
     """
-    most = rules.currency * rules.max_leverage
-    reach = f"that a capital of {rules.currency:,.6g} at max_leverage {rules.max_leverage:g} allows"
+    most = rules.currency * exposure
+    reach = f"all that positions up to {exposure:g} of a capital of {rules.currency:,.6g} can buy"
     if rules.min_trade is not None and rules.min_trade > most:
         raise ValueError(
-            f"min_trade {rules.min_trade:,.6g} is more than all {reach}: nothing would ever be traded; lower it, or "
-            "give more capital"
+            f"min_trade {rules.min_trade:,.6g} is more than {reach}: nothing would ever be traded; lower it, or give "
+            "more capital"
         )
     if rules.lot is None:
         return
     raw = market.low if market.price_factor is None else market.low / market.price_factor
-    for symbol, (start, _, end) in zip(market.symbols, market.segments, strict=True):
-        cheapest = float(raw[start:end].min()) * rules.lot
-        if cheapest > most:
-            raise ValueError(
-                f"a lot of {rules.lot:g} shares of {symbol} is never below {cheapest:,.6g}, more than all {reach}: "
-                "nothing would ever be traded; lower lot, or give more capital"
-            )
+    ends = market.segments[:, 2]
+    cheapest = rules.lot * min(
+        float(raw[start:end].min()) for start, end in zip(first, ends, strict=True) if start < end
+    )
+    if cheapest > most:
+        raise ValueError(
+            f"a lot of {rules.lot:g} shares costs {cheapest:,.6g} at the least, more than {reach}: nothing would ever "
+            "be traded; lower lot, or give more capital"
+        )
 
 
 def _without_sessions(market: Any) -> str:

@@ -116,7 +116,6 @@ class TradingEnv:
             )
         self.costs.validate()
         bars.check(self.market, self.costs, rules)
-        bars.check_size(self.market, rules)
 
     # --- what the trainer and the agent ask ---
 
@@ -189,7 +188,10 @@ class TradingEnv:
         )
 
     def check_room(self, room: int) -> None:
-        """Raise ValueError unless some segment has a window, the look-back, bars for `room` decisions and the delay."""
+        """Raise ValueError unless some segment has a window, the look-back, bars for `room` decisions and the delay.
+
+        Also where the capital is too small for any order (`bars.check_size`): training would be in vain.
+        """
         first, (_, _, end) = self.market.first_cursors(self.window), self.market.segments.T
         longest = int((end - first).max())
         room = room * self.decision_every + self.delay
@@ -199,6 +201,9 @@ class TradingEnv:
                 f"{self.window} for the window, {max(longest - 1, 0)} bars at most can be traded and {room} are "
                 "needed; use more bars, a shorter window or rollout, or features with a shorter look-back"
             )
+        asked = max(map(abs, self.positions)) if isinstance(self.positions, tuple) else self.max_leverage
+        exposure = min(asked, 1.0) if self.positions == "weights" else asked
+        bars.check_size(self.market, self.rules, exposure, first)
 
     @property
     def bars_needed(self) -> str:

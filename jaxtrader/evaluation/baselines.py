@@ -23,6 +23,7 @@ from jaxtrader.market.trailing import VALUE_FLOOR
 
 BUY_AND_HOLD = "buy and hold"
 EXPOSURE_MATCHED = "buy and hold at mean exposure"
+HARDLY = 0.01  # of the turnover of a book
 
 
 def beside(market: Market, book: Book) -> dict[str, Book]:
@@ -85,11 +86,12 @@ def break_even(book: Book, matched: Book) -> float:
         matched: its `exposure_matched`, combined like it.
 
     Returns:
-        NaN where the book trades no more than what it is matched with, or one of the two has nothing left.
+        NaN where the book trades less than what it is matched with, or more by less than HARDLY of its own turnover
+        (a lead over so little is no price of a trade), or one of the two has nothing left.
     """
     traded = float(book.turnover.sum() - matched.turnover.sum())
     last = [one.equity[-1] / one.initial for one in (book, matched)]
-    if min(last) <= 0 or traded <= 1e-9 * float(book.turnover.sum()):
+    if min(last) <= 0 or traded <= HARDLY * float(book.turnover.sum()):
         return math.nan
     return 1e4 * math.log(last[0] / last[1]) / traded
 

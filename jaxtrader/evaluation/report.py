@@ -26,7 +26,6 @@ POLICY = "policy"
 HELD = "buy and hold"
 MATCHED = "buy and hold at mean exposure"
 PLAIN_WIDTH = 100  # columns where the output is no terminal
-NO_COST = 1_000.0  # bp: a tenth of what is traded, where a formula of first order ends
 MAX_SYMBOLS = 8  # more have no rows of their own: the table must stay readable
 _LABEL, _CELL = 14, 6  # with three parts of three figures: 80 columns
 _SHORT = {HELD: "buy and hold", MATCHED: "same exposure"}
@@ -181,9 +180,7 @@ def break_even_line(cost: float) -> str:
     """The break-even cost of a policy, in basis points of the traded value (NaN: there is none), in words."""
     beside = "buy-and-hold at the same exposure"
     if math.isnan(cost):
-        return f"none, as it trades no more than {beside}"
-    if abs(cost) > NO_COST:  # the lead over next to nothing that is traded more: no price of a trade
-        return f"none that is charged, as it is {'behind' if cost < 0 else 'ahead of'} {beside} and trades hardly more"
+        return f"none, as it trades hardly more than {beside}, or less"
     if cost < 0:
         return f"none, as it is behind {beside}: a trade would have to cost {-cost:,.1f} bp of its value less"
     return f"a trade could cost {cost:,.1f} bp of its value more before the lead over {beside} is gone"

@@ -145,8 +145,7 @@ def test_the_positions_nobody_asked_for_keep_within_the_leverage():
     assert parse(["train", "--leverage", "0.5"]).resolved().positions == (0, 0.125, 0.25, 0.375, 0.5)
     assert parse(["train", "--leverage", "2"]).resolved().positions == (0, 0.25, 0.5, 0.75, 1)
     assert parse(["train", "--leverage", "0.5", "--positions", "0,1"]).resolved().positions == (0, 1)
-    synthetic = parse(["train", "--synthetic", "ar1", "--leverage", "0.5"]).resolved()
-    assert synthetic.positions == (-0.5, 0, 0.5)
+    assert parse(["train", "--leverage", "0.3"]).resolved().positions == (0, 0.075, 0.15, 0.225, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +163,10 @@ def test_the_positions_nobody_asked_for_keep_within_the_leverage():
         ("--portfolio --symbols UP", "a portfolio needs two symbols at least"),
         ("--portfolio --positions 0,1", "positions"),
         ("--portfolio --leverage 2", "--leverage 2 does nothing to weights, which sum to at most 1"),
-        ("--capital 100 --min-trade 200", "min_trade 200 is more than all that a capital of 100 at max_leverage 1"),
+        (
+            "--capital 100 --min-trade 200",
+            "min_trade 200 is more than all that positions up to 1 of a capital of 100 can buy",
+        ),
         ("--reward sharpe --risk-aversion 3", "--risk-aversion 3 is of the rewards log and drawdown"),
         ("--decision-every 3", "decision_every 3 does not divide episode_length 32"),
         ("--synthetic ar1 --leverage 2 --positions continuous", "the optimum is known for an account without leverage"),

@@ -180,21 +180,35 @@ def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
     assert hash(Rules(max_leverage=np.float64(2))) == hash(Rules(max_leverage=2.0))
 
 
-def test_a_capital_too_small_for_any_order_is_told(market, portfolio) -> None:
-    """An agent could only learn to do nothing. A book of given targets tells what it could not buy."""
-    cheapest = [float(market.low[start:end].min()) for start, _, end in market.segments]
-    first = market.symbols[0]
-    words = rf"a lot of 10 shares of {first} is never below {10 * cheapest[0]:,.6g}, more than all that a capital of"
+def test_a_capital_too_small_for_any_order_is_told_before_training(market, portfolio) -> None:
+    """An agent could only learn to do nothing. An environment by itself may be a policy's, whose book tells."""
+
+    def check(market: Market, **rules: object) -> None:
+        TradingEnv(market, window=1, **rules).check_room(1)
+
+    starts = market.first_cursors(1)
+    lows = [float(market.low[start:end].min()) for start, end in zip(starts, market.segments[:, 2], strict=True)]
+    least, most = min(lows), max(lows)
+    words = rf"a lot of 10 shares costs {10 * least:,.6g} at the least, more than all that positions up to 1 of a"
     with pytest.raises(ValueError, match=words):
-        TradingEnv(market, lot=10.0, capital=9.9 * cheapest[0])
-    TradingEnv(market, lot=10.0, capital=10.1 * max(cheapest))
-    TradingEnv(market, lot=10.0, capital=5.1 * max(cheapest), max_leverage=2.0)
+        check(market, lot=10.0, capital=9.9 * least)
+    TradingEnv(market, lot=10.0, capital=9.9 * least)
+    assert least < most
+    check(market, lot=10.0, capital=10.1 * least)  # one of two histories is within reach
+    check(market, lot=10.0, capital=5.1 * least, positions=(0, 2), max_leverage=2.0)
+    with pytest.raises(ValueError, match=r"positions up to 0.25 of"):
+        check(market, lot=10.0, capital=10.1 * least, positions=(0, 0.25))
     split = dataclasses.replace(market, price_factor=np.full_like(market.close, 0.5))  # raw prices are twice as high
     with pytest.raises(ValueError, match=r"a lot of 10 shares"):
-        TradingEnv(split, lot=10.0, capital=10.1 * max(cheapest))
-    with pytest.raises(ValueError, match=r"min_trade 2,000 is more than all that a capital of 1,000 at max_leverage 1"):
-        TradingEnv(market, min_trade=2_000.0, capital=1_000.0)
-    least = float(portfolio.market.low.min())  # of all assets: one within reach is enough
-    TradingEnv(portfolio.market, positions="weights", lot=10.0, capital=10.1 * least)
-    with pytest.raises(TypeError, match="not callable"):  # it reaches the ledger, which this module takes away
-        simulate(portfolio.market, 0.2, lot=10.0, capital=0.1 * least)
+        check(split, lot=10.0, capital=10.1 * least)
+    cheap_before = dataclasses.replace(
+        market, low=np.where(np.arange(len(market.low))[:, None] < starts[0], 0.01, 50.0)
+    )
+    with pytest.raises(ValueError, match=r"a lot of 10 shares costs 500"):
+        check(cheap_before, lot=10.0, capital=400.0)  # what is cheap before the first decision is no help
+    with pytest.raises(
+        ValueError, match=r"min_trade 2,000 is more than all that positions up to 1 of a capital of 1,000"
+    ):
+        check(market, min_trade=2_000.0, capital=1_000.0)
+    one = float(portfolio.market.low[portfolio.market.first_cursors(1)[0] :].min())
+    check(portfolio.market, positions="weights", lot=10.0, capital=10.1 * one)

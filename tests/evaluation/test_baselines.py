@@ -232,7 +232,13 @@ def test_break_even_by_hand():
     one, other = account(1.21, [1.0, 3.0]), account(1.1, [0.5, 0.0])
     assert break_even(one, other) == pytest.approx(1e4 * math.log(1.1) / 3.5, rel=1e-13)
     assert break_even(account(1.0, [1.0, 3.0]), other) == pytest.approx(-1e4 * math.log(1.1) / 3.5, rel=1e-13)
-    for undefined in (account(1.21, [0.5, 0.0]), account(1.21, [0.1, 0.1]), account(-0.1, [1.0, 3.0])):
+    assert break_even(account(1.21, [0.5, 0.01]), other) == pytest.approx(1e4 * math.log(1.1) / 0.01, rel=1e-13)
+    for undefined in (
+        account(1.21, [0.5, 0.0]),
+        account(1.21, [0.5, 0.004]),
+        account(1.21, [0.1, 0.1]),
+        account(-0.1, [1.0, 3.0]),
+    ):
         assert math.isnan(break_even(undefined, other))
 
 

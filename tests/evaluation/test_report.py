@@ -147,11 +147,9 @@ def test_orders_that_were_not_filled_as_asked_are_told():
 @pytest.mark.parametrize(
     ("cost", "text"),
     [
-        (234.56, "a trade could cost 234.6 bp of its value more before the lead over {beside} is gone"),
+        (1234.56, "a trade could cost 1,234.6 bp of its value more before the lead over {beside} is gone"),
         (-0.44, "none, as it is behind {beside}: a trade would have to cost 0.4 bp of its value less"),
-        (math.nan, "none, as it trades no more than {beside}"),
-        (2e3, "none that is charged, as it is ahead of {beside} and trades hardly more"),
-        (-2e3, "none that is charged, as it is behind {beside} and trades hardly more"),
+        (math.nan, "none, as it trades hardly more than {beside}, or less"),
     ],
 )
 def test_the_break_even_cost_in_words(cost, text):
