@@ -228,9 +228,8 @@ def timed(size: Size, python: str | None) -> None:
             median = {name: statistics.median(race.time for race in runs) for name, runs in races.items()}
             theirs = min(median[name] for name in peers)
             for name in size.ours:
-                ratios[f"{case.label}: {name} is so many times as fast as the peer's best"] = (
-                    f"{theirs / median[name]:.2f}"
-                )
+                words = f"{case.label}: {name} is so many times as fast as the peer's best"
+                ratios[words] = _ratio(theirs, median[name])
             sure = {name: time for name, time in median.items() if all(race.won for race in races[name])}
             best_sure = [min((sure[x] for x in group if x in sure), default=math.inf) for group in (peers, size.ours)]
             ratios[f"{case.label}: the same of the best that arrive on every seed"] = _ratio(*best_sure)
