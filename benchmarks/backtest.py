@@ -1,12 +1,10 @@
 """How many bars a second does a backtest of given targets take, beside vectorbt and backtesting.py?
 
-64 paths of a random walk, a new random target at each bar. Ours three times: `simulate` of all, which takes one pass
-and gives every equity; the same and every book of it (fills, costs, exposures), which are made when they are read; and
-`simulate` of one after the other. Then one path, a longer one.
-The final equities of ours and a peer's must agree, so that it is the same work: with vectorbt to 1e-9 (target shares of
-equity, filled at the next open, fee and slippage both), with backtesting.py to 1e-6 (one path, flat or half invested,
-at the close itself, traded where the target changes, without costs: it sizes orders before costs, in whole billionths
-of a unit).
+64 paths of a random walk have a new random target at each bar. Ours runs three ways: `simulate` of all, for the
+equities; the same with every result read (fills, costs, exposures); and `simulate` of one path after the other. Then
+one longer path runs alone. The final equities of ours and a peer's must agree, so that it is the same work. With
+vectorbt they agree to 1e-9: target shares of equity, filled at the next open, fee and slippage. With backtesting.py
+they agree to 1e-6: one path, flat or half invested, filled at the close, without costs.
 
     python benchmarks/backtest.py [--quick] [--peers backtests] [--peer-python PEER=PYTHON]
 """
@@ -33,9 +31,10 @@ import jaxtrader as jt
 
 FEE, SLIPPAGE = 1e-5, 2e-5  # low: no account may come to ruin, which the peers do not know
 COSTS, FREE = jt.Costs(FEE, SLIPPAGE), jt.Costs(0.0, 0.0)
+AT_CLOSE = jt.Rules(fill="close", rebalance="on_change", rebalance_band=0.0)
 TOLERANCE = {"vectorbt": 1e-9, "backtesting.py": 1e-6}
 LONG = 5  # times as many bars where it is one path
-PASS, BOOKS = "jaxtrader, simulate, all equities", "jaxtrader, simulate, all books"
+PASS, BOOKS = "jaxtrader, simulate, all equities", "jaxtrader, simulate, all results"
 PASS_32 = "jaxtrader, simulate, all equities, float32"
 ALONE, ONE = "jaxtrader, simulate, one after the other", "jaxtrader, simulate, one path"
 HALF = "jaxtrader, simulate, one path, half or flat"
@@ -99,15 +98,15 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     targets = {name: many[2][:, i].copy() for i, name in enumerate(market.symbols)}
 
     def all_at_once(**settings: Any) -> np.ndarray:
-        books = jt.simulate(market, targets, costs=COSTS, **settings)
-        return np.array([equity[-1] for equity in books.equity.values()])
+        results = jt.simulate(market, targets, costs=COSTS, **settings)
+        return np.array([equity[-1] for equity in results.equity.values()])
 
-    def books() -> np.ndarray:
-        return np.array([book.equity[-1] for book in jt.simulate(market, targets, costs=COSTS).values()])
+    def results() -> np.ndarray:
+        return np.array([result.equity[-1] for result in jt.simulate(market, targets, costs=COSTS).values()])
 
     def alone() -> np.ndarray:
         runs = (jt.simulate(market, own, costs=COSTS, symbol=name) for name, own in targets.items())
-        return np.array([book.equity[-1] for book in runs])
+        return np.array([result.equity[-1] for result in runs])
 
     def path(targets: np.ndarray, **settings: Any) -> np.ndarray:
         return jt.simulate(long, targets[:, 0], **settings).equity[-1:]
@@ -115,10 +114,10 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     ours = {
         PASS: Ours(many[1].size, all_at_once),
         PASS_32: Ours(many[1].size, lambda: all_at_once(dtype="float32")),
-        BOOKS: Ours(many[1].size, books),
+        BOOKS: Ours(many[1].size, results),
         ALONE: Ours(many[1].size, alone),
         ONE: Ours(one[1].size, lambda: path(one[2], costs=COSTS)),
-        HALF: Ours(one[1].size, lambda: path(half[2], costs=FREE, fill="close", rebalance="on_change")),
+        HALF: Ours(one[1].size, lambda: path(half[2], costs=FREE, rules=AT_CLOSE)),
     }
     np.testing.assert_allclose(ours[PASS].final, ours[ALONE].final, rtol=1e-12)
     np.testing.assert_allclose(ours[PASS_32].final, ours[ALONE].final, rtol=1e-3)
@@ -166,7 +165,7 @@ def main() -> None:
     columns = ["backtest", "paths", "bars/s", "min - max", "compile s", "ours / it"]
     work = (
         f"{paths} paths of {bars:,} bars, one of {LONG * bars:,}; float64, the next open, fee {FEE:g}, slippage "
-        f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt all equities and all books in float64"
+        f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt all equities and all results in float64"
     )
     report("backtest" + ("_quick" if given.quick else ""), columns, rows, {"work": work, **facts})
 

@@ -1,8 +1,8 @@
-"""Does `jaxtrader check` pass on honest bars, and does it fail where a leak is planted, one of each kind?
+"""Does `jaxtrader check` pass on honest bars, and does it fail where a leak is planted?
 
 Every run is the command itself on a file, with its defaults. The bundled stocks and random walks are honest: a failure
-there is a false alarm. Leaks are planted in a walk and in the bundled stocks, each as a column of the file or as a
-function in a Python file, beside two honest features; "by" is the check that is made for its kind. No leak is planted
+there is a false alarm. Leaks of each kind are planted in a walk and in the stocks, beside two honest features. A leak
+is a column of the file or a function in a Python file. "by" is the check that is made for its kind. No leak is planted
 for `oracle`, which finds a learner that does not learn. Programs compiled before are not used (JAXTRADER_CACHE=off),
 but rows of the same shape share a compilation.
 
@@ -29,7 +29,7 @@ from machine import parsed, report
 
 import jaxtrader as jt
 from jaxtrader.cli import main as jaxtrader
-from jaxtrader.cli.config import TrainConfig
+from jaxtrader.cli.settings import BUNDLED
 
 MINE = """
 import numpy as np
@@ -42,7 +42,7 @@ def next_move(bars):
 
 
 def deviations(bars):
-    values = jt.features.momentum(20).compute(bars)
+    values = jt.features.log_return(20).compute(bars)
     return (values - np.nanmean(values)) / np.nanstd(values)
 
 
@@ -54,7 +54,7 @@ ahead = jt.features.Feature("ahead", 1, next_move)
 short = jt.features.Feature("short", 20, above_average)
 standardised = jt.features.Feature("standardised", 21, deviations)
 """
-BESIDE = "momentum_20,volatility_20"  # honest features beside a planted one
+BESIDE = "log_return_20,volatility_20"  # honest features beside a planted one
 # What is planted, the features it comes in, the check that is made for it.
 LEAKS = [
     ("a function that sees the next bar", "mine.py:ahead", "past only"),
@@ -118,7 +118,7 @@ def stocks() -> pd.DataFrame:
     names = ("open", "high", "low", "close", "volume")
     return pd.concat(
         pd.DataFrame({"symbol": bars.symbols[0], "time": bars.times} | {n: getattr(bars, n)[:, 0] for n in names})
-        for bars in jt.load_bundled(TrainConfig.BUNDLED)
+        for bars in jt.load_bundled(BUNDLED)
     )
 
 

@@ -1,11 +1,10 @@
 """How far does the float32 account of training drift from a float64 backtest of the same actions?
 
-Random-walk bars of an hour, exposures that are drawn anew every 50 bars on average and asked for again at each bar
-between; in the last rows bars are missing, funding is paid, all is closed at the end of each day, and the last bar is a
-delisting (`full`). The float32 side is `TradingEnv.advance` along the tape, as lanes call it, from float32 prices; the
-float64 side is `simulate` on the market's own. Drift is |equity / equity - 1|, the largest over all bars up to a
-length, over all paths. Where rules have edges (a band, lots, a stop), rounding can decide an order one way here and the
-other there: that, and not the sum of many roundings, makes most of it. Nothing here is timed.
+Bars are hours of a random walk. Exposures change every 50 bars on average and are asked for at each bar. In the last
+rows bars are missing, funding is paid, each day ends flat, and the last bar is a delisting (`full`). The float32 side
+is the environment's own account on float32 prices. The float64 side is `simulate`. Drift is |equity / equity - 1|, the
+largest over the bars up to a length and over all paths. Where rules have edges (a band, lots, a stop), rounding can
+decide an order one way here and the other there. That makes most of the drift. Nothing here is timed.
 
     python benchmarks/drift.py [--quick] [--paths N]
 """
@@ -24,33 +23,31 @@ import pandas as pd
 from machine import parsed, report
 
 import jaxtrader as jt
+from jaxtrader.envs.episode import rows_ahead
 
 LOW = {"fee": 1e-5, "slippage": 2e-5}  # so that 100,000 bars leave something
 RATES = {"cash_rate": 0.02, "borrow_rate": 0.05, "short_rate": 0.03}
-CREDIT: dict[str, Any] = {"max_leverage": 2.0, "delay": 1, "costs": jt.Costs(**LOW, **RATES)}
+CREDIT: dict[str, Any] = {"rules": jt.Rules(max_leverage=2.0, delay=1), "costs": jt.Costs(**LOW, **RATES)}
 BRACKETS: dict[str, Any] = {"stop_loss": 0.03, "take_profit": 0.05}
-ALL = {
-    **CREDIT,
+ALL: dict[str, Any] = {
     **BRACKETS,
-    "capital": 1e6,
-    "lot": 1.0,
-    "min_trade": 100.0,
-    "volume_cap": 0.5,
+    "rules": CREDIT["rules"].replace(capital=1e6, lot=1.0, min_trade=100.0, volume_cap=0.5),
     "costs": jt.Costs(**LOW, **RATES, fixed_fee=0.1, impact=0.1),
 }
-RULES: dict[str, Any] = {**ALL, "flat_at_session_end": True, "delist_return": -0.3}  # for markets that are `full`
+# For markets that are `full`.
+EVERYTHING = {**ALL, "rules": ALL["rules"].replace(flat_at_session_end=True, delist_return=-0.3)}
 FULL = "everything, holes in the data"
 # Label, assets, settings of the environment.
 CASES: list[tuple[str, int, dict[str, Any]]] = [
-    ("fee and slippage, no band", 1, {"costs": jt.Costs(**LOW), "rebalance_band": 0.0}),
+    ("fee and slippage, no band", 1, {"costs": jt.Costs(**LOW), "rules": jt.Rules(rebalance_band=0.0)}),
     ("fee and slippage", 1, {"costs": jt.Costs(**LOW)}),
     ("fee and slippage", 4, {"costs": jt.Costs(**LOW)}),
     ("leverage, interest, delay", 1, CREDIT),
     ("leverage, interest, delay, brackets", 1, {**CREDIT, **BRACKETS}),
     ("everything on", 1, ALL),
     ("everything on", 4, ALL),
-    (FULL, 1, RULES),
-    (FULL, 4, RULES),
+    (FULL, 1, EVERYTHING),
+    (FULL, 4, EVERYTHING),
 ]
 
 
@@ -107,32 +104,32 @@ def exposures(bars: int, assets: int, most: float, seed: int) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=0)
 def advanced(env: jt.TradingEnv, params: Any, actions: jax.Array) -> jax.Array:
-    """Equity after each bar of the tape but the first, from flat, by the environment's own `advance`."""
-    rows = jnp.arange(len(actions) - 1)
-    price = params.tape.close[0]
+    """Equity after each bar of the arrays but the first, from flat, by the environment's own `advance`."""
+    price = params.arrays.close[0]
 
     def move(account: Any, row: Any) -> Any:
         account, *_ = env.advance(account, row[0], row[1], params)
         return account, account.equity
 
-    flat = env.open_account(jnp.zeros_like(price), price, carries=params.carries)
-    return jax.lax.scan(move, flat, (actions[:-1], env.bars_after(rows, params)))[1]
+    flat = env.open_account(jnp.zeros_like(price), price, financing=params.has_financing)
+    bars = rows_ahead(env, params, jnp.asarray(0), len(actions) - 1).bars
+    return jax.lax.scan(move, flat, (actions[:-1], bars))[1]
 
 
-def drift(case: tuple[str, int, dict[str, Any]], bars: int, seed: int) -> tuple[np.ndarray, jt.Book]:
-    """|float32 / float64 - 1| at each bar, and the float64 book."""
+def drift(case: tuple[str, int, dict[str, Any]], bars: int, seed: int) -> tuple[np.ndarray, jt.BacktestResult]:
+    """|float32 / float64 - 1| at each bar, and the float64 result."""
     label, assets, settings = case
     market = random_market(bars, assets, seed)
     if label == FULL:
         market = full(market, seed)
     env = jt.TradingEnv(market, positions="continuous", random_start=False, window=1, **settings)
-    actions = exposures(bars, assets, env.max_leverage, seed)
+    actions = exposures(bars, assets, env.rules.max_leverage, seed)
     rough = np.asarray(advanced(env, env.default_params, jnp.asarray(actions)), np.float64)
     brackets = {name: settings[name] for name in BRACKETS if name in settings}
-    book = jt.simulate(market, actions, costs=env.costs, **brackets, **env.rules.args)
-    if book.ruined_at is not None:
+    result = jt.simulate(market, actions, rules=env.rules, costs=env.costs, **brackets)
+    if result.ruined_at is not None:
         raise SystemExit(f"{case[0]}, path {seed} was ruined: what is left to compare is cash; draw another path")
-    return np.concatenate([[0.0], np.abs(rough / book.equity[1:] - 1)]), book
+    return np.concatenate([[0.0], np.abs(rough / result.equity[1:] - 1)]), result
 
 
 def main() -> None:
@@ -146,7 +143,7 @@ def main() -> None:
     rows: list[list[Any]] = []
     for case in [CASES[0], CASES[-1]] if given.quick else CASES:
         found = [drift(case, lengths[-1], seed) for seed in range(paths)]
-        fills = int(np.median([len(book.fills) for _, book in found]))
+        fills = int(np.median([len(result.fills) for _, result in found]))
         largest = [max(float(apart[:length].max()) for apart, _ in found) for length in lengths]
         typical = float(np.median([apart[-1] for apart, _ in found]))
         rows.append([case[0], case[1], fills, *(f"{x:.1e}" for x in (*largest, typical))])

@@ -1,9 +1,9 @@
-"""How many steps a second do the environments make with random actions, beside those of others?
+"""How many steps a second do environments make with random actions, beside those of others?
 
-Ours twice: `step`, gymnax's way, every observation (window and account) written out for each environment and step; and
-lanes, the way of training, where the windows stay on the tape and the account alone is stepped and observed. Peers run
-in processes of their own on the same bars (gym-trading-env on the first 2,000: its resets take their time by the length
-of its frame), in turn with ours; each goes by its own money rules.
+Ours runs two ways. `step` is gymnax's way: every observation is written out. Paths are the way of training: windows
+stay on the market's arrays, and only the account is stepped and observed. Peers run in processes of their own on the
+same bars, in turn with ours, each by its own money rules. gym-trading-env gets the first 2,000 bars, as the time of its
+resets grows with its frame.
 
     python benchmarks/env_steps.py [--quick] [--peers gym,torchtrade] [--peer-python PEER=PYTHON]
 """
@@ -30,11 +30,11 @@ from peers.turns import Peer, in_turn, ratio
 from workload import random_frame, random_market
 
 import jaxtrader as jt
-from jaxtrader.training.chunk import begin_rollouts, copied
-from jaxtrader.training.rollout import LaneRollouts
+from jaxtrader.training.rollout import MarketRollouts
+from jaxtrader.training.update import begin_rollouts, copy_arrays
 
 WINDOW, EPISODE, LENGTH = 32, 256, 64
-STEP, LANES = "jaxtrader, step", "jaxtrader, lanes"
+STEP, LANES = "jaxtrader, step", "jaxtrader, paths"
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class RandomAgent:
 
 
 @partial(jax.jit, static_argnames=("rollouts", "count"), donate_argnums=0)
-def lanes(carry: Any, key: Any, params: Any, *, rollouts: LaneRollouts, count: int) -> Any:
+def paths(carry: Any, key: Any, params: Any, *, rollouts: MarketRollouts, count: int) -> Any:
     """`count` rollouts of the trainer's own, account features and rewards kept as training keeps them."""
 
     agent = RandomAgent(rollouts.env.num_actions)
@@ -113,12 +113,12 @@ class Ours:
             carry = jax.jit(jax.vmap(env.reset, (0, None)))(jax.random.split(key, envs), params)
             lowered = walk.lower(carry, key, params, env=env, length=count * LENGTH)
         else:
-            rollouts = LaneRollouts(env, LENGTH, envs, 1)
+            rollouts = MarketRollouts(env, LENGTH, envs, 1)
             carry = begin_rollouts(key, params, rollouts=rollouts)
-            lowered = lanes.lower(carry, key, params, rollouts=rollouts, count=count)
+            lowered = paths.lower(carry, key, params, rollouts=rollouts, count=count)
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
-        self.carry, self.key, self.steps = copied(carry), key, count * LENGTH * envs
+        self.carry, self.key, self.steps = copy_arrays(carry), key, count * LENGTH * envs
         self.params = params
         self.processor: list[float] = []
         self()
@@ -209,7 +209,7 @@ def main() -> None:
     size = QUICK if given.quick else FULL
     rows, facts = measure(size, {} if given.quick else interpreters(given))
     columns = ["environment", "ours", "its own", "steps/s", "min - max", "ns of processor", "compile s"]
-    columns += ["step / it", "lanes / it"]
+    columns += ["step / it", "paths / it"]
     work = f"{size.bars:,} bars, {WINDOW} bars x 8 features a window, episodes of {EPISODE}, random actions, float32"
     note = "environments side by side, ours and the row's own; peers of one are run again beside each of our batches"
     note += "; ns of processor: of all cores together, a step"

@@ -1,8 +1,8 @@
 """Does PPO solve the classic control tasks, in how many steps and seconds, on every seed?
 
-gymnax's environments under the Trainer as a user would call it. The score is the mean return of 100 episodes by the
-mode after training, once at the end. Seconds are of whole training runs after one that compiled; the compilation stands
-in its own column.
+gymnax's environments train under the Trainer as a user would call it. The score is the mean return of 100 episodes by
+the mode, once after training. Seconds are of whole training runs after one that compiled. Compilation has a column of
+its own.
 
     python benchmarks/gymnax_control.py [--quick] [--seeds N] [CASE ...]
 """

@@ -1,20 +1,20 @@
 """How long does PPO take to find the best policy of markets where it is known, beside Stable-Baselines3's PPO?
 
-Parts, each a table or two:
-timed: time to 99% of the optimum, some settings of ours and of SB3's in turn on the same bars, costs and observations,
-    each seed on a training path of its own; and the median score against seconds and against steps. The training clock
-    stands while compiling and while a policy is scored; it is scored every 0.25 s of training, and the time is that of
-    the first of three scores in a row at 99% or more (where training is over, the last score stays).
+Each part prints a table or two:
+timed: the time to 99% of the optimum. Settings of ours and of SB3's run in turn on the same bars, costs and
+    observations, each seed on a training path of its own. The clock stands while compiling and scoring. A policy is
+    scored every 0.25 s of training. The time is that of the first of three scores in a row at 99% or more. Where
+    training is over, the last score stays.
 other: the score after a fixed number of steps, on signals, costs and persistences that nothing was tuned on.
-idle: a random walk, where the best is to do nothing: the share of bars on which the policy holds a position. The
-    settings were chosen on the first seven walks; the others came afterwards.
+idle: the share of bars with a position on a random walk, where the best is to do nothing. The settings were chosen on
+    the first seven walks.
 defaults: both again with `PPOAgent()` as it is.
-agents: time to 99% again, ours alone, with more and more accounts on each lane: how many may share a lane's bars before
+agents: the time to 99% with more and more accounts on each path, ours alone. It says how many may share a path before
     learning takes 10% longer. A window of 1 leaves them no work to save, so this is what sharing costs.
-command: `jaxtrader train --synthetic`, the whole process with its defaults: seconds and the share it ends with.
+command: `jaxtrader train --synthetic` as a whole process with its defaults: seconds, and the share it ends with.
 
-A score is the policy's share of the best policy's expected reward on a fresh path of 1,000,000 bars. SB3 trains in an
-environment of its own, which the first run installs.
+A score is the policy's share of the best policy's expected reward on a fresh path of 1,000,000 bars. SB3 trains in a
+virtual environment of its own, which the first run installs.
 
     python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle,defaults,agents,command]
         [--markets WORDS] [--peers sb3] [--peer-python PEER=PYTHON]
@@ -43,7 +43,7 @@ import jaxtrader as jt
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.datasets import AR1, OrnsteinUhlenbeck, RandomWalk
 from jaxtrader.market.synthetic import PROCESSES
-from jaxtrader.training.chunk import NO_LIMIT
+from jaxtrader.training.update import NO_LIMIT
 
 UNSEEN = 200  # the first of the seeds that are raced: nothing was tuned on them, nor raced before
 AGENTS, AGENTS_SLICE, ALLOWED = (1, 2, 4, 8, 16), 0.05, 1.1  # scored more often: 10% must be seen
@@ -304,7 +304,7 @@ def _count(x: float) -> str:
     return f"{x:,.0f}" if math.isfinite(x) else "never"
 
 
-def shared_lanes(size: Size) -> None:
+def shared_paths(size: Size) -> None:
     """The part "agents"."""
     rows: list[list[Any]] = []
     fit: dict[str, str] = {}
@@ -321,11 +321,11 @@ def shared_lanes(size: Size) -> None:
             rows.append([case.label, agents, f"{times[agents] / times[1]:.2f}" if math.isfinite(times[1]) else "-"])
             rows[-1] += _summary(runs)
         print(case.label, times, flush=True)
-        fit[f"{case.label}: most agents a lane within 10% of one's time"] = str(most_within(times))
+        fit[f"{case.label}: most accounts a path within 10% of one's time"] = str(most_within(times))
     facts = {"work": f"{size.seeds} seeds, {setting.describe()} in all, window 1; medians"}
     columns = [
         "market",
-        "agents a lane",
+        "accounts a path",
         "time / one's",
         "s to 99%",
         "min - max",
@@ -337,7 +337,7 @@ def shared_lanes(size: Size) -> None:
 
 
 def most_within(times: dict[int, float]) -> int:
-    """The largest number of agents a lane up to which no time is above ALLOWED times one agent's."""
+    """The largest number of accounts a path up to which no time is above ALLOWED times that of one account."""
     most = 1
     for agents in sorted(times):
         if not (math.isfinite(times[agents]) and times[agents] <= ALLOWED * times[1]):
@@ -381,7 +381,9 @@ def command() -> None:
             took = time.perf_counter() - began
             records = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
         last = records[-1]
-        rows.append([f"jaxtrader train --synthetic {market}", took, last["steps"], _share(last), last["valid_held"]])
+        rows.append(
+            [f"jaxtrader train --synthetic {market}", took, last["steps"], _share(last), last["valid_time_in_market"]]
+        )
     columns = ["command", "seconds", "steps", "share of the optimum", "bars in position"]
     report("known_optimum_command", columns, rows, {"work": "whole processes without a compilation cache, seed 0"})
 
@@ -418,7 +420,7 @@ def main() -> None:
     if "defaults" in parts:
         scored("defaults", OTHER + IDLE, wide, {}, size.steps)
     if "agents" in parts:
-        shared_lanes(size)
+        shared_paths(size)
     if "command" in parts:
         command()
 

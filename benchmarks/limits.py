@@ -1,9 +1,9 @@
-"""What can this machine do through JAX, in arithmetic and in memory, and what share of it does a PPO update reach?
+"""What can this machine do through JAX, and what share of it does a PPO update reach?
 
-Matrix products and additions of large arrays, the best of some repeats, say what there is to have. The update is
-`PPOAgent.learn`, 4 epochs x 4 minibatches, alone. Its arithmetic is counted by hand: the products of the networks,
-forwards and backwards. Its bytes are XLA's count (`cost_analysis`) for one minibatch times 16, since XLA counts the
-body of a loop once; they include what stays in a cache, so that their share may pass 1.
+Matrix products and additions of large arrays say what there is to have: the best of some repeats. The update is
+`PPOAgent.learn` alone, 4 epochs x 4 minibatches. Its arithmetic is counted by hand: the products of the networks,
+forwards and backwards. Its bytes are XLA's count for one minibatch times 16, since XLA counts the body of a loop once.
+They include what stays in a cache, so their share may pass 1.
 
     python benchmarks/limits.py [--quick]
 """
@@ -23,9 +23,9 @@ from machine import parsed, report, seconds
 from workload import FEATURES, random_market
 
 import jaxtrader as jt
-from jaxtrader.agents import encoders
-from jaxtrader.envs.state import ACCOUNT_FEATURES
-from jaxtrader.training.rollout import LaneRollouts
+from jaxtrader.agents import blocks
+from jaxtrader.envs.observation import ACCOUNT_FEATURES
+from jaxtrader.training.rollout import MarketRollouts
 
 SQUARES, TALL = (128, 512, 2048), (16_384, 260, 128)
 
@@ -78,20 +78,20 @@ def flops_by_hand(agent: jt.PPOAgent, window: int, actions: int) -> float:
 
 @contextlib.contextmanager
 def whole() -> Iterator[None]:
-    """Minibatches in one block of lanes: XLA counts the body of the loop over blocks once."""
-    before = encoders.CPU_BLOCK_BYTES
-    encoders.CPU_BLOCK_BYTES = 2**40
+    """Minibatches in one block of paths: XLA counts the body of the loop over blocks once."""
+    before = blocks.CPU_BLOCK_BYTES
+    blocks.CPU_BLOCK_BYTES = 2**40
     try:
         yield
     finally:
-        encoders.CPU_BLOCK_BYTES = before
+        blocks.CPU_BLOCK_BYTES = before
 
 
 def update(market: jt.Market, window: int, envs: int, length: int, repeats: int) -> tuple[float, ...]:
     """Seconds, GFLOP/s, GB/s and compile seconds of one `learn`, and XLA's count of its arithmetic over ours."""
     env = jt.TradingEnv(market, window=window)
     agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jt.PPOAgent())
-    rollouts = LaneRollouts(env, length, envs, 1)
+    rollouts = MarketRollouts(env, length, envs, 1)
     key, params = jax.random.key(0), env.default_params
     state, params = agent.prepare(jax.jit(lambda key: agent.init(key, env, params))(key), params)
     collect = jax.jit(lambda params: rollouts.collect(rollouts.begin(key, params), agent, state, params, key)[1])

@@ -1,10 +1,10 @@
-"""How many bytes does a transition take against the window: bars left on the tape, beside windows stored one by one?
+"""How many bytes does a transition take against the window: bars left in place, beside windows stored one by one?
 
-Ours are lanes: a rollout keeps cursors and the accounts' small arrays. Dense is the same market and agent as an
-ordinary environment, each observation a flat window that is stored for every environment and step, as trainers do.
-`stored` counts a rollout's arrays, advantages and targets included; `working` is all that XLA sets aside for one
-training chunk beyond its arguments (`memory_analysis().temp_size_in_bytes`), the rollout included, per transition.
-Nothing is run: shapes and the compiled program say it.
+On market paths a rollout keeps cursors and the small arrays of the accounts. Dense is the same market and agent as an
+ordinary environment: each observation is a flat window, stored for every environment and step. `stored` counts the
+arrays of a rollout, advantages and targets included. `working` is all that XLA sets aside for one training chunk beyond
+its arguments (`memory_analysis().temp_size_in_bytes`), per transition. Nothing is run: shapes and the compiled program
+say it.
 
     python benchmarks/memory.py [--quick]
 """
@@ -18,16 +18,16 @@ from machine import parsed, report
 from workload import FEATURES, QUICK, Dense, Training, random_market
 
 import jaxtrader as jt
-from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
+from jaxtrader.training.rollout import EnvRollouts, MarketRollouts, bytes_per_transition
 
 WINDOWS = (1, 32, 128, 512)
 
 
 def measure(market: jt.Market, window: int, envs: int, length: int) -> list[list[Any]]:
-    """Two rows: lanes and dense windows."""
+    """Two rows: paths and dense windows."""
     env = jt.TradingEnv(market, window=window)
     dense = Dense(env)
-    rollouts = {"lanes": LaneRollouts(env, length, envs, 1), "dense windows": EnvRollouts(dense, length, envs)}
+    rollouts = {"paths": MarketRollouts(env, length, envs, 1), "dense windows": EnvRollouts(dense, length, envs)}
     chunks = {
         name: Training(kind.env, env.default_params, jt.PPOAgent(), kind, updates=1, shapes=True)
         for name, kind in rollouts.items()

@@ -1,9 +1,10 @@
 """What does the same trading come to under gym-trading-env's money rules and under ours?
 
-Positions on 13 years of AAPL, traded at the close where they change. Without costs the two agree at every bar. With a
-fee they differ by a hundredth of what was paid: gym-trading-env meets the position after the fee, we size before costs.
-Its interest is set anew at each bar, not added up: a debt pays for its last bar, whatever it lasted, and nothing once
-it is repaid. What the interest took is the final equity without it less the one with it, in units of the capital.
+Positions on 13 years of AAPL are traded at the close where they change. Without costs the two agree at every bar.
+With a fee they differ by a hundredth of what was paid: gym-trading-env meets the position after the fee, we size before
+costs. It sets its interest anew at each bar and does not add it up. So a debt pays for its last bar only, and for none
+once it is repaid. What the interest took is the final equity without interest less the one with it, in units of the
+capital.
 
     python benchmarks/money.py [--quick] [--write] [--peers gymtrading] [--peer-python PEER=PYTHON]
 """
@@ -26,7 +27,7 @@ COLUMNS = ("case", "bars", "theirs", "ours", "difference", "their interest", "ou
 
 def rows_of(found: list[tuple[Case, np.ndarray]]) -> list[list[Any]]:
     """A row for each case: final equities, and what interest took of each."""
-    pairs = [(case, theirs / 1000, case.book().equity) for case, theirs in found]
+    pairs = [(case, theirs / 1000, case.result().equity) for case, theirs in found]
     without = {key(case): (theirs[-1], ours[-1]) for case, theirs, ours in pairs if not case.settings["rate"]}
     rows = []
     for case, theirs, ours in pairs:

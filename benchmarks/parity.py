@@ -1,8 +1,8 @@
-"""Do others come to the same money? vectorbt and backtesting.py, bar by bar, on targets that their rules can express.
+"""Do vectorbt and backtesting.py come to the same money, bar by bar, where their rules can say the same?
 
-Equity at every close, ours in float64 and float32, as the largest relative difference to the peer's. What is compared
-is in `peers/parity_cases.py`. With `--write` the peers' answers are stored where `tests/parity` reads them: run it when
-a peer's pin in `peers/install.py` changes. Nothing here is timed.
+The figure is the largest relative difference of equity over all closes, ours in float64 and float32. What is compared
+is in `peers/parity_cases.py`. `--write` stores the peers' answers where `tests/parity` reads them: run it when a pin in
+`peers/install.py` changes. Nothing here is timed.
 
     python benchmarks/parity.py [--quick] [--write] [--peers backtests] [--peer-python PEER=PYTHON]
 """

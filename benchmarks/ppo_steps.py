@@ -1,13 +1,12 @@
-"""How many environment steps a second does PPO train end to end, how many bytes does a transition take, beside others?
+"""How many environment steps a second does PPO train end to end, and how many bytes does a transition take?
 
-Random-walk bars with random features: speed does not depend on what they hold. One update is a rollout of every
-environment, advantages, and 4 epochs of 4 minibatches; the training chunk is the Trainer's own, timed around
-`block_until_ready` after a warm-up; compilation stands in its own column. Three parts, each a table:
-1. alone: ours over windows, networks, agents a lane and devices; for accelerators with other batches and precisions.
-2. dense: tcn and attention on lanes beside the same network on stored windows, which it reads one by one; our own code
-   both times, in turn.
-3. beside: peers train in processes of their own, in turn with ours: Stable-Baselines3 and SBX on gym-trading-env, and
-   Rejax on our market with dense windows and on CartPole.
+Bars are a random walk with random features, as speed does not depend on what they hold. One update is a rollout of
+every environment, advantages, and 4 epochs of 4 minibatches. The training chunk is the Trainer's own, timed around
+`block_until_ready` after a warm-up. Compilation has a column of its own. Each part prints a table:
+alone: ours over windows, networks, accounts a path and devices. For accelerators with other batches and precisions.
+dense: tcn and attention on paths, beside the same network on stored windows. Both are our own code, in turn.
+beside: Stable-Baselines3 and SBX on gym-trading-env, and Rejax on our market with dense windows and on CartPole. Peers
+    train in processes of their own, in turn with ours.
 Two devices are the halves of a CPU (`Trainer(devices=2)`), or two accelerators where there are as many.
 
     python benchmarks/ppo_steps.py [--quick] [--parts alone,dense,beside] [--peers gym,sbx,rejax]
@@ -37,7 +36,7 @@ import jaxtrader as jt
 from jaxtrader import devices
 from jaxtrader.agents.networks import COMPUTE_DTYPES
 from jaxtrader.agents.ppo import PRECISIONS
-from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, bytes_per_transition
+from jaxtrader.training.rollout import EnvRollouts, MarketRollouts, bytes_per_transition
 
 WINDOW, HIDDEN = 32, (64, 64)
 PARTS = ("alone", "dense", "beside")
@@ -50,9 +49,7 @@ class Case:
     window: int = WINDOW
     agents: int = 1
     hidden: tuple[int, ...] = HIDDEN
-    shared: bool = False
     encoder: str = "mlp"
-    activation: str = "tanh"
     compute_dtype: str = "float32"
     matmul_precision: str = "highest"
     devices: int = 1
@@ -60,8 +57,7 @@ class Case:
     @property
     def network(self) -> str:
         """Its name in the table."""
-        heads = f"{len(self.hidden)}x{self.hidden[0]}{', one torso' if self.shared else ''}"
-        heads += f", {self.activation}" if self.activation != "tanh" else ""
+        heads = f"{len(self.hidden)}x{self.hidden[0]}"
         return f"MLP {heads}" if self.encoder == "mlp" else f"{self.encoder}, then {heads}"
 
     @property
@@ -71,14 +67,14 @@ class Case:
 
     def agent(self, kind: type[jt.PPOAgent] = jt.PPOAgent) -> jt.PPOAgent:
         """PPO with this network."""
-        same = ("hidden", "shared", "encoder", "activation", "compute_dtype", "matmul_precision")
+        same = ("hidden", "encoder", "compute_dtype", "matmul_precision")
         return kind(**{name: getattr(self, name) for name in same})
 
     def training(self, market: jt.Market, envs: int, length: int) -> Training:
-        """Our chunk on a market, by lane."""
+        """Our chunk on a market, by path."""
         env = jt.TradingEnv(market, window=self.window)
-        rollouts = LaneRollouts(env, length, envs // self.agents, self.agents)
-        return Training(env, env.default_params, self.agent(), rollouts, mesh=devices.mesh(self.devices))
+        rollouts = MarketRollouts(env, length, envs // self.agents, self.agents)
+        return Training(env, env.default_params, self.agent(), rollouts, mesh=devices.make_mesh(self.devices))
 
     def dense(self, market: jt.Market, envs: int, length: int) -> Training:
         """The same with every window stored and read by itself."""
@@ -88,8 +84,6 @@ class Case:
 
 CASES = (
     Case(),
-    Case(shared=True),
-    Case(activation="relu"),
     Case(agents=16),
     Case(1),
     Case(128),
@@ -116,12 +110,12 @@ CASES = (
 )
 DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
 BESIDE = (Case(), Case(128), Case(512), Case(hidden=(256, 256, 256)))
-# What of ours runs beside the peers too; what sharing lanes costs in learning: known_optimum.py --parts agents.
+# What of ours runs beside the peers too; what sharing paths costs in learning: known_optimum.py --parts agents.
 OTHERWISE: dict[str, dict[str, int]] = {
     "2 devices": {"devices": 2},
-    "2 agents a lane": {"agents": 2},
-    "16 agents a lane": {"agents": 16},
-    "2 devices, 2 agents a lane": {"devices": 2, "agents": 2},
+    "2 accounts a path": {"agents": 2},
+    "16 accounts a path": {"agents": 16},
+    "2 devices, 2 accounts a path": {"devices": 2, "agents": 2},
 }
 
 
@@ -134,7 +128,7 @@ def cartpole(envs: int, length: int) -> Training:
 
 
 def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool, precision: dict[str, str]) -> None:
-    """Our own table, over windows, networks and agents a lane."""
+    """Our own table, over windows, networks and accounts a path."""
     rows: list[list[Any]] = []
     # A quick run has one device in the other tables.
     cases = (Case(QUICK["window"], devices=min(2, jax.device_count())),) if quick else CASES
@@ -148,7 +142,7 @@ def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool, 
         working = round(case.devices * of_each / chunk.rollout.reward.size)
         place = [case.network, case.window, case.agents, case.devices]
         rows.append([*place, statistics.median(rates), spread(rates), chunk.compile_seconds, bytes_kept, working])
-    columns = ["network", "window", "agents a lane", "devices", "steps/s", "min - max", "compile s"]
+    columns = ["network", "window", "accounts a path", "devices", "steps/s", "min - max", "compile s"]
     columns += ["stored, B", "working, B"]
     work = (
         f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, "
@@ -159,15 +153,15 @@ def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool, 
 
 
 def dense(market: jt.Market, shapes: list[tuple[int, int]], repeats: int, quick: bool) -> None:
-    """Encoders on lanes and on stored windows, in turn; in a longer rollout, more of a lane's bars are decided on."""
+    """Encoders on paths and on stored windows, in turn; in a longer rollout, more of a path's bars are decided on."""
     rows: list[list[Any]] = []
     for case, (envs, length) in itertools.product((Case(QUICK["window"]),) if quick else DENSE, shapes):
-        ways = {"lanes": case.training(market, envs, length), "stored windows": case.dense(market, envs, length)}
+        ways = {"paths": case.training(market, envs, length), "stored windows": case.dense(market, envs, length)}
         for chunk in ways.values():
             chunk()
         found = in_turn(ways, repeats)
         for name, rates in found.items():
-            over = f"{ratio(found['lanes'], rates):.2f}"
+            over = f"{ratio(found['paths'], rates):.2f}"
             stored = bytes_per_transition(ways[name].rollout)
             compiled = ways[name].compile_seconds
             place = [case.network, case.window, f"{envs} x {length}", name]
@@ -181,7 +175,7 @@ def dense(market: jt.Market, shapes: list[tuple[int, int]], repeats: int, quick:
         "min - max",
         "compile s",
         "stored, B",
-        "lanes / it",
+        "paths / it",
     ]
     work = f"{FEATURES} features, 4 epochs x 4 minibatches, float32; 32 wide"
     report("ppo_steps_dense" + ("_quick" if quick else ""), columns, rows, {"work": work})
@@ -297,7 +291,7 @@ def main() -> None:
     devices.split_cpu(2)
     given = parsed(parser)
     if given.envs is not None and (given.envs < 64 or given.envs % 64):
-        parser.error(f"--envs {given.envs} is no multiple of 64: 16 agents a lane, lanes in 4 minibatches")
+        parser.error(f"--envs {given.envs} is no multiple of 64: 16 accounts a path, paths in 4 minibatches")
     envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if given.quick else (1024, 64, 100_000)
     repeats = 2 if given.quick else 5
     parts = (given.parts or ",".join(PARTS)).split(",")

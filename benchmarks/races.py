@@ -24,8 +24,8 @@ from workload import begin
 import jaxtrader as jt
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.synthetic import Process
-from jaxtrader.training.chunk import NO_LIMIT, copied, init_state, run_chunk
-from jaxtrader.training.rollout import LaneRollouts
+from jaxtrader.training.rollout import MarketRollouts
+from jaxtrader.training.update import NO_LIMIT, copy_arrays, init_agent, run_chunk
 
 LEVEL, IN_A_ROW, SLICE = 0.99, 3, 0.25
 
@@ -46,7 +46,7 @@ class Case:
             positions=self.positions,
             window=1,
             costs=jt.Costs.from_bps(fee=1.0, slippage=self.cost_bps - 1.0),
-            rebalance_band=0.0,
+            rules=jt.Rules(rebalance_band=0.0),
         )
 
 
@@ -68,12 +68,12 @@ class Learner:
     ) -> None:
         self.best, self.updates = best, updates
         envs, length = shape
-        self.rollouts = LaneRollouts(env, length, envs // agents, agents)
+        self.rollouts = MarketRollouts(env, length, envs // agents, agents)
         self.carry, self.agent, self.params = begin(env, env.default_params, agent, self.rollouts, seed)
-        _, self.scored_on = self.agent.prepare(self.carry.agent, best.env.default_params)
+        _, self.scored_on = self.agent.prepare(self.carry.agent_state, best.env.default_params)
         self.limits = {"updates": jnp.asarray(updates, jnp.int32), "episodes": jnp.asarray(NO_LIMIT, jnp.int32)}
         began = time.perf_counter()
-        kept = copied(self.carry)
+        kept = copy_arrays(self.carry)
         self.train(0)
         self.compile_seconds = time.perf_counter() - began
         self.carry = kept
@@ -94,12 +94,12 @@ class Learner:
     @property
     def steps(self) -> int:
         """Environment steps so far."""
-        return int(self.carry.updates) * self.rollouts.lanes * self.rollouts.agents * self.rollouts.length
+        return int(self.carry.updates) * self.rollouts.paths * self.rollouts.accounts * self.rollouts.length
 
     def score(self) -> tuple[float, float]:
         """Share of the optimum, and of bars with a position."""
-        reward, held = self.best.walk(self.agent, self.carry.agent, self.scored_on)
-        return self.best.share(float(reward)), float(held)
+        reward, time_in_market = self.best.score(self.agent, self.carry.agent_state, self.scored_on)
+        return self.best.share(float(reward)), float(time_in_market)
 
 
 @dataclasses.dataclass
@@ -188,17 +188,17 @@ def race_peer(
 ) -> Race:
     """The same with Stable-Baselines3, in a process of its own that waits while it is scored."""
     agent = jt.PPOAgent()
-    state = init_state(agent, jax.random.key(0), env.default_params, env=env)
+    state = init_agent(agent, jax.random.key(0), env.default_params, env=env)
     state, params = agent.prepare(state, env.default_params)
     _, scored_on = agent.prepare(state, best.env.default_params)
     race, continuous = Race(math.nan), isinstance(env.positions, str)
     with tempfile.TemporaryDirectory() as folder:
         market, config = Path(folder) / "market.npz", Path(folder) / "config.json"
         columns = {name: getattr(env.market, name)[:, 0] for name in ("open", "close", "volatility")}
-        features = np.asarray(params.tape.features)[:, 0]
+        features = np.asarray(params.arrays.features)[:, 0]
         np.savez(market, **columns, features=features, segments=env.market.segments)
         terms = {"positions": env.positions, "fee": env.costs.fee, "slippage": env.costs.slippage}
-        terms |= {"rebalance_band": env.rebalance_band, "episode_length": env.episode_length}
+        terms |= {"rebalance_band": env.rules.rebalance_band, "episode_length": env.episode_length}
         config.write_text(json.dumps({**settings, **terms, "seed": seed, "slice_seconds": SLICE}))
         script = Path(__file__).parent / "peers" / "sb3_market.py"
         command = [python, str(script), str(market), str(config), str(Path(folder) / "weights")]
@@ -212,7 +212,7 @@ def race_peer(
                     layers = [
                         (jnp.asarray(stored[f"kernel_{i}"]), jnp.asarray(stored[f"bias_{i}"])) for i in range(count)
                     ]
-                reward, _ = best.walk(PeerPolicy(layers, continuous), None, scored_on)
+                reward, _ = best.score(PeerPolicy(layers, continuous), None, scored_on)
                 over = race.add(said["seconds"], said["steps"], best.share(float(reward)))
                 over |= said["seconds"] >= limit
                 process.stdin.write("stop\n" if over else "go\n")

@@ -1,6 +1,6 @@
 """How does PPO's speed change with the number of environments, the window and the width of the network?
 
-One setting is moved at a time from 1024 environments, window 32, width 64; the chunk is the Trainer's own.
+One setting is moved at a time from 1024 environments, window 32 and width 64. The chunk is the Trainer's own.
 
     python benchmarks/scaling.py [--quick]
 """
@@ -15,7 +15,7 @@ from machine import parsed, report
 from workload import FEATURES, QUICK, Training, random_market
 
 import jaxtrader as jt
-from jaxtrader.training.rollout import LaneRollouts
+from jaxtrader.training.rollout import MarketRollouts
 
 BASE = {"environments": 1024, "window": 32, "width": 64}
 MOVES = {"environments": (64, 256, 4096), "window": (1, 128, 512), "width": (16, 128, 256)}
@@ -27,7 +27,7 @@ def measure(market: jt.Market, setting: dict[str, int], length: int, repeats: in
     envs, window, width = setting.values()
     env = jt.TradingEnv(market, window=window)
     agent = jt.PPOAgent(hidden=(width, width))
-    chunk = Training(env, env.default_params, agent, LaneRollouts(env, length, envs, 1), updates=1)
+    chunk = Training(env, env.default_params, agent, MarketRollouts(env, length, envs, 1), updates=1)
     chunk()
     rates = [chunk() for _ in range(repeats)]
     spread = f"{min(rates):,.0f} - {max(rates):,.0f}"

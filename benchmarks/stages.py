@@ -1,6 +1,6 @@
-"""Where does the time of an update go? Each stage as a program of its own, beside the whole.
+"""Where does the time of an update go? Each stage is a program of its own, beside the whole.
 
-accounts: the lanes' walk by an agent without a network, whose decision costs nothing: ledger, observation, episodes.
+accounts: the paths are stepped by an agent whose decision costs nothing: ledger, observation, episodes.
 encoding: what the network makes of the rollout's bars before it knows an account.
 acting: the rest of collecting a rollout: the heads at each decision, the draw and its log probability.
 gradients: of all minibatches, encoding and heads, forwards and backwards.
@@ -8,7 +8,7 @@ optimiser: Adam and the clip, once a minibatch.
 the rest: what learning takes besides: advantages, permutations, gathers of minibatches.
 
 Each is the best of some repeats, in percent of the whole update. A program of its own may be compiled otherwise than as
-a part, and nothing overlaps: so the stages need not add up to the whole, and the last column says what they do.
+a part, and nothing overlaps. So the stages need not add up to the whole, and the last column says what they do.
 
     python benchmarks/stages.py [--quick]
 """
@@ -29,8 +29,8 @@ from workload import FEATURES, QUICK, begin, random_market
 
 import jaxtrader as jt
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.envs.windows import contexts
-from jaxtrader.training.rollout import LaneRollouts
+from jaxtrader.envs.observation import contexts
+from jaxtrader.training.rollout import MarketRollouts
 
 CASES = (Case(1), Case(), Case(agents=16), Case(64, encoder="tcn"), Case(64, encoder="attention"))
 STAGES = ("accounts", "encoding", "acting", "gradients", "optimiser", "the rest")
@@ -51,22 +51,22 @@ class Blind:
 def spent(market: jt.Market, case: Case, envs: int, length: int, repeats: int) -> tuple[float, dict[str, float]]:
     """Milliseconds of a whole update, and of each stage."""
     env, agent = jt.TradingEnv(market, window=case.window), case.agent()
-    rollouts = LaneRollouts(env, length, envs // case.agents, case.agents)
+    rollouts = MarketRollouts(env, length, envs // case.agents, case.agents)
     carry, agent, params = begin(env, env.default_params, agent, rollouts)
-    state, lanes, key = carry.agent, carry.envs, jax.random.key(0)
+    state, paths, key = carry.agent_state, carry.env_states, jax.random.key(0)
     best = lambda function, *given: 1e3 * timed(function, *given, repeats=repeats)[0]  # noqa: E731
 
-    def collect(agent: Any, state: Any, lanes: Any, params: Any) -> Any:
-        return rollouts.collect(lanes, agent, state, params, key)
+    def collect(agent: Any, state: Any, paths: Any, params: Any) -> Any:
+        return rollouts.collect(paths, agent, state, params, key)
 
-    def encode(agent: PPOAgent, state: Any, lanes: Any, params: Any) -> Any:
-        return contexts(partial(agent.encode, state), params.tape, lanes.cursor, env.window, length + 1, 1)
+    def encode(agent: PPOAgent, state: Any, paths: Any, params: Any) -> Any:
+        return contexts(partial(agent.encode, state), params.arrays, paths.cursor, env.window, length + 1, 1)
 
-    def update(agent: PPOAgent, state: Any, lanes: Any, params: Any) -> Any:
-        lanes, rollout, _ = collect(agent, state, lanes, params)
-        return lanes, agent.learn(state, rollout, params, key)
+    def update(agent: PPOAgent, state: Any, paths: Any, params: Any) -> Any:
+        paths, rollout, _ = collect(agent, state, paths, params)
+        return paths, agent.learn(state, rollout, params, key)
 
-    _, rollout, _ = jax.jit(collect)(agent, state, lanes, params)
+    _, rollout, _ = jax.jit(collect)(agent, state, paths, params)
     batch = minibatch(agent, state, rollout)
     steps = agent.num_epochs * agent.num_minibatches
 
@@ -83,25 +83,25 @@ def spent(market: jt.Market, case: Case, envs: int, length: int, repeats: int) -
 
         return jax.lax.scan(step, (state.params, state.opt_state), None, steps)[0]
 
-    accounts = best(partial(collect, Blind(), length + 1), lanes, params)
-    encoding = best(encode, agent, state, lanes, params)
-    collecting = best(collect, agent, state, lanes, params)
+    accounts = best(partial(collect, Blind(), length + 1), paths, params)
+    encoding = best(encode, agent, state, paths, params)
+    collecting = best(collect, agent, state, paths, params)
     gradients = steps * best(gradient, agent, state, batch, params)
     optimiser = best(descend, state, jax.jit(gradient)(agent, state, batch, params))
     learning = best(lambda *given: given[0].learn(*given[1:], key), agent, state, rollout, params)
-    whole = best(update, agent, state, lanes, params)
+    whole = best(update, agent, state, paths, params)
     found = (accounts, encoding, collecting - accounts - encoding, gradients, optimiser)
     return whole, dict(zip(STAGES, (*found, learning - gradients - optimiser), strict=True))
 
 
 def minibatch(agent: PPOAgent, state: Any, rollout: Any) -> dict[str, Any]:
-    """The first lanes of a rollout, as `learn` hands them to a gradient step; targets do not matter for the time."""
-    lanes = rollout.reward.shape[1] // agent.num_minibatches
+    """The first paths of a rollout, as `learn` hands them to a gradient step; targets do not matter for the time."""
+    paths = rollout.reward.shape[1] // agent.num_minibatches
     rows = {name: getattr(rollout, name) for name in ("action", "log_prob", "account")}
     rows |= {"action": state.network.actions.from_env(rollout.action), "advantage": rollout.reward}
     rows |= {"target": rollout.value}
-    rows = jax.tree.map(lambda x: jnp.copy(jnp.moveaxis(x, 1, 0)[:lanes]), rows)
-    return {**rows, "cursor": rollout.cursor[:lanes], "observations": None}
+    rows = jax.tree.map(lambda x: jnp.copy(jnp.moveaxis(x, 1, 0)[:paths]), rows)
+    return {**rows, "cursor": rollout.cursor[:paths], "observations": None}
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ def main() -> None:
         shares = [100 * x / whole for x in (*parts.values(), sum(parts.values()))]
         rows.append([case.network, case.window, case.agents, whole, *shares])
         print(*rows[-1], sep=" | ", flush=True)
-    columns = ["network", "window", "agents a lane", "update, ms", *(f"{name}, %" for name in (*STAGES, "together"))]
+    columns = ["network", "window", "accounts a path", "update, ms", *(f"{name}, %" for name in (*STAGES, "together"))]
     work = f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, float32"
     report("stages" + ("_quick" if quick else ""), columns, rows, {"work": work})
 

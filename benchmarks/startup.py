@@ -1,7 +1,7 @@
-"""How long from the command to the first record of training, cold and warm, and how long does `--help` take?
+"""How long is it from the command to the first record of training, cold and warm, and how long to `--help`?
 
-Every figure is a whole process, timed from outside, all in turn; the training run is the default demo, stopped after
-its first record, which is of its first chunk of updates. Cold: with an empty compilation cache; warm: with what the
+Every figure is of a whole process, timed from outside, all in turn. The training run is the default demo, stopped after
+its first record, which is of its first chunk of updates. Cold is with an empty compilation cache. Warm is with what the
 cold run left in it.
 
     python benchmarks/startup.py [--quick]

@@ -1,4 +1,4 @@
-"""What is timed: random bars, and the Trainer's own training chunk over them or over another environment.
+"""The work that is timed: random bars, and the Trainer's own training chunk over them or over another environment.
 
 Speed does not depend on what the bars hold, so they are a random walk with standard normal features.
 """
@@ -17,7 +17,8 @@ import pandas as pd
 
 import jaxtrader as jt
 from jaxtrader import devices
-from jaxtrader.training.chunk import NO_LIMIT, Carry, begin_rollouts, init_state, placed, run_chunk
+from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.training.update import NO_LIMIT, TrainState, begin_rollouts, init_agent, place_train_state, run_chunk
 
 FEATURES = 8
 QUICK = {"envs": 16, "length": 16, "window": 4, "bars": 2_000}  # the same everywhere: tests compile it once
@@ -86,28 +87,28 @@ class Dense:
 class WindowAgent(jt.PPOAgent):
     """PPO on a TradingEnv that is stepped as an ordinary environment: the encoder reads every stored window by itself.
 
-    The same network, weights and numbers as on lanes; what it lacks is that neighbouring windows share their bars.
+    The same network, weights and numbers as on paths; what it lacks is that neighbouring windows share their bars.
     """
 
-    def _inputs(self, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
+    def _decision_inputs(self, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
         seen = batch["observations"]
         return seen.window, seen.account[:, :, None]
 
 
 def begin(
     env: Any, params: Any, agent: jt.PPOAgent, rollouts: Any, seed: int = 0, shapes: bool = False, mesh: Any = None
-) -> tuple[Carry, jt.PPOAgent, Any]:
-    """A training that is about to begin, as `run_chunk` takes it: its carry, the agent and the prepared parameters.
+) -> tuple[TrainState, jt.PPOAgent, Any]:
+    """A training that is about to begin, as `run_chunk` takes it: its state, the agent and the prepared parameters.
 
-    With `shapes` the carry is no numbers, only their shapes: enough to compile, and nothing else is compiled then.
+    With `shapes` the state is no numbers, only their shapes: enough to compile, and nothing else is compiled then.
     """
     make: Any = jax.eval_shape if shapes else lambda function, *arguments: function(*arguments)
     agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent.validate())
     init, start, rest = jax.random.split(jax.random.key(seed), 3)
-    state, params = agent.prepare(make(partial(init_state, env=env), agent, init, params), params)
+    state, params = agent.prepare(make(partial(init_agent, env=env), agent, init, params), params)
     envs, zero = make(partial(begin_rollouts, rollouts=rollouts), start, params), jnp.zeros((), jnp.int32)
-    carry = make(partial(placed, mesh=mesh), Carry(state, envs, rest, zero, zero, jnp.ones((), bool)))
-    return carry, agent, params if shapes else devices.placed(params, mesh, devices.SHARED)
+    carry = make(partial(place_train_state, mesh=mesh), TrainState(state, envs, rest, zero, zero, jnp.ones((), bool)))
+    return carry, agent, params if shapes else devices.place(params, mesh, devices.REPLICATED)
 
 
 class Training:
@@ -135,8 +136,8 @@ class Training:
         count = jnp.asarray(updates, jnp.int32)
         collect = lambda envs, state: rollouts.collect(envs, agent, state, params, jax.random.key(0))  # noqa: E731
         if mesh is not None:
-            agent, limits, count = devices.placed((agent, limits, count), mesh, devices.SHARED)
-        self.rollout = jax.eval_shape(collect, carry.envs, carry.agent)[1]
+            agent, limits, count = devices.place((agent, limits, count), mesh, devices.REPLICATED)
+        self.rollout = jax.eval_shape(collect, carry.env_states, carry.agent_state)[1]
         self.steps = updates * self.rollout.reward.size
         began = time.perf_counter()
         self.compiled = run_chunk.lower(carry, agent, params, limits, count, rollouts=rollouts, mesh=mesh).compile()

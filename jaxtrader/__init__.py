@@ -7,35 +7,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxtrader import checks
     from jaxtrader.agents.policy import load_policy
     from jaxtrader.agents.ppo import PPOAgent
     from jaxtrader.envs import rewards
-    from jaxtrader.envs.costs import Costs
     from jaxtrader.envs.trading import TradingEnv
     from jaxtrader.evaluation import optimum
     from jaxtrader.evaluation.backtest import backtest
-    from jaxtrader.evaluation.book import Book
+    from jaxtrader.evaluation.result import BacktestResult
     from jaxtrader.evaluation.simulate import simulate
     from jaxtrader.files import FileError
+    from jaxtrader.ledger.costs import Costs
+    from jaxtrader.ledger.rules import Rules
     from jaxtrader.market import datasets, features
     from jaxtrader.market.bars import Bars, load_bars
-    from jaxtrader.market.checks import DataError
     from jaxtrader.market.datasets import load_bundled
+    from jaxtrader.market.errors import DataError
     from jaxtrader.market.market import Market
-    from jaxtrader.training import checks
     from jaxtrader.training.trainer import Trainer, TrainingDiverged, TrainResult
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "BacktestResult",
+    "BacktestResults",
     "Bars",
-    "Book",
-    "Books",
     "Costs",
     "DataError",
     "FileError",
     "Market",
     "PPOAgent",
+    "Rules",
     "TradingEnv",
     "TrainResult",
     "Trainer",
@@ -56,12 +58,13 @@ __all__ = [
 # Where each name lives; a name without an attribute is the module itself.
 _HOMES = {
     "Bars": "jaxtrader.market.bars:Bars",
-    "Book": "jaxtrader.evaluation.book:Book",
-    "Books": "jaxtrader.evaluation.book:Books",
-    "Costs": "jaxtrader.envs.costs:Costs",
-    "DataError": "jaxtrader.market.checks:DataError",
+    "BacktestResult": "jaxtrader.evaluation.result:BacktestResult",
+    "BacktestResults": "jaxtrader.evaluation.result:BacktestResults",
+    "Costs": "jaxtrader.ledger.costs:Costs",
+    "DataError": "jaxtrader.market.errors:DataError",
     "FileError": "jaxtrader.files:FileError",
     "Market": "jaxtrader.market.market:Market",
+    "Rules": "jaxtrader.ledger.rules:Rules",
     "PPOAgent": "jaxtrader.agents.ppo:PPOAgent",
     "TradingEnv": "jaxtrader.envs.trading:TradingEnv",
     "TrainResult": "jaxtrader.training.trainer:TrainResult",
@@ -69,7 +72,7 @@ _HOMES = {
     "TrainingDiverged": "jaxtrader.training.trainer:TrainingDiverged",
     "backtest": "jaxtrader.evaluation.backtest:backtest",
     "datasets": "jaxtrader.market.datasets",
-    "checks": "jaxtrader.training.checks",
+    "checks": "jaxtrader.checks",
     "features": "jaxtrader.market.features",
     "load_bars": "jaxtrader.market.bars:load_bars",
     "load_bundled": "jaxtrader.market.datasets:load_bundled",

@@ -1,8 +1,7 @@
 """The persistent compilation cache: a second run of the same shapes loads its programs instead of compiling them.
 
-On by default for the Trainer and the command line. JAXTRADER_CACHE names the folder, or is "off"; where JAX's own cache
-is set (JAX_COMPILATION_CACHE_DIR), nothing is done. Programs are told apart by everything that goes into them, the
-versions included, and here by the processor and the number of cores too: a home folder may be shared by machines.
+The Trainer and the command line turn it on. `JAXTRADER_CACHE` names the folder, or is "off". JAX's own setting
+(`JAX_COMPILATION_CACHE_DIR`) wins. JAX itself tells programs apart, stores them and deletes the oldest.
 """
 
 from __future__ import annotations
@@ -10,65 +9,61 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import sys
 from pathlib import Path
 
 import jax
+import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
 VARIABLE = "JAXTRADER_CACHE"
-MAX_BYTES = 2**30  # programs that were not used for longest are deleted beyond this
+MAX_BYTES = 2**30
 
 
-def keep_programs() -> Path | None:
-    """Turn the cache on for this process; its folder, or None where it is off or cannot be written.
+def enable_cache() -> Path | None:
+    """Turn the cache on for this process and return its folder.
 
-    Compilations of a second and more are kept.
+    Each kind of processor and number of cores has its own folder, since several machines may share a home folder.
+    JAX stores programs that take a second or more to compile. Beyond `MAX_BYTES` it deletes the least recently used.
+
+    Returns:
+        The folder. None where the cache is off or its folder cannot be written.
     """
     if os.environ.get(VARIABLE, "").lower() in ("off", "0", "no", "false"):
         return None
-    own = getattr(jax.config, "jax_compilation_cache_dir", None)
-    if own is not None:
+    if (own := getattr(jax.config, "jax_compilation_cache_dir", None)) is not None:
         return Path(own)
-    folder = Path(os.environ.get(VARIABLE) or _caches() / "jaxtrader") / f"xla-{_machine()}"
+    parent = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("jaxtrader", appauthor=False)
+    folder = Path(parent) / f"programs-{_machine_id()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _prune(folder)
+        _delete_unfinished(folder)
     except OSError:
         return None
     if not os.access(folder, os.W_OK):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    compilation_cache.reset_cache()  # JAX looks once, at the first compilation, and it may have been
+    if getattr(jax.config, "jax_compilation_cache_max_size", None) == -1:  # JAX's default: no limit
+        jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
+    compilation_cache.reset_cache()  # JAX reads these settings once, at the first compilation, which may be over
     return folder
 
 
-def _caches() -> Path:
-    """Where this system keeps what may be deleted."""
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def _machine() -> str:
-    """A name for the processor's kind, with what it can do, and the number of cores."""
+def _machine_id() -> str:
+    """A hash of the processor's model and features and of the number of cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    about = f"{platform.machine()} {platform.processor()} {cores}"
+    machine = f"{platform.machine()} {platform.processor()} {cores}"
     info = Path("/proc/cpuinfo")
     if info.exists():
         lines = info.read_text(errors="replace").splitlines()
-        about += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-    return hashlib.sha256(about.encode()).hexdigest()[:12]
+        machine += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    return hashlib.sha256(machine.encode()).hexdigest()[:12]
 
 
-def _prune(folder: Path) -> None:
-    """Delete the files that were not used for longest until the rest fits MAX_BYTES."""
-    files = [(path.stat(), path) for path in folder.iterdir() if path.is_file()]
-    total = sum(about.st_size for about, _ in files)
-    for about, path in sorted(files, key=lambda file: max(file[0].st_atime, file[0].st_mtime)):
-        if total <= MAX_BYTES:
-            return
-        path.unlink(missing_ok=True)
-        total -= about.st_size
+def _delete_unfinished(folder: Path) -> None:
+    """Delete programs without a time stamp, which a killed process leaves behind.
+
+    JAX writes the stamp after the program. It stores nothing more in a folder where a stamp is missing.
+    """
+    for program in folder.glob("*-cache"):
+        if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
+            program.unlink(missing_ok=True)

@@ -1,11 +1,11 @@
-"""How everything on disk is written and read: a pickle of plain containers and its checksum, written atomically.
+"""The file format of policies and checkpoints: a pickle of plain containers and its checksum, written atomically.
 
-A file can be read here without trusting whoever wrote it: nothing in it is ever imported or called, and memory stays
-in proportion to the file's size. Turning a train state into nested dicts is the caller's business
-(`flax.serialization.to_state_dict`), and so is turning the loaded NumPy arrays into device arrays.
+A file from a stranger is safe to read. Nothing in it is imported or called, and reading takes memory in proportion to
+the file's size. The caller turns a train state into nested dicts (`flax.serialization.to_state_dict`), and the loaded
+NumPy arrays into device arrays.
 
-Layout: the pickle (protocol 4) of `{"format": "jaxtrader", "version": 1, "kind": ..., "tree": ...}`, then the 32 raw
-bytes of its SHA-256. A plain `pickle.load` stops before the sum and gives the same containers, with arrays as
+A file is the pickle (protocol 4) of `{"format": "jaxtrader", "version": 1, "kind": ..., "tree": ...}`, followed by the
+32 raw bytes of its SHA-256. A plain `pickle.load` stops before the sum and gives the same containers, with arrays as
 `{"__array__": [dtype name, shape, little-endian bytes in C order]}`, typed PRNG keys as
 `{"__key__": [implementation, dtype name, shape, bytes]}` and tuples as `{"__tuple__": [...]}`.
 """
@@ -34,18 +34,18 @@ FORMAT = "jaxtrader"
 VERSION = 1
 PROTOCOL = 4
 MAX_DEPTH = 100
-MAX_INT_BITS = 2000  # LONG1, the only long integer opcode we read, ends at 255 bytes
-MAX_TEXT = 2**28  # characters, 4 bytes each at most: BINUNICODE8 is then never needed
+MAX_INT_BITS = 2000  # LONG1, the only opcode of long integers that is read, ends at 255 bytes
+MAX_TEXT = 2**28  # characters of at most 4 bytes, so that BINUNICODE8 is never needed
 
 ARRAY, KEY, TUPLE = "__array__", "__key__", "__tuple__"
 
 _SUM_BYTES = hashlib.sha256().digest_size
 _PROTO = bytes([0x80, PROTOCOL])
-_FRAME_BYTES = 9  # the FRAME opcode and its length stand between PROTO and the first container
-# How each of our pickles goes on: EMPTY_DICT, MARK, SHORT_BINUNICODE "format", SHORT_BINUNICODE "jaxtrader".
+_FRAME_BYTES = 9  # the FRAME opcode and its length, between PROTO and the first container
+# After that each file has EMPTY_DICT, MARK, SHORT_BINUNICODE "format", SHORT_BINUNICODE "jaxtrader".
 _HEADER = b"}(\x8c\x06format\x8c\x09" + FORMAT.encode()
 
-# An allow-list, for object arrays are pointers and void types have any size.
+# A list of what is allowed, since object arrays are pointers and void types have any size.
 _DTYPES: dict[str, np.dtype[Any]] = {
     name: np.dtype(name)
     for name in (
@@ -54,8 +54,8 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     )
 } | {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
 
-# No memo and no DUP: an object then stands in the tree once, so a small file cannot unfold into a large tree.
-# No tuples: the hash of a deeply nested one, as a dictionary's key, overflows the C stack.
+# Without memo and DUP each object stands in the tree once, so a small file cannot unfold into a large tree.
+# Tuples are left out, since the hash of a deeply nested tuple, as a dictionary's key, overflows the C stack.
 _OPCODES = frozenset(
     (
         *("PROTO", "FRAME", "MARK", "STOP", "NONE", "NEWTRUE", "NEWFALSE"),
@@ -67,33 +67,33 @@ _OPCODES = frozenset(
 
 
 class FileError(ValueError):
-    """A file that cannot be written or read: one sentence with the path, what is wrong, and the way out."""
+    """A file cannot be written or read. The message is one sentence with the path, what is wrong, and the way out."""
 
 
 def save(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
-    """Write `tree` to `path`, which holds either the old file or the whole new one, whenever the power fails.
+    """Write `tree` to `path`. After a power failure `path` holds either the old file or the whole new one.
 
     Args:
-        path: the file; folders that are missing are made.
-        kind: what the file is, such as "policy" or "checkpoint"; `load` must be asked for the same.
+        path: the file. Missing folders are made.
+        kind: what the file is, such as "policy" or "checkpoint". `load` must be given the same.
         tree: dicts with string keys, lists, tuples, str, int, float, bool, None, NumPy or JAX arrays, NumPy scalars
-            (they come back as arrays of no dimension) and typed PRNG keys, nested up to 100 levels.
+            (they come back as arrays without dimensions) and typed PRNG keys, nested up to 100 levels.
 
     Raises:
-        FileError: the tree holds something else (the error names where), or the file cannot be written.
+        FileError: the tree holds another type (the message says where), or the file cannot be written.
     """
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=PROTOCOL)
-    pickler.fast = True  # leaves out the memo, which `load` does not read
+    pickler.fast = True  # without the memo, which `load` does not read
     pickler.dump({"format": FORMAT, "version": VERSION, "kind": kind, "tree": _encode(tree, "tree", 0)})
     _write(path, buffer.getbuffer(), hashlib.sha256(buffer.getbuffer()).digest())
 
 
 def load(path: str | os.PathLike[str], kind: str) -> Any:
-    """Read what `save` wrote; arrays come back as writable NumPy arrays, typed PRNG keys as typed keys.
+    """Read what `save` wrote. Arrays come back as writable NumPy arrays, and typed PRNG keys as typed keys.
 
     Raises:
-        FileError: there is no such file, it is not one of ours, it is damaged, it is of another kind, or a newer
+        FileError: there is no such file, jaxtrader did not write it, it is damaged, it is of another kind, or a newer
             version wrote it.
     """
     data = _read(path)
@@ -112,7 +112,7 @@ def load(path: str | os.PathLike[str], kind: str) -> Any:
         return _decode(document["tree"], 0)
     except FileError:
         raise
-    # Whatever a file that someone forged makes pickle or NumPy say, the user is told one sentence.
+    # A forged file may raise any error in pickle or NumPy. The user gets one sentence.
     except Exception as error:
         raise FileError(
             f"{str(path)!r} holds what jaxtrader never writes ({error}) and was not loaded; "
@@ -121,7 +121,7 @@ def load(path: str | os.PathLike[str], kind: str) -> Any:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write `text` in UTF-8 to `path`, atomically as `save` does; FileError if it cannot be written."""
+    """Write `text` in UTF-8 to `path`, atomically as `save` does. Raises FileError where it cannot be written."""
     _write(path, text.encode("utf-8"))
 
 
@@ -169,7 +169,7 @@ def _checked_key(key: Any, where: str) -> str:
 
 
 def _is_jax_array(node: Any) -> bool:
-    # Without JAX in the process no JAX array exists, and there is no reason to pay for the import.
+    # Where JAX is not imported no JAX array exists, and the import would take time for nothing.
     jax = sys.modules.get("jax")
     return jax is not None and hasattr(jax, "Array") and isinstance(node, jax.Array)
 
@@ -194,13 +194,13 @@ def _encode_array(array: np.ndarray, where: str) -> list[Any]:
 
 
 def _write(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
-    """Write the parts to a temporary file in the same folder, force it to disk, then rename it to `path`."""
+    """Write the parts to a temporary file in the same folder, flush it to disk, and rename it to `path`."""
     target = Path(os.path.realpath(path))  # a link stays a link
-    # Short, as a name that is nearly as long as the system allows must still have room for a temporary one.
+    # The name is short: that of the file may be as long as the system allows.
     temporary = target.parent / f".{secrets.token_hex(6)}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Not `tempfile`: its files are readable by their owner only, and the rename would keep that.
+        # `tempfile` makes files that only their owner can read, and the rename would keep that.
         with open(temporary, "xb") as file:
             file.writelines(parts)
             file.flush()
@@ -217,7 +217,7 @@ def _write(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself is on disk only once the folder is. Windows cannot open a folder, and needs it not.
+    # The rename is on disk only when the folder is. Windows cannot open a folder and does not need to.
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -231,7 +231,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 class _Unpickler(pickle.Unpickler):
-    """An Unpickler that imports nothing: the second lock, behind `_scan`, on the same door."""
+    """An Unpickler that imports nothing. `_scan` refuses such files before, so this is a second safeguard."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
@@ -252,13 +252,13 @@ def _read(path: str | os.PathLike[str]) -> bytes:
 
 
 def _scan(body: bytes) -> None:
-    """Raise ValueError unless every opcode is on our list, every frame fits, and STOP is the last byte.
+    """Raise ValueError unless every opcode is in `_OPCODES`, every frame fits, and STOP is the last byte.
 
-    `genops` runs nothing and reads from memory, so that a length beyond the end is an error and not an allocation.
+    `genops` runs nothing and reads from memory, so a length beyond the end is an error and allocates nothing.
     """
     end = 0
     for opcode, argument, position in pickletools.genops(body):
-        at = end = position or 0  # genops knows the position wherever the source can tell it, as bytes can
+        at = end = position or 0  # genops knows the position in bytes
         if opcode.name not in _OPCODES:
             raise ValueError(f"the pickle opcode {opcode.name} at byte {at}")
         if opcode.name == "FRAME" and int(argument or 0) > len(body) - at - _FRAME_BYTES:

@@ -21,6 +21,7 @@ from typing import Any
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true" and importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"  # small programs
 # What one run compiled must not decide about another: a folder of this run's own, which its workers and the processes
 # that tests start share.
 os.environ["JAXTRADER_CACHE"] = "off"
@@ -36,10 +37,10 @@ import pandas as pd
 import pytest
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState
-from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
-from jaxtrader.market.market import Market, Tape
+from jaxtrader.market.market import Market, MarketArrays
 
 jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used: for tests/training/test_devices.py
 
@@ -123,14 +124,14 @@ def portfolio(make_portfolio: Callable[..., Market]) -> TradingEnv:
 
 def masked(params: EnvParams, seed: int = 0) -> EnvParams:
     """The same parameters with a mask: each asset has no bar at a quarter of them, in stretches of 3."""
-    bars, assets = params.tape.close.shape
+    bars, assets = params.arrays.close.shape
     present = np.repeat(np.random.default_rng(seed).random((bars // 3 + 1, assets)) > 0.25, 3, 0)[:bars]
-    tape = Masked(**dict(vars(params.tape)) | {"present": jnp.asarray(present)})
-    return params.replace(tape=tape)
+    arrays = Masked(**dict(vars(params.arrays)) | {"present": jnp.asarray(present)})
+    return params.replace(arrays=arrays)
 
 
-class Masked(Tape):
-    """A tape with a mask."""
+class Masked(MarketArrays):
+    """Arrays of a market with a mask."""
 
     present: jax.Array
 

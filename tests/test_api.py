@@ -1,6 +1,5 @@
 """The public names, that they load lazily, and that the command's defaults are the API's."""
 
-import dataclasses
 import subprocess
 import sys
 import tomllib
@@ -9,13 +8,8 @@ from pathlib import Path
 import pytest
 
 import jaxtrader as jt
-from jaxtrader.cli.config import TrainConfig
 
 ROOT = Path(jt.__file__).parents[1]
-
-# Where the demo differs from the API on purpose: long-only, one bar of slow features, a small network, a price on
-# variance, and validation twice as often (the demo is short). A reward has a name there. The rest must be the same.
-DEMO = {"positions", "window", "hidden", "eval_every", "reward"}
 
 
 def loaded_after(statement: str) -> set[str]:
@@ -28,7 +22,7 @@ def loaded_after(statement: str) -> set[str]:
 def test_importing_the_package_loads_nothing_heavy():
     loaded = loaded_after("import jaxtrader; dir(jaxtrader)")
     assert "jaxtrader" in loaded
-    assert not loaded & {"jax", "pandas", "numpy", "gymnax", "flax", "rich", "tyro"}
+    assert not loaded & {"jax", "pandas", "numpy", "gymnax", "flax", "rich", "cyclopts"}
 
 
 def test_a_name_loads_its_home_and_no_more():
@@ -52,7 +46,17 @@ def test_every_public_name_is_there(name):
 
 def test_the_names_of_the_story_are_public():
     story = {"load_bars", "load_bundled", "Bars", "Market", "TradingEnv", "Costs", "PPOAgent", "Trainer", "TrainResult"}
-    story |= {"backtest", "simulate", "Book", "load_policy", "features", "checks", "rewards", "FileError", "DataError"}
+    story |= {
+        "backtest",
+        "simulate",
+        "BacktestResult",
+        "load_policy",
+        "features",
+        "checks",
+        "rewards",
+        "FileError",
+        "DataError",
+    }
     assert story <= set(jt.__all__)
     assert set(jt.__all__) - {"__version__"} == set(jt._HOMES)
 
@@ -65,19 +69,3 @@ def test_an_unknown_name_says_what_there_is():
 def test_the_version_is_that_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert jt.__version__ == project["version"]
-
-
-@pytest.mark.parametrize("cls", [jt.Trainer, jt.PPOAgent, jt.TradingEnv])
-def test_the_command_has_the_defaults_of_the_api(cls):
-    config = TrainConfig().resolved() if cls is jt.TradingEnv else TrainConfig()
-    ours = vars(config)
-    theirs = {field.name: field.default for field in dataclasses.fields(cls) if field.name in ours}
-    assert len(theirs) >= 5
-    for name, default in theirs.items():
-        assert (ours[name] != default) == (name in DEMO), name
-
-
-def test_the_command_has_the_costs_of_the_api():
-    config = TrainConfig()
-    ours, theirs = jt.Costs.from_bps(config.fee_bps, config.slippage_bps), jt.Costs()
-    assert (ours.fee, ours.slippage) == pytest.approx((theirs.fee, theirs.slippage), rel=1e-15)

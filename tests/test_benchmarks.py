@@ -7,13 +7,14 @@ import json
 import runpy
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrader.envs.state import Observation
+from jaxtrader.envs.observation import Observation
 
 SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 # Script, the files that it writes with the number of rows in each, and a column of numbers above 0, if it has one.
@@ -41,6 +42,14 @@ CASES = [
 ]
 
 
+QUICK = {"backtest", "money", "parity"}  # the others compile a training, or start processes
+
+
+def marked(case: tuple) -> Any:
+    """A case as a parameter, slow where its script is."""
+    return pytest.param(*case, id=case[0], marks=[] if case[0] in QUICK else [pytest.mark.slow])
+
+
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     """Where the scripts write; their modules are loaded anew, since one of them reads the place at import."""
@@ -50,7 +59,7 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("script", "tables", "column"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(("script", "tables", "column"), [marked(case) for case in CASES])
 def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, column):
     monkeypatch.setattr(sys, "argv", [f"{script}.py", "--quick"])
     runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")
@@ -64,16 +73,17 @@ def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, colu
         assert all(float(row["up to 1,000 bars"]) < 1e-4 for row in written["drift_quick"]["rows"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["tcn", "attention"])
-def test_stored_windows_are_the_same_work_as_lanes(results, env, params, with_encoder, encoder):
+def test_stored_windows_are_the_same_work_as_paths(results, env, params, with_encoder, encoder):
     """What `ppo_steps.py --parts dense` compares has the same loss and gradient: the same network on the same bars."""
     from workload import WindowAgent
 
     agent, state = with_encoder(encoder=encoder)
     stored = WindowAgent(**{field.name: getattr(agent, field.name) for field in dataclasses.fields(agent)})
-    lanes, length, rng = 4, 8, np.random.default_rng(0)
+    paths, length, rng = 4, 8, np.random.default_rng(0)
     cursor = jnp.asarray([10, 40, 77, 120], jnp.int32)
-    shape = (lanes, length, 1)
+    shape = (paths, length, 1)
     account = jnp.asarray(rng.normal(0, 0.3, (*shape, 1, len(env.account_names))), jnp.float32)
     batch = {
         "action": jnp.asarray(rng.integers(0, env.num_actions, shape), jnp.int32),
@@ -83,11 +93,12 @@ def test_stored_windows_are_the_same_work_as_lanes(results, env, params, with_en
         "observations": None,
     }
     rows = np.asarray(cursor)[:, None, None] + np.arange(length)[:, None] + np.arange(1 - env.window, 1)
-    seen = Observation(params.tape.features[rows], account[:, :, 0])
+    seen = Observation(params.arrays.features[rows], account[:, :, 0])
     one, other = (
         jax.jit(jax.value_and_grad(kind._loss, has_aux=True))(state.params, state, given, params)
         for kind, given in ((agent, batch), (stored, {**batch, "observations": seen}))
     )
+    # float32, and sums in another order.
     np.testing.assert_allclose(one[0][0], other[0][0], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one[1], other[1])
     assert float(jnp.abs(one[1]["trunk"]["embed"]["kernel"]).max()) > 1e-3

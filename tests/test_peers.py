@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy_market import MarketData, NumpyMarket, Terms
+from numpy_market import MarketData, NumpyMarket, Settings
+from settings import bars_after, env_settings
 
-from jaxtrader.envs import ledger
-from jaxtrader.envs.costs import Costs
-from jaxtrader.envs.ledger import Account
-from jaxtrader.envs.state import EnvParams, EnvState
+from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, is_over
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.ledger import ledger
+from jaxtrader.ledger.costs import Costs
 from jaxtrader.market.market import Market
 
 NUM_ENVS, STEPS = 64, 200
@@ -29,7 +29,7 @@ NUM_ENVS, STEPS = 64, 200
 def data_of(market: Market) -> MarketData:
     """The same columns; what the features' look-back forbids is taken off the segments."""
     segments = market.segments.copy()
-    segments[:, 1] = market.first_cursors(1)
+    segments[:, 1] = market.first_decisions(1)
     features = np.float32(np.nan_to_num(market.features[:, 0]))
     return MarketData(market.open[:, 0], market.close[:, 0], features, market.volatility[:, 0], segments)
 
@@ -38,12 +38,12 @@ def state_of(peer: NumpyMarket) -> EnvState:
     """The peer's accounts and places as a state of TradingEnv."""
     accounts = peer.accounts
     column = lambda x: jnp.asarray(x)[:, None]  # noqa: E731
-    account = Account(
+    account = EnvAccount(
         cash=jnp.asarray(accounts.cash),
         units=column(accounts.units),
         entry=column(accounts.entry),
         target=column(accounts.target),
-        held=column(accounts.held.astype(np.int32)),
+        bars_since_fill=column(accounts.bars_since_fill.astype(np.int32)),
         equity=jnp.asarray(accounts.equity),
         ruined=jnp.zeros(peer.num_envs, bool),
     )
@@ -54,13 +54,13 @@ def reference(env: TradingEnv) -> Callable:
     """One jitted bar of TradingEnv for target exposures: the state after restarts of ruin, and what happened."""
 
     def bar(state: EnvState, target: jax.Array, params: EnvParams) -> tuple:
-        prices = env.bars_after(state.cursor, params)
+        prices = bars_after(env, state.cursor, params)
         account, *_ = ledger.step(state.account, target[:, None], prices, params.costs, env.rules)
         reward = env.reward(state.account.equity, account.equity)
         moved = EnvState(account, state.cursor + 1, state.end, state.time + 1)
-        truncated = env.is_truncated(moved, params)
-        features = params.tape.features[moved.cursor][:, 0]
-        seen = env.account_features(account, prices.close, params.tape.volatility[moved.cursor])[:, 0]
+        truncated = is_over(env, moved.time, moved.cursor, moved.end)
+        features = params.arrays.features[moved.cursor][:, 0]
+        seen = env.account_features(account, prices.close, params.arrays.volatility[moved.cursor])[:, 0]
         final = jnp.concatenate([features.astype(jnp.float32), seen], -1)
         going_on = moved.replace(account=env.restart(account, account.ruined))
         return going_on, reward, account.ruined, truncated, final
@@ -79,9 +79,9 @@ def reference(env: TradingEnv) -> Callable:
 )
 def test_numpy_market_is_trading_env_step_by_step(make_market, positions, costs, band, ruin_level) -> None:
     market = make_market((150, 60), seed=7)
-    peer = NumpyMarket(data_of(market), Terms(positions, *costs, band, ruin_level, 50), NUM_ENVS, seed=1)
+    peer = NumpyMarket(data_of(market), Settings(positions, *costs, band, ruin_level, 50), NUM_ENVS, seed=1)
     shared = {"costs": Costs(*costs), "rebalance_band": band, "ruin_level": ruin_level}
-    env = TradingEnv(market, window=1, episode_length=50, **shared)
+    env = TradingEnv(market, window=1, episode_length=50, **env_settings(shared))
     bar = reference(env)
     rng = np.random.default_rng(0)
     ruins = limits = 0
@@ -97,6 +97,7 @@ def test_numpy_market_is_trading_env_step_by_step(make_market, positions, costs,
                 target = np.asarray(positions)[action]
             obs, reward, terminated, truncated, final = peer.step(action)
             state, *expected = bar(state, jnp.asarray(target), params)
+            # Both are float64; an observation is float32.
             np.testing.assert_allclose(reward, expected[0], atol=1e-13)
             np.testing.assert_array_equal(terminated, expected[1])
             np.testing.assert_array_equal(truncated, expected[2])
@@ -118,9 +119,10 @@ def adopt(theirs: EnvState, ours: EnvState, which: np.ndarray) -> EnvState:
 
 def test_new_episodes_begin_anywhere_with_room_and_at_any_exposure(make_market) -> None:
     market = make_market((30, 9), seed=3)
-    peer = NumpyMarket(data_of(market), Terms(), 20_000, seed=2)
+    peer = NumpyMarket(data_of(market), Settings(), 20_000, seed=2)
     obs = peer.reset()
     assert set(peer.cursor.tolist()) == {*range(1, 29), *range(31, 38)}
+    # Five standard deviations and more of the shares of 20,000 draws.
     np.testing.assert_allclose(np.bincount(peer.cursor)[1:29] / 20_000, 1 / 35, atol=0.006)
     np.testing.assert_allclose(np.bincount(peer.accounts.target.astype(int) + 1) / 20_000, 1 / 3, atol=0.02)
     np.testing.assert_array_equal(peer.accounts.equity, 1)
@@ -150,7 +152,7 @@ def test_the_actor_of_a_peer_acts_as_its_layers_say(
 ) -> None:
     """On what the peer itself observes: its features, then its account."""
     rng = np.random.default_rng(0)
-    peer = NumpyMarket(data_of(make_market((150, 60), seed=7)), Terms("continuous"), NUM_ENVS, seed=1)
+    peer = NumpyMarket(data_of(make_market((150, 60), seed=7)), Settings("continuous"), NUM_ENVS, seed=1)
     peer.reset()
     obs = peer.step(rng.uniform(-1, 1, NUM_ENVS))[0]
     features = obs.shape[1] - 4

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from turns import in_turn, ratio
 
-from jaxtrader.evaluation.optimum import STRETCH, solve
+from jaxtrader.evaluation.optimum import SEGMENT_BARS, solve
 from jaxtrader.market.synthetic import AR1
 
 
@@ -82,7 +82,7 @@ def test_a_curve_stays_where_the_race_ended(races):
         ({1: math.inf, 2: math.inf}, 1),
     ],
 )
-def test_how_many_agents_may_share_a_lane_by_hand(races, times, most):
+def test_how_many_agents_may_share_a_path_by_hand(races, times, most):
     assert importlib.import_module("known_optimum").most_within(times) == most
 
 
@@ -114,6 +114,7 @@ json.dump(dict(settings, told=told), open(settings["kept"], "w"))
 FLAT, LONG = 1, 2
 
 
+@pytest.mark.slow
 def test_a_peer_is_scored_by_what_it_writes_and_told_when_it_is_over(races, tmp_path):
     case = races.Case("", AR1(volatility=0.02, r2=0.05, persistence=0.8), (-1.0, 0.0, 1.0))
     env = case.environment(500, seed=3)
@@ -132,9 +133,10 @@ def test_a_peer_is_scored_by_what_it_writes_and_told_when_it_is_over(races, tmp_
     assert (race.seconds, race.steps) == ([0.3, 0.6, 1.2], [100, 200, 300])
     assert race.time == math.inf
     # Always long, on all stretches of the path: what the signal lets expect, less the cost of one entry a stretch.
-    rows = np.asarray(best.course.starts)[:, None] + np.arange(STRETCH)
-    held = (np.log1p(np.float64(best.course.returns[rows])) @ np.float64(best.course.weights)).mean()
-    held += np.log(1 - 5e-4) / STRETCH
+    rows = np.asarray(best.path.starts)[:, None] + np.arange(SEGMENT_BARS)
+    held = (np.log1p(np.float64(best.path.returns[rows])) @ np.float64(best.path.weights)).mean()
+    held += np.log(1 - 5e-4) / SEGMENT_BARS
+    # What the sample of the path leaves of the expectation.
     assert race.shares == pytest.approx([0, held / best.reward_per_bar, 0], abs=1e-3)
     told = {"positions": [-1, 0, 1], "fee": 1e-4, "slippage": 4e-4, "rebalance_band": 0.0, "seed": 7}
     assert told.items() <= kept.items()

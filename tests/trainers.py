@@ -1,4 +1,4 @@
-"""What tests of the Trainer share: an environment that counts, the smallest learner, and a trainer on lanes."""
+"""What tests of the Trainer share: an environment that counts, the smallest learner, and a trainer on paths."""
 
 import chex
 import jax
@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from jaxtrader import files
+from jaxtrader.agents.protocol import Agent
 from jaxtrader.training.trainer import Trainer
 
 
@@ -32,7 +33,7 @@ class CountEnv:
 
 
 @struct.dataclass
-class FakeAgent:
+class FakeAgent(Agent):
     """The smallest learner: counts its updates, and breaks when told to."""
 
     nan_at: int = struct.field(pytree_node=False, default=-1)
@@ -54,6 +55,6 @@ class FakeAgent:
         files.save(path, "fake", {"updates": state["updates"], "about": about})
 
 
-def lane_trainer(env, agent, run_dir, **settings):
-    settings = {"num_envs": 8, "agents_per_lane": 2, "rollout_length": env.episode_length // 2, "seed": 3, **settings}
+def path_trainer(env, agent, run_dir, **settings):
+    settings = {"num_envs": 8, "accounts_per_path": 2, "rollout_length": env.episode_length // 2, "seed": 3, **settings}
     return Trainer(env, agent, progress=False, run_dir=run_dir, **settings)

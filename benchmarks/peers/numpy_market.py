@@ -2,7 +2,7 @@
 
 What a peer trains on, so that a comparison is of trainers and not of environments: no loop over accounts, money in
 float64, observations in float32. It needs NumPy alone and knows nothing of any trainer. `tests/test_peers.py` holds it
-against `envs/ledger.py` step by step. Left out: fills other than the next open, NaN targets, `rebalance="on_change"`.
+against `jaxtrader/ledger` step by step. Left out: fills other than the next open, NaN targets, `rebalance="on_change"`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-HELD_CAP = 20
+MAX_BARS_SINCE_FILL = 20
 FLOOR = 1e-4  # equity at which the log reward stops falling
 DUST = 1e-12
 ACCOUNT_FEATURES = 4
@@ -47,7 +47,7 @@ class MarketData:
 
 
 @dataclass(frozen=True)
-class Terms:
+class Settings:
     """What accounts trade under; the names and meanings of TradingEnv's arguments.
 
     `positions` holds the exposures of the discrete actions, or is "continuous": an exposure in [-1, 1].
@@ -69,7 +69,7 @@ class Accounts:
     units: np.ndarray
     entry: np.ndarray
     target: np.ndarray
-    held: np.ndarray
+    bars_since_fill: np.ndarray
     equity: np.ndarray
 
     def open(self, which: np.ndarray, exposure: np.ndarray | float, price: np.ndarray | float) -> None:
@@ -78,7 +78,7 @@ class Accounts:
         self.units[which] = exposure / price
         self.entry[which] = np.where(exposure == 0, 0, price)
         self.target[which] = exposure
-        self.held[which] = HELD_CAP
+        self.bars_since_fill[which] = MAX_BARS_SINCE_FILL
         self.equity[which] = 1
 
 
@@ -91,7 +91,7 @@ class NumpyMarket:
     """
 
     data: MarketData
-    terms: Terms
+    settings: Settings
     num_envs: int
     seed: int = 0
     accounts: Accounts = field(init=False)
@@ -106,11 +106,11 @@ class NumpyMarket:
         self._rooms = np.cumsum(self._room)
         self.accounts = Accounts(*np.zeros((6, self.num_envs)))
         self.cursor, self.end, self.time = np.zeros((3, self.num_envs), np.int64)
-        self._choices = None if self.terms.positions == "continuous" else np.asarray(self.terms.positions)
+        self._choices = None if self.settings.positions == "continuous" else np.asarray(self.settings.positions)
         # A step is some 60 small array operations: what is constant is made once.
         self._vol_move = np.maximum(self.data.volatility, 1e-12) * math.sqrt(20)
-        self._buy_cost = (1 + self.terms.slippage) * (1 + self.terms.fee) - 1
-        self._sell_cost = 1 - (1 - self.terms.slippage) * (1 - self.terms.fee)
+        self._buy_cost = (1 + self.settings.slippage) * (1 + self.settings.fee) - 1
+        self._sell_cost = 1 - (1 - self.settings.slippage) * (1 - self.settings.fee)
 
     @property
     def observation_size(self) -> int:
@@ -122,7 +122,7 @@ class NumpyMarket:
         once.
         """
         self._begin(np.arange(self.num_envs))
-        self.time = self.rng.integers(0, self.terms.episode_length, self.num_envs)
+        self.time = self.rng.integers(0, self.settings.episode_length, self.num_envs)
         return self.observe()
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -141,7 +141,7 @@ class NumpyMarket:
         reward = np.log(np.maximum(self.accounts.equity, FLOOR) / np.maximum(before, FLOOR))
         self.cursor += 1
         self.time += 1
-        truncated = (self.time >= self.terms.episode_length) | (self.cursor + 1 >= self.end)
+        truncated = (self.time >= self.settings.episode_length) | (self.cursor + 1 >= self.end)
         obs = final = self.observe()
         if terminated.any() or truncated.any():
             self.accounts.open(np.flatnonzero(terminated), 0.0, 1.0)
@@ -162,25 +162,25 @@ class NumpyMarket:
         obs[:, market] = np.minimum(np.maximum(value / (account.cash + value), -2), 2)
         obs[:, market + 1] = account.target
         obs[:, market + 2] = np.minimum(np.maximum(gain / self._vol_move[cursor], -5), 5)
-        obs[:, market + 3] = account.held / HELD_CAP
+        obs[:, market + 3] = account.bars_since_fill / MAX_BARS_SINCE_FILL
         return obs
 
     def _trade(self, target: np.ndarray) -> np.ndarray:
         """Carry the accounts from close[cursor] to close[cursor + 1]; True where that was ruin."""
-        account, terms = self.accounts, self.terms
+        account, settings = self.accounts, self.settings
         price, close = self.data.open[self.cursor + 1], self.data.close[self.cursor + 1]
         equity = account.cash + account.units * price
-        ruined = equity <= terms.ruin_level
+        ruined = equity <= settings.ruin_level
         order = target * equity / price - account.units
         size = np.abs(order) * price
         none = size <= DUST * equity
-        if terms.rebalance_band > 0:
-            none |= (size < terms.rebalance_band * equity) & (target != 0)
+        if settings.rebalance_band > 0:
+            none |= (size < settings.rebalance_band * equity) & (target != 0)
         order = np.where(none, 0, order)
         if ruined.any():
             order = np.where(ruined, -account.units, order)
         order, cut = self._cut_to_cash(order, price, equity, ruined)
-        account.held = np.minimum(account.held + 1, HELD_CAP)
+        account.bars_since_fill = np.minimum(account.bars_since_fill + 1, MAX_BARS_SINCE_FILL)
         self._settle(order, price)
         flat = ((target == 0) & (order != 0) & ~((order > 0) & cut)) | ruined
         account.units[flat] = 0  # exactly: what a division leaves over must not be traded again
@@ -188,7 +188,7 @@ class NumpyMarket:
         account.cash[cut & (order > 0)] = 0
         account.target = target
         account.equity = account.cash + account.units * close
-        broke = ~ruined & (account.equity <= terms.ruin_level)
+        broke = ~ruined & (account.equity <= settings.ruin_level)
         if broke.any():
             self._settle(np.where(broke, -account.units, 0), close)
             account.equity = np.where(broke, account.cash, account.equity)
@@ -206,7 +206,7 @@ class NumpyMarket:
         return np.where(small, 0, order), cut
 
     def _settle(self, order: np.ndarray, price: np.ndarray) -> None:
-        """Book fills at `price`, with their costs."""
+        """BacktestResult fills at `price`, with their costs."""
         account = self.accounts
         before = account.units
         notional = order * price
@@ -217,7 +217,7 @@ class NumpyMarket:
         entry = np.where(units == 0, 0, np.where(before * order >= 0, average, kept))
         traded = order != 0
         account.entry = np.where(traded, entry, account.entry)
-        account.held = np.where(traded, 0, account.held)
+        account.bars_since_fill = np.where(traded, 0, account.bars_since_fill)
 
     def _received(self, order: np.ndarray, price: np.ndarray) -> np.ndarray:
         """Cash from signed orders, costs taken off."""

@@ -1,4 +1,4 @@
-"""Books that others keep of the same targets: what they are given, what they answered, and what `simulate` makes of it.
+"""The same targets with others: what they are given, what they answered, and what `simulate` makes of it.
 
 `benchmarks/parity.py` and `money.py` ask the others, each in its own environment, and store their answers as .npz; the
 tests in `tests/parity` replay them. Prices that the package brings are not stored again, walks are in whole cents.
@@ -6,6 +6,7 @@ tests in `tests/parity` replay them. Prices that the package brings are not stor
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import subprocess
@@ -23,8 +24,8 @@ from jaxtrader.market.features import log_return
 from jaxtrader.market.market import Market
 
 PRICES = ("open", "high", "low", "close")
-COSTS = ("fee", "slippage", "borrow_rate", "short_rate")
-RULES = ("fill", "rebalance", "max_leverage", "maintenance_margin", "stop_loss", "take_profit")
+COSTS, RULES = ({field.name for field in dataclasses.fields(kind)} for kind in (jt.Costs, jt.Rules))
+BRACKETS = ("stop_loss", "take_profit")
 STOCKS = ("AAPL", "IBM", "MSFT", "GOOG")
 
 
@@ -63,17 +64,19 @@ class Case:
         rows = slice(start_of(market), None)
         return {**{name: getattr(market, name)[rows] for name in PRICES}, "targets": self.targets}
 
-    def book(self, dtype: Literal["float64", "float32"] = "float64") -> jt.Book:
-        """Our book of it."""
+    def result(self, dtype: Literal["float64", "float32"] = "float64") -> jt.BacktestResult:
+        """Our result of it."""
         market = self.market()
-        costs = jt.Costs(**{name: x for name, x in self.settings.items() if name in COSTS})
-        rules = {name: x for name, x in self.settings.items() if name in RULES}
-        return jt.simulate(market, self.targets, costs=costs, dtype=dtype, start=start_of(market), **rules)
+        costs, rules, brackets = (
+            {name: x for name, x in self.settings.items() if name in names} for names in (COSTS, RULES, BRACKETS)
+        )
+        given = {"rules": jt.Rules(rebalance_band=0.0, **rules), "costs": jt.Costs(**costs), **brackets}
+        return jt.simulate(market, self.targets, dtype=dtype, start=start_of(market), **given)
 
     def marks(self, dtype: Literal["float64", "float32"] = "float64") -> np.ndarray:
         """Our equity at each close; backtesting.py marks before it trades there, so what that cost is added again."""
-        book = self.book(dtype)
-        return book.equity + (book.costs_paid if self.settings.get("marked") == "before" else 0.0)
+        result = self.result(dtype)
+        return result.equity + (result.costs_paid if self.settings.get("marked") == "before" else 0.0)
 
 
 def start_of(market: Market) -> int:
@@ -185,7 +188,7 @@ def ask(python: str, peer: str, cases: Sequence[Case]) -> tuple[dict[str, np.nda
         arrays = {f"{case.name}/{name}": column for case in cases for name, column in case.columns().items()}
         settings = json.dumps({case.name: dict(case.settings) for case in cases})
         np.savez(source, cases=np.array(settings), **arrays)
-        subprocess.run([python, Path(__file__).with_name("books.py"), peer, source, result], check=True)
+        subprocess.run([python, Path(__file__).with_name("results.py"), peer, source, result], check=True)
         with np.load(result) as stored:
             versions = json.loads(str(stored["versions"]))
             return {case.name: stored[case.name] for case in cases}, versions

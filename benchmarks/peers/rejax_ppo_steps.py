@@ -2,7 +2,7 @@
 
 The market is TradingEnv behind the interface of Rejax's gymnax, its window and account flattened to one array, which
 Rejax stores for every environment and step. The money is ours; that the window is written out and stepped through
-TradingEnv.step, where our trainer has lanes, is part of the difference.
+TradingEnv.step, where our trainer has paths, is part of the difference.
 """
 
 from __future__ import annotations

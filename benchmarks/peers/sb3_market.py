@@ -3,7 +3,7 @@
     python benchmarks/peers/sb3_market.py market.npz config.json weights_folder
 
 It runs in an environment of its own (stable-baselines3 and NumPy; no JAX, no jaxtrader), which `install.py` makes.
-`market.npz` is what `MarketData.load` reads; `config.json` may set any field of `Config` and of `Terms`. After each
+`market.npz` is what `MarketData.load` reads; `config.json` may set any field of `Config` and of `Settings`. After each
 slice of training it prints a line, `{"steps": ..., "seconds": ..., "over": ..., "file": ...}`, and waits for a line
 `go` or `stop`; `over` where it was the last.
 Seconds are of rollouts and updates only: the clock stands while it imports, warms up, writes weights and waits.
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from numpy_market import MarketData, NumpyMarket, Terms
+from numpy_market import MarketData, NumpyMarket, Settings
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -66,11 +66,11 @@ class Config:
 def main() -> None:
     """Train until the parent says stop, or `total_steps`."""
     market_file, config_file, folder = map(Path, sys.argv[1:4])
-    config, terms = read_config(json.loads(config_file.read_text()))
+    config, settings = read_config(json.loads(config_file.read_text()))
     data = MarketData.load(market_file)
     if config.threads:
         torch.set_num_threads(config.threads)
-    make_model(config, terms, data).learn(3 * config.n_envs * config.n_steps)  # a throw-away: warms torch up
+    make_model(config, settings, data).learn(3 * config.n_envs * config.n_steps)  # a throw-away: warms torch up
     folder.mkdir(parents=True, exist_ok=True)
 
     def report(model: PPO, seconds: float, over: bool) -> bool:
@@ -80,25 +80,25 @@ def main() -> None:
         print(json.dumps(said), flush=True)
         return sys.stdin.readline().strip() == "go"
 
-    make_model(config, terms, data).learn(config.total_steps, Slices(config.slice_seconds, report))
+    make_model(config, settings, data).learn(config.total_steps, Slices(config.slice_seconds, report))
 
 
-def read_config(given: dict[str, Any]) -> tuple[Config, Terms]:
+def read_config(given: dict[str, Any]) -> tuple[Config, Settings]:
     """The settings of PPO and of the account. Raises ValueError at a name that is neither's."""
     given = {name: tuple(x) if isinstance(x, list) else x for name, x in given.items()}
-    names = [{f.name for f in fields(kind)} for kind in (Config, Terms)]
+    names = [{f.name for f in fields(kind)} for kind in (Config, Settings)]
     if unknown := given.keys() - names[0] - names[1]:
-        raise ValueError(f"{', '.join(sorted(unknown))}: no setting of Config or Terms")
-    config, terms = ({k: v for k, v in given.items() if k in known} for known in names)
-    return Config(**config), Terms(**terms)
+        raise ValueError(f"{', '.join(sorted(unknown))}: no setting of Config or Settings")
+    config, settings = ({k: v for k, v in given.items() if k in known} for known in names)
+    return Config(**config), Settings(**settings)
 
 
-def make_model(config: Config, terms: Terms, data: MarketData) -> PPO:
+def make_model(config: Config, settings: Settings, data: MarketData) -> PPO:
     """A fresh PPO over fresh accounts."""
     rate = config.learning_rate
     return PPO(
         "MlpPolicy",
-        MarketVecEnv(NumpyMarket(data, terms, config.n_envs, config.seed), config.reward_scale),
+        MarketVecEnv(NumpyMarket(data, settings, config.n_envs, config.seed), config.reward_scale),
         learning_rate=(lambda left: rate * max(left, 0.0)) if config.linear else rate,
         n_steps=config.n_steps,
         batch_size=config.batch_size,
@@ -109,15 +109,15 @@ def make_model(config: Config, terms: Terms, data: MarketData) -> PPO:
         ent_coef=config.ent_coef,
         vf_coef=config.vf_coef,
         max_grad_norm=config.max_grad_norm,
-        policy_kwargs={"net_arch": list(config.net), "activation_fn": torch.nn.Tanh, **log_std(config, terms)},
+        policy_kwargs={"net_arch": list(config.net), "activation_fn": torch.nn.Tanh, **log_std(config, settings)},
         seed=config.seed,
         device="cpu",
     )
 
 
-def log_std(config: Config, terms: Terms) -> dict[str, float]:
+def log_std(config: Config, settings: Settings) -> dict[str, float]:
     """The first log deviation of a continuous policy, as an argument of SB3's policy."""
-    return {"log_std_init": config.log_std_init} if terms.positions == "continuous" else {}
+    return {"log_std_init": config.log_std_init} if settings.positions == "continuous" else {}
 
 
 class Slices(BaseCallback):
@@ -169,7 +169,7 @@ class MarketVecEnv(VecEnv):
     def __init__(self, market: NumpyMarket, reward_scale: float) -> None:
         self.market, self.reward_scale = market, reward_scale
         self.quiet: list[dict[str, Any]] = [{} for _ in range(market.num_envs)]
-        positions = market.terms.positions
+        positions = market.settings.positions
         continuous = positions == "continuous"
         action = spaces.Box(-1, 1, (1,), np.float32) if continuous else spaces.Discrete(len(positions))
         super().__init__(market.num_envs, spaces.Box(-np.inf, np.inf, (market.observation_size,), np.float32), action)

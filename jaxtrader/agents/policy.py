@@ -1,7 +1,6 @@
-"""A trained policy read from its file: a decision from a window and an account, without any market data.
+"""A trained policy: it decides from a window of bars and an account, without any market data.
 
-Backtests and, later, live trading are built on it. What it was trained on and how its market must be prepared stand in
-`about`; nothing here learns.
+Backtests use it, and so can live trading. Nothing here learns. The file format is in policy_file.py.
 """
 
 from __future__ import annotations
@@ -19,25 +18,31 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxtrader import files
+from jaxtrader.agents.policy_file import read_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
-from jaxtrader.agents.ppo import PPOAgent, PPOState
-from jaxtrader.envs import costs, rewards
-from jaxtrader.envs.positions import Positions
-from jaxtrader.envs.rules import RULE_NAMES
-from jaxtrader.envs.state import ACCOUNT_FEATURES, TRADABLE
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.envs import rewards
+from jaxtrader.envs.actions import Positions
+from jaxtrader.envs.observation import ACCOUNT_FEATURES, TRADABLE
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.ledger import costs
+from jaxtrader.ledger.costs import CostRange, Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
-# What a backtest may set otherwise. The leverage is the policy's own: its actions and observations are in its units.
-CHANGES = ("costs", "reward", "stop_loss", "take_profit", *(name for name in RULE_NAMES if name != "max_leverage"))
+CHANGES = ("rules", "costs", "reward", "stop_loss", "take_profit")  # settings that a backtest may change
 FLAT = (0.0, 0.0, 0.0, 1.0)  # ACCOUNT_FEATURES of an account that never traded
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Policy:
-    """An agent, its state, and what the file says about them. `act` decides; `environment` rebuilds the setting.
+    """A trained policy. A policy of a portfolio decides on any number of assets, whatever it was trained on.
 
-    A policy of a portfolio decides on any number of assets, whichever it was trained on (`symbols`).
+    Attributes:
+        agent: the agent with which it acts.
+        state: the agent's state.
+        about: what the policy file says of its training, see `PolicyFile`.
     """
 
     agent: PPOAgent
@@ -46,112 +51,127 @@ class Policy:
 
     @property
     def window(self) -> int:
-        """Bars that a decision sees."""
+        """The number of bars that a decision sees."""
         return int(self.about["env"]["window"])
 
     @property
     def positions(self) -> Positions:
-        """The target exposures it chooses from, or "continuous" or "weights"."""
+        """The target exposures that it chooses from, or "continuous" or "weights"."""
         positions = self.about["env"]["positions"]
         return cast(Positions, positions if isinstance(positions, str) else tuple(positions))
 
     @property
     def portfolio(self) -> bool:
-        """Whether it divides one account between assets; else it trades one."""
+        """Whether it divides one account between assets. Otherwise it trades one asset."""
         return isinstance(self.state.network, PortfolioActorCritic)
 
     @property
     def symbols(self) -> tuple[str, ...]:
-        """What it was trained on: one name a history, those of a portfolio's assets joined by commas."""
+        """What it was trained on: one name for each history. The assets of a portfolio are joined by commas."""
         return tuple(self.about.get("symbols", ()))
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Names of the features of a window, in order."""
+        """The names of a window's features, in order."""
         return tuple(self.about["features"]["names"])
 
     @property
     def account_names(self) -> tuple[str, ...]:
-        """Names of the numbers of an account that a decision sees, in order; see `TradingEnv.account_names`."""
+        """The names of the account features that a decision sees, in order, see `TradingEnv.account_names`."""
         return ACCOUNT_FEATURES + rewards.observed_in(self.about["env"]["reward"])
 
     @property
+    def rules(self) -> Rules:
+        """The rules that it was trained under."""
+        return Rules(**self.about["env"]["rules"])
+
+    @property
+    def costs(self) -> Costs | CostRange:
+        """The costs that it was trained with."""
+        return costs.from_dict(self.about["env"]["costs"])
+
+    @property
     def bars_needed(self) -> int:
-        """Bars of history from which one window's features can be computed: window - 1 + the longest look-back."""
+        """The bars of history that one window's features need: window - 1 + the longest look-back."""
         return self.window - 1 + int(self.about["features"]["lookback"])
 
     def act(self, window: ArrayLike, account: ArrayLike | Sequence[float] | None = None) -> float | np.ndarray:
-        """The target exposure for the bar after the window, by the mode; of a portfolio one an asset, `[A]`.
+        """Return the target exposure for the bar after the window, by the policy's mode. For a portfolio: one an asset.
 
         Args:
-            window: raw features `[window, feature]` in the order of `features`, oldest first; the last row is the bar
-                just closed. Of a portfolio `[window, A, feature]`, of any number of assets, NaN where an asset was not
-                yet listed; the last row only of those that cannot be traded.
-            account: the numbers of `account_names`: exposure, last target, unrealised return in 20-bar moves, bars
-                since the last fill / 20 (at most 1), see `TradingEnv.account_features`; then what the policy was shown
-                of its reward's state, if anything. A live trader keeps that state: it is `reward.begin((), dtype)` at
-                first, `reward(move, state)[1]` after each bar, and `reward.observe(state)` is what to give, with
-                `reward` as in training. The default is an account that never traded. Of a portfolio a row an asset,
-                of these numbers or with one more, 1 or 0: whether it can be traded now. 0 gives NaN, hold.
+            window: raw features `[window, feature]`, in the order of `features`, oldest first. The last row is the bar
+                that has just closed. A portfolio's window is `[window, A, feature]`, of any number of assets. It is NaN
+                where an asset was not listed yet, and in the last row of assets that cannot be traded now.
+            account: the numbers of `account_names`, see `TradingEnv.account_features`: exposure, last target,
+                unrealised return in 20-bar moves, bars since the last fill / 20 (at most 1), then what the reward shows
+                of its state. For a portfolio: one row for each asset, which may have one more number, 1 or 0, for
+                whether the asset can be traded now. The result is NaN (hold) where it is 0. The default is an account
+                that never traded. A live trader keeps the reward's state itself: it begins as
+                `reward.begin((), dtype)`, becomes `reward(move, state)[1]` after each bar, and shows
+                `reward.observe(state)`.
 
         Raises:
             ValueError: where a shape is wrong or a number is not finite.
         """
         bars = self._window(window)
         assets = bars.shape[1]
-        seen = self._account(account, assets)
-        listed = np.all(seen[:, len(self.account_names) :] > 0.5, axis=-1)  # of no numbers: all
+        features = self._account(account, assets)
+        # Without the further number all assets are tradable: `np.all` of nothing is True.
+        tradable = np.all(features[:, len(self.account_names) :] > 0.5, axis=-1)
         known = np.isfinite(bars) | (self.portfolio & np.isnan(bars))
-        known[-1] &= np.isfinite(bars[-1]) | ~listed[:, None]
-        if not (known.all() and np.isfinite(seen).all()):
+        known[-1] &= np.isfinite(bars[-1]) | ~tradable[:, None]
+        if not (known.all() and np.isfinite(features).all()):
             raise ValueError("the window or the account holds a value that is not finite; give complete bars")
         state = self.state_for(assets)
-        action = np.asarray(_decide(self.agent, state, jnp.asarray(bars)[None], jnp.asarray(seen)[None])[0])
+        action = np.asarray(_decide(self.agent, state, jnp.asarray(bars)[None], jnp.asarray(features)[None])[0])
         positions = self.positions
         if isinstance(positions, tuple):
             return positions[int(action)]
         if not self.portfolio:
             return float(action[0])
-        return np.where(listed, action, np.nan)
+        return np.where(tradable, action, np.nan)
 
     def state_for(self, assets: int) -> PPOState:
-        """The state with which `agent` decides on so many assets."""
-        return self.state.of(assets) if self.portfolio else self.state
+        """Return the state with which `agent` decides on so many assets."""
+        return self.state.for_assets(assets) if self.portfolio else self.state
 
     def _window(self, window: ArrayLike) -> Float[np.ndarray, "bar asset feature"]:
-        """A raw window, checked, with the axis of assets where there is one only."""
-        bars = _numbers(window, "the window is no table of numbers; give one row a bar, one column a feature")
+        """Return the raw window after its checks, always with an axis of assets."""
+        bars = _numbers(
+            window, "the window is no table of numbers; give one row for each bar and one column for each feature"
+        )
         wanted = (self.window, len(self.features))
         if self.portfolio:
-            right, says = bars.ndim == 3 and bars.shape[1] > 0 and (bars.shape[0], bars.shape[2]) == wanted, "assets, "
+            fits = bars.ndim == 3 and bars.shape[1] > 0 and (bars.shape[0], bars.shape[2]) == wanted
         else:
-            right, says = bars.shape == wanted, ""
-        if not right:
+            fits = bars.shape == wanted
+        if not fits:
             raise ValueError(
-                f"the window has shape {bars.shape}, the policy needs ({self.window}, {says}{len(self.features)}): the "
+                f"the window has shape {bars.shape}, the policy needs ({self.window}, "
+                f"{'assets, ' * self.portfolio}{len(self.features)}): the "
                 f"last {self.window} bars of {', '.join(self.features)}, computed from at least {self.bars_needed} bars"
             )
         return bars if self.portfolio else bars[:, None]
 
     def _account(self, account: ArrayLike | Sequence[float] | None, assets: int) -> Float[np.ndarray, "asset feature"]:
-        """Account features, checked, a row an asset."""
+        """Return the account features after their checks, one row for each asset."""
         if account is None:
             return np.tile(np.asarray(self._untraded(), np.float32), (assets, 1))
         names, count = ", ".join(self.account_names), len(self.account_names)
-        seen = _numbers(account, f"the account is no row of numbers; give {names}")
-        if not self.portfolio and seen.shape != (count,):
-            raise ValueError(f"the account has shape {seen.shape}, the policy needs {names}")
-        if self.portfolio and seen.shape not in [(assets, count), (assets, count + 1)]:
+        features = _numbers(account, f"the account is no row of numbers; give {names}")
+        if not self.portfolio and features.shape != (count,):
+            raise ValueError(f"the account has shape {features.shape}, the policy needs {names}")
+        if self.portfolio and features.shape not in [(assets, count), (assets, count + 1)]:
             raise ValueError(
-                f"the account has shape {seen.shape}, the policy needs ({assets}, {count}), a row an asset of the "
-                f"window: {names}; or one number more, {TRADABLE} (1 or 0)"
+                f"the account has shape {features.shape}, the policy needs ({assets}, {count}), one row for each asset "
+                f"of the window: {names}; or one number more, {TRADABLE} (1 or 0)"
             )
-        return seen.reshape(assets, -1)
+        return features.reshape(assets, -1)
 
     def environment(self, market: Market, **changes: Any) -> TradingEnv:
-        """The TradingEnv it was trained in, over another market, with other costs or rules where `changes` says so.
+        """Return the TradingEnv that it was trained in, over another market. `changes` are settings among CHANGES.
 
-        Raises ValueError where the features differ, or a change is not one of CHANGES.
+        Raises ValueError where the market has other features, or a change is not among CHANGES.
         """
         if not isinstance(market, Market):
             raise ValueError(
@@ -168,19 +188,24 @@ class Policy:
                 f"{', '.join(market.feature_names)}; build it with "
                 f"Market.from_bars(bars, features={list(self.features)})"
             )
+        rules = changes.get("rules", self.rules)
+        if rules.max_leverage != self.rules.max_leverage:
+            raise ValueError(
+                f"max_leverage {rules.max_leverage:g} cannot be changed: the policy acts in units of its own, "
+                f"{self.rules.max_leverage:g}; use policy.rules.replace(...)"
+            )
         assets = market.close.shape[1]
         if assets > 1 and not self.portfolio:
             raise ValueError(
                 f"the policy trades one asset an account, the market has {assets} in one history; give the symbols as "
                 "separate histories, or train on a market of several assets"
             )
-        setting: dict[str, Any] = dict(self.about["env"])
-        setting["costs"] = costs.from_dict(setting["costs"])
-        setting["positions"] = self.positions
-        return TradingEnv(market, **setting | changes | {"reward": self._reward(changes.get("reward"))})
+        settings: dict[str, Any] = dict(self.about["env"])
+        settings |= {"positions": self.positions, "rules": self.rules, "costs": self.costs}
+        return TradingEnv(market, **settings | changes | {"reward": self._reward(changes.get("reward"))})
 
     def _reward(self, other: Any = None) -> Any:
-        """The reward it was trained for, or another that shows the same of its state."""
+        """Return the reward that it was trained for, or the other one where that shows the same of its state."""
         stored = self.about["env"]["reward"]
         if other is None:
             return rewards.from_dict(stored)
@@ -193,7 +218,7 @@ class Policy:
         return other
 
     def _untraded(self) -> tuple[float, ...]:
-        """The numbers of an account that never traded."""
+        """Return the account features of an account that never traded."""
         stored = self.about["env"]["reward"]
         names = rewards.observed_in(stored)
         if not names:
@@ -210,18 +235,17 @@ class Policy:
 def load_policy(path: str | PathLike[str]) -> Policy:
     """Read a policy file, or the policy.pkl of a run folder.
 
-    Raises files.FileError where it is none, or does not tell its environment and features.
+    Raises files.FileError where it is not a sound policy that was trained on a TradingEnv.
     """
-    agent = PPOAgent()
     path = Path(path) / "policy.pkl" if Path(path).is_dir() else path
-    state, about = agent.load_model(path)
+    state, about = read_policy(path)
     missing = [part for part in ("env", "features") if part not in about]
     if missing:
         raise files.FileError(
             f"{path} does not say its {' and '.join(missing)}: it was not trained on a TradingEnv; "
             "use PPOAgent().load_model(path)"
         )
-    policy = Policy(agent, state, about)
+    policy = Policy(PPOAgent(), state, about)
     positions, actions = policy.positions, state.network.actions
     kind = {"continuous": "box", "weights": "simplex"}.get(str(positions), "discrete")
     if actions.kind != kind or (isinstance(positions, tuple) and actions.size != len(positions)):
@@ -232,20 +256,20 @@ def load_policy(path: str | PathLike[str]) -> Policy:
     return policy
 
 
-def _numbers(given: ArrayLike | Sequence[float], fault: str) -> np.ndarray:
+def _numbers(given: ArrayLike | Sequence[float], message: str) -> np.ndarray:
     try:
         return np.asarray(given, np.float32)
     except (TypeError, ValueError) as error:
-        raise ValueError(fault) from error
+        raise ValueError(message) from error
 
 
 @jax.jit
 def _decide(agent: PPOAgent, state: PPOState, window: jax.Array, account: jax.Array) -> jax.Array:
-    """The mode for raw windows `[batch, window, asset, feature]`."""
+    """Return the policy's mode for raw windows `[batch, window, asset, feature]`."""
     known = jnp.isfinite(window).all(-1, keepdims=True)
     if state.normalizer is not None:
         window = state.normalizer(window)
     if isinstance(state.network, PortfolioActorCritic):
-        window = jnp.where(known, window, 0)  # as `normalize` does on a tape
+        window = jnp.where(known, window, 0)  # as `normalize` does with market arrays
     context = agent.encode(state, window)[..., 0, :]
     return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]

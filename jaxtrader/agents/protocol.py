@@ -1,85 +1,123 @@
-"""What a Trainer asks of an agent, and what it hands to it: the `Agent` protocol and the `Rollout`."""
+"""What a Trainer asks of an agent, and what it gives to the agent.
+
+`Agent` and `MarketAgent` are base classes. A learner subclasses one of them and overrides what it needs.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from os import PathLike
-from typing import Any, Protocol
+from typing import Any
 
 from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from jaxtrader.envs.protocols import Environment
+
 
 class Rollout(struct.PyTreeNode):
-    """What `num_envs = lanes * agents` environments lived through in one rollout of `time` steps.
+    """The experience of one rollout of `time` steps, in `num_envs = paths * accounts` environments.
 
-    On lanes the bars stay on the tape and only the cursors are kept (`observations` is None); for ordinary environments
-    `observations` holds what the agents saw, `account` and `cursor` are None, and agents is 1.
+    On market paths the bars stay in the market arrays, and the rollout keeps only where each path stands in them. An
+    ordinary environment is a path with one account.
 
     Attributes:
-        cursor: the tape row of each lane's first decision.
-        observations: `[time, lane, ...]`, ordinary environments only.
-        account: account features of each decision.
-        action: what was done: indices, or with further axes, continuous ones; `log_prob` its log probability then.
+        cursor: row of the market arrays at each path's first decision. None for ordinary environments.
+        observations: what the agent saw, `[time, path, ...]`. None on market paths.
+        account: account features of each decision. None for ordinary environments.
+        action: index of a discrete action. A continuous action has further axes.
+        log_prob: log probability, or log density, of the action when it was drawn.
         value: V of the state before each step.
-        next_value: V of the state after it, before any reset; arbitrary where terminated.
-        reward: of each step.
-        terminated: ruin, or the ordinary environment's own end.
-        truncated: an end by time limit.
+        next_value: V of the state after each step, before any reset. It means nothing where the step terminated.
+        reward: reward of each step.
+        terminated: whether the episode ended for good, by ruin or by the ordinary environment's own rule.
+        truncated: whether the episode ended by its time limit.
     """
 
-    cursor: Int[Array, "lane"] | None
+    cursor: Int[Array, " path"] | None
     observations: Any
-    account: Float[Array, "time lane agent assets K"] | None
-    action: Int[Array, "time lane agent"] | Float[Array, "time lane agent ..."]
-    log_prob: Float[Array, "time lane agent"]
-    value: Float[Array, "time lane agent"]
-    next_value: Float[Array, "time lane agent"]
-    reward: Float[Array, "time lane agent"]
-    terminated: Bool[Array, "time lane agent"]
-    truncated: Bool[Array, "time lane agent"]
+    account: Float[Array, "time path account assets K"] | None
+    action: Int[Array, "time path account"] | Float[Array, "time path account ..."]
+    log_prob: Float[Array, "time path account"]
+    value: Float[Array, "time path account"]
+    next_value: Float[Array, "time path account"]
+    reward: Float[Array, "time path account"]
+    terminated: Bool[Array, "time path account"]
+    truncated: Bool[Array, "time path account"]
 
 
-class Agent(Protocol):
-    """A learner. All methods but the last two are pure, so that a whole training chunk is one jitted function.
+class Agent(ABC):
+    """A learner for any environment.
 
-    The agent itself is a pytree and travels as a jit argument. `encode` and `act` are needed only on lanes, that is
-    where the environment has `advance`; elsewhere `select_action` is enough. Optional:
-    `prepare(state, env_params) -> (state, env_params)`, called once on the host before anything is traced, to fit and
-    apply normalisation; `anneal(state, progress) -> state`, called before each update with the finished share; and
-    `validate()` and `check_env(env)`, which raise ValueError where settings are wrong or do not fit the environment;
-    `several_devices = True`, where `learn`, which sees the lanes of one device, takes gradients, metrics and all else
-    as means over all of them (`jaxtrader.devices.mean`); no other method may do so.
+    The Trainer jits a whole chunk of training. So `init`, `anneal`, `select_action` and `learn` must be pure, and the
+    agent itself must be a pytree: it is an argument of the jitted function. The other methods run on the host.
+
+    Attributes:
+        several_devices: whether `learn` works on several devices. It then sees the paths of one device, and takes
+            gradients, metrics and all else as means over all devices, by `jaxtrader.devices.mean`.
+        num_minibatches: the number of paths on each device must be a multiple of this.
     """
 
+    several_devices: bool = False
+    num_minibatches: int = 1
+
+    # --- before training, on the host ---
+
+    def validate(self) -> Any:
+        """Raise ValueError where a setting is wrong. The default accepts all."""
+        return self
+
+    def check_env(self, env: Environment) -> None:
+        """Raise ValueError where the agent cannot act in the environment. The default accepts all."""
+        return None
+
+    @abstractmethod
     def init(self, key: PRNGKeyArray, env: Any, params: Any) -> Any:
-        """A fresh state: parameters, optimiser, counters."""
-        ...
+        """Return a fresh state: parameters, optimiser, counters."""
 
-    def encode(self, state: Any, chunk: Float[Array, "*b bars assets features"]) -> Any:
-        """Contexts of the decisions in a chunk of bars: `[*b, decisions, ...]`."""
-        ...
+    def prepare(self, state: Any, env_params: Any) -> tuple[Any, Any]:
+        """Fit normalisation where the state has none yet, and apply it to the environment's parameters.
 
-    def act(
-        self, state: Any, context: Any, account: Any, key: PRNGKeyArray, deterministic: bool = False
-    ) -> tuple[Array, dict[str, Array]]:
-        """An action, and its `log_prob` and `value`."""
-        ...
+        The Trainer calls it once for training and once for validation. The default changes nothing.
+        """
+        return state, env_params
 
+    # --- each update ---
+
+    def anneal(self, state: Any, progress: Float[Array, ""]) -> Any:
+        """Return the state with its schedules at `progress`, the finished share of training. The default has none."""
+        return state
+
+    @abstractmethod
     def select_action(
         self, state: Any, obs: Any, key: PRNGKeyArray, deterministic: bool = False
     ) -> tuple[Array, dict[str, Array]]:
-        """`act` after `encode` of the one window that the observation holds."""
-        ...
+        """Return an action for each observation, with its `log_prob` and `value` where the agent has them."""
 
+    @abstractmethod
     def learn(self, state: Any, rollout: Rollout, params: Any, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
-        """Improve on a rollout; scalar metrics."""
-        ...
+        """Return the state after learning from a rollout, and scalar metrics."""
 
+    # --- on disk ---
+
+    @abstractmethod
     def save_model(self, path: str | PathLike[str], state: Any, about: dict[str, Any]) -> None:
-        """Write what a decision needs to a file."""
-        ...
+        """Write what acting needs of the state to a file, with `about`, plain data."""
 
-    def load_model(self, path: str | PathLike[str]) -> tuple[Any, dict[str, Any]]:
-        """Read what `save_model` wrote: the state for acting, and `about`."""
-        ...
+
+class MarketAgent(Agent):
+    """A learner that also acts on market paths, where many accounts share the bars of one path.
+
+    It encodes the bars of a rollout once, then acts for each account. Both methods are pure.
+    """
+
+    @abstractmethod
+    def encode(self, state: Any, chunk: Float[Array, "*b bars assets features"]) -> Any:
+        """Return the contexts of all decisions in chunks of bars: `[*b, decisions, ...]`."""
+
+    @abstractmethod
+    def act(
+        self, state: Any, context: Any, account: Any, key: PRNGKeyArray, deterministic: bool = False
+    ) -> tuple[Array, dict[str, Array]]:
+        """Return actions for contexts and account features, with their `log_prob` and `value`."""

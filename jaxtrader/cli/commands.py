@@ -1,41 +1,42 @@
-"""Runs a command of `config.py`, each in a module of its name, and turns what fails into one sentence.
+"""Runs a command, each in a module of its name, and turns what fails into one sentence.
 
-While the commands build the objects of the public API from the flags, what is wrong is the user's input; a ValueError
-while training or testing would be a bug of ours and is left to show itself.
+While a command builds the objects of the public API from its settings, what is wrong is the user's input. A ValueError
+while it trains or tests would be a bug of ours, and is left to show itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 
+import jaxtrader as jt
 from jaxtrader import compilation, devices
-from jaxtrader.cli.backtest import backtest_policy
-from jaxtrader.cli.check import check
-from jaxtrader.cli.config import BacktestConfig, CheckConfig, Config, DataConfig, Failed, TrainConfig
-from jaxtrader.cli.data import describe_file
-from jaxtrader.cli.train import train
-from jaxtrader.evaluation import report
-from jaxtrader.files import FileError
-from jaxtrader.training.trainer import TrainingDiverged
+from jaxtrader.cli.backtest_command import backtest_policy
+from jaxtrader.cli.check_command import check
+from jaxtrader.cli.data_command import describe_file
+from jaxtrader.cli.settings import Failed, resolved
+from jaxtrader.cli.train_command import train
+from jaxtrader.evaluation import tables
+
+RUNS = {"train": train, "backtest": backtest_policy, "data": describe_file, "check": check}
 
 
-def run(config: Config) -> int:
-    """Run the command that the configuration is of; its exit code.
+def run(name: str, given: Mapping[str, Any]) -> int:
+    """Run the command of this name with the settings that were given; its exit code.
 
     Raises:
         BadInput: what the user gave cannot be used. Nothing has been written.
-        Failed: training or saving failed; what could be saved has been.
+        Failed: training or saving failed. What could be saved has been.
     """
-    commands = {TrainConfig: train, BacktestConfig: backtest_policy, DataConfig: describe_file, CheckConfig: check}
-    command: Any = commands[type(config)]
-    compilation.keep_programs()
-    if isinstance(config, TrainConfig) and config.devices > 1:
-        devices.split_cpu(config.devices)
+    values = resolved(name, given)
+    compilation.enable_cache()
+    if values.get("devices", 1) > 1:
+        devices.split_cpu(values["devices"])
     try:
-        return command(config, report.console())
-    except TrainingDiverged as error:
+        return RUNS[name](values, tables.console())
+    except jt.TrainingDiverged as error:
         raise Failed(str(error)) from error
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
@@ -44,5 +45,5 @@ def run(config: Config) -> int:
         raise Failed(f"the device has too little memory; {way_out}") from error
     except BrokenPipeError:
         raise
-    except (FileError, OSError) as error:
+    except (jt.FileError, OSError) as error:
         raise Failed(f"a result could not be written: {error}") from error

@@ -1,1 +1,1 @@
-"""What a policy or a path of targets earned: simulate, backtest, books, metrics, baselines, report."""
+"""What a policy or a path of targets earned: simulate, backtest, results, metrics, baselines, report."""

@@ -1,145 +1,150 @@
-"""What a policy's book is held against: the same bars and costs, without a decision and without brackets.
+"""What a policy is measured against: holding the same market over the same bars, at the same costs.
 
-Buy and hold says what the market gave. Buy and hold at the policy's mean exposure says what its amount of risk
-alone gave, and is the fairer of the two. Both have what a patient holder has: they pay the book's costs and interest,
-fill where and as late as it does, in its lots and within its leverage and margin. They are not sold at the end of a
-session, not cut to a share of the volume, and not dropped for their size. They rebalance by the band alone, whatever
-the book does. Nothing is learnt, tuned or tested here.
+Buy and hold says what the market gave. Buy and hold at the policy's mean exposure says what its amount of risk gave,
+and is the fairer of the two. Both hold patiently. They pay the costs and interest of the result, and they keep its
+fill, delay, lots, leverage and margin. No session end, volume cap, minimum trade or bracket binds them. They rebalance
+by the band alone, whatever the result does.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Unpack
+from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
-from jaxtrader.envs.rules import RuleArgs
-from jaxtrader.evaluation.book import Book, combine
+from jaxtrader.evaluation.result import BacktestResult, combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.market import Market
 from jaxtrader.market.trailing import VALUE_FLOOR
 
 BUY_AND_HOLD = "buy and hold"
 EXPOSURE_MATCHED = "buy and hold at mean exposure"
-HARDLY = 0.01  # of the turnover of a book
+MIN_EXCESS_TURNOVER = 0.01  # as a share of the result's turnover: a lead over less is no price of a trade
+
+Baseline = Callable[[Market, BacktestResult], BacktestResult]
 
 
-def beside(market: Market, book: Book) -> dict[str, Book]:
-    """The baselines of a book, by name, over its bars and by its rules and costs.
+def baselines(market: Market, result: BacktestResult) -> dict[str, BacktestResult]:
+    """The baselines of a result, by name, over its bars and by its rules and costs.
 
     Args:
-        market: the market that the book was run on, with the same segments.
-        book: of one symbol, or combined: then each symbol has its own baseline, matched to its own mean exposure, and
-            they are combined like the book.
+        market: the market that the result was run on, with the same segments.
+        result: of one symbol, or combined. Each symbol of a combined result has its own baseline, matched to its own
+            mean exposure. These baselines are combined like the result.
 
     Raises:
-        ValueError: the market lacks a symbol or the bars of the book.
+        ValueError: the market lacks a symbol or the bars of the result.
     """
-    return {BUY_AND_HOLD: _each(market, book, buy_and_hold), EXPOSURE_MATCHED: _each(market, book, exposure_matched)}
+    functions = {BUY_AND_HOLD: buy_and_hold, EXPOSURE_MATCHED: exposure_matched}
+    return {name: _of_each_symbol(baseline, market, result) for name, baseline in functions.items()}
 
 
-def buy_and_hold(market: Market, book: Book) -> Book:
-    """All the capital, in equal parts where there are several assets, ordered at bar 0 of a book and held.
+def buy_and_hold(market: Market, result: BacktestResult) -> BacktestResult:
+    """Buy with all the capital at bar 0 of a result, in equal parts where there are several assets, and hold.
 
-    An asset that is listed later is ordered at its first bar, for an equal part of the cash that is left for it and
-    those still to come. Where the bar of the fill is missing (or nothing is known yet to size its impact by), the order
-    is given again until it fills. Nothing is bought on credit. No band: a part of 1/30 is bought, too.
+    An asset that is listed later is ordered at its first bar, for an equal part of the cash that is left for it and for
+    the assets still to come. An order waits until it can fill: its asset needs a bar, and impact a traded value to be
+    sized by. Nothing is bought on credit. There is no band, so that a part of 1/30 is bought too.
     """
-    begun = np.ones(book.targets.shape, bool)
+    listed = np.ones(result.targets.shape, bool)
     if market.present is not None:
-        begun = np.logical_or.accumulate(market.present[_rows(market, book)])
-    can = begun & _filled(market, book)
-    first = np.where(can.any(0), can.argmax(0), -1)
-    targets = np.full(can.shape, np.nan)
-    most = min(book.rules.max_leverage, 1.0)
-    hold = lambda: _like(market, book, targets, rebalance_band=0.0, max_leverage=most, maintenance_margin=None)  # noqa: E731
-    left, wait = len(first), book.rules.delay + (book.rules.fill != "close")
+        listed = np.logical_or.accumulate(market.present[_rows(market, result)])
+    possible = listed & _fillable(market, result)
+    first = np.where(possible.any(0), possible.argmax(0), -1)
+    targets = np.full(possible.shape, np.nan)
+    capital = min(result.rules.max_leverage, 1.0)
+    rules = {"rebalance_band": 0.0, "max_leverage": capital, "maintenance_margin": None}
+    unbought, wait = len(first), result.rules.delay + (result.rules.fill != "close")
     for row in np.unique(first[first >= 0]):
-        taken = 0.0 if left == len(first) else float(hold().exposure[row].sum())
-        taken += sum(targets[first[i], i] for i in np.flatnonzero((first >= 0) & (first < row) & (first + wait > row)))
-        targets[row, first == row] = max(most - taken, 0.0) / left
-        left -= int((first == row).sum())
-    return hold()
+        invested = 0.0
+        if unbought < len(first):
+            invested = float(_hold(market, result, targets, **rules).exposure[row].sum())
+        # An order that still waits for its fill has its part already.
+        waiting = np.flatnonzero((first >= 0) & (first < row) & (first + wait > row))
+        invested += sum(targets[first[asset], asset] for asset in waiting)
+        targets[row, first == row] = max(capital - invested, 0.0) / unbought
+        unbought -= int((first == row).sum())
+    return _hold(market, result, targets, **rules)
 
 
-def exposure_matched(market: Market, book: Book) -> Book:
-    """The mean exposure of a book (of one segment), asked for at every bar, and rebalanced by the same band.
+def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
+    """Ask for the mean exposure of a result of one segment at every bar, and rebalance by the result's band.
 
-    A mean smaller than the band is never bought, as the policy itself could not have bought it.
+    A mean exposure smaller than the band is never bought. The policy itself could not have bought it either.
     """
-    targets = np.where(_filled(market, book), book.exposure.mean(0), np.nan)
-    return _like(market, book, targets, rebalance="always")
+    targets = np.where(_fillable(market, result), result.exposure.mean(0), np.nan)
+    return _hold(market, result, targets, rebalance="always")
 
 
-def break_even(book: Book, matched: Book) -> float:
+def break_even(result: BacktestResult, matched: BacktestResult) -> float:
     """The break-even cost (money rule 1), in basis points of the traded value.
 
-    So much more could each trade cost, of the book and of what it is matched with, before its lead is gone: the excess
-    of log return over the excess of turnover. Below 0 the book is behind, and costs would have to be lower by so much.
-    It is of first order, as the account shrinks by the cost of what it trades: right to about half the cost of one
-    trade (1% where turning over all of the account costs 2%).
+    It is the excess of log return over the excess of turnover. If each trade of both accounts cost so much more, the
+    lead of the result would be gone. Below 0 the result is behind, and each trade would have to cost so much less.
+
+    The figure is of first order, because an account shrinks by the cost of what it trades. It is right to about half
+    the cost of one trade: to 1% where turning over the whole account costs 2%.
 
     Args:
-        book: the policy's.
+        result: the policy's.
         matched: its `exposure_matched`, combined like it.
 
     Returns:
-        NaN where the book trades less than what it is matched with, or more by less than HARDLY of its own turnover
-        (a lead over so little is no price of a trade), or one of the two has nothing left.
+        NaN where one of the two has nothing left, or where the result does not trade more than the matched one, by
+        least MIN_EXCESS_TURNOVER of its own turnover.
     """
-    traded = float(book.turnover.sum() - matched.turnover.sum())
-    last = [one.equity[-1] / one.initial for one in (book, matched)]
-    if min(last) <= 0 or traded <= HARDLY * float(book.turnover.sum()):
+    traded = float(result.turnover.sum() - matched.turnover.sum())
+    growth = [one.equity[-1] / one.initial for one in (result, matched)]
+    if min(growth) <= 0 or traded <= MIN_EXCESS_TURNOVER * float(result.turnover.sum()):
         return math.nan
-    return 1e4 * math.log(last[0] / last[1]) / traded
+    return 1e4 * math.log(growth[0] / growth[1]) / traded
 
 
-def _filled(market: Market, book: Book) -> np.ndarray:
-    """Whether an order of each row of a book can fill where it is due, `[bar, A]`.
+def _of_each_symbol(baseline: Baseline, market: Market, result: BacktestResult) -> BacktestResult:
+    if not result.by_symbol:
+        return baseline(market, result)
+    return combine({symbol: baseline(market, one) for symbol, one in result.by_symbol.items()}, result.periods_per_year)
 
-    It needs a real bar of its asset and, where impact is charged, a traded value known before, to size by. An order
-    after which the book ends is not known to fail.
+
+def _fillable(market: Market, result: BacktestResult) -> Bool[np.ndarray, "bar A"]:
+    """Whether an order given at each bar of a result can fill at the bar of its fill.
+
+    The asset needs a bar there. Impact needs a traded value that is known before. An order that would fill after the
+    last bar counts as one that can.
     """
-    filled, rows, wait = np.ones(book.targets.shape, bool), _rows(market, book), book.rules.delay
+    fillable, rows, delay = np.ones(result.targets.shape, bool), _rows(market, result), result.rules.delay
     if market.present is not None:
-        due = market.present[rows][wait + (book.rules.fill != "close") :]
-        filled[: len(due)] = due
-    if book.costs.has("impact"):
-        assert market.adv is not None  # `simulate` asked for it
-        known = market.adv[rows][wait:] > VALUE_FLOOR
-        filled[: len(known)] &= known
-    return filled
+        present = market.present[rows][delay + (result.rules.fill != "close") :]
+        fillable[: len(present)] = present
+    if result.costs.has("impact"):
+        assert market.adv is not None, "simulate refuses impact without it"
+        known = market.adv[rows][delay:] > VALUE_FLOOR
+        fillable[: len(known)] &= known
+    return fillable
 
 
-def _each(market: Market, book: Book, baseline: Callable[[Market, Book], Book]) -> Book:
-    if not book.by_symbol:
-        return baseline(market, book)
-    return combine({symbol: baseline(market, one) for symbol, one in book.by_symbol.items()}, book.periods_per_year)
+def _hold(market: Market, result: BacktestResult, targets: np.ndarray, **changes: Any) -> BacktestResult:
+    """Targets through `simulate`, on the bars and costs of a result and by those of its rules that bind a holder."""
+    rules = result.rules.replace(**{"flat_at_session_end": False, "volume_cap": None, "min_trade": None} | changes)
+    start, symbol = _rows(market, result).start, ",".join(result.symbols)
+    return simulate(market, targets, costs=result.costs, start=start, symbol=symbol, rules=rules)
 
 
-def _like(market: Market, book: Book, targets: np.ndarray, **changes: Unpack[RuleArgs]) -> Book:
-    """Targets through `simulate` on the bars and costs of a book, and those of its rules that bind a holder."""
-    symbol, start = ",".join(book.symbols), _rows(market, book).start
-    rules = book.rules.args
-    rules.update({"flat_at_session_end": False, "volume_cap": None, "min_trade": None})
-    rules.update(changes)
-    return simulate(market, targets, costs=book.costs, start=start, symbol=symbol, **rules)
-
-
-def _rows(market: Market, book: Book) -> slice:
-    """The rows of the market that a book was run on."""
-    symbol = ",".join(book.symbols)
+def _rows(market: Market, result: BacktestResult) -> slice:
+    """The rows of the market that a result was run on."""
+    symbol = ",".join(result.symbols)
     if symbol not in market.symbols:
         raise ValueError(
-            f"the book is of {symbol}, and the market has {', '.join(market.symbols)}; give the book's market"
+            f"the result is of {symbol}, and the market has {', '.join(market.symbols)}; give the result's market"
         )
     history, _, end = (int(row) for row in market.segments[market.symbols.index(symbol)])
-    start = history + int(np.searchsorted(market.times[history:end], book.times[0]))
-    if not np.array_equal(market.times[start:end], book.times):
+    start = history + int(np.searchsorted(market.times[history:end], result.times[0]))
+    if not np.array_equal(market.times[start:end], result.times):
         raise ValueError(
-            f"the book of {symbol} has {len(book)} bars from {book.times[0]} to {book.times[-1]}, which are not the "
-            "market's up to its end; give the market (and the split of it) that the book was run on"
+            f"the {len(result)} bars of the result of {symbol}, {result.times[0]} to {result.times[-1]}, are not the "
+            "last ones of the market; give the market, or the part of it, that the result was run on"
         )
     return slice(start, end)

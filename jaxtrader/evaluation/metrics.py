@@ -1,51 +1,27 @@
-"""What a run was worth: return, risk and activity figures of one equity curve, in NumPy and float64 on the host.
+"""What a run was worth: figures of return, risk and activity of one equity curve, in NumPy and float64 on the host.
 
-Every figure is one pure function of arrays; `compute` gives them all. What is undefined (a ratio over no risk, a
-deviation of one bar, a return on capital that is gone) is NaN, and never a warning, an infinity or an exception.
-Not for trades (their own table), for significance, or for anything under jit.
+Every figure is one pure function of arrays, and `compute` gives them all. An undefined figure is NaN, never a warning,
+an infinity or an exception: a ratio over no risk, a deviation of one bar, a return on capital that is gone.
 
-`equity [N]` is marked at the close of each bar, in the unit of `initial`, which stands before bar 0 (money.md 10);
+`equity [N]` is marked at the close of each bar, in the unit of `initial`, which stands before bar 0 (money rule 10).
 `returns [N]` are simple returns per bar, from `bar_returns`. Ratios are annualised by `periods_per_year` and take a
 risk-free rate of 0. Losses are negative numbers: drawdown, value at risk and expected shortfall. The conventions are
-those of empyrical, against which the tests hold each figure that it has.
+those of empyrical. The tests compare each figure that it has.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = [
-    "bar_returns",
-    "cagr",
-    "calmar",
-    "compute",
-    "downside_deviation",
-    "drawdowns",
-    "expected_shortfall",
-    "kurtosis",
-    "longest_drawdown",
-    "max_drawdown",
-    "mean_exposure",
-    "mean_gross_exposure",
-    "positive_bars",
-    "sharpe",
-    "skew",
-    "sortino",
-    "time_in_market",
-    "total_return",
-    "turnover_per_year",
-    "value_at_risk",
-    "volatility",
-]
-
-PerBar = Float[np.ndarray, "bar"]
+PerBar = Float[np.ndarray, " bar"]
 PerBarAndAsset = Float[np.ndarray, "bar asset"]
 
-# A return is a ratio of two equities less 1, so its rounding error is some units of 2.2e-16 whatever its own size. A
-# deviation below this is that error, and a Sharpe ratio over it would be a large number about nothing.
+# A return is a ratio of two equities less 1, so its rounding error is some units of 2.2e-16 whatever its size. A
+# deviation below ROUNDING is that error, and a Sharpe ratio over it would be a large number about nothing.
 ROUNDING = 1e-14
 
 
@@ -57,7 +33,7 @@ def compute(
     periods_per_year: float,
     initial: float = 1.0,
 ) -> dict[str, float]:
-    """Every figure of one book.
+    """Every figure of one result.
 
     Args:
         equity: [N] marked at the close of each bar.
@@ -68,80 +44,59 @@ def compute(
         initial: equity before bar 0.
 
     Returns:
-        Python floats by name; `bars`, `longest_drawdown` count bars, `costs` is in the unit of `initial`, `turnover` is
-        per year, `periods_per_year` stands with the ratios that rest on it, all else is a fraction or a ratio.
+        Python floats by name. `bars` and `longest_drawdown` count bars, `costs` is in the unit of `initial`, and
+        `turnover` is per year. `periods_per_year` is the argument. All else is a fraction or a ratio.
 
     Raises:
         ValueError: the lengths differ, there is no bar, an equity is not finite, or `initial` or `periods_per_year` is
             not a positive number.
     """
     equity, exposure, turnover, costs = (np.asarray(x, np.float64) for x in (equity, exposure, turnover, costs))
-    _check(equity, exposure, turnover, costs, periods_per_year, initial)
-    with np.errstate(all="ignore"):
-        figures = _figures(equity, exposure, turnover, costs, periods_per_year, initial)
-    return {name: _defined(value) for name, value in figures.items()}
-
-
-def _figures(
-    equity: np.ndarray,
-    exposure: np.ndarray,
-    turnover: np.ndarray,
-    costs: np.ndarray,
-    periods_per_year: float,
-    initial: float,
-) -> dict[str, float]:
-    returns = bar_returns(equity, initial)
-    return {
-        "bars": float(equity.size),
-        "periods_per_year": float(periods_per_year),
-        "final_equity": float(equity[-1]),
-        "total_return": total_return(equity, initial),
-        "cagr": cagr(equity, periods_per_year, initial),
-        "volatility": volatility(returns, periods_per_year),
-        "sharpe": sharpe(returns, periods_per_year),
-        "sortino": sortino(returns, periods_per_year),
-        "calmar": calmar(equity, periods_per_year, initial),
-        "max_drawdown": max_drawdown(equity, initial),
-        "longest_drawdown": float(longest_drawdown(equity, initial)),
-        "value_at_risk": value_at_risk(returns),
-        "expected_shortfall": expected_shortfall(returns),
-        "best_bar": float(returns.max()),
-        "worst_bar": float(returns.min()),
-        "positive_bars": positive_bars(returns),
-        "skew": skew(returns),
-        "kurtosis": kurtosis(returns),
-        "time_in_market": time_in_market(exposure),
-        "mean_exposure": mean_exposure(exposure),
-        "mean_gross_exposure": mean_gross_exposure(exposure),
-        "turnover": turnover_per_year(turnover, periods_per_year),
-        "costs": float(costs.sum()),
-    }
-
-
-def _check(
-    equity: np.ndarray,
-    exposure: np.ndarray,
-    turnover: np.ndarray,
-    costs: np.ndarray,
-    periods_per_year: float,
-    initial: float,
-) -> None:
-    n = equity.size
-    if equity.ndim != 1 or n == 0:
-        raise ValueError(f"equity has shape {equity.shape}; metrics need [N] with at least one bar")
-    if not np.isfinite(equity).all():
-        t = int(np.argmin(np.isfinite(equity)))
-        raise ValueError(
-            f"equity[{t}] is {equity[t]}; equity must be finite, so look at the fills and prices of that bar"
-        )
-    if exposure.ndim != 2 or exposure.shape[0] != n:
-        raise ValueError(f"exposure has shape {exposure.shape}; it must be [{n}, assets], one row a bar of equity")
-    for name, array in (("turnover", turnover), ("costs", costs)):
-        if array.shape != (n,):
-            raise ValueError(f"{name} has shape {array.shape}; it must be ({n},), one number a bar of equity")
+    _check(equity, exposure, {"turnover": turnover, "costs": costs})
     for name, value in (("periods_per_year", periods_per_year), ("initial", initial)):
         if not 0 < value < np.inf:
             raise ValueError(f"{name} is {value}; it must be a positive number")
+    with np.errstate(all="ignore"):
+        returns = bar_returns(equity, initial)
+        figures = {
+            "bars": equity.size,
+            "periods_per_year": periods_per_year,
+            "final_equity": equity[-1],
+            "total_return": total_return(equity, initial),
+            "cagr": cagr(equity, periods_per_year, initial),
+            "volatility": volatility(returns, periods_per_year),
+            "sharpe": sharpe(returns, periods_per_year),
+            "sortino": sortino(returns, periods_per_year),
+            "calmar": calmar(equity, periods_per_year, initial),
+            "max_drawdown": max_drawdown(equity, initial),
+            "longest_drawdown": longest_drawdown(equity, initial),
+            "value_at_risk": value_at_risk(returns),
+            "expected_shortfall": expected_shortfall(returns),
+            "best_bar": returns.max(),
+            "worst_bar": returns.min(),
+            "positive_bars": positive_bars(returns),
+            "skew": skew(returns),
+            "kurtosis": kurtosis(returns),
+            "time_in_market": time_in_market(exposure),
+            "mean_exposure": mean_exposure(exposure),
+            "mean_gross_exposure": mean_gross_exposure(exposure),
+            "turnover": turnover_per_year(turnover, periods_per_year),
+            "costs": costs.sum(),
+        }
+    return {name: _defined(value) for name, value in figures.items()}
+
+
+def _check(equity: np.ndarray, exposure: np.ndarray, per_bar: dict[str, np.ndarray]) -> None:
+    if equity.ndim != 1 or equity.size == 0:
+        raise ValueError(f"equity has shape {equity.shape}; metrics need [N] with at least one bar")
+    if not np.isfinite(equity).all():
+        t = int(np.argmin(np.isfinite(equity)))
+        raise ValueError(f"equity[{t}] is {equity[t]}; it must be finite, so look at the fills and prices of that bar")
+    if exposure.ndim != 2 or len(exposure) != equity.size:
+        raise ValueError(f"exposure has shape {exposure.shape}; it must be [{equity.size}, assets], one row a bar")
+    for name, array in per_bar.items():
+        if array.shape != equity.shape:
+            raise ValueError(f"{name} has shape {array.shape}; it must be {equity.shape}, one number a bar")
 
 
 # Return
@@ -150,7 +105,7 @@ def _check(
 def bar_returns(equity: PerBar, initial: float = 1.0) -> PerBar:
     """Simple return of each bar, [N]: equity[t] / equity[t-1] - 1, with `initial` before bar 0.
 
-    NaN where the equity before was <= 0, as no return on it exists; the figures that rest on all returns are then NaN.
+    NaN where the equity before was <= 0, as no return on it exists. Figures of all returns are then NaN too.
     """
     before = np.concatenate([[initial], equity[:-1]])
     return equity / np.where(before > 0, before, np.nan) - 1
@@ -164,8 +119,8 @@ def total_return(equity: PerBar, initial: float = 1.0) -> float:
 def cagr(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float:
     """Compound annual growth rate, a fraction: (equity[-1] / initial) ** (periods_per_year / N) - 1.
 
-    -1 if the equity was ever <= 0: what was borrowed to go on is not growth. Source: CFA Institute GIPS; empyrical's
-    `annual_return`.
+    -1 if the equity was ever <= 0, as what was borrowed to go on is not growth. Sources: CFA Institute GIPS,
+    empyrical's `annual_return`.
     """
     if equity.min() <= 0:
         return -1.0
@@ -196,12 +151,12 @@ def drawdowns(equity: PerBar, initial: float = 1.0) -> PerBar:
 
 
 def max_drawdown(equity: PerBar, initial: float = 1.0) -> float:
-    """The deepest drawdown, a fraction <= 0; below -1 where a loss went beyond the capital."""
+    """The deepest drawdown, a fraction <= 0. It is below -1 where a loss went beyond the capital."""
     return float(drawdowns(equity, initial).min())
 
 
 def longest_drawdown(equity: PerBar, initial: float = 1.0) -> int:
-    """The most bars in a row that closed below the highest equity before them; the last such run may be unfinished."""
+    """The most bars in a row that closed below the highest equity before them. The last such run may be unfinished."""
     under = np.concatenate([[False], drawdowns(equity, initial) < 0, [False]])
     starts, ends = np.flatnonzero(~under[:-1] & under[1:]), np.flatnonzero(under[:-1] & ~under[1:])
     return int(np.max(ends - starts, initial=0))
@@ -210,8 +165,8 @@ def longest_drawdown(equity: PerBar, initial: float = 1.0) -> int:
 def value_at_risk(returns: PerBar, level: float = 0.05) -> float:
     """Historical value at risk of one bar, a signed return: the `level` quantile of the returns, interpolated.
 
-    1 bar in 20 was worse, at the default. Not parametric: no normal distribution is assumed. Source: Jorion,
-    Value at Risk (2006), historical simulation; empyrical's `value_at_risk`.
+    By default, 1 bar in 20 was worse. No normal distribution is assumed. Sources: historical simulation in Jorion,
+    Value at Risk (2006), empyrical's `value_at_risk`.
     """
     return float(np.quantile(returns, level))
 
@@ -219,9 +174,9 @@ def value_at_risk(returns: PerBar, level: float = 0.05) -> float:
 def expected_shortfall(returns: PerBar, level: float = 0.05) -> float:
     """Historical expected shortfall of one bar, a signed return: mean of the worst 1 + floor(level (N - 1)) bars.
 
-    Source: Acerbi and Tasche (2002); the count is that of empyrical's `conditional_value_at_risk`.
+    Source: Acerbi and Tasche (2002). The count is that of empyrical's `conditional_value_at_risk`.
     """
-    # `np.partition` puts NaN last, where it would go unseen.
+    # `np.partition` puts NaN last, where it would be overlooked.
     if np.isnan(returns).any():
         return np.nan
     count = 1 + int(level * (returns.size - 1))
@@ -238,11 +193,7 @@ def skew(returns: PerBar) -> float:
 
     NaN below 3 bars.
     """
-    n, spread = returns.size, _deviation(returns)
-    if n < 3 or not spread > 0:
-        return np.nan
-    third = np.mean(((returns - returns.mean()) / spread) ** 3)
-    return float(third * n * n / ((n - 1) * (n - 2)))
+    return _moment("skew", returns, bars=3)
 
 
 def kurtosis(returns: PerBar) -> float:
@@ -250,12 +201,17 @@ def kurtosis(returns: PerBar) -> float:
 
     NaN below 4 bars.
     """
-    n, spread = returns.size, _deviation(returns)
-    if n < 4 or not spread > 0:
+    return _moment("kurtosis", returns, bars=4)
+
+
+def _moment(name: str, returns: PerBar, bars: int) -> float:
+    """The adjusted moment of this name in SciPy. NaN below so many bars, and where the returns do not vary."""
+    if returns.size < bars or not _deviation(returns) > 0:
         return np.nan
-    fourth = np.mean(((returns - returns.mean()) / spread) ** 4)
-    scale = (n - 1) / ((n - 2) * (n - 3))
-    return float(fourth * scale * n * n * (n + 1) / (n - 1) ** 2 - 3 * scale * (n - 1))
+    from scipy import stats  # a second to import, so only where it is used
+
+    with warnings.catch_warnings(category=RuntimeWarning, action="ignore"):  # returns of one size up to rounding
+        return _defined(getattr(stats, name)(returns, bias=False))
 
 
 # Return for risk
@@ -278,7 +234,7 @@ def sortino(returns: PerBar, periods_per_year: float) -> float:
 
 
 def calmar(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float:
-    """Calmar ratio: `cagr` / |`max_drawdown`|, over all bars (Young, 1991, took 36 months); NaN without a drawdown."""
+    """Calmar ratio: `cagr` / |`max_drawdown`|, over all bars (Young, 1991, took 36 months). NaN without a drawdown."""
     return _ratio(cagr(equity, periods_per_year, initial), -max_drawdown(equity, initial))
 
 
@@ -291,12 +247,12 @@ def time_in_market(exposure: PerBarAndAsset) -> float:
 
 
 def mean_exposure(exposure: PerBarAndAsset) -> float:
-    """Mean over bars of the net exposure, the signed sum over assets; a fraction of equity."""
+    """Mean over bars of the net exposure, the signed sum over assets, as a fraction of equity."""
     return float(exposure.sum(axis=1).mean())
 
 
 def mean_gross_exposure(exposure: PerBarAndAsset) -> float:
-    """Mean over bars of the gross exposure, the sum over assets of its size; a fraction of equity."""
+    """Mean over bars of the gross exposure, the sum over assets of its size, as a fraction of equity."""
     return float(np.abs(exposure).sum(axis=1).mean())
 
 
@@ -309,7 +265,7 @@ def turnover_per_year(turnover: PerBar, periods_per_year: float) -> float:
 
 
 def _deviation(returns: PerBar) -> float:
-    """Sample deviation (ddof = 1); 0 where it is within rounding, NaN of one bar."""
+    """Sample deviation (ddof = 1), 0 where it is within rounding, NaN of one bar."""
     if returns.size < 2:
         return np.nan
     deviation = float(returns.std(ddof=1))

@@ -1,27 +1,31 @@
-"""Target exposures in, a `Book` out: the ledger over one history or many, for signals of one's own and for backtests.
+"""`simulate` runs a user's own target exposures through the ledger, over one history or many.
 
-The targets are given beforehand, so nothing here decides; a policy's walk is in `backtest.py`. What carries the account
-over the bars is `walk.py`, on the CPU.
+The targets are given beforehand, so nothing here decides. `backtest.py` is for policies.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from numbers import Integral
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Literal, overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float
 
-from jaxtrader.envs import bars
-from jaxtrader.envs.costs import CostRange, Costs
-from jaxtrader.envs.rules import RULE_NAMES, RuleArgs, Rules
-from jaxtrader.evaluation import walk
-from jaxtrader.evaluation.book import Book, Books
+from jaxtrader.envs.episode import Holdings, Rows, Trajectory, run
+from jaxtrader.evaluation.result import BacktestResult, BacktestResults
+from jaxtrader.ledger import ledger
+from jaxtrader.ledger.account import Account, Brackets, Events
+from jaxtrader.ledger.bar import Bar, Columns, bar_between, check_market, ledger_columns
+from jaxtrader.ledger.costs import CostRange, Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
 
@@ -34,8 +38,8 @@ def simulate(
     stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = ...,
     take_profit: ArrayLike | Mapping[str, ArrayLike] | None = ...,
     dtype: Literal["float64", "float32"] = ...,
-    **rules: Unpack[RuleArgs],
-) -> Books: ...
+    rules: Rules = ...,
+) -> BacktestResults: ...
 @overload
 def simulate(
     market: Market,
@@ -47,92 +51,93 @@ def simulate(
     dtype: Literal["float64", "float32"] = ...,
     start: int | None = ...,
     symbol: str | None = ...,
-    **rules: Unpack[RuleArgs],
-) -> Book: ...
+    rules: Rules = ...,
+) -> BacktestResult: ...
 def simulate(
     market: Market,
     targets: ArrayLike | Mapping[str, ArrayLike],
     *,
+    rules: Rules = Rules(rebalance_band=0.0),  # noqa: B008  frozen
     costs: Costs = Costs(),  # noqa: B008  frozen
     stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = None,
     take_profit: ArrayLike | Mapping[str, ArrayLike] | None = None,
     dtype: Literal["float64", "float32"] = "float64",
     start: int | None = None,
     symbol: str | None = None,
-    **rules: Unpack[RuleArgs],
-) -> Book | Books:
-    """What an account of 1.0 becomes that is asked for these exposures; or one account for each of many histories.
+) -> BacktestResult | BacktestResults:
+    """Trade an account of 1.0 by target exposures, or one account for each of many histories.
 
     Args:
         market: one history, or several and `symbol`, or several and targets by symbol.
         targets: signed exposure wanted at each close, `[N]` (one asset) or `[N, A]`, or one number for all. N counts
-            the bars from the segment's first decision, bar 0 of the book, to its end. NaN holds the units. A mapping
+            the bars from the segment's first decision, bar 0 of the result, to its end. NaN holds the units. A mapping
             gives such targets for each of the histories that it names.
-        costs: what trading and holding cost. Not free by default.
-        stop_loss: fraction of the entry price (below 1) against the position at which it is closed, from the bar after
-            each decision on; one number, or one a target (`[N]`, `[N, A]`). NaN or infinite: none. With targets by
-            symbol one number for all, or a mapping too: what it does not name has none.
-        take_profit: likewise in its favour.
+        rules: how orders fill. The default has no band, so each bar trades to its target. `Rules()` has the band of
+            training.
+        costs: what trading and holding cost. The default is not free.
+        stop_loss: fraction of the entry price (below 1), against the position, at which it is closed, from the bar
+            after each decision on. One number, or one a target (`[N]`, `[N, A]`). NaN or infinite means none. With
+            targets by symbol, one number for all, or a mapping. A symbol that the mapping does not name has none.
+        take_profit: the same in favour of the position, without a limit of 1.
         dtype: of the account.
         start: another bar 0, as a row of the market's columns.
         symbol: which of several histories.
-        rules: any field of `Rules` but `stops`, as in `fill="next_close"` or `max_leverage=2`; `rebalance_band`
-            is 0 unless given.
 
     Returns:
-        The book (money rule 10): equity[t] is marked at close[t] after every fill up to it, and a target on the last
-        bar never fills unless `fill="close"`. Of targets by symbol a `Books`: the accounts are walked at once, side by
-        side where they are many, and a book is made when it is first asked for. (With brackets or margin, and where
-        orders on change wait for bars or volume, an account is walked when it is asked for too.)
+        The result (money rule 10): equity[t] is marked at close[t] after every fill up to it, and a target on the last
+        bar never fills unless `fill="close"`. Targets by symbol give a `BacktestResults`. The accounts are carried in
+        one pass, and each result is made when it is first read. An account is carried only for its result with
+        brackets or margin, and where an order on change may wait for a bar or for volume.
 
     Raises:
         ValueError: several histories and no `symbol`, targets of another length or infinite, a setting out of range,
             or one that the market has no column for.
     """
-    checked = _rules(rules, stops=stop_loss is not None or take_profit is not None)
+    if not isinstance(rules, Rules):
+        raise ValueError(f"rules {rules!r} must be Rules(fill=..., max_leverage=...)")
     _check_run(costs, dtype)
     if not isinstance(market, Market):
         raise ValueError(
             f"simulate needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
         )
-    bars.check(market, costs, checked)
-    stops: dict[str, Any] = {}
+    check_market(market, costs, rules)
+    brackets: dict[str, Any] = {}
     for name, x in (("stop_loss", stop_loss), ("take_profit", take_profit)):
-        stops |= {} if x is None else {name: x}
+        brackets |= {} if x is None else {name: x}
     if not isinstance(targets, Mapping):
-        history = _History(market, targets, stops, costs, checked, dtype, start, symbol)
-        return history.book()
+        history = _History(market, targets, brackets, costs, rules, dtype, start, symbol)
+        return history.result()
     if start is not None or symbol is not None:
         name = "symbol" if start is None else "start"
-        raise ValueError(f"{name} is of one history, and targets by symbol are of many; leave it out")
+        raise ValueError(f"{name} chooses one history, and targets by symbol are for many; leave {name} out")
     if not targets:
-        raise ValueError("targets name no history; give targets by symbol, as in {'AAPL': 1.0}")
-    for name, given in stops.items():
+        raise ValueError("targets name no history; name at least one, as in {'AAPL': 1.0}")
+    for name, given in brackets.items():
         if isinstance(given, Mapping) and (others := [each for each in given if each not in targets]):
             raise ValueError(
-                f"{name} names {others[0]!r}, and targets do not; they are of {', '.join(map(str, targets))}"
+                f"{name} names {others[0]!r}, and targets do not; they name {', '.join(map(str, targets))}"
             )
-    costs = copy.deepcopy(costs)  # books are made later, and rates may be arrays
+    costs = copy.deepcopy(costs)  # results are made later, and rates may be arrays
     histories = {}
     for each, own in targets.items():
         if market.symbols.count(each) != 1:
             raise ValueError(_unknown(market, each))
         try:
-            given = {name: _of_symbol(name, x, each) for name, x in stops.items()}
-            histories[each] = _History(market, own, given, costs, checked, dtype, None, each)
+            given = {name: _of_symbol(name, x, each) for name, x in brackets.items()}
+            histories[each] = _History(market, own, given, costs, rules, dtype, None, each)
         except ValueError as error:
             raise ValueError(f"{each}: {error}") from error
-    return _books(histories)
+    return _results(histories)
 
 
 class _History:
-    """One history to be run, checked: its columns, targets and brackets."""
+    """One history with its targets and brackets, checked."""
 
     def __init__(
         self,
         market: Market,
         targets: ArrayLike,
-        stops: dict[str, ArrayLike],
+        brackets: dict[str, ArrayLike],
         costs: Costs,
         rules: Rules,
         dtype: str,
@@ -143,19 +148,25 @@ class _History:
         rows = _rows(market, segment, start)
         shape = market.close[rows].shape
         self.name, self.assets = market.symbols[segment], shape[1]
-        self.orders = _check_targets(targets, shape, dtype)
-        self.stops = {name: _check_bracket(name, given, shape, dtype) for name, given in stops.items()}
-        self.columns = {name: _typed(x[rows], dtype) for name, x in bars.columns(market, costs, rules).items()}
+        self.targets = _check_targets(targets, shape, dtype)
+        checked: dict[str, Any] = {name: _check_bracket(name, given, shape, dtype) for name, given in brackets.items()}
+        self.brackets = Brackets(**checked) if checked else None
+        columns = ledger_columns(market, costs, rules, brackets=bool(brackets))
+        self.columns = {name: _typed(column[rows], dtype) for name, column in columns.items()}
         self.costs, self.rules, self.dtype = costs, rules, dtype
         self.times, self.periods_per_year = np.asarray(market.times[rows]), market.periods_per_year
 
-    def book(self, made: walk.Many | None = None) -> Book:
-        """The book of the run; `made`: its account, where it took a pass with others already."""
+    def result(self, trajectory: Trajectory | None = None) -> BacktestResult:
+        """The result. `trajectory` is that of a pass together with other histories. None carries the account now."""
         with jax.enable_x64(self.dtype == "float64"), _on_cpu():
-            run = walk.run(self.columns, self.orders, self.stops, self.costs.cast(self.dtype), self.rules, made)
-        return Book.from_run(
-            run,
-            self.orders.astype(np.float64),
+            if trajectory is None:
+                (trajectory,) = _run_together([self], with_events=not _holdings_suffice(self))
+            if trajectory.events is None:
+                trajectory = _with_events(self, trajectory)
+        return BacktestResult.from_trajectory(
+            trajectory,
+            np.asarray(self.columns["close"], np.float64),
+            self.targets.astype(np.float64),
             symbols=tuple(self.name.split(",")) if self.assets > 1 else (self.name,),
             times=self.times,
             periods_per_year=self.periods_per_year,
@@ -164,69 +175,194 @@ class _History:
         )
 
 
-def _books(histories: dict[str, _History]) -> Books:
-    """The books of many histories: those of about one length take one pass, where the rules allow it."""
-    made: dict[str, walk.Many] = {}
-    alike: dict[int, list[str]] = {}
-    for name, history in histories.items():
-        alike.setdefault(len(history.orders).bit_length(), []).append(name)
+def _results(histories: dict[str, _History]) -> BacktestResults:
+    """The results of many histories. Those of about one length take one pass, where holdings suffice for a result."""
     first = next(iter(histories.values()))
+    if not _holdings_suffice(first):
+        return BacktestResults(tuple(histories), partial(_result, histories, {}))
+    trajectories: dict[str, Trajectory] = {}
+    by_length: dict[int, list[str]] = {}
+    for name, history in histories.items():
+        by_length.setdefault(len(history.targets).bit_length(), []).append(name)
     with jax.enable_x64(first.dtype == "float64"), _on_cpu():
-        for names in alike.values():
-            found, orders = zip(*((histories[name].columns, histories[name].orders) for name in names), strict=True)
-            passed = walk.run_many(found, orders, first.costs.cast(first.dtype), first.rules)
-            made |= {} if passed is None else dict(zip(names, passed, strict=True))
-    equity = {name: walk.on_host(made[name].equity) for name in histories} if made else None
-    return Books(tuple(histories), partial(_book, histories, made), equity)
+        for names in by_length.values():
+            together = _run_together([histories[name] for name in names], with_events=False)
+            trajectories |= zip(names, together, strict=True)
+    equity = {}
+    for name, history in histories.items():
+        holdings = trajectories[name].account
+        assert isinstance(holdings, Holdings)
+        equity[name] = holdings.value(history.columns["close"])
+    return BacktestResults(tuple(histories), partial(_result, histories, trajectories), equity)
 
 
-def _book(histories: dict[str, _History], made: dict[str, walk.Many], name: str) -> Book:
-    return histories[name].book(made.get(name))
+def _result(histories: dict[str, _History], trajectories: dict[str, Trajectory], name: str) -> BacktestResult:
+    """The result of one of many histories. It is a module's function, so that `BacktestResults` can be pickled."""
+    return histories[name].result(trajectories.get(name))
+
+
+# --- the pass over the bars ---
+
+
+def _holdings_suffice(history: _History) -> bool:
+    """Whether the events between two closes follow from the holdings at these closes.
+
+    Brackets and margin need more of the account, and so does an order on change that found no bar or too little volume
+    and is tried again.
+    """
+    rules, columns = history.rules, history.columns
+    retries = rules.rebalance == "on_change" and (
+        rules.volume_cap is not None or not columns.keys().isdisjoint(("present", "delisted", "volatility"))
+    )
+    return not (history.brackets is not None or rules.margin or retries)
+
+
+def _run_together(histories: Sequence[_History], *, with_events: bool) -> list[Trajectory]:
+    """Carry an account over each history. Padding to one length changes nothing, as no row sees later ones."""
+    first, rows = histories[0], _round(max(len(history.targets) for history in histories))
+    given = [(history.columns, history.targets, history.brackets) for history in histories]
+    stacked = jax.tree.map(lambda *columns: np.stack([_padded(column, rows) for column in columns]), *given)
+    kept = _run_targets(*stacked, first.costs.cast(first.dtype), first.rules, with_events=with_events)
+    kept = jax.tree.map(np.asarray, kept)
+    return [
+        jax.tree.map(lambda x, i=i, n=n: x[i, :n], kept) for i, n in enumerate(len(each.targets) for each in histories)
+    ]
+
+
+@partial(jax.jit, static_argnames=("rules", "with_events"))
+def _run_targets(
+    columns: Columns,
+    targets: Float[Array, "history bar A"],
+    brackets: Brackets | None,
+    costs: Costs,
+    rules: Rules,
+    *,
+    with_events: bool,
+) -> Trajectory:
+    """Carry an account over each history, one after another, each from flat.
+
+    Without events the pass keeps `Holdings` alone. On the CPU, XLA compiles a scan to one machine loop only while its
+    body moves less than 1 kB. Above, it runs 30 times slower.
+    """
+
+    def move(account: Account, decision: Any, bar: Bar, tradable: None) -> tuple[Account, Trajectory]:
+        target, brackets = decision
+        traded, due, order = ledger.order_at_close(account, target, bar, costs, rules)
+        after, events = ledger.move(traded, due, bar, costs, rules, brackets)
+        return after, Trajectory(traded, None, events if order is None else events.replace(order=order))
+
+    def keep(account: Account, trajectory: Trajectory, row: Rows) -> tuple[Account, Trajectory]:
+        assert isinstance(trajectory.account, Account)
+        return account, Trajectory(Holdings.of(trajectory.account), None, trajectory.events if with_events else None)
+
+    def one(history: Any) -> Trajectory:
+        columns, targets, brackets = history
+        bars = _bars(columns, rules)
+        financing = bars.years is not None or bars.funding is not None
+        flat = ledger.open_account(
+            jnp.zeros_like(targets[0]), columns["close"][0], rules, brackets=brackets is not None, financing=financing
+        )
+        rows = Rows(bars=bars, inputs=(targets, brackets))
+        return run(lambda account, row: (row.inputs, None), move, flat, rows, finish=keep)[1]
+
+    return jax.lax.map(one, (columns, targets, brackets))
+
+
+def _bars(columns: Columns, rules: Rules) -> Bar:
+    """The bar after each row. The last row leads to itself, and its events are ignored."""
+    then = {name: jnp.concatenate([column[1:], column[-1:]]) for name, column in columns.items()}
+    return bar_between(columns, then, rules)
+
+
+def _with_events(history: _History, trajectory: Trajectory) -> Trajectory:
+    """The trajectory of one history with its events, from the holdings at each close."""
+    rows = _round(len(history.targets))
+    due = np.concatenate([np.full_like(history.targets[: history.rules.delay], np.nan), history.targets])
+    due = due[: len(history.targets)]
+    padded = jax.tree.map(
+        lambda x: _padded(np.asarray(x), rows), (history.columns, due, _previous(due), trajectory.account)
+    )
+    events = _events(*padded, history.costs.cast(history.dtype), history.rules.replace(delay=0))
+    return trajectory.replace(events=jax.tree.map(lambda x: np.asarray(x)[: len(due)], events))
+
+
+@partial(jax.jit, static_argnames="rules")
+def _events(columns: Columns, due: Array, last: Array, holdings: Holdings, costs: Costs, rules: Rules) -> Events:
+    """The events after each close: all rows are stepped again at once, each from its holdings.
+
+    The units of an order are the difference between two holdings. Sizing the order again could decide otherwise on the
+    edge of the band, where one rounding is enough.
+    """
+    bars = _bars(columns, rules)
+    flat = ledger.open_account(jnp.zeros_like(due), columns["close"], rules)
+    account = flat.replace(cash=holdings.cash, units=holdings.units, ruined=holdings.ruined, target=last)
+    if rules.fill == "close":
+        moved, events = ledger.move(account, None, bars, costs, rules)
+        before = jax.tree.map(lambda first, x: jnp.concatenate([first[:1], x[:-1]]), flat, moved)
+        _, order = ledger.execute(before.replace(target=last), due, bars.prev_close, bars, costs, rules)
+        units = holdings.units - before.units
+    else:
+        _, events = ledger.step(account, due, bars, costs, rules)
+        order = events.order
+        assert order is not None
+        after = jnp.concatenate([holdings.units[1:], holdings.units[-1:]])
+        units = after - holdings.units - events.closing.units
+    fee, slippage = ledger.charges(units, order.price, costs, bars, rules)
+    return events.replace(order=order.replace(units=units, fee=fee, slippage=slippage))
+
+
+def _previous(due: np.ndarray) -> np.ndarray:
+    """The target before each row's: the last that was not NaN, and 0 before the first."""
+    rows = np.where(np.isnan(due), -1, np.arange(len(due))[:, None])
+    rows = np.concatenate([np.full_like(rows[:1], -1), np.maximum.accumulate(rows, 0)[:-1]])
+    return np.where(rows < 0, 0, np.take_along_axis(due, np.maximum(rows, 0), 0))
+
+
+def _padded(column: np.ndarray, rows: int) -> np.ndarray:
+    """A column, lengthened to so many rows by its last row."""
+    return np.pad(column, ((0, rows - len(column)), *[(0, 0)] * (column.ndim - 1)), mode="edge")
+
+
+def _round(rows: int) -> int:
+    """A round number of rows, at most an eighth more, so that histories of many lengths share a few compilations."""
+    step = max(64, 2 ** (rows.bit_length() - 4))
+    return rows + -rows % step
+
+
+# --- checks of the arguments ---
 
 
 def _of_symbol(name: str, given: ArrayLike | Mapping[str, ArrayLike], symbol: str) -> ArrayLike:
-    """A stop-loss or take-profit of one of many histories."""
+    """The stop-loss or take-profit of one of many histories."""
     if isinstance(given, Mapping):
         return given.get(symbol, np.inf)
     if np.ndim(given):
-        raise ValueError(f"{name} of many histories is one number for all, or by symbol as the targets are")
+        raise ValueError(f"{name} of many histories must be one number for all, or a mapping by symbol as targets are")
     return given
 
 
 def _unknown(market: Market, symbol: Any) -> str:
-    """Why a symbol is none of the market's histories, or not one of them."""
+    """The message for a symbol that names none of the market's histories, or several."""
     names = market.symbols
-    together = next((name for name in names if isinstance(symbol, str) and symbol in name.split(",")), None)
-    if together is not None and together != symbol:
-        return (
-            f"{symbol} is one asset of the account {together!r}, which is one history; give targets [N, A] of it, a "
-            "column an asset"
-        )
+    account = next((name for name in names if isinstance(symbol, str) and symbol in name.split(",")), None)
+    if account is not None and account != symbol:
+        return f"{symbol} is one asset of the history {account!r}; give targets [N, A] of it, with a column an asset"
     return f"the market has {names.count(symbol)} histories of {symbol!r}; it has {', '.join(names)}"
 
 
 def _check_run(costs: Any, dtype: str) -> None:
-    """Raise ValueError where costs are no one set of them in range, or the dtype is none of an account."""
+    """Raise ValueError where costs are not one set in range, or the dtype is unknown."""
     if dtype not in ("float64", "float32"):
         raise ValueError(f"dtype {dtype!r} is unknown; use float64 or float32")
     if isinstance(costs, CostRange):
-        raise ValueError("a book has one set of Costs, not a range of them; take its `middle`, `low` or `high`")
+        raise ValueError("costs are a CostRange, and a result has one set; take its `middle`, `low` or `high`")
     if not isinstance(costs, Costs):
         raise ValueError(f"costs {costs!r} must be Costs(fee=..., slippage=...)")
     costs.validate()
 
 
-def _rules(given: RuleArgs, *, stops: bool = False) -> Rules:
-    """The rules of a run, by default without a band."""
-    wrong = [name for name in given if name not in RULE_NAMES]
-    if wrong:
-        raise ValueError(f"{wrong[0]} is no rule of the ledger; there are {', '.join(RULE_NAMES)}")
-    settings: dict[str, Any] = {"rebalance_band": 0.0, **given}
-    return Rules(**settings, stops=stops)
-
-
 def _segment(market: Market, symbol: str | None) -> int:
-    """Which of the market's segments is meant."""
+    """The market's segment of this symbol. None is enough where there is one."""
     names = market.symbols
     if symbol is None and len(names) == 1:
         return 0
@@ -241,7 +377,7 @@ def _segment(market: Market, symbol: str | None) -> int:
 
 
 def _rows(market: Market, segment: int, start: int | None) -> slice:
-    """The rows from bar 0 of the book to the segment's end."""
+    """The rows from bar 0 of the result to the segment's end."""
     _, first, end = (int(row) for row in market.segments[segment])
     if start is None:
         start = first
@@ -294,7 +430,7 @@ def _check_bracket(name: str, given: ArrayLike, shape: tuple[int, int], dtype: s
 
 
 def _numbers(given: ArrayLike) -> np.ndarray | None:
-    """As float64; None where these are no real numbers."""
+    """As float64. None where these are not real numbers."""
     try:
         return None if given is None or np.iscomplexobj(given) else np.asarray(given, np.float64)
     except (TypeError, ValueError):
@@ -303,12 +439,12 @@ def _numbers(given: ArrayLike) -> np.ndarray | None:
 
 def _typed(column: np.ndarray, dtype: str) -> np.ndarray:
     kind = column.dtype if column.dtype == bool else dtype
-    # Books may be made later: what could be written to by then is copied.
+    # Results may be made later, so an array that the user could write to by then is copied.
     return np.array(column, kind) if column.flags.writeable else np.asarray(column, kind)
 
 
 def _on_cpu() -> contextlib.AbstractContextManager[Any]:
-    """Computation on the CPU: a walk of many small steps is faster there than on any accelerator."""
+    """Compute on the CPU, where a scan of many small steps is faster than on any accelerator."""
     try:
         return jax.default_device(jax.local_devices(backend="cpu")[0])
     except RuntimeError:  # JAX was told to leave the CPU out

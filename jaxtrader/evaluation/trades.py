@@ -1,8 +1,8 @@
 """From fills to trades: a trade runs from flat, or a change of sign, to flat (money rule 1). NumPy only.
 
-A fill through zero ends one trade and begins the next, its costs shared by the units of each part. The profits of all
-trades, open ones at the last close, and the carry (interest and funding: of the account, not of a trade) add up to what
-the account gained.
+A fill through zero ends one trade and begins the next, and its costs are shared by the units of each part. Open trades
+are valued at the last close. The profits of all trades and the financing add up to what the account gained. Interest
+and funding belong to the account, not to a trade.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def trades_of(
     """The trades of an account.
 
     Args:
-        fills: `Book.fills`, from flat.
+        fills: `BacktestResult.fills`, from flat.
         symbols: of the assets.
         times: of the bars, `[N]`.
         last: the last close of each asset, at which open trades are valued, free of cost.
@@ -25,8 +25,8 @@ def trades_of(
     Returns:
         One record a trade, in order of entry: `symbol`, `side` (1 long, -1 short), `entry_time`, `exit_time` (NaT while
         open), `entry_price` and `exit_price` (averages over all its entries and exits by units, before costs; NaN where
-        nothing was sold yet), `units` (all that was entered), `costs`, `pnl` (after costs, before carry, in units of
-        the initial capital), `return` (pnl / value entered), `bars` (from the first fill to the last, or to the end)
+        nothing was sold yet), `units` (all that was entered), `costs`, `pnl` (after costs, before financing, in units
+        of the initial capital), `return` (pnl / value entered), `bars` (from the first fill to the last, or to the end)
         and `open`.
     """
     if len(symbols) == 1:
@@ -46,7 +46,7 @@ def _of_asset(fills: np.ndarray, times: np.ndarray, last: float) -> np.ndarray:
     entered = np.where(new, np.abs(after), np.maximum(grew, 0))
     left = np.where(flip, np.abs(before), np.maximum(-grew, 0))
     cost = (fills["fee"] + fills["slippage"]) / (entered + left)
-    # A fill enters trade `into` and leaves trade `out`; they differ only where it goes through zero.
+    # A fill enters trade `into` and leaves trade `out`. They differ only where it goes through zero.
     into = np.cumsum(new) - 1
     out = into - flip
     count = int(new.sum())

@@ -1,1 +1,1 @@
-"""Market data on the host and its tape on the device: loading, checks, features, splits, the embedded stocks."""
+"""Loads market data, checks it, computes features and puts it on the device. README.md describes the modules."""

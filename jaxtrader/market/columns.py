@@ -1,21 +1,21 @@
-"""Tells which column of a user's table is the time, the open, the volume and so on, by the spellings vendors use.
+"""Recognises the time, price, volume and other columns of a table by their names.
 
-Case, spaces and punctuation do not matter, nor does a prefix or suffix that the price columns share (BTC.open,
-Close_AAPL). It reads names only, never values.
+The constants below hold the spellings of data vendors. Case, spaces and punctuation are ignored, and so is a prefix or
+suffix that all four price columns share (BTC.open, Close_AAPL). Values are never read.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
 
-from jaxtrader.market.checks import DataError
+from jaxtrader.market.errors import DataError
 
-INDEX = "__index__"  # the column into which an index of times was put
-STAMPS = ("datetime", "timestamp", "datetimeutc", "timestamputc")
-CLOCKS = ("time", "hour", "timeofday")
+INDEX = "__index__"  # `formats` moves an index of times into a column of this name
+TIMESTAMPS = ("datetime", "timestamp", "datetimeutc", "timestamputc")
+TIMES_OF_DAY = ("time", "hour", "timeofday")
 DATES = ("date", "day", "dt", "tradedate", "tradingday", "dates")
 OTHER_TIMES = ("opentime", "ts", "unix", "unixtime", "unixtimestamp", "epoch", "closetime", "index0")
-TIMES = (*STAMPS, *CLOCKS, *DATES, *OTHER_TIMES)
+TIMES = (*TIMESTAMPS, *TIMES_OF_DAY, *DATES, *OTHER_TIMES)
 SYMBOL = ("symbol", "ticker", "sym", "instrument", "tic")
 PRICES = {
     "open": ("open", "o", "openprice"),
@@ -31,30 +31,49 @@ Affix = Callable[[str], str]
 
 
 @dataclasses.dataclass(frozen=True)
-class Roles:
-    """Column names by role; `time` holds one name, or a date and a time of day to be joined."""
+class ColumnRoles:
+    """The column that plays each role.
+
+    Attributes:
+        time: one column, or a date column and a time-of-day column.
+        prices: the columns of open, high, low and close, by these names.
+        volume: None if the table has no volume.
+        adjusted: the adjusted close, or None.
+        funding: the funding rate, or None. It is also in `others`, so that a feature can use it.
+        symbol: None if the table holds one symbol.
+        others: all further columns, in the order of the table.
+        prefix: the prefix or suffix that the price columns share, or None.
+    """
 
     time: tuple[str, ...]
-    prices: dict[str, str]  # open, high, low, close
+    prices: dict[str, str]
     volume: str | None
     adjusted: str | None
-    funding: str | None  # also one of the others: a feature may use it
+    funding: str | None
     symbol: str | None
-    others: tuple[str, ...]  # what is left, in the file's order
-    prefix: str | None  # the asset's name where the price columns carry it
+    others: tuple[str, ...]
+    prefix: str | None
 
 
 def canonical(name: object) -> str:
-    """A column name without case, spaces and punctuation: `Adj. Close` is `adjclose`."""
+    """Return a name in lower case without spaces and punctuation: `Adj. Close` becomes `adjclose`."""
     return re.sub(r"[\W_]", "", str(name).lower()) if name is not None else ""
 
 
-def recognise(names: Sequence[str], source: str) -> Roles:
-    """The role of each column; DataError names what is missing and what the table has."""
-    left = {name: canonical(name) for name in names if name != INDEX}
-    symbol = _pick(left, SYMBOL)
-    time = (INDEX,) if INDEX in names else _pick_time(left)
-    prices, prefix, affixed = _pick_prices(left, source)
+def recognise_columns(names: Sequence[str], source: str) -> ColumnRoles:
+    """Assign a role to each column.
+
+    Args:
+        names: the columns of the table.
+        source: names the table in the message.
+
+    Raises:
+        DataError: the time or a price is missing, or several assets stand side by side.
+    """
+    remaining = {name: canonical(name) for name in names if name != INDEX}
+    symbol = _pop(remaining, SYMBOL)
+    time = (INDEX,) if INDEX in names else _pop_time(remaining)
+    prices, prefix, with_affix = _pop_prices(remaining, source)
     missing = [role for role in PRICES if role not in prices]
     if not time:
         missing.insert(0, "time")
@@ -65,78 +84,78 @@ def recognise(names: Sequence[str], source: str) -> Roles:
             f"{source} has no column for {' and '.join(missing)}; it has {listed or 'none'}: name the columns time, "
             "open, high, low, close and volume (the first line of a file must be the names)."
         )
-    volume = _pick(left, tuple(map(affixed, VOLUME))) or _pick(left, VOLUME)
-    adjusted = _pick(left, tuple(map(affixed, ADJUSTED))) or _pick(left, ADJUSTED)
-    funding = _find(left, tuple(map(affixed, FUNDING))) or _find(left, FUNDING)
-    unwanted = re.compile(r"|index|unnamed\d+")  # row numbers that were saved with the table
-    others = tuple(name for name, key in left.items() if key not in TIMES and not unwanted.fullmatch(key))
-    return Roles(time, prices, volume, adjusted, funding, symbol, others, prefix)
+    volume = _pop(remaining, tuple(map(with_affix, VOLUME))) or _pop(remaining, VOLUME)
+    adjusted = _pop(remaining, tuple(map(with_affix, ADJUSTED))) or _pop(remaining, ADJUSTED)
+    funding = _find(remaining, tuple(map(with_affix, FUNDING))) or _find(remaining, FUNDING)
+    unwanted = re.compile(r"|index|unnamed\d+")  # row numbers that pandas saved with the table
+    others = tuple(name for name, key in remaining.items() if key not in TIMES and not unwanted.fullmatch(key))
+    return ColumnRoles(time, prices, volume, adjusted, funding, symbol, others, prefix)
 
 
-def _pick(left: dict[str, str], keys: Sequence[str]) -> str | None:
-    """Take out of `left` the first column that is spelt as one of `keys`, in the order of `keys`."""
-    name = _find(left, keys)
+def _pop(remaining: dict[str, str], keys: Sequence[str]) -> str | None:
+    """Remove and return the first column whose canonical name is in `keys`. Earlier keys go first."""
+    name = _find(remaining, keys)
     if name is not None:
-        del left[name]
+        del remaining[name]
     return name
 
 
-def _find(left: dict[str, str], keys: Sequence[str]) -> str | None:
-    return next((name for key in keys for name, spelt in left.items() if spelt == key), None)
+def _find(remaining: dict[str, str], keys: Sequence[str]) -> str | None:
+    return next((name for key in keys for name, canonical_name in remaining.items() if canonical_name == key), None)
 
 
-def _pick_time(left: dict[str, str]) -> tuple[str, ...]:
-    stamp = _pick(left, STAMPS)
+def _pop_time(remaining: dict[str, str]) -> tuple[str, ...]:
+    stamp = _pop(remaining, TIMESTAMPS)
     if stamp:
         return (stamp,)
-    date = _pick(left, DATES)
-    clock = _pick(left, CLOCKS)
+    date = _pop(remaining, DATES)
+    clock = _pop(remaining, TIMES_OF_DAY)
     if date or clock:
         return tuple(name for name in (date, clock) if name)
-    other = _pick(left, OTHER_TIMES)
+    other = _pop(remaining, OTHER_TIMES)
     if other:
         return (other,)
-    first = next(iter(left), None)
-    if first is not None and re.fullmatch(r"(unnamed0|)", left[first]):
-        del left[first]
+    first = next(iter(remaining), None)
+    if first is not None and re.fullmatch(r"(unnamed0|)", remaining[first]):
+        del remaining[first]
         return (first,)
     return ()
 
 
-def _pick_prices(left: dict[str, str], source: str) -> tuple[dict[str, str], str | None, Affix]:
-    """The four price columns, the affix they share as written, and the function that puts it on a canonical name."""
-    plain = all(any(key in left.values() for key in keys) for keys in PRICES.values())
-    shared = [] if plain else _affixes(left)
+def _pop_prices(remaining: dict[str, str], source: str) -> tuple[dict[str, str], str | None, Affix]:
+    """Return the price columns, the affix that they share, and the function that adds it to a canonical name."""
+    plain = all(any(key in remaining.values() for key in keys) for keys in PRICES.values())
+    shared = [] if plain else _affixes(remaining)
     if len(shared) > 1:
         texts = ", ".join(text for text, _ in shared)
         raise DataError(
             f"{source} holds several assets side by side ({texts}); give a dict of symbol to frame, or one row a "
             "symbol and bar with a symbol column."
         )
-    text, affixed = shared[0] if shared else (None, str)
+    text, with_affix = shared[0] if shared else (None, str)
     prices = {}
     for role, keys in PRICES.items():
-        name = _pick(left, [affixed(role)] if text else keys)
+        name = _pop(remaining, [with_affix(role)] if text else keys)
         if name is not None:
             prices[role] = name
-    return prices, text, affixed
+    return prices, text, with_affix
 
 
-def _affixes(left: dict[str, str]) -> list[tuple[str, Affix]]:
-    """Each prefix or suffix with which open, high, low and close are all spelt, as written and as a function."""
+def _affixes(remaining: dict[str, str]) -> list[tuple[str, Affix]]:
+    """Return each prefix or suffix that open, high, low and close share, as written and as a function."""
     found: list[tuple[str, Affix]] = []
-    spelt = set(left.values())
-    for name, key in left.items():
-        for affixed in (_before(key.removesuffix("close")), _after(key.removeprefix("close"))):
-            if affixed("close") == key != "close" and all(affixed(role) in spelt for role in PRICES):
+    names = set(remaining.values())
+    for name, key in remaining.items():
+        for with_affix in (_prefixed(key.removesuffix("close")), _suffixed(key.removeprefix("close"))):
+            if with_affix("close") == key != "close" and all(with_affix(role) in names for role in PRICES):
                 at = name.lower().find("close")
-                found.append((re.sub(r"^[\W_]+|[\W_]+$", "", name[:at] + name[at + len("close") :]), affixed))
+                found.append((re.sub(r"^[\W_]+|[\W_]+$", "", name[:at] + name[at + len("close") :]), with_affix))
     return found
 
 
-def _before(text: str) -> Affix:
+def _prefixed(text: str) -> Affix:
     return lambda role: text + role
 
 
-def _after(text: str) -> Affix:
+def _suffixed(text: str) -> Affix:
     return lambda role: role + text

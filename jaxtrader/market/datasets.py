@@ -1,8 +1,7 @@
-"""Markets that need no file: real bars that come with the package, and synthetic ones whose best policy is known.
+"""Markets that need no file: daily stocks that come with the package, and the synthetic processes.
 
-The real ones make every example run offline; see data/PROVENANCE.md for their source.
-The embedded histories go through `load_bars` like a user's own file. They are survivors: show buy-and-hold beside a
-result.
+`data/PROVENANCE.md` names the source of the stocks. All of them are survivors, so a result on them should be shown with
+the result of buying and holding them.
 """
 
 from collections.abc import Sequence
@@ -17,10 +16,17 @@ STOCKS = Path(__file__).parent / "data" / "stocks.csv.gz"
 
 
 def load_bundled(symbols: str | Sequence[str] = ("AAPL", "IBM", "MSFT", "GOOG")) -> Bars | tuple[Bars, ...]:
-    """Daily bars 2000-03-01..2013-03-01 (GOOG from 2004-08-19), adjusted for splits and dividends.
+    """Load daily bars of 2000-03-01 to 2013-03-01 (GOOG from 2004-08-19), adjusted for splits and dividends.
 
-    A name gives one `Bars`, a sequence of names a tuple. FB (196 bars from 2012-05-18) is too short for the default
-    features and comes only when asked for. Raises DataError, which lists the symbols, for an unknown one.
+    Args:
+        symbols: one symbol or several. FB is not among the default ones, because its 196 bars from 2012-05-18 are too
+            few for the default features.
+
+    Returns:
+        One `Bars` for a string, and a tuple of them for a sequence.
+
+    Raises:
+        DataError: a symbol is unknown. The message lists the known ones.
     """
     if isinstance(symbols, str):
         return load_bars(STOCKS, symbol=symbols)

@@ -1,8 +1,10 @@
-"""Features of the market alone: causal, scale-free, each with a finite look-back, in NumPy float64 on the host.
+"""Features of the market: causal, scale-free functions of bars with a finite look-back, in NumPy float64.
 
-Everything is a sum or maximum over shifted slices, in one fixed order: a running sum (cumsum, pandas rolling) drifts
-with what came before, and then live, which has only the last bars, would see other numbers than training saw.
-Normalisation is not done here; the Trainer owns it.
+To add a feature, write a function such as `volatility` and enter it in FACTORIES.
+
+A value is a sum or maximum over shifted slices in a fixed order. A running sum (cumsum, pandas rolling) carries
+rounding errors from old bars, so a live policy, which has only the last bars, would see other values than in training.
+Features are normalised by the Trainer, not here.
 """
 
 import dataclasses
@@ -12,87 +14,88 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxtrader.market import clock
-from jaxtrader.market.bars import Bars, DataError
+from jaxtrader.market.bars import Bars
 from jaxtrader.market.columns import ADJUSTED, PRICES, VOLUME, canonical
-from jaxtrader.market.frames import Frame, coarsen, most_bars
+from jaxtrader.market.errors import DataError
+from jaxtrader.market.resample import TimeFrame, max_bars_per_frame, resample
 
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """A named function of the bars: row t of `compute(bars)` [T, A] uses bars t-lookback+1..t only; NaN warming up."""
+    """A named function of the bars.
+
+    Attributes:
+        name: names the feature in a market and in a policy file.
+        lookback: number of bars that a value needs. Row t uses bars t - lookback + 1 to t only.
+        compute: maps `Bars` to values [T, A], which are NaN in the first lookback - 1 rows.
+    """
 
     name: str
     lookback: int
     compute: Callable[[Bars], np.ndarray]
 
-    def on(self, bars: Bars) -> "Feature":
-        """The feature with the look-back that it has on such bars: the same, unless its own bars are coarser ones."""
+    def for_bars(self, bars: Bars) -> "Feature":
+        """Return the feature with its look-back counted in bars such as `bars`."""
         return self
 
 
 @dataclasses.dataclass(frozen=True)
-class Resampled(Feature):
-    """A feature of the bars of a coarser frame, see `resampled`; `lookback` counts those, `on(bars)` the given ones."""
+class ResampledFeature(Feature):
+    """A feature of the bars of a longer time frame, see `resampled`. Its `lookback` counts coarse bars."""
 
-    frame: Frame
+    frame: TimeFrame
 
-    def on(self, bars: Bars) -> Feature:
-        """The same with its look-back counted in bars like these; DataError where the frame is not longer than them."""
-        self.frame.check_coarser(bars)
-        # As many whole frames, one cut off at the beginning, one not complete at the end, and then one bar.
-        lookback = (self.lookback + 1) * most_bars(self.frame.numbers(bars)[0]) + 1
+    def for_bars(self, bars: Bars) -> Feature:
+        """Return the feature with its look-back counted in `bars`. Raise DataError if the frame is not longer."""
+        self.frame.check_longer_than(bars)
+        # The look-back spans that many complete frames, a first one that is cut off, and the incomplete one of the row.
+        lookback = (self.lookback + 1) * max_bars_per_frame(self.frame, bars) + 1
         return Feature(self.name, lookback, self.compute)
 
 
 def log_return(bars: int = 1) -> Feature:
-    """log(close[t] / close[t-n]), n = `bars`; look-back n + 1."""
-    n = _count("log_return", bars, 1)
+    """log(close[t] / close[t-n]) with n = `bars`. Look-back n + 1."""
+    n = _bar_count("log_return", bars, 1)
     return Feature(f"log_return_{n}", n + 1, lambda b: _log_change(b.close, n))
 
 
-def momentum(bars: int) -> Feature:
-    """log(close[t] / close[t-n]), n = `bars`; look-back n + 1. The same number as `log_return`, by its usual name."""
-    n = _count("momentum", bars, 1)
-    return Feature(f"momentum_{n}", n + 1, lambda b: _log_change(b.close, n))
-
-
 def volatility(bars: int) -> Feature:
-    """Standard deviation (ddof=1) of the last n one-bar log returns, per bar, not annualised; look-back n + 1."""
-    n = _count("volatility", bars, 2)
-    return Feature(f"volatility_{n}", n + 1, lambda b: _deviation(_log_change(b.close, 1), n))
+    """Standard deviation (ddof=1) of the last n one-bar log returns, not annualised. Look-back n + 1."""
+    n = _bar_count("volatility", bars, 2)
+    return Feature(f"volatility_{n}", n + 1, lambda b: _rolling_deviation(_log_change(b.close, 1), n))
 
 
 def price_range(bars: int) -> Feature:
-    """Mean of log(high / low) over the last n bars; look-back n."""
-    n = _count("price_range", bars, 1)
-    return Feature(f"price_range_{n}", n, lambda b: _mean(_log(b.high / b.low), n))
+    """Mean of log(high / low) over the last n bars. Look-back n."""
+    n = _bar_count("price_range", bars, 1)
+    return Feature(f"price_range_{n}", n, lambda b: _rolling_mean(_log(b.high / b.low), n))
 
 
 def drawdown(bars: int) -> Feature:
-    """log(close[t] / highest high of the last n bars), at most 0; look-back n."""
-    n = _count("drawdown", bars, 1)
+    """log(close[t] / highest high of the last n bars), at most 0. Look-back n."""
+    n = _bar_count("drawdown", bars, 1)
     return Feature(f"drawdown_{n}", n, lambda b: _log(b.close / _rolling(b.high, n, np.maximum)))
 
 
 def distance_to_mean(bars: int) -> Feature:
-    """log(close[t] / mean close of the last n bars); look-back n."""
-    n = _count("distance_to_mean", bars, 2)
-    return Feature(f"distance_to_mean_{n}", n, lambda b: _log(b.close / _mean(b.close, n)))
+    """log(close[t] / mean close of the last n bars). Look-back n."""
+    n = _bar_count("distance_to_mean", bars, 2)
+    return Feature(f"distance_to_mean_{n}", n, lambda b: _log(b.close / _rolling_mean(b.close, n)))
 
 
 def volume_ratio(bars: int) -> Feature:
-    """volume[t] / mean volume of the last n bars, between 0 and n; 1 where none of them traded; look-back n."""
-    n = _count("volume_ratio", bars, 2)
+    """volume[t] / mean volume of the last n bars, between 0 and n, and 1 if that mean is 0. Look-back n."""
+    n = _bar_count("volume_ratio", bars, 2)
 
     def compute(b: Bars) -> np.ndarray:
-        mean = _mean(b.volume, n)
+        mean = _rolling_mean(b.volume, n)
         return np.where(mean == 0, 1.0, b.volume / np.where(mean == 0, 1.0, mean))
 
     return Feature(f"volume_ratio_{n}", n, compute)
 
 
 def gap() -> Feature:
-    """log(open[t] / close[t-1]), the move while the market was closed; look-back 2."""
+    """log(open[t] / close[t-1]), the move while the market was closed. Look-back 2."""
 
     def compute(b: Bars) -> np.ndarray:
         out = np.full(b.close.shape, np.nan)
@@ -103,70 +106,73 @@ def gap() -> Feature:
 
 
 def time_of_day(wave: str, tz: str | None = None) -> Feature:
-    """sin or cos (`wave`) of 2 pi times the share of the day that has passed at close[t], by the clock; look-back 1.
+    """sin or cos (`wave`) of 2 pi times the share of the day that has passed at close[t]. Look-back 1.
 
-    The clock is that of zone `tz`, else of the bars (`Bars.tz`), else UTC.
+    The wall clock is that of zone `tz`, or of `Bars.tz` if `tz` is None, or else UTC.
     """
 
     def compute(b: Bars) -> np.ndarray:
         return clock.time_of_day(clock.wall_clock(b.times, tz or b.tz)) / clock.DAY
 
-    return _wave("time_of_day", wave, tz, compute)
+    return _cyclic("time_of_day", wave, tz, compute)
 
 
 def day_of_week(wave: str, tz: str | None = None) -> Feature:
-    """sin or cos (`wave`) of 2 pi / 7 times the days since Monday of the date of close[t]; zone and look-back as above.
+    """sin or cos (`wave`) of 2 pi / 7 times the days from Monday to the date of close[t]. Look-back 1.
 
-    A bar that closes at midnight so has the day that begins.
+    A bar that closes at midnight belongs to the day that begins. The zone is chosen as in `time_of_day`.
     """
 
     def compute(b: Bars) -> np.ndarray:
         return clock.day_of_week(clock.wall_clock(b.times, tz or b.tz)) / 7
 
-    return _wave("day_of_week", wave, tz, compute)
+    return _cyclic("day_of_week", wave, tz, compute)
 
 
 def resampled(frame: str, feature: str | Feature) -> Feature:
-    """A feature of coarser bars: row t is that of the last coarse bar which is complete at close[t].
+    """A feature of coarser bars. Row t is its value at the last coarse bar that is complete at close[t].
 
-    A coarse bar is complete at its end, such as the full hour, not with the last bar that happens to lie in it; one
-    without bars does not count. Minutes and hours are those of UTC; a day or a week (from Monday) ends at midnight by
-    the clock of the frame's zone, else of `Bars.tz`, else of UTC. Bars of a day or longer that are stamped at midnight
-    are taken to bear their date, so "1w" of daily bars runs from Monday's to Sunday's. A user's column stands as it
-    does at the last bar of the coarse one.
+    A coarse bar is complete at its end, such as the full hour, and not earlier with its last fine bar. A frame without
+    bars is skipped. Minutes and hours are UTC. A day or a week (from Monday) ends at midnight in the zone of the frame,
+    or of `Bars.tz`, or else in UTC. The time of a daily or longer bar at midnight is its date, so that "1w" of daily
+    bars covers Monday to Sunday. A column of the user has the value of the last fine bar.
 
     Args:
-        frame: "5min", "15min", "1h", "4h" and what else divides a day; "1d", "1w"; "1d@America/New_York".
-        feature: a name or a Feature, whose n counts coarse bars.
+        frame: minutes or hours that divide a day ("5min", "4h"), "1d", "1w", or with a zone "1d@America/New_York".
+        feature: a name or a `Feature`. Its n counts coarse bars.
 
     Returns:
-        The feature "frame:name", such as "1h:volatility_20", which is also how to ask for it by name.
+        The feature "frame:name", such as "1h:volatility_20". `resolve` accepts this name.
 
     Raises:
-        DataError: a frame that is not offered, or a feature that is resampled already.
+        DataError: the frame is not supported, or the feature is already resampled.
     """
-    chosen, inner = Frame.parse(frame), resolve(feature)
-    if isinstance(inner, Resampled):
-        raise DataError(f"{frame}:{inner.name} is not possible, for frames do not nest; give the longer one alone.")
-    return Resampled(
-        name=f"{frame}:{inner.name}",
-        lookback=inner.lookback,
-        compute=lambda b: _on_frames(inner, b, chosen),
-        frame=chosen,
-    )
+    time_frame, inner = TimeFrame.parse(frame), resolve(feature)
+    if isinstance(inner, ResampledFeature):
+        raise DataError(f"{frame}:{inner.name} nests two frames; use the longer frame alone.")
+
+    def compute(b: Bars) -> np.ndarray:
+        coarse, latest = resample(b, time_frame)
+        # Row 0 stands for "no coarse bar is complete", which is index -1.
+        values = np.concatenate([np.full((1, b.close.shape[1]), np.nan), inner.compute(coarse)])
+        return values[latest + 1]
+
+    return ResampledFeature(f"{frame}:{inner.name}", inner.lookback, compute, time_frame)
 
 
 def column(name: str) -> Feature:
-    """The user's own column, as it stands; look-back 1, so it must be causal and scale-free by its making.
+    """A numeric column of the user, unchanged. Look-back 1.
 
-    It may start with NaN (its warm-up). Raises DataError for price and volume levels, and for a name that stands for
-    a built-in feature.
+    The user must make it causal and scale-free. It may begin with NaN, its warm-up.
+
+    Raises:
+        DataError: the name is that of a price, the volume or a built-in feature.
     """
     key = canonical(name)
     if key in (*PRICES, *ADJUSTED):
         raise DataError(
-            f"The column '{name}' is a price level and no feature (ratios only: adjusted prices encode future "
-            "splits); use momentum_20, distance_to_mean_200 or a ratio of your own."
+            f"The column '{name}' is a price level and cannot be a feature, because adjusted prices encode future "
+            "splits; use a ratio such as log_return_20 or distance_to_mean_200."
         )
     if key in VOLUME:
         raise DataError(f"The column '{name}' is a volume level and depends on the symbol's size; use volume_ratio_20.")
@@ -175,8 +181,10 @@ def column(name: str) -> Feature:
 
     def compute(b: Bars) -> np.ndarray:
         if name not in b.columns:
+            if re.fullmatch(r"momentum_\d+", name):
+                raise DataError(f"'{name}' is no feature any more; use log_return_{name[9:]}, the same number.")
             raise DataError(
-                f"'{name}' is neither a built-in feature ({_spellings()}) nor a numeric column of {b.source}, which "
+                f"'{name}' is neither a built-in feature ({_examples()}) nor a numeric column of {b.source}, which "
                 f"has {', '.join(b.columns) or 'no further columns'}; correct the name or add the column."
             )
         return b.columns[name]
@@ -185,11 +193,14 @@ def column(name: str) -> Feature:
 
 
 def resolve(spec: str | Feature) -> Feature:
-    """A feature from its name: "volatility_20" is volatility(20), "gap" is gap(), any other string the user's column.
+    """Return the feature of a name.
 
-    "time_of_day_sin" and "day_of_week_cos" may carry a zone ("time_of_day_sin@Asia/Tokyo"); "4h:volatility_20" is
-    resampled("4h", "volatility_20").
-    `resolve(feature.name)` gives back every feature made here, which is how a policy file names them.
+    "volatility_20" is volatility(20), "gap" is gap(), "time_of_day_sin@Asia/Tokyo" is time_of_day("sin", "Asia/Tokyo"),
+    and "4h:volatility_20" is resampled("4h", "volatility_20"). Any other name is a column of the user. For all of these
+    `resolve(feature.name)` returns the same feature again, so a policy file stores only names.
+
+    Raises:
+        DataError: `spec` is neither a name nor a `Feature`, or the name has an argument that is not valid.
     """
     if isinstance(spec, Feature):
         return spec
@@ -198,62 +209,11 @@ def resolve(spec: str | Feature) -> Feature:
     return _built_in(spec) or column(spec)
 
 
-def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
-    """All features as [T, A, F] float64, NaN only where a feature warms up.
-
-    Raises DataError where a feature has another shape than [T, A], is NaN or infinite after its warm-up, or is a level
-    that float32 cannot tell apart.
-    """
-    out = np.empty((*bars.close.shape, len(features)))
-    for i, feature in enumerate(features):
-        values = np.asarray(feature.compute(bars), np.float64)
-        if values.shape != bars.close.shape:
-            raise DataError(
-                f"The feature {feature.name} gave shape {values.shape} for {bars.source}; it must be "
-                f"{bars.close.shape}, one row a bar and one column a symbol."
-            )
-        _refuse_holes(feature, feature.on(bars).lookback, values, bars)
-        _refuse_levels(feature, values, bars)
-        out[..., i] = values
-    return out
-
-
-def _refuse_holes(feature: Feature, lookback: int, values: np.ndarray, bars: Bars) -> None:
-    known = ~np.isnan(values).any(axis=1)
-    first = int(np.argmax(known)) if known.any() else len(values)
-    # A column may warm up for as long as it likes; a computed feature has its look-back for that.
-    allowed = first if feature.lookback == 1 else min(first, lookback - 1)
-    bad = ~np.isfinite(values).all(axis=1) & (np.isinf(values).any(axis=1) | (np.arange(len(values)) >= allowed))
-    if not bad.any():
-        return
-    row = int(np.argmax(bad))
-    fault = "infinite" if np.isinf(values[row]).any() else "missing (NaN)"
-    raise DataError(
-        f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) is {fault} at bar {row} "
-        f"({str(bars.times[row])[:19].replace('T', ' ')}); after its warm-up every value must be a finite number, so "
-        "correct it there or leave the feature out."
-    )
-
-
-def _refuse_levels(feature: Feature, values: np.ndarray, bars: Bars) -> None:
-    """A network sees float32: what varies by less than a ten-thousandth of its level is mostly rounding there."""
-    known = values[np.isfinite(values)]
-    if known.size == 0:
-        return
-    level, deviation = abs(float(known.mean())), float(known.std())
-    if 1e-12 * level < deviation < 1e-4 * level:
-        raise DataError(
-            f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) varies by {deviation:.3g} around "
-            f"a level of {level:.3g}, too little for the float32 that a network sees; give its changes, or subtract "
-            "the level."
-        )
-
-
 def _built_in(name: str) -> Feature | None:
     if name == "gap":
         return gap()
     if match := re.fullmatch(r"(time_of_day|day_of_week)_(sin|cos)(?:@(.+))?", name):
-        return CLOCKS[match[1]](match[2], match[3])
+        return CYCLIC_FACTORIES[match[1]](match[2], match[3])
     if match := re.fullmatch(r"(\d+[a-z]+(?:@[^:]+)?):(.+)", name):
         return resampled(match[1], match[2])
     match = re.fullmatch(r"([a-z_]+)_(\d+)", name)
@@ -262,37 +222,86 @@ def _built_in(name: str) -> Feature | None:
     return FACTORIES[match[1]](int(match[2]))
 
 
-def _spellings() -> str:
-    clocks = (f"{name}_{wave}" for name in CLOCKS for wave in ("sin", "cos"))
-    return ", ".join([*(f"{name}_20" for name in FACTORIES), "gap", *clocks, "1h:volatility_20"])
+def _examples() -> str:
+    cyclic = (f"{name}_{wave}" for name in CYCLIC_FACTORIES for wave in ("sin", "cos"))
+    return ", ".join([*(f"{name}_20" for name in FACTORIES), "gap", *cyclic, "1h:volatility_20"])
 
 
-def _count(name: str, bars: int, least: int) -> int:
-    if isinstance(bars, bool) or not isinstance(bars, (int, np.integer)) or bars < least:
-        raise DataError(f"{name}({bars!r}) is not possible; the number of bars must be an integer of at least {least}.")
+def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
+    """Compute features of one history.
+
+    Returns:
+        [T, A, F] float64, NaN only in the warm-up of a feature.
+
+    Raises:
+        DataError: a feature has another shape than [T, A], is NaN or infinite after its warm-up, or varies less than
+            float32 can represent.
+    """
+    out = np.empty((*bars.close.shape, len(features)))
+    for i, feature in enumerate(features):
+        values = np.asarray(feature.compute(bars), np.float64)
+        if values.shape != bars.close.shape:
+            raise DataError(
+                f"The feature {feature.name} has shape {values.shape} for {bars.source}; it must be "
+                f"{bars.close.shape}, one row for each bar and one column for each symbol."
+            )
+        _check_finite(feature, feature.for_bars(bars).lookback, values, bars)
+        _check_float32(feature, values, bars)
+        out[..., i] = values
+    return out
+
+
+def _check_finite(feature: Feature, lookback: int, values: np.ndarray, bars: Bars) -> None:
+    known = ~np.isnan(values).any(axis=1)
+    first = int(np.argmax(known)) if known.any() else len(values)
+    # The warm-up of a column may have any length. That of a computed feature is its look-back.
+    warm_up = first if feature.lookback == 1 else min(first, lookback - 1)
+    bad = ~np.isfinite(values).all(axis=1) & (np.isinf(values).any(axis=1) | (np.arange(len(values)) >= warm_up))
+    if not bad.any():
+        return
+    row = int(np.argmax(bad))
+    fault = "infinite" if np.isinf(values[row]).any() else "missing (NaN)"
+    raise DataError(
+        f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) is {fault} at bar {row} "
+        f"({str(bars.times[row])[:19].replace('T', ' ')}), but every value after the warm-up must be a finite number; "
+        "correct the value or leave the feature out."
+    )
+
+
+def _check_float32(feature: Feature, values: np.ndarray, bars: Bars) -> None:
+    """Raise DataError for a deviation below 1e-4 of the level, most of which a network in float32 would not see."""
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        return
+    level, deviation = abs(float(known.mean())), float(known.std())
+    if 1e-12 * level < deviation < 1e-4 * level:
+        raise DataError(
+            f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) varies by {deviation:.3g} around "
+            f"a level of {level:.3g}, too little for the float32 of a network; use its changes, or subtract the level."
+        )
+
+
+def _bar_count(name: str, bars: int, minimum: int) -> int:
+    if isinstance(bars, bool) or not isinstance(bars, (int, np.integer)) or bars < minimum:
+        raise DataError(f"{name}({bars!r}) is not valid; the number of bars must be an integer of at least {minimum}.")
     return int(bars)
 
 
-def _wave(name: str, wave: str, tz: str | None, turns: Callable[[Bars], np.ndarray]) -> Feature:
+def _cyclic(name: str, wave: str, tz: str | None, phase: Callable[[Bars], np.ndarray]) -> Feature:
+    """Make a feature of the phase [T] of a cycle, from 0 to 1."""
     if wave not in ("sin", "cos"):
-        raise DataError(f"{name}({wave!r}) is not possible; a clock has no beginning, so it is seen as 'sin' or 'cos'.")
-    clock.wall_clock(np.empty(0, "datetime64[ns]"), tz)
-    draw = {"sin": np.sin, "cos": np.cos}[wave]
+        raise DataError(f"{name}({wave!r}) is not valid; use 'sin' or 'cos'.")
+    clock.check_time_zone(tz)
+    function = {"sin": np.sin, "cos": np.cos}[wave]
 
     def compute(b: Bars) -> np.ndarray:
-        return np.repeat(draw(2 * np.pi * turns(b))[:, None], b.close.shape[1], axis=1)
+        return np.repeat(function(2 * np.pi * phase(b))[:, None], b.close.shape[1], axis=1)
 
     return Feature(f"{name}_{wave}" + (f"@{tz}" if tz else ""), 1, compute)
 
 
-def _on_frames(inner: Feature, bars: Bars, frame: Frame) -> np.ndarray:
-    coarse, latest = coarsen(bars, frame)
-    values = np.concatenate([np.full((1, bars.close.shape[1]), np.nan), inner.compute(coarse)])
-    return values[latest + 1]
-
-
 def _log(values: np.ndarray) -> np.ndarray:
-    # Always a contiguous array: NumPy's vector and scalar logarithms may differ in the last bit.
+    # NumPy's vector and scalar logarithms may differ in the last bit. A contiguous array always takes the vector one.
     return np.log(np.ascontiguousarray(values))
 
 
@@ -303,7 +312,7 @@ def _log_change(close: np.ndarray, n: int) -> np.ndarray:
 
 
 def _rolling(values: np.ndarray, n: int, combine: np.ufunc) -> np.ndarray:
-    """`combine` over values[t-n+1..t], oldest first, for t >= n - 1; NaN before."""
+    """Combine values[t-n+1..t], oldest first. The first n - 1 rows are NaN."""
     out = np.full(values.shape, np.nan)
     rows = len(values) - n + 1
     if rows > 0:
@@ -314,16 +323,16 @@ def _rolling(values: np.ndarray, n: int, combine: np.ufunc) -> np.ndarray:
     return out
 
 
-def _mean(values: np.ndarray, n: int) -> np.ndarray:
+def _rolling_mean(values: np.ndarray, n: int) -> np.ndarray:
     return _rolling(values, n, np.add) / n
 
 
-def _deviation(values: np.ndarray, n: int) -> np.ndarray:
-    """Standard deviation (ddof=1) of values[t-n+1..t], around their own mean: the one-pass formula cancels."""
+def _rolling_deviation(values: np.ndarray, n: int) -> np.ndarray:
+    """Return the standard deviation (ddof=1) of values[t-n+1..t]. Two passes avoid the cancellation of one."""
     out = np.full(values.shape, np.nan)
     rows = len(values) - n + 1
     if rows > 0:
-        mean = _mean(values, n)[n - 1 :]
+        mean = _rolling_mean(values, n)[n - 1 :]
         squares = np.zeros_like(mean)
         for k in range(n):
             squares += (values[k : k + rows] - mean) ** 2
@@ -331,10 +340,9 @@ def _deviation(values: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-# Last, for they call the functions above.
+# These refer to functions above, so they come last.
 FACTORIES: dict[str, Callable[[int], Feature]] = {
     "log_return": log_return,
-    "momentum": momentum,
     "volatility": volatility,
     "price_range": price_range,
     "drawdown": drawdown,
@@ -342,14 +350,17 @@ FACTORIES: dict[str, Callable[[int], Feature]] = {
     "volume_ratio": volume_ratio,
 }
 
-CLOCKS: dict[str, Callable[[str, str | None], Feature]] = {"time_of_day": time_of_day, "day_of_week": day_of_week}
+CYCLIC_FACTORIES: dict[str, Callable[[str, str | None], Feature]] = {
+    "time_of_day": time_of_day,
+    "day_of_week": day_of_week,
+}
 
 DEFAULT: tuple[Feature, ...] = (
     volatility(20),
     volatility(60),
     price_range(20),
-    momentum(20),
-    momentum(252),
+    log_return(20),
+    log_return(252),
     drawdown(252),
     distance_to_mean(200),
 )

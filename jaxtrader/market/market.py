@@ -1,12 +1,14 @@
-"""A `Market`: histories of one or more symbols end to end with raw features, on the host; its `Tape` is on the device.
+"""The market: `Market` holds price histories with their features on the host, `MarketArrays` the same on the device.
 
-Splits share the columns and move only the borders of the segments. No account, no cost and no action is known here.
+The parts of a split market share their arrays and differ only in their segments. Accounts, costs and actions are not
+known here.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from datetime import date, datetime
 from functools import cached_property
+from typing import TypeVar
 
 import flax.struct
 import jax
@@ -14,39 +16,42 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxtrader.market.bars import Bars, DataError
-from jaxtrader.market.features import DEFAULT, Feature, resolve
-from jaxtrader.market.layout import (
+from jaxtrader.market.align import (
     Columns,
+    align_histories,
     alignment_notes,
     check_alignable,
-    columns_of,
-    end_to_end,
-    side_by_side,
+    compute_columns,
+    concatenate_histories,
     volume_notes,
 )
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.errors import DataError
+from jaxtrader.market.features import DEFAULT, Feature, resolve
 from jaxtrader.market.splits import cut_segments
 
-SNAPS = (12, 52, 252, 365, *(8760 * k for k in (1, 2, 4, 12, 60)))
-SNAP_TOLERANCE = 0.02
-PRICE_RANGE = (1e-15, 1e15)
-OPTIONAL = ("present", "delisted", "listed", "funding", "price_factor", "adv", "session_end")
+USUAL_PERIODS_PER_YEAR = (12, 52, 252, 365, *(8760 * k for k in (1, 2, 4, 12, 60)))
+USUAL_PERIODS_TOLERANCE = 0.02
+PRICE_LIMITS = (1e-15, 1e15)  # float32 keeps its precision, and products of prices stay finite
+OPTIONAL_COLUMNS = ("present", "delisted", "listed", "funding", "price_factor", "adv", "session_end")
+
+IntArray = TypeVar("IntArray", np.ndarray, Array)
 
 
-class Tape(flax.struct.PyTreeNode):
-    """The market on the device, a pytree that travels as a jit argument; histories lie end to end on the time axis.
+class MarketArrays(flax.struct.PyTreeNode):
+    """The market on the device, a pytree that is passed to jitted functions.
 
     Attributes:
-        open: [T, A], as are high, low and close, in the units of the file.
+        open: [T, A], like high, low and close in the currency of the file.
         high: [T, A].
         low: [T, A].
         close: [T, A].
-        features: [T, A, F] raw; 0 in the warm-up, which `ready` keeps out of every window.
-        volatility: [T, A], deviation of the last 20 one-bar log returns.
-        dt: [T] years (ACT/365) since the close before; 0 at a history's first bar.
-        segments: [S, 3] (history_start, first_decision, end exclusive), rows of the tape.
-        ready: [S] first row of each segment's history from which an asset's features are known: see `Market.ready`.
-        present: [T, A], as are those below; None, and not on the device, where `Market` has None.
+        features: [T, A, F], not normalised. They are 0 in the warm-up, which `ready` keeps out of every window.
+        volatility: [T, A] standard deviation of the last 20 one-bar log returns.
+        dt: [T] years (ACT/365) since the previous close, 0 at the first bar of a history.
+        segments: [S, 3] (history_start, start, end), see `Market`.
+        ready: [S] see `Market.ready`.
+        present: [T, A], like all below as in `Market`, and None if it is None there.
         delisted: [T, A].
         listed: [T, A].
         funding: [T, A].
@@ -72,42 +77,52 @@ class Tape(flax.struct.PyTreeNode):
     adv: Float[Array, "time asset"] | None = None
     session_end: Bool[Array, " time"] | None = None
 
+    def first_decisions(self, window: int) -> Int[Array, " segment"]:
+        """Return the first row of each segment at which a policy can decide, see the function `first_decisions`."""
+        return first_decisions(self.segments, self.ready, window)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Market:
-    """Histories end to end, float64, with segments that say where decisions may be made.
+    """One or more price histories, one after another on the time axis, with their features, in float64.
+
+    T is the number of rows of all histories, A of assets in a history, F of features and S of segments. A segment is
+    the part of one history in which a policy may decide. The arrays are read-only.
 
     Attributes:
-        times: [T] datetime64[ns], UTC, the close of each bar; increasing within a history.
-        open: [T, A], as are high, low, close and volume.
+        times: [T] datetime64[ns], UTC, the close of each bar. Increasing within a history.
+        open: [T, A], like high, low and close in the currency of the file.
         high: [T, A].
         low: [T, A].
         close: [T, A].
         volume: [T, A].
-        features: [T, A, F] raw, NaN in the warm-up; at a missing row those of the asset's last bar.
-        volatility: [T, A] deviation (ddof=1) of the last 20 log returns, of what there is before; at least 1e-6.
-        dt: [T] years (ACT/365) between closes, 0 at each history's first bar.
-        segments: [S, 3] int64 (history_start, first_decision, end exclusive), rows of the arrays above.
-        symbols: one name a segment; the names of a history of several assets are joined by commas.
-        feature_names: F names.
-        lookback: bars the longest feature needs.
-        periods_per_year: for annualising.
-        source: file names.
+        features: [T, A, F], not normalised. NaN in the warm-up. A row without a bar has those of the asset's last bar.
+        volatility: [T, A] standard deviation (ddof=1) of the last 20 one-bar log returns, or of as many as there are.
+            At least 1e-6.
+        dt: [T] years (ACT/365) since the previous close, 0 at the first bar of a history.
+        segments: [S, 3] int64 (history_start, start, end): the first row of the history, the first row at which this
+            market may decide, and the row after the last. Windows may reach back to history_start.
+        symbols: [S] names. A history of several assets joins theirs by commas.
+        feature_names: [F] names.
+        lookback: number of bars that the feature with the longest look-back needs.
+        periods_per_year: number of bars in a year, for annualising.
+        source: names of the files.
         notes: what loading found, one sentence each.
-        present: [T, A] bool, a bar of the asset stands at this row. A missing row holds its last close as open, high,
-            low and close, and volume 0; before the first bar its first open. None where no row is missing.
-        delisted: [T, A] bool, the last bar of an asset whose data end more than 5 rows before its history's; else it
-            is held at its last close. None where there is none.
-        listed: [T, A] bool, the asset can be decided on: from the bar with which all its features are known to its
-            last, or to the end where it is not delisted. None where that is every asset at every row from `ready` on.
-        funding: [T, A] share of the position's value at the close before that longs pay to shorts over the bar that
-            ends at this row; 0 where none is due and at missing rows. None where no file has a funding column.
-        price_factor: [T, A] adjusted / raw price, 1 for a file without an adjusted close; None where no file has one.
-        adv: [T, A] average traded value a bar in currency, the mean of raw volume times raw close over the last 20 bars
-            up to and including this row, of what there is before; at least 1e-6. None where the volume of a symbol is
-            not trusted: it is 0 in more than 1% of the bars, or the same in all.
-        session_end: [T] bool, the last bar of a trading session: see `sessions.session_ends`. None for bars of a day or
-            longer, and for markets that are open around the clock.
+        present: [T, A] bool, the asset has a bar at this row. At other rows its open, high, low and close are its last
+            close (before its first bar its first open), and its volume is 0. None if no bar is missing.
+        delisted: [T, A] bool, the last bar of an asset whose data end more than 5 rows before the history. An asset
+            whose data end later than that is kept at its last close. None if no asset is delisted.
+        listed: [T, A] bool, a policy can decide on the asset: from the first bar at which all its features are known
+            to its last, or to the end if it is not delisted. None if all assets are listed at all rows from `ready` on.
+        funding: [T, A] fraction of the position's value at the previous close that longs pay to shorts over the bar
+            that ends at this row. It is 0 where none is paid and where no bar is. None if no file has a funding rate.
+        price_factor: [T, A] adjusted / unadjusted price, 1 for a file without an adjusted close. None if no file has
+            one.
+        adv: [T, A] average traded value of a bar in currency: the mean of unadjusted close times volume over the last
+            20 bars, or as many as there are, including this one. At least 1e-6. None if the volume of a symbol is 0 in
+            more than 1% of its bars, or constant.
+        session_end: [T] bool, the last bar of a trading session, see `sessions.session_ends`. None for bars of a day or
+            longer, and for markets that trade around the clock.
     """
 
     times: np.ndarray
@@ -143,68 +158,69 @@ class Market:
         *,
         align: bool = False,
     ) -> "Market":
-        """Lay one history or several end to end and compute their features, each from its own bars only.
+        """Compute the features of one or more histories, each from its own bars, and combine the histories.
 
         Args:
-            bars: what `load_bars` returned.
-            features: names or `Feature`s; default `features.DEFAULT`.
-            periods_per_year: overrides the measured number.
-            align: make one history of all assets, on the union of their calendars, for one account that trades them
-                all; else each symbol is a history of its own. What is missing then: `present`, `delisted`, `listed`.
+            bars: `Bars` of one or more symbols.
+            features: names or `Feature`s. None is `features.DEFAULT`.
+            periods_per_year: number of bars in a year. None measures it.
+            align: combine all symbols to one history on the union of their calendars, for an account that trades all of
+                them. Otherwise each symbol is a history of its own.
 
         Raises:
-            DataError: a history is too short for the features, a symbol or feature comes twice, a feature is not
-                finite after its warm-up, or the bars to be aligned have other lengths or no times in common.
+            DataError: a history is shorter than a look-back, a symbol or feature comes twice, a feature is not finite
+                after its warm-up, or histories to be aligned differ in their bar length or share no times.
         """
         histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
         if not histories or not all(isinstance(history, Bars) for history in histories):
             raise DataError(
                 "A Market is made from the Bars that load_bars returns, or from a sequence of them; give at least one."
             )
-        chosen = tuple(resolve(spec) for spec in _listed(features))
+        chosen = tuple(resolve(spec) for spec in _as_specs(features))
         names = tuple(",".join(history.symbols) for history in histories)
-        _refuse_twice("symbol", names)
-        _refuse_twice("feature", [feature.name for feature in chosen])
+        _check_unique("symbol", names)
+        _check_unique("feature", [feature.name for feature in chosen])
         if align:
             check_alignable(histories)
         if len({history.close.shape[1] for history in histories}) > 1:
-            raise DataError("The histories hold different numbers of symbols a bar; give Bars of one symbol each.")
-        _refuse_short(histories, chosen)
-        _refuse_beyond_float32(histories)
+            raise DataError("The histories hold different numbers of symbols; give Bars of one symbol each.")
+        _check_lengths(histories, chosen)
+        _check_price_limits(histories)
         notes = [f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes]
         notes += volume_notes(names, histories)
-        parts = [columns_of(history, chosen) for history in histories]
-        _refuse_unknown(names, chosen, parts)
+        parts = [compute_columns(history, chosen) for history in histories]
+        _check_known(names, chosen, parts)
         if align:
             tz = next((history.tz for history in histories if history.tz), None)
-            columns, notes = side_by_side(parts, tz), notes + alignment_notes(names, parts)
+            columns, notes = align_histories(parts, tz), notes + alignment_notes(names, parts)
             names, calendars = (",".join(names),), [columns["times"]]
         else:
-            columns, calendars = end_to_end(parts), [history.times for history in histories]
+            columns, calendars = concatenate_histories(parts), [history.times for history in histories]
         return cls(
-            **_frozen(columns),
+            **_read_only(columns),
             symbols=names,
             feature_names=tuple(feature.name for feature in chosen),
-            lookback=max(feature.on(history).lookback for feature in chosen for history in histories),
+            lookback=max(feature.for_bars(history).lookback for feature in chosen for history in histories),
             periods_per_year=_periods_per_year(names, calendars, periods_per_year),
             source=", ".join(dict.fromkeys(history.source for history in histories)),
             notes=tuple(notes),
         )
 
     def split(self, *parts: float | str | date | datetime | np.datetime64, embargo: int = 0) -> tuple["Market", ...]:
-        """Cut the time axis, at the same dates for all symbols, into markets that share these columns.
+        """Cut the time axis into parts, at the same times for all symbols.
 
         Args:
-            parts: fractions (above 0, summing to at most 1) of the union calendar of all symbols, one a part; or k
-                increasing dates (UTC where they carry no offset), for k + 1 parts: a bar at or after a date belongs to
-                the later part.
-            embargo: bars of each symbol taken off the end of the first part.
+            parts: k fractions of the union calendar for k parts, each above 0, with a sum of at most 1. Or k increasing
+                dates for k + 1 parts: a bar at or after a date belongs to the later part. Dates without an offset are
+                UTC.
+            embargo: number of bars of each symbol to drop from the end of the first part.
 
         Returns:
-            One Market a part. Its windows may look back to history_start; a symbol without bars in it is left out.
+            One Market for each part, which shares the arrays of this one. Windows may reach back before the part. A
+            symbol without bars in a part is left out of it.
 
         Raises:
-            DataError: fractions or dates that cannot be, or a part without a bar.
+            DataError: the fractions, dates or embargo are not valid, or a part has no bars.
         """
         return tuple(
             dataclasses.replace(self, segments=segments, symbols=tuple(self.symbols[i] for i in kept))
@@ -213,47 +229,51 @@ class Market:
 
     @cached_property
     def ready(self) -> np.ndarray:
-        """[S] first row of each segment's history from which the features are finite of every asset that has begun.
+        """[S] first row of each segment's history from which the features are known.
 
-        An asset begins with its features: until it is `listed` it is masked, and does not keep the others waiting. So
-        among assets of unequal beginnings `ready` is the first row at which any of them is listed.
+        In an aligned history this is the first row at which any asset is `listed`. The others are masked until then.
         """
         rows = []
-        for start, _, end in self.segments:
+        for history_start, _, end in self.segments:
             if self.listed is not None:
-                rows.append(start + int(np.argmax(self.listed[start:end].any(axis=1))))
+                rows.append(history_start + int(np.argmax(self.listed[history_start:end].any(axis=1))))
                 continue
-            holes = np.flatnonzero(~np.isfinite(self.features[start:end]).all(axis=(1, 2)))
-            rows.append(start + (holes[-1] + 1 if holes.size else 0))
+            unknown = np.flatnonzero(~np.isfinite(self.features[history_start:end]).all(axis=(1, 2)))
+            rows.append(history_start + (unknown[-1] + 1 if unknown.size else 0))
         return np.array(rows, np.int64)
 
-    def first_cursors(self, window: int) -> np.ndarray:
-        """[S] first row of each segment where a policy with that window of bars can decide (>= end: nowhere)."""
-        if window < 1:
-            raise DataError(f"window={window} is not possible; a decision sees at least 1 bar.")
-        return np.maximum(self.segments[:, 1], self.ready + window - 1)
+    def first_decisions(self, window: int) -> np.ndarray:
+        """Return the first row of each segment at which a policy can decide, see the function `first_decisions`."""
+        return first_decisions(self.segments, self.ready, window)
 
-    def tape(self, dtype: str = "float32") -> Tape:
-        """The columns on the device in `dtype`; "float64" only where the caller has switched x64 on."""
+    def arrays(self, dtype: str = "float32") -> MarketArrays:
+        """Copy the market to the device.
+
+        Args:
+            dtype: "float32", or "float64" inside `jax.enable_x64(True)`.
+
+        Raises:
+            ValueError: the dtype is another one, or JAX would cut float64 to float32.
+        """
         wanted = np.dtype(dtype)
         if wanted not in (np.dtype("float32"), np.dtype("float64")):
-            raise ValueError(f"tape(dtype='{wanted}') is not offered; use 'float32' or 'float64'.")
+            raise ValueError(f"arrays(dtype='{wanted}') is not supported; use 'float32' or 'float64'.")
         if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-            raise ValueError(
-                "tape('float64') would be cut to float32 here; call it inside `with jax.enable_x64(True):`."
-            )
-        fields = ("open", "high", "low", "close", "volatility", "dt")
-        present = {name: getattr(self, name) for name in OPTIONAL if getattr(self, name) is not None}
-        return Tape(
-            **{name: jnp.asarray(values, None if values.dtype == bool else wanted) for name, values in present.items()},
-            **{name: jnp.asarray(getattr(self, name), wanted) for name in fields},
+            raise ValueError("JAX would cut arrays('float64') to float32; call it inside `with jax.enable_x64(True):`.")
+        required = ("open", "high", "low", "close", "volatility", "dt")
+        optional = {name: getattr(self, name) for name in OPTIONAL_COLUMNS if getattr(self, name) is not None}
+        return MarketArrays(
+            **{
+                name: jnp.asarray(values, None if values.dtype == bool else wanted) for name, values in optional.items()
+            },
+            **{name: jnp.asarray(getattr(self, name), wanted) for name in required},
             features=jnp.asarray(np.nan_to_num(self.features, nan=0.0), wanted),
             segments=jnp.asarray(self.segments, jnp.int32),
             ready=jnp.asarray(self.ready, jnp.int32),
         )
 
     def describe(self) -> str:
-        """One line for the terminal: symbols, tradable bars and their dates (UTC), periods a year, features."""
+        """Describe the market in one line: symbols, number and dates of the bars in its segments, periods, features."""
         names = self.symbols[0].split(",") if self.close.shape[1] > 1 and len(self.symbols) == 1 else self.symbols
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         shown += " side by side" if self.close.shape[1] > 1 else ""
@@ -269,46 +289,67 @@ class Market:
         return f"Market({self.describe()})"
 
 
-def _listed(features: Sequence[str | Feature] | None) -> Sequence[str | Feature]:
+def first_decisions(segments: IntArray, ready: IntArray, window: int) -> IntArray:
+    """Return the first row of each segment at which a policy can decide.
+
+    That is the segment's start, or the first row whose whole window has known features if that is later.
+
+    Args:
+        segments: [S, 3] (history_start, start, end) of a `Market` or of `MarketArrays`.
+        ready: [S] rows at which features are known.
+        window: number of bars that a decision sees.
+
+    Returns:
+        [S] rows. A row at or after `end` means that the segment is too short for a decision.
+
+    Raises:
+        DataError: `window` is below 1.
+    """
+    if window < 1:
+        raise DataError(f"window={window} is not valid; a decision sees at least 1 bar.")
+    return segments[:, 1].clip(min=ready + window - 1)
+
+
+def _as_specs(features: Sequence[str | Feature] | None) -> Sequence[str | Feature]:
     if features is None:
         return DEFAULT
-    listed = (features,) if isinstance(features, (str, Feature)) else tuple(features)
-    if not listed:
-        raise DataError("features=() leaves nothing to see; give at least one, or None for the default ones.")
-    return listed
+    specs = (features,) if isinstance(features, (str, Feature)) else tuple(features)
+    if not specs:
+        raise DataError("features=() is empty; give at least one feature, or None for the default ones.")
+    return specs
 
 
-def _refuse_twice(kind: str, names: Sequence[str]) -> None:
+def _check_unique(kind: str, names: Sequence[str]) -> None:
     for name in names:
         if list(names).count(name) > 1:
             raise DataError(f"The {kind} '{name}' comes twice; give each {kind} once.")
 
 
-def _refuse_beyond_float32(histories: Sequence[Bars]) -> None:
+def _check_price_limits(histories: Sequence[Bars]) -> None:
     for history in histories:
         for name in ("low", "high"):
             prices = getattr(history, name)
-            beyond = (prices < PRICE_RANGE[0]) | (prices > PRICE_RANGE[1])
+            beyond = (prices < PRICE_LIMITS[0]) | (prices > PRICE_LIMITS[1])
             if beyond.any():
                 row = int(np.argmax(beyond.any(1)))
                 raise DataError(
                     f"The {name} of {', '.join(history.symbols)} ({history.source}) at bar {row} is "
                     f"{prices[row].max():g}, outside "
-                    f"{PRICE_RANGE[0]:g} to {PRICE_RANGE[1]:g}: training is in float32; give prices in another unit."
+                    f"{PRICE_LIMITS[0]:g} to {PRICE_LIMITS[1]:g}, the range for float32; give prices in another unit."
                 )
 
 
-def _refuse_short(histories: Sequence[Bars], features: Sequence[Feature]) -> None:
+def _check_lengths(histories: Sequence[Bars], features: Sequence[Feature]) -> None:
     for history in sorted(histories, key=len):
-        longest = max((feature.on(history) for feature in features), key=lambda feature: feature.lookback)
+        longest = max((feature.for_bars(history) for feature in features), key=lambda feature: feature.lookback)
         if len(history) < longest.lookback:
             raise DataError(
-                f"{','.join(history.symbols)} has {len(history)} bars, too few for {longest.name}, which looks back "
-                f"over {longest.lookback}; leave the symbol out or choose features with a shorter look-back."
+                f"{','.join(history.symbols)} has {len(history)} bars, too few for {longest.name}, which needs "
+                f"{longest.lookback}; leave the symbol out or choose features with a shorter look-back."
             )
 
 
-def _refuse_unknown(names: Sequence[str], features: Sequence[Feature], parts: Sequence[Columns]) -> None:
+def _check_known(names: Sequence[str], features: Sequence[Feature], parts: Sequence[Columns]) -> None:
     for name, part in zip(names, parts, strict=True):
         empty = np.isnan(part["features"][-1]).any(axis=0)
         if empty.any():
@@ -316,8 +357,8 @@ def _refuse_unknown(names: Sequence[str], features: Sequence[Feature], parts: Se
             raise DataError(f"{name} has no bar with a value of {feature}; leave the feature or the symbol out.")
 
 
-def _frozen(columns: Columns) -> Columns:
-    """The same, read-only: splits share these arrays."""
+def _read_only(columns: Columns) -> Columns:
+    """Make the arrays read-only, because the parts of a split share them."""
     for values in columns.values():
         if values is not None:
             values.flags.writeable = False
@@ -325,19 +366,22 @@ def _frozen(columns: Columns) -> Columns:
 
 
 def _periods_per_year(names: Sequence[str], calendars: Sequence[np.ndarray], given: float | None) -> float:
-    """The given number, or the median over histories of (n - 1) / (days / 365.25), snapped to a usual one within 2%."""
+    """Return the given number, or the median over histories of (bars - 1) / (days / 365.25).
+
+    A median within 2% of a usual number, such as 252, becomes that number.
+    """
     if given is not None:
         if not (np.isfinite(given) and given > 0):
-            raise DataError(f"periods_per_year={given} is not possible; it must be a finite number above 0.")
+            raise DataError(f"periods_per_year={given} is not valid; it must be a finite number above 0.")
         return float(given)
     measured = []
     for name, times in zip(names, calendars, strict=True):
         if len(times) < 2:
             raise DataError(
-                f"{name} has one bar, from which periods_per_year cannot be measured; give more bars or the number."
+                f"{name} has one bar, so periods_per_year cannot be measured; give more bars, or periods_per_year."
             )
         days = (times[-1] - times[0]) / np.timedelta64(1, "D")
         measured.append((len(times) - 1) / (days / 365.25))
     median = float(np.median(measured))
-    nearest = min(SNAPS, key=lambda snap: abs(median / snap - 1))
-    return float(nearest) if abs(median / nearest - 1) <= SNAP_TOLERANCE else median
+    nearest = min(USUAL_PERIODS_PER_YEAR, key=lambda usual: abs(median / usual - 1))
+    return float(nearest) if abs(median / nearest - 1) <= USUAL_PERIODS_TOLERANCE else median

@@ -1,8 +1,8 @@
-"""Synthetic markets whose best policy can be computed: to show that a learner works, and how fast.
+"""Synthetic markets whose optimal policy can be computed, to measure how well and how fast an agent learns.
 
-A process draws bars like any other, and tells the distribution of what comes next: `evaluation/optimum.py` solves it.
-In all of them open[t+1] = close[t], so a decision trades at the close that it saw. Not for testing an idea about real
-markets: nothing here is one.
+A process draws bars, and states the distribution of the next bar, from which `evaluation/optimum.py` computes the
+optimum. In every process open[t+1] = close[t], so a decision trades at the close that it saw. These markets do not
+resemble real ones.
 """
 
 from __future__ import annotations
@@ -14,46 +14,57 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.checks import DataError
+from jaxtrader.market.errors import DataError
 
 if TYPE_CHECKING:
-    from jaxtrader.market.market import Market  # brings JAX, which loading bars does not need
+    from jaxtrader.market.market import Market  # it imports JAX, which `load_bars` does not need
 
-HISTORY = 100_000  # bars of one history at most
-FADE = 10.0  # and of its summed variance: a martingale's log price falls by half of that, and float32 ends somewhere
-NODES = 9  # Gauss-Hermite nodes a Gaussian
+MAX_HISTORY = 100_000  # bars
+# The log price of a martingale falls by half its summed variance on average. This limit keeps prices within float32.
+MAX_SUMMED_VARIANCE = 10.0
+NODES = 9  # Gauss-Hermite nodes for each normal variable
 
 
 class Process(Protocol):
-    """A market with one feature, the signal, in its own deviations, that says all there is to know of the next bar."""
+    """A market with one feature, the signal, on which alone the distribution of the next bar depends.
+
+    The signal has mean 0 and variance 1.
+    """
 
     name: ClassVar[str]
 
     def market(self, bars: int, seed: int) -> Market:
-        """A path of it."""
+        """Draw a market of `bars` bars with the feature "signal"."""
         ...
 
     def outcomes(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Weights `[k]` of k outcomes, and for signals `[n]` the next simple return and the next signal `[n, k]`."""
+        """Return k outcomes of the next bar for signals `[n]`.
+
+        Returns:
+            The weights `[k]`, which sum to 1, the simple returns `[n, k]` and the next signals `[n, k]`.
+        """
         ...
 
     def returns(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The same of the next simple return alone, in fewer outcomes."""
+        """Return the weights and simple returns of `outcomes` in fewer outcomes, without the next signals."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class AR1:
-    """Returns driven by a signal that fades: r[t+1] = volatility (sqrt(r2) s[t] + sqrt(1 - r2) e[t+1]).
+    """Simple returns r that an autoregressive signal s predicts.
 
-    s[t+1] = persistence s[t] + sqrt(1 - persistence^2) u[t+1], with e and u independent standard normal: s has variance
-    1, r is the simple return. With proportional costs the best policy trades only where s is far enough from what is
-    held (de Lataillade et al. 2012, https://arxiv.org/abs/1203.5957).
+    r[t+1] = volatility (sqrt(r2) s[t] + sqrt(1 - r2) e[t+1])
+    s[t+1] = persistence s[t] + sqrt(1 - persistence^2) u[t+1]
+
+    e and u are independent and standard normal, so s has variance 1. With proportional costs the optimal policy trades
+    only if the position is far enough from the one that s asks for (de Lataillade et al. 2012,
+    https://arxiv.org/abs/1203.5957).
 
     Attributes:
-        volatility: standard deviation of a bar's simple return.
-        r2: share of its variance that the signal explains.
-        persistence: autocorrelation of the signal from bar to bar.
+        volatility: standard deviation of the simple return of a bar, 1e-5 to 0.05.
+        r2: fraction of the variance of r that the signal explains, 0 to 0.5.
+        persistence: autocorrelation of the signal at one bar, 0 to 0.999.
     """
 
     volatility: float = 0.01
@@ -63,10 +74,16 @@ class AR1:
     name: ClassVar[str] = "ar1"
 
     def __post_init__(self) -> None:
-        _in_range(self, volatility=(1e-5, 0.05), r2=(0.0, 0.5), persistence=(0.0, 0.999))
+        _check_range(self, volatility=(1e-5, 0.05), r2=(0.0, 0.5), persistence=(0.0, 0.999))
 
     def market(self, bars: int = 1_000_000, seed: int = 0) -> Market:
-        """Histories (see HISTORY, FADE) with the feature "signal", each from price 100. Raises DataError below 2."""
+        """Draw a market of `bars` bars with the feature "signal". Each history starts at the price 100.
+
+        There are as many histories as MAX_HISTORY and MAX_SUMMED_VARIANCE require.
+
+        Raises:
+            DataError: `bars` is below 2.
+        """
         rng = np.random.default_rng(seed)
         paths = []
         for length in _lengths(bars, self.volatility):
@@ -78,12 +95,12 @@ class AR1:
         return _market(self, paths)
 
     def outcomes(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `Process`: the products of the nodes of e and u."""
+        """See `Process`. The outcomes are the products of the nodes of e and u."""
         nodes, weights = _gauss_hermite()
         noise, innovation = (x.ravel() for x in np.meshgrid(nodes, nodes, indexing="ij"))
-        both = np.outer(weights, weights).ravel()
+        joint = np.outer(weights, weights).ravel()
         following = self.persistence * signal[:, None] + math.sqrt(1 - self.persistence**2) * innovation
-        return both, self._return(signal[:, None], noise), following
+        return joint, self._return(signal[:, None], noise), following
 
     def returns(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Process`."""
@@ -96,11 +113,11 @@ class AR1:
 
 @dataclasses.dataclass(frozen=True)
 class RandomWalk(AR1):
-    """A signal that says nothing, and simple returns of mean 0: whatever is traded costs, and the best is to be flat.
+    """Simple returns of mean 0 and a signal that does not predict them. The optimal policy is to stay flat.
 
-    Zero drift in simple returns, not in logs: with the latter, half a long position would be best (E r = variance / 2).
-    Holding costs half the variance, volatility / 2 of a bar's noise: the calmer, the longer it takes to notice; hence
-    the wild default.
+    The drift is zero in simple returns, not in log returns. With zero drift in log returns the simple return would have
+    the mean volatility^2 / 2, and half a long position would be optimal. A position loses half the variance of a bar in
+    log equity, which is volatility / 2 of the bar's noise. The default volatility is high so that this is soon seen.
     """
 
     volatility: float = 0.05
@@ -111,14 +128,15 @@ class RandomWalk(AR1):
 
 @dataclasses.dataclass(frozen=True)
 class OrnsteinUhlenbeck:
-    """A log price that returns to its mean: x[t+1] = persistence x[t] + volatility e[t+1], close = 100 exp(x).
+    """A log price x that reverts to its mean: x[t+1] = persistence x[t] + volatility e[t+1], close = 100 exp(x).
 
-    Its signal is x in stationary deviations. The same noise moves price and signal, so a position that loses becomes
-    more attractive (Martin and Schoeneborn 2011, https://arxiv.org/abs/1103.4934).
+    e is standard normal. The signal is x divided by its stationary standard deviation. The same noise moves price and
+    signal, so a position that loses becomes more attractive (Martin and Schoeneborn 2011,
+    https://arxiv.org/abs/1103.4934).
 
     Attributes:
-        volatility: standard deviation of a bar's noise.
-        persistence: how much of the deviation is left after a bar.
+        volatility: standard deviation of the noise of a bar, 1e-5 to 0.05.
+        persistence: fraction of x that remains after a bar, 0 to 0.999.
     """
 
     volatility: float = 0.01
@@ -127,21 +145,21 @@ class OrnsteinUhlenbeck:
     name: ClassVar[str] = "mean-reversion"
 
     def __post_init__(self) -> None:
-        _in_range(self, volatility=(1e-5, 0.05), persistence=(0.0, 0.999))
+        _check_range(self, volatility=(1e-5, 0.05), persistence=(0.0, 0.999))
 
     @property
     def deviation(self) -> float:
-        """Stationary standard deviation of the log price."""
+        """The stationary standard deviation of the log price."""
         return self.volatility / math.sqrt(1 - self.persistence**2)
 
     def market(self, bars: int = 1_000_000, seed: int = 0) -> Market:
-        """Histories as in AR1, each from its own place around 100. Raises DataError below 2 bars."""
+        """Draw a market as `AR1.market` does. Each history starts at a price of the stationary distribution."""
         rng = np.random.default_rng(seed)
         signals = [_autoregression(rng, length, self.persistence) for length in _lengths(bars, self.volatility)]
         return _market(self, [(100 * np.exp(self.deviation * signal), signal) for signal in signals])
 
     def outcomes(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """See `Process`: the nodes of e, which gives both."""
+        """See `Process`. The outcomes are the nodes of e, which moves return and signal."""
         nodes, weights = _gauss_hermite()
         following = self.persistence * signal[:, None] + math.sqrt(1 - self.persistence**2) * nodes
         return weights, np.expm1(self.deviation * (following - signal[:, None])), following
@@ -156,13 +174,13 @@ PROCESSES: dict[str, type[AR1] | type[OrnsteinUhlenbeck]] = {p.name: p for p in 
 
 
 def _gauss_hermite() -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights for the expectation over a standard normal variable."""
+    """Return nodes and weights for the expectation over a standard normal variable."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
     return nodes, weights / weights.sum()
 
 
 def _autoregression(rng: np.random.Generator, length: int, persistence: float) -> np.ndarray:
-    """A stationary AR(1) path of variance 1."""
+    """Draw a stationary AR(1) path of variance 1."""
     from scipy.signal import lfilter
 
     noise = rng.standard_normal(length)
@@ -171,15 +189,15 @@ def _autoregression(rng: np.random.Generator, length: int, persistence: float) -
 
 
 def _lengths(bars: int, volatility: float) -> list[int]:
-    """`bars` in histories as equal as can be, none too long (see HISTORY and FADE)."""
+    """Divide `bars` into the fewest histories of equal length that MAX_HISTORY and MAX_SUMMED_VARIANCE allow."""
     if bars < 2:
-        raise DataError(f"A synthetic market of {bars} bars is not possible; give at least 2.")
-    count = math.ceil(bars / min(HISTORY, FADE / volatility**2))
+        raise DataError(f"A synthetic market of {bars} bars is too short; use at least 2.")
+    count = math.ceil(bars / min(MAX_HISTORY, MAX_SUMMED_VARIANCE / volatility**2))
     return [len(part) for part in np.array_split(np.empty(bars, np.int8), count)]
 
 
 def _market(process: AR1 | OrnsteinUhlenbeck, paths: list[tuple[np.ndarray, np.ndarray]]) -> Market:
-    """Hourly bars of each path's close and signal, the first opening at its close."""
+    """Build hourly bars from the close and signal of each path. The first bar opens at its close."""
     from jaxtrader.market.market import Market
 
     histories = []
@@ -204,10 +222,10 @@ def _market(process: AR1 | OrnsteinUhlenbeck, paths: list[tuple[np.ndarray, np.n
     return Market.from_bars(histories, features=["signal"], periods_per_year=8760)
 
 
-def _in_range(process: AR1 | OrnsteinUhlenbeck, **limits: tuple[float, float]) -> None:
+def _check_range(process: AR1 | OrnsteinUhlenbeck, **limits: tuple[float, float]) -> None:
     for name, (low, high) in limits.items():
         value = getattr(process, name)
         if not low <= value <= high:
             raise DataError(
-                f"{type(process).__name__}({name}={value:g}) is not possible; it lies in {low:g} to {high:g}."
+                f"{type(process).__name__}({name}={value:g}) is not valid; {name} must be in {low:g} to {high:g}."
             )

@@ -1,18 +1,26 @@
-"""Figures of the last 20 bars that the ledger and the account's features need; of what there is before the 20th bar.
+"""Volatility and average traded value of the last 20 bars, which the ledger and the account features use.
 
-Sums run over shifted slices, newest first, so that a row does not depend on what comes after it.
+A row with fewer bars before it uses those that exist. Each sum adds shifted slices, newest bar first, so that later
+bars cannot change a row even in its last bit.
 """
 
 import numpy as np
 
 BARS = 20
 VOLATILITY_FLOOR = 1e-6
-VALUE_FLOOR = 1e-6  # in currency: an order of nothing is then no share of it, and not 0 / 0
-SILENT_SHARE = 0.01  # of the bars at most may have no volume
+VALUE_FLOOR = 1e-6  # in currency. It keeps the share of an order of 0 from being 0 / 0.
+MAX_ZERO_VOLUME_SHARE = 0.01
 
 
 def volatility(close: np.ndarray) -> np.ndarray:
-    """[T, A] deviation (ddof=1) of the last 20 log returns of `close` [T, A]; floored, also where none is known."""
+    """Return the standard deviation (ddof=1) of the last 20 one-bar log returns.
+
+    Args:
+        close: [T, A] close prices.
+
+    Returns:
+        [T, A], at least VOLATILITY_FLOOR.
+    """
     returns = np.log(close[1:] / close[:-1])
     count = np.minimum(np.arange(len(close)), BARS)[:, None]
     shifts = range(min(BARS, len(returns)))
@@ -27,19 +35,27 @@ def volatility(close: np.ndarray) -> np.ndarray:
     return np.maximum(deviation, VOLATILITY_FLOOR)
 
 
-def distrust(volume: np.ndarray) -> str | None:
-    """Why `volume` [T, A] is not to be trusted, or None: 0 in more than 1% of the bars, or the same in all of them."""
-    silent, bars = int((volume == 0).any(axis=1).sum()), len(volume)
-    if (volume == volume[0]).all():
-        return f"Volume is {volume[0, 0]:g} in every bar"
-    return f"Volume is 0 in {silent:,} of {bars:,} bars" if silent > SILENT_SHARE * bars else None
-
-
 def traded_value(close: np.ndarray, volume: np.ndarray) -> np.ndarray:
-    """[T, A] mean of raw close times raw volume [T, A] over the last 20 bars, the row's own included; floored."""
+    """Return the average traded value of the last 20 bars.
+
+    Args:
+        close: [T, A] unadjusted close.
+        volume: [T, A] unadjusted volume.
+
+    Returns:
+        [T, A] mean of close times volume, including the row's own bar, in currency, at least VALUE_FLOOR.
+    """
     value = close * volume
     total = np.zeros(value.shape)
     for k in range(min(BARS, len(value))):
         total[k:] += value[: len(value) - k]
     count = np.minimum(np.arange(len(value)) + 1, BARS)[:, None]
     return np.maximum(total / count, VALUE_FLOOR)
+
+
+def volume_fault(volume: np.ndarray) -> str | None:
+    """Say why `volume` [T, A] is unreliable (constant, or 0 in more than 1% of the bars). Otherwise return None."""
+    if (volume == volume[0]).all():
+        return f"Volume is {volume[0, 0]:g} in every bar"
+    zero, bars = int((volume == 0).any(axis=1).sum()), len(volume)
+    return f"Volume is 0 in {zero:,} of {bars:,} bars" if zero > MAX_ZERO_VOLUME_SHARE * bars else None

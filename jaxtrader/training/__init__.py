@@ -1,1 +1,1 @@
-"""The training loop: rollouts, chunks of updates, the Trainer, its logs and checkpoints."""
+"""The training loop: rollouts, chunks of updates, the Trainer, its logs, validation and checkpoints."""

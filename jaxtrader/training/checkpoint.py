@@ -1,22 +1,28 @@
-"""Run folders and checkpoints: where a run's files go, and the state from which a run could go on."""
+"""Run folders, and checkpoints: the state from which a training could go on."""
 
 from __future__ import annotations
 
 import os
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import jax
 from flax import serialization
 
 from jaxtrader import files
+from jaxtrader.training.update import TrainState
 
 
 def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:
-    """Create and return the folder of a run: the one asked for, else the next free `runs/NAME-0001`.
+    """Create and return the folder of a run.
 
-    Raises FileExistsError where the folder asked for holds files already, OSError where it cannot be made.
+    Args:
+        run_dir: the folder, new or empty. None takes the next free `runs/NAME-0001`.
+        name: the NAME.
+
+    Raises:
+        FileExistsError: the folder holds files already, or is a file.
+        OSError: the folder cannot be made.
     """
     if run_dir is not None:
         path = Path(run_dir)
@@ -24,21 +30,21 @@ def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:
             raise FileExistsError(f"{path} is a file: give another run folder")
         if path.exists() and any(path.iterdir()):
             raise FileExistsError(f"{path} is not empty: give another run folder, or move this one away")
-        _make(path, exist_ok=True)
+        _make_folder(path, exist_ok=True)
         return path
     number = 1
     while True:
         path = Path("runs") / f"{name}-{number:04d}"
         try:
-            _make(path, exist_ok=False)
+            _make_folder(path, exist_ok=False)
         except FileExistsError:
             number += 1
         else:
             return path
 
 
-def _make(path: Path, exist_ok: bool) -> None:
-    """Make a folder; any fault but its being there already comes as one sentence."""
+def _make_folder(path: Path, exist_ok: bool) -> None:
+    """Make a folder. Any error but FileExistsError becomes one sentence."""
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError:
@@ -48,28 +54,29 @@ def _make(path: Path, exist_ok: bool) -> None:
         raise OSError(f"the run folder {path} cannot be made ({reason}); give another, where you may write") from error
 
 
-def save(path: Path, carry: Any, updates: int, metrics_bytes: int, best: float | None) -> None:
-    """Write all that training carries from one update to the next, and what it ran on.
+def save_checkpoint(
+    path: Path, train_state: TrainState, updates: int, metrics_bytes: int, best_score: float | None
+) -> None:
+    """Write the train state, and on what it was computed.
 
     Args:
         path: the file.
-        carry: agent state (parameters, optimiser, normaliser), environments, key and counters.
-        updates: finished updates.
+        train_state: parameters, optimizer, normalisation, environments, random key and counters.
+        updates: number of finished updates.
         metrics_bytes: length of metrics.jsonl at this point.
-        best: the score of policy.pkl on validation, None without one.
+        best_score: the score of policy.pkl on validation. None without validation.
     """
-    device = jax.devices()[0]
     files.save(
         path,
         "checkpoint",
         {
-            "carry": serialization.to_state_dict(carry),
+            "train_state": serialization.to_state_dict(train_state),
             "updates": updates,
             "metrics_bytes": metrics_bytes,
-            "best": best,
+            "best_score": best_score,
             "jax": jax.__version__,
-            "device": device.device_kind,
+            "device": jax.devices()[0].device_kind,
             "cpus": os.cpu_count(),
-            "devices": len(jax.tree.leaves(carry)[0].devices()),
+            "devices": len(train_state.updates.devices()),
         },
     )

@@ -1,48 +1,52 @@
-"""Ctrl-C as a wish to stop, not as an exception in the middle of an update."""
+"""Ctrl-C as a request to stop, instead of an exception in the middle of an update."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
 
-HEARD = "stopping after this chunk and saving; Ctrl-C again leaves at once, without saving"
+STOPPING = "stopping after this chunk and saving; Ctrl-C again leaves at once, without saving"
 
 
 @contextmanager
-def stop_on_interrupt(say: Callable[[str], None]) -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second interrupts as usual. Outside the main thread: never set.
+def stop_on_interrupt(notify: Callable[[str], None]) -> Generator[threading.Event]:
+    """Yield an event that the first Ctrl-C sets. The second Ctrl-C raises KeyboardInterrupt as usual.
 
-    `say` tells the user at once that the wish was heard: a chunk, or its compilation, may take some seconds more. It
-    is called from a thread of its own, for a handler that prints may have interrupted a print.
+    Outside the main thread, where Python delivers no signals, the event is never set.
+
+    Args:
+        notify: tells the user at once that the training will stop, since a chunk or its compilation may take some
+            seconds more. It is called from a thread of its own, because a signal handler may have interrupted a print.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    heard, over = threading.Event(), threading.Event()
+    wake, finished = threading.Event(), threading.Event()
 
-    def tell() -> None:
-        heard.wait()
-        if not over.is_set():
-            say(HEARD)
+    def wait_and_notify() -> None:
+        wake.wait()
+        if not finished.is_set():
+            notify(STOPPING)
 
     def handle(signum: int, frame: FrameType | None) -> None:
         stop.set()
-        heard.set()
-        signal.signal(signal.SIGINT, before)
+        wake.set()
+        signal.signal(signal.SIGINT, previous)
 
-    teller = threading.Thread(target=tell, daemon=True)
-    teller.start()
-    before = signal.getsignal(signal.SIGINT)  # first: the handler may run before an assignment from signal() is done
+    notifier = threading.Thread(target=wait_and_notify, daemon=True)
+    notifier.start()
+    # Read before it is replaced: the new handler may run before signal.signal() has returned the old one.
+    previous = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, handle)
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, previous)
         if not stop.is_set():
-            over.set()
-        heard.set()
-        teller.join(timeout=5)
+            finished.set()
+        wake.set()
+        notifier.join(timeout=5)

@@ -1,8 +1,8 @@
-"""Rollouts: how experience is collected, as pure functions inside the jitted training chunk.
+"""Rollouts collect experience, as pure functions inside the jitted training chunk.
 
-`LaneRollouts` moves accounts along contiguous bars that are known in advance: one encoder call per rollout, then a scan
-of the head and the ledger. `EnvRollouts` scans `env.step` of any gymnax-shaped environment. Both give the same
-`Rollout`.
+`MarketRollouts` moves accounts along market paths, whose bars are known in advance. It encodes them in one call and
+then carries the accounts with `episode.run`. `EnvRollouts` scans `env.step` of any environment in gymnax's shape. Both
+give the same `Rollout`.
 """
 
 from __future__ import annotations
@@ -19,201 +19,187 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from jaxtrader import devices
 from jaxtrader.agents.protocol import Rollout
-from jaxtrader.envs import bars, ledger
-from jaxtrader.envs.ledger import Account, Bar
-from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.episode import (
+    EnvAccount,
+    EnvParams,
+    Rows,
+    Trajectory,
+    draw_starts,
+    is_over,
+    market_at,
+    rows_ahead,
+    run,
+    select,
+)
+from jaxtrader.envs.observation import contexts
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.envs.windows import contexts
+from jaxtrader.ledger import ledger
 
 Stats = dict[str, Array]
 
 
-class Lanes(struct.PyTreeNode):
-    """Where each lane stands on the tape, and the accounts on it.
+class MarketPaths(struct.PyTreeNode):
+    """The market paths of a training, each with its accounts.
 
-    `partial` marks a lane whose first episode began at a staggered age: it counts in no episode metric.
-    `episode_return` is the sum of rewards of the episode so far.
+    Attributes:
+        cursor: row of the bar that has just closed.
+        end: row after the last bar of the path's segment.
+        age: bars since the path's episode began.
+        partial: marks a first episode that began at a staggered age. It counts in no episode metric.
+        account: the accounts on each path.
+        episode_return: sum of rewards of the episode so far.
     """
 
-    cursor: Int[Array, "lane"]
-    end: Int[Array, "lane"]
-    age: Int[Array, "lane"]
-    partial: Bool[Array, "lane"]
-    account: Account
-    episode_return: Float[Array, "lane agent"]
+    cursor: Int[Array, " path"]
+    end: Int[Array, " path"]
+    age: Int[Array, " path"]
+    partial: Bool[Array, " path"]
+    account: EnvAccount
+    episode_return: Float[Array, "path account"]
 
 
 @dataclass(frozen=True)
-class LaneRollouts:
-    """Rollouts of a TradingEnv by lane (design: the market is exogenous). Static configuration.
+class MarketRollouts:
+    """Rollouts of a TradingEnv along market paths. Static configuration.
+
+    No account moves the market, so accounts on one path share its bars and their encoding.
 
     Args:
-        env: the environment; only its `advance`, its observation of the account and its starts are used.
-        length: decisions a rollout; its bars must divide the episode length.
-        lanes: market paths side by side.
-        agents: accounts on each lane.
+        env: the environment.
+        length: decisions in a rollout. Their bars must divide the episode length.
+        paths: number of market paths.
+        accounts: number of accounts on each path.
     """
 
     env: TradingEnv
     length: int
-    lanes: int
-    agents: int
+    paths: int
+    accounts: int
 
     @property
     def bars(self) -> int:
-        """Bars a rollout."""
+        """Bars in a rollout."""
         return self.length * self.env.decision_every
 
-    def part(self, count: int) -> LaneRollouts:
-        """What each of so many devices collects."""
-        return replace(self, lanes=self.lanes // count)
+    def part(self, count: int) -> MarketRollouts:
+        """The part that each of `count` devices collects."""
+        return replace(self, paths=self.paths // count)
 
-    def begin(self, key: PRNGKeyArray, params: EnvParams) -> Lanes:
-        """Lanes at random starts, with ages staggered so that their episodes do not end all at once."""
+    def begin(self, key: PRNGKeyArray, params: EnvParams) -> MarketPaths:
+        """Start paths at random bars. Their ages are staggered, so that episodes do not all end at once."""
         phases = self.env.episode_length // self.bars
-        age = (jnp.arange(self.lanes, dtype=jnp.int32) % phases) * self.bars
+        age = (jnp.arange(self.paths, dtype=jnp.int32) % phases) * self.bars
         place, exposure = jax.random.split(key)
-        cursor, end = self.env.draw_starts(place, params, self.length, (self.lanes,))
-        price = params.tape.close[cursor][:, None]
-        holdable = _of_all_agents(self.env.holdable(params, cursor))
-        account = self.env.open_accounts(exposure, price, params, (self.lanes, self.agents), holdable)
-        return Lanes(cursor, end, age, age > 0, account, jnp.zeros((self.lanes, self.agents)))
+        cursor, end = draw_starts(self.env, place, params, self.length, (self.paths,))
+        price = params.arrays.close[cursor][:, None]
+        holdable = _for_all_accounts(self.env.holdable(params, cursor))
+        account = self.env.open_accounts(exposure, price, params, (self.paths, self.accounts), holdable)
+        return MarketPaths(cursor, end, age, age > 0, account, jnp.zeros((self.paths, self.accounts)))
 
     def collect(
-        self, lanes: Lanes, agent: Any, state: Any, params: EnvParams, key: PRNGKeyArray
-    ) -> tuple[Lanes, Rollout, Stats]:
-        """One rollout of every lane: the lanes ready for the next one, the experience, and sums for the log."""
+        self, paths: MarketPaths, agent: Any, state: Any, params: EnvParams, key: PRNGKeyArray
+    ) -> tuple[MarketPaths, Rollout, Stats]:
+        """Collect one rollout of every path: the paths for the next rollout, the experience, and sums for the log."""
         env, steps = self.env, self.length
         acting, last, redraw = jax.random.split(key, 3)
         encode = partial(agent.encode, state)
-        made = contexts(encode, params.tape, lanes.cursor, env.window, steps + 1, env.decision_every)
+        made = contexts(encode, params.arrays, paths.cursor, env.window, steps + 1, env.decision_every)
         made = jnp.moveaxis(made, 1, 0)[:, :, None]
-        moves, price, volatility = _bars(env, params, lanes.cursor, steps)
-        rows = jnp.arange(steps + 1)[:, None] * env.decision_every + lanes.cursor
-        listed = _of_all_agents(env.tradable(params, rows))
-        listed_now = None if listed is None else listed[:-1]
+        rows = rows_ahead(env, params, paths.cursor, steps).for_accounts()
+        rows = rows.replace(inputs=(made[:-1], jax.random.split(acting, steps)))
 
-        def step(account: Account, row: Any) -> tuple[Account, Any]:
-            context, step_key, bars, price, now, listed = row
-            seen = env.account_features(account, price, now, listed)
+        def decide(account: EnvAccount, row: Rows) -> tuple[Array, dict[str, Array]]:
+            context, step_key = row.inputs
+            seen = env.account_features(account, row.price, row.volatility, row.tradable)
             action, extras = agent.act(state, context, seen, step_key)
-            exposure = ledger.exposure(account, price)
-            account, reward, terminated, info = env.hold(account, action, bars, params, listed)
-            kept = {
-                "account": seen,
-                "action": action,
-                "log_prob": extras.get("log_prob", jnp.zeros_like(reward)),
-                "value": extras.get("value", jnp.zeros_like(reward)),
-                "reward": reward,
-                "terminated": terminated,
-            }
-            counts = {
+            nothing = jnp.zeros_like(account.cash)
+            noted = {name: extras.get(name, nothing) for name in ("log_prob", "value")}
+            return action, {**noted, "account": seen, "action": action, "exposure": ledger.exposure(account, row.price)}
+
+        def finish(account: EnvAccount, trajectory: Trajectory, row: Rows) -> tuple[EnvAccount, Any]:
+            reward, terminated, info = env.summarize(trajectory)
+            kept = {**trajectory.decision, "reward": reward, "terminated": terminated}
+            exposure = kept.pop("exposure")
+            means = {
                 "reward_per_bar": reward.mean() / env.decision_every,
                 "exposure": exposure.sum(-1).mean(),
                 "gross_exposure": jnp.abs(exposure).sum(-1).mean(),
                 "turnover_per_bar": info["turnover"].mean() / env.decision_every,
                 "cost_per_bar": info["cost"].mean() / env.decision_every,
-                "ruins": terminated.sum(),
-                "invalid_actions": info["invalid_action"].sum(),
             }
-            return env.restart(account, terminated), (kept, counts)
+            sums = {"ruins": terminated.sum(), "invalid_actions": info["invalid_action"].sum()}
+            return env.restart(account, terminated), (kept, sums, means)
 
-        keys = jax.random.split(acting, steps)
-        rows = (made[:-1], keys, moves, price[:-1], volatility[:-1], listed_now)
-        account, (kept, counts) = jax.lax.scan(step, lanes.account, rows)
-
-        # The state before any reset bootstraps the rollout; where the last step was ruin, gae ignores it.
-        seen = env.account_features(account, price[-1], volatility[-1], None if listed is None else listed[-1])
-        _, extras = agent.act(state, made[-1], seen, last)
-        final = extras.get("value", jnp.zeros_like(kept["value"][0]))
+        account, (kept, sums, means) = run(
+            decide, env.move_function(params), paths.account, rows, finish=finish, every=env.decision_every
+        )
+        # The state before any reset bootstraps the rollout. GAE ignores it where the last step was ruin.
+        final = Rows(inputs=None, **market_at(env, params, paths.cursor + self.bars)).for_accounts()
+        _, noted = decide(account, final.replace(inputs=(made[-1], last)))
         rollout = Rollout(
-            cursor=lanes.cursor,
+            cursor=paths.cursor,
             observations=None,
-            next_value=jnp.concatenate([kept["value"][1:], final[None]]),
+            next_value=jnp.concatenate([kept["value"][1:], noted["value"][None]]),
             truncated=jnp.zeros_like(kept["terminated"]),
             **kept,
         )
-        lanes = lanes.replace(
-            cursor=lanes.cursor + self.bars,
-            age=lanes.age + self.bars,
+        paths = paths.replace(
+            cursor=paths.cursor + self.bars,
+            age=paths.age + self.bars,
             account=account,
-            episode_return=lanes.episode_return + kept["reward"].sum(0),
+            episode_return=paths.episode_return + kept["reward"].sum(0),
         )
-        summed = ("ruins", "invalid_actions")
-        sums = {name: x.sum() for name, x in counts.items() if name in summed}
-        means = {name: x.mean() for name, x in counts.items() if name not in summed}
-        lanes, episodes = self._turn_over(lanes, params, redraw)
-        return lanes, rollout, {**devices.total({**sums, **episodes}), **devices.mean(means)}
+        paths, episodes = self._turn_over(paths, params, redraw)
+        stats = devices.total({name: x.sum() for name, x in sums.items()} | episodes)
+        return paths, rollout, {**stats, **devices.mean({name: x.mean() for name, x in means.items()})}
 
-    def _turn_over(self, lanes: Lanes, params: EnvParams, key: PRNGKeyArray) -> tuple[Lanes, Stats]:
-        """Start a new episode on every lane that is at its time limit or has too few bars left for another rollout."""
-        over = (lanes.age >= self.env.episode_length) | (lanes.cursor + self.bars + self.env.delay >= lanes.end)
-        counted = (over & ~lanes.partial)[:, None]
+    def _turn_over(self, paths: MarketPaths, params: EnvParams, key: PRNGKeyArray) -> tuple[MarketPaths, Stats]:
+        """Start a new episode on every path that is at its time limit or has too few bars left for another rollout."""
+        over = is_over(self.env, paths.age, paths.cursor, paths.end, self.length)
+        counted = (over & ~paths.partial)[:, None]
         stats = {
-            "episodes": counted.sum() * self.agents,
-            "episode_returns": jnp.where(counted, lanes.episode_return, 0).sum(),
+            "episodes": counted.sum() * self.accounts,
+            "episode_returns": jnp.where(counted, paths.episode_return, 0).sum(),
         }
         fresh = self.begin(key, params)
         fresh = fresh.replace(age=jnp.zeros_like(fresh.age), partial=jnp.zeros_like(fresh.partial))
-
-        def pick(new: Array, old: Array) -> Array:
-            return jnp.where(over.reshape(over.shape + (1,) * (old.ndim - 1)), new, old)
-
-        return jax.tree.map(pick, fresh, lanes), stats
+        return select(over, fresh, paths), stats
 
 
-def _bars(
-    env: TradingEnv, params: EnvParams, cursor: Int[Array, "lane"], steps: int
-) -> tuple[Bar, Float[Array, "time lane 1 A"], Float[Array, "time lane 1 A"]]:
-    """The bars of `steps` decisions after each cursor, as `env.hold` takes them; close and volatility at each decision.
-
-    Time-major; of the latter two there is one more.
-    """
-    every = env.decision_every
-    rows = jnp.arange(steps * every + 1)[:, None] + cursor
-    found = bars.take(bars.columns(params.tape, params.costs, env.rules), rows)
-    found = {name: column[:, :, None] for name, column in found.items()}
-    now, then = ({name: x[part] for name, x in found.items()} for part in (slice(-1), slice(1, None)))
-    moves = bars.between(now, then, env.rules)
-    if every > 1:
-        moves = jax.tree.map(lambda x: x.reshape(steps, every, *x.shape[1:]), moves)
-    return moves, found["close"][::every], params.tape.volatility[rows[::every]][:, :, None]
-
-
-def _of_all_agents(assets: Bool[Array, "*b A"] | None) -> Bool[Array, "*b 1 A"] | None:
-    """A mask of assets, the same for all agents of a lane; None stays None."""
+def _for_all_accounts(assets: Bool[Array, "*b A"] | None) -> Bool[Array, "*b 1 A"] | None:
+    """Give a mask of assets an axis for the accounts of a path. None stays None."""
     return None if assets is None else assets[..., None, :]
 
 
 class Envs(struct.PyTreeNode):
-    """Parallel ordinary environments: their states, what was last seen, the sum of rewards of the episode so far."""
+    """Parallel ordinary environments: states, last observations, and sums of rewards of the episodes so far."""
 
     state: Any
     obs: Any
-    episode_return: Float[Array, "env"]
+    episode_return: Float[Array, " env"]
 
 
 @dataclass(frozen=True)
 class EnvRollouts:
-    """Rollouts of any environment in gymnax 1.0's shape, with auto-reset inside its `step`. Static configuration."""
+    """Rollouts of any environment in gymnax 1.0's shape, whose `step` resets itself. Static configuration."""
 
     env: Any
     length: int
     num_envs: int
 
     def part(self, count: int) -> EnvRollouts:
-        """What each of so many devices collects."""
+        """The part that each of `count` devices collects."""
         return replace(self, num_envs=self.num_envs // count)
 
     def begin(self, key: PRNGKeyArray, params: Any) -> Envs:
-        """All environments reset."""
+        """Reset all environments."""
         obs, state = jax.vmap(self.env.reset, (0, None))(jax.random.split(key, self.num_envs), params)
         return Envs(state, obs, jnp.zeros(self.num_envs))
 
     def collect(
         self, envs: Envs, agent: Any, state: Any, params: Any, key: PRNGKeyArray
     ) -> tuple[Envs, Rollout, Stats]:
-        """One rollout of every environment: the environments, the experience, and sums for the log."""
+        """Collect one rollout of every environment: the environments, the experience, and sums for the log."""
         env_step = jax.vmap(self.env.step, (0, 0, 0, None))
         nothing = jnp.zeros(self.num_envs)
 
@@ -222,7 +208,7 @@ class EnvRollouts:
             action, extras = agent.select_action(state, envs.obs, act_key)
             keys = jax.random.split(env_key, self.num_envs)
             obs, env_state, reward, terminated, truncated, info = env_step(keys, envs.state, action, params)
-            # A time limit is no end: V of the final observation follows. It is rarely needed, hence the cond.
+            # A time limit is no end: the value of the final observation follows. It is rarely needed, hence `cond`.
             limit = truncated & ~terminated
             final_value = jax.lax.cond(
                 limit.any(),
@@ -253,7 +239,7 @@ class EnvRollouts:
         limit = kept["truncated"] & ~kept["terminated"]
         kept["next_value"] = jnp.where(limit, final_value, following)
         observations = kept.pop("observations")
-        # Ordinary environments are lanes with one agent each.
+        # Ordinary environments are paths with one account each.
         kept = {name: x[:, :, None] for name, x in kept.items()}
         rollout = Rollout(cursor=None, account=None, observations=observations, **kept)
         stats = devices.total({name: x.sum() for name, x in stats.items()})
@@ -261,7 +247,7 @@ class EnvRollouts:
 
 
 def bytes_per_transition(rollout: Rollout) -> int:
-    """Bytes kept per agent and step over all arrays with a time axis, with advantages and value targets (float32)."""
+    """Bytes kept for each account and step: all arrays with a time axis, advantages and value targets included."""
     steps = rollout.reward.size
     timed = rollout.replace(cursor=None)
     return round(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(timed)) / steps) + 2 * 4

@@ -301,22 +301,22 @@ def test_log_prob_is_the_same_number_in_another_program(mean: float) -> None:
 
 
 @pytest.mark.parametrize("kind", ["box", "simplex"])
-def test_what_is_not_free_is_as_if_it_were_not_there(kind: str) -> None:
-    """Density, entropy and mode are those of the distribution of the others; the action is 0 where it is not free."""
+def test_what_the_action_mask_leaves_out_is_as_if_it_were_not_there(kind: str) -> None:
+    """Density, entropy and mode are those of the distribution of the others. The action is 0 outside the mask."""
     mean = np.random.default_rng(0).normal(0, 0.8, (6, 4)).astype(np.float32)
-    free = np.array([[1, 0, 1, 1]] * 3 + [[1, 1, 1, 1]] * 3, bool)
+    mask = np.array([[1, 0, 1, 1]] * 3 + [[1, 1, 1, 1]] * 3, bool)
     log_std = jnp.full(4, -0.3)
 
-    def make(mean: np.ndarray, free: np.ndarray | None = None) -> CensoredNormal | SimplexNormal:
+    def make(mean: np.ndarray, mask: np.ndarray | None = None) -> CensoredNormal | SimplexNormal:
         wide = log_std[: mean.shape[-1]]
         if kind == "simplex":
-            return SimplexNormal(jnp.asarray(mean), wide, free)
-        return CensoredNormal(jnp.asarray(mean), wide, -2 * jnp.ones_like(wide), 2 * jnp.ones_like(wide), free)
+            return SimplexNormal(jnp.asarray(mean), wide, mask)
+        return CensoredNormal(jnp.asarray(mean), wide, -2 * jnp.ones_like(wide), 2 * jnp.ones_like(wide), mask)
 
-    masked, few, all_ = make(mean, jnp.asarray(free)), make(mean[:3, [0, 2, 3]]), make(mean[3:])
+    masked, few, all_ = make(mean, jnp.asarray(mask)), make(mean[:3, [0, 2, 3]]), make(mean[3:])
     drawn = np.asarray(jax.jit(masked.sample)(jax.random.key(0)))
     for action in (drawn, np.asarray(masked.mode())):
-        np.testing.assert_array_equal(action != 0, free)
+        np.testing.assert_array_equal(action != 0, mask)
         np.testing.assert_allclose(masked.log_prob(action)[:3], few.log_prob(action[:3, [0, 2, 3]]), rtol=1e-5)
         np.testing.assert_allclose(masked.log_prob(action)[3:], all_.log_prob(action[3:]), rtol=1e-6)
     np.testing.assert_allclose(masked.mode()[:3, [0, 2, 3]], few.mode(), rtol=1e-5)
@@ -326,7 +326,7 @@ def test_what_is_not_free_is_as_if_it_were_not_there(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["box", "simplex"])
-def test_with_nothing_free_all_is_cash_without_nan(kind: str) -> None:
+def test_with_an_empty_action_mask_all_is_cash_without_nan(kind: str) -> None:
     none = jnp.zeros((2, 3), bool)
 
     def total(mean: jax.Array, log_std: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -342,11 +342,11 @@ def test_with_nothing_free_all_is_cash_without_nan(kind: str) -> None:
         np.testing.assert_array_equal(slope, 0)
 
 
-def test_weights_that_are_not_free_leave_sums_exact() -> None:
-    free = jnp.asarray(np.random.default_rng(0).random((5_000, 7)) < 0.5)
-    policy = SimplexNormal(jnp.full((5_000, 7), -9.0), jnp.full(7, 3.0), free)
+def test_weights_outside_the_action_mask_leave_sums_exact() -> None:
+    mask = jnp.asarray(np.random.default_rng(0).random((5_000, 7)) < 0.5)
+    policy = SimplexNormal(jnp.full((5_000, 7), -9.0), jnp.full(7, 3.0), mask)
     w = np.asarray(policy.sample(jax.random.key(5)))
-    np.testing.assert_array_equal(w > 0, free)  # however small a free weight was drawn
+    np.testing.assert_array_equal(w > 0, mask)  # however small a weight was drawn
     np.testing.assert_array_equal(np.float32(1) - w.sum(1, dtype=np.float32), 1 - np.float64(w).sum(1))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxtrader.agents import encoders
-from jaxtrader.agents.actions import Actions
+from jaxtrader.agents.action_spec import ActionSpec
 from jaxtrader.agents.networks import ActorCritic
 
 ASSETS, FEATURES, WIDTH = 2, 3, 16
@@ -34,9 +34,8 @@ def make(kind: encoders.Kind, window: int, depth: int | None, **changes) -> tupl
         window,
         ASSETS * FEATURES,
         0,
-        Actions("discrete", 3),
+        ActionSpec("discrete", 3),
         hidden=(8,),
-        shared=True,
         encoder=kind,
         encoder_width=WIDTH,
         encoder_depth=depth,
@@ -61,8 +60,8 @@ def pulled(network: ActorCritic) -> Callable[..., tuple]:
     return jax.jit(jax.grad(total, (0, 1), has_aux=True))
 
 
-def bars(count: int, lanes: int = 2) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(lanes, count, ASSETS, FEATURES)).astype(np.float32)
+def bars(count: int, paths: int = 2) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(paths, count, ASSETS, FEATURES)).astype(np.float32)
 
 
 @pytest.mark.parametrize(("kind", "window", "depth"), CASES)
@@ -72,7 +71,7 @@ def test_a_chunk_equals_its_windows_one_by_one_gradients_too(
     network, weights = make(kind, window, depth)
     chunk = bars(window - 1 + DECISIONS)
     windows = np.stack([chunk[:, t : t + window] for t in range(DECISIONS)], 1)
-    pull = np.random.default_rng(1).normal(size=(2, DECISIONS, 8)).astype(np.float32)
+    pull = np.random.default_rng(1).normal(size=(2, DECISIONS, 16)).astype(np.float32)
     (slope, _), whole = pulled(network)(weights, chunk, pull)
     (slopes, _), each = pulled(network)(weights, windows, pull)
     assert np.std(whole) > 0.3
@@ -86,7 +85,7 @@ def test_a_decision_depends_on_every_bar_of_its_window_and_on_no_other(
 ) -> None:
     network, weights = make(kind, window, depth)
     chunk, decision = bars(window - 1 + DECISIONS), 9
-    pull = np.zeros((2, DECISIONS, 8), np.float32)
+    pull = np.zeros((2, DECISIONS, 16), np.float32)
     pull[:, decision] = 1
     (_, slope), contexts = pulled(network)(weights, chunk, pull)
     felt = np.abs(slope).max((0, 2, 3)) > 0
@@ -162,7 +161,7 @@ def numpy_attention(trunk: dict, x: np.ndarray, spans: list[int]) -> np.ndarray:
 )
 def test_encoders_equal_numpy_in_float64(kind: encoders.Kind, window: int, depth: int | None, layers: list) -> None:
     network, weights = make(kind, window, depth)
-    chunk = bars(window + 50, lanes=1)
+    chunk = bars(window + 50, paths=1)
     found = jax.jit(encode(network))(weights, chunk)[0]
     exact = jax.tree.map(np.float64, weights)
     rows = np.float64(chunk[0]).reshape(len(chunk[0]), -1)
@@ -203,35 +202,16 @@ def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None
 
 
 @pytest.mark.parametrize(
-    ("lanes", "floats", "parts"),
-    [
-        (256, 0, 1),
-        (256, 2048, 1),
-        (256, 2049, 2),
-        (256, 2**14, 8),
-        (250, 4096, 2),
-        (250, 6000, 5),
-        (7, 2**22, 7),
-        (257, 2**14, 1),
-    ],
-)
-def test_blocks_keep_to_the_limit_and_divide_the_lanes(lanes: int, floats: int, parts: int) -> None:
-    # 2 MiB hold 2^19 numbers: 256 lanes of 2048.
-    assert encoders.blocks(lanes, floats) == parts
-    assert encoders.blocks(lanes, floats, 2**19 // encoders.BLOCK_PER_WEIGHTS) == parts
-    # Where the weights are many, a block is so many times as large as they are.
-    assert encoders.blocks(256, 2**14, 1 + 2**20 // encoders.BLOCK_PER_WEIGHTS) == 4
-
-
-@pytest.mark.parametrize(
     ("kind", "window", "decisions"),
     [("mlp", 64, 48), ("tcn", 64, 48), ("attention", 64, 48), ("attention", 16, 256), ("attention", 128, 20)],
 )
-def test_what_is_held_is_about_what_the_compiler_sets_aside(kind: encoders.Kind, window: int, decisions: int) -> None:
+def test_activation_count_is_about_what_the_compiler_sets_aside(
+    kind: encoders.Kind, window: int, decisions: int
+) -> None:
     network, weights = make(kind, window, None)
-    lanes = 32
-    chunk = jax.ShapeDtypeStruct((lanes, window - 1 + decisions, ASSETS, FEATURES), jnp.float32)
+    paths = 32
+    chunk = jax.ShapeDtypeStruct((paths, window - 1 + decisions, ASSETS, FEATURES), jnp.float32)
     slope = jax.jit(jax.grad(lambda weights, chunk: (encode(network)(weights, chunk) ** 2).sum()))
     aside = slope.lower(weights, chunk).compile().memory_analysis().temp_size_in_bytes
-    guess = 4 * lanes * encoders.held(kind, window, ASSETS * FEATURES, WIDTH, None, decisions)
+    guess = 4 * paths * encoders.activation_count(kind, window, ASSETS * FEATURES, WIDTH, None, decisions)
     assert 0.4 < guess / aside < 2.5

@@ -1,4 +1,4 @@
-"""What the market alone does to advantages: against NumPy, bar by bar, and that taking it off moves no gradient."""
+"""`market_baseline`: the control variate against NumPy, bar by bar, and that subtracting it moves no gradient."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ import pytest
 from conftest import masked
 
 from jaxtrader.agents import ppo
-from jaxtrader.agents.advantages import gae, less_explained
-from jaxtrader.agents.ppo import PPOAgent, PPOState
+from jaxtrader.agents.control_variate import market_control_variate, regress_out
+from jaxtrader.agents.gae import gae
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import Rollout
-from jaxtrader.envs.state import EnvParams
+from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.training.rollout import LaneRollouts
+from jaxtrader.training.rollout import MarketRollouts
 
-LENGTH, LANES, AGENTS = 8, 4, 2
+LENGTH, PATHS, ACCOUNTS = 8, 4, 2
 KEY = jax.random.key(0)
 
 
-def test_what_is_explained_is_the_least_squares_fit() -> None:
+def test_regress_out_is_the_least_squares_fit() -> None:
     rng = np.random.default_rng(0)
     known = rng.normal(2, 3, (7, 5, 2))
     advantage = 1.5 * known + rng.normal(4, 1, known.shape)
     slope = np.polyfit(known.ravel(), advantage.ravel(), 1)[0]
     with jax.enable_x64(True):
-        left = np.asarray(less_explained(jnp.asarray(advantage), jnp.asarray(known)))
+        left = np.asarray(regress_out(jnp.asarray(advantage), jnp.asarray(known)))
     np.testing.assert_allclose(left, advantage - slope * (known - known.mean()), rtol=1e-10)
     np.testing.assert_allclose(left.mean(), advantage.mean())
     assert left.std() < 0.4 * advantage.std()
-    np.testing.assert_array_equal(less_explained(jnp.ones((3, 2)), jnp.full((3, 2), 5.0)), 1)
+    np.testing.assert_array_equal(regress_out(jnp.ones((3, 2)), jnp.full((3, 2), 5.0)), 1)
 
 
 def loud(state: PPOState) -> PPOState:
@@ -49,15 +51,15 @@ def lived(
 ) -> tuple[PPOState, EnvParams, Rollout, jax.Array | None]:
     """A loud policy, prepared parameters, what it lived through, and the market's part of it, if asked for."""
     state, params = agent.prepare(loud(agent.init(KEY, env, raw)), raw)
-    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
 
     @jax.jit
     def collect(state: PPOState, params: EnvParams) -> tuple[Rollout, jax.Array | None]:
-        lanes = rollouts.begin(jax.random.key(1), params)
-        rollout = rollouts.collect(lanes, agent, state, params, jax.random.key(2))[1]
+        paths = rollouts.begin(jax.random.key(1), params)
+        rollout = rollouts.collect(paths, agent, state, params, jax.random.key(2))[1]
         ended = jnp.asarray(np.random.default_rng(2).random(rollout.reward.shape) < 0.2)  # as of longer rollouts
         rollout = rollout.replace(truncated=ended)
-        return rollout, agent._market_part(state, rollout, params) if part else None
+        return rollout, market_control_variate(agent, state, rollout, params) if part else None
 
     return state, params, *(collect if part else partial(jax.eval_shape, collect))(state, params)
 
@@ -66,7 +68,7 @@ def lived(
     ("fixture", "positions", "every", "with_mask"),
     [("env", "continuous", 2, False), ("portfolio", "weights", 1, True), ("portfolio", "continuous", 1, False)],
 )
-def test_the_markets_part_is_the_trace_of_log_returns_of_the_mode(
+def test_market_control_variate_is_the_trace_of_log_returns_of_the_mode(
     request: pytest.FixtureRequest, agent: PPOAgent, fixture: str, positions: str, every: int, with_mask: bool
 ) -> None:
     env = dataclasses.replace(request.getfixturevalue(fixture), positions=positions, decision_every=every)
@@ -78,7 +80,7 @@ def test_the_markets_part_is_the_trace_of_log_returns_of_the_mode(
     seen[..., own:] = account[:, :, :1, :, own:]  # which assets are there is the market's doing
 
     rows = cursor + every * np.arange(LENGTH)[:, None]
-    windows = np.asarray(params.tape.features)[rows[..., None] + np.arange(1 - env.window, 1)]
+    windows = np.asarray(params.arrays.features)[rows[..., None] + np.arange(1 - env.window, 1)]
 
     @jax.jit
     def decide(window: jax.Array, account: jax.Array) -> jax.Array:
@@ -87,9 +89,9 @@ def test_the_markets_part_is_the_trace_of_log_returns_of_the_mode(
     position = np.float64(decide(windows, seen))[:, :, 0]
     gross = np.abs(position).sum(-1, keepdims=True)
     if positions == "continuous":
-        position /= np.maximum(gross / env.max_leverage, 1)
-        assert (gross > env.max_leverage).any() == (fixture == "portfolio")
-    close = np.float64(params.tape.close)
+        position /= np.maximum(gross / env.rules.max_leverage, 1)
+        assert (gross > env.rules.max_leverage).any() == (fixture == "portfolio")
+    close = np.float64(params.arrays.close)
     earned = np.log1p((position * (close[rows + every] / close[rows] - 1)).sum(-1))
     expected, truncated = np.zeros(found.shape), np.asarray(rollout.truncated)
     trace = np.zeros(found.shape[1:])
@@ -102,12 +104,12 @@ def test_the_markets_part_is_the_trace_of_log_returns_of_the_mode(
 
 def rising(params: EnvParams) -> EnvParams:
     """The same bars with 3% more at each than at the one before, so that the gradient is far from none."""
-    tape = params.tape
-    growth = jnp.exp(0.03 * jnp.arange(len(tape.close)))[:, None]
-    return params.replace(tape=tape.replace(open=tape.open * growth, close=tape.close * growth))
+    arrays = params.arrays
+    growth = jnp.exp(0.03 * jnp.arange(len(arrays.close)))[:, None]
+    return params.replace(arrays=arrays.replace(open=arrays.open * growth, close=arrays.close * growth))
 
 
-def test_taking_it_off_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
+def test_market_baseline_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
     env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:
     """The same bars lived through with 800 draws of actions: the means agree, the deviations do not.
@@ -118,8 +120,8 @@ def test_taking_it_off_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
     agent = agent.replace(log_std_init=-2.0)
     state, params = agent.prepare(agent.init(KEY, env, raw_params), rising(raw_params))
     state = state.replace(params={**state.params, "policy": {**state.params["policy"], "bias": jnp.full(1, 0.5)}})
-    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
-    lanes = rollouts.begin(jax.random.key(1), params)
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
+    paths = rollouts.begin(jax.random.key(1), params)
 
     def trace(rollout: Rollout, earned: jax.Array) -> jax.Array:
         zero, done = jnp.zeros_like(rollout.value), rollout.terminated | rollout.truncated
@@ -127,18 +129,18 @@ def test_taking_it_off_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
 
     @jax.jit
     @partial(jax.vmap, in_axes=(0, None, None, None))
-    def slopes(key: jax.Array, state: PPOState, lanes: object, params: EnvParams) -> tuple[jax.Array, ...]:
-        rollout = rollouts.collect(lanes, agent, state, params, key)[1]
+    def slopes(key: jax.Array, state: PPOState, paths: object, params: EnvParams) -> tuple[jax.Array, ...]:
+        rollout = rollouts.collect(paths, agent, state, params, key)[1]
         advantage = trace(rollout, rollout.reward)
-        close = params.tape.close[rollout.cursor[:, None] + jnp.arange(LENGTH + 1)][..., 0]
+        close = params.arrays.close[rollout.cursor[:, None] + jnp.arange(LENGTH + 1)][..., 0]
         moved = (close[:, 1:] / close[:, :-1] - 1).T[..., None]
-        biased = less_explained(advantage, trace(rollout, jnp.log1p(rollout.action[..., 0] * moved)))
-        left = less_explained(advantage, agent._market_part(state, rollout, params))
+        biased = regress_out(advantage, trace(rollout, jnp.log1p(rollout.action[..., 0] * moved)))
+        left = regress_out(advantage, market_control_variate(agent, state, rollout, params))
         # d log_prob / d mean of a normal between its bounds, which a deviation of exp(-2) about 0.5 hardly ever leaves
         score = (rollout.action[..., 0] - 0.5) / jnp.exp(-2.0) ** 2
         return tuple((score * (x - x.mean())).mean() for x in (advantage, left, biased))  # centred, as `learn` does
 
-    plain, left, biased = (np.float64(x) for x in slopes(jax.random.split(KEY, 800), state, lanes, params))
+    plain, left, biased = (np.float64(x) for x in slopes(jax.random.split(KEY, 800), state, paths, params))
     error = lambda x: abs(x.mean()) * np.sqrt(len(x)) / x.std()  # noqa: E731
     assert error(plain) > 10
     assert error(plain - left) < 4
@@ -146,11 +148,11 @@ def test_taking_it_off_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
     assert left.std() < 0.65 * plain.std()  # the market's part goes from close to close, and orders fill at the open
 
 
-def test_learn_takes_it_off_where_positions_are_continuous(
+def test_learn_applies_market_baseline_where_positions_are_continuous(
     env: TradingEnv, agent: PPOAgent, raw_params: EnvParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = []
-    monkeypatch.setattr(ppo, "less_explained", lambda advantage, known: taken.append(known) or -advantage)
+    monkeypatch.setattr(ppo, "regress_out", lambda advantage, known: taken.append(known) or -advantage)
     for positions, on, expected in (("continuous", True, 1), ("continuous", False, 0), ((-1.0, 0.0, 1.0), True, 0)):
         trader, given = dataclasses.replace(env, positions=positions), agent.replace(market_baseline=on, num_epochs=1)
         state, params, rollout, _ = lived(trader, agent, raw_params, part=False)

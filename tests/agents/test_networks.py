@@ -9,17 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrader.agents.actions import Actions
+from jaxtrader.agents.action_spec import ActionSpec
 from jaxtrader.agents.networks import ActorCritic
 
 WINDOW, ASSETS, FEATURES, K, ACTIONS = 4, 2, 3, 4, 3
-NUMPY_ACTIVATIONS = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0)}
 
 
 @cache
 def make(**changes) -> tuple[ActorCritic, dict]:
     network = ActorCritic(
-        WINDOW, ASSETS * FEATURES, ASSETS * K, Actions("discrete", ACTIONS), **{"hidden": (8, 6), **changes}
+        WINDOW, ASSETS * FEATURES, ASSETS * K, ActionSpec("discrete", ACTIONS), **{"hidden": (8, 6), **changes}
     )
     chunk, account = jnp.zeros((1, WINDOW, ASSETS, FEATURES)), jnp.zeros((1, 1, ASSETS, K))
     return network, network.init(jax.random.key(1), chunk, account)
@@ -61,13 +60,9 @@ def test_encode_is_causal_bit_for_bit() -> None:
     assert not np.allclose(before[:, 7 - WINDOW + 1], after[:, 7 - WINDOW + 1])
 
 
-@pytest.mark.parametrize(
-    ("shared", "hidden", "activation"), [(False, (8, 6, 5), "tanh"), (True, (8, 6), "relu"), (False, (8,), "relu")]
-)
-def test_head_after_encode_is_the_plain_mlp_on_the_concatenation(
-    shared: bool, hidden: tuple[int, ...], activation: str
-) -> None:
-    network, variables = make(hidden=hidden, shared=shared, activation=activation)
+@pytest.mark.parametrize("hidden", [(8, 6, 5), (8,)])
+def test_head_after_encode_is_the_plain_mlp_on_the_concatenation(hidden: tuple[int, ...]) -> None:
+    network, variables = make(hidden=hidden)
     variables = jittered(variables)
     rng = np.random.default_rng(2)
     window = rng.normal(size=(7, WINDOW, ASSETS, FEATURES)).astype(np.float32)
@@ -75,15 +70,14 @@ def test_head_after_encode_is_the_plain_mlp_on_the_concatenation(
     logits, value = head(network, variables, encode(network, variables, window)[:, 0], account)
 
     weights = jax.tree.map(np.float64, variables["params"])
-    act = NUMPY_ACTIVATIONS[activation]
     inputs = np.concatenate([window.reshape(7, -1), account.reshape(7, -1)], axis=1).astype(np.float64)
     first = inputs @ weights["first_kernel"] + weights["first_bias"]
     outputs = []
-    for torso in range(1 if shared else 2):
-        layer = act(first[:, torso * 8 : (torso + 1) * 8])
+    for torso in range(2):
+        layer = np.tanh(first[:, torso * 8 : (torso + 1) * 8])
         for i in range(len(hidden) - 1):
             dense = weights[f"torsos_{torso}_{i}"]
-            layer = act(layer @ dense["kernel"] + dense["bias"])
+            layer = np.tanh(layer @ dense["kernel"] + dense["bias"])
         outputs.append(layer)
     expected_logits = outputs[0] @ weights["policy"]["kernel"] + weights["policy"]["bias"]
     expected_value = (outputs[-1] @ weights["critic"]["kernel"] + weights["critic"]["bias"])[:, 0]
@@ -92,7 +86,7 @@ def test_head_after_encode_is_the_plain_mlp_on_the_concatenation(
 
 
 def test_without_an_account_the_head_takes_the_context_alone() -> None:
-    network = ActorCritic(1, 5, 0, Actions("discrete", ACTIONS), hidden=(8,))
+    network = ActorCritic(1, 5, 0, ActionSpec("discrete", ACTIONS), hidden=(8,))
     variables = network.init(jax.random.key(0), jnp.zeros((1, 1, 1, 5)), None)
     assert variables["params"]["first_kernel"].shape == (5, 16)
     logits, value = head(network, variables, np.ones((6, 16), np.float32), None)
@@ -100,7 +94,7 @@ def test_without_an_account_the_head_takes_the_context_alone() -> None:
     assert value.shape == (6,)
 
 
-def test_one_context_serves_all_accounts_of_a_lane() -> None:
+def test_one_context_serves_all_accounts_of_a_path() -> None:
     network, variables = make()
     variables = jittered(variables)
     rng = np.random.default_rng(3)
@@ -139,7 +133,7 @@ def test_a_fresh_policy_is_nearly_uniform() -> None:
 
 def test_one_assets_network_is_what_it_was_before_there_were_portfolios() -> None:
     """Names, shapes and numbers of a given key, as stored then."""
-    network = ActorCritic(3, 2, 4, Actions("discrete", 3), hidden=(4, 4))
+    network = ActorCritic(3, 2, 4, ActionSpec("discrete", 3), hidden=(4, 4))
     weights = jax.jit(network.fresh)(jax.random.key(7))
     dense = lambda rows, columns: {"bias": (columns,), "kernel": (rows, columns)}  # noqa: E731
     assert jax.tree.map(jnp.shape, weights) == {

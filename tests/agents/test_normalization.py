@@ -80,7 +80,7 @@ def test_unlisted_assets_enter_no_moment_and_are_0() -> None:
 
     assets = (bars("A", 0, 50), bars("B", 20, 50), bars("C", 0, 30))
     market = Market.from_bars(assets, ["signal"], align=True)
-    train = market.split("2020-02-05")[0].tape()  # rows 0 to 34
+    train = market.split("2020-02-05")[0].arrays()  # rows 0 to 34
     normalizer = fit_normalizer(train)
     values = np.concatenate([asset.columns["signal"][:n] for asset, n in zip(assets, (35, 15, 30), strict=True)])
     np.testing.assert_allclose(normalizer.mean, values.mean(), rtol=1e-6)

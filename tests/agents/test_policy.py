@@ -13,11 +13,13 @@ import pytest
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy, load_policy
-from jaxtrader.agents.ppo import PPOAgent, PPOState
-from jaxtrader.envs.costs import Costs
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.envs.episode import EnvParams, EnvState
 from jaxtrader.envs.rewards import risk_penalised
-from jaxtrader.envs.state import EnvParams, EnvState
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
 
@@ -43,11 +45,11 @@ def policy(path: Path) -> Policy:
     return load_policy(path)
 
 
-def test_act_on_raw_bars_equals_select_action_on_the_prepared_tape(
+def test_act_on_raw_bars_equals_select_action_on_the_prepared_arrays(
     policy: Policy, agent: PPOAgent, decided: PPOState, env: TradingEnv, params: EnvParams, market: Market
 ) -> None:
     select = jax.jit(lambda obs: agent.select_action(decided, obs, jax.random.key(0), deterministic=True)[0])
-    accounts = env.open_accounts(jax.random.key(4), params.tape.close[20:60], params, (40,))
+    accounts = env.open_accounts(jax.random.key(4), params.arrays.close[20:60], params, (40,))
     taken = []
     for i, t in enumerate(range(20, 60)):
         account = jax.tree.map(lambda x, i=i: x[i], accounts)
@@ -96,8 +98,7 @@ def test_the_environment_it_was_trained_in_comes_back(
         episode_length=16,
         costs=Costs(0.002, None),
         reward=risk_penalised(3),
-        fill="next_close",
-        rebalance="on_change",
+        rules=Rules(fill="next_close", rebalance="on_change"),
         random_start=False,
     )
     features = {"names": list(market.feature_names), "lookback": market.lookback}
@@ -106,10 +107,10 @@ def test_the_environment_it_was_trained_in_comes_back(
     back = policy.environment(market)
     assert back == env
     assert back.costs == env.costs
-    assert policy.environment(market, fill="next_close").fill == "next_close"
+    assert policy.environment(market, rules=policy.rules.replace(fill="next_close")).rules.fill == "next_close"
     for name, value in (("window", 16), ("positions", (0, 0.5)), ("random_start", True)):
         with pytest.raises(
-            ValueError, match=f"{name} belongs to the policy and cannot be changed; change one of costs, "
+            ValueError, match=f"{name} belongs to the policy and cannot be changed; change one of rules, "
         ):
             policy.environment(market, **{name: value})
 
@@ -137,7 +138,7 @@ def test_a_continuous_policy_acts_by_an_exposure(
     assert policy.positions == env.positions
     assert policy.environment(market) == env
     select = jax.jit(lambda obs: agent.select_action(state, obs, jax.random.key(0), deterministic=True)[0])
-    accounts = env.open_accounts(jax.random.key(4), params.tape.close[20:30], params, (10,))
+    accounts = env.open_accounts(jax.random.key(4), params.arrays.close[20:30], params, (10,))
     taken = []
     for i, t in enumerate(range(20, 30)):
         account = jax.tree.map(lambda x, i=i: x[i], accounts)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxtrader.agents import encoders
-from jaxtrader.agents.actions import Actions
+from jaxtrader.agents.action_spec import ActionSpec
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 
 WINDOW, ASSETS, FEATURES, K = 4, 3, 2, 4
@@ -20,7 +20,7 @@ Network = PortfolioActorCritic
 @cache
 def make(kind: str = "simplex", assets: int = ASSETS, **changes) -> tuple[Network, dict]:
     """A network and weights that are all of a size, so that a lost one shows; no initialisation is compiled."""
-    actions = Actions(kind, assets, (assets,))
+    actions = ActionSpec(kind, assets, (assets,))
     network = Network(WINDOW, FEATURES, K, actions, **{"hidden": (8, 6), "encoder_width": 16, **changes})
     rng, shapes = np.random.default_rng(5), jax.eval_shape(network.fresh, jax.random.key(1))
     return network, jax.tree.map(lambda x: rng.normal(0, 0.4, x.shape).astype(x.dtype), shapes)
@@ -56,7 +56,7 @@ def in_numpy(
     """Row by row and asset by asset: scores less that of cash, and the value."""
     w = jax.tree.map(np.float64, weights)
     dense = lambda x, layer: x @ layer["kernel"] + layer.get("bias", 0)  # noqa: E731
-    torsos, wide = 1 if network.shared else 2, network.hidden[0]
+    wide = network.hidden[0]
     scores, values = np.zeros(account.shape[:2]), np.zeros(len(account))
     for n in range(len(account)):
         mean = lambda xs, n=n: sum(x for x, there in zip(xs, listed[n], strict=True) if there) / listed[n].sum()  # noqa: E731
@@ -70,8 +70,8 @@ def in_numpy(
         scores[n] = [(dense(x, w["policy"]) + (0 if inner else others))[0] for x in own]
         if network.actions.kind == "simplex":
             scores[n] -= dense(mean(own), w["cash"])
-        value = mean([x[wide:] for x in first]) if torsos == 2 else mean(own)
-        for i in range(inner if torsos == 2 else 0):
+        value = mean([x[wide:] for x in first])
+        for i in range(inner):
             value = np.tanh(dense(value, w[f"torsos_1_{i}"]))
         values[n] = dense(value, w["critic"])[0]
     return scores, values
@@ -79,11 +79,10 @@ def in_numpy(
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize(
-    ("kind", "shared", "hidden"),
-    [("simplex", False, (8, 6, 5)), ("box", False, (8, 6)), ("simplex", True, (8, 6)), ("box", True, (8,))],
+    ("kind", "hidden"), [("simplex", (8, 6, 5)), ("box", (8, 6)), ("simplex", (8,)), ("box", (8,))]
 )
-def test_head_after_encode_equals_numpy(kind: str, shared: bool, hidden: tuple[int, ...], masked: bool) -> None:
-    network, weights = make(kind, shared=shared, hidden=hidden)
+def test_head_after_encode_equals_numpy(kind: str, hidden: tuple[int, ...], masked: bool) -> None:
+    network, weights = make(kind, hidden=hidden)
     window, account = seen()
     listed = np.ones(account.shape[:2], bool)
     if masked:
@@ -153,7 +152,7 @@ def test_an_asset_knows_of_the_others() -> None:
     assert np.abs(gap(after) - gap(scores)).min() > 1e-4
 
 
-def test_one_context_serves_all_accounts_of_a_lane() -> None:
+def test_one_context_serves_all_accounts_of_a_path() -> None:
     network, weights = make()
     rng = np.random.default_rng(3)
     context = rng.normal(size=(5, 1, ASSETS * 16)).astype(np.float32)

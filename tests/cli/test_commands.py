@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,12 @@ import pytest
 
 import jaxtrader as jt
 from jaxtrader import cli
-from jaxtrader.cli import inputs, main, parse, phrases
-from jaxtrader.cli.config import BadInput, TrainConfig
+from jaxtrader.cli import inputs, main, phrases
+from jaxtrader.cli.settings import BadInput, Source, TrainData
 from jaxtrader.market.splits import cut_segments
 
 ROOT = Path(jt.__file__).parents[1]
-FEATURES = "momentum_5,volatility_10"
+FEATURES = "log_return_5,volatility_10"
 TINY = (
     "--num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 --num-minibatches 2 --num-epochs 1 --eval-every 2"
 )
@@ -62,100 +63,13 @@ def refused(capsys, argv, code=2):
     return lines[0]
 
 
-# --- arguments ---
-
-
-@pytest.mark.parametrize(
-    "argv",
-    [["--help"], ["train", "--help"], ["backtest", "--help"], ["data", "--help"], ["check", "--help"], ["--version"]],
-)
-def test_help_is_printed_without_loading_jax_or_pandas(argv):
-    program = f"""if True:
-        import sys
-        from jaxtrader.cli import main
-        assert main({argv!r}) == 0
-        assert not {{"jax", "pandas", "gymnax", "numpy"}} & set(sys.modules)
-    """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert jt.__version__ in done.stdout if argv == ["--version"] else "usage: jaxtrader" in done.stdout
-
-
-def test_python_m_is_the_command(capsys):
-    done = subprocess.run([sys.executable, "-m", "jaxtrader", "frob"], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "the commands are train, backtest, data, check" in done.stderr
-    assert main([]) == 0
-    assert "usage: jaxtrader" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("words", [["--positions", "-1,0,1"], ["--positions=-1,0,1"], ["--positions", "-1.0,0,+1"]])
-def test_lists_may_begin_with_a_minus(words):
-    assert parse(["train", *words]).positions == (-1.0, 0.0, 1.0)
-
-
-@pytest.mark.parametrize("word", ["continuous", "weights"])
-def test_a_word_may_stand_for_a_list(word, capsys):
-    assert parse(["train", "--positions", word]).positions == word
-    assert parse(["train", "--help"]) is None
-    assert "--positions X,...|continuous|weights" in capsys.readouterr().out
-
-
-def test_words_become_values():
-    config = parse(
-        ["train", "--symbols", "AAPL,MSFT", "--hidden", "64,64", "--total-steps", "2e6", "--no-adjust", "--seed=7"]
-    )
-    assert (config.symbols, config.hidden, config.total_steps) == (("AAPL", "MSFT"), (64, 64), 2_000_000)
-    assert (config.no_adjust, config.seed) == (True, 7)
-    assert parse(["train"]) == TrainConfig()
-
-
-@pytest.mark.parametrize(
-    ("argv", "says"),
-    [
-        ("train --sed 3", "--sed, 3; did you mean --seed?"),
-        ("backtest run --leverage 3", "so ordering can matter (see jaxtrader --help)"),  # of another command: no hint
-        ("train --seed 1.5", "--seed: '1.5' is not a whole number"),
-        ("train --positions a,b", "--positions: 'a' is not a number; give numbers, or continuous or weights alone"),
-        ("train --positions weights,1", "--positions: 'weights' is not a number; give"),
-        ("train --fill never", "'never' for argument '--fill'"),
-        ("train --seed", "Missing value for argument '--seed'"),
-        ("train prices.csv", "Unrecognized options: prices.csv"),
-        ("backtest", "run folder, or policy file"),
-    ],
-)
-def test_a_wrong_argument_is_one_line(argv, says, capsys):
-    assert says in refused(capsys, argv.split())
-
-
-FRAMED = """╭─ Unrecognized options ─────────╮
-│ Unrecognized options: --sed, 3 │
-│ ────────────────────────────── │
-│ Perhaps you meant:             │
-│     --seed N                   │
-╰────────────────────────────────╯
-"""
-HYPHENS = """ Unrecognized options
- ------------------------------
-  Unrecognized options: --sed, 3
-  ------------------------------
-  Perhaps you meant:
-      --seed N
-"""
-
-
-@pytest.mark.parametrize("box", [FRAMED, HYPHENS, "\x1b[1m" + FRAMED])
-def test_a_framed_complaint_becomes_a_sentence(box):
-    assert cli._one_line(box) == "Unrecognized options: --sed, 3; did you mean --seed? (see jaxtrader --help)"
-
-
 # --- train ---
 
 
 def test_a_run_leaves_its_files_and_says_where(tiny):
     folder, out = tiny
     run = folder / "runs" / "two-0001"
-    names = {"policy.pkl", "last.pkl", "checkpoint.pkl", "config.json", "metrics.jsonl"}
+    names = {"policy.pkl", "last.pkl", "checkpoint.pkl", "config.toml", "config.json", "metrics.jsonl"}
     assert {path.name for path in run.iterdir()} == names
     assert out.splitlines()[-1] == f"next    jaxtrader backtest {Path('runs/two-0001')}"
     assert "\x1b" not in out
@@ -177,9 +91,9 @@ def test_the_first_lines_say_data_dates_costs_and_fill(tiny):
     [
         ({}, 1, "the window of 1 bar as it is, then MLP 64 x 64, tanh, one each for actor and critic"),
         (
-            {"encoder": "tcn", "hidden": (8,), "shared": True, "activation": "relu"},
+            {"encoder": "tcn", "hidden": (8,)},
             32,
-            "tcn over 32 bars, 32 wide, 5 layers, then MLP 8, relu, one for actor and critic",
+            "tcn over 32 bars, 32 wide, 5 layers, then MLP 8, tanh, one each for actor and critic",
         ),
         (
             {
@@ -187,11 +101,13 @@ def test_the_first_lines_say_data_dates_costs_and_fill(tiny):
                 "encoder_width": 16,
                 "encoder_depth": 1,
                 "hidden": (8,),
-                "shared": True,
                 "compute_dtype": "bfloat16",
             },
             8,
-            "attention over 8 bars, 16 wide, 1 layer, then MLP 8, tanh, one for actor and critic; computed in bfloat16",
+            (
+                "attention over 8 bars, 16 wide, 1 layer, then MLP 8, tanh, one each for actor and critic; "
+                "computed in bfloat16"
+            ),
         ),
     ],
 )
@@ -233,6 +149,36 @@ def test_the_next_run_gets_the_next_number_and_quiet_prints_only_the_result(tiny
     assert words == ["result", "files", "next"]
 
 
+def test_the_config_file_of_a_run_repeats_it(tiny, tmp_path):
+    """With the ends of the split, though it was made by shares: a file that has grown must not move them."""
+    folder, new = tiny[0] / "runs/two-0001", tmp_path / "new"
+    written = tomllib.loads((folder / "config.toml").read_text())
+    assert written["data"]["data"] == str((tiny[0] / "two.csv").resolve())
+    assert (written["market"]["train_end"], written["market"]["valid_end"]) == ("2020-07-28", "2020-09-11")
+    assert main(["train", "--config", str(folder / "config.toml"), "--quiet", "--run-dir", str(new)]) == 0
+    before, again = (
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (folder, new)
+    )
+    assert [record["loss"] for record in before] == [record["loss"] for record in again]
+    assert before[-1]["valid_best"] == again[-1]["valid_best"]
+    assert (new / "config.toml").read_text() == (folder / "config.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    "source", [Source(), Source(label="open"), Source(tz="America/New_York"), Source(label="open", tz="Asia/Tokyo")]
+)
+@pytest.mark.parametrize("freq", ["D", "7min"])
+def test_the_ends_that_a_run_writes_split_as_its_shares_did(source, freq):
+    stamps = pd.date_range("2020-01-01", periods=300, freq=freq).strftime("%Y-%m-%d %H:%M")
+    bars = jt.load_bars(prices(300).assign(Date=stamps), symbol="X", tz=source.tz, label=source.label)
+    market = jt.Market.from_bars(bars, features=["log_return_1"])
+    parts = market.split(*inputs.cuts(TrainData(data="x"), source))
+    ends = [inputs.last_moment(part, source) for part in parts[:2]]
+    again = market.split(*inputs.cuts(TrainData(data="x", train_end=ends[0], valid_end=ends[1]), source))
+    for part, other in zip(parts, again, strict=True):
+        np.testing.assert_array_equal(part.segments, other.segments)
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny, monkeypatch, tmp_path, capsys):
     folder, _ = tiny
     monkeypatch.chdir(tmp_path)
@@ -257,14 +203,15 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny, monkeypatch, tmp_pat
     ],
 )
 def test_the_last_day_belongs_to_its_part(label, tz, bar, part):
-    config = TrainConfig(data="x.csv", train_end="2020-07-01", valid_end="2020-09-01", label=label, tz=tz)
+    data, source = TrainData(data="x", train_end="2020-07-01", valid_end="2020-09-01"), Source(label=label, tz=tz)
     times = np.array(["2020-06-01", bar, "2020-07-20", "2020-10-01"], "M8[ns]")
     market = jt.Market.from_bars(jt.load_bars(prices(300)), features=["log_return_1"])
-    parts = cut_segments(times, np.array([[0, 0, 4]]), inputs.cuts(config), 0)
+    parts = cut_segments(times, np.array([[0, 0, 4]]), inputs.cuts(data, source), 0)
     assert parts[part][0][0][1] <= 1 < parts[part][0][0][2]
-    assert len(market.split(*inputs.cuts(config))) == 3
+    assert len(market.split(*inputs.cuts(data, source))) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("positions", "line", "lowest"),
     [("continuous", "any exposure from -1 to 1", -1), ("weights", "any weight from 0 to 1, the rest is cash", 0)],
@@ -301,6 +248,7 @@ def test_a_bug_is_not_sold_as_bad_input(tiny, monkeypatch, tmp_path):
         main(["train", "--data", str(tiny[0] / "two.csv"), *SMALL, "--run-dir", str(tmp_path / "run")])
 
 
+@pytest.mark.slow
 def test_interrupted_training_saves_and_exits_130(tiny, tmp_path):
     run = tmp_path / "run"
     argv = ["train", "--data", str(tiny[0] / "two.csv"), *SMALL, "--total-steps", "1e9", "--run-dir", str(run)]
@@ -383,7 +331,7 @@ def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
         ("--slippage-bps nan", "slippage nan is outside"),
         ("--risk-aversion -1", "lam >= 0"),
         ("--gamma 2", "gamma=2"),
-        ("--num-minibatches 3", "num_minibatches 3 does not divide the 8 lanes"),
+        ("--num-minibatches 3", "num_minibatches 3 does not divide the 8 paths"),
         ("--num-envs 0", "num_envs 0"),
         ("--hidden 0", "at least 1 wide"),
         ("--encoder tcn", "encoder 'tcn' needs a window of bars"),
@@ -427,27 +375,28 @@ def test_a_run_is_tested_on_the_test_part_of_its_data(tiny, own_test, tmp_path, 
     run = tiny[0] / "runs/two-0001"
     assert main(["backtest", str(run), "--save", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
-    book = jt.backtest(run / "policy.pkl", own_test)
+    result = jt.backtest(run / "policy.pkl", own_test)
     saved = pd.read_csv(tmp_path / "out/equity.csv", index_col="time")
-    np.testing.assert_allclose(saved["equity"], book.equity, rtol=1e-14)
-    assert len(pd.read_csv(tmp_path / "out/trades.csv")) == len(book.trades)
+    np.testing.assert_allclose(saved["equity"], result.equity, rtol=1e-14)
+    assert len(pd.read_csv(tmp_path / "out/trades.csv")) == len(result.trades)
     assert "test ─" in out
-    assert re.search(rf"^all 2 +{100 * book.metrics['cagr']:.1f}% +{book.metrics['sharpe']:.2f} ", out, re.M)
+    assert re.search(rf"^all 2 +{100 * result.metrics['cagr']:.1f}% +{result.metrics['sharpe']:.2f} ", out, re.M)
     assert "trades  " in out
     assert re.search(r"^break-even  (none, as it|a trade could cost)", out, re.M)
     assert "is no test" not in out
     assert "is not empty" in refused(capsys, ["backtest", run, "--save", tmp_path / "out"])
 
 
-def test_other_costs_and_rules_change_the_book(tiny, own_test, tmp_path, capsys):
+def test_other_costs_and_rules_change_the_result(tiny, own_test, tmp_path, capsys):
     run = tiny[0] / "runs/two-0001"
     flags = ["--fee-bps", "20", "--fill", "next_close", "--rebalance-band", "0", "--symbols", "UP"]
     assert main(["backtest", str(run / "policy.pkl"), *flags, "--save", str(tmp_path)]) == 0
     bars = jt.load_bars(tiny[0] / "two.csv", symbol="UP")
     market = jt.Market.from_bars(bars, features=FEATURES.split(",")).split("2020-07-29", "2020-09-12")[2]
-    rules = {"fill": "next_close", "rebalance_band": 0.0, "costs": jt.Costs.from_bps(20, 5)}
-    book = jt.backtest(run / "policy.pkl", market, **rules)
-    np.testing.assert_allclose(pd.read_csv(tmp_path / "equity.csv")["equity"], book.equity, rtol=1e-14)
+    policy = jt.load_policy(run)
+    rules = policy.rules.replace(fill="next_close", rebalance_band=0.0)
+    result = jt.backtest(policy, market, rules=rules, costs=jt.Costs.from_bps(20, 5))
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "equity.csv")["equity"], result.equity, rtol=1e-14)
     assert "fee 20 bp, slippage 5 bp; fills at the next bar's close" in capsys.readouterr().out
 
 
@@ -512,7 +461,7 @@ def test_data_says_what_is_in_a_file(tiny, tmp_path, capsys):
     assert "X 390 bars, 2020-01-01 00:00 to 2021-02-03 00:00 UTC, every 1 day, 356.096" in out  # 389 steps in 399 days
     assert "further numbers: signal" in out
     assert "1 gaps" in out
-    assert "warm up over 252 bars (momentum_252)" in out
+    assert "warm up over 252 bars (log_return_252)" in out
     assert f"next jaxtrader train --data {tmp_path / 'X.csv'}" in out
 
 
@@ -524,7 +473,7 @@ def test_data_says_what_is_missing_for_the_default_features(tiny, capsys):
     assert "problem" not in out
     (tiny[0] / "few.csv").write_text(prices(40).to_csv(index=False))
     assert main(["data", str(tiny[0] / "few.csv")]) == 0
-    assert re.search(r"^problem .* 40 bars, too few for momentum_252", capsys.readouterr().out, re.M)
+    assert re.search(r"^problem .* 40 bars, too few for log_return_252", capsys.readouterr().out, re.M)
 
 
 @pytest.mark.parametrize(
@@ -544,7 +493,7 @@ def test_spans_are_in_their_largest_unit(seconds, text):
 
 def test_bad_input_is_told_apart_by_its_type():
     with pytest.raises(BadInput, match="not a date"):
-        inputs.midnight_of("--start", "01/02/2020", TrainConfig(), after=False)
+        inputs.moment_of("--start", "01/02/2020", Source(), after=False)
     assert (cli.OK, cli.FAILED, cli.BAD_INPUT, cli.INTERRUPTED) == (0, 1, 2, 130)
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
-from ledger_reference import STOP, TAKE, Terms, book
+from ledger.reference import STOP, TAKE, Settings, result
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs, main, parse, phrases
+from jaxtrader.cli.settings import RewardSettings, of, resolved
 
 TINY = (
-    "--features momentum_5,volatility_10 --num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 "
+    "--features log_return_5,volatility_10 --num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 "
     "--num-minibatches 2 --num-epochs 1 --eval-every 2 --total-steps 500"
 )
 SMALL = TINY.split()
@@ -49,20 +51,28 @@ def said(*words) -> str:
     return " ".join(out.getvalue().split())
 
 
+def settings_of(*argv: str) -> dict[str, Any]:
+    """All settings of a command, as its words ask for them."""
+    asked = parse(argv)
+    assert asked is not None
+    return resolved(*asked)
+
+
+@pytest.mark.slow
 def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_path):
     run = tmp_path / "run"
     money = (
         "--leverage 2 --positions continuous --stop-loss 0.03 --take-profit 0.1 --borrow-rate 0.06 --decision-every 2"
     )
     data = ["--data", folder / "four.csv", "--symbols", "UP", *SMALL]
-    out = said("train", *data, *money.split(), "--decision-every", "2", "--run-dir", run)
+    out = said("train", *data, *money.split(), "--run-dir", run)
     rules = "borrow rate 0.06; max leverage 2; maintenance margin 0.25; no fee on shorts; "
     rules += "stop-loss 0.03; take-profit 0.1"
     assert rules in out
     assert "positions any exposure from -2 to 2, every 2 bars" in out
     policy = jt.load_policy(run)
     env = policy.about["env"]
-    assert (env["max_leverage"], env["stop_loss"], env["decision_every"]) == (2.0, 0.03, 2)
+    assert (policy.rules.max_leverage, env["stop_loss"], env["decision_every"]) == (2.0, 0.03, 2)
     again = said("backtest", run, "--save", tmp_path / "saved")
     assert again.split("result ")[1].split("; the gap")[0].rstrip(".") in out
     frame = pd.read_csv(tmp_path / "saved" / "equity.csv")
@@ -77,18 +87,20 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     days = len(frame)
     bars = pd.read_csv(folder / "four.csv").query("Ticker == 'UP'")[-days:]
     opens, highs, lows, closes = (bars[[name]].to_numpy().tolist() for name in ("Open", "High", "Low", "Close"))
-    columns = {"high": highs, "low": lows, "years": [1 / 365] * days, "stop": [[0.01]] * days, "take": [[0.02]] * days}
-    terms = Terms(1e-4, 5e-4, band=0.05, leverage=2.0, borrow_rate=0.06)
-    expected = book(opens, closes, frame[["target"]].to_numpy().tolist(), terms, **columns)
+    columns = {"high": highs, "low": lows, "dt": [1 / 365] * days}
+    columns |= {"stop_loss": [[0.01]] * days, "take_profit": [[0.02]] * days}
+    settings = Settings(fee=1e-4, slippage=5e-4, rebalance_band=0.05, max_leverage=2.0, borrow_rate=0.06)
+    expected = result(opens, closes, frame[["target"]].to_numpy().tolist(), settings, **columns)
     np.testing.assert_allclose(frame["equity"], expected["equity"], rtol=1e-10)
-    np.testing.assert_allclose(frame["carry"], expected["carry"], atol=1e-13)
+    np.testing.assert_allclose(frame["financing"], expected["financing"], atol=1e-13)
     assert {STOP, TAKE} <= set(expected["reasons"])
     assert frame["exposure"].abs().max() > 1.5
-    assert f"interest and funding, of no single trade, {frame['carry'].sum():+.2%} of the initial capital" in shown
+    assert f"{frame['financing'].sum():+.2%} of the initial capital" in shown
     dear = said("backtest", run, "--borrow-rate", "0.5", "--stop-loss", "0.05", "--delay", "1")
     assert "borrow rate 0.5; max leverage 2; delay 1; maintenance margin 0.25; no fee on shorts; stop-loss 0.05" in dear
 
 
+@pytest.mark.slow
 def test_a_portfolio_is_trained_and_tested_as_one_account(folder, tmp_path):
     run = tmp_path / "run"
     data = ["--data", folder / "four.csv", *SMALL]
@@ -113,14 +125,14 @@ def test_a_portfolio_is_trained_and_tested_as_one_account(folder, tmp_path):
 
 
 def reference(file, frame) -> np.ndarray:
-    """The equity of the targets in a saved book by the scalar reference, at the prices in the user's file."""
+    """The equity of the targets in a saved result by the scalar reference, at the prices in the user's file."""
     bars, days = pd.read_csv(file), len(frame)
     opens, closes = (
         bars.pivot(index="Date", columns="Ticker", values=name)[list(NAMES)].to_numpy()[-days:].tolist()
         for name in ("Open", "Close")
     )
-    terms = Terms(1e-4, 5e-4, band=0.05, capital=1e5, lot=1.0, fixed_fee=2.0)
-    return np.array(book(opens, closes, frame[[f"target {name}" for name in NAMES]].to_numpy(), terms)["equity"])
+    settings = Settings(fee=1e-4, slippage=5e-4, rebalance_band=0.05, capital=1e5, lot=1.0, fixed_fee=2.0)
+    return np.array(result(opens, closes, frame[[f"target {name}" for name in NAMES]].to_numpy(), settings)["equity"])
 
 
 @pytest.mark.parametrize(
@@ -136,16 +148,19 @@ def reference(file, frame) -> np.ndarray:
     ],
 )
 def test_rewards_are_named_in_the_plan_and_paid(flags, says, made):
-    config = parse(["train", *flags.split()]).resolved()
-    assert says in phrases.reward(config)
-    assert inputs.reward(config) == made
+    wanted = RewardSettings(**of(RewardSettings, settings_of("train", *flags.split())))
+    assert says in phrases.reward(wanted)
+    assert inputs.reward(wanted) == made
 
 
 def test_the_positions_nobody_asked_for_keep_within_the_leverage():
-    assert parse(["train", "--leverage", "0.5"]).resolved().positions == (0, 0.125, 0.25, 0.375, 0.5)
-    assert parse(["train", "--leverage", "2"]).resolved().positions == (0, 0.25, 0.5, 0.75, 1)
-    assert parse(["train", "--leverage", "0.5", "--positions", "0,1"]).resolved().positions == (0, 1)
-    assert parse(["train", "--leverage", "0.3"]).resolved().positions == (0, 0.075, 0.15, 0.225, 0.3)
+    def positions(*flags):
+        return settings_of("train", "--leverage", *flags)["positions"]
+
+    assert positions("0.5") == (0, 0.125, 0.25, 0.375, 0.5)
+    assert positions("2") == (0, 0.25, 0.5, 0.75, 1)
+    assert positions("0.5", "--positions", "0,1") == (0, 1)
+    assert positions("0.3") == (0, 0.075, 0.15, 0.225, 0.3)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +184,7 @@ def test_the_positions_nobody_asked_for_keep_within_the_leverage():
         ),
         ("--reward sharpe --risk-aversion 3", "--risk-aversion 3 is of the rewards log and drawdown"),
         ("--decision-every 3", "decision_every 3 does not divide episode_length 32"),
-        ("--synthetic ar1 --leverage 2 --positions continuous", "the optimum is known for an account without leverage"),
+        ("--synthetic ar1 --leverage 2 --positions continuous", "no leverage, brackets"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(flags, says, folder, tmp_path, monkeypatch, capsys):
@@ -186,7 +201,7 @@ def test_what_cannot_be_is_one_sentence(flags, says, folder, tmp_path, monkeypat
 def test_the_plan_names_a_fee_an_asset_and_what_is_lent_for_nothing(make_portfolio, make_market):
     each = jt.TradingEnv(make_portfolio(2), positions="weights", costs=jt.Costs(fee=[1e-4, 2e-4], slippage=None))
     assert phrases.rules(each).startswith("fee 1/2 bp, slippage 0 bp; ")
-    credit = jt.TradingEnv(make_market(), positions="continuous", max_leverage=2.0)
+    credit = jt.TradingEnv(make_market(), positions="continuous", rules=jt.Rules(max_leverage=2.0))
     assert "no interest on debt; no fee on shorts" in phrases.rules(credit)
     paid = dataclasses.replace(credit, costs=jt.Costs(borrow_rate=0.06, short_rate=0.01))
     assert "no interest" not in phrases.rules(paid)

@@ -5,16 +5,17 @@ import re
 
 import pytest
 
-from jaxtrader.cli import main, synthetic
+from jaxtrader.cli import main, synthetic_command
 
 TINY = (
     "--num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 --num-minibatches 2 --num-epochs 1 --eval-every 2"
 )
 
 
+@pytest.mark.slow
 def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, capsys):
     for name in ("TRAIN_BARS", "VALID_BARS", "TEST_BARS"):
-        monkeypatch.setattr(synthetic, name, 5_000)
+        monkeypatch.setattr(synthetic_command, name, 5_000)
     run = str(tmp_path / "run")
     flags = ["--devices", "2", "--total-steps", "500", "--run-dir", run]
     assert main(["train", "--synthetic", "ar1", *TINY.split(), *flags]) == 0
@@ -27,7 +28,7 @@ def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, 
     assert "optimum_share" in records[-1]
     # On the line of progress, and again in the table at the end.
     last = f"{records[-1]['optimum_share']:.1%}"
-    assert re.search(rf"^ 100%  512 steps .* of optimum {last}  in position", out, re.MULTILINE)
+    assert re.search(rf"^100%  512/512 steps .* of optimum {last}  in position", out, re.MULTILINE)
     assert re.search(r"^ +bp a bar +of optimum +in position$", out, re.MULTILINE)
     assert main(["backtest", run]) == 2
     assert "was trained on the synthetic market ar1" in capsys.readouterr().err

@@ -10,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ledger_books import BARS, RATES, market_of
-from ledger_fills import moves_of
-from ledger_reference import LIQUIDATION, RUIN, SESSION
+from ledger.comparison import moves_of
+from ledger.markets import BARS, RATES, market_of
+from ledger.reference import LIQUIDATION, RUIN, SESSION
+from settings import bars_after, env_settings
 
-from jaxtrader.envs.costs import Costs
-from jaxtrader.envs.state import EnvState
+from jaxtrader.envs.episode import EnvState, rows_ahead
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.training.rollout import _bars
+from jaxtrader.ledger.costs import Costs
 
 EVERY, ASSETS = 3, 3
 DECISIONS = (BARS - 1) // EVERY
@@ -37,7 +37,7 @@ def made(name, seed, volatility=0.03):
     """An environment of a market with missing and last bars, its settings, and actions, a few of which are none."""
     market = dataclasses.replace(market_of(seed, ASSETS, volatility), features=np.zeros((BARS, ASSETS, 1)))
     rules = {**SETTINGS[name], "flat_at_session_end": True, "rebalance_band": 0.05}
-    env = TradingEnv(market, window=1, episode_length=EVERY, decision_every=EVERY, costs=COSTS, **rules)
+    env = TradingEnv(market, window=1, episode_length=EVERY, decision_every=EVERY, costs=COSTS, **env_settings(rules))
     rng = np.random.default_rng(seed)
     if env.positions == "weights":
         actions = rng.dirichlet(np.ones(ASSETS + 1), DECISIONS)[:, :ASSETS]
@@ -56,7 +56,7 @@ def live(env, params, actions):
         obs, state, reward, _, info = env.step_env(jax.random.key(0), state, action, params)
         return state, (obs.account, state.account, reward, info)
 
-    account = env.open_account(jnp.zeros(ASSETS), params.tape.close[0], carries=params.carries)
+    account = env.open_account(jnp.zeros(ASSETS), params.arrays.close[0], financing=params.has_financing)
     return jax.lax.scan(move, EnvState(account, jnp.int32(0), jnp.int32(BARS), jnp.int32(0)), actions)[1]
 
 
@@ -80,10 +80,10 @@ def test_an_account_that_decides_every_third_bar_is_that_of_the_scalar_reference
         np.testing.assert_allclose(info["target"], targets, rtol=1e-15)
         np.testing.assert_array_equal(info["invalid_action"], none)
         targets = np.concatenate([np.repeat(targets, EVERY, 0), targets[-1:]])
-        paid = dict.fromkeys(("reward", "turnover", "cost", "carry"), 0.0)
+        paid = dict.fromkeys(("reward", "turnover", "cost", "financing"), 0.0)
         for t, mark, reference, move in moves_of(env.market, targets, COSTS, **rules):
             paid["reward"] += math.log(max(reference.equity, 1e-4) / max(mark, 1e-4))
-            paid["carry"] += move.carry
+            paid["financing"] += move.financing
             for each in move.executions:
                 worth = mark if each.reason in (LIQUIDATION, RUIN) else each.equity
                 paid["turnover"] += abs(each.units) * each.price / max(worth, 1e-4)
@@ -99,7 +99,7 @@ def test_an_account_that_decides_every_third_bar_is_that_of_the_scalar_reference
                 got = reward[row] if part == "reward" else info[part][row]
                 np.testing.assert_allclose(got, want, rtol=1e-9, atol=1e-13, err_msg=part)
             exposure = np.array(reference.units) * env.market.close[t] / reference.value(env.market.close[t])
-            np.testing.assert_allclose(seen[row, :, 0], exposure / env.max_leverage, rtol=1e-6, atol=1e-7)
+            np.testing.assert_allclose(seen[row, :, 0], exposure / env.rules.max_leverage, rtol=1e-6, atol=1e-7)
             paid = dict.fromkeys(paid, 0.0)
             held += any(reference.units)
         invalid += none.sum()
@@ -131,14 +131,16 @@ def test_lanes_take_their_bars_as_single_steps_do():
     env, _, _ = made("weights at the next open", 0)
     params, first = env.default_params, np.array([0, 9], np.int32)
     rows = first + np.arange(4, dtype=np.int32)[:, None] * EVERY
-    both = jax.jit(
-        lambda params: (_bars(env, params, jnp.asarray(first), 4), env.bars_after(jnp.asarray(rows), params))
-    )
-    (moves, price, _), alone = jax.tree.map(np.asarray, both(params))
+
+    def both(params):
+        ahead = rows_ahead(env, params, jnp.asarray(first), 4).for_accounts()
+        return ahead.bars, ahead.price, bars_after(env, jnp.asarray(rows), params)
+
+    moves, price, alone = jax.tree.map(np.asarray, jax.jit(both)(params))
     jax.tree.map(
-        lambda lane, one: np.testing.assert_array_equal(lane[:, :, :, 0], np.moveaxis(one, 0, 1)), moves, alone
+        lambda path, one: np.testing.assert_array_equal(path[:, :, :, 0], np.moveaxis(one, 0, 1)), moves, alone
     )
     np.testing.assert_array_equal(alone.close[:, 1, 0], env.market.close[4:7].astype(np.float32))
-    np.testing.assert_array_equal(price[:4, :, 0], env.market.close[rows].astype(np.float32))
+    np.testing.assert_array_equal(price[:, :, 0], env.market.close[rows].astype(np.float32))
     assert moves.session_end.any()
     assert not moves.present.all()

@@ -41,7 +41,7 @@ def test_below_is_the_high_half_of_the_product() -> None:
     rng = np.random.default_rng(0)
     words = np.concatenate([rng.integers(0, 2**32, 500), [0, 1, 2**16, 2**31, 2**32 - 1]])
     for limit in (1, 2, 3, 65_535, 65_536, 1_000_003, 2**31 - 1):
-        found = draws.below(jnp.asarray(words, jnp.uint32), limit)
+        found = draws.scale_to_limit(jnp.asarray(words, jnp.uint32), limit)
         assert found.tolist() == [int(word) * limit >> 32 for word in words]
 
 
@@ -52,7 +52,7 @@ def test_draws_of_neighbouring_keys_are_uniform_and_independent(keys: str) -> No
     @jax.jit
     @jax.vmap
     def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return draws.integers(key, (), 40, draws.PLACE), draws.integers(key, (), 5, draws.EXPOSURE)
+        return draws.integers(key, (), 40, draws.START_STREAM), draws.integers(key, (), 5, draws.EXPOSURE_STREAM)
 
     place, exposure = (np.asarray(x) for x in draw(KEYS[keys]()))
     joint = np.histogram2d(place, exposure, (40, 5))[0]
@@ -65,7 +65,8 @@ def test_every_bit_of_a_key_moves_half_of_the_bits_of_each_stream() -> None:
     """Over 512 keys each of 64 bits is turned: 0.5 of the output's bits turn too, within five deviations."""
     rng = np.random.default_rng(1)
     data = rng.integers(0, 2**32, (512, 2), dtype=np.uint32)
-    words = jax.jit(lambda data: jnp.stack([draws._hash(data, s) for s in (draws.PLACE, draws.EXPOSURE)], -1))
+    streams = (draws.START_STREAM, draws.EXPOSURE_STREAM)
+    words = jax.jit(lambda data: jnp.stack([draws._hash(data, s) for s in streams], -1))
     before = np.asarray(words(data))
     for bit in range(64):
         turned = data.copy()
@@ -76,11 +77,12 @@ def test_every_bit_of_a_key_moves_half_of_the_bits_of_each_stream() -> None:
 
 def test_typed_and_raw_keys_draw_the_same_and_every_kind_of_key_will_do() -> None:
     typed, raw, other = jax.random.key(7), jax.random.PRNGKey(7), jax.random.key(7, impl="rbg")
-    drawn = [int(draws.integers(key, (), 2**30, draws.PLACE)) for key in (typed, raw, other)]
+    drawn = [int(draws.integers(key, (), 2**30, draws.START_STREAM)) for key in (typed, raw, other)]
     assert drawn[0] == drawn[1]
     assert drawn[2] != drawn[0]
 
 
 def test_a_batch_is_the_generators() -> None:
     key = jax.random.key(3)
-    np.testing.assert_array_equal(draws.integers(key, (50,), 9, draws.EXPOSURE), jax.random.randint(key, (50,), 0, 9))
+    drawn = draws.integers(key, (50,), 9, draws.EXPOSURE_STREAM)
+    np.testing.assert_array_equal(drawn, jax.random.randint(key, (50,), 0, 9))

@@ -17,11 +17,15 @@ import pytest
 
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.envs import ledger, rewards
+from jaxtrader.envs import rewards
+from jaxtrader.envs.episode import EnvAccount, EnvParams
+from jaxtrader.envs.observation import ACCOUNT_FEATURES
 from jaxtrader.envs.rewards import Move, MoveReward
-from jaxtrader.envs.state import ACCOUNT_FEATURES, EnvParams, Trader
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.backtest import backtest, longest_walk, mean_reward
+from jaxtrader.evaluation.backtest import backtest, mean_reward
+from jaxtrader.ledger import ledger
+from jaxtrader.ledger.bar import Bar
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 from jaxtrader.training.trainer import Trainer
 
@@ -74,7 +78,7 @@ def equations(jaxpr) -> int:
 
 def program(env: TradingEnv, params: EnvParams):
     account = env.open_account(jnp.zeros((3, 1)), jnp.ones((3, 1)))
-    bar = ledger.Bar(*(jnp.ones((3, 1)) for _ in range(3)))
+    bar = Bar(*(jnp.ones((3, 1)) for _ in range(3)))
     return jax.make_jaxpr(env.advance)(account, jnp.zeros(3, jnp.int32), bar, params)
 
 
@@ -100,7 +104,7 @@ def test_a_reward_without_a_state_adds_nothing_to_the_program(env: TradingEnv, r
     assert equations(over.jaxpr) == equations(plain.jaxpr) + equations(formula.jaxpr)
     for reward in (rewards.log_return(), rewards.over_benchmark(), Calm()):
         other = dataclasses.replace(env, reward=reward)
-        assert type(jax.eval_shape(other.reset, KEY, raw_params)[1].account) is ledger.Account
+        assert jax.eval_shape(other.reset, KEY, raw_params)[1].account.reward_state is None
         assert other.account_names == ACCOUNT_FEATURES
 
 
@@ -112,35 +116,35 @@ def test_the_agent_sees_the_state_which_begins_with_each_account(
     env = dataclasses.replace(env, reward=reward, random_start=False)
     obs, state = reset(env, KEY, raw_params)
     first = reward.begin((), jnp.float32)
-    assert isinstance(state.account, Trader)
-    chex.assert_trees_all_equal(state.account.memory, first)
+    assert isinstance(state.account, EnvAccount)
+    chex.assert_trees_all_equal(state.account.reward_state, first)
     count = len(ACCOUNT_FEATURES) + len(reward.observed)
     chex.assert_shape(obs.account, (1, count))
     assert env.observation_space(raw_params).spaces["account"].shape == (1, count)
     assert env.account_names == ACCOUNT_FEATURES + reward.observed
 
     cursor = 30
-    row = jnp.arange(len(raw_params.tape.close))[:, None]
+    row = jnp.arange(len(raw_params.arrays.close))[:, None]
     scale = jnp.where(row >= cursor + 6, 0.005, 1.0) * jnp.where(row >= cursor + env.episode_length, 0.9, 1.0)
-    tape = raw_params.tape
-    params = raw_params.replace(tape=tape.replace(open=tape.open * scale, close=tape.close * scale))
+    arrays = raw_params.arrays
+    params = raw_params.replace(arrays=arrays.replace(open=arrays.open * scale, close=arrays.close * scale))
     state = state.replace(cursor=jnp.int32(cursor), end=jnp.int32(150))
     ruins, memories = [], []
     for t in range(env.episode_length):
         obs, state, earned, terminated, truncated, info = step(env, KEY, state, jnp.int32(LONG), params)
         assert math.isfinite(float(earned))
         chex.assert_trees_all_close(
-            obs.account[0, len(ACCOUNT_FEATURES) :], reward.observe(state.account.memory), atol=1e-6
+            obs.account[0, len(ACCOUNT_FEATURES) :], reward.observe(state.account.reward_state), atol=1e-6
         )
         final = info["final_observation"].account[0, len(ACCOUNT_FEATURES) :]
         if terminated or truncated:
-            chex.assert_trees_all_equal(state.account.memory, first)
+            chex.assert_trees_all_equal(state.account.reward_state, first)
             assert not np.allclose(final, reward.observe(first)), "before the restart the old state is seen"
         else:
             # Computed twice in one program: XLA may round one of them otherwise.
             np.testing.assert_allclose(final, obs.account[0, len(ACCOUNT_FEATURES) :], rtol=3e-7)
         ruins.append(bool(terminated))
-        memories.append(jax.tree.leaves(state.account.memory)[0])
+        memories.append(jax.tree.leaves(state.account.reward_state)[0])
         assert bool(truncated) == (t == env.episode_length - 1)
     assert np.flatnonzero(ruins).tolist() == [5]
     assert len(set(np.asarray(memories).tolist())) >= 5
@@ -158,7 +162,7 @@ def test_the_environment_pays_by_its_marks_and_its_closes(env: TradingEnv, raw_p
         for action in actions:
             _, state, paid, *_ = step(mine, KEY, state, jnp.int32(action), raw_params)
             earned[name].append(float(paid))
-    close = np.float64(raw_params.tape.close[:, 0])
+    close = np.float64(raw_params.arrays.close[:, 0])
     equity, peak, depth = 1.0, 1.0, 0.0
     for t, gain in enumerate(earned["log"]):
         equity *= math.exp(gain)
@@ -178,7 +182,7 @@ def test_a_reward_of_ones_own_may_read_the_whole_move(env: TradingEnv, raw_param
     _, moved, _, _, _ = mine.step_env(KEY, state, jnp.int32(LONG), raw_params)
     _, _, paid, *_ = step(mine, KEY, state, jnp.int32(LONG), raw_params)
     _, _, log, *_ = step(plain, KEY, state, jnp.int32(LONG), raw_params)
-    held = ledger.exposure(moved.account, raw_params.tape.close[moved.cursor])
+    held = ledger.exposure(moved.account, raw_params.arrays.close[moved.cursor])
     np.testing.assert_allclose(paid, log - 0.01 * held[0], atol=1e-7)
     assert held[0] > 0.9
 
@@ -186,13 +190,15 @@ def test_a_reward_of_ones_own_may_read_the_whole_move(env: TradingEnv, raw_param
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_state_travels_beside_all_that_the_rules_keep_in_the_account(env: TradingEnv, dtype: str) -> None:
     """Delayed targets, blocked assets and the reward's state: one structure through reset, step and restart."""
-    full = dataclasses.replace(env, reward=STATEFUL[1], delay=2, stop_loss=0.1, max_leverage=2.0)
+    full = dataclasses.replace(
+        env, reward=STATEFUL[1], stop_loss=0.1, rules=env.rules.replace(delay=2, max_leverage=2.0)
+    )
     with jax.enable_x64(dtype == "float64"):
         params = full.params(dtype)
         obs, state = jax.eval_shape(full.reset, KEY, params)
         new = jax.eval_shape(full.step, KEY, state, jax.ShapeDtypeStruct((), jnp.int32), params)
         again = jax.eval_shape(full.restart, state.account, jax.ShapeDtypeStruct((), bool))
-    assert {x.dtype for x in state.account.memory} == {jnp.dtype(dtype)}
+    assert {x.dtype for x in state.account.reward_state} == {jnp.dtype(dtype)}
     assert state.account.pending.shape == (1, 2)
     assert state.account.stopped is not None
     chex.assert_trees_all_equal_shapes_and_dtypes((obs, state), new[:2])
@@ -226,6 +232,7 @@ def policy_of(env: TradingEnv, path: Path) -> Policy:
     return load_policy(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reward", [rewards.over_benchmark(), STATEFUL[1]])
 def test_two_updates_with_each_reward_are_finite_and_leave_a_policy_that_acts(
     reward: MoveReward, make_market: Callable[..., Market], tmp_path: Path
@@ -260,20 +267,20 @@ def test_a_validation_walk_is_paid_by_the_marks_of_the_backtest(
     reward: MoveReward, make_market: Callable[..., Market], tmp_path: Path
 ) -> None:
     market = make_market((150,))
-    env = TradingEnv(market, window=4, reward=reward, rebalance_band=0.0, positions="continuous")
+    env = TradingEnv(market, window=4, reward=reward, rules=Rules(rebalance_band=0.0), positions="continuous")
     policy = policy_of(env, tmp_path / "p")
-    book = backtest(policy, market)
-    equity = np.concatenate([[1.0], book.equity])
-    assert np.abs(np.diff(equity)).max() > 0, "a book that never trades would prove nothing"
+    result = backtest(policy, market)
+    equity = np.concatenate([[1.0], result.equity])
+    assert np.abs(np.diff(equity)).max() > 0, "a result that never trades would prove nothing"
     _, params = policy.agent.prepare(policy.state, env.default_params)
-    score = mean_reward(policy.agent, policy.state, params, env=env, length=longest_walk(env))
+    score = mean_reward(policy.agent, policy.state, params, env=env)
     growth = math.log(equity[-1])
     if reward == STATEFUL[0]:
         expected = growth - 2 * math.log(equity.max() / equity[-1])
     else:
-        close = market.close[-len(book.equity) :, 0]
+        close = market.close[-len(result.equity) :, 0]
         expected = growth - math.log(close[-1] / close[0])
-    assert math.isclose(float(score) * (len(book.equity) - 1), expected, abs_tol=2e-5)
+    assert math.isclose(float(score) * (len(result.equity) - 1), expected, abs_tol=2e-5)
     assert abs(expected - growth) > 1e-3
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from jaxtrader.envs import rewards
-from jaxtrader.envs.account import Account, Bar, open_account
 from jaxtrader.envs.rewards import Move, MoveReward
+from jaxtrader.ledger.account import EQUITY_FLOOR, Account, open_account
+from jaxtrader.ledger.bar import Bar
 
 MOVES = (
     rewards.over_benchmark(),
@@ -37,7 +38,7 @@ def test_log_returns_add_up_to_the_log_of_the_final_mark_also_far_below_the_floo
     equity = np.array([1.0, 0.5, 0.02, 5e-6, 6e-6, 5e-6, 4e-6], np.float32)
     equity = equity[: int((equity > ruin_level).sum()) + 1]
     paid = np.asarray(rewards.log_return()(equity[:-1], equity[1:]))
-    assert math.isclose(paid.sum(), math.log(rewards.FLOOR), rel_tol=1e-5)
+    assert math.isclose(paid.sum(), math.log(EQUITY_FLOOR), rel_tol=1e-5)
     assert paid.max() <= 0
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from ledger_books import market_of
+from ledger.markets import market_of
 
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.training.rollout import LaneRollouts
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.training.rollout import MarketRollouts
 
 
 @pytest.mark.parametrize(
@@ -18,15 +19,19 @@ from jaxtrader.training.rollout import LaneRollouts
 def test_an_episode_begins_with_nothing_that_its_bar_has_closed(assets, positions, flat):
     market = market_of(3, assets)
     env = TradingEnv(
-        market, positions=positions, window=1, episode_length=4, flat_at_session_end=flat, rebalance_band=0.0
+        market,
+        positions=positions,
+        window=1,
+        episode_length=4,
+        rules=Rules(flat_at_session_end=flat, rebalance_band=0.0),
     )
     params = env.default_params
 
     @jax.jit
     def begun(key):
         alone = jax.vmap(lambda k: env.reset(k, params)[1])(jax.random.split(key, 500))
-        lanes = LaneRollouts(env, 4, 500, 1).begin(key, params)
-        return (alone.cursor, alone.account.units), (lanes.cursor, lanes.account.units[:, 0])
+        paths = MarketRollouts(env, 4, 500, 1).begin(key, params)
+        return (alone.cursor, alone.account.units), (paths.cursor, paths.account.units[:, 0])
 
     for cursor, units in begun(jax.random.key(0)):
         row, held = np.asarray(cursor), np.asarray(units) != 0

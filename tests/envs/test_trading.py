@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 import scipy.stats
 from conftest import masked, walk
+from settings import bars_after, env_account, env_settings
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
-from jaxtrader.envs import ledger
-from jaxtrader.envs.costs import Costs
-from jaxtrader.envs.ledger import Account, Bar, open_account
+from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, draw_starts
+from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation, chunks
 from jaxtrader.envs.rewards import risk_penalised
-from jaxtrader.envs.state import ACCOUNT_FEATURES, EnvParams, EnvState, Observation
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.envs.windows import window_chunks
+from jaxtrader.ledger import ledger
+from jaxtrader.ledger.bar import Bar
+from jaxtrader.ledger.costs import Costs
 from jaxtrader.market.market import Market
 
 SHORT, FLAT, LONG = 0, 1, 2
@@ -46,14 +47,14 @@ def observe(env: TradingEnv, state: EnvState, params: EnvParams) -> Observation:
 
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
-def draw_starts(env: TradingEnv, key: jax.Array, params: EnvParams, room: int, count: int) -> tuple:
-    return env.draw_starts(key, params, room, (count,))
+def starts_of(env: TradingEnv, key: jax.Array, params: EnvParams, room: int, count: int) -> tuple:
+    return draw_starts(env, key, params, room, (count,))
 
 
 def place(env: TradingEnv, params: EnvParams, cursor: int, exposure: float = 0.0, time: int = 0) -> EnvState:
     """BATCH equal states at a bar of the first history."""
-    price = params.tape.close[jnp.full(BATCH, cursor)]
-    account = open_account(jnp.full((BATCH, 1), exposure, jnp.float32), price)  # strong: else step compiles twice
+    price = params.arrays.close[jnp.full(BATCH, cursor)]
+    account = env_account(jnp.full((BATCH, 1), exposure, jnp.float32), price)  # strong: else step compiles twice
     end = int(env.market.segments[0, 2])
     return EnvState(account, *(jnp.full(BATCH, x, jnp.int32) for x in (cursor, end, time)))
 
@@ -63,9 +64,11 @@ def act(action: int) -> jax.Array:
 
 
 def crash(params: EnvParams, row: int, factor: float = 0.005) -> EnvParams:
-    """The same tape with all prices from `row` on multiplied by `factor`."""
-    scale = jnp.where(jnp.arange(len(params.tape.close)) >= row, factor, 1.0)[:, None]
-    return params.replace(tape=params.tape.replace(open=params.tape.open * scale, close=params.tape.close * scale))
+    """The same arrays with all prices from `row` on multiplied by `factor`."""
+    scale = jnp.where(jnp.arange(len(params.arrays.close)) >= row, factor, 1.0)[:, None]
+    return params.replace(
+        arrays=params.arrays.replace(open=params.arrays.open * scale, close=params.arrays.close * scale)
+    )
 
 
 def history_of(market: Market, rows: np.ndarray) -> np.ndarray:
@@ -134,18 +137,24 @@ def test_default_params_are_built_anew_and_kept_nowhere(market: Market) -> None:
     env = TradingEnv(market, window=4, costs=Costs(0.001, None))
     before = dict(vars(env))
     first, second = env.default_params, env.default_params
-    assert first.tape is not second.tape
+    assert first.arrays is not second.arrays
     assert vars(env).keys() == before.keys()
     assert first.costs.slippage is None
     np.testing.assert_array_equal(first.costs.fee, np.float32(0.001))
-    np.testing.assert_array_equal(first.tape.close, market.close.astype(np.float32))
+    np.testing.assert_array_equal(first.arrays.close, market.close.astype(np.float32))
 
 
 def test_market_and_costs_are_no_part_of_identity(env: TradingEnv, make_market: Callable[..., Market]) -> None:
     other = dataclasses.replace(env.with_market(make_market((60,), seed=9)), costs=Costs(0.01, 0.01))
     assert other == env
     assert hash(other) == hash(env)
-    changes = {"window": 5, "episode_length": 8, "positions": (0, 1), "reward": risk_penalised(1.0), "fill": "close"}
+    changes = {
+        "window": 5,
+        "episode_length": 8,
+        "positions": (0, 1),
+        "reward": risk_penalised(1.0),
+        "rules": env.rules.replace(fill="close"),
+    }
     for name, value in changes.items():
         assert dataclasses.replace(env, **{name: value}) != env
 
@@ -167,13 +176,13 @@ def test_another_market_of_the_same_shape_compiles_nothing(
     assert not np.array_equal(obs.window, first.window), "the second market must be read, not the first one again"
 
 
-def test_the_tape_is_an_argument_of_the_program_and_not_part_of_it(env: TradingEnv, raw_params: EnvParams) -> None:
+def test_the_arrays_is_an_argument_of_the_program_and_not_part_of_it(env: TradingEnv, raw_params: EnvParams) -> None:
     rows = 100_000
-    tape = raw_params.tape
-    columns = {name: column for name, column in vars(tape).items() if column is not None}
+    arrays = raw_params.arrays
+    columns = {name: column for name, column in vars(arrays).items() if column is not None}
     long = {name: column for name, column in columns.items() if name not in ("segments", "ready")}
     long = {name: jnp.ones((rows, *x.shape[1:]), x.dtype) for name, x in long.items()}
-    big = raw_params.replace(tape=tape.replace(**long))
+    big = raw_params.replace(arrays=arrays.replace(**long))
     _, state = jax.eval_shape(env.reset, KEYS[0], raw_params)
     text = [jax.jit(env.step).lower(KEYS[0], state, act(LONG)[0], p).as_text() for p in (raw_params, big)]
     assert "100000x1xf32" in text[1]
@@ -195,7 +204,7 @@ def test_continuous_positions_have_a_box_of_actions_a_name_on_file_and_an_identi
     assert mine.to_dict()["positions"] == positions
     assert mine != env
     assert mine == dataclasses.replace(env, positions=positions)
-    exposure = mine.open_accounts(jax.random.key(0), raw_params.tape.close[:1], raw_params, (3000,)).target[:, 0]
+    exposure = mine.open_accounts(jax.random.key(0), raw_params.arrays.close[:1], raw_params, (3000,)).target[:, 0]
     assert scipy.stats.kstest(np.asarray(exposure), "uniform", (low, 1 - low)).pvalue > 0.001
 
 
@@ -254,7 +263,7 @@ def test_an_exposure_out_of_range_holds_the_units_and_is_flagged(
 )
 def test_a_setting_that_cannot_be_is_refused(market: Market, setting: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TradingEnv(market, **setting)
+        TradingEnv(market, **env_settings(setting))
 
 
 def test_features_in_another_order_are_another_market(env: TradingEnv, market: Market) -> None:
@@ -277,8 +286,10 @@ def test_a_band_that_no_equal_weight_reaches_is_refused(portfolio: TradingEnv) -
     with pytest.raises(
         ValueError, match=r"rebalance_band 0\.34 is an equal weight of 3 assets or more.* such as 0\.07"
     ):
-        dataclasses.replace(portfolio, rebalance_band=0.34)
-    assert dataclasses.replace(portfolio, rebalance_band=0.33).rebalance_band == 0.33
+        dataclasses.replace(portfolio, rules=portfolio.rules.replace(rebalance_band=0.34))
+    assert (
+        dataclasses.replace(portfolio, rules=portfolio.rules.replace(rebalance_band=0.33)).rules.rebalance_band == 0.33
+    )
 
 
 def test_check_room_allows_exactly_what_draw_starts_can_draw(make_market: Callable[..., Market]) -> None:
@@ -286,7 +297,7 @@ def test_check_room_allows_exactly_what_draw_starts_can_draw(make_market: Callab
     env = TradingEnv(make_market((30,)), window=4)
     env.check_room(25)
     params = env.default_params
-    starts, _ = draw_starts(env, jax.random.key(0), params, 25, 50)
+    starts, _ = starts_of(env, jax.random.key(0), params, 25, 50)
     assert set(np.asarray(starts).tolist()) == {4}
     with pytest.raises(
         ValueError, match=r"too few bars: after 1 .* 4 for the window, 25 bars at most can be traded and 26 are needed"
@@ -302,7 +313,7 @@ def test_starts_are_uniform_over_the_bars_with_room(make_market: Callable[..., M
     lengths = (30, 9, 20)
     env = TradingEnv(make_market(lengths), window=4)
     params = env.default_params
-    starts, ends = draw_starts(env, jax.random.key(1), params, room, 20_000)
+    starts, ends = starts_of(env, jax.random.key(1), params, room, 20_000)
     allowed, offset = {}, 0
     for length in lengths:
         rows = range(offset, offset + length)
@@ -321,7 +332,7 @@ def test_starts_stay_inside_a_split(market: Market) -> None:
     train, test = market.split(0.6, 0.4)
     for part in (train, test):
         env = TradingEnv(part, window=4)
-        starts, _ = draw_starts(env, jax.random.key(2), env.default_params, 1, 5_000)
+        starts, _ = starts_of(env, jax.random.key(2), env.default_params, 1, 5_000)
         starts = np.asarray(starts)
         segment = history_of(market, starts)
         assert set(segment) == set(range(len(part.segments)))
@@ -331,7 +342,7 @@ def test_starts_stay_inside_a_split(market: Market) -> None:
 
 
 def test_episodes_start_at_every_position_or_flat(env: TradingEnv, raw_params: EnvParams) -> None:
-    price = raw_params.tape.close[:1]
+    price = raw_params.arrays.close[:1]
     account = env.open_accounts(jax.random.key(0), price, raw_params, (3000,))
     counts = np.bincount(np.asarray(account.target[:, 0]).astype(int) + 1, minlength=3)
     assert scipy.stats.chisquare(counts).pvalue > 0.001
@@ -356,7 +367,7 @@ def test_the_time_limit_truncates_and_starts_anew(env: TradingEnv, raw_params: E
     assert len(set(np.asarray(fresh.cursor).tolist())) > 3
     # The observation is of the new start, the final one of where the episode ended: bar 22, long since the open of 21.
     chex.assert_trees_all_equal(obs, observe(env, fresh, raw_params))
-    np.testing.assert_array_equal(info["final_observation"].window[0], raw_params.tape.features[19:23])
+    np.testing.assert_array_equal(info["final_observation"].window[0], raw_params.arrays.features[19:23])
     np.testing.assert_array_equal(info["final_observation"].account[:, 0, 1], 1.0)
     assert not np.array_equal(obs.window, info["final_observation"].window)
 
@@ -371,9 +382,9 @@ def test_the_end_of_a_segment_truncates_before_its_last_bar_is_decided_on(
     _, state, reward, _, truncated, info = step(env, KEYS, state, act(LONG), raw_params)
     assert truncated.all()
     np.testing.assert_array_equal(state.time, 0)
-    close = np.asarray(raw_params.tape.close, np.float64)[:, 0]
+    close = np.asarray(raw_params.arrays.close, np.float64)[:, 0]
     np.testing.assert_allclose(reward, math.log(close[end - 1] / close[end - 2]), rtol=1e-4)
-    np.testing.assert_array_equal(info["final_observation"].window[0], raw_params.tape.features[end - 4 : end])
+    np.testing.assert_array_equal(info["final_observation"].window[0], raw_params.arrays.features[end - 4 : end])
 
 
 def test_ruin_terminates_and_the_account_begins_again_at_the_next_bar(env: TradingEnv, raw_params: EnvParams) -> None:
@@ -385,12 +396,12 @@ def test_ruin_terminates_and_the_account_begins_again_at_the_next_bar(env: Tradi
     np.testing.assert_array_equal(state.cursor, 31)
     np.testing.assert_array_equal(state.time, 6)
     chex.assert_trees_all_equal(
-        state.account, open_account(jnp.zeros((BATCH, 1)), falling.tape.close[jnp.full(BATCH, 31)])
+        state.account, env_account(jnp.zeros((BATCH, 1)), falling.arrays.close[jnp.full(BATCH, 31)])
     )
-    tape = falling.tape
-    left = float(tape.open[31, 0] / tape.close[30, 0]) * (1 - 5e-4) * (1 - 1e-4)
+    arrays = falling.arrays
+    left = float(arrays.open[31, 0] / arrays.close[30, 0]) * (1 - 5e-4) * (1 - 1e-4)
     np.testing.assert_allclose(reward, math.log(left), rtol=1e-5)
-    np.testing.assert_array_equal(obs.window[0], falling.tape.features[28:32])
+    np.testing.assert_array_equal(obs.window[0], falling.arrays.features[28:32])
     np.testing.assert_array_equal(obs.account[:, 0], [[0, 0, 0, 1]] * BATCH)
     chex.assert_tree_all_finite((info, reward))
 
@@ -405,10 +416,10 @@ def test_a_short_that_loses_everything_and_more_has_a_finite_reward(env: Trading
 
 
 def test_turnover_is_finite_after_ruin_at_level_0(env: TradingEnv, raw_params: EnvParams) -> None:
-    bare = dataclasses.replace(env, ruin_level=0.0)
+    bare = dataclasses.replace(env, rules=env.rules.replace(ruin_level=0.0))
     price = jnp.asarray([1.0], jnp.float32)
     account, _, ruined, info = jax.jit(bare.advance)(
-        open_account(-price, price), jnp.int32(SHORT), Bar(price, 30 * price, 30 * price), raw_params
+        env_account(-price, price), jnp.int32(SHORT), Bar(price, 30 * price, 30 * price), raw_params
     )
     assert ruined
     assert float(account.equity) < -28
@@ -439,7 +450,7 @@ def test_an_action_out_of_range_holds_the_units_and_is_flagged(
 def test_the_info_of_a_fill_against_hand_numbers(env: TradingEnv, raw_params: EnvParams) -> None:
     """From half long to flat: half the equity changes hands at the open, 1 and 5 basis points of it are lost."""
     _, state, reward, _, _, info = step(env, KEYS, place(env, raw_params, 20, exposure=0.5), act(FLAT), raw_params)
-    opened, before = (float(x) for x in (raw_params.tape.open[21, 0], raw_params.tape.close[20, 0]))
+    opened, before = (float(x) for x in (raw_params.arrays.open[21, 0], raw_params.arrays.close[20, 0]))
     sold = 0.5 * opened / before
     slippage = sold * 5e-4
     cost = slippage + (sold - slippage) * 1e-4
@@ -452,7 +463,7 @@ def test_the_info_of_a_fill_against_hand_numbers(env: TradingEnv, raw_params: En
 
 
 def test_restart_leaves_the_living_untouched(env: TradingEnv) -> None:
-    account = open_account(jnp.asarray([[0.5], [-1.0]]), jnp.asarray([[10.0], [20.0]]))
+    account = env_account(jnp.asarray([[0.5], [-1.0]]), jnp.asarray([[10.0], [20.0]]))
     after = env.restart(account, jnp.asarray([False, True]))
     chex.assert_trees_all_equal(jax.tree.map(lambda x: x[0], after), jax.tree.map(lambda x: x[0], account))
     assert float(after.cash[1]) == 1.0
@@ -464,12 +475,12 @@ def test_restart_leaves_the_living_untouched(env: TradingEnv) -> None:
 
 def test_account_features_against_hand_numbers(env: TradingEnv) -> None:
     """A short of 0.3 units from 100, now at 98 with 5% volatility: gain 2% against a 20-bar move of 0.05 sqrt 20."""
-    account = Account(
+    account = EnvAccount(
         cash=jnp.float32(131.0),
         units=jnp.asarray([-0.3]),
         entry=jnp.asarray([100.0]),
         target=jnp.asarray([-0.25]),
-        held=jnp.asarray([7], jnp.int32),
+        bars_since_fill=jnp.asarray([7], jnp.int32),
         equity=jnp.float32(0.0),
         ruined=jnp.asarray(False),
     )
@@ -484,12 +495,12 @@ def test_account_features_are_bounded_whatever_happened(env: TradingEnv) -> None
     rng = np.random.default_rng(0)
     n = 500
     price = jnp.asarray(rng.lognormal(0, 3, (n, 1)), jnp.float32)
-    account = Account(
+    account = EnvAccount(
         cash=jnp.asarray(rng.normal(0, 3, n), jnp.float32),
         units=jnp.asarray(rng.normal(0, 3, (n, 1)), jnp.float32),
         entry=jnp.asarray(rng.lognormal(0, 3, (n, 1)), jnp.float32),
         target=jnp.asarray(rng.uniform(-1, 1, (n, 1)), jnp.float32),
-        held=jnp.asarray(rng.integers(0, 21, (n, 1)), jnp.int32),
+        bars_since_fill=jnp.asarray(rng.integers(0, 21, (n, 1)), jnp.int32),
         equity=jnp.ones(n),
         ruined=jnp.zeros(n, bool),
     )
@@ -502,7 +513,7 @@ def test_account_features_are_bounded_whatever_happened(env: TradingEnv) -> None
 
 
 def test_the_observation_holds_no_place_no_age_and_no_level_of_equity() -> None:
-    """The same bars elsewhere on the tape, at another age, with half the money: the same observation, bit for bit."""
+    """The same bars elsewhere in the market, at another age, with half the money: the same observation, bit for bit."""
     bars = walk("A", 60, seed=4)
     market = Market.from_bars([bars, dataclasses.replace(bars, symbols=("B",))], features=["log_return_1", "signal"])
     env = TradingEnv(market, window=4)
@@ -517,14 +528,14 @@ def test_the_observation_holds_no_place_no_age_and_no_level_of_equity() -> None:
     assert not np.array_equal(observe(env, here, params).window, observe(env, elsewhere, params).window)
 
 
-def test_window_chunks_hold_the_windows_of_all_their_decisions(env: TradingEnv, raw_params: EnvParams) -> None:
+def test_chunks_hold_the_windows_of_all_their_decisions(env: TradingEnv, raw_params: EnvParams) -> None:
     cursor = jnp.asarray([10, 90, 170], jnp.int32)
-    chunks = window_chunks(raw_params.tape, cursor, env.window, 6)
-    assert chunks.shape == (3, 9, 1, 3)
-    for lane, c in enumerate(cursor.tolist()):
+    found = chunks(raw_params.arrays, cursor, env.window, 6)
+    assert found.shape == (3, 9, 1, 3)
+    for path, c in enumerate(cursor.tolist()):
         for k in range(6):
             state = place(env, raw_params, c + k)
-            np.testing.assert_array_equal(chunks[lane, k : k + 4], observe(env, state, raw_params).window[0])
+            np.testing.assert_array_equal(found[path, k : k + 4], observe(env, state, raw_params).window[0])
 
 
 @partial(jax.jit, static_argnums=0)
@@ -546,15 +557,15 @@ def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(
 ) -> None:
     state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))  # before the first update V is 0
     last = 36
-    later = jnp.arange(len(params.tape.close)) > last
+    later = jnp.arange(len(params.arrays.close)) > last
     noise = {
         name: jnp.where(later.reshape(-1, *[1] * (x.ndim - 1)), x * 1.7 + 0.3, x)
         for name in ("open", "high", "low", "close", "features", "volatility")
-        for x in [getattr(params.tape, name)]
+        for x in [getattr(params.arrays, name)]
     }
     start = place(env, params, 30, exposure=0.5)
     first = live_through(env, agent, state, start, params)
-    second = live_through(env, agent, state, start, params.replace(tape=params.tape.replace(**noise)))
+    second = live_through(env, agent, state, start, params.replace(arrays=params.arrays.replace(**noise)))
     cursor, *known, reward = first
     np.testing.assert_array_equal(cursor[:, 0], np.arange(30, 42))
     rows = last - 30 + 1  # decisions at bars 30..36: their windows, accounts and actions
@@ -574,7 +585,7 @@ def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(
 )
 def test_a_thing_of_another_kind_is_refused(market: Market, setting: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        TradingEnv(**{"market": market, **setting})
+        TradingEnv(**env_settings({"market": market, **setting}))
 
 
 # --- several assets, one account ---
@@ -592,7 +603,7 @@ def test_a_portfolio_steps_like_its_ledger(portfolio: TradingEnv) -> None:
     np.testing.assert_allclose(state.account.equity, 1)
     action = jnp.asarray([0.2, 0.0, 0.7])
     _, after, reward, *_, info = jax.jit(portfolio.step)(jax.random.key(1), state, action, params)
-    bar = portfolio.bars_after(state.cursor, params)
+    bar = bars_after(portfolio, state.cursor, params)
     account = ledger.step(state.account, action, bar, params.costs, portfolio.rules)[0]
     chex.assert_trees_all_close(after.account, account, rtol=1e-6)
     np.testing.assert_allclose(reward, np.log(account.equity), atol=1e-6)
@@ -604,7 +615,7 @@ def test_an_asset_without_a_bar_is_seen_and_held_as_it_is(portfolio: TradingEnv,
     env = dataclasses.replace(portfolio, positions=positions)
     params = masked(env.default_params)
     assert env.observation_space(params).spaces["account"].shape == (3, 5)
-    present = np.asarray(params.tape.present)
+    present = np.asarray(params.arrays.present)
     step, reset = jax.jit(env.step), jax.jit(env.reset)
     missed = 0
     for seed in range(12):
@@ -612,7 +623,7 @@ def test_an_asset_without_a_bar_is_seen_and_held_as_it_is(portfolio: TradingEnv,
         listed = present[int(state.cursor)]
         np.testing.assert_array_equal(obs.account[:, 4], listed)
         np.testing.assert_array_equal(state.account.units != 0, listed)
-        state = state.replace(account=ledger.open_account(jnp.full(3, 0.3), params.tape.close[state.cursor]))
+        state = state.replace(account=env_account(jnp.full(3, 0.3), params.arrays.close[state.cursor]))
         _, after, *_, info = step(jax.random.key(1), state, jnp.asarray([0.0, 0.5, 0.1]), params)
         np.testing.assert_array_equal(np.isnan(info["target"]), ~listed)
         moved = np.asarray(after.account.units != state.account.units)

@@ -12,12 +12,13 @@ import pytest
 from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger_books import BARS, FULL, RATES, costs_of, market_of
+from ledger.markets import BARS, FULL, RATES, all_costs, market_of
+from settings import bars_after, env_settings, run_settings
 
-from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.backtest import follow, longest_walk
+from jaxtrader.evaluation.backtest import most_decisions, rollout_policy
 from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.costs import Costs
 
 ENVS = {
     "portfolio": {
@@ -71,7 +72,7 @@ def test_no_action_on_any_valid_bars_makes_a_number_that_is_none(name, seed, wil
     assets, rng = (3 if name == "portfolio" else 1), np.random.default_rng(seed)
     market = market_of(seed, assets, min(wild, 1.0))
     market = dataclasses.replace(market, features=np.zeros((BARS, assets, 1)), listed=market.present)
-    env = TradingEnv(market, window=2, episode_length=16, **ENVS[name])
+    env = TradingEnv(market, window=2, episode_length=16, **env_settings(ENVS[name]))
     if assets == 1:
         actions = rng.integers(-1, 5, (40, 16))
     else:
@@ -96,27 +97,29 @@ def lived(env, params, actions):
 
     def move(account, row):
         t, action = row
-        account, *_, info = env.advance(account, action, env.bars_after(t, params), params)
+        account, *_, info = env.advance(account, action, bars_after(env, t, params), params)
         return account, (info["turnover"], info["cost"])
 
-    flat = env.open_account(jnp.zeros_like(params.tape.close[0]), params.tape.close[0], carries=params.carries)
+    flat = env.open_account(
+        jnp.zeros_like(params.arrays.close[0]), params.arrays.close[0], financing=params.has_financing
+    )
     return jax.lax.scan(move, flat, (jnp.arange(len(actions)), actions))[1]
 
 
-def test_turnover_and_costs_of_the_log_are_those_of_a_book():
+def test_turnover_and_costs_of_the_log_are_those_of_a_result():
     """Session ends, last bars, liquidation and ruin among them: what closes a position is traded value too."""
     reasons = set()
     for seed, volatility in ((0, 0.03), (1, 0.03), (2, 0.6), (3, 0.6), (4, 0.6)):
         market = dataclasses.replace(market_of(seed, 3, volatility), features=np.zeros((BARS, 3, 1)))
         rules = {**FULL, "fill": "next_close", "flat_at_session_end": True}
-        env = TradingEnv(market, window=1, positions="continuous", costs=costs_of(3), **rules)
+        env = TradingEnv(market, window=1, positions="continuous", costs=all_costs(3), **env_settings(rules))
         actions = np.random.default_rng(seed).uniform(-1, 1, (BARS, 3))
         with jax.enable_x64(True):
             turnover, cost = lived(env, env.params("float64"), jnp.asarray(actions[:-1]))
-        book = simulate(market, actions, costs=costs_of(3), **rules)
-        np.testing.assert_allclose(turnover, book.turnover[1:], rtol=1e-9, atol=1e-12)
-        np.testing.assert_allclose(cost, book.costs_paid[1:], rtol=1e-9, atol=1e-12)
-        reasons |= set(book.fills["reason"])
+        result = simulate(market, actions, costs=all_costs(3), **run_settings(rules))
+        np.testing.assert_allclose(turnover, result.turnover[1:], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(cost, result.costs_paid[1:], rtol=1e-9, atol=1e-12)
+        reasons |= set(result.fills["reason"])
     assert {"session end", "delisted", "liquidation"} <= reasons
 
 
@@ -138,7 +141,7 @@ def test_an_account_that_is_worth_exactly_nothing_is_seen_as_flat(portfolio):
     market = dataclasses.replace(
         portfolio.market, delisted=(rows == 60) & (np.arange(3) == 0), present=there, listed=there
     )
-    env = dataclasses.replace(portfolio, market=market, delist_return=-1.0)
+    env = dataclasses.replace(portfolio, market=market, rules=portfolio.rules.replace(delist_return=-1.0))
     params = env.default_params
     _, state = jax.jit(env.reset)(jax.random.key(0), params)
     state = state.replace(cursor=jnp.int32(59), time=jnp.int32(0))
@@ -148,7 +151,7 @@ def test_an_account_that_is_worth_exactly_nothing_is_seen_as_flat(portfolio):
     np.testing.assert_allclose(reward, np.log(1e-4), rtol=1e-5)
     np.testing.assert_array_equal(info["final_observation"].account[:, 0], 0)
     assert np.isfinite(info["final_observation"].account).all()
-    path = follow(AllInTheFirst(), None, params, env=env, length=longest_walk(env))
+    path = rollout_policy(AllInTheFirst(), None, params, env=env, decisions=most_decisions(env))
     assert not path.invalid.any()
     assert np.isfinite(path.reward).all()
     assert float(path.reward.min()) < np.log(2e-4)

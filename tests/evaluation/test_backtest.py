@@ -1,100 +1,100 @@
-"""A policy on a market: against a walk bar by bar with `Policy.act` and the scalar reference ledger; no look-ahead."""
+"""A policy on a market: against a closed loop of `Policy.act` and the scalar reference ledger. No look-ahead."""
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import FEATURES, walk
 from flax import struct
-from ledger_reference import Ledger, Terms
+from ledger.reference import Ledger, Settings
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy, load_policy
-from jaxtrader.envs import costs, rewards
-from jaxtrader.envs.costs import Costs
+from jaxtrader.envs import rewards
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation import walk as passes
-from jaxtrader.evaluation.backtest import backtest, follow, longest_walk, mean_reward
+from jaxtrader.evaluation.backtest import backtest, mean_reward, rollout_policy
+from jaxtrader.ledger import costs
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.market.market import Market
+
+
+def saved(folder, agent, state, env) -> Path:
+    """The path of a policy file."""
+    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
+    agent.save_model(folder / "policy.pkl", state, {"env": env.to_dict(), "features": features})
+    return folder / "policy.pkl"
+
+
+def loud(state, factor):
+    """A fresh policy with its logits scaled up, so that its decisions change often and every action occurs."""
+    head = state.params["policy"]
+    return state.replace(params={**state.params, "policy": head | {"kernel": head["kernel"] * factor}})
 
 
 @pytest.fixture(scope="module")
-def policy_path(tmp_path_factory, env, agent, state, market):
-    """A policy whose decisions change often: a fresh one with its logits scaled up, so that every action occurs."""
-    loud = {"kernel": state.params["policy"]["kernel"] * 500, "bias": state.params["policy"]["bias"]}
-    state = state.replace(params={**state.params, "policy": loud})
-    path = tmp_path_factory.mktemp("policy") / "policy.pkl"
-    names = {"names": list(market.feature_names), "lookback": market.lookback}
-    agent.save_model(path, state, {"env": env.to_dict(), "features": names})
-    return path
+def policy(tmp_path_factory, env, agent, state) -> Policy:
+    return load_policy(saved(tmp_path_factory.mktemp("policy"), agent, loud(state, 500), env))
 
 
-@pytest.fixture(scope="module")
-def policy(policy_path) -> Policy:
-    return load_policy(policy_path)
-
-
-def walk(policy: Policy, market, segment: int, costs: Costs, fill: str, band: float):
+def closed_loop(policy: Policy, market, segment: int, costs: Costs, fill: str, band: float):
     """Targets and equity by one decision a bar: raw windows cut by hand, account features and money in plain Python."""
-    first, end = int(market.first_cursors(policy.window)[segment]), int(market.segments[segment, 2])
-    ledger = Ledger(1)
-    terms = Terms(fee=float(costs.fee), slippage=float(costs.slippage), fill=fill, band=band)
-    held, targets, equity = 20, [], [1.0]
+    first, end = int(market.first_decisions(policy.window)[segment]), int(market.segments[segment, 2])
+    settings = Settings(fee=float(costs.fee), slippage=float(costs.slippage), fill=fill, rebalance_band=band)
+    ledger = Ledger(1, settings)
+    bars_since_fill, targets, equity = 20, [], [1.0]
     for t in range(first, end):
         price, entry = market.close[t, 0], ledger.entry[0]
         exposure = ledger.units[0] * price / ledger.value([price])
         gain = np.sign(ledger.units[0]) * (price / entry - 1) if entry else 0.0
         moves = np.clip(gain / (market.volatility[t, 0] * np.sqrt(20)), -5, 5)
-        account = [exposure, ledger.target[0], moves, min(held, 20) / 20]
+        account = [exposure, ledger.target[0], moves, min(bars_since_fill, 20) / 20]
         targets.append(policy.act(market.features[t - policy.window + 1 : t + 1, 0], account))
         if t + 1 < end:
             before = ledger.units[0]
-            ledger.step([targets[-1]], [price], [market.open[t + 1, 0]], [market.close[t + 1, 0]], terms)
-            held = 0 if ledger.units[0] != before else held + 1
+            ledger.step([targets[-1]], [price], [market.open[t + 1, 0]], [market.close[t + 1, 0]])
+            bars_since_fill = 0 if ledger.units[0] != before else bars_since_fill + 1
             equity.append(ledger.equity)
     return np.array(targets), np.array(equity)
 
 
 @pytest.mark.parametrize("fill", ["next_open", "next_close"])
-def test_backtest_equals_a_walk_bar_by_bar(policy, market, fill):
+def test_backtest_equals_a_closed_loop(policy, market, fill):
     costs = Costs(fee=2e-3, slippage=1e-3)
-    book = backtest(policy, market, costs=costs, fill=fill)
+    result = backtest(policy, market, costs=costs, rules=policy.rules.replace(fill=fill))
     for segment, symbol in enumerate(market.symbols):
-        targets, equity = walk(policy, market, segment, costs, fill, 0.05)
-        one = book.by_symbol[symbol]
+        targets, equity = closed_loop(policy, market, segment, costs, fill, 0.05)
+        one = result.by_symbol[symbol]
         assert len(set(targets)) == 3, "the policy must use every position, or this proves little"
         np.testing.assert_array_equal(one.targets[:, 0], targets)
         np.testing.assert_allclose(one.equity, equity, rtol=1e-12)
-        assert one.times[0] == market.times[market.first_cursors(policy.window)[segment]]
+        assert one.times[0] == market.times[market.first_decisions(policy.window)[segment]]
 
 
 @pytest.mark.parametrize("positions", ["continuous", "weights"])
-def test_backtest_of_a_continuous_policy_equals_a_walk_bar_by_bar(positions, env, agent, market, raw_params, tmp_path):
+def test_backtest_of_a_continuous_policy_equals_a_closed_loop(positions, env, agent, market, raw_params, tmp_path):
     env = dataclasses.replace(env, positions=positions)
     state, params = agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
-    loud = {"kernel": state.params["policy"]["kernel"] * 300, "bias": state.params["policy"]["bias"]}
-    state = state.replace(params={**state.params, "policy": loud})
-    names = {"names": list(market.feature_names), "lookback": market.lookback}
-    agent.save_model(tmp_path / "policy.pkl", state, {"env": env.to_dict(), "features": names})
-    policy = load_policy(tmp_path)
-    book = backtest(policy, market)
-    targets, equity = walk(policy, market, 1, Costs(), "next_open", 0.05)
-    np.testing.assert_allclose(book.by_symbol["S1"].targets[:, 0], targets, atol=1e-5)
-    np.testing.assert_allclose(book.by_symbol["S1"].equity, equity, rtol=1e-6)
+    state = loud(state, 300)
+    policy = load_policy(saved(tmp_path, agent, state, env))
+    result = backtest(policy, market)
+    targets, equity = closed_loop(policy, market, 1, Costs(), "next_open", 0.05)
+    np.testing.assert_allclose(result.by_symbol["S1"].targets[:, 0], targets, atol=1e-5)
+    np.testing.assert_allclose(result.by_symbol["S1"].equity, equity, rtol=1e-6)
     assert np.std(targets) > 0.2
-    score = mean_reward(agent, state, params, env=env, length=longest_walk(env))
-    exact = np.concatenate([np.diff(np.log(p.equity)) for p in book.by_symbol.values()]).mean()
+    score = mean_reward(agent, state, params, env=env)
+    exact = np.concatenate([np.diff(np.log(p.equity)) for p in result.by_symbol.values()]).mean()
     assert float(score) == pytest.approx(exact, abs=2e-6)
 
 
 @pytest.mark.parametrize("encoder", ["tcn", "attention"])
-def test_backtest_of_an_encoder_equals_a_walk_bar_by_bar(encoder, with_encoder, env, market, tmp_path):
+def test_backtest_of_an_encoder_equals_a_closed_loop(encoder, with_encoder, env, market, tmp_path):
     agent, state = with_encoder(encoder=encoder)
-    names = {"names": list(market.feature_names), "lookback": market.lookback}
-    agent.save_model(tmp_path / "policy.pkl", state, {"env": env.to_dict(), "features": names})
-    policy = load_policy(tmp_path)
+    policy = load_policy(saved(tmp_path, agent, state, env).parent)
     assert policy.state.network == state.network
-    targets, equity = walk(policy, market, 1, Costs(), "next_open", 0.05)
+    targets, equity = closed_loop(policy, market, 1, Costs(), "next_open", 0.05)
     one = backtest(policy, market).by_symbol["S1"]
     assert len(set(targets)) > 1, "a constant policy would prove nothing"
     np.testing.assert_array_equal(one.targets[:, 0], targets)
@@ -102,22 +102,22 @@ def test_backtest_of_an_encoder_equals_a_walk_bar_by_bar(encoder, with_encoder, 
 
 
 def test_total_is_equal_capital_in_each_symbol(policy, market):
-    book = backtest(policy, market)
-    parts = list(book.by_symbol.values())
-    assert book.equity[-1] == pytest.approx(np.mean([p.equity[-1] for p in parts]), rel=1e-12)
+    result = backtest(policy, market)
+    parts = list(result.by_symbol.values())
+    assert result.equity[-1] == pytest.approx(np.mean([p.equity[-1] for p in parts]), rel=1e-12)
 
 
 def test_first_decision_of_a_test_part_is_its_first_bar(policy, market):
     _, test = market.split(0.4, 0.6)
-    book = backtest(policy, test)
+    result = backtest(policy, test)
     for i, symbol in enumerate(test.symbols):
-        assert book.by_symbol[symbol].times[0] == test.times[test.segments[i, 1]]
+        assert result.by_symbol[symbol].times[0] == test.times[test.segments[i, 1]]
 
 
-def test_changing_every_bar_after_t_leaves_the_book_up_to_t(policy, market):
-    """Policy and normaliser frozen: targets and equity up to t are the same bits, whatever comes after."""
+def test_a_backtest_has_no_look_ahead(policy, market):
+    """With the policy and the normaliser frozen, targets and equity up to t are the same bits, whatever comes after."""
     one = dataclasses.replace(market, segments=market.segments[:1], symbols=market.symbols[:1])
-    first = int(one.first_cursors(policy.window)[0])
+    first = int(one.first_decisions(policy.window)[0])
     before = backtest(policy, one)
     for t in (first, first + 40, int(one.segments[0, 2]) - 2):
         changed = {}
@@ -133,14 +133,10 @@ def test_changing_every_bar_after_t_leaves_the_book_up_to_t(policy, market):
             assert not np.array_equal(after.equity, before.equity)
 
 
-def test_live_the_last_target_of_the_bars_so_far_is_the_one_that_a_backtest_of_all_of_them_follows(policy):
-    """What README tells a live trader to do: a market of the bars up to now, with features from those alone."""
-    from conftest import FEATURES
-    from conftest import walk as make_walk
-
-    from jaxtrader.market.market import Market
-
-    bars = make_walk("S0", 150, 0)
+@pytest.mark.slow
+def test_next_target_live_is_what_a_backtest_of_more_bars_follows(policy):
+    """What the README tells a live trader to do: a market of the bars up to now, with features from those alone."""
+    bars = walk("S0", 150, 0)
     whole, last = backtest(policy, Market.from_bars(bars, FEATURES)), []
     for count in (60, 61, 100, 150):
         columns = {name: getattr(bars, name)[:count] for name in ("times", "open", "high", "low", "close", "volume")}
@@ -155,12 +151,12 @@ def test_live_the_last_target_of_the_bars_so_far_is_the_one_that_a_backtest_of_a
 
 
 def test_validation_in_float32_agrees_with_the_backtest(policy, market, env, agent, state, params):
-    score = mean_reward(policy.agent, policy.state, params, env=env, length=longest_walk(env))
+    score = mean_reward(policy.agent, policy.state, params, env=env)
     parts = backtest(policy, market).by_symbol.values()
     exact = np.concatenate([np.diff(np.log(p.equity)) for p in parts]).mean()
     assert float(score) == pytest.approx(exact, abs=2e-6)
     penalised = dataclasses.replace(env, reward=rewards.risk_penalised(5.0))
-    lower = mean_reward(policy.agent, policy.state, params, env=penalised, length=longest_walk(env))
+    lower = mean_reward(policy.agent, policy.state, params, env=penalised)
     simple = np.concatenate([np.diff(p.equity) / p.equity[:-1] for p in parts])
     assert float(lower) == pytest.approx(exact - 2.5 * (simple**2).mean(), abs=2e-6)
 
@@ -181,7 +177,7 @@ def test_a_long_path_with_a_strong_edge_does_not_overflow(env, params):
     bars = 1000
     close = np.where(np.arange(bars) % 2 == 0, 1.0, 1.5)[:, None].astype(np.float32)
     ones = jnp.ones((bars, 1))
-    tape = params.tape.replace(
+    arrays = params.arrays.replace(
         open=jnp.asarray(np.concatenate([close[:1], close[:-1]])),
         high=ones,
         low=ones,
@@ -192,8 +188,9 @@ def test_a_long_path_with_a_strong_edge_does_not_overflow(env, params):
         segments=jnp.asarray([[0, 0, bars]], jnp.int32),
         ready=jnp.asarray([0], jnp.int32),
     )
-    path = follow(Foresight(), None, params.replace(tape=tape), env=env, length=bars - 3)
-    reward = np.asarray(path.reward)[10:-1, 0]
+    params = params.replace(arrays=arrays)
+    found, _ = rollout_policy(Foresight(), None, params, env=env, decisions=bars - 3, rewards_only=True)
+    reward = np.asarray(found)[10:-1, 0]
     assert np.isfinite(reward).all()
     # A short at 1.5 gains a third; a long at 1 gains half; each less the costs of turning the whole position round.
     assert reward.sum() > 300
@@ -201,20 +198,14 @@ def test_a_long_path_with_a_strong_edge_does_not_overflow(env, params):
 
 
 def test_another_markets_features_are_refused(policy, make_market):
-    from conftest import walk as make_walk
-
-    from jaxtrader.market.market import Market
-
-    other = Market.from_bars(make_walk("X", 100, 1), features=["signal"])
-    with pytest.raises(
-        ValueError, match=r"trained on the features log_return_1, signal, noise, the market has signal; .*from_bars"
-    ):
+    other = Market.from_bars(walk("X", 100, 1), features=["signal"])
+    with pytest.raises(ValueError, match=r"log_return_1, signal, noise.* signal; .*from_bars"):
         backtest(policy, other)
 
 
 def test_too_few_bars_are_refused(policy, market):
     short = dataclasses.replace(market, segments=np.array([[0, 0, 4]]), symbols=("S0",))
-    with pytest.raises(ValueError, match="S0: fewer bars than a decision and its fill need"):
+    with pytest.raises(ValueError, match=r"S0: .*give more bars or leave the symbol out"):
         backtest(policy, short)
 
 
@@ -224,12 +215,11 @@ def test_a_policy_without_its_environment_is_refused(tmp_path, agent, state):
         load_policy(tmp_path / "policy.pkl")
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path, agent, state, env, market):
+def test_weights_that_are_not_finite_are_refused(tmp_path, agent, state, env):
     broken = state.replace(params={**state.params, "first_bias": state.params["first_bias"] * np.nan})
-    names = {"names": list(market.feature_names), "lookback": market.lookback}
-    agent.save_model(tmp_path / "policy.pkl", broken, {"env": env.to_dict(), "features": names})
-    with pytest.raises(files.FileError, match="weights that are not finite"):
-        load_policy(tmp_path / "policy.pkl")
+    path = saved(tmp_path, agent, broken, env)
+    with pytest.raises(files.FileError, match="not finite"):
+        load_policy(path)
 
 
 def test_changes_override_the_files_rules(policy, market):
@@ -239,13 +229,12 @@ def test_changes_override_the_files_rules(policy, market):
 
 
 def test_other_rates_compile_nothing(policy, market):
-    programs = follow, passes._walk, passes._events
-    books, sizes = [], []
+    results, sizes = [], []
     for rates in (Costs(fee=2e-3, slippage=1e-3), Costs(fee=0, slippage=0.01)):
-        books.append(backtest(policy, market, costs=rates))
-        sizes.append([program._cache_size() for program in programs])
+        results.append(backtest(policy, market, costs=rates))
+        sizes.append(rollout_policy._cache_size())
     assert sizes[0] == sizes[1]
-    fills = [book.fills for book in books]
+    fills = [result.fills for result in results]
     np.testing.assert_allclose(fills[0]["slippage"], 1e-3 * np.abs(fills[0]["units"]) * fills[0]["price"])
     np.testing.assert_allclose(fills[1]["slippage"], 1e-2 * np.abs(fills[1]["units"]) * fills[1]["price"])
     assert not fills[1]["fee"].any()

@@ -1,4 +1,4 @@
-"""metrics.py: held against empyrical, pandas and hand-counted cases, and NaN where a figure is undefined."""
+"""metrics.py against empyrical, pandas and hand-counted cases. NaN where a figure is undefined."""
 
 import math
 import warnings
@@ -157,6 +157,9 @@ class TestUndefined:
 
     def test_growth_beyond_float64(self):
         assert undefined(figures([10.0, 9.0], periods_per_year=525_600)) == {"cagr", "calmar", "skew", "kurtosis"}
+
+    def test_returns_that_differ_in_their_last_digit_give_no_warning(self):
+        assert figures(np.cumprod(1 + 1e3 * (1 + np.array([0, 1e-15, 2e-15, 0]))))["total_return"] > 1e12
 
     @pytest.mark.parametrize("last", [-0.02, 0.0])
     def test_ruin_and_bars_after_it(self, last):

@@ -1,37 +1,27 @@
-"""One history of several assets: the union calendar, missing bars, late listings, delistings; by hand and by loop."""
+"""Aligned histories: the union calendar, missing bars, late listings and delistings, by hand and against a loop."""
 
 import dataclasses
 
 import numpy as np
 import pandas as pd
 import pytest
+from market.price_tables import cut, random_bars
 
-from jaxtrader.envs.costs import Costs
 from jaxtrader.evaluation.simulate import simulate
-from jaxtrader.market.bars import Bars, DataError, load_bars
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
 from jaxtrader.market.trailing import VOLATILITY_FLOOR
 
-FEATURES = ("volatility_5", "momentum_3", "signal")
+FEATURES = ("volatility_5", "log_return_3", "signal")
 LOOKBACK = 6
 DAYS = pd.date_range("2020-01-01", periods=60)
 
 
 def history(name: str, days: pd.DatetimeIndex = DAYS) -> Bars:
-    """A random walk on these days, drawn by the name alone."""
-    rng = np.random.default_rng([*name.encode()])
-    bars = len(days)
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
-    open_ = close * np.exp(rng.normal(0, 0.005, bars))
-    columns = {
-        "open": open_,
-        "high": np.maximum(open_, close) * 1.01,
-        "low": np.minimum(open_, close) * 0.99,
-        "close": close,
-        "volume": rng.lognormal(5, 1, bars),
-        "signal": rng.normal(size=bars),
-    }
-    return load_bars(pd.DataFrame(columns, index=days), symbol=name)
+    return random_bars(days, name)
 
 
 WHOLE = history("WHOLE")
@@ -44,7 +34,7 @@ def universe(**changes) -> Market:
     return Market.from_bars([WHOLE, HOLES, LATE, GONE], FEATURES, align=True, **changes)
 
 
-def test_by_hand():
+def test_align_by_hand():
     def bars(name, days, opens, closes):
         table = {"open": opens, "high": np.maximum(opens, closes), "low": np.minimum(opens, closes), "close": closes}
         return load_bars(pd.DataFrame(table | {"volume": 7.0}, index=pd.to_datetime(days)), symbol=name)
@@ -56,7 +46,7 @@ def test_by_hand():
     np.testing.assert_array_equal(market.times, pd.date_range("2024-01-01", periods=4).to_numpy())
     np.testing.assert_array_equal(market.segments, [[0, 0, 4]])
     np.testing.assert_array_equal(market.present, [[1, 0], [1, 1], [0, 1], [1, 0]])
-    assert market.delisted is None, "one silent row at the end is no delisting"
+    assert market.delisted is None, "one missing row at the end is no delisting"
     np.testing.assert_array_equal(market.open, [[10, 5], [11, 5], [10, 6], [12, 8]])
     np.testing.assert_array_equal(market.high, [[11, 5], [11, 6], [10, 8], [13, 8]])
     np.testing.assert_array_equal(market.low, [[10, 5], [10, 5], [10, 6], [12, 8]])
@@ -70,7 +60,7 @@ def test_by_hand():
     assert market.ready.tolist() == [1]
 
 
-def test_each_asset_is_what_its_own_bars_alone_make_carried_over_missing_rows():
+def test_aligned_asset_equals_its_own_market_and_missing_rows_are_filled():
     market = universe()
     assert market.symbols == ("WHOLE,HOLES,LATE,GONE",)
     assert market.features.shape == (60, 4, 3)
@@ -99,16 +89,16 @@ def test_each_asset_is_what_its_own_bars_alone_make_carried_over_missing_rows():
             assert market.listed[t, a] == (own >= LOOKBACK - 1 and not gone)
 
 
-def test_a_late_asset_does_not_keep_the_others_waiting():
+def test_late_listing_does_not_delay_ready():
     market = universe()
     assert market.ready.tolist() == [LOOKBACK - 1]
-    assert market.first_cursors(4).tolist() == [LOOKBACK + 2]
+    assert market.first_decisions(4).tolist() == [LOOKBACK + 2]
     assert np.isfinite(market.features[market.ready[0] :][market.listed[market.ready[0] :]]).all()
     assert not market.listed[25 : 25 + LOOKBACK - 1, 2].any()
     assert market.listed[25 + LOOKBACK - 1 :, 2].all()
 
 
-def test_a_columns_warm_up_delays_its_own_asset_only():
+def test_column_warm_up_delays_listed_of_its_own_asset_only():
     signal = HOLES.columns["signal"].copy()
     signal[:20] = np.nan
     warm = dataclasses.replace(HOLES, columns={"signal": signal})
@@ -117,15 +107,15 @@ def test_a_columns_warm_up_delays_its_own_asset_only():
     # The first known bar of HOLES is its 20th, which is row 22: days 10 and 11 are missing.
     np.testing.assert_array_equal(market.listed[:, 1], np.arange(60) >= 22)
     never = dataclasses.replace(HOLES, columns={"signal": signal * np.nan})
-    with pytest.raises(DataError, match="HOLES has no bar with a value of signal"):
+    with pytest.raises(DataError, match=r"HOLES .* signal; leave"):
         Market.from_bars([WHOLE, never], FEATURES, align=True)
 
 
-def test_where_every_asset_has_every_bar_nothing_is_carried():
+def test_present_delisted_and_listed_are_none_without_missing_bars():
     market = Market.from_bars([WHOLE, history("OTHER")], FEATURES, align=True)
     assert market.present is market.delisted is market.listed is None
-    tape = market.tape()
-    assert tape.present is tape.delisted is tape.listed is None
+    arrays = market.arrays()
+    assert arrays.present is arrays.delisted is arrays.listed is None
     assert market.ready.tolist() == [LOOKBACK - 1]
     assert market.notes == ()
     holes = Market.from_bars([WHOLE, HOLES], FEATURES, align=True)
@@ -136,31 +126,31 @@ def test_where_every_asset_has_every_bar_nothing_is_carried():
     assert separate.present is separate.delisted is separate.listed is None
 
 
-def test_the_tape_carries_the_masks_and_no_nan():
+def test_arrays_hold_the_masks_and_no_nan():
     market = universe()
-    tape = market.tape()
+    arrays = market.arrays()
     for name in ("present", "delisted", "listed"):
-        mask = getattr(tape, name)
+        mask = getattr(arrays, name)
         assert mask.dtype == bool
         np.testing.assert_array_equal(mask, getattr(market, name))
-    assert np.isfinite(tape.features).all()
-    assert (np.asarray(tape.features)[:25, 2] == 0).all()
+    assert np.isfinite(arrays.features).all()
+    assert (np.asarray(arrays.features)[:25, 2] == 0).all()
 
 
-def test_the_order_of_the_assets_is_the_order_given():
+def test_asset_order_is_the_order_given():
     one, other = universe(), Market.from_bars([GONE, LATE, HOLES, WHOLE], FEATURES, align=True)
     assert other.symbols == ("GONE,LATE,HOLES,WHOLE",)
     for name in ("close", "volume", "features", "volatility", "present", "delisted", "listed"):
         np.testing.assert_array_equal(getattr(one, name)[:, ::-1], getattr(other, name))
 
 
-def test_describe_says_that_they_are_one_history():
+def test_describe_of_an_aligned_history():
     assert universe().describe().startswith("WHOLE, HOLES, LATE, GONE side by side: 60 bars, 2020-01-01 to 2020-02-29")
     five = Market.from_bars([history(name) for name in "ABCDE"], FEATURES, align=True)
     assert five.describe().startswith("A, B, C, D and 1 more side by side: 60 bars")
 
 
-def test_a_split_cuts_the_union_calendar_and_shares_the_columns():
+def test_split_of_an_aligned_history_cuts_the_union_calendar():
     train, test = universe().split("2020-02-10")
     np.testing.assert_array_equal(train.segments, [[0, 0, 40]])
     np.testing.assert_array_equal(test.segments, [[0, 40, 60]])
@@ -178,21 +168,19 @@ def changed(bars: Bars, after: np.datetime64) -> Bars:
     return dataclasses.replace(bars, **fields, columns={"signal": bars.columns["signal"] * factor})
 
 
-def test_changing_later_bars_changes_nothing_before():
-    cut = DAYS.to_numpy()[35]
+def test_no_look_ahead_when_later_bars_change():
+    when = DAYS.to_numpy()[35]
     one = universe()
-    two = Market.from_bars([changed(b, cut) for b in (WHOLE, HOLES, LATE, GONE)], FEATURES, align=True)
+    two = Market.from_bars([changed(b, when) for b in (WHOLE, HOLES, LATE, GONE)], FEATURES, align=True)
     names = ("open", "high", "low", "close", "volume", "features", "volatility", "present", "delisted", "listed", "dt")
     for name in names:
         assert getattr(one, name)[:35].tobytes() == getattr(two, name)[:35].tobytes(), name
     assert one.features[35:].tobytes() != two.features[35:].tobytes()
 
 
-def test_bars_that_come_later_change_nothing_before_but_who_is_delisted():
+def test_no_look_ahead_when_bars_are_appended_except_delisted():
     def early(bars: Bars) -> Bars:
-        kept = slice(0, int(np.searchsorted(bars.times, DAYS.to_numpy()[35])))
-        fields = {name: getattr(bars, name)[kept] for name in ("times", "open", "high", "low", "close", "volume")}
-        return dataclasses.replace(bars, **fields, columns={"signal": bars.columns["signal"][kept]})
+        return cut(bars, 0, int(np.searchsorted(bars.times, DAYS.to_numpy()[35])))
 
     shorter = [early(bars) for bars in (WHOLE, HOLES, LATE, GONE)]
     one, two = universe(), Market.from_bars(shorter, FEATURES, align=True)
@@ -202,12 +190,17 @@ def test_bars_that_come_later_change_nothing_before_but_who_is_delisted():
     assert two.delisted is None
 
 
-def test_an_asset_without_a_traded_value_has_nothing_that_impact_could_be_sized_by():
-    """A late listing is ordered from the close of its first bar on, not for a share of a volume that nobody knows."""
+def test_impact_of_a_late_listing_uses_adv_from_its_first_bar_on():
+    """A late listing can be ordered from the close of its first bar on, where its adv is known."""
     market, capital = universe(), 1e4
-    book = simulate(market, np.full((60, 4), 0.25), costs=Costs(fee=None, slippage=None, impact=1.0), capital=capital)
+    result = simulate(
+        market,
+        np.full((60, 4), 0.25),
+        costs=Costs(fee=None, slippage=None, impact=1.0),
+        rules=Rules(rebalance_band=0.0, capital=capital),
+    )
     for symbol, name, first in ((0, "WHOLE", 1), (2, "LATE", 26)):
-        fills = book.fills[book.fills["symbol"] == name]
+        fills = result.fills[result.fills["symbol"] == name]
         assert fills["bar"][0] == first
         for fill in fills[fills["bar"] > first + 2][:5]:
             now = fill["bar"] - 1
@@ -218,39 +211,44 @@ def test_an_asset_without_a_traded_value_has_nothing_that_impact_could_be_sized_
         assert fills["slippage"][0] < 1e-4 * abs(fills["units"] * fills["price"])[0], "no return is known yet"
 
 
-def test_notes_tell_what_is_missing():
+def test_alignment_notes_name_missing_bars():
     gaps, hole, late, gone = universe().notes
-    assert gaps.startswith("HOLES: 2 gaps")
-    assert hole == "HOLES: No bar at 3 of the 60 times from its first to its last; what is ordered there is cancelled."
-    assert late == "LATE: The first bar is of 2020-01-26, 25 bars after the first of all."
-    assert gone == (
-        "GONE: The last bar is of 2020-02-09, 20 bars before the last of all; a position is closed there as delisted."
-    )
+    for note, parts in (
+        (gaps, ("HOLES", "2 gaps")),
+        (hole, ("HOLES", "3 of the 60")),
+        (late, ("LATE", "2020-01-26", "25 bars")),
+        (gone, ("GONE", "2020-02-09", "20 bars", "delisted")),
+    ):
+        assert all(part in note for part in parts), note
 
 
-@pytest.mark.parametrize(("silent", "gone"), [(1, False), (5, False), (6, True)])
-def test_an_asset_is_delisted_after_more_than_five_silent_rows_at_the_end(silent, gone):
-    """A thin asset without a print at the last rows is still there: it is not closed at a loss, and may be ordered."""
-    thin = history("THIN", DAYS[: 60 - silent])
+@pytest.mark.parametrize(("missing", "gone"), [(1, False), (5, False), (6, True)])
+def test_delisted_after_more_than_five_missing_rows_at_the_end(missing, gone):
+    """A thinly traded asset that has no bar at the last rows can still be traded, and is not closed at a loss."""
+    thin = history("THIN", DAYS[: 60 - missing])
     market = Market.from_bars([WHOLE, thin], FEATURES, align=True)
-    last = 59 - silent
+    last = 59 - missing
     np.testing.assert_array_equal(market.present[:, 1], np.arange(60) <= last)
-    sold = simulate(market, np.full((60, 2), 0.5), costs=Costs(fee=None, slippage=None), delist_return=-0.9)
-    note = f"THIN: The last bar is of {DAYS[last]:%Y-%m-%d}, {silent} bar{'s' * (silent > 1)} before the last of all; "
+    sold = simulate(
+        market,
+        np.full((60, 2), 0.5),
+        costs=Costs(fee=None, slippage=None),
+        rules=Rules(rebalance_band=0.0, delist_return=-0.9),
+    )
+    for part in ("THIN", f"{DAYS[last]:%Y-%m-%d}", f"{missing} bar", "closed" if gone else "kept"):
+        assert part in market.notes[-1]
     if gone:
         np.testing.assert_array_equal(market.delisted, np.stack([np.zeros(60), np.arange(60) == last], 1))
         np.testing.assert_array_equal(market.listed[:, 1], (np.arange(60) >= LOOKBACK - 1) & (np.arange(60) <= last))
         assert sold.fills["reason"].tolist().count("delisted") == 1
         assert sold.units[-1, 1] == 0
-        assert market.notes[-1] == note + "a position is closed there as delisted."
     else:
         assert market.delisted is market.listed is None
         assert "delisted" not in sold.fills["reason"]
         assert sold.units[-1, 1] > 0
-        assert market.notes[-1] == note + "a position is held at that close (delisted: after more than 5)."
 
 
-def test_the_calendar_of_all_gives_dt_and_periods_a_year():
+def test_union_calendar_gives_dt_and_periods_per_year():
     odd, even = DAYS[::2], DAYS[[0, *range(1, 60, 2)]]
     market = Market.from_bars([history("ODD", odd), history("EVEN", even)], FEATURES, align=True)
     assert len(market.times) == 60
@@ -258,7 +256,7 @@ def test_the_calendar_of_all_gives_dt_and_periods_a_year():
     np.testing.assert_allclose(market.dt[1:], 1 / 365, rtol=1e-14)
 
 
-def test_one_asset_alone_is_the_same_as_without_align():
+def test_aligning_one_asset_changes_nothing():
     one, two = Market.from_bars(WHOLE, FEATURES, align=True), Market.from_bars(WHOLE, FEATURES)
     assert one.symbols == two.symbols == ("WHOLE",)
     for name in ("times", "close", "features", "volatility", "dt", "segments"):
@@ -272,16 +270,16 @@ TWO = dataclasses.replace(WHOLE, symbols=("X", "Y"), close=np.hstack([WHOLE.clos
 @pytest.mark.parametrize(
     ("bars", "message"),
     [
-        ([WHOLE, WHOLE], "symbol 'WHOLE' comes twice"),
-        ([WHOLE, TWO], "X,Y holds 2 symbols already; align=True takes Bars of one symbol each"),
-        ([WHOLE, dataclasses.replace(LATE, symbols=("A,B",))], "the symbol 'A,B' has a comma"),
-        ([WHOLE, history("NOON", DAYS + pd.Timedelta("12h"))], "WHOLE has no bar time in common with another"),
-        ([history("OLD", DAYS[:30]), history("NEW", DAYS[30:])], "no bar time in common"),
-        ([WHOLE, history("HOURLY", HOURS)], r"HOURLY has a bar every 1:00:00 and WHOLE every 1 day"),
-        ([WHOLE, history("BRIEF", DAYS[:5])], "BRIEF has 5 bars, too few for volatility_5"),
-        ([WHOLE, dataclasses.replace(LATE, times=LATE.times[::-1])], "times of LATE do not increase"),
+        ([WHOLE, WHOLE], "'WHOLE' .* once"),
+        ([WHOLE, TWO], "X,Y .* one symbol each"),
+        ([WHOLE, dataclasses.replace(LATE, symbols=("A,B",))], "'A,B' .* rename"),
+        ([WHOLE, history("NOON", DAYS + pd.Timedelta("12h"))], "WHOLE .*tz=, label="),
+        ([history("OLD", DAYS[:30]), history("NEW", DAYS[30:])], "OLD .* leave it out"),
+        ([WHOLE, history("HOURLY", HOURS)], "HOURLY .* 1:00:00 and WHOLE .* 1 day; .* resample"),
+        ([WHOLE, history("BRIEF", DAYS[:5])], "BRIEF has 5 bars, .* volatility_5"),
+        ([WHOLE, dataclasses.replace(LATE, times=LATE.times[::-1])], "LATE .* sort"),
     ],
 )
-def test_bars_that_cannot_be_aligned(bars, message):
+def test_bars_that_cannot_be_aligned_are_rejected(bars, message):
     with pytest.raises(DataError, match=message):
         Market.from_bars(bars, FEATURES, align=True)

@@ -1,37 +1,12 @@
-"""Loading: each check names file, row, value and way out; spellings and time formats; long files; notes."""
+"""`load_bars`: the checks of rows, the names of columns, adjusted closes, tables of several symbols, and notes."""
 
 import numpy as np
 import pandas as pd
 import pytest
+from market.price_tables import GOOD, HEADER, frame, ns, write
 
-from jaxtrader.market.bars import Bars, DataError, load_bars
-
-HEADER = "Date,Open,High,Low,Close,Volume\n"
-
-
-GOOD = ["2024-01-02,10,12,9,11,100", "2024-01-03,11,13,10,12,200", "2024-01-04,12,14,11,13,300"]
-
-
-def frame(bars: int = 6, freq: str = "D", start: str = "2024-01-01") -> pd.DataFrame:
-    """A sound frame; open, high, low and close differ, so a mix-up shows."""
-    close = 100.0 + np.arange(bars)
-    columns = {
-        "open": close - 0.5,
-        "high": close + 2,
-        "low": close - 3,
-        "close": close,
-        "volume": np.arange(bars) * 10.0,
-    }
-    return pd.DataFrame(columns, index=pd.date_range(start, periods=bars, freq=freq))
-
-
-def write(path, rows, header=HEADER):
-    path.write_text(header + "\n".join(rows) + "\n")
-    return path
-
-
-def ns(*texts: str) -> np.ndarray:
-    return np.array(texts, "datetime64[ns]")
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.errors import DataError
 
 
 def test_csv_gives_float64_columns_and_utc_nanoseconds(tmp_path):
@@ -52,7 +27,7 @@ def test_csv_gives_float64_columns_and_utc_nanoseconds(tmp_path):
     assert load_bars(tmp_path / "ACME.csv", symbol="X").symbols == ("X",)
 
 
-def test_numbers_are_read_to_the_last_bit(tmp_path):
+def test_csv_numbers_are_read_exactly(tmp_path):
     values = [repr(float(v)) for v in np.random.default_rng(0).uniform(1, 2, 50)]
     days = pd.date_range("2024-01-01", periods=50).strftime("%Y-%m-%d")
     rows = [f"{day},{v},{v},{v},{v},1" for day, v in zip(days, values, strict=True)]
@@ -62,32 +37,32 @@ def test_numbers_are_read_to_the_last_bit(tmp_path):
 BROKEN = {
     "high": (
         "2024-01-03,11,11.5,10,12,200",
-        r"row 3: high is 11.5, .* at least max\(open, close\) = 12.*repair='clip'",
+        r"row 3: high is 11.5, .*12.*repair='clip'",
     ),
-    "low": ("2024-01-03,11,13,11.5,12,200", r"row 3: low is 11.5, .* at most min\(open, close\) = 11.*--repair clip"),
+    "low": ("2024-01-03,11,13,11.5,12,200", r"row 3: low is 11.5, .*11.*--repair clip"),
     "high below low": ("2024-01-03,11,9,13,12,200", r"row 3: high is 9, .*repair='clip'"),
-    "zero": ("2024-01-03,0,13,0,12,200", r"row 3: open is 0, .*above 0; correct or remove the row"),
+    "zero": ("2024-01-03,0,13,0,12,200", r"row 3: open is 0, .*above 0; correct or remove"),
     "negative": ("2024-01-03,11,13,-1,12,200", r"row 3: low is -1, .*above 0"),
     "nan": ("2024-01-03,11,13,10,NaN,200", r"row 3: close is missing \(NaN\), .*above 0"),
     "infinite": ("2024-01-03,11,inf,10,12,200", r"row 3: high is inf, .*finite"),
-    "text": ("2024-01-03,11,13,10,$12,200", r"row 3: Close is '\$12', which is not a number; remove currency signs"),
+    "text": ("2024-01-03,11,13,10,$12,200", r"row 3: Close is '\$12', .*remove currency signs"),
     "no volume": ("2024-01-03,11,13,10,12,", r"row 3: volume is missing, .*repair='clip'"),
     "negative volume": ("2024-01-03,11,13,10,12,-5", r"row 3: volume is -5, .*0 or more"),
     "infinite volume": ("2024-01-03,11,13,10,12,inf", r"row 3: volume is inf, .*0 or more"),
-    "same time": ("2024-01-02,11,13,10,12,200", r"row 3: the time 2024-01-02 stands in the row before it too.*unique"),
-    "unsorted": ("2024-01-01,11,13,10,12,200", r"row 3: the time 2024-01-01 is earlier than 2024-01-02 .*sort"),
-    "no time": (",11,13,10,12,200", r"row 3: the time is missing"),
-    "bad time": ("soon,11,13,10,12,200", r"row 3: 'soon' is not a time"),
-    "impossible date": ("2024-02-30,11,13,10,12,200", r"row 3: '2024-02-30' is not a time"),
-    "cell too many": ("2024-01-03,11,13,10,12,200,7,8", r", row 3: 8 values where the header names 6"),
+    "same time": ("2024-01-02,11,13,10,12,200", r"row 3: the time 2024-01-02 .*remove one"),
+    "unsorted": ("2024-01-01,11,13,10,12,200", r"row 3: the time 2024-01-01 .*2024-01-02 .*sort"),
+    "no time": (",11,13,10,12,200", r"row 3: the time .*correct or remove"),
+    "bad time": ("soon,11,13,10,12,200", r"row 3: 'soon' .*write ISO"),
+    "impossible date": ("2024-02-30,11,13,10,12,200", r"row 3: '2024-02-30' .*write ISO"),
+    "cell too many": ("2024-01-03,11,13,10,12,200,7,8", r"row 3: 8 values, .*6"),
 }
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_row_is_named_with_its_value_and_the_way_out(tmp_path, case):
+def test_broken_row_is_rejected_with_its_number_and_value(tmp_path, case):
     row, message = BROKEN[case]
     path = write(tmp_path / "acme.csv", [GOOD[0], row, GOOD[2]])
-    with pytest.raises(DataError, match=rf"^acme\.csv{message if message[0] == ',' else ', ' + message}") as caught:
+    with pytest.raises(DataError, match=rf"^acme\.csv, {message}") as caught:
         load_bars(path)
     assert str(caught.value).endswith(".")
     assert "\n" not in str(caught.value)
@@ -96,7 +71,7 @@ def test_a_broken_row_is_named_with_its_value_and_the_way_out(tmp_path, case):
             load_bars(path, repair="clip")
 
 
-def test_rows_count_as_in_the_file_across_blank_lines_and_a_preamble(tmp_path):
+def test_row_number_counts_blank_lines_and_a_preamble(tmp_path):
     rows = [GOOD[0], "", GOOD[1], "2024-01-04,12,14,11,-13,300"]
     with pytest.raises(DataError, match="row 5: close is -13"):
         load_bars(write(tmp_path / "a.csv", rows))
@@ -108,27 +83,27 @@ def test_rows_count_as_in_the_file_across_blank_lines_and_a_preamble(tmp_path):
         load_bars(bad)
 
 
-def test_other_bad_rows_are_counted(tmp_path):
+def test_number_of_further_bad_rows_is_given(tmp_path):
     rows = [GOOD[0], "2024-01-03,11,11,10,12,1", "2024-01-04,11,11,10,12,1", "2024-01-05,11,11,10,12,1"]
-    with pytest.raises(DataError, match="and in 2 more rows"):
+    with pytest.raises(DataError, match="2 more rows"):
         load_bars(write(tmp_path / "a.csv", rows))
 
 
-def test_a_descending_file_is_told_as_such(tmp_path):
-    with pytest.raises(DataError, match=r"a\.csv is in descending order .*2024-01-04 down to 2024-01-02.*sort_values"):
+def test_descending_file_is_rejected(tmp_path):
+    with pytest.raises(DataError, match=r"a\.csv .*2024-01-04 .*2024-01-02.*sort_values"):
         load_bars(write(tmp_path / "a.csv", GOOD[::-1]))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label": "left"}, "label='left'"),
-        ({"repair": "fill"}, "repair='fill'"),
-        ({"symbol": "A", "symbols": ["A"]}, "exclude each other"),
-        ({"tz": "Mars"}, "tz='Mars' is not a known time zone"),
+        ({"label": "left"}, "label='left' .*'open' or 'close'"),
+        ({"repair": "fill"}, "repair='fill' .*'clip'"),
+        ({"symbol": "A", "symbols": ["A"]}, "symbol='A' .*give one"),
+        ({"tz": "Mars"}, "tz='Mars' .*America/New_York"),
     ],
 )
-def test_unknown_options_are_named(options, message):
+def test_unknown_options_are_rejected(options, message):
     with pytest.raises(DataError, match=message):
         load_bars(frame(), **options)
 
@@ -150,7 +125,7 @@ def test_unknown_options_are_named(options, message):
         "Date,Open_AAPL,High_AAPL,Low_AAPL,Close_AAPL,Volume_AAPL",
     ],
 )
-def test_vendors_spellings(tmp_path, names):
+def test_column_names_of_data_vendors(tmp_path, names):
     bars = load_bars(write(tmp_path / "a.csv", GOOD, names + "\n"))
     got = [getattr(bars, name)[1, 0] for name in ("open", "high", "low", "close", "volume")]
     assert got == [11, 13, 10, 12, 200]
@@ -158,10 +133,10 @@ def test_vendors_spellings(tmp_path, names):
     assert bars.columns == {}
 
 
-def test_a_shared_prefix_names_the_symbol_and_two_are_refused(tmp_path):
+def test_shared_column_prefix_names_the_symbol_and_two_are_rejected(tmp_path):
     btc = frame().add_prefix("BTC-USD ")
     assert load_bars(btc).symbols == ("BTC-USD",)
-    with pytest.raises(DataError, match=r"side by side \(BTC-USD, ETH\)"):
+    with pytest.raises(DataError, match=r"\(BTC-USD, ETH\); give a dict"):
         load_bars(btc.join(frame().add_prefix("ETH_")))
 
 
@@ -170,24 +145,24 @@ def test_label_open_adds_the_regular_spacing():
     np.testing.assert_array_equal(
         load_bars(table, label="open").times, table.index.to_numpy("M8[ns]") + np.timedelta64(1, "h")
     )
-    with pytest.raises(DataError, match="one bar"):
+    with pytest.raises(DataError, match=r"one bar, .*label='close'"):
         load_bars(table[:1], label="open")
     noted = load_bars(table.reset_index(names="Open time"))
     assert any("label='open'" in note for note in noted.notes)
 
 
-def test_clip_takes_the_envelope_and_counts(tmp_path):
+def test_repair_clip_sets_the_envelope_and_counts(tmp_path):
     rows = ["2024-01-02,10,9,9.5,11,100", "2024-01-03,11,13,10,12,", "2024-01-04,12,14,13.5,13,300"]
     bars = load_bars(write(tmp_path / "a.csv", rows), repair="clip")
     # By hand: row 1 max(10, 9, 9.5, 11) = 11 and min = 9; row 3 low = min(12, 14, 13.5, 13) = 12.
     assert bars.high[:, 0].tolist() == [11, 13, 14]
     assert bars.low[:, 0].tolist() == [9, 10, 12]
     assert bars.volume[:, 0].tolist() == [100, 0, 300]
-    assert any("raised high in 1 bars, lowered low in 2 and set volume to 0 in 1" in note for note in bars.notes)
+    assert any("high in 1 bars" in note and "low in 2" in note and "0 in 1" in note for note in bars.notes)
     assert load_bars(write(tmp_path / "b.csv", GOOD), repair="clip").notes == ()
 
 
-def test_adjusted_close_scales_the_four_prices_and_says_so(tmp_path):
+def test_adjusted_close_scales_prices_and_is_noted(tmp_path):
     header = "Date,Open,High,Low,Close,Adj Close,Volume\n"
     path = write(tmp_path / "a.csv", ["2024-01-02,20,24,18,22,11,100", "2024-01-03,11,13,10,12,12,200"], header)
     bars = load_bars(path)
@@ -204,7 +179,7 @@ def test_adjusted_close_scales_the_four_prices_and_says_so(tmp_path):
         load_bars(write(tmp_path / "a.csv", ["2024-01-02,20,24,18,22,-1,100"], header))
 
 
-def test_adjusting_keeps_the_order_of_prices_to_the_last_bit():
+def test_adjusted_close_keeps_the_order_of_prices_exactly():
     rng = np.random.default_rng(1)
     close = rng.uniform(10, 200, 2000)
     table = pd.DataFrame({"open": close, "high": close, "low": close, "close": close, "volume": 1.0})
@@ -219,7 +194,7 @@ def test_adjusting_keeps_the_order_of_prices_to_the_last_bit():
     ("factor", "name"),
     [(1 / 2, "2-for-1 split"), (2 / 3, "3-for-2 split"), (1 / 7, "7-for-1 split"), (10, "1-for-10 reverse split")],
 )
-def test_a_jump_near_a_split_ratio_is_noted_with_its_date(factor, name):
+def test_share_split_is_noted_with_its_date(factor, name):
     table = frame()
     table.iloc[3:, :4] *= factor
     (note,) = load_bars(table).notes
@@ -239,7 +214,7 @@ def test_gaps_are_counted_and_never_filled():
     assert "the largest is 2:00:00, after 2024-01-01 04:30:00" in note
 
 
-def test_nights_weekends_and_holidays_are_no_gaps():
+def test_gaps_do_not_include_nights_weekends_and_holidays():
     days = pd.bdate_range("2024-01-01", periods=60)
     assert load_bars(frame(60).set_axis(days)).notes == ()
     assert load_bars(frame(59).set_axis(days.drop(days[10]))).notes == ()
@@ -248,7 +223,7 @@ def test_nights_weekends_and_holidays_are_no_gaps():
     assert "10 days" in note
 
 
-def test_further_numeric_columns_come_along_by_their_own_names():
+def test_further_numeric_columns_keep_their_names():
     table = frame().assign(Sentiment=np.linspace(-1, 1, 6), flag=[True, False] * 3, text="x")
     bars = load_bars(table)
     assert set(bars.columns) == {"Sentiment", "flag"}
@@ -256,7 +231,7 @@ def test_further_numeric_columns_come_along_by_their_own_names():
     assert any("left out: text" in note for note in bars.notes)
 
 
-def test_without_volume_it_is_zero_and_noted():
+def test_missing_volume_column_is_zero_and_noted():
     bars = load_bars(frame().drop(columns="volume"))
     assert (bars.volume == 0).all()
     assert any("no volume column" in note for note in bars.notes)
@@ -267,7 +242,7 @@ def long_file(tmp_path):
     return write(tmp_path / "long.csv", [rows[0], rows[3], *rows[1:3], *rows[4:]], "Ticker," + HEADER)
 
 
-def test_a_long_file_gives_a_tuple_in_its_order_or_what_is_asked_for(tmp_path):
+def test_symbol_column_gives_a_tuple_or_the_chosen_symbols(tmp_path):
     path = long_file(tmp_path)
     both = load_bars(path)
     assert [bars.symbols for bars in both] == [("B",), ("0700",)]
@@ -275,15 +250,15 @@ def test_a_long_file_gives_a_tuple_in_its_order_or_what_is_asked_for(tmp_path):
     assert load_bars(path, symbol="0700").symbols == ("0700",)
     assert [bars.symbols[0] for bars in load_bars(path, symbols=["0700", "B"])] == ["0700", "B"]
     assert isinstance(load_bars(path, symbols=["B"]), tuple)
-    with pytest.raises(DataError, match="holds no symbol 'X'; it holds B, 0700"):
+    with pytest.raises(DataError, match=r"'X'; .*B, 0700"):
         load_bars(path, symbol="X")
-    with pytest.raises(DataError, match="names a symbol twice"):
+    with pytest.raises(DataError, match=r"'B', 'B'.* once"):
         load_bars(path, symbols=["B", "B"])
     one = write(tmp_path / "one.csv", [f"ACME,{row}" for row in GOOD], "symbol," + HEADER)
     assert load_bars(one).symbols == ("ACME",)
 
 
-def test_a_long_files_errors_count_the_files_rows(tmp_path):
+def test_symbol_column_keeps_the_row_numbers_of_the_file(tmp_path):
     rows = [f"A,{GOOD[0]}", f"B,{GOOD[0]}", "A,2024-01-03,11,13,10,12,1", "B,2024-01-03,11,13,10,-12,1"]
     path = write(tmp_path / "long.csv", rows, "symbol," + HEADER)
     with pytest.raises(DataError, match=r"long\.csv, row 5: close is -12"):
@@ -291,13 +266,13 @@ def test_a_long_files_errors_count_the_files_rows(tmp_path):
     assert load_bars(path, symbol="A").symbols == ("A",)
 
 
-def test_a_dict_of_frames_and_paths_gives_a_tuple(tmp_path):
+def test_dict_of_frames_and_paths_gives_a_tuple(tmp_path):
     source = {"A": frame(), "B": write(tmp_path / "b.csv", GOOD), "0700": long_file(tmp_path)}
     loaded = load_bars(source)
     assert [bars.symbols[0] for bars in loaded] == ["A", "B", "0700"]
     assert load_bars(source, symbol="B").source == "b.csv"
     assert isinstance(load_bars({"A": frame()}), tuple)
-    with pytest.raises(DataError, match="The dict holds no symbol 'C'; it holds A, B, 0700"):
+    with pytest.raises(DataError, match=r"'C'; .*A, B, 0700"):
         load_bars(source, symbol="C")
     bad = frame()
     bad.iloc[0, 0] = -1
@@ -306,17 +281,17 @@ def test_a_dict_of_frames_and_paths_gives_a_tuple(tmp_path):
 
 
 @pytest.mark.parametrize("value", [True, 1j, pd.Timedelta(1), pd.Timestamp("2020")])
-def test_prices_of_another_kind_are_refused(value):
-    with pytest.raises(DataError, match=r"the column open holds .*, not numbers"):
+def test_prices_that_are_not_numbers_are_rejected(value):
+    with pytest.raises(DataError, match=r"column open .*correct or rename"):
         load_bars(frame().assign(open=value), repair="clip")
 
 
-def test_missing_columns_are_listed_without_inner_names():
-    with pytest.raises(DataError, match="no column for open and high and low; it has close, volume: "):
+def test_missing_columns_are_listed():
+    with pytest.raises(DataError, match=r"open and high and low; .* close, volume: "):
         load_bars(frame()[["close", "volume"]])
 
 
-def test_the_users_frame_is_left_as_it_was():
+def test_loading_does_not_change_the_frame():
     table = frame()
     before = table.copy(deep=True)
     load_bars(table, repair="clip", label="open")

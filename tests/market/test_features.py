@@ -1,13 +1,16 @@
-"""Features: each against pandas or a plain loop, causal bit for bit, with a finite look-back, and scale-free."""
+"""Features: against pandas and by hand, no look-ahead bit for bit, exact look-backs, scale-free."""
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
+from market.price_tables import cut, random_bars
 
-from jaxtrader.market.bars import Bars, DataError, load_bars
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import (
     DEFAULT,
     Feature,
@@ -17,7 +20,6 @@ from jaxtrader.market.features import (
     drawdown,
     gap,
     log_return,
-    momentum,
     price_range,
     resolve,
     volatility,
@@ -27,7 +29,7 @@ from jaxtrader.market.features import (
 ALL = (
     log_return(),
     log_return(3),
-    momentum(7),
+    log_return(7),
     volatility(2),
     volatility(9),
     price_range(6),
@@ -40,29 +42,11 @@ ALL = (
 BARS = 61
 
 
-def walk(bars: int = BARS, seed: int = 0) -> Bars:
-    """A random walk with its own open, high, low, some bars without volume, and a user's column."""
-    rng = np.random.default_rng(seed)
-    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
-    open_ = close * np.exp(rng.normal(0, 0.01, bars))
-    high = np.maximum(open_, close) * np.exp(rng.exponential(0.01, bars))
-    low = np.minimum(open_, close) * np.exp(-rng.exponential(0.01, bars))
-    volume = rng.lognormal(10, 1, bars) * (rng.uniform(size=bars) > 0.2)
-    columns = {
-        "open": open_,
-        "high": high,
-        "low": low,
-        "close": close,
-        "volume": volume,
-        "signal": rng.normal(size=bars),
-    }
-    return load_bars(pd.DataFrame(columns, index=pd.date_range("2020-01-01", periods=bars)))
-
-
-def rows(bars: Bars, start: int, end: int) -> Bars:
-    """The bars start..end-1 as if nothing else had ever been loaded."""
-    cut = {name: getattr(bars, name)[start:end].copy() for name in ("times", "open", "high", "low", "close", "volume")}
-    return dataclasses.replace(bars, **cut, columns={name: v[start:end].copy() for name, v in bars.columns.items()})
+def walk(bars: int = BARS) -> Bars:
+    """A random walk of daily bars, some of them without volume."""
+    drawn = random_bars(pd.date_range("2020-01-01", periods=bars))
+    traded = np.random.default_rng(0).uniform(size=(bars, 1)) > 0.2
+    return dataclasses.replace(drawn, volume=drawn.volume * traded)
 
 
 def series(bars: Bars, name: str) -> pd.Series:
@@ -70,7 +54,7 @@ def series(bars: Bars, name: str) -> pd.Series:
 
 
 @pytest.mark.parametrize("feature", [*ALL, *DEFAULT], ids=lambda feature: feature.name)
-def test_prefix_gives_the_same_bits_and_the_last_lookback_bars_are_enough(feature):
+def test_no_look_ahead_and_lookback_is_enough(feature):
     bars = walk(320)
     whole = feature.compute(bars)
     k = feature.lookback
@@ -79,27 +63,27 @@ def test_prefix_gives_the_same_bits_and_the_last_lookback_bars_are_enough(featur
     assert np.isfinite(whole[k - 1 :]).all()
     for t in [*range(k - 1, k + 12), 300, 319]:
         if t < 320:
-            assert feature.compute(rows(bars, 0, t + 1))[t].tobytes() == whole[t].tobytes()
-            np.testing.assert_allclose(feature.compute(rows(bars, t - k + 1, t + 1))[-1], whole[t], rtol=0, atol=1e-6)
+            assert feature.compute(cut(bars, 0, t + 1))[t].tobytes() == whole[t].tobytes()
+            np.testing.assert_allclose(feature.compute(cut(bars, t - k + 1, t + 1))[-1], whole[t], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("feature", ALL, ids=lambda feature: feature.name)
-def test_the_lookback_is_no_longer_than_it_says(feature):
+def test_lookback_is_exact(feature):
     """Every bar before t-lookback+1 and after t may change; bar t-lookback+1 itself matters."""
     bars, t, k = walk(), 40, feature.lookback
-    changed = rows(bars, 0, BARS)
+    changed = cut(bars, 0, BARS)
     for values in (changed.open, changed.high, changed.low, changed.close, changed.volume, changed.columns["signal"]):
         values[: t - k + 1] *= 1.7
         values[t + 1 :] *= 0.3
     assert feature.compute(changed)[t] == feature.compute(bars)[t]
-    oldest = rows(bars, 0, BARS)
+    oldest = cut(bars, 0, BARS)
     for values in (oldest.open, oldest.high, oldest.low, oldest.close, oldest.volume, oldest.columns["signal"]):
         values[t - k + 1] = values[t - k + 1] * 5 + 1
     assert feature.compute(oldest)[t] != feature.compute(bars)[t]
 
 
 @pytest.mark.parametrize("feature", ALL[:-1], ids=lambda feature: feature.name)
-def test_prices_times_nine_and_volume_times_seven_change_nothing(feature):
+def test_features_are_scale_free(feature):
     bars = walk()
     scaled = dataclasses.replace(
         bars, open=bars.open * 9, high=bars.high * 9, low=bars.low * 9, close=bars.close * 9, volume=bars.volume * 7
@@ -108,20 +92,20 @@ def test_prices_times_nine_and_volume_times_seven_change_nothing(feature):
 
 
 @pytest.mark.parametrize("feature", ALL, ids=lambda feature: feature.name)
-def test_a_history_shorter_than_the_lookback_is_all_unknown(feature):
-    short = rows(walk(), 0, feature.lookback - 1)
+def test_history_shorter_than_the_lookback_is_nan(feature):
+    short = cut(walk(), 0, feature.lookback - 1)
     assert np.isnan(feature.compute(short)).all()
     assert feature.compute(short).shape == (feature.lookback - 1, 1)
 
 
-def test_against_pandas():
+def test_features_against_pandas():
     bars = walk()
     close, log_close = series(bars, "close"), np.log(series(bars, "close"))
     volume = series(bars, "volume")
     wanted = {
         log_return(): log_close.diff(),
         log_return(3): log_close.diff(3),
-        momentum(7): log_close.diff(7),
+        log_return(7): log_close.diff(7),
         volatility(9): log_close.diff().rolling(9).std(ddof=1),
         price_range(6): np.log(series(bars, "high") / series(bars, "low")).rolling(6).mean(),
         drawdown(8): np.log(close / series(bars, "high").rolling(8).max()),
@@ -133,7 +117,7 @@ def test_against_pandas():
         np.testing.assert_allclose(feature.compute(bars)[:, 0], values, rtol=0, atol=1e-12, err_msg=feature.name)
 
 
-def test_by_hand():
+def test_features_by_hand():
     columns = {"open": [10, 12, 9], "high": [20, 12, 9], "low": [10, 6, 8], "close": [10, 6, 9], "volume": [0, 0, 30]}
     bars = load_bars(pd.DataFrame(columns, index=pd.date_range("2020", periods=3)))
     assert drawdown(2).compute(bars)[1, 0] == pytest.approx(math.log(6 / 20))
@@ -144,10 +128,10 @@ def test_by_hand():
     assert volatility(2).compute(bars)[2, 0] == pytest.approx(math.sqrt((a - b) ** 2 / 2))
 
 
-def test_constant_prices_have_no_volatility_and_no_distance():
+def test_features_of_constant_prices_are_zero():
     flat = {name: np.full(30, 7.3) for name in ("open", "high", "low", "close")}
     bars = load_bars(pd.DataFrame(flat, index=pd.date_range("2020", periods=30)))
-    for feature in (volatility(20), momentum(5), drawdown(20), price_range(20), distance_to_mean(20)):
+    for feature in (volatility(20), log_return(5), drawdown(20), price_range(20), distance_to_mean(20)):
         np.testing.assert_allclose(feature.compute(bars)[feature.lookback - 1 :], 0, atol=1e-15)
 
 
@@ -163,8 +147,8 @@ def test_resolve_is_the_inverse_of_the_name():
         "volatility_20",
         "volatility_60",
         "price_range_20",
-        "momentum_20",
-        "momentum_252",
+        "log_return_20",
+        "log_return_252",
         "drawdown_252",
         "distance_to_mean_200",
     ]
@@ -172,38 +156,38 @@ def test_resolve_is_the_inverse_of_the_name():
 
 
 @pytest.mark.parametrize("name", ["open", "High", "LOW", "close", "Adj Close"])
-def test_price_levels_are_refused(name):
-    with pytest.raises(DataError, match="ratios only: adjusted prices encode future splits"):
+def test_price_levels_are_rejected_as_features(name):
+    with pytest.raises(DataError, match=f"'{name}' .*use a ratio"):
         resolve(name)
 
 
-def test_other_bad_features_are_refused():
-    with pytest.raises(DataError, match="use volume_ratio_20"):
+def test_bad_features_are_rejected():
+    with pytest.raises(DataError, match=r"'volume' .*use volume_ratio_20"):
         resolve("volume")
-    with pytest.raises(DataError, match="is not a feature"):
+    with pytest.raises(DataError, match=r"7 .*give a Feature"):
         resolve(7)
-    with pytest.raises(DataError, match="rename the column"):
+    with pytest.raises(DataError, match=r"'volatility_20' .*rename"):
         column("volatility_20")
-    for make, bars in ((volatility, 1), (momentum, 0), (drawdown, -3), (price_range, 2.5), (log_return, True)):
-        with pytest.raises(DataError, match="must be an integer of at least"):
+    for make, bars in ((volatility, 1), (log_return, 0), (drawdown, -3), (price_range, 2.5), (log_return, True)):
+        with pytest.raises(DataError, match=rf"{re.escape(repr(bars))}.*integer of at least"):
             make(bars)
-    with pytest.raises(DataError, match=r"volatility\(1\) is not possible"):
+    with pytest.raises(DataError, match=r"volatility\(1\) .*at least 2"):
         resolve("volatility_1")
-    with pytest.raises(DataError, match=r"'mood' is neither a built-in feature .* which has signal; correct the name"):
+    with pytest.raises(DataError, match=r"'mood' .*volatility_20.* signal; correct the name"):
         column("mood").compute(walk())
 
 
-def test_compute_features_stacks_in_order_and_checks_the_shape():
+def test_compute_features_keeps_the_order_and_checks_the_shape():
     bars = walk()
     stacked = compute_features(bars, ALL)
     assert stacked.shape == (BARS, 1, len(ALL))
     for i, feature in enumerate(ALL):
         np.testing.assert_array_equal(stacked[..., i], feature.compute(bars))
-    with pytest.raises(DataError, match=r"flat gave shape \(61,\)"):
+    with pytest.raises(DataError, match=r"flat .*\(61,\).*\(61, 1\)"):
         compute_features(bars, [Feature("flat", 1, lambda b: b.close[:, 0])])
 
 
-def test_a_column_may_warm_up_but_not_break_off():
+def test_column_may_begin_with_nan_only():
     def with_signal(**changes):
         bars = walk()
         values = bars.columns["signal"].copy()
@@ -214,24 +198,22 @@ def test_a_column_may_warm_up_but_not_break_off():
     warm = compute_features(with_signal(r0=np.nan, r1=np.nan), [column("signal")])
     assert np.isnan(warm[:2]).all()
     assert np.isfinite(warm[2:]).all()
-    with pytest.raises(DataError, match=r"signal of asset .* is missing \(NaN\) at bar 30 \(2020-01-31 00:00:00\)"):
+    with pytest.raises(DataError, match=r"signal of asset .*NaN.* bar 30 \(2020-01-31 00:00:00\).*leave"):
         compute_features(with_signal(r30=np.nan), [column("signal")])
     for row in ("r0", "r30"):
-        with pytest.raises(DataError, match=f"is infinite at bar {row[1:]} "):
+        with pytest.raises(DataError, match=f"infinite at bar {row[1:]} "):
             compute_features(with_signal(**{row: np.inf}), [column("signal")])
 
 
-def test_a_feature_of_the_users_must_be_finite_from_its_lookback_on():
+def test_custom_feature_must_be_finite_after_its_lookback():
     late = Feature("late", 3, lambda b: np.where(np.arange(len(b))[:, None] < 5, np.nan, 1.0))
-    with pytest.raises(DataError, match=r"late .* is missing \(NaN\) at bar 2 "):
+    with pytest.raises(DataError, match=r"late .*NaN.* bar 2 "):
         compute_features(walk(), [late])
 
 
-def test_a_level_that_float32_cannot_tell_apart_is_refused():
+def test_feature_that_float32_cannot_represent_is_rejected():
     frame = pd.DataFrame({name: np.full(50, 2.0) for name in ("open", "high", "low", "close", "volume")})
     frame["stamp"] = 1.7e9 + np.random.default_rng(0).normal(0, 10, 50)
     frame.index = pd.date_range("2020-01-01", periods=50, tz="UTC")
-    with pytest.raises(
-        DataError, match=r"stamp .* varies by .* around a level of 1.7e\+09, too little for the float32"
-    ):
+    with pytest.raises(DataError, match=r"stamp .*1.7e\+09.*float32.*subtract"):
         compute_features(load_bars(frame), [resolve("stamp")])

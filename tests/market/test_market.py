@@ -1,4 +1,4 @@
-"""Market and Tape: histories end to end, splits that leak nothing, periods a year, the device pytree."""
+"""Market and MarketArrays: concatenated histories, splits without look-ahead, periods per year, first decisions."""
 
 import dataclasses
 from datetime import UTC, date, datetime
@@ -7,28 +7,18 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from market.price_tables import cut, random_bars
 
-from jaxtrader.market.bars import Bars, DataError, load_bars
+from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, column, distance_to_mean, gap, volatility
-from jaxtrader.market.market import Market, Tape
+from jaxtrader.market.market import Market, MarketArrays
 
-FEATURES = ("volatility_5", "momentum_3", "drawdown_6", "gap")
+FEATURES = ("volatility_5", "log_return_3", "drawdown_6", "gap")
 
 
-def history(name: str, start: str, bars: int, freq: str = "D", seed: int = 0) -> Bars:
-    """A random walk of `bars` bars."""
-    rng = np.random.default_rng([seed, *name.encode()])
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
-    open_ = close * np.exp(rng.normal(0, 0.005, bars))
-    columns = {
-        "open": open_,
-        "high": np.maximum(open_, close) * 1.01,
-        "low": np.minimum(open_, close) * 0.99,
-        "close": close,
-        "volume": rng.lognormal(5, 1, bars),
-        "signal": rng.normal(size=bars),
-    }
-    return load_bars(pd.DataFrame(columns, index=pd.date_range(start, periods=bars, freq=freq)), symbol=name)
+def history(name: str, start: str, bars: int, freq: str = "D") -> Bars:
+    return random_bars(pd.date_range(start, periods=bars, freq=freq), name)
 
 
 LONG, SHORT = history("LONG", "2020-01-01", 100), history("SHORT", "2020-02-20", 40)
@@ -38,7 +28,7 @@ def both() -> Market:
     return Market.from_bars([LONG, SHORT], FEATURES)
 
 
-def test_histories_lie_end_to_end_and_know_nothing_of_each_other():
+def test_histories_are_concatenated_and_independent():
     market = both()
     assert market.symbols == ("LONG", "SHORT")
     np.testing.assert_array_equal(market.segments, [[0, 0, 100], [100, 100, 140]])
@@ -56,7 +46,7 @@ def test_histories_lie_end_to_end_and_know_nothing_of_each_other():
         market.close[0] = 1
 
 
-def test_dt_is_act_365_and_zero_where_a_history_starts():
+def test_dt_is_act_365_and_zero_at_a_history_start():
     times = pd.DatetimeIndex(np.array(["2024-01-05", "2024-01-08", "2024-01-08T00:01"], "M8[ns]"))
     bars = load_bars(pd.DataFrame({name: 1.0 for name in ("open", "high", "low", "close")}, index=times))
     market = Market.from_bars(bars, ["log_return_1"], periods_per_year=252)
@@ -64,49 +54,55 @@ def test_dt_is_act_365_and_zero_where_a_history_starts():
     assert both().dt[100] == 0
 
 
-def test_volatility_is_the_deviation_of_the_last_20_returns_or_of_what_there_is():
+def test_volatility_against_pandas_and_no_look_ahead():
     market = Market.from_bars(LONG, FEATURES)
     wanted = np.log(pd.Series(LONG.close[:, 0])).diff().rolling(20, min_periods=2).std(ddof=1)
     np.testing.assert_allclose(market.volatility[2:, 0], wanted[2:], rtol=1e-10)
     np.testing.assert_array_equal(market.volatility[:2, 0], 1e-6)
     for t in (0, 1, 5, 19, 20, 21, 60):
-        cut = dataclasses.replace(
-            LONG, **{n: getattr(LONG, n)[: t + 1] for n in ("times", "open", "high", "low", "close", "volume")}
+        alone = Market.from_bars(
+            cut(LONG, 0, t + 1), [Feature("one", 1, lambda b: np.ones(b.close.shape))], periods_per_year=365
         )
-        alone = Market.from_bars(cut, [Feature("one", 1, lambda b: np.ones(b.close.shape))], periods_per_year=365)
         assert alone.volatility[t].tobytes() == market.volatility[t].tobytes()
 
 
-def test_constant_prices_have_the_floor_as_volatility():
+def test_volatility_floor():
     flat = pd.DataFrame({name: 3.0 for name in ("o", "h", "l", "c")}, index=pd.date_range("2020", periods=30))
     assert (Market.from_bars(load_bars(flat), [volatility(5)]).volatility == 1e-6).all()
 
 
-def test_ready_and_first_cursors():
+def test_ready_and_first_decisions():
     market = both()
     # volatility_5 and drawdown_6 look back over 6 bars: row 5 of a history is the first with all features.
     np.testing.assert_array_equal(market.ready, [5, 105])
-    np.testing.assert_array_equal(market.first_cursors(1), [5, 105])
-    np.testing.assert_array_equal(market.first_cursors(4), [8, 108])
     test = market.split("2020-03-01")[1]
     np.testing.assert_array_equal(test.ready, [5, 105])
-    np.testing.assert_array_equal(test.first_cursors(4), [60, 110])
-    np.testing.assert_array_equal(test.first_cursors(70), [74, 174])
-    with pytest.raises(DataError, match="window=0"):
-        market.first_cursors(0)
+    for part, window, rows in (
+        (market, 1, [5, 105]),
+        (market, 4, [8, 108]),
+        (test, 4, [60, 110]),
+        (test, 70, [74, 174]),
+    ):
+        np.testing.assert_array_equal(part.first_decisions(window), rows)
+        on_device = jax.jit(MarketArrays.first_decisions, static_argnums=1)(part.arrays(), window)
+        assert on_device.dtype == np.int32
+        np.testing.assert_array_equal(on_device, rows)
+    for part in (market, market.arrays()):
+        with pytest.raises(DataError, match=r"window=0 .*at least 1"):
+            part.first_decisions(0)
 
 
-def test_a_columns_warm_up_moves_ready():
+def test_column_warm_up_moves_ready():
     values = LONG.columns["signal"].copy()
     values[:30] = np.nan
     bars = dataclasses.replace(LONG, columns={"signal": values})
     assert Market.from_bars(bars, ["signal", "gap"]).ready.tolist() == [30]
     never = dataclasses.replace(LONG, columns={"signal": values * np.nan})
-    with pytest.raises(DataError, match="LONG has no bar with a value of signal"):
+    with pytest.raises(DataError, match=r"LONG .* signal; leave"):
         Market.from_bars(never, ["gap", "signal"])
 
 
-def test_split_by_date_is_one_cut_for_all_symbols():
+def test_split_by_date_cuts_all_symbols_at_once():
     market = both()
     train, test = market.split("2020-03-01")
     # 2020-03-01 is day 60 of LONG (31 + 29) and day 10 of SHORT; the bar at the date belongs to the later part.
@@ -124,7 +120,7 @@ def test_split_by_date_is_one_cut_for_all_symbols():
         np.testing.assert_array_equal(market.split(other)[0].segments, train.segments)
 
 
-def test_split_by_fractions_is_of_the_union_calendar():
+def test_split_by_fractions_of_the_union_calendar():
     market = both()
     train, valid, test = market.split(0.6, 0.2, 0.2)
     # The union calendar has 100 days: cuts before day 60 and day 80, which are days 10 and 30 of SHORT.
@@ -137,7 +133,7 @@ def test_split_by_fractions_is_of_the_union_calendar():
     assert sum(int(np.sum(part.segments[:, 2] - part.segments[:, 1])) for part in tenths) == 140
 
 
-def test_a_symbol_without_bars_in_a_part_is_left_out():
+def test_split_leaves_out_symbols_without_bars():
     early, late = both().split("2020-02-01")
     assert early.symbols == ("LONG",)
     np.testing.assert_array_equal(early.segments, [[0, 0, 31]])
@@ -145,7 +141,7 @@ def test_a_symbol_without_bars_in_a_part_is_left_out():
     np.testing.assert_array_equal(late.segments, [[0, 31, 100], [100, 100, 140]])
 
 
-def test_a_split_of_a_split_keeps_the_history_start():
+def test_split_of_a_split_keeps_history_start():
     _, late = both().split("2020-02-01")
     first, second = late.split(0.5, 0.5)
     # 69 days are left; the cut is after round(34.5) = 34 of them, 2020-03-06.
@@ -153,7 +149,7 @@ def test_a_split_of_a_split_keeps_the_history_start():
     np.testing.assert_array_equal(second.segments, [[0, 65, 100], [100, 115, 140]])
 
 
-def test_embargo_comes_off_the_training_end_only():
+def test_embargo_shortens_the_first_part_only():
     train, valid, test = both().split(0.6, 0.2, 0.2, embargo=4)
     np.testing.assert_array_equal(train.segments, [[0, 0, 56], [100, 100, 106]])
     np.testing.assert_array_equal(valid.segments, [[0, 60, 80], [100, 110, 130]])
@@ -161,7 +157,7 @@ def test_embargo_comes_off_the_training_end_only():
     assert both().split(0.6, 0.4, embargo=10)[0].symbols == ("LONG",)
 
 
-def test_changing_every_bar_after_the_cut_leaves_training_bit_identical():
+def test_no_look_ahead_across_a_split():
     def changed(bars: Bars) -> Bars:
         after = bars.times >= np.datetime64("2020-03-01")
         rng = np.random.default_rng(9)
@@ -187,23 +183,23 @@ def test_changing_every_bar_after_the_cut_leaves_training_bit_identical():
 @pytest.mark.parametrize(
     ("parts", "embargo", "message"),
     [
-        ((), 0, "needs fractions"),
-        ((0.8, 0.3), 0, r"sum \(1.1\) at most 1"),
-        ((0.8, -0.1), 0, "above 0"),
+        ((), 0, "fractions, .* or dates"),
+        ((0.8, 0.3), 0, r"1\.1.* at most 1"),
+        ((0.8, -0.1), 0, "-0.1 .*above 0"),
         ((float("nan"),), 0, "above 0"),
-        ((2011,), 0, "given as a date"),
-        (("2020-03-01", 0.5), 0, "mixes fractions and dates"),
-        (("2020-03-01", "2020-02-01"), 0, "date 2020-02-01 does not come after"),
-        (("01/02/2020",), 0, "is no date to split at"),
-        ((True,), 0, "is no date to split at"),
-        (("2030-01-01",), 0, r"Part 2 of the split \(from 2030-01-01\) holds no bar; .* 2020-01-01 to 2020-04-09"),
-        (("2019-01-01",), 0, r"Part 1 of the split \(before 2019-01-01\) holds no bar"),
-        ((0.001, 0.5), 0, "Part 1 of the split"),
-        ((0.1, 0.5), 10, "holds no bar after an embargo of 10 bars"),
-        ((0.5, 0.5), -1, "embargo=-1"),
+        ((2011,), 0, "2011 .*give a date"),
+        (("2020-03-01", 0.5), 0, "2020-03-01.*fractions and dates"),
+        (("2020-03-01", "2020-02-01"), 0, "2020-02-01 .*in order"),
+        (("01/02/2020",), 0, "01/02/2020.* write it as"),
+        ((True,), 0, "True .*write it as"),
+        (("2030-01-01",), 0, "Part 2 .*2030-01-01.* 2020-01-01 to 2020-04-09, so move"),
+        (("2019-01-01",), 0, "Part 1 .*2019-01-01.*move the cut"),
+        ((0.001, 0.5), 0, "Part 1 .*move the cut"),
+        ((0.1, 0.5), 10, "Part 1 .*embargo of 10 bars.*move"),
+        ((0.5, 0.5), -1, "embargo=-1 .*0 or more"),
     ],
 )
-def test_splits_that_cannot_be(parts, embargo, message):
+def test_bad_splits_are_rejected(parts, embargo, message):
     with pytest.raises(DataError, match=message):
         both().split(*parts, embargo=embargo)
 
@@ -223,12 +219,12 @@ def test_splits_that_cannot_be(parts, embargo, message):
         (pd.date_range("2015-01-01", periods=2000, freq="4h"), 365.25 * 6),
     ],
 )
-def test_periods_per_year_is_measured_and_snapped(times, wanted):
+def test_periods_per_year_is_measured(times, wanted):
     bars = load_bars(pd.DataFrame({name: 1.0 for name in ("open", "high", "low", "close")}, index=times))
     assert Market.from_bars(bars, [gap()]).periods_per_year == pytest.approx(wanted, rel=1e-12)
 
 
-def test_stock_minutes_go_as_measured_and_the_user_may_override():
+def test_periods_per_year_of_stock_minutes_and_override():
     days = pd.bdate_range("2018-01-01", "2018-12-31")
     times = pd.DatetimeIndex(
         np.concatenate([pd.date_range(d, periods=390, freq="min") for d in days + pd.Timedelta("14h")])
@@ -238,7 +234,7 @@ def test_stock_minutes_go_as_measured_and_the_user_may_override():
     assert Market.from_bars(bars, [gap()]).periods_per_year == pytest.approx((len(times) - 1) / (span / 365.25))
     assert Market.from_bars(bars, [gap()], periods_per_year=98_280).periods_per_year == 98_280
     for bad in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(DataError, match="periods_per_year="):
+        with pytest.raises(DataError, match=f"periods_per_year={bad} .*above 0"):
             Market.from_bars(bars, [gap()], periods_per_year=bad)
 
 
@@ -247,35 +243,35 @@ def test_periods_per_year_is_the_median_over_symbols():
     assert Market.from_bars(three, FEATURES).periods_per_year == 365
 
 
-def test_tape_holds_the_columns_on_the_device():
+def test_arrays_hold_the_columns_on_the_device():
     market = both()
-    tape = market.tape()
-    assert isinstance(tape, Tape)
+    arrays = market.arrays()
+    assert isinstance(arrays, MarketArrays)
     for name in ("open", "high", "low", "close", "volatility", "dt"):
-        values = getattr(tape, name)
+        values = getattr(arrays, name)
         assert values.dtype == np.float32
         np.testing.assert_array_equal(values, getattr(market, name).astype(np.float32))
     known = ~np.isnan(market.features)
-    np.testing.assert_array_equal(np.asarray(tape.features)[known], market.features[known].astype(np.float32))
-    assert (np.asarray(tape.features)[~known] == 0).all()
-    assert tape.segments.dtype == tape.ready.dtype == np.int32
-    np.testing.assert_array_equal(tape.segments, market.segments)
-    np.testing.assert_array_equal(tape.ready, market.ready)
-    assert len(jax.tree.leaves(tape)) == 10  # nine, and the traded value that this volume allows
-    assert jax.jit(lambda t: t.close.sum())(tape) == pytest.approx(market.close.sum(), rel=1e-5)
+    np.testing.assert_array_equal(np.asarray(arrays.features)[known], market.features[known].astype(np.float32))
+    assert (np.asarray(arrays.features)[~known] == 0).all()
+    assert arrays.segments.dtype == arrays.ready.dtype == np.int32
+    np.testing.assert_array_equal(arrays.segments, market.segments)
+    np.testing.assert_array_equal(arrays.ready, market.ready)
+    assert len(jax.tree.leaves(arrays)) == 10  # nine, and the traded value that this volume allows
+    assert jax.jit(lambda t: t.close.sum())(arrays) == pytest.approx(market.close.sum(), rel=1e-5)
 
 
-def test_tape_in_float64_only_inside_x64():
+def test_arrays_in_float64_only_inside_x64():
     market = both()
     with pytest.raises(ValueError, match="enable_x64"):
-        market.tape("float64")
+        market.arrays("float64")
     with jax.enable_x64(True):
-        tape = market.tape("float64")
-        assert tape.close.dtype == np.float64
-        np.testing.assert_array_equal(tape.close, market.close)
-        assert market.tape().close.dtype == np.float32
+        arrays = market.arrays("float64")
+        assert arrays.close.dtype == np.float64
+        np.testing.assert_array_equal(arrays.close, market.close)
+        assert market.arrays().close.dtype == np.float32
     with pytest.raises(ValueError, match="use 'float32' or 'float64'"):
-        market.tape("float16")
+        market.arrays("float16")
 
 
 @pytest.mark.parametrize(
@@ -283,16 +279,16 @@ def test_tape_in_float64_only_inside_x64():
     [
         ([], None, "give at least one"),
         ([LONG, 3], None, "give at least one"),
-        (LONG, (), "leaves nothing to see"),
-        ([LONG, LONG], FEATURES, "symbol 'LONG' comes twice"),
-        (LONG, ["gap", gap()], "feature 'gap' comes twice"),
-        ([LONG, SHORT], ["gap", distance_to_mean(60)], "SHORT has 40 bars, too few for distance_to_mean_60, .* 60"),
-        (LONG, None, "LONG has 100 bars, too few for momentum_252, which looks back over 253"),
-        (LONG, ["mood"], "'mood' is neither"),
-        (history("ONE", "2020", 1), [column("signal")], "ONE has one bar"),
+        (LONG, (), "features=.* at least one"),
+        ([LONG, LONG], FEATURES, "symbol 'LONG' .*once"),
+        (LONG, ["gap", gap()], "feature 'gap' .*once"),
+        ([LONG, SHORT], ["gap", distance_to_mean(60)], "SHORT has 40 bars, .* distance_to_mean_60, .* 60; leave"),
+        (LONG, None, "LONG has 100 bars, .* log_return_252, .* 253; leave"),
+        (LONG, ["mood"], "'mood' .*correct the name"),
+        (history("ONE", "2020", 1), [column("signal")], "ONE .*one bar.*give"),
     ],
 )
-def test_markets_that_cannot_be(bars, features, message):
+def test_bad_markets_are_rejected(bars, features, message):
     with pytest.raises(DataError, match=message):
         Market.from_bars(bars, features)
 
@@ -309,6 +305,6 @@ def test_describe_names_symbols_bars_and_dates():
     assert many.describe().startswith("S0, S1, S2, S3 and 2 more: 120 bars")
 
 
-def test_notes_carry_the_symbol():
+def test_notes_name_the_symbol():
     bars = dataclasses.replace(SHORT, notes=("A gap.",))
     assert Market.from_bars([LONG, bars], FEATURES).notes == ("SHORT: A gap.",)

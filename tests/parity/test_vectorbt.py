@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ledger_reference import Terms
-from ledger_reference import book as reference_book
+from ledger.reference import Settings
+from ledger.reference import result as reference_result
 from parity_cases import Case, load
 
 FOUND, VERSIONS = load(Path(__file__).with_name("vectorbt.npz"))
@@ -16,22 +16,25 @@ each = pytest.mark.parametrize(("case", "equity"), FOUND, ids=[case.name for cas
 
 @each
 def test_simulate_is_vectorbt_in_float64(case: Case, equity: np.ndarray) -> None:
-    book = case.book()
-    assert (book.ruined_at, book.clipped, book.dropped) == (None, 0, 0)  # rules that vectorbt does not know
-    np.testing.assert_allclose(book.equity, equity, rtol=1e-10)
+    result = case.result()
+    assert (result.ruined_at, result.clipped, result.dropped) == (None, 0, 0)  # rules that vectorbt does not know
+    # 1e-10: roundings of up to 5,000 bars of two programs.
+    np.testing.assert_allclose(result.equity, equity, rtol=1e-10)
 
 
 @each
 def test_simulate_in_float32_stays_within_1e_4(case: Case, equity: np.ndarray) -> None:
-    np.testing.assert_allclose(case.book("float32").equity, equity, rtol=1e-4)
+    # 1e-4: roundings of float32 over up to 5,000 bars.
+    np.testing.assert_allclose(case.result("float32").equity, equity, rtol=1e-4)
 
 
 @each
 def test_the_scalar_reference_is_vectorbt_too(case: Case, equity: np.ndarray) -> None:
     """So that what agrees with the reference elsewhere has been held against something else."""
     columns = {name: values.tolist() for name, values in case.columns().items()}
-    terms = Terms(case.settings["fee"], case.settings["slippage"], case.settings["fill"])
-    got = reference_book(columns["open"], columns["close"], columns["targets"], terms)
+    settings = Settings(**{name: case.settings[name] for name in ("fee", "slippage", "fill")})
+    got = reference_result(columns["open"], columns["close"], columns["targets"], settings)
+    # 1e-10: roundings of up to 5,000 bars of two programs.
     np.testing.assert_allclose(got["equity"], equity, rtol=1e-10)
 
 

@@ -1,4 +1,4 @@
-"""Training on two devices against the same on one, and against NumPy over all lanes."""
+"""Training on two devices against the same on one, and against NumPy over all paths."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ import numpy as np
 import pytest
 from flax import struct
 from jax.sharding import PartitionSpec
-from lanes import Replay
-from trainers import CountEnv, FakeAgent, lane_trainer
+from market_paths import Replay
+from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader import devices, files
-from jaxtrader.agents.advantages import less_explained
+from jaxtrader.agents.control_variate import market_control_variate, regress_out
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.agents.protocol import Rollout
-from jaxtrader.devices import AXIS, SHARED, SPLIT
-from jaxtrader.envs.state import EnvParams
+from jaxtrader.devices import AXIS, REPLICATED, SHARDED
+from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.market import Market
-from jaxtrader.training import chunk
 from jaxtrader.training import trainer as trainer_module
-from jaxtrader.training.rollout import EnvRollouts, LaneRollouts
+from jaxtrader.training import update
+from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 from jaxtrader.training.trainer import Trainer, TrainingDiverged
 
-LENGTH, LANES, AGENTS = 8, 4, 2
-MESH = devices.mesh(2)
-BY_LANE = PartitionSpec(None, AXIS)  # time-major
-COLLECTED = Rollout(SPLIT, None, *[BY_LANE] * 8)
+LENGTH, PATHS, ACCOUNTS = 8, 4, 2
+MESH = devices.make_mesh(2)
+BY_PATH = PartitionSpec(None, AXIS)  # time-major
+COLLECTED = Rollout(SHARDED, None, *[BY_PATH] * 8)
 
 
 def both(function: Any, given: Any, results: Any) -> Any:
-    return jax.jit(devices.on_all(function, MESH, given, results))
+    return jax.jit(devices.run_on_all(function, MESH, given, results))
 
 
 @pytest.fixture(scope="module")
 def rollout(env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams) -> Rollout:
-    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
-    collect = jax.jit(lambda lanes, key: rollouts.collect(lanes, agent, state, params, key)[1])
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
+    collect = jax.jit(lambda paths, key: rollouts.collect(paths, agent, state, params, key)[1])
     return collect(rollouts.begin(jax.random.key(1), params), jax.random.key(2))
 
 
@@ -58,23 +58,23 @@ def test_means_totals_and_moments_are_of_all_devices() -> None:
     def seen(x: jax.Array) -> Any:
         return devices.mean(x.mean()), devices.total(x.sum()), devices.moments(x), devices.count()
 
-    for found, count in ((both(seen, SPLIT, SHARED)(x), 2), (seen(jnp.asarray(x)), 1)):
+    for found, count in ((both(seen, SHARDED, REPLICATED)(x), 2), (seen(jnp.asarray(x)), 1)):
         mean, total, moments, counted = found
         np.testing.assert_allclose([mean, total, *moments], [x.mean(), x.sum(), x.mean(), x.var()], rtol=1e-6)
         assert counted == count
 
 
 def test_each_device_has_a_key_of_its_own() -> None:
-    draw = lambda key: jax.random.uniform(devices.own(key), (1,))  # noqa: E731
+    draw = lambda key: jax.random.uniform(devices.fold_in_device(key), (1,))  # noqa: E731
     key = jax.random.key(0)
-    one, two = both(draw, SHARED, SPLIT)(key)
+    one, two = both(draw, REPLICATED, SHARDED)(key)
     assert one != two
     assert draw(key) == jax.random.uniform(key, (1,)), "one device: the key itself"
 
 
 def test_scales_merge_what_all_devices_saw() -> None:
     data = np.random.default_rng(1).normal([1e3, -2, 0], [5, 1, 0.1], (3, 8, 3)).astype(np.float32)
-    merge = both(RunningNormalizer.update, (SHARED, SPLIT), SHARED)
+    merge = both(RunningNormalizer.update, (REPLICATED, SHARDED), REPLICATED)
     normalizer = RunningNormalizer.fresh((3,))
     scale = ValueScale(*jnp.zeros((3,)))
     for i, batch in enumerate(data, 1):
@@ -83,13 +83,14 @@ def test_scales_merge_what_all_devices_saw() -> None:
         np.testing.assert_allclose(normalizer.mean, seen.mean(0), rtol=1e-6)
         np.testing.assert_allclose(normalizer.variance, seen.var(0), rtol=1e-4)
         assert float(normalizer.count) == len(seen)
-    scale = both(ValueScale.update, (SHARED, SPLIT), SHARED)(scale, data[0])
+    scale = both(ValueScale.update, (REPLICATED, SHARDED), REPLICATED)(scale, data[0])
     mean, std = scale.moments()
     np.testing.assert_allclose([mean, std], [data[0].mean(), data[0].std()], rtol=1e-5)
 
 
-@pytest.mark.parametrize("blocks", ["one block", "blocks of lanes"])
-def test_a_gradient_is_that_of_all_lanes_on_one_device(
+@pytest.mark.slow
+@pytest.mark.parametrize("blocks", ["one block", "blocks of paths"])
+def test_a_gradient_is_that_of_all_paths_on_one_device(
     agent: PPOAgent,
     state: PPOState,
     rollout: Rollout,
@@ -99,7 +100,7 @@ def test_a_gradient_is_that_of_all_lanes_on_one_device(
 ) -> None:
     """The raw one, before the clip and Adam, which would hide a factor; and an update by it, metrics included."""
     if blocks != "one block":
-        monkeypatch.setattr("jaxtrader.agents.encoders.blocks", lambda lanes, *_: lanes)
+        monkeypatch.setattr("jaxtrader.agents.blocks.block_count", lambda paths, *_: paths)
     batch = {name: jnp.moveaxis(getattr(rollout, name), 1, 0) for name in ("action", "log_prob", "account")}
     wild = np.random.default_rng(2).normal(0, 1, batch["log_prob"].shape).astype(np.float32)
     batch |= {"advantage": wild, "target": wild[::-1], "cursor": rollout.cursor, "observations": None}
@@ -107,13 +108,13 @@ def test_a_gradient_is_that_of_all_lanes_on_one_device(
     def gradient(batch: Any) -> Any:
         return devices.mean(agent._gradient(state.params, state, batch, params))
 
-    one, two = jax.jit(gradient)(batch), both(gradient, SPLIT, SHARED)(batch)
+    one, two = jax.jit(gradient)(batch), both(gradient, SHARDED, REPLICATED)(batch)
     assert float(jnp.abs(jax.tree.leaves(one[0])[0]).max()) > 1e-4
     chex.assert_trees_all_close(one, two, rtol=1e-5, atol=1e-7)
 
     whole = agent.replace(num_minibatches=1, num_epochs=2, max_grad_norm=1e9)  # no permutation matters
-    learn = lambda rollout: whole.learn(state, rollout, params, devices.own(jax.random.key(3)))  # noqa: E731
-    (after, metrics), (after_two, metrics_two) = jax.jit(learn)(rollout), both(learn, (COLLECTED,), SHARED)(rollout)
+    learn = lambda rollout: whole.learn(state, rollout, params, devices.fold_in_device(jax.random.key(3)))  # noqa: E731
+    (after, metrics), (after_two, metrics_two) = jax.jit(learn)(rollout), both(learn, (COLLECTED,), REPLICATED)(rollout)
     chex.assert_trees_all_close(metrics, metrics_two, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(after, after_two, rtol=1e-4, atol=1e-5)
 
@@ -121,58 +122,59 @@ def test_a_gradient_is_that_of_all_lanes_on_one_device(
 def test_what_the_market_explains_is_the_same_on_two_devices(
     env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:
-    """The mean account and the fit are of all lanes: what a continuous policy learns from."""
+    """The mean account and the fit are of all paths: what a continuous policy learns from."""
     env = dataclasses.replace(env, positions="continuous")
     state, params = agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
-    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
 
     @jax.jit
     def collect(state: PPOState, params: EnvParams) -> Rollout:
-        lanes = rollouts.begin(jax.random.key(1), params)
-        return rollouts.collect(lanes, agent, state, params, jax.random.key(2))[1]
+        paths = rollouts.begin(jax.random.key(1), params)
+        return rollouts.collect(paths, agent, state, params, jax.random.key(2))[1]
 
     def left(rollout: Rollout) -> jax.Array:
-        return less_explained(rollout.reward, agent._market_part(state, rollout, params))
+        return regress_out(rollout.reward, market_control_variate(agent, state, rollout, params))
 
     rollout = collect(state, params)
-    one, two = jax.jit(left)(rollout), both(left, (COLLECTED,), BY_LANE)(rollout)
+    one, two = jax.jit(left)(rollout), both(left, (COLLECTED,), BY_PATH)(rollout)
     assert float(jnp.abs(one - rollout.reward).max()) > 1e-4
     np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-8)
 
 
-def test_a_rollout_on_two_devices_is_that_of_its_lanes(env: TradingEnv, params: EnvParams) -> None:
+@pytest.mark.slow
+def test_a_rollout_on_two_devices_is_that_of_its_paths(env: TradingEnv, params: EnvParams) -> None:
     """With given actions, so that no draw matters: accounts, experience and the sums of the log.
 
-    One of them is no action, prices fall so far that who is long is ruined, and on two lanes episodes end.
+    One of them is no action, prices fall so far that who is long is ruined, and on two paths episodes end.
     """
-    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
-    tape = params.tape
-    fall = jnp.where(jnp.arange(len(tape.close)) % 50 >= 40, 1e-3, 1.0)[:, None]
-    params = params.replace(tape=tape.replace(open=tape.open * fall, close=tape.close * fall))
-    lanes = rollouts.begin(jax.random.key(5), params)
-    lanes = lanes.replace(
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
+    arrays = params.arrays
+    fall = jnp.where(jnp.arange(len(arrays.close)) % 50 >= 40, 1e-3, 1.0)[:, None]
+    params = params.replace(arrays=arrays.replace(open=arrays.open * fall, close=arrays.close * fall))
+    paths = rollouts.begin(jax.random.key(5), params)
+    paths = paths.replace(
         cursor=jnp.asarray([33, 36, 80, 10], jnp.int32),
-        end=jnp.full(LANES, 150, jnp.int32),
+        end=jnp.full(PATHS, 150, jnp.int32),
         age=jnp.asarray([0, 8, 0, 8], jnp.int32),  # of 16 bars, of which 8 are walked
-        partial=jnp.zeros(LANES, bool),
+        partial=jnp.zeros(PATHS, bool),
     )
 
-    actions = jnp.zeros((LENGTH, LANES, AGENTS), jnp.int32).at[3:].set(2).at[6, -1, 0].set(7)
+    actions = jnp.zeros((LENGTH, PATHS, ACCOUNTS), jnp.int32).at[3:].set(2).at[6, -1, 0].set(7)
 
-    def collect(part: LaneRollouts, lanes: Any, actions: jax.Array) -> Any:
-        return part.collect(lanes, Replay(actions), None, params, jax.random.key(6))
+    def collect(part: MarketRollouts, paths: Any, actions: jax.Array) -> Any:
+        return part.collect(paths, Replay(actions), None, params, jax.random.key(6))
 
-    lanes_one, *one = jax.jit(partial(collect, rollouts))(lanes, actions)
-    split = both(partial(collect, rollouts.part(2)), (SPLIT, BY_LANE), (SPLIT, COLLECTED, SHARED))
-    lanes_two, *two = split(lanes, actions)
+    paths_one, *one = jax.jit(partial(collect, rollouts))(paths, actions)
+    split = both(partial(collect, rollouts.part(2)), (SHARDED, BY_PATH), (SHARDED, COLLECTED, REPLICATED))
+    paths_two, *two = split(paths, actions)
     stats = one[1]
     assert float(stats["turnover_per_bar"]) > 0
     assert int(stats["ruins"]) > 0
     assert int(stats["invalid_actions"]) == 1
-    assert int(stats["episodes"]) == 2 * AGENTS
+    assert int(stats["episodes"]) == 2 * ACCOUNTS
     assert float(stats["episode_returns"]) != 0
     chex.assert_trees_all_close(one, two, rtol=1e-6, atol=1e-7)
-    going_on = jax.tree.map(lambda x: x[jnp.asarray([0, 2])], (lanes_one, lanes_two))
+    going_on = jax.tree.map(lambda x: x[jnp.asarray([0, 2])], (paths_one, paths_two))
     chex.assert_trees_all_close(*going_on, rtol=1e-6, atol=1e-7)
 
 
@@ -185,11 +187,12 @@ def twice(tmp_path_factory: Any, env: TradingEnv, market: Market) -> Any:
     def train(name: str, seed: int = 3) -> Any:
         steps = 8 * env.episode_length // 2 * 4
         settings = {"valid": market, "total_steps": steps, "eval_every": 2, "devices": 2, "seed": seed}
-        return lane_trainer(env, agent, folder / name, **settings).train()
+        return path_trainer(env, agent, folder / name, **settings).train()
 
     return train
 
 
+@pytest.mark.slow
 def test_training_on_two_devices(twice: Any, env: TradingEnv) -> None:
     """The same seed gives the same bits and another seed others; all that follows is on one device again."""
     one, again, other = twice("one"), twice("again"), twice("other", seed=4)
@@ -206,22 +209,23 @@ def test_training_on_two_devices(twice: Any, env: TradingEnv) -> None:
 def test_parameters_stay_the_same_on_all_devices_and_draws_differ(
     env: TradingEnv, agent: PPOAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All lanes begin with the same account at the same bar: what tells the devices' lanes apart is their draws."""
-    carries = []
+    """All paths begin with the same account at the same bar: what tells the devices' paths apart is their draws."""
+    train_states = []
 
-    def kept(carry: chunk.Carry, *args: Any, **kwargs: Any) -> Any:
-        alike = jax.tree.map(lambda x: jnp.copy(jnp.broadcast_to(x[:1], x.shape)), carry.envs)
-        carry, report = chunk.run_chunk(chunk.placed(carry.replace(envs=alike), MESH), *args, **kwargs)
-        carries.append(jax.tree.map(jnp.copy, carry))
-        return carry, report
+    def kept(train_state: update.TrainState, *args: Any, **kwargs: Any) -> Any:
+        alike = jax.tree.map(lambda x: jnp.copy(jnp.broadcast_to(x[:1], x.shape)), train_state.env_states)
+        train_state = update.place_train_state(train_state.replace(env_states=alike), MESH)
+        train_state, report = update.run_chunk(train_state, *args, **kwargs)
+        train_states.append(jax.tree.map(jnp.copy, train_state))
+        return train_state, report
 
     monkeypatch.setattr(trainer_module, "run_chunk", kept)
-    lane_trainer(env, agent, tmp_path / "run", total_steps=8 * env.episode_length // 2, devices=2).train()
-    carry = carries[-1]
-    for leaf in jax.tree.leaves(carry.agent):
+    path_trainer(env, agent, tmp_path / "run", total_steps=8 * env.episode_length // 2, devices=2).train()
+    train_state = train_states[-1]
+    for leaf in jax.tree.leaves(train_state.agent_state):
         here, there = (shard.data for shard in leaf.addressable_shards)
         np.testing.assert_array_equal(here, there)
-    here, there = (np.asarray(shard.data) for shard in carry.envs.account.cash.addressable_shards)
+    here, there = (np.asarray(shard.data) for shard in train_state.env_states.account.cash.addressable_shards)
     assert here.shape == there.shape == (2, 2)
     assert not np.array_equal(here, there)
 
@@ -266,24 +270,24 @@ def test_what_one_device_finds_wrong_ends_training_on_both(tmp_path: Path) -> No
 def test_ordinary_environments_on_two_devices() -> None:
     rollouts = EnvRollouts(CountEnv(), length=10, num_envs=4)
     envs = rollouts.begin(jax.random.key(0), None)
-    places = Rollout(None, BY_LANE, None, *[BY_LANE] * 7)
+    places = Rollout(None, BY_PATH, None, *[BY_PATH] * 7)
     collect = lambda part, envs: part.collect(envs, FakeAgent(), None, None, jax.random.key(1))  # noqa: E731
     one = jax.jit(partial(collect, rollouts))(envs)
-    two = both(partial(collect, rollouts.part(2)), SPLIT, (SPLIT, places, SHARED))(envs)
+    two = both(partial(collect, rollouts.part(2)), SHARDED, (SHARDED, places, REPLICATED))(envs)
     assert int(one[2]["episodes"]) == 8
     chex.assert_trees_all_equal(one, two)
 
 
 def test_what_cannot_be_divided_is_refused(env: TradingEnv, agent: PPOAgent, tmp_path: Path) -> None:
-    make = partial(lane_trainer, env, agent, tmp_path / "run", total_steps=1000)
+    make = partial(path_trainer, env, agent, tmp_path / "run", total_steps=1000)
     with pytest.raises(ValueError, match=r"devices 0 must be at least 1"):
         make(devices=0)
-    with pytest.raises(ValueError, match=r"devices 3 does not divide the 4 lanes"):
+    with pytest.raises(ValueError, match=r"devices 3 does not divide the 4 paths"):
         make(devices=3)
-    with pytest.raises(ValueError, match=r"num_minibatches 4 does not divide the 2 lanes .* of each of 2 devices"):
-        lane_trainer(env, dataclasses.replace(agent, num_minibatches=4), tmp_path, total_steps=1000, devices=2)
+    with pytest.raises(ValueError, match=r"num_minibatches 4 does not divide the 2 paths .* of each of 2 devices"):
+        path_trainer(env, dataclasses.replace(agent, num_minibatches=4), tmp_path, total_steps=1000, devices=2)
     with pytest.raises(ValueError, match=r"devices 4 is more than JAX has here \(2 of kind cpu\).*jax_num_cpu_devices"):
-        make(devices=4, agents_per_lane=1, num_envs=16)
+        make(devices=4, accounts_per_path=1, num_envs=16)
     with pytest.raises(ValueError, match="FakeAgent learns on one device"):
         Trainer(CountEnv(), FakeAgent(), num_envs=4, rollout_length=10, total_steps=1000, devices=2)
     assert not (tmp_path / "run").exists()
@@ -295,9 +299,8 @@ def test_the_command_splits_the_cpu_before_jax_is_used() -> None:
 import jax
 from jaxtrader import devices
 from jaxtrader.cli import commands
-from jaxtrader.cli.config import TrainConfig
-commands.train = lambda *_: print(len(jax.devices())) or 0
-commands.run(TrainConfig(devices=3))
+commands.RUNS["train"] = lambda *_: print(len(jax.devices())) or 0
+commands.run("train", {"devices": 3})
 devices.split_cpu(5)
 print(len(jax.devices()))
 """

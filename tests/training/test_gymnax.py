@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.training.chunk import Carry, begin_rollouts, init_state, run_chunk
 from jaxtrader.training.rollout import EnvRollouts
 from jaxtrader.training.trainer import Trainer
+from jaxtrader.training.update import TrainState, begin_rollouts, init_agent, run_chunk
 
 ENVS, LENGTH, REGISTERED = 2, 3, 26
 # A rollout is compiled of one for each kind of observation and action: vectors and pictures, choices and boxes.
@@ -43,16 +43,17 @@ def traced(env: Any, params: Any) -> tuple[Any, Any, Any]:
     one, key = jnp.ones((), jnp.int32), jax.random.key(0)
 
     def train(key: Any) -> tuple[Any, Any, Any]:
-        state, ready = agent.prepare(init_state(agent, key, params, env=env), params)
+        state, ready = agent.prepare(init_agent(agent, key, params, env=env), params)
         envs = begin_rollouts(key, ready, rollouts=rollouts)
-        carry = Carry(state, envs, key, one, one, jnp.ones((), bool))
+        train_state = TrainState(state, envs, key, one, one, jnp.ones((), bool))
         limits = {"updates": one, "episodes": one}
-        after, report = run_chunk(carry, agent, ready, limits, one, rollouts=rollouts)
-        return (carry, after), report, agent.select_action(state, envs.obs, key)
+        after, report = run_chunk(train_state, agent, ready, limits, one, rollouts=rollouts)
+        return (train_state, after), report, agent.select_action(state, envs.obs, key)
 
     return jax.eval_shape(train, key)
 
 
+@pytest.mark.slow
 def test_all_that_gymnax_registers_trains_or_is_refused_by_name(gymnax: Any) -> None:
     refused = {}
     for name in gymnax.registered_envs:
@@ -85,6 +86,7 @@ class Drawing:
         return jax.vmap(self.space.sample)(jax.random.split(key, ENVS)), {}
 
 
+@pytest.mark.slow
 def test_rollouts_of_each_kind_are_what_the_environment_says(gymnax: Any) -> None:
     key = jax.random.key(0)
     for name in RUN:

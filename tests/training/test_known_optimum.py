@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from settings import env_settings
 
 from jaxtrader import PPOAgent, TradingEnv, Trainer
 from jaxtrader.evaluation.optimum import solve
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.synthetic import AR1, Process, RandomWalk
 
-pytestmark = pytest.mark.usefixtures("optimised")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
 
 
 SIGNAL = AR1(volatility=0.02, r2=0.05, persistence=0.8)
@@ -22,7 +24,7 @@ SIGNAL = AR1(volatility=0.02, r2=0.05, persistence=0.8)
 
 def records(process: Process, folder: Path, **rules: Any) -> list[dict[str, Any]]:
     """What the Trainer's optimum says of the policy after each 10 updates of 0.5M steps."""
-    env = TradingEnv(process.market(200_000, seed=0), window=1, rebalance_band=0.0, **rules)
+    env = TradingEnv(process.market(200_000, seed=0), window=1, rules=Rules(rebalance_band=0.0), **env_settings(rules))
     trainer = Trainer(
         env,
         PPOAgent(gamma=0.95, gae_lambda=0.7, num_epochs=2),
@@ -45,5 +47,5 @@ def test_98_percent_of_the_optimum_of_an_ar1_signal(positions: Any, tmp_path: Pa
 
 
 def test_on_a_random_walk_it_learns_to_hold_nothing(tmp_path: Path) -> None:
-    first, *_, last = (record["valid_held"] for record in records(RandomWalk(volatility=0.05), tmp_path))
+    first, *_, last = (record["valid_time_in_market"] for record in records(RandomWalk(volatility=0.05), tmp_path))
     assert last < 0.02 < 0.2 < first  # learnt, not what it began with

@@ -13,9 +13,10 @@ import probes
 import pytest
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState
-from jaxtrader.envs.costs import Costs
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.backtest import longest_walk, mean_reward
+from jaxtrader.evaluation.backtest import mean_reward, most_decisions
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.training.trainer import Trainer
 
 AGENT = PPOAgent(hidden=(16, 16), gamma=0.9)
@@ -46,6 +47,7 @@ def decide(state: PPOState, obs: jax.Array) -> tuple[jax.Array, jax.Array]:
     return action, extras["value"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tables", "values", "actions"),
     [
@@ -68,6 +70,7 @@ def test_values_and_choices_of_tabular_probes(tmp_path, tables, values, actions)
 
 
 @pytest.mark.parametrize("press", [0, 1])  # a policy that learns nothing and always does the same would pass one
+@pytest.mark.slow
 def test_fast_is_learned_within_32768_steps(tmp_path, press: int) -> None:
     env = probes.Fast(press)
     state = train(tmp_path, env, AGENT.replace(gamma=0.95), steps=32_768)
@@ -82,6 +85,7 @@ def test_fast_is_learned_within_32768_steps(tmp_path, press: int) -> None:
 
 
 @pytest.mark.parametrize(("gamma", "share"), [(0.9, 1.0), (0.0, 0.0)], ids=["patient", "myopic"])
+@pytest.mark.slow
 def test_a_position_is_held_through_a_loss_by_the_patient_only(tmp_path, gamma: float, share: float) -> None:
     market, best = probes.patience(cycles=60, cost=0.001)
     costs = Costs(fee=None, slippage=0.001)
@@ -89,20 +93,21 @@ def test_a_position_is_held_through_a_loss_by_the_patient_only(tmp_path, gamma: 
     agent = AGENT.replace(gamma=gamma)
     state = train(tmp_path, env, agent)
     _, params = agent.prepare(state, env.default_params)
-    walk = jax.jit(partial(mean_reward, env=env, length=longest_walk(env)))
-    earned = float(walk(agent, state, params)) * (longest_walk(env) - 1)  # the last bar is not decided on
+    walk = jax.jit(partial(mean_reward, env=env))
+    earned = float(walk(agent, state, params)) * (most_decisions(env) - 1)  # the last bar is not decided on
     np.testing.assert_allclose(earned, share * best, atol=0.01 * best)
 
 
 @pytest.mark.parametrize(("encoder", "depth", "dtype"), [("tcn", None, "bfloat16"), ("attention", 1, "float32")])
+@pytest.mark.slow
 def test_an_encoder_finds_the_one_bar_of_its_window_that_tells(tmp_path, encoder: str, depth: int, dtype: str) -> None:
     """On bars that it was not trained on, the right side of a move of 1% at nearly every one."""
     free = Costs(fee=None, slippage=None)
-    env = TradingEnv(probes.echo(3000, lag=5), window=8, episode_length=64, costs=free, rebalance_band=0.0)
+    env = TradingEnv(probes.echo(3000, lag=5), window=8, episode_length=64, costs=free, rules=Rules(rebalance_band=0.0))
     agent = PPOAgent(learning_rate=5e-3, gamma=0.5, hidden=(16,), compute_dtype=dtype)
     agent = agent.replace(encoder=encoder, encoder_width=16, encoder_depth=depth)
-    state = train(tmp_path, env, agent, steps=65_536, agents_per_lane=4)
+    state = train(tmp_path, env, agent, steps=65_536, accounts_per_path=4)
     fresh = env.with_market(probes.echo(1000, lag=5, seed=1))
     _, params = agent.prepare(state, fresh.default_params)
-    walk = jax.jit(partial(mean_reward, env=fresh, length=longest_walk(fresh)))
+    walk = jax.jit(partial(mean_reward, env=fresh))
     assert float(walk(agent, state, params)) > 0.0095

@@ -1,4 +1,4 @@
-"""Lanes against TradingEnv.step taken one by one, and EnvRollouts on a toy environment whose returns are known."""
+"""Rollouts along market paths give what single steps of the environment give, and see nothing of later bars."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ import pytest
 from flax import struct
 from jax import Array
 from jax.extend.core import jaxprs_in_params
-from lanes import AGENTS, LANES, LENGTH, Replay, collect, observe, step
+from market_paths import ACCOUNTS, LENGTH, PATHS, Replay, collect, observe, step
+from settings import env_account
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs import rewards
-from jaxtrader.envs.ledger import open_account
-from jaxtrader.envs.state import EnvParams, EnvState, Observation
+from jaxtrader.envs.episode import EnvParams, EnvState
+from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.market import Market
-from jaxtrader.training.rollout import EnvRollouts, LaneRollouts, Lanes, bytes_per_transition
+from jaxtrader.training.rollout import EnvRollouts, MarketPaths, MarketRollouts, bytes_per_transition
 
 
 @jax.jit
@@ -32,25 +33,25 @@ def select(agent: PPOAgent, state: PPOState, obs: Observation) -> tuple:
 
 
 @pytest.fixture(scope="module")
-def rollouts(env: TradingEnv) -> LaneRollouts:
-    return LaneRollouts(env, LENGTH, LANES, AGENTS)
+def rollouts(env: TradingEnv) -> MarketRollouts:
+    return MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
 
 
 @pytest.fixture(scope="module")
-def lanes(rollouts: LaneRollouts, raw_params: EnvParams) -> Lanes:
+def paths(rollouts: MarketRollouts, raw_params: EnvParams) -> MarketPaths:
     return rollouts.begin(jax.random.key(11), raw_params)
 
 
 def test_lanes_begin_on_their_own_bars_with_staggered_ages(
-    env: TradingEnv, lanes: Lanes, raw_params: EnvParams
+    env: TradingEnv, paths: MarketPaths, raw_params: EnvParams
 ) -> None:
-    np.testing.assert_array_equal(lanes.age, [0, 8, 0, 8, 0, 8])
-    np.testing.assert_array_equal(lanes.partial, lanes.age > 0)
-    assert lanes.account.cash.shape == (LANES, AGENTS)
-    price = np.asarray(raw_params.tape.close)[np.asarray(lanes.cursor)][:, None]
-    np.testing.assert_allclose(lanes.account.units * price, lanes.account.target, rtol=1e-6)
-    assert len(set(np.asarray(lanes.cursor).tolist())) > 3
-    assert (lanes.cursor + LENGTH < lanes.end).all()
+    np.testing.assert_array_equal(paths.age, [0, 8, 0, 8, 0, 8])
+    np.testing.assert_array_equal(paths.partial, paths.age > 0)
+    assert paths.account.cash.shape == (PATHS, ACCOUNTS)
+    price = np.asarray(raw_params.arrays.close)[np.asarray(paths.cursor)][:, None]
+    np.testing.assert_allclose(paths.account.units * price, paths.account.target, rtol=1e-6)
+    assert len(set(np.asarray(paths.cursor).tolist())) > 3
+    assert (paths.cursor + LENGTH < paths.end).all()
 
 
 @pytest.mark.parametrize(
@@ -58,20 +59,20 @@ def test_lanes_begin_on_their_own_bars_with_staggered_ages(
     [(rewards.log_return(), 1e-6), (rewards.differential_sharpe(0.05), 2e-5)],  # over a deviation of some 0.01
 )
 def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
-    rollouts: LaneRollouts, env: TradingEnv, raw_params: EnvParams, reward: Any, close: float
+    rollouts: MarketRollouts, env: TradingEnv, raw_params: EnvParams, reward: Any, close: float
 ) -> None:
-    """The same actions from the same state; prices fall by 99.5% at bar 33, while some accounts on lane 0 are long."""
+    """The same actions from the same state; prices fall by 99.5% at bar 33, while some accounts on path 0 are long."""
     scale = jnp.where((jnp.arange(240) >= 33) & (jnp.arange(240) < 150), 0.005, 1.0)[:, None]
-    tape = raw_params.tape
-    params = raw_params.replace(tape=tape.replace(open=tape.open * scale, close=tape.close * scale))
+    arrays = raw_params.arrays
+    params = raw_params.replace(arrays=arrays.replace(open=arrays.open * scale, close=arrays.close * scale))
     cursor = jnp.asarray([30, 10, 60, 160, 200, 110], jnp.int32)
     end = jnp.asarray([150, 150, 150, 240, 240, 150], jnp.int32)
-    exposure = jnp.asarray(np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (LANES, AGENTS, 1)), jnp.float32)
+    exposure = jnp.asarray(np.random.default_rng(0).choice([-1.0, 0.0, 1.0], (PATHS, ACCOUNTS, 1)), jnp.float32)
     env = dataclasses.replace(env, reward=reward)
-    account = env.open_account(exposure, params.tape.close[cursor][:, None])
-    age = jnp.zeros(LANES, jnp.int32)
-    start = Lanes(cursor, end, age, age > 0, account, jnp.zeros((LANES, AGENTS)))
-    actions = np.random.default_rng(1).integers(0, 3, (LENGTH, LANES, AGENTS))
+    account = env.open_account(exposure, params.arrays.close[cursor][:, None])
+    age = jnp.zeros(PATHS, jnp.int32)
+    start = MarketPaths(cursor, end, age, age > 0, account, jnp.zeros((PATHS, ACCOUNTS)))
+    actions = np.random.default_rng(1).integers(0, 3, (LENGTH, PATHS, ACCOUNTS))
     actions[:4, 0] = [[2, 0]] * 4  # one long into the crash, one short
     actions = jnp.asarray(actions, jnp.int32)
 
@@ -79,7 +80,7 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
         dataclasses.replace(rollouts, env=env), start, Replay(actions), None, params, jax.random.key(0)
     )
 
-    wide = lambda x: jnp.broadcast_to(x[:, None], (LANES, AGENTS))  # noqa: E731
+    wide = lambda x: jnp.broadcast_to(x[:, None], (PATHS, ACCOUNTS))  # noqa: E731
     state = EnvState(account, wide(cursor), wide(end), wide(age))
     for t in range(LENGTH):
         seen = observe(env, state, params)
@@ -88,7 +89,7 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
         np.testing.assert_allclose(rollout.reward[t], paid, rtol=close, atol=close)
         np.testing.assert_array_equal(rollout.terminated[t], terminated)
         assert not truncated.any()
-    assert rollout.terminated.sum() == 1, "exactly the long account of lane 0 is ruined"
+    assert rollout.terminated.sum() == 1, "exactly the long account of path 0 is ruined"
     assert rollout.terminated[2, 0, 0]
     assert float(stats["ruins"]) == 1
     np.testing.assert_array_equal(wide(after.cursor), state.cursor)
@@ -102,13 +103,13 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
 
 @pytest.mark.parametrize("positions", ["continuous", "weights"])
 def test_a_rollout_of_exposures_equals_that_of_the_same_discrete_choices(
-    rollouts: LaneRollouts, lanes: Lanes, env: TradingEnv, raw_params: EnvParams, positions: str
+    rollouts: MarketRollouts, paths: MarketPaths, env: TradingEnv, raw_params: EnvParams, positions: str
 ) -> None:
-    choices = jnp.asarray(np.random.default_rng(2).integers(1, 3, (LENGTH, LANES, AGENTS)), jnp.int32)
+    choices = jnp.asarray(np.random.default_rng(2).integers(1, 3, (LENGTH, PATHS, ACCOUNTS)), jnp.int32)
     exposures = (choices - 1).astype(jnp.float32)[..., None]
     mine = dataclasses.replace(rollouts, env=dataclasses.replace(env, positions=positions))
-    _, expected, _ = collect(rollouts, lanes, Replay(choices), None, raw_params, jax.random.key(0))
-    _, rollout, stats = collect(mine, lanes, Replay(exposures), None, raw_params, jax.random.key(0))
+    _, expected, _ = collect(rollouts, paths, Replay(choices), None, raw_params, jax.random.key(0))
+    _, rollout, stats = collect(mine, paths, Replay(exposures), None, raw_params, jax.random.key(0))
     np.testing.assert_array_equal(rollout.action, exposures)
     np.testing.assert_array_equal(rollout.reward, expected.reward)
     np.testing.assert_array_equal(rollout.account, expected.account)
@@ -117,21 +118,21 @@ def test_a_rollout_of_exposures_equals_that_of_the_same_discrete_choices(
 
 
 def test_next_value_is_the_value_after_the_step_and_before_any_reset(
-    rollouts: LaneRollouts, env: TradingEnv, raw_params: EnvParams
+    rollouts: MarketRollouts, env: TradingEnv, raw_params: EnvParams
 ) -> None:
-    """Replay's value is the exposure; every lane reaches its time limit here, and is drawn anew."""
-    price = raw_params.tape.close[jnp.full((LANES, 1), 20)]
-    account = open_account(jnp.full((LANES, AGENTS, 1), 1.0, jnp.float32), price)
-    full = lambda x: jnp.full(LANES, x, jnp.int32)  # noqa: E731
-    start = Lanes(full(20), full(150), full(8), full(0) > 0, account, jnp.zeros((LANES, AGENTS)))
-    short = Replay(jnp.zeros((LENGTH, LANES, AGENTS), jnp.int32))
+    """Replay's value is the exposure; every path reaches its time limit here, and is drawn anew."""
+    price = raw_params.arrays.close[jnp.full((PATHS, 1), 20)]
+    account = env_account(jnp.full((PATHS, ACCOUNTS, 1), 1.0, jnp.float32), price)
+    full = lambda x: jnp.full(PATHS, x, jnp.int32)  # noqa: E731
+    start = MarketPaths(full(20), full(150), full(8), full(0) > 0, account, jnp.zeros((PATHS, ACCOUNTS)))
+    short = Replay(jnp.zeros((LENGTH, PATHS, ACCOUNTS), jnp.int32))
     after, rollout, stats = collect(rollouts, start, short, None, raw_params, jax.random.key(0))
     np.testing.assert_array_equal(rollout.next_value[:-1], rollout.value[1:])
     assert not rollout.truncated.any()
     np.testing.assert_array_equal(after.age, 0)
-    assert float(stats["episodes"]) == LANES * AGENTS
+    assert float(stats["episodes"]) == PATHS * ACCOUNTS
     # The same by the environment, which has all 16 bars of an episode ahead.
-    wide = lambda x: jnp.full((LANES, AGENTS), x, jnp.int32)  # noqa: E731
+    wide = lambda x: jnp.full((PATHS, ACCOUNTS), x, jnp.int32)  # noqa: E731
     state = EnvState(account, wide(20), wide(150), wide(0))
     for t in range(LENGTH):
         obs, state, *_ = step(env, jax.random.key(t), state, short.actions[t], raw_params)
@@ -140,51 +141,51 @@ def test_next_value_is_the_value_after_the_step_and_before_any_reset(
 
 
 def test_turn_over_against_a_recount_in_numpy(
-    rollouts: LaneRollouts, lanes: Lanes, env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
+    rollouts: MarketRollouts, paths: MarketPaths, env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
-    ages, partial, returns = (np.asarray(x) for x in (lanes.age, lanes.partial, lanes.episode_return))
+    ages, partial, returns = (np.asarray(x) for x in (paths.age, paths.partial, paths.episode_return))
     counted = ended_early = 0
     for i in range(12):
-        cursor, end = np.asarray(lanes.cursor), np.asarray(lanes.end)
+        cursor, end = np.asarray(paths.cursor), np.asarray(paths.end)
         assert (cursor + LENGTH < end).all(), "a rollout must fit"
-        lanes, rollout, stats = collect(rollouts, lanes, agent, state, params, jax.random.key(100 + i))
+        paths, rollout, stats = collect(rollouts, paths, agent, state, params, jax.random.key(100 + i))
         np.testing.assert_array_equal(rollout.cursor, cursor)
         ages, returns = ages + LENGTH, returns + np.asarray(rollout.reward).sum(0)
         no_room = cursor + LENGTH + LENGTH >= end
         over = (ages >= env.episode_length) | no_room
         ended_early += int((no_room & (ages < env.episode_length)).sum())
         finished = over & ~partial
-        assert int(stats["episodes"]) == finished.sum() * AGENTS
+        assert int(stats["episodes"]) == finished.sum() * ACCOUNTS
         np.testing.assert_allclose(stats["episode_returns"], returns[finished].sum(), atol=1e-5)
         counted += int(stats["episodes"])
         ages, partial, returns = np.where(over, 0, ages), partial & ~over, np.where(over[:, None], 0, returns)
-        np.testing.assert_array_equal(lanes.age, ages)
-        np.testing.assert_array_equal(lanes.partial, partial)
-        np.testing.assert_allclose(lanes.episode_return, returns, atol=1e-5)
-        np.testing.assert_array_equal(lanes.cursor[~over], cursor[~over] + LENGTH)
+        np.testing.assert_array_equal(paths.age, ages)
+        np.testing.assert_array_equal(paths.partial, partial)
+        np.testing.assert_allclose(paths.episode_return, returns, atol=1e-5)
+        np.testing.assert_array_equal(paths.cursor[~over], cursor[~over] + LENGTH)
     assert counted > 0
     assert ended_early > 0, "the case of a segment's end must occur"
     assert not partial.any()
 
 
 def test_lanes_see_nothing_of_later_bars(
-    rollouts: LaneRollouts, agent: PPOAgent, state: PPOState, params: EnvParams
+    rollouts: MarketRollouts, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
     state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))  # before the first update V is 0
     last = 33
-    later = jnp.arange(len(params.tape.close)) > last
+    later = jnp.arange(len(params.arrays.close)) > last
     changed = {
         name: jnp.where(later.reshape(-1, *[1] * (x.ndim - 1)), x * 1.7 + 0.3, x)
         for name in ("open", "high", "low", "close", "features", "volatility")
-        for x in [getattr(params.tape, name)]
+        for x in [getattr(params.arrays, name)]
     }
-    cursor = jnp.full(LANES, 30, jnp.int32)
-    account = open_account(jnp.zeros((LANES, AGENTS, 1)), params.tape.close[cursor][:, None])
-    age = jnp.zeros(LANES, jnp.int32)
-    start = Lanes(cursor, age + 150, age, age > 0, account, jnp.zeros((LANES, AGENTS)))
+    cursor = jnp.full(PATHS, 30, jnp.int32)
+    account = env_account(jnp.zeros((PATHS, ACCOUNTS, 1)), params.arrays.close[cursor][:, None])
+    age = jnp.zeros(PATHS, jnp.int32)
+    start = MarketPaths(cursor, age + 150, age, age > 0, account, jnp.zeros((PATHS, ACCOUNTS)))
     _, a, _ = collect(rollouts, start, agent, state, params, jax.random.key(1))
     _, b, _ = collect(
-        rollouts, start, agent, state, params.replace(tape=params.tape.replace(**changed)), jax.random.key(1)
+        rollouts, start, agent, state, params.replace(arrays=params.arrays.replace(**changed)), jax.random.key(1)
     )
     rows = last - 30 + 1
     for name in ("account", "action", "log_prob", "value"):
@@ -195,17 +196,17 @@ def test_lanes_see_nothing_of_later_bars(
 
 
 def test_lanes_act_like_select_action_on_the_same_bars(
-    rollouts: LaneRollouts, lanes: Lanes, env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
+    rollouts: MarketRollouts, paths: MarketPaths, env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
-    """log_prob and value of a lane's first decisions are those of `select_action` on the observation of that bar."""
+    """log_prob and value of a path's first decisions are those of `select_action` on the observation of that bar."""
     state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))
-    _, rollout, _ = collect(rollouts, lanes, agent, state, params, jax.random.key(2))
-    for lane in range(3):
-        one = jax.tree.map(lambda x, lane=lane: x[lane, 1], lanes.account)
-        obs = env.observe(None, EnvState(one, lanes.cursor[lane], lanes.end[lane], lanes.age[lane]), None, params)
+    _, rollout, _ = collect(rollouts, paths, agent, state, params, jax.random.key(2))
+    for path in range(3):
+        one = jax.tree.map(lambda x, path=path: x[path, 1], paths.account)
+        obs = env.observe(None, EnvState(one, paths.cursor[path], paths.end[path], paths.age[path]), None, params)
         _, extras = select(agent, state, obs)
-        np.testing.assert_allclose(rollout.value[0, lane, 1], extras["value"], rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(rollout.account[0, lane, 1], obs.account, atol=1e-6)
+        np.testing.assert_allclose(rollout.value[0, path, 1], extras["value"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(rollout.account[0, path, 1], obs.account, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [4, 40])
@@ -213,21 +214,21 @@ def test_bytes_a_transition_do_not_grow_with_the_window(
     make_market: Callable[..., Market], agent: PPOAgent, window: int
 ) -> None:
     env = TradingEnv(make_market((150,)), window=window, episode_length=16)
-    rollouts = LaneRollouts(env, LENGTH, LANES, AGENTS)
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
     key, params = jax.random.key(0), env.default_params
     state = jax.eval_shape(lambda p: agent.init(key, env, p), params)
-    lanes = jax.eval_shape(rollouts.begin, key, params)
-    shapes = jax.eval_shape(lambda *a: rollouts.collect(*a)[1], lanes, agent, state, params, key)
+    paths = jax.eval_shape(rollouts.begin, key, params)
+    shapes = jax.eval_shape(lambda *a: rollouts.collect(*a)[1], paths, agent, state, params, key)
     # action 4, log_prob 4, value 4, next_value 4, reward 4, two flags 2, account 4 x 4, advantage and target 8
     assert bytes_per_transition(shapes) == 46
 
 
 def test_nothing_is_gathered_within_the_scan_over_bars(
-    rollouts: LaneRollouts, lanes: Lanes, agent: PPOAgent, state: PPOState, params: EnvParams
+    rollouts: MarketRollouts, paths: MarketPaths, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
     """The bars, their contexts and a few draws are the scan's inputs; what is looked up stands before it."""
     key = jax.random.key(0)
-    program = jax.make_jaxpr(lambda *a: rollouts.collect(*a))(lanes, agent, state, params, key).jaxpr
+    program = jax.make_jaxpr(lambda *a: rollouts.collect(*a))(paths, agent, state, params, key).jaxpr
 
     def equations(jaxpr: Any) -> Iterator[Any]:
         for equation in jaxpr.eqns:
@@ -329,6 +330,6 @@ def test_env_rollouts_go_on_where_they_stopped() -> None:
     assert episodes == 6
 
 
-def test_the_rollouts_are_static_configuration(rollouts: LaneRollouts) -> None:
+def test_the_rollouts_are_static_configuration(rollouts: MarketRollouts) -> None:
     assert dataclasses.replace(rollouts, length=4) != rollouts
     assert hash(dataclasses.replace(rollouts)) == hash(rollouts)

@@ -1,4 +1,4 @@
-"""Lanes and single steps of an environment with the rest of the money rules: the same accounts, whoever steps them."""
+"""Market paths and single steps under the other money rules: the same accounts, whoever steps them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from lanes import AGENTS, LANES, LENGTH, Replay, collect, observe, step
+from market_paths import ACCOUNTS, LENGTH, PATHS, Replay, collect, observe, step
+from settings import bars_after, with_settings
 
-from jaxtrader.envs import ledger
-from jaxtrader.envs.costs import Costs
-from jaxtrader.envs.state import EnvState
+from jaxtrader.envs.episode import EnvState
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.training.chunk import begin_rollouts
-from jaxtrader.training.rollout import LaneRollouts, Lanes
+from jaxtrader.ledger import ledger
+from jaxtrader.ledger.account import Brackets
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.training.rollout import MarketPaths, MarketRollouts
+from jaxtrader.training.update import begin_rollouts
 
 RATES = {"cash_rate": 0.02, "borrow_rate": 0.2, "short_rate": 0.1}
 SETTINGS = {
@@ -44,37 +46,38 @@ SETTINGS = {
 }
 
 
-reset, step_env, bars_after = (
-    jax.jit(method, static_argnums=0) for method in (TradingEnv.reset, TradingEnv.step_env, TradingEnv.bars_after)
+reset, step_env, one_bar_after = (
+    jax.jit(method, static_argnums=0) for method in (TradingEnv.reset, TradingEnv.step_env, bars_after)
 )
 ledger_step = jax.jit(ledger.step, static_argnames="rules")
 
 
 @pytest.fixture(scope="module")
-def rollouts(env) -> LaneRollouts:
-    return LaneRollouts(env, LENGTH, LANES, AGENTS)
+def rollouts(env) -> MarketRollouts:
+    return MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
 
 
 def made(env, name):
-    return dataclasses.replace(env, **SETTINGS[name])
+    return with_settings(env, SETTINGS[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
-def test_a_rollout_equals_stepping_the_environment_one_by_one(rollouts: LaneRollouts, env, raw_params, name):
+def test_a_rollout_equals_stepping_the_environment_one_by_one(rollouts: MarketRollouts, env, raw_params, name):
     env = made(env, name)
     params = raw_params.replace(costs=env.costs.cast("float32"))
-    params = params.replace(tape=params.tape.replace(adv=env.market.tape().adv))
+    params = params.replace(arrays=params.arrays.replace(adv=env.market.arrays().adv))
     cursor = jnp.asarray([30, 10, 60, 160, 200, 110], jnp.int32)
     end = jnp.asarray([150, 150, 150, 240, 240, 150], jnp.int32)
-    price = params.tape.close[cursor][:, None]
-    account = env.open_accounts(jax.random.key(5), price, params, (LANES, AGENTS))
-    age = jnp.zeros(LANES, jnp.int32)
-    start = Lanes(cursor, end, age, age > 0, account, jnp.zeros((LANES, AGENTS)))
-    actions = jnp.asarray(np.random.default_rng(1).integers(0, 3, (LENGTH, LANES, AGENTS)), jnp.int32)
+    price = params.arrays.close[cursor][:, None]
+    account = env.open_accounts(jax.random.key(5), price, params, (PATHS, ACCOUNTS))
+    age = jnp.zeros(PATHS, jnp.int32)
+    start = MarketPaths(cursor, end, age, age > 0, account, jnp.zeros((PATHS, ACCOUNTS)))
+    actions = jnp.asarray(np.random.default_rng(1).integers(0, 3, (LENGTH, PATHS, ACCOUNTS)), jnp.int32)
     mine = dataclasses.replace(rollouts, env=env)
     after, rollout, _ = collect(mine, start, Replay(actions), None, params, jax.random.key(0))
 
-    wide = lambda x: jnp.broadcast_to(x[:, None], (LANES, AGENTS))  # noqa: E731
+    wide = lambda x: jnp.broadcast_to(x[:, None], (PATHS, ACCOUNTS))  # noqa: E731
     state = EnvState(account, wide(cursor), wide(end), wide(age))
     for t in range(LENGTH):
         # The return since entry is over some 0.09, which makes that much more of its rounding.
@@ -96,8 +99,8 @@ def test_a_decision_of_two_bars_is_the_same_order_at_both(env, raw_params):
         _, after, reward, _, info = step_env(env, jax.random.key(0), state, jnp.asarray(action), params)
         account, cost = state.account, 0.0
         for bar in (0, 1):
-            one = bars_after(alone, state.cursor + bar, params)
-            brackets = ledger.Brackets(jnp.full(1, stop, jnp.float32), jnp.full(1, 0.02, jnp.float32))
+            one = one_bar_after(alone, state.cursor + bar, params)
+            brackets = Brackets(jnp.full(1, stop, jnp.float32), jnp.full(1, 0.02, jnp.float32))
             account, events = ledger_step(account, jnp.full(1, exposure), one, params.costs, env.rules, brackets)
             cost += sum(float((fill.fee + fill.slippage).sum()) for fill in events.fills)
         chex.assert_trees_all_close(after.account, account, rtol=1e-6, atol=1e-7)
@@ -113,18 +116,18 @@ def test_costs_are_drawn_anew_for_each_episode_within_their_range_and_charged(en
     params = raw_params.replace(costs=env.costs.cast("float32"))
     keys = jax.random.split(jax.random.key(0), 500)
     _, states = jax.jit(jax.vmap(env.reset, (0, None)))(keys, params)
-    fee = np.asarray(states.account.terms.fee)[:, 0]
+    fee = np.asarray(states.account.costs.fee)[:, 0]
     assert fee.min() >= 0
     assert fee.max() <= 0.05
     assert np.histogram(fee, 5, (0, 0.05))[0].min() > 60  # 100 each if uniform, deviation 9
-    slippage = np.asarray(states.account.terms.slippage)[:, 0]
+    slippage = np.asarray(states.account.costs.slippage)[:, 0]
     assert abs(np.corrcoef(fee, slippage)[0, 1]) < 0.15
     long = jnp.full(500, 2, jnp.int32)
     _, after, _, _, info = jax.jit(jax.vmap(env.step_env, (0, 0, 0, None)))(keys, states, long, params)
     # All of 1.0 buys k = 1 / ((1 + s)(1 + f)) worth: the rest is what it cost.
     np.testing.assert_allclose(info["cost"], 1 - 1 / ((1 + slippage) * (1 + fee)), rtol=2e-3, atol=1e-6)
     back = env.restart(after.account, jnp.ones(500, bool))
-    np.testing.assert_array_equal(back.terms.fee[:, 0], fee)  # ruin does not end the episode
+    np.testing.assert_array_equal(back.costs.fee[:, 0], fee)  # ruin does not end the episode
     np.testing.assert_array_equal(back.cash, 1.0)
 
 
@@ -132,10 +135,10 @@ def test_a_lane_that_starts_anew_gets_new_costs_and_one_that_does_not_keeps_its_
     env = made(env, "at costs drawn for each episode")
     params = raw_params.replace(costs=env.costs.cast("float32"))
     mine = dataclasses.replace(rollouts, env=env)
-    lanes = mine.begin(jax.random.key(0), params)
-    still = Replay(jnp.ones((LENGTH, LANES, AGENTS), jnp.int32))
-    after, *_ = collect(mine, lanes, still, None, params, jax.random.key(1))
-    kept = np.asarray(after.account.terms.fee == lanes.account.terms.fee).all((1, 2))
+    paths = mine.begin(jax.random.key(0), params)
+    still = Replay(jnp.ones((LENGTH, PATHS, ACCOUNTS), jnp.int32))
+    after, *_ = collect(mine, paths, still, None, params, jax.random.key(1))
+    kept = np.asarray(after.account.costs.fee == paths.account.costs.fee).all((1, 2))
     np.testing.assert_array_equal(kept, np.asarray(after.age) > 0)
     assert kept.any()
     assert not kept.all()
@@ -143,24 +146,24 @@ def test_a_lane_that_starts_anew_gets_new_costs_and_one_that_does_not_keeps_its_
 
 def test_another_range_of_costs_compiles_nothing_and_is_charged(rollouts, env, raw_params):
     """Rollouts and single steps, in whose programs the costs of each episode are drawn."""
-    actions, sizes, paid = jnp.asarray(np.resize([0, 2], (LENGTH, LANES, AGENTS)), jnp.int32), [], []
+    actions, sizes, paid = jnp.asarray(np.resize([0, 2], (LENGTH, PATHS, ACCOUNTS)), jnp.int32), [], []
     for costs in (
         SETTINGS["at costs drawn for each episode"]["costs"],
         Costs.between(Costs(0.1, 0.0), Costs(0.2, 0.0)),
     ):
         mine = dataclasses.replace(rollouts, env=dataclasses.replace(env, costs=costs))
         params = raw_params.replace(costs=costs.cast("float32"))
-        lanes = begin_rollouts(jax.random.key(0), params, rollouts=mine)
-        _, _, stats = collect(mine, lanes, Replay(actions), None, params, jax.random.key(1))
-        places = [jnp.broadcast_to(x[:, None], (LANES, AGENTS)) for x in (lanes.cursor, lanes.end, lanes.age)]
-        *_, info = step(mine.env, jax.random.key(2), EnvState(lanes.account, *places), actions[1], params)
+        paths = begin_rollouts(jax.random.key(0), params, rollouts=mine)
+        _, _, stats = collect(mine, paths, Replay(actions), None, params, jax.random.key(1))
+        places = [jnp.broadcast_to(x[:, None], (PATHS, ACCOUNTS)) for x in (paths.cursor, paths.end, paths.age)]
+        *_, info = step(mine.env, jax.random.key(2), EnvState(paths.account, *places), actions[1], params)
         sizes.append([program._cache_size() for program in (begin_rollouts, collect, step)])
         paid.append(float(stats["cost_per_bar"]))
     assert sizes[0] == sizes[1]
     assert paid[1] > 3 * paid[0] > 0
-    fee = np.asarray(lanes.account.terms.fee)[..., 0]
+    fee = np.asarray(paths.account.costs.fee)[..., 0]
     assert fee.min() >= 0.1
-    assert len(np.unique(fee)) == LANES * AGENTS
+    assert len(np.unique(fee)) == PATHS * ACCOUNTS
     traded = np.asarray(info["turnover"])
     assert traded.any()
     np.testing.assert_allclose(info["cost"], fee * traded, rtol=0.1)  # in equity, of which a bar moves some 2%
@@ -172,11 +175,11 @@ def test_an_update_sees_the_windows_that_decisions_two_bars_apart_saw(env, agent
     state = agent.init(jax.random.key(0), env, params)
     loud = {"kernel": state.params["policy"]["kernel"] * 300, "bias": state.params["policy"]["bias"]}
     state, params = agent.prepare(state.replace(params={**state.params, "policy": loud}), params)
-    mine = LaneRollouts(env, LENGTH, LANES, AGENTS)
-    lanes = mine.begin(jax.random.key(1), params)
-    _, rollout, _ = collect(mine, lanes, agent, state, params, jax.random.key(2))
+    mine = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
+    paths = mine.begin(jax.random.key(1), params)
+    _, rollout, _ = collect(mine, paths, agent, state, params, jax.random.key(2))
     still = agent.replace(num_epochs=1, num_minibatches=1, learning_rate=0.0)
     _, metrics = jax.jit(still.learn)(state, rollout, params, jax.random.key(3))
     assert float(metrics["approx_kl"]) < 1e-9
-    _, metrics = jax.jit(still.learn)(state.replace(every=1), rollout, params, jax.random.key(3))
+    _, metrics = jax.jit(still.learn)(state.replace(decision_every=1), rollout, params, jax.random.key(3))
     assert float(metrics["approx_kl"]) > 1e-4, "other windows give other decisions"

@@ -1,4 +1,4 @@
-"""The Trainer against test doubles of both protocols, on lanes, and on gymnax's CartPole."""
+"""The Trainer against test doubles of both protocols, on paths, and on gymnax's CartPole."""
 
 import dataclasses
 import json
@@ -6,8 +6,6 @@ import math
 import os
 import signal
 import threading
-from collections import deque
-from types import SimpleNamespace
 
 import chex
 import jax
@@ -15,18 +13,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from trainers import CountEnv, FakeAgent, lane_trainer
+from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader import files
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.envs.costs import Costs
+from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import solve
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.synthetic import AR1
-from jaxtrader.training import chunk
 from jaxtrader.training import trainer as trainer_module
-from jaxtrader.training.trainer import Trainer, TrainingDiverged, _Run
+from jaxtrader.training import update, validation
+from jaxtrader.training.records import SpeedMeter
+from jaxtrader.training.trainer import Trainer, TrainingDiverged
 
 
 def count_trainer(tmp_path, agent=None, **settings):
@@ -68,8 +69,9 @@ def test_episodes_stop_at_the_first_boundary_at_or_past_the_number(tmp_path):
     assert (exact.updates, exact.episodes) == (3, 24)
 
 
+@pytest.mark.slow
 def test_plain_python_agent_under_disable_jit(tmp_path):
-    class Plain:
+    class Plain(Agent):
         """Not a pytree, not jittable: counts its calls on the host."""
 
         def __init__(self):
@@ -107,14 +109,14 @@ def test_nan_stops_names_the_offender_and_keeps_the_last_good_state(tmp_path):
     last = files.load(tmp_path / "run" / "last.pkl", "fake")
     assert last["updates"] == 3
     saved = files.load(tmp_path / "run" / "checkpoint.pkl", "checkpoint")
-    np.testing.assert_array_equal(saved["carry"]["agent"]["weight"], [1, 1])
-    assert bool(saved["carry"]["healthy"])  # or a run that goes on from it would stand still
-    assert int(saved["carry"]["updates"]) == 3
+    np.testing.assert_array_equal(saved["train_state"]["agent_state"]["weight"], [1, 1])
+    assert bool(saved["train_state"]["healthy"])  # or a run that goes on from it would stand still
+    assert int(saved["train_state"]["updates"]) == 3
 
 
 @struct.dataclass
-class WildAgent(FakeAgent):
-    """On lanes, with an action that no environment has."""
+class WildAgent(FakeAgent, MarketAgent):
+    """On paths, with an action that no environment has."""
 
     def encode(self, state, chunk):
         return chunk[..., 3:, 0, :]
@@ -128,7 +130,7 @@ class WildAgent(FakeAgent):
 
 def test_invalid_actions_stop_training(tmp_path, env):
     with pytest.raises(TrainingDiverged, match="not finite or not valid in action"):
-        lane_trainer(env, WildAgent(), tmp_path / "run", total_steps=1000).train()
+        path_trainer(env, WildAgent(), tmp_path / "run", total_steps=1000).train()
 
 
 def test_ctrl_c_saves_and_ends_well(tmp_path):
@@ -164,32 +166,33 @@ def test_ctrl_c_saves_and_ends_well(tmp_path):
 
 
 def test_a_speed_is_measured_over_half_a_second_at_least():
-    run = SimpleNamespace(marks=deque())
-    assert math.isnan(_Run._speed(run, 100, 5.0)), "nothing to measure from"
-    run.marks.append((100, 5.0))
-    assert math.isnan(_Run._speed(run, 1_000_100, 5.01)), "two chunks fetched together say nothing"
-    assert _Run._speed(run, 1100, 7.0) == 500
+    meter = SpeedMeter()
+    assert math.isnan(meter.speed(100, 5.0)), "nothing to measure from"
+    meter.mark(100, 5.0)
+    assert math.isnan(meter.speed(1_000_100, 5.01)), "two chunks fetched together say nothing"
+    assert meter.speed(1100, 7.0) == 500
 
 
-def test_lanes_same_seed_same_bits_whatever_the_chunk(tmp_path, env, agent):
+@pytest.mark.slow
+def test_paths_same_seed_same_bits_whatever_the_chunk(tmp_path, env, agent):
     steps = 8 * env.episode_length // 2 * 6
-    one = lane_trainer(env, agent, tmp_path / "a", total_steps=steps, updates_per_chunk=1).train()
-    size = chunk.run_chunk._cache_size()
-    many = lane_trainer(env, agent, tmp_path / "b", total_steps=steps, updates_per_chunk=4, eval_every=5).train()
-    assert chunk.run_chunk._cache_size() == size  # any chunk length: one compilation
+    one = path_trainer(env, agent, tmp_path / "a", total_steps=steps, updates_per_chunk=1).train()
+    size = update.run_chunk._cache_size()
+    many = path_trainer(env, agent, tmp_path / "b", total_steps=steps, updates_per_chunk=4, eval_every=5).train()
+    assert update.run_chunk._cache_size() == size  # any chunk length: one compilation
     chex.assert_trees_all_equal(one.state, many.state)
-    other = lane_trainer(env, agent, tmp_path / "c", total_steps=steps, seed=4).train()
+    other = path_trainer(env, agent, tmp_path / "c", total_steps=steps, seed=4).train()
     first = jax.tree.leaves(one.state.params)[0]
     assert not np.array_equal(first, jax.tree.leaves(other.state.params)[0])
 
 
 def test_other_rates_train_by_the_same_program(tmp_path, env, agent):
     steps = 8 * env.episode_length // 2 * 2
-    cheap = lane_trainer(env, agent, tmp_path / "cheap", total_steps=steps).train()
-    size = chunk.run_chunk._cache_size(), chunk.begin_rollouts._cache_size()
+    cheap = path_trainer(env, agent, tmp_path / "cheap", total_steps=steps).train()
+    size = update.run_chunk._cache_size(), update.begin_rollouts._cache_size()
     dear = dataclasses.replace(env, costs=Costs(0.003, 0.002))
-    other = lane_trainer(dear, agent, tmp_path / "dear", total_steps=steps).train()
-    assert (chunk.run_chunk._cache_size(), chunk.begin_rollouts._cache_size()) == size
+    other = path_trainer(dear, agent, tmp_path / "dear", total_steps=steps).train()
+    assert (update.run_chunk._cache_size(), update.begin_rollouts._cache_size()) == size
     # The first rollout is the same policy's: it pays some ten times as much for the same orders.
     assert other.history[0]["cost_per_bar"] > 5 * cheap.history[0]["cost_per_bar"]
 
@@ -200,11 +203,11 @@ def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, marke
 
     def counted(*args, **kwargs):
         compiled.append(sum("Compiling" in record.getMessage() for record in caplog.records))
-        return chunk.run_chunk(*args, **kwargs)
+        return update.run_chunk(*args, **kwargs)
 
     monkeypatch.setattr(trainer_module, "run_chunk", counted)
     steps = 8 * env.episode_length // 2 * 14
-    trainer = lane_trainer(
+    trainer = path_trainer(
         env, agent, tmp_path / "run", valid=market, total_steps=steps, updates_per_chunk=2, eval_every=3
     )
     with jax.log_compiles():
@@ -216,37 +219,38 @@ def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, marke
     assert sum("Compiling" in record.getMessage() for record in caplog.records) == compiled[3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_chunk_takes_over_the_buffers_of_the_one_before_and_waits_for_nothing(
     tmp_path, env, agent, monkeypatch, devices
 ):
-    """The carry is donated, and to dispatch a chunk moves nothing between host and device."""
-    carries = []
+    """The train state is donated, and to dispatch a chunk moves nothing between host and device."""
+    train_states = []
 
-    def kept(carry, *args, **kwargs):
-        carries.append(carry)
+    def kept(train_state, *args, **kwargs):
+        train_states.append(train_state)
         with jax.transfer_guard("disallow"):
-            return chunk.run_chunk(carry, *args, **kwargs)
+            return update.run_chunk(train_state, *args, **kwargs)
 
     monkeypatch.setattr(trainer_module, "run_chunk", kept)
     settings = {"total_steps": 8 * env.episode_length // 2 * 3, "updates_per_chunk": 1, "devices": devices}
-    lane_trainer(env, agent, tmp_path / "run", **settings).train()
-    assert len(carries) == 3
-    for carry in carries:
-        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(carry))
+    path_trainer(env, agent, tmp_path / "run", **settings).train()
+    assert len(train_states) == 3
+    for train_state in train_states:
+        assert all(leaf.is_deleted() for leaf in jax.tree.leaves(train_state))
 
 
 def test_programs_are_kept_by_default(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(trainer_module.compilation, "keep_programs", lambda: asked.append(True))
+    monkeypatch.setattr(trainer_module.compilation, "enable_cache", lambda: asked.append(True))
     count_trainer(tmp_path, total_steps=40).train()
     assert asked == [True]
 
 
 def test_validation_keeps_the_best_policy_ties_to_the_earlier(tmp_path, env, agent, monkeypatch, market):
     scores = iter([1.0, 3.0, 3.0, 2.0])
-    monkeypatch.setattr(trainer_module, "mean_reward", lambda *a, **k: jnp.asarray(next(scores)))
-    trainer = lane_trainer(
+    monkeypatch.setattr(validation, "mean_reward", lambda *a, **k: jnp.asarray(next(scores)))
+    trainer = path_trainer(
         env, agent, tmp_path / "run", valid=market, total_steps=8 * env.episode_length // 2 * 4, eval_every=1
     )
     result = trainer.train()
@@ -271,7 +275,7 @@ def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, env, m
         changed[name] = column
     states = []
     for i, one in enumerate((train, dataclasses.replace(train, **changed))):
-        trainer = lane_trainer(env.with_market(one), agent, tmp_path / str(i), total_steps=8 * 8 * 4)
+        trainer = path_trainer(env.with_market(one), agent, tmp_path / str(i), total_steps=8 * 8 * 4)
         states.append(trainer.train().state)
     chex.assert_trees_all_equal(*states)
 
@@ -285,8 +289,8 @@ def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, env, m
         ({"total_steps": 0}, "must be at least 1"),
         ({"num_episodes": 2**40}, "give total_steps instead"),
         ({"total_steps": 10**13}, "more than 2147483647 updates"),
-        ({"total_steps": 1, "num_envs": 6, "agents_per_lane": 4}, "agents_per_lane 4 does not divide num_envs 6"),
-        ({"total_steps": 1, "num_envs": 6, "agents_per_lane": 2}, "num_minibatches 2 does not divide the 3 lanes"),
+        ({"total_steps": 1, "num_envs": 6, "accounts_per_path": 4}, "accounts_per_path 4 does not divide num_envs 6"),
+        ({"total_steps": 1, "num_envs": 6, "accounts_per_path": 2}, "num_minibatches 2 does not divide the 3 paths"),
         ({"total_steps": 1, "rollout_length": 7}, "rollout_length 7 does not divide episode_length"),
     ],
 )
@@ -300,7 +304,7 @@ def test_too_few_bars_are_refused(market, agent):
         Trainer(TradingEnv(market, episode_length=10**6), agent, num_envs=8, rollout_length=10**6, total_steps=1)
 
 
-def test_too_few_bars_are_refused_off_lanes_too(make_market):
+def test_too_few_bars_are_refused_off_paths_too(make_market):
     with pytest.raises(ValueError, match="too few"):
         Trainer(TradingEnv(make_market((30,)), window=32), FakeAgent(), num_envs=4, rollout_length=10, total_steps=1)
 
@@ -310,7 +314,7 @@ def test_validation_needs_the_same_features_and_enough_bars(env, agent, market):
     short = dataclasses.replace(market, segments=np.array([[0, 0, 150], [150, 150, 153]]))
     for valid, message in ((turned, "different features"), (short, "S1: fewer bars than a decision")):
         with pytest.raises(ValueError, match=message):
-            lane_trainer(env, agent, None, valid=valid, total_steps=1)
+            path_trainer(env, agent, None, valid=valid, total_steps=1)
 
 
 def test_nan_prices_are_named_as_the_cause(tmp_path, env):
@@ -324,7 +328,7 @@ def test_nan_prices_are_named_as_the_cause(tmp_path, env):
 
     broken = dataclasses.replace(env.market, close=np.where(np.arange(240)[:, None] % 7 == 0, np.nan, env.market.close))
     with pytest.raises(TrainingDiverged, match=r"not valid in reward, loss.*Look at the prices"):
-        lane_trainer(env.with_market(broken), Fool(), tmp_path / "run", total_steps=1000).train()
+        path_trainer(env.with_market(broken), Fool(), tmp_path / "run", total_steps=1000).train()
 
 
 def test_a_run_folder_in_use_is_refused(tmp_path):
@@ -342,6 +346,7 @@ def test_run_folders_are_numbered(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("optimised")
+@pytest.mark.slow
 def test_cartpole_reaches_475(tmp_path):
     import gymnax  # 4 s: only here
 
@@ -383,12 +388,13 @@ def test_a_run_folder_that_cannot_be_made_is_one_sentence(tmp_path):
         count_trainer(tmp_path, total_steps=1, run_dir=tmp_path / "file" / "below").train()
 
 
+@pytest.mark.slow
 def test_an_optimum_scores_and_selects_on_its_fresh_path(tmp_path):
     process = AR1(volatility=0.02, r2=0.05, persistence=0.8)
-    env = TradingEnv(process.market(20_000, seed=0), window=1, rebalance_band=0.0, episode_length=64)
+    env = TradingEnv(process.market(20_000, seed=0), window=1, rules=Rules(rebalance_band=0.0), episode_length=64)
     best = solve(process, env, bars=10_000)
     agent = PPOAgent(hidden=(8, 8), gamma=0.9, learning_rate=3e-3)
-    trainer = lane_trainer(env, agent, tmp_path / "run", valid=best, num_envs=64, total_steps=150_000, eval_every=8)
+    trainer = path_trainer(env, agent, tmp_path / "run", valid=best, num_envs=64, total_steps=150_000, eval_every=8)
     result = trainer.train()
     validated = [record for record in result.history if "optimum_share" in record]
     assert [record["optimum_share"] for record in validated] == [
@@ -399,9 +405,9 @@ def test_an_optimum_scores_and_selects_on_its_fresh_path(tmp_path):
     # The policy file holds the best one: walked again, it scores the same.
     policy = load_policy(result.policy_path)
     _, params = policy.agent.prepare(policy.state, best.env.default_params)
-    reward, held = best.walk(policy.agent, policy.state, params)
+    reward, held = best.score(policy.agent, policy.state, params)
     assert best.share(float(reward)) == pytest.approx(result.best["optimum_share"], abs=1e-6)
-    assert float(held) == pytest.approx(result.best["valid_held"])
+    assert float(held) == pytest.approx(result.best["valid_time_in_market"])
     assert "the optimum of AR1(" in policy.about["data"]["valid"]
     with pytest.raises(ValueError, match="another environment; solve it again"):
-        lane_trainer(dataclasses.replace(env, positions=(0, 1)), agent, None, valid=best, total_steps=1)
+        path_trainer(dataclasses.replace(env, positions=(0, 1)), agent, None, valid=best, total_steps=1)

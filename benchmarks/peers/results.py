@@ -1,0 +1,145 @@
+"""Equity at every bar by another library, for the cases of an .npz: `python results.py PEER IN.npz OUT.npz`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+Columns = dict[str, np.ndarray]
+# Large: what is below 1e-12 units is no order to vectorbt, with an account of 1.0 that is up to 5e-10 of it at a time.
+CAPITAL = 1e6
+UNIT = 1e-9  # the smallest fraction of a share that backtesting.py trades
+
+
+def vectorbt(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
+    """Target shares of equity, one cash for all assets; marked at each close after the trades up to it."""
+    import vectorbt as vbt
+
+    targets, price = columns["targets"], columns["close"]
+    if settings["fill"] == "next_open":
+        targets = np.concatenate([np.full_like(targets[:1], np.nan), targets[:-1]])
+        price = columns["open"]
+    together = {"group_by": True, "cash_sharing": True, "call_seq": "auto"} if targets.shape[1] > 1 else {}
+    portfolio = vbt.Portfolio.from_orders(
+        columns["close"],
+        size=targets,
+        size_type="targetpercent",
+        direction="both",
+        price=price,
+        fees=settings["fee"],
+        slippage=settings["slippage"],
+        init_cash=CAPITAL,
+        **together,
+    )
+    return portfolio.value().to_numpy().reshape(len(targets)) / CAPITAL
+
+
+def backtesting(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
+    """Orders of absolute size, worked out by the money rules: its own sizing leaves room for the commission.
+
+    Under next_open that needs a look at the open that the order will fill at, as do the brackets, which are fractions
+    of it. An order to close takes its brackets away first: they would be looked at before it, over the whole bar.
+    Equity is marked at each close before the trade at that close.
+    """
+    from backtesting import Strategy
+    from backtesting.lib import FractionalBacktest
+
+    wanted, opens, closes = columns["targets"][:, 0], columns["open"][:, 0] * UNIT, columns["close"][:, 0] * UNIT
+    stop, take = settings.get("stop_loss"), settings.get("take_profit")
+    late = settings["fill"] == "next_open"
+    frame = {name.title(): columns[name][:, 0] for name in ("open", "high", "low", "close")}
+    index = pd.date_range("2000-01-01", periods=len(wanted), freq="D")
+
+    class Follow(Strategy):
+        """Does what `wanted` says."""
+
+        def init(self) -> None:
+            """Nothing to compute."""
+
+        def next(self) -> None:
+            """The order of this close; NaN holds."""
+            t = len(self.data) - 1
+            if np.isnan(wanted[t]):
+                return
+            if late and wanted[t] == 0:
+                for trade in self.trades:
+                    trade.sl = trade.tp = None
+                self.position.close()
+                return
+            price = opens[t + 1] if late else closes[t]
+            size = round(wanted[t] * self.equity / price) - self.position.size
+            side = np.sign(size)
+            levels = {"sl": price * (1 - side * stop), "tp": price * (1 + side * take)} if stop else {}
+            if size:
+                (self.buy if size > 0 else self.sell)(size=abs(size), **levels)
+
+    test = FractionalBacktest(
+        pd.DataFrame(frame, index).assign(Volume=1.0),
+        Follow,
+        cash=CAPITAL,
+        commission=settings["fee"],
+        margin=0.5,
+        trade_on_close=not late,
+        fractional_unit=UNIT,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*canceled")  # an order that is not carried out must not pass unseen
+        return test.run()["_equity_curve"]["Equity"].to_numpy() / CAPITAL
+
+
+def gym_trading_env(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
+    """Its portfolio's valuations from 1000 in cash, as they are; `rate` is its interest of one step."""
+    import gym_trading_env  # noqa: F401  registers "TradingEnv"
+    import gymnasium
+
+    close, wanted = columns["close"][:, 0], columns["targets"][:, 0].tolist()
+    positions = sorted({0.0, *wanted})
+    index = pd.date_range("2000-01-01", periods=len(close), freq="D")
+    env = gymnasium.make(
+        "TradingEnv",
+        df=pd.DataFrame({"close": close, "feature_none": 0.0}, index),
+        positions=positions,
+        trading_fees=settings["fee"],
+        borrow_interest_rate=settings["rate"],
+        initial_position=0.0,
+        verbose=0,
+        disable_env_checker=True,
+    )
+    env.reset()
+    valuations = [1000.0]
+    for position in wanted[:-1]:
+        _, _, done, _, info = env.step(positions.index(position))
+        valuations.append(float(info["portfolio_valuation"]))
+        if done:
+            raise SystemExit(f"gym-trading-env's account was lost at bar {len(valuations)}")
+    return np.array(valuations)
+
+
+PEERS = {
+    "gym-trading-env": (gym_trading_env, ("gym-trading-env", "gymnasium", "numpy", "pandas")),
+    "vectorbt": (vectorbt, ("vectorbt", "numba", "numpy", "pandas")),
+    "backtesting": (backtesting, ("backtesting", "numpy", "pandas")),
+}
+
+
+def main(peer: str, source: str, result: str) -> None:
+    """Every case of `source`, with the versions it was done by."""
+    answer, packages = PEERS[peer]
+    with np.load(source) as stored:
+        cases = json.loads(str(stored["cases"]))
+        found = {}
+        for name, settings in cases.items():
+            columns = {key.split("/")[1]: stored[key] for key in stored.files if key.startswith(f"{name}/")}
+            found[name] = answer(columns, settings)
+    np.savez(result, versions=np.array(json.dumps({name: version(name) for name in packages})), **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,78 @@
+"""A control variate for advantages on market paths: the part that the market alone explains is subtracted.
+
+Most of the noise of an advantage is what the market did, whatever the agent chose. Without the control variate the
+noise of the policy gradient grows as the deviation of the actions falls.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jaxtrader import devices
+from jaxtrader.agents.blocks import block_count, encoder_activations, head_activations, map_blocks
+from jaxtrader.agents.gae import gae
+from jaxtrader.agents.protocol import Rollout
+from jaxtrader.envs.episode import EnvParams
+from jaxtrader.envs.observation import contexts
+
+if TYPE_CHECKING:
+    from jaxtrader.agents.ppo import PPOAgent
+    from jaxtrader.agents.ppo_state import PPOState
+
+MIN_GROWTH = 0.1  # of equity in one decision: a larger loss counts as this one, so that the logarithm exists
+
+
+def market_control_variate(
+    agent: PPOAgent, state: PPOState, rollout: Rollout, params: EnvParams
+) -> Float[Array, "time path account"]:
+    """Return what the market did to each advantage: the discounted log returns of a reference position.
+
+    The reference position is the mode of the policy at each bar, for the mean account of the rollout, within the
+    leverage. Actions do not move the bars. So an advantage less a multiple of this number has the same gradient in
+    expectation, and less noise. It is an input-dependent baseline (Mao et al. 2019, https://arxiv.org/abs/1807.02264).
+    The mean account and the multiple come from the same rollout, which biases the gradient by about one part in the
+    number of its steps.
+    """
+    assert rollout.cursor is not None
+    assert rollout.account is not None
+    network, arrays, every = state.network, params.arrays, state.decision_every
+    decisions, paths, _, assets, _ = rollout.account.shape
+    mean_account = devices.mean(rollout.account.mean((0, 1, 2)))[..., : network.account]
+    # The feature after the account's own numbers says which assets are tradable (`PortfolioActorCritic.tradable`).
+    # It belongs to the market, so the reference position reads it as it was.
+    tradable = jnp.moveaxis(rollout.account[:, :, :1, :, network.account :], 1, 0)
+
+    def reference_position(block: tuple[Array, Array]) -> Float[Array, "path time A"]:
+        cursor, tradable = block
+        context = contexts(partial(agent.encode, state), arrays, cursor, network.window, decisions, every)
+        own = jnp.broadcast_to(mean_account, (*tradable.shape[:-1], mean_account.shape[-1]))
+        account = jnp.concatenate([own, tradable], -1)
+        action, _ = agent.act(state, context[:, :, None], account, jax.random.key(0), deterministic=True)
+        return action[:, :, 0]
+
+    chunk = (network.window + decisions - 1, *arrays.features.shape[1:])
+    activations = encoder_activations(network, chunk) + head_activations(network, decisions * assets)
+    position = map_blocks(reference_position, (rollout.cursor, tradable), block_count(paths, activations))
+    if state.bounds is not None:  # the ledger caps gross exposure too
+        position /= jnp.maximum(jnp.abs(position).sum(-1, keepdims=True) / state.bounds[1], 1)
+    close = arrays.close[rollout.cursor[:, None] + jnp.arange(decisions + 1) * every]
+    growth = 1 + (position * (close[:, 1:] / close[:, :-1] - 1)).sum(-1)
+    log_return = jnp.broadcast_to(jnp.log(jnp.maximum(growth, MIN_GROWTH)).T[..., None], rollout.reward.shape)
+    zero, ended = jnp.zeros_like(log_return), rollout.truncated
+    return gae(log_return, zero, zero, ended, ended, agent.gamma, agent.gae_lambda)[0]
+
+
+def regress_out(advantage: Float[Array, " time *b"], known: Float[Array, " time *b"]) -> Float[Array, " time *b"]:
+    """Return the advantage less the part that `known` explains, by least squares over all devices.
+
+    The mean stays, and the variance falls by the squared correlation.
+    """
+    known = known - devices.mean(known.mean())
+    covariance, variance = devices.mean(((advantage * known).mean(), (known**2).mean()))
+    return advantage - covariance / jnp.where(variance > 0, variance, 1) * known

@@ -1,0 +1,199 @@
+"""The policy file: what it holds, how it is written, and how it is read.
+
+Only acting needs a policy file, so it has no optimiser. `PolicyFile` is the schema. `files.save` writes it as plain
+containers and arrays, with a checksum, and reading it runs no code of the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import serialization
+
+from jaxtrader import files
+from jaxtrader.agents import encoders
+from jaxtrader.agents.action_spec import ActionSpec, Bounds, check_bounds
+from jaxtrader.agents.networks import COMPUTE_DTYPES, ActorCritic
+from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
+from jaxtrader.agents.portfolio import PortfolioActorCritic
+from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.ledger.rules import Rules
+
+AGENT = "PPOAgent"
+VERSION = 2
+NETWORKS: dict[str, type[ActorCritic]] = {"single": ActorCritic, "portfolio": PortfolioActorCritic}
+NETWORK_FIELDS = (
+    *("window", "features", "account", "hidden"),
+    *("encoder", "encoder_width", "encoder_depth", "compute_dtype"),
+)
+DISTRIBUTION_NAMES = {"discrete": "categorical", "box": "censored normal", "simplex": "logistic normal"}
+
+
+@dataclass(frozen=True)
+class PolicyFile:
+    """What a policy file holds.
+
+    Attributes:
+        agent: AGENT.
+        version: VERSION of this schema. Files of before it was written down are of version 1.
+        network: `kind`, a name in NETWORKS, and NETWORK_FIELDS of `ActorCritic`.
+        actions: `kind`, `size` and `shape` of `ActionSpec`, `distribution`, the name of what its outputs stand for, and
+            `bounds`, two arrays for a box and None for other kinds.
+        obs_ndim: as in `PPOState`.
+        params: the weights as nested dicts of arrays.
+        normalizer: the fields of `Normalizer` or `RunningNormalizer`. None where there is neither.
+        about: what the policy was trained on, plain data. A policy of a TradingEnv has `env` (`TradingEnv.to_dict`) and
+            `features` (their `names`, and the `lookback` in bars). The Trainer adds its settings and the data's dates.
+    """
+
+    agent: str
+    version: int
+    network: dict[str, Any]
+    actions: dict[str, Any]
+    obs_ndim: int
+    params: dict[str, Any]
+    normalizer: dict[str, Any] | None
+    about: dict[str, Any]
+
+
+def write_policy(path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> None:
+    """Write what acting needs of a state, and `about`, to a policy file."""
+    network, actions = state.network, state.network.actions
+    content = PolicyFile(
+        agent=AGENT,
+        version=VERSION,
+        network={
+            "kind": next(kind for kind, network_type in NETWORKS.items() if network_type is type(network)),
+            **{name: getattr(network, name) for name in NETWORK_FIELDS},
+            "hidden": list(network.hidden),
+        },
+        actions={
+            "kind": actions.kind,
+            "size": actions.size,
+            "shape": list(actions.shape),
+            "distribution": DISTRIBUTION_NAMES[actions.kind],
+            "bounds": None if state.bounds is None else list(state.bounds),
+        },
+        obs_ndim=state.obs_ndim,
+        params=serialization.to_state_dict(state.params),
+        normalizer=None if state.normalizer is None else serialization.to_state_dict(state.normalizer),
+        about=about,
+    )
+    files.save(path, "policy", vars(content))
+
+
+def read_policy(path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
+    """Return a state to act with, and `about`.
+
+    Raises files.FileError where the file is not a sound policy of PPOAgent.
+    """
+    stored = files.load(path, "policy")
+    if not isinstance(stored, dict) or stored.get("agent") != AGENT:
+        raise files.FileError(f"{path} holds no {AGENT} policy; give the policy.pkl that `jaxtrader train` wrote")
+    version = stored.get("version", 1)
+    if isinstance(version, int) and version > VERSION:
+        raise files.FileError(
+            f"{path} has policy version {version}, and this jaxtrader reads up to {VERSION}; install a newer jaxtrader"
+        )
+    try:
+        content = PolicyFile(**(_from_version_1(stored) if version == 1 else stored))
+        state = _state(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise files.FileError(
+            f"{path} is a policy of another version, or damaged ({error!r}); train it again"
+        ) from error
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, state.normalizer))):
+        raise files.FileError(
+            f"{path} holds weights that are not finite, so its decisions mean nothing; train it again"
+        )
+    return state, content.about
+
+
+def _from_version_1(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a file of before the version was written down, as VERSION has it.
+
+    Those files named the distribution "law", had the settings `activation` and `shared` of the network, and held the
+    rules of the environment as its own fields. Boxes of before "law" had a squashed normal.
+    """
+    network, actions, about = dict(stored["network"]), dict(stored["actions"]), dict(stored["about"])
+    for name, only in (("activation", "tanh"), ("shared", False)):
+        if network.pop(name, only) != only:
+            raise ValueError(f"its network has another {name} than {only!r}, no longer known")
+    oldest = {
+        "kind": "single",
+        "encoder": "mlp",
+        "encoder_width": 32,
+        "encoder_depth": None,
+        "compute_dtype": "float32",
+    }
+    actions["distribution"] = actions.pop("law", "squashed normal" if actions["kind"] == "box" else None)
+    if actions["distribution"] is None:
+        actions["distribution"] = DISTRIBUTION_NAMES[actions["kind"]]
+    if "env" in about and "rules" not in about["env"]:
+        env = dict(about["env"])
+        rules = {name: env.pop(name) for name in Rules.__dataclass_fields__ if name in env}
+        about["env"] = {**env, "rules": rules}
+    return {**stored, "version": VERSION, "network": oldest | network, "actions": actions, "about": about}
+
+
+def _state(content: PolicyFile) -> PPOState:
+    """Return the state that a file describes. Any error means that a part is missing or that parts do not fit."""
+    if content.version != VERSION or not isinstance(content.about, dict):
+        raise ValueError(f"version {content.version!r}, about {type(content.about).__name__}")
+    actions, bounds = _actions(content.actions)
+    network = _network(content.network, actions)
+    # Leaves must be JAX arrays: NumPy arrays would become constants of the compiled program.
+    params: dict[str, Any] = jax.tree.map(jnp.asarray, content.params)
+    expected = jax.eval_shape(network.fresh, jax.random.key(0))
+    if _shapes(params) != _shapes(expected):
+        raise ValueError("weights of another network")
+    normalizer = content.normalizer
+    if normalizer is not None:
+        normalizer_type = RunningNormalizer if "count" in normalizer else Normalizer
+        normalizer = normalizer_type(**{name: jnp.asarray(x) for name, x in normalizer.items()})
+    return PPOState(
+        params=params,
+        opt_state=None,
+        learning_rate=jnp.zeros((), jnp.float32),
+        value_scale=ValueScale.fresh(),
+        normalizer=normalizer,
+        network=network,
+        obs_ndim=content.obs_ndim,
+        bounds=bounds,
+    )
+
+
+def _actions(stored: dict[str, Any]) -> tuple[ActionSpec, Bounds | None]:
+    kind, bounds = stored["kind"], stored["bounds"]
+    actions = ActionSpec(kind, stored["size"], tuple(stored["shape"]))
+    if stored["distribution"] != DISTRIBUTION_NAMES[kind]:
+        raise ValueError(f"its actions are of a {stored['distribution']}, no longer known")
+    if (bounds is not None) != (kind == "box"):
+        raise ValueError("a box of actions has bounds, other actions have none")
+    if bounds is None:
+        return actions, None
+    low, high = (jnp.asarray(x) for x in bounds)
+    check_bounds((low, high))
+    if not low.shape == high.shape == (actions.size,):
+        raise ValueError(f"bounds of {actions.size} actions")
+    return actions, (low, high)
+
+
+def _network(stored: dict[str, Any], actions: ActionSpec) -> ActorCritic:
+    fields = {name: stored[name] for name in stored if name != "kind"}
+    if set(fields) != set(NETWORK_FIELDS):
+        raise ValueError(f"a network of {', '.join(sorted(fields))}")
+    fields["hidden"] = tuple(fields["hidden"])
+    network = NETWORKS[stored["kind"]](actions=actions, **fields)
+    if network.encoder not in get_args(encoders.Kind) or network.compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(f"an encoder {network.encoder!r} in {network.compute_dtype!r}")
+    return network
+
+
+def _shapes(tree: Any) -> Any:
+    return jax.tree.map(lambda x: (x.shape, x.dtype), tree)

@@ -1,0 +1,50 @@
+"""What PPO learns and remembers between updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jaxtyping import Float
+
+from jaxtrader.agents.action_spec import Bounds
+from jaxtrader.agents.networks import ActorCritic
+from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
+
+
+class PPOState(struct.PyTreeNode):
+    """The state of PPO. `network`, `obs_ndim` and `decision_every` are static.
+
+    Attributes:
+        params: the network's weights, and `log_std` of continuous actions.
+        opt_state: Adam's moments. None in a state that was read from a policy file.
+        learning_rate: the rate in force.
+        value_scale: the units of the critic.
+        normalizer: of market features, None until `PPOAgent.prepare` fits it. Or of ordinary observations, None where
+            they are not normalised.
+        network: how `params` are read.
+        obs_ndim: number of axes of one ordinary observation.
+        bounds: bounds of a box of actions. None for other actions.
+        decision_every: bars between two decisions on a market path.
+    """
+
+    params: Any
+    opt_state: Any
+    learning_rate: Float[Array, ""]
+    value_scale: ValueScale
+    normalizer: Normalizer | RunningNormalizer | None
+    network: ActorCritic = struct.field(pytree_node=False)
+    obs_ndim: int = struct.field(pytree_node=False, default=1)
+    bounds: Bounds | None = None
+    decision_every: int = struct.field(pytree_node=False, default=1)
+
+    def for_assets(self, assets: int) -> PPOState:
+        """Return the same policy over so many assets. Only a portfolio's network takes another number."""
+        bounds = self.bounds
+        if bounds is not None:
+            low, high = (jnp.broadcast_to(x[:1], (assets,)) for x in bounds)
+            bounds = (low, high)
+        network = self.network.clone(actions=self.network.actions.for_assets(assets))
+        return self.replace(network=network, bounds=bounds)

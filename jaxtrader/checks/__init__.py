@@ -1,0 +1,102 @@
+"""Five checks of a market and its features for leaks, to run before a result on them is believed.
+
+Two checks look at the features alone. `past_only` tests that they use the past only. `plausible` tests that they do not
+know too much of the next return. Three checks train a small agent and judge it on held-out bars: with every feature one
+bar later (`delayed`), with the future among its features (`oracle`), and on shuffled bars (`shuffled`). A check that
+passes has found no fault of its kind. It is no evidence that a policy will earn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from jaxtrader.checks.check import Check
+from jaxtrader.checks.correlation import plausible
+from jaxtrader.checks.learned import delayed, oracle, shuffled
+from jaxtrader.checks.lookahead import past_only
+from jaxtrader.checks.trials import CheckSettings
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.features import Feature
+from jaxtrader.market.market import Market
+
+__all__ = ["NAMES", "Check", "CheckSettings", "delayed", "oracle", "past_only", "plausible", "run", "shuffled"]
+
+NAMES = ("past only", "plausible", "one bar late", "oracle", "shuffled")
+
+
+def run(
+    bars: Bars | Sequence[Bars],
+    features: Sequence[str | Feature] | None = None,
+    settings: CheckSettings | None = None,
+    *,
+    only: Sequence[str] = NAMES,
+    notify: Callable[[str], None] = lambda line: None,
+) -> tuple[Check, ...]:
+    """Run the checks in the order of `NAMES`. A leak that an early check finds explains the failures of later ones.
+
+    The trainings of the last three checks have the same shapes and settings, so the training step is compiled once.
+    They write to a temporary folder only.
+
+    Args:
+        bars: what `load_bars` returned.
+        features: names or `Feature`s. The default is `features.DEFAULT`.
+        settings: positions, rules, costs, and how the agents of the last three checks are trained.
+        only: names of the checks to run, with spaces or as the command's flag has them ("past-only"). The default is
+            all five. The first two train nothing and take a moment.
+        notify: is called with a line of text when a check begins.
+
+    Raises:
+        DataError: the bars cannot be made a market with these features, or are too few to train and judge on.
+        ValueError: a setting is out of range, or a name is not in `NAMES`.
+    """
+    only = _with_spaces(only)
+    settings = prepare(Market.from_bars(bars, features=features), settings, only)
+    checks: dict[str, tuple[str, Callable[[], Check]]] = {
+        "past only": (
+            "does each feature see the past only?",
+            lambda: past_only(bars, features, seed=settings.seed),
+        ),
+        "plausible": (
+            "does a feature know too much of the next return?",
+            lambda: plausible(bars, features, settings.rules.fill),
+        ),
+        "one bar late": (
+            "what is left when all features come one bar later?",
+            lambda: delayed(bars, features, settings),
+        ),
+        "oracle": (
+            "does the agent get rich when it is told the future?",
+            lambda: oracle(bars, features, settings),
+        ),
+        "shuffled": (
+            "does it find nothing in shuffled bars?",
+            lambda: shuffled(bars, features, settings),
+        ),
+    }
+    chosen = [checks[name] for name in NAMES if name in only]
+    results = []
+    for number, (question, check) in enumerate(chosen, 1):
+        notify(f"{number}/{len(chosen)} {question}")
+        results.append(check())
+    return tuple(results)
+
+
+def prepare(market: Market, settings: CheckSettings | None = None, only: Sequence[str] = NAMES) -> CheckSettings:
+    """Return the settings, or the default ones. Raises what `run` raises, before anything is run.
+
+    "past only" alone may run on few bars, since chance plays no part in it. On few bars `plausible` would fail by
+    chance.
+    """
+    only = _with_spaces(only)
+    unknown = [name for name in only if name not in NAMES]
+    if unknown or not only:
+        raise ValueError(
+            f"only {', '.join(unknown) or 'nothing'} names no check to run; the checks are {', '.join(NAMES)}"
+        )
+    settings = settings or CheckSettings()
+    return settings if set(only) == {"past only"} else settings.validate(market)
+
+
+def _with_spaces(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names as `NAMES` spells them."""
+    return tuple(name.replace("-", " ") for name in names)

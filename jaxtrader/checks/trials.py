@@ -1,0 +1,221 @@
+"""How checks 3 to 5 train a small agent and judge it on held-out bars. `learned.py` says what they check.
+
+The trials find leaks, they do not earn. Positions are long and short, so that a leak of either sign pays. The network
+is small and sees one bar. The horizon is short, since a leak pays at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.protocol import MarketAgent
+from jaxtrader.checks.returns import fill_to_fill
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.evaluation.baselines import exposure_matched
+from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.account import EQUITY_FLOOR
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.errors import DataError
+from jaxtrader.market.market import Market
+from jaxtrader.training.trainer import Trainer
+
+MIN_TRAIN_BARS, MIN_TEST_BARS = 256, 128  # of one symbol. With fewer, only chance is measured.
+MAX_TEST_BARS = 20_000  # of one symbol. The equity of a perfect trader must stay within float64.
+MAX_COST_SHARE = 0.1  # of the mean move from fill to fill
+PROBE_COLUMN = "the future, in check 4"  # 0 in the other checks, so that all have the same shapes and compile once
+
+
+def _agent() -> PPOAgent:
+    return PPOAgent(learning_rate=3e-3, gamma=0.9, gae_lambda=0.9, hidden=(32, 32))
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckSettings:
+    """How the agents of the checks trade, learn and are judged.
+
+    Attributes:
+        positions: exposures to choose from.
+        costs: costs of a fill, see `affordable_costs`.
+        rules: where decisions fill, and the other rules of the ledger.
+        agent: the learner.
+        num_envs, rollout_length, total_steps, seed: see `TrainSettings`.
+        holdout: share of the calendar, at its end, on which the agent is judged.
+    """
+
+    positions: tuple[float, ...] = (-1.0, 0.0, 1.0)
+    costs: Costs = dataclasses.field(default_factory=Costs)
+    rules: Rules = dataclasses.field(default_factory=Rules)
+    agent: MarketAgent = dataclasses.field(default_factory=_agent)
+    num_envs: int = 64
+    rollout_length: int = 32
+    total_steps: int = 600_000
+    holdout: float = 0.3
+    seed: int = 0
+
+    def validate(self, market: Market) -> CheckSettings:
+        """Return self. Raises DataError or ValueError where the trials cannot run on this market."""
+        train, _ = self.split(market)
+        self.trainer(self.environment(train), run_dir="unused")
+        return self
+
+    def split(self, market: Market) -> tuple[Market, Market]:
+        """Return the bars to train on and the bars to judge on, of the symbols that have enough of them."""
+        parts = market.split(1 - self.holdout, self.holdout)
+        needed = (max(MIN_TRAIN_BARS, self.rollout_length + 1), MIN_TEST_BARS)
+        longest = [max(_tradable_bars(part).max(), 0) for part in parts]
+        if any(bars < least for bars, least in zip(longest, needed, strict=True)):
+            raise DataError(
+                f"{market.source}: after a warm-up of {market.lookback - 1} bars for the features, the longest history "
+                f"has {longest[0]} bars to train on and {longest[1]} to judge on; the checks need {needed[0]} and "
+                f"{needed[1]}, so give more bars or features with a shorter look-back."
+            )
+        train, test = (_keep_long(part, least) for part, least in zip(parts, needed, strict=True))
+        ends = np.minimum(test.segments[:, 2], test.first_decisions(1) + MAX_TEST_BARS)
+        return train, dataclasses.replace(test, segments=np.column_stack([test.segments[:, :2], ends]))
+
+    def environment(self, train: Market) -> TradingEnv:
+        """Return the environment of a trial. Raises ValueError where a setting is out of range."""
+        return TradingEnv(
+            train,
+            positions=self.positions,
+            window=1,
+            episode_length=4 * self.rollout_length,
+            costs=self.affordable_costs(train),
+            rules=self.rules,
+        )
+
+    def trainer(self, env: TradingEnv, run_dir: str) -> Trainer:
+        """Return the trainer of a trial. Raises ValueError where a setting is out of range."""
+        return Trainer(
+            env,
+            self.agent,
+            num_envs=self.num_envs,
+            rollout_length=self.rollout_length,
+            total_steps=self.total_steps,
+            eval_every=2**30,  # never: the last policy is judged
+            updates_per_chunk=64,
+            seed=self.seed,
+            run_dir=run_dir,
+            progress=False,
+        )
+
+    def affordable_costs(self, market: Market) -> Costs:
+        """Return the costs, scaled down where fee and slippage exceed a tenth of the mean move from fill to fill.
+
+        Costs hide a leak where bars are short. On minute bars no signal of one bar pays for itself, but a leak would
+        still spoil every result. So the agent must be able to afford what it may find.
+        """
+        moves = fill_to_fill(market, self.rules.fill)
+        rates = [float(np.asarray(rate or 0.0)) for rate in (self.costs.fee, self.costs.slippage)]
+        limit = MAX_COST_SHARE * float(np.nanmean(np.abs(moves)))
+        scale = min(1.0, limit / sum(rates)) if sum(rates) else 1.0
+        return Costs(fee=scale * rates[0], slippage=scale * rates[1])
+
+
+def _tradable_bars(market: Market) -> np.ndarray:
+    """Return the number of bars of each segment whose features are known."""
+    return market.segments[:, 2] - market.first_decisions(1)
+
+
+def _keep_long(market: Market, least: int) -> Market:
+    """Return the market of the symbols with at least so many bars to trade."""
+    kept = np.flatnonzero(_tradable_bars(market) >= least)
+    return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trial:
+    """The result of one training on held-out bars.
+
+    Attributes:
+        excess: log return of each bar above buy-and-hold at the policy's mean exposure. Each symbol has its own mean
+            exposure. It is the mean over the symbols that trade at that time.
+        times: the times of `excess`, in order.
+        growth: mean log return a bar and symbol, with nothing taken off.
+        test: the held-out market.
+        costs: the costs that were paid.
+    """
+
+    excess: Float[np.ndarray, " bar"]
+    times: np.ndarray
+    growth: float
+    test: Market
+    costs: Costs
+
+
+def run_trial(market: Market, settings: CheckSettings, probe: Float[np.ndarray, "time asset"] | None = None) -> Trial:
+    """Train on the first bars of a market, and judge the last policy's most likely actions on the held-out bars.
+
+    Args:
+        market: the bars, with the features to learn from.
+        settings: how to train and judge.
+        probe: a further feature. Without it that column is 0.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C ended the training. Half a training is not judged.
+    """
+    probe = np.zeros(market.close.shape) if probe is None else probe
+    features = np.concatenate([market.features, probe[..., None]], -1)
+    names = (*market.feature_names, PROBE_COLUMN)
+    train, test = settings.split(dataclasses.replace(market, features=features, feature_names=names))
+    env = settings.environment(train)
+    with tempfile.TemporaryDirectory() as folder:
+        result = settings.trainer(env, folder).train()
+        if result.interrupted:
+            raise KeyboardInterrupt
+        policy = load_policy(result.policy_path)
+    judged = backtest(policy, test)
+    results = judged.by_symbol or {test.symbols[0]: judged}
+    growth = {symbol: log_returns(one) for symbol, one in results.items()}
+    above = [growth[symbol] - log_returns(exposure_matched(test, one)) for symbol, one in results.items()]
+    times, excess = _mean_by_time([one.times for one in results.values()], above)
+    assert isinstance(env.costs, Costs)
+    return Trial(excess, times, float(np.concatenate(list(growth.values())).mean()), test, env.costs)
+
+
+def foresight_growth(trial: Trial, probe: Float[np.ndarray, "time asset"], settings: CheckSettings) -> float:
+    """Return the mean log return a bar and symbol of the best position for the sign of the probe at every bar.
+
+    The ledger and the costs are those of the trial.
+    """
+    returns = []
+    for i, symbol in enumerate(trial.test.symbols):
+        start, end = int(trial.test.first_decisions(1)[i]), int(trial.test.segments[i, 2])
+        targets = np.where(probe[start:end] > 0, max(settings.positions), min(settings.positions))
+        result = simulate(trial.test, targets, costs=trial.costs, rules=settings.rules, start=start, symbol=symbol)
+        returns.append(log_returns(result))
+    return float(np.concatenate(returns).mean())
+
+
+def log_returns(result: BacktestResult) -> Float[np.ndarray, " bar"]:
+    """Return the log return of each bar. The equity has the floor of rewards, so it stays finite through ruin."""
+    equity = np.maximum(np.concatenate([[result.initial], result.equity]), EQUITY_FLOOR)
+    return np.diff(np.log(equity))
+
+
+def t_statistic(values: Float[np.ndarray, " bar"]) -> float:
+    """Return the mean divided by its standard error, for independent bars. It is 0 where nothing varies.
+
+    What a position earns above its own mean exposure is hardly correlated over time, since returns are not. That holds
+    for long positions too.
+    """
+    spread = float(values.std(ddof=1))
+    return float(values.mean()) / spread * float(np.sqrt(values.size)) if spread > 0 else 0.0
+
+
+def _mean_by_time(
+    times: Sequence[np.ndarray], columns: Sequence[Float[np.ndarray, " bar"]]
+) -> tuple[np.ndarray, Float[np.ndarray, " bar"]]:
+    """Return all times in order, and the mean of the columns that have a row at each."""
+    stamps, at = np.unique(np.concatenate(times), return_inverse=True)
+    return stamps, np.bincount(at, np.concatenate(columns)) / np.bincount(at)

@@ -1,0 +1,168 @@
+"""`jaxtrader check`: the checks of `jaxtrader.checks` on a file, a line each, and what a failure means.
+
+Here a feature may come from a Python file, which is run. `train` does not take one: its policy file would have to name
+code that a backtest then executes, and nothing that is read from disk is ever executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from rich.console import Console, Group
+from rich.text import Text
+
+import jaxtrader as jt
+from jaxtrader.checks import Check
+from jaxtrader.cli import inputs
+from jaxtrader.cli.inputs import Values
+from jaxtrader.cli.settings import FAILED, OK, BadInput, Source, of
+from jaxtrader.evaluation import tables
+from jaxtrader.ledger.cost_rates import CostRates
+
+
+def check(values: Values, console: Console) -> int:
+    """Run the checks and print them; OK where all pass, else FAILED."""
+    began = time.perf_counter()
+    with inputs.checked():
+        if not 0 <= values["seed"] < 2**32:
+            raise BadInput(f"--seed {values['seed']} is outside 0 to {2**32 - 1}")
+        bars = inputs.read_bars(values["data"], Source(**of(Source, values)))
+        features = None if values["features"] is None else named(values["features"])
+        setting = jt.checks.CheckSettings(
+            positions=values["positions"],
+            costs=jt.Costs(**of(CostRates, values)),
+            rules=jt.Rules(**of(jt.Rules, values)),
+            seed=values["seed"],
+        )
+        market = jt.Market.from_bars(bars, features=features)
+        only = chosen(values["only"])
+        jt.checks.prepare(market, setting, only)
+    notes = [("note", note) for note in tables.grouped(market.notes)]
+    tables.print_facts(console, [("data", f"{market.source}: {market.describe()}"), *notes])
+    try:
+        done = jt.checks.run(
+            bars, features, setting, only=only, notify=lambda line: console.print(Text(f"check {line}", style="dim"))
+        )
+    except jt.DataError as error:
+        # A feature can be computed from all bars, but not from some or from shuffled ones.
+        raise BadInput(str(error)) from error
+    console.print()
+    console.print(table(done))
+    console.print()
+    tables.print_facts(console, [*_findings(done), ("result", sentence(done, time.perf_counter() - began))])
+    return OK if all(one.passed for one in done) else FAILED
+
+
+def chosen(only: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the checks to run, from their spelling as a flag's value. Raises BadInput where one is none."""
+    spelt = {name.replace(" ", "-"): name for name in jt.checks.NAMES}
+    unknown = [word for word in only or () if word not in spelt]
+    if unknown or only == ():
+        raise BadInput(f"--only {','.join(unknown) or 'names none'}: the checks are {', '.join(spelt)}")
+    return jt.checks.NAMES if only is None else tuple(spelt[word] for word in only)
+
+
+def named(specs: Sequence[str]) -> list[str | jt.features.Feature]:
+    """Features by name as they stand, and the `Feature` that each FILE.py:NAME names; a file is run once for all.
+
+    Raises BadInput where the file or the name is none.
+    """
+    matches = [re.fullmatch(r"(.*\.py):(\w+)", spec) for spec in specs]
+    modules = {path: _run(Path(path)) for path in {match[1] for match in matches if match}}
+    return [
+        _feature(spec, modules[match[1]], match[2]) if match else spec
+        for spec, match in zip(specs, matches, strict=True)
+    ]
+
+
+def _run(path: Path) -> ModuleType:
+    """The user's file as a module that can import what lies beside it. Raises BadInput where it fails."""
+    name = f"features of {path.stem}"  # no name that an import could mean
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None  # the name ends in .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for the names of their annotations
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.append(folder)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        raise BadInput(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _feature(spec: str, module: ModuleType, name: str) -> jt.features.Feature:
+    """What the module holds of that name. Raises BadInput where it is no Feature."""
+    found = getattr(module, name, None)
+    if not isinstance(found, jt.features.Feature):
+        what = "has no such name" if found is None else f"holds a {type(found).__name__} there"
+        file = Path(spec.rpartition(":")[0]).name
+        raise BadInput(
+            f"--features {spec}: {file} {what}; write {name} = jaxtrader.features.Feature('{name}', lookback, "
+            "function of bars)"
+        )
+    return dataclasses.replace(found, compute=_named(found))
+
+
+def _named(feature: jt.features.Feature) -> Callable[[jt.Bars], np.ndarray]:
+    """The function of a feature, whose faults name it."""
+
+    def compute(bars: jt.Bars) -> np.ndarray:
+        try:
+            return feature.compute(bars)
+        except jt.DataError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise jt.DataError(
+                f"The feature {feature.name} fails on {len(bars)} bars of {','.join(bars.symbols)}: "
+                f"{type(error).__name__}: {error}; correct its function."
+            ) from error
+
+    return compute
+
+
+def table(done: Sequence[Check]) -> Group:
+    """A line a check: its verdict, its figure and its limit, and what the figure is."""
+    lines = [Text(f"{'check':<14}{'':<6}{'figure':>8}  {'limit':<11}of", style="dim")]
+    for one in done:
+        limit = f"{'at least' if one.is_minimum else 'at most'} {one.limit:.3g}"
+        verdict = Text("pass  " if one.passed else "FAIL  ", style="green" if one.passed else "bold red")
+        lines.append(
+            Text.assemble(
+                (f"{one.name:<14}", "bold"), verdict, f"{one.figure:>8.3g}  ", (f"{limit:<13}{one.measure}", "dim")
+            )
+        )
+    return Group(*lines)
+
+
+def _findings(done: Sequence[Check]) -> list[tuple[str, str]]:
+    """What each check found, and of those that failed what that means."""
+    return [(one.name, one.text + ("" if one.passed else f": {one.meaning}") + ".") for one in done]
+
+
+def sentence(done: Sequence[Check], seconds: float) -> str:
+    """All in one sentence that does not oversell."""
+    failed = [one.name for one in done if not one.passed]
+    took = f"{seconds:.0f} s"
+    if not failed:
+        ran, left_out = [one.name for one in done], len(jt.checks.NAMES) - len(done)
+        passed = (
+            f"{', '.join(ran)} passed in {took}, {left_out} more were not run"
+            if left_out
+            else (f"All {len(done)} checks passed in {took}")
+        )
+        learns = " and the agent learns what is there to be learnt" if "oracle" in ran else ""
+        return f"{passed}: no leak of their kinds was found{learns}; that is no evidence of an edge."
+    return (
+        f"{len(failed)} of {len(done)} checks failed ({', '.join(failed)}) in {took}: until they pass, a good result "
+        "on these bars and features means nothing."
+    )

@@ -1,0 +1,58 @@
+"""A TOML file of settings: how `--config` reads one, and how a run writes the one that repeats it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App
+from cyclopts.argument import ArgumentCollection
+from cyclopts.config import Dict
+
+from jaxtrader.cli.settings import COMMANDS, BadInput, key
+
+NAME = "config.toml"
+EITHER = {"num_episodes": "total_steps", "total_steps": "num_episodes"}  # the one, typed, replaces the other of a file
+OF_ONE_RUN = ("config", "run_dir", "dry_run", "quiet")  # what a repetition does not repeat
+
+
+def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Give each argument that was not typed its value in the file of `--config`. cyclopts calls this after parsing.
+
+    Tables are headings: a setting means the same in each, and outside. Raises BadInput where the file cannot be read.
+    """
+    typed = {argument.field_info.name: argument.tokens for argument in arguments if argument.tokens}
+    if "config" not in typed:
+        return
+    path = Path(typed["config"][0].value)
+    path = path / NAME if path.is_dir() else path
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"--config {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise BadInput(f"--config {path} is not TOML: {error}") from error
+    settings: dict[str, Any] = {}
+    for name, value in tables.items():
+        settings |= value if isinstance(value, dict) else {name: value}
+    for name in settings:
+        if name.startswith(("no_", "no-")):  # cyclopts would read no_adjust = true as adjust = true
+            raise BadInput(f"{path}: {name} is the name of a flag; write {name[3:]} = false")
+    settings = {name: value for name, value in settings.items() if EITHER.get(name.replace("-", "_")) not in typed}
+    # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
+    Dict({commands[0]: settings}, source=str(path))(app, commands, arguments)
+
+
+def write(folder: Path, command: str, values: Mapping[str, Any]) -> None:
+    """Write the settings of a run into its folder. What is None is left out, as TOML has no word for it."""
+    import tomli_w
+
+    tables: dict[str, dict[str, Any]] = {}
+    for flags in COMMANDS[command].flags:
+        for name in (key(field.name) for field in flags.fields):
+            if values[name] is not None and name not in OF_ONE_RUN:
+                tables.setdefault(flags.group, {})[name] = values[name]
+    first = f"# All settings of this run. Repeat it: jaxtrader {command} --config {NAME}\n\n"
+    (folder / NAME).write_text(first + tomli_w.dumps(tables), encoding="utf-8")

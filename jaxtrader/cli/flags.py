@@ -1,0 +1,195 @@
+"""How the dataclasses of `settings.py` become flags: names, types, defaults and help are read from their fields.
+
+cyclopts parses the words and finds what is wrong with them. This module gives it the flags of each command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import functools
+import inspect
+import operator
+import re
+import types
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import cyclopts
+from cyclopts import App, Group, Parameter, Token
+
+from jaxtrader import __version__
+from jaxtrader.cli import config_file, settings
+from jaxtrader.cli.settings import COMMANDS, BadInput, Flags
+
+SUMMARY = (
+    "Train reinforcement-learning trading agents on price data, with costs, and look at them honestly. "
+    "`jaxtrader train` alone needs nothing: it trains on stocks that come with the package."
+)
+GROUPS = ("data", "market", "money", "environment", "learning", "run")
+SHORT_NAMES = {"max_leverage": "--leverage"}  # beside the field's own name
+
+
+def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
+    """The command and the settings that were given to it. None where help or the version was asked for, and printed.
+
+    Raises BadInput where there is no such command, flag or setting, or where a value cannot be read.
+    """
+    everything = "--help-all" in argv
+    app = App(
+        name="jaxtrader",
+        help=SUMMARY,
+        help_format="plaintext",
+        version=f"jaxtrader {__version__}",
+        version_flags=("--version", "-V"),
+        config=config_file.read,
+    )
+    functions = {}
+    for place, (name, command) in enumerate(COMMANDS.items()):
+        function = _function(name, everything) if name in argv else lambda: None
+        function.__doc__ = command.summary
+        needed = [key.upper() for key, field in command.fields.items() if field.default is dataclasses.MISSING]
+        hidden = 0 if everything or command.first is None else len(command.fields) - len(command.first)
+        app.command(
+            function,
+            name=name,
+            sort_key=place,
+            usage=" ".join(["Usage: jaxtrader", name, *needed, "[FLAGS]"]),
+            help_epilogue=f"{hidden} more flags: jaxtrader {name} --help-all" if hidden else None,
+        )
+        functions[function] = name
+    words = ["--help" if word == "--help-all" else word for word in argv]
+    try:
+        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise BadInput(_sentence(error)) from None
+    if function in functions:
+        return functions[function], dict(bound.arguments)
+    function(*bound.args, **bound.kwargs)  # prints help or the version
+    return None
+
+
+def _function(name: str, everything: bool) -> Callable[..., None]:
+    """A function with the flags of a command as its parameters, for cyclopts to read."""
+
+    def function(**values: Any) -> None:
+        pass
+
+    parameters = []
+    for flags in COMMANDS[name].flags:
+        hints = get_type_hints(flags.settings, include_extras=True)
+        parameters += [_parameter(name, flags, field, hints[field.name], everything) for field in flags.fields]
+    signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
+    setattr(function, "__signature__", signature)  # noqa: B010
+    return function
+
+
+def _parameter(
+    name: str, flags: Flags, field: dataclasses.Field[Any], kind: Any, everything: bool
+) -> inspect.Parameter:
+    """A field as a parameter: keyword-only, or positional where it has no default."""
+    key, first = settings.key(field.name), COMMANDS[name].first
+    default, shown = settings.default(name, field)
+    flag, needed = _flag(key), field.default is dataclasses.MISSING
+    members = _members(kind)
+    is_list = any(get_origin(member) is tuple for member in members)
+    is_ours = is_list or int in members  # of which cyclopts reads neither commas nor 2e6
+    hint: Any = tuple[str, ...] if is_list else functools.reduce(operator.or_, members)
+    about = Parameter(
+        name=None if needed else (SHORT_NAMES[key], flag) if key in SHORT_NAMES else flag,
+        negative=None if bool in members and default is not False else (),
+        group=Group(flags.group.capitalize(), sort_key=GROUPS.index(flags.group)),
+        help=_help(name, flags.settings, field.name),
+        metavar=kind.__metadata__[0] if get_origin(kind) is Annotated else _metavar(kind) if is_list else None,
+        show=everything or first is None or field.name in first,
+        show_default=(lambda _: shown) if shown and bool not in members else False,
+        converter=(lambda _, tokens: _value(kind, tokens)) if is_ours else None,
+        n_tokens=1 if is_ours else None,
+        allow_leading_hyphen=is_ours,
+        allow_repeating=True,
+    )
+    return inspect.Parameter(
+        key,
+        inspect.Parameter.POSITIONAL_ONLY if needed else inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if needed else default,
+        annotation=Annotated[hint, about],
+    )
+
+
+def _flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def _help(name: str, cls: type, field: str) -> str:
+    """The help of a field, which names other settings as they are typed."""
+    keys, text = COMMANDS[name].fields, help_texts(cls)[field]
+    text = re.sub(r"\w+_\w+", lambda word: _flag(word[0]) if word[0] in keys else word[0], text)
+    return text + " In basis points." * (field in settings.BPS)
+
+
+@functools.cache
+def help_texts(cls: type) -> dict[str, str]:
+    """What the "Attributes:" of a dataclass's docstring say of each field."""
+    _, _, attributes = (inspect.getdoc(cls) or "").partition("Attributes:\n")
+    entries = re.findall(r"^    (\w+): (.+?)(?=^    \w|^\S|\Z)", attributes, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def _members(kind: Any) -> list[Any]:
+    """The types of which an annotation allows values that can be typed: not arrays, and paths as text."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) not in (Union, types.UnionType):
+        return [] if kind is Any or get_origin(kind) is PathLike else [kind]
+    return [member for one in get_args(kind) for member in _members(one)]
+
+
+def _metavar(kind: Any) -> str:
+    """What stands for a value in help and in messages, such as FLOATS|continuous|weights."""
+    names: list[str] = []
+    for member in _members(kind):
+        if get_origin(member) is tuple:
+            names.append(f"{_metavar(get_args(member)[0])}S")
+        elif get_origin(member) is Literal:
+            names += get_args(member)
+        elif member is not types.NoneType:
+            names.append(member.__name__.upper())
+    return "|".join(names)
+
+
+def _value(kind: Any, tokens: Sequence[Token]) -> Any:
+    """The value of a setting: of the items of a list in a file, or of the last word, where a flag is typed twice."""
+    tokens = tokens[-1:] if tokens[0].source == "cli" else tokens
+    return _read(kind, ",".join(token.value for token in tokens))
+
+
+def _read(kind: Any, text: str) -> Any:
+    """A value of the annotation: a list with commas between its items, a whole number such as 2e6, or another."""
+    for member in sorted(_members(kind), key=lambda member: get_origin(member) is tuple):
+        with contextlib.suppress(ValueError, cyclopts.CycloptsError):
+            if get_origin(member) is tuple:
+                return tuple(_read(get_args(member)[0], word) for word in text.split(",") if word)
+            if member is not int:
+                return cyclopts.convert(member, [text])
+            if (number := float(text)).is_integer():
+                return int(text) if text.lstrip("+-").isdigit() else int(number)
+    raise ValueError(f'unable to convert "{text}" into {_metavar(kind)}')
+
+
+def _sentence(error: cyclopts.CycloptsError) -> str:
+    """What is wrong with the words, and the nearest that is right."""
+    error.verbose = False
+    if isinstance(error, cyclopts.UnknownOptionError) and error.token.source != "cli":
+        key = (error.token.keyword or "").strip("[]")
+        near = difflib.get_close_matches(key, COMMANDS[(error.command_chain or [""])[0]].fields, n=1)
+        return f"{error.token.source}: {key} is no setting" + (f"; did you mean {near[0]}?" if near else "")
+    if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
+        word, command = error.unused_tokens[0], " ".join(["jaxtrader", *(error.command_chain or ())])
+        return f"{command} does not expect {word}; give a file as --data {word}, and see {command} --help"
+    if isinstance(error, cyclopts.CoercionError) and error.msg and error.argument:  # of `_read`
+        token = error.argument.tokens[0]
+        source = "" if token.source == "cli" else f" from {token.source}"
+        return f"Invalid value for {token.keyword}{source}: {error.msg}"
+    return str(error)

@@ -1,0 +1,329 @@
+"""Which settings each command takes, in which group of its help they stand, and where a default differs from the API's.
+
+The type, the default and the help of a setting stand in its dataclass, and nowhere else. Most are dataclasses of the
+API. Those below are of the command line alone. This module imports neither JAX nor pandas, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from jaxtrader.agents.ppo_settings import PPOSettings
+from jaxtrader.envs.env_settings import EnvSettings
+from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.training.train_settings import TrainSettings
+
+OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+PARTS = {"train": "train", "valid": "validation", "test": "test"}
+BUNDLED = ("AAPL", "IBM", "MSFT", "GOOG")
+BUNDLED_ENDS = ("2007-12-31", "2010-12-31")  # of training and validation
+SHARES = (0.7, 0.15, 0.15)  # of a file's calendar: training, validation, test
+
+BPS = ("fee", "slippage")  # rates that the command line takes in basis points, as --fee-bps
+
+# Text that help shows as such.
+File = Annotated[str | None, "FILE"]
+Folder = Annotated[str | None, "FOLDER"]
+Day = Annotated[str | None, "DAY"]
+
+
+class BadInput(Exception):
+    """What the user gave cannot be used. The message is one sentence."""
+
+
+class Failed(Exception):
+    """The command could not finish. The message is one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """How a price file is read.
+
+    Attributes:
+        symbols: The symbols to use, such as AAPL,MSFT. By default all of the file are used.
+        tz: The zone of the file's clock, such as America/New_York. By default a stamped offset counts, and a stamp
+            without one is UTC.
+        label: The end of its bar that a time stamp marks.
+        repair: "clip" widens high and low to the bar's open and close, and sets a missing volume to 0.
+        adjust: Whether prices are adjusted where the file has an adjusted close.
+    """
+
+    symbols: tuple[str, ...] | None = None
+    tz: str | None = None
+    label: Literal["close", "open"] = "close"
+    repair: Literal["clip"] | None = None
+    adjust: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainData:
+    """The bars to train on.
+
+    Attributes:
+        data: A CSV or Parquet file with bars. By default the bundled daily stocks AAPL, IBM, MSFT and GOOG are used.
+        synthetic: Trains on a generated market whose best policy is known, and shows how much of it is found.
+        features: What a decision sees of the market: built-in features such as log_return_20,gap, or columns of the
+            file. By default there are seven. `jaxtrader check` also takes FILE.py:NAME, a Feature of your own from a
+            Python file, which it runs.
+        portfolio: Whether one account trades all symbols. Otherwise each symbol has accounts of its own.
+        train_end: The last day of training, such as 2007-12-31, or its last moment. By default training has 70% of a
+            file's calendar, and ends on 2007-12-31 for the bundled stocks.
+        valid_end: The last day of validation. All later bars are the test. By default validation has 15% of a file's
+            calendar, and ends on 2010-12-31 for the bundled stocks.
+    """
+
+    data: File = None
+    synthetic: Literal["ar1", "mean-reversion", "random-walk"] | None = None
+    features: tuple[str, ...] | None = None
+    portfolio: bool = False
+    train_end: Day = None
+    valid_end: Day = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSettings:
+    """What a bar pays.
+
+    Attributes:
+        reward: What a bar pays. "log": the log return. "over-benchmark": the log return less that of equal shares of
+            all assets. "drawdown": the log return less the increase of drawdown. "sharpe" and "downside": the
+            differential Sharpe ratio and downside deviation ratio.
+        risk_aversion: The weight of risk in the reward. The reward "log" loses half of it times the squared return, and
+            "drawdown" loses it times the increase of drawdown. By default it is 1 for "drawdown". The other rewards
+            take none.
+    """
+
+    reward: Literal["log", "over-benchmark", "drawdown", "sharpe", "downside"] = "log"
+    risk_aversion: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How the command runs.
+
+    Attributes:
+        config: A TOML file with settings, by the names of these flags. A flag that is typed wins over the file. With
+            the config.toml of a run, `jaxtrader train` repeats that run.
+        dry_run: Checks everything, prints the plan and a time estimate, and writes nothing.
+        quiet: Prints only the result.
+        only: The checks to run, of past-only,plausible,one-bar-late,oracle,shuffled. The first two take a moment, the
+            others train an agent. By default all five are run.
+    """
+
+    config: File = None
+    dry_run: bool = False
+    quiet: bool = False
+    only: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BacktestData:
+    """The policy, and the bars to test it on.
+
+    Attributes:
+        run: The folder of a run, or a policy file.
+        data: Another file with bars, which are all used. By default the policy is tested on its own data.
+        part: The part of its own data that is used. By default it is the test part.
+        start: The first day, such as 2011-01-01.
+        end: The last day.
+        save: The folder for equity.csv and trades.csv. By default nothing is saved.
+    """
+
+    run: str
+    data: File = None
+    part: Literal["train", "valid", "test", "all"] | None = None
+    start: Day = None
+    end: Day = None
+    save: Folder = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataFile:
+    """The file to look at.
+
+    Attributes:
+        file: A CSV or Parquet file with bars.
+    """
+
+    file: str
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Settings of one dataclass that are flags of a command, in one group of its help.
+
+    Attributes:
+        settings: The dataclass.
+        group: The title of the group.
+        only: The fields that are flags. By default all are.
+        omit: The fields that are no flags here.
+    """
+
+    settings: type
+    group: str
+    only: tuple[str, ...] | None = None
+    omit: tuple[str, ...] = ()
+
+    @property
+    def fields(self) -> list[dataclasses.Field[Any]]:
+        """The fields that are flags."""
+        return [
+            field
+            for field in dataclasses.fields(self.settings)
+            if (self.only is None or field.name in self.only) and field.name not in self.omit
+        ]
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: one sentence on it, its flags, and the few of them that `--help` shows (by default all)."""
+
+    summary: str
+    flags: tuple[Flags, ...]
+    first: tuple[str, ...] | None = None
+    has_defaults: bool = True  # else what is not given stays as it was in training
+
+    @property
+    def fields(self) -> dict[str, dataclasses.Field[Any]]:
+        """The fields that are flags, by their keys."""
+        return {key(field.name): field for flags in self.flags for field in flags.fields}
+
+
+MONEY = ("stop_loss", "take_profit")  # settings of the environment that belong to the rules of trading
+LENGTH = ("num_envs", "accounts_per_path", "rollout_length", "num_episodes", "total_steps")
+
+COMMANDS = {
+    "train": Command(
+        "Train a policy on price bars, select it on validation, test it, and save it.",
+        (
+            Flags(TrainData, "data", only=("data", "synthetic")),
+            Flags(Source, "data"),
+            Flags(TrainData, "market", omit=("data", "synthetic")),
+            Flags(CostRates, "money"),
+            Flags(Rules, "money"),
+            Flags(EnvSettings, "money", only=MONEY),
+            Flags(EnvSettings, "environment", omit=MONEY),
+            Flags(RewardSettings, "environment"),
+            Flags(TrainSettings, "learning", only=LENGTH),
+            Flags(PPOSettings, "learning", omit=("normalize_observations",)),  # a market's always are
+            Flags(RunSettings, "run", omit=("only",)),
+            Flags(TrainSettings, "run", omit=LENGTH),
+        ),
+        first=(
+            *("data", "synthetic", "features", "train_end", "valid_end", "fee", "slippage", "max_leverage"),
+            *("positions", "window", "total_steps", "config", "dry_run", "seed", "run_dir"),
+        ),
+    ),
+    "backtest": Command(
+        "Backtest a trained policy, on the test part of its own data or on another file.",
+        (
+            Flags(BacktestData, "data"),
+            Flags(Source, "data"),
+            Flags(CostRates, "money"),
+            Flags(Rules, "money", omit=("max_leverage",)),  # the policy acts in units of it
+            Flags(EnvSettings, "money", only=MONEY),
+            Flags(RunSettings, "run", only=("config",)),
+        ),
+        first=("run", "data", "part", "start", "end", "save", "symbols", "fee", "slippage", "fill", "config"),
+        has_defaults=False,
+    ),
+    "data": Command(
+        "Say what is in a data file, and what is wrong with it.", (Flags(DataFile, "data"), Flags(Source, "data"))
+    ),
+    "check": Command(
+        "Check a market and its features for leaks, and that an agent learns on it.",
+        (
+            Flags(TrainData, "data", only=("data", "features")),
+            Flags(Source, "data"),
+            Flags(CostRates, "money", only=BPS),
+            Flags(Rules, "money", only=("fill", "rebalance_band")),
+            Flags(EnvSettings, "environment", only=("positions",)),
+            Flags(RunSettings, "run", only=("only", "config")),
+            Flags(TrainSettings, "run", only=("seed",)),
+        ),
+    ),
+}
+
+# Where the defaults of `jaxtrader train` differ from the API's.
+TRAIN: dict[str, Any] = {
+    # The default features look back up to a year, so that one bar of them says enough, and a small network learns it.
+    "window": 1,
+    "hidden": (32, 32),
+    # The run is short, and the best policy is chosen among its validations.
+    "eval_every": 10,
+    # Stocks rise in the long run, so that shorts mostly lose.
+    "positions": (0.0, 0.25, 0.5, 0.75, 1.0),
+    # A price on variance makes a policy of few and noisy bars sell before it is certain.
+    "risk_aversion": 5.0,
+    # Enough to see a result.
+    "total_steps": 2_000_000,
+}
+# On a synthetic market: what its best policy is known for, and enough steps to come close to it.
+SYNTHETIC: dict[str, Any] = {
+    "positions": (-1.0, 0.0, 1.0),
+    "risk_aversion": 0.0,
+    "rebalance_band": 0.0,
+    "total_steps": 4_000_000,
+}
+
+
+def of(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of one dataclass's fields among all values of a command, by field."""
+    found = {field.name: values[field.name] for field in dataclasses.fields(settings) if field.name in values}
+    if settings is CostRates:
+        found |= {name: values[f"{name}_bps"] * 1e-4 for name in BPS if f"{name}_bps" in values}
+    return found
+
+
+def key(field: str) -> str:
+    """The name of a field's flag, with underscores."""
+    return f"{field}_bps" if field in BPS else field
+
+
+def default(name: str, field: dataclasses.Field[Any]) -> tuple[Any, str]:
+    """The default of a command's flag, in the flag's units, and how help shows it."""
+    value = None if field.default is dataclasses.MISSING or not COMMANDS[name].has_defaults else field.default
+    if field.name in BPS and value is not None:
+        value /= 1e-4
+    if name != "train":
+        return value, "" if value is None else spelt(value)
+    value = TRAIN.get(field.name, value)
+    other = f", with --synthetic {spelt(SYNTHETIC[field.name])}" if field.name in SYNTHETIC else ""
+    return value, "" if value is None else spelt(value) + other
+
+
+def spelt(value: Any) -> str:
+    """A value as it is typed."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(spelt, value))
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def resolved(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that were given to a command, and the defaults of all others."""
+    command = COMMANDS[name]
+    if not command.has_defaults:
+        return dict(values)
+    defaults = {key: default(name, field)[0] for key, field in command.fields.items()}
+    return {**defaults, **(_dependent(values) if name == "train" else {}), **values}
+
+
+def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of `jaxtrader train` that depend on the settings that were given."""
+    synthetic, reward = values.get("synthetic") is not None, values.get("reward", "log")
+    defaults: dict[str, Any] = dict(SYNTHETIC) if synthetic else {}
+    leverage = values.get("max_leverage", 1.0)
+    if values.get("portfolio"):
+        defaults["positions"] = "weights"
+    elif 0 < leverage < 1 and not synthetic:  # else positions that nobody asked for would be refused
+        defaults["positions"] = tuple(round(leverage * position, 9) for position in TRAIN["positions"])
+    if reward != "log":
+        defaults["risk_aversion"] = 1.0 if reward == "drawdown" else 0.0
+    if values.get("num_episodes") is not None:
+        defaults["total_steps"] = None
+    return defaults

@@ -1,0 +1,117 @@
+"""`jaxtrader train --synthetic`: on a generated market whose best policy is known, and how much of it is reached."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.text import Text
+
+import jaxtrader as jt
+from jaxtrader.agents.policy import Policy
+from jaxtrader.cli import inputs, phrases
+from jaxtrader.cli.inputs import Values
+from jaxtrader.cli.runs import dry_run, train_in_folder
+from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput, Source, TrainData
+from jaxtrader.evaluation import tables
+from jaxtrader.evaluation.optimum import Optimum, solve
+from jaxtrader.market.synthetic import PROCESSES
+
+TRAIN_BARS, VALID_BARS, TEST_BARS = 1_000_000, 200_000, 1_000_000
+FOUND, IDLE = 0.98, 0.02  # a share of the optimum, and of bars with a position, that count as learnt
+
+
+def train_synthetic(values: Values, console: Console) -> int:
+    """Train on one path of the market, select on a second, and score on a third."""
+    trainer, best = _plan(values)
+    if not values["quiet"]:
+        tables.print_facts(console, _facts(trainer, best))
+    if values["dry_run"]:
+        return dry_run(values, trainer, console)
+    result = train_in_folder(trainer, values, best.process.name, console)
+    test = best.on_path(TEST_BARS, seed=_seeds(values["seed"])[2])
+    reward, held = _score(jt.load_policy(result.policy_path), test)
+    if not values["quiet"]:
+        console.print(_table(test, reward, held))
+        console.print()
+    facts = [
+        ("result", phrases.interrupted(result) + _sentence(test, reward, held)),
+        ("files", phrases.files(result)),
+    ]
+    tables.print_facts(console, [*facts, ("next", "jaxtrader train, on real bars, whose best policy nobody knows")])
+    return INTERRUPTED if result.interrupted else OK
+
+
+def _plan(values: Values) -> tuple[jt.Trainer, Optimum]:
+    """Build and check everything before anything is compiled or written."""
+    with inputs.checked():
+        for field in (*dataclasses.fields(TrainData), *dataclasses.fields(Source)):
+            if field.name != "synthetic" and values[field.name] != field.default:
+                flag = field.name.replace("_", "-")
+                raise BadInput(f"--synthetic makes its own bars and one feature: leave out --{flag}")
+        process = PROCESSES[values["synthetic"]]()
+        train_seed, valid_seed, _ = _seeds(values["seed"])
+        env = inputs.environment(values, process.market(TRAIN_BARS, train_seed))
+        best = solve(process, env, VALID_BARS, valid_seed)
+        return inputs.trainer(values, env, best, about={}), best
+
+
+def _seeds(seed: int) -> tuple[int, int, int]:
+    """Of the paths for training, selection and score: no two runs with different seeds share one."""
+    return 3 * seed, 3 * seed + 1, 3 * seed + 2
+
+
+def _score(policy: Policy, test: Optimum) -> tuple[float, float]:
+    _, params = policy.agent.prepare(policy.state, test.env.default_params)
+    reward, held = test.score(policy.agent, policy.state, params)
+    return float(reward), float(held)
+
+
+def _facts(trainer: jt.Trainer, best: Optimum) -> Iterator[tuple[str, str]]:
+    env, agent = inputs.trained(trainer)
+    yield "data", f"synthetic, {best.process!r}: {TRAIN_BARS:,} bars to train, {VALID_BARS:,} to select, all hourly"
+    yield "costs", phrases.rules(env)
+    yield "positions", phrases.choice(env)
+    earns = f"holds a position on {best.time_in_market:.1%} of bars and earns {1e4 * best.reward_per_bar:.3g} bp a bar"
+    yield "optimum", f"by dynamic programming: the best possible policy {earns}"
+    yield "network", phrases.network(agent, env.window)
+    yield "training", phrases.goal(trainer)
+
+
+def _table(test: Optimum, reward: float, held: float) -> Group:
+    lines = [Text(f"{'':<15}{'bp a bar':>10}{'of optimum':>13}{'in position':>14}", style="dim")]
+    rows = {
+        "policy": (reward, held),
+        "best possible": (test.reward_per_bar, test.time_in_market),
+        "flat": (test.flat_reward_per_bar, 0.0),
+    }
+    for name, (earned, share) in rows.items():
+        of_best = test.share(earned)
+        told = f"{of_best:.1%}" if of_best == of_best else "-"
+        lines.append(Text(f"{name:<15}{1e4 * earned:>10.3f}{told:>13}{share:>14.1%}"))
+    return Group(*lines)
+
+
+def _sentence(test: Optimum, reward: float, held: float) -> str:
+    share, path = test.share(reward), f"a fresh path of {TEST_BARS:,} bars"
+    if share != share:
+        verdict = "and it has learnt that" if held < IDLE else "which it has not learnt"
+        return (
+            f"On {path} the policy holds a position on {held:.2%} of bars; the best is to hold none, as nothing pays, "
+            f"{verdict}."
+        )
+    found = "the learner finds what is there" if share >= FOUND else "the learner has not found all that is there"
+    return (
+        f"On {path} the policy earns {share:.1%} of what the best possible policy can expect, after costs: {found}. "
+        "What it would find in real bars is another question."
+    )
+
+
+def made_by(config: dict[str, object], path: Path) -> str:
+    """What to say to somebody who wants such a run backtested."""
+    return (
+        f"{path} was trained on the synthetic market {config['synthetic']}, whose score was printed at its end; "
+        "a backtest needs bars with a column named signal: give --data FILE"
+    )

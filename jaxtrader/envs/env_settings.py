@@ -1,0 +1,52 @@
+"""The settings of `TradingEnv`, without JAX: the command line derives its flags and their help from this class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Literal
+
+ContinuousPositions = Literal["continuous", "weights"]
+Positions = tuple[float, ...] | ContinuousPositions
+BracketFractions = float | tuple[float | None, ...] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvSettings:
+    """What an agent may do, what it sees, and how long an episode is.
+
+    Attributes:
+        positions: The target exposures that the agent chooses from, such as -1,0,1. Or "continuous": any exposure of
+            each asset, long or short, up to max_leverage. Or "weights": any weights from 0 that sum to at most 1, with
+            the rest in cash.
+        window: The number of bars that a decision sees. The last of them has just closed.
+        episode_length: The number of bars after which an episode is truncated.
+        decision_every: The number of bars between two decisions. The latest target holds in between.
+        stop_loss: A position is closed within the bar at this loss from its entry price, such as 0.03. With discrete
+            positions it may be one number for each of them. A closed position stays closed until its target has been 0
+            or of the other sign, which weights never are.
+        take_profit: A position is closed within the bar at this gain from its entry price.
+        random_start: Whether episodes start at a random exposure, so that every state of the account is seen. Without
+            it they start flat. They also start flat in what the first bar closes.
+    """
+
+    positions: Positions = (-1.0, 0.0, 1.0)
+    window: int = 32
+    episode_length: int = 256
+    decision_every: int = 1
+    stop_loss: BracketFractions = None
+    take_profit: BracketFractions = None
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("window", "episode_length", "decision_every"):
+            count = getattr(self, name)
+            if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+                raise ValueError(f"{name} {count} must be a whole number of bars, at least 1")
+        if self.episode_length % self.decision_every:
+            raise ValueError(
+                f"decision_every {self.decision_every} does not divide episode_length {self.episode_length}; both are "
+                "in bars"
+            )
+        if not isinstance(self.random_start, bool):
+            raise ValueError(f"random_start {self.random_start!r} must be True or False")

@@ -1,0 +1,80 @@
+"""What a decision sees: the window of market features that ends at its bar, and the features of its account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jaxtyping import Float, Int
+
+from jaxtrader.market.market import MarketArrays
+
+ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
+TRADABLE = "tradable"  # the last account feature of a portfolio whose assets are not all listed at every bar: 1 or 0
+BLOCK = 8192  # decisions encoded at once, which bounds the memory of unfolded windows
+
+Encode = Callable[[Float[Array, "*b bars A F"]], Array]
+
+
+class Observation(struct.PyTreeNode):
+    """What a decision sees.
+
+    Attributes:
+        window: market features of the bars up to the decision.
+        account: features of the account for each asset, in the order of `TradingEnv.account_names`.
+    """
+
+    window: Float[Array, "*b W A F"]
+    account: Float[Array, "*b A K"]
+
+
+def chunks(
+    arrays: MarketArrays, cursor: Int[Array, " path"], window: int, decisions: int, every: int = 1
+) -> Float[Array, "path *decisions bars A F"]:
+    """Return the features that an encoder reads for decisions `every` bars apart, the first at the cursor of each path.
+
+    Decisions at every bar share one chunk of window + decisions - 1 bars. Otherwise each decision has its own window.
+    """
+    if every > 1:
+        return arrays.features[_rows(cursor, window, decisions, every)]
+    bars = window + decisions - 1
+    return jax.vmap(lambda c: jax.lax.dynamic_slice_in_dim(arrays.features, c - window + 1, bars))(cursor)
+
+
+def contexts(
+    encode: Encode, arrays: MarketArrays, cursor: Int[Array, " path"], window: int, decisions: int, every: int = 1
+) -> Float[Array, "path decisions ..."]:
+    """Encode the windows of decisions `every` bars apart, the first at the cursor of each path."""
+    encoded = encode(chunks(arrays, cursor, window, decisions, every))
+    return encoded if every == 1 else encoded[:, :, 0]
+
+
+def contexts_in_blocks(
+    encode: Encode,
+    arrays: MarketArrays,
+    cursor: Int[Array, " path"],
+    last: Int[Array, " path"],
+    window: int,
+    decisions: int,
+    every: int = 1,
+) -> Float[Array, "decisions path ..."]:
+    """Encode the windows of whole segments, BLOCK decisions at a time. Rows beyond `last` repeat it."""
+    block = min(BLOCK, decisions)
+
+    def encode_block(first: Array) -> Array:
+        rows = _rows(cursor + first * every, window, block, every)
+        encoded = encode(arrays.features[jnp.minimum(rows, last.reshape(-1, *(1,) * (rows.ndim - 1)))])
+        return jnp.moveaxis(encoded if every == 1 else encoded[:, :, 0], 1, 0)
+
+    blocks = jax.lax.map(encode_block, jnp.arange(0, decisions, block))
+    return blocks.reshape(-1, *blocks.shape[2:])[:decisions]
+
+
+def _rows(cursor: Int[Array, " path"], window: int, decisions: int, every: int) -> Int[Array, "path *decisions bars"]:
+    """Return the rows of each chunk, see `chunks`."""
+    if every == 1:
+        return cursor[:, None] + jnp.arange(window + decisions - 1) - window + 1
+    return cursor[:, None, None] + jnp.arange(decisions)[:, None] * every + jnp.arange(window) - window + 1

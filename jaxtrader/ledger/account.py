@@ -1,0 +1,170 @@
+"""The state of the ledger and the record of what changed it.
+
+All classes are pytrees of arrays `[*b, asset]` or `[*b]`. Amounts are in units of the initial capital.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Int
+
+from jaxtrader.ledger.rules import Rules
+
+EQUITY_FLOOR = 1e-4  # the least equity by which a return or a turnover is measured, so that both stay finite
+MAX_BARS_SINCE_FILL = 20  # the count stops here, since the observation must not become a clock
+
+REASONS = ("order", "stop", "take profit", "liquidation", "ruin", "delisted", "session end")
+ORDER, STOP, TAKE, LIQUIDATION, RUIN, DELISTED, SESSION = range(len(REASONS))
+FORCED = (LIQUIDATION, RUIN)
+
+
+class Brackets(struct.PyTreeNode):
+    """Exit levels as fractions of the entry price, broadcastable to `[*b, asset]`. Infinity stands for no level.
+
+    Attributes:
+        stop_loss: the loss at which a position is closed. None compiles no stop-loss.
+        take_profit: the gain at which a position is closed. None compiles no take-profit.
+    """
+
+    stop_loss: Float[Array, "*b A"] | None = None
+    take_profit: Float[Array, "*b A"] | None = None
+
+
+class Account(struct.PyTreeNode):
+    """The state of the ledger.
+
+    Attributes:
+        cash: in units of the initial capital. Cash below 0 is borrowed.
+        units: signed holdings, whose value is `units * price`.
+        entry: average price at which the position was built, without costs. It is 0 when flat.
+        target: the last target exposure that reached its fill time, filled or not.
+        bars_since_fill: bars since the last fill, counted up to MAX_BARS_SINCE_FILL.
+        equity: the true value at the last mark, which may be below 0.
+        ruined: whether the account is ruined and therefore frozen.
+        stopped: the sign of a position that a bracket closed, until the target leaves that sign. None without brackets.
+        pending: targets that wait for their bar, oldest first. NaN holds the units. None without a delay.
+        unfilled: whether the order had no bar or too little volume, and is tried again. None unless `rebalance` is
+            `"on_change"`.
+        interest_residual: interest and funding too small to show in cash, booked later. None where nothing is financed.
+    """
+
+    cash: Float[Array, "*b"]
+    units: Float[Array, "*b A"]
+    entry: Float[Array, "*b A"]
+    target: Float[Array, "*b A"]
+    bars_since_fill: Int[Array, "*b A"]
+    equity: Float[Array, "*b"]
+    ruined: Bool[Array, "*b"]
+    stopped: Int[Array, "*b A"] | None = None
+    pending: Float[Array, "*b A delay"] | None = None
+    unfilled: Bool[Array, "*b A"] | None = None
+    interest_residual: Float[Array, "*b"] | None = None
+
+
+class Fill(struct.PyTreeNode):
+    """One execution per asset. Its numbers are 0 where nothing was traded, apart from price and equity.
+
+    Attributes:
+        units: signed units traded.
+        price: the market price of the fill, before slippage.
+        fee: fees paid, in units of the initial capital.
+        slippage: the cost of slippage and impact, in units of the initial capital.
+        equity: value of the account at the fill price, before costs.
+        reason: an index into REASONS.
+        clipped: whether a target exceeded the leverage limit, or an order was cut by leverage, by the volume cap or by
+            more than its own costs.
+        dropped: whether an order was given up, because it had no cash or no bar, or was too small.
+    """
+
+    units: Float[Array, "*b A"]
+    price: Float[Array, "*b A"]
+    fee: Float[Array, "*b A"]
+    slippage: Float[Array, "*b A"]
+    equity: Float[Array, "*b"]
+    reason: Int[Array, "*b A"]
+    clipped: Bool[Array, "*b"]
+    dropped: Bool[Array, "*b"]
+
+
+class Events(struct.PyTreeNode):
+    """What happened to an account over a bar. An event is None where the rules and costs exclude it.
+
+    Attributes:
+        order: fill of the order. `ledger.move` returns None where the order has filled at close[t] before it.
+        closing: exits at the close, from last bars, session ends, margin and ruin.
+        financing: interest and funding booked to cash `[*b]`, below 0 where the account paid.
+        gap_exits: exits at the open, from margin and from brackets that the open has passed.
+        intrabar_exits: exits inside the bar, from brackets and margin.
+    """
+
+    order: Fill | None
+    closing: Fill
+    financing: Float[Array, "*b"] | None = None
+    gap_exits: Fill | None = None
+    intrabar_exits: Fill | None = None
+
+    @property
+    def fills(self) -> tuple[Fill, ...]:
+        """All fills that the rules allow, the order's first."""
+        fills = (self.order, self.gap_exits, self.intrabar_exits, self.closing)
+        return tuple(fill for fill in fills if fill is not None)
+
+
+def open_account(
+    exposure: Float[Array, "*b A"],
+    price: Float[Array, "*b A"],
+    rules: Rules | None = None,
+    *,
+    brackets: bool = False,
+    financing: bool = False,
+) -> Account:
+    """Open an account with an equity of 1.0 that holds `exposure`, bought at `price` free of costs.
+
+    With `brackets` it remembers what a stop-loss or take-profit closed. With `financing` it accumulates interest and
+    funding without loss, however small the amounts are.
+    """
+    exposure, price = jnp.broadcast_arrays(exposure, price)
+    batch = exposure.shape[:-1]
+    rules = rules or Rules()
+    return Account(
+        cash=1 - exposure.sum(-1),
+        units=exposure / price,
+        entry=jnp.where(exposure == 0, 0, price),
+        target=exposure,
+        bars_since_fill=jnp.full(exposure.shape, MAX_BARS_SINCE_FILL, jnp.int32),
+        equity=jnp.ones(batch, exposure.dtype),
+        ruined=jnp.zeros(batch, bool),
+        stopped=jnp.zeros(exposure.shape, jnp.int8) if brackets else None,
+        pending=jnp.full((*exposure.shape, rules.delay), jnp.nan, exposure.dtype) if rules.delay else None,
+        unfilled=jnp.zeros(exposure.shape, bool) if rules.rebalance == "on_change" else None,
+        interest_residual=jnp.zeros(batch, exposure.dtype) if financing else None,
+    )
+
+
+def value(account: Account, price: Float[Array, "*b A"]) -> Float[Array, "*b"]:
+    """Return the equity at these prices, before any cost of closing."""
+    return account.cash + (account.units * price).sum(-1)
+
+
+def exposure(account: Account, price: Float[Array, "*b A"]) -> Float[Array, "*b A"]:
+    """Return signed position value / equity, or 0 where equity is exactly 0."""
+    equity = value(account, price)[..., None]
+    return jnp.where(equity == 0, 0, account.units * price / jnp.where(equity == 0, 1, equity))
+
+
+def latest_target(account: Account) -> Float[Array, "*b A"]:
+    """Return the last target exposure that was decided, whether or not its delay has passed."""
+    target = account.target
+    if account.pending is None:
+        return target
+    for k in range(account.pending.shape[-1]):
+        target = jnp.where(jnp.isnan(account.pending[..., k]), target, account.pending[..., k])
+    return target
+
+
+def dust(dtype: DTypeLike) -> float:
+    """Return the share of equity up to which an order is rounding error (money rule 3)."""
+    return 1e-12 if jnp.dtype(dtype) == jnp.float64 else 1e-6

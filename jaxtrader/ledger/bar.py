@@ -1,0 +1,172 @@
+"""Turns the columns of a market into the `Bar` that the ledger reads, with the columns that rules and costs need.
+
+It also checks that a market has what the rules and costs need.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import numpy as np
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Bool, Float
+
+from jaxtrader.ledger.costs import CostRange, Costs
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.trailing import VALUE_FLOOR
+
+Columns = dict[str, Any]
+
+
+class Bar(struct.PyTreeNode):
+    """The prices from close[t] to close[t+1], `[*b, asset]`. A field is None where no rule or cost reads it.
+
+    Attributes:
+        prev_close: close[t].
+        open: open[t+1].
+        close: close[t+1].
+        high: high[t+1], which brackets and margin read.
+        low: low[t+1], which brackets and margin read.
+        years: time between the two closes in years, ACT/365, `[*b, 1]`. Interest reads it.
+        funding: share of a position's value that longs pay and shorts get over the bar.
+        factor: adjusted / raw price, which lots read.
+        volatility: standard deviation of one-bar log returns up to t, which impact reads.
+        adv: average traded value of a bar up to t in currency, which impact and the volume cap read.
+        fillable: whether an order can fill. None: always.
+        present: whether the asset has a bar t+1. None: always.
+        delisted: whether bar t+1 is the asset's last. None: never.
+        session_end: whether bar t+1 is the last of a trading session, `[*b, 1]`.
+    """
+
+    prev_close: Float[Array, "*b A"]
+    open: Float[Array, "*b A"]
+    close: Float[Array, "*b A"]
+    high: Float[Array, "*b A"] | None = None
+    low: Float[Array, "*b A"] | None = None
+    years: Float[Array, "*b 1"] | None = None
+    funding: Float[Array, "*b A"] | None = None
+    factor: Float[Array, "*b A"] | None = None
+    volatility: Float[Array, "*b A"] | None = None
+    adv: Float[Array, "*b A"] | None = None
+    fillable: Bool[Array, "*b A"] | None = None
+    present: Bool[Array, "*b A"] | None = None
+    delisted: Bool[Array, "*b A"] | None = None
+    session_end: Bool[Array, "*b 1"] | None = None
+
+
+def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brackets: bool = False) -> Columns:
+    """Return the columns that the rules and costs read, `[T, A]`, or `[T, 1]` where all assets share a column.
+
+    The market is a `Market` or a `MarketArrays`. With `brackets`, positions have a stop-loss or take-profit. Raises
+    ValueError where impact or a volume cap needs an average traded value, and the market has none.
+    """
+    names = ["open", "close"]
+    names += ["high", "low"] if brackets or rules.margin else []
+    names += ["volatility"] if costs.has("impact") else []
+    names += ["adv"] if costs.has("impact") or rules.volume_cap is not None else []
+    names += ["price_factor"] if rules.lot is not None else []
+    columns = {name: getattr(market, name) for name in [*names, "funding", "present", "delisted"]}
+    if "adv" in columns and columns["adv"] is None:  # a caller may put costs into EnvParams after `check_market`
+        raise ValueError("impact and volume_cap need an average traded value (adv), and this market has none")
+    if costs.has_financing:
+        columns["dt"] = market.dt[:, None]
+    if rules.flat_at_session_end:
+        columns["session_end"] = market.session_end[:, None]
+    return {name: column for name, column in columns.items() if column is not None}
+
+
+def take_rows(columns: Columns, rows: ArrayLike) -> Columns:
+    """Return the given rows of each column."""
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
+    """Return the bar that leads from rows `now` to rows `then`.
+
+    Volatility and traded value are of `now`, since a fill must not know its own bar's.
+    """
+    present = then.get("present")
+    fillable = _fillable_at_close(now, rules) if rules.fill == "close" else present
+    if "volatility" in now:  # impact needs a known average of the traded value
+        traded = now["adv"] > VALUE_FLOOR
+        fillable = traded if fillable is None else fillable & traded
+    return Bar(
+        prev_close=now["close"],
+        open=then["open"],
+        close=then["close"],
+        high=then.get("high"),
+        low=then.get("low"),
+        years=then.get("dt"),
+        funding=then.get("funding"),
+        factor=(now if rules.fill == "close" else then).get("price_factor"),
+        volatility=now.get("volatility"),
+        adv=now.get("adv"),
+        fillable=fillable,
+        present=present,
+        delisted=then.get("delisted"),
+        session_end=then.get("session_end"),
+    )
+
+
+def _fillable_at_close(now: Columns, rules: Rules) -> Any:
+    """Return where orders can fill at a close that has not just ended the asset or the session. None: everywhere."""
+    masks = [now["present"]] if "present" in now else []
+    if "delisted" in now:
+        masks.append(~now["delisted"])
+    if rules.flat_at_session_end:
+        masks.append(~now["session_end"])
+    return functools.reduce(operator.and_, masks) if masks else None
+
+
+def check_market(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
+    """Raise ValueError where the rules or costs need volume, sessions, a capital or assets that are not there."""
+    rules.check_costs(costs)
+    costs.check_assets(market.close.shape[1])
+    for name, is_on in (("impact", costs.has("impact")), ("volume_cap", rules.volume_cap is not None)):
+        if is_on and market.adv is None:
+            raise ValueError(
+                f"{name} needs a trustworthy volume, and the market has none; leave it out, or give bars with volume"
+            )
+    if rules.flat_at_session_end and (without := _without_sessions(market)):
+        raise ValueError(
+            f"flat_at_session_end needs bars shorter than a day in sessions with gaps between them; {without} no such "
+            "sessions"
+        )
+
+
+def check_capital(market: Any, rules: Rules, exposure: float, first: np.ndarray) -> None:
+    """Check that the capital buys at least one lot of one asset. Otherwise an agent could only learn to do nothing.
+
+    A decision asks for at most `exposure`, from the row `first` `[S]` of each segment on. Raises ValueError where no
+    lot, or no minimum trade, is within reach.
+    """
+    most = rules.currency_per_unit * exposure
+    reach = f"all that positions up to {exposure:g} of a capital of {rules.currency_per_unit:,.6g} can buy"
+    if rules.min_trade is not None and rules.min_trade > most:
+        raise ValueError(
+            f"min_trade {rules.min_trade:,.6g} is more than {reach}: nothing would ever be traded; lower it, or give "
+            "more capital"
+        )
+    if rules.lot is None:
+        return
+    raw = market.low if market.price_factor is None else market.low / market.price_factor
+    spans = zip(first, market.segments[:, 2], strict=True)
+    cheapest = rules.lot * min(float(raw[start:end].min()) for start, end in spans if start < end)
+    if cheapest > most:
+        raise ValueError(
+            f"a lot of {rules.lot:g} shares costs {cheapest:,.6g} at the least, more than {reach}: nothing would ever "
+            "be traded; lower lot, or give more capital"
+        )
+
+
+def _without_sessions(market: Any) -> str:
+    """Return the symbols without sessions, with their verb, or an empty text."""
+    if market.session_end is None:
+        return "these have"
+    ends = zip(market.symbols, market.segments, strict=True)
+    names = [symbol for symbol, (start, _, end) in ends if not market.session_end[start:end].any()]
+    return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'}" if names else ""

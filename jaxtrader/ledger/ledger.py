@@ -1,0 +1,180 @@
+"""The order of events in a bar (money rule 2). Training, validation, backtest and `simulate` all use this ledger.
+
+All functions are pure, in float32 or float64. The last axis of each array is the asset. Leading axes `*b` (paths,
+accounts, or none) broadcast.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float
+
+from jaxtrader.ledger.account import (
+    MAX_BARS_SINCE_FILL,
+    RUIN,
+    Account,
+    Brackets,
+    Events,
+    Fill,
+    exposure,
+    latest_target,
+    open_account,
+    value,
+)
+from jaxtrader.ledger.bar import Bar
+from jaxtrader.ledger.costs import Costs, charges, financing
+from jaxtrader.ledger.exits import exit_at_close, exit_at_open, exit_intrabar
+from jaxtrader.ledger.orders import desired_order, order_before_cash, size_order
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.settlement import settle
+
+__all__ = ["charges", "execute", "exposure", "latest_target", "move", "open_account", "order_at_close", "step", "value"]
+
+
+def step(
+    account: Account,
+    target: Float[Array, "*b A"],
+    bar: Bar,
+    costs: Costs,
+    rules: Rules,
+    brackets: Brackets | None = None,
+) -> tuple[Account, Events]:
+    """Carry accounts from close[t] to close[t+1] (money rule 2).
+
+    Args:
+        account: the accounts at close[t].
+        target: the signed exposure asked for at close[t]. NaN holds the units.
+        bar: the prices from close[t] to close[t+1], and other columns that the rules and costs read.
+        costs: what trading and holding cost.
+        rules: how orders fill.
+        brackets: stop-loss and take-profit, decided at close[t]. None: no brackets.
+
+    Returns:
+        The accounts at close[t+1], and the events of the bar.
+    """
+    account, next_target, order = order_at_close(account, target, bar, costs, rules)
+    account, events = move(account, next_target, bar, costs, rules, brackets)
+    return account, events if order is None else events.replace(order=order)
+
+
+def order_at_close(
+    account: Account, target: Float[Array, "*b A"], bar: Bar, costs: Costs, rules: Rules
+) -> tuple[Account, Float[Array, "*b A"] | None, Fill | None]:
+    """Take the decision of close[t], and fill its order where orders fill at that close (money rule 2a).
+
+    Returns the accounts, the target for `move` to fill, and the fill of the order. With `fill="close"` the target is
+    None, otherwise the fill is None.
+    """
+    account, target = pop_delayed_target(account, target, rules)
+    if rules.fill != "close":
+        return account, target, None
+    account, order = execute(account, target, bar.prev_close, bar, costs, rules)
+    return account, None, order
+
+
+def pop_delayed_target(account: Account, target: Array, rules: Rules) -> tuple[Account, Float[Array, "*b A"]]:
+    """Queue a target, and return the one whose delay is over. Without a delay that is the same target.
+
+    The bars since the last fill are counted here too.
+    """
+    account = account.replace(bars_since_fill=jnp.minimum(account.bars_since_fill + 1, MAX_BARS_SINCE_FILL))
+    if not rules.delay:
+        return account, target
+    assert account.pending is not None
+    target = jnp.broadcast_to(target, account.units.shape)
+    queue = jnp.concatenate([account.pending, target[..., None]], -1)
+    return account.replace(pending=queue[..., 1:]), queue[..., 0]
+
+
+def move(
+    account: Account, target: Array | None, bar: Bar, costs: Costs, rules: Rules, brackets: Brackets | None = None
+) -> tuple[Account, Events]:
+    """Carry accounts from just after close[t] to close[t+1] (money rules 2b to 2g).
+
+    The order for `target` `[*b, A]` fills in this bar. None is no order. All else is as in `step`.
+    """
+    amount = financing(account, bar, costs)
+    if amount is not None:
+        account = _book_financing(account, amount)
+    gap_exits = intrabar_exits = order = None
+    requested = target
+    if rules.margin or brackets is not None:
+        ordered = _trades_at_open(account, target, bar, rules)
+        account, gap_exits, liquidated = exit_at_open(account, ordered, bar, costs, rules, brackets)
+        target = _cancel_order(target, liquidated)
+    if target is not None and rules.fill == "next_open":
+        account, order = execute(account, target, bar.open, bar, costs, rules, requested)
+    if brackets is not None or (rules.margin and account.units.shape[-1] == 1):
+        account, intrabar_exits, liquidated = exit_intrabar(account, bar, costs, rules, brackets)
+        target = _cancel_order(target, liquidated)
+    if target is not None and rules.fill == "next_close":
+        account, order = execute(account, target, bar.close, bar, costs, rules, requested)
+    account, closing = exit_at_close(account, bar, costs, rules)
+    account = account.replace(equity=value(account, bar.close))
+    return account, Events(order, closing, amount, gap_exits, intrabar_exits)
+
+
+def _book_financing(account: Account, amount: Array) -> Account:
+    """Book interest and funding to cash, and keep what rounding takes for a later bar (money rule 6)."""
+    if account.interest_residual is None:
+        return account.replace(cash=account.cash + amount)
+    amount = jnp.where(account.ruined, 0, account.interest_residual + amount)  # a ruined account is frozen
+    cash = account.cash + amount
+    residual = jnp.where(account.ruined, account.interest_residual, amount - (cash - account.cash))
+    return account.replace(cash=cash, interest_residual=residual)
+
+
+def execute(
+    account: Account,
+    target: Float[Array, "*b A"],
+    price: Float[Array, "*b A"],
+    bar: Bar,
+    costs: Costs,
+    rules: Rules,
+    requested: Float[Array, "*b A"] | None = None,
+) -> tuple[Account, Fill]:
+    """Fill the order for a target at a price, with caps, costs, and ruin at the fill (money rules 3, 4, 5 and 7).
+
+    The account remembers `requested`, the target before a liquidation cancelled the order. None stands for `target`.
+    """
+    requested = target if requested is None else requested
+    if account.stopped is not None:  # the block of a bracket ends where the target leaves its sign
+        unblocked = ~jnp.isnan(requested) & (jnp.sign(requested) != account.stopped)
+        account = account.replace(stopped=jnp.where(unblocked, 0, account.stopped).astype(jnp.int8))
+    equity = value(account, price)
+    ruin = ~account.ruined & (equity <= rules.ruin_level)
+    sized = size_order(account, target, price, equity, bar, costs, rules)
+    frozen = account.ruined | ruin
+    order = jnp.where(frozen[..., None], 0, sized.units)
+    order = jnp.where(ruin[..., None], -account.units, order)
+    account, fill = settle(account, order, price, equity, bar, costs, rules, jnp.where(ruin[..., None], RUIN, 0))
+    cash = account.cash
+    if rules.max_leverage <= 1 and rules.lot is None and costs.impact is None:
+        # Exactly 0, since the rounding error of the cut must not be traded at the next bar.
+        cash = jnp.where(sized.spent & ~frozen, 0, cash)
+    account = account.replace(
+        cash=cash,
+        target=jnp.where(jnp.isnan(requested) | account.ruined[..., None], account.target, requested),
+        ruined=account.ruined | ruin,
+    )
+    if account.unfilled is not None:
+        account = account.replace(unfilled=jnp.where(jnp.isnan(requested), account.unfilled, sized.unfilled))
+    alive = ~account.ruined
+    return account, fill.replace(clipped=sized.clipped & alive, dropped=sized.dropped & alive)
+
+
+def _trades_at_open(account: Account, target: Array | None, bar: Bar, rules: Rules) -> Array:
+    """Return the assets that the order of this bar trades at the open."""
+    if target is None or rules.fill != "next_open" or account.stopped is None:
+        return jnp.zeros(account.units.shape, bool)
+    equity = value(account, bar.open)
+    units = order_before_cash(account, target, bar.open, equity, bar, rules).units
+    # Ruin at this open closes everything, so the caps on the order do not matter there.
+    desired, *_ = desired_order(account, target, bar.open, equity, bar, rules)
+    return jnp.where((equity > rules.ruin_level)[..., None], units, desired) != 0
+
+
+def _cancel_order(target: Array | None, liquidated: Array) -> Array | None:
+    """Cancel the order of a bar in which the account was liquidated."""
+    return None if target is None else jnp.where(liquidated[..., None], jnp.nan, target)

@@ -1,0 +1,139 @@
+"""The rules by which orders fill, without JAX: the command line derives its flags and their help from this class."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from jaxtrader.ledger.costs import CostRange, Costs
+
+FillTime = Literal["close", "next_open", "next_close"]
+Rebalance = Literal["always", "on_change"]
+
+REQUIRED_NUMBERS = ("rebalance_band", "ruin_level", "max_leverage", "delist_return")
+OPTIONAL_NUMBERS = ("maintenance_margin", "capital", "lot", "min_trade", "volume_cap")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How orders become fills. The rules are static: a change compiles anew, and a rule that is off is not compiled.
+
+    Attributes:
+        fill: When a decision taken at a bar's close fills. "next_open": at the next bar's open. "next_close": at the
+            next bar's close; what is bought at the close that ends a session or a listing is sold there at once.
+            "close": at the close that the decision saw, which is optimistic and meant for comparison.
+        rebalance_band: The smallest trade, as a share of equity. Smaller trades are not made, except to go flat.
+        rebalance: When a target is traded. "always": at every bar. "on_change": only when the target changes; what a
+            stop, the margin or a session's end has closed then stays closed until the target changes.
+        ruin_level: The share of the initial capital at or below which everything is closed for good.
+        max_leverage: The largest gross exposure that orders may ask for, in units of equity. Larger orders are all
+            cut by one factor. The share of an asset that has no bar or was stopped stays in cash. Above 1 the account
+            trades on credit, with a maintenance margin.
+        maintenance_margin: The share of equity in the gross position value below which everything is liquidated. By
+            default it is half of the initial margin (0.5 / max_leverage) where max_leverage is above 1, else 0. With 0
+            nothing is liquidated.
+        delay: The number of bars that an order waits beyond its fill.
+        capital: The initial capital of each account, in the market's currency. Fixed fees, lots, minimum trades,
+            volume caps and impact need it.
+        lot: The number of raw shares in a lot. Orders are rounded towards zero to whole lots, except to go flat.
+        min_trade: The smallest value of an order, in currency. Smaller orders are dropped.
+        volume_cap: The largest order, as a share of the traded value of an average bar.
+        delist_return: The return at which an asset is closed after its last bar, such as -0.3.
+        flat_at_session_end: Whether everything is closed at the close of each trading session. This includes assets
+            that have no bar there.
+    """
+
+    fill: FillTime = "next_open"
+    rebalance_band: float = 0.05
+    rebalance: Rebalance = "always"
+    ruin_level: float = 0.01
+    max_leverage: float = 1.0
+    maintenance_margin: float | None = None
+    delay: int = 0
+    capital: float | None = None
+    lot: float | None = None
+    min_trade: float | None = None
+    volume_cap: float | None = None
+    delist_return: float = 0.0
+    flat_at_session_end: bool = False
+
+    def __post_init__(self) -> None:
+        for name, choices in (("fill", get_args(FillTime)), ("rebalance", get_args(Rebalance))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(choices)}")
+        for name in REQUIRED_NUMBERS + OPTIONAL_NUMBERS:
+            value, optional = getattr(self, name), name in OPTIONAL_NUMBERS
+            if not _is_number(value) and not (value is None and optional):
+                raise ValueError(f"{name} {value!r} must be a number" + " or None" * optional)
+        if not isinstance(self.flat_at_session_end, bool):
+            raise ValueError(f"flat_at_session_end {self.flat_at_session_end!r} must be True or False")
+        if not _is_number(self.delay, Integral) or not 0 <= self.delay <= 100:
+            raise ValueError(f"delay {self.delay!r} must be a whole number of bars, 0 to 100")
+        self._check_shares()
+        self._check_amounts()
+
+    def _check_shares(self) -> None:
+        limit = 1 / max(self.max_leverage, 1)
+        full = f"of which a full position at max_leverage {self.max_leverage:g} has {limit:.4g}"
+        for name, is_inside, meaning in (
+            ("rebalance_band", lambda x: 0 <= x < 1, "[0, 1): it is a share of equity"),
+            ("ruin_level", lambda x: 0 <= x < 1, "[0, 1): it is a share of the initial capital"),
+            ("max_leverage", lambda x: 0 < x <= 100, "(0, 100]: it is gross exposure / equity"),
+            (
+                "maintenance_margin",
+                lambda x: 0 <= x < limit,
+                f"[0, {limit:.4g}): it is equity / gross position value, {full}",
+            ),
+            ("delist_return", lambda x: -1 <= x <= 0, "[-1, 0]: it is a loss, as in -0.3"),
+            ("volume_cap", lambda x: 0 < x <= 1, "(0, 1]: it is a share of an average bar's volume"),
+        ):
+            value = getattr(self, name)
+            if value is not None and not is_inside(value):
+                raise ValueError(f"{name} {value} is outside {meaning}")
+
+    def _check_amounts(self) -> None:
+        for name, unit in (("capital", "currency"), ("lot", "raw shares"), ("min_trade", "currency")):
+            amount = getattr(self, name)
+            if amount is not None and not 0 < amount < math.inf:
+                raise ValueError(f"{name} {amount} must be above 0, in {unit}; None where there is none")
+        for name in ("lot", "min_trade", "volume_cap"):
+            if getattr(self, name) is not None:
+                self._require_capital(name)
+
+    def _require_capital(self, name: str) -> None:
+        if self.capital is None:
+            raise ValueError(f"{name} needs capital, the initial capital in the market's currency")
+
+    def replace(self, **changes: Any) -> Rules:
+        """Return the same rules with the given fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the rules as plain data."""
+        return dataclasses.asdict(self)
+
+    @property
+    def currency_per_unit(self) -> float:
+        """Currency in one unit of equity, which is the capital. It is 1 where no rule or cost needs a currency."""
+        return 1.0 if self.capital is None else self.capital
+
+    @property
+    def margin(self) -> float:
+        """The maintenance margin in force, or 0 where there is none."""
+        if self.maintenance_margin is not None:
+            return self.maintenance_margin
+        return 0.5 / self.max_leverage if self.max_leverage > 1 else 0.0
+
+    def check_costs(self, costs: Costs | CostRange) -> None:
+        """Raise ValueError where a cost is in currency and the rules have no capital."""
+        for name in ("fixed_fee", "impact"):
+            if costs.has(name):
+                self._require_capital(name)
+
+
+def _is_number(value: object, kind: type = Real) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)

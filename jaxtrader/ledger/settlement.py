@@ -1,0 +1,71 @@
+"""Books executions. It is the only place where cash is exchanged for units (money rule 4)."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+from jaxtyping import Float
+
+from jaxtrader.ledger.account import EQUITY_FLOOR, FORCED, Account, Fill
+from jaxtrader.ledger.bar import Bar
+from jaxtrader.ledger.costs import Costs, charges
+from jaxtrader.ledger.rules import Rules
+
+
+def settle(
+    account: Account,
+    order: Float[Array, "*b A"],
+    price: Float[Array, "*b A"],
+    equity: Float[Array, "*b"],
+    bar: Bar,
+    costs: Costs,
+    rules: Rules,
+    reason: ArrayLike = 0,
+) -> tuple[Account, Fill]:
+    """Book an order of d signed units at the market price p, see `charges` for its costs.
+
+    cash -= d p' + fee |d| p' + fixed fee, and units += d, with p' = p (1 + slippage sign(d)). The fill records the
+    `equity` of the accounts at p, and the `reason`, an index into REASONS.
+    """
+    fee, slippage = charges(order, price, costs, bar, rules)
+    units = account.units + order
+    extends = account.units * order >= 0
+    average = (account.units * account.entry + order * price) / jnp.where(units == 0, 1, units)
+    entry = jnp.where(extends, average, jnp.where(account.units * units > 0, account.entry, price))
+    traded = order != 0
+    no = jnp.zeros_like(account.ruined)
+    account = account.replace(
+        cash=account.cash - (order * price + fee + slippage).sum(-1),
+        units=units,
+        entry=jnp.where(traded, jnp.where(units == 0, 0, entry), account.entry),
+        bars_since_fill=jnp.where(traded, 0, account.bars_since_fill),
+    )
+    reason = jnp.where(traded, jnp.asarray(reason, jnp.int8), jnp.int8(0))
+    return account, Fill(order, jnp.broadcast_to(price, order.shape), fee, slippage, equity, reason, no, no)
+
+
+def merge_fills(first: Fill, second: Fill) -> Fill:
+    """Merge two fills of different assets at one time. The equity is the first fill's where it traded anything."""
+    later = second.units != 0
+    traded = (first.units != 0).any(-1)
+    return Fill(
+        units=first.units + second.units,
+        price=jnp.where(later, second.price, first.price),
+        fee=first.fee + second.fee,
+        slippage=first.slippage + second.slippage,
+        equity=jnp.where(traded, first.equity, second.equity),
+        reason=jnp.where(later, second.reason, first.reason),
+        clipped=first.clipped | second.clipped,
+        dropped=first.dropped | second.dropped,
+    )
+
+
+def turnover(fill: Fill, mark: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Return the value traded in buys and sales / equity at the fill.
+
+    A forced exit may find equity near or below 0, so it is measured by the equity `mark` before the bar.
+    """
+    forced = jnp.isin(fill.reason, jnp.asarray(FORCED))
+    equity = jnp.where(forced, mark[..., None], fill.equity[..., None])
+    return (jnp.abs(fill.units) * fill.price / jnp.maximum(equity, EQUITY_FLOOR)).sum(-1)

@@ -1,0 +1,207 @@
+"""Combines the columns of several histories: one after another, or aligned on the union of their calendars.
+
+Each history's features are computed from its own bars before it is combined, so no filled row enters a feature.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxtrader.market.bar_checks import format_duration, format_time
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.errors import DataError
+from jaxtrader.market.features import Feature, compute_features
+from jaxtrader.market.sessions import session_ends
+from jaxtrader.market.trailing import VALUE_FLOOR, traded_value, volatility, volume_fault
+
+PRICES = ("open", "high", "low", "close")
+DEFAULTS = {"funding": 0.0, "price_factor": 1.0, "session_end": False}  # for a history that lacks an optional column
+YEAR = np.timedelta64(365, "D")
+# An asset whose data end at most this many rows early is thinly traded, and not delisted.
+MAX_TRAILING_GAP = 5
+MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more are of different lengths
+
+Columns = dict[str, Any]
+"""Arrays by the names of `Market`'s fields."""
+
+
+def compute_columns(bars: Bars, features: Sequence[Feature]) -> Columns:
+    """Compute the columns of one history from its own bars, [n, A] each. Optional columns may be None."""
+    return {
+        **{name: getattr(bars, name) for name in ("times", *PRICES, "volume")},
+        "features": compute_features(bars, features),
+        "volatility": volatility(bars.close),
+        "dt": years_between(bars.times),
+        "funding": bars.funding,
+        "price_factor": bars.price_factor,
+        "adv": _traded_value(bars),
+        "session_end": session_ends(bars.times, bars.tz),
+    }
+
+
+def _traded_value(bars: Bars) -> np.ndarray | None:
+    if volume_fault(bars.volume):
+        return None
+    unadjusted = bars.close if bars.price_factor is None else bars.close / bars.price_factor
+    return traded_value(unadjusted, bars.volume)
+
+
+def volume_notes(names: Sequence[str], histories: Sequence[Bars]) -> list[str]:
+    """Describe each history whose volume is unreliable. Loading has already described a volume that is always 0."""
+    return [
+        f"{name}: {fault}, so it is not used: there is no average traded value (adv) for impact and volume caps."
+        for name, history in zip(names, histories, strict=True)
+        if history.volume.any() and (fault := volume_fault(history.volume))
+    ]
+
+
+def years_between(times: np.ndarray) -> np.ndarray:
+    """Return the years (ACT/365) since the previous of `times` [n], 0 for the first."""
+    return np.diff(times, prepend=times[:1]) / YEAR
+
+
+def concatenate_histories(parts: Sequence[Columns]) -> Columns:
+    """Put histories one after another on one time axis without padding, and return them with their segments."""
+    parts = _complete(parts)
+    ends = np.cumsum([len(part["times"]) for part in parts])
+    starts = np.concatenate([[0], ends[:-1]])
+    out = {name: _join([part[name] for part in parts], 0) for name in parts[0]}
+    return {**out, "segments": np.stack([starts, starts, ends], axis=1).astype(np.int64)}
+
+
+def _complete(parts: Sequence[Columns]) -> Sequence[Columns]:
+    """Fill in DEFAULTS where only some parts have a column. Drop `adv`, which has no default, if one part lacks it."""
+    parts = [dict(part) for part in parts]
+    for name, value in DEFAULTS.items():
+        if any(part[name] is not None for part in parts):
+            for part in parts:
+                shape = part["times"].shape if name == "session_end" else part["close"].shape
+                part[name] = np.full(shape, value) if part[name] is None else part[name]
+    if any(part["adv"] is None for part in parts):
+        parts = [{**part, "adv": None} for part in parts]
+    return parts
+
+
+def _join(columns: Sequence[np.ndarray | None], axis: int) -> np.ndarray | None:
+    known = [column for column in columns if column is not None]
+    return np.concatenate(known, axis=axis) if known else None
+
+
+def align_histories(parts: Sequence[Columns], tz: str | None) -> Columns:
+    """Align single-asset histories on the union of their calendars, [T, A] each, as one segment.
+
+    At a row without a bar an asset keeps its last close as open, high, low and close, and the other columns of its last
+    bar. Volume and funding are 0 there. Before its first bar its prices are its first open, its features NaN, and its
+    volatility and traded value the floors.
+
+    Args:
+        parts: the columns of one asset each.
+        tz: zone of the exchange, for `session_end`.
+
+    Returns:
+        The columns with `present`, `delisted` and `listed`. These are None in the cases that `Market` names.
+    """
+    times = np.unique(np.concatenate([part["times"] for part in parts]))
+    aligned = [_reindex(part, times) for part in _complete(parts)]
+    out: Columns = {name: _join([part[name] for part in aligned], 1) for name in aligned[0]}
+    out["session_end"] = session_ends(times, tz)
+    out["present"] = None if out["present"].all() else out["present"]
+    out["delisted"] = out["delisted"] if out["delisted"].any() else None
+    ready = int(np.argmax(out["listed"].any(axis=1)))
+    out["listed"] = None if out["listed"][ready:].all() else out["listed"]
+    segments = np.array([[0, 0, len(times)]], np.int64)
+    return {**out, "times": times, "dt": years_between(times), "segments": segments}
+
+
+def _reindex(part: Columns, times: np.ndarray) -> Columns:
+    """Put the columns of one asset on a calendar that contains all its times, [T, 1] each."""
+    latest = (
+        np.searchsorted(part["times"], times, side="right") - 1
+    )  # last bar at or before each row, -1 before the first
+    at = np.maximum(latest, 0)
+    begun, present = (latest >= 0)[:, None], (part["times"][at] == times)[:, None]
+    out: Columns = {"present": present}
+    price = np.where(begun, part["close"][at], part["open"][0])
+    out |= {name: np.where(present, part[name][at], price) for name in PRICES}
+    out["volume"] = np.where(present, part["volume"][at], 0.0)
+    out["features"] = np.where(begun[..., None], part["features"][at], np.nan)
+    out["volatility"] = part["volatility"][at]  # the first bar's is the floor, and so it is before that bar
+    out["funding"] = None if part["funding"] is None else np.where(present, part["funding"][at], 0.0)
+    out["price_factor"] = None if part["price_factor"] is None else part["price_factor"][at]
+    out["adv"] = None if part["adv"] is None else np.where(begun, part["adv"][at], VALUE_FLOOR)
+    from_last_bar = (latest == len(part["times"]) - 1)[:, None]
+    gone = from_last_bar & (from_last_bar.sum() - 1 > MAX_TRAILING_GAP)
+    out["delisted"] = present & gone
+    out["listed"] = np.isfinite(out["features"]).all(axis=2) & (present | ~gone)
+    return out
+
+
+def check_alignable(histories: Sequence[Bars]) -> None:
+    """Raise DataError unless histories are of one symbol each, share bar times, and have bars of one length."""
+    for history in histories:
+        names = ",".join(history.symbols)
+        if history.close.shape[1] != 1:
+            raise DataError(
+                f"{names} holds {history.close.shape[1]} symbols already; align=True takes Bars of one symbol each."
+            )
+        if "," in names:
+            raise DataError(
+                f"The symbol '{names}' has a comma, which separates the symbols of an aligned history; rename it for "
+                "align=True."
+            )
+        if (np.diff(history.times) <= np.timedelta64(0)).any():
+            raise DataError(f"The times of {names} do not increase; sort its bars by time and remove duplicates.")
+    if len(histories) > 1:
+        _check_shared_times(histories)
+        _check_equal_spacing(histories)
+
+
+def _check_shared_times(histories: Sequence[Bars]) -> None:
+    times, counts = np.unique(np.concatenate([history.times for history in histories]), return_counts=True)
+    shared = times[counts > 1]
+    for history in histories:
+        if not np.isin(history.times, shared, assume_unique=True).any():
+            raise DataError(
+                f"{history.symbols[0]} has no bar time in common with another symbol (it runs from "
+                f"{format_time(history.times[0])} to {format_time(history.times[-1])}); bring the "
+                "times to one zone and one label (tz=, label=), leave it out, or load separate histories without align."
+            )
+
+
+def _check_equal_spacing(histories: Sequence[Bars]) -> None:
+    # A low quantile measures the bar length, because a thinly traded asset has few bars without a gap between them.
+    steps = {h.symbols[0]: np.quantile(np.diff(h.times), 0.1, method="lower") for h in histories if len(h) > 1}
+    if not steps:
+        return
+    longest, shortest = max(steps, key=steps.__getitem__), min(steps, key=steps.__getitem__)
+    if steps[longest] >= MAX_SPACING_RATIO * steps[shortest]:
+        raise DataError(
+            f"{shortest} has a bar every {format_duration(steps[shortest])} and {longest} every "
+            f"{format_duration(steps[longest])}; align=True needs bars of one length, so resample one of the two."
+        )
+
+
+def alignment_notes(names: Sequence[str], parts: Sequence[Columns]) -> list[str]:
+    """Describe where an asset has no bar on the union calendar: before its first, between, or after its last."""
+    times = np.unique(np.concatenate([part["times"] for part in parts]))
+    notes = []
+    for name, part in zip(names, parts, strict=True):
+        own = part["times"]
+        first, last = np.searchsorted(times, own[[0, -1]])
+        span, after = last - first + 1, len(times) - 1 - last
+        if first:
+            notes.append(f"{name}: The first bar is at {format_time(own[0])}, {first:,} bars after the first of all.")
+        if span > len(own):
+            notes.append(
+                f"{name}: There is no bar at {span - len(own):,} of the {span:,} times from its first to its last; "
+                "orders are cancelled there."
+            )
+        if after:
+            bars = "1 bar" if after == 1 else f"{after:,} bars"
+            kept = f"kept at that close (an asset is delisted after more than {MAX_TRAILING_GAP})"
+            notes.append(
+                f"{name}: The last bar is at {format_time(own[-1])}, {bars} before the last of all; a position is "
+                f"{'closed there as delisted' if after > MAX_TRAILING_GAP else kept}."
+            )
+    return notes

@@ -1,0 +1,78 @@
+"""One record a chunk: the figures of the log and the display, on the host."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import Any
+
+MIN_SPEED_SECONDS = 0.5
+
+
+class SpeedMeter:
+    """Measures steps a second over the last records."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[int, float]] = deque(maxlen=10)
+
+    def mark(self, steps: int, now: float) -> None:
+        """Remember how many steps were done at a time in seconds."""
+        self._marks.append((steps, now))
+
+    def speed(self, steps: int, now: float) -> float:
+        """Return steps a second since the oldest mark.
+
+        NaN where that is less than `MIN_SPEED_SECONDS` ago: two chunks may have been fetched one after the other.
+        """
+        before, began = self._marks[0] if self._marks else (steps, now)
+        return (steps - before) / (now - began) if now - began >= MIN_SPEED_SECONDS else math.nan
+
+
+class Recorder:
+    """Counts what is finished, and makes a record of each chunk's report.
+
+    Attributes:
+        updates, episodes: how many are finished.
+        compile_seconds: the time that the first dispatch took. It goes into the first record.
+    """
+
+    def __init__(self, steps_per_update: int):
+        self.updates = self.episodes = 0
+        self.compile_seconds: float | None = None
+        self._steps_per_update = steps_per_update
+        self._began = time.perf_counter()
+        self._meter = SpeedMeter()
+
+    @property
+    def steps(self) -> int:
+        """Finished environment steps."""
+        return self.updates * self._steps_per_update
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start, compilation and validation included."""
+        return time.perf_counter() - self._began
+
+    def record(self, report: dict[str, Any]) -> dict[str, Any] | None:
+        """Return the record of a chunk: counts, speed, and means over the chunk's updates. None without an update."""
+        is_first, done = self.updates == 0, int(report["updates"]) - self.updates
+        self.updates, self.episodes = int(report["updates"]), int(report["episodes"])
+        if not done:
+            return None
+        now = time.perf_counter()
+        sums = {name: float(x) for name, x in report["sums"].items()}
+        episodes, returns = sums.pop("episodes"), sums.pop("episode_returns")
+        record: dict[str, Any] = {
+            "updates": self.updates,
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "seconds": now - self._began,
+            "steps_per_second": self._meter.speed(self.steps, now),
+            "episode_return": returns / episodes if episodes else math.nan,
+        }
+        if is_first:  # compilation took most of the first chunk's time, so the speed is not measured from it
+            record["compile_seconds"] = self.compile_seconds
+        else:
+            self._meter.mark(self.steps, now)
+        return {**record, **{name: x / done for name, x in sums.items()}}

@@ -1,0 +1,78 @@
+"""The settings of `Trainer`. It needs no JAX: the command line derives its flags and their help from here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from os import PathLike
+
+NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
+
+
+@dataclass(kw_only=True)
+class TrainSettings:
+    """How long a training is, how wide, on what it runs, and where it is saved.
+
+    A CPU is one device, unless `jax.config.update("jax_num_cpu_devices", 2)` splits it before JAX is first used. The
+    command line does so by itself.
+
+    Attributes:
+        num_envs: The number of parallel accounts: market paths times accounts_per_path.
+        accounts_per_path: The number of accounts on each market path. They share its bars and its encoding.
+        rollout_length: The number of steps of each account between two updates. It divides the episode length.
+        num_episodes: The number of episodes to train, summed over all accounts. It stands instead of total_steps.
+        total_steps: The number of steps to train, summed over all accounts.
+        updates_per_chunk: The number of updates between two log records. The device does not wait in between.
+        eval_every: The number of updates between two validations. There is always one at the end.
+        devices: The number of devices to train on. Each has a part of the accounts and random numbers of its own. A CPU
+            with two cores trains most networks faster as two devices, but compiles and validates as fast as one.
+        seed: The seed of all random numbers.
+        run_dir: The folder for the results, new or empty. By default it is the next free runs/NAME-0001.
+    """
+
+    num_envs: int = 256
+    accounts_per_path: int = 1
+    rollout_length: int = 64
+    num_episodes: int | None = None
+    total_steps: int | None = None
+    updates_per_chunk: int = 4
+    eval_every: int = 20
+    devices: int = 1
+    seed: int = 0
+    run_dir: str | PathLike[str] | None = None
+
+    def validate_settings(self) -> None:
+        """Raise ValueError where a setting is out of range or does not fit another."""
+        for name in ("num_envs", "accounts_per_path", "rollout_length", "updates_per_chunk", "eval_every", "devices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if (self.num_episodes is None) == (self.total_steps is None):
+            raise ValueError("give one of num_episodes and total_steps: where to stop")
+        limit = self.num_episodes if self.total_steps is None else self.total_steps
+        if limit is None or limit < 1:
+            raise ValueError(f"the number of episodes or steps is {limit}; it must be at least 1")
+        if self.num_episodes is not None and self.num_episodes > NO_LIMIT:
+            raise ValueError(f"num_episodes {self.num_episodes} is more than {NO_LIMIT}; give total_steps instead")
+        if self.total_updates is not None and self.total_updates > NO_LIMIT:
+            raise ValueError(f"total_steps {self.total_steps} is more than {NO_LIMIT} updates; give fewer")
+        if self.num_envs % self.accounts_per_path:
+            raise ValueError(f"accounts_per_path {self.accounts_per_path} does not divide num_envs {self.num_envs}")
+        if self.num_paths % self.devices:
+            raise ValueError(
+                f"devices {self.devices} does not divide the {self.num_paths} paths (num_envs / accounts_per_path)"
+            )
+
+    @property
+    def num_paths(self) -> int:
+        """Market paths, each with `accounts_per_path` accounts. An ordinary environment counts as a path."""
+        return self.num_envs // self.accounts_per_path
+
+    @property
+    def steps_per_update(self) -> int:
+        """Environment steps in one rollout of all environments."""
+        return self.num_envs * self.rollout_length
+
+    @property
+    def total_updates(self) -> int | None:
+        """Updates that `total_steps` asks for, rounded up. None where episodes are counted."""
+        return None if self.total_steps is None else math.ceil(self.total_steps / self.steps_per_update)

@@ -1,0 +1,175 @@
+"""A chunk of training: rollouts and updates in one jitted loop, on one device or several.
+
+The Trainer dispatches chunks and reads their reports. Nothing in this module waits for the host.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.sharding import Mesh
+from jaxtyping import Bool, Int, PRNGKeyArray
+
+from jaxtrader import devices
+from jaxtrader.agents.protocol import Agent
+from jaxtrader.devices import REPLICATED, SHARDED
+from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
+from jaxtrader.training.train_settings import NO_LIMIT
+
+__all__ = ["NO_LIMIT", "TrainState", "begin_rollouts", "copy_arrays", "init_agent", "place_train_state", "run_chunk"]
+
+DEVICES_DIFFER = "parameters, which differ between the devices"  # a reason why an update is rejected
+
+
+class TrainState(struct.PyTreeNode):
+    """All that one update hands to the next, on the device.
+
+    Attributes:
+        agent_state: parameters, optimizer and scales of the agent.
+        env_states: the environments, as `rollouts.begin` returned them.
+        key: the random key of the next update.
+        updates, episodes: how many are finished.
+        healthy: False after a rejected update. The state then stays as it was before that update.
+    """
+
+    agent_state: Any
+    env_states: Any
+    key: PRNGKeyArray
+    updates: Int[Array, ""]
+    episodes: Int[Array, ""]
+    healthy: Bool[Array, ""]
+
+
+# The environments are divided between the devices. Everything else is the same on all of them.
+SPECS: dict[str, Any] = {
+    name: SHARDED if name == "env_states" else REPLICATED for name in TrainState.__dataclass_fields__
+}
+
+
+@partial(jax.jit, static_argnames=("env",))
+def init_agent(agent: Agent, key: PRNGKeyArray, params: Any, *, env: Any) -> Any:
+    """Return `agent.init(key, env, params)`. Outside jit each of its small operations would be compiled."""
+    return agent.init(key, env, params)
+
+
+@partial(jax.jit, static_argnames=("rollouts",))
+def begin_rollouts(key: PRNGKeyArray, params: Any, *, rollouts: MarketRollouts | EnvRollouts) -> Any:
+    """Return `rollouts.begin(key, params)`, under jit."""
+    return rollouts.begin(key, params)
+
+
+@jax.jit
+def copy_arrays(tree: Any) -> Any:
+    """Copy all arrays of a tree to new buffers, which outlive a donation of the old ones.
+
+    One program copies them all. Copied one by one, each shape would be compiled.
+    """
+    return jax.tree.map(jnp.copy, tree)
+
+
+def place_train_state(train_state: TrainState, mesh: Mesh | None) -> TrainState:
+    """Copy a train state to where `run_chunk` reads it: each device has its own environments.
+
+    `run_chunk` donates its buffers, and a buffer that two arrays share cannot be donated.
+    """
+    parts = {name: devices.place(getattr(train_state, name), mesh, spec) for name, spec in SPECS.items()}
+    return copy_arrays(TrainState(**parts))
+
+
+@partial(jax.jit, static_argnames=("rollouts", "mesh"), donate_argnums=0)
+def run_chunk(
+    train_state: TrainState,
+    agent: Agent,
+    params: Any,
+    limits: dict[str, Array],
+    count: Array,
+    *,
+    rollouts: MarketRollouts | EnvRollouts,
+    mesh: Mesh | None = None,
+) -> tuple[TrainState, dict[str, Any]]:
+    """Run `count` updates, or fewer where a limit is reached or an update is rejected.
+
+    An update is rejected where a number is not finite, an action is invalid, or the devices' parameters differ. The
+    chunk then ends with the state before that update.
+
+    Args:
+        train_state: its buffers are donated.
+        agent: the learner, with float32 arrays as its settings.
+        params: parameters of the environment, prepared by the agent.
+        limits: "updates" and "episodes" at which training ends.
+        count: number of updates.
+        rollouts: how experience is collected, on all devices together.
+        mesh: the devices. Each collects and learns from its own paths, and gradients are means over all devices.
+
+    Returns:
+        The new train state, and a report: "updates" and "episodes" so far, "sums" of the metrics over the chunk's
+        updates, and "bad", which says of each reason for a rejection whether it occurred.
+    """
+    run = partial(_run_updates, rollouts)
+    if mesh is not None:
+        specs = TrainState(**SPECS)
+        in_specs = (specs, REPLICATED, REPLICATED, REPLICATED, REPLICATED)
+        run = devices.run_on_all(partial(_run_updates, rollouts.part(mesh.size)), mesh, in_specs, (specs, REPLICATED))
+    return run(train_state, agent, params, limits, count)
+
+
+def _run_updates(
+    rollouts: MarketRollouts | EnvRollouts,
+    train_state: TrainState,
+    agent: Agent,
+    params: Any,
+    limits: dict[str, Array],
+    count: Array,
+) -> tuple[TrainState, dict[str, Any]]:
+    """Do the work of `run_chunk` on one device."""
+
+    def update(train_state: TrainState) -> tuple[TrainState, dict[str, Array], dict[str, Array]]:
+        key, rollout_key, learn_key = jax.random.split(train_state.key, 3)
+        progress = jnp.maximum(train_state.updates / limits["updates"], train_state.episodes / limits["episodes"])
+        agent_state = agent.anneal(train_state.agent_state, progress)
+        env_states, rollout, stats = rollouts.collect(
+            train_state.env_states, agent, agent_state, params, devices.fold_in_device(rollout_key)
+        )
+        agent_state, metrics = agent.learn(agent_state, rollout, params, devices.fold_in_device(learn_key))
+        bad = {name: ~jnp.isfinite(x) for name, x in metrics.items()}
+        bad["reward"] = ~jnp.isfinite(rollout.reward).all()
+        bad["action"] = stats.get("invalid_actions", jnp.zeros((), jnp.int32)) > 0
+        bad["parameters"] = ~_all_finite(agent_state)
+        bad[DEVICES_DIFFER] = ~devices.all_equal(_floats(agent_state))
+        # All devices end the chunk together. A device that went on alone would wait for the others for ever.
+        bad = {name: found > 0 for name, found in devices.total(jax.tree.map(jnp.int32, bad)).items()}
+        accepted = ~jnp.stack(list(bad.values())).any()
+        episodes = train_state.episodes + stats["episodes"].astype(jnp.int32)
+        after = TrainState(agent_state, env_states, key, train_state.updates + 1, episodes, accepted)
+        after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, train_state)
+        logs = {name: jnp.where(accepted, x, 0).astype(jnp.float32) for name, x in {**stats, **metrics}.items()}
+        return after.replace(healthy=accepted), logs, bad
+
+    def body(loop: tuple[Array, TrainState, Any, Any]) -> tuple[Array, TrainState, Any, Any]:
+        done, train_state, sums, _ = loop
+        train_state, logs, bad = update(train_state)
+        return done + 1, train_state, jax.tree.map(jnp.add, sums, logs), bad
+
+    def goes_on(loop: tuple[Array, TrainState, Any, Any]) -> Array:
+        done, train_state, _, _ = loop
+        within = (train_state.updates < limits["updates"]) & (train_state.episodes < limits["episodes"])
+        return (done < count) & within & train_state.healthy
+
+    _, logs, bad = jax.eval_shape(update, train_state)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (logs, bad))
+    start = (jnp.zeros((), count.dtype), train_state, *zeros)
+    _, train_state, sums, bad = jax.lax.while_loop(goes_on, body, start)
+    return train_state, {"updates": train_state.updates, "episodes": train_state.episodes, "sums": sums, "bad": bad}
+
+
+def _floats(tree: Any) -> list[Array]:
+    return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)]
+
+
+def _all_finite(tree: Any) -> Array:
+    return jnp.all(jnp.asarray([jnp.isfinite(x).all() for x in _floats(tree)]))

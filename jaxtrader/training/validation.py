@@ -1,0 +1,74 @@
+"""The choice of the best policy: a score on held-out data, and the best score so far."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jax import Array
+
+from jaxtrader.agents.protocol import MarketAgent
+from jaxtrader.envs.episode import EnvParams
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import check_tradable, mean_reward
+from jaxtrader.evaluation.optimum import Optimum
+from jaxtrader.market.market import Market
+
+
+def check_validation(data: Market | Optimum, env: TradingEnv) -> None:
+    """Raise ValueError where policies of the environment cannot be scored on the data."""
+    if isinstance(data, Optimum):
+        data.check(env)
+    else:
+        check_tradable(env.with_market(data))
+
+
+@dataclass(eq=False)
+class Validation:
+    """Scores policies and remembers the best record.
+
+    The score is the mean reward a bar, with the policy's most likely action. On a Market it is the reward of the
+    market's own bars. Against the Optimum of a synthetic market it is the expected reward on the optimum's fresh path.
+
+    Attributes:
+        data: the market, or the optimum.
+        env: the environment of training, on the validation market.
+        params: its parameters, prepared by the agent.
+        best: the record of the best policy, None before the first finite score.
+    """
+
+    data: Market | Optimum
+    env: TradingEnv
+    params: EnvParams
+    best: dict[str, Any] | None = None
+
+    @classmethod
+    def prepare(cls, data: Market | Optimum, env: TradingEnv, agent: MarketAgent, agent_state: Any) -> Validation:
+        """Return a validation of policies that were trained in `env`, with the normalisation of `agent_state`."""
+        env = env.with_market(data.market if isinstance(data, Optimum) else data)
+        _, params = agent.prepare(agent_state, env.default_params)
+        return cls(data, env, params)
+
+    def score(self, agent: MarketAgent, agent_state: Any) -> dict[str, Array]:
+        """Return the figures of a policy. They are enqueued on the device, and the host does not wait for them."""
+        if isinstance(self.data, Optimum):
+            reward, time_in_market = self.data.score(agent, agent_state, self.params)
+            return {"valid_reward_per_bar": reward, "valid_time_in_market": time_in_market}
+        return {"valid_reward_per_bar": mean_reward(agent, agent_state, self.params, env=self.env)}
+
+    def choose(self, scores: dict[str, Array], record: dict[str, Any]) -> bool:
+        """Add the figures of a policy to its record, and return whether the policy is the best so far.
+
+        Of equal policies the earlier is the best. A score that is not finite chooses nothing.
+        """
+        record |= {name: float(value) for name, value in scores.items()}
+        score = record["valid_reward_per_bar"]
+        if isinstance(self.data, Optimum):
+            record["optimum_share"] = self.data.share(score)
+        is_best = math.isfinite(score) and (self.best is None or score > self.best["valid_reward_per_bar"])
+        if is_best:
+            self.best = record
+        if self.best is not None:
+            record["valid_best"] = self.best["valid_reward_per_bar"]
+        return is_best

@@ -1,0 +1,166 @@
+"""The policy file: what it must hold, with one sentence for each damage, and files of before it had a version."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxtrader import files
+from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_file import VERSION, read_policy, write_policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.envs.episode import EnvParams
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.ledger.rules import Rules
+
+LEVERAGE_1_5 = Rules(max_leverage=1.5, fill="next_close")
+
+
+@pytest.fixture(scope="module")
+def trained_in(env: TradingEnv) -> TradingEnv:
+    """An environment with a box of actions, and rules that are not the defaults."""
+    return dataclasses.replace(env, positions="continuous", rules=LEVERAGE_1_5)
+
+
+@pytest.fixture(scope="module")
+def stored(
+    trained_in: TradingEnv, agent: PPOAgent, raw_params: EnvParams, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A policy file of that environment."""
+    path = tmp_path_factory.mktemp("policy_file") / "policy.pkl"
+    fresh: PPOState = agent.prepare(agent.init(jax.random.key(0), trained_in, raw_params), raw_params)[0]
+    market = trained_in.market
+    features = {"names": list(market.feature_names), "lookback": market.lookback}
+    write_policy(path, fresh, {"env": trained_in.to_dict(), "features": features})
+    return path
+
+
+def drop(*names: str) -> Callable[[dict[str, Any]], None]:
+    def damage(content: dict[str, Any]) -> None:
+        for name in names[:-1]:
+            content = content[name]
+        del content[names[-1]]
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "no actions": drop("actions"),
+    "no bounds": drop("actions", "bounds"),
+    "bounds of nothing": lambda c: c["actions"].update(bounds=None),
+    "infinite bounds": lambda c: c["actions"].update(bounds=[np.float32([-np.inf]), np.float32([1])]),
+    "bounds of two": lambda c: c["actions"].update(bounds=[np.float32([-1, -1]), np.float32([1, 1])]),
+    "text as bounds": lambda c: c["actions"].update(bounds="wide"),
+    "unknown kind": lambda c: c["actions"].update(kind="heap"),
+    "another size": lambda c: c["actions"].update(size=2, shape=[2]),
+    "discrete with bounds": lambda c: c["actions"].update(kind="discrete"),
+    "no distribution": drop("actions", "distribution"),
+    "another distribution": lambda c: c["actions"].update(distribution="squashed normal"),
+    "no deviation": drop("params", "log_std"),
+    "no head": drop("params", "policy"),
+    "no params": drop("params"),
+    "no network": drop("network"),
+    "no width": drop("network", "encoder_width"),
+    "another network": lambda c: c["network"].update(depth=3),
+    "another encoder": lambda c: c["network"].update(encoder="tcn"),
+    "another kind of network": lambda c: c["network"].update(kind="portfolio"),
+    "unknown kind of network": lambda c: c["network"].update(kind="graph"),
+    "unknown encoder": lambda c: c["network"].update(encoder="lstm"),
+    "unknown dtype": lambda c: c["network"].update(compute_dtype="int8"),
+    "a kernel of another shape": lambda c: c["params"].update(first_bias=np.zeros(3, np.float32)),
+    "half a normaliser": drop("normalizer", "std"),
+    "no about": drop("about"),
+    "text as about": lambda c: c.update(about="a text"),
+    "a further part": lambda c: c.update(optimizer={}),
+    "text as version": lambda c: c.update(version="new"),
+    "version 0": lambda c: c.update(version=0),
+    "of version 1, with a box of before its distribution was written down": lambda c: as_version_1(c)["actions"].pop(
+        "law"
+    ),
+    "of version 1, with another distribution": lambda c: as_version_1(c)["actions"].update(law="squashed normal"),
+    "of version 1, with another activation": lambda c: as_version_1(c)["network"].update(activation="relu"),
+    "of version 1, with hidden layers shared": lambda c: as_version_1(c)["network"].update(shared=True),
+}
+
+
+def as_version_1(content: dict[str, Any]) -> dict[str, Any]:
+    """The same content as a file had it before the version was written down. It changes the content in place."""
+    del content["version"]
+    content["network"] |= {"activation": "tanh", "shared": False}
+    content["actions"]["law"] = content["actions"].pop("distribution")
+    env = content["about"]["env"]
+    env |= env.pop("rules")
+    return content
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_policy_file_is_one_sentence(damage: str, stored: Path, tmp_path: Path) -> None:
+    content = files.load(stored, "policy")
+    DAMAGES[damage](content)
+    files.save(tmp_path / "policy.pkl", "policy", content)
+    with pytest.raises(files.FileError, match=r"policy\.pkl.* damaged \(.*\); train it again") as no:
+        read_policy(tmp_path / "policy.pkl")
+    assert "\n" not in str(no.value)
+
+
+def test_a_sound_policy_file_is_read_and_weights_that_are_not_finite_are_refused(stored: Path, tmp_path: Path) -> None:
+    loaded, about = read_policy(stored)
+    assert set(about) == {"env", "features"}
+    assert loaded.network.actions.kind == "box"
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(loaded))
+    content = files.load(stored, "policy")
+    content["params"]["log_std"] = np.float32([np.nan])
+    files.save(tmp_path / "policy.pkl", "policy", content)
+    with pytest.raises(files.FileError, match="not finite"):
+        read_policy(tmp_path / "policy.pkl")
+
+
+def test_a_policy_file_of_a_newer_version_asks_for_a_newer_jaxtrader(stored: Path, tmp_path: Path) -> None:
+    content = files.load(stored, "policy") | {"version": VERSION + 1}
+    files.save(tmp_path / "policy.pkl", "policy", content)
+    with pytest.raises(files.FileError, match=rf"version {VERSION + 1}.*install a newer jaxtrader"):
+        read_policy(tmp_path / "policy.pkl")
+
+
+def test_a_policy_file_of_version_1_gives_the_same_policy(stored: Path, trained_in: TradingEnv, tmp_path: Path) -> None:
+    """Its rules were fields of the environment, and its network had an activation."""
+    content = as_version_1(files.load(stored, "policy"))
+    assert content["about"]["env"]["fill"] == "next_close"
+    files.save(tmp_path / "policy.pkl", "policy", content)
+    old, new = load_policy(tmp_path / "policy.pkl"), load_policy(stored)
+    assert old.rules == new.rules == LEVERAGE_1_5
+    assert old.about == new.about
+    assert old.state.network == new.state.network
+    jax.tree.map(np.testing.assert_array_equal, old.state, new.state)
+    assert old.environment(trained_in.market) == trained_in
+
+
+def test_a_policy_file_of_before_there_were_portfolios_and_encoders_is_read(stored: Path, tmp_path: Path) -> None:
+    content = as_version_1(files.load(stored, "policy"))
+    for name in ("kind", "encoder", "encoder_width", "encoder_depth", "compute_dtype"):
+        del content["network"][name]
+    files.save(tmp_path / "policy.pkl", "policy", content)
+    assert read_policy(tmp_path / "policy.pkl")[0].network == read_policy(stored)[0].network
+
+
+def test_the_state_of_a_portfolio_is_resized_to_any_number_of_assets(
+    portfolio: TradingEnv, agent: PPOAgent, tmp_path: Path
+) -> None:
+    env = dataclasses.replace(portfolio, positions="continuous", rules=LEVERAGE_1_5)
+    fresh = jax.eval_shape(lambda p: agent.init(jax.random.key(0), env, p), env.default_params)
+    weights = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), fresh.params)
+    bounds = (np.full(3, -1.5, np.float32), np.full(3, 1.5, np.float32))
+    write_policy(tmp_path / "p", fresh.replace(params=weights, bounds=bounds), {})
+    loaded, _ = read_policy(tmp_path / "p")
+    assert (loaded.network.actions.size, loaded.network.account) == (3, 4)
+    five = loaded.for_assets(5)
+    assert five.network.actions.shape == (5,)
+    np.testing.assert_array_equal(five.bounds, [[-1.5] * 5, [1.5] * 5])
+    assert five.params is loaded.params

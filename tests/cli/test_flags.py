@@ -1,0 +1,286 @@
+"""From words and TOML files to settings: every flag derives from a dataclass, and what is wrong is one sentence."""
+
+import dataclasses
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxtrader as jt
+from jaxtrader.cli import flags, main, parse, settings
+from jaxtrader.cli.settings import COMMANDS, SYNTHETIC, TRAIN, BadInput, of, resolved
+from jaxtrader.ledger.cost_rates import CostRates
+
+ROOT = Path(jt.__file__).parents[1]
+PARTS = [(name, part) for name, command in COMMANDS.items() for part in command.flags]
+DERIVED = [(name, part.settings, field) for name, part in PARTS for field in part.fields]
+
+
+def given(*argv):
+    """The settings that the words give to a command."""
+    asked = parse(argv)
+    assert asked is not None
+    return asked[1]
+
+
+def refused(*argv):
+    """The one sentence with which the words are refused."""
+    with pytest.raises(BadInput) as caught:
+        parse(argv)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def toml(folder, text):
+    """A TOML file with that text."""
+    (folder / "run.toml").write_text(text)
+    return str(folder / "run.toml")
+
+
+# --- help ---
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["--help"], ["train", "--help"], ["train", "--help-all"], ["backtest", "-h"], ["data", "-h"], ["-V"]]
+)
+def test_help_is_printed_without_loading_jax_or_pandas(argv):
+    program = f"""if True:
+        import sys
+        from jaxtrader.cli import main
+        assert main({argv!r}) == 0
+        assert not {{"jax", "pandas", "flax", "gymnax", "numpy"}} & set(sys.modules)
+    """
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert jt.__version__ in done.stdout if argv == ["-V"] else "Usage: jaxtrader" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_the_first_flags_and_help_all_the_others_too(name, capsys):
+    assert parse([name, "--help"]) is None
+    some = capsys.readouterr().out
+    assert parse([name, "--help-all"]) is None
+    every = capsys.readouterr().out
+    command = COMMANDS[name]
+    for field in (field for part in command.flags for field in part.fields):
+        flag = f"--{settings.key(field.name).replace('_', '-')} "
+        if field.default is not dataclasses.MISSING:
+            assert flag in every
+            assert (flag in some) == (command.first is None or field.name in command.first)
+    assert ("--help-all" in some) == (command.first is not None)
+    titles = [line.split()[1].lower() for line in every.splitlines() if line.startswith("╭")]
+    assert titles == sorted({part.group for part in command.flags}, key=flags.GROUPS.index)
+
+
+def test_help_says_the_type_the_default_and_the_text_of_the_dataclass(capsys):
+    parse(["train", "--help-all"])
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--positions The target exposures" in out.replace("FLOATS|continuous|weights ", "")
+    assert "--rebalance-band FLOAT The smallest trade, as a share of equity." in out
+    assert "[default: 0.05, with --synthetic 0]" in out
+    assert "[choices: mlp, tcn, attention] [default: mlp]" in out
+
+
+# --- flags and the dataclasses ---
+
+
+@pytest.mark.parametrize(("name", "cls", "field"), DERIVED, ids=[f"{n}-{f.name}" for n, _, f in DERIVED])
+def test_each_setting_has_its_help_in_its_dataclass_and_stands_once_in_a_command(name, cls, field):
+    text = flags.help_texts(cls)[field.name]
+    assert text[0].isupper() or text[0] == '"'
+    assert text.endswith(".")
+    assert [f.name for n, _, f in DERIVED if n == name].count(field.name) == 1
+
+
+def test_the_tables_name_settings_that_exist():
+    names = {field.name for name, _, field in DERIVED if name == "train"}
+    assert set(TRAIN) | set(SYNTHETIC) | set(COMMANDS["train"].first) <= names
+    for command in COMMANDS.values():
+        assert set(command.first or ()) <= {field.name for part in command.flags for field in part.fields}
+        for part in command.flags:
+            assert {*(part.only or ()), *part.omit} <= {field.name for field in dataclasses.fields(part.settings)}
+
+
+@pytest.mark.parametrize("cls", [jt.Rules, jt.Costs, jt.TradingEnv, jt.PPOAgent, jt.Trainer])
+def test_train_has_the_defaults_of_the_api_but_for_a_table(cls):
+    ours = resolved("train", {})
+    ours |= {name: ours.pop(f"{name}_bps") * 1e-4 for name in settings.BPS}
+    theirs = {field.name: field.default for field in dataclasses.fields(cls) if field.name in ours}
+    assert len(theirs) >= 7
+    # A reward has a name here, and is an object there.
+    assert {name for name, value in theirs.items() if ours[name] != value} - {"reward"} <= set(TRAIN)
+
+
+def test_a_backtest_is_given_only_what_was_typed():
+    assert resolved("backtest", given("backtest", "run", "--stop-loss", "none", "--fee-bps", "20")) == {
+        "run": "run",
+        "stop_loss": None,
+        "fee_bps": 20.0,
+    }
+    assert of(CostRates, given("backtest", "run", "--fee-bps", "20")) == {"fee": 20 * 1e-4}
+
+
+def test_load_bars_takes_what_says_how_a_file_is_read():
+    assert {field.name for field in dataclasses.fields(settings.Source)} <= {
+        *inspect.signature(jt.load_bars).parameters
+    }
+
+
+# --- words ---
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        ("--positions -1,0,1", "positions", (-1.0, 0.0, 1.0)),
+        ("--positions=-1,0,1", "positions", (-1.0, 0.0, 1.0)),
+        ("--positions -1.0,0,+1", "positions", (-1.0, 0.0, 1.0)),
+        ("--positions continuous", "positions", "continuous"),
+        ("--positions weights", "positions", "weights"),
+        ("--hidden 64,64", "hidden", (64, 64)),
+        ("--hidden 8", "hidden", (8,)),
+        ("--symbols AAPL,MSFT", "symbols", ("AAPL", "MSFT")),
+        ("--total-steps 2e6", "total_steps", 2_000_000),
+        ("--seed=7", "seed", 7),
+        ("--seed 6 --seed 7", "seed", 7),
+        ("--positions 1,2 --positions 3,4", "positions", (3.0, 4.0)),
+        ("--seed -1", "seed", -1),
+        ("--encoder-depth none", "encoder_depth", None),
+        ("--log-std-final -1.75", "log_std_final", -1.75),
+        ("--stop-loss 0.03", "stop_loss", 0.03),
+        ("--stop-loss 0.02,none,0.05", "stop_loss", (0.02, None, 0.05)),
+        ("--leverage 2", "max_leverage", 2.0),
+        ("--max-leverage 2", "max_leverage", 2.0),
+        ("--fee-bps 2.5", "fee_bps", 2.5),
+        ("--rebalance on_change", "rebalance", "on_change"),
+        ("--no-adjust", "adjust", False),
+        ("--no-random-start", "random_start", False),
+        ("--portfolio", "portfolio", True),
+        ("--portfolio=false", "portfolio", False),
+        ("--accounts-per-path 2", "accounts_per_path", 2),
+        ("--run-dir runs/x", "run_dir", "runs/x"),
+    ],
+)
+def test_words_become_values(words, name, value):
+    found = given("train", *words.split())
+    assert found == {name: value}
+    assert type(found[name]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        ("train --sed 3", "--sed. Did you mean --seed?"),
+        ("backtest run --leverage 3", "--leverage"),  # the policy acts in units of it
+        ("train --seed 1.5", '--seed: unable to convert "1.5"'),
+        ("train --seed nan", '"nan"'),
+        ("train --positions a,b", '--positions: unable to convert "a,b" into FLOATS|continuous|weights'),
+        ("train --positions weights,1", '"weights,1"'),
+        ("train --hidden 8,x", '--hidden: unable to convert "8,x"'),
+        ("train --fill next_opn", '"next_opn" for --fill'),
+        ("train --fill next_opn", 'Did you mean "next_open"?'),
+        ("train --portfolio=maybe", '--portfolio: unable to convert "maybe"'),
+        ("train --seed", "--seed requires an argument"),
+        ("train prices.csv", "--data prices.csv"),
+        ("backtest", "RUN requires an argument"),
+        ("trian", 'Did you mean "train"?'),
+        ("frob", "train, backtest, data, check"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence_with_the_nearest_right_one(argv, says):
+    assert says in refused(*argv.split())
+
+
+def test_python_m_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "jaxtrader", "frob"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("jaxtrader: error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+# --- files ---
+
+
+def test_every_flag_can_stand_in_a_file_and_a_typed_one_wins(tmp_path):
+    text = """
+    fee_bps = 2.5
+    train-end = 2007-12-31
+    adjust = false
+    total_steps = 2e6
+    [environment]
+    positions = [-1, 0, 1]
+    [learning]
+    hidden = "64,64"
+    seed = 3
+    """
+    found = given("train", "--config", path := toml(tmp_path, text), "--seed", "4", "--adjust")
+    assert found == {
+        "config": path,
+        "fee_bps": 2.5,
+        "train_end": "2007-12-31",
+        "adjust": True,
+        "total_steps": 2_000_000,
+        "positions": (-1.0, 0.0, 1.0),
+        "hidden": (64, 64),
+        "seed": 4,
+    }
+    assert "total_steps" not in given("train", "--config", path, "--num-episodes", "5")
+    assert given("check", "--config", toml(tmp_path, "only = ['plausible']")) == {
+        "config": path,
+        "only": ("plausible",),
+    }
+    assert given("backtest", "run", "--config", toml(tmp_path, "stop_loss = 0.1"))["stop_loss"] == 0.1
+
+
+def test_the_file_in_the_readme_is_one(tmp_path):
+    text = (Path(flags.__file__).parent / "README.md").read_text()
+    block = text.split("```toml\n")[1].split("```")[0]
+    found = given("train", "--config", toml(tmp_path, block))
+    assert (found["data"], found["stop_loss"]) == ("prices.csv", 0.03)
+
+
+def test_all_settings_of_train_are_read_again_from_the_file_that_a_run_writes(tmp_path):
+    """With a value of each kind that is no default."""
+    words = "--data x.csv --positions weights --symbols A,B --stop-loss 0.1 --leverage 0.5 --no-adjust --fee-bps 0.1"
+    values = resolved("train", given("train", *words.split(), "--quiet", "--seed", "7", "--run-dir", "x"))
+    flags.config_file.write(tmp_path, "train", values)
+    again = resolved("train", given("train", "--config", str(tmp_path)))
+    of_one_run = ("config", "quiet", "run_dir")
+    assert {k: v for k, v in again.items() if k not in of_one_run} == {
+        k: v for k, v in values.items() if k not in of_one_run
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("widow = 3", ("widow", "did you mean window?")),
+        ("[money]\nfee_bp = 3", ("fee_bp", "did you mean fee_bps?")),
+        ("seed = 'seven'", ("seed", "seven", "INT")),
+        ("seed = [1, 2]", ("seed", "[1, 2]", "int")),
+        ("seed = true", ("seed", "True", "INT")),
+        ("portfolio = 3", ("portfolio", "3", "bool")),
+        ("fill = 'next_opn'", ("fill", "next_opn", 'Did you mean "next_open"?')),
+        ("positions = ['a', 1]", ("positions", "a,1", "continuous|weights")),
+        ("no_adjust = true", ("no_adjust", "adjust = false")),
+        ("seed = = 3", ("is not TOML", "line 1")),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_with_the_file_the_key_and_the_nearest_right_one(text, says, tmp_path, capsys):
+    path = toml(tmp_path, text)
+    assert main(["train", "--config", path]) == 2
+    out, err = capsys.readouterr()
+    assert (out, len(err.splitlines())) == ("", 1)
+    assert path in err
+    for word in says:
+        assert word in err
+    assert [file.name for file in tmp_path.iterdir()] == ["run.toml"]
+
+
+def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
+    assert "no such file" in refused("train", "--config", str(tmp_path / "none.toml"))
+    assert "config.toml cannot be read" in refused("train", "--config", str(tmp_path))  # a run folder without one
+    (tmp_path / "run.toml").write_bytes(b"\xff\xfe")
+    assert "is not TOML" in refused("train", "--config", str(tmp_path / "run.toml"))

@@ -1,0 +1,133 @@
+"""Random paths for the ledger, and all of them at once by `ledger.step` or one by one by the reference."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from ledger.comparison import bar_of, costs_of
+from ledger.reference import REASONS, Ledger
+from ledger.worked_bars import FREE, NAN
+
+from jaxtrader.ledger import ledger
+from jaxtrader.ledger.account import Brackets
+from jaxtrader.ledger.ledger import Bar, Rules
+
+few = hypothesis_settings(max_examples=40, deadline=None, derandomize=True)  # the same in every run: a test of a commit
+seeds = st.integers(0, 10_000)
+step = jax.jit(ledger.step, static_argnames="rules")
+
+
+@partial(jax.jit, static_argnames="rules")
+def run(account, targets, bars, brackets, costs, rules):
+    """Accounts and events of paths: targets [N, *b, A], and bars and brackets of the same axes."""
+
+    def move(account, row):
+        target, bar, brackets = row
+        account, events = ledger.step(account, target, bar, costs, rules, brackets)
+        return account, (account, events)
+
+    return jax.lax.scan(move, account, (targets, bars, brackets))[1]
+
+
+def path(closes, opens, targets, costs=FREE, dtype="float64", **rules):
+    """Accounts, fills and closings along closes [N+1, *b, A] and opens [N, *b, A], as NumPy pytrees."""
+    rules = Rules(**{"rebalance_band": 0.0, **rules})
+    with jax.enable_x64(dtype == "float64"):
+        closes, opens, targets = (jnp.asarray(np.asarray(column, dtype)) for column in (closes, opens, targets))
+        start = ledger.open_account(jnp.zeros_like(targets[0]), closes[0])
+        bars = Bar(closes[:-1], opens, closes[1:])
+        account, events = jax.tree.map(np.asarray, run(start, targets, bars, None, costs.cast(dtype), rules))
+        return account, events.order, events.closing
+
+
+def walk(seed, bars, paths, assets, volatility=0.03):
+    """Closes [bars + 1, paths, assets] and opens [bars, paths, assets] of a random walk with gaps."""
+    rng = np.random.default_rng(seed)
+    steps = rng.normal(0, volatility, (2, bars, paths, assets))
+    closes = 50 * np.exp(np.vstack([np.zeros((1, paths, assets)), np.cumsum(steps.sum(0), 0)]))
+    return closes, closes[:-1] * np.exp(steps[0])
+
+
+def busy(seed, bars, paths, assets, low=-1.3, high=1.3):
+    """Targets that go long, short, flat, beyond the limit, repeat themselves, and hold."""
+    rng = np.random.default_rng(seed + 1000)
+    shape = (bars, paths, assets)
+    targets = rng.uniform(low, high, shape)
+    kind = rng.integers(0, 10, shape)
+    targets = np.where(kind == 0, 0.0, np.where(kind == 1, NAN, np.where(kind == 2, 1.0, targets)))
+    return repeated(targets, kind >= 8)
+
+
+def repeated(targets, again):
+    """Targets in which those marked repeat the one before."""
+    for t in range(1, len(targets)):
+        targets[t] = np.where(again[t], targets[t - 1], targets[t])
+    return targets
+
+
+def columns(closes, opens, targets):
+    """Paths as the columns that `by_ledger` and `by_reference` take."""
+    return {"prev_close": closes[:-1], "open": opens, "close": closes[1:], "target": targets}
+
+
+def by_ledger(columns, settings, dtype="float64"):
+    """Each figure `[bar, path, ...]` of all paths at once through `ledger.step`."""
+    rules, has_brackets = settings.rules, "stop_loss" in columns
+    with jax.enable_x64(dtype == "float64"):
+        given = {name: jnp.asarray(x, None if x.dtype == bool else dtype) for name, x in columns.items()}
+        brackets = Brackets(given["stop_loss"], given["take_profit"]) if has_brackets else None
+        flat = jnp.zeros_like(given["target"][0])
+        account = ledger.open_account(flat, given["prev_close"][0], rules, brackets=has_brackets)
+        bars, costs = bar_of(given, rules), costs_of(settings).cast(dtype)
+        moved = run(account, given["target"], bars, brackets, costs, rules)
+        accounts, events = jax.tree.map(np.asarray, moved)
+    got = {name: getattr(accounts, name) for name in ("cash", "units", "entry", "equity", "ruined", "stopped")}
+    got |= {name: sum(getattr(fill, name) for fill in events.fills) for name in ("fee", "slippage")}
+    got["traded"] = sum(fill.units for fill in events.fills)
+    got |= {"clipped": events.order.clipped, "dropped": events.order.dropped, "financing": events.financing}
+    return {name: x for name, x in got.items() if x is not None}
+
+
+def by_reference(columns, settings):
+    """Each figure `[bar, path, ...]`, path by path and bar by bar, and how often each reason came."""
+    bars, paths, assets = columns["close"].shape
+    of_all = ("dt", "session_end", "was_session_end")
+    lists = {name: (x[..., 0] if name in of_all else x).tolist() for name, x in columns.items()}
+    found = {name: [[None] * paths for _ in range(bars)] for name in FIGURES}
+    reasons = dict.fromkeys(REASONS, 0)
+    for b in range(paths):
+        account = Ledger(assets, settings)
+        for t in range(bars):
+            move = account.step(**{name: x[t][b] for name, x in lists.items()})
+            total = {name: [0.0] * assets for name in ("fee", "slippage", "units")}
+            for each in move.executions:
+                reasons[each.reason] += 1
+                for name, column in total.items():
+                    column[each.asset] += getattr(each, name)
+            state = {"fee": total["fee"], "slippage": total["slippage"], "traded": total["units"]}
+            state |= {name: getattr(account, name) for name in ("cash", "equity", "ruined")}
+            state |= {name: list(getattr(account, name)) for name in ("units", "entry", "stopped")}
+            state |= {name: getattr(move, name) for name in ("clipped", "dropped", "financing")}
+            for name, rows in found.items():
+                rows[t][b] = state[name]
+    return {name: np.array(x) for name, x in found.items()}, reasons
+
+
+FIGURES = ("cash", "equity", "ruined", "units", "entry", "stopped", "clipped", "dropped", "financing")
+FIGURES += ("fee", "slippage", "traded")
+
+
+def assert_agree(got, expected, rtol, atol):
+    """Whole accounts, bar by bar; `atol` is a part of the largest number of each figure."""
+    for name, mine in got.items():
+        want = expected[name]
+        if want.dtype == bool:
+            np.testing.assert_array_equal(mine, want, name)
+        else:
+            scale = np.abs(want).max() + 1e-300
+            np.testing.assert_allclose(mine, want, rtol=rtol, atol=atol * scale, err_msg=name)

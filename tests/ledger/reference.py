@@ -1,0 +1,636 @@
+"""The money rules as scalar loops in float64: the oracle that `jaxtrader.ledger` is tested against.
+
+It is written from the rules alone, one `if` for each sentence of them, without arrays and without JAX. It shares only
+the names and defaults of the settings with the package. It is slow on purpose and serves tests only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.ledger.rules import Rules
+
+NAN = math.nan
+RATES = tuple(each.name for each in dataclasses.fields(CostRates))
+# The reasons of a fill, in the words of a result.
+REASONS = ORDER, STOP, TAKE, LIQUIDATION, RUIN, DELISTED, SESSION = (
+    "order",
+    "stop",
+    "take profit",
+    "liquidation",
+    "ruin",
+    "delisted",
+    "session end",
+)
+
+
+class Settings:
+    """Rules and costs by the names of their fields. Nothing is charged and no band is kept unless it is given.
+
+    A cost is a number, a list with one number for each asset, or None.
+
+    Attributes:
+        rules: how orders fill.
+        costs: what trading and holding cost.
+        dust: the share of equity below which an order is rounding.
+    """
+
+    def __init__(self, dust: float = 1e-12, **settings: Any) -> None:
+        rates = {name: settings.pop(name, None) for name in RATES}
+        self.rules = Rules(**{"rebalance_band": 0.0, **settings})
+        self.costs = CostRates(**{name: x.tolist() if hasattr(x, "tolist") else x for name, x in rates.items()})
+        self.dust = dust
+
+    def rate(self, name: str, a: int = 0) -> float:
+        """A cost of asset a, 0 where there is none."""
+        rate = getattr(self.costs, name)
+        return (rate[a] if isinstance(rate, list | tuple) else rate) or 0.0
+
+    @property
+    def capital(self) -> float:
+        """Currency in a unit of equity."""
+        return 1.0 if self.rules.capital is None else self.rules.capital
+
+    @property
+    def margin(self) -> float | None:
+        """Rule 8: the maintenance margin. By default none without leverage, else half of what the leverage leaves."""
+        if self.rules.maintenance_margin is not None:
+            return self.rules.maintenance_margin or None  # 0: none
+        return 0.5 / self.rules.max_leverage if self.rules.max_leverage > 1 else None
+
+
+@dataclass
+class Bar:
+    """The move from close[t] to close[t+1] in a market's columns, one number for each asset.
+
+    `present`, `delisted` and `session_end` are of the bar t+1, and with `was_` of the bar t. `volatility` and `adv` are
+    of bars up to t. `dt` is in years. `stop_loss` and `take_profit` are fractions of the entry price, inf for none.
+    """
+
+    prev_close: list[float]
+    open: list[float]
+    close: list[float]
+    high: list[float] = field(default_factory=list)
+    low: list[float] = field(default_factory=list)
+    dt: float = 0.0
+    funding: list[float] = field(default_factory=list)
+    price_factor: list[float] = field(default_factory=list)
+    volatility: list[float] = field(default_factory=list)
+    adv: list[float] = field(default_factory=list)
+    present: list[bool] = field(default_factory=list)
+    was_present: list[bool] = field(default_factory=list)
+    delisted: list[bool] = field(default_factory=list)
+    was_delisted: list[bool] = field(default_factory=list)
+    session_end: bool = False
+    was_session_end: bool = False
+    stop_loss: list[float] = field(default_factory=list)
+    take_profit: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        prices = list(zip(self.open, self.close, strict=True))
+        self.high = self.high or [max(pair) for pair in prices]
+        self.low = self.low or [min(pair) for pair in prices]
+        defaults = {"funding": 0.0, "price_factor": 1.0, "stop_loss": math.inf, "take_profit": math.inf}
+        defaults |= {"present": True, "was_present": True, "delisted": False, "was_delisted": False}
+        for name, default in defaults.items():
+            setattr(self, name, getattr(self, name) or [default] * len(prices))
+
+
+@dataclass
+class Execution:
+    """One fill of one asset. `equity` is the account's value at the prices of the event, before its costs."""
+
+    asset: int
+    units: float
+    price: float
+    fee: float
+    slippage: float
+    reason: str
+    equity: float
+
+
+@dataclass
+class Move:
+    """What one bar did: fills in the order of time (at one moment by asset), financing, cuts and drops."""
+
+    executions: list[Execution] = field(default_factory=list)
+    financing: float = 0.0
+    clipped: bool = False
+    dropped: bool = False
+
+
+@dataclass
+class Orders:
+    """Units to trade of each asset, before costs and before the cut to cash."""
+
+    units: list[float]
+    clipped: bool = False
+    dropped: bool = False
+    unfilled: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.unfilled = [False] * len(self.units)
+
+
+@dataclass
+class Ledger:
+    """A scalar account of A assets worth 1.0."""
+
+    assets: int
+    settings: Settings = field(default_factory=Settings)
+    cash: float = 1.0
+    units: list[float] = field(default_factory=list)
+    entry: list[float] = field(default_factory=list)
+    target: list[float] = field(default_factory=list)
+    equity: float = 1.0
+    ruined: bool = False
+    stopped: list[int] = field(default_factory=list)
+    waiting: list[list[float]] = field(default_factory=list)
+    unfilled: list[bool] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rules = self.settings.rules
+        self.units = self.units or [0.0] * self.assets
+        self.entry = self.entry or [0.0] * self.assets
+        self.target = self.target or [0.0] * self.assets
+        self.stopped = self.stopped or [0] * self.assets
+        self.unfilled = self.unfilled or [False] * self.assets
+
+    def value(self, prices: Sequence[float]) -> float:
+        return self.cash + sum(self.units[a] * prices[a] for a in range(self.assets))
+
+    def gross(self, prices: Sequence[float]) -> float:
+        return sum(abs(self.units[a]) * prices[a] for a in range(self.assets))
+
+    # --- rule 2: a bar, in order --------------------------------------------------------------------------------------
+
+    def step(self, target, prev_close, open, close, **more) -> Move:
+        """From close[t] to close[t+1], with the target decided at close[t]; `more` are the other fields of `Bar`."""
+        bar = Bar(list(map(float, prev_close)), list(map(float, open)), list(map(float, close)), **more)
+        due = self.pop_delayed_target(target)
+        move = Move()
+        if self.rules.fill == "close":
+            fillable = open_at_the_close(bar.was_present, bar.was_delisted, bar.was_session_end, self.rules)
+            self.order(due, bar.prev_close, fillable, bar, move)
+        self.advance(due, bar, move)
+        return move
+
+    def pop_delayed_target(self, target) -> list[float]:
+        """The target that fills now. A delay of k bars gives that of k bars ago, and none during the first k."""
+        while len(self.waiting) < self.rules.delay:
+            self.waiting.append([NAN] * self.assets)
+        self.waiting.append(list(map(float, target)))
+        return self.waiting.pop(0)
+
+    def advance(self, due: list[float], bar: Bar, move: Move) -> None:
+        """Rule 2b to 2g."""
+        if not self.ruined:  # rule 7: a ruined account is frozen
+            self.pay_financing(bar, move)
+            cancelled = self.at_open(due, bar, move)
+            if self.rules.fill == "next_open" and not cancelled:
+                self.order(due, bar.open, bar.present, bar, move)
+            if self.within(bar, move):
+                cancelled = True
+            if self.rules.fill == "next_close" and not cancelled:
+                self.order(due, bar.close, bar.present, bar, move)
+            if self.rules.fill != "close" and cancelled:
+                self.unblock(due)  # what a cancelled order asked for still counts for the block and for `on_change`
+                self.remember(due, [False] * self.assets)
+            self.at_close(bar, move)
+        self.equity = self.value(bar.close)
+
+    def pay_financing(self, bar: Bar, move: Move) -> None:
+        """Rule 6: on what is held across close[t] -> open[t+1], valued at close[t]."""
+        short = 0.0
+        lending = 0.0
+        funding = 0.0
+        for a in range(self.assets):
+            worth = self.units[a] * bar.prev_close[a]
+            if worth < 0:
+                short += -worth
+                lending += self.settings.rate("short_rate", a) * -worth
+            funding += bar.funding[a] * worth
+        move.financing = self.settings.rate("cash_rate") * bar.dt * max(0.0, self.cash - short)
+        move.financing -= self.settings.rate("borrow_rate") * bar.dt * max(0.0, -self.cash)
+        move.financing -= lending * bar.dt
+        move.financing -= funding
+        self.cash += move.financing
+
+    def at_open(self, due: list[float], bar: Bar, move: Move) -> bool:
+        """Rule 2c: margin first, then the brackets that the open has passed. Whether the order is cancelled."""
+        if self.below_margin(bar.open):
+            self.liquidate(bar.open, bar, move)
+            return True
+        traded = [0.0] * self.assets
+        if self.rules.fill == "next_open":  # does the order trade the asset at this open? The cut to cash comes later.
+            orders = wanted(self, due, bar.open, bar.present)
+            if self.value(bar.open) > self.rules.ruin_level:
+                limit(orders, self, bar.open, bar)
+                keep_within_leverage(orders, self, bar.open, bar)
+            traded = orders.units
+        equity = self.value(bar.open)
+        for a in range(self.assets):
+            if self.units[a] == 0 or not bar.present[a] or traded[a] != 0:
+                continue
+            stop, take = self.levels(a, bar)
+            p = bar.open[a]
+            long = self.units[a] > 0
+            if (long and p <= stop) or (not long and p >= stop):
+                self.force(a, p, STOP, equity, bar, move)
+            elif (long and p >= take) or (not long and p <= take):
+                self.force(a, p, TAKE, equity, bar, move)
+        return False
+
+    def within(self, bar: Bar, move: Move) -> bool:
+        """Rule 2e: adverse side first, the level nearest the open first, then the take-profit. Whether liquidated."""
+        for a in range(self.assets):
+            if self.units[a] == 0 or not bar.present[a]:
+                continue
+            long = self.units[a] > 0
+            stop, take = self.levels(a, bar)
+            adverse: list[tuple[float, str]] = []  # distance is from the open, so the nearest price comes first
+            for level, reason in ((self.margin_price(), LIQUIDATION), (stop, STOP)):
+                if level is None:
+                    continue
+                if long and bar.low[a] <= level:
+                    adverse.append((min(level, bar.open[a]), reason))
+                if not long and bar.high[a] >= level:
+                    adverse.append((max(level, bar.open[a]), reason))
+            price, reason = NAN, ORDER
+            if adverse:
+                # At equal prices the margin comes first, as it does at the open (`min` keeps the first of equals).
+                price, reason = min(adverse, key=lambda found: abs(found[0] - bar.open[a]))
+            elif long and bar.high[a] >= take:
+                price, reason = max(take, bar.open[a]), TAKE
+            elif not long and bar.low[a] <= take:
+                price, reason = min(take, bar.open[a]), TAKE
+            if reason == ORDER:
+                continue
+            prices = [price if b == a else bar.open[b] for b in range(self.assets)]
+            self.force(a, price, reason, self.value(prices), bar, move)
+            if reason == LIQUIDATION:
+                return True
+        return False
+
+    def at_close(self, bar: Bar, move: Move) -> None:
+        """Rule 2g: what ends at this bar is closed, then margin, then ruin."""
+        start = len(move.executions)
+        prices = list(bar.close)
+        ends = [ORDER] * self.assets
+        for a in range(self.assets):
+            if bar.delisted[a]:
+                prices[a] = bar.close[a] * (1 + self.rules.delist_return)
+                ends[a] = DELISTED
+            elif self.rules.flat_at_session_end and bar.session_end:  # without a bar, at the last known close
+                ends[a] = SESSION
+        equity = self.value(prices)
+        for a in range(self.assets):
+            if ends[a] != ORDER and self.units[a] != 0:
+                self.force(a, prices[a], ends[a], equity, bar, move)
+        if self.below_margin(bar.close):
+            self.liquidate(bar.close, bar, move)
+        if not self.ruined and self.value(bar.close) <= self.rules.ruin_level:
+            self.ruin(bar.close, bar, move)
+        move.executions[start:] = sorted(move.executions[start:], key=lambda each: each.asset)
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    def order(self, due, prices, fillable, bar: Bar, move: Move) -> None:
+        """Rules 3, 4, 5, 7 and 8: the order fills at `prices`."""
+        if self.ruined:
+            return
+        equity = self.value(prices)
+        if equity <= self.rules.ruin_level:  # rule 7: everything is closed, the order is cancelled
+            self.ruin(prices, bar, move)
+            return
+        self.unblock(due)
+        orders = wanted(self, due, prices, fillable)
+        limit(orders, self, prices, bar)
+        keep_within_leverage(orders, self, prices, bar)
+        own = 0.0
+        for a, d in enumerate(orders.units):
+            _, fee, slippage = charge(a, d, prices[a], bar, self.settings)
+            own += fee + slippage
+        # Rule 5: sells first.
+        start = len(move.executions)
+        for a, d in enumerate(orders.units):
+            if d < 0:
+                self.fill(a, d, prices[a], ORDER, equity, bar, move)
+        self.buy(orders, prices, equity, own, bar, move)
+        move.executions[start:] = sorted(move.executions[start:], key=lambda each: each.asset)
+        move.clipped = move.clipped or orders.clipped
+        move.dropped = move.dropped or orders.dropped
+        self.remember(due, orders.unfilled)
+
+    def buy(self, orders: Orders, prices, equity: float, own: float, bar: Bar, move: Move) -> None:
+        """Rule 5: without leverage, one common factor cuts the buys to the cash that is there."""
+        buys = [a for a in range(self.assets) if orders.units[a] > 0]
+        need = 0.0
+        fixed = 0.0
+        for a in buys:
+            d = orders.units[a]
+            paid, fee, _ = charge(a, d, prices[a], bar, self.settings)
+            fixed += self.settings.rate("fixed_fee", a) / self.settings.capital
+            need += d * paid + fee
+        need -= fixed
+        budget = self.cash - fixed
+        if not buys or self.rules.max_leverage > 1 or need <= budget:
+            for a in buys:
+                self.fill(a, orders.units[a], prices[a], ORDER, equity, bar, move)
+            return
+        if need + fixed - max(self.cash, 0.0) > own + self.settings.dust * equity:
+            orders.clipped = True
+        if budget <= 0:  # given up, free of fee, and counted
+            orders.dropped = True
+            return
+        k = budget / need
+        filled = 0
+        for a in buys:
+            d = whole_lots(k * orders.units[a], bar.price_factor[a], self.settings)
+            if d * prices[a] <= self.settings.dust * equity:
+                continue
+            if below_min_trade(d, prices[a], self.settings):
+                orders.dropped = True
+                continue
+            self.fill(a, d, prices[a], ORDER, equity, bar, move)
+            filled += 1
+        # Rule 3: no cash is left. A smaller order has less impact, and whole lots leave a rest: cash remains there.
+        if filled == len(buys) and self.rules.lot is None and self.settings.costs.impact is None:
+            self.cash = 0.0
+
+    def unblock(self, due: list[float]) -> None:
+        """Rule 8: a stopped asset may be entered again once its target has left that sign; NaN says nothing."""
+        for a in range(self.assets):
+            if not math.isnan(due[a]) and sign(due[a]) != self.stopped[a]:
+                self.stopped[a] = 0
+
+    def remember(self, due: list[float], unfilled: list[bool]) -> None:
+        """The last target, and whether its order found no bar or too little volume: then it is tried again."""
+        for a in range(self.assets):
+            if not self.ruined and not math.isnan(due[a]):
+                self.target[a] = due[a]
+                self.unfilled[a] = unfilled[a]
+
+    # --- forced closes ------------------------------------------------------------------------------------------------
+
+    def levels(self, a: int, bar: Bar) -> tuple[float, float]:
+        """Rule 8: stop and take-profit of the position held, as prices."""
+        side = sign(self.units[a])
+        return self.entry[a] * (1 - side * bar.stop_loss[a]), self.entry[a] * (1 + side * bar.take_profit[a])
+
+    def below_margin(self, prices) -> bool:
+        if self.settings.margin is None or self.gross(prices) == 0:
+            return False
+        return self.value(prices) < self.settings.margin * self.gross(prices)
+
+    def margin_price(self) -> float | None:
+        """Where equity = margin * position value, for one asset: cash + u p = m |u| p."""
+        if self.settings.margin is None or self.assets > 1:
+            return None
+        return self.cash / (self.settings.margin * abs(self.units[0]) - self.units[0])
+
+    def liquidate(self, prices, bar: Bar, move: Move) -> None:
+        """Everything that has a real bar is sold; the account goes on."""
+        equity = self.value(prices)
+        for a in range(self.assets):
+            if self.units[a] != 0 and bar.present[a]:
+                self.force(a, prices[a], LIQUIDATION, equity, bar, move)
+
+    def ruin(self, prices, bar: Bar, move: Move) -> None:
+        """Rule 7: all is closed, also what has no bar, at its last close; the account is frozen."""
+        equity = self.value(prices)
+        for a in range(self.assets):
+            if self.units[a] != 0:
+                self.force(a, prices[a], RUIN, equity, bar, move)
+        self.ruined = True
+
+    def force(self, a: int, p: float, reason: str, equity: float, bar: Bar, move: Move) -> None:
+        """Close asset a at p, with costs."""
+        side = sign(self.units[a])
+        self.fill(a, -self.units[a], p, reason, equity, bar, move)
+        self.unfilled[a] = False
+        if reason in (STOP, TAKE):
+            self.stopped[a] = side
+
+    def fill(self, a: int, d: float, p: float, reason: str, equity: float, bar: Bar, move: Move) -> None:
+        """Rule 4, and the entry price of rule 8."""
+        paid, fee, slippage = charge(a, d, p, bar, self.settings)
+        self.cash = self.cash - d * paid - fee
+        before, after = self.units[a], self.units[a] + d
+        if before == 0 or before * after < 0:  # from flat, or through zero
+            self.entry[a] = p
+        elif abs(after) > abs(before):  # adds move the average, partial exits don't
+            self.entry[a] = (abs(before) * self.entry[a] + abs(d) * p) / abs(after)
+        self.units[a] = after
+        if after == 0:
+            self.entry[a] = 0.0
+        move.executions.append(Execution(a, d, p, fee, slippage, reason, equity))
+
+
+# --- from a target to an order ----------------------------------------------------------------------------------------
+
+
+def sign(x: float) -> int:
+    return (x > 0) - (x < 0)
+
+
+def open_at_the_close(present: list[bool], delisted: list[bool], session_end: bool, rules: Rules) -> list[bool]:
+    """Rule 2g before an order at the same close: what has just been closed for good is not bought back there."""
+    shut = rules.flat_at_session_end and session_end
+    return [present[a] and not delisted[a] and not shut for a in range(len(present))]
+
+
+def wanted(account: Ledger, target: list[float], prices: list[float], fillable: list[bool]) -> Orders:
+    """Rules 5 and 3: the cap, then size, dust and band. Nothing is booked."""
+    rules, dust = account.rules, account.settings.dust
+    assets = range(len(target))
+    equity = account.value(prices)
+    hold = [math.isnan(target[a]) for a in assets]
+    blocked = [account.stopped[a] != 0 and sign(target[a]) == account.stopped[a] for a in assets]
+    free = [fillable[a] and not hold[a] and not blocked[a] for a in assets]
+
+    # Rule 5: positions that cannot be traded now use up the leverage first.
+    held = sum(abs(account.units[a] * prices[a]) / equity for a in assets if not free[a])
+    # Of all that is asked for, also what cannot be ordered: rule 9, its weight stays in cash.
+    asked = sum(abs(target[a]) for a in assets if not hold[a])
+    scale = 1.0 if asked <= rules.max_leverage else rules.max_leverage / asked
+    gross = scale * sum(abs(target[a]) for a in assets if free[a])
+    room = max(rules.max_leverage - held, 0.0)
+    clipped = asked > rules.max_leverage * (1 + dust) or gross > room * (1 + dust)
+    if gross > room:
+        scale *= room / gross
+    orders = Orders([0.0] * len(target), clipped=clipped)
+
+    for a in assets:
+        if hold[a] or blocked[a]:
+            continue
+        if rules.rebalance == "on_change" and target[a] == account.target[a] and not account.unfilled[a]:
+            continue
+        d = target[a] * scale * equity / prices[a] - account.units[a]
+        if abs(d) * prices[a] <= dust * equity:
+            continue
+        if abs(d) * prices[a] < rules.rebalance_band * equity and target[a] != 0:
+            continue
+        if not fillable[a]:  # rule 9: cancelled and counted
+            orders.dropped = True
+            orders.unfilled[a] = True
+            continue
+        orders.units[a] = d
+    return orders
+
+
+def limit(orders: Orders, account: Ledger, prices: list[float], bar: Bar) -> None:
+    """Rules 4 and 8, in this order: the cap on volume, lots, the minimum trade."""
+    settings = account.settings
+    equity = account.value(prices)
+    for a, d in enumerate(orders.units):
+        if d == 0:
+            continue
+        closes_exactly = d == -account.units[a]
+        if settings.rules.volume_cap is not None:
+            most = settings.rules.volume_cap * bar.adv[a] / settings.capital
+            if abs(d) * prices[a] > most:
+                d = sign(d) * most / prices[a]
+                orders.clipped = True
+                orders.unfilled[a] = True
+                closes_exactly = False
+                if abs(d) * prices[a] <= settings.dust * equity:
+                    d = 0.0
+        if not closes_exactly:
+            d = whole_lots(d, bar.price_factor[a], settings)
+        if d != 0 and below_min_trade(d, prices[a], settings):
+            d = 0.0
+            orders.dropped = True
+        orders.units[a] = d
+
+
+def keep_within_leverage(orders: Orders, account: Ledger, prices: list[float], bar: Bar) -> None:
+    """Rule 5 after the cuts: what could not be sold uses up leverage, the rest is for what raises positions."""
+    settings = account.settings
+    if account.assets == 1:
+        return
+    equity = account.value(prices)
+    stays = adds = 0.0
+    raised = []
+    for a, d in enumerate(orders.units):
+        before, after = account.units[a], account.units[a] + d
+        if before * after < 0:  # sold to flat, and all of the other side is new
+            raised.append(abs(after))
+        elif abs(after) > abs(before):
+            raised.append(abs(after) - abs(before))
+        else:
+            raised.append(0.0)
+        stays += (abs(after) - raised[a]) * prices[a]
+        adds += raised[a] * prices[a]
+    room = max(settings.rules.max_leverage * equity - stays, 0.0)
+    if adds <= room + settings.dust * equity:
+        return
+    orders.clipped = True
+    for a, d in enumerate(orders.units):
+        before, size = account.units[a], raised[a] * room / adds
+        if raised[a] == 0:
+            continue
+        if before * (before + d) < 0:
+            turn = whole_lots(sign(d) * (abs(before) + size), bar.price_factor[a], settings)
+            orders.units[a] = turn if abs(turn) > abs(before) else -before
+            continue
+        if room <= settings.dust * equity:  # nothing is left: given up, and counted
+            orders.dropped = True
+        orders.units[a] = whole_lots(sign(d) * size, bar.price_factor[a], settings)
+        if abs(orders.units[a]) * prices[a] <= settings.dust * equity:
+            orders.units[a] = 0.0
+        elif below_min_trade(orders.units[a], prices[a], settings):
+            orders.units[a] = 0.0
+            orders.dropped = True
+
+
+def whole_lots(d: float, price_factor: float, settings: Settings) -> float:
+    """Rule 8: raw shares = units * capital * price_factor, rounded towards zero to a multiple of the lot."""
+    lot = settings.rules.lot
+    if lot is None:
+        return d
+    shares = d * settings.capital * price_factor
+    return math.trunc(shares / lot) * lot / (settings.capital * price_factor)
+
+
+def below_min_trade(d: float, p: float, settings: Settings) -> bool:
+    """Rule 8: whether the traded value is below the minimum trade."""
+    return settings.rules.min_trade is not None and abs(d) * p * settings.capital < settings.rules.min_trade
+
+
+def charge(a: int, d: float, p: float, bar: Bar, settings: Settings) -> tuple[float, float, float]:
+    """Rule 4: p' = p (1 + slippage sign(d)), the fee on |d| p' with the fixed fee, and what slippage took."""
+    if d == 0:
+        return p, 0.0, 0.0
+    rate = settings.rate("slippage", a)
+    if settings.costs.impact is not None and bar.adv[a] > 1e-6:  # less stands for a traded value that is not known
+        share = abs(d) * p * settings.capital / bar.adv[a]
+        rate += settings.rate("impact", a) * bar.volatility[a] * math.sqrt(share)
+        rate = min(rate, 1.0)  # a sale brings nothing at worst
+    paid = p * (1 + rate * sign(d))
+    fee = settings.rate("fee", a) * abs(d) * paid + settings.rate("fixed_fee", a) / settings.capital
+    return paid, fee, abs(d) * abs(paid - p)
+
+
+# --- rule 10: a whole result ------------------------------------------------------------------------------------------
+
+
+def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, list]:
+    """Rule 10: equity[t] is marked at close[t] after every fill up to and including close[t].
+
+    Prices and targets are [bars][assets]. `columns` are further fields of `Bar`, one row for each bar, as a market has
+    them: prices and flags in the row of the bar, `dt` and `funding` in the row of the bar that they end at,
+    `volatility` and `adv` in the row of the last bar they know, `stop_loss` and `take_profit` in that of the decision.
+
+    Returns equity, units, financing and fills (bar, asset, units, price, fee, slippage) with their reasons and the
+    equity before their costs (`worth`), the bar of ruin, and the rows where an order was clipped or dropped.
+    """
+    bars, assets = len(closes), len(closes[0])
+    rules, ledger = settings.rules, Ledger(assets, settings)
+    names = ("equity", "units", "financing", "fills", "reasons", "worth", "ruined_at", "clipped", "dropped")
+    out: dict[str, list] = {name: [] for name in names}
+
+    def note(t: int, move: Move) -> None:
+        for each in move.executions:
+            out["fills"].append((t, each.asset, each.units, each.price, each.fee, each.slippage))
+            out["reasons"].append(each.reason)
+            out["worth"].append(each.equity)
+        if move.clipped:
+            out["clipped"].append(t)
+        if move.dropped:
+            out["dropped"].append(t)
+
+    due = [NAN] * assets
+    for t in range(bars):
+        was = ledger.ruined
+        earlier = max(t - 1, 0)
+        known = {name: rows[earlier if name in KNOWN_AT_DECISION else t] for name, rows in columns.items()}
+        bar = Bar(closes[earlier], opens[t], closes[t], **known)
+        moved = Move()
+        if t > 0:
+            if rules.fill != "close":
+                due = ledger.pop_delayed_target(targets[t - 1])
+            ledger.advance(due, bar, moved)
+        note(t, moved)
+        if rules.fill == "close":
+            now = {name: rows[t] for name, rows in columns.items()}
+            bar = Bar(closes[t], opens[t], closes[t], **now)
+            due = ledger.pop_delayed_target(targets[t])
+            traded = Move()
+            fillable = open_at_the_close(bar.present, bar.delisted, bar.session_end, rules)
+            ledger.order(due, closes[t], fillable, bar, traded)
+            note(t, traded)
+        if ledger.ruined and not was:
+            out["ruined_at"].append(t)
+        out["financing"].append(moved.financing)
+        out["equity"].append(ledger.value(closes[t]))
+        out["units"].append(list(ledger.units))
+    return out
+
+
+KNOWN_AT_DECISION = ("volatility", "adv", "stop_loss", "take_profit")

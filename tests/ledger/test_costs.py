@@ -1,0 +1,187 @@
+"""Costs: units, limits, and one compilation whatever the rates."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
+
+IN_CURRENCY = Rules(rebalance_band=0.0, capital=1e5)
+
+
+def test_the_default_is_one_and_five_basis_points() -> None:
+    assert Costs() == Costs(fee=0.0001, slippage=0.0005)
+    default, given = Costs(), Costs.from_bps(2.5, 10)
+    assert (Costs.from_bps().fee, Costs.from_bps().slippage) == (default.fee, default.slippage)
+    assert math.isclose(given.fee, 0.00025)
+    assert math.isclose(given.slippage, 0.001)
+
+
+@pytest.mark.parametrize("rate", [-1e-9, 0.5, 5.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["fee", "slippage"])
+def test_a_rate_outside_its_limits_is_refused(name: str, rate: float) -> None:
+    with pytest.raises(ValueError, match=rf"{name} .*\[0, 0\.5\)"):
+        Costs(**{name: rate}).validate()
+
+
+@pytest.mark.parametrize("costs", [Costs(), Costs(0.0, 0.0), Costs(None, None), Costs(0.49, None)])
+def test_rates_within_the_limits_pass(costs: Costs) -> None:
+    assert costs.validate() is costs
+
+
+def test_cast_makes_strong_arrays_so_that_other_rates_compile_nothing() -> None:
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def total(costs: Costs) -> jax.Array:
+        return costs.fee + costs.slippage
+
+    chex.clear_trace_counter()
+    for costs in (Costs(), Costs(0, 0.1), Costs(jnp.float32(0.2), 0.0)):
+        cast = costs.cast("float32")
+        assert cast.fee.dtype == jnp.float32
+        assert not cast.fee.weak_type
+        assert math.isclose(total(cast), float(costs.fee) + float(costs.slippage), rel_tol=1e-6)
+
+
+def test_an_absent_cost_stays_absent() -> None:
+    cast = Costs(fee=None, slippage=0.0).cast("float32")
+    assert cast.fee is None
+    assert len(jax.tree.leaves(cast)) == 1
+
+
+# --- what cannot be, in one sentence ---
+
+
+def test_numbers_of_unequal_depth_are_no_rates() -> None:
+    with pytest.raises(ValueError, match=r"fee \[0.1, \[0.2, 0.3\]\] .*one number an asset"):
+        Costs(fee=[0.1, [0.2, 0.3]])
+
+
+OUT_OF_RANGE = [
+    ({"fixed_fee": -1.0}, r"fixed_fee -1 .*\[0, inf\)"),
+    ({"fixed_fee": math.inf}, r"fixed_fee inf .*\[0, inf\)"),
+    ({"cash_rate": -0.51}, r"cash_rate -0.51 .*\[-0.5, 5\)"),
+    ({"borrow_rate": -0.01}, r"borrow_rate -0.01 .*\[0, 5\)"),
+    ({"short_rate": 5.0}, r"short_rate 5 .*\[0, 5\)"),
+    ({"impact": 10.0}, r"impact 10 .*\[0, 10\)"),
+    ({"fee": [0.1, -0.2, 0.1]}, r"fee -0.2 .*\[0, 0.5\)"),
+    ({"fee": np.zeros((3, 1))}, r"fee .*\(3, 1\).* one an asset"),
+    ({"fee": "1bp"}, r"fee '1bp' .*one number an asset"),
+    ({"impact": True}, r"impact True .*number"),
+]
+
+
+@pytest.mark.parametrize(("rates", "message"), OUT_OF_RANGE, ids=[next(iter(rates)) for rates, _ in OUT_OF_RANGE])
+def test_costs_out_of_range_are_refused_by_whoever_takes_them(rates, message, env, market) -> None:
+    costs = Costs(**rates)
+    for take in (
+        costs.validate,
+        lambda: dataclasses.replace(env, costs=costs, rules=IN_CURRENCY),
+        lambda: simulate(market, 0.5, costs=costs, rules=IN_CURRENCY, symbol="S0"),
+        lambda: Costs.between(costs, costs),
+        lambda: simulate(market, {"S0": 0.5}, costs=costs, rules=IN_CURRENCY),
+    ):
+        with pytest.raises(ValueError, match=message):
+            take()
+
+
+def test_a_list_of_rates_is_one_an_asset_and_charged_so(portfolio) -> None:
+    targets = np.tile([0.2, 0.2, 0.1], (len(portfolio.market.close), 1))
+    for rates in ([0.1, 0.2, 0.3], (0.1, 0.2, 0.3), np.array([0.1, 0.2, 0.3])):
+        costs = Costs(fee=rates)
+        assert dataclasses.replace(portfolio, costs=costs).to_dict()["costs"]["fee"] == [0.1, 0.2, 0.3]
+        assert costs.cast("float32").fee.shape == (3,)
+        first = simulate(portfolio.market, targets, costs=costs).fills[:3]
+        np.testing.assert_allclose(first["fee"] / (first["units"] * first["price"] * (1 + 5e-4)), [0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("name", ["fee", "slippage", "fixed_fee", "short_rate", "impact"])
+def test_costs_by_asset_are_one_for_each(name, env, market, portfolio) -> None:
+    three, two = Costs(**{name: [0.1, 0.2, 0.3]}), Costs(**{name: [0.1, 0.2]})
+    assert dataclasses.replace(portfolio, costs=three, rules=IN_CURRENCY).costs is three
+    words = f"{name} .*2 .*3 assets"
+    for costs in (two, Costs.between(two, two)):
+        with pytest.raises(ValueError, match=words):
+            dataclasses.replace(portfolio, costs=costs, rules=IN_CURRENCY)
+    with pytest.raises(ValueError, match=words):
+        simulate(portfolio.market, 0.3, costs=two, rules=IN_CURRENCY)
+    words = f"{name} .*3 .*one asset"
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(env, costs=three, rules=IN_CURRENCY)
+    with pytest.raises(ValueError, match=words):
+        simulate(market, 0.3, costs=three, rules=IN_CURRENCY, symbol="S0")
+
+
+@pytest.mark.parametrize("name", ["cash_rate", "borrow_rate"])
+def test_the_rates_on_cash_are_no_rates_of_assets(name, portfolio) -> None:
+    words = f"{name} .*3 .*give one"
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(portfolio, costs=Costs(**{name: [0.1, 0.2, 0.3]}))
+
+
+@pytest.mark.parametrize("name", ["fixed_fee", "impact"])
+def test_costs_in_currency_need_a_capital(name, env, market) -> None:
+    costs, words = Costs(**{name: 1.0}), f"{name} needs capital"
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(env, costs=costs)
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(env, costs=Costs.between(costs, costs))
+    with pytest.raises(ValueError, match=words):
+        simulate(market, 0.5, costs=costs, symbol="S0")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "message"),
+    [
+        (Costs(), Costs(impact=1.0), "impact.* give both a number, or None"),
+        (Costs(fee=0.2), Costs(fee=0.1), "fee .*0.2 .*0.1"),
+        (Costs(fee=[0.1, 0.2]), Costs(fee=[0.2, 0.1]), r"fee .*\[0.1, 0.2\] .*\[0.2, 0.1\]"),
+        (Costs(fee=[0.1, 0.1]), Costs(fee=[0.2] * 3), "fee .*2 .*3 .*one for each asset"),
+        (Costs(), None, "two Costs, not None"),
+        (0.1, 0.2, "two Costs, not 0.1"),
+        (Costs(fee=math.nan), Costs(), "fee nan "),
+    ],
+)
+def test_a_range_of_costs_that_is_none_is_refused(low, high, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Costs.between(low, high)
+
+
+def test_a_range_of_one_number_and_one_an_asset_is_a_range(portfolio) -> None:
+    costs = Costs.between(Costs(fee=0.0), Costs(fee=[0.1, 0.2, 0.3]))
+    drawn = dataclasses.replace(portfolio, costs=costs).costs.cast("float32").draw(jax.random.key(0), (500,))
+    assert drawn.fee.shape == (500, 3)
+    # The largest of 500 uniform draws is within 5% of the bound but for a chance of 1e-11.
+    np.testing.assert_allclose(drawn.fee.max(0), [0.1, 0.2, 0.3], rtol=0.05)
+    assert (np.asarray(drawn.fee) < np.float32([0.1, 0.2, 0.3])).all()
+
+
+def test_a_result_has_one_set_of_costs(market) -> None:
+    with pytest.raises(ValueError, match="`middle`"):
+        simulate(market, 0.5, costs=Costs.between(Costs(), Costs()), symbol="S0")
+    with pytest.raises(ValueError, match=r"costs 0.001 .*Costs\(fee="):
+        simulate(market, 0.5, costs=0.001, symbol="S0")
+
+
+def test_volume_is_needed_where_it_is_used(env, market) -> None:
+    blind = dataclasses.replace(market, adv=None)
+    for name, costs, rules in (
+        ("impact", Costs(impact=1.0), IN_CURRENCY),
+        ("volume_cap", Costs(), IN_CURRENCY.replace(volume_cap=0.1)),
+    ):
+        words = f"{name} .*give bars with volume"
+        with pytest.raises(ValueError, match=words):
+            dataclasses.replace(env, market=blind, costs=costs, rules=rules)
+        with pytest.raises(ValueError, match=words):
+            simulate(blind, 0.5, costs=costs, rules=rules, symbol="S0")
+        with pytest.raises(ValueError, match=words):
+            dataclasses.replace(env, costs=costs, rules=rules).with_market(blind)

@@ -1,0 +1,60 @@
+"""`fixed_fee`: an amount of currency for each fill (money rule 4)."""
+
+from __future__ import annotations
+
+from ledger.worked_bars import LONG, NAN, assert_as_worked, bar, worked
+
+CASES = [
+    {
+        "name": "a fixed fee is in currency, per fill, and not charged where nothing is traded",
+        "settings": {"fixed_fee": 10.0, "capital": 100_000.0},
+        "bars": [bar(0.5), bar(NAN)],
+        # 10 / 100,000 = 0.0001
+        "fills": [(0, 0, 0.005, 100.0, "order")],
+        "fees": 0.0001,
+        "cash": 0.4999,
+        "units": [0.005],
+        "equity": 0.9999,
+    },
+    {
+        "name": "a buy of everything leaves room for the fixed fee, and exactly no cash; that is not clipping",
+        "settings": {"fixed_fee": 10.0, "capital": 1000.0},
+        "bars": [bar(1.0)],
+        # k = (1 - 0.01) / 1
+        "fills": [(0, 0, 0.0099, 100.0, "order")],
+        "fees": 0.01,
+        "cash": 0.0,
+        "units": [0.0099],
+        "equity": 0.99,
+        "clipped": [],
+        "dropped": [],
+    },
+    {
+        "name": "a buy whose fixed fee is more than the cash is given up, free, and counted",
+        "start": {"cash": 0.005, "units": [0.00995], "entry": [100.0]},
+        "settings": {"fixed_fee": 10.0, "capital": 1000.0},
+        "bars": [bar(1.0)],
+        "fills": [],
+        "fees": 0.0,
+        "cash": 0.005,
+        "units": [0.00995],
+        "equity": 1.0,
+        "dropped": [0],
+    },
+    {
+        "name": "forced closes pay the fixed fee too",
+        "start": LONG,
+        "settings": {"fixed_fee": 10.0, "capital": 1000.0},
+        "bars": [bar(NAN, 98.0, 97.0, high=99.0, low=94.0, stop_loss=0.05)],
+        "fills": [(0, 0, -0.01, 95.0, "stop")],
+        "fees": 0.01,
+        "cash": 0.94,
+        "units": [0.0],
+        "equity": 0.94,
+    },
+]
+
+
+@worked(CASES)
+def test_fixed_fee_as_worked_by_hand(case, come_out):
+    assert_as_worked(case, come_out(case))

@@ -1,0 +1,223 @@
+"""Whole results under all rules together: beside the scalar reference fill by fill, and what any of them must obey."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledger.comparison import assert_same_result, reference_of
+from ledger.markets import BARS, BY_FILL, FULL, RATES, all_costs, market_of, orders_of, result_of
+from ledger.paths import few, seeds
+from settings import run_settings
+
+from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.account import REASONS
+
+CLOSED = {"next_open": {"stop", "take profit", "liquidation", "delisted"}}
+CLOSED |= {"close": CLOSED["next_open"], "next_close": CLOSED["next_open"] | {"session end"}}
+
+
+@pytest.mark.parametrize("name", BY_FILL)
+def test_every_fill_under_all_rules_is_that_of_the_scalar_reference(name):
+    """Bar, asset, units, price, fee, slippage, reason; with brackets, margin, lots, impact, missing and last bars."""
+    assets, rules = BY_FILL[name]
+    reasons = Counter()
+    for seed in range(24):
+        (targets, brackets), volatility = orders_of(seed, assets), (0.03, 0.2, 0.6)[seed % 3]
+        result, market = result_of(name, seed, volatility=volatility)
+        assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
+        reasons.update(result.fills["reason"].tolist())
+    assert CLOSED[name] <= set(reasons)
+    assert reasons["order"] > 100
+
+
+@pytest.mark.parametrize("name", ["next_open", "close"])
+def test_every_fill_without_brackets_and_margin_is_that_of_the_scalar_reference(name):
+    """What happened is worked out otherwise then: from what the walk left, all bars at once. Ruin is met, and debt."""
+    assets, rules = BY_FILL[name]
+    rules = {**rules, "maintenance_margin": 0.0}
+    reasons = Counter()
+    for seed in range(24):
+        market, targets = market_of(seed, assets, (0.03, 0.2, 0.6)[seed % 3]), orders_of(seed, assets)[0]
+        result = simulate(market, targets, costs=all_costs(assets), **run_settings(rules))
+        assert_same_result(result, reference_of(market, targets, all_costs(assets), **rules))
+        reasons.update(result.fills["reason"].tolist())
+    assert set(reasons) == {"order", "delisted", "ruin"}
+
+
+@pytest.mark.parametrize("name", BY_FILL)
+def test_every_fill_on_change_is_that_of_the_scalar_reference(name):
+    """Under all rules; what volume or a missing bar kept from its target is tried again, the rest is left to move."""
+    assets, rules = BY_FILL[name]
+    rules = {**rules, "rebalance": "on_change"}
+    orders = {"always": 0, "on_change": 0}
+    for seed in range(12):
+        (targets, brackets), market = orders_of(seed, assets), market_of(seed, assets, (0.03, 0.2)[seed % 2])
+        result = simulate(market, targets, costs=all_costs(assets), **brackets, **run_settings(rules))
+        assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
+        orders["on_change"] += (result.fills["reason"] == "order").sum()
+        orders["always"] += (result_of(name, seed, market)[0].fills["reason"] == "order").sum()
+    assert 50 < orders["on_change"] < orders["always"]
+
+
+@pytest.mark.parametrize("name", BY_FILL)
+@few
+@given(seeds, st.sampled_from([0.03, 0.2]))  # beyond, units of a price near 0 leave a rest in the sums below
+def test_the_result_is_what_its_fills_and_its_carry_make_of_the_prices(name, seed, volatility):
+    result, market = result_of(name, seed, volatility=volatility)
+    assets, fills, asset = market.close.shape[1], result.fills, columns_of(result)
+    paid = fills["units"] * fills["price"] + fills["fee"] + fills["slippage"]
+    units = np.zeros((BARS, assets))
+    np.add.at(units, (fills["bar"], asset), fills["units"])
+    units = np.cumsum(units, 0)
+    cash = 1 - np.cumsum(np.bincount(fills["bar"], paid, BARS)) + np.cumsum(result.financing)
+    scale = np.abs(result.equity).max() + 1
+    # Sums over 64 bars and all fills round by the largest of them.
+    np.testing.assert_allclose(cash + (units * market.close).sum(1), result.equity, rtol=0, atol=1e-11 * scale)
+    # Of a price that has fallen to nothing there were many: a sum rounds by the largest.
+    np.testing.assert_allclose(units, result.units, rtol=0, atol=1e-13 * np.abs(fills["units"]).max(initial=1))
+    # What was carried: rule 6, on what was held at the close before.
+    before, worth = cash[:-1], units[:-1] * market.close[:-1]
+    short, years = np.maximum(-worth, 0).sum(1), market.dt[1:]
+    financing = RATES["cash_rate"] * years * np.maximum(0, before - short)
+    financing -= RATES["borrow_rate"] * years * np.maximum(0, -before) + RATES["short_rate"] * years * short
+    financing -= (market.funding[1:] * worth).sum(1)
+    financing[BARS if result.ruined_at is None else result.ruined_at :] = 0
+    np.testing.assert_allclose(result.financing[1:], financing, rtol=0, atol=1e-11 * scale)
+    # What the fills cost: rule 4, by what was known when the order was sized.
+    known = fills["bar"] - (name != "close")
+    value, side = np.abs(fills["units"]) * fills["price"], np.sign(fills["units"])
+    if name == "close":  # what a bracket, the margin or the end closes is still priced by the bar before
+        known = np.where(fills["reason"] == "order", known, known - 1)
+    impact = np.minimum(0.5 * market.volatility[known, asset] * np.sqrt(value * 1e5 / market.adv[known, asset]), 1)
+    # 1e-11: `units` is a difference of two holdings, which may be small against both.
+    np.testing.assert_allclose(fills["slippage"], value * (0.002 + impact), rtol=1e-11, atol=1e-15)
+    fee = np.broadcast_to(result.costs.fee, assets)[asset]
+    np.testing.assert_allclose(fills["fee"], (value + side * fills["slippage"]) * fee + 2e-5, rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", BY_FILL)
+@few
+@given(seeds, st.sampled_from([0.03, 0.6]))
+def test_every_fill_keeps_the_rules_it_was_made_under(name, seed, volatility):
+    result, market = result_of(name, seed, volatility=volatility)
+    fills, rules, asset = result.fills, result.rules, columns_of(result)
+    bar, price = fills["bar"], fills["price"]
+    delisted, order = (fills["reason"] == reason for reason in ("delisted", "order"))
+    low, high, close = (getattr(market, column)[bar, asset] for column in ("low", "high", "close"))
+    np.testing.assert_allclose(price[delisted], 0.7 * close[delisted], rtol=1e-15)
+    assert ((price >= low) & (price <= high))[~delisted].all()
+    assert market.present[bar, asset][~np.isin(fills["reason"], ["ruin", "session end"])].all()
+    at = market.open if rules.fill == "next_open" else market.close
+    np.testing.assert_array_equal(price[order], at[bar, asset][order])
+    assert (fills["position"][~order] == 0).all()
+    assert (result.units[market.session_end] == 0).all() or not rules.flat_at_session_end
+    # Whole lots of raw shares, none too small, none beyond the volume; a target of 0 sells what there is, if it can.
+    known = bar - (rules.fill != "close")
+    lots = np.abs(fills["units"]) * 1e5 * market.price_factor[bar, asset] / 5
+    whole = np.abs(lots - np.round(lots)) < 1e-6 + 1e-14 * lots  # where a price has fallen to nothing they are many
+    assert (whole | (fills["position"] == 0))[order].all()
+    value = np.abs(fills["units"]) * price * 1e5
+    assert (value[order] >= 500 * (1 - 1e-12)).all()
+    assert (value <= 0.2 * market.adv[known, asset] * (1 + 1e-9))[order].all()
+
+
+def test_the_random_results_contain_every_reason():
+    """Else the properties above would say less than they seem to."""
+    for name in BY_FILL:
+        results = [result_of(name, seed, volatility=x)[0] for seed in range(15) for x in (0.03, 0.6)]
+        missing = set(REASONS) - {str(reason) for result in results for reason in result.fills["reason"]}
+        # Where the margin is watched, ruin finds something left to close on missing bars at most.
+        assert missing - {"ruin"} == (set() if name == "next_close" else {"session end"}), name
+        assert sum(result.ruined_at is not None for result in results) > 3
+        assert sum(result.clipped for result in results) > 10
+        assert sum(result.dropped for result in results) > 10
+
+
+def columns_of(result):
+    """The column of each fill."""
+    return np.array([result.symbols.index(symbol) for symbol in result.fills["symbol"]], int)
+
+
+@few
+@given(seeds, st.permutations([0, 1, 2]), st.sampled_from(["next_open", "next_close", "close"]))
+def test_the_order_of_the_assets_does_not_matter(seed, order, fill):
+    rules, (targets, brackets), market = (
+        BY_FILL["next_open"][1] | {"fill": fill},
+        orders_of(seed, 3),
+        market_of(seed, 3),
+    )
+    result = simulate(market, targets, costs=all_costs(3), **brackets, **run_settings(rules))
+    columns = ("open", "high", "low", "close", "volatility", "present", "delisted", "funding", "price_factor", "adv")
+    turned = dataclasses.replace(market, **{name: getattr(market, name)[:, order] for name in columns})
+    costs = all_costs(3, fee=all_costs(3).fee[list(order)])
+    brackets = {name: x[:, order] for name, x in brackets.items()}
+    other = simulate(turned, targets[:, order], costs=costs, **brackets, **run_settings(rules))
+    # Sums over the assets round otherwise in another order, and leverage enlarges that.
+    np.testing.assert_allclose(other.equity, result.equity, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(other.units, result.units[:, order], rtol=1e-9, atol=1e-11)
+    assert (other.clipped, other.dropped, other.ruined_at) == (result.clipped, result.dropped, result.ruined_at)
+
+
+def results_in_two_units(seed, scale):
+    """A result without lots and impact, and the same with the prices of each asset multiplied by a factor."""
+    rules = {k: v for k, v in FULL.items() if k not in ("lot", "volume_cap", "delay")}
+    (targets, brackets), market = orders_of(seed, 3), market_of(seed, 3)
+    prices = {name: getattr(market, name) * scale for name in ("open", "high", "low", "close")}
+    markets = market, dataclasses.replace(market, **prices)
+    return [
+        simulate(each, targets, costs=all_costs(3, impact=None), **brackets, **run_settings(rules)) for each in markets
+    ]
+
+
+@few
+@given(seeds, st.lists(st.integers(-20, 20), min_size=3, max_size=3))
+def test_the_scale_of_prices_does_not_matter_without_lots_and_impact(seed, powers):
+    """Each asset in a unit of its own, a power of two: no rounding differs, so neither does a bit of the equity."""
+    scale = 2.0 ** np.array(powers)
+    result, scaled = results_in_two_units(seed, scale)
+    np.testing.assert_array_equal(scaled.equity, result.equity)
+    np.testing.assert_array_equal(scaled.units * scale, result.units)
+    np.testing.assert_array_equal(scaled.fills["reason"], result.fills["reason"])
+
+
+@few
+@given(seeds, st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=3))
+def test_any_scale_of_prices_leaves_the_result_but_for_roundings(seed, scale):
+    """Targets and prices are drawn from ranges, so none is within 1e-12 of a band, level or limit by chance.
+
+    Where the rules themselves put an order on an edge (a target met before, gross exposure at the leverage) the ledger
+    has a tolerance, its dust of 1e-12: a thousand times these roundings.
+    """
+    result, scaled = results_in_two_units(seed, scale)
+    np.testing.assert_allclose(scaled.equity, result.equity, rtol=1e-12)
+    np.testing.assert_allclose(scaled.units * scale, result.units, rtol=1e-12, atol=1e-14)
+    for name in ("bar", "symbol", "reason", "forced"):
+        np.testing.assert_array_equal(scaled.fills[name], result.fills[name])
+    assert (scaled.clipped, scaled.dropped, scaled.ruined_at) == (result.clipped, result.dropped, result.ruined_at)
+
+
+@few
+@given(seeds, st.integers(-20, 20))
+def test_an_adjustment_of_prices_does_not_matter_whatever_is_on(seed, power):
+    """Lots are of raw shares and volume is of currency: neither changes when the adjusted price does."""
+    scale = 2.0**power
+    result, market = result_of("next_open", seed)
+    names = ("open", "high", "low", "close", "price_factor")
+    scaled = dataclasses.replace(market, **{name: getattr(market, name) * scale for name in names})
+    np.testing.assert_array_equal(result_of("next_open", seed, scaled)[0].equity, result.equity)
+
+
+@few
+@given(seeds, st.sampled_from([0.0, np.nan]))
+def test_flat_stays_flat_but_for_interest(seed, target):
+    for name, (assets, rules) in BY_FILL.items():
+        market, (_, brackets) = market_of(seed, assets), orders_of(seed, assets)
+        result = simulate(market, target, costs=all_costs(assets), **brackets, **run_settings(rules))
+        assert not len(result.fills), name
+        # Products of 64 numbers.
+        np.testing.assert_allclose(result.equity, np.cumprod(1 + 0.3 * market.dt), rtol=1e-13)
