@@ -25,9 +25,12 @@ if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true" and importlib.metadata
 # What one run compiled must not decide about another: a folder of this run's own, which its workers and the processes
 # that tests start share.
 os.environ["JAXTRADER_CACHE"] = "off"
+# `JAXTRADER_TESTS_CACHE` names one for several runs, as .ci/run has them.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxtrader-tests-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    shared = os.environ.get("JAXTRADER_TESTS_CACHE")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = shared or tempfile.mkdtemp(prefix="jaxtrader-tests-")
+    if not shared:
+        atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 import jax
