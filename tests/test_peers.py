@@ -17,7 +17,7 @@ import pytest
 from numpy_market import MarketData, NumpyMarket, Settings
 from settings import bars_after, env_settings
 
-from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, is_over
+from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, is_truncated
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.costs import Costs
@@ -58,7 +58,7 @@ def reference(env: TradingEnv) -> Callable:
         account, *_ = ledger.step(state.account, target[:, None], prices, params.costs, env.rules)
         reward = env.reward(state.account.equity, account.equity)
         moved = EnvState(account, state.cursor + 1, state.end, state.time + 1)
-        truncated = is_over(env, moved.time, moved.cursor, moved.end)
+        truncated = is_truncated(env, moved.time, moved.cursor, moved.end)
         features = params.arrays.features[moved.cursor][:, 0]
         seen = env.account_features(account, prices.close, params.arrays.volatility[moved.cursor])[:, 0]
         final = jnp.concatenate([features.astype(jnp.float32), seen], -1)

@@ -230,12 +230,12 @@ def market_at(env: TradingEnv, params: EnvParams, cursor: Int[Array, "*b"]) -> d
 # --- where an episode begins and ends ---
 
 
-def is_over(
+def is_truncated(
     env: TradingEnv, age: Int[Array, "*b"], cursor: Int[Array, "*b"], end: Int[Array, "*b"], decisions: int = 1
 ) -> Bool[Array, "*b"]:
     """Return whether an episode is truncated: at its time limit, or where its segment has too few bars left.
 
-    The next `decisions` decisions, with their delay, must fill and be marked within the segment.
+    The next `decisions` orders must fill inside the segment after any delay, and then be valued at a close.
     """
     return (age >= env.episode_length) | (cursor + decisions * env.decision_every + env.rules.delay >= end)
 

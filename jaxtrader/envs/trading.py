@@ -371,13 +371,13 @@ class TradingEnv(EnvSettings):
         """Take one decision with auto-reset, and return (obs, state, reward, terminated, truncated, info).
 
         Ruin terminates. The account then starts again, flat, and the episode goes on. A truncated episode is followed
-        by a new one, see `episode.is_over`. `info["final_observation"]` is the observation before either.
+        by a new one, see `episode.is_truncated`. `info["final_observation"]` is the observation before either.
 
         Raises ValueError without params.
         """
         params = _require_params(params)
         final, state, reward, terminated, info = self.step_env(key, state, action, params)
-        truncated = episode.is_over(self, state.time, state.cursor, state.end)
+        truncated = episode.is_truncated(self, state.time, state.cursor, state.end)
         state = state.replace(account=self.restart(state.account, terminated))
         _, fresh = self.reset_env(key, params)
         state = episode.select(truncated, fresh, state)

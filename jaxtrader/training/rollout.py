@@ -25,7 +25,7 @@ from jaxtrader.envs.episode import (
     Rows,
     Trajectory,
     draw_starts,
-    is_over,
+    is_truncated,
     market_at,
     rows_ahead,
     run,
@@ -155,7 +155,7 @@ class MarketRollouts:
 
     def _turn_over(self, paths: MarketPaths, params: EnvParams, key: PRNGKeyArray) -> tuple[MarketPaths, Stats]:
         """Start a new episode on every path that is at its time limit or has too few bars left for another rollout."""
-        over = is_over(self.env, paths.age, paths.cursor, paths.end, self.length)
+        over = is_truncated(self.env, paths.age, paths.cursor, paths.end, self.length)
         counted = (over & ~paths.partial)[:, None]
         stats = {
             "episodes": counted.sum() * self.accounts,
