@@ -195,9 +195,7 @@ class TradingEnv(EnvSettings):
         assets, dtype = account.units.shape[-1], account.cash.dtype
         target, invalid = actions.targets(self.positions, action, assets, dtype, self.rules.max_leverage, tradable)
         brackets, costs = self.brackets(action, account.units.shape, dtype), account.effective_costs(params)
-        traded, next_target, order = ledger.order_at_close(account, target, bar, costs, self.rules)
-        after, events = ledger.move(traded, next_target, bar, costs, self.rules, brackets)
-        events = events if order is None else events.replace(order=order)
+        at_close, after, events = ledger.step_from_close(account, target, bar, costs, self.rules, brackets)
         assert events.order is not None
         figures = {
             "turnover": functools.reduce(jnp.add, [settlement.turnover(fill, account.equity) for fill in events.fills]),
@@ -214,7 +212,7 @@ class TradingEnv(EnvSettings):
             reward = self.reward(account.equity, after.equity)
         reward = jnp.where(account.ruined, 0, reward)
         return cast(EnvAccount, after), Trajectory(
-            traded, target, events, brackets, reward, after.ruined, invalid, figures
+            at_close, target, events, brackets, reward, after.ruined, invalid, figures
         )
 
     def move_function(self, params: EnvParams) -> MoveFn:

@@ -247,9 +247,8 @@ def _run_targets(
 
     def move(account: Account, decision: Any, bar: Bar, tradable: None) -> tuple[Account, Trajectory]:
         target, brackets = decision
-        traded, due, order = ledger.order_at_close(account, target, bar, costs, rules)
-        after, events = ledger.move(traded, due, bar, costs, rules, brackets)
-        return after, Trajectory(traded, None, events if order is None else events.replace(order=order))
+        at_close, after, events = ledger.step_from_close(account, target, bar, costs, rules, brackets)
+        return after, Trajectory(at_close, None, events)
 
     def keep(account: Account, trajectory: Trajectory, row: Rows) -> tuple[Account, Trajectory]:
         assert isinstance(trajectory.account, Account)

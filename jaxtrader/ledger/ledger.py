@@ -29,7 +29,18 @@ from jaxtrader.ledger.orders import desired_order, order_before_cash, size_order
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
 
-__all__ = ["charges", "execute", "exposure", "latest_target", "move", "open_account", "order_at_close", "step", "value"]
+__all__ = [
+    "charges",
+    "execute",
+    "exposure",
+    "latest_target",
+    "move",
+    "open_account",
+    "order_at_close",
+    "step",
+    "step_from_close",
+    "value",
+]
 
 
 def step(
@@ -53,9 +64,22 @@ def step(
     Returns:
         The accounts at close[t+1], and the events of the bar.
     """
-    account, next_target, order = order_at_close(account, target, bar, costs, rules)
-    account, events = move(account, next_target, bar, costs, rules, brackets)
-    return account, events if order is None else events.replace(order=order)
+    _, account, events = step_from_close(account, target, bar, costs, rules, brackets)
+    return account, events
+
+
+def step_from_close(
+    account: Account,
+    target: Float[Array, "*b A"],
+    bar: Bar,
+    costs: Costs,
+    rules: Rules,
+    brackets: Brackets | None = None,
+) -> tuple[Account, Account, Events]:
+    """Do what `step` does, and return first the accounts at close[t] after all fills of that close."""
+    at_close, next_target, order = order_at_close(account, target, bar, costs, rules)
+    after, events = move(at_close, next_target, bar, costs, rules, brackets)
+    return at_close, after, events if order is None else events.replace(order=order)
 
 
 def order_at_close(
