@@ -46,7 +46,7 @@ def map_blocks(function: Callable[[Any], Any], paths: Any, count: int) -> Any:
     if count == 1:
         return function(paths)
     results = jax.lax.map(function, split_blocks(paths, count))
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), results)
 
 
 def split_blocks(paths: Any, count: int) -> Any:
