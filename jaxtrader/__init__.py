@@ -4,8 +4,10 @@ The public names stand here and load on first use (PEP 562): `import jaxtrader` 
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
+from jaxtrader.aliases import install
+
+TYPE_CHECKING = False  # which type checkers take for true; `typing` takes longer to load than all of this
 if TYPE_CHECKING:
     from jaxtrader import checks
     from jaxtrader.agents.policy import load_policy
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
     from jaxtrader.market.bars import Bars, load_bars
     from jaxtrader.market.datasets import load_bundled
     from jaxtrader.market.errors import DataError
+    from jaxtrader.market.folds import walk_forward_folds
     from jaxtrader.market.market import Market
     from jaxtrader.training.trainer import Trainer, TrainingDiverged, TrainResult
+    from jaxtrader.training.walk_forward import walk_forward
 
 __version__ = "0.1.0"
 
@@ -53,6 +57,8 @@ __all__ = [
     "optimum",
     "rewards",
     "simulate",
+    "walk_forward",
+    "walk_forward_folds",
 ]
 
 # Where each name lives; a name without an attribute is the module itself.
@@ -80,10 +86,15 @@ _HOMES = {
     "optimum": "jaxtrader.evaluation.optimum",
     "rewards": "jaxtrader.envs.rewards",
     "simulate": "jaxtrader.evaluation.simulate:simulate",
+    "walk_forward": "jaxtrader.training.walk_forward:walk_forward",
+    "walk_forward_folds": "jaxtrader.market.folds:walk_forward_folds",
 }
 
+# `import jaxtrader.rewards` works as `jaxtrader.rewards` does. `checks` is a folder of that name and needs no alias.
+install({f"{__name__}.{name}": home for name, home in _HOMES.items() if ":" not in home and name != "checks"})
 
-def __getattr__(name: str) -> Any:
+
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'jaxtrader' has no attribute {name!r}; it has {', '.join(__all__)}")
     module, _, attribute = _HOMES[name].partition(":")

@@ -6,11 +6,13 @@ The Trainer and the command line turn it on. `JAXTRADER_CACHE` names the folder,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 from pathlib import Path
 
+import filelock
 import jax
 import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
@@ -32,11 +34,14 @@ def enable_cache() -> Path | None:
         return None
     if (own := getattr(jax.config, "jax_compilation_cache_dir", None)) is not None:
         return Path(own)
-    parent = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("jaxtrader", appauthor=False)
+    try:
+        parent = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("jaxtrader", appauthor=False)
+    except RuntimeError:  # no HOME, and a user whom the system does not know, as in some containers
+        return None
     folder = Path(parent) / f"programs-{_machine_id()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _delete_unfinished(folder)
+        _delete_unreadable(folder)
     except OSError:
         return None
     if not os.access(folder, os.W_OK):
@@ -48,10 +53,14 @@ def enable_cache() -> Path | None:
     return folder
 
 
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _machine_id() -> str:
     """A hash of the processor's model and features and of the number of cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = f"{platform.machine()} {platform.processor()} {cores}"
+    machine = f"{platform.machine()} {platform.processor()} {cores()}"
     info = Path("/proc/cpuinfo")
     if info.exists():
         lines = info.read_text(errors="replace").splitlines()
@@ -59,11 +68,33 @@ def _machine_id() -> str:
     return hashlib.sha256(machine.encode()).hexdigest()[:12]
 
 
-def _delete_unfinished(folder: Path) -> None:
-    """Delete programs without a time stamp, which a killed process leaves behind.
+def _delete_unreadable(folder: Path) -> None:
+    """Delete programs that a killed process has left unfinished, and others that cannot be read.
 
-    JAX writes the stamp after the program. It stores nothing more in a folder where a stamp is missing.
+    JAX itself stores nothing in the place of such a program, and compiles it at every start. It writes a time stamp
+    after each program, and stores nothing more in a folder where a stamp is missing. Only what was stored since the
+    last call is read.
     """
-    for program in folder.glob("*-cache"):
-        if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
-            program.unlink(missing_ok=True)
+    lock = filelock.FileLock(folder / ".lockfile")  # JAX's own, which it holds while it writes
+    with contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
+        mark = folder / ".checked"
+        checked = mark.stat().st_mtime_ns if mark.exists() else 0
+        mark.touch()
+        for program in folder.glob("*-cache"):
+            stamp = program.with_name(program.name.removesuffix("-cache") + "-atime")
+            is_new = program.stat().st_mtime_ns >= checked
+            if not stamp.exists() or (is_new and not _is_readable(program)):
+                program.unlink(missing_ok=True)
+                stamp.unlink(missing_ok=True)
+
+
+def _is_readable(program: Path) -> bool:
+    try:
+        from jax._src.compilation_cache import decompress_executable
+    except ImportError:  # another JAX may have no such function
+        return True
+    try:
+        decompress_executable(program.read_bytes())
+    except Exception:  # each compression has errors of its own
+        return False
+    return True

@@ -19,6 +19,7 @@ import math
 import os
 import pickle
 import pickletools
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-__all__ = ["FileError", "load", "save", "write_text"]
+__all__ = ["FileError", "load", "save", "temporaries", "write_bytes", "write_text"]
 
 FORMAT = "jaxtrader"
 VERSION = 1
@@ -39,6 +40,7 @@ MAX_TEXT = 2**28  # characters of at most 4 bytes, so that BINUNICODE8 is never 
 
 ARRAY, KEY, TUPLE = "__array__", "__key__", "__tuple__"
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}\.tmp")
 _SUM_BYTES = hashlib.sha256().digest_size
 _PROTO = bytes([0x80, PROTOCOL])
 _FRAME_BYTES = 9  # the FRAME opcode and its length, between PROTO and the first container
@@ -82,11 +84,17 @@ def save(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
     Raises:
         FileError: the tree holds another type (the message says where), or the file cannot be written.
     """
+    _write(path, encoded(kind, tree))
+
+
+def encoded(kind: str, tree: Any) -> bytes:
+    """Return the bytes of a file that holds `tree`. Raises FileError as `save` does."""
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer, protocol=PROTOCOL)
     pickler.fast = True  # without the memo, which `load` does not read
     pickler.dump({"format": FORMAT, "version": VERSION, "kind": kind, "tree": _encode(tree, "tree", 0)})
-    _write(path, buffer.getbuffer(), hashlib.sha256(buffer.getbuffer()).digest())
+    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
+    return buffer.getvalue()
 
 
 def load(path: str | os.PathLike[str], kind: str) -> Any:
@@ -123,6 +131,23 @@ def load(path: str | os.PathLike[str], kind: str) -> Any:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` in UTF-8 to `path`, atomically as `save` does. Raises FileError where it cannot be written."""
     _write(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes, keep: str | os.PathLike[str] | None = None) -> None:
+    """Write `data` to `path`, atomically as `save` does. Raises FileError where it cannot be written.
+
+    Args:
+        path: the file.
+        data: its content.
+        keep: where the old file moves to, in the same folder. It moves only when the new one is on the disk, so one of
+            the two names holds a whole file at any time.
+    """
+    _write(path, data, keep=keep)
+
+
+def temporaries(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the unfinished files that a killed process has left in a folder."""
+    return [path for path in Path(folder).glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
 
 
 # Writing
@@ -193,8 +218,8 @@ def _encode_array(array: np.ndarray, where: str) -> list[Any]:
     return [name, list(array.shape), array.astype(_DTYPES[name], copy=False).tobytes()]
 
 
-def _write(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
-    """Write the parts to a temporary file in the same folder, flush it to disk, and rename it to `path`."""
+def _write(path: str | os.PathLike[str], data: bytes, keep: str | os.PathLike[str] | None = None) -> None:
+    """Write the data to a temporary file in the same folder, flush it to disk, and rename it to `path`."""
     target = Path(os.path.realpath(path))  # a link stays a link
     # The name is short: that of the file may be as long as the system allows.
     temporary = target.parent / f".{secrets.token_hex(6)}.tmp"
@@ -202,9 +227,11 @@ def _write(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         # `tempfile` makes files that only their owner can read, and the rename would keep that.
         with open(temporary, "xb") as file:
-            file.writelines(parts)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and target.exists():
+            os.replace(target, keep)
         os.replace(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:

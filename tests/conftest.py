@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import gc
 import importlib.metadata
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 # Before JAX is loaded, and for the processes that tests start. Most of the time is compiling, and the optimiser is not
@@ -49,6 +51,13 @@ jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used: for tests/tra
 
 FEATURES = ("log_return_1", "signal", "noise")
 LENGTHS = (150, 90)
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for more rarely: tracing makes many objects that live on, and what is loaded by now stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def walk(symbol: str, bars: int, seed: int) -> Bars:
@@ -157,6 +166,12 @@ def agent() -> PPOAgent:
     return PPOAgent(hidden=(8, 8), num_epochs=2, num_minibatches=2)
 
 
+@partial(jax.jit, static_argnums=2)
+def init(agent: PPOAgent, key: jax.Array, env: Any, params: Any) -> PPOState:
+    """`agent.init` in one program: uncompiled, each of its operations is a program of its own."""
+    return agent.init(key, env, params)
+
+
 @pytest.fixture(scope="session")
 def raw_params(env: TradingEnv) -> EnvParams:
     """`env.default_params`, features as they are."""
@@ -166,7 +181,7 @@ def raw_params(env: TradingEnv) -> EnvParams:
 @pytest.fixture(scope="session")
 def prepared(env: TradingEnv, agent: PPOAgent, raw_params: EnvParams) -> tuple[PPOState, EnvParams]:
     """A fresh agent state that knows the normalisation, and the parameters it was applied to."""
-    return agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
+    return agent.prepare(init(agent, jax.random.key(0), env, raw_params), raw_params)
 
 
 @pytest.fixture(scope="session")

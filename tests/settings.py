@@ -14,6 +14,8 @@ from jaxtrader.ledger.account import open_account
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.rules import Rules
 
+_opened = jax.jit(open_account, static_argnames=("rules", "brackets", "financing"))
+
 NAMES = {field.name for field in dataclasses.fields(Rules)}
 
 
@@ -36,7 +38,7 @@ def bars_after(env: TradingEnv, cursor: Any, params: EnvParams) -> Bar:
 
 def env_account(*args: Any, **settings: Any) -> EnvAccount:
     """`ledger.open_account` as an environment takes it."""
-    return EnvAccount(**vars(open_account(*args, **settings)))
+    return EnvAccount(**vars(_opened(*args, **settings)))
 
 
 def with_settings(env: TradingEnv, settings: Mapping[str, Any]) -> TradingEnv:

@@ -1,5 +1,6 @@
 """The public names, that they load lazily, and that the command's defaults are the API's."""
 
+import importlib
 import subprocess
 import sys
 import tomllib
@@ -42,6 +43,19 @@ def test_every_public_name_is_there(name):
     assert name in dir(jt)
     value = getattr(jt, name)
     assert getattr(value, "__name__", name).rpartition(".")[2] == name or name == "__version__"
+
+
+@pytest.mark.parametrize("name", [name for name, home in jt._HOMES.items() if ":" not in home])
+def test_a_public_module_can_be_imported_and_is_the_one_with_that_name(name):
+    module = importlib.import_module(f"jaxtrader.{name}")
+    assert module is getattr(jt, name)
+    assert module is importlib.import_module(module.__name__)
+    assert module.__spec__.name == module.__name__
+
+
+def test_a_public_module_is_imported_before_its_name_is_asked_for():
+    loaded = loaded_after("import jaxtrader.rewards as one; from jaxtrader.rewards import log_return; import jaxtrader")
+    assert "jax" in loaded
 
 
 def test_the_names_of_the_story_are_public():

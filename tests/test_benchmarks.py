@@ -39,10 +39,13 @@ CASES = [
     ("ablations", {"ablations_quick": 1}, None),
     ("money", {"money_quick": 2}, "ours"),
     ("checks", {"checks_quick": 10}, "seconds"),
+    ("faults", {"faults_quick": 4}, "tries"),
+    ("intervals", {"intervals_quick": 3, "verdicts_quick": 4}, None),
+    ("kills", {"kills_quick": 2}, "same bits"),
 ]
 
 
-QUICK = {"backtest", "money", "parity"}  # the others compile a training, or start processes
+QUICK = {"backtest", "faults", "intervals", "money", "parity"}  # the others compile a training, or start processes
 
 
 def marked(case: tuple) -> Any:
@@ -69,6 +72,8 @@ def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, colu
         assert {"date", "cpu", "cores", "jax", "jaxtrader"} <= data["machine"].keys()
         assert data["facts"]["work"]
         assert all(row[column] > 0 for row in data["rows"] if column)
+    if script == "faults":
+        assert not written["faults_quick"]["facts"]["faults"]
     if script == "drift":  # README: 1e-6 within 1,000 bars; a float32 that lost more than roundings is far off
         assert all(float(row["up to 1,000 bars"]) < 1e-4 for row in written["drift_quick"]["rows"])
 

@@ -6,6 +6,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from jaxtrader import compilation
 
@@ -45,17 +48,31 @@ def test_a_second_process_loads_what_the_first_compiled(tmp_path: Path) -> None:
     assert int(hits) >= 1
 
 
-def test_a_program_that_a_killed_process_left_is_deleted(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_programs_that_a_killed_process_left_or_that_cannot_be_read_are_deleted(tmp_path: Path) -> None:
     folder, *_ = run(JAXTRADER_CACHE=str(tmp_path))
     left = Path(folder) / "killed-cache"
     left.write_bytes(b"half")
     stored = programs(folder) - {left.name}
     one = next(path for path in Path(folder).glob("*lambda*-cache"))
-    one.unlink()
+    whole = one.read_bytes()
+    one.write_bytes(whole[: len(whole) // 2])  # its time stamp is there
     run(JAXTRADER_CACHE=str(tmp_path))  # JAX would store nothing more here, and warn
     assert programs(folder) == stored
+    assert one.stat().st_size > len(whole) // 2, "it was compiled and stored once more"
 
 
+def test_a_user_without_a_home_has_no_cache_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> str:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv(compilation.VARIABLE)
+    monkeypatch.setattr(compilation.platformdirs, "user_cache_dir", fail)
+    monkeypatch.setattr(compilation, "jax", SimpleNamespace(config=SimpleNamespace()))
+    assert compilation.enable_cache() is None
+
+
+@pytest.mark.slow
 def test_the_oldest_programs_go_where_the_limit_is_reached(tmp_path: Path) -> None:
     folder, *_ = run(JAXTRADER_CACHE=str(tmp_path))
     sizes = {path: path.stat().st_size for path in Path(folder).glob("*-cache")}
@@ -68,6 +85,7 @@ def test_the_oldest_programs_go_where_the_limit_is_reached(tmp_path: Path) -> No
     assert programs(folder) == {path.name for path in sizes}, "the new program took the place of the old one"
 
 
+@pytest.mark.slow
 def test_it_can_be_turned_off_and_leaves_jaxs_own_setting_alone(tmp_path: Path) -> None:
     assert run(JAXTRADER_CACHE="off")[::2] == ["None", "0"]
     own = str(tmp_path / "own")

@@ -29,8 +29,12 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-# The example of README.md trains a policy for a while.
-@pytest.mark.parametrize("readme", [pytest.param(TOP, marks=pytest.mark.slow), *FOLDERS], ids=name)
+# The examples of these train a policy or solve for the best one.
+LONG = {TOP} | {ROOT / "jaxtrader" / folder / "README.md" for folder in ("training", "evaluation")}
+EXAMPLES = [pytest.param(path, marks=[pytest.mark.slow] if path in LONG else []) for path in (TOP, *FOLDERS)]
+
+
+@pytest.mark.parametrize("readme", EXAMPLES, ids=name)
 def test_the_python_blocks_of_a_readme_run_one_after_the_other(
     readme: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,14 +18,18 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxtrader import files
-from jaxtrader.agents.policy_file import read_policy
+from jaxtrader.agents.ensemble import Ensemble
+from jaxtrader.agents.policy_file import read_members, write_ensemble, write_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.agents.protocol import MarketActor
 from jaxtrader.envs import rewards
 from jaxtrader.envs.actions import Positions
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, TRADABLE
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger import costs
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import Rules
@@ -39,31 +43,81 @@ FLAT = (0.0, 0.0, 0.0, 1.0)  # ACCOUNT_FEATURES of an account that never traded
 class Policy:
     """A trained policy. A policy of a portfolio decides on any number of assets, whatever it was trained on.
 
+    A policy of another environment than a `TradingEnv` has `act` alone. Its other properties raise ValueError.
+
     Attributes:
-        agent: the agent with which it acts.
-        state: the agent's state.
+        agent: the agent that was trained, or the `Ensemble` of several.
+        state: the agent's state. An ensemble has a tuple of its members' states.
         about: what the policy file says of its training, see `PolicyFile`.
     """
 
-    agent: PPOAgent
-    state: PPOState
+    agent: MarketActor
+    state: PPOState | tuple[PPOState, ...]
     about: dict[str, Any]
+
+    def __repr__(self) -> str:
+        if not self.trades:
+            network = _first(self.state).network
+            return f"Policy({network.features} observed numbers, {network.actions!r})"
+        seen = f"window {self.window}, features {', '.join(self.features)}"
+        return f"Policy(positions {self.positions}, {seen}, trained on {', '.join(self.symbols) or 'unnamed bars'})"
+
+    @property
+    def trades(self) -> bool:
+        """Whether it was trained in a `TradingEnv`."""
+        return "env" in self.about
+
+    def _trained_in(self, part: str) -> dict[str, Any]:
+        """Return what the file says of the TradingEnv (`env`) or of its `features`."""
+        if not self.trades:
+            raise ValueError(
+                "the policy was not trained in a TradingEnv, so it has no bars, positions or costs; it can "
+                "act(observation)"
+            )
+        return self.about[part]
+
+    @property
+    def acting_agent(self) -> MarketActor:
+        """The agent without what matters to learning only. So policies of many agents share compiled programs.
+
+        An agent of another kind than PPO is itself.
+        """
+        if isinstance(self.agent, Ensemble):
+            member = PPOAgent(matmul_precision=self.agent.member.matmul_precision)
+            return Ensemble(member, self.agent.positions)
+        if isinstance(self.agent, PPOAgent):
+            return PPOAgent(matmul_precision=self.agent.matmul_precision)
+        return self.agent
+
+    @property
+    def members(self) -> tuple[Policy, ...]:
+        """The policies of an ensemble. Another policy is its only member."""
+        if not isinstance(self.agent, Ensemble):
+            return (self,)
+        assert isinstance(self.state, tuple)
+        member = self.agent.member
+        return tuple(Policy(member, state, self.about) for state in self.state)
 
     @property
     def window(self) -> int:
         """The number of bars that a decision sees."""
-        return int(self.about["env"]["window"])
+        return int(self._trained_in("env")["window"])
 
     @property
     def positions(self) -> Positions:
-        """The target exposures that it chooses from, or "continuous" or "weights"."""
-        positions = self.about["env"]["positions"]
+        """The target exposures that it chooses from, or "continuous" or "weights".
+
+        An ensemble whose members choose from exposures is "continuous", since it trades their mean.
+        """
+        positions = self._trained_in("env")["positions"]
+        if isinstance(self.agent, Ensemble) and self.agent.positions is not None:
+            return "continuous"
         return cast(Positions, positions if isinstance(positions, str) else tuple(positions))
 
     @property
     def portfolio(self) -> bool:
         """Whether it divides one account between assets. Otherwise it trades one asset."""
-        return isinstance(self.state.network, PortfolioActorCritic)
+        return isinstance(_first(self.state).network, PortfolioActorCritic)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -73,30 +127,34 @@ class Policy:
     @property
     def features(self) -> tuple[str, ...]:
         """The names of a window's features, in order."""
-        return tuple(self.about["features"]["names"])
+        return tuple(self._trained_in("features")["names"])
 
     @property
     def account_names(self) -> tuple[str, ...]:
         """The names of the account features that a decision sees, in order, see `TradingEnv.account_names`."""
-        return ACCOUNT_FEATURES + rewards.observed_in(self.about["env"]["reward"])
+        return ACCOUNT_FEATURES + rewards.observed_in(self._trained_in("env")["reward"])
 
     @property
     def rules(self) -> Rules:
         """The rules that it was trained under."""
-        return Rules(**self.about["env"]["rules"])
+        return Rules(**self._trained_in("env")["rules"])
 
     @property
     def costs(self) -> Costs | CostRange:
         """The costs that it was trained with."""
-        return costs.from_dict(self.about["env"]["costs"])
+        return costs.from_dict(self._trained_in("env")["costs"])
 
     @property
     def bars_needed(self) -> int:
         """The bars of history that one window's features need: window - 1 + the longest look-back."""
-        return self.window - 1 + int(self.about["features"]["lookback"])
+        return self.window - 1 + int(self._trained_in("features")["lookback"])
 
+    @package_settings()
     def act(self, window: ArrayLike, account: ArrayLike | Sequence[float] | None = None) -> float | np.ndarray:
         """Return the target exposure for the bar after the window, by the policy's mode. For a portfolio: one an asset.
+
+        A policy of another environment than a TradingEnv takes an observation, without its batch axes, and returns an
+        action of that environment.
 
         Args:
             window: raw features `[window, feature]`, in the order of `features`, oldest first. The last row is the bar
@@ -113,6 +171,8 @@ class Policy:
         Raises:
             ValueError: where a shape is wrong or a number is not finite.
         """
+        if not self.trades:
+            return self._act_on(window)
         bars = self._window(window)
         assets = bars.shape[1]
         features = self._account(account, assets)
@@ -123,7 +183,7 @@ class Policy:
         if not (known.all() and np.isfinite(features).all()):
             raise ValueError("the window or the account holds a value that is not finite; give complete bars")
         state = self.state_for(assets)
-        action = np.asarray(_decide(self.agent, state, jnp.asarray(bars)[None], jnp.asarray(features)[None])[0])
+        action = np.asarray(_decide(self.acting_agent, state, jnp.asarray(bars)[None], jnp.asarray(features)[None])[0])
         positions = self.positions
         if isinstance(positions, tuple):
             return positions[int(action)]
@@ -131,9 +191,25 @@ class Policy:
             return float(action[0])
         return np.where(tradable, action, np.nan)
 
-    def state_for(self, assets: int) -> PPOState:
+    def _act_on(self, observation: ArrayLike) -> float | np.ndarray:
+        """Return the action of a policy of an ordinary environment."""
+        seen = _numbers(observation, "the observation is no array of numbers")
+        features = _first(self.state).network.features
+        if seen.ndim != _first(self.state).obs_ndim or seen.size != features or not np.isfinite(seen).all():
+            raise ValueError(
+                f"the observation has shape {seen.shape}, the policy needs {features} finite numbers in "
+                f"{_first(self.state).obs_ndim} dimensions, as its environment shows them"
+            )
+        action = _select(self.acting_agent, self.state, jnp.asarray(seen)[None])[0]
+        return int(action) if action.ndim == 0 else np.asarray(action)
+
+    def state_for(self, assets: int) -> PPOState | tuple[PPOState, ...]:
         """Return the state with which `agent` decides on so many assets."""
-        return self.state.for_assets(assets) if self.portfolio else self.state
+        if not self.portfolio:
+            return self.state
+        if isinstance(self.state, tuple):
+            return tuple(state.for_assets(assets) for state in self.state)
+        return self.state.for_assets(assets)
 
     def _window(self, window: ArrayLike) -> Float[np.ndarray, "bar asset feature"]:
         """Return the raw window after its checks, always with an axis of assets."""
@@ -200,13 +276,17 @@ class Policy:
                 f"the policy trades one asset an account, the market has {assets} in one history; give the symbols as "
                 "separate histories, or train on a market of several assets"
             )
-        settings: dict[str, Any] = dict(self.about["env"])
+        settings: dict[str, Any] = dict(self._trained_in("env"))
         settings |= {"positions": self.positions, "rules": self.rules, "costs": self.costs}
-        return TradingEnv(market, **settings | changes | {"reward": self._reward(changes.get("reward"))})
+        settings |= changes | {"reward": self._reward(changes.get("reward"))}
+        if isinstance(self.agent, Ensemble) and min(self.agent.positions or (-1.0,)) >= 0:
+            # The mean of long positions is long, so the margin of an environment with shorts does not concern it.
+            settings["rules"] = rules.replace(maintenance_margin=rules.margin)
+        return TradingEnv(market, **settings)
 
     def _reward(self, other: Any = None) -> Any:
         """Return the reward that it was trained for, or the other one where that shows the same of its state."""
-        stored = self.about["env"]["reward"]
+        stored = self._trained_in("env")["reward"]
         if other is None:
             return rewards.from_dict(stored)
         shown, wanted = rewards.observed(other), rewards.observed_in(stored)
@@ -219,7 +299,7 @@ class Policy:
 
     def _untraded(self) -> tuple[float, ...]:
         """Return the account features of an account that never traded."""
-        stored = self.about["env"]["reward"]
+        stored = self._trained_in("env")["reward"]
         names = rewards.observed_in(stored)
         if not names:
             return FLAT
@@ -232,28 +312,82 @@ class Policy:
         return (*FLAT, *np.asarray(reward.observe(reward.begin((), jnp.float32))).tolist())
 
 
+@package_settings()
 def load_policy(path: str | PathLike[str]) -> Policy:
     """Read a policy file, or the policy.pkl of a run folder.
 
-    Raises files.FileError where it is not a sound policy that was trained on a TradingEnv.
+    Raises files.FileError where it is not a sound policy.
     """
     path = Path(path) / "policy.pkl" if Path(path).is_dir() else path
-    state, about = read_policy(path)
-    missing = [part for part in ("env", "features") if part not in about]
-    if missing:
-        raise files.FileError(
-            f"{path} does not say its {' and '.join(missing)}: it was not trained on a TradingEnv; "
-            "use PPOAgent().load_model(path)"
-        )
-    policy = Policy(PPOAgent(), state, about)
-    positions, actions = policy.positions, state.network.actions
+    states, about = read_members(path)
+    try:
+        agent = _agent(about.get("agent", {}))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise files.FileError(f"{path} is damaged: its agent is none ({error}); train it again") from error
+    members = [Policy(agent, state, about) for state in states]
+    if not members[0].trades:
+        return members[0]
+    if "features" not in about:
+        raise files.FileError(f"{path} is damaged: it does not say its features; train it again")
+    for policy in members:
+        _check_actions(policy, path)
+    return members[0] if len(members) == 1 else ensemble(members)
+
+
+def ensemble(members: Sequence[Policy]) -> Policy:
+    """Return the policy that trades the mean of several policies' targets. It says of its training what the first says.
+
+    Raises ValueError where the members do not see and decide the same, or where a stop-loss or take-profit belongs to
+    single positions, of which there is no mean.
+    """
+    members = [each for policy in members for each in policy.members]
+    first = members[0]
+    settings = first.about["env"]
+    for each in members[1:]:
+        if each.about["env"] != settings or each.features != first.features:
+            raise ValueError(
+                f"the members were trained in different environments ({each.about['env']} and {settings}); average "
+                "policies of one environment"
+            )
+        if jax.tree.structure(each.state) != jax.tree.structure(first.state):
+            raise ValueError("the members have different networks; average policies of one network")
+    for name in ("stop_loss", "take_profit"):
+        if isinstance(settings[name], (list, tuple)):
+            raise ValueError(f"{name} {settings[name]} is one for each position; an ensemble needs one number for all")
+    positions = first.positions if isinstance(first.positions, tuple) else None
+    member = first.agent
+    assert isinstance(member, PPOAgent)
+    return Policy(Ensemble(member, positions), tuple(_first(each.state) for each in members), first.about)
+
+
+def save_policy(path: str | PathLike[str], policy: Policy) -> None:
+    """Write a policy, or an ensemble, to a policy file."""
+    if isinstance(policy.state, tuple):
+        write_ensemble(path, policy.state, policy.about)
+    else:
+        write_policy(path, policy.state, policy.about)
+
+
+def _check_actions(policy: Policy, path: Any) -> None:
+    """Raise files.FileError where a policy's network does not choose from its environment's positions."""
+    positions, actions = policy.positions, _first(policy.state).network.actions
     kind = {"continuous": "box", "weights": "simplex"}.get(str(positions), "discrete")
     if actions.kind != kind or (isinstance(positions, tuple) and actions.size != len(positions)):
         raise files.FileError(
             f"{path} is damaged: its network has {actions.size} actions of kind {actions.kind}, its environment the "
             f"positions {positions}; train it again"
         )
-    return policy
+
+
+def _first(state: PPOState | tuple[PPOState, ...]) -> PPOState:
+    """The state, or that of an ensemble's first member."""
+    return state[0] if isinstance(state, tuple) else state
+
+
+def _agent(stored: dict[str, Any]) -> PPOAgent:
+    """Return the agent of these settings, which the Trainer wrote. Files of before it did have none."""
+    names = [field.name for field in dataclasses.fields(PPOSettings) if field.name in stored]
+    return PPOAgent(**{name: stored[name] for name in names}).validate()
 
 
 def _numbers(given: ArrayLike | Sequence[float], message: str) -> np.ndarray:
@@ -264,12 +398,19 @@ def _numbers(given: ArrayLike | Sequence[float], message: str) -> np.ndarray:
 
 
 @jax.jit
-def _decide(agent: PPOAgent, state: PPOState, window: jax.Array, account: jax.Array) -> jax.Array:
+def _select(agent: Any, state: Any, observations: jax.Array) -> jax.Array:
+    """Return the policy's mode for observations `[batch, ...]` of an ordinary environment."""
+    return agent.select_action(state, observations, jax.random.key(0), deterministic=True)[0]
+
+
+@jax.jit
+def _decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> jax.Array:
     """Return the policy's mode for raw windows `[batch, window, asset, feature]`."""
     known = jnp.isfinite(window).all(-1, keepdims=True)
-    if state.normalizer is not None:
-        window = state.normalizer(window)
-    if isinstance(state.network, PortfolioActorCritic):
+    first = _first(state)
+    if first.normalizer is not None:
+        window = first.normalizer(window)
+    if isinstance(first.network, PortfolioActorCritic):
         window = jnp.where(known, window, 0)  # as `normalize` does with market arrays
     context = agent.encode(state, window)[..., 0, :]
     return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]

@@ -25,6 +25,7 @@ from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.ledger.rules import Rules
 
 AGENT = "PPOAgent"
+ENSEMBLE = "Ensemble"
 VERSION = 2
 NETWORKS: dict[str, type[ActorCritic]] = {"single": ActorCritic, "portfolio": PortfolioActorCritic}
 NETWORK_FIELDS = (
@@ -63,8 +64,21 @@ class PolicyFile:
 
 def write_policy(path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> None:
     """Write what acting needs of a state, and `about`, to a policy file."""
+    files.save(path, "policy", vars(_content(state, about)))
+
+
+def write_ensemble(path: str | PathLike[str], states: tuple[PPOState, ...], about: dict[str, Any]) -> None:
+    """Write what acting needs of the members' states, and `about`, to a policy file.
+
+    The file holds a `PolicyFile` for each member, whose own `about` is empty.
+    """
+    members = [vars(_content(state, {})) for state in states]
+    files.save(path, "policy", {"agent": ENSEMBLE, "version": VERSION, "members": members, "about": about})
+
+
+def _content(state: PPOState, about: dict[str, Any]) -> PolicyFile:
     network, actions = state.network, state.network.actions
-    content = PolicyFile(
+    return PolicyFile(
         agent=AGENT,
         version=VERSION,
         network={
@@ -84,16 +98,26 @@ def write_policy(path: str | PathLike[str], state: PPOState, about: dict[str, An
         normalizer=None if state.normalizer is None else serialization.to_state_dict(state.normalizer),
         about=about,
     )
-    files.save(path, "policy", vars(content))
 
 
 def read_policy(path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
     """Return a state to act with, and `about`.
 
-    Raises files.FileError where the file is not a sound policy of PPOAgent.
+    Raises files.FileError where the file is not a sound policy of PPOAgent. An ensemble is none.
+    """
+    states, about = read_members(path)
+    if len(states) > 1:
+        raise files.FileError(f"{path} holds an ensemble of {len(states)} policies; read it by load_policy(path)")
+    return states[0], about
+
+
+def read_members(path: str | PathLike[str]) -> tuple[tuple[PPOState, ...], dict[str, Any]]:
+    """Return a state to act with for each member, and `about`. A policy that is no ensemble has one member.
+
+    Raises files.FileError where the file is not a sound policy of PPOAgent, or an ensemble of them.
     """
     stored = files.load(path, "policy")
-    if not isinstance(stored, dict) or stored.get("agent") != AGENT:
+    if not isinstance(stored, dict) or stored.get("agent") not in (AGENT, ENSEMBLE):
         raise files.FileError(f"{path} holds no {AGENT} policy; give the policy.pkl that `jaxtrader train` wrote")
     version = stored.get("version", 1)
     if isinstance(version, int) and version > VERSION:
@@ -101,17 +125,25 @@ def read_policy(path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
             f"{path} has policy version {version}, and this jaxtrader reads up to {VERSION}; install a newer jaxtrader"
         )
     try:
-        content = PolicyFile(**(_from_version_1(stored) if version == 1 else stored))
-        state = _state(content)
+        stored = _from_version_1(stored) if version == 1 else stored
+        members = stored["members"] if stored["agent"] == ENSEMBLE else [stored]
+        states = tuple(_state(PolicyFile(**member)) for member in members)
+        if not states or any(_static(state) != _static(states[0]) for state in states):
+            raise ValueError(f"{len(states)} members, whose networks must be the same")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise files.FileError(
             f"{path} is a policy of another version, or damaged ({error!r}); train it again"
         ) from error
-    if not all(np.isfinite(x).all() for x in jax.tree.leaves((state.params, state.normalizer))):
+    if not all(np.isfinite(x).all() for state in states for x in jax.tree.leaves((state.params, state.normalizer))):
         raise files.FileError(
             f"{path} holds weights that are not finite, so its decisions mean nothing; train it again"
         )
-    return state, content.about
+    return states, stored["about"]
+
+
+def _static(state: PPOState) -> Any:
+    """What members of an ensemble share: their arrays can then be stacked."""
+    return jax.tree.structure(state), _shapes(jax.tree.leaves(state))
 
 
 def _from_version_1(stored: dict[str, Any]) -> dict[str, Any]:

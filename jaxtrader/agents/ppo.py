@@ -36,6 +36,7 @@ from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.observation import Observation, chunks
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.jax_settings import package_settings
 
 PRECISIONS = get_args(Precision)
 # Where nothing pays, noise alone would make the policy certain of some action. Without a bonus a policy never learns to
@@ -109,9 +110,11 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         """Raise ValueError where the encoder has no window of bars to read."""
         window = env.window if isinstance(env, TradingEnv) else 1
         if self.encoder != "mlp" and window == 1:
+            shows, way = f"{env.name} shows one observation", "train in a TradingEnv with window=32"
+            if isinstance(env, TradingEnv):
+                shows, way = "window=1 shows one", "use window=32"
             raise ValueError(
-                f"encoder {self.encoder!r} needs a window of bars, and {env.name} shows one at a time; use a "
-                "TradingEnv with a window of 2 or more, such as 32, or the encoder 'mlp'"
+                f"encoder={self.encoder!r} reads a window of 2 bars or more, and {shows}; {way}, or encoder='mlp'"
             )
 
     # --- begin ---
@@ -190,7 +193,32 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             state = state.replace(normalizer=normalizer)
         return state, env_params.replace(arrays=normalize(normalizer, env_params.arrays))
 
+    def start_from(self, state: PPOState, earlier: PPOState, keep_scale: bool) -> PPOState:
+        """Return the state with the weights of an earlier policy, and with its normalisation where that is kept.
+
+        Raises ValueError where the earlier policy has another network, or other actions.
+        """
+        now, before = state.network, earlier.network
+        changed = []
+        if type(now) is not type(before):
+            changed.append("the policy divides one account between assets, or trades one asset, and this training not")
+        elif isinstance(now, PortfolioActorCritic) and before.actions.kind == now.actions.kind:
+            before = before.clone(actions=now.actions)  # it decides on any number of assets
+        unused = () if now.encoder != "mlp" or before.encoder != "mlp" else ("encoder_width", "encoder_depth")
+        for name in ("window", "features", "account", "actions", "hidden", "encoder", "encoder_width", "encoder_depth"):
+            if name not in unused and getattr(now, name) != getattr(before, name):
+                changed.append(f"{name} is {getattr(now, name)}, and the policy has {getattr(before, name)}")
+        if changed:
+            raise ValueError(f"the earlier policy has another network: {'; '.join(changed)}; give what the policy has")
+        normalizer = earlier.normalizer if keep_scale else state.normalizer
+        return state.replace(params=earlier.params, normalizer=normalizer)
+
     # --- anneal ---
+
+    def halve_rate(self, state: PPOState) -> tuple[PPOAgent, PPOState]:
+        """Return the agent and the state with half the learning rate, in force and of the schedule."""
+        half = state.replace(learning_rate=state.learning_rate * 0.5)
+        return self.replace(learning_rate=self.learning_rate * 0.5), half
 
     def anneal(self, state: PPOState, progress: Float[Array, ""]) -> PPOState:
         """Return the state with the learning rate and the scheduled deviation at `progress`, from 0 to 1."""
@@ -402,6 +430,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         """Write a policy file (see policy_file.py). `about` says what the policy was trained on."""
         write_policy(path, state, about)
 
+    @package_settings()
     def load_model(self, path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
         """Return a state to act with, and `about`. Raises files.FileError where the file is not a sound policy."""
         return read_policy(path)

@@ -83,7 +83,26 @@ class Agent(ABC):
         """
         return state, env_params
 
+    def start_from(self, state: Any, earlier: Any, keep_scale: bool) -> Any:
+        """Return a fresh state with what an earlier policy has learnt.
+
+        Args:
+            state: as `init` returned it.
+            earlier: the state of the earlier policy.
+            keep_scale: whether the earlier normalisation of features is kept. Otherwise `prepare` fits it anew.
+
+        Raises ValueError where the earlier policy does not fit. The default takes none.
+        """
+        raise ValueError(f"{type(self).__name__} cannot start from an earlier policy; leave out init_from")
+
     # --- each update ---
+
+    def halve_rate(self, state: Any) -> tuple[Agent, Any]:
+        """Return an agent and a state that learn at half the rate. They must be of the same shapes and types.
+
+        Raises ValueError where the agent has no rate, which is the default.
+        """
+        raise ValueError(f"{type(self).__name__} has no rate to halve; leave on_divergence at 'stop'")
 
     def anneal(self, state: Any, progress: Float[Array, ""]) -> Any:
         """Return the state with its schedules at `progress`, the finished share of training. The default has none."""
@@ -106,11 +125,15 @@ class Agent(ABC):
         """Write what acting needs of the state to a file, with `about`, plain data."""
 
 
-class MarketAgent(Agent):
-    """A learner that also acts on market paths, where many accounts share the bars of one path.
+class MarketActor(ABC):
+    """What acts on market paths, where many accounts share the bars of one path.
 
-    It encodes the bars of a rollout once, then acts for each account. Both methods are pure.
+    It encodes the bars of a path once, then acts for each account. All methods but `prepare` are pure.
     """
+
+    @abstractmethod
+    def prepare(self, state: Any, env_params: Any) -> tuple[Any, Any]:
+        """Return the state, and the environment's parameters with normalised features."""
 
     @abstractmethod
     def encode(self, state: Any, chunk: Float[Array, "*b bars assets features"]) -> Any:
@@ -120,4 +143,8 @@ class MarketAgent(Agent):
     def act(
         self, state: Any, context: Any, account: Any, key: PRNGKeyArray, deterministic: bool = False
     ) -> tuple[Array, dict[str, Array]]:
-        """Return actions for contexts and account features, with their `log_prob` and `value`."""
+        """Return actions for contexts and account features, with their `log_prob` and `value` where there are any."""
+
+
+class MarketAgent(Agent, MarketActor):
+    """A learner that also acts on market paths."""

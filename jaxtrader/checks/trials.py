@@ -115,6 +115,9 @@ class CheckSettings:
         Costs hide a leak where bars are short. On minute bars no signal of one bar pays for itself, but a leak would
         still spoil every result. So the agent must be able to afford what it may find.
         """
+        if named := self.costs.columns:
+            name, column = next(iter(named.items()))
+            raise ValueError(f"{name} names the column {column!r}, and the checks need a number; give its mean")
         moves = fill_to_fill(market, self.rules.fill)
         rates = [float(np.asarray(rate or 0.0)) for rate in (self.costs.fee, self.costs.slippage)]
         limit = MAX_COST_SHARE * float(np.nanmean(np.abs(moves)))

@@ -1,6 +1,7 @@
 """The `jaxtrader` command: it trains a policy, backtests it, looks at a data file, and checks it.
 
 The commands are thin users of the public API. JAX and pandas are loaded only when one runs, so that help is instant.
+This module itself loads next to nothing, so that Ctrl-C is heard from the beginning.
 Exit codes: 0 done, 1 failed (also where a check did), 2 bad input, 130 interrupted (and saved, where there was
 something to save).
 """
@@ -14,44 +15,125 @@ import sys
 import threading
 from collections.abc import Generator, Sequence
 
-from jaxtrader.cli.flags import parse
-from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, OK, BadInput, Failed
+TYPE_CHECKING = False  # as in jaxtrader/__init__.py
+if TYPE_CHECKING:
+    from typing import Any
+
+    from jaxtrader.cli.flags import parse
+    from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, OK
 
 __all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OK", "main", "parse"]
+
+# Ctrl-C, and what ends a container, a job or a terminal.
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. `argv` is without the program's name."""
+    _open_missing_streams()
     try:
-        asked = parse(sys.argv[1:] if argv is None else argv)
-        if asked is None:
-            return OK
-        with _late_interrupt():
-            from jaxtrader.cli import commands  # loads JAX and pandas
-        return commands.run(*asked)
-    except (BadInput, Failed) as error:
-        print(f"jaxtrader: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT if isinstance(error, BadInput) else FAILED
+        with _ending_signals_interrupt(), _late_interrupt():
+            from jaxtrader import terminal
+            from jaxtrader.cli import settings
+        with terminal.unbreakable_output() as (out, messages), _ending_signals_interrupt():
+            try:
+                code = _run(sys.argv[1:] if argv is None else argv)
+            except (settings.BadInput, settings.Failed) as error:
+                from jaxtrader.cli.wording import in_flags
+
+                messages.write(f"jaxtrader: error: {in_flags(' '.join(str(error).split()))}\n")
+                code = settings.BAD_INPUT if isinstance(error, settings.BadInput) else settings.FAILED
+            out.flush()
+            # A reader that wants no more, as in `jaxtrader ... | head`, has what it wanted.
+            if out.failure is not None and not isinstance(out.failure, BrokenPipeError):
+                reason = getattr(out.failure, "strerror", None) or out.failure
+                messages.write(
+                    f"jaxtrader: error: standard output cannot be written: {reason}; what was saved is whole\n"
+                )
+                code = code or settings.FAILED
+            return code
     except KeyboardInterrupt:
-        print("jaxtrader: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # `jaxtrader ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
+        with contextlib.suppress(OSError, ValueError):
+            print("jaxtrader: interrupted", file=sys.stderr, flush=True)
+        return 130  # INTERRUPTED, which may not be loaded yet
+
+
+def _run(argv: Sequence[str]) -> int:
+    with _late_interrupt():
+        from jaxtrader.cli.flags import parse
+    asked = parse(argv)
+    if asked is None:
+        return 0
+    if not asked[1].get("quiet"):
+        from jaxtrader.cli import waiting
+
+        waiting.say_reading(asked[1].get("data") or asked[1].get("file"))
+    with _late_interrupt():
+        from jaxtrader.cli import commands  # loads JAX and pandas
+    return commands.run(*asked)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "parse":
+        from jaxtrader.cli.flags import parse
+
+        return parse
+    if name in __all__:
+        from jaxtrader.cli import settings
+
+        return getattr(settings, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _open_missing_streams() -> None:
+    """Open what the caller has closed of standard input, output and error, as in `>&-`.
+
+    Otherwise the next file that is opened takes the number, and what a library prints lands in that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
+@contextlib.contextmanager
+def _ending_signals_interrupt() -> Generator[None]:
+    """Let each of ENDING raise KeyboardInterrupt, as Ctrl-C does. What is ignored stays ignored, as under `nohup`.
+
+    The first process of a container would otherwise ignore SIGTERM.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from jaxtrader.training.interrupt import raise_interrupt
+
+    before = {each: signal.getsignal(each) for each in ENDING}
+    replaced = {each: handler for each, handler in before.items() if handler == signal.SIG_DFL}
+    for each in replaced:
+        signal.signal(each, raise_interrupt)
+    try:
+        yield
+    finally:
+        for each, handler in replaced.items():
+            signal.signal(each, handler)
 
 
 @contextlib.contextmanager
 def _late_interrupt() -> Generator[None]:
-    """Keep a Ctrl-C until the block is done. A library that is just being loaded would swallow it, or crash."""
+    """Keep an ending signal until the block is done. A library that is just being loaded would swallow it, or crash."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     heard: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+    before = {each: signal.getsignal(each) for each in ENDING}
+    kept = {each: handler for each, handler in before.items() if callable(handler)}
+    for each in kept:
+        signal.signal(each, lambda number, _: heard.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, handler in kept.items():
+            signal.signal(each, handler)
     if heard:
         raise KeyboardInterrupt

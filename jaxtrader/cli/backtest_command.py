@@ -9,18 +9,23 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.text import Text
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
-from jaxtrader.cli import inputs, phrases
+from jaxtrader.cli import inputs, phrases, reporting, waiting
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, PARTS, BacktestData, BadInput, Source, of
+from jaxtrader.cli.runs import RECORD
+from jaxtrader.cli.settings import OK, PARTS, BacktestData, BadInput, MarketSettings, Source, choices, of
 from jaxtrader.cli.synthetic_command import made_by
+from jaxtrader.cli.wording import in_flags
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.baselines import EXPOSURE_MATCHED, baselines, break_even
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.ledger.costs import CostRange
+from jaxtrader.market.clock import wall_clock
+from jaxtrader.report.evidence import Evidence
 
 
 def backtest_policy(values: Values, console: Console) -> int:
@@ -29,42 +34,73 @@ def backtest_policy(values: Values, console: Console) -> int:
     with inputs.checked():
         path = Path(wanted.run)
         policy = jt.load_policy(path / "policy.pkl" if path.is_dir() else path)
-        name, market = _asked(wanted, Source(**of(Source, values)), policy)
-        costs = policy.costs.middle if isinstance(policy.costs, CostRange) else policy.costs
-        changes: dict[str, Any] = {
-            "costs": costs.replace(**of(CostRates, values)),
-            "rules": policy.rules.replace(**of(jt.Rules, values)),
-            **of(EnvSettings, values),
-        }
-        env = policy.environment(market, **changes)
-        market = inputs.tradable(env, name)
+        name, market = _asked(wanted, Source(**of(Source, values)), of(MarketSettings, values), policy)
+        inputs.check_take_profit(values)
+        changes = {label: _changes(policy, chosen) for label, chosen in choices(CostRates, values).items()}
+        envs = [policy.environment(market, **each) for each in changes.values()]
+        market = inputs.tradable(envs[0], name)
         if wanted.save is not None:
+            if len(changes) > 1:
+                raise BadInput(f"--save {wanted.save} is for one result, and {len(changes)} costs were given; give one")
             inputs.refuse_full(Path(wanted.save))
-    judged = {name: judge(policy, market, **changes)}
+    file = path / "policy.pkl" if path.is_dir() else path
+    *others, (label, last) = changes.items()
+    rows: dict[str, tables.Part] = {other: _judged(policy, market, **given) for other, given in others}
+    evidence = reporting.evaluate(file, {name: market}, values, **last)
     notes = [*tables.grouped(market.notes), *_overlap(policy, market)]
-    facts = [("policy", str(path)), ("data", phrases.data(market)), ("costs", phrases.rules(env))]
-    tables.print_facts(console, [*facts, *(("note", note) for note in notes)])
+    costs = "those of each row; " * (len(envs) > 1) + phrases.rules(envs[-1])
+    facts = [("policy", str(path)), ("data", phrases.data(market)), ("costs", costs)]
+    tables.print_facts(console, [*facts, *(("note", in_flags(note)) for note in notes)])
     console.print()
-    console.print(tables.table(judged))
-    console.print()
-    result = judged[name][tables.POLICY]
-    facts = [("trades", tables.trades_line(result))]
-    if (orders := tables.orders_line(result)) is not None:
-        facts.append(("orders", orders))
-    facts.append(("break-even", tables.break_even_line(break_even(result, judged[name][EXPOSURE_MATCHED]))))
-    if wanted.save is not None:
-        facts.append(("saved", _save(result, Path(wanted.save))))
-    tables.print_facts(console, [*facts, ("result", tables.sentence(judged))])
+    if rows:
+        console.print(tables.rows_table(rows | {label: evidence.parts[name]}))
+        console.print(Text("hold: buy-and-hold at the same costs. All returns are after costs.", style="dim"))
+        console.print()
+        tables.print_facts(console, [("costs", f"what follows is with {label}"), *reporting.facts(evidence)])
+        return OK
+    _print_one(evidence, f"{path}: {name}", values, console)
     return OK
 
 
-def _asked(wanted: BacktestData, source: Source, policy: Policy) -> tuple[str, jt.Market]:
-    """The bars to test on, and what to call them."""
+def _changes(policy: Policy, values: Values) -> dict[str, Any]:
+    """The settings that a backtest has instead of those of training."""
+    costs = policy.costs.middle if isinstance(policy.costs, CostRange) else policy.costs
+    return {
+        "costs": costs.replace(**of(CostRates, values)),
+        "rules": policy.rules.replace(**of(jt.Rules, values)),
+        **of(EnvSettings, values),
+    }
+
+
+def _judged(policy: Policy, market: jt.Market, **changes: Any) -> dict[str, jt.BacktestResult]:
+    """The policy's result, and its baselines."""
+    result = jt.backtest(policy, market, **changes)
+    return {tables.POLICY: result, **baselines(market, result)}
+
+
+def _print_one(evidence: Evidence, title: str, values: Values, console: Console) -> None:
+    """Print and save what there is to say of one result."""
+    wanted = BacktestData(**of(BacktestData, values))
+    console.print(reporting.result_table(evidence))
+    console.print()
+    (part,) = evidence.parts.values()
+    result = part[tables.POLICY]
+    facts = [("trades", tables.trades_line(result))]
+    facts.append(("break-even", tables.break_even_line(break_even(result, part[EXPOSURE_MATCHED]))))
+    if wanted.save is not None:
+        folder, report = Path(wanted.save), values.get("report", True)
+        written = reporting.write_all(folder, evidence, title, values, report=report)
+        facts.append(("saved", f"{folder}: {', '.join([*written, RECORD])}"))
+    tables.print_facts(console, [*facts, *reporting.facts(evidence)])
+
+
+def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) -> tuple[str, jt.Market]:
+    """The bars to test on, and what to call them. `given` are `MarketSettings`."""
     command, portfolio = policy.about.get("command"), policy.portfolio
     if wanted.data is not None:
         if wanted.part is not None:
             raise BadInput(f"--part {wanted.part} is of the data of training; with --data use --start and --end")
-        market = inputs.read_market(wanted.data, source, policy.features, portfolio)
+        market = inputs.read_market(wanted.data, source, policy.features, portfolio, **given)
         return Path(wanted.data).name, inputs.narrowed(market, wanted.start, wanted.end, source)
     if command is None:
         raise BadInput(f"{wanted.run} was not trained by this command and does not say its data; give --data FILE")
@@ -74,7 +110,9 @@ def _asked(wanted: BacktestData, source: Source, policy: Policy) -> tuple[str, j
         raise BadInput(f"{reading[0]} says how to read a file: give --data FILE with it")
     trained = Source(**of(Source, command))
     trained = dataclasses.replace(trained, symbols=source.symbols or trained.symbols)
-    market = inputs.read_market(command["data"], trained, policy.features, portfolio)
+    given = {**of(MarketSettings, command), **given}
+    waiting.say_reading(command["data"])
+    market = inputs.read_market(command["data"], trained, policy.features, portfolio, **given)
     part = wanted.part or "test"
     if part != "all":
         market = market.split(*(np.datetime64(cut) for cut in command["cuts"]))[list(PARTS).index(part)]
@@ -87,21 +125,5 @@ def _overlap(policy: Policy, market: jt.Market) -> Iterator[str]:
     if command is None:
         yield "This policy does not say on which dates it was trained: only later ones are a test."
     elif command["synthetic"] is None and inputs.first_time(market) < np.datetime64(command["cuts"][1]):
-        until = np.datetime64(command["cuts"][1], "D")
+        until = wall_clock(np.array([command["cuts"][1]], "datetime64[ns]"), market.tz)[0].astype("datetime64[D]")
         yield f"Training and selection used dates before {until}: what lies before it is no test."
-
-
-def _save(result: jt.BacktestResult, folder: Path) -> str:
-    """Write the equity and the trades as CSV; what was written, in words."""
-    import pandas as pd
-
-    folder.mkdir(parents=True, exist_ok=True)
-    result.to_frame().to_csv(folder / "equity.csv")
-    pd.DataFrame(result.trades).to_csv(folder / "trades.csv", index=False)
-    return f"{folder / 'equity.csv'} ({len(result):,} bars), {folder / 'trades.csv'} ({len(result.trades):,} trades)"
-
-
-def judge(policy: Policy, market: jt.Market, **changes: Any) -> dict[str, jt.BacktestResult]:
-    """The policy's result, and its baselines."""
-    result = jt.backtest(policy, market, **changes)
-    return {tables.POLICY: result, **baselines(market, result)}

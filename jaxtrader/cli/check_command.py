@@ -23,7 +23,8 @@ import jaxtrader as jt
 from jaxtrader.checks import Check
 from jaxtrader.cli import inputs
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import FAILED, OK, BadInput, Source, of
+from jaxtrader.cli.settings import FAILED, OK, BadInput, MarketSettings, Source, of
+from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.cost_rates import CostRates
 
@@ -34,7 +35,8 @@ def check(values: Values, console: Console) -> int:
     with inputs.checked():
         if not 0 <= values["seed"] < 2**32:
             raise BadInput(f"--seed {values['seed']} is outside 0 to {2**32 - 1}")
-        bars = inputs.read_bars(values["data"], Source(**of(Source, values)))
+        source = Source(**of(Source, values))
+        bars = inputs.read_bars(values["data"], source)
         features = None if values["features"] is None else named(values["features"])
         setting = jt.checks.CheckSettings(
             positions=values["positions"],
@@ -42,10 +44,11 @@ def check(values: Values, console: Console) -> int:
             rules=jt.Rules(**of(jt.Rules, values)),
             seed=values["seed"],
         )
-        market = jt.Market.from_bars(bars, features=features)
+        market = jt.Market.from_bars(bars, features, min_bars=source.min_bars, **of(MarketSettings, values))
+        bars = [one for one in bars if one.symbols[0] in market.symbols]
         only = chosen(values["only"])
         jt.checks.prepare(market, setting, only)
-    notes = [("note", note) for note in tables.grouped(market.notes)]
+    notes = [("note", in_flags(note)) for note in tables.grouped(market.notes)]
     tables.print_facts(console, [("data", f"{market.source}: {market.describe()}"), *notes])
     try:
         done = jt.checks.run(
@@ -132,13 +135,14 @@ def _named(feature: jt.features.Feature) -> Callable[[jt.Bars], np.ndarray]:
 
 def table(done: Sequence[Check]) -> Group:
     """A line a check: its verdict, its figure and its limit, and what the figure is."""
-    lines = [Text(f"{'check':<14}{'':<6}{'figure':>8}  {'limit':<11}of", style="dim")]
-    for one in done:
-        limit = f"{'at least' if one.is_minimum else 'at most'} {one.limit:.3g}"
+    limits = [f"{'at least' if one.is_minimum else 'at most'} {one.limit:.3g}" for one in done]
+    width = max(map(len, limits)) + 2
+    lines = [Text(f"{'check':<14}{'':<6}{'figure':>8}  {'limit':<{width}}of", style="dim")]
+    for one, limit in zip(done, limits, strict=True):
         verdict = Text("pass  " if one.passed else "FAIL  ", style="green" if one.passed else "bold red")
         lines.append(
             Text.assemble(
-                (f"{one.name:<14}", "bold"), verdict, f"{one.figure:>8.3g}  ", (f"{limit:<13}{one.measure}", "dim")
+                (f"{one.name:<14}", "bold"), verdict, f"{one.figure:>8.3g}  ", (f"{limit:<{width}}{one.measure}", "dim")
             )
         )
     return Group(*lines)

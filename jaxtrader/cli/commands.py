@@ -6,6 +6,8 @@ while it trains or tests would be a bug of ours, and is left to show itself.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,11 +18,26 @@ from jaxtrader import compilation, devices
 from jaxtrader.cli.backtest_command import backtest_policy
 from jaxtrader.cli.check_command import check
 from jaxtrader.cli.data_command import describe_file
+from jaxtrader.cli.report_command import rewrite_report
 from jaxtrader.cli.settings import Failed, resolved
 from jaxtrader.cli.train_command import train
+from jaxtrader.cli.walk_forward_command import walk
 from jaxtrader.evaluation import tables
 
-RUNS = {"train": train, "backtest": backtest_policy, "data": describe_file, "check": check}
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Show a warning as one sentence, without a line of code."""
+    print(f"jaxtrader: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+RUNS = {
+    "train": train,
+    "walk-forward": walk,
+    "backtest": backtest_policy,
+    "report": rewrite_report,
+    "data": describe_file,
+    "check": check,
+}
 
 
 def run(name: str, given: Mapping[str, Any]) -> int:
@@ -35,7 +52,9 @@ def run(name: str, given: Mapping[str, Any]) -> int:
     if values.get("devices", 1) > 1:
         devices.split_cpu(values["devices"])
     try:
-        return RUNS[name](values, tables.console())
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return RUNS[name](values, tables.console())
     except jt.TrainingDiverged as error:
         raise Failed(str(error)) from error
     except jax.errors.JaxRuntimeError as error:
@@ -43,7 +62,5 @@ def run(name: str, given: Mapping[str, Any]) -> int:
             raise
         way_out = "use fewer --num-envs, or a shorter --window or --rollout-length"
         raise Failed(f"the device has too little memory; {way_out}") from error
-    except BrokenPipeError:
-        raise
     except (jt.FileError, OSError) as error:
         raise Failed(f"a result could not be written: {error}") from error

@@ -15,25 +15,30 @@ from jaxtrader.cli.settings import COMMANDS, BadInput, key
 
 NAME = "config.toml"
 EITHER = {"num_episodes": "total_steps", "total_steps": "num_episodes"}  # the one, typed, replaces the other of a file
-OF_ONE_RUN = ("config", "run_dir", "dry_run", "quiet")  # what a repetition does not repeat
+OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "quiet")  # what a repetition does not repeat
 
 
 def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Give each argument that was not typed its value in the file of `--config`. cyclopts calls this after parsing.
+    """Give each argument that was not typed its value in the file of `--config`, or of the run of `--resume`.
+
+    cyclopts calls this after parsing.
 
     Tables are headings: a setting means the same in each, and outside. Raises BadInput where the file cannot be read.
     """
     typed = {argument.field_info.name: argument.tokens for argument in arguments if argument.tokens}
-    if "config" not in typed:
+    if "resume" in typed:
+        flag, path = "--resume", _config_of(Path(typed["resume"][-1].value), typed)
+    elif "config" in typed:
+        flag, path = "--config", Path(typed["config"][0].value)
+        path = path / NAME if path.is_dir() else path
+    else:
         return
-    path = Path(typed["config"][0].value)
-    path = path / NAME if path.is_dir() else path
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"--config {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise BadInput(f"{flag} {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # no TOML, or no UTF-8
-        raise BadInput(f"--config {path} is not TOML: {error}") from error
+        raise BadInput(f"{flag} {path} is not TOML: {error}") from error
     settings: dict[str, Any] = {}
     for name, value in tables.items():
         settings |= value if isinstance(value, dict) else {name: value}
@@ -45,9 +50,28 @@ def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
     Dict({commands[0]: settings}, source=str(path))(app, commands, arguments)
 
 
+def _config_of(run: Path, typed: Mapping[str, Any]) -> Path:
+    """The settings of a run that is to be resumed."""
+    for name in ("config", "run_dir", "init_from", "dry_run"):
+        if name in typed:
+            raise BadInput(
+                f"--resume {run} takes the run's own settings and folder: leave out {typed[name][0].keyword}"
+            )
+    if not run.is_dir():
+        raise BadInput(f"--resume {run} is not the folder of a run; check the path")
+    if not (run / NAME).is_file():
+        raise BadInput(
+            f"--resume {run} has no {NAME}, so `jaxtrader train` did not begin it; resume it from Python, with "
+            "Trainer(...).train(resume=True)"
+        )
+    return run / NAME
+
+
 def write(folder: Path, command: str, values: Mapping[str, Any]) -> None:
     """Write the settings of a run into its folder. What is None is left out, as TOML has no word for it."""
     import tomli_w
+
+    from jaxtrader import files  # loads NumPy
 
     tables: dict[str, dict[str, Any]] = {}
     for flags in COMMANDS[command].flags:
@@ -55,4 +79,4 @@ def write(folder: Path, command: str, values: Mapping[str, Any]) -> None:
             if values[name] is not None and name not in OF_ONE_RUN:
                 tables.setdefault(flags.group, {})[name] = values[name]
     first = f"# All settings of this run. Repeat it: jaxtrader {command} --config {NAME}\n\n"
-    (folder / NAME).write_text(first + tomli_w.dumps(tables), encoding="utf-8")
+    files.write_text(folder / NAME, first + tomli_w.dumps(tables))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rich.console import Console
@@ -10,40 +11,113 @@ from rich.console import Console
 import jaxtrader as jt
 from jaxtrader.cli import inputs, phrases
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, DataFile, Source, of
+from jaxtrader.cli.settings import OK, SHARES, BadInput, DataFile, MarketSettings, Source, of, resolved
+from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
-from jaxtrader.market.bar_checks import spacing
+from jaxtrader.market.clock import common_zone, wall_clock
+from jaxtrader.market.market import check_periods, long_enough
 
 
 def describe_file(values: Values, console: Console) -> int:
     """`jaxtrader data`."""
     file, source = DataFile(**of(DataFile, values)).file, Source(**of(Source, values))
+    wanted = MarketSettings(**of(MarketSettings, values))
     with inputs.checked():
+        if wanted.periods_per_year is not None:
+            check_periods(wanted.periods_per_year)
         histories = inputs.read_bars(file, source)
-    for bars in histories:
-        further = ", ".join(bars.columns) or "none"
-        columns = f"open, high, low, close, volume; further numbers: {further}"
-        notes = [("  note", note) for note in bars.notes]
-        tables.print_facts(console, [(bars.symbols[0], _history(bars)), ("  columns", columns), *notes])
+    if len(histories) > tables.MAX_SYMBOLS:
+        tables.print_facts(console, _summary(histories, wanted))
+    else:
+        for bars in histories:
+            facts = [
+                (bars.symbols[0], _history(bars, wanted)),
+                ("  format", bars.format),
+                ("  columns", _columns(bars)),
+                *(("  note", in_flags(note)) for note in _notes(bars, wanted)),
+            ]
+            tables.print_facts(console, facts)
     longest = max(jt.features.DEFAULT, key=lambda feature: feature.lookback)
     names = ", ".join(feature.name for feature in jt.features.DEFAULT)
     warm_up = f"the default ones are {names}; they warm up over {longest.lookback - 1} bars ({longest.name})"
+    facts = [("features", warm_up)]
     try:
-        jt.Market.from_bars(histories)
-    except jt.DataError as error:
-        last = ("problem", f"the default features cannot be had: {error}")
-    else:
-        last = ("next", " ".join(["jaxtrader train --data", shlex.quote(file), *phrases.reading(source)]))
-    tables.print_facts(console, [("features", warm_up), last])
+        facts += [("note", note) for note in tables.grouped(_check_promise(histories, source))]
+        facts.append(
+            (
+                "next",
+                " ".join(
+                    ["jaxtrader train --data", shlex.quote(file), *phrases.reading(source), *phrases.reading(wanted)]
+                ),
+            )
+        )
+    except BadInput as error:
+        facts.append(("problem", in_flags(str(error))))
+    tables.print_facts(console, facts)
     return OK
 
 
-def _history(bars: jt.Bars) -> str:
+def _check_promise(histories: Sequence[jt.Bars], source: Source) -> list[str]:
+    """Return a note on each symbol that `jaxtrader train` leaves out.
+
+    Raises BadInput where it would not find bars enough, or could not have the default features.
+    """
+    with inputs.checked():
+        inputs.check_bars_to_train(histories, None, resolved("train", {}), SHARES)
+        kept, notes = long_enough(histories, jt.features.DEFAULT, source.min_bars)
+        for bars in kept:
+            for feature in jt.features.DEFAULT:  # one at a time, to save memory
+                jt.features.compute_features(bars, (feature,))
+    return notes
+
+
+def _columns(bars: jt.Bars) -> str:
+    return f"open, high, low, close, volume; further numbers: {', '.join(bars.columns) or 'none'}"
+
+
+def _notes(bars: jt.Bars, wanted: MarketSettings) -> Sequence[str]:
+    """The notes of loading, and what the times do not tell of the calendar."""
+    if wanted.periods_per_year is not None or bars.calendar is None or bars.calendar.doubt is None:
+        return bars.notes
+    return (*bars.notes, bars.calendar.doubt)
+
+
+def _summary(histories: Sequence[jt.Bars], wanted: MarketSettings) -> Iterator[tuple[str, str]]:
+    """What many histories are, together: what they share is said once."""
+    named = [(bars.symbols[0], bars) for bars in histories]
+    yield "symbols", f"{len(histories):,}: {tables.listed([name for name, _ in named])}"
+    fewest, most = min(named, key=lambda one: len(one[1])), max(named, key=lambda one: len(one[1]))
+    ends = min(bars.times[0] for bars in histories), max(bars.times[-1] for bars in histories)
+    yield (
+        "bars",
+        (
+            f"{sum(map(len, histories)):,}, from {len(fewest[1]):,} of {fewest[0]} to {len(most[1]):,} of {most[0]}, "
+            f"{_span(np.array(ends), common_zone(bars.tz for bars in histories))}"
+        ),
+    )
+    yield "longest", f"{most[0]}: {_history(most[1], wanted)}"
+    for label, texts in (
+        ("format", [(name, [bars.format]) for name, bars in named]),
+        ("columns", [(name, [_columns(bars)]) for name, bars in named]),
+        ("note", [(name, [in_flags(note) for note in _notes(bars, wanted)]) for name, bars in named]),
+    ):
+        for line in tables.grouped([f"{name}: {text}" for name, lines in texts for text in lines]):
+            yield label, line
+
+
+def _span(ends: np.ndarray, tz: str | None) -> str:
+    """From the first time to the last, by the wall clock of `tz`."""
+    first, last = (str(moment)[:16].replace("T", " ") for moment in wall_clock(ends, tz))
+    return f"{first} to {last} {tz or 'UTC'}"
+
+
+def _history(bars: jt.Bars, wanted: MarketSettings) -> str:
     """One line on one history."""
-    first, last = (str(moment)[:16].replace("T", " ") for moment in (bars.times[0], bars.times[-1]))
-    text = f"{len(bars):,} bars, {first} to {last} UTC"
-    if len(bars) < 2:
+    text = f"{len(bars):,} bars, {_span(bars.times[[0, -1]], bars.tz)}"
+    if bars.calendar is None:
         return text
-    # The shortest look-back there is: a history may be too short for the default features.
-    periods = jt.Market.from_bars(bars, features=("log_return_1",)).periods_per_year
-    return f"{text}, every {phrases.span(spacing(bars.times) / np.timedelta64(1, 's'))}, {periods:,.6g} periods a year"
+    periods = bars.calendar.describe()
+    if wanted.periods_per_year is not None:
+        periods = f"{wanted.periods_per_year:,.6g} periods a year"
+    step = phrases.span(bars.calendar.bar / np.timedelta64(1, "s"))
+    return f"{text}, every {step}, {periods}"

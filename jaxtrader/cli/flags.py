@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import functools
 import inspect
 import operator
@@ -21,15 +20,15 @@ import cyclopts
 from cyclopts import App, Group, Parameter, Token
 
 from jaxtrader import __version__
-from jaxtrader.cli import config_file, settings
+from jaxtrader.cli import config_file, settings, word_errors
 from jaxtrader.cli.settings import COMMANDS, BadInput, Flags
+from jaxtrader.nearest import nearest
 
 SUMMARY = (
     "Train reinforcement-learning trading agents on price data, with costs, and look at them honestly. "
     "`jaxtrader train` alone needs nothing: it trains on stocks that come with the package."
 )
-GROUPS = ("data", "market", "money", "environment", "learning", "run")
-SHORT_NAMES = {"max_leverage": "--leverage"}  # beside the field's own name
+GROUPS = ("data", "market", "folds", "money", "environment", "learning", "run")
 
 
 def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
@@ -64,7 +63,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
     try:
         function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        raise BadInput(_sentence(error)) from None
+        raise BadInput(word_errors.sentence(error)) from None
     if function in functions:
         return functions[function], dict(bound.arguments)
     function(*bound.args, **bound.kwargs)  # prints help or the version
@@ -90,15 +89,17 @@ def _parameter(
     name: str, flags: Flags, field: dataclasses.Field[Any], kind: Any, everything: bool
 ) -> inspect.Parameter:
     """A field as a parameter: keyword-only, or positional where it has no default."""
+    kind = Union[kind, tuple[float | None, ...]] if flags.several else kind  # noqa: UP007  it may be `Any`
     key, first = settings.key(field.name), COMMANDS[name].first
     default, shown = settings.default(name, field)
-    flag, needed = _flag(key), field.default is dataclasses.MISSING
+    flag, needed = "--" + key.replace("_", "-"), field.default is dataclasses.MISSING
     members = _members(kind)
     is_list = any(get_origin(member) is tuple for member in members)
-    is_ours = is_list or int in members  # of which cyclopts reads neither commas nor 2e6
+    # cyclopts reads neither commas nor 2e6, and says less of what is wrong.
+    is_ours = is_list or any(member in (int, float) or get_origin(member) is Literal for member in members)
     hint: Any = tuple[str, ...] if is_list else functools.reduce(operator.or_, members)
     about = Parameter(
-        name=None if needed else (SHORT_NAMES[key], flag) if key in SHORT_NAMES else flag,
+        name=None if needed else tuple(dict.fromkeys((settings.flag(field.name), flag))),
         negative=None if bool in members and default is not False else (),
         group=Group(flags.group.capitalize(), sort_key=GROUPS.index(flags.group)),
         help=_help(name, flags.settings, field.name),
@@ -118,14 +119,10 @@ def _parameter(
     )
 
 
-def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
-
-
 def _help(name: str, cls: type, field: str) -> str:
     """The help of a field, which names other settings as they are typed."""
     keys, text = COMMANDS[name].fields, help_texts(cls)[field]
-    text = re.sub(r"\w+_\w+", lambda word: _flag(word[0]) if word[0] in keys else word[0], text)
+    text = re.sub(r"\w+_\w+", lambda word: settings.flag(word[0]) if word[0] in keys else word[0], text)
     return text + " In basis points." * (field in settings.BPS)
 
 
@@ -170,26 +167,25 @@ def _read(kind: Any, text: str) -> Any:
     for member in sorted(_members(kind), key=lambda member: get_origin(member) is tuple):
         with contextlib.suppress(ValueError, cyclopts.CycloptsError):
             if get_origin(member) is tuple:
-                return tuple(_read(get_args(member)[0], word) for word in text.split(",") if word)
+                words = text.strip("()[] ").split(",")
+                return tuple(_read(get_args(member)[0], word.strip()) for word in words if word.strip())
             if member is not int:
                 return cyclopts.convert(member, [text])
             if (number := float(text)).is_integer():
                 return int(text) if text.lstrip("+-").isdigit() else int(number)
-    raise ValueError(f'unable to convert "{text}" into {_metavar(kind)}')
+    raise ValueError(f'unable to convert "{text}" into {_metavar(kind)}{_way_out(kind, text)}')
 
 
-def _sentence(error: cyclopts.CycloptsError) -> str:
-    """What is wrong with the words, and the nearest that is right."""
-    error.verbose = False
-    if isinstance(error, cyclopts.UnknownOptionError) and error.token.source != "cli":
-        key = (error.token.keyword or "").strip("[]")
-        near = difflib.get_close_matches(key, COMMANDS[(error.command_chain or [""])[0]].fields, n=1)
-        return f"{error.token.source}: {key} is no setting" + (f"; did you mean {near[0]}?" if near else "")
-    if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
-        word, command = error.unused_tokens[0], " ".join(["jaxtrader", *(error.command_chain or ())])
-        return f"{command} does not expect {word}; give a file as --data {word}, and see {command} --help"
-    if isinstance(error, cyclopts.CoercionError) and error.msg and error.argument:  # of `_read`
-        token = error.argument.tokens[0]
-        source = "" if token.source == "cli" else f" from {token.source}"
-        return f"Invalid value for {token.keyword}{source}: {error.msg}"
-    return str(error)
+def _way_out(kind: Any, text: str) -> str:
+    """What may have been meant by a value that cannot be read."""
+    members = [get_args(member)[0] if get_origin(member) is tuple else member for member in _members(kind)]
+    choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
+    if (meant := nearest(text, choices)) is not None:
+        return f"; did you mean {meant}?"
+    share, number = re.fullmatch(r"([\d.]+) ?%", text), re.fullmatch(r"([\d.,_]+)([kmb]?)", text.lower())
+    if float in members and share:
+        return f"; write {share[1]}% as {float(share[1]) / 100:g}"
+    if int in members and number:
+        digits = re.sub(r"[,_]", "", number[1])
+        return f"; write it as {digits}{dict(k='e3', m='e6', b='e9').get(number[2], '')}"
+    return ""

@@ -7,30 +7,38 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Mapping
+import math
+import re
+from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
 import jaxtrader as jt
 from jaxtrader.agents.ppo_settings import PPOSettings
+from jaxtrader.cli.config_file import OF_ONE_RUN
 from jaxtrader.cli.settings import (
     BUNDLED,
     BUNDLED_ENDS,
+    PARTS,
     SHARES,
     BadInput,
     RewardSettings,
     Source,
     TrainData,
     of,
+    spelt,
 )
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
 from jaxtrader.market.datasets import STOCKS
+from jaxtrader.market.features import resolve
+from jaxtrader.market.splits import cut_segments
+from jaxtrader.training import run_folder
 from jaxtrader.training.train_settings import TrainSettings
 
 Values = Mapping[str, Any]
@@ -51,16 +59,38 @@ def checked() -> Generator[None]:
 def read_bars(data: str | None, source: Source) -> tuple[jt.Bars, ...]:
     """The histories of a file, or of the bundled stocks."""
     reading = vars(source) | {"symbols": source.symbols or (BUNDLED if data is None else None)}
+    del reading["min_bars"]  # of the market
     loaded = jt.load_bars(STOCKS if data is None else data, **reading)
     return (loaded,) if isinstance(loaded, jt.Bars) else loaded
 
 
-def read_market(data: str | None, source: Source, names: tuple[str, ...] | None, portfolio: bool = False) -> jt.Market:
+def read_market(
+    data: str | None,
+    source: Source,
+    names: tuple[str, ...] | None,
+    portfolio: bool = False,
+    periods_per_year: float | None = None,
+) -> jt.Market:
+    """The histories of a file with the named features, see `market_of`."""
+    return market_of(read_bars(data, source), source, names, portfolio, periods_per_year)
+
+
+def market_of(
+    histories: Sequence[jt.Bars],
+    source: Source,
+    names: tuple[str, ...] | None,
+    portfolio: bool = False,
+    periods_per_year: float | None = None,
+) -> jt.Market:
     """The histories with the named features (None: the default ones). A portfolio is one history of all symbols."""
-    histories = read_bars(data, source)
     if portfolio and len(histories) < 2:
         raise BadInput("a portfolio needs two symbols at least, and the file has one; leave out --portfolio")
-    return jt.Market.from_bars(histories, features=names, align=portfolio)
+    return jt.Market.from_bars(histories, names, periods_per_year, align=portfolio, min_bars=source.min_bars)
+
+
+def clock_of(source: Source, *dated: jt.Bars | jt.Market) -> Source:
+    """The source with the zone in which the dates of bars are: that of the file, where none was given."""
+    return dataclasses.replace(source, tz=common_zone(one.tz for one in dated))
 
 
 def cuts(data: TrainData, source: Source) -> tuple[Any, ...]:
@@ -83,15 +113,99 @@ def cuts(data: TrainData, source: Source) -> tuple[Any, ...]:
     return ends
 
 
+def check_ends(histories: Sequence[jt.Bars], data: TrainData, ends: tuple[Any, ...]) -> None:
+    """Raise BadInput where a day that ends a part leaves no bar for it. `ends` is what `cuts` returned."""
+    if ends == SHARES:
+        return
+    train_end, valid_end = (_utc(end) for end in ends)
+    times = union([bars.times for bars in histories])
+    texts = (data.train_end or BUNDLED_ENDS[0], data.valid_end or BUNDLED_ENDS[1])
+    train, valid = (f"{name} {text}" for name, text in zip(("--train-end", "--valid-end"), texts, strict=True))
+    for flags, part, found in (
+        (train, "training", times < train_end),
+        (f"{train} and {valid}", "validation", (times >= train_end) & (times < valid_end)),
+        (valid, "the test", times >= valid_end),
+    ):
+        if not found.any():
+            raise BadInput(
+                _no_bar(flags, f" for {part}", times[0], times[-1], common_zone(bars.tz for bars in histories))
+            )
+
+
+def _no_bar(flags: str, part: str, first: np.datetime64, last: np.datetime64, tz: str | None) -> str:
+    """What to say where days leave no bar. Days are of the wall clock of `tz`."""
+    days = " to ".join(map(str, wall_clock(np.array([first, last]), tz).astype("datetime64[D]")))
+    return f"{flags} leave{'s' * (' and ' not in flags)} no bar{part}: the data runs from {days}; give another day"
+
+
+def _utc(moment: datetime) -> np.datetime64:
+    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None))
+
+
+def absolute(values: Values, *names: str) -> dict[str, str | None]:
+    """The settings that are paths, as paths that mean the same from any folder."""
+    return {name: None if values[name] is None else str(Path(values[name]).resolve()) for name in names}
+
+
+def check_bars_to_train(
+    histories: Sequence[jt.Bars], names: Sequence[str] | None, values: Values, ends: tuple[Any, ...]
+) -> None:
+    """Raise BadInput, with the number of bars that are needed, where a training would not find enough.
+
+    Args:
+        histories: bars of one symbol each.
+        names: the features, or None for the default ones.
+        values: the settings of `jaxtrader train`.
+        ends: what `Market.split` cuts at.
+    """
+    features = [resolve(spec) for spec in names or jt.features.DEFAULT]
+    lookbacks = [max(feature.for_bars(bars).lookback for feature in features) for bars in histories]
+    if values["portfolio"]:
+        times = union([bars.times for bars in histories])
+        segments = np.array([[0, 0, len(times)]])
+        # The first row at which an asset's features are known. An asset that is too short never has one.
+        known = [bars.times[n - 1] for bars, n in zip(histories, lookbacks, strict=True) if len(bars) >= n]
+        ready = np.searchsorted(times, [min(known)]) if known else np.array([min(lookbacks) - 1])
+    else:
+        times = np.concatenate([bars.times for bars in histories])
+        bounds = np.cumsum([0, *map(len, histories)])
+        segments = np.stack([bounds[:-1], bounds[:-1], bounds[1:]], axis=1)
+        ready = bounds[:-1] + np.array(lookbacks) - 1
+    first = ready + values["window"] - 1
+    for name, (rows, kept) in zip(PARTS.values(), cut_segments(times, segments, ends, embargo=0), strict=True):
+        length = values["rollout_length"] if name == PARTS["train"] else 1
+        room = values["delay"] + values["decision_every"] * length
+        bars = rows[:, 2] - np.maximum(rows[:, 1], first[kept])
+        if (bars > room).any():
+            continue
+        most = int(np.argmax(bars))
+        start, begins, end = (int(row) for row in rows[most])
+        history = int(first[kept][most]) - start
+        needed = max(history, begins - start) + room + 1
+        share = sum(SHARES[: list(PARTS.values()).index(name) + 1])
+        of_file = f" (about {math.ceil(needed / share):,} in the file)" if ends == SHARES else ""
+        raise BadInput(
+            f"too few bars: {needed:,} are needed to the end of {name}{of_file}, and the longest history has "
+            f"{end - start:,}. {history:,} lie before the first decision, for the look-back of the features and the "
+            f"window, and more than {room:,} after it; give more bars, features with a shorter look-back (as "
+            "--features log_return_1,volatility_20), or a shorter --rollout-length"
+        )
+
+
 def narrowed(market: jt.Market, start: str | None, end: str | None, source: Source) -> jt.Market:
     """The market from a first day to a last one, both included."""
+    source = clock_of(source, market)
     if start is not None:
         cut = moment_of("--start", start, source, after=False)
-        if np.datetime64(cut.astimezone(UTC).replace(tzinfo=None)) > first_time(market):
+        if _utc(cut) > last_time(market):
+            raise BadInput(_no_bar(f"--start {start}", "", first_time(market), last_time(market), market.tz))
+        if _utc(cut) > first_time(market):
             market = market.split(cut)[1]
     if end is not None:
         cut = moment_of("--end", end, source, after=True)
-        if np.datetime64(cut.astimezone(UTC).replace(tzinfo=None)) <= last_time(market):
+        if _utc(cut) <= first_time(market):
+            raise BadInput(_no_bar(f"--end {end}", "", first_time(market), last_time(market), market.tz))
+        if _utc(cut) <= last_time(market):
             market = market.split(cut)[0]
     return market
 
@@ -106,9 +220,11 @@ def moment_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
     try:
         moment = datetime.fromisoformat(text) + timedelta(days=is_day and after)
     except (ValueError, OverflowError):
-        raise BadInput(f"{flag} {text} is not a date; write it as 2007-12-31") from None
+        written = re.fullmatch(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})", text)
+        way = "{}-{:0>2}-{:0>2}".format(*written.groups()) if written else "2007-12-31"
+        raise BadInput(f"{flag} {text} is not a date; write it as {way}") from None
     if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=ZoneInfo(source.tz) if source.tz else UTC)
+        moment = moment.replace(tzinfo=time_zone(source.tz))
     return moment + timedelta(microseconds=source.label == "open" if is_day else after)
 
 
@@ -139,7 +255,7 @@ def tradable(env: jt.TradingEnv, name: str) -> jt.Market:
     kept = [i for i, symbol in enumerate(market.symbols) if symbol not in short]
     if not kept:
         raise BadInput(
-            f"no symbol has bars enough in {name} for a decision and its fill ({env.bars_needed}); give more bars, a "
+            f"no symbol has bars enough in {name}: a decision and its fill need {env.bars_needed}; give more bars, a "
             "shorter window or delay, or features with a shorter look-back"
         )
     if not short:
@@ -152,6 +268,7 @@ def tradable(env: jt.TradingEnv, name: str) -> jt.Market:
 
 def environment(values: Values, market: jt.Market) -> jt.TradingEnv:
     """The environment that the settings describe, over a market."""
+    check_take_profit(values)
     if values["positions"] == "weights" and values["max_leverage"] > 1:
         raise BadInput(
             f"--leverage {values['max_leverage']:g} does nothing to weights, which sum to at most 1; leave it out, or "
@@ -166,9 +283,24 @@ def environment(values: Values, market: jt.Market) -> jt.TradingEnv:
     )
 
 
+def check_take_profit(values: Values) -> None:
+    """Raise BadInput where a take-profit of 100% or more is asked for, since 3 was meant as 3%.
+
+    A stop-loss that large is refused by the API. A gain that large is possible, and a TradingEnv of Python takes it.
+    """
+    given = values.get("take_profit")
+    for share in given if isinstance(given, tuple) else (given,):
+        if share is not None and share >= 1:
+            raise BadInput(
+                f"--take-profit {spelt(given)} must be below 1: it is a fraction of the entry price, 0.03 is 3%"
+            )
+
+
 def reward(wanted: RewardSettings) -> jt.rewards.Reward | jt.rewards.MoveReward:
     """What a bar pays."""
     aversion = wanted.risk_aversion or 0.0
+    if not 0 <= aversion < math.inf:
+        raise BadInput(f"--risk-aversion {aversion:g} must be a number of at least 0: below 0 it would pay for risk")
     if wanted.reward == "log":
         return jt.rewards.risk_penalised(aversion) if aversion else jt.rewards.log_return()
     if wanted.reward == "drawdown":
@@ -188,21 +320,25 @@ def trained(trainer: jt.Trainer) -> tuple[jt.TradingEnv, jt.PPOAgent]:
 
 
 def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, about: Values) -> jt.Trainer:
-    """The trainer that the settings describe. It is told its folder later, when nothing can go wrong any more.
+    """The trainer that the settings describe. A new run is told its folder later, when nothing can go wrong any more.
 
-    Raises BadInput where a run could not begin with this folder and this seed.
+    Raises BadInput where a run could not begin or go on with this folder and these settings.
     """
     if values["run_dir"] is not None:
-        refuse_full(Path(values["run_dir"]))
+        refuse = run_folder.refuse_full if Path(values["run_dir"]).is_dir() else refuse_full
+        refuse(Path(values["run_dir"]))
     if not 0 <= values["seed"] < 2**30:
         raise BadInput(f"--seed {values['seed']} is outside 0 to {2**30 - 1}")
+    resumes, asked = values["resume"] is not None, {**values, **about}
+    other: dict[str, Any] = {"run_dir": values["resume"]} | ({"refit_normalizer": False} if resumes else {})
     return jt.Trainer(
         env,
         jt.PPOAgent(**of(PPOSettings, values)),
         valid=valid,
-        **of(TrainSettings, values) | {"run_dir": None},
-        about={"command": {**values, **about}},
+        **of(TrainSettings, values) | other,
+        about={"command": {name: value for name, value in asked.items() if name not in OF_ONE_RUN}},
         progress=not values["quiet"],
+        init_from=None if resumes else values["init_from"],  # a resumed run has its weights in its checkpoint
     )
 
 

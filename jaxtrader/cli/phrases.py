@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from rich.text import Text
@@ -11,9 +12,11 @@ from rich.text import Text
 import jaxtrader as jt
 from jaxtrader.agents import encoders
 from jaxtrader.cli import inputs
-from jaxtrader.cli.settings import RewardSettings, Source, spelt
+from jaxtrader.cli.settings import MarketSettings, RewardSettings, Source, spelt
+from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.costs import LIMITS, CostRange
+from jaxtrader.market.clock import wall_clock
 
 FILLS = {
     "next_open": "at the next bar's open",
@@ -24,34 +27,33 @@ FILLS = {
 
 def data(market: jt.Market) -> str:
     """Where the bars are from, what they are, and how many there are in a year."""
-    return f"{market.source}: {content(market)}, {market.periods_per_year:,.6g} periods a year"
+    return f"{market.source}: {content(market)}, {market.describe_periods()}"
 
 
 def content(market: jt.Market, symbols: bool = True) -> str:
     """Symbols, dates and bars of a market."""
     bars = int(np.sum(market.segments[:, 2] - market.segments[:, 1]))
     first, last = ends(market)
-    return (f"{tables.listed(market.symbols)}, " if symbols else "") + f"{first} to {last}, {bars:,} bars"
+    names = [name for joined in market.symbols for name in joined.split(",")]  # a portfolio joins its symbols
+    return (f"{tables.listed(names)}, " if symbols else "") + f"{first} to {last}, {bars:,} bars"
 
 
 def ends(market: jt.Market) -> tuple[str, str]:
-    """The first day and the last that may be traded."""
-    first, last = inputs.first_time(market), inputs.last_time(market)
-    return str(first.astype("datetime64[D]")), str(last.astype("datetime64[D]"))
+    """The first day and the last that may be traded, by the exchange's clock."""
+    times = np.array([inputs.first_time(market), inputs.last_time(market)])
+    first, last = wall_clock(times, market.tz).astype("datetime64[D]")
+    return str(first), str(last)
 
 
 def rules(env: jt.TradingEnv) -> str:
     """Costs, fills and band."""
     costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
-    fee, slippage = (
-        "/".join(f"{1e4 * x:.6g}" for x in np.ravel(0.0 if rate is None else rate))
-        for rate in (costs.fee, costs.slippage)
-    )
+    fee, slippage = (_rate(0.0 if rate is None else rate, 1e4, " bp") for rate in (costs.fee, costs.slippage))
     rules, band = env.rules, "rebalanced at every bar"
-    if rules.rebalance_band:
-        band = f"no trade below {rules.rebalance_band:.3g} of equity"
+    if rules.band(env.assets):
+        band = f"no trade below {rules.band(env.assets):.3g} of equity"
     more = [
-        f"{name.replace('_', ' ')} {'/'.join(f'{x:.6g}' for x in np.ravel(given))}"
+        f"{name.replace('_', ' ')} {_rate(given)}"
         for name, given in [(name, getattr(costs, name)) for name in LIMITS if name not in ("fee", "slippage")]
         if given is not None
     ]
@@ -63,13 +65,23 @@ def rules(env: jt.TradingEnv) -> str:
         more.append(f"maintenance margin {rules.margin:.4g}")
     if rules.max_leverage > 1 and costs.borrow_rate is None:
         more.append("no interest on debt")
-    short = env.positions == "continuous" or (isinstance(env.positions, tuple) and min(env.positions) < 0)
-    if short and costs.short_rate is None:
+    if may_be_short(env.positions) and costs.short_rate is None:
         more.append("no fee on shorts")
+    for name in costs.rebates:
+        more.append(f"WARNING: {name.replace('_', ' ')} may be below 0, so that the account is paid for it")
     for name in ("stop_loss", "take_profit"):
         if getattr(env, name) is not None:
             more.append(f"{name.replace('_', '-')} {getattr(env, name)}")
-    return "; ".join([f"fee {fee} bp, slippage {slippage} bp", f"fills {FILLS[rules.fill]}", band, *more])
+    return "; ".join([f"fee {fee}, slippage {slippage}", f"fills {FILLS[rules.fill]}", band, *more])
+
+
+def _rate(rate: Any, factor: float = 1.0, unit: str = "") -> str:
+    """A rate in words: a number, one an asset, or the column that holds it."""
+    return f"of the column {str(rate)!r}" if isinstance(rate, str) else _numbers(rate, factor) + unit
+
+
+def _numbers(rate: Any, factor: float) -> str:
+    return "/".join(f"{factor * x:.6g}" for x in np.ravel(rate))
 
 
 def goal(trainer: jt.Trainer) -> str:
@@ -91,14 +103,20 @@ def network(agent: jt.PPOAgent, window: int) -> str:
     return f"{reader}, then {layers}, one each for actor and critic{dtype}"
 
 
-def files(result: jt.TrainResult) -> str:
-    """What a training has written."""
-    return f"{result.run_dir}: policy.pkl, last.pkl, checkpoint.pkl, config.toml, config.json, metrics.jsonl"
+def files(result: jt.TrainResult, more: Sequence[str] = ()) -> str:
+    """What a training has written, and `more` files in its folder."""
+    own = "last.pkl, checkpoint.pkl, the previous and the best checkpoint, config.json, metrics.jsonl"
+    if result.members:
+        seeds = [member.run_dir.name for member in result.members]
+        done = [member.run_dir.name for member in result.members if not member.interrupted] or seeds
+        first = f"{result.run_dir}: policy.pkl (the mean of {', '.join(done)})"
+        return ", ".join([first, "config.toml", "result.json", *more, *(f"{seed}/" for seed in seeds)])
+    return ", ".join([f"{result.run_dir}: policy.pkl, {own}, config.toml, result.json", *more])
 
 
 def interrupted(result: jt.TrainResult) -> str:
-    """What the result begins with where Ctrl-C ended the training."""
-    return "Interrupted, and saved what was learnt so far. " if result.interrupted else ""
+    """What is said where Ctrl-C ended the training."""
+    return "The training was interrupted, and what was learnt so far is saved." if result.interrupted else ""
 
 
 def speed(result: jt.TrainResult) -> Text:
@@ -140,9 +158,10 @@ def reward(wanted: RewardSettings) -> str:
     return words[wanted.reward] + (f", risk aversion {wanted.risk_aversion:g}" if wanted.risk_aversion else "")
 
 
-def reading(source: Source) -> Iterator[str]:
+def reading(source: Source | MarketSettings) -> Iterator[str]:
     """The flags with which a file was read."""
     for field in dataclasses.fields(source):
         value = getattr(source, field.name)
         if value != field.default:
-            yield f"--no-{field.name}" if value is False else f"--{field.name} {spelt(value)}"
+            flag = field.name.replace("_", "-")
+            yield f"--no-{flag}" if value is False else f"--{flag} {spelt(value)}"

@@ -3,34 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 import jaxtrader as jt
+from jaxtrader import files
 from jaxtrader.cli import config_file, inputs, phrases
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import INTERRUPTED, OK, spelt
 from jaxtrader.evaluation import tables
-from jaxtrader.training.checkpoint import make_run_dir
+from jaxtrader.training import interrupt
+from jaxtrader.training.run_folder import make_run_dir, only_writer, resume_command
 
+RECORD = "result.json"
 TIMED_UPDATES = 2  # a chunk of the dry run's measurement
 
 
 def train_in_folder(trainer: jt.Trainer, values: Values, name: str, console: Console) -> jt.TrainResult:
-    """Train in a new folder, and leave the settings there that repeat the run, also where training breaks off."""
+    """Train in a new folder, or go on in that of a run. The folder has the settings of the run from the beginning."""
+    resume = values["resume"] is not None
     with inputs.checked():
-        folder = trainer.run_dir = make_run_dir(values["run_dir"], name)
-    try:
-        result = trainer.train()
-    finally:  # and not before: the trainer wants an empty folder
-        config_file.write(Path(folder), "train", values)
+        if resume:
+            trainer.check_resume()
+        else:
+            trainer.run_dir = make_run_dir(values["run_dir"], name)
+        folder = Path(trainer.run_dir or "")
+        with only_writer(folder):
+            config_file.write(folder, "train", values)
+    with interrupt.ending_the_process():
+        result = trainer.train(resume=True) if resume else trainer.train()
     if not values["quiet"]:
         console.print(phrases.speed(result))
         console.print()
     return result
+
+
+def write_record(record: dict[str, Any], folder: str | Path) -> None:
+    """Write what was printed of a run, as JSON."""
+    files.write_text(Path(folder) / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def next_step(result: jt.TrainResult, otherwise: str) -> str:
+    """The command to type next: the one that resumes a training that was interrupted."""
+    return resume_command(result.run_dir) if result.interrupted else otherwise
 
 
 def dry_run(values: Values, trainer: jt.Trainer, console: Console) -> int:
@@ -40,6 +60,7 @@ def dry_run(values: Values, trainer: jt.Trainer, console: Console) -> int:
     with tempfile.TemporaryDirectory() as folder:
         short = dataclasses.replace(
             trainer,
+            seeds=1,
             num_episodes=None,
             total_steps=3 * every * trainer.steps_per_update,
             updates_per_chunk=every,
@@ -54,11 +75,13 @@ def dry_run(values: Values, trainer: jt.Trainer, console: Console) -> int:
     an_update = (seconds[-1] - seconds[0]) / (result.updates - every)
     steps = trainer.total_steps or (trainer.num_episodes or 0) * inputs.trained(trainer)[0].episode_length
     updates = math.ceil(steps / trainer.steps_per_update)
-    total = phrases.span(seconds[0] + max(updates - every, 0) * an_update)
+    # All seeds share what the first one compiles.
+    total = phrases.span(seconds[0] + max(trainer.seeds * updates - every, 0) * an_update)
+    of_seeds = f" for each of {trainer.seeds} seeds" if trainer.seeds > 1 else ""
     estimate = (
         f"Training would take about {total}: {seconds[0]:.0f} s to compile and do the first {every} updates, "
-        f"{updates:,} in all at {1000 * an_update:,.0f} ms. This is an estimate: {result.updates} updates were timed "
-        f"now, with a validation every {every}; other load changes it. Nothing was written."
+        f"{updates:,} in all{of_seeds} at {1000 * an_update:,.0f} ms. This is an estimate: {result.updates} updates "
+        f"were timed now, with a validation every {every}; other load changes it. Nothing was written."
     )
     tables.print_facts(console, [("estimate", estimate)])
     return OK

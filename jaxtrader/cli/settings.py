@@ -7,6 +7,7 @@ API. Those below are of the command line alone. This module imports neither JAX 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -25,6 +26,8 @@ BUNDLED_ENDS = ("2007-12-31", "2010-12-31")  # of training and validation
 SHARES = (0.7, 0.15, 0.15)  # of a file's calendar: training, validation, test
 
 BPS = ("fee", "slippage")  # rates that the command line takes in basis points, as --fee-bps
+A_BP = 1e-4
+SHORT_FLAGS = {"max_leverage": "--leverage", "init_from": "--from"}  # beside the field's own name
 
 # Text that help shows as such.
 File = Annotated[str | None, "FILE"]
@@ -46,18 +49,35 @@ class Source:
 
     Attributes:
         symbols: The symbols to use, such as AAPL,MSFT. By default all of the file are used.
-        tz: The zone of the file's clock, such as America/New_York. By default a stamped offset counts, and a stamp
-            without one is UTC.
+        tz: The zone of the exchange's clock, such as America/New_York. Stamps without an offset are read in it.
+            Sessions, weekdays and dates are of it. By default it is that of the stamped offsets, or UTC.
         label: The end of its bar that a time stamp marks.
-        repair: "clip" widens high and low to the bar's open and close, and sets a missing volume to 0.
-        adjust: Whether prices are adjusted where the file has an adjusted close.
+        repair: "clip" widens high and low to the bar's open and close, and sets a missing volume to 0. "adjust" scales
+            open, high and low where the close alone is adjusted.
+        adjust: Whether prices are adjusted where the file has an adjusted close, dividends or splits.
+        decimal: The decimal mark of numbers such as 1,002, of which the file does not show whether their comma is one.
+        min_bars: A symbol with fewer bars is left out, and so is one that is too short for the features.
     """
 
     symbols: tuple[str, ...] | None = None
     tz: str | None = None
     label: Literal["close", "open"] = "close"
-    repair: Literal["clip"] | None = None
+    repair: Literal["clip", "adjust"] | None = None
     adjust: bool = True
+    decimal: Literal[".", ","] | None = None
+    min_bars: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarketSettings:
+    """How bars become a market.
+
+    Attributes:
+        periods_per_year: The number of bars in a year, by which figures are annualised. By default it is found from the
+            times in the file.
+    """
+
+    periods_per_year: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +85,8 @@ class TrainData:
     """The bars to train on.
 
     Attributes:
-        data: A CSV or Parquet file with bars. By default the bundled daily stocks AAPL, IBM, MSFT and GOOG are used.
+        data: A CSV or Parquet file with bars, or a folder or zip archive of them. By default the bundled daily stocks
+            AAPL, IBM, MSFT and GOOG are used.
         synthetic: Trains on a generated market whose best policy is known, and shows how much of it is found.
         features: What a decision sees of the market: built-in features such as log_return_20,gap, or columns of the
             file. By default there are seven. `jaxtrader check` also takes FILE.py:NAME, a Feature of your own from a
@@ -109,16 +130,65 @@ class RunSettings:
     Attributes:
         config: A TOML file with settings, by the names of these flags. A flag that is typed wins over the file. With
             the config.toml of a run, `jaxtrader train` repeats that run.
+        resume: The folder of a run that ended early. It goes on with its own settings, as if it had never stopped. Only
+            its length may be given anew, as --total-steps.
+        init_from: The folder of an earlier run, or its policy file. Training starts from its weights and its scales of
+            the features. The features, positions and network must be the same.
         dry_run: Checks everything, prints the plan and a time estimate, and writes nothing.
         quiet: Prints only the result.
+        trials: The number of policies that were tried on the test bars elsewhere. Those of this folder of runs are
+            counted by themselves, in looks.jsonl.
+        report: Whether report.html, report.png and the tables of the test are written.
         only: The checks to run, of past-only,plausible,one-bar-late,oracle,shuffled. The first two take a moment, the
             others train an agent. By default all five are run.
     """
 
     config: File = None
+    resume: Folder = None
+    init_from: Folder = None
     dry_run: bool = False
     quiet: bool = False
+    trials: int = 0
+    report: bool = True
     only: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldSettings:
+    """How the bars are cut into folds.
+
+    Attributes:
+        folds: The number of folds. Their tests divide the bars after the first training. By default it is 5, or follows
+            from --test.
+        train: The length of the first training with its validation, as a number of bars, or as 2y, 6mo, 8w, 90d or 12h.
+            By default it is half of the bars.
+        test: The length of each test, written likewise.
+        valid: The share of the training, at its end, on which the best policy is chosen.
+        anchored: Whether each training begins at the first bar. Otherwise it rolls, with the length of the first one.
+        embargo: The number of bars left out at the end of the training, and at the end of the validation.
+        refit: "fresh" trains each fold from new weights. "warm" starts from the policy of the fold before.
+    """
+
+    folds: int | None = None
+    train: str | None = None
+    test: str | None = None
+    valid: float = 0.2
+    anchored: bool = False
+    embargo: int = 0
+    refit: Literal["fresh", "warm"] = "fresh"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """Of which run.
+
+    Attributes:
+        run: The folder of a run of `jaxtrader train`.
+        open: Whether the report is opened in the browser.
+    """
+
+    run: str
+    open: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +201,7 @@ class BacktestData:
         part: The part of its own data that is used. By default it is the test part.
         start: The first day, such as 2011-01-01.
         end: The last day.
-        save: The folder for equity.csv and trades.csv. By default nothing is saved.
+        save: The folder for equity.csv, trades.csv, fills.csv and result.json. By default nothing is saved.
     """
 
     run: str
@@ -147,7 +217,7 @@ class DataFile:
     """The file to look at.
 
     Attributes:
-        file: A CSV or Parquet file with bars.
+        file: A CSV or Parquet file with bars, or a folder or zip archive of them.
     """
 
     file: str
@@ -162,12 +232,14 @@ class Flags:
         group: The title of the group.
         only: The fields that are flags. By default all are.
         omit: The fields that are no flags here.
+        several: Whether each flag takes several numbers, with commas, for a result of each.
     """
 
     settings: type
     group: str
     only: tuple[str, ...] | None = None
     omit: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def fields(self) -> list[dataclasses.Field[Any]]:
@@ -195,6 +267,7 @@ class Command:
 
 
 MONEY = ("stop_loss", "take_profit")  # settings of the environment that belong to the rules of trading
+TRAINING = ("train", "walk-forward")  # commands whose defaults are those of TRAIN
 LENGTH = ("num_envs", "accounts_per_path", "rollout_length", "num_episodes", "total_steps")
 
 COMMANDS = {
@@ -204,6 +277,7 @@ COMMANDS = {
             Flags(TrainData, "data", only=("data", "synthetic")),
             Flags(Source, "data"),
             Flags(TrainData, "market", omit=("data", "synthetic")),
+            Flags(MarketSettings, "market"),
             Flags(CostRates, "money"),
             Flags(Rules, "money"),
             Flags(EnvSettings, "money", only=MONEY),
@@ -216,7 +290,38 @@ COMMANDS = {
         ),
         first=(
             *("data", "synthetic", "features", "train_end", "valid_end", "fee", "slippage", "max_leverage"),
-            *("positions", "window", "total_steps", "config", "dry_run", "seed", "run_dir"),
+            *("positions", "window", "total_steps", "config", "resume", "dry_run", "seed", "seeds", "run_dir"),
+        ),
+    ),
+    "walk-forward": Command(
+        "Train anew in each of several folds, test each on the bars that follow, and join the tests to one result.",
+        (
+            Flags(TrainData, "data", only=("data",)),
+            Flags(Source, "data"),
+            Flags(TrainData, "market", only=("features", "portfolio")),
+            Flags(MarketSettings, "market"),
+            Flags(FoldSettings, "folds"),
+            Flags(CostRates, "money"),
+            Flags(Rules, "money"),
+            Flags(EnvSettings, "money", only=MONEY),
+            Flags(EnvSettings, "environment", omit=MONEY),
+            Flags(RewardSettings, "environment"),
+            Flags(TrainSettings, "learning", only=LENGTH),
+            Flags(PPOSettings, "learning", omit=("normalize_observations",)),
+            Flags(RunSettings, "run", only=("config", "resume", "quiet", "trials", "report")),
+            Flags(TrainSettings, "run", omit=(*LENGTH, "refit_normalizer")),
+        ),
+        first=(
+            *("data", "features", "folds", "train", "test", "valid", "anchored", "embargo", "refit", "fee", "slippage"),
+            *("positions", "window", "total_steps", "config", "resume", "seed", "seeds", "run_dir"),
+        ),
+    ),
+    "report": Command(
+        "Write the report of a run anew, with what was tried since.",
+        (
+            Flags(ReportSettings, "data"),
+            Flags(MarketSettings, "data"),
+            Flags(RunSettings, "run", only=("trials",)),
         ),
     ),
     "backtest": Command(
@@ -224,22 +329,25 @@ COMMANDS = {
         (
             Flags(BacktestData, "data"),
             Flags(Source, "data"),
-            Flags(CostRates, "money"),
+            Flags(MarketSettings, "data"),
+            Flags(CostRates, "money", several=True),
             Flags(Rules, "money", omit=("max_leverage",)),  # the policy acts in units of it
             Flags(EnvSettings, "money", only=MONEY),
-            Flags(RunSettings, "run", only=("config",)),
+            Flags(RunSettings, "run", only=("config", "trials", "report")),
         ),
         first=("run", "data", "part", "start", "end", "save", "symbols", "fee", "slippage", "fill", "config"),
         has_defaults=False,
     ),
     "data": Command(
-        "Say what is in a data file, and what is wrong with it.", (Flags(DataFile, "data"), Flags(Source, "data"))
+        "Say what is in a data file, and what is wrong with it.",
+        (Flags(DataFile, "data"), Flags(Source, "data"), Flags(MarketSettings, "data")),
     ),
     "check": Command(
         "Check a market and its features for leaks, and that an agent learns on it.",
         (
             Flags(TrainData, "data", only=("data", "features")),
             Flags(Source, "data"),
+            Flags(MarketSettings, "data"),
             Flags(CostRates, "money", only=BPS),
             Flags(Rules, "money", only=("fill", "rebalance_band")),
             Flags(EnvSettings, "environment", only=("positions",)),
@@ -262,6 +370,8 @@ TRAIN: dict[str, Any] = {
     "risk_aversion": 5.0,
     # Enough to see a result.
     "total_steps": 2_000_000,
+    # One seed says nothing of luck.
+    "seeds": 3,
 }
 # On a synthetic market: what its best policy is known for, and enough steps to come close to it.
 SYNTHETIC: dict[str, Any] = {
@@ -269,6 +379,7 @@ SYNTHETIC: dict[str, Any] = {
     "risk_aversion": 0.0,
     "rebalance_band": 0.0,
     "total_steps": 4_000_000,
+    "seeds": 1,  # a share of the optimum is of one policy
 }
 
 
@@ -276,7 +387,23 @@ def of(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of one dataclass's fields among all values of a command, by field."""
     found = {field.name: values[field.name] for field in dataclasses.fields(settings) if field.name in values}
     if settings is CostRates:
-        found |= {name: values[f"{name}_bps"] * 1e-4 for name in BPS if f"{name}_bps" in values}
+        given = {name: values[f"{name}_bps"] for name in BPS if f"{name}_bps" in values}
+        found |= {name: None if bps is None else bps * A_BP for name, bps in given.items()}
+    return found
+
+
+def choices(settings: type, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The values with each combination of the numbers that were given for one dataclass's fields, by a label.
+
+    There is one combination, with the label "", where each field has one number.
+    """
+    names = [field.name for field in dataclasses.fields(settings)]
+    several = [name for name in names if isinstance(values.get(key(name)), tuple)]
+    found = {}
+    for numbers in itertools.product(*(values[key(name)] for name in several)):
+        chosen = dict(zip(several, numbers, strict=True))
+        words = [f"{name.replace('_', ' ')} {spelt(x)}{' bp' * (name in BPS)}" for name, x in chosen.items()]
+        found[", ".join(words)] = {**values, **{key(name): x for name, x in chosen.items()}}
     return found
 
 
@@ -285,16 +412,23 @@ def key(field: str) -> str:
     return f"{field}_bps" if field in BPS else field
 
 
+def flag(field: str) -> str:
+    """The flag of a field, as messages and help name it."""
+    return SHORT_FLAGS.get(field) or "--" + key(field).replace("_", "-")
+
+
 def default(name: str, field: dataclasses.Field[Any]) -> tuple[Any, str]:
     """The default of a command's flag, in the flag's units, and how help shows it."""
     value = None if field.default is dataclasses.MISSING or not COMMANDS[name].has_defaults else field.default
     if field.name in BPS and value is not None:
-        value /= 1e-4
-    if name != "train":
+        value /= A_BP
+    if name not in TRAINING:
         return value, "" if value is None else spelt(value)
     value = TRAIN.get(field.name, value)
-    other = f", with --synthetic {spelt(SYNTHETIC[field.name])}" if field.name in SYNTHETIC else ""
-    return value, "" if value is None else spelt(value) + other
+    shown = [] if value is None else [spelt(value)]
+    if name == "train" and field.name in SYNTHETIC:
+        shown.append(f"with --synthetic {spelt(SYNTHETIC[field.name])}")
+    return value, ", ".join(shown)
 
 
 def spelt(value: Any) -> str:
@@ -310,7 +444,7 @@ def resolved(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if not command.has_defaults:
         return dict(values)
     defaults = {key: default(name, field)[0] for key, field in command.fields.items()}
-    return {**defaults, **(_dependent(values) if name == "train" else {}), **values}
+    return {**defaults, **(_dependent(values) if name in TRAINING else {}), **values}
 
 
 def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,4 +460,21 @@ def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
         defaults["risk_aversion"] = 1.0 if reward == "drawdown" else 0.0
     if values.get("num_episodes") is not None:
         defaults["total_steps"] = None
-    return defaults
+    return defaults | _fitting_lengths(values)
+
+
+def _fitting_lengths(values: Mapping[str, Any]) -> dict[str, int]:
+    """Lengths of rollouts and episodes that fit each other and `decision_every`, near the defaults.
+
+    An episode is whole rollouts, and a rollout is whole decisions. What was given stays as it is.
+    """
+    every, rollout, episode = (values.get(name) for name in ("decision_every", "rollout_length", "episode_length"))
+    if any(length is not None and length < 1 for length in (every, rollout, episode)):
+        return {}  # is refused
+    every = every or 1
+    if episode is not None:
+        decisions = max(episode // every, 1)
+        return {"rollout_length": max(n for n in range(1, TrainSettings.rollout_length + 1) if decisions % n == 0)}
+    decisions = max(EnvSettings.episode_length // every, 1)
+    length = rollout or min(TrainSettings.rollout_length, decisions)
+    return {"rollout_length": length, "episode_length": max(decisions // length, 1) * length * every}

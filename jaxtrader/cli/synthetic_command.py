@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.text import Text
@@ -13,8 +16,8 @@ import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import inputs, phrases
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.runs import dry_run, train_in_folder
-from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput, Source, TrainData
+from jaxtrader.cli.runs import dry_run, next_step, train_in_folder, write_record
+from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput, MarketSettings, Source, TrainData
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.synthetic import PROCESSES
@@ -30,32 +33,36 @@ def train_synthetic(values: Values, console: Console) -> int:
         tables.print_facts(console, _facts(trainer, best))
     if values["dry_run"]:
         return dry_run(values, trainer, console)
-    result = train_in_folder(trainer, values, best.process.name, console)
+    result = train_in_folder(trainer, {**values, **inputs.absolute(values, "init_from")}, best.process.name, console)
     test = best.on_path(TEST_BARS, seed=_seeds(values["seed"])[2])
     reward, held = _score(jt.load_policy(result.policy_path), test)
     if not values["quiet"]:
         console.print(_table(test, reward, held))
         console.print()
+    write_record(_record(test, reward, held), result.run_dir)
     facts = [
-        ("result", phrases.interrupted(result) + _sentence(test, reward, held)),
+        ("result", f"{phrases.interrupted(result)} {_sentence(test, reward, held)}".strip()),
         ("files", phrases.files(result)),
     ]
-    tables.print_facts(console, [*facts, ("next", "jaxtrader train, on real bars, whose best policy nobody knows")])
+    real = "jaxtrader train, on real bars, whose best policy nobody knows"
+    tables.print_facts(console, [*facts, ("next", next_step(result, real))])
     return INTERRUPTED if result.interrupted else OK
 
 
 def _plan(values: Values) -> tuple[jt.Trainer, Optimum]:
     """Build and check everything before anything is compiled or written."""
     with inputs.checked():
-        for field in (*dataclasses.fields(TrainData), *dataclasses.fields(Source)):
+        for field in itertools.chain(*map(dataclasses.fields, (TrainData, Source, MarketSettings))):
             if field.name != "synthetic" and values[field.name] != field.default:
                 flag = field.name.replace("_", "-")
                 raise BadInput(f"--synthetic makes its own bars and one feature: leave out --{flag}")
+        if values["seeds"] > 1:
+            raise BadInput(f"--seeds {values['seeds']}: a share of the optimum is of one policy; use --seeds 1")
         process = PROCESSES[values["synthetic"]]()
         train_seed, valid_seed, _ = _seeds(values["seed"])
         env = inputs.environment(values, process.market(TRAIN_BARS, train_seed))
         best = solve(process, env, VALID_BARS, valid_seed)
-        return inputs.trainer(values, env, best, about={}), best
+        return inputs.trainer(values, env, best, about=inputs.absolute(values, "init_from")), best
 
 
 def _seeds(seed: int) -> tuple[int, int, int]:
@@ -64,8 +71,9 @@ def _seeds(seed: int) -> tuple[int, int, int]:
 
 
 def _score(policy: Policy, test: Optimum) -> tuple[float, float]:
-    _, params = policy.agent.prepare(policy.state, test.env.default_params)
-    reward, held = test.score(policy.agent, policy.state, params)
+    agent = policy.acting_agent
+    _, params = agent.prepare(policy.state, test.env.default_params)
+    reward, held = test.score(agent, policy.state, params)
     return float(reward), float(held)
 
 
@@ -80,16 +88,31 @@ def _facts(trainer: jt.Trainer, best: Optimum) -> Iterator[tuple[str, str]]:
     yield "training", phrases.goal(trainer)
 
 
-def _table(test: Optimum, reward: float, held: float) -> Group:
-    lines = [Text(f"{'':<15}{'bp a bar':>10}{'of optimum':>13}{'in position':>14}", style="dim")]
+def _rows(test: Optimum, reward: float, held: float) -> dict[str, tuple[float, float | None, float]]:
+    """Reward a bar, share of the optimum (None where there is none to share), and share of bars in a position."""
     rows = {
         "policy": (reward, held),
         "best possible": (test.reward_per_bar, test.time_in_market),
         "flat": (test.flat_reward_per_bar, 0.0),
     }
-    for name, (earned, share) in rows.items():
-        of_best = test.share(earned)
-        told = f"{of_best:.1%}" if of_best == of_best else "-"
+    shares = {name: test.share(earned) for name, (earned, _) in rows.items()}
+    return {
+        name: (earned, shares[name] if math.isfinite(shares[name]) else None, share)
+        for name, (earned, share) in rows.items()
+    }
+
+
+def _record(test: Optimum, reward: float, held: float) -> dict[str, Any]:
+    """The table as plain data."""
+    names = ("reward_per_bar", "share_of_optimum", "time_in_market")
+    rows = {name: dict(zip(names, row, strict=True)) for name, row in _rows(test, reward, held).items()}
+    return {"bars": TEST_BARS, "rows": rows, "result": _sentence(test, reward, held)}
+
+
+def _table(test: Optimum, reward: float, held: float) -> Group:
+    lines = [Text(f"{'':<15}{'bp a bar':>10}{'of optimum':>13}{'in position':>14}", style="dim")]
+    for name, (earned, of_best, share) in _rows(test, reward, held).items():
+        told = "-" if of_best is None else f"{of_best:.1%}"
         lines.append(Text(f"{name:<15}{1e4 * earned:>10.3f}{told:>13}{share:>14.1%}"))
     return Group(*lines)
 

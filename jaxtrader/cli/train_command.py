@@ -7,15 +7,26 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 import jaxtrader as jt
-from jaxtrader.cli import inputs, phrases
-from jaxtrader.cli.backtest_command import judge
+from jaxtrader.cli import inputs, phrases, reporting
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.runs import dry_run, train_in_folder
-from jaxtrader.cli.settings import INTERRUPTED, OK, PARTS, RewardSettings, Source, TrainData, of
+from jaxtrader.cli.runs import dry_run, next_step, train_in_folder
+from jaxtrader.cli.settings import (
+    INTERRUPTED,
+    OK,
+    PARTS,
+    BadInput,
+    MarketSettings,
+    RewardSettings,
+    Source,
+    TrainData,
+    of,
+)
 from jaxtrader.cli.synthetic_command import train_synthetic
+from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
 
 
@@ -48,13 +59,16 @@ def train(values: Values, console: Console) -> int:
         return dry_run({**plan.values, **chosen}, plan.trainer, console)
     name = "stocks" if values["data"] is None else Path(values["data"]).name.split(".")[0] or "data"
     result = train_in_folder(plan.trainer, plan.values, name, console)
-    policy = jt.load_policy(result.policy_path)
-    judged = {name: judge(policy, part) for name, part in plan.parts.items()}
+    evidence = reporting.evaluate(result.policy_path, plan.parts, values)
     if not values["quiet"]:
-        console.print(tables.table(judged))
+        console.print(reporting.result_table(evidence))
         console.print()
-    facts = [("result", phrases.interrupted(result) + tables.sentence(judged)), ("files", phrases.files(result))]
-    tables.print_facts(console, [*facts, ("next", shlex.join(["jaxtrader", "backtest", str(result.run_dir)]))])
+    title = f"{name}: {result.run_dir.name}"
+    written = reporting.write_all(result.run_dir, evidence, title, plan.values, report=values["report"])
+    facts = [] if not result.interrupted else [("interrupted", phrases.interrupted(result))]
+    facts += [*reporting.facts(evidence), ("files", phrases.files(result, written))]
+    backtest = shlex.join(["jaxtrader", "backtest", str(result.run_dir)])
+    tables.print_facts(console, [*facts, ("next", next_step(result, backtest))])
     return INTERRUPTED if result.interrupted else OK
 
 
@@ -62,21 +76,43 @@ def _plan(values: Values) -> Plan:
     """Build and check everything before anything is compiled or written."""
     with inputs.checked():
         data, source = TrainData(**of(TrainData, values)), Source(**of(Source, values))
-        market = inputs.read_market(data.data, source, data.features, data.portfolio)
-        train_part, valid, test = market.split(*inputs.cuts(data, source))
+        histories = inputs.read_bars(data.data, source)
+        source = inputs.clock_of(source, *histories)
+        split_at = inputs.cuts(data, source)
+        inputs.check_ends(histories, data, split_at)
+        inputs.check_bars_to_train(histories, data.features, values, split_at)
+        market = inputs.market_of(histories, source, data.features, data.portfolio, **of(MarketSettings, values))
+        del histories  # the market has copies
+        train_part, valid, test = market.split(*split_at)
         env = inputs.environment(values, train_part)
         # The dates, not the shares: a file that has grown since must not move the test.
         ends = {
-            "data": None if data.data is None else str(Path(data.data).resolve()),
+            **inputs.absolute(values, "data", "init_from"),
             "train_end": data.train_end or inputs.last_moment(train_part, source),
             "valid_end": data.valid_end or inputs.last_moment(valid, source),
         }
         cuts = [str(inputs.first_time(part)) for part in (valid, test)]
-        trainer = inputs.trainer(values, env, valid, about={**ends, "cuts": cuts})
+        scored = inputs.tradable(env.with_market(valid), PARTS["valid"])
+        trainer = inputs.trainer(values, env, scored, about={**ends, "cuts": cuts})
+        _check_unseen(trainer, test, values)
         # Before training, not after it: a training must not be lost to a part that cannot be tested.
         parts = zip(PARTS.values(), (train_part, valid, test), strict=True)
         kept = {name: inputs.tradable(env.with_market(part), name) for name, part in parts}
         return Plan(market, kept, trainer, {**values, **ends})
+
+
+def _check_unseen(trainer: jt.Trainer, test: jt.Market, values: Values) -> None:
+    """Raise BadInput where training starts from a policy that was trained or selected on bars of the test."""
+    command = None if trainer.earlier is None else trainer.earlier.about.get("command")
+    if command is None or "cuts" not in command:
+        return
+    begins, seen_until = inputs.first_time(test), np.datetime64(command["cuts"][1])
+    if begins < seen_until:
+        until, begin = (moment.astype("datetime64[D]") for moment in (seen_until, begins))
+        raise BadInput(
+            f"--from {values['init_from']} was trained and selected on bars before {until}, and the test begins at "
+            f"{begin}, so it would have seen the test; give a --valid-end that is not before"
+        )
 
 
 def _plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -97,4 +133,4 @@ def _plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "network", phrases.network(agent, window)
     yield "training", phrases.goal(trainer)
     for note in tables.grouped(market.notes):
-        yield "note", note
+        yield "note", in_flags(note)

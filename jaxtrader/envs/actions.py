@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from jaxtrader.envs import draws
 from jaxtrader.envs.env_settings import BracketFractions, ContinuousPositions, Positions
+from jaxtrader.ledger.account import without_dust
 
 TOLERANCE = 1e-6  # share by which an action may exceed its range, for the rounding of float32 sums
 
@@ -58,14 +59,9 @@ def validate_positions(positions: Any, assets: int = 1, max_leverage: float = 1.
     return exposures
 
 
-def space(positions: Positions, assets: int, max_leverage: float = 1.0) -> Any:
-    """Return gymnax's space of the actions: Discrete, or a Box `[A]`."""
-    from gymnax.environments import spaces  # imported here, since it takes 4 s
-
-    if isinstance(positions, tuple):
-        return spaces.Discrete(len(positions))
-    low, high = (-max_leverage, max_leverage) if positions == "continuous" else (0.0, 1.0)
-    return spaces.Box(low, high, (assets,))
+def may_be_short(positions: Positions) -> bool:
+    """Return whether an action may ask for a short position."""
+    return positions == "continuous" or (isinstance(positions, tuple) and min(positions) < 0)
 
 
 def targets(
@@ -93,7 +89,7 @@ def targets(
         target = jnp.maximum(action.astype(dtype), 0)
         target = target / jnp.maximum(target.sum(-1, keepdims=True), 1)
     hold = invalid[..., None] if tradable is None else invalid[..., None] | ~tradable
-    return jnp.where(hold, jnp.nan, target), invalid
+    return jnp.where(hold, jnp.nan, without_dust(target)), invalid
 
 
 def draw(
@@ -138,7 +134,7 @@ def validate_bracket(name: str, given: Any, positions: Positions) -> BracketFrac
     if isinstance(given, Iterable) and not isinstance(given, str):
         given = tuple(given)
         if not isinstance(positions, tuple) or len(given) != len(positions):
-            raise ValueError(f"{name} {given} must be one fraction, or one for each of a tuple of positions")
+            raise ValueError(f"{name} {given} must be one fraction, or one for each of the positions")
     for x in given if isinstance(given, tuple) else (given,):
         if x is None:
             continue

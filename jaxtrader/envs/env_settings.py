@@ -44,9 +44,11 @@ class EnvSettings:
             if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
                 raise ValueError(f"{name} {count} must be a whole number of bars, at least 1")
         if self.episode_length % self.decision_every:
+            fewer = self.episode_length // self.decision_every * self.decision_every
+            fitting = [str(length) for length in (fewer, fewer + self.decision_every) if length]
             raise ValueError(
-                f"decision_every {self.decision_every} does not divide episode_length {self.episode_length}; both are "
-                "in bars"
+                f"decision_every {self.decision_every} does not divide episode_length {self.episode_length}, both in "
+                f"bars; use an episode_length of {' or '.join(fitting)}"
             )
         if not isinstance(self.random_start, bool):
             raise ValueError(f"random_start {self.random_start!r} must be True or False")

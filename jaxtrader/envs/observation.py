@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Float, Int
 
 from jaxtrader.market.market import MarketArrays
@@ -22,6 +24,9 @@ Encode = Callable[[Float[Array, "*b bars A F"]], Array]
 class Observation(struct.PyTreeNode):
     """What a decision sees.
 
+    Where an array is expected it is one: `[*b, W * A * F + A * K]`, the window and then the account, row by row. So
+    gymnax's FlattenObservationWrapper takes it, and so does `np.asarray`.
+
     Attributes:
         window: market features of the bars up to the decision.
         account: features of the account for each asset, in the order of `TradingEnv.account_names`.
@@ -29,6 +34,14 @@ class Observation(struct.PyTreeNode):
 
     window: Float[Array, "*b W A F"]
     account: Float[Array, "*b A K"]
+
+    def __jax_array__(self) -> Float[Array, "*b flat"]:
+        window, account = self.window, self.account
+        window, account = window.reshape(*window.shape[:-3], -1), account.reshape(*account.shape[:-2], -1)
+        return jnp.concatenate([window, account], -1)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.__jax_array__(), dtype)
 
 
 def chunks(

@@ -28,6 +28,7 @@ from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL, Brackets
 from jaxtrader.ledger.bar import Bar, check_capital, check_market
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
 
 
@@ -40,7 +41,7 @@ class TradingEnv(EnvSettings):
 
     Args:
         market: the bars to trade, which stay on the host.
-        rules: how orders fill.
+        rules: how orders fill. Where the positions may be short, they get a maintenance margin unless it is given.
         costs: what trading and holding cost. They are not free by default. `Costs.between` draws them for each episode.
         reward: a pure, hashable function of the equity before and after a bar, or a `MoveReward`.
 
@@ -63,11 +64,13 @@ class TradingEnv(EnvSettings):
         rewards.validate(self.reward)
         positions = actions.validate_positions(self.positions, self.assets, self.rules.max_leverage)
         object.__setattr__(self, "positions", positions)
+        if actions.may_be_short(positions):
+            object.__setattr__(self, "rules", self.rules.with_short_margin())
         for name in ("stop_loss", "take_profit"):
             object.__setattr__(self, name, actions.validate_bracket(name, getattr(self, name), positions))
-        if positions == "weights" and self.rules.rebalance_band * self.assets >= 1:
+        if positions == "weights" and (band := self.rules.band(self.assets)) * self.assets >= 1:
             raise ValueError(
-                f"rebalance_band {self.rules.rebalance_band:g} is an equal weight of {self.assets} assets or more, so "
+                f"rebalance_band {band:g} is an equal weight of {self.assets} assets or more, so "
                 f"that equal weights would never be bought; use a smaller one, such as {0.2 / self.assets:.1g}"
             )
         self.costs.validate()
@@ -105,9 +108,14 @@ class TradingEnv(EnvSettings):
         """The market on the device and the costs, in float32. Each call copies them, so keep the result."""
         return self.params("float32")
 
-    def params(self, dtype: str = "float32") -> EnvParams:
-        """Return `default_params` in another dtype. "float64" needs JAX's x64 mode."""
-        return EnvParams(arrays=self.market.arrays(dtype), costs=self.costs.cast(dtype))
+    def params(self, dtype: str = "float32", rows: int | None = None) -> EnvParams:
+        """Return `default_params` in another dtype, or with more rows, see `Market.arrays`."""
+        arrays = self.market.arrays(dtype, rows, tuple(self.costs.columns.values()))
+        return EnvParams(arrays=arrays, costs=self.costs.cast(dtype))
+
+    def rounded_params(self, dtype: str = "float32") -> EnvParams:
+        """Return the parameters with a round number of rows, so that a market that has grown compiles nothing."""
+        return self.params(dtype, round_length(len(self.market.times)))
 
     def with_market(self, market: Market) -> TradingEnv:
         """Return the same environment over another market. Arrays of the same shapes compile nothing anew.
@@ -126,21 +134,17 @@ class TradingEnv(EnvSettings):
 
     def action_space(self, params: EnvParams | None = None) -> Any:
         """Return gymnax's Discrete over the positions, or its Box `[A]` of exposures or weights."""
-        return actions.space(self.positions, self.assets, self.rules.max_leverage)
+        from jaxtrader.envs import spaces  # imported here, since it takes 4 s
+
+        return spaces.action_space(self.positions, self.assets, self.rules.max_leverage)
 
     def observation_space(self, params: EnvParams) -> Any:
-        """Return gymnax's Dict of the window `[W, A, F]` and the account `[A, K]`."""
-        from gymnax.environments import spaces  # imported here, since it takes 4 s
+        """Return gymnax's Box of an `Observation` as a flat array. Its `spaces` are those of window and account."""
+        from jaxtrader.envs import spaces  # imported here, since it takes 4 s
 
         _, assets, features = params.arrays.features.shape
-        bound = float(jnp.finfo(jnp.float32).max)
         seen = len(self.account_names) + (self.tradable(params, jnp.zeros((), jnp.int32)) is not None)
-        return spaces.Dict(
-            {
-                "window": spaces.Box(-bound, bound, (self.window, assets, features)),
-                "account": spaces.Box(-bound, bound, (assets, seen)),
-            }
-        )
+        return spaces.ObservationSpace((self.window, assets, features), (assets, seen))
 
     def check_room(self, room: int) -> None:
         """Raise ValueError unless a segment has bars for `room` decisions, and the capital is enough for an order."""
@@ -339,7 +343,7 @@ class TradingEnv(EnvSettings):
     def holdable(self, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b A"] | None:
         """Return which assets an episode may hold at its start: the tradable ones that the bar does not close.
 
-        A bar closes an asset at its last bar, and all assets at a session's end if the rules say so. None: all.
+        A bar closes an asset that is delisted, and all assets at a session's end if the rules say so. None: all.
         """
         masks = [mask for mask in (self.tradable(params, cursor),) if mask is not None]
         if params.arrays.delisted is not None:
@@ -373,9 +377,9 @@ class TradingEnv(EnvSettings):
 
         Raises ValueError without params.
         """
-        params = _require_params(params)
+        params, action = _require_params(params), jnp.asarray(action)
         final, state, reward, terminated, info = self.step_env(key, state, action, params)
-        truncated = episode.is_truncated(self, state.time, state.cursor, state.end)
+        truncated = self.is_truncated(state, params)
         state = state.replace(account=self.restart(state.account, terminated))
         _, fresh = self.reset_env(key, params)
         state = episode.select(truncated, fresh, state)
@@ -392,6 +396,14 @@ class TradingEnv(EnvSettings):
         every = self.decision_every
         state = state.replace(account=account, cursor=state.cursor + every, time=state.time + every)
         return self.observe(key, state, action, params), state, reward, terminated, info
+
+    def is_terminated(self, state: EnvState, params: EnvParams) -> Bool[Array, "*b"]:
+        """Return whether the account is ruined."""
+        return state.account.ruined
+
+    def is_truncated(self, state: EnvState, params: EnvParams) -> Bool[Array, "*b"]:
+        """Return whether the episode is truncated, see `episode.is_truncated`."""
+        return episode.is_truncated(self, state.time, state.cursor, state.end)
 
     def observe(
         self, key: PRNGKeyArray | None, state: EnvState, action: Array | None, params: EnvParams

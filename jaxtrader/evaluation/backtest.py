@@ -21,10 +21,14 @@ from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajec
 from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.result import BacktestResult, combine
+from jaxtrader.jax_settings import package_settings
+from jaxtrader.ledger.bar import ledger_columns
 from jaxtrader.ledger.costs import CostRange
+from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
 
 
+@package_settings()
 def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: Any) -> BacktestResult:
     """Trade an account by a policy over a market, by the rules that the policy was trained with.
 
@@ -45,21 +49,22 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
     check_tradable(env)
     trajectory = _exact_trajectory(policy, env)
     costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
-    results = {}
+    columns, results = ledger_columns(market, costs, env.rules), {}
     for i, symbol in enumerate(market.symbols):
         rows = slice(int(market.first_decisions(env.window)[i]), int(market.segments[i, 2]))
         own = jax.tree.map(lambda x, i=i, n=rows.stop - rows.start: x[:n, i], trajectory)
         results[symbol] = BacktestResult.from_trajectory(
             own,
-            market.close[rows],
+            {name: column[rows] for name, column in columns.items()},
             own.target,
             symbols=tuple(symbol.split(",")) if market.close.shape[1] > 1 else (symbol,),
             times=market.times[rows],
-            periods_per_year=market.periods_per_year,
+            periods_per_year=market.periods_of(symbol),
+            tz=market.tz_of(symbol),
             costs=costs,
             rules=env.rules,
         )
-    return next(iter(results.values())) if len(results) == 1 else combine(results)
+    return next(iter(results.values())) if len(results) == 1 else combine(results, market.shared_periods_per_year)
 
 
 def check_tradable(env: TradingEnv) -> None:
@@ -67,14 +72,16 @@ def check_tradable(env: TradingEnv) -> None:
     short = env.symbols_without_room(1)
     if short:
         raise ValueError(
-            f"{', '.join(short)}: fewer bars than a decision and its fill need ({env.bars_needed}); give more bars or "
+            f"{', '.join(short)}: fewer bars than a decision and its fill need, {env.bars_needed}; give more bars or "
             "leave the symbol out"
         )
 
 
 def mean_reward(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv) -> Float[Array, ""]:
     """Mean reward a bar over all segments. Training selects its best policy by it."""
-    rewards, live = rollout_policy(agent, state, params, env=env, decisions=most_decisions(env), rewards_only=True)
+    rewards, live = rollout_policy(
+        agent, state, params, env=env, decisions=round_length(most_decisions(env)), rewards_only=True
+    )
     return rewards.sum() / live.sum()
 
 
@@ -129,12 +136,13 @@ def rollout_policy(
 def _exact_trajectory(policy: Policy, env: TradingEnv) -> Trajectory:
     """A policy's trajectory through the environment's market, on the host, with the money in float64."""
     state = policy.state_for(env.market.close.shape[1])
-    _, prepared = policy.agent.prepare(state, env.default_params)
-    with jax.enable_x64(True):
-        exact = env.params("float64")
+    agent = policy.acting_agent
+    _, prepared = agent.prepare(state, env.rounded_params())
+    with package_settings(x64=True):
+        exact = env.rounded_params("float64")
         # The network sees the float32 features that it was trained on.
         params = exact.replace(arrays=exact.arrays.replace(features=prepared.arrays.features))
-        trajectory = rollout_policy(policy.agent, state, params, env=env, decisions=most_decisions(env))
+        trajectory = rollout_policy(agent, state, params, env=env, decisions=round_length(most_decisions(env)))
         if bool(trajectory.invalid.any()):
             raise ValueError(
                 "the policy chose an action that its environment does not have; the policy file is damaged"

@@ -39,7 +39,7 @@ def baselines(market: Market, result: BacktestResult) -> dict[str, BacktestResul
         ValueError: the market lacks a symbol or the bars of the result.
     """
     functions = {BUY_AND_HOLD: buy_and_hold, EXPOSURE_MATCHED: exposure_matched}
-    return {name: _of_each_symbol(baseline, market, result) for name, baseline in functions.items()}
+    return {name: of_each_symbol(baseline, market, result) for name, baseline in functions.items()}
 
 
 def buy_and_hold(market: Market, result: BacktestResult) -> BacktestResult:
@@ -51,8 +51,8 @@ def buy_and_hold(market: Market, result: BacktestResult) -> BacktestResult:
     """
     listed = np.ones(result.targets.shape, bool)
     if market.present is not None:
-        listed = np.logical_or.accumulate(market.present[_rows(market, result)])
-    possible = listed & _fillable(market, result)
+        listed = np.logical_or.accumulate(market.present[rows_of(market, result)])
+    possible = listed & fillable(market, result)
     first = np.where(possible.any(0), possible.argmax(0), -1)
     targets = np.full(possible.shape, np.nan)
     capital = min(result.rules.max_leverage, 1.0)
@@ -61,22 +61,23 @@ def buy_and_hold(market: Market, result: BacktestResult) -> BacktestResult:
     for row in np.unique(first[first >= 0]):
         invested = 0.0
         if unbought < len(first):
-            invested = float(_hold(market, result, targets, **rules).exposure[row].sum())
+            invested = float(hold(market, result, targets, **rules).exposure[row].sum())
         # An order that still waits for its fill has its part already.
         waiting = np.flatnonzero((first >= 0) & (first < row) & (first + wait > row))
         invested += sum(targets[first[asset], asset] for asset in waiting)
         targets[row, first == row] = max(capital - invested, 0.0) / unbought
         unbought -= int((first == row).sum())
-    return _hold(market, result, targets, **rules)
+    return hold(market, result, targets, **rules)
 
 
 def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
     """Ask for the mean exposure of a result of one segment at every bar, and rebalance by the result's band.
 
-    A mean exposure smaller than the band is never bought. The policy itself could not have bought it either.
+    The mean is over what stood in each bar. The rest is cash, which earns what the result's cash does. A mean exposure
+    smaller than the band is never bought. The policy itself could not have bought it either.
     """
-    targets = np.where(_fillable(market, result), result.exposure.mean(0), np.nan)
-    return _hold(market, result, targets, rebalance="always")
+    targets = np.where(fillable(market, result), result.held_exposure.mean(0), np.nan)
+    return hold(market, result, targets, rebalance="always")
 
 
 def break_even(result: BacktestResult, matched: BacktestResult) -> float:
@@ -103,19 +104,20 @@ def break_even(result: BacktestResult, matched: BacktestResult) -> float:
     return 1e4 * math.log(growth[0] / growth[1]) / traded
 
 
-def _of_each_symbol(baseline: Baseline, market: Market, result: BacktestResult) -> BacktestResult:
+def of_each_symbol(baseline: Baseline, market: Market, result: BacktestResult) -> BacktestResult:
+    """The baseline of each symbol of a result, combined like the result."""
     if not result.by_symbol:
         return baseline(market, result)
     return combine({symbol: baseline(market, one) for symbol, one in result.by_symbol.items()}, result.periods_per_year)
 
 
-def _fillable(market: Market, result: BacktestResult) -> Bool[np.ndarray, "bar A"]:
+def fillable(market: Market, result: BacktestResult) -> Bool[np.ndarray, "bar A"]:
     """Whether an order given at each bar of a result can fill at the bar of its fill.
 
     The asset needs a bar there. Impact needs a traded value that is known before. An order that would fill after the
     last bar counts as one that can.
     """
-    fillable, rows, delay = np.ones(result.targets.shape, bool), _rows(market, result), result.rules.delay
+    fillable, rows, delay = np.ones(result.targets.shape, bool), rows_of(market, result), result.rules.delay
     if market.present is not None:
         present = market.present[rows][delay + (result.rules.fill != "close") :]
         fillable[: len(present)] = present
@@ -126,14 +128,14 @@ def _fillable(market: Market, result: BacktestResult) -> Bool[np.ndarray, "bar A
     return fillable
 
 
-def _hold(market: Market, result: BacktestResult, targets: np.ndarray, **changes: Any) -> BacktestResult:
+def hold(market: Market, result: BacktestResult, targets: np.ndarray, **changes: Any) -> BacktestResult:
     """Targets through `simulate`, on the bars and costs of a result and by those of its rules that bind a holder."""
     rules = result.rules.replace(**{"flat_at_session_end": False, "volume_cap": None, "min_trade": None} | changes)
-    start, symbol = _rows(market, result).start, ",".join(result.symbols)
+    start, symbol = rows_of(market, result).start, ",".join(result.symbols)
     return simulate(market, targets, costs=result.costs, start=start, symbol=symbol, rules=rules)
 
 
-def _rows(market: Market, result: BacktestResult) -> slice:
+def rows_of(market: Market, result: BacktestResult) -> slice:
     """The rows of the market that a result was run on."""
     symbol = ",".join(result.symbols)
     if symbol not in market.symbols:

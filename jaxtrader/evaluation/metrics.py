@@ -4,9 +4,13 @@ Every figure is one pure function of arrays, and `compute` gives them all. An un
 an infinity or an exception: a ratio over no risk, a deviation of one bar, a return on capital that is gone.
 
 `equity [N]` is marked at the close of each bar, in the unit of `initial`, which stands before bar 0 (money rule 10).
-`returns [N]` are simple returns per bar, from `bar_returns`. Ratios are annualised by `periods_per_year` and take a
-risk-free rate of 0. Losses are negative numbers: drawdown, value at risk and expected shortfall. The conventions are
-those of empyrical. The tests compare each figure that it has.
+`returns [N]` are simple returns per bar, from `bar_returns`. `excess [N]` are these less what cash earned in the bar:
+the Sharpe and the Sortino ratio are over cash. Losses are negative numbers: drawdown, value at risk and expected
+shortfall. The conventions are those of empyrical. The tests compare each figure that it has.
+
+A growth rate over less than a year is no forecast of a year, so `cagr` and `calmar` are NaN there. `volatility`,
+`sharpe`, `sortino` and `turnover` keep their unit of a year at any length. For less than a year read `total_return` and
+`period_sharpe`, as the printed table does.
 """
 
 from __future__ import annotations
@@ -17,12 +21,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-PerBar = Float[np.ndarray, " bar"]
-PerBarAndAsset = Float[np.ndarray, "bar asset"]
+from jaxtrader.evaluation import statistics
+from jaxtrader.evaluation.statistics import ROUNDING, PerBar, deviation
 
-# A return is a ratio of two equities less 1, so its rounding error is some units of 2.2e-16 whatever its size. A
-# deviation below ROUNDING is that error, and a Sharpe ratio over it would be a large number about nothing.
-ROUNDING = 1e-14
+PerBarAndAsset = Float[np.ndarray, "bar asset"]
 
 
 def compute(
@@ -32,42 +34,57 @@ def compute(
     costs: np.ndarray,
     periods_per_year: float,
     initial: float = 1.0,
+    *,
+    cash: np.ndarray | None = None,
+    spans_a_year: bool = True,
 ) -> dict[str, float]:
     """Every figure of one result.
 
     Args:
         equity: [N] marked at the close of each bar.
-        exposure: [N, A] position value / equity after the fills of each bar, signed.
+        exposure: [N, A] position value / equity of what stood in each bar, signed.
         turnover: [N] sum over assets of |d| p / E of the fills of each bar, both sides.
         costs: [N] fees and slippage paid at each bar, in the unit of `initial`.
         periods_per_year: bars in a year, as the market measured it.
         initial: equity before bar 0.
+        cash: [N] what cash earned in each bar, a fraction. None: nothing.
+        spans_a_year: whether the bars span a year or more, so that a growth rate a year says something.
 
     Returns:
-        Python floats by name. `bars` and `longest_drawdown` count bars, `costs` is in the unit of `initial`, and
-        `turnover` is per year. `periods_per_year` is the argument. All else is a fraction or a ratio.
+        Python floats by name. `bars` and `longest_drawdown` count bars, and `costs` is in the unit of `initial`.
+        `turnover` is per year, and `period_turnover` its sum. `periods_per_year` is the argument. `sharpe` and
+        `sharpe_error` are of a year, `period_sharpe` and `period_sharpe_error` of all N bars: sqrt(N) times those of a
+        bar. All else is a fraction or a ratio.
 
     Raises:
         ValueError: the lengths differ, there is no bar, an equity is not finite, or `initial` or `periods_per_year` is
             not a positive number.
     """
     equity, exposure, turnover, costs = (np.asarray(x, np.float64) for x in (equity, exposure, turnover, costs))
-    _check(equity, exposure, {"turnover": turnover, "costs": costs})
+    cash = np.zeros(equity.shape) if cash is None else np.asarray(cash, np.float64)
+    _check(equity, exposure, {"turnover": turnover, "costs": costs, "cash": cash})
     for name, value in (("periods_per_year", periods_per_year), ("initial", initial)):
         if not 0 < value < np.inf:
             raise ValueError(f"{name} is {value}; it must be a positive number")
     with np.errstate(all="ignore"):
         returns = bar_returns(equity, initial)
+        excess = returns - cash
+        ratio = statistics.sharpe(excess)
+        annual, period = ratio.scaled(np.sqrt(periods_per_year)), ratio.scaled(np.sqrt(equity.size))
         figures = {
             "bars": equity.size,
             "periods_per_year": periods_per_year,
             "final_equity": equity[-1],
             "total_return": total_return(equity, initial),
-            "cagr": cagr(equity, periods_per_year, initial),
+            "cash_return": total_return(np.cumprod(1 + cash)),
+            "cagr": cagr(equity, periods_per_year, initial) if spans_a_year else np.nan,
             "volatility": volatility(returns, periods_per_year),
-            "sharpe": sharpe(returns, periods_per_year),
-            "sortino": sortino(returns, periods_per_year),
-            "calmar": calmar(equity, periods_per_year, initial),
+            "sharpe": annual.value,
+            "sharpe_error": annual.error,
+            "period_sharpe": period.value,
+            "period_sharpe_error": period.error,
+            "sortino": sortino(excess, periods_per_year),
+            "calmar": calmar(equity, periods_per_year, initial) if spans_a_year else np.nan,
             "max_drawdown": max_drawdown(equity, initial),
             "longest_drawdown": longest_drawdown(equity, initial),
             "value_at_risk": value_at_risk(returns),
@@ -81,6 +98,7 @@ def compute(
             "mean_exposure": mean_exposure(exposure),
             "mean_gross_exposure": mean_gross_exposure(exposure),
             "turnover": turnover_per_year(turnover, periods_per_year),
+            "period_turnover": turnover.sum(),
             "costs": costs.sum(),
         }
     return {name: _defined(value) for name, value in figures.items()}
@@ -134,15 +152,16 @@ def cagr(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float
 
 def volatility(returns: PerBar, periods_per_year: float) -> float:
     """Annual volatility, a fraction: the sample deviation (ddof = 1) of the returns * sqrt(periods_per_year)."""
-    return _deviation(returns) * float(np.sqrt(periods_per_year))
+    return deviation(returns) * float(np.sqrt(periods_per_year))
 
 
-def downside_deviation(returns: PerBar, periods_per_year: float) -> float:
+def downside_deviation(excess: PerBar, periods_per_year: float) -> float:
     """Annual downside deviation, a fraction: root mean square of min(r, 0) over **all** bars * sqrt(periods_per_year).
 
-    Source: Sortino and Price (1994), target 0.
+    0 where it is within rounding. Source: Sortino and Price (1994). The target is cash.
     """
-    return float(np.sqrt(np.mean(np.minimum(returns, 0) ** 2)) * np.sqrt(periods_per_year))
+    downside = float(np.sqrt(np.mean(np.minimum(excess, 0) ** 2)))
+    return 0.0 if downside < ROUNDING else downside * float(np.sqrt(periods_per_year))
 
 
 def drawdowns(equity: PerBar, initial: float = 1.0) -> PerBar:
@@ -206,7 +225,7 @@ def kurtosis(returns: PerBar) -> float:
 
 def _moment(name: str, returns: PerBar, bars: int) -> float:
     """The adjusted moment of this name in SciPy. NaN below so many bars, and where the returns do not vary."""
-    if returns.size < bars or not _deviation(returns) > 0:
+    if returns.size < bars or not deviation(returns) > 0:
         return np.nan
     from scipy import stats  # a second to import, so only where it is used
 
@@ -217,20 +236,12 @@ def _moment(name: str, returns: PerBar, bars: int) -> float:
 # Return for risk
 
 
-def sharpe(returns: PerBar, periods_per_year: float) -> float:
-    """Annual Sharpe ratio: mean / sample deviation (ddof = 1) of the returns * sqrt(periods_per_year).
+def sortino(excess: PerBar, periods_per_year: float) -> float:
+    """Annual Sortino ratio: mean return over cash * periods_per_year / `downside_deviation`.
 
-    NaN where the returns do not vary. Source: Sharpe (1994), risk-free rate 0.
+    NaN where no bar earned less than cash. Source: Sortino and Price (1994). The target is cash.
     """
-    return _ratio(float(returns.mean()) * float(np.sqrt(periods_per_year)), _deviation(returns))
-
-
-def sortino(returns: PerBar, periods_per_year: float) -> float:
-    """Annual Sortino ratio: mean return * periods_per_year / `downside_deviation`.
-
-    NaN where no bar lost. Source: Sortino and Price (1994), target 0.
-    """
-    return _ratio(float(returns.mean()) * periods_per_year, downside_deviation(returns, periods_per_year))
+    return _ratio(float(excess.mean()) * periods_per_year, downside_deviation(excess, periods_per_year))
 
 
 def calmar(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float:
@@ -242,7 +253,7 @@ def calmar(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> flo
 
 
 def time_in_market(exposure: PerBarAndAsset) -> float:
-    """Share of bars that closed with a position in any asset."""
+    """Share of bars in which a position in any asset stood."""
     return float(np.mean((np.abs(exposure) > 0).any(axis=1)))
 
 
@@ -262,14 +273,6 @@ def turnover_per_year(turnover: PerBar, periods_per_year: float) -> float:
 
 
 # Where a figure is undefined
-
-
-def _deviation(returns: PerBar) -> float:
-    """Sample deviation (ddof = 1), 0 where it is within rounding, NaN of one bar."""
-    if returns.size < 2:
-        return np.nan
-    deviation = float(returns.std(ddof=1))
-    return 0.0 if deviation < ROUNDING else deviation
 
 
 def _ratio(numerator: float, denominator: float) -> float:

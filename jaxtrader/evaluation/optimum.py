@@ -21,10 +21,11 @@ from jaxtrader.envs.episode import EnvAccount, EnvParams, Rows, Trajectory, run
 from jaxtrader.envs.observation import chunks
 from jaxtrader.envs.rewards import LogReturn
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.costs import CostRange, Costs
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import SHORT_MARGIN, Rules
 from jaxtrader.market.market import Market
 from jaxtrader.market.synthetic import Process
 
@@ -114,6 +115,7 @@ class Optimum:
         """The fresh path."""
         return self.env.market
 
+    @package_settings()
     def on_path(self, bars: int, seed: int) -> Optimum:
         """The same optimum with another path to score on."""
         return _scored(self.process, self.env, self.policy, self.gain, bars, seed)
@@ -130,6 +132,7 @@ class Optimum:
                 "the optimum was found for another environment; solve it again: optimum.solve(process, env)"
             )
 
+    @package_settings()
     def score(self, agent: Any, state: Any, params: EnvParams) -> tuple[Array, Array]:
         """An agent's expected reward a bar on the path, and the share of bars on which it has a position.
 
@@ -145,6 +148,7 @@ class Optimum:
         return (reward_per_bar - self.flat_reward_per_bar) / best if best > 1e-9 else float("nan")
 
 
+@package_settings()
 def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 1_000_003) -> Optimum:
     """The policy of highest expected reward a bar, by relative value iteration (Puterman 1994, 8.5.5).
 
@@ -170,7 +174,9 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
         )
     rules, costs = env.rules, env.costs
     plain = Rules(rules.fill, rules.rebalance_band, rules.rebalance, rules.ruin_level)
-    two_rates = not isinstance(costs, CostRange) and costs == Costs(costs.fee, costs.slippage)
+    if rules.margin <= SHORT_MARGIN:  # the exposures of the grid are far from it
+        plain = plain.replace(maintenance_margin=rules.maintenance_margin)
+    two_rates = not isinstance(costs, CostRange) and not costs.columns and costs == Costs(costs.fee, costs.slippage)
     if env.decision_every > 1 or rules != plain or env.has_brackets or not two_rates:
         raise ValueError(
             "the optimum is known for one fee and one slippage, a decision at every bar, and no leverage, brackets, "
@@ -230,7 +236,7 @@ def score(agent: Any, state: Any, params: EnvParams, path: ScoringPath, *, env: 
         now = first + jnp.arange(BLOCK)[:, None]
         price = arrays.close[now]
         # open[t+1] = close[t], so a bar that does not move shows what the order alone does.
-        still = Bar(price, price, price)
+        still = Bar(price, price, price, price, price)
         rows = Rows(still, (jnp.moveaxis(contexts, 1, 0), now), price, arrays.volatility[now])
         return run(decide, env.move_function(params), account, rows, finish=finish)
 
@@ -282,13 +288,19 @@ def _idle(env: TradingEnv, actions: np.ndarray) -> int:
 
 def _orders(env: TradingEnv, actions: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What each order costs as a log return, and the exposure after it, from each exposure before it `[w, n]`."""
-    with jax.enable_x64(True):
-        before = jnp.repeat(jnp.asarray(grid, jnp.float64)[:, None], len(actions), 1)[..., None]
-        price = jnp.ones_like(before)
-        asked = jnp.broadcast_to(jnp.asarray(actions), (len(grid), *actions.shape))
-        account = env.open_account(before, price)
-        account, _, _, _ = env.advance(account, asked, Bar(price, price, price), env.params("float64"))
-        return np.log(account.equity), np.asarray(ledger.exposure(account, price)[..., 0])
+    with package_settings(x64=True):
+        before = np.repeat(np.asarray(grid, np.float64)[:, None], len(actions), 1)[..., None]
+        asked = np.broadcast_to(actions, (len(grid), *actions.shape))
+        equity, exposure = _ordered(before, asked, env.params("float64"), env=env)
+        return np.log(equity), np.asarray(exposure)
+
+
+@partial(jax.jit, static_argnames="env")
+def _ordered(before: Array, asked: Array, params: EnvParams, *, env: TradingEnv) -> tuple[Array, Array]:
+    """Equity and exposure after orders on a bar that does not move, from exposures before them."""
+    price = jnp.ones_like(before)
+    account, *_ = env.advance(env.open_account(before, price), asked, Bar(price, price, price, price, price), params)
+    return account.equity, ledger.exposure(account, price)[..., 0]
 
 
 def _iterate(

@@ -6,11 +6,13 @@ come from the ledger. This module arranges them, in NumPy on the host, and decid
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import numpy as np
@@ -18,13 +20,22 @@ from jaxtyping import Float
 
 from jaxtrader.envs.episode import Holdings, Trajectory
 from jaxtrader.evaluation import metrics
-from jaxtrader.evaluation.trades import trades_of
+from jaxtrader.evaluation.carry import Carry, bars_to, carry, cash_returns
+from jaxtrader.evaluation.trades import figures, trades_of
 from jaxtrader.ledger.account import EQUITY_FLOOR, FORCED, REASONS, Events, Fill
+from jaxtrader.ledger.bar import Columns
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.calendar import total_periods_per_year
+from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
+
+
+# Of the metrics, what a notebook shows.
+SHOWN = ("total_return", "cagr", "sharpe", "sharpe_error", "max_drawdown", "mean_exposure", "turnover", "costs")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,15 +44,25 @@ class BacktestResult:
 
     Attributes:
         symbols: of the columns.
-        times: close of each bar, UTC.
+        times: close of each bar, UTC, as all times in `fills` and `trades` are. `to_frame` shows them in `tz`.
         equity: at each close, after every fill up to it. `initial` stands before bar 0.
         exposure: signed position value / equity, at the same moment.
+        held_exposure: signed position value / equity of what stood in each bar. It differs from `exposure` where a
+            position that stood after the open was closed before the fills of the bar were over: inside the bar by a
+            bracket or the margin, or at its close. Such a position counts as held for the whole bar, at its value when
+            it was closed, since a bar does not tell how long it lived.
         units: signed units, at the same moment.
         targets: as they were given, NaN where none was.
         turnover: traded value / equity of each bar's fills, both sides.
         costs_paid: fees and slippage of each bar, in units of the initial capital.
         financing: interest and funding booked in each bar, in units of the initial capital, below 0 where they were
             paid.
+        carry: of the financing, what holding each asset cost: funding, the fee on shorts, and interest on debt, shared
+            by the value of the longs. The interest on idle cash is no part of it.
+        carry_after_open: the part of the carry that belongs to what stood after the orders at each bar's open, see
+            `Carry`.
+        cash_returns: what cash alone earned in each bar at the `cash_rate` of the costs, a fraction (money rule 6). A
+            combined result weighs that of its members, and capital out of the market is owed nothing.
         fills: one record an execution: `bar, time, symbol, units` (signed), `price` (before slippage), `fee, slippage`
             (in units of the initial capital), `equity` (at that price, before costs), `position` (units after it),
             `reason` (one of the ledger's REASONS) and `forced` (ruin or liquidation closed it).
@@ -53,21 +74,27 @@ class BacktestResult:
         ignored_targets: bars whose target came at or after ruin.
         clipped: bars on which a target or an order was cut: beyond the leverage limit, the volume cap or the cash.
         dropped: bars on which orders were given up: no cash, too small, or no bar of the asset to fill in.
+        beyond_cap: bars on which a last bar, a session's end or ruin closed more than the volume cap.
         periods_per_year: bars in a year.
         costs, rules: what it traded under.
         by_symbol: the members of a combined result.
         initial: the capital.
+        tz: zone of the exchange's wall clock. None is UTC, also where the members of a combined result differ.
     """
 
     symbols: tuple[str, ...]
     times: np.ndarray
     equity: Float[np.ndarray, " bar"]
     exposure: Float[np.ndarray, "bar A"]
+    held_exposure: Float[np.ndarray, "bar A"]
     units: Float[np.ndarray, "bar A"]
     targets: Float[np.ndarray, "bar A"]
     turnover: Float[np.ndarray, " bar"]
     costs_paid: Float[np.ndarray, " bar"]
     financing: Float[np.ndarray, " bar"]
+    carry: Float[np.ndarray, "bar A"]
+    carry_after_open: Float[np.ndarray, "bar A"]
+    cash_returns: Float[np.ndarray, " bar"]
     fills: np.ndarray
     last_price: Float[np.ndarray, " A"]
     next_target: Float[np.ndarray, " A"]
@@ -75,17 +102,19 @@ class BacktestResult:
     ignored_targets: int
     clipped: int
     dropped: int
+    beyond_cap: int
     periods_per_year: float
     costs: Costs
     rules: Rules
     by_symbol: Mapping[str, BacktestResult] = field(default_factory=dict)
     initial: float = 1.0
+    tz: str | None = None
 
     @classmethod
     def from_trajectory(
         cls,
         trajectory: Trajectory,
-        close: Float[np.ndarray, "bar A"],
+        columns: Columns,
         targets: Float[np.ndarray, "bar A"],
         *,
         symbols: tuple[str, ...],
@@ -93,39 +122,50 @@ class BacktestResult:
         periods_per_year: float,
         costs: Costs,
         rules: Rules,
+        tz: str | None = None,
     ) -> BacktestResult:
         """The result of one account over one segment, from flat.
 
         Args:
             trajectory: `Holdings` and events, one decision a bar, on the host. The events after the last bar are
                 ignored.
-            close: of the bars, at which the account is marked.
+            columns: of the bars, see `ledger.bar.ledger_columns`. The account is marked at their close.
             targets: as they were given.
-            symbols, times, periods_per_year, costs, rules: see the attributes.
+            symbols, times, periods_per_year, costs, rules, tz: see the attributes.
         """
         holdings = trajectory.account
         assert isinstance(holdings, Holdings)
+        columns = {name: _number(column) for name, column in columns.items()}
+        close, bars = columns["close"], bars_to(columns, rules)
         units, ruined, equity = _number(holdings.units), np.asarray(holdings.ruined), holdings.value(close)
         order, events = _by_bar(trajectory, rules)
         fills = _fill_table(units, order, events, symbols, times, rules)
-        financing = events.financing
         # A forced closing may find equity near or below 0, so its turnover is measured by the mark before.
-        marks = np.concatenate([[1.0], equity[:-1]])[fills["bar"]]
-        value = np.maximum(np.where(fills["forced"], marks, fills["equity"]), EQUITY_FLOOR)
+        marks = np.concatenate([[1.0], equity[:-1]])
+        value = np.maximum(np.where(fills["forced"], marks[fills["bar"]], fills["equity"]), EQUITY_FLOOR)
         traded = np.abs(fills["units"]) * fills["price"] / value
         ruined_at = int(np.argmax(ruined)) if ruined.any() else None
         late = np.isfinite(targets[ruined_at:]).any(-1) if ruined_at is not None else np.zeros(0)
-        bars = len(times)
+        exposure = _ratio(units * close, equity[:, None])
+        held = _held(exposure, order, events, marks, rules)
+        financing, held_cost = np.zeros(len(times)), Carry(np.zeros_like(units), np.zeros_like(units))
+        if events.financing is not None:
+            financing = np.asarray(events.financing)
+            held_cost = carry(bars, costs, rules, _number(holdings.cash), units, ruined, order, events)
         return cls(
             symbols=symbols,
             times=times,
             equity=equity,
-            exposure=_ratio(units * close, equity[:, None]),
+            exposure=exposure,
+            held_exposure=held,
             units=units,
             targets=targets,
-            turnover=np.bincount(fills["bar"], traded, bars),
-            costs_paid=np.bincount(fills["bar"], fills["fee"] + fills["slippage"], bars),
-            financing=np.zeros(bars) if financing is None else np.asarray(financing),
+            turnover=np.bincount(fills["bar"], traded, len(times)),
+            costs_paid=np.bincount(fills["bar"], fills["fee"] + fills["slippage"], len(times)),
+            financing=financing,
+            carry=held_cost.total,
+            carry_after_open=held_cost.after_open,
+            cash_returns=cash_returns(costs, bars),
             fills=fills,
             last_price=close[-1],
             next_target=_next_target(holdings, targets, rules),
@@ -133,52 +173,113 @@ class BacktestResult:
             ignored_targets=int(late.sum()),
             clipped=int(np.sum(order.clipped)),
             dropped=int(np.sum(order.dropped)),
+            beyond_cap=_beyond_cap((order, events.gap_exits, events.closing)),
             periods_per_year=float(periods_per_year),
             costs=costs,
             rules=rules,
+            tz=tz,
         )
 
     @cached_property
     def returns(self) -> Float[np.ndarray, " bar"]:
-        """Simple return of each bar. That of bar 0 is measured from the initial capital."""
-        before = np.concatenate([[self.initial], self.equity[:-1]])
-        return _ratio(self.equity - before, before)
+        """Simple return of each bar, that of bar 0 from the initial capital. NaN where no capital was left before."""
+        return metrics.bar_returns(self.equity, self.initial)
+
+    @cached_property
+    def excess_returns(self) -> Float[np.ndarray, " bar"]:
+        """Return of each bar over cash. Sharpe and Sortino ratios and the verdict are of these."""
+        return self.returns - self.cash_returns
+
+    @property
+    def years(self) -> float:
+        """Calendar time from the first bar to the last, in years of 365.25 days."""
+        return float((self.times[-1] - self.times[0]) / np.timedelta64(1, "s")) / (365.25 * 86_400)
+
+    @property
+    def spans_a_year(self) -> bool:
+        """Whether the bars span 365 days or more. A shorter result has no growth rate a year."""
+        return bool(self.times[-1] - self.times[0] >= np.timedelta64(365, "D"))
+
+    @property
+    def sharpe_scale(self) -> float:
+        """What turns a bar's Sharpe ratio and its error into those that are printed.
+
+        That is sqrt(bars a year) for a result of a year or more, and sqrt(bars) for a shorter one: its Sharpe ratio is
+        of the whole period.
+        """
+        return float(np.sqrt(self.periods_per_year if self.spans_a_year else len(self)))
 
     @cached_property
     def trades(self) -> np.ndarray:
         """One record a trade, see `trades_of`. Trades that are not yet closed are marked `open`."""
         if self.by_symbol:
             return _joined([result.trades for result in self.by_symbol.values()], 1 / len(self.by_symbol))
-        return trades_of(self.fills, self.symbols, self.times, self.last_price)
+        return trades_of(self.fills, self.symbols, self.times, self.last_price, self.carry, self.carry_after_open)
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """The figures of `metrics.compute`, `num_fills`, `num_trades` (with open ones) and `win_rate` (of closed)."""
-        columns = self.equity, self.exposure, self.turnover, self.costs_paid
-        closed = self.trades[~self.trades["open"]]
-        return metrics.compute(*columns, self.periods_per_year, self.initial) | {
-            "num_fills": float(len(self.fills)),
-            "num_trades": float(len(self.trades)),
-            "win_rate": float(np.mean(closed["pnl"] > 0)) if len(closed) else float("nan"),
-        }
+        """The figures of `metrics.compute`, `years`, `num_fills`, and those of `trades.figures`."""
+        columns = self.equity, self.held_exposure, self.turnover, self.costs_paid
+        own = metrics.compute(
+            *columns, self.periods_per_year, self.initial, cash=self.cash_returns, spans_a_year=self.spans_a_year
+        )
+        return own | {"years": self.years, "num_fills": float(len(self.fills))} | figures(self.trades)
 
-    def to_frame(self) -> pd.DataFrame:
-        """One row a bar: equity, return, turnover, costs and financing, and each asset's exposure, units and target."""
+    def to_frame(self, table: Literal["bars", "fills", "trades"] = "bars") -> pd.DataFrame:
+        """A table, with times in the zone `tz`.
+
+        Args:
+            table: "bars" has one row a bar: equity, return, turnover, costs and financing, and each asset's exposure,
+                units and target. "fills" and "trades" are the records of those names.
+
+        Raises:
+            ValueError: there is no such table.
+        """
         import pandas as pd
 
+        zone = time_zone(self.tz)
+        if table != "bars":
+            if table not in ("fills", "trades"):
+                raise ValueError(f"there is no table {table!r}; take bars, fills or trades")
+            frame = pd.DataFrame(getattr(self, table))
+            for name in frame.columns[frame.dtypes == "datetime64[ns]"]:
+                frame[name] = frame[name].dt.tz_localize("UTC").dt.tz_convert(zone)
+            return frame
         columns = {"equity": self.equity, "return": self.returns, "turnover": self.turnover}
         columns |= {"costs": self.costs_paid, "financing": self.financing}
         for a, symbol in enumerate(self.symbols):
             of = "" if len(self.symbols) == 1 else f" {symbol}"
             for name, column in (("exposure", self.exposure), ("units", self.units), ("target", self.targets)):
                 columns[name + of] = column[:, a]
-        return pd.DataFrame(columns, index=pd.DatetimeIndex(self.times, tz="UTC", name="time"))
+        return pd.DataFrame(columns, index=pd.DatetimeIndex(self.times, tz="UTC", name="time").tz_convert(zone))
+
+    @property
+    def days(self) -> tuple[str, str]:
+        """The first and the last day, by the wall clock of `tz`."""
+        first, last = wall_clock(self.times[[0, -1]], self.tz).astype("datetime64[D]")
+        return str(first), str(last)
 
     def __len__(self) -> int:
         return len(self.equity)
 
+    def plot(self) -> Figure:
+        """Return a matplotlib figure of equity, drawdown and exposure."""
+        from jaxtrader.evaluation.figure import figure  # matplotlib takes a second, so only where it is used
+
+        return figure({"": {", ".join(self.symbols): self}}, repr(self))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the figure, and the figures that `SHOWN` names."""
+        picture = io.BytesIO()
+        self.plot().savefig(picture, dpi=80, format="png")
+        encoded = base64.b64encode(picture.getvalue()).decode()
+        cells = "".join(
+            f"<tr><th>{name.replace('_', ' ')}</th><td>{self.metrics[name]:.4g}</td></tr>" for name in SHOWN
+        )
+        return f'<img alt="" src="data:image/png;base64,{encoded}"><table>{cells}</table>'
+
     def __repr__(self) -> str:
-        first, last = (np.datetime_as_string(time, unit="D") for time in (self.times[0], self.times[-1]))
+        first, last = self.days
         ruin = "" if self.ruined_at is None else f", ruined at bar {self.ruined_at}"
         return (
             f"BacktestResult({', '.join(self.symbols)}: {len(self)} bars {first}..{last}, {self.initial:g} became "
@@ -241,7 +342,7 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
 
     Args:
         results: by symbol, under the same rules and costs.
-        periods_per_year: of the union calendar. None takes the members', or measures it where they differ.
+        periods_per_year: of the union calendar. None finds it from the union of their times.
 
     Raises:
         ValueError: no result, or results under different rules or costs.
@@ -256,7 +357,7 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
                 f"the result of {symbol} was run under {member.rules} and {member.costs}, the first under "
                 f"{first.rules} and {first.costs}; combine results of the same rules and costs"
             )
-    times = np.unique(np.concatenate([member.times for member in members]))
+    times = union([member.times for member in members])
     rows = [np.searchsorted(times, member.times) for member in members]
     share = 1 / len(members)
     equity = np.stack([share * _forward_filled(times, member, member.equity, member.initial) for member in members])
@@ -274,20 +375,32 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
         parts = zip(members, weights, strict=True)
         return np.hstack([_in_market(times, member, getattr(member, name)) * w[:, None] for member, w in parts])
 
-    targets = [np.full((len(times), len(member.symbols)), np.nan) for member in members]
-    for at, member, columns in zip(rows, members, targets, strict=True):
-        columns[at] = member.targets
+    def at_own_bars(name: str, weights: float, otherwise: float) -> np.ndarray:
+        """A column of each member's assets, weighted, at its own bars, and something else at all others."""
+        columns = [np.full((len(times), len(member.symbols)), otherwise) for member in members]
+        for at, member, column in zip(rows, members, columns, strict=True):
+            column[at] = weights * getattr(member, name)
+        return np.hstack(columns)
+
+    tz = common_zone(member.tz for member in members)
+    periods = periods_per_year or total_periods_per_year(
+        [member.times for member in members], [member.periods_per_year for member in members], tz
+    )
     ruins = [member.times[member.ruined_at] for member in members if member.ruined_at is not None]
     return BacktestResult(
         symbols=tuple(symbol for member in members for symbol in member.symbols),
         times=times,
         equity=equity.sum(0),
         exposure=side_by_side("exposure", weights),
+        held_exposure=side_by_side("held_exposure", weights),
         units=side_by_side("units", equal),
-        targets=np.hstack(targets),
+        targets=at_own_bars("targets", 1.0, otherwise=np.nan),
         turnover=summed("turnover", before),
         costs_paid=summed("costs_paid", equal),
         financing=summed("financing", equal),
+        carry=at_own_bars("carry", share, otherwise=0.0),
+        carry_after_open=at_own_bars("carry_after_open", share, otherwise=0.0),
+        cash_returns=summed("cash_returns", before),
         fills=_joined([member.fills for member in members], share, rows),
         last_price=np.concatenate([member.last_price for member in members]),
         next_target=np.concatenate([member.next_target for member in members]),
@@ -295,10 +408,12 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
         ignored_targets=sum(member.ignored_targets for member in members),
         clipped=sum(member.clipped for member in members),
         dropped=sum(member.dropped for member in members),
-        periods_per_year=periods_per_year or _periods([member.periods_per_year for member in members], times),
+        beyond_cap=sum(member.beyond_cap for member in members),
+        periods_per_year=periods,
         costs=first.costs,
         rules=first.rules,
         by_symbol=dict(results),
+        tz=tz,
     )
 
 
@@ -312,10 +427,36 @@ def _by_bar(trajectory: Trajectory, rules: Rules) -> tuple[Fill, Events]:
     return (events if rules.fill == "close" else later).order, later
 
 
+def _held(
+    exposure: Float[np.ndarray, "bar A"], order: Fill, events: Events, marks: Float[np.ndarray, " bar"], rules: Rules
+) -> Float[np.ndarray, "bar A"]:
+    """Position value / equity of what stood in each bar: at its close, or when it was closed after the bar's open.
+
+    Orders that fill at a close need no such care: what they bought is held at that close. Nor does what was closed at
+    the open itself, at which price an order may have been filled before.
+    """
+    if rules.fill != "next_open":
+        return exposure
+    for fill in (events.intrabar_exits, events.closing):
+        if fill is None or not fill.units.any():
+            continue
+        lived = np.ones(exposure.shape, bool) if fill is events.closing else fill.price != order.price
+        # Ruin and liquidation may find equity near or below 0, so their position is measured by the mark before.
+        equity = np.where(np.isin(fill.reason, FORCED), marks[:, None], np.asarray(fill.equity)[:, None])
+        exposure = exposure - np.where(lived, fill.units * fill.price, 0) / np.maximum(equity, EQUITY_FLOOR)
+    return exposure
+
+
 def _number(leaf: Any) -> np.ndarray:
     """As NumPy's float64. Booleans stay as they are."""
     array = np.asarray(leaf)
     return array if array.dtype == bool else array.astype(np.float64, copy=False)
+
+
+def _beyond_cap(fills: tuple[Fill | None, ...]) -> int:
+    """The number of bars on which a closing that could not wait was larger than the volume cap."""
+    known = [fill.beyond_cap for fill in fills if fill is not None and fill.beyond_cap is not None]
+    return int(np.any(known, 0).sum()) if known else 0
 
 
 def _next_target(holdings: Holdings, targets: Float[np.ndarray, "bar A"], rules: Rules) -> Float[np.ndarray, " A"]:
@@ -327,7 +468,9 @@ def _next_target(holdings: Holdings, targets: Float[np.ndarray, "bar A"], rules:
     if holdings.stopped is None:
         return due
     stopped = np.asarray(holdings.stopped)[-1]
-    return np.where((stopped != 0) & (np.sign(due) == stopped), np.nan, due)
+    held = np.sign(np.asarray(holdings.units)[-1]) == stopped  # what the volume cap has left of a bracket's exit
+    blocked = (stopped != 0) & ((np.sign(due) == stopped) | (np.isnan(due) & held))
+    return np.where(blocked, np.where(held, 0.0, np.nan), due)
 
 
 def _fill_table(
@@ -371,8 +514,9 @@ def _fill_table(
 def _joined(tables: list[np.ndarray], share: float, rows: list[np.ndarray] | None = None) -> np.ndarray:
     """Tables of trades or, with the members' `rows`, of fills, in order of time, in units of the total's capital."""
     scaled = [table.copy() for table in tables]
+    amounts = {"units", "fee", "slippage", "equity", "position", "costs", "pnl", "carry"}
     for i, table in enumerate(scaled):
-        for column in {"units", "fee", "slippage", "equity", "position", "costs", "pnl"} & {*(table.dtype.names or ())}:
+        for column in amounts & {*(table.dtype.names or ())}:
             table[column] *= share
         if rows is not None:
             table["bar"] = rows[i][table["bar"]]
@@ -390,14 +534,6 @@ def _forward_filled(times: np.ndarray, result: BacktestResult, column: np.ndarra
 def _in_market(times: np.ndarray, result: BacktestResult, column: np.ndarray) -> np.ndarray:
     """A result's `[bar, A]` column on other times, 0 before it begins and after it ends."""
     return np.where((times <= result.times[-1])[:, None], _forward_filled(times, result, column, 0.0), 0.0)
-
-
-def _periods(members: list[float], times: np.ndarray) -> float:
-    """The bars in a year that all members share, else (n - 1) / years of the union calendar."""
-    if len(set(members)) == 1:
-        return members[0]
-    years = (times[-1] - times[0]) / np.timedelta64(1, "D") / 365.25
-    return float((len(times) - 1) / years)
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

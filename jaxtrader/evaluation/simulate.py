@@ -21,12 +21,16 @@ from jaxtyping import Float
 
 from jaxtrader.envs.episode import Holdings, Rows, Trajectory, run
 from jaxtrader.evaluation.result import BacktestResult, BacktestResults
+from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger import ledger
-from jaxtrader.ledger.account import Account, Brackets, Events
-from jaxtrader.ledger.bar import Bar, Columns, bar_between, check_market, ledger_columns
+from jaxtrader.ledger.account import Account, Brackets, Events, without_dust
+from jaxtrader.ledger.bar import Bar, Columns, bar_between, check_market, costs_at, ledger_columns
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.lengths import pad_rows, round_length
 from jaxtrader.market.market import Market
+
+NUMBERS_AT_ONCE = 1 << 24  # what `simulate_paths` keeps at once: 128 MB of float64
 
 
 @overload
@@ -87,7 +91,7 @@ def simulate(
         The result (money rule 10): equity[t] is marked at close[t] after every fill up to it, and a target on the last
         bar never fills unless `fill="close"`. Targets by symbol give a `BacktestResults`. The accounts are carried in
         one pass, and each result is made when it is first read. An account is carried only for its result with
-        brackets or margin, and where an order on change may wait for a bar or for volume.
+        brackets, margin, funding or interest inside bars, and where an order on change may wait for a bar or volume.
 
     Raises:
         ValueError: several histories and no `symbol`, targets of another length or infinite, a setting out of range,
@@ -130,6 +134,53 @@ def simulate(
     return _results(histories)
 
 
+def simulate_paths(
+    market: Market,
+    targets: Float[np.ndarray, "path bar A"],
+    *,
+    rules: Rules = Rules(rebalance_band=0.0),  # noqa: B008  frozen
+    costs: Costs = Costs(),  # noqa: B008  frozen
+    stop_loss: float | None = None,
+    take_profit: float | None = None,
+    start: int | None = None,
+    symbol: str | None = None,
+) -> Float[np.ndarray, "path bar"]:
+    """The equity of many paths of targets over one history, as `simulate` gives it for each by itself.
+
+    All accounts step side by side, so a thousand paths take little longer than one with brackets. Only the equity is
+    kept. The account is float64.
+
+    Args:
+        targets: `[path, N]` (one asset) or `[path, N, A]`, each path like the targets of `simulate`.
+        stop_loss, take_profit: one number for all bars and paths, or None.
+        market, rules, costs, start, symbol: as in `simulate`.
+
+    Raises:
+        ValueError: as `simulate`.
+    """
+    given: dict[str, Any] = {"stop_loss": stop_loss, "take_profit": take_profit}
+    given = {name: x for name, x in given.items() if x is not None}
+    _check_run(costs, "float64")
+    check_market(market, costs, rules)
+    paths = [_History(market, one, given, costs, rules, "float64", start, symbol) for one in targets]
+    if not paths:
+        raise ValueError("targets hold no path; give at least one, [path, bar]")
+    first, bars, assets = paths[0], *paths[0].targets.shape
+    rows = round_length(bars)
+    columns, brackets = jax.tree.map(lambda column: pad_rows(column, rows), (first.columns, first.brackets))
+    at_once = min(len(paths), max(1, NUMBERS_AT_ONCE // (rows * (assets + 2))))
+    equity = np.empty((len(paths), bars))
+    with jax.enable_x64(True), _on_cpu():
+        for begin in range(0, len(paths), at_once):
+            block = paths[begin : begin + at_once]
+            # The last block repeats its last path, so that all blocks share one compilation.
+            block = block + block[-1:] * (at_once - len(block))
+            stacked = np.stack([pad_rows(path.targets, rows) for path in block])
+            done = np.asarray(_run_paths(columns, stacked, brackets, costs.cast("float64"), rules))
+            equity[begin : begin + at_once] = done[: len(paths) - begin, :bars]
+    return equity
+
+
 class _History:
     """One history with its targets and brackets, checked."""
 
@@ -154,22 +205,24 @@ class _History:
         columns = ledger_columns(market, costs, rules, brackets=bool(brackets))
         self.columns = {name: _typed(column[rows], dtype) for name, column in columns.items()}
         self.costs, self.rules, self.dtype = costs, rules, dtype
-        self.times, self.periods_per_year = np.asarray(market.times[rows]), market.periods_per_year
+        self.times = np.asarray(market.times[rows])
+        self.periods_per_year, self.tz = market.periods_of(self.name), market.tz_of(self.name)
 
     def result(self, trajectory: Trajectory | None = None) -> BacktestResult:
         """The result. `trajectory` is that of a pass together with other histories. None carries the account now."""
-        with jax.enable_x64(self.dtype == "float64"), _on_cpu():
+        with package_settings(x64=self.dtype == "float64"), _on_cpu():
             if trajectory is None:
                 (trajectory,) = _run_together([self], with_events=not _holdings_suffice(self))
             if trajectory.events is None:
                 trajectory = _with_events(self, trajectory)
         return BacktestResult.from_trajectory(
             trajectory,
-            np.asarray(self.columns["close"], np.float64),
+            self.columns,
             self.targets.astype(np.float64),
             symbols=tuple(self.name.split(",")) if self.assets > 1 else (self.name,),
             times=self.times,
             periods_per_year=self.periods_per_year,
+            tz=self.tz,
             costs=self.costs,
             rules=self.rules,
         )
@@ -184,7 +237,7 @@ def _results(histories: dict[str, _History]) -> BacktestResults:
     by_length: dict[int, list[str]] = {}
     for name, history in histories.items():
         by_length.setdefault(len(history.targets).bit_length(), []).append(name)
-    with jax.enable_x64(first.dtype == "float64"), _on_cpu():
+    with package_settings(x64=first.dtype == "float64"), _on_cpu():
         for names in by_length.values():
             together = _run_together([histories[name] for name in names], with_events=False)
             trajectories |= zip(names, together, strict=True)
@@ -208,20 +261,21 @@ def _holdings_suffice(history: _History) -> bool:
     """Whether the events between two closes follow from the holdings at these closes.
 
     Brackets and margin need more of the account, and so does an order on change that found no bar or too little volume
-    and is tried again.
+    and is tried again. Funding, and the interest of a bar's own time, are on what is held inside the bar.
     """
     rules, columns = history.rules, history.columns
     retries = rules.rebalance == "on_change" and (
         rules.volume_cap is not None or not columns.keys().isdisjoint(("present", "delisted", "volatility"))
     )
-    return not (history.brackets is not None or rules.margin or retries)
+    inside = not columns.keys().isdisjoint(("funding", "bar_dt"))
+    return not (history.brackets is not None or rules.margin or retries or inside)
 
 
 def _run_together(histories: Sequence[_History], *, with_events: bool) -> list[Trajectory]:
     """Carry an account over each history. Padding to one length changes nothing, as no row sees later ones."""
-    first, rows = histories[0], _round(max(len(history.targets) for history in histories))
+    first, rows = histories[0], round_length(max(len(history.targets) for history in histories))
     given = [(history.columns, history.targets, history.brackets) for history in histories]
-    stacked = jax.tree.map(lambda *columns: np.stack([_padded(column, rows) for column in columns]), *given)
+    stacked = jax.tree.map(lambda *columns: np.stack([pad_rows(column, rows) for column in columns]), *given)
     kept = _run_targets(*stacked, first.costs.cast(first.dtype), first.rules, with_events=with_events)
     kept = jax.tree.map(np.asarray, kept)
     return [
@@ -245,6 +299,42 @@ def _run_targets(
     body moves less than 1 kB. Above, it runs 30 times slower.
     """
 
+    def one(history: Any) -> Trajectory:
+        columns, targets, brackets = history
+        return _carry(columns, targets, brackets, costs, rules, with_events=with_events)
+
+    return jax.lax.map(one, (columns, targets, brackets))
+
+
+@partial(jax.jit, static_argnames="rules")
+def _run_paths(
+    columns: Columns,
+    targets: Float[Array, "path bar A"],
+    brackets: Brackets | None,
+    costs: Costs,
+    rules: Rules,
+) -> Float[Array, "path bar"]:
+    """The equity of an account for each path of targets over one history. All accounts step side by side."""
+
+    def equity(targets: Array) -> Array:
+        holdings = _carry(columns, targets, brackets, costs, rules, with_events=False).account
+        assert isinstance(holdings, Holdings)
+        return holdings.cash + (holdings.units * columns["close"]).sum(-1)
+
+    return jax.vmap(equity)(targets)
+
+
+def _carry(
+    columns: Columns,
+    targets: Float[Array, "bar A"],
+    brackets: Brackets | None,
+    costs: Costs,
+    rules: Rules,
+    *,
+    with_events: bool,
+) -> Trajectory:
+    """Carry one account over one history, from flat."""
+
     def move(account: Account, decision: Any, bar: Bar, tradable: None) -> tuple[Account, Trajectory]:
         target, brackets = decision
         at_close, after, events = ledger.step_from_close(account, target, bar, costs, rules, brackets)
@@ -254,17 +344,14 @@ def _run_targets(
         assert isinstance(trajectory.account, Account)
         return account, Trajectory(Holdings.of(trajectory.account), None, trajectory.events if with_events else None)
 
-    def one(history: Any) -> Trajectory:
-        columns, targets, brackets = history
-        bars = _bars(columns, rules)
-        financing = bars.years is not None or bars.funding is not None
-        flat = ledger.open_account(
-            jnp.zeros_like(targets[0]), columns["close"][0], rules, brackets=brackets is not None, financing=financing
-        )
-        rows = Rows(bars=bars, inputs=(targets, brackets))
-        return run(lambda account, row: (row.inputs, None), move, flat, rows, finish=keep)[1]
-
-    return jax.lax.map(one, (columns, targets, brackets))
+    targets = without_dust(targets)
+    bars = _bars(columns, rules)
+    financing = bars.years is not None or bars.funding is not None
+    flat = ledger.open_account(
+        jnp.zeros_like(targets[0]), columns["close"][0], rules, brackets=brackets is not None, financing=financing
+    )
+    rows = Rows(bars=bars, inputs=(targets, brackets))
+    return run(lambda account, row: (row.inputs, None), move, flat, rows, finish=keep)[1]
 
 
 def _bars(columns: Columns, rules: Rules) -> Bar:
@@ -275,11 +362,11 @@ def _bars(columns: Columns, rules: Rules) -> Bar:
 
 def _with_events(history: _History, trajectory: Trajectory) -> Trajectory:
     """The trajectory of one history with its events, from the holdings at each close."""
-    rows = _round(len(history.targets))
+    rows = round_length(len(history.targets))
     due = np.concatenate([np.full_like(history.targets[: history.rules.delay], np.nan), history.targets])
     due = due[: len(history.targets)]
     padded = jax.tree.map(
-        lambda x: _padded(np.asarray(x), rows), (history.columns, due, _previous(due), trajectory.account)
+        lambda x: pad_rows(np.asarray(x), rows), (history.columns, due, _previous(due), trajectory.account)
     )
     events = _events(*padded, history.costs.cast(history.dtype), history.rules.replace(delay=0))
     return trajectory.replace(events=jax.tree.map(lambda x: np.asarray(x)[: len(due)], events))
@@ -292,13 +379,14 @@ def _events(columns: Columns, due: Array, last: Array, holdings: Holdings, costs
     The units of an order are the difference between two holdings. Sizing the order again could decide otherwise on the
     edge of the band, where one rounding is enough.
     """
-    bars = _bars(columns, rules)
+    bars, due = _bars(columns, rules), without_dust(due)
+    at_order = costs_at(costs, bars, order=True)
     flat = ledger.open_account(jnp.zeros_like(due), columns["close"], rules)
     account = flat.replace(cash=holdings.cash, units=holdings.units, ruined=holdings.ruined, target=last)
     if rules.fill == "close":
         moved, events = ledger.move(account, None, bars, costs, rules)
         before = jax.tree.map(lambda first, x: jnp.concatenate([first[:1], x[:-1]]), flat, moved)
-        _, order = ledger.execute(before.replace(target=last), due, bars.prev_close, bars, costs, rules)
+        _, order = ledger.execute(before.replace(target=last), due, bars.prev_close, bars, at_order, rules)
         units = holdings.units - before.units
     else:
         _, events = ledger.step(account, due, bars, costs, rules)
@@ -306,7 +394,9 @@ def _events(columns: Columns, due: Array, last: Array, holdings: Holdings, costs
         assert order is not None
         after = jnp.concatenate([holdings.units[1:], holdings.units[-1:]])
         units = after - holdings.units - events.closing.units
-    fee, slippage = ledger.charges(units, order.price, costs, bars, rules)
+        if events.gap_exits is not None:
+            units -= events.gap_exits.units
+    fee, slippage = ledger.charges(units, order.price, at_order, bars, rules)
     return events.replace(order=order.replace(units=units, fee=fee, slippage=slippage))
 
 
@@ -315,17 +405,6 @@ def _previous(due: np.ndarray) -> np.ndarray:
     rows = np.where(np.isnan(due), -1, np.arange(len(due))[:, None])
     rows = np.concatenate([np.full_like(rows[:1], -1), np.maximum.accumulate(rows, 0)[:-1]])
     return np.where(rows < 0, 0, np.take_along_axis(due, np.maximum(rows, 0), 0))
-
-
-def _padded(column: np.ndarray, rows: int) -> np.ndarray:
-    """A column, lengthened to so many rows by its last row."""
-    return np.pad(column, ((0, rows - len(column)), *[(0, 0)] * (column.ndim - 1)), mode="edge")
-
-
-def _round(rows: int) -> int:
-    """A round number of rows, at most an eighth more, so that histories of many lengths share a few compilations."""
-    step = max(64, 2 ** (rows.bit_length() - 4))
-    return rows + -rows % step
 
 
 # --- checks of the arguments ---

@@ -1,51 +1,70 @@
-"""What the terminal shows of results: a table of all parts, lines on trades and orders, and a sober summary.
+"""What the terminal shows of results: a table of all parts, and lines on trades and orders.
 
-The summary names the gap between training and test, and what the baselines would have given. This module computes
-nothing but differences of figures that the results already hold. It writes no files.
+This module computes nothing: the results hold the figures, and `verdict.py` judges them. It writes no files. `record`
+gives the table as plain data.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import sys
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TextIO
+from typing import Any, NamedTuple, TextIO
 
-from rich.console import Console, Group
+import numpy as np
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.rule import Rule
 from rich.table import Column, Table
 from rich.text import Text
 
+from jaxtrader import terminal
+from jaxtrader.evaluation import verdict
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
 from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.evaluation.statistics import ROUNDING
+from jaxtrader.evaluation.trades import figures
+from jaxtrader.evaluation.verdict import POLICY, Part
 
-POLICY = "policy"
 LABELS = {BUY_AND_HOLD: " buy and hold", EXPOSURE_MATCHED: " same exposure"}
-Figure = tuple[str, int, str]
-"""A metric, its digits after the point, and "f" or "%"."""
-RESULTS: dict[str, Figure] = {
-    "return": ("cagr", 1, "%"),
-    "Sharpe": ("sharpe", 2, "f"),
-    "max dd": ("max_drawdown", 1, "%"),
-}
-ACTIVITY: dict[str, Figure] = {
-    "expos.": ("mean_exposure", 2, "f"),
-    "turn/y": ("turnover", 2, "f"),
-    "costs": ("costs", 2, "%"),
-}
-PLAIN_WIDTH = 100  # columns where the output is no terminal
-MAX_SYMBOLS = 8  # more have no rows of their own, so that the table stays readable
-LABEL_WIDTH, FIGURE_WIDTH = 14, 6  # a label and three parts of three figures have 80 columns
-LEGEND = (
-    "return: compound, a year. max dd: largest drawdown. same exposure: buy-and-hold at the policy's mean exposure. "
-    "expos.: mean position / equity. turn/y: traded value / equity, a year. costs: fees and slippage, share of the "
-    "initial capital. All after costs."
-)
 
-Part = Mapping[str, BacktestResult]
-"""The policy's result first, then the baselines, by name."""
+
+class Figure(NamedTuple):
+    """A column of the table.
+
+    Attributes:
+        heading: two lines, what it is and its unit.
+        metric: a name in `BacktestResult.metrics`.
+        digits: after the point.
+        kind: "f" or "%".
+        tells_ruin: whether the column says so where the account was ruined.
+    """
+
+    heading: str
+    metric: str
+    digits: int
+    kind: str
+    tells_ruin: bool = False
+
+
+TOTAL, DRAWDOWN = Figure("return\ntotal", "total_return", 1, "%"), Figure("\nmax dd", "max_drawdown", 1, "%")
+RETURNS = (TOTAL, Figure("return\na year", "cagr", 1, "%", True), Figure("Sharpe\na year", "sharpe", 2, "f"), DRAWDOWN)
+PERIOD_RETURNS = (
+    TOTAL,
+    Figure("Sharpe\nperiod", "period_sharpe", 2, "f", True),
+    Figure("error\nperiod", "period_sharpe_error", 2, "f"),
+    DRAWDOWN,
+)
+EXPOSURE, HELD = Figure("expos.\nmean", "mean_exposure", 2, "f"), Figure("held\nbars", "time_in_market", 0, "%")
+COSTS = Figure("costs\ntotal", "costs", 2, "%")
+ACTIVITY = (EXPOSURE, HELD, Figure("turns\na year", "turnover", 2, "f"), COSTS)
+PERIOD_ACTIVITY = (EXPOSURE, HELD, Figure("turns\nperiod", "period_turnover", 2, "f"), COSTS)
+ANNUAL = ("cagr", "calmar", "sharpe", "sharpe_error", "sortino")  # of a result below a year nobody should read them
+PLAIN_WIDTH = 100  # columns where the output is no terminal
+MAX_ALIKE = 3  # notes that differ only in their numbers
+MAX_SYMBOLS = 8  # more have no rows of their own, so that the table stays readable
+LABEL_WIDTH, FIGURE_WIDTH = 14, 6
+PART_WIDTH = 4 * FIGURE_WIDTH + 3  # a label and three parts of four figures have 98 columns
 
 
 def console(file: TextIO | None = None, width: int | None = None) -> Console:
@@ -55,12 +74,7 @@ def console(file: TextIO | None = None, width: int | None = None) -> Console:
         file: standard output by default.
         width: in columns. None takes the terminal's, or COLUMNS, or 100.
     """
-    out = file or sys.stdout
-    terminal = out.isatty()
-    if width is None and not terminal and not os.environ.get("COLUMNS", "").isdigit():
-        width = PLAIN_WIDTH
-    # Rich takes FORCE_COLOR for a terminal, also where the output goes to a file.
-    return Console(file=out, width=width, force_terminal=None if terminal else False, highlight=False, markup=False)
+    return terminal.console(file, width, highlight=False, markup=False)
 
 
 def print_facts(out: Console, rows: Iterable[tuple[str, str]]) -> None:
@@ -81,12 +95,25 @@ def print_facts(out: Console, rows: Iterable[tuple[str, str]]) -> None:
 
 
 def grouped(notes: Sequence[str]) -> list[str]:
-    """Notes of the form "SYMBOL: text", with the symbols that share a text on one line, in order of appearance."""
-    symbols: dict[str, list[str]] = {}
+    """Notes of the form "SYMBOL: text", with the symbols that share a text on one line, in order of appearance.
+
+    More than MAX_ALIKE texts that differ only in their numbers become one line too, with the first of the texts.
+    """
+    kinds: dict[str, dict[str, list[str]]] = {}
     for note in notes:
         symbol, _, text = note.partition(": ")
-        symbols.setdefault(text, []).append(symbol)
-    return [f"{listed(names)}: {text}" for text, names in symbols.items()]
+        kind = re.sub(r"(\d[\d,.:-]*\d|\d)( \w+?s?\b)?", lambda found: "#" + (found[2] or "").removesuffix("s"), text)
+        kinds.setdefault(kind, {}).setdefault(text, []).append(symbol)
+    lines = []
+    for texts in kinds.values():
+        if len(texts) <= MAX_ALIKE:
+            lines += [f"{listed(names)}: {text}" for text, names in texts.items()]
+            continue
+        names = [name for members in texts.values() for name in members]
+        lines.append(
+            f"{listed(names, MAX_ALIKE)} ({len(names)} symbols, each with numbers of its own): {next(iter(texts))}"
+        )
+    return lines
 
 
 def listed(names: Sequence[str], most: int = MAX_SYMBOLS) -> str:
@@ -95,85 +122,167 @@ def listed(names: Sequence[str], most: int = MAX_SYMBOLS) -> str:
     return ", ".join(names[:most]) + more
 
 
-def table(parts: Mapping[str, Part]) -> Group:
+class ResultTable:
     """The policy and its baselines, for each symbol and all together, with the parts side by side.
+
+    It prints two blocks of rows, returns and activity, and a legend. Parts that do not fit beside each other stand
+    below each other, so that no figure is shortened or cut off.
 
     Args:
         parts: the results by name, by the name of their part ("train", "validation", "test").
-
-    Returns:
-        Two blocks of rows and a legend, 80 columns wide for three parts.
     """
-    names = list(next(iter(parts.values())))
-    symbols = list(dict.fromkeys(symbol for part in parts.values() for symbol in _by_symbol(part[POLICY])))
-    shown: list[str | None] = [*symbols[:MAX_SYMBOLS], None] if len(symbols) > 1 else [*symbols]  # None: all together
-    rows = [(symbol, name) for symbol in shown for name in names]
-    # Baselines trade next to nothing: once is enough.
-    active = [(symbol, name) for symbol, name in rows if name == POLICY or symbol == shown[-1]]
 
-    # On a narrow terminal the last parts are cut off, and no figure is shortened.
-    widths = [LABEL_WIDTH, *[3 * FIGURE_WIDTH + 2] * len(parts)]
-    grid = Table.grid(*(Column(min_width=width) for width in widths), padding=(0, 2, 0, 0))
-    grid.add_row("", *(Rule(Text(name, "bold"), style="bold") for name in parts))
-    for some, figures in ((rows, RESULTS), (active, ACTIVITY)):
-        grid.add_row(_labels(some, len(symbols)), *(_figures(part, some, figures) for part in parts.values()))
-        grid.add_row()
-    hidden, notes = len(symbols) - MAX_SYMBOLS, []
-    if hidden > 0:
-        notes = [f"{hidden} more symbols are not shown; result.by_symbol of jaxtrader.backtest has them\n"]
-    return Group(grid, *notes, Text(LEGEND, style="dim"))
+    def __init__(self, parts: Mapping[str, Part]) -> None:
+        self.parts = parts
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Print as many parts side by side as the width allows, and at least one."""
+        beside = max((options.max_width - LABEL_WIDTH) // (PART_WIDTH + 1), 1)
+        names = list(self.parts)
+        for first in range(0, len(names), beside):
+            yield self._beside({name: self.parts[name] for name in names[first : first + beside]})
+        hidden = len(self._symbols()) - MAX_SYMBOLS
+        if hidden > 0:
+            yield f"{hidden} more symbols are not shown; result.by_symbol of jaxtrader.backtest has them\n"
+        yield Text(legend(self.parts), style="dim")
+
+    def _symbols(self) -> list[str]:
+        return list(dict.fromkeys(symbol for part in self.parts.values() for symbol in _by_symbol(part[POLICY])))
+
+    def _beside(self, parts: Mapping[str, Part]) -> Table:
+        names, symbols = list(next(iter(parts.values()))), self._symbols()
+        shown: list[str | None] = [*symbols[:MAX_SYMBOLS], None] if len(symbols) > 1 else [*symbols]  # None: together
+        rows = [(symbol, name) for symbol in shown for name in names]
+        # Baselines trade next to nothing: once is enough.
+        active = [(symbol, name) for symbol, name in rows if name == POLICY or symbol == shown[-1]]
+        widths = [LABEL_WIDTH, *[PART_WIDTH] * len(parts)]
+        grid = Table.grid(*(Column(width=width) for width in widths), padding=(0, 1, 0, 0))
+        grid.add_row("", *(Rule(Text(name, "bold"), style="bold") for name in parts))
+        for some, of_year, of_period in ((rows, RETURNS, PERIOD_RETURNS), (active, ACTIVITY, PERIOD_ACTIVITY)):
+            blocks = (
+                _figures(part, some, of_year if part[POLICY].spans_a_year else of_period) for part in parts.values()
+            )
+            grid.add_row(_labels(some, len(symbols)), *blocks)
+            grid.add_row()
+        return grid
 
 
-def sentence(parts: Mapping[str, Part]) -> str:
-    """What the last part says, in words that do not oversell: against the baselines, chance and the training part.
+def rows_table(parts: Mapping[str, Part]) -> Table:
+    """A row for each of several results of one policy over the same bars, such as those at several costs.
 
-    The standard error of an annual Sharpe ratio S over y years is sqrt((1 + S^2 / 2p) / y) with p periods a year, for
-    independent returns (Lo 2002, https://doi.org/10.2469/faj.v58.n4.2453). It is named so that nobody takes noise for
-    skill. The difference of the two ratios varies less than that, because they move together.
+    Args:
+        parts: the results by name, by the label of their row.
     """
-    name, part = list(parts.items())[-1]
+    is_long = all(part[POLICY].spans_a_year for part in parts.values())
+    columns = (*RETURNS, *ACTIVITY) if is_long else (*PERIOD_RETURNS, *PERIOD_ACTIVITY)
+    holding = TOTAL._replace(heading="hold\ntotal")
+    label = Column("\n", width=max(LABEL_WIDTH, *map(len, parts)), no_wrap=True)
+    figures = [Column(each.heading, width=FIGURE_WIDTH, justify="right", no_wrap=True) for each in (*columns, holding)]
+    block = _block(label, *figures)
+    for name, part in parts.items():
+        cells = [*(_cell(part[POLICY], column) for column in columns), _cell(part[BUY_AND_HOLD], holding)]
+        block.add_row(name, *cells)
+    return block
+
+
+def legend(parts: Mapping[str, Part]) -> str:
+    """What the figures of the table are, and by which convention."""
+    said = ["return: compound, after all costs"]
+    results = [part[POLICY] for part in parts.values()]
+    said.append(f"Sharpe: mean / deviation of the returns over cash, which earns {_cash_words(results)}")
+    errors = {name: verdict.sharpe(part[POLICY]).error for name, part in parts.items() if part[POLICY].spans_a_year}
+    told = ", ".join(f"{error:.2f} in {name}" for name, error in errors.items() if not math.isnan(error))
+    said += [f"The policy's annual ratio has a standard error of {told}"] if told else []
+    if len(errors) < len(parts):
+        said.append("Less than a year is not annualised: its Sharpe ratio is of the period, with its standard error")
+    said += [
+        "max dd: largest drawdown",
+        "same exposure: buy-and-hold at the policy's mean exposure",
+        "expos.: position / equity",
+        "held: share of bars with a position",
+        "turns: traded value / equity",
+        "costs: fees and slippage, share of the initial capital",
+    ]
+    return ". ".join(said) + "."
+
+
+def _cash_words(results: Sequence[BacktestResult]) -> str:
+    """What cash earns in the parts of one policy, in words."""
+    column = results[0].costs.columns.get("cash_rate")
+    rates = [rate for result in results if (rate := _cash_rate(result)) is not None]
+    if not rates:
+        return "nothing here"
+    if column is None:
+        return f"{100 * rates[0]:.3g}% a year (ACT/365)"
+    low, high = (f"{100 * rate:.3g}%" for rate in (min(rates), max(rates)))
+    means = low if low == high else f"{low} to {high}"
+    return f"the rate of the column {column!r}, on average {means} a year (ACT/365)"
+
+
+def _cash_rate(result: BacktestResult) -> float | None:
+    """What cash earns a year, ACT/365. Of a rate in a column this is the mean over the time of the result."""
+    if "cash_rate" not in result.costs.columns:
+        rate = result.costs.cash_rate
+        return None if rate is None else float(np.ravel(rate)[0])
+    members = list(result.by_symbol.values()) or [result]
+    days = sum(float((member.times[-1] - member.times[0]) / np.timedelta64(1, "D")) for member in members)
+    return 365 * sum(float(member.cash_returns.sum()) for member in members) / days if days else math.nan
+
+
+def record(parts: Mapping[str, Part]) -> dict[str, Any]:
+    """What the table holds as plain data: by part, then the total or a symbol, then the policy or a baseline.
+
+    The figures are those of `BacktestResult.metrics`. None stands for what is undefined, and for the annual returns and
+    ratios of a result of less than a year. `orders` counts the policy's bars on which orders were not filled as asked,
+    or closings were beyond the volume cap. `result` is the sentence that is printed.
+    """
+    return {
+        "parts": {name: _part_record(part) for name, part in parts.items()},
+        "result": verdict.sentence(parts),
+    }
+
+
+def _part_record(part: Part) -> dict[str, Any]:
     result, matched = part[POLICY], part[EXPOSURE_MATCHED]
-    first, last = (str(time.astype("datetime64[D]")) for time in (result.times[0], result.times[-1]))
-    where = f"the {name} part" if name in ("train", "validation", "test") else name
-    unseen = ", unseen in training and selection" if name == "test" else ""
-    text = f"On {where} ({first} to {last}{unseen}) the policy "
-    if result.ruined_at is not None:
-        lost = -result.metrics["total_return"]
-        return f"{text}was ruined at bar {result.ruined_at}. It lost {lost:.0%} of its capital."
-    text += (
-        f"made {_a_year(result)}. Buy-and-hold made {_a_year(part[BUY_AND_HOLD])}, and {_a_year(matched)} at the "
-        f"policy's mean exposure of {result.metrics['mean_exposure']:.2f}. "
-    )
-    ratio, other = result.metrics["sharpe"], matched.metrics["sharpe"]
-    if math.isnan(ratio):
-        return f"{text}The policy held too little for a Sharpe ratio."
-    against = "holding that exposure"
-    if math.isnan(other):  # long and short in turn: a mean exposure below the band is never bought
-        against, other = "cash, since its mean exposure is below the band of the smallest trade", 0.0
-    lead, years = ratio - other, len(result) / result.periods_per_year
-    error = math.sqrt((1 + ratio**2 / (2 * result.periods_per_year)) / years)
-    verdict = "no different from" if abs(lead) < 0.005 else "better than" if lead > 0 else "worse than"
-    span = f"{years:.1f} years" if years >= 1 else f"{12 * years:.1f} months"
-    text += (
-        f"By Sharpe the policy is {verdict} {against} ({lead:+.2f}). One standard error of a Sharpe ratio over {span} "
-        f"is {error:.2f}, {'so this may be chance' if abs(lead) < 2 * error else 'and this is a single history'}."
-    )
-    trained = parts["train"][POLICY].metrics["sharpe"] if name != "train" and "train" in parts else math.nan
-    if not math.isnan(trained):
-        text += f" The gap to the training Sharpe of {trained:.2f} is {trained - ratio:.2f}."
-    return text
+    by_symbol, lead = {name: _by_symbol(one) for name, one in part.items()}, verdict.lead(result, matched)
+    return {
+        "first": f"{np.datetime_as_string(result.times[0], unit='s')}Z",
+        "last": f"{np.datetime_as_string(result.times[-1], unit='s')}Z",
+        "spans_a_year": result.spans_a_year,
+        "cash_rate": None if (rate := _cash_rate(result)) is None else _finite(rate),
+        "sharpe_lead_over_same_exposure": _finite(lead.value),
+        "sharpe_lead_error": _finite(lead.error),
+        "orders": {name: getattr(result, name) for name in ("clipped", "dropped", "ignored_targets", "beyond_cap")},
+        "total": {name: _plain(one) for name, one in part.items()},
+        "symbols": {symbol: {name: _plain(by_symbol[name][symbol]) for name in part} for symbol in by_symbol[POLICY]},
+    }
+
+
+def _plain(result: BacktestResult) -> dict[str, float | None]:
+    hidden = () if result.spans_a_year else ANNUAL
+    return {name: None if name in hidden else _finite(value) for name, value in result.metrics.items()}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def trades_line(result: BacktestResult) -> str:
     """The number, profit and length of closed trades, how many are open, the fills, and the financing."""
-    closed = result.trades[~result.trades["open"]]
+    closed, trades = result.trades[~result.trades["open"]], figures(result.trades)
     text = f"{len(closed):,} closed"
     if len(closed):
-        won, gained, bars = (closed["pnl"] > 0).mean(), closed["return"].mean(), closed["bars"].mean()
-        text += f" ({won:.0%} with a profit, on average {gained:+.2%} after costs in {bars:.0f} bars)"
+        gained, factor = closed["return"].mean(), trades["profit_factor"]
+        gain = "" if math.isnan(factor) else f", profit factor {factor:.2f}"
+        text += (
+            f" ({trades['win_rate']:.0%} with a profit after costs and carry{gain}, on average {gained:+.2%} before "
+            f"carry in {trades['mean_trade_bars']:.3g} bars)"
+        )
     text += f", {len(result.trades) - len(closed):,} still open, {len(result.fills):,} fills"
     if (financing := float(result.financing.sum())) != 0:
-        text += f". Interest and funding, which belong to no trade, came to {financing:+.2%} of the initial capital"
+        text += f". Interest and funding came to {financing:+.2%} of the initial capital"
+        if abs(paid := float(result.carry.sum())) > ROUNDING:
+            text += f", of which holding positions (carry) was {paid:+.2%}"
     return text
 
 
@@ -183,6 +292,7 @@ def orders_line(result: BacktestResult) -> str | None:
         (result.clipped, "cut to what leverage, volume or cash allow"),
         (result.dropped, "given up for lack of cash, size or a bar"),
         (result.ignored_targets, "ignored after ruin"),
+        (result.beyond_cap, "closed beyond the volume cap, as they could not wait"),
     )
     parts = [f"{count:,} {why}" for count, why in counts if count]
     return f"bars on which orders were not filled as asked: {', '.join(parts)}" if parts else None
@@ -194,8 +304,8 @@ def break_even_line(cost: float) -> str:
     if math.isnan(cost):
         return f"none, as it trades hardly more than {holding}, or less"
     if cost < 0:
-        return f"none, as it is behind {holding}: a trade would have to cost {-cost:,.1f} bp of its value less"
-    return f"a trade could cost {cost:,.1f} bp of its value more before the lead over {holding} is gone"
+        return f"none, as it earned less than {holding}: a trade would have to cost {-cost:,.1f} bp of its value less"
+    return f"a trade could cost {cost:,.1f} bp of its value more before the lead in return over {holding} is gone"
 
 
 def _by_symbol(result: BacktestResult) -> Mapping[str, BacktestResult]:
@@ -203,19 +313,19 @@ def _by_symbol(result: BacktestResult) -> Mapping[str, BacktestResult]:
 
 
 def _labels(rows: Iterable[tuple[str | None, str]], members: int) -> Table:
-    block = _block(Column("", width=LABEL_WIDTH, no_wrap=True))
+    block = _block(Column("\n", width=LABEL_WIDTH, no_wrap=True))
     for symbol, name in rows:
         policy = f"all {members}" if symbol is None else symbol
         block.add_row(policy if name == POLICY else LABELS.get(name, f" {name}"), style=_style(name))
     return block
 
 
-def _figures(part: Part, rows: Iterable[tuple[str | None, str]], figures: Mapping[str, Figure]) -> Table:
+def _figures(part: Part, rows: Iterable[tuple[str | None, str]], columns: Sequence[Figure]) -> Table:
     """The figures of one part, a row for each symbol (None: all together) and name of a result."""
-    block = _block(*(Column(heading, width=FIGURE_WIDTH, justify="right", no_wrap=True) for heading in figures))
+    block = _block(*(Column(each.heading, width=FIGURE_WIDTH, justify="right", no_wrap=True) for each in columns))
     for symbol, name in rows:
         result = part[name] if symbol is None else _by_symbol(part[name]).get(symbol)
-        block.add_row(*(_cell(result, *figure) for figure in figures.values()), style=_style(name))
+        block.add_row(*(_cell(result, column) for column in columns), style=_style(name))
     return block
 
 
@@ -227,12 +337,14 @@ def _style(name: str) -> str:
     return "bold" if name == POLICY else "dim"
 
 
-def _cell(result: BacktestResult | None, metric: str, digits: int, kind: str) -> str:
+def _cell(result: BacktestResult | None, column: Figure) -> str:
     if result is None:
         return "-"
-    if metric == "cagr" and result.ruined_at is not None:
+    if column.tells_ruin and result.ruined_at is not None:
         return "ruined"
-    return _short(result.metrics[metric], digits, kind)
+    if column.metric in ANNUAL and not result.spans_a_year:  # a late listing in a part of years
+        return "-"
+    return _short(result.metrics[column.metric], column.digits, column.kind)
 
 
 def _short(value: float, digits: int = 2, kind: str = "f") -> str:
@@ -243,9 +355,3 @@ def _short(value: float, digits: int = 2, kind: str = "f") -> str:
         if len(text := f"{value:.{precision}{kind}}") <= FIGURE_WIDTH:
             return text
     return f"{value:.0e}" if kind == "f" else ">1e4%" if value > 0 else "<-1e4%"
-
-
-def _a_year(result: BacktestResult) -> str:
-    if result.ruined_at is not None:
-        return "ruin"
-    return f"{result.metrics['cagr']:+.1%} a year (Sharpe {_short(result.metrics['sharpe'])})"

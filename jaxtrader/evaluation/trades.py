@@ -1,18 +1,27 @@
 """From fills to trades: a trade runs from flat, or a change of sign, to flat (money rule 1). NumPy only.
 
 A fill through zero ends one trade and begins the next, and its costs are shared by the units of each part. Open trades
-are valued at the last close. The profits of all trades and the financing add up to what the account gained. Interest
-and funding belong to the account, not to a trade.
+are valued at the last close. The profits of all trades and the financing add up to what the account gained. Of the
+financing, `carry` is what holding the trade's position cost. The interest on idle cash belongs to no trade.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from jaxtyping import Float
 
+OF_CLOSED = ("win_rate", "profit_factor", "mean_trade_bars", "mean_trade_days")
+
 
 def trades_of(
-    fills: np.ndarray, symbols: tuple[str, ...], times: np.ndarray, last: Float[np.ndarray, " A"]
+    fills: np.ndarray,
+    symbols: tuple[str, ...],
+    times: np.ndarray,
+    last: Float[np.ndarray, " A"],
+    carry: Float[np.ndarray, "bar A"],
+    carry_after_open: Float[np.ndarray, "bar A"],
 ) -> np.ndarray:
     """The trades of an account.
 
@@ -21,22 +30,53 @@ def trades_of(
         symbols: of the assets.
         times: of the bars, `[N]`.
         last: the last close of each asset, at which open trades are valued, free of cost.
+        carry: of each bar and asset, see `BacktestResult.carry`.
+        carry_after_open: the part of it that belongs to what stood after the orders at each bar's open.
 
     Returns:
         One record a trade, in order of entry: `symbol`, `side` (1 long, -1 short), `entry_time`, `exit_time` (NaT while
         open), `entry_price` and `exit_price` (averages over all its entries and exits by units, before costs; NaN where
         nothing was sold yet), `units` (all that was entered), `costs`, `pnl` (after costs, before financing, in units
-        of the initial capital), `return` (pnl / value entered), `bars` (from the first fill to the last, or to the end)
-        and `open`.
+        of the initial capital), `return` (pnl / value entered), `bars` (from the first fill to the last, or to the
+        end), `open`, and `carry` (funding, the fee on shorts and the interest on debt while it was held, below 0 where
+        it was paid).
     """
     if len(symbols) == 1:
-        return _of_asset(fills, times, last[0])
-    tables = [_of_asset(fills[fills["symbol"] == symbol], times, last[a]) for a, symbol in enumerate(symbols)]
+        return _of_asset(fills, times, last[0], carry[:, 0], carry_after_open[:, 0])
+    own = [fills[fills["symbol"] == symbol] for symbol in symbols]
+    tables = [_of_asset(each, times, last[a], carry[:, a], carry_after_open[:, a]) for a, each in enumerate(own)]
     trades = np.concatenate(tables)
     return trades[np.argsort(trades["entry_time"], kind="stable")]
 
 
-def _of_asset(fills: np.ndarray, times: np.ndarray, last: float) -> np.ndarray:
+def figures(trades: np.ndarray) -> dict[str, float]:
+    """How many trades there were, and how the closed ones went.
+
+    Args:
+        trades: the records of `trades_of`.
+
+    Returns:
+        `num_trades` counts open trades too. All else is of closed ones, and NaN without any: `win_rate` (share with a
+        profit after costs and carry), `profit_factor` (profits / losses after costs and carry, NaN without a loss),
+        `mean_trade_bars` and `mean_trade_days` (from the first fill to the last, in bars and in calendar time).
+    """
+    closed = trades[~trades["open"]]
+    if not len(closed):
+        return {"num_trades": float(len(trades))} | dict.fromkeys(OF_CLOSED, math.nan)
+    earned = closed["pnl"] + closed["carry"]
+    won, lost = earned[earned > 0].sum(), -earned[earned < 0].sum()
+    days = (closed["exit_time"] - closed["entry_time"]) / np.timedelta64(1, "D")
+    values = np.mean(earned > 0), won / lost if lost else math.nan, np.mean(closed["bars"]), np.mean(days)
+    return {"num_trades": float(len(trades))} | {name: float(x) for name, x in zip(OF_CLOSED, values, strict=True)}
+
+
+def _of_asset(
+    fills: np.ndarray,
+    times: np.ndarray,
+    last: float,
+    carry: Float[np.ndarray, " bar"],
+    carry_after_open: Float[np.ndarray, " bar"],
+) -> np.ndarray:
     """The trades of one asset."""
     after = fills["position"]
     before = np.concatenate([[0.0], after[:-1]])[: len(after)]
@@ -76,10 +116,34 @@ def _of_asset(fills: np.ndarray, times: np.ndarray, last: float) -> np.ndarray:
     trades["return"] = trades["pnl"] / bought
     trades["bars"] = end - fills["bar"][new]
     trades["open"] = still
+    if count and (carry.any() or carry_after_open.any()):
+        trades["carry"] = _carry(fills["bar"][new], end, carry, carry_after_open)
     return trades
+
+
+def _carry(
+    entered: np.ndarray,
+    left: np.ndarray,
+    carry: Float[np.ndarray, " bar"],
+    after_open: Float[np.ndarray, " bar"],
+) -> np.ndarray:
+    """The carry of each trade, by the bars of its entry and exit.
+
+    What was due after the orders at a bar's open belongs to the trade that was entered there, else to the one that was
+    held before. All else belongs to the trade that was held before, else to the one that was entered in the bar.
+    """
+    bars = np.flatnonzero((carry != 0) | (after_open != 0))
+    before = np.maximum(np.searchsorted(entered, bars, side="left") - 1, 0)
+    latest = np.maximum(np.searchsorted(entered, bars, side="right") - 1, 0)
+    held = (entered[before] < bars) & (bars <= left[before])
+    trade = np.where(held, before, latest)
+    own = np.bincount(trade, (carry - after_open)[bars], len(entered))
+    return own + np.bincount(latest, after_open[bars], len(entered))
 
 
 def _record(symbol: np.dtype) -> np.dtype:
     numbers = [(name, "f8") for name in ("entry_price", "exit_price", "units", "costs", "pnl", "return")]
     times = [("entry_time", "M8[ns]"), ("exit_time", "M8[ns]")]
-    return np.dtype([("symbol", symbol), ("side", "i8"), *times, *numbers, ("bars", "i8"), ("open", "?")])
+    return np.dtype(
+        [("symbol", symbol), ("side", "i8"), *times, *numbers, ("bars", "i8"), ("open", "?"), ("carry", "f8")]
+    )

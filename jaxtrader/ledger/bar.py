@@ -9,6 +9,8 @@ import functools
 import operator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
@@ -20,6 +22,7 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.trailing import VALUE_FLOOR
 
 Columns = dict[str, Any]
+RATE = "rate of "  # begins the names of columns that hold a rate
 
 
 class Bar(struct.PyTreeNode):
@@ -31,15 +34,20 @@ class Bar(struct.PyTreeNode):
         close: close[t+1].
         high: high[t+1], which brackets and margin read.
         low: low[t+1], which brackets and margin read.
-        years: time between the two closes in years, ACT/365, `[*b, 1]`. Interest reads it.
-        funding: share of a position's value that longs pay and shorts get over the bar.
+        years: time from close[t] to open[t+1] in years, ACT/365, `[*b, 1]`. Interest reads it. For bars of a day or
+            longer it is the time from close[t] to close[t+1].
+        years_inside: time from open[t+1] to close[t+1], `[*b, 1]`. None for bars of a day or longer.
+        funding: share of a position's value that longs pay and shorts get at close[t+1].
         factor: adjusted / raw price, which lots read.
         volatility: standard deviation of one-bar log returns up to t, which impact reads.
         adv: average traded value of a bar up to t in currency, which impact and the volume cap read.
         fillable: whether an order can fill. None: always.
         present: whether the asset has a bar t+1. None: always.
-        delisted: whether bar t+1 is the asset's last. None: never.
+        delisted: whether the asset counts as delisted from bar t+1 on. None: never.
         session_end: whether bar t+1 is the last of a trading session, `[*b, 1]`.
+        late: whether bar t+1 is the asset's first since a session's end at which it had none. None: never.
+        rates: rates of bar t+1 that the costs have in columns, by name, `[*b, A]` or `[*b, 1]`. None: all are numbers.
+        order_rates: those of bar t, where orders fill at its close. None: as `rates`.
     """
 
     prev_close: Float[Array, "*b A"]
@@ -48,6 +56,7 @@ class Bar(struct.PyTreeNode):
     high: Float[Array, "*b A"] | None = None
     low: Float[Array, "*b A"] | None = None
     years: Float[Array, "*b 1"] | None = None
+    years_inside: Float[Array, "*b 1"] | None = None
     funding: Float[Array, "*b A"] | None = None
     factor: Float[Array, "*b A"] | None = None
     volatility: Float[Array, "*b A"] | None = None
@@ -56,6 +65,9 @@ class Bar(struct.PyTreeNode):
     present: Bool[Array, "*b A"] | None = None
     delisted: Bool[Array, "*b A"] | None = None
     session_end: Bool[Array, "*b 1"] | None = None
+    late: Bool[Array, "*b A"] | None = None
+    rates: dict[str, Array] | None = None
+    order_rates: dict[str, Array] | None = None
 
 
 def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brackets: bool = False) -> Columns:
@@ -74,9 +86,32 @@ def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brack
         raise ValueError("impact and volume_cap need an average traded value (adv), and this market has none")
     if costs.has_financing:
         columns["dt"] = market.dt[:, None]
+        columns["bar_dt"] = None if market.bar_dt is None else market.bar_dt[:, None]
     if rules.flat_at_session_end:
         columns["session_end"] = market.session_end[:, None]
+        if market.present is not None:
+            columns["late"] = late_bars(market.present, columns["session_end"])
+    for name, column in costs.columns.items():
+        shared = name in ("cash_rate", "borrow_rate")
+        columns[RATE + name] = market.columns[column][:, :1] if shared else market.columns[column]
     return {name: column for name, column in columns.items() if column is not None}
+
+
+def late_bars(present: Any, session_end: Any) -> Any:
+    """Return which bars are an asset's first since a session's end at which it had none, `[T, *b, A]`.
+
+    The arguments are the columns of a market, of NumPy or of JAX.
+    """
+    xp = np if isinstance(present, np.ndarray) else jnp
+    rows = xp.arange(len(present)).reshape(-1, *(1,) * (present.ndim - 1))
+
+    def latest_before(mask: Any) -> Any:
+        """The last row before each at which the mask is true, -1 where there is none."""
+        latest: Any = xp.where(mask, rows, -1)
+        latest = np.maximum.accumulate(latest, 0) if xp is np else jax.lax.cummax(latest, 0)
+        return xp.concatenate([xp.full_like(latest[:1], -1), latest[:-1]])
+
+    return present & (latest_before(session_end) > latest_before(present))
 
 
 def take_rows(columns: Columns, rows: ArrayLike) -> Columns:
@@ -94,13 +129,15 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
     if "volatility" in now:  # impact needs a known average of the traded value
         traded = now["adv"] > VALUE_FLOOR
         fillable = traded if fillable is None else fillable & traded
+    years, inside = then.get("dt"), then.get("bar_dt")
     return Bar(
         prev_close=now["close"],
         open=then["open"],
         close=then["close"],
         high=then.get("high"),
         low=then.get("low"),
-        years=then.get("dt"),
+        years=years if inside is None else years - inside,
+        years_inside=inside,
         funding=then.get("funding"),
         factor=(now if rules.fill == "close" else then).get("price_factor"),
         volatility=now.get("volatility"),
@@ -109,7 +146,21 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
         present=present,
         delisted=then.get("delisted"),
         session_end=then.get("session_end"),
+        late=then.get("late"),
+        rates=_rates(then),
+        order_rates=_rates(now) if rules.fill == "close" else None,
     )
+
+
+def _rates(row: Columns) -> dict[str, Any] | None:
+    """Return the rates among the columns, by name. None: there are none."""
+    return {name.removeprefix(RATE): column for name, column in row.items() if name.startswith(RATE)} or None
+
+
+def costs_at(costs: Costs, bar: Bar, *, order: bool = False) -> Costs:
+    """Return the costs in force in bar t+1, or those of the bar's `order`."""
+    rates = bar.order_rates if order and bar.order_rates is not None else bar.rates
+    return costs if rates is None else costs.replace(**rates)
 
 
 def _fillable_at_close(now: Columns, rules: Rules) -> Any:
@@ -126,6 +177,7 @@ def check_market(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
     """Raise ValueError where the rules or costs need volume, sessions, a capital or assets that are not there."""
     rules.check_costs(costs)
     costs.check_assets(market.close.shape[1])
+    costs.check_columns(market)
     for name, is_on in (("impact", costs.has("impact")), ("volume_cap", rules.volume_cap is not None)):
         if is_on and market.adv is None:
             raise ValueError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from jaxtrader.ledger.bar import Bar
     from jaxtrader.ledger.rules import Rules
 
-NOT_A_RATE = "must be a number, one number an asset, or None"
+NOT_A_RATE = "must be a number, one number an asset, the name of a column, or None"
 LIMITS = {  # lowest value, upper bound (exclusive), meaning of the number
     "fee": (0.0, 0.5, "a fraction of the traded value, 1e-4 is one basis point"),
     "slippage": (0.0, 0.5, "a fraction of the traded value, 1e-4 is one basis point"),
@@ -32,6 +32,16 @@ LIMITS = {  # lowest value, upper bound (exclusive), meaning of the number
 }
 
 
+REBATES = ("fee", "borrow_rate", "short_rate")  # rates that `Costs.rebates` may name
+
+
+@jax.tree_util.register_static
+class Column(str):
+    """The name of a column of the bars that holds a rate for each bar. JAX takes it for a part of the program."""
+
+    __slots__ = ()
+
+
 def _from_bps(rate: ArrayLike | None) -> ArrayLike | None:
     rates = np.asarray(rate)
     if rates.dtype.kind not in "iuf":
@@ -40,11 +50,21 @@ def _from_bps(rate: ArrayLike | None) -> ArrayLike | None:
 
 
 class Costs(CostRates, struct.PyTreeNode, frozen=True):
-    """The costs of trading and holding. `CostRates` documents each rate. The default is not free."""
+    """The costs of trading and holding. `CostRates` documents each rate. The default is not free.
+
+    Attributes:
+        rebates: names of the rates that may be below 0, of `fee`, `borrow_rate` and `short_rate`. The account is then
+            paid for what costs otherwise.
+    """
+
+    rebates: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "rebates", tuple(self.rebates))
         for name in LIMITS:
             given = getattr(self, name)
+            if isinstance(given, str):
+                object.__setattr__(self, name, Column(given))
             if isinstance(given, list | tuple):  # JAX takes a list for a tree and not for an array
                 try:
                     object.__setattr__(self, name, np.asarray(given))
@@ -52,9 +72,7 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
                     raise ValueError(f"{name} {given!r} {NOT_A_RATE}") from error
 
     @classmethod
-    def from_bps(
-        cls, fee: ArrayLike | None = 1.0, slippage: ArrayLike | None = 5.0, **others: ArrayLike | None
-    ) -> Costs:
+    def from_bps(cls, fee: ArrayLike | None = 1.0, slippage: ArrayLike | None = 5.0, **others: Any) -> Costs:
         """Make costs of a fee and a slippage in basis points. All other rates stay fractions."""
         return cls(fee=_from_bps(fee), slippage=_from_bps(slippage), **others)
 
@@ -71,29 +89,61 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
         return getattr(self, name) is not None
 
     @property
+    def columns(self) -> dict[str, str]:
+        """The columns of the bars that hold a rate, by the name of the rate."""
+        rates = {name: getattr(self, name) for name in LIMITS}
+        return {name: str(rate) for name, rate in rates.items() if isinstance(rate, Column)}
+
+    @property
     def has_financing(self) -> bool:
         """Whether cash or shorts bear interest."""
         return any(self.has(name) for name in ("cash_rate", "borrow_rate", "short_rate"))
 
     def validate(self) -> Costs:
         """Return self. Raise ValueError where a rate is not a number within its limits."""
-        for name, (low, high, what) in LIMITS.items():
-            if not self.has(name):
+        for name in self.rebates:
+            if name not in REBATES:
+                raise ValueError(f"rebates {name!r} is no rate that may be below 0; name some of {', '.join(REBATES)}")
+        for name in LIMITS:
+            if not self.has(name) or name in self.columns:
                 continue
             rates = np.asarray(getattr(self, name))
             if rates.dtype.kind not in "iuf":
                 raise ValueError(f"{name} {getattr(self, name)!r} {NOT_A_RATE}")
             if rates.ndim > 1:
                 raise ValueError(f"{name} has shape {rates.shape}; give a number, or one an asset")
-            bad = ~((rates >= low) & (rates < high))
-            if bad.any():
-                raise ValueError(f"{name} {rates[bad].flat[0]:g} is outside [{low:g}, {high:g}): it is {what}")
+            self._check_range(name, rates)
         return self
+
+    def _check_range(self, name: str, rates: np.ndarray, where: str = "") -> None:
+        """Raise ValueError where a number is outside the limits of its rate."""
+        low, high, what = LIMITS[name]
+        low = -high if name in self.rebates else low
+        bad = ~((rates >= low) & (rates < high))
+        if not bad.any():
+            return
+        is_rebate = name in REBATES and rates[bad].flat[0] < 0
+        hint = "; a rate that is named in Costs.rebates may be below 0" if is_rebate else ""
+        raise ValueError(f"{name} {rates[bad].flat[0]:g}{where} is outside [{low:g}, {high:g}): it is {what}{hint}")
+
+    def check_columns(self, market: Any) -> None:
+        """Raise ValueError where a named column is not among the market's, or holds what is no rate."""
+        for name, column in self.columns.items():
+            if column not in market.columns:
+                known = ", ".join(market.columns) or "none"
+                raise ValueError(f"{name} names the column {column!r}, and the bars' further columns are {known}")
+            rates = market.columns[column]
+            if np.isnan(rates).any():
+                row = int(np.argmax(np.isnan(rates).any(-1)))
+                raise ValueError(f"{name}: the column {column!r} has no number at {market.times[row]}; fill it in")
+            if name in ("cash_rate", "borrow_rate") and (rates != rates[:, :1]).any():
+                raise ValueError(f"{name}: the column {column!r} differs between assets, which share one cash account")
+            self._check_range(name, rates, f" in the column {column!r}")
 
     def check_assets(self, assets: int) -> None:
         """Raise ValueError where a rate holds numbers for another number of assets."""
         for name in LIMITS:
-            count = np.size(getattr(self, name)) if self.has(name) else 1
+            count = np.size(getattr(self, name)) if self.has(name) and name not in self.columns else 1
             if name in ("cash_rate", "borrow_rate"):
                 if count != 1:
                     raise ValueError(f"{name} holds {count} numbers; give one, as all assets share one cash account")
@@ -107,7 +157,8 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the rates as plain data."""
-        return {name: _to_plain(getattr(self, name)) for name in LIMITS}
+        rates = {name: _to_plain(getattr(self, name)) for name in LIMITS}
+        return rates | ({"rebates": list(self.rebates)} if self.rebates else {})
 
 
 class CostRange(struct.PyTreeNode):
@@ -126,6 +177,15 @@ class CostRange(struct.PyTreeNode):
         return self.low.has_financing
 
     @property
+    def columns(self) -> dict[str, str]:
+        """The columns of the bars that hold a rate, by the name of the rate."""
+        return self.low.columns
+
+    def check_columns(self, market: Any) -> None:
+        """Raise ValueError where a named column is not among the market's, or holds what is no rate."""
+        self.low.check_columns(market)
+
+    @property
     def middle(self) -> Costs:
         """The mean of both bounds, which validation and backtests charge by default."""
         return jax.tree.map(lambda low, high: (low + high) / 2, self.low, self.high)
@@ -136,8 +196,18 @@ class CostRange(struct.PyTreeNode):
             if not isinstance(costs, Costs):
                 raise ValueError(f"Costs.between needs two Costs, not {costs!r}")
             costs.validate()
+        if self.low.rebates != self.high.rebates:
+            raise ValueError(
+                f"rebates are {self.low.rebates} in the low costs and {self.high.rebates} in the high ones"
+            )
         for name in LIMITS:
             low, high = getattr(self.low, name), getattr(self.high, name)
+            if isinstance(low, Column) or isinstance(high, Column):
+                if low != high:
+                    raise ValueError(
+                        f"{name} is {low!r} in the low costs and {high!r} in the high ones; a column is no range"
+                    )
+                continue
             if (low is None) != (high is None):
                 raise ValueError(f"only one of the two costs has {name}; give both a number, or None")
             if low is not None and len({np.size(low), np.size(high)} - {1}) > 1:
@@ -207,30 +277,33 @@ def charges(
     return fee, slip
 
 
-def financing(account: Account, bar: Bar, costs: Costs) -> Float[Array, "*b"] | None:
-    """Compute interest and funding on the holdings at close[t], below 0 where the account pays (money rule 6).
+def interest(
+    account: Account, price: Float[Array, "*b A"], years: Float[Array, "*b 1"], costs: Costs
+) -> Float[Array, "*b"]:
+    """Compute the interest of some time on the holdings at these prices, below 0 where the account pays.
 
-    The amount is in units of the initial capital, or None where nothing is financed.
+    Free cash is cash less the value of shorts. It earns where it is above 0, and is borrowed where it is below
+    (money rule 6). The amount is in units of the initial capital, and 0 for a ruined account.
     """
-    if not costs.has_financing and bar.funding is None:
-        return None
-    position = account.units * bar.prev_close
+    short = jnp.maximum(-account.units * price, 0)
     # Interest on cash belongs to the account: its axis of one does not broadcast with a rate for each asset.
-    cash, total = account.cash[..., None], jnp.zeros_like(account.cash)
-    if costs.has_financing:
-        assert bar.years is not None
-        short = jnp.maximum(-position, 0)
-        if costs.cash_rate is not None:
-            idle = jnp.maximum(0, cash - short.sum(-1, keepdims=True))
-            total += (jnp.asarray(costs.cash_rate) * idle * bar.years)[..., 0]
-        if costs.borrow_rate is not None:
-            total -= (jnp.asarray(costs.borrow_rate) * jnp.maximum(0, -cash) * bar.years)[..., 0]
-        if costs.short_rate is not None:
-            total -= (jnp.asarray(costs.short_rate) * short * bar.years).sum(-1)
-    if bar.funding is not None:
-        total -= (bar.funding * position).sum(-1)
+    free, total = account.cash[..., None] - short.sum(-1, keepdims=True), jnp.zeros_like(account.cash)
+    if costs.cash_rate is not None:
+        total += (jnp.asarray(costs.cash_rate) * jnp.maximum(0, free) * years)[..., 0]
+    if costs.borrow_rate is not None:
+        total -= (jnp.asarray(costs.borrow_rate) * jnp.maximum(0, -free) * years)[..., 0]
+    if costs.short_rate is not None:
+        total -= (jnp.asarray(costs.short_rate) * short * years).sum(-1)
     return jnp.where(account.ruined, 0, total)
 
 
+def funding(account: Account, price: Float[Array, "*b A"], rate: Float[Array, "*b A"]) -> Float[Array, "*b"]:
+    """Compute the funding of the holdings at these prices. Above 0, longs pay it and shorts get it (money rule 6)."""
+    paid = (rate * account.units * price).sum(-1)
+    return jnp.where(account.ruined, 0, jnp.zeros_like(paid) - paid)  # 0 and not -0 where nothing is due
+
+
 def _to_plain(rate: ArrayLike | None) -> Any:
-    return None if rate is None else np.asarray(rate, np.float64).tolist()
+    if rate is None or isinstance(rate, str):
+        return rate if rate is None else str(rate)
+    return np.asarray(rate, np.float64).tolist()

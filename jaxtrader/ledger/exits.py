@@ -1,4 +1,4 @@
-"""Closes positions without an order: by brackets and margin, at last bars and session ends, and at ruin.
+"""Closes positions without an order: by brackets and margin, at delistings and session ends, and at ruin.
 
 Where a bar meets several levels, an adverse one comes before the take-profit. Of two adverse levels, the one nearer the
 open comes first (money rule 2e).
@@ -12,9 +12,24 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxtrader.ledger.account import DELISTED, LIQUIDATION, RUIN, SESSION, STOP, TAKE, Account, Brackets, Fill, value
+from jaxtrader.ledger.account import (
+    DELISTED,
+    LIQUIDATION,
+    MAY_WAIT,
+    RUIN,
+    SESSION,
+    STOP,
+    TAKE,
+    Account,
+    Brackets,
+    Fill,
+    is_dust,
+    value,
+    without_rest,
+)
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.orders import cut_to_volume
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import merge_fills, settle
 
@@ -24,17 +39,23 @@ def exit_at_open(
 ) -> tuple[Account, Fill, Bool[Array, "*b"]]:
     """Close positions at the open for margin, or for a bracket that the open has passed (money rule 2c).
 
-    Brackets leave `ordered` assets to the order of this open. Returns the accounts, the exits, and who was liquidated.
+    What had no bar when a session's end or ruin closed the rest is closed at the open of its next bar. Brackets and
+    session ends leave `ordered` assets to the order of this open. Returns the accounts, the exits, and who was
+    liquidated.
     """
     liquidated = below_margin(account, bar.open, rules)
-    reason = jnp.where(liquidated[..., None], LIQUIDATION, 0)
+    reason = jnp.zeros(account.units.shape, jnp.int8)
     if brackets is not None:
         long = account.units > 0
         stop, take = _bracket_prices(account, brackets)
         stopped = jnp.where(long, bar.open <= stop, bar.open >= stop)
         taken = jnp.where(long, bar.open >= take, bar.open <= take)
-        hit = jnp.where(stopped, STOP, jnp.where(taken, TAKE, 0))
-        reason = jnp.where(liquidated[..., None], reason, jnp.where(ordered, 0, hit))
+        reason = jnp.where(stopped, STOP, jnp.where(taken, TAKE, reason))
+    if bar.late is not None:
+        reason = jnp.where(bar.late, SESSION, reason)
+    reason = jnp.where(liquidated[..., None], LIQUIDATION, jnp.where(ordered, 0, reason))
+    if bar.present is not None:  # without missing bars, ruin leaves nothing
+        reason = jnp.where(account.ruined[..., None], RUIN, reason)
     account, fill = _close_positions(account, reason, bar.open, value(account, bar.open), bar, costs, rules)
     return account, fill, liquidated
 
@@ -61,29 +82,25 @@ def exit_intrabar(
     lost = jnp.where(long, bar.low <= adverse, bar.high >= adverse)
     won = jnp.where(long, bar.high >= take, bar.low <= take)
     reason = jnp.where(lost, jnp.where(stop_first, STOP, LIQUIDATION), jnp.where(won, TAKE, 0))
-    reason = jnp.where(account.units == 0, 0, reason)
+    reason = _tradable(jnp.where(account.units == 0, 0, reason), bar)
     price = jnp.where(lost, adverse, jnp.where(won, favourable, bar.open))
     price = jnp.where(reason == 0, bar.open, price)
     account, fill = _close_positions(account, reason, price, value(account, price), bar, costs, rules)
-    return account, fill, (fill.reason == LIQUIDATION).any(-1)
+    return account, fill, (reason == LIQUIDATION).any(-1)
 
 
 def exit_at_close(account: Account, bar: Bar, costs: Costs, rules: Rules) -> tuple[Account, Fill]:
-    """Close last bars and session ends, then check the margin, then ruin (money rule 2g).
-
-    Session ends and ruin also close an asset without a bar, at its last known close. All exits are one fill.
-    """
+    """Close delistings and session ends, then check the margin, then ruin (money rule 2g). All exits are one fill."""
     fills = []
     if bar.delisted is not None or rules.flat_at_session_end:
         reason, price = jnp.zeros(account.units.shape, jnp.int8), bar.close
         if rules.flat_at_session_end:
             assert bar.session_end is not None
-            reason = jnp.where(bar.session_end, SESSION, reason)
-        if bar.delisted is not None:
+            reason = jnp.where(bar.session_end & ~account.ruined[..., None], SESSION, reason)
+        if bar.delisted is not None:  # a ruined account may still hold what had no bar since
             reason = jnp.where(bar.delisted, DELISTED, reason)
             price = jnp.where(bar.delisted, price * (1 + rules.delist_return), price)
-        reason = jnp.where(account.ruined[..., None], 0, reason)
-        account, fill = _close_positions(account, reason, price, value(account, price), bar, costs, rules, force=True)
+        account, fill = _close_positions(account, reason, price, value(account, price), bar, costs, rules)
         fills.append(fill)
     if rules.margin:
         liquidated = below_margin(account, bar.close, rules)
@@ -93,7 +110,7 @@ def exit_at_close(account: Account, bar: Bar, costs: Costs, rules: Rules) -> tup
     equity = value(account, bar.close)
     ruin = ~account.ruined & (equity <= rules.ruin_level)
     reason = jnp.broadcast_to(jnp.where(ruin, RUIN, 0)[..., None], account.units.shape)
-    account, fill = _close_positions(account, reason, bar.close, equity, bar, costs, rules, force=True)
+    account, fill = _close_positions(account, reason, bar.close, equity, bar, costs, rules, with_dust=True)
     return account.replace(ruined=account.ruined | ruin), functools.reduce(merge_fills, [*fills, fill])
 
 
@@ -127,6 +144,11 @@ def _liquidation_price(account: Account, rules: Rules) -> Float[Array, "*b 1"]:
     return jnp.where(long & (level <= 0), -jnp.inf, level)
 
 
+def _tradable(reason: Array, bar: Bar) -> Array:
+    """Return the reasons to close, 0 for an asset without a bar. Nothing but a delisting closes one."""
+    return reason if bar.present is None else jnp.where(bar.present | (reason == DELISTED), reason, 0)
+
+
 def _close_positions(
     account: Account,
     reason: Array,
@@ -136,18 +158,35 @@ def _close_positions(
     costs: Costs,
     rules: Rules,
     *,
-    force: bool = False,
+    with_dust: bool = False,
 ) -> tuple[Account, Fill]:
-    """Close all assets with a reason other than 0. Without `force`, skip ruined accounts and missing bars."""
-    if not force:
-        reason = jnp.where(account.ruined[..., None], 0, reason)
-        reason = reason if bar.present is None else jnp.where(bar.present, reason, 0)
+    """Close all assets that have a bar and a reason other than 0, and delisted ones without a bar.
+
+    The volume cap binds the reasons of MAY_WAIT. Dust is exchanged for its value, free of costs and without a fill,
+    unless `with_dust` closes it like any position.
+    """
+    reason, beyond, over = _tradable(reason, bar), None, None
     order = jnp.where(reason == 0, 0, -account.units)
+    if not with_dust:
+        dust = is_dust(order, price, equity)
+        worth = jnp.where(dust, order * price, 0).sum(-1)
+        units = jnp.where(dust, account.units + order, account.units)
+        entry = jnp.where(units == 0, 0, account.entry)
+        account = account.replace(cash=account.cash - worth, units=units, entry=entry)
+        order = jnp.where(dust, 0, order)
+    if rules.volume_cap is not None:
+        capped, over = cut_to_volume(order, price, bar, rules)
+        waits = jnp.isin(reason, jnp.asarray(MAY_WAIT))
+        beyond = (over & ~waits).any(-1)
+        order = without_rest(account, jnp.where(waits, capped, order), price, equity)
     account, fill = settle(account, order, price, equity, bar, costs, rules, reason)
+    fill = fill.replace(beyond_cap=beyond)
+    if account.unfilled is not None:  # a closed position waits for another target, even if its order was cut before
+        account = account.replace(unfilled=account.unfilled & (fill.reason == 0))
     if account.stopped is not None:
         by_bracket = (fill.reason == STOP) | (fill.reason == TAKE)
         side = jnp.sign(-order).astype(jnp.int8)
         account = account.replace(stopped=jnp.where(by_bracket, side, account.stopped))
-    if account.unfilled is not None:  # a closed position waits for another target, even if its order was cut before
-        account = account.replace(unfilled=account.unfilled & (fill.reason == 0))
+        if account.unfilled is not None and over is not None:  # what the cap has left is still to be sold
+            account = account.replace(unfilled=account.unfilled | (by_bracket & over))
     return account, fill

@@ -6,6 +6,8 @@ accounts, or none) broadcast.
 
 from __future__ import annotations
 
+import functools
+
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -22,10 +24,10 @@ from jaxtrader.ledger.account import (
     open_account,
     value,
 )
-from jaxtrader.ledger.bar import Bar
-from jaxtrader.ledger.costs import Costs, charges, financing
+from jaxtrader.ledger.bar import Bar, costs_at
+from jaxtrader.ledger.costs import Costs, charges, funding, interest
 from jaxtrader.ledger.exits import exit_at_close, exit_at_open, exit_intrabar
-from jaxtrader.ledger.orders import desired_order, order_before_cash, size_order
+from jaxtrader.ledger.orders import cut_to_volume, order_before_cash, size_order
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
 
@@ -55,7 +57,7 @@ def step(
 
     Args:
         account: the accounts at close[t].
-        target: the signed exposure asked for at close[t]. NaN holds the units.
+        target: the signed exposure asked for at close[t], see `account.without_dust`. NaN holds the units.
         bar: the prices from close[t] to close[t+1], and other columns that the rules and costs read.
         costs: what trading and holding cost.
         rules: how orders fill.
@@ -93,7 +95,7 @@ def order_at_close(
     account, target = pop_delayed_target(account, target, rules)
     if rules.fill != "close":
         return account, target, None
-    account, order = execute(account, target, bar.prev_close, bar, costs, rules)
+    account, order = execute(account, target, bar.prev_close, bar, costs_at(costs, bar, order=True), rules)
     return account, None, order
 
 
@@ -118,29 +120,38 @@ def move(
 
     The order for `target` `[*b, A]` fills in this bar. None is no order. All else is as in `step`.
     """
-    amount = financing(account, bar, costs)
-    if amount is not None:
-        account = _book_financing(account, amount)
+    costs = costs_at(costs, bar)
     gap_exits = intrabar_exits = order = None
-    requested = target
-    if rules.margin or brackets is not None:
+    financing, requested = [], target
+    if costs.has_financing:
+        assert bar.years is not None
+        financing.append(interest(account, bar.prev_close, bar.years, costs))
+        account = _book_financing(account, financing[-1])
+    if rules.margin or brackets is not None or bar.present is not None:
         ordered = _trades_at_open(account, target, bar, rules)
         account, gap_exits, liquidated = exit_at_open(account, ordered, bar, costs, rules, brackets)
         target = _cancel_order(target, liquidated)
     if target is not None and rules.fill == "next_open":
         account, order = execute(account, target, bar.open, bar, costs, rules, requested)
+    if costs.has_financing and bar.years_inside is not None:
+        financing.append(interest(account, bar.open, bar.years_inside, costs))
+        account = _book_financing(account, financing[-1])
     if brackets is not None or (rules.margin and account.units.shape[-1] == 1):
         account, intrabar_exits, liquidated = exit_intrabar(account, bar, costs, rules, brackets)
         target = _cancel_order(target, liquidated)
+    if bar.funding is not None:
+        financing.append(funding(account, bar.close, bar.funding))
+        account = _book_financing(account, financing[-1])
     if target is not None and rules.fill == "next_close":
         account, order = execute(account, target, bar.close, bar, costs, rules, requested)
     account, closing = exit_at_close(account, bar, costs, rules)
     account = account.replace(equity=value(account, bar.close))
+    amount = functools.reduce(jnp.add, financing) if financing else None
     return account, Events(order, closing, amount, gap_exits, intrabar_exits)
 
 
 def _book_financing(account: Account, amount: Array) -> Account:
-    """Book interest and funding to cash, and keep what rounding takes for a later bar (money rule 6)."""
+    """Book an amount of interest or funding to cash, and keep what rounding takes for a later bar (money rule 6)."""
     if account.interest_residual is None:
         return account.replace(cash=account.cash + amount)
     amount = jnp.where(account.ruined, 0, account.interest_residual + amount)  # a ruined account is frozen
@@ -163,16 +174,18 @@ def execute(
     The account remembers `requested`, the target before a liquidation cancelled the order. None stands for `target`.
     """
     requested = target if requested is None else requested
-    if account.stopped is not None:  # the block of a bracket ends where the target leaves its sign
-        unblocked = ~jnp.isnan(requested) & (jnp.sign(requested) != account.stopped)
-        account = account.replace(stopped=jnp.where(unblocked, 0, account.stopped).astype(jnp.int8))
+    account = _lift_blocks(account, requested)
     equity = value(account, price)
     ruin = ~account.ruined & (equity <= rules.ruin_level)
     sized = size_order(account, target, price, equity, bar, costs, rules)
     frozen = account.ruined | ruin
     order = jnp.where(frozen[..., None], 0, sized.units)
-    order = jnp.where(ruin[..., None], -account.units, order)
+    closable = account.units if bar.present is None else jnp.where(bar.present, account.units, 0)
+    order = jnp.where(ruin[..., None], -closable, order)
     account, fill = settle(account, order, price, equity, bar, costs, rules, jnp.where(ruin[..., None], RUIN, 0))
+    if rules.volume_cap is not None:
+        beyond = cut_to_volume(order, price, bar, rules)[1].any(-1)
+        fill = fill.replace(beyond_cap=ruin & beyond)
     cash = account.cash
     if rules.max_leverage <= 1 and rules.lot is None and costs.impact is None:
         # Exactly 0, since the rounding error of the cut must not be traded at the next bar.
@@ -188,15 +201,21 @@ def execute(
     return account, fill.replace(clipped=sized.clipped & alive, dropped=sized.dropped & alive)
 
 
+def _lift_blocks(account: Account, target: Array) -> Account:
+    """End the block of a bracket where the target leaves its sign (money rule 8)."""
+    if account.stopped is None:
+        return account
+    lifted = ~jnp.isnan(target) & (jnp.sign(target) != account.stopped)
+    return account.replace(stopped=jnp.where(lifted, 0, account.stopped).astype(jnp.int8))
+
+
 def _trades_at_open(account: Account, target: Array | None, bar: Bar, rules: Rules) -> Array:
     """Return the assets that the order of this bar trades at the open."""
-    if target is None or rules.fill != "next_open" or account.stopped is None:
+    if target is None or rules.fill != "next_open" or (account.stopped is None and bar.late is None):
         return jnp.zeros(account.units.shape, bool)
     equity = value(account, bar.open)
-    units = order_before_cash(account, target, bar.open, equity, bar, rules).units
-    # Ruin at this open closes everything, so the caps on the order do not matter there.
-    desired, *_ = desired_order(account, target, bar.open, equity, bar, rules)
-    return jnp.where((equity > rules.ruin_level)[..., None], units, desired) != 0
+    units = order_before_cash(_lift_blocks(account, target), target, bar.open, equity, bar, rules).units
+    return (units != 0) | (equity <= rules.ruin_level)[..., None]  # ruin closes everything at the time of the order
 
 
 def _cancel_order(target: Array | None, liquidated: Array) -> Array | None:

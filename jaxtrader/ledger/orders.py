@@ -7,10 +7,11 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxtrader.ledger.account import Account, dust
+from jaxtrader.ledger.account import Account, dust, is_dust, without_rest
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.costs import Costs, charges
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.trailing import VALUE_FLOOR
 
 
 class OrderSize(struct.PyTreeNode):
@@ -40,38 +41,54 @@ def size_order(
     exposure, or NaN to hold the units.
     """
     sized = order_before_cash(account, target, price, equity, bar, rules)
-    if rules.max_leverage > 1:
-        return sized
-    order, spent, dropped, clipped = _cut_to_cash(account, sized.units, price, equity, bar, costs, rules)
-    return OrderSize(order, sized.clipped | clipped, sized.dropped | dropped, spent, sized.unfilled)
+    if rules.max_leverage <= 1:
+        order, spent, dropped, clipped = _cut_to_cash(account, sized.units, price, equity, bar, costs, rules)
+        clipped, dropped = sized.clipped | clipped, sized.dropped | dropped
+        sized = OrderSize(order, clipped, dropped, spent, sized.unfilled)
+    if account.units.shape[-1] > 1 or rules.lot is not None or rules.volume_cap is not None:
+        return sized.replace(units=without_rest(account, sized.units, price, equity))
+    return sized  # a single asset's only cut is that of a buy to the cash, which leaves no rest of a position
 
 
 def order_before_cash(
     account: Account, target: Array, price: Array, equity: Array, bar: Bar, rules: Rules
 ) -> OrderSize:
     """Size the order with all caps but cash. The arguments are those of `size_order`."""
-    order, clipped, unfilled = desired_order(account, target, price, equity, bar, rules)
+    order, clipped, unfilled = _desired_order(account, target, price, equity, bar, rules)
     dropped = unfilled.any(-1)
     if rules.volume_cap is not None:
-        assert bar.adv is not None
-        cap = rules.volume_cap * bar.adv / (rules.currency_per_unit * price)
-        over = jnp.abs(order) > cap
+        capped, over = cut_to_volume(order, price, bar, rules)
         clipped, unfilled = clipped | over.any(-1), unfilled | over
-        order = _drop_dust(jnp.where(over, jnp.sign(order) * cap, order), price, equity)
+        order = _drop_dust(capped, price, equity)
     order = _round_to_lots(account, order, bar, rules)
     if rules.min_trade is not None:
         small = _below_min_trade(order, price, rules)
         dropped |= small.any(-1)
         order = jnp.where(small, 0, order)
     keeps_units = any(rule is not None for rule in (rules.volume_cap, rules.lot, rules.min_trade))
-    keeps_units |= rules.rebalance_band > 0 or rules.rebalance == "on_change"
+    keeps_units |= rules.band(account.units.shape[-1]) > 0 or rules.rebalance == "on_change"
     if account.units.shape[-1] > 1 and keeps_units:
         order, cut, lost = _cut_to_leverage(account, order, price, equity, bar, rules)
         clipped, dropped = clipped | cut, dropped | lost
     return OrderSize(order, clipped, dropped, jnp.zeros_like(account.ruined), unfilled)
 
 
-def desired_order(
+def cut_to_volume(
+    order: Array, price: Array, bar: Bar, rules: Rules
+) -> tuple[Float[Array, "*b A"], Bool[Array, "*b A"]]:
+    """Cut orders to the volume cap, which is 0 where no traded value is known yet (money rules 4 and 5).
+
+    Returns the orders, and which of them were larger.
+    """
+    assert rules.volume_cap is not None
+    assert bar.adv is not None
+    traded = jnp.where(bar.adv > VALUE_FLOOR, bar.adv, 0)
+    cap = rules.volume_cap * traded / (rules.currency_per_unit * price)
+    over = jnp.abs(order) > cap * (1 + dust(order.dtype))
+    return jnp.where(over, jnp.sign(order) * cap, order), over
+
+
+def _desired_order(
     account: Account, target: Array, price: Array, equity: Array, bar: Bar, rules: Rules
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b A"]]:
     """Size the order by leverage, dust and band alone. The arguments are those of `size_order`.
@@ -81,6 +98,9 @@ def desired_order(
     requested = target
     if account.stopped is not None:  # a bracket blocks targets of the sign that it closed
         target = jnp.where((account.stopped != 0) & (jnp.sign(target) == account.stopped), jnp.nan, target)
+        if rules.volume_cap is not None:  # what the cap has left of a bracket's exit is sold by the next orders
+            left = (account.stopped != 0) & (jnp.sign(account.units) == account.stopped)
+            target = jnp.where(left, 0, target)
     possible = target if bar.fillable is None else jnp.where(bar.fillable, target, jnp.nan)
     blocked = None if possible is requested else requested
     scale, over = _leverage_scale(account, possible, price, equity, rules, blocked)
@@ -118,10 +138,10 @@ def _order_units(
     order = target * scale[..., None] * equity[..., None] / price - account.units
     value = jnp.abs(order) * price
     none = jnp.isnan(target) | (value <= dust(equity.dtype) * equity[..., None])
-    if rules.rebalance_band > 0:
-        none |= (value < rules.rebalance_band * equity[..., None]) & (target != 0)
+    if (band := rules.band(account.units.shape[-1])) > 0:
+        none |= (value < band * equity[..., None]) & (target != 0)
     if rules.rebalance == "on_change":
-        none |= (target == account.target) & (True if account.unfilled is None else ~account.unfilled)
+        none |= (target == account.target) & (target != 0) & (True if account.unfilled is None else ~account.unfilled)
     return jnp.where(none, 0, order)
 
 
@@ -139,7 +159,7 @@ def _round_to_lots(account: Account, order: Array, bar: Bar, rules: Rules) -> Fl
 
 def _drop_dust(order: Array, price: Array, equity: Array) -> Float[Array, "*b A"]:
     """Set orders that are no larger than rounding error to 0."""
-    return jnp.where(jnp.abs(order) * price <= dust(equity.dtype) * equity[..., None], 0, order)
+    return jnp.where(is_dust(order, price, equity), 0, order)
 
 
 def _below_min_trade(order: Array, price: Array, rules: Rules) -> Bool[Array, "*b A"]:

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 FillTime = Literal["close", "next_open", "next_close"]
 Rebalance = Literal["always", "on_change"]
 
-REQUIRED_NUMBERS = ("rebalance_band", "ruin_level", "max_leverage", "delist_return")
-OPTIONAL_NUMBERS = ("maintenance_margin", "capital", "lot", "min_trade", "volume_cap")
+REQUIRED_NUMBERS = ("ruin_level", "max_leverage", "delist_return")
+SHORT_MARGIN = 0.25  # the maintenance margin of an environment with shorts: a quarter of the position's value
+OPTIONAL_NUMBERS = ("rebalance_band", "maintenance_margin", "capital", "lot", "min_trade", "volume_cap")
 
 
 @dataclass(frozen=True)
@@ -26,29 +27,31 @@ class Rules:
         fill: When a decision taken at a bar's close fills. "next_open": at the next bar's open. "next_close": at the
             next bar's close; what is bought at the close that ends a session or a listing is sold there at once.
             "close": at the close that the decision saw, which is optimistic and meant for comparison.
-        rebalance_band: The smallest trade, as a share of equity. Smaller trades are not made, except to go flat.
-        rebalance: When a target is traded. "always": at every bar. "on_change": only when the target changes; what a
-            stop, the margin or a session's end has closed then stays closed until the target changes.
+        rebalance_band: The smallest trade, as a share of equity. Smaller trades are not made, except to go flat. By
+            default it is 0.05, or half of an equal weight where an account has more than 10 assets.
+        rebalance: When a target is traded. "always": at every bar. "on_change": only when the target changes or is 0;
+            what a stop, the margin or a session's end has closed then stays closed until the target changes.
         ruin_level: The share of the initial capital at or below which everything is closed for good.
         max_leverage: The largest gross exposure that orders may ask for, in units of equity. Larger orders are all
             cut by one factor. The share of an asset that has no bar or was stopped stays in cash. Above 1 the account
             trades on credit, with a maintenance margin.
         maintenance_margin: The share of equity in the gross position value below which everything is liquidated. By
-            default it is half of the initial margin (0.5 / max_leverage) where max_leverage is above 1, else 0. With 0
-            nothing is liquidated.
+            default it is half of the initial margin (0.5 / max_leverage) where max_leverage is above 1. At most 1, it
+            is 0.25 for an environment whose agent may be short, else 0. With 0 nothing is liquidated.
         delay: The number of bars that an order waits beyond its fill.
         capital: The initial capital of each account, in the market's currency. Fixed fees, lots, minimum trades,
             volume caps and impact need it.
         lot: The number of raw shares in a lot. Orders are rounded towards zero to whole lots, except to go flat.
         min_trade: The smallest value of an order, in currency. Smaller orders are dropped.
-        volume_cap: The largest order, as a share of the traded value of an average bar.
-        delist_return: The return at which an asset is closed after its last bar, such as -0.3.
-        flat_at_session_end: Whether everything is closed at the close of each trading session. This includes assets
-            that have no bar there.
+        volume_cap: The largest order, as a share of the traded value of an average bar. Stops, take-profits and
+            liquidations keep it too, and close the rest later. Delistings, session ends and ruin do not.
+        delist_return: The return at which an asset is closed that counts as delisted, such as -0.3.
+        flat_at_session_end: Whether everything is closed at the close of each trading session. An asset without a bar
+            there is closed at the open of its next bar.
     """
 
     fill: FillTime = "next_open"
-    rebalance_band: float = 0.05
+    rebalance_band: float | None = None
     rebalance: Rebalance = "always"
     ruin_level: float = 0.01
     max_leverage: float = 1.0
@@ -121,12 +124,21 @@ class Rules:
         """Currency in one unit of equity, which is the capital. It is 1 where no rule or cost needs a currency."""
         return 1.0 if self.capital is None else self.capital
 
+    def band(self, assets: int) -> float:
+        """The rebalance band in force for an account of this many assets. It is 0 where there is none."""
+        return min(0.05, 0.5 / assets) if self.rebalance_band is None else self.rebalance_band
+
     @property
     def margin(self) -> float:
         """The maintenance margin in force, or 0 where there is none."""
         if self.maintenance_margin is not None:
             return self.maintenance_margin
         return 0.5 / self.max_leverage if self.max_leverage > 1 else 0.0
+
+    def with_short_margin(self) -> Rules:
+        """Return the rules of an agent that may be short: with a maintenance margin where none was chosen."""
+        chosen = self.maintenance_margin is not None or self.max_leverage > 1
+        return self if chosen else self.replace(maintenance_margin=SHORT_MARGIN)
 
     def check_costs(self, costs: Costs | CostRange) -> None:
         """Raise ValueError where a cost is in currency and the rules have no capital."""

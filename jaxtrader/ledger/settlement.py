@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -30,8 +33,9 @@ def settle(
     """
     fee, slippage = charges(order, price, costs, bar, rules)
     units = account.units + order
-    extends = account.units * order >= 0
-    average = (account.units * account.entry + order * price) / jnp.where(units == 0, 1, units)
+    extends = account.units * order > 0
+    # In this form an entry at one price is that price to the last digit, and a low that touches a level meets it.
+    average = account.entry + (price - account.entry) * (order / jnp.where(units == 0, 1, units))
     entry = jnp.where(extends, average, jnp.where(account.units * units > 0, account.entry, price))
     traded = order != 0
     no = jnp.zeros_like(account.ruined)
@@ -49,6 +53,7 @@ def merge_fills(first: Fill, second: Fill) -> Fill:
     """Merge two fills of different assets at one time. The equity is the first fill's where it traded anything."""
     later = second.units != 0
     traded = (first.units != 0).any(-1)
+    beyond = [flag for flag in (first.beyond_cap, second.beyond_cap) if flag is not None]
     return Fill(
         units=first.units + second.units,
         price=jnp.where(later, second.price, first.price),
@@ -58,6 +63,7 @@ def merge_fills(first: Fill, second: Fill) -> Fill:
         reason=jnp.where(later, second.reason, first.reason),
         clipped=first.clipped | second.clipped,
         dropped=first.dropped | second.dropped,
+        beyond_cap=functools.reduce(operator.or_, beyond) if beyond else None,
     )
 
 

@@ -8,18 +8,26 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrader.market.bar_checks import format_duration, format_time
+from jaxtrader.market.bar_checks import format_duration, format_time, spacing
 from jaxtrader.market.bars import Bars
+from jaxtrader.market.calendar import find_calendar
+from jaxtrader.market.clock import DAY, union, wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, compute_features
 from jaxtrader.market.sessions import session_ends
 from jaxtrader.market.trailing import VALUE_FLOOR, traded_value, volatility, volume_fault
 
 PRICES = ("open", "high", "low", "close")
-DEFAULTS = {"funding": 0.0, "price_factor": 1.0, "session_end": False}  # for a history that lacks an optional column
+DEFAULTS = {
+    "bar_dt": 0.0,
+    "funding": 0.0,
+    "price_factor": 1.0,
+    "session_end": False,
+}  # for a history that lacks an optional column
 YEAR = np.timedelta64(365, "D")
-# An asset whose data end at most this many rows early is thinly traded, and not delisted.
-MAX_TRAILING_GAP = 5
+# An asset without a bar for longer is delisted. The longest holidays of an exchange are shorter.
+MAX_SILENCE = 14 * DAY
+MAX_SILENCE_RATIO = 3  # and so is, for a thin asset or longer bars, this multiple of its longest wait so far
 MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more are of different lengths
 
 Columns = dict[str, Any]
@@ -33,10 +41,12 @@ def compute_columns(bars: Bars, features: Sequence[Feature]) -> Columns:
         "features": compute_features(bars, features),
         "volatility": volatility(bars.close),
         "dt": years_between(bars.times),
+        "bar_dt": years_inside(bars.times),
         "funding": bars.funding,
         "price_factor": bars.price_factor,
         "adv": _traded_value(bars),
-        "session_end": session_ends(bars.times, bars.tz),
+        "session_end": session_ends(bars.times, bars.calendar, bars.tz),
+        "columns": dict(bars.columns),
     }
 
 
@@ -61,13 +71,24 @@ def years_between(times: np.ndarray) -> np.ndarray:
     return np.diff(times, prepend=times[:1]) / YEAR
 
 
+def years_inside(times: np.ndarray) -> np.ndarray | None:
+    """Return the years from open to close of bars that close at `times` [n], see `Market.bar_dt`."""
+    if len(times) < 2 or (length := spacing(times)) >= DAY:
+        return None
+    return np.minimum(years_between(times), length / YEAR)
+
+
 def concatenate_histories(parts: Sequence[Columns]) -> Columns:
     """Put histories one after another on one time axis without padding, and return them with their segments."""
     parts = _complete(parts)
     ends = np.cumsum([len(part["times"]) for part in parts])
     starts = np.concatenate([[0], ends[:-1]])
-    out = {name: _join([part[name] for part in parts], 0) for name in parts[0]}
-    return {**out, "segments": np.stack([starts, starts, ends], axis=1).astype(np.int64)}
+    out = {name: _join([part[name] for part in parts], 0) for name in parts[0] if name != "columns"}
+    return {
+        **out,
+        "columns": _join_further(parts, 0),
+        "segments": np.stack([starts, starts, ends], axis=1).astype(np.int64),
+    }
 
 
 def _complete(parts: Sequence[Columns]) -> Sequence[Columns]:
@@ -76,7 +97,7 @@ def _complete(parts: Sequence[Columns]) -> Sequence[Columns]:
     for name, value in DEFAULTS.items():
         if any(part[name] is not None for part in parts):
             for part in parts:
-                shape = part["times"].shape if name == "session_end" else part["close"].shape
+                shape = part["times"].shape if name in ("bar_dt", "session_end") else part["close"].shape
                 part[name] = np.full(shape, value) if part[name] is None else part[name]
     if any(part["adv"] is None for part in parts):
         parts = [{**part, "adv": None} for part in parts]
@@ -85,7 +106,19 @@ def _complete(parts: Sequence[Columns]) -> Sequence[Columns]:
 
 def _join(columns: Sequence[np.ndarray | None], axis: int) -> np.ndarray | None:
     known = [column for column in columns if column is not None]
+    if len(known) == 1:  # which is read-only, so that it need not be copied
+        return known[0]
     return np.concatenate(known, axis=axis) if known else None
+
+
+def _join_further(parts: Sequence[Columns], axis: int) -> dict[str, np.ndarray]:
+    """Join the further columns of the bars, NaN where a part lacks one."""
+    names = dict.fromkeys(name for part in parts for name in part["columns"])
+    lacking = [np.full(part["close"].shape, np.nan) for part in parts]
+    each = {
+        name: [part["columns"].get(name, none) for part, none in zip(parts, lacking, strict=True)] for name in names
+    }
+    return {name: np.concatenate(columns, axis=axis) for name, columns in each.items()}
 
 
 def align_histories(parts: Sequence[Columns], tz: str | None) -> Columns:
@@ -102,16 +135,19 @@ def align_histories(parts: Sequence[Columns], tz: str | None) -> Columns:
     Returns:
         The columns with `present`, `delisted` and `listed`. These are None in the cases that `Market` names.
     """
-    times = np.unique(np.concatenate([part["times"] for part in parts]))
+    times = union([part["times"] for part in parts])
+    calendar = find_calendar(times, tz) if len(times) > 1 else None
     aligned = [_reindex(part, times) for part in _complete(parts)]
-    out: Columns = {name: _join([part[name] for part in aligned], 1) for name in aligned[0]}
-    out["session_end"] = session_ends(times, tz)
+    out: Columns = {name: _join([part[name] for part in aligned], 1) for name in aligned[0] if name != "columns"}
+    out["columns"] = _join_further(aligned, 1)
+    out["session_end"] = session_ends(times, calendar, tz)
     out["present"] = None if out["present"].all() else out["present"]
     out["delisted"] = out["delisted"] if out["delisted"].any() else None
     ready = int(np.argmax(out["listed"].any(axis=1)))
     out["listed"] = None if out["listed"][ready:].all() else out["listed"]
     segments = np.array([[0, 0, len(times)]], np.int64)
-    return {**out, "times": times, "dt": years_between(times), "segments": segments}
+    steps = {"dt": years_between(times), "bar_dt": years_inside(times)}
+    return {**out, **steps, "times": times, "segments": segments}
 
 
 def _reindex(part: Columns, times: np.ndarray) -> Columns:
@@ -129,11 +165,42 @@ def _reindex(part: Columns, times: np.ndarray) -> Columns:
     out["volatility"] = part["volatility"][at]  # the first bar's is the floor, and so it is before that bar
     out["funding"] = None if part["funding"] is None else np.where(present, part["funding"][at], 0.0)
     out["price_factor"] = None if part["price_factor"] is None else part["price_factor"][at]
+    out["columns"] = {name: column[at] for name, column in part["columns"].items()}
     out["adv"] = None if part["adv"] is None else np.where(begun, part["adv"][at], VALUE_FLOOR)
-    from_last_bar = (latest == len(part["times"]) - 1)[:, None]
-    gone = from_last_bar & (from_last_bar.sum() - 1 > MAX_TRAILING_GAP)
-    out["delisted"] = present & gone
-    out["listed"] = np.isfinite(out["features"]).all(axis=2) & (present | ~gone)
+    gone = _silent_for_long(present[:, 0], times)[:, None]
+    out["delisted"] = gone & ~np.concatenate([gone[:1], gone[:-1]])
+    out["listed"] = np.isfinite(out["features"]).all(axis=2) & ~gone
+    return out
+
+
+def _silent_for_long(present: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """Mark the rows [T] at which an asset counts as delisted: it has had no bar for long, while others had.
+
+    A row is judged by the rows up to it alone, so that later bars never change it. An exchange that is shut at night
+    or for holidays is silent for less than MAX_SILENCE. A thin asset, or one of monthly bars, may be silent for
+    MAX_SILENCE_RATIO times the longest wait for a bar so far. A hole in all histories counts for none of them.
+
+    Args:
+        present: [T] the asset has a bar.
+        times: [T] of all assets.
+    """
+    steps = np.concatenate([np.zeros(1, "timedelta64[ns]"), _without_holes(np.diff(times))])
+    elapsed = np.cumsum(steps)
+    latest = np.maximum.accumulate(np.where(present, np.arange(len(times)), -1))
+    own = np.flatnonzero(present)
+    waits = np.diff(elapsed[own], prepend=elapsed[own[:1]])
+    longest = np.maximum.accumulate(waits)[np.searchsorted(own, latest)]
+    longest = np.maximum(longest, np.maximum.accumulate(steps))
+    silent = elapsed - elapsed[latest]
+    return (latest >= 0) & (silent > np.maximum(MAX_SILENCE, MAX_SILENCE_RATIO * longest))
+
+
+def _without_holes(steps: np.ndarray) -> np.ndarray:
+    """Return the steps [T] between rows, with 0 for those that are far longer than any before: nothing traded there."""
+    out = steps.copy()
+    for i in np.flatnonzero(steps > MAX_SILENCE):
+        if i and steps[i] > MAX_SILENCE_RATIO * out[:i].max():
+            out[i] = 0
     return out
 
 
@@ -182,26 +249,41 @@ def _check_equal_spacing(histories: Sequence[Bars]) -> None:
         )
 
 
-def alignment_notes(names: Sequence[str], parts: Sequence[Columns]) -> list[str]:
-    """Describe where an asset has no bar on the union calendar: before its first, between, or after its last."""
-    times = np.unique(np.concatenate([part["times"] for part in parts]))
-    notes = []
-    for name, part in zip(names, parts, strict=True):
+def alignment_notes(names: Sequence[str], parts: Sequence[Columns], columns: Columns, tz: str | None) -> list[str]:
+    """Describe where an asset has no bar on the union calendar: before its first, between, or after its last.
+
+    Args:
+        names: of the assets.
+        parts: the columns of one asset each.
+        columns: of all together, see `align_histories`.
+        tz: zone in which times are shown.
+    """
+    times, notes = columns["times"], []
+
+    def shown(row: int) -> str:
+        return format_time(wall_clock(times[row : row + 1], tz)[0])
+
+    for a, (name, part) in enumerate(zip(names, parts, strict=True)):
         own = part["times"]
-        first, last = np.searchsorted(times, own[[0, -1]])
+        first, last = (int(row) for row in np.searchsorted(times, own[[0, -1]]))
         span, after = last - first + 1, len(times) - 1 - last
         if first:
-            notes.append(f"{name}: The first bar is at {format_time(own[0])}, {first:,} bars after the first of all.")
+            notes.append(f"{name}: The first bar is at {shown(first)}, {first:,} bars after the first of all.")
         if span > len(own):
             notes.append(
                 f"{name}: There is no bar at {span - len(own):,} of the {span:,} times from its first to its last; "
-                "orders are cancelled there."
+                "orders are cancelled there, and a position is held at its last close."
             )
-        if after:
-            bars = "1 bar" if after == 1 else f"{after:,} bars"
-            kept = f"kept at that close (an asset is delisted after more than {MAX_TRAILING_GAP})"
+        ends = np.flatnonzero(columns["delisted"][:, a]) if columns["delisted"] is not None else np.array([], int)
+        for row in ends:
+            before = int(np.searchsorted(times, own[np.searchsorted(own, times[row]) - 1]))
             notes.append(
-                f"{name}: The last bar is at {format_time(own[-1])}, {bars} before the last of all; a position is "
-                f"{'closed there as delisted' if after > MAX_TRAILING_GAP else kept}."
+                f"{name}: There is no bar for more than {format_duration(MAX_SILENCE)} after {shown(before)}; a "
+                f"position is closed at that close, as delisted, at {shown(int(row))}."
+            )
+        if after and not (ends.size and ends[-1] > last):
+            notes.append(
+                f"{name}: The last bar is at {shown(last)}, {after:,} bar{'s' * (after > 1)} before the last of all; a "
+                f"position is kept at that close (an asset is delisted after more than {format_duration(MAX_SILENCE)})."
             )
     return notes

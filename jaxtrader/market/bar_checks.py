@@ -1,20 +1,21 @@
-"""Checks the times, prices and volume of one symbol, and describes gaps and jumps that look like share splits.
+"""Checks the times, prices and volume of one symbol.
 
-All functions take NumPy arrays. Only `clip` changes values.
+All functions take NumPy arrays. Only `widen_dust` and `clip` change values.
 """
 
 from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxtrader.market.clock import DAY, day_of_week
 from jaxtrader.market.errors import DataError
 
 RowName = Callable[[int], str]
 """Names the row at a position, as a user counts it: `row_name(15)` is "prices.csv, row 17"."""
 
-SPLIT_RATIOS = ((2, 1), (3, 1), (3, 2), (4, 1), (5, 1), (7, 1), (10, 1), (20, 1))
-SPLIT_TOLERANCE = 0.015
+PRICE_LIMITS = (1e-15, 1e15)  # float32 keeps its precision, and products of prices stay finite
+LARGEST = float(np.finfo(np.float32).max)
+# Vendors that adjust prices in floating point leave high below the close by an error in the last digits.
+DUST = 1e-9
 CLIP_HINT = "correct it or load with repair='clip' (--repair clip)"
 
 
@@ -24,11 +25,6 @@ def check_times(times: np.ndarray, row_name: RowName, source: str) -> None:
     bad = np.flatnonzero(steps <= 0)
     if not bad.size:
         return
-    if (steps < 0).all() and len(times) > 2:
-        raise DataError(
-            f"{source} is in descending order (newest bar first, from {format_time(times[0])} down to "
-            f"{format_time(times[-1])}); sort it by time, e.g. df.sort_values(<time column>)."
-        )
     row = int(bad[0]) + 1
     if steps[row - 1] == 0:
         raise DataError(
@@ -38,8 +34,7 @@ def check_times(times: np.ndarray, row_name: RowName, source: str) -> None:
         )
     raise DataError(
         f"{row_name(row)}: the time {format_time(times[row])} is earlier than {format_time(times[row - 1])} in the row "
-        f"before{_more(bad)}, but bars must run from old to new; sort the data by time, e.g. df.sort_values(<time "
-        "column>)."
+        f"before{_more(bad)}, but bars must run from old to new; sort the rows by their times."
     )
 
 
@@ -65,20 +60,26 @@ def check_bars(prices: Mapping[str, np.ndarray], row_name: RowName) -> None:
             f"{row_name(missing[0])}: volume is missing{_more(missing)}, but it must be a number of 0 or more; "
             f"{CLIP_HINT}, which sets a missing volume to 0."
         )
-    bad = np.flatnonzero(~(np.isfinite(volume) & (volume >= 0)))
+    bad = np.flatnonzero(~((volume >= 0) & (volume <= LARGEST / np.maximum(prices["close"], 1.0))))
     if bad.size:
         raise DataError(
-            f"{row_name(bad[0])}: volume is {volume[bad[0]]:.10g}{_more(bad)}, but it must be a number of 0 or more; "
-            "correct the row."
+            f"{row_name(bad[0])}: volume is {volume[bad[0]]:.10g}{_more(bad)}, but it must be a number of 0 or more, "
+            f"whose value in currency is at most {LARGEST:.2g}; correct the row."
         )
 
 
 def check_positive(name: str, values: np.ndarray, row_name: RowName) -> None:
-    """Raise DataError at the first of `values` [T] that is not a finite number above 0."""
-    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    """Raise DataError at the first of `values` [T] that is not above 0 and finite, or is outside PRICE_LIMITS."""
+    lowest, highest = PRICE_LIMITS
+    bad = np.flatnonzero(~((values >= lowest) & (values <= highest)))
     if not bad.size:
         return
     row = int(bad[0])
+    if 0 < values[row] < np.inf:
+        raise DataError(
+            f"{row_name(row)}: {name} is {values[row]:.10g}{_more(bad)}, outside {lowest:g} to {highest:g}, the range "
+            "for float32; correct the row, or give prices in another unit."
+        )
     shown = "missing (NaN)" if np.isnan(values[row]) else f"{values[row]:.10g}"
     truncated = " (is the file cut off?)" if row == len(values) - 1 and np.isnan(values[row]) else ""
     raise DataError(
@@ -93,10 +94,32 @@ def _check_envelope(
     bad = np.flatnonzero(wrong)
     if bad.size:
         row = bad[0]
+        shown, wanted = shown_apart(values[row], limit[row])
         raise DataError(
-            f"{row_name(row)}: {name} is {values[row]:.10g}, but it must be {rule}(open, close) = "
-            f"{limit[row]:.10g}{_more(bad)}; {CLIP_HINT}, which sets high and low to the envelope of the bar."
+            f"{row_name(row)}: {name} is {shown}, but it must be {rule}(open, close) = {wanted}{_more(bad)}; "
+            f"{CLIP_HINT}, which sets high and low to the envelope of the bar."
         )
+
+
+def shown_apart(one: float, other: float) -> tuple[str, str]:
+    """Format two different numbers with as many digits as it takes to tell them apart, 6 at least."""
+    digits = 6
+    while digits < 17 and f"{one:.{digits}g}" == f"{other:.{digits}g}":
+        digits += 1
+    return f"{one:.{digits}g}", f"{other:.{digits}g}"
+
+
+def widen_dust(prices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Raise high and lower low to open and close where they miss them by a share of at most DUST."""
+    out = dict(prices)
+    top, bottom = np.maximum(prices["open"], prices["close"]), np.minimum(prices["open"], prices["close"])
+    for name, limit, missed in (
+        ("high", top, (prices["high"] < top) & (prices["high"] >= top * (1 - DUST))),
+        ("low", bottom, (prices["low"] > bottom) & (prices["low"] <= bottom * (1 + DUST))),
+    ):
+        if missed.any():
+            out[name] = np.where(missed, limit, prices[name])
+    return out
 
 
 def clip(prices: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str | None]:
@@ -132,48 +155,6 @@ def spacing(times: np.ndarray) -> np.timedelta64:
     """Return the most frequent step of `times` [T], T >= 2. Among equally frequent steps it is the shortest."""
     steps, counts = np.unique(np.diff(times), return_counts=True)
     return steps[np.argmax(counts)]
-
-
-def gap_note(times: np.ndarray) -> str | None:
-    """Describe the gaps in `times` [T], or return None without any.
-
-    A gap is a step of more than 1.5 times the regular spacing. A market whose bars are daily or shorter, and lie on a
-    weekend in less than 15% of the cases, is taken to close. There, steps of 6 hours to 4.5 days are nights, weekends
-    and holidays, and no gaps.
-    """
-    if len(times) < 3:
-        return None
-    steps, regular = np.diff(times), spacing(times)
-    long = steps > regular * 3 // 2
-    closes = np.mean(day_of_week(times) >= 5) < 0.15 and regular <= DAY
-    if closes:
-        long &= (steps < np.timedelta64(6, "h")) | (steps > np.timedelta64(108, "h"))
-    if not long.any():
-        return None
-    at = int(np.argmax(np.where(long, steps, np.timedelta64(0, "ns"))))
-    kind = "beyond nights, weekends and holidays " if closes else ""
-    return (
-        f"{long.sum():,} gaps {kind}(the usual spacing is {format_duration(regular)}); the largest is "
-        f"{format_duration(steps[at])}, after {format_time(times[at])}; nothing was filled."
-    )
-
-
-def split_note(times: np.ndarray, open_: np.ndarray, close: np.ndarray) -> str | None:
-    """Name the bars [T] whose open[t] / close[t-1] is near the ratio of a share split, or return None."""
-    ratio = open_[1:] / close[:-1]
-    found = []
-    for new, old in SPLIT_RATIOS:
-        for wanted, text in ((old / new, f"{new}-for-{old} split"), (new / old, f"{old}-for-{new} reverse split")):
-            rows = np.flatnonzero(np.abs(ratio / wanted - 1) <= SPLIT_TOLERANCE)
-            found += [(int(row) + 1, text) for row in rows]
-    if not found:
-        return None
-    found.sort()
-    listed = ", ".join(
-        f"{format_time(times[row])} (open/last close {ratio[row - 1]:.3f}, a {text})" for row, text in found[:3]
-    )
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return f"These jumps look like unadjusted splits: {listed}{more}; use adjusted prices, or add an adjusted close."
 
 
 def format_time(time: np.datetime64) -> str:

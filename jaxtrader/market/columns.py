@@ -5,27 +5,75 @@ suffix that all four price columns share (BTC.open, Close_AAPL). Values are neve
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 
-from jaxtrader.market.errors import DataError
+from jaxtrader.market.errors import DataError, shown
+from jaxtrader.market.formats import Format
 
-INDEX = "__index__"  # `formats` moves an index of times into a column of this name
+INDEX = "__index__"  # an index of times is moved into a column of this name
 TIMESTAMPS = ("datetime", "timestamp", "datetimeutc", "timestamputc")
-TIMES_OF_DAY = ("time", "hour", "timeofday")
-DATES = ("date", "day", "dt", "tradedate", "tradingday", "dates")
-OTHER_TIMES = ("opentime", "ts", "unix", "unixtime", "unixtimestamp", "epoch", "closetime", "index0")
-TIMES = (*TIMESTAMPS, *TIMES_OF_DAY, *DATES, *OTHER_TIMES)
-SYMBOL = ("symbol", "ticker", "sym", "instrument", "tic")
+EPOCHS = ("unix", "unixtime", "unixtimestamp", "epoch", "windowstart", "tsevent")
+TIMES_OF_DAY = ("time", "hour", "timeofday", "时间")
+DATES = (
+    *("date", "day", "dt", "tradedate", "tradingday", "tradingdate", "dates", "traddt", "bizdt"),
+    *("日期", "交易日期", "日付", "날짜", "일자", "datum", "fecha", "data", "дата"),
+)
+OTHER_TIMES = (
+    *("localtime", "gmttime", "utctime", "utc", "timeutc", "timegmt", "timeeet", "gmt", "tradetime", "bartime"),
+    *("opentime", "starttime", "ts", "t", "closetime", "endtime", "index0"),
+)
+TIMES = (*TIMESTAMPS, *EPOCHS, *TIMES_OF_DAY, *DATES, *OTHER_TIMES)
+SYMBOL = ("symbol", "ticker", "sym", "instrument", "tic", "tscode", "tckrsymb", "股票代码", "证券代码")
+# Columns of these names hold symbols, or something else. `symbols.py` looks at their values.
+MAYBE_SYMBOL = (
+    *("asset", "stock", "code", "name", "security", "secid", "pair", "coin", "market", "permno", "isin", "figi"),
+    *(
+        "cusip",
+        "ric",
+        "instrumentid",
+        "currency",
+        "company",
+        "contract",
+        "indexname",
+        "代码",
+        "名称",
+        "股票名称",
+        "银行",
+    ),
+)
 PRICES = {
-    "open": ("open", "o", "openprice"),
-    "high": ("high", "h", "highprice"),
-    "low": ("low", "l", "lowprice"),
-    "close": ("close", "c", "last", "closelast", "price", "prices", "closeprice"),
+    "open": (
+        *("open", "o", "openprice", "pxopen", "opnpric", "openingprice", "startprice"),
+        *("开盘", "开盘价", "始値", "시가", "eröffnung", "eröffn", "eroffnung", "erster", "ouverture", "ouv"),
+        *("apertura", "abertura", "otwarcie", "открытие"),
+    ),
+    "high": (
+        *("high", "h", "highprice", "max", "pxhigh", "hghpric", "最高", "最高价", "高値", "고가"),
+        *("hoch", "haut", "plushaut", "máximo", "maximo", "máxima", "najwyzszy", "максимум"),
+    ),
+    "low": (
+        *("low", "l", "lowprice", "min", "pxlow", "lwpric", "最低", "最低价", "安値", "저가"),
+        *("tief", "bas", "plusbas", "mínimo", "minimo", "mínima", "najnizszy", "минимум"),
+    ),
+    "close": (
+        *("close", "c", "closeprice", "last", "closelast", "price", "prices", "pxlast", "clspric", "closingprice"),
+        *("lastprice", "closevalue", "收盘", "收盘价", "終値", "종가", "schluss", "schlusskurs", "zuletzt"),
+        *("dernier", "clôture", "cloture", "último", "ultimo", "cierre", "fechamento", "zamkniecie", "закрытие"),
+    ),
 }
-VOLUME = ("volume", "vol", "v", "tickvol", "tickvolume", "totalvolume")
+VOLUME = (
+    *("volume", "vol", "v", "realvolume", "tickvol", "tickvolume", "totalvolume", "pxvolume", "volumefrom"),
+    *("sharestraded", "noofshares", "tottrdqty", "totaltradedquantity", "totaltradequantity", "ttltradgvol", "qty"),
+    *("成交量", "出来高", "거래량", "volumen", "stuecke", "wolumen", "объем", "объём", "tradedvolume"),
+)
 ADJUSTED = ("adjclose", "adjustedclose", "adjusted", "closeadj", "closeadjusted", "adjcloseprice", "adj")
 FUNDING = ("funding", "fundingrate")
+# By these names a header is told from data. Those of one letter and of many meanings say too little.
+NAMES = frozenset(
+    {*TIMES, *SYMBOL, *VOLUME, *ADJUSTED, *(name for names in PRICES.values() for name in names)} - {"v", "data", "min"}
+)
 
 Affix = Callable[[str], str]
 
@@ -43,6 +91,9 @@ class ColumnRoles:
         symbol: None if the table holds one symbol.
         others: all further columns, in the order of the table.
         prefix: the prefix or suffix that the price columns share, or None.
+        other_times: further columns that may hold the times, if `time` cannot be read.
+        other_volumes: further columns that may hold the volume, if `volume` is 0 throughout. They are also in `others`.
+        maybe_symbol: columns that may hold symbols, if `symbol` is None. They are also in `others`.
     """
 
     time: tuple[str, ...]
@@ -53,43 +104,102 @@ class ColumnRoles:
     symbol: str | None
     others: tuple[str, ...]
     prefix: str | None
+    other_times: tuple[tuple[str, ...], ...] = ()
+    other_volumes: tuple[str, ...] = ()
+    maybe_symbol: tuple[str, ...] = ()
+
+    @property
+    def all_numbers(self) -> tuple[str, ...]:
+        """The columns that must hold numbers."""
+        further = (self.volume, self.adjusted, self.funding)
+        return (*self.prices.values(), *(name for name in further if name is not None))
 
 
+@functools.lru_cache(1 << 19)
 def canonical(name: object) -> str:
-    """Return a name in lower case without spaces and punctuation: `Adj. Close` becomes `adjclose`."""
-    return re.sub(r"[\W_]", "", str(name).lower()) if name is not None else ""
+    """Return a name in lower case without numbering, spaces and punctuation.
+
+    `Adj. Close` becomes `adjclose`, and `4. close` becomes `close`.
+    """
+    if name is None:
+        return ""
+    return re.sub(r"[\W_]", "", re.sub(r"^\d+[a-z]?\.\s+(?=[^\W\d])", "", str(name).lower()))
 
 
-def recognise_columns(names: Sequence[str], source: str) -> ColumnRoles:
+def recognise_columns(names: Sequence[str], source: str, format: Format | None = None) -> ColumnRoles:
     """Assign a role to each column.
 
     Args:
         names: the columns of the table.
         source: names the table in the message.
+        format: the known format of the table, if it has one.
 
     Raises:
-        DataError: the time or a price is missing, or several assets stand side by side.
+        DataError: the time or a price is missing, a role has two columns, or several assets stand side by side.
     """
     remaining = {name: canonical(name) for name in names if name != INDEX}
+    for role, pattern in zip(PRICES, format.prices if format else (), strict=False):
+        remaining |= {name: role for name in remaining if re.fullmatch(pattern, name.strip().lower())}
+    _refuse_twice(remaining, source)
     symbol = _pop(remaining, SYMBOL)
-    time = (INDEX,) if INDEX in names else _pop_time(remaining)
+    candidates = _time_candidates(remaining)
+    if INDEX in names:
+        candidates = [(INDEX,), *candidates]
+    for name in candidates[0] if candidates else ():
+        remaining.pop(name, None)
     prices, prefix, with_affix = _pop_prices(remaining, source)
     missing = [role for role in PRICES if role not in prices]
-    if not time:
+    if not candidates:
         missing.insert(0, "time")
     if missing:
-        shown = [name[:40] for name in names if name != INDEX]
-        listed = ", ".join(shown[:12]) + (f" and {len(shown) - 12} more" if len(shown) > 12 else "")
-        raise DataError(
-            f"{source} has no column for {' and '.join(missing)}; it has {listed or 'none'}: name the columns time, "
-            "open, high, low, close and volume (the first line of a file must be the names)."
-        )
-    volume = _pop(remaining, tuple(map(with_affix, VOLUME))) or _pop(remaining, VOLUME)
+        raise _missing(missing, names, source)
+    volumes = _volumes(remaining, with_affix, format)
+    if volumes:
+        del remaining[volumes[0]]
     adjusted = _pop(remaining, tuple(map(with_affix, ADJUSTED))) or _pop(remaining, ADJUSTED)
     funding = _find(remaining, tuple(map(with_affix, FUNDING))) or _find(remaining, FUNDING)
     unwanted = re.compile(r"|index|unnamed\d+")  # row numbers that pandas saved with the table
-    others = tuple(name for name, key in remaining.items() if key not in TIMES and not unwanted.fullmatch(key))
-    return ColumnRoles(time, prices, volume, adjusted, funding, symbol, others, prefix)
+    times = {name for candidate in candidates for name in candidate}
+    others = tuple(name for name, key in remaining.items() if name not in times and not unwanted.fullmatch(key))
+    maybe = tuple(name for name in _find_all(remaining, MAYBE_SYMBOL) if name in others)
+    return ColumnRoles(
+        time=candidates[0],
+        prices=prices,
+        volume=volumes[0] if volumes else None,
+        adjusted=adjusted,
+        funding=funding,
+        symbol=symbol,
+        others=others,
+        prefix=prefix,
+        other_times=tuple(candidates[1:]),
+        other_volumes=tuple(name for name in volumes[1:] if canonical(name) in VOLUME),
+        maybe_symbol=() if symbol else maybe,
+    )
+
+
+def _missing(missing: Sequence[str], names: Sequence[str], source: str) -> DataError:
+    cells = [shown(name) for name in names if name != INDEX]
+    listed = ", ".join(cells[:12]) + (f" and {len(cells) - 12} more" if len(cells) > 12 else "")
+    numbers = sum(bool(re.fullmatch(r"[-\d.: ]*\d(\.\d+)?", name)) for name in cells)
+    if numbers > len(cells) / 2:
+        way_out = "its first line is data: write the names time, open, high, low, close and volume above it"
+    else:
+        way_out = (
+            "name the columns time, open, high, low, close and volume (the first line of a file must be the names)"
+        )
+    return DataError(f"{source} has no column for {' and '.join(missing)}; it has {listed or 'none'}: {way_out}.")
+
+
+def _refuse_twice(remaining: dict[str, str], source: str) -> None:
+    """Raise DataError where two columns have one name, up to case and punctuation, and it is one with a role."""
+    first: dict[str, str] = {}
+    for name, key in remaining.items():
+        if key in NAMES and key in first:
+            raise DataError(
+                f"{source} has two columns named '{shown(first[key])}' and '{shown(name)}', which mean the same; "
+                "rename or drop one."
+            )
+        first[key] = name
 
 
 def _pop(remaining: dict[str, str], keys: Sequence[str]) -> str | None:
@@ -101,41 +211,52 @@ def _pop(remaining: dict[str, str], keys: Sequence[str]) -> str | None:
 
 
 def _find(remaining: dict[str, str], keys: Sequence[str]) -> str | None:
-    return next((name for key in keys for name, canonical_name in remaining.items() if canonical_name == key), None)
+    return next(iter(_find_all(remaining, keys)), None)
 
 
-def _pop_time(remaining: dict[str, str]) -> tuple[str, ...]:
-    stamp = _pop(remaining, TIMESTAMPS)
-    if stamp:
-        return (stamp,)
-    date = _pop(remaining, DATES)
-    clock = _pop(remaining, TIMES_OF_DAY)
-    if date or clock:
-        return tuple(name for name in (date, clock) if name)
-    other = _pop(remaining, OTHER_TIMES)
-    if other:
-        return (other,)
-    first = next(iter(remaining), None)
-    if first is not None and re.fullmatch(r"(unnamed0|)", remaining[first]):
-        del remaining[first]
-        return (first,)
-    return ()
+def _find_all(remaining: dict[str, str], keys: Sequence[str]) -> list[str]:
+    """The columns whose canonical names are in `keys`, in the order of `keys`."""
+    order = {key: place for place, key in reversed(list(enumerate(keys)))}
+    return sorted((name for name, key in remaining.items() if key in order), key=lambda name: order[remaining[name]])
+
+
+def _time_candidates(remaining: dict[str, str]) -> list[tuple[str, ...]]:
+    """The columns that may hold the times, the best first. A date and a time of day are one time."""
+    stamps, epochs = _find_all(remaining, TIMESTAMPS), _find_all(remaining, EPOCHS)
+    date, clock = _find(remaining, DATES), _find(remaining, TIMES_OF_DAY)
+    joined = [tuple(name for name in (date, clock) if name)] if date or clock else []
+    alone = [(date,), (clock,)] if date and clock else []
+    found = [*((name,) for name in (*stamps, *epochs)), *joined, *alone]
+    found += [(name,) for name in _find_all(remaining, OTHER_TIMES)]
+    return found or [(name,) for name, key in remaining.items() if re.fullmatch(r"unnamed0|index|", key)]
+
+
+def _volumes(remaining: dict[str, str], with_affix: Affix, format: Format | None) -> list[str]:
+    """The columns that may hold the volume, the best first: a `Volume BTC` comes before a `Volume USD` behind it."""
+    found = _find_all(remaining, format.volume) if format else []
+    found += _find_all(remaining, tuple(map(with_affix, VOLUME)))
+    found += _find_all(remaining, VOLUME)
+    found += [name for name, key in remaining.items() if re.fullmatch(r"volume[a-z]{2,8}", key)]
+    return list(dict.fromkeys(found))
 
 
 def _pop_prices(remaining: dict[str, str], source: str) -> tuple[dict[str, str], str | None, Affix]:
     """Return the price columns, the affix that they share, and the function that adds it to a canonical name."""
-    plain = all(any(key in remaining.values() for key in keys) for keys in PRICES.values())
+    keys = set(remaining.values())
+    plain = all(any(key in keys for key in spellings) for spellings in PRICES.values())
     shared = [] if plain else _affixes(remaining)
     if len(shared) > 1:
-        texts = ", ".join(text for text, _ in shared)
+        texts = ", ".join(shown(text) for text, _ in shared[:10]) + (
+            f" and {len(shared) - 10} more" if len(shared) > 10 else ""
+        )
         raise DataError(
             f"{source} holds several assets side by side ({texts}); give a dict of symbol to frame, or one row a "
             "symbol and bar with a symbol column."
         )
     text, with_affix = shared[0] if shared else (None, str)
     prices = {}
-    for role, keys in PRICES.items():
-        name = _pop(remaining, [with_affix(role)] if text else keys)
+    for role, spellings in PRICES.items():
+        name = _pop(remaining, [with_affix(role)] if text else spellings)
         if name is not None:
             prices[role] = name
     return prices, text, with_affix

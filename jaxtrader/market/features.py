@@ -14,10 +14,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from jaxtrader.market import clock
+from jaxtrader.market.bar_checks import LARGEST
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.columns import ADJUSTED, PRICES, VOLUME, canonical
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.resample import TimeFrame, max_bars_per_frame, resample
+from jaxtrader.nearest import hint
+
+BLOCK = 1 << 14  # numbers of a column that are worked on at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +78,7 @@ def price_range(bars: int) -> Feature:
 def drawdown(bars: int) -> Feature:
     """log(close[t] / highest high of the last n bars), at most 0. Look-back n."""
     n = _bar_count("drawdown", bars, 1)
-    return Feature(f"drawdown_{n}", n, lambda b: _log(b.close / _rolling(b.high, n, np.maximum)))
+    return Feature(f"drawdown_{n}", n, lambda b: _log(b.close / _rolling_max(b.high, n)))
 
 
 def distance_to_mean(bars: int) -> Feature:
@@ -184,8 +188,9 @@ def column(name: str) -> Feature:
             if re.fullmatch(r"momentum_\d+", name):
                 raise DataError(f"'{name}' is no feature any more; use log_return_{name[9:]}, the same number.")
             raise DataError(
-                f"'{name}' is neither a built-in feature ({_examples()}) nor a numeric column of {b.source}, which "
-                f"has {', '.join(b.columns) or 'no further columns'}; correct the name or add the column."
+                f"'{name}' is neither a built-in feature ({', '.join(_examples())}) nor a numeric column of "
+                f"{b.source}, which has {', '.join(b.columns) or 'no further columns'}; correct the name or add the "
+                f"column{hint(name, [*b.columns, *_examples(name)])}"
             )
         return b.columns[name]
 
@@ -222,9 +227,12 @@ def _built_in(name: str) -> Feature | None:
     return FACTORIES[match[1]](int(match[2]))
 
 
-def _examples() -> str:
+def _examples(like: str = "") -> list[str]:
+    """Return a name of each built-in feature, with the number of bars of another name."""
+    numbers = re.findall(r"\d+", like)
+    bars = int(numbers[-1]) if numbers else 20
     cyclic = (f"{name}_{wave}" for name in CYCLIC_FACTORIES for wave in ("sin", "cos"))
-    return ", ".join([*(f"{name}_20" for name in FACTORIES), "gap", *cyclic, "1h:volatility_20"])
+    return [*(f"{name}_{bars}" for name in FACTORIES), "gap", *cyclic, f"1h:volatility_{bars}"]
 
 
 def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
@@ -234,8 +242,8 @@ def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
         [T, A, F] float64, NaN only in the warm-up of a feature.
 
     Raises:
-        DataError: a feature has another shape than [T, A], is NaN or infinite after its warm-up, or varies less than
-            float32 can represent.
+        DataError: a feature has another shape than [T, A], is NaN after its warm-up, or has values or variations that
+            float32 cannot represent.
     """
     out = np.empty((*bars.close.shape, len(features)))
     for i, feature in enumerate(features):
@@ -252,15 +260,24 @@ def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
 
 
 def _check_finite(feature: Feature, lookback: int, values: np.ndarray, bars: Bars) -> None:
+    warm_up, rest = values[: lookback - 1], values[lookback - 1 :]
+    if len(rest) and rest.min() >= -LARGEST and rest.max() <= LARGEST and np.isnan(warm_up).all():
+        return
     known = ~np.isnan(values).any(axis=1)
     first = int(np.argmax(known)) if known.any() else len(values)
     # The warm-up of a column may have any length. That of a computed feature is its look-back.
     warm_up = first if feature.lookback == 1 else min(first, lookback - 1)
-    bad = ~np.isfinite(values).all(axis=1) & (np.isinf(values).any(axis=1) | (np.arange(len(values)) >= warm_up))
-    if not bad.any():
+    # A comparison with NaN is false.
+    beyond = np.logical_or.reduce(np.abs(values) > LARGEST, axis=1)
+    sound = np.logical_and.reduce(np.abs(values) <= LARGEST, axis=1)
+    bad = np.flatnonzero(beyond | (~sound & (np.arange(len(values)) >= warm_up)))
+    if not bad.size:
         return
-    row = int(np.argmax(bad))
-    fault = "infinite" if np.isinf(values[row]).any() else "missing (NaN)"
+    row = int(bad[0])
+    largest = float(values[row][np.nanargmax(np.abs(values[row]))]) if beyond[row] else np.nan
+    fault = "missing (NaN)" if np.isnan(largest) else "infinite"
+    if np.isfinite(largest):
+        fault = f"{largest:.4g}, beyond the largest number of float32, {LARGEST:.2g},"
     raise DataError(
         f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) is {fault} at bar {row} "
         f"({str(bars.times[row])[:19].replace('T', ' ')}), but every value after the warm-up must be a finite number; "
@@ -291,7 +308,7 @@ def _cyclic(name: str, wave: str, tz: str | None, phase: Callable[[Bars], np.nda
     """Make a feature of the phase [T] of a cycle, from 0 to 1."""
     if wave not in ("sin", "cos"):
         raise DataError(f"{name}({wave!r}) is not valid; use 'sin' or 'cos'.")
-    clock.check_time_zone(tz)
+    clock.time_zone(tz)
     function = {"sin": np.sin, "cos": np.cos}[wave]
 
     def compute(b: Bars) -> np.ndarray:
@@ -311,33 +328,57 @@ def _log_change(close: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-def _rolling(values: np.ndarray, n: int, combine: np.ufunc) -> np.ndarray:
-    """Combine values[t-n+1..t], oldest first. The first n - 1 rows are NaN."""
+def _by_blocks(values: np.ndarray, n: int, combine: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Apply `combine`, which maps [r + n - 1, A] to [r, A], in blocks of rows that fit into the cache.
+
+    Row t of the result is of values[t-n+1..t]. The first n - 1 rows are NaN.
+    """
     out = np.full(values.shape, np.nan)
     rows = len(values) - n + 1
-    if rows > 0:
-        total = values[:rows].copy()
-        for k in range(1, n):
-            combine(total, values[k : k + rows], out=total)
-        out[n - 1 :] = total
+    block = max(BLOCK // values.shape[1], n)
+    for start in range(0, rows, block):
+        stop = min(start + block, rows)
+        out[start + n - 1 : stop + n - 1] = combine(values[start : stop + n - 1])
     return out
 
 
+def _sum(values: np.ndarray, n: int) -> np.ndarray:
+    """Add values[t-n+1..t], oldest first: [r + n - 1, A] to [r, A]."""
+    rows = len(values) - n + 1
+    total = values[:rows].copy()
+    for k in range(1, n):
+        total += values[k : k + rows]
+    return total
+
+
+def _rolling_max(values: np.ndarray, n: int) -> np.ndarray:
+    def largest(block: np.ndarray) -> np.ndarray:
+        # A maximum is exact in any order, so that of 2^k rows gives that of 2^(k+1).
+        span = 1
+        while span < n:
+            step = min(span, n - span)
+            block = np.maximum(block[: len(block) - step], block[step:])
+            span += step
+        return block
+
+    return _by_blocks(values, n, largest)
+
+
 def _rolling_mean(values: np.ndarray, n: int) -> np.ndarray:
-    return _rolling(values, n, np.add) / n
+    return _by_blocks(values, n, lambda block: _sum(block, n)) / n
 
 
 def _rolling_deviation(values: np.ndarray, n: int) -> np.ndarray:
     """Return the standard deviation (ddof=1) of values[t-n+1..t]. Two passes avoid the cancellation of one."""
-    out = np.full(values.shape, np.nan)
-    rows = len(values) - n + 1
-    if rows > 0:
-        mean = _rolling_mean(values, n)[n - 1 :]
+
+    def deviation(block: np.ndarray) -> np.ndarray:
+        mean = _sum(block, n) / n
         squares = np.zeros_like(mean)
         for k in range(n):
-            squares += (values[k : k + rows] - mean) ** 2
-        out[n - 1 :] = np.sqrt(squares / (n - 1))
-    return out
+            squares += (block[k : k + len(mean)] - mean) ** 2
+        return np.sqrt(squares / (n - 1))
+
+    return _by_blocks(values, n, deviation)
 
 
 # These refer to functions above, so they come last.

@@ -1,226 +1,143 @@
-"""Reads a CSV file, a Parquet file or a DataFrame into a `Table`, which knows the number of each row in the source.
+"""The table of known file formats, as data. Nothing here reads a file.
 
-`columns.py` decides what a column means, and `bar_checks.py` what a bar must satisfy.
+Most files need no entry, because `columns.py` knows their names. An entry says what names alone do not: the columns of
+a table without a header, the order of day and month, which end of its bar a time marks, or which of two volumes counts.
 """
 
-import csv
 import dataclasses
-import gzip
-import importlib.util
 import re
-import warnings
-import zlib
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-import numpy as np
-
-from jaxtrader.market.columns import INDEX, SYMBOL, TIMES, canonical
-from jaxtrader.market.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-SEPARATORS = ("\t", ";", "|", ",")
-# The separator and the header line are recognised from the beginning of the file.
-HEAD_BYTES = 1 << 16
-HEAD_LINES = 20
+TIME = r"\d{4}[-./]?\d\d[-./]?\d\d([ T]\d\d:?\d\d(:?\d\d)?)?|\d{9,19}(\.\d+)?"
+DAY = r"\d{4}[-./]?\d\d[-./]?\d\d"
+CLOCK = r"\d\d:\d\d(:\d\d)?"
+EPOCH_MS = r"1\d{12}|1\d{15}"  # of ms or us since 1970, from 2001 to 2033
+EPOCH_S = r"\d{9,10}"
+NUMBER = r"-?\d*\.?\d+([eE][-+]?\d+)?"
+MOST_NAMES = 200  # of a header are looked at
+OHLCV = ("open", "high", "low", "close", "volume")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Table:
-    """A frame whose times are in a column, with the place of each row in its source.
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A known layout of a price table.
 
     Attributes:
-        frame: T rows. The column names are unique strings.
-        rows: [T] number of each row. A text file counts its lines from 1, any other source its rows from 0.
-        source: the file name or "DataFrame", for messages.
-        stem: the file name without its suffixes. None for a DataFrame.
+        name: who writes it.
+        names: patterns of names, in lower case, which all occur in the header. Empty for a table without a header.
+        cells: for a table without a header, the name of each column and a pattern of its cells.
+        volume: the canonical names of the volume, the preferred one first, where they differ from the usual ones.
+        prices: patterns of the names of open, high, low and close, where their spelling does not tell them.
+        stamps: the end of its bar that a time marks. None if it is the close, or unknown.
+        day_first: the order of numeric dates. None if it is not known.
+        price_unit: what 1 means in a price that is written as a whole number. None where it means 1.
     """
 
-    frame: "pd.DataFrame"
-    rows: np.ndarray
-    source: str
-    stem: str | None
-
-    def row_name(self, row: int) -> str:
-        """Name the row at a position (from 0) as the user counts it: "prices.csv, row 17"."""
-        counted = "" if self.stem and not self.source.endswith((".parquet", ".pq")) else " (counted from 0)"
-        return f"{self.source}, row {self.rows[row]}{counted}"
-
-    def take(self, rows: np.ndarray) -> "Table":
-        """Return the rows at these positions (from 0). They keep their numbers."""
-        return dataclasses.replace(self, frame=self.frame.iloc[rows].reset_index(drop=True), rows=self.rows[rows])
+    name: str
+    names: tuple[str, ...] = ()
+    cells: tuple[tuple[str, str], ...] = ()
+    volume: tuple[str, ...] = ()
+    prices: tuple[str, ...] = ()
+    stamps: str | None = None
+    day_first: bool | None = None
+    price_unit: float | None = None
 
 
-def read_table(source: Any) -> Table:
-    """Read a DataFrame, or the path of a CSV, gzipped CSV or Parquet file.
+def _bars(*first: tuple[str, str], further: Sequence[tuple[str, str]] = ()) -> tuple[tuple[str, str], ...]:
+    """The columns of a table without a header: times, open, high, low, close and volume, and further ones."""
+    return (*first, *((name, NUMBER) for name in OHLCV), *further)
 
-    Raises:
-        DataError: the source is of another type, cannot be read, is damaged, or holds no rows.
+
+BINANCE = (
+    ("close_time", EPOCH_MS),
+    *((name, NUMBER) for name in ("quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume", "ignore")),
+)
+
+# Alpha Vantage gives a coin's prices in a market's currency, and then (b) in dollars.
+IN_TWO_CURRENCIES = tuple(rf"{number}a\. {name} \(.+\)" for number, name in enumerate(OHLCV[:4], start=1))
+
+# The first that fits is taken.
+FORMATS = (
+    Format("Binance klines without a header", cells=_bars(("open_time", EPOCH_MS), further=BINANCE), stamps="open"),
+    Format("MetaTrader 4 without a header", cells=_bars(("date", DAY), ("time", CLOCK)), stamps="open"),
+    Format(
+        "MetaTrader 4 without a header",
+        cells=_bars(("datetime", r"\d{4}\.\d\d\.\d\d " + CLOCK)),
+        stamps="open",
+    ),
+    Format("HistData without a header", cells=_bars(("datetime", r"\d{8} \d{6}")), stamps="open"),
+    Format(
+        "Kraken without a header",
+        cells=_bars(("unix", EPOCH_S), further=[("trades", r"\d+")]),
+        stamps="open",
+    ),
+    Format("Binance klines", names=("open.?time", "close.?time", "quote.*|taker.*"), stamps="open"),
+    Format("CryptoDataDownload", names=("unix( timestamp)?", "date", "symbol", "volume .+"), stamps="open"),
+    Format("CryptoDataDownload", names=("date", "symbol", "open", "volume .+"), stamps="open"),
+    Format("CryptoCompare", names=("volume ?from", "volume ?to"), stamps="open"),
+    Format("Nasdaq.com", names=("date", "close/last", "open"), day_first=False),
+    Format("investing.com", names=("date", "price", "open", "vol\\.", "change %")),
+    Format("investing.com", names=("date", "price", "open", "high", "low", "change %")),
+    Format("Alpha Vantage", names=IN_TWO_CURRENCIES, prices=IN_TWO_CURRENCIES),
+    Format("Alpha Vantage", names=(r"1a?\. open.*", r"2a?\. high.*", r"4a?\. close.*")),
+    Format("Polygon aggregates", names=("o", "h", "l", "c", "vw", "t"), stamps="open"),
+    Format("Polygon flat file", names=("window_start", "transactions"), stamps="open"),
+    Format(
+        "Databento",
+        names=("ts_event", "open", "close", "rtype|instrument_id|publisher_id|symbol"),
+        stamps="open",
+        price_unit=1e-9,
+    ),
+    Format("Alpaca", names=("timestamp", "trade_count", "vwap"), stamps="open"),
+    Format(
+        "Dukascopy", names=("local time|gmt time|utc|time \\(.+\\)", "open", "close"), stamps="open", day_first=True
+    ),
+    Format("MetaTrader 5", names=("<date>", "<open>", "<tick_?vol>"), stamps="open"),
+    Format("Stooq or Finam", names=("<date>", "<per>", "<open>")),
+    Format("NSE", names=("date", "open", "shares traded|turnover.*cr.*")),
+    Format("NSE", names=("series", "prev\\.? ?close", "ltp|last price|vwap|average price")),
+    Format("NSE bhavcopy", names=("tottrdqty|ttltradgvol", "prevclose|prvsclsgpric")),
+    Format("BSE", names=("wap", "no\\. ?of shares")),
+    Format("akshare", names=("日期|时间", "开盘", "收盘", "最高", "最低")),
+    Format("yucezhe", names=("股票代码", "交易日期", "开盘价", "收盘价")),
+    Format("Tushare", names=("ts_code", "trade_date|trade_time")),
+    Format("baostock", names=("code", "date", "adjustflag")),
+    Format("FinRL", names=("date", "tic")),
+    Format("Ariva", names=("datum", "erster", "schlusskurs"), volume=("stuecke", "stücke")),
+)
+
+# Told by the lines of its header, or by the levels of a frame's columns.
+YFINANCE = Format("yfinance (a header of several lines)")
+
+
+def format_of(names: Sequence[str]) -> Format | None:
+    """Return the format whose names are all among these, or None."""
+    written = [name.strip().lower() for name in names[:MOST_NAMES]]
+    for each in FORMATS:
+        if each.names and all(any(re.fullmatch(pattern, name) for name in written) for pattern in each.names):
+            return each
+    return None
+
+
+def headerless_format_of(rows: Sequence[Sequence[str]]) -> Format | None:
+    """Return the format without a header that all rows (of text) have, or None.
+
+    Highs and lows must enclose opens and closes, so that no other order of columns is taken for it.
     """
-    import pandas as pd
+    for each in FORMATS:
+        if not each.cells or not rows:
+            continue
+        place = {name: i for i, (name, _) in enumerate(each.cells)}
+        patterns = [re.compile(pattern) for _, pattern in each.cells]
 
-    if isinstance(source, pd.DataFrame):
-        if not len(source):
-            raise DataError("The DataFrame is empty; it must hold at least one bar.")
-        return _to_table(source, np.arange(len(source)), "DataFrame", None)
-    if not isinstance(source, (str, PathLike)):
-        raise DataError(
-            f"Bars are loaded from a path, a DataFrame or a dict of them, not from a {type(source).__name__}; convert "
-            "it to one of these."
-        )
-    path = Path(source)
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give the path of one CSV or Parquet file, or a dict of symbol to path.")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror or error}); check the path and your permission to read it."
-        ) from error
-    if magic == b"PAR1" or path.suffix in (".parquet", ".pq"):
-        return _read_parquet(path)
-    return _read_csv(path, gzipped=magic[:2] == b"\x1f\x8b")
+        def fits(row: Sequence[str], patterns=patterns, place=place) -> bool:
+            if len(row) != len(patterns):
+                return False
+            if not all(pattern.fullmatch(cell.strip()) for pattern, cell in zip(patterns, row, strict=True)):
+                return False
+            low, open_, close, high = (float(row[place[name]]) for name in ("low", "open", "close", "high"))
+            return low <= min(open_, close) and max(open_, close) <= high
 
-
-def _read_parquet(path: Path) -> Table:
-    import pandas as pd
-
-    if importlib.util.find_spec("pyarrow") is None:
-        raise DataError(f"Reading {path.name} needs pyarrow; install it with: pip install pyarrow.")
-    try:
-        frame = pd.read_parquet(path)
-    except Exception as error:
-        raise DataError(f"{path.name} is not a whole Parquet file; write or download it again.") from error
-    if not len(frame):
-        raise DataError(f"{path.name} holds no rows; it must hold at least one bar.")
-    return _to_table(frame, np.arange(len(frame)), path.name, path.stem)
-
-
-def _read_csv(path: Path, gzipped: bool) -> Table:
-    import pandas as pd
-
-    lines = _head(path, gzipped)
-    separator, header = _separator_and_header(path, lines)
-    names = next(csv.reader([lines[header]], delimiter=separator))
-    side_by_side = names[0] == "Price" and lines[header + 1 : header + 2] and lines[header + 1].startswith("Ticker")
-    layout: dict[str, Any] = {"index_col": False, "dtype": {n: str for n in names if canonical(n) in SYMBOL}}
-    if side_by_side:  # yfinance writes three header lines: Price, Ticker, Date
-        layout = {"header": [0, 1], "index_col": 0}
-    if tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1):  # from 3.1 on pandas always reads exactly
-        layout["float_precision"] = "round_trip"
-    body = "\n".join(lines[header + 1 :])
-    decimal = "," if separator != "," and re.search(r"\d,\d", body) else "."
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                path,
-                sep=separator,
-                decimal=decimal,
-                skiprows=header,
-                skip_blank_lines=False,
-                encoding="utf-8-sig",
-                low_memory=False,
-                compression="gzip" if gzipped else None,
-                **layout,
-            )
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path.name} is a damaged or cut-off gzip file; write or download it again.") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} is not UTF-8 text; save it as CSV in UTF-8.") from error
-    except (ValueError, IndexError, pd.errors.ParserWarning) as error:
-        line = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
-        if line:
-            fault = f", row {int(line[2])}: {line[3]} values, but the header has {line[1]} names"
-        else:
-            fault = " is not a regular table (a row has more values than the header has names, or a quote is open)"
-        raise DataError(f"{path.name}{fault}; correct the file and load it again.") from error
-    rows = np.arange(len(frame)) + header + (4 if side_by_side else 2)
-    blank = frame.isna().to_numpy(bool).all(axis=1)
-    if blank.any() and not side_by_side:
-        frame, rows = frame[~blank].reset_index(drop=True), rows[~blank]
-    if not len(frame):
-        raise DataError(f"{path.name} has a header but no bars; add one line for each bar.")
-    return _to_table(frame, rows, path.name, path.name.removesuffix(".gz").rsplit(".", 1)[0] or path.stem)
-
-
-def _head(path: Path, gzipped: bool) -> list[str]:
-    try:
-        with gzip.open(path, "rb") if gzipped else path.open("rb") as file:
-            head = file.read(HEAD_BYTES)
-            whole = not file.read(1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path.name} is a damaged or cut-off file; write or download it again.") from error
-    if not head.strip():
-        raise DataError(f"{path.name} is empty; it must hold a header line and one line for each bar.")
-    try:
-        text = (head if whole else head[: head.rfind(b"\n") + 1]).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise DataError(f"{path.name} is a binary file, neither CSV text in UTF-8 nor Parquet; export it as CSV.")
-    return text.splitlines()
-
-
-def _separator_and_header(path: Path, lines: list[str]) -> tuple[str, int]:
-    """Return the separator, and the first line that holds about as many of them as the lines usually do."""
-    sample = [line for line in lines[:HEAD_LINES] if line.strip()]
-    usual = {mark: float(np.median([line.count(mark) for line in sample])) for mark in SEPARATORS}
-    separator = max(SEPARATORS, key=lambda mark: usual[mark])
-    for row, line in enumerate(lines[:HEAD_LINES]):
-        if line.count(separator) >= max(1.0, usual[separator] - 1):
-            return separator, row
-    raise DataError(
-        f"{path.name} is not a table: its first lines hold no columns; the header must name time, open, high, low, "
-        "close and volume, separated by commas."
-    )
-
-
-def _to_table(frame: "pd.DataFrame", rows: np.ndarray, source: str, stem: str | None) -> Table:
-    """Move tickers from a column header into a symbol column, and times from the index into the column `INDEX`."""
-    import pandas as pd
-
-    if isinstance(frame.columns, pd.MultiIndex):
-        frame, rows = _stack_tickers(frame, rows, source)
-    index = frame.index
-    if isinstance(index, pd.MultiIndex):
-        frame = frame.reset_index()
-    elif isinstance(index, pd.PeriodIndex):
-        frame = frame.set_axis(index.to_timestamp(), axis=0).reset_index(names=INDEX)
-    elif isinstance(index, pd.DatetimeIndex) or canonical(index.name) in TIMES:
-        frame = frame.reset_index(names=INDEX)
-    frame = frame.reset_index(drop=True)
-    frame.columns = [str(name) for name in frame.columns]
-    if not frame.columns.is_unique:
-        duplicate = frame.columns[frame.columns.duplicated()][0]
-        raise DataError(f"{source} has two columns named '{duplicate}'; rename or drop one.")
-    return Table(frame, rows, source, stem)
-
-
-def _stack_tickers(frame: "pd.DataFrame", rows: np.ndarray, source: str) -> tuple["pd.DataFrame", np.ndarray]:
-    """Turn a frame with a (field, ticker) header into a long one with a symbol column.
-
-    Rows in which all values of a ticker are missing are left out, because they only fill up the common calendar.
-    """
-    import pandas as pd
-
-    levels = [{canonical(value) for value in frame.columns.get_level_values(i)} for i in range(frame.columns.nlevels)]
-    fields = [i for i, level in enumerate(levels) if {"open", "close"} <= level]
-    if len(levels) != 2 or len(fields) != 1:
-        raise DataError(
-            f"The columns of {source} have {len(levels)} levels, which are not (field, ticker); flatten them to open, "
-            "high, low, close and volume."
-        )
-    tickers = frame.columns.get_level_values(1 - fields[0])
-    parts, numbers = [], []
-    for ticker in dict.fromkeys(tickers):
-        part = frame.loc[:, tickers == ticker].droplevel(1 - fields[0], axis=1)
-        kept = part.notna().to_numpy(bool).any(axis=1)
-        parts.append(part[kept].rename_axis(columns=None).assign(symbol=str(ticker)))
-        numbers.append(rows[kept])
-    index_name = frame.index.name if isinstance(frame.index.name, str) else INDEX
-    return pd.concat(parts).rename_axis(index_name), np.concatenate(numbers)
+        if all(fits(row) for row in rows):
+            return each
+    return None

@@ -5,7 +5,7 @@ known here.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import cached_property
 from typing import TypeVar
@@ -25,15 +25,18 @@ from jaxtrader.market.align import (
     concatenate_histories,
     volume_notes,
 )
+from jaxtrader.market.bar_checks import PRICE_LIMITS
 from jaxtrader.market.bars import Bars
+from jaxtrader.market.calendar import TradingCalendar, find_calendar, total_periods_per_year
+from jaxtrader.market.clock import common_zone, wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import DEFAULT, Feature, resolve
+from jaxtrader.market.lengths import pad_rows
 from jaxtrader.market.splits import cut_segments
 
-USUAL_PERIODS_PER_YEAR = (12, 52, 252, 365, *(8760 * k for k in (1, 2, 4, 12, 60)))
-USUAL_PERIODS_TOLERANCE = 0.02
-PRICE_LIMITS = (1e-15, 1e15)  # float32 keeps its precision, and products of prices stay finite
-OPTIONAL_COLUMNS = ("present", "delisted", "listed", "funding", "price_factor", "adv", "session_end")
+OPTIONAL_COLUMNS = ("present", "delisted", "listed", "bar_dt", "funding", "price_factor", "adv", "session_end")
+
+MOST_SOURCES = 8  # names of files that `Market.source` lists
 
 IntArray = TypeVar("IntArray", np.ndarray, Array)
 
@@ -54,10 +57,12 @@ class MarketArrays(flax.struct.PyTreeNode):
         present: [T, A], like all below as in `Market`, and None if it is None there.
         delisted: [T, A].
         listed: [T, A].
+        bar_dt: [T].
         funding: [T, A].
         price_factor: [T, A].
         adv: [T, A].
         session_end: [T].
+        columns: those of `Market.columns` that were asked for. None: no column.
     """
 
     open: Float[Array, "time asset"]
@@ -72,10 +77,12 @@ class MarketArrays(flax.struct.PyTreeNode):
     present: Bool[Array, "time asset"] | None = None
     delisted: Bool[Array, "time asset"] | None = None
     listed: Bool[Array, "time asset"] | None = None
+    bar_dt: Float[Array, " time"] | None = None
     funding: Float[Array, "time asset"] | None = None
     price_factor: Float[Array, "time asset"] | None = None
     adv: Float[Array, "time asset"] | None = None
     session_end: Bool[Array, " time"] | None = None
+    columns: dict[str, Float[Array, "time asset"]] | None = None
 
     def first_decisions(self, window: int) -> Int[Array, " segment"]:
         """Return the first row of each segment at which a policy can decide, see the function `first_decisions`."""
@@ -105,17 +112,20 @@ class Market:
         symbols: [S] names. A history of several assets joins theirs by commas.
         feature_names: [F] names.
         lookback: number of bars that the feature with the longest look-back needs.
-        periods_per_year: number of bars in a year, for annualising.
-        source: names of the files.
+        periods_per_year: number of bars in a year, for annualising. Of several histories it is that of the union of
+            their times.
+        source: names of the files, the first 8 of many.
         notes: what loading found, one sentence each.
         present: [T, A] bool, the asset has a bar at this row. At other rows its open, high, low and close are its last
             close (before its first bar its first open), and its volume is 0. None if no bar is missing.
-        delisted: [T, A] bool, the last bar of an asset whose data end more than 5 rows before the history. An asset
-            whose data end later than that is kept at its last close. None if no asset is delisted.
-        listed: [T, A] bool, a policy can decide on the asset: from the first bar at which all its features are known
-            to its last, or to the end if it is not delisted. None if all assets are listed at all rows from `ready` on.
-        funding: [T, A] fraction of the position's value at the previous close that longs pay to shorts over the bar
-            that ends at this row. It is 0 where none is paid and where no bar is. None if no file has a funding rate.
+        delisted: [T, A] bool, the first row at which an asset counts as delisted, because it has had no bar for more
+            than 14 days while others had (money rule 9). None if there is no such row.
+        listed: [T, A] bool, a policy can decide on the asset: from the first bar at which all its features are known,
+            but not while it counts as delisted. None if all assets are listed at all rows from `ready` on.
+        bar_dt: [T] years (ACT/365) from the open of the row's bars to their close: `dt`, or the usual spacing where
+            that is shorter. None for bars of a day or longer, whose time from close to close counts as nights.
+        funding: [T, A] fraction of the position's value at this close that longs pay to shorts there. It is 0 where
+            none is paid and where no bar is. None if no file has a funding rate.
         price_factor: [T, A] adjusted / unadjusted price, 1 for a file without an adjusted close. None if no file has
             one.
         adv: [T, A] average traded value of a bar in currency: the mean of unadjusted close times volume over the last
@@ -123,6 +133,14 @@ class Market:
             more than 1% of its bars, or constant.
         session_end: [T] bool, the last bar of a trading session, see `sessions.session_ends`. None for bars of a day or
             longer, and for markets that trade around the clock.
+        columns: further numeric columns of the bars by their names, [T, A] each, which costs may name. At a row without
+            a bar they are those of the asset's last bar, and before its first those of its first. NaN where a history
+            lacks the column.
+        periods_by_symbol: number of bars in a year of each history, by its name in `symbols`. Empty stands for
+            `periods_per_year` throughout.
+        tz: zone of the exchange's wall clock, in which dates and tables are shown. None is UTC, also where histories
+            differ.
+        tz_by_symbol: the same of each history, by its name in `symbols`. Empty stands for `tz` throughout.
     """
 
     times: np.ndarray
@@ -144,31 +162,40 @@ class Market:
     present: np.ndarray | None = None
     delisted: np.ndarray | None = None
     listed: np.ndarray | None = None
+    bar_dt: np.ndarray | None = None
     funding: np.ndarray | None = None
     price_factor: np.ndarray | None = None
     adv: np.ndarray | None = None
     session_end: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    periods_by_symbol: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    tz: str | None = None
+    tz_by_symbol: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_bars(
         cls,
         bars: Bars | Sequence[Bars],
         features: Sequence[str | Feature] | None = None,
-        periods_per_year: float | None = None,
+        periods_per_year: float | Mapping[str, float] | None = None,
         *,
         align: bool = False,
+        min_bars: int = 1,
     ) -> "Market":
         """Compute the features of one or more histories, each from its own bars, and combine the histories.
 
         Args:
             bars: `Bars` of one or more symbols.
             features: names or `Feature`s. None is `features.DEFAULT`.
-            periods_per_year: number of bars in a year. None measures it.
+            periods_per_year: number of bars in a year, one for all or by symbol. What is not given is found from the
+                times of each history (`calendar.py`).
             align: combine all symbols to one history on the union of their calendars, for an account that trades all of
                 them. Otherwise each symbol is a history of its own.
+            min_bars: a symbol with fewer bars is left out, and so is one that is shorter than a look-back. `notes` name
+                them.
 
         Raises:
-            DataError: a history is shorter than a look-back, a symbol or feature comes twice, a feature is not finite
+            DataError: all histories are too short, a symbol or feature comes twice, a feature is not finite
                 after its warm-up, or histories to be aligned differ in their bar length or share no times.
         """
         histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
@@ -180,29 +207,50 @@ class Market:
         names = tuple(",".join(history.symbols) for history in histories)
         _check_unique("symbol", names)
         _check_unique("feature", [feature.name for feature in chosen])
+        histories, notes = long_enough(histories, chosen, min_bars)
+        every, names = names, tuple(",".join(history.symbols) for history in histories)
+        left_out = [name for name in every if name not in set(names)]
         if align:
             check_alignable(histories)
         if len({history.close.shape[1] for history in histories}) > 1:
             raise DataError("The histories hold different numbers of symbols; give Bars of one symbol each.")
-        _check_lengths(histories, chosen)
         _check_price_limits(histories)
-        notes = [f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes]
+        notes += [f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes]
         notes += volume_notes(names, histories)
         parts = [compute_columns(history, chosen) for history in histories]
         _check_known(names, chosen, parts)
+        tz = common_zone(history.tz for history in histories)
         if align:
-            tz = next((history.tz for history in histories if history.tz), None)
-            columns, notes = align_histories(parts, tz), notes + alignment_notes(names, parts)
-            names, calendars = (",".join(names),), [columns["times"]]
+            columns = align_histories(parts, tz)
+            notes += alignment_notes(names, parts, columns, tz)
+            names, times = (",".join(names),), [columns["times"]]
+            calendars = [find_calendar(times[0], tz) if len(times[0]) > 1 else None]
         else:
-            columns, calendars = concatenate_histories(parts), [history.times for history in histories]
+            columns, times = concatenate_histories(parts), [history.times for history in histories]
+            calendars = [history.calendar for history in histories]
+        given = _given_periods((*names, *left_out), periods_per_year)
+        periods = {
+            name: given[name] if name in given else _found_periods(name, calendar)
+            for name, calendar in zip(names, calendars, strict=True)
+        }
+        notes += [
+            f"{name}: {calendar.doubt}"
+            for name, calendar in zip(names, calendars, strict=True)
+            if name not in given and calendar is not None and calendar.doubt is not None
+        ]
+        total = next(iter(periods.values()))
+        if len(names) > 1 and (periods_per_year is None or isinstance(periods_per_year, Mapping)):
+            total = total_periods_per_year(times, list(periods.values()), tz)
         return cls(
             **_read_only(columns),
             symbols=names,
             feature_names=tuple(feature.name for feature in chosen),
             lookback=max(feature.for_bars(history).lookback for feature in chosen for history in histories),
-            periods_per_year=_periods_per_year(names, calendars, periods_per_year),
-            source=", ".join(dict.fromkeys(history.source for history in histories)),
+            periods_per_year=total,
+            periods_by_symbol=periods,
+            tz=tz,
+            tz_by_symbol={} if align else {n: h.tz for n, h in zip(names, histories, strict=True)},
+            source=_listed(list(dict.fromkeys(history.source for history in histories))),
             notes=tuple(notes),
         )
 
@@ -212,7 +260,7 @@ class Market:
         Args:
             parts: k fractions of the union calendar for k parts, each above 0, with a sum of at most 1. Or k increasing
                 dates for k + 1 parts: a bar at or after a date belongs to the later part. Dates without an offset are
-                UTC.
+                of the wall clock of `tz`, and datetime64 is UTC, as `times` are.
             embargo: number of bars of each symbol to drop from the end of the first part.
 
         Returns:
@@ -224,7 +272,7 @@ class Market:
         """
         return tuple(
             dataclasses.replace(self, segments=segments, symbols=tuple(self.symbols[i] for i in kept))
-            for segments, kept in cut_segments(self.times, self.segments, parts, embargo)
+            for segments, kept in cut_segments(self.times, self.segments, parts, embargo, self.tz)
         )
 
     @cached_property
@@ -246,11 +294,14 @@ class Market:
         """Return the first row of each segment at which a policy can decide, see the function `first_decisions`."""
         return first_decisions(self.segments, self.ready, window)
 
-    def arrays(self, dtype: str = "float32") -> MarketArrays:
+    def arrays(self, dtype: str = "float32", rows: int | None = None, columns: Sequence[str] = ()) -> MarketArrays:
         """Copy the market to the device.
 
         Args:
             dtype: "float32", or "float64" inside `jax.enable_x64(True)`.
+            rows: T of the arrays, see `round_length`. Further rows repeat the last one, and belong to no segment. None
+                adds none.
+            columns: names of further columns to copy.
 
         Raises:
             ValueError: the dtype is another one, or JAX would cut float64 to float32.
@@ -260,16 +311,18 @@ class Market:
             raise ValueError(f"arrays(dtype='{wanted}') is not supported; use 'float32' or 'float64'.")
         if jax.dtypes.canonicalize_dtype(wanted) != wanted:
             raise ValueError("JAX would cut arrays('float64') to float32; call it inside `with jax.enable_x64(True):`.")
-        required = ("open", "high", "low", "close", "volatility", "dt")
-        optional = {name: getattr(self, name) for name in OPTIONAL_COLUMNS if getattr(self, name) is not None}
+        names = ("open", "high", "low", "close", "volatility", "dt", *OPTIONAL_COLUMNS)
+        kept = {name: getattr(self, name) for name in names} | {"features": np.nan_to_num(self.features, nan=0.0)}
+
+        def on_device(column: np.ndarray) -> Array:
+            column = column if rows is None else pad_rows(column, rows)
+            return jnp.asarray(column, None if column.dtype == bool else wanted)
+
         return MarketArrays(
-            **{
-                name: jnp.asarray(values, None if values.dtype == bool else wanted) for name, values in optional.items()
-            },
-            **{name: jnp.asarray(getattr(self, name), wanted) for name in required},
-            features=jnp.asarray(np.nan_to_num(self.features, nan=0.0), wanted),
+            **{name: on_device(column) for name, column in kept.items() if column is not None},
             segments=jnp.asarray(self.segments, jnp.int32),
             ready=jnp.asarray(self.ready, jnp.int32),
+            columns={name: on_device(self.columns[name]) for name in columns} or None,
         )
 
     def describe(self) -> str:
@@ -278,12 +331,31 @@ class Market:
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         shown += " side by side" if self.close.shape[1] > 1 else ""
         bars = int(np.sum(self.segments[:, 2] - self.segments[:, 1]))
-        first = self.times[self.segments[:, 1]].min().astype("datetime64[D]")
-        last = self.times[self.segments[:, 2] - 1].max().astype("datetime64[D]")
+        first, last = self.times[self.segments[:, 1]].min(), self.times[self.segments[:, 2] - 1].max()
+        first, last = wall_clock(np.array([first, last]), self.tz).astype("datetime64[D]")
         return (
-            f"{shown}: {bars:,} bars, {first} to {last}, {self.periods_per_year:,.6g} periods a year, "
+            f"{shown}: {bars:,} bars, {first} to {last}, {self.describe_periods()}, "
             f"{len(self.feature_names)} features (look-back {self.lookback})"
         )
+
+    def periods_of(self, symbol: str) -> float:
+        """Return the number of bars in a year of one history, by its name in `symbols`."""
+        return self.periods_by_symbol.get(symbol, self.periods_per_year)
+
+    def tz_of(self, symbol: str) -> str | None:
+        """Return the zone of one history, by its name in `symbols`."""
+        return self.tz_by_symbol.get(symbol, self.tz)
+
+    @property
+    def shared_periods_per_year(self) -> float | None:
+        """The number of bars in a year that all histories and their union share. None where they differ."""
+        own = {self.periods_of(symbol) for symbol in self.symbols}
+        return self.periods_per_year if own == {self.periods_per_year} else None
+
+    def describe_periods(self) -> str:
+        """Describe the number of bars in a year: "252 periods a year", or "252 to 365" where histories differ."""
+        own = sorted({self.periods_of(symbol) for symbol in self.symbols})
+        return " to ".join(f"{periods:,.6g}" for periods in dict.fromkeys((own[0], own[-1]))) + " periods a year"
 
     def __repr__(self) -> str:
         return f"Market({self.describe()})"
@@ -320,9 +392,11 @@ def _as_specs(features: Sequence[str | Feature] | None) -> Sequence[str | Featur
 
 
 def _check_unique(kind: str, names: Sequence[str]) -> None:
+    seen: set[str] = set()
     for name in names:
-        if list(names).count(name) > 1:
+        if name in seen:
             raise DataError(f"The {kind} '{name}' comes twice; give each {kind} once.")
+        seen.add(name)
 
 
 def _check_price_limits(histories: Sequence[Bars]) -> None:
@@ -339,14 +413,27 @@ def _check_price_limits(histories: Sequence[Bars]) -> None:
                 )
 
 
-def _check_lengths(histories: Sequence[Bars], features: Sequence[Feature]) -> None:
-    for history in sorted(histories, key=len):
+def long_enough(
+    histories: Sequence[Bars], features: Sequence[Feature], min_bars: int
+) -> tuple[Sequence[Bars], list[str]]:
+    """Return the histories with enough bars, and a note on each other one. Raise DataError if none is long enough."""
+    if isinstance(min_bars, bool) or not isinstance(min_bars, int | np.integer) or min_bars < 1:
+        raise DataError(f"min_bars={min_bars!r} is not valid; it must be a whole number of at least 1.")
+    kept, notes, reasons = [], [], []
+    for history in histories:
         longest = max((feature.for_bars(history) for feature in features), key=lambda feature: feature.lookback)
-        if len(history) < longest.lookback:
-            raise DataError(
-                f"{','.join(history.symbols)} has {len(history)} bars, too few for {longest.name}, which needs "
-                f"{longest.lookback}; leave the symbol out or choose features with a shorter look-back."
-            )
+        name, bars, needed = ",".join(history.symbols), len(history), max(min_bars, longest.lookback)
+        why = f"for {longest.name}, which needs" if longest.lookback == needed else "for min_bars (--min-bars):"
+        if bars >= needed:
+            kept.append(history)
+            continue
+        reasons.append((bars, f"{name} has {bars} bars, too few {why} {needed}"))
+        notes.append(f"{name}: Left out, because its {bars} bars are too few {why} {needed}.")
+    if not kept:
+        bars, reason = max(reasons)
+        others = ", and no other symbol has more" if len(reasons) > 1 else ""
+        raise DataError(f"{reason}{others}; give more bars, or choose features with a shorter look-back.")
+    return kept, notes
 
 
 def _check_known(names: Sequence[str], features: Sequence[Feature], parts: Sequence[Columns]) -> None:
@@ -357,31 +444,40 @@ def _check_known(names: Sequence[str], features: Sequence[Feature], parts: Seque
             raise DataError(f"{name} has no bar with a value of {feature}; leave the feature or the symbol out.")
 
 
+def _listed(sources: Sequence[str]) -> str:
+    more = f" and {len(sources) - MOST_SOURCES} more" if len(sources) > MOST_SOURCES else ""
+    return ", ".join(sources[:MOST_SOURCES]) + more
+
+
 def _read_only(columns: Columns) -> Columns:
     """Make the arrays read-only, because the parts of a split share them."""
-    for values in columns.values():
-        if values is not None:
+    for values in [*columns.values(), *columns["columns"].values()]:
+        if isinstance(values, np.ndarray):
             values.flags.writeable = False
     return columns
 
 
-def _periods_per_year(names: Sequence[str], calendars: Sequence[np.ndarray], given: float | None) -> float:
-    """Return the given number, or the median over histories of (bars - 1) / (days / 365.25).
+def check_periods(given: float) -> float:
+    """Return a given number of bars in a year. Raise DataError if it cannot be one."""
+    if not (np.isfinite(given) and given > 0):
+        raise DataError(f"periods_per_year={given} is not valid; it must be a finite number above 0.")
+    return float(given)
 
-    A median within 2% of a usual number, such as 252, becomes that number.
-    """
-    if given is not None:
-        if not (np.isfinite(given) and given > 0):
-            raise DataError(f"periods_per_year={given} is not valid; it must be a finite number above 0.")
-        return float(given)
-    measured = []
-    for name, times in zip(names, calendars, strict=True):
-        if len(times) < 2:
-            raise DataError(
-                f"{name} has one bar, so periods_per_year cannot be measured; give more bars, or periods_per_year."
-            )
-        days = (times[-1] - times[0]) / np.timedelta64(1, "D")
-        measured.append((len(times) - 1) / (days / 365.25))
-    median = float(np.median(measured))
-    nearest = min(USUAL_PERIODS_PER_YEAR, key=lambda usual: abs(median / usual - 1))
-    return float(nearest) if abs(median / nearest - 1) <= USUAL_PERIODS_TOLERANCE else median
+
+def _given_periods(names: Sequence[str], given: float | Mapping[str, float] | None) -> dict[str, float]:
+    """Return the numbers of bars in a year that are given, by history."""
+    if given is None:
+        return {}
+    by_name = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
+    for name in by_name:
+        if name not in names:
+            raise DataError(f"periods_per_year names {name!r}, which is no history here; there are {', '.join(names)}.")
+    return {name: check_periods(periods) for name, periods in by_name.items()}
+
+
+def _found_periods(name: str, calendar: TradingCalendar | None) -> float:
+    if calendar is None:
+        raise DataError(
+            f"{name} has one bar, so periods_per_year cannot be measured; give more bars, or periods_per_year."
+        )
+    return calendar.periods_per_year

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, spacing
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.clock import DAY, check_time_zone, wall_clock
+from jaxtrader.market.clock import DAY, time_zone, wall_clock
 from jaxtrader.market.errors import DataError
 
 UNITS = {"min": np.timedelta64(60 * 10**9, "ns"), "h": np.timedelta64(3600 * 10**9, "ns"), "d": DAY, "w": 7 * DAY}
@@ -45,7 +45,7 @@ class TimeFrame:
                 f"The frame '{text}' is not supported; use a number of minutes or hours that divides a day, such as "
                 "'15min' or '4h', or '1d' or '1w'."
             )
-        check_time_zone(match[3])
+        time_zone(match[3])
         return cls(text, length, match[3])
 
     def check_longer_than(self, bars: Bars) -> None:

@@ -5,41 +5,39 @@ This is no look-ahead, although it reads the time of the next bar: the calendar 
 
 import numpy as np
 
-from jaxtrader.market.bar_checks import spacing
+from jaxtrader.market.calendar import MIN_CLOSURE, SHORTEST_DAY, TradingCalendar
 from jaxtrader.market.clock import DAY, time_of_day, wall_clock
 
-MIN_CLOSURE = np.timedelta64(3, "h")  # longer than a lunch break, shorter than a night
-MAX_OPEN_SHARE = 0.9  # a market that trades around the clock fills all of the calendar except for outages
-WEEK = 7 * DAY
 
-
-def session_ends(times: np.ndarray, tz: str | None) -> np.ndarray | None:
+def session_ends(times: np.ndarray, calendar: TradingCalendar | None, tz: str | None) -> np.ndarray | None:
     """Mark the last bar of each trading session.
 
-    A session ends where no bar covers the next 3 hours. That is the end of the day on a stock exchange, and the end of
-    the week in currencies. A lunch break ends no session. A halt or missing bars of 3 hours end one too, because only a
-    calendar could tell them from a half day.
+    A session ends where the market shuts for its night, also where it does so early. A lunch break, a halt or missing
+    bars end no session. A market without a night, such as currencies, has one session a week. It ends where no bar
+    covers the next day.
 
-    A market has sessions if it closes at least about once a week and its bars cover at most 90% of the calendar.
     Nothing follows the last bar. It ends a session if its time of day is the one at which most sessions end.
 
     Args:
         times: [T] closes, datetime64[ns], UTC.
+        calendar: of these times. None where there are too few for one.
         tz: zone of the time of day. None is UTC.
 
     Returns:
-        [T] bool. None for bars of a day or longer, and for markets without sessions.
+        [T] bool. None for bars of a day or longer, for markets without sessions, and where no second session is seen.
     """
-    if len(times) < 3:
+    if calendar is None or calendar.bar >= SHORTEST_DAY or not calendar.closes:
         return None
-    bar = spacing(times)
-    if bar >= DAY:
+    local = wall_clock(times, tz)
+    idle = np.diff(times) - calendar.bar
+    if calendar.closures.size:
+        # The middle of a closure lies between the two bars. That of a half day does too.
+        days = [(local - middle).astype("datetime64[D]") for middle in calendar.closures]
+        ends = (idle >= MIN_CLOSURE) & np.any([np.diff(each) > np.timedelta64(0, "D") for each in days], axis=0)
+    else:
+        ends = idle >= DAY
+    if not ends.any():
         return None
-    closed = np.diff(times) - bar >= MIN_CLOSURE
-    span = times[-1] - times[0] + bar
-    closes_weekly = closed.sum() >= max(1, 0.8 * (span // WEEK))
-    if not closes_weekly or len(times) * bar > MAX_OPEN_SHARE * span:
-        return None
-    closing_times = time_of_day(wall_clock(times, tz))
-    usual, counts = np.unique(closing_times[:-1][closed], return_counts=True)
-    return np.append(closed, closing_times[-1] == usual[np.argmax(counts)])
+    closing_times = time_of_day(local)
+    usual, counts = np.unique(closing_times[:-1][ends], return_counts=True)
+    return np.append(ends, closing_times[-1] == usual[np.argmax(counts)])

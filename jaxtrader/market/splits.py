@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxtrader.market.bar_checks import format_time
+from jaxtrader.market.clock import time_zone, union
 from jaxtrader.market.errors import DataError
 
 # Beginning and end of time, in ns since 1970. The lowest int64 itself is NaT.
@@ -16,7 +17,7 @@ FOREVER = np.iinfo(np.int64).max
 
 
 def cut_segments(
-    times: np.ndarray, segments: np.ndarray, parts: Sequence[Any], embargo: int
+    times: np.ndarray, segments: np.ndarray, parts: Sequence[Any], embargo: int, tz: str | None = None
 ) -> list[tuple[np.ndarray, list[int]]]:
     """Cut segments into parts.
 
@@ -25,6 +26,7 @@ def cut_segments(
         segments: [S, 3] (history_start, start, end), see `Market`.
         parts: fractions, or dates at which to cut.
         embargo: number of bars to drop from the end of each segment of the first part.
+        tz: zone of dates without an offset. None is UTC.
 
     Returns:
         For each part its segments [S', 3], and the indices of the segments that they come from. A segment without bars
@@ -35,10 +37,10 @@ def cut_segments(
     """
     if embargo < 0 or int(embargo) != embargo:
         raise DataError(f"embargo={embargo} is not valid; it must be a number of bars, 0 or more.")
-    calendar = np.unique(np.concatenate([times[start:end] for _, start, end in segments])).astype(np.int64)
+    calendar = union([times[start:end] for _, start, end in segments]).astype(np.int64)
     out = []
-    for i, (low, high) in enumerate(itertools.pairwise(_cut_times(calendar, parts))):
-        part = _between(times, segments, low, high, embargo if i == 0 else 0)
+    for i, (low, high) in enumerate(itertools.pairwise(_cut_times(calendar, parts, tz))):
+        part = segments_between(times, segments, low, high, embargo if i == 0 else 0)
         if not part[1]:
             bounds = [f"from {_format(low)}" * (low != ALWAYS), f"before {_format(high)}" * (high != FOREVER)]
             dropped = f" after an embargo of {embargo} bars" if embargo and i == 0 else ""
@@ -50,7 +52,7 @@ def cut_segments(
     return out
 
 
-def _cut_times(calendar: np.ndarray, parts: Sequence[Any]) -> list[int]:
+def _cut_times(calendar: np.ndarray, parts: Sequence[Any], tz: str | None) -> list[int]:
     """Return the bounds of k parts, k + 1 times in ns since 1970."""
     if not parts:
         raise DataError("split() needs fractions, such as 0.8, 0.2, or dates, such as '2011-01-01'.")
@@ -59,7 +61,7 @@ def _cut_times(calendar: np.ndarray, parts: Sequence[Any]) -> list[int]:
         return _cut_by_fractions(calendar, [float(part) for part in parts])
     if any(numbers):
         raise DataError(f"split{tuple(map(str, parts))} mixes fractions and dates; use only one of the two.")
-    dates = [_nanoseconds(part) for part in parts]
+    dates = [nanoseconds(part, tz) for part in parts]
     for before, after, text in zip(dates, dates[1:], parts[1:], strict=False):
         if after <= before:
             raise DataError(f"The split date {text} does not come after the one before it; give the dates in order.")
@@ -77,23 +79,27 @@ def _cut_by_fractions(calendar: np.ndarray, fractions: list[float]) -> list[int]
     return [ALWAYS, *(int(calendar[row]) if row < len(calendar) else FOREVER for row in rows)]
 
 
-def _nanoseconds(value: Any) -> int:
-    """Convert a date to ns since 1970 UTC. Text must be in ISO format, because 03/04/2011 is ambiguous."""
+def nanoseconds(value: Any, tz: str | None) -> int:
+    """Convert a date to ns since 1970 UTC. Text must be in ISO format, because 03/04/2011 is ambiguous.
+
+    Text, dates and datetimes without an offset are of the wall clock of `tz`. A datetime64 is UTC.
+    """
     try:
-        if isinstance(value, str) and len(value) > 7:
-            value = datetime.fromisoformat(value)
-        if isinstance(value, datetime) and value.tzinfo is not None:
-            value = value.astimezone(UTC).replace(tzinfo=None)
-        if isinstance(value, (str, date, np.datetime64)):
-            moment = np.array(value, "datetime64[ns]")[()]
-            if not np.isnat(moment):
-                return int(moment.astype(np.int64))
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value if len(value) > 7 else f"{np.datetime64(value, 'D')}")
+        elif isinstance(value, date) and not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day)
+        if isinstance(value, datetime):
+            value = value if value.tzinfo is not None else value.replace(tzinfo=time_zone(tz))
+            value = np.datetime64(value.astimezone(UTC).replace(tzinfo=None))
+        if isinstance(value, np.datetime64) and not np.isnat(value):
+            return int(value.astype("datetime64[ns]").astype(np.int64))
     except ValueError:
         pass
     raise DataError(f"{value!r} is not a date to split at; write it as '2011-01-01' or '2011-01-01 15:30'.")
 
 
-def _between(
+def segments_between(
     times: np.ndarray, segments: np.ndarray, low: int, high: int, embargo: int
 ) -> tuple[np.ndarray, list[int]]:
     """Return the segments' bars with low <= time < high, without the last `embargo` bars of each."""

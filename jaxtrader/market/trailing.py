@@ -4,9 +4,12 @@ A row with fewer bars before it uses those that exist. Each sum adds shifted sli
 bars cannot change a row even in its last bit.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 BARS = 20
+BLOCK = 1 << 14  # numbers of a column that are worked on at a time
 VOLATILITY_FLOOR = 1e-6
 VALUE_FLOOR = 1e-6  # in currency. It keeps the share of an order of 0 from being 0 / 0.
 MAX_ZERO_VOLUME_SHARE = 0.01
@@ -21,6 +24,10 @@ def volatility(close: np.ndarray) -> np.ndarray:
     Returns:
         [T, A], at least VOLATILITY_FLOOR.
     """
+    return _by_blocks(_volatility, close)
+
+
+def _volatility(close: np.ndarray) -> np.ndarray:
     returns = np.log(close[1:] / close[:-1])
     count = np.minimum(np.arange(len(close)), BARS)[:, None]
     shifts = range(min(BARS, len(returns)))
@@ -45,12 +52,28 @@ def traded_value(close: np.ndarray, volume: np.ndarray) -> np.ndarray:
     Returns:
         [T, A] mean of close times volume, including the row's own bar, in currency, at least VALUE_FLOOR.
     """
+    return _by_blocks(_traded_value, close, volume)
+
+
+def _traded_value(close: np.ndarray, volume: np.ndarray) -> np.ndarray:
     value = close * volume
     total = np.zeros(value.shape)
     for k in range(min(BARS, len(value))):
         total[k:] += value[: len(value) - k]
     count = np.minimum(np.arange(len(value)) + 1, BARS)[:, None]
     return np.maximum(total / count, VALUE_FLOOR)
+
+
+def _by_blocks(function: Callable[..., np.ndarray], *columns: np.ndarray) -> np.ndarray:
+    """Apply a function of the last BARS + 1 rows to columns [T, A], in blocks of rows that fit into the cache."""
+    first = columns[0]
+    out = np.empty(first.shape)
+    block = max(BLOCK // first.shape[1], BARS)
+    for start in range(0, len(first), block):
+        before = max(start - BARS, 0)
+        part = function(*(column[before : start + block] for column in columns))
+        out[start : start + block] = part[start - before :]
+    return out
 
 
 def volume_fault(volume: np.ndarray) -> str | None:

@@ -1,82 +1,223 @@
-"""Run folders, and checkpoints: the state from which a training could go on."""
+"""Checkpoints: all that decides how a training goes on, in files of which one is whole at any time."""
 
 from __future__ import annotations
 
-import os
-from os import PathLike
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import serialization
 
 from jaxtrader import files
+from jaxtrader.files import FileError
+from jaxtrader.training.identity import differences
+from jaxtrader.training.metrics_log import begins_with
+from jaxtrader.training.run_folder import BEST, CHECKPOINTS, METRICS, NEWEST, PREVIOUS
 from jaxtrader.training.update import TrainState
 
+KIND = "checkpoint"
+DAMAGED = ".damaged"  # the ending of a file that was set aside
 
-def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:
-    """Create and return the folder of a run.
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Checkpoint:
+    """All that decides how a training goes on.
+
+    Attributes:
+        train_state: a `TrainState` as nested dicts: parameters, optimizer, normalisation, environments, random key and
+            counters.
+        updates, episodes: how many are finished.
+        seconds: time of training so far.
+        metrics_bytes: length of the metrics file.
+        metrics_sum: SHA-256 sum of those bytes.
+        best: the record of the best validation. None where there is none.
+        policy: the bytes of policy.pkl. None where no policy was chosen.
+        halvings: how often the learning rate was halved after divergence.
+        initial: what the policy says of itself from which the training started. None for fresh weights.
+        settings: see `identity`.
+        devices: number of devices.
+        jax, device, cpus: see `identity.machine`.
+    """
+
+    train_state: Any
+    updates: int
+    episodes: int
+    seconds: float
+    metrics_bytes: int
+    metrics_sum: str
+    best: dict[str, Any] | None
+    policy: np.ndarray | None
+    halvings: int
+    initial: dict[str, Any] | None
+    settings: dict[str, str]
+    devices: int
+    jax: str
+    device: str
+    cpus: int
+
+    @property
+    def best_score(self) -> float | None:
+        """The best validation's score."""
+        return None if self.best is None else self.best["valid_reward_per_bar"]
+
+
+# The types that a file must have, so that a forged one is refused here and not somewhere in training.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "train_state": (dict,),
+    "updates": (int,),
+    "episodes": (int,),
+    "seconds": (float,),
+    "metrics_bytes": (int,),
+    "metrics_sum": (str,),
+    "best": (dict, type(None)),
+    "policy": (np.ndarray, type(None)),
+    "halvings": (int,),
+    "initial": (dict, type(None)),
+    "settings": (dict,),
+    "devices": (int,),
+    "jax": (str,),
+    "device": (str,),
+    "cpus": (int,),
+}
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool) -> None:
+    """Write a checkpoint, and keep the one before it.
 
     Args:
-        run_dir: the folder, new or empty. None takes the next free `runs/NAME-0001`.
-        name: the NAME.
+        folder: of the run.
+        checkpoint: its train state may be a `TrainState`.
+        is_best: whether its policy is the best so far. It is then also kept until there is a better one.
 
     Raises:
-        FileExistsError: the folder holds files already, or is a file.
-        OSError: the folder cannot be made.
+        FileError: a file cannot be written. The ones before it are still whole.
     """
-    if run_dir is not None:
-        path = Path(run_dir)
-        if path.is_file():
-            raise FileExistsError(f"{path} is a file: give another run folder")
-        if path.exists() and any(path.iterdir()):
-            raise FileExistsError(f"{path} is not empty: give another run folder, or move this one away")
-        _make_folder(path, exist_ok=True)
-        return path
-    number = 1
-    while True:
-        path = Path("runs") / f"{name}-{number:04d}"
-        try:
-            _make_folder(path, exist_ok=False)
-        except FileExistsError:
-            number += 1
-        else:
-            return path
+    content = vars(checkpoint) | {"train_state": serialization.to_state_dict(checkpoint.train_state)}
+    data = files.encoded(KIND, content)
+    files.write_bytes(folder / NEWEST, data, keep=folder / PREVIOUS)
+    if is_best:
+        files.write_bytes(folder / BEST, data)
 
 
-def _make_folder(path: Path, exist_ok: bool) -> None:
-    """Make a folder. Any error but FileExistsError becomes one sentence."""
-    try:
-        path.mkdir(parents=True, exist_ok=exist_ok)
-    except FileExistsError:
-        raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"the run folder {path} cannot be made ({reason}); give another, where you may write") from error
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint. Raises FileError where the file is missing, damaged, or of another version."""
+    tree = files.load(path, KIND)
+    names = {field.name for field in dataclasses.fields(Checkpoint)}
+    if not isinstance(tree, dict) or set(tree) != names:
+        raise FileError(f"{path} is a checkpoint of another version of jaxtrader; resume it with that version")
+    for name, types in _TYPES.items():
+        if type(tree[name]) not in types:
+            raise FileError(f"{path} is damaged: its {name} is a {type(tree[name]).__name__}; use an earlier one")
+    whole = all(tree[name] >= 0 for name in ("updates", "episodes", "seconds", "metrics_bytes", "halvings"))
+    texts = tree["settings"].values()
+    score = 0.0 if tree["best"] is None else tree["best"].get("valid_reward_per_bar")
+    bytes_of_policy = tree["policy"] is None or (tree["policy"].dtype == np.uint8 and tree["policy"].ndim == 1)
+    if not (whole and all(type(text) is str for text in texts) and type(score) is float and bytes_of_policy):
+        raise FileError(
+            f"{path} is damaged: a count, a setting, the best record or the policy is none; use an earlier one"
+        )
+    return Checkpoint(**tree)
 
 
-def save_checkpoint(
-    path: Path, train_state: TrainState, updates: int, metrics_bytes: int, best_score: float | None
-) -> None:
-    """Write the train state, and on what it was computed.
+def find_checkpoint(folder: Path, settings: Mapping[str, str], set_aside: bool) -> tuple[Checkpoint | None, list[str]]:
+    """Return the newest checkpoint from which a run can go on, and what was wrong with others.
+
+    A checkpoint goes with the log as it was then. Where no checkpoint fits the log, the newest is returned with a log
+    of no bytes: a training is worth more than its log.
 
     Args:
-        path: the file.
-        train_state: parameters, optimizer, normalisation, environments, random key and counters.
-        updates: number of finished updates.
-        metrics_bytes: length of metrics.jsonl at this point.
-        best_score: the score of policy.pkl on validation. None without validation.
+        folder: of the run.
+        settings: see `identity`.
+        set_aside: whether damaged files are renamed or copied, so that none takes the place of a whole one.
+
+    Returns:
+        The checkpoint, None where the run has none, and one sentence for each file that cannot be used.
+
+    Raises:
+        ValueError: the run had other settings or data.
+        FileError: there are checkpoints, and none can be read. The message is of the newest.
     """
-    files.save(
-        path,
-        "checkpoint",
-        {
-            "train_state": serialization.to_state_dict(train_state),
-            "updates": updates,
-            "metrics_bytes": metrics_bytes,
-            "best_score": best_score,
-            "jax": jax.__version__,
-            "device": jax.devices()[0].device_kind,
-            "cpus": os.cpu_count(),
-            "devices": len(train_state.updates.devices()),
-        },
-    )
+    log = folder / METRICS
+
+    def accept(path: Path, checkpoint: Checkpoint) -> None:
+        check_settings(checkpoint, settings, folder)
+        if not begins_with(log, checkpoint.metrics_bytes, checkpoint.metrics_sum):
+            raise FileError(f"{log} does not begin with the {checkpoint.metrics_bytes:,} bytes of {path.name}")
+
+    notes: list[str] = []
+    try:
+        return _newest(folder, accept, notes.append, set_aside), notes
+    except FileError:
+        notes = []
+    checkpoint = _newest(folder, lambda _, found: check_settings(found, settings, folder), notes.append, set_aside)
+    assert checkpoint is not None
+    if set_aside and log.exists() and log.stat().st_size:
+        files.write_bytes(log.with_name(log.name + DAMAGED), log.read_bytes())
+    notes.append(f"{log} is damaged; its records begin anew, and the old file becomes {log.name}{DAMAGED}")
+    return dataclasses.replace(checkpoint, metrics_bytes=0, metrics_sum=""), notes
+
+
+def _newest(
+    folder: Path, accept: Callable[[Path, Checkpoint], None], note: Callable[[str], None], set_aside: bool
+) -> Checkpoint | None:
+    """Return the newest checkpoint that is whole and that `accept` does not refuse by a FileError."""
+    first: FileError | None = None
+    damaged: list[Path] = []
+    for path in (folder / name for name in CHECKPOINTS):
+        if not path.exists():
+            continue
+        try:
+            damaged.append(path)
+            checkpoint = read_checkpoint(path)
+            damaged.pop()
+            accept(path, checkpoint)
+        except FileError as error:
+            first = first or error
+            note(f"{error}; going back to the checkpoint before it")
+            continue
+        for bad in damaged if set_aside else ():
+            _set_aside(bad)
+        return checkpoint
+    if first is not None:
+        raise first
+    return None
+
+
+def _set_aside(path: Path) -> None:
+    try:
+        path.replace(path.with_name(path.name + DAMAGED))
+    except OSError as error:
+        raise FileError(f"cannot rename {path}, which is damaged: {error.strerror or error}; move it away") from error
+
+
+def check_settings(checkpoint: Checkpoint, settings: Mapping[str, str], folder: Path) -> None:
+    """Raise ValueError where a training has other settings or data than the run that it would continue."""
+    changed = differences(checkpoint.settings, settings)
+    if changed:
+        raise ValueError(
+            f"the run {folder} cannot be continued: {'; '.join(changed)}; give what the run had, or begin another run"
+        )
+
+
+def restore(path: Path, checkpoint: Checkpoint, template: TrainState) -> TrainState:
+    """Return a checkpoint's train state in the containers of another one of the same settings.
+
+    Raises FileError where an array is missing, or has another shape or type.
+    """
+    arrays, expected = (_arrays(tree) for tree in (checkpoint.train_state, serialization.to_state_dict(template)))
+    for name in dict.fromkeys((*expected, *arrays)):
+        stored, wanted = (None if x is None else (x.shape, x.dtype) for x in (arrays.get(name), expected.get(name)))
+        if stored != wanted:
+            raise FileError(f"{path} does not fit the training: its train_state{name} is {stored}, not {wanted}")
+    # Leaves must be JAX arrays: a program is traced anew for NumPy arrays.
+    return jax.tree.map(jnp.asarray, serialization.from_state_dict(template, checkpoint.train_state))
+
+
+def _arrays(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): x if hasattr(x, "dtype") else np.asarray(x) for path, x in leaves}

@@ -1,52 +1,121 @@
-"""Ctrl-C as a request to stop, instead of an exception in the middle of an update."""
+"""Signals as a request to stop, instead of an exception in the middle of an update or the end of the process."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 STOPPING = "stopping after this chunk and saving; Ctrl-C again leaves at once, without saving"
+# Ctrl-C, the ends of containers and jobs, a closed terminal, and the warning that SLURM sends with --signal=USR1.
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
+)
+PATIENCE = 2.0  # seconds after a second signal, before the process ends from outside the main thread
+
+_ends_process = False
+
+
+def raise_interrupt(signum: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt: a signal handler that treats each signal as Ctrl-C."""
+    raise KeyboardInterrupt
 
 
 @contextmanager
-def stop_on_interrupt(notify: Callable[[str], None]) -> Generator[threading.Event]:
-    """Yield an event that the first Ctrl-C sets. The second Ctrl-C raises KeyboardInterrupt as usual.
+def ending_the_process() -> Generator[None]:
+    """Let a second signal end the process even where the main thread is busy, such as with a compilation.
 
-    Outside the main thread, where Python delivers no signals, the event is never set.
+    A command wants that. In a notebook the process is the user's.
+    """
+    global _ends_process
+    before, _ends_process = _ends_process, True
+    try:
+        yield
+    finally:
+        _ends_process = before
+
+
+def _set_blocking(handle: int, blocking: bool) -> None:
+    """Let a signal that finds the pipe full not wait. Older Pythons cannot on Windows, and do not ask for it there."""
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(handle, blocking)
+
+
+@contextmanager
+def stop_on_signals(
+    notify: Callable[[str], None], leave: Callable[[], None] = lambda: None
+) -> Generator[threading.Event]:
+    """Yield an event that the first of SIGNALS sets. The second raises KeyboardInterrupt.
+
+    A signal that is ignored stays so: a training under `nohup` survives the end of its terminal. A handler of the
+    user's own stays too, except for Ctrl-C. Outside the main thread, where Python delivers no signals, the event is
+    never set.
 
     Args:
         notify: tells the user at once that the training will stop, since a chunk or its compilation may take some
-            seconds more. It is called from a thread of its own, because a signal handler may have interrupted a print.
+            seconds more. It is called from another thread.
+        leave: restores the terminal before the process ends, see `ending_the_process`.
     """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    wake, finished = threading.Event(), threading.Event()
+    # Python runs a handler only when the main thread returns from a compilation or a chunk. Before that it writes the
+    # signal's number to this pipe.
+    reader, writer = os.pipe()
+    _set_blocking(writer, False)
+    left = threading.Event()
+    heard: list[int] = []
 
-    def wait_and_notify() -> None:
-        wake.wait()
-        if not finished.is_set():
-            notify(STOPPING)
+    def listen() -> None:
+        while (number := os.read(reader, 1)) not in (b"", b"\0"):
+            if number[0] not in replaced:
+                continue
+            heard.append(number[0])
+            if len(heard) == 1:
+                stop.set()
+                notify(STOPPING)
+            elif _ends_process and not left.wait(PATIENCE):
+                with contextlib.suppress(Exception):
+                    leave()
+                os._exit(128 + signal.SIGINT)
+
+    called: list[int] = []
 
     def handle(signum: int, frame: FrameType | None) -> None:
+        called.append(signum)
         stop.set()
-        wake.set()
-        signal.signal(signal.SIGINT, previous)
+        # Two signals of a kind may have come before this first call.
+        if len(called) > 1 or len(heard) > 1:
+            left.set()
+            raise KeyboardInterrupt
 
-    notifier = threading.Thread(target=wait_and_notify, daemon=True)
-    notifier.start()
-    # Read before it is replaced: the new handler may run before signal.signal() has returned the old one.
-    previous = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, handle)
+    replaced: dict[int, Any] = {}
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
     try:
+        for each in SIGNALS:
+            # Read before it is replaced: the new handler may run before signal.signal() has returned the old one.
+            before = signal.getsignal(each)
+            ours = before in (signal.SIG_DFL, raise_interrupt) or (each == signal.SIGINT and callable(before))
+            if ours:
+                replaced[each] = before
+                signal.signal(each, handle)
         yield stop
     finally:
-        signal.signal(signal.SIGINT, previous)
-        if not stop.is_set():
-            finished.set()
-        wake.set()
-        notifier.join(timeout=5)
+        left.set()
+        for each, before in replaced.items():
+            signal.signal(each, before)
+        signal.set_wakeup_fd(wakeup)
+        _set_blocking(writer, True)
+        os.write(writer, b"\0")
+        listener.join(timeout=5)
+        os.close(writer)
+        if not listener.is_alive():
+            os.close(reader)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -20,20 +21,24 @@ class JsonlLogger:
 
     Each record reaches the operating system before `write` returns. NaN and infinities become null, since JSON has
     neither. Use the logger as a context manager, or call `close`.
+
+    Attributes:
+        path: the file.
+        size: its length in bytes.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            incomplete = _ends_inside_a_line(self.path)
-            self._file = open(self.path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed in `close`
+            # Without a buffer, so that a line that cannot be written is not written later.
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
+            content = self.path.read_bytes()
         except OSError as error:
-            raise FileError(
-                f"cannot write metrics to {str(path)!r}: {error.strerror or error}; choose another place"
-            ) from error
-        if incomplete:  # after a crash. Appended to half a line, the first new record would be unreadable too.
-            self._file.write("\n")
+            raise self._error(error, "choose another place") from error
+        self._sum, self.size = hashlib.sha256(content), len(content)
+        if content and not content.endswith(b"\n"):  # after a crash, which must not spoil the next line too
+            self._append(b"\n")
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record.
@@ -43,16 +48,51 @@ class JsonlLogger:
 
         Raises:
             ValueError: a value has another type, or the logger is closed.
+            FileError: the file cannot be written.
         """
         if self._file.closed:
             raise ValueError(f"the log {str(self.path)!r} is closed; write before close()")
         plain = {key: _plain(value, key) for key, value in record.items()}
-        self._file.write(json.dumps(plain, allow_nan=False) + "\n")
-        self._file.flush()
+        self._append((json.dumps(plain, allow_nan=False) + "\n").encode())
+
+    def cut(self, size: int) -> list[dict[str, Any]]:
+        """Cut the file to its first `size` bytes, and return their records, with NaN for null."""
+        try:
+            content = self.path.read_bytes()[:size]
+            self._file.truncate(size)
+        except OSError as error:
+            raise self._error(error, "choose another place") from error
+        self._sum, self.size = hashlib.sha256(content), len(content)
+        parsed = [json.loads(line) for line in content.splitlines()]
+        return [{key: math.nan if value is None else value for key, value in record.items()} for record in parsed]
+
+    def sync(self) -> None:
+        """Return when all records are on the disk."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._error(error, "make room there") from error
+
+    def digest(self) -> str:
+        """Return the SHA-256 sum of the file's content, in hexadecimal digits."""
+        return self._sum.hexdigest()
 
     def close(self) -> None:
         """Close the file. A second call does nothing."""
         self._file.close()
+
+    def _append(self, line: bytes) -> None:
+        rest = memoryview(line)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            raise self._error(error, "make room there") from error
+        self._sum.update(line)
+        self.size += len(line)
+
+    def _error(self, error: OSError, way_out: str) -> FileError:
+        return FileError(f"cannot write metrics to {str(self.path)!r}: {error.strerror or error}; {way_out}")
 
     def __enter__(self) -> JsonlLogger:
         return self
@@ -63,12 +103,14 @@ class JsonlLogger:
         self.close()
 
 
-def _ends_inside_a_line(path: Path) -> bool:
-    if not path.is_file() or path.stat().st_size == 0:
-        return False
-    with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"
+def begins_with(path: str | os.PathLike[str], size: int, digest: str) -> bool:
+    """Whether the first `size` bytes of a log have this SHA-256 sum."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(size)
+    except OSError:
+        content = b""
+    return len(content) == size and hashlib.sha256(content).hexdigest() == digest
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -6,7 +6,6 @@ It shows records and decides nothing. The Trainer makes the records, and `metric
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -17,6 +16,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, ProgressColumn, Task, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
 from rich.text import Text
+
+from jaxtrader import terminal
 
 # The figures that are shown, in this order, and their labels. A figure that a record lacks is left out.
 FIGURES = {
@@ -71,7 +72,7 @@ class Progress:
         if total < 1:
             raise ValueError(f"total is {total}; it must be at least 1")
         self.unit, self.enabled, self._clock = unit, enabled, clock
-        self._console = console or _standard_console()
+        self._console = console or terminal.console()
         self._display = _Display(self._console, clock)
         self._task = self._display.add_task("", total=total, unit=unit, steps_per_second=None)
         self._live = enabled and self._console.is_terminal and not self._console.is_dumb_terminal
@@ -86,6 +87,10 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show the last figures and restore the terminal."""
         if self._live:
             self._display.stop()
         elif self._line_is_due:
@@ -119,12 +124,6 @@ class Progress:
     def _print_line(self) -> None:
         self._line_is_due = False
         self.print(_line(self._display.tasks[0], self._display.record or {}))
-
-
-def _standard_console() -> Console:
-    # With FORCE_COLOR, Rich takes a file for a terminal and writes control codes to it.
-    is_terminal = bool(sys.stdout and sys.stdout.isatty())
-    return Console(force_terminal=None if is_terminal else False)
 
 
 class _TextColumn(ProgressColumn):

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 MIN_SPEED_SECONDS = 0.5
+TIME_FIELDS = ("seconds", "steps_per_second", "compile_seconds")  # in which two runs of the same bits differ
 
 
 class SpeedMeter:
@@ -32,16 +33,20 @@ class SpeedMeter:
 class Recorder:
     """Counts what is finished, and makes a record of each chunk's report.
 
+    Args:
+        steps_per_update: environment steps of an update.
+        updates, episodes, seconds: where a resumed training goes on.
+
     Attributes:
         updates, episodes: how many are finished.
         compile_seconds: the time that the first dispatch took. It goes into the first record.
     """
 
-    def __init__(self, steps_per_update: int):
-        self.updates = self.episodes = 0
+    def __init__(self, steps_per_update: int, updates: int = 0, episodes: int = 0, seconds: float = 0.0):
+        self.updates, self.episodes = updates, episodes
         self.compile_seconds: float | None = None
         self._steps_per_update = steps_per_update
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() - seconds
         self._meter = SpeedMeter()
 
     @property
@@ -51,7 +56,7 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the start, compilation and validation included."""
+        """Seconds of training, compilation and validation included, also of those before it was resumed."""
         return time.perf_counter() - self._began
 
     def record(self, report: dict[str, Any]) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from jaxtrader.training.train_settings import TrainSettings
 
 def run_config(settings: TrainSettings, agent: Agent, about: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of config.json: how to repeat the run."""
-    return {"training": _training(settings), "agent": _plain(agent), **about}
+    return {"training": _training(settings), "agent": plain_agent(agent), **about}
 
 
 def describe(
@@ -28,17 +28,15 @@ def describe(
 
     Args:
         settings: of the training.
-        env: the environment. Only a TradingEnv is described.
+        env: the environment. Of others than a TradingEnv nothing is said.
         agent: the learner.
         valid: what the policy was chosen on.
         about: further plain data.
     """
-    described = dict(about)
+    described = {**about, "agent": plain_agent(agent), "training": _training(settings)}
     if isinstance(env, TradingEnv):
         described |= {
             "env": env.to_dict(),
-            "agent": _plain(agent),
-            "training": _training(settings),
             "symbols": list(env.market.symbols),
             "features": {"names": list(env.market.feature_names), "lookback": env.market.lookback},
             "data": {"train": env.market.describe()},
@@ -52,7 +50,7 @@ def _training(settings: TrainSettings) -> dict[str, Any]:
     return {field.name: getattr(settings, field.name) for field in fields(TrainSettings) if field.name != "run_dir"}
 
 
-def _plain(agent: Agent) -> dict[str, Any]:
+def plain_agent(agent: Agent) -> dict[str, Any]:
     """Return an agent's settings as plain data: its fields where it is a dataclass, else its name alone."""
     if not is_dataclass(agent):
         return {"name": type(agent).__name__}

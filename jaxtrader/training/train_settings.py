@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from os import PathLike
+from typing import Literal, get_args
 
+OnDivergence = Literal["stop", "halve"]
 NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
 
 
@@ -27,6 +29,12 @@ class TrainSettings:
         devices: The number of devices to train on. Each has a part of the accounts and random numbers of its own. A CPU
             with two cores trains most networks faster as two devices, but compiles and validates as fast as one.
         seed: The seed of all random numbers.
+        seeds: The number of trainings, with this seed and those after it. The policy trades the mean of their targets.
+            Their spread shows how much is luck.
+        on_divergence: The answer to numbers that are no longer finite. "stop" ends training with the last good state
+            saved. "halve" goes back to the last checkpoint and goes on with half the learning rate, at most ten times.
+        refit_normalizer: Whether features are scaled by the new training bars, where training starts from an earlier
+            policy. Otherwise they keep the earlier policy's scale.
         run_dir: The folder for the results, new or empty. By default it is the next free runs/NAME-0001.
     """
 
@@ -39,18 +47,31 @@ class TrainSettings:
     eval_every: int = 20
     devices: int = 1
     seed: int = 0
+    seeds: int = 1
+    on_divergence: OnDivergence = "stop"
+    refit_normalizer: bool = False
     run_dir: str | PathLike[str] | None = None
 
     def validate_settings(self) -> None:
         """Raise ValueError where a setting is out of range or does not fit another."""
-        for name in ("num_envs", "accounts_per_path", "rollout_length", "updates_per_chunk", "eval_every", "devices"):
+        for name in (
+            "num_envs",
+            "accounts_per_path",
+            "rollout_length",
+            "updates_per_chunk",
+            "eval_every",
+            "devices",
+            "seeds",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.on_divergence not in get_args(OnDivergence):
+            raise ValueError(f"on_divergence {self.on_divergence!r} is unknown; use 'stop' or 'halve'")
         if (self.num_episodes is None) == (self.total_steps is None):
             raise ValueError("give one of num_episodes and total_steps: where to stop")
-        limit = self.num_episodes if self.total_steps is None else self.total_steps
-        if limit is None or limit < 1:
-            raise ValueError(f"the number of episodes or steps is {limit}; it must be at least 1")
+        for name in ("num_episodes", "total_steps"):
+            if (limit := getattr(self, name)) is not None and limit < 1:
+                raise ValueError(f"{name} {limit} must be at least 1")
         if self.num_episodes is not None and self.num_episodes > NO_LIMIT:
             raise ValueError(f"num_episodes {self.num_episodes} is more than {NO_LIMIT}; give total_steps instead")
         if self.total_updates is not None and self.total_updates > NO_LIMIT:

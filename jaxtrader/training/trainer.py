@@ -11,29 +11,47 @@ import json
 import math
 import threading
 import time
+import warnings
 from collections import deque
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxtrader import compilation, devices, files
+from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.protocol import Agent, MarketAgent
+from jaxtrader.envs import rewards
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
+from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
-from jaxtrader.training.checkpoint import make_run_dir, save_checkpoint
-from jaxtrader.training.interrupt import stop_on_interrupt
+from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint, restore, save_checkpoint
+from jaxtrader.training.identity import Identity, identity, machine
+from jaxtrader.training.interrupt import stop_on_signals
+from jaxtrader.training.members import check_members, check_members_to_resume, train_members
 from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.records import Recorder
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 from jaxtrader.training.run_config import describe, run_config
+from jaxtrader.training.run_folder import (
+    METRICS,
+    NEWEST,
+    find_run,
+    holds_nothing,
+    make_run_dir,
+    only_writer,
+    refuse_full,
+    resume_command,
+)
 from jaxtrader.training.train_settings import NO_LIMIT, TrainSettings
 from jaxtrader.training.update import (
     DEVICES_DIFFER,
@@ -45,6 +63,10 @@ from jaxtrader.training.update import (
     run_chunk,
 )
 from jaxtrader.training.validation import Validation, check_validation
+from jaxtrader.training.warm_start import check_earlier, origin
+
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints where no validation comes before
+MAX_HALVINGS = 10
 
 
 class TrainingDiverged(RuntimeError):
@@ -60,10 +82,13 @@ class TrainResult:
         agent, env: as trained.
         history: the records of metrics.jsonl.
         updates, steps, episodes: how many are finished.
-        seconds: duration of the training, compilation and validation included.
+        seconds: duration of the training, compilation and validation included, also of that before it was resumed.
         best: the record of the best validation. None without validation.
         run_dir: the folder with policy.pkl, last.pkl, checkpoint.pkl, config.json and metrics.jsonl.
-        interrupted: True where Ctrl-C ended the training.
+        interrupted: True where Ctrl-C or another signal ended the training before its end.
+        members: the results of the single seeds, where there are several. `state` is then a tuple of their states, and
+            `updates`, `steps`, `episodes` and `seconds` are sums. Each record of `history` has its `seed`. `best` is
+            None.
     """
 
     state: Any
@@ -77,11 +102,20 @@ class TrainResult:
     best: dict[str, Any] | None
     run_dir: Path
     interrupted: bool
+    members: tuple[TrainResult, ...] = ()
 
     @property
     def policy_path(self) -> Path:
-        """The file of the best policy on validation. Without validation it holds the last policy."""
+        """The file of the best policy on validation. Without validation it holds the last policy.
+
+        With several seeds it holds the ensemble of their policies.
+        """
         return self.run_dir / "policy.pkl"
+
+    def __repr__(self) -> str:
+        best = "" if self.best is None else f", best of validation after {self.best['updates']:,}"
+        counts = f"{self.updates:,} updates{best}, {self.steps:,} steps, {self.episodes:,} episodes"
+        return f"TrainResult({counts}, {self.seconds:.0f} s{', interrupted' * self.interrupted}, {self.run_dir})"
 
 
 @dataclass(eq=False)
@@ -98,10 +132,13 @@ class Trainer(TrainSettings):
         env_params: parameters of an ordinary environment. The default is `env.default_params`.
         about: further plain data for config.json and the policy file.
         progress: show progress in the terminal.
+        init_from: an earlier policy, or its file or run folder, whose weights and normalisation training starts from.
+            The environment must have the same features, positions and largest leverage, and the agent the same network.
 
     Raises:
         TypeError: the agent is no `Agent`.
-        ValueError: settings do not fit together.
+        ValueError: settings do not fit together, or the earlier policy does not fit them.
+        FileError: the earlier policy's file is not sound.
     """
 
     env: Environment
@@ -111,6 +148,7 @@ class Trainer(TrainSettings):
     env_params: Any = None
     about: dict[str, Any] = field(default_factory=dict)
     progress: bool = True
+    init_from: Policy | str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.agent, Agent):
@@ -127,6 +165,20 @@ class Trainer(TrainSettings):
             raise ValueError("accounts_per_path needs a TradingEnv and a MarketAgent: others have no market paths")
         elif self.valid is not None:
             raise ValueError("valid needs a TradingEnv and a MarketAgent: others have no market to validate on")
+        if self.on_divergence == "halve" and type(self.agent).halve_rate is Agent.halve_rate:
+            raise ValueError(f"{type(self.agent).__name__} has no rate to halve; leave on_divergence at 'stop'")
+        if self.earlier is not None:
+            check_earlier(self.earlier, self.env, self.agent, self.seeds)
+        elif self.refit_normalizer:
+            raise ValueError("refit_normalizer needs an earlier policy; give init_from, or leave it out")
+        if self.seeds > 1:
+            check_members(self)
+
+    @cached_property
+    def earlier(self) -> Policy | None:
+        """The policy that training starts from."""
+        given = self.init_from
+        return given if given is None or isinstance(given, Policy) else load_policy(given)
 
     def _check_devices(self) -> None:
         if self.devices > 1 and not self.agent.several_devices:
@@ -167,27 +219,80 @@ class Trainer(TrainSettings):
             return MarketRollouts(self.env, self.rollout_length, self.num_paths, self.accounts_per_path)
         return EnvRollouts(self.env, self.rollout_length, self.num_envs)
 
-    def train(self) -> TrainResult:
-        """Train until the end, or until Ctrl-C, which saves and returns. A second Ctrl-C raises KeyboardInterrupt.
+    @package_settings()
+    def train(self, resume: bool = False) -> TrainResult:
+        """Train until the end, or until a signal, which saves and returns.
+
+        The signals are Ctrl-C, SIGTERM, SIGHUP and SIGUSR1. A second one raises KeyboardInterrupt.
+
+        Args:
+            resume: continue the run in `run_dir` from its last checkpoint, or from its beginning where it has none.
+                Only `total_steps` or `num_episodes` may be another. The results are those of a training that never
+                stopped, bit for bit, on the same version of JAX, kind of device and number of cores.
 
         Raises:
             TrainingDiverged: a number became NaN or infinite. The last good state is saved before.
             FileExistsError: run_dir is not empty.
+            FileNotFoundError: there is no run to resume.
+            FileError: another training writes to run_dir, a file cannot be written, or no checkpoint can be read.
+            ValueError: the run to resume had other settings or data.
         """
         compilation.enable_cache()
-        name = getattr(self.env, "name", type(self.env).__name__)
-        run_dir = make_run_dir(self.run_dir, name.lower())
+        if self.seeds > 1:
+            return train_members(self, resume)
+        if resume:
+            run_dir = find_run(self.run_dir)
+        else:
+            name = getattr(self.env, "name", type(self.env).__name__)
+            run_dir = make_run_dir(self.run_dir, name.lower())
         with (
-            JsonlLogger(run_dir / "metrics.jsonl") as log,
+            only_writer(run_dir),
             self._make_progress() as progress,
-            stop_on_interrupt(progress.print) as stop,
+            stop_on_signals(progress.print, progress.close) as stop,
         ):
-            try:
-                return _TrainingLoop(self, run_dir, log, progress, stop).run()
-            except KeyboardInterrupt:
-                saved = ", ".join(sorted(path.name for path in run_dir.glob("*.pkl"))) or "nothing yet"
-                progress.print(f"left at once; saved in {run_dir} before: {saved}")
-                raise
+            if not (resume or holds_nothing(run_dir)):  # another training has begun here in the meantime
+                refuse_full(run_dir)
+            checkpoint = self._find_checkpoint(run_dir, set_aside=True) if resume else None
+            if resume and checkpoint is None:
+                progress.print(f"{run_dir} has no checkpoint yet; its training begins anew")
+            with JsonlLogger(run_dir / METRICS) as log:
+                try:
+                    result = _TrainingLoop(self, run_dir, log, progress, stop).run(checkpoint)
+                except KeyboardInterrupt:
+                    saved = ", ".join(sorted(path.name for path in run_dir.glob("*.pkl"))) or "nothing yet"
+                    progress.print(f"left at once; saved in {run_dir} before: {saved}; {_resume_hint(run_dir)}")
+                    raise
+            if result.interrupted:
+                progress.print(f"saved in {run_dir}; {_resume_hint(run_dir)}")
+            return result
+
+    def check_resume(self) -> None:
+        """Raise what `train(resume=True)` would raise for the run in `run_dir`. Nothing is written."""
+        if self.seeds > 1:
+            check_members_to_resume(self)
+            return
+        with warnings.catch_warnings(action="ignore"):  # they come again where it is resumed
+            self._find_checkpoint(find_run(self.run_dir), set_aside=False)
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What a run must have in common with another one to continue it."""
+        params = None
+        if not isinstance(self.env, TradingEnv):
+            params = self.env.default_params if self.env_params is None else self.env_params
+        return identity(self, self.env, params, self.agent, self.valid)
+
+    def _find_checkpoint(self, run_dir: Path, set_aside: bool) -> Checkpoint | None:
+        """Return the checkpoint from which a run goes on, and warn of those that are damaged. None: it has none."""
+        checkpoint, notes = find_checkpoint(run_dir, self.identity, set_aside)
+        for text in notes:
+            warnings.warn(text, stacklevel=3)
+        if checkpoint is None:
+            return None
+        if self.total_updates is not None and self.total_updates < checkpoint.updates:
+            done = checkpoint.updates * self.steps_per_update
+            raise ValueError(f"total_steps {self.total_steps} is less than the {done} that the run has done; give more")
+        return checkpoint
 
     def _make_progress(self) -> Progress:
         if self.num_episodes is not None:
@@ -196,16 +301,41 @@ class Trainer(TrainSettings):
         return Progress(self.total_updates * self.steps_per_update, "steps", enabled=self.progress)
 
 
+def _resume_hint(run_dir: Path) -> str:
+    return f"go on with: {resume_command(run_dir)}"
+
+
 @dataclass(frozen=True)
 class _Snapshot:
-    """A copy of the train state, and its scores on validation, which may still be computed."""
+    """A copy of the train state, and its scores where it is validated, which may still be computed."""
 
     train_state: TrainState
     scores: dict[str, Array]
 
 
+class _Rejected(Exception):
+    """An update was rejected.
+
+    Attributes:
+        reasons: what was not finite or not valid in it, the cause first.
+    """
+
+    def __init__(self, reasons: list[str]):
+        super().__init__()
+        self.reasons = reasons
+
+
 class _TrainingLoop:
-    """One call of `Trainer.train`."""
+    """One call of `Trainer.train`.
+
+    Attributes:
+        train_state: on the device, after all chunks that were dispatched.
+        policy: the content of policy.pkl where validation chose one.
+        halvings: how often the learning rate was halved.
+        initial: what the policy says of itself that training started from.
+    """
+
+    train_state: TrainState
 
     def __init__(
         self, trainer: Trainer, run_dir: Path, log: JsonlLogger, progress: Progress, stop: threading.Event
@@ -213,8 +343,14 @@ class _TrainingLoop:
         self.trainer, self.run_dir, self.log, self.progress, self.stop = trainer, run_dir, log, progress, stop
         self.recorder = Recorder(trainer.steps_per_update)
         self.rollouts, self.mesh = trainer.rollouts, devices.make_mesh(trainer.devices)
+        self.replicate = partial(devices.place, mesh=self.mesh, spec=devices.REPLICATED)
         self.history: list[dict[str, Any]] = []
         self.validation: Validation | None = None
+        self.policy: np.ndarray | None = None
+        self.halvings = 0
+        self.initial: dict[str, Any] | None = None
+        self.saved: tuple[int, int] | None = None  # updates and length of the log at the last checkpoint
+        self.snapshot_at = time.monotonic()
         # Python floats become float32 arrays. Otherwise a float and an array would be traced as two programs.
         self.agent: Any = jax.tree.map(
             lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float) else x, trainer.agent
@@ -224,7 +360,8 @@ class _TrainingLoop:
     def about(self) -> dict[str, Any]:
         """What the policy files say of the training."""
         trainer = self.trainer
-        return describe(trainer, trainer.env, trainer.agent, trainer.valid, trainer.about)
+        further = trainer.about if self.initial is None else {**trainer.about, "init_from": self.initial}
+        return describe(trainer, trainer.env, trainer.agent, trainer.valid, further)
 
     @property
     def best_score(self) -> float | None:
@@ -232,137 +369,244 @@ class _TrainingLoop:
         best = None if self.validation is None else self.validation.best
         return None if best is None else best["valid_reward_per_bar"]
 
-    def run(self) -> TrainResult:
-        """Train, with one chunk on the device while the one before is logged."""
+    def run(self, checkpoint: Checkpoint | None) -> TrainResult:
+        """Train from a checkpoint, or from the beginning."""
         trainer = self.trainer
-        train_state, params = self._begin()
+        self._begin(checkpoint)
         if isinstance(trainer.env, TradingEnv) and (short := trainer.env.symbols_without_room(trainer.rollout_length)):
             self.progress.print(
                 f"note: {', '.join(short)}: too few bars for a rollout of {trainer.rollout_length}; not trained on"
             )
         config = run_config(trainer, trainer.agent, self.about)
         files.write_text(self.run_dir / "config.json", json.dumps(config, indent=2, default=str) + "\n")
-        replicate = partial(devices.place, mesh=self.mesh, spec=devices.REPLICATED)
+        if trainer.on_divergence == "halve":
+            self._save_checkpoint(self.train_state)  # to which the first divergence goes back
+        while True:
+            try:
+                self._train()
+            except _Rejected as rejected:
+                self._after_rejection(rejected.reasons)
+            else:
+                return self._finish()
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether all updates or episodes are finished."""
+        updates, episodes = self.trainer.total_updates, self.trainer.num_episodes
+        return (updates is not None and self.recorder.updates >= updates) or (
+            episodes is not None and self.recorder.episodes >= episodes
+        )
+
+    def _train(self) -> None:
+        """Train until the end or a signal, with one chunk on the device while the one before is logged.
+
+        Chunks and validations lie at multiples of their lengths, also after a run was resumed.
+        """
+        trainer, replicate = self.trainer, self.replicate
         limits = {
             "updates": jnp.asarray(trainer.total_updates or NO_LIMIT, jnp.int32),
             "episodes": jnp.asarray(trainer.num_episodes or NO_LIMIT, jnp.int32),
         }
-        agent, params, limits = replicate((self.agent, params, limits))
-        dispatched, end = 0, trainer.total_updates or NO_LIMIT
+        agent, params, limits = replicate((self.agent, self.params, limits))
+        dispatched, end = self.recorder.updates, trainer.total_updates or NO_LIMIT
         pending: deque[tuple[dict[str, Any], _Snapshot | None]] = deque()
-        finished = False
-        try:
-            while not finished:
-                until_eval = trainer.eval_every - dispatched % trainer.eval_every
-                count = min(trainer.updates_per_chunk, until_eval, end - dispatched)
-                dispatched += count
-                began = time.perf_counter()
-                train_state, report = run_chunk(
-                    train_state,
-                    agent,
-                    params,
-                    limits,
-                    replicate(jnp.asarray(count, jnp.int32)),
-                    rollouts=self.rollouts,
-                    mesh=self.mesh,
-                )
-                if self.recorder.compile_seconds is None:
-                    self.recorder.compile_seconds = time.perf_counter() - began
-                is_eval = count == until_eval or dispatched == end
-                pending.append((report, self._snapshot(train_state) if is_eval else None))
-                finished = dispatched >= end or self.stop.is_set()
-                while len(pending) > (0 if finished else 1):
-                    finished |= self._fetch(*pending.popleft())
-        except TrainingDiverged:
-            # The state is the one before the rejected update. A training that goes on from it may try again.
-            self._save_end(train_state.replace(healthy=jnp.ones((), bool)))
-            raise
-        return self._finish(train_state)
+        finished = self._is_complete
+        while not finished:
+            since_eval = dispatched % trainer.eval_every
+            until_eval = trainer.eval_every - since_eval
+            until_chunk = trainer.updates_per_chunk - since_eval % trainer.updates_per_chunk
+            count = min(until_chunk, until_eval, end - dispatched)
+            dispatched += count
+            began = time.perf_counter()
+            self.train_state, report = run_chunk(
+                self.train_state,
+                agent,
+                params,
+                limits,
+                replicate(jnp.asarray(count, jnp.int32)),
+                rollouts=self.rollouts,
+                mesh=self.mesh,
+            )
+            if self.recorder.compile_seconds is None:
+                self.recorder.compile_seconds = time.perf_counter() - began
+            is_eval = count == until_eval or dispatched == end
+            is_due = time.monotonic() - self.snapshot_at >= CHECKPOINT_SECONDS
+            pending.append((report, self._snapshot(self.train_state, is_eval) if is_eval or is_due else None))
+            finished = dispatched >= end or self.stop.is_set()
+            while len(pending) > (0 if finished else 1):
+                self._fetch(*pending.popleft())
+                finished |= self._is_complete
 
-    def _begin(self) -> tuple[TrainState, Any]:
-        """Return the first train state and the prepared parameters, and prepare the validation."""
+    def _begin(self, checkpoint: Checkpoint | None) -> None:
+        """Make the first train state, the prepared parameters and the validation, or restore them."""
         trainer = self.trainer
         init_key, begin_key, key = jax.random.split(jax.random.key(trainer.seed), 3)
-        params = trainer.env.default_params if trainer.env_params is None else trainer.env_params
-        agent_state = init_agent(self.agent, init_key, params, env=trainer.env)
-        agent_state, params = self.agent.prepare(agent_state, params)
+        raw = trainer.env.default_params if trainer.env_params is None else without_64_bits(trainer.env_params)
+        agent_state = init_agent(self.agent, init_key, raw, env=trainer.env)
+        if trainer.earlier is not None and checkpoint is None:
+            agent_state = self.agent.start_from(
+                agent_state, trainer.earlier.state, keep_scale=not trainer.refit_normalizer
+            )
+            self.initial = origin(trainer.earlier)
+        agent_state, self.params = self.agent.prepare(agent_state, raw)
+        zero = jnp.zeros((), jnp.int32)
+        env_states = begin_rollouts(begin_key, self.params, rollouts=self.rollouts)
+        train_state = TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool))
+        self.template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
+        if checkpoint is not None:
+            self._warn_of_another_machine(checkpoint)
+            train_state = self._restore(checkpoint)
+            _, self.params = self.agent.prepare(train_state.agent_state, raw)  # with the scales of the run
         if trainer.valid is not None:
             assert isinstance(trainer.env, TradingEnv)
-            self.validation = Validation.prepare(trainer.valid, trainer.env, self.agent, agent_state)
-        zero = jnp.zeros((), jnp.int32)
-        env_states = begin_rollouts(begin_key, params, rollouts=self.rollouts)
-        train_state = TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool))
-        return place_train_state(train_state, self.mesh), params
+            self.validation = Validation.prepare(trainer.valid, trainer.env, self.agent, train_state.agent_state)
+            self.validation.best = None if checkpoint is None else checkpoint.best
+        if checkpoint is None:
+            self.log.cut(0)
+        self.train_state = place_train_state(train_state, self.mesh)
 
-    def _snapshot(self, train_state: TrainState) -> _Snapshot:
+    def _restore(self, checkpoint: Checkpoint) -> TrainState:
+        """Go back to a checkpoint: counts, log, best policy and learning rate. Return its train state."""
+        train_state = restore(self.run_dir / NEWEST, checkpoint, self.template)
+        self.history = self.log.cut(checkpoint.metrics_bytes)
+        compile_seconds = self.recorder.compile_seconds
+        self.recorder = Recorder(
+            self.trainer.steps_per_update, checkpoint.updates, checkpoint.episodes, checkpoint.seconds
+        )
+        self.recorder.compile_seconds = compile_seconds
+        for _ in range(checkpoint.halvings - self.halvings):
+            self.agent, _ = self.agent.halve_rate(train_state.agent_state)
+        self.halvings = max(self.halvings, checkpoint.halvings)
+        self.policy, self.initial = checkpoint.policy, checkpoint.initial
+        if self.policy is not None:
+            files.write_bytes(self.run_dir / "policy.pkl", self.policy.tobytes())
+        is_on_disk = checkpoint.metrics_sum == self.log.digest()
+        self.saved = (checkpoint.updates, checkpoint.metrics_bytes) if is_on_disk else None
+        self.snapshot_at = time.monotonic()
+        return train_state
+
+    def _warn_of_another_machine(self, checkpoint: Checkpoint) -> None:
+        names = {"jax": "JAX", "device": "the device", "cpus": "the number of cores"}
+        changes = ((names[name], getattr(checkpoint, name), now) for name, now in machine().items())
+        changed = [f"{name} was {before} and is {now}" for name, before, now in changes if before != now]
+        if changed:
+            warnings.warn(f"{', '.join(changed)}: the results may differ in their last digits", stacklevel=4)
+
+    def _after_rejection(self, reasons: list[str]) -> None:
+        """Go back to the last checkpoint with half the learning rate, or save and raise TrainingDiverged."""
+        message = self._what_was_rejected(reasons)
+        # A lower rate mends no bars, no reward, and no learner that is not made for several devices.
+        may_help = reasons[0] != "reward" and reasons != [DEVICES_DIFFER] and self.halvings < MAX_HALVINGS
+        if self.trainer.on_divergence == "stop" or not may_help:
+            # The state is the one before the rejected update. A training that goes on from it may try again.
+            self.train_state = self.train_state.replace(healthy=jnp.ones((), bool))
+            self._save_end()
+            untrained = ". No update was made: the saved policy is untrained" if not self.recorder.updates else ""
+            raise TrainingDiverged(
+                f"{message}. The state before it is saved in {self.run_dir}{untrained}. {self._advice(reasons)}"
+            )
+        self.progress.print(f"note: {message}")
+        checkpoint = self.trainer._find_checkpoint(self.run_dir, set_aside=True)
+        assert checkpoint is not None  # the first is written before the first update
+        train_state = self._restore(replace(checkpoint, seconds=self.recorder.seconds))
+        if self.validation is not None:
+            self.validation.best = checkpoint.best
+        self.agent, agent_state = self.agent.halve_rate(train_state.agent_state)
+        for _ in range(self.halvings - checkpoint.halvings):  # of earlier steps back to the same checkpoint
+            _, agent_state = self.agent.halve_rate(agent_state)
+        self.halvings += 1
+        self.train_state = place_train_state(train_state.replace(agent_state=agent_state), self.mesh)
+        self.progress.print(
+            f"note: back to update {checkpoint.updates}, with the learning rate halved ({self.halvings} of at most "
+            f"{MAX_HALVINGS} times)"
+        )
+
+    def _what_was_rejected(self, reasons: list[str]) -> str:
+        own = self._own_reward
+        named = [f"reward (your own, {own})" if name == "reward" and own else name for name in reasons]
+        return f"update {self.recorder.updates + 1} was rejected: not finite or not valid in {', '.join(named)}"
+
+    @property
+    def _own_reward(self) -> str | None:
+        """The name of a reward that is not this package's."""
+        env = self.trainer.env
+        described = rewards.to_dict(env.reward) if isinstance(env, TradingEnv) else {}
+        return described["name"] if described.get("custom") else None
+
+    def _advice(self, reasons: list[str]) -> str:
+        """What to look at after a divergence."""
+        if reasons == [DEVICES_DIFFER]:
+            return "The agent's learn must take what it learns as means over them: jaxtrader.devices.mean"
+        if reasons[0] == "reward" and self._own_reward:
+            return "Look at where that reward divides, or takes a logarithm or a root"
+        if reasons[0] in ("action", "reward"):
+            return "Look at the prices and features"
+        if self.halvings >= MAX_HALVINGS:
+            return f"The learning rate was halved {self.halvings} times, so look at the prices and features"
+        return "Try a lower learning_rate or max_grad_norm, or on_divergence='halve'"
+
+    def _snapshot(self, train_state: TrainState, validate: bool) -> _Snapshot:
         """Copy the train state, whose buffers the next chunk takes over, and enqueue its validation."""
         train_state, scores = copy_arrays(train_state), {}
-        if self.validation is not None:
+        if self.validation is not None and validate:
             scores = self.validation.score(self.agent, devices.to_first(train_state.agent_state, self.mesh))
         if self.mesh is not None:
             # The devices of a CPU share its threads. The next chunk's part on one device may take the thread that this
             # work needs, and wait there for the part on the other device, which waits for this work. XLA ends the
             # process after 40 seconds of that.
             jax.block_until_ready((train_state, scores))
+        self.snapshot_at = time.monotonic()
         return _Snapshot(train_state, scores)
 
-    def _fetch(self, report: dict[str, Any], snapshot: _Snapshot | None) -> bool:
-        """Wait for a chunk, log it and save its snapshot. Return whether enough episodes are finished."""
+    def _fetch(self, report: dict[str, Any], snapshot: _Snapshot | None) -> None:
+        """Wait for a chunk, log it and save its snapshot. Raises _Rejected where its last update was rejected."""
         report = jax.device_get(report)
-        record = self.recorder.record(report)
+        record, is_best = self.recorder.record(report), False
         if record is not None:
             if snapshot is not None:
-                self._choose(snapshot, record)
+                is_best = self._choose(snapshot, record)
             self._write(record)
-        self._check_health(report["bad"])
-        if snapshot is not None and record is not None:
-            self._save_checkpoint(snapshot.train_state)
-        episodes = self.trainer.num_episodes
-        return episodes is not None and self.recorder.episodes >= episodes
-
-    def _check_health(self, bad: dict[str, Any]) -> None:
-        """Raise TrainingDiverged where the last update was rejected."""
         # Invalid actions and rewards come first: they spoil everything that is computed from them.
-        reasons = [name for name in dict.fromkeys(("action", "reward", *bad)) if bad[name]]
-        if not reasons:
-            return
-        if reasons == [DEVICES_DIFFER]:
-            advice = "The agent's learn must take what it learns as means over them: jaxtrader.devices.mean"
-        elif reasons[0] in ("action", "reward"):
-            advice = "Look at the prices and features"
-        else:
-            advice = "Try a lower learning_rate or max_grad_norm"
-        raise TrainingDiverged(
-            f"update {self.recorder.updates + 1} was rejected: not finite or not valid in {', '.join(reasons)}. "
-            f"The state before it is saved in {self.run_dir}. {advice}"
-        )
+        reasons = [name for name in dict.fromkeys(("action", "reward", *report["bad"])) if report["bad"][name]]
+        if reasons:
+            raise _Rejected(reasons)
+        if snapshot is not None and record is not None:
+            self._save_checkpoint(snapshot.train_state, is_best)
 
-    def _choose(self, snapshot: _Snapshot, record: dict[str, Any]) -> None:
+    def _choose(self, snapshot: _Snapshot, record: dict[str, Any]) -> bool:
         """Add the validation's figures to the record, and save the policy where it is the best so far."""
-        if self.validation is None:
-            return
-        if self.validation.choose(snapshot.scores, record):
-            self._save_policy("policy.pkl", snapshot.train_state)
+        if self.validation is None or not snapshot.scores:
+            return False
+        is_best = self.validation.choose(snapshot.scores, record)
+        if is_best:
+            path = self._save_policy("policy.pkl", snapshot.train_state)
+            # A custom agent may save elsewhere.
+            self.policy = np.fromfile(path, np.uint8) if path.is_file() else None
         elif not math.isfinite(record["valid_reward_per_bar"]):
             self.progress.print(
                 f"note: the validation after update {self.recorder.updates} is not finite and selects nothing"
             )
+        return is_best
 
     def _write(self, record: dict[str, Any]) -> None:
         self.history.append(record)
         self.log.write(record)
         self.progress.update(record["steps" if self.trainer.num_episodes is None else "episodes"], record)
 
-    def _finish(self, train_state: TrainState) -> TrainResult:
-        """Validate where the last record has no validation, and write the files of the end."""
+    def _finish(self) -> TrainResult:
+        """Validate at the end where the last record has no validation, and write the files of the end.
+
+        An interrupted training is not validated: it may go on, and then be as if it had never stopped.
+        """
         last = self.history[-1] if self.history else {"updates": 0, "steps": 0, "episodes": 0}
-        if self.validation is not None and "valid_reward_per_bar" not in last:
+        if self._is_complete and self.validation is not None and "valid_reward_per_bar" not in last:
             record = {**last, "seconds": self.recorder.seconds}
-            self._choose(self._snapshot(train_state), record)
+            is_best = self._choose(self._snapshot(self.train_state, validate=True), record)
             self._write(record)
-        self._save_end(train_state)
+            self._save_checkpoint(self.train_state, is_best)
+        self._save_end()
         return TrainResult(
-            state=devices.to_first(train_state.agent_state, self.mesh),
+            state=devices.to_first(self.train_state.agent_state, self.mesh),
             agent=self.trainer.agent,
             env=self.trainer.env,
             history=self.history,
@@ -372,22 +616,42 @@ class _TrainingLoop:
             seconds=self.recorder.seconds,
             best=None if self.validation is None else self.validation.best,
             run_dir=self.run_dir,
-            interrupted=self.stop.is_set(),
+            interrupted=not self._is_complete,
         )
 
-    def _save_end(self, train_state: TrainState) -> None:
+    def _save_end(self) -> None:
         """Save last.pkl, a checkpoint, and policy.pkl where no validation chose one."""
-        self._save_policy("last.pkl", train_state, chosen=False)
+        self._save_policy("last.pkl", self.train_state, chosen=False)
         if self.best_score is None:
-            self._save_policy("policy.pkl", train_state)
-        self._save_checkpoint(train_state)
+            self._save_policy("policy.pkl", self.train_state)
+        self._save_checkpoint(self.train_state)
 
-    def _save_policy(self, name: str, train_state: TrainState, chosen: bool = True) -> None:
+    def _save_policy(self, name: str, train_state: TrainState, chosen: bool = True) -> Path:
         score = self.best_score if chosen else None
         about = {**self.about, "updates": self.recorder.updates, "valid_reward_per_bar": score}
         self.trainer.agent.save_model(self.run_dir / name, train_state.agent_state, about)
+        return self.run_dir / name
 
-    def _save_checkpoint(self, train_state: TrainState) -> None:
-        metrics_bytes = self.log.path.stat().st_size
-        path = self.run_dir / "checkpoint.pkl"
-        save_checkpoint(path, train_state, self.recorder.updates, metrics_bytes, self.best_score)
+    def _save_checkpoint(self, train_state: TrainState, is_best: bool = False) -> None:
+        """Save the train state unless that has just been done. The log reaches the disk before it."""
+        now = (self.recorder.updates, self.log.size)
+        if now == self.saved:
+            return
+        self.log.sync()
+        checkpoint = Checkpoint(
+            train_state=train_state,
+            updates=self.recorder.updates,
+            episodes=self.recorder.episodes,
+            seconds=self.recorder.seconds,
+            metrics_bytes=self.log.size,
+            metrics_sum=self.log.digest(),
+            best=None if self.validation is None else self.validation.best,
+            policy=self.policy,
+            halvings=self.halvings,
+            initial=self.initial,
+            settings=self.trainer.identity,
+            devices=self.trainer.devices,
+            **machine(),
+        )
+        save_checkpoint(self.run_dir, checkpoint, is_best)
+        self.saved = now

@@ -47,7 +47,7 @@ class Validation:
     def prepare(cls, data: Market | Optimum, env: TradingEnv, agent: MarketAgent, agent_state: Any) -> Validation:
         """Return a validation of policies that were trained in `env`, with the normalisation of `agent_state`."""
         env = env.with_market(data.market if isinstance(data, Optimum) else data)
-        _, params = agent.prepare(agent_state, env.default_params)
+        _, params = agent.prepare(agent_state, env.rounded_params())
         return cls(data, env, params)
 
     def score(self, agent: MarketAgent, agent_state: Any) -> dict[str, Array]:

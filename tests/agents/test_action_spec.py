@@ -15,6 +15,8 @@ from jaxtrader.agents.distributions import Categorical, CensoredNormal, SimplexN
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import Rules
 
+KEY = jax.random.key(0)
+
 
 def box(low: object, high: object, shape: tuple[int, ...]) -> SimpleNamespace:
     space = SimpleNamespace(low=low, high=high, shape=shape)
@@ -35,8 +37,8 @@ def test_a_box_of_any_shape_is_flattened_and_given_back(shape: tuple[int, ...]) 
     size = int(np.prod(shape))
     assert actions == ActionSpec("box", size, shape)
     np.testing.assert_array_equal(bounds, [[-2] * size, [3] * size])
-    policy = actions.distribution(jnp.zeros((5, 4, size)), jnp.zeros(size), bounds)
-    drawn = policy.sample(jax.random.key(0))
+    outputs = np.zeros((5, 4, size), np.float32), np.zeros(size, np.float32)
+    drawn = np.asarray(jax.jit(lambda *given: actions.distribution(*given).sample(KEY))(*outputs, bounds))
     taken = actions.to_env(drawn)
     assert taken.shape == (5, 4, *shape)
     np.testing.assert_array_equal(actions.from_env(taken), drawn)
@@ -98,20 +100,26 @@ def test_a_mean_is_itself_within_the_box_and_never_out_of_reach_of_its_draws(log
     """One deviation beyond by an excess of two, smooth at the bound; from far out the draws still lead back."""
     box, std = ActionSpec("box", 1, (1,)), np.exp(log_std)
 
+    @jax.jit
     def law(x: jax.Array) -> CensoredNormal:
         return box.distribution(x, jnp.full(1, log_std), (jnp.full(1, -3.0), jnp.full(1, 3.0)))
 
-    std = float(jnp.exp(law(jnp.zeros(1)).log_std[0]))
-    given = np.array([[-1 - 2 * std], [-1.0], [-0.4], [0.0], [1.0], [1 + 2 * std], [1e9]])
+    @jax.jit
+    def slopes(x: jax.Array) -> jax.Array:
+        """Of the mean by the output, and of the log_prob of 2.9."""
+        mean, at = (lambda x: law(x).mean.sum()), (lambda x: law(x).log_prob(jnp.full(1, 2.9)))
+        return jnp.stack([jax.vmap(jax.grad(each))(x)[:, 0] for each in (mean, at)])
+
+    std = float(np.exp(np.asarray(law(np.zeros((7, 1), np.float32)).log_std)[0]))
+    given = np.float32([[-1 - 2 * std], [-1.0], [-0.4], [0.0], [1.0], [1 + 2 * std], [1e9]])
     np.testing.assert_allclose(
-        law(jnp.asarray(given)).mean[:, 0], [-1 - std, -1, -0.4, 0, 1, 1 + std, 1 + 2 * std], 1e-5
+        np.asarray(law(given).mean)[:, 0], [-1 - std, -1, -0.4, 0, 1, 1 + std, 1 + 2 * std], 1e-5
     )
-    slope = jax.vmap(jax.grad(lambda x: law(x).mean.sum()))
-    np.testing.assert_allclose(slope(jnp.asarray([[0.999], [1.001], [1 + 2 * std]]))[:, 0], [1, 1, 0.25], atol=0.06)
-    inside = law(jnp.full((20_000, 1), 100.0)).sample(jax.random.key(0)) < 3
-    assert 0.018 < float(inside.mean()) < 0.03
-    back = jax.grad(lambda x: law(x).log_prob(jnp.full(1, 2.9)))(jnp.full(1, 3.0))
-    assert float(back[0]) < -1e-3, "a mean far out must find back"
+    of_mean, of_log_prob = np.asarray(slopes(np.float32([[0.999], [1.001], [1 + 2 * std], [3.0]])))
+    np.testing.assert_allclose(of_mean[:3], [1, 1, 0.25], atol=0.06)
+    drawn = np.asarray(jax.jit(lambda x: law(x).sample(KEY))(np.full((20_000, 1), 100, np.float32)))
+    assert 0.018 < (drawn < 3).mean() < 0.03
+    assert of_log_prob[3] < -1e-3, "a mean far out must find back"
 
 
 def test_a_portfolio_has_a_number_an_asset_within_the_leverage(portfolio: TradingEnv) -> None:
@@ -124,10 +132,9 @@ def test_a_portfolio_has_a_number_an_asset_within_the_leverage(portfolio: Tradin
 
 
 def test_one_deviation_stands_for_all_and_the_action_mask_is_passed_on() -> None:
-    mask = jnp.asarray([[True, False, True]])
-    policy = ActionSpec("simplex", 3, (3,)).distribution(jnp.zeros((1, 3)), jnp.asarray([0.5]), None, mask)
-    assert policy.log_std.shape == (3,)
-    np.testing.assert_array_equal(policy.mode() > 0, mask)
-    bounds = (-jnp.ones(3), jnp.ones(3))
-    policy = ActionSpec("box", 3, (3,)).distribution(jnp.ones((1, 3)), jnp.asarray([0.5]), bounds, mask)
-    np.testing.assert_array_equal(policy.mode() != 0, mask)
+    mask, ones = np.array([[True, False, True]]), np.ones(3, np.float32)
+    for kind, bounds in (("simplex", None), ("box", (-ones, ones))):
+        make = jax.jit(ActionSpec(kind, 3, (3,)).distribution)
+        policy = make(ones[None], np.float32([0.5]), bounds, mask)
+        assert policy.log_std.shape == (3,)
+        np.testing.assert_array_equal(np.asarray(jax.jit(lambda policy: policy.mode())(policy)) != 0, mask)

@@ -18,11 +18,11 @@ ASSETS, FEATURES, WIDTH = 2, 3, 16
 DECISIONS = 37
 CASES = [
     ("mlp", 3, None),
-    ("tcn", 2, None),
+    pytest.param("tcn", 2, None, marks=pytest.mark.slow),
     ("tcn", 13, 2),
-    ("tcn", 32, None),
-    ("attention", 2, None),
-    ("attention", 13, 3),
+    pytest.param("tcn", 32, None, marks=pytest.mark.slow),
+    pytest.param("attention", 2, None, marks=pytest.mark.slow),
+    pytest.param("attention", 13, 3, marks=pytest.mark.slow),
     ("attention", 32, 1),
 ]
 
@@ -203,7 +203,13 @@ def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None
 
 @pytest.mark.parametrize(
     ("kind", "window", "decisions"),
-    [("mlp", 64, 48), ("tcn", 64, 48), ("attention", 64, 48), ("attention", 16, 256), ("attention", 128, 20)],
+    [
+        ("mlp", 64, 48),
+        ("tcn", 64, 48),
+        ("attention", 64, 48),
+        pytest.param("attention", 16, 256, marks=pytest.mark.slow),
+        pytest.param("attention", 128, 20, marks=pytest.mark.slow),
+    ],
 )
 def test_activation_count_is_about_what_the_compiler_sets_aside(
     kind: encoders.Kind, window: int, decisions: int

@@ -35,7 +35,7 @@ def associative(reward, value, next_value, terminated, done, gamma, lam):
     def then(later: tuple, earlier: tuple) -> tuple:
         return earlier[0] + earlier[1] * later[0], earlier[1] * later[1]
 
-    return jax.lax.associative_scan(then, (jnp.asarray(delta), jnp.asarray(decay)), reverse=True)[0]
+    return jax.jit(lambda maps: jax.lax.associative_scan(then, maps, reverse=True)[0])((delta, decay))
 
 
 def flags(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import masked
+from conftest import init, masked
 
 from jaxtrader.agents import ppo
 from jaxtrader.agents.control_variate import market_control_variate, regress_out
@@ -42,7 +42,7 @@ def loud(state: PPOState) -> PPOState:
     """A policy whose actions differ from bar to bar."""
     rng = np.random.default_rng(1)
     return state.replace(
-        params=jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
+        params=jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
     )
 
 
@@ -50,7 +50,7 @@ def lived(
     env: TradingEnv, agent: PPOAgent, raw: EnvParams, part: bool = True
 ) -> tuple[PPOState, EnvParams, Rollout, jax.Array | None]:
     """A loud policy, prepared parameters, what it lived through, and the market's part of it, if asked for."""
-    state, params = agent.prepare(loud(agent.init(KEY, env, raw)), raw)
+    state, params = agent.prepare(loud(init(agent, KEY, env, raw)), raw)
     rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
 
     @jax.jit
@@ -66,7 +66,11 @@ def lived(
 
 @pytest.mark.parametrize(
     ("fixture", "positions", "every", "with_mask"),
-    [("env", "continuous", 2, False), ("portfolio", "weights", 1, True), ("portfolio", "continuous", 1, False)],
+    [
+        ("env", "continuous", 2, False),
+        pytest.param("portfolio", "weights", 1, True, marks=pytest.mark.slow),
+        ("portfolio", "continuous", 1, False),
+    ],
 )
 def test_market_control_variate_is_the_trace_of_log_returns_of_the_mode(
     request: pytest.FixtureRequest, agent: PPOAgent, fixture: str, positions: str, every: int, with_mask: bool
@@ -105,8 +109,9 @@ def test_market_control_variate_is_the_trace_of_log_returns_of_the_mode(
 def rising(params: EnvParams) -> EnvParams:
     """The same bars with 3% more at each than at the one before, so that the gradient is far from none."""
     arrays = params.arrays
-    growth = jnp.exp(0.03 * jnp.arange(len(arrays.close)))[:, None]
-    return params.replace(arrays=arrays.replace(open=arrays.open * growth, close=arrays.close * growth))
+    growth = np.exp(0.03 * np.arange(len(arrays.close)))[:, None].astype(np.float32)
+    grown = {name: growth * np.asarray(getattr(arrays, name)) for name in ("open", "close")}
+    return params.replace(arrays=arrays.replace(**grown))
 
 
 def test_market_baseline_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
@@ -118,10 +123,10 @@ def test_market_baseline_leaves_the_gradient_where_it_was_and_takes_noise_from_i
     """
     env = dataclasses.replace(env, positions="continuous")
     agent = agent.replace(log_std_init=-2.0)
-    state, params = agent.prepare(agent.init(KEY, env, raw_params), rising(raw_params))
+    state, params = agent.prepare(init(agent, KEY, env, raw_params), rising(raw_params))
     state = state.replace(params={**state.params, "policy": {**state.params["policy"], "bias": jnp.full(1, 0.5)}})
     rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
-    paths = rollouts.begin(jax.random.key(1), params)
+    paths = jax.jit(rollouts.begin)(jax.random.key(1), params)
 
     def trace(rollout: Rollout, earned: jax.Array) -> jax.Array:
         zero, done = jnp.zeros_like(rollout.value), rollout.terminated | rollout.truncated

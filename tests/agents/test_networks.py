@@ -20,8 +20,8 @@ def make(**changes) -> tuple[ActorCritic, dict]:
     network = ActorCritic(
         WINDOW, ASSETS * FEATURES, ASSETS * K, ActionSpec("discrete", ACTIONS), **{"hidden": (8, 6), **changes}
     )
-    chunk, account = jnp.zeros((1, WINDOW, ASSETS, FEATURES)), jnp.zeros((1, 1, ASSETS, K))
-    return network, network.init(jax.random.key(1), chunk, account)
+    chunk, account = np.zeros((1, WINDOW, ASSETS, FEATURES), np.float32), np.zeros((1, 1, ASSETS, K), np.float32)
+    return network, jax.jit(network.init)(jax.random.key(1), chunk, account)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -37,7 +37,7 @@ def head(network: ActorCritic, variables: dict, context: jax.Array, account: jax
 def jittered(variables: dict) -> dict:
     """Biases and the policy's kernel away from 0, so that a lost one shows."""
     rng = np.random.default_rng(5)
-    return jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), variables)
+    return jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.3, x.shape).astype(np.float32), variables)
 
 
 def test_encode_of_a_chunk_equals_encode_of_each_window() -> None:
@@ -147,7 +147,7 @@ def test_one_assets_network_is_what_it_was_before_there_were_portfolios() -> Non
     rng = np.random.default_rng(0)
     window = rng.normal(size=(2, 3, 1, 2)).astype(np.float32)
     account = rng.normal(size=(2, 1, 1, 4)).astype(np.float32)
-    logits, value = network.apply({"params": weights}, window, account)
+    logits, value = jax.jit(network.apply)({"params": weights}, window, account)
     kept = [[0.00277888, -0.01260156, -0.00577134], [0.00774403, 0.00414668, 0.00298628]]
     np.testing.assert_allclose(logits[:, 0], kept, rtol=1e-4)
     np.testing.assert_allclose(value[:, 0], [-0.7652424, -0.4789577], rtol=1e-4)

@@ -82,11 +82,13 @@ def test_unlisted_assets_enter_no_moment_and_are_0() -> None:
     market = Market.from_bars(assets, ["signal"], align=True)
     train = market.split("2020-02-05")[0].arrays()  # rows 0 to 34
     normalizer = fit_normalizer(train)
-    values = np.concatenate([asset.columns["signal"][:n] for asset, n in zip(assets, (35, 15, 30), strict=True)])
+    values = [asset.columns["signal"][:n] for asset, n in zip(assets, (35, 15, 30), strict=True)]
+    # An asset that is silent for a few days is still listed, and shows its last bar.
+    values = np.concatenate([*values, np.repeat(values[2][-1:], 5, axis=0)])
     np.testing.assert_allclose(normalizer.mean, values.mean(), rtol=1e-6)
     np.testing.assert_allclose(normalizer.std, values.std(), rtol=1e-6)
     features = np.asarray(normalize(normalizer, train).features)[..., 0]
     assert (features[:20, 1] == 0).all()
-    assert (features[30:, 2] == 0).all()
+    assert (features[45:, 2] == 0).all(), "after 14 days of silence it is not listed any more"
     wanted = (assets[1].columns["signal"][:, 0] - values.mean()) / values.std()
     np.testing.assert_allclose(features[20:, 1], wanted, rtol=1e-5)

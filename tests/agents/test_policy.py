@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import BY_BOTH, Tabular
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy, load_policy
@@ -21,6 +22,9 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
+from jaxtrader.training.run_config import describe
+from jaxtrader.training.train_settings import TrainSettings
+from jaxtrader.training.update import init_agent
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +182,33 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
         load_policy(tmp_path / "nowhere")
 
 
-def test_a_policy_of_an_ordinary_environment_is_refused(agent: PPOAgent, decided: PPOState, tmp_path: Path) -> None:
-    agent.save_model(tmp_path / "p", decided.replace(normalizer=None), {"name": "CartPole-v1"})
-    with pytest.raises(files.FileError, match="does not say its env and features: it was not trained on a TradingEnv"):
-        load_policy(tmp_path / "p")
+def test_a_policy_of_an_ordinary_environment_acts_on_its_observations(tmp_path: Path) -> None:
+    agent = PPOAgent(hidden=(4,), normalize_observations=True)
+    state = init_agent(agent, jax.random.key(0), BY_BOTH, env=Tabular())
+    observations = np.linspace(-3, 3, 9, dtype=np.float32)[:, None]
+    weights = jax.tree.map(lambda x: x + 0.7, state.params)  # so that both actions occur
+    weights["policy"]["kernel"] = weights["policy"]["kernel"] * jnp.asarray([1.0, -1.0])
+    state = state.replace(params=weights, normalizer=state.normalizer.update(jnp.asarray(observations)))
+    agent.save_model(tmp_path / "p", state, {"name": "Tabular"})
+    policy = load_policy(tmp_path / "p")
+    expected = agent.select_action(state, jnp.asarray(observations), jax.random.key(0), deterministic=True)[0]
+    assert [policy.act(seen) for seen in observations] == expected.tolist()
+    assert len(set(expected.tolist())) == 2
+    with pytest.raises(ValueError, match=r"shape \(2,\), the policy needs 1 finite"):
+        policy.act([0.0, 1.0])
+    with pytest.raises(ValueError, match="not trained in a TradingEnv"):
+        _ = policy.positions
+    assert len(repr(policy).splitlines()) == 1
+
+
+def test_the_agent_of_a_policy_is_the_one_that_was_trained(env: TradingEnv, decided: PPOState, tmp_path: Path) -> None:
+    trained = PPOAgent(learning_rate=3e-4, num_epochs=2, hidden=(16, 8), entropy_coef=0.0, matmul_precision="high")
+    about = describe(TrainSettings(total_steps=1), env, trained, None, {})
+    trained.save_model(tmp_path / "p", decided, about)
+    policy = load_policy(tmp_path / "p")
+    assert policy.agent == trained
+    assert policy.acting_agent == PPOAgent(matmul_precision="high")
+    assert len(repr(policy).splitlines()) == 1
+    trained.save_model(tmp_path / "bad", decided, about | {"agent": about["agent"] | {"num_epochs": "many"}})
+    with pytest.raises(files.FileError, match="many"):
+        load_policy(tmp_path / "bad")

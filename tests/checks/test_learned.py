@@ -75,6 +75,7 @@ def test_a_function_that_looks_ahead_gets_rich_on_shuffled_bars(bars):
     assert check.figure > 5 * check.limit
 
 
+@pytest.mark.slow
 def test_a_learner_that_does_not_learn_fails_with_the_future_told(bars):
     still = dataclasses.replace(SETTINGS, agent=SETTINGS.agent.replace(learning_rate=1e-9))
     check = oracle(bars, HONEST, still)
@@ -105,6 +106,7 @@ def test_the_first_two_run_alone_and_in_their_order(bars):
             run(bars, ["log_return_5"], only=only)
 
 
+@pytest.mark.slow
 def test_a_column_is_not_what_the_shuffle_looks_for(bars):
     assert shuffled(bars, LEAKING, SETTINGS).passed
 

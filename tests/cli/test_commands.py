@@ -21,13 +21,14 @@ from jaxtrader import cli
 from jaxtrader.cli import inputs, main, phrases
 from jaxtrader.cli.settings import BadInput, Source, TrainData
 from jaxtrader.market.splits import cut_segments
+from jaxtrader.training.run_folder import CHECKPOINTS
 
 ROOT = Path(jt.__file__).parents[1]
 FEATURES = "log_return_5,volatility_10"
 TINY = (
     "--num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 --num-minibatches 2 --num-epochs 1 --eval-every 2"
 )
-SMALL = [*TINY.split(), "--features", FEATURES]
+SMALL = [*TINY.split(), "--features", FEATURES, "--seeds", "1"]
 
 
 def prices(rows=300, seed=0):
@@ -69,9 +70,10 @@ def refused(capsys, argv, code=2):
 def test_a_run_leaves_its_files_and_says_where(tiny):
     folder, out = tiny
     run = folder / "runs" / "two-0001"
-    names = {"policy.pkl", "last.pkl", "checkpoint.pkl", "config.toml", "config.json", "metrics.jsonl"}
+    names = {"policy.pkl", "last.pkl", *CHECKPOINTS, "config.toml", "config.json", "metrics.jsonl", "result.json"}
+    names |= {"report.html", "report.png", "equity.csv", "trades.csv", "fills.csv"}
     assert {path.name for path in run.iterdir()} == names
-    assert out.splitlines()[-1] == f"next    jaxtrader backtest {Path('runs/two-0001')}"
+    assert out.splitlines()[-1] == f"next     jaxtrader backtest {Path('runs/two-0001')}"
     assert "\x1b" not in out
 
 
@@ -126,8 +128,50 @@ def test_the_result_stands_after_a_table_of_all_parts(tiny):
     assert out.index("─ validation ─") > titles
     for row in ("UP", "DN", "all 2"):
         assert len(re.findall(rf"^{row} ", out[titles:], re.M)) == 2
-    assert out[titles:].count(" same exposure ") == 4  # thrice in the results, for the total in the activity
-    assert re.search(r"^result  On the test part \(2020-09-12 to 2020-10-26, unseen", out, re.M)
+    table = out[titles : out.index("\nverdict ")]
+    assert table.count(" same exposure ") == 4  # thrice in the results, for the total in the activity
+    assert re.search(r"^result   On the test part \(2020-09-12 to 2020-10-26, 44 days, unseen", out, re.M)
+
+
+def test_what_is_printed_is_kept_with_the_run(tiny, own_test):
+    folder, out = tiny
+    record = json.loads((folder / "runs/two-0001/result.json").read_text())
+    assert list(record["parts"]) == ["train", "validation", "test"]
+    assert list(record["parts"]["test"]["symbols"]) == ["UP", "DN"]
+    figures = record["parts"]["test"]["total"]["policy"]
+    result = jt.backtest(folder / "runs/two-0001/policy.pkl", own_test)
+    assert figures["total_return"] == pytest.approx(result.metrics["total_return"], rel=1e-12)
+    assert figures["sharpe"] is None, "45 days are not annualised"
+    told = " ".join(out[out.index("─ train ─") :].split())
+    assert record["result"] in told
+
+
+def test_several_seeds_are_one_policy_with_a_folder_each(tiny, tmp_path, capsys):
+    run = tmp_path / "run"
+    flags = ["--total-steps", "300", "--seeds", "2", "--seed", "7", "--run-dir", str(run)]
+    assert main(["train", "--data", str(tiny[0] / "two.csv"), *SMALL, *flags]) == 0
+    out = capsys.readouterr().out
+    assert "single seeds were" in out
+    assert {path.name for path in run.iterdir() if path.is_dir()} == {"seed-7", "seed-8"}
+    assert jt.load_policy(run).about["seeds"] == [7, 8]
+    assert "<h2>Seeds</h2>" in (run / "report.html").read_text()
+    # Again: one more look, and no more policies. The report is written anew.
+    assert main(["report", str(run)]) == 0
+    assert "look 2 at these bars, with 1 policy" in " ".join(capsys.readouterr().out.split())
+    assert main(["train", "--resume", str(run), "--quiet"]) == 0, "a finished run has nothing left to do"
+
+
+def test_what_has_no_report_is_one_sentence(tiny, tmp_path, capsys):
+    assert "no folder" in refused(capsys, ["report", tmp_path / "nowhere"])
+    assert "policy.pkl" in refused(capsys, ["report", tmp_path])
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/looks.jsonl").write_text("another,program\n")
+    argv = ["train", "--data", tiny[0] / "two.csv", *SMALL, "--total-steps", "200", "--run-dir", tmp_path / "runs/one"]
+    assert main([str(word) for word in [*argv, "--quiet"]]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "This look was not counted" in out
+    assert "looks.jsonl, line 1" in out
+    assert (tmp_path / "runs/looks.jsonl").read_text() == "another,program\n"
 
 
 def test_the_settings_are_kept_with_the_run(tiny):
@@ -146,7 +190,7 @@ def test_the_next_run_gets_the_next_number_and_quiet_prints_only_the_result(tiny
     assert main(["train", "--data", "two.csv", *SMALL, "--num-episodes", "4", "--quiet"]) == 0
     assert (folder / "runs/two-0002/policy.pkl").is_file()
     words = [line.split()[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert words == ["result", "files", "next"]
+    assert words == ["verdict", "result", "luck", "files", "next"]
 
 
 def test_the_config_file_of_a_run_repeats_it(tiny, tmp_path):
@@ -268,7 +312,7 @@ def test_interrupted_training_saves_and_exits_130(tiny, tmp_path):
     assert child.returncode == 130, err
     assert "Traceback" not in err
     assert "stopping after this chunk and saving" in out
-    assert "Interrupted, and saved" in out
+    assert "training was interrupted" in out
     assert jt.load_policy(run / "policy.pkl").features == tuple(FEATURES.split(","))
 
 
@@ -314,7 +358,8 @@ def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
         (tmp_path / name).write_bytes(content)
         assert says in refused(capsys, [*command, tmp_path / name])
     assert "cannot be read" in refused(capsys, [*command, tmp_path / "missing.csv"])
-    assert "folder" in refused(capsys, [*command, tmp_path])
+    (tmp_path / "folder").mkdir()
+    assert "folder" in refused(capsys, [*command, tmp_path / "folder"])
 
 
 @pytest.mark.parametrize(
@@ -322,29 +367,36 @@ def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
     [
         (
             "--rollout-length 48 --episode-length 256",
-            "rollout_length 48 does not divide episode_length 256; use 32 or 64",
+            "--rollout-length 48 does not divide --episode-length 256; use 32 or 64",
         ),
         ("--window 250", "too few"),
         ("--positions 0,2", "position 2 is outside [-1, 1]"),
         ("--positions 1", "at least two exposures"),
-        ("--fee-bps 6000", "fee 0.6 is outside [0, 0.5)"),
-        ("--slippage-bps nan", "slippage nan is outside"),
-        ("--risk-aversion -1", "lam >= 0"),
-        ("--gamma 2", "gamma=2"),
-        ("--num-minibatches 3", "num_minibatches 3 does not divide the 8 paths"),
-        ("--num-envs 0", "num_envs 0"),
+        ("--fee-bps 6000", "--fee-bps 6000 is outside [0, 5000)"),
+        ("--slippage-bps nan", "--slippage-bps nan is outside"),
+        ("--risk-aversion -1", "--risk-aversion -1 must be"),
+        ("--gamma 2", "--gamma 2 is outside [0, 1]"),
+        ("--num-minibatches 3", "--num-minibatches 3 does not divide the 8 paths"),
+        ("--num-envs 0", "--num-envs 0"),
         ("--hidden 0", "at least 1 wide"),
-        ("--encoder tcn", "encoder 'tcn' needs a window of bars"),
+        ("--encoder tcn", "--window 1 shows one; use --window 32, or --encoder mlp"),
         ("--encoder attention --window 8 --encoder-width 24", "of attention a multiple of 16"),
         ("--seed -1", "--seed -1 is outside"),
-        ("--total-steps 5 --num-episodes 5", "one of num_episodes and total_steps"),
+        ("--total-steps 5 --num-episodes 5", "one of --num-episodes and --total-steps"),
         ("--symbols UP,XX", "no symbol 'XX'"),
+        ("--symbols up", "did you mean UP?"),
         ("--features nonsense", "neither a built-in feature"),
+        ("--features Log_Return_5", "did you mean log_return_5?"),
+        ("--take-profit 3", "--take-profit 3 must be below 1"),
+        ("--stop-loss 3", "--stop-loss 3 must be below 1"),
+        ("--leverage 0", "--leverage 0 is outside"),
         ("--tz Mars/Base", "not a known time zone"),
         ("--train-end 2020-07-01", "--valid-end is missing"),
         ("--train-end soon --valid-end 2020-09-01", "--train-end soon is not a date"),
         ("--train-end 2020-09-01 --valid-end 2020-07-01", "not after --train-end"),
-        ("--train-end 2020-07-01 --valid-end 2021-07-01", "holds no bar"),
+        ("--train-end 2020/07/01 --valid-end 2020-09-01", "write it as 2020-07-01"),
+        ("--train-end 2019-07-01 --valid-end 2020-09-01", "--train-end 2019-07-01 leaves no bar for training"),
+        ("--train-end 2020-07-01 --valid-end 2021-07-01", "runs from 2020-01-01 to 2020-10-26"),
     ],
 )
 def test_settings_that_cannot_be_are_one_sentence(flags, says, tiny, tmp_path, monkeypatch, capsys):
@@ -380,7 +432,8 @@ def test_a_run_is_tested_on_the_test_part_of_its_data(tiny, own_test, tmp_path, 
     np.testing.assert_allclose(saved["equity"], result.equity, rtol=1e-14)
     assert len(pd.read_csv(tmp_path / "out/trades.csv")) == len(result.trades)
     assert "test ─" in out
-    assert re.search(rf"^all 2 +{100 * result.metrics['cagr']:.1f}% +{result.metrics['sharpe']:.2f} ", out, re.M)
+    total, ratio = 100 * result.metrics["total_return"], result.metrics["period_sharpe"]
+    assert re.search(rf"^all 2 +{total:.1f}% +{ratio:.2f} ", out, re.M)
     assert "trades  " in out
     assert re.search(r"^break-even  (none, as it|a trade could cost)", out, re.M)
     assert "is no test" not in out
@@ -398,6 +451,20 @@ def test_other_costs_and_rules_change_the_result(tiny, own_test, tmp_path, capsy
     result = jt.backtest(policy, market, rules=rules, costs=jt.Costs.from_bps(20, 5))
     np.testing.assert_allclose(pd.read_csv(tmp_path / "equity.csv")["equity"], result.equity, rtol=1e-14)
     assert "fee 20 bp, slippage 5 bp; fills at the next bar's close" in capsys.readouterr().out
+
+
+def test_several_costs_have_a_row_each(tiny, own_test, tmp_path, capsys):
+    run = tiny[0] / "runs/two-0001"
+    flags = ["--fee-bps", "0,50", "--slippage-bps", "0"]
+    assert main(["backtest", str(run), *flags]) == 0
+    out = capsys.readouterr().out
+    for fee in (0, 50):
+        result = jt.backtest(run / "policy.pkl", own_test, costs=jt.Costs.from_bps(fee, 0))
+        total, costs = (100 * result.metrics[name] for name in ("total_return", "costs"))
+        assert re.search(rf"^fee {fee} bp +{total:.1f}% .* {costs:.2f}% ", out, re.M)
+    assert "what follows is with fee 50 bp" in " ".join(out.split())
+    assert "give one" in refused(capsys, ["backtest", run, *flags, "--save", tmp_path / "out"])
+    assert "--fee-bps 6000" in refused(capsys, ["backtest", run, "--fee-bps", "0,6000"])
 
 
 def test_another_file_is_used_whole_and_older_dates_are_no_test(tiny, tmp_path, capsys):
@@ -434,9 +501,9 @@ def test_what_cannot_be_tested_is_one_sentence(tiny, tmp_path, capsys):
         ([run, "--data", tmp_path / "short.csv"], "too few"),
         ([run, "--data", data, "--part", "test"], "use --start and --end"),
         ([run, "--tz", "UTC"], "--tz UTC says how to read a file"),
-        ([run, "--start", "2031-01-01"], "holds no bar"),
-        ([run, "--fee-bps", "-1"], "outside [0, 0.5)"),
-        ([run, "--start", "2020-10-20", "--delay", "20"], "for a decision and its fill (11 of history + 21)"),
+        ([run, "--start", "2031-01-01"], "--start 2031-01-01 leaves no bar"),
+        ([run, "--fee-bps", "-1"], "--fee-bps -1 is outside [0, 5000)"),
+        ([run, "--start", "2020-10-20", "--delay", "20"], "and its fill need 11 of history + 21"),
     ):
         assert says in refused(capsys, ["backtest", *argv])
 
@@ -458,22 +525,62 @@ def test_data_says_what_is_in_a_file(tiny, tmp_path, capsys):
     frame.drop(index=range(100, 110)).to_csv(tmp_path / "X.csv", index=False)
     assert main(["data", str(tmp_path / "X.csv")]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "X 390 bars, 2020-01-01 00:00 to 2021-02-03 00:00 UTC, every 1 day, 356.096" in out  # 389 steps in 399 days
+    assert "X 390 bars, 2020-01-01 00:00 to 2021-02-03 00:00 UTC, every 1 day, 365 periods a year" in out
     assert "further numbers: signal" in out
     assert "1 gaps" in out
     assert "warm up over 252 bars (log_return_252)" in out
-    assert f"next jaxtrader train --data {tmp_path / 'X.csv'}" in out
+    assert "problem too few bars" in out
 
 
-def test_data_says_what_is_missing_for_the_default_features(tiny, capsys):
-    assert main(["data", str(tiny[0] / "two.csv"), "--symbols", "UP", "--tz", "UTC", "--no-adjust"]) == 0
+def test_a_given_number_of_periods_per_year_settles_a_doubt(tmp_path, capsys):
+    file = tmp_path / "X.csv"
+    days = pd.bdate_range("2020-01-01", periods=30)
+    prices(30).assign(Date=days).to_csv(file, index=False)
+    assert main(["data", str(file)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "every 1 day, 252 periods a year" in out
+    assert "--periods-per-year" in out
+    assert main(["data", str(file), "--periods-per-year", "260"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "every 1 day, 260 periods a year" in out
+    assert "settles" not in out
+    train = ["train", "--data", str(file), *SMALL, "--total-steps", "1e6", "--dry-run", "--features", "gap"]
+    assert main([*train, "--periods-per-year", "260"]) == 0
+    assert "260 periods a year" in " ".join(capsys.readouterr().out.split())
+    assert "--periods-per-year 0 is not valid" in refused(capsys, [*train, "--periods-per-year", "0"])
+
+
+def test_data_says_which_format_a_file_has(tmp_path, capsys):
+    rows = [f"17304{i}9200000,10,12,9,11,{i},17304{i}9200001,1,1,1,1,0" for i in range(9)]
+    (tmp_path / "klines.csv").write_text("\n".join(rows))
+    assert main(["data", str(tmp_path / "klines.csv")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "format Binance klines without a header: time 'open_time', open 'open'" in out
+    assert "--label open" in out
+
+
+def test_a_comma_with_two_readings_is_settled_by_decimal(tmp_path, capsys):
+    rows = [f"2024-01-0{i};10,{i}01;10,{i}01;10,{i}01;10,{i}01;988" for i in range(1, 5)]
+    (tmp_path / "a.csv").write_text("\n".join(["date;open;high;low;close;volume", *rows]))
+    assert "--decimal ," in refused(capsys, ["data", tmp_path / "a.csv"])
+    for mark in ",.":
+        assert main(["data", str(tmp_path / "a.csv"), "--decimal", mark]) == 0
+    assert "not a known time zone" in refused(capsys, ["data", tmp_path / "a.csv", "--decimal", ",", "--tz", ""])
+
+
+def test_data_says_what_is_missing_for_the_default_features(tmp_path, capsys):
+    both = [prices(460, seed=i).assign(Ticker=name) for i, name in enumerate(("UP", "DN"))]
+    pd.concat(both).to_csv(tmp_path / "two.csv", index=False)
+    assert main(["data", str(tmp_path / "two.csv"), "--symbols", "UP", "--tz", "UTC", "--no-adjust"]) == 0
     out = capsys.readouterr().out
     assert out.endswith("two.csv --symbols UP --tz UTC --no-adjust\n")
     assert "DN" not in out
     assert "problem" not in out
-    (tiny[0] / "few.csv").write_text(prices(40).to_csv(index=False))
-    assert main(["data", str(tiny[0] / "few.csv")]) == 0
-    assert re.search(r"^problem .* 40 bars, too few for log_return_252", capsys.readouterr().out, re.M)
+    (tmp_path / "few.csv").write_text(prices(40).to_csv(index=False))
+    assert main(["data", str(tmp_path / "few.csv")]) == 0
+    # 252 bars of history, 64 to trade and one more, in the 70% of training: 317 of 453.
+    problem = " ".join(capsys.readouterr().out.partition("problem")[2].split())
+    assert problem.startswith("too few bars: 317 are needed to the end of train (about 453 in the file)")
 
 
 @pytest.mark.parametrize(
@@ -510,6 +617,6 @@ def test_ctrl_c_while_libraries_load_is_kept_for_later():
 
 def test_the_next_command_can_be_pasted_whatever_the_file_is_called(tmp_path, capsys):
     path = tmp_path / "my prices.csv"
-    prices(400).to_csv(path, index=False)
+    prices(460).to_csv(path, index=False)
     assert main(["data", str(path)]) == 0
     assert capsys.readouterr().out.endswith(f"jaxtrader train --data '{path}'\n")

@@ -79,7 +79,7 @@ def test_help_says_the_type_the_default_and_the_text_of_the_dataclass(capsys):
     out = " ".join(capsys.readouterr().out.replace("│", " ").split())
     assert "--positions The target exposures" in out.replace("FLOATS|continuous|weights ", "")
     assert "--rebalance-band FLOAT The smallest trade, as a share of equity." in out
-    assert "[default: 0.05, with --synthetic 0]" in out
+    assert "[default: with --synthetic 0]" in out
     assert "[choices: mlp, tcn, attention] [default: mlp]" in out
 
 
@@ -122,10 +122,44 @@ def test_a_backtest_is_given_only_what_was_typed():
     assert of(CostRates, given("backtest", "run", "--fee-bps", "20")) == {"fee": 20 * 1e-4}
 
 
-def test_load_bars_takes_what_says_how_a_file_is_read():
+def test_load_bars_and_from_bars_take_what_says_how_a_file_is_read():
     assert {field.name for field in dataclasses.fields(settings.Source)} <= {
-        *inspect.signature(jt.load_bars).parameters
+        *inspect.signature(jt.load_bars).parameters,
+        *inspect.signature(jt.Market.from_bars).parameters,
     }
+
+
+def test_a_backtest_takes_several_numbers_of_a_cost_and_labels_each_combination():
+    found = given("backtest", "run", "--fee-bps", "0,2.5", "--borrow-rate", "0.02,none", "--slippage-bps", "5")
+    combinations = settings.choices(CostRates, found)
+    assert list(combinations) == [
+        f"fee {fee} bp, borrow rate {rate}" for fee in ("0", "2.5") for rate in ("0.02", "none")
+    ]
+    last = of(CostRates, combinations["fee 2.5 bp, borrow rate none"])
+    assert last == {"fee": pytest.approx(2.5e-4), "borrow_rate": None, "slippage": pytest.approx(5e-4)}
+    one = given("backtest", "run", "--fee-bps", "1")
+    assert settings.choices(CostRates, one) == {"": one}
+
+
+@pytest.mark.parametrize(
+    ("words", "rollout", "episode"),
+    [
+        ("", 64, 256),
+        ("--decision-every 2", 64, 256),
+        ("--decision-every 21", 12, 252),
+        ("--decision-every 3", 64, 192),
+        ("--decision-every 1000", 1, 1000),
+        ("--rollout-length 48", 48, 240),
+        ("--rollout-length 300", 300, 300),
+        ("--episode-length 100", 50, 100),
+        ("--decision-every 21 --episode-length 210", 10, 210),
+        ("--decision-every 21 --rollout-length 6", 6, 252),
+        ("--rollout-length 48 --episode-length 256", 48, 256),  # refused later
+    ],
+)
+def test_lengths_fit_each_other_unless_they_are_given(words, rollout, episode):
+    found = resolved("train", given("train", *words.split()))
+    assert (found["rollout_length"], found["episode_length"]) == (rollout, episode)
 
 
 # --- words ---
@@ -142,6 +176,8 @@ def test_load_bars_takes_what_says_how_a_file_is_read():
         ("--hidden 64,64", "hidden", (64, 64)),
         ("--hidden 8", "hidden", (8,)),
         ("--symbols AAPL,MSFT", "symbols", ("AAPL", "MSFT")),
+        ("--positions (-1,0,1)", "positions", (-1.0, 0.0, 1.0)),
+        ("--hidden [64,64]", "hidden", (64, 64)),
         ("--total-steps 2e6", "total_steps", 2_000_000),
         ("--seed=7", "seed", 7),
         ("--seed 6 --seed 7", "seed", 7),
@@ -172,21 +208,38 @@ def test_words_become_values(words, name, value):
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        ("train --sed 3", "--sed. Did you mean --seed?"),
+        ("train --sed 3", "--sed; did you mean --seed?"),
         ("backtest run --leverage 3", "--leverage"),  # the policy acts in units of it
         ("train --seed 1.5", '--seed: unable to convert "1.5"'),
         ("train --seed nan", '"nan"'),
         ("train --positions a,b", '--positions: unable to convert "a,b" into FLOATS|continuous|weights'),
         ("train --positions weights,1", '"weights,1"'),
         ("train --hidden 8,x", '--hidden: unable to convert "8,x"'),
-        ("train --fill next_opn", '"next_opn" for --fill'),
-        ("train --fill next_opn", 'Did you mean "next_open"?'),
+        ("train --fill next_opn", '--fill: unable to convert "next_opn"'),
+        ("train --fill next_opn", "did you mean next_open?"),
         ("train --portfolio=maybe", '--portfolio: unable to convert "maybe"'),
         ("train --seed", "--seed requires an argument"),
         ("train prices.csv", "--data prices.csv"),
+        ("train --lr 1e-3", "did you mean --learning-rate?"),
+        ("train --position -1,0,1", "did you mean --positions?"),
+        ("train --fee 1", "did you mean --fee-bps?"),
+        ("train --ticker A", "did you mean --symbols?"),
+        ("train -data x", "did you mean --data?"),
+        ("train --help-al", "did you mean --help-all?"),
+        ("train --frobnicate", "see jaxtrader train --help-all"),
+        ("train --encoder TCN", "did you mean tcn?"),
+        ("train --rebalance on-change", "did you mean on_change?"),
+        ("train --positions Continuous", "did you mean continuous?"),
+        ("train --stop-loss 3%", "write 3% as 0.03"),
+        ("train --total-steps 2M", "write it as 2e6"),
+        ("data x --fee-bps 1", "it is of jaxtrader train"),
+        ("evaluate runs", "did you mean backtest?"),
+        ("help", "did you mean --help?"),
+        ("--verison", "did you mean --version?"),
+        ("--lr 3", "as in jaxtrader train --lr"),
         ("backtest", "RUN requires an argument"),
-        ("trian", 'Did you mean "train"?'),
-        ("frob", "train, backtest, data, check"),
+        ("trian", "did you mean train?"),
+        ("frob", "the commands are train,"),
     ],
 )
 def test_a_wrong_word_is_one_sentence_with_the_nearest_right_one(argv, says):
@@ -262,7 +315,7 @@ def test_all_settings_of_train_are_read_again_from_the_file_that_a_run_writes(tm
         ("seed = [1, 2]", ("seed", "[1, 2]", "int")),
         ("seed = true", ("seed", "True", "INT")),
         ("portfolio = 3", ("portfolio", "3", "bool")),
-        ("fill = 'next_opn'", ("fill", "next_opn", 'Did you mean "next_open"?')),
+        ("fill = 'next_opn'", ("fill", "next_opn", "did you mean next_open?")),
         ("positions = ['a', 1]", ("positions", "a,1", "continuous|weights")),
         ("no_adjust = true", ("no_adjust", "adjust = false")),
         ("seed = = 3", ("is not TOML", "line 1")),

@@ -166,24 +166,25 @@ def test_the_positions_nobody_asked_for_keep_within_the_leverage():
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ("--leverage 0", "max_leverage 0.0 is outside (0, 100]"),
-        ("--leverage 2 --maintenance-margin 0.6", "maintenance_margin 0.6 is outside [0, 0.5)"),
-        ("--stop-loss -0.1", "stop_loss -0.1 must be above 0"),
-        ("--stop-loss 3", "stop_loss 3.0 must be below 1: it is a fraction of the entry price, 0.03 is 3%"),
-        ("--lot 1", "lot needs capital"),
-        ("--impact 1", "impact needs capital"),
-        ("--delay -1", "delay -1 must be a whole number of bars"),
-        ("--short-rate 9", "short_rate 9 is outside [0, 5): it is a rate a year"),
-        ("--flat-at-session-end", "flat_at_session_end needs bars shorter than a day"),
+        ("--leverage 0", "--leverage 0 is outside (0, 100]"),
+        ("--leverage 2 --maintenance-margin 0.6", "--maintenance-margin 0.6 is outside [0, 0.5)"),
+        ("--stop-loss -0.1", "--stop-loss -0.1 must be above 0"),
+        ("--stop-loss 3", "--stop-loss 3 must be below 1: it is a fraction of the entry price, 0.03 is 3%"),
+        ("--take-profit 3", "--take-profit 3 must be below 1: it is a fraction of the entry price, 0.03 is 3%"),
+        ("--lot 1", "--lot needs --capital"),
+        ("--impact 1", "--impact needs --capital"),
+        ("--delay -1", "--delay -1 must be a whole number of bars"),
+        ("--short-rate 9", "--short-rate 9 is outside [0, 5): it is a rate a year"),
+        ("--flat-at-session-end", "--flat-at-session-end needs bars shorter than a day"),
         ("--portfolio --symbols UP", "a portfolio needs two symbols at least"),
         ("--portfolio --positions 0,1", "positions"),
         ("--portfolio --leverage 2", "--leverage 2 does nothing to weights, which sum to at most 1"),
         (
             "--capital 100 --min-trade 200",
-            "min_trade 200 is more than all that positions up to 1 of a capital of 100 can buy",
+            "--min-trade 200 is more than all that positions up to 1 of a capital of 100 can buy",
         ),
         ("--reward sharpe --risk-aversion 3", "--risk-aversion 3 is of the rewards log and drawdown"),
-        ("--decision-every 3", "decision_every 3 does not divide episode_length 32"),
+        ("--decision-every 3", "use an --episode-length of 30 or 33"),
         ("--synthetic ar1 --leverage 2 --positions continuous", "no leverage, brackets"),
     ],
 )
@@ -198,7 +199,7 @@ def test_what_cannot_be_is_one_sentence(flags, says, folder, tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_the_plan_names_a_fee_an_asset_and_what_is_lent_for_nothing(make_portfolio, make_market):
+def test_the_plan_says_each_assets_fee_and_where_debt_or_shorts_cost_nothing(make_portfolio, make_market):
     each = jt.TradingEnv(make_portfolio(2), positions="weights", costs=jt.Costs(fee=[1e-4, 2e-4], slippage=None))
     assert phrases.rules(each).startswith("fee 1/2 bp, slippage 0 bp; ")
     credit = jt.TradingEnv(make_market(), positions="continuous", rules=jt.Rules(max_leverage=2.0))
@@ -207,3 +208,12 @@ def test_the_plan_names_a_fee_an_asset_and_what_is_lent_for_nothing(make_portfol
     assert "no interest" not in phrases.rules(paid)
     assert "no fee on shorts" not in phrases.rules(paid)
     assert "shorts" not in phrases.rules(jt.TradingEnv(make_market(), positions=(0.0, 0.5, 1.0)))
+    assert "maintenance margin 0.25" in phrases.rules(jt.TradingEnv(make_market()))
+
+
+def test_a_rate_in_a_column_is_named_and_a_rebate_is_warned_of(make_market) -> None:
+    market = make_market((60,))
+    named = dataclasses.replace(market, columns={"maker": np.full_like(market.close, -1e-4)})
+    said = phrases.rules(jt.TradingEnv(named, costs=jt.Costs(fee="maker", rebates=("fee",))))
+    assert said.startswith("fee of the column 'maker', slippage 5 bp; ")
+    assert "WARNING: fee may be below 0" in said

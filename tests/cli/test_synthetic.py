@@ -30,6 +30,10 @@ def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, 
     last = f"{records[-1]['optimum_share']:.1%}"
     assert re.search(rf"^100%  512/512 steps .* of optimum {last}  in position", out, re.MULTILINE)
     assert re.search(r"^ +bp a bar +of optimum +in position$", out, re.MULTILINE)
+    record = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"{100 * record['rows']['policy']['share_of_optimum']:.1f}%" in out
+    assert record["rows"]["best possible"]["share_of_optimum"] == 1
+    assert record["result"] in " ".join(out.split())
     assert main(["backtest", run]) == 2
     assert "was trained on the synthetic market ar1" in capsys.readouterr().err
 
@@ -40,7 +44,7 @@ def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, 
         ("--data prices.csv", "leave out --data"),
         ("--train-end 2007-12-31", "leave out --train-end"),
         ("--risk-aversion 3", "known for the reward log_return"),
-        ("--fill next_close", "known for fill='next_open'"),
+        ("--fill next_close", "known for --fill next_open"),
     ],
 )
 def test_what_does_not_go_with_it_is_one_sentence(flags, message, capsys):

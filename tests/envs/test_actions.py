@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from jaxtrader.envs import actions
+from jaxtrader.envs import actions, spaces
 from jaxtrader.envs.env_settings import Positions
 
 NAN, INF = np.nan, np.inf
@@ -91,7 +91,7 @@ def test_draws_for_several_assets_keep_within_the_limit() -> None:
 
 @pytest.mark.parametrize(("kind", "low"), [("continuous", -1), ("weights", 0)])
 def test_the_space_of_several_assets_is_a_box(kind: Positions, low: float) -> None:
-    box = actions.space(kind, 3)
+    box = spaces.action_space(kind, 3)
     assert (float(box.low), float(box.high), box.shape) == (low, 1, (3,))
 
 
@@ -107,7 +107,7 @@ def test_exposures_reach_as_far_as_the_leverage(action: list[float], expected: l
 def test_weights_sum_to_at_most_1_whatever_the_leverage() -> None:
     _, invalid = asked("weights", [[0.5, 0.5], [0.8, 0.8]], 2, max_leverage=2.0)
     np.testing.assert_array_equal(invalid, [False, True])
-    box = actions.space("weights", 3, 2.0)
+    box = spaces.action_space("weights", 3, 2.0)
     assert (float(box.low), float(box.high)) == (0, 1)
 
 
@@ -115,7 +115,7 @@ def test_the_leverage_bounds_positions_space_and_draws() -> None:
     assert actions.validate_positions((-2, 0, 1.5), max_leverage=2.0) == (-2, 0, 1.5)
     with pytest.raises(ValueError, match=r"position 2 is outside \[-1.5, 1.5\]: .* at most max_leverage"):
         actions.validate_positions((0, 2), max_leverage=1.5)
-    box = actions.space("continuous", 3, 2.0)
+    box = spaces.action_space("continuous", 3, 2.0)
     assert (float(box.low), float(box.high), box.shape) == (-2, 2, (3,))
     drawn = actions.draw("continuous", jax.random.key(0), (5_000,), 1, jnp.float32, 2.0)
     assert scipy.stats.kstest(np.asarray(drawn)[:, 0], "uniform", (-2, 4)).pvalue > 0.001

@@ -93,10 +93,14 @@ def test_a_reward_of_another_version_is_refused() -> None:
 # --- rewards of a whole move ---
 
 
+opened = jax.jit(open_account)
+
+
 def accounts(equity: np.ndarray, ruined: np.ndarray | None = None, assets: int = 1) -> Account:
     """Flat accounts of these equities."""
-    flat = open_account(jnp.zeros((*equity.shape, assets)), jnp.ones((*equity.shape, assets)))
-    dead = jnp.zeros(equity.shape, bool) if ruined is None else jnp.asarray(ruined)
+    shape, dtype = (*equity.shape, assets), equity.dtype
+    flat = opened(np.zeros(shape, dtype), np.ones(shape, dtype))
+    dead = np.zeros(equity.shape, bool) if ruined is None else ruined
     return flat.replace(equity=jnp.asarray(equity), cash=jnp.asarray(equity), ruined=dead)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import chex
 import jax
@@ -24,6 +25,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
 SHORT, FLAT, LONG = 0, 1, 2
@@ -53,22 +55,21 @@ def starts_of(env: TradingEnv, key: jax.Array, params: EnvParams, room: int, cou
 
 def place(env: TradingEnv, params: EnvParams, cursor: int, exposure: float = 0.0, time: int = 0) -> EnvState:
     """BATCH equal states at a bar of the first history."""
-    price = params.arrays.close[jnp.full(BATCH, cursor)]
-    account = env_account(jnp.full((BATCH, 1), exposure, jnp.float32), price)  # strong: else step compiles twice
+    price = np.asarray(params.arrays.close)[np.full(BATCH, cursor)]
+    account = env_account(np.full((BATCH, 1), exposure, np.float32), price)
     end = int(env.market.segments[0, 2])
-    return EnvState(account, *(jnp.full(BATCH, x, jnp.int32) for x in (cursor, end, time)))
+    return EnvState(account, *(np.full(BATCH, x, np.int32) for x in (cursor, end, time)))
 
 
 def act(action: int) -> jax.Array:
-    return jnp.full(BATCH, action, jnp.int32)
+    return np.full(BATCH, action, np.int32)
 
 
 def crash(params: EnvParams, row: int, factor: float = 0.005) -> EnvParams:
     """The same arrays with all prices from `row` on multiplied by `factor`."""
-    scale = jnp.where(jnp.arange(len(params.arrays.close)) >= row, factor, 1.0)[:, None]
-    return params.replace(
-        arrays=params.arrays.replace(open=params.arrays.open * scale, close=params.arrays.close * scale)
-    )
+    scale = np.where(np.arange(len(params.arrays.close)) >= row, np.float32(factor), 1)[:, None]
+    fallen = {name: scale * np.asarray(getattr(params.arrays, name)) for name in ("open", "close")}
+    return params.replace(arrays=params.arrays.replace(**fallen))
 
 
 def history_of(market: Market, rows: np.ndarray) -> np.ndarray:
@@ -119,7 +120,9 @@ def test_spaces_describe_the_observation_and_the_actions(env: TradingEnv, raw_pa
 
     obs, _ = reset(env, KEYS, raw_params)
     space = env.observation_space(raw_params)
-    assert isinstance(space, spaces.Dict)
+    assert isinstance(space, spaces.Box)
+    assert bool(space.contains(jax.tree.map(lambda x: x[0], obs)))
+    assert np.isfinite(space.sample(KEYS[0])).all()
     assert space.spaces["window"].shape == obs.window.shape[1:]
     assert space.spaces["account"].shape == obs.account.shape[1:]
     assert env.action_space(raw_params).n == env.num_actions == 3
@@ -204,8 +207,9 @@ def test_continuous_positions_have_a_box_of_actions_a_name_on_file_and_an_identi
     assert mine.to_dict()["positions"] == positions
     assert mine != env
     assert mine == dataclasses.replace(env, positions=positions)
-    exposure = mine.open_accounts(jax.random.key(0), raw_params.arrays.close[:1], raw_params, (3000,)).target[:, 0]
-    assert scipy.stats.kstest(np.asarray(exposure), "uniform", (low, 1 - low)).pvalue > 0.001
+    accounts = jax.jit(mine.open_accounts, static_argnums=3)
+    exposure = accounts(jax.random.key(0), raw_params.arrays.close[:1], raw_params, (3000,)).target
+    assert scipy.stats.kstest(np.asarray(exposure)[:, 0], "uniform", (low, 1 - low)).pvalue > 0.001
 
 
 @pytest.mark.parametrize("positions", ["continuous", "weights"])
@@ -214,9 +218,9 @@ def test_an_exposure_does_what_its_discrete_action_does(env: TradingEnv, raw_par
     start = place(env, raw_params, 20, exposure=0.5)
     for index, exposure in ((FLAT, 0.0), (LONG, 1.0)):
         expected = step(env, KEYS, start, act(index), raw_params)
-        got = step(mine, KEYS, start, jnp.full((BATCH, 1), exposure), raw_params)
+        got = step(mine, KEYS, start, np.full((BATCH, 1), exposure, np.float32), raw_params)
         chex.assert_trees_all_close(got, expected, rtol=3e-7)  # two programs: XLA may round one product otherwise
-    _, state, _, _, _, info = step(mine, KEYS, start, jnp.full((BATCH, 1), 0.25), raw_params)
+    _, state, _, _, _, info = step(mine, KEYS, start, np.full((BATCH, 1), 0.25, np.float32), raw_params)
     np.testing.assert_array_equal(info["target"], np.full((BATCH, 1), 0.25))
     assert info["fills"].all()
     np.testing.assert_allclose(state.account.target, 0.25)
@@ -406,6 +410,40 @@ def test_ruin_terminates_and_the_account_begins_again_at_the_next_bar(env: Tradi
     chex.assert_tree_all_finite((info, reward))
 
 
+@pytest.mark.parametrize(
+    ("positions", "rules", "margin"),
+    [
+        ((-1, 0, 1), {}, 0.25),
+        ("continuous", {"max_leverage": 0.5}, 0.25),
+        ((-1, 0, 1), {"maintenance_margin": 0.0}, 0.0),
+        ((-1, 0, 1), {"maintenance_margin": 0.1}, 0.1),
+        ((-2, 0, 2), {"max_leverage": 2.0}, 0.25),
+        ((0, 0.5, 1), {}, 0.0),
+        ("weights", {}, 0.0),
+    ],
+)
+def test_an_agent_that_may_be_short_has_a_maintenance_margin(
+    market: Market, positions: Any, rules: dict, margin: float
+) -> None:
+    env = TradingEnv(market, window=2, positions=positions, rules=Rules(rebalance_band=0.0, **rules))
+    assert env.rules.margin == margin
+    assert dataclasses.replace(env, window=3).rules == env.rules
+    assert env.to_dict()["rules"]["maintenance_margin"] == env.rules.maintenance_margin
+
+
+def test_a_short_is_liquidated_at_the_bars_high(env: TradingEnv, raw_params: EnvParams) -> None:
+    """A short of 1.0 has cash 2.0: 2 - u p = 0.25 u p at 1.6 times its price. The next open is its close before."""
+    arrays = raw_params.arrays
+    before = arrays.close[30, 0]
+    wild = {name: arrays_at.at[31].set(before) for name, arrays_at in (("open", arrays.open), ("close", arrays.close))}
+    spike = raw_params.replace(arrays=arrays.replace(high=arrays.high.at[31].set(1.7 * before), **wild))
+    free = spike.replace(costs=Costs(fee=0.0, slippage=0.0).cast("float32"))
+    _, state, _, terminated, _, _ = step(env, KEYS, place(env, free, 30, exposure=-1.0), act(SHORT), free)
+    assert not terminated.any()
+    np.testing.assert_array_equal(state.account.units, 0)
+    np.testing.assert_allclose(state.account.equity, 0.4, rtol=1e-5)
+
+
 def test_a_short_that_loses_everything_and_more_has_a_finite_reward(env: TradingEnv, raw_params: EnvParams) -> None:
     rising = crash(raw_params, 31, factor=30.0)
     _, state, reward, terminated, _, info = step(env, KEYS, place(env, rising, 30, exposure=-1.0), act(SHORT), rising)
@@ -419,7 +457,10 @@ def test_turnover_is_finite_after_ruin_at_level_0(env: TradingEnv, raw_params: E
     bare = dataclasses.replace(env, rules=env.rules.replace(ruin_level=0.0))
     price = jnp.asarray([1.0], jnp.float32)
     account, _, ruined, info = jax.jit(bare.advance)(
-        env_account(-price, price), jnp.int32(SHORT), Bar(price, 30 * price, 30 * price), raw_params
+        env_account(-price, price),
+        jnp.int32(SHORT),
+        Bar(price, 30 * price, 30 * price, 30 * price, 30 * price),
+        raw_params,
     )
     assert ruined
     assert float(account.equity) < -28
@@ -463,8 +504,9 @@ def test_the_info_of_a_fill_against_hand_numbers(env: TradingEnv, raw_params: En
 
 
 def test_restart_leaves_the_living_untouched(env: TradingEnv) -> None:
-    account = env_account(jnp.asarray([[0.5], [-1.0]]), jnp.asarray([[10.0], [20.0]]))
-    after = env.restart(account, jnp.asarray([False, True]))
+    account = env_account(np.float32([[0.5], [-1.0]]), np.float32([[10.0], [20.0]]))
+    after = jax.jit(env.restart)(account, np.array([False, True]))
+    after, account = jax.tree.map(np.asarray, (after, account))
     chex.assert_trees_all_equal(jax.tree.map(lambda x: x[0], after), jax.tree.map(lambda x: x[0], account))
     assert float(after.cash[1]) == 1.0
     assert not after.units[1].any()
@@ -504,7 +546,7 @@ def test_account_features_are_bounded_whatever_happened(env: TradingEnv) -> None
         equity=jnp.ones(n),
         ruined=jnp.zeros(n, bool),
     )
-    features = np.asarray(env.account_features(account, price, jnp.full((n, 1), 1e-6)))[:, 0]
+    features = np.asarray(jax.jit(env.account_features)(account, price, np.full((n, 1), 1e-6, np.float32)))[:, 0]
     assert np.isfinite(features).all()
     for column, bound in enumerate((2, 1, 5, 1)):
         assert np.abs(features[:, column]).max() <= bound
@@ -557,15 +599,16 @@ def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(
 ) -> None:
     state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))  # before the first update V is 0
     last = 36
-    later = jnp.arange(len(params.arrays.close)) > last
+    later = np.arange(len(params.arrays.close)) > last
     noise = {
-        name: jnp.where(later.reshape(-1, *[1] * (x.ndim - 1)), x * 1.7 + 0.3, x)
+        name: np.where(later.reshape(-1, *[1] * (x.ndim - 1)), x * np.float32(1.7) + np.float32(0.3), x)
         for name in ("open", "high", "low", "close", "features", "volatility")
-        for x in [getattr(params.arrays, name)]
+        for x in [np.asarray(getattr(params.arrays, name))]
     }
     start = place(env, params, 30, exposure=0.5)
     first = live_through(env, agent, state, start, params)
     second = live_through(env, agent, state, start, params.replace(arrays=params.arrays.replace(**noise)))
+    first, second = jax.tree.map(np.asarray, (first, second))
     cursor, *known, reward = first
     np.testing.assert_array_equal(cursor[:, 0], np.arange(30, 42))
     rows = last - 30 + 1  # decisions at bars 30..36: their windows, accounts and actions
@@ -603,8 +646,8 @@ def test_a_portfolio_steps_like_its_ledger(portfolio: TradingEnv) -> None:
     np.testing.assert_allclose(state.account.equity, 1)
     action = jnp.asarray([0.2, 0.0, 0.7])
     _, after, reward, *_, info = jax.jit(portfolio.step)(jax.random.key(1), state, action, params)
-    bar = bars_after(portfolio, state.cursor, params)
-    account = ledger.step(state.account, action, bar, params.costs, portfolio.rules)[0]
+    bar = jax.jit(bars_after, static_argnums=0)(portfolio, state.cursor, params)
+    account = jax.jit(ledger.step, static_argnums=4)(state.account, action, bar, params.costs, portfolio.rules)[0]
     chex.assert_trees_all_close(after.account, account, rtol=1e-6)
     np.testing.assert_allclose(reward, np.log(account.equity), atol=1e-6)
     np.testing.assert_allclose(info["target"], action)
@@ -621,12 +664,13 @@ def test_an_asset_without_a_bar_is_seen_and_held_as_it_is(portfolio: TradingEnv,
     for seed in range(12):
         obs, state = reset(jax.random.key(seed), params)
         listed = present[int(state.cursor)]
-        np.testing.assert_array_equal(obs.account[:, 4], listed)
-        np.testing.assert_array_equal(state.account.units != 0, listed)
-        state = state.replace(account=env_account(jnp.full(3, 0.3), params.arrays.close[state.cursor]))
+        np.testing.assert_array_equal(np.asarray(obs.account)[:, 4], listed)
+        np.testing.assert_array_equal(np.asarray(state.account.units) != 0, listed)
+        close = np.asarray(params.arrays.close)[int(state.cursor)]
+        state = state.replace(account=env_account(np.full(3, 0.3, np.float32), close))
         _, after, *_, info = step(jax.random.key(1), state, jnp.asarray([0.0, 0.5, 0.1]), params)
         np.testing.assert_array_equal(np.isnan(info["target"]), ~listed)
-        moved = np.asarray(after.account.units != state.account.units)
+        moved = np.asarray(after.account.units) != np.asarray(state.account.units)
         assert not moved[~listed].any()
         fills = listed & present[int(state.cursor) + 1]  # at the next open
         assert moved[fills & np.asarray([True, False, True])].all()

@@ -64,7 +64,7 @@ def live(env, params, actions):
     return jax.lax.scan(move, state, (jax.random.split(jax.random.key(1), len(actions)), actions))[1]
 
 
-@pytest.mark.parametrize("name", ENVS)
+@pytest.mark.parametrize("name", ["portfolio", "at the close", pytest.param("one", marks=pytest.mark.slow)])
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.floats(0.01, 1.5))
 def test_no_action_on_any_valid_bars_makes_a_number_that_is_none(name, seed, wild):

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from jaxtrader.evaluation.backtest import backtest, mean_reward, rollout_policy
 from jaxtrader.ledger import costs
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.market.market import Market
+from jaxtrader.training.validation import Validation
 
 
 def saved(folder, agent, state, env) -> Path:
@@ -89,7 +91,7 @@ def test_backtest_of_a_continuous_policy_equals_a_closed_loop(positions, env, ag
     assert float(score) == pytest.approx(exact, abs=2e-6)
 
 
-@pytest.mark.parametrize("encoder", ["tcn", "attention"])
+@pytest.mark.parametrize("encoder", ["tcn", pytest.param("attention", marks=pytest.mark.slow)])
 def test_backtest_of_an_encoder_equals_a_closed_loop(encoder, with_encoder, env, market, tmp_path):
     agent, state = with_encoder(encoder=encoder)
     policy = load_policy(saved(tmp_path, agent, state, env).parent)
@@ -209,9 +211,15 @@ def test_too_few_bars_are_refused(policy, market):
         backtest(policy, short)
 
 
-def test_a_policy_without_its_environment_is_refused(tmp_path, agent, state):
+def test_a_policy_of_another_environment_is_refused(tmp_path, agent, state, market):
     agent.save_model(tmp_path / "policy.pkl", state, {})
-    with pytest.raises(files.FileError, match="does not say its env and features"):
+    with pytest.raises(ValueError, match="not trained in a TradingEnv"):
+        backtest(tmp_path / "policy.pkl", market)
+
+
+def test_a_policy_without_its_features_is_refused(tmp_path, agent, state, env):
+    agent.save_model(tmp_path / "policy.pkl", state, {"env": env.to_dict()})
+    with pytest.raises(files.FileError, match="features"):
         load_policy(tmp_path / "policy.pkl")
 
 
@@ -238,6 +246,31 @@ def test_other_rates_compile_nothing(policy, market):
     np.testing.assert_allclose(fills[0]["slippage"], 1e-3 * np.abs(fills[0]["units"]) * fills[0]["price"])
     np.testing.assert_allclose(fills[1]["slippage"], 1e-2 * np.abs(fills[1]["units"]) * fills[1]["price"])
     assert not fills[1]["fee"].any()
+
+
+def test_a_market_that_has_grown_compiles_nothing(policy, make_market):
+    """Backtest, validation and decision of 90 and 120 bars, and of both histories one bar longer."""
+    compilations = []
+
+    def listen(event: str, *_: Any, **__: Any) -> None:
+        compilations.extend([event] * event.endswith("backend_compile_duration"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        counts = []
+        for lengths in ((90, 120), (91, 121)):
+            market = make_market(lengths)
+            parts = backtest(policy, market).by_symbol.values()
+            env = policy.environment(market)
+            validation = Validation.prepare(market, env, policy.agent, policy.state)
+            score = float(validation.score(policy.agent, policy.state)["valid_reward_per_bar"])
+            assert score == pytest.approx(np.concatenate([np.diff(np.log(p.equity)) for p in parts]).mean(), abs=2e-6)
+            policy.act(market.features[-policy.window :, 0])
+            counts.append(len(compilations))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert counts[0] > 0, "nothing was counted"
+    assert counts[1] == counts[0]
 
 
 def test_env_to_dict_round_trip(env, market):

@@ -177,7 +177,8 @@ def test_buy_and_hold_is_not_flat_at_session_end():
     assert len(holder.fills) == 1
     assert holder.rules == dataclasses.replace(result.rules, flat_at_session_end=False, rebalance_band=0.0)
     matched = exposure_matched(market, result)
-    mean = result.exposure.mean()  # three bars of four
+    mean = result.held_exposure.mean()
+    assert mean == pytest.approx(0.5 * 39 / 40, abs=0.01), "a day's last bar was held too, up to its close"
     assert (matched.units[1:] > 0).all()
     assert matched.exposure[1:].mean() == pytest.approx(mean, abs=0.05)
 

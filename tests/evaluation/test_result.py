@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from evaluation.priced_markets import BARS, busy, daily, market_of
 
@@ -13,6 +14,8 @@ from jaxtrader.evaluation.result import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.bars import load_bars
+from jaxtrader.market.market import Market
 
 NAN = math.nan
 FREE = Costs(fee=0.0, slippage=0.0)
@@ -120,9 +123,8 @@ def test_the_result_adds_up(fill, volatility):
     np.testing.assert_allclose(1 - np.cumsum(paid) + units * market.close[:, 0], result.equity, rtol=1e-11, atol=1e-12)
     assert result.trades["pnl"].sum() == pytest.approx(result.equity[-1] - 1, rel=1e-11)
     assert result.trades["costs"].sum() == pytest.approx(result.costs_paid.sum(), rel=1e-12)
-    np.testing.assert_allclose(
-        1 + np.cumsum(result.equity * result.returns / (1 + result.returns)), result.equity, rtol=1e-9
-    )
+    alive = int(np.argmin(result.equity > 0)) or bars  # no return follows on an equity of 0 or less
+    np.testing.assert_allclose(np.cumprod(1 + result.returns[:alive]), result.equity[:alive], rtol=1e-9)
     # Signs change only from one trade to the next.
     side = np.sign(result.units[:, 0])
     changes = np.flatnonzero((side != np.concatenate([[0], side[:-1]])) & (side != 0))
@@ -200,6 +202,29 @@ def test_to_frame_has_a_row_a_bar(small):
     assert repr(small) == "BacktestResult(X: 6 bars 2020-01-01..2020-01-06, 1 became 1.504 in 3 trades)"
 
 
+def test_all_tables_show_the_zone_of_the_market_and_their_days_are_of_it():
+    days = pd.date_range("2020-01-06", periods=4, tz="Asia/Tokyo")
+    prices = {name: [100.0, 100, 110, 120] for name in ("open", "high", "low", "close")}
+    market = Market.from_bars(load_bars(pd.DataFrame(prices, index=days), symbol="X"), features=["gap"])
+    assert "2020-01-06 to 2020-01-09" in market.describe()
+    assert market.split("2020-01-08")[0].segments[0, 2] == 2
+    total = combine({"X": simulate(market, [1, 0, 0, 0], costs=FREE)})
+    for result in (total, total.by_symbol["X"]):
+        bars, fills, trades = (result.to_frame(table) for table in ("bars", "fills", "trades"))
+        assert bars.index.equals(days.rename("time").as_unit("ns"))
+        assert (bars.index.tz, fills["time"].dt.tz) == (trades["entry_time"].dt.tz, trades["exit_time"].dt.tz)
+        assert bars.loc[trades["entry_time"], "units"].tolist() == [0.01]
+        assert result.days == ("2020-01-06", "2020-01-09")
+        np.testing.assert_array_equal(fills["units"], result.fills["units"])
+    coin = load_bars(pd.DataFrame(prices, index=pd.date_range("2020-01-06", periods=4)), symbol="COIN")
+    both = Market.from_bars([coin, load_bars(pd.DataFrame(prices, index=days), symbol="X")], features=["gap"])
+    results = simulate(both, {"X": [1, 0, 0, 0], "COIN": 0.0}, costs=FREE)
+    assert [str(results[symbol].to_frame().index.tz) for symbol in ("X", "COIN")] == ["Asia/Tokyo", "UTC"]
+    assert combine(dict(results)).tz is None
+    with pytest.raises(ValueError, match="'orders'; take bars, fills or trades"):
+        total.to_frame("orders")
+
+
 # --- combine ----------------------------------------------------------------------------------------------------------
 
 
@@ -255,7 +280,7 @@ def test_combine_of_one_is_that_one(small):
     total = combine({"X": small})
     for name in ("equity", "exposure", "units", "turnover", "costs_paid", "returns"):
         np.testing.assert_allclose(getattr(total, name), getattr(small, name), rtol=1e-14, err_msg=name)
-    assert total.metrics == pytest.approx(small.metrics, rel=1e-12)
+    assert total.metrics == pytest.approx(small.metrics, rel=1e-12, nan_ok=True)
 
 
 def test_a_combined_result_has_ruined_at_only_when_every_member_has():

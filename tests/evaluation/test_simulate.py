@@ -6,7 +6,6 @@ import dataclasses
 import pickle
 import sys
 
-import jax
 import numpy as np
 import pytest
 from evaluation.priced_markets import BARS, busy, market_of, random_bars
@@ -314,7 +313,8 @@ def test_a_result_of_many_is_made_when_it_is_asked_for_and_once(several, monkeyp
         results["Z"]
 
 
-def test_stop_loss_of_many_is_one_number_or_by_symbol_and_results_outlive_what_they_were_given(several):
+def test_results_of_several_keep_a_stop_loss_by_symbol_when_the_caller_changes_the_inputs(several):
+    """Each symbol's result is that of `simulate` on it alone, whatever the given arrays and mappings hold later."""
     targets, fee = targets_of(several, "AB"), np.array([0.001])
     stops = {"A": 0.02}
     results = simulate(several, targets, costs=Costs(fee=fee), stop_loss=stops)
@@ -408,15 +408,17 @@ def test_targets_by_symbol_that_cannot_be_are_refused(several, targets, settings
 @pytest.mark.parametrize(
     "rules",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"fill": "close", "rebalance": "on_change"},
-        {"fill": "next_close", "delay": 2, "rebalance_band": 0.05},
+        pytest.param({"fill": "next_close", "delay": 2, "rebalance_band": 0.05}, marks=pytest.mark.slow),
         {"ruin_level": 0.9, "lot": 10.0, "capital": 1e4},
     ],
 )
 def test_fills_stepped_again_from_holdings_are_those_of_the_pass(market, rules, monkeypatch, optimised):
     """Under plain rules a pass keeps holdings alone; its events are then those that a pass with events keeps."""
-    jax.clear_caches()  # of programs that other tests compiled as they do, not as users do
+    module = sys.modules["jaxtrader.evaluation.simulate"]
+    for program in (module._run_targets, module._events):
+        program.clear_cache()  # of what other tests compiled as they do, not as users do
     again = simulate(market, busy(), costs=Costs.from_bps(2, 3), **run_settings(rules))
     monkeypatch.setattr("jaxtrader.evaluation.simulate._holdings_suffice", lambda history: False)
     passed = simulate(market, busy(), costs=Costs.from_bps(2, 3), **run_settings(rules))

@@ -20,7 +20,8 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
 # Columns of a market that the reference reads beside open and close, and those that an order is sized by.
-COLUMNS = ("high", "low", "dt", "funding", "price_factor", "volatility", "adv", "present", "delisted", "session_end")
+COLUMNS = ("high", "low", "dt", "bar_dt", "funding", "price_factor", "volatility", "adv", "present", "delisted")
+COLUMNS += ("session_end",)
 KNOWN = ("volatility", "adv")
 EVERY_ROW = slice(None)
 
@@ -60,6 +61,9 @@ def reference_of(
     columns = columns_of(market, rows)
     for name, given in (brackets or {}).items():
         columns[name] = np.nan_to_num(given, nan=math.inf, posinf=math.inf).tolist()
+    if costs.columns:
+        rates = {name: market.columns[column][rows].tolist() for name, column in costs.columns.items()}
+        columns["rates"] = [dict(zip(rates, row, strict=True)) for row in zip(*rates.values(), strict=True)]
     prices = market.open[rows].tolist(), market.close[rows].tolist(), targets.tolist()
     return reference_result(*prices, settings_of(costs, **rules), **columns)
 
@@ -86,13 +90,14 @@ def assert_same_result(result: BacktestResult, expected: dict[str, list], rtol: 
     np.testing.assert_allclose(fills["equity"][known], np.array(expected["worth"])[known], rtol=rtol, err_msg="equity")
     held = np.zeros(len(result.symbols))
     for fill, a in zip(fills, asset.astype(int), strict=True):
-        held[a] = 0 if fill["reason"] != ORDER else held[a] + fill["units"]
+        held[a] += fill["units"]
         np.testing.assert_allclose(fill["position"], held[a], rtol=rtol, atol=rtol * 1e-4)
     np.testing.assert_allclose(result.equity, expected["equity"], rtol=rtol, atol=rtol * 1e-2 * scale)
     np.testing.assert_allclose(result.units, expected["units"], rtol=rtol, atol=rtol * 1e-4 * scale)
     np.testing.assert_allclose(result.financing, expected["financing"], rtol=rtol, atol=rtol * 1e-2 * scale)
     assert ([] if result.ruined_at is None else [result.ruined_at]) == expected["ruined_at"]
-    assert (result.clipped, result.dropped) == (len(expected["clipped"]), len(expected["dropped"]))
+    for name in ("clipped", "dropped", "beyond_cap"):
+        assert getattr(result, name) == len(expected[name]), name
 
 
 def moves_of(

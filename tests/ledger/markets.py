@@ -57,6 +57,7 @@ def market_of(seed, assets, volatility=0.03):
     )
     close = 50 * np.exp(np.cumsum(steps.sum(0), 0))
     open_ = np.concatenate([close[:1], close[:-1]]) * np.exp(steps[0])
+    years = np.concatenate([[0.0], rng.integers(1, 5, BARS - 1) / 365])
     swing = np.where(present, np.abs(rng.normal(0, 0.5 * volatility, (2, *shape))), 0)
     return dataclasses.replace(
         BASE,
@@ -66,7 +67,8 @@ def market_of(seed, assets, volatility=0.03):
         low=np.minimum(open_, close) * np.exp(-swing[1]),
         close=close,
         volatility=rng.uniform(0.01, 0.05, shape),
-        dt=np.concatenate([[0.0], rng.integers(1, 5, BARS - 1) / 365]),
+        dt=years,
+        bar_dt=np.minimum(years, 2 / 365),
         present=present,
         delisted=rows == ends,
         funding=np.where(present, rng.normal(0, 0.002, shape), 0),

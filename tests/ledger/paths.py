@@ -15,7 +15,8 @@ from ledger.worked_bars import FREE, NAN
 
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Brackets
-from jaxtrader.ledger.ledger import Bar, Rules
+from jaxtrader.ledger.bar import late_bars
+from jaxtrader.ledger.ledger import Rules
 
 few = hypothesis_settings(max_examples=40, deadline=None, derandomize=True)  # the same in every run: a test of a commit
 seeds = st.integers(0, 10_000)
@@ -23,8 +24,13 @@ step = jax.jit(ledger.step, static_argnames="rules")
 
 
 @partial(jax.jit, static_argnames="rules")
-def run(account, targets, bars, brackets, costs, rules):
-    """Accounts and events of paths: targets [N, *b, A], and bars and brackets of the same axes."""
+def run(columns, costs, rules):
+    """Accounts and events of paths from flat: each column is [N, *b, A]."""
+    targets, bars, brackets = columns["target"], bar_of(columns, rules), None
+    if "stop_loss" in columns:
+        brackets = Brackets(columns["stop_loss"], columns["take_profit"])
+    flat = jnp.zeros_like(targets[0]), columns["prev_close"][0]
+    account = ledger.open_account(*flat, rules, brackets=brackets is not None)
 
     def move(account, row):
         target, bar, brackets = row
@@ -38,10 +44,8 @@ def path(closes, opens, targets, costs=FREE, dtype="float64", **rules):
     """Accounts, fills and closings along closes [N+1, *b, A] and opens [N, *b, A], as NumPy pytrees."""
     rules = Rules(**{"rebalance_band": 0.0, **rules})
     with jax.enable_x64(dtype == "float64"):
-        closes, opens, targets = (jnp.asarray(np.asarray(column, dtype)) for column in (closes, opens, targets))
-        start = ledger.open_account(jnp.zeros_like(targets[0]), closes[0])
-        bars = Bar(closes[:-1], opens, closes[1:])
-        account, events = jax.tree.map(np.asarray, run(start, targets, bars, None, costs.cast(dtype), rules))
+        given = columns(*(np.asarray(column, dtype) for column in (closes, opens, targets)))
+        account, events = jax.tree.map(np.asarray, run(given, costs.cast(dtype), rules))
         return account, events.order, events.closing
 
 
@@ -77,14 +81,11 @@ def columns(closes, opens, targets):
 
 def by_ledger(columns, settings, dtype="float64"):
     """Each figure `[bar, path, ...]` of all paths at once through `ledger.step`."""
-    rules, has_brackets = settings.rules, "stop_loss" in columns
+    if settings.rules.flat_at_session_end and "present" in columns:
+        columns = {**columns, "late": late_bars(columns["present"], columns["session_end"])}
     with jax.enable_x64(dtype == "float64"):
-        given = {name: jnp.asarray(x, None if x.dtype == bool else dtype) for name, x in columns.items()}
-        brackets = Brackets(given["stop_loss"], given["take_profit"]) if has_brackets else None
-        flat = jnp.zeros_like(given["target"][0])
-        account = ledger.open_account(flat, given["prev_close"][0], rules, brackets=has_brackets)
-        bars, costs = bar_of(given, rules), costs_of(settings).cast(dtype)
-        moved = run(account, given["target"], bars, brackets, costs, rules)
+        given = {name: x if x.dtype == bool else x.astype(dtype) for name, x in columns.items()}
+        moved = run(given, costs_of(settings).cast(dtype), settings.rules)
         accounts, events = jax.tree.map(np.asarray, moved)
     got = {name: getattr(accounts, name) for name in ("cash", "units", "entry", "equity", "ruined", "stopped")}
     got |= {name: sum(getattr(fill, name) for fill in events.fills) for name in ("fee", "slippage")}
@@ -96,7 +97,7 @@ def by_ledger(columns, settings, dtype="float64"):
 def by_reference(columns, settings):
     """Each figure `[bar, path, ...]`, path by path and bar by bar, and how often each reason came."""
     bars, paths, assets = columns["close"].shape
-    of_all = ("dt", "session_end", "was_session_end")
+    of_all = ("dt", "bar_dt", "session_end", "was_session_end")
     lists = {name: (x[..., 0] if name in of_all else x).tolist() for name, x in columns.items()}
     found = {name: [[None] * paths for _ in range(bars)] for name in FIGURES}
     reasons = dict.fromkeys(REASONS, 0)

@@ -46,9 +46,9 @@ class Settings:
         self.costs = CostRates(**{name: x.tolist() if hasattr(x, "tolist") else x for name, x in rates.items()})
         self.dust = dust
 
-    def rate(self, name: str, a: int = 0) -> float:
-        """A cost of asset a, 0 where there is none."""
-        rate = getattr(self.costs, name)
+    def rate(self, name: str, bar: Bar, a: int = 0) -> float:
+        """A cost of asset a in a bar, 0 where there is none. `bar.rates` holds those that name a column."""
+        rate = bar.rates.get(name, getattr(self.costs, name))
         return (rate[a] if isinstance(rate, list | tuple) else rate) or 0.0
 
     @property
@@ -69,7 +69,8 @@ class Bar:
     """The move from close[t] to close[t+1] in a market's columns, one number for each asset.
 
     `present`, `delisted` and `session_end` are of the bar t+1, and with `was_` of the bar t. `volatility` and `adv` are
-    of bars up to t. `dt` is in years. `stop_loss` and `take_profit` are fractions of the entry price, inf for none.
+    of bars up to t. `dt` is the time in years between the closes, of which `bar_dt` lies after open[t+1]. `stop_loss`
+    and `take_profit` are fractions of the entry price, inf for none. `rates` are the costs that have a column.
     """
 
     prev_close: list[float]
@@ -78,6 +79,7 @@ class Bar:
     high: list[float] = field(default_factory=list)
     low: list[float] = field(default_factory=list)
     dt: float = 0.0
+    bar_dt: float = 0.0
     funding: list[float] = field(default_factory=list)
     price_factor: list[float] = field(default_factory=list)
     volatility: list[float] = field(default_factory=list)
@@ -90,6 +92,7 @@ class Bar:
     was_session_end: bool = False
     stop_loss: list[float] = field(default_factory=list)
     take_profit: list[float] = field(default_factory=list)
+    rates: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         prices = list(zip(self.open, self.close, strict=True))
@@ -116,12 +119,14 @@ class Execution:
 
 @dataclass
 class Move:
-    """What one bar did: fills in the order of time (at one moment by asset), financing, cuts and drops."""
+    """What one bar did: fills in the order of time (at one moment by asset), financing, cuts, drops, and closings that
+    could not wait and were larger than the volume cap."""
 
     executions: list[Execution] = field(default_factory=list)
     financing: float = 0.0
     clipped: bool = False
     dropped: bool = False
+    beyond_cap: bool = False
 
 
 @dataclass
@@ -152,6 +157,7 @@ class Ledger:
     stopped: list[int] = field(default_factory=list)
     waiting: list[list[float]] = field(default_factory=list)
     unfilled: list[bool] = field(default_factory=list)
+    overdue: list[bool] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rules = self.settings.rules
@@ -160,6 +166,7 @@ class Ledger:
         self.target = self.target or [0.0] * self.assets
         self.stopped = self.stopped or [0] * self.assets
         self.unfilled = self.unfilled or [False] * self.assets
+        self.overdue = self.overdue or [False] * self.assets
 
     def value(self, prices: Sequence[float]) -> float:
         return self.cash + sum(self.units[a] * prices[a] for a in range(self.assets))
@@ -184,54 +191,80 @@ class Ledger:
         """The target that fills now. A delay of k bars gives that of k bars ago, and none during the first k."""
         while len(self.waiting) < self.rules.delay:
             self.waiting.append([NAN] * self.assets)
-        self.waiting.append(list(map(float, target)))
+        # Rule 3: a target of no more than dust is a target of 0.
+        self.waiting.append([0.0 if abs(w) <= self.settings.dust else float(w) for w in target])
         return self.waiting.pop(0)
 
     def advance(self, due: list[float], bar: Bar, move: Move) -> None:
         """Rule 2b to 2g."""
-        if not self.ruined:  # rule 7: a ruined account is frozen
-            self.pay_financing(bar, move)
+        if self.ruined:  # rule 7: the account is frozen, but for what had no bar at the ruin
+            equity = self.value(bar.open)
+            for a in range(self.assets):
+                if self.units[a] != 0 and bar.present[a]:
+                    self.force(a, bar.open[a], RUIN, equity, bar, move)
+            prices = self.delisted_prices(bar)
+            equity = self.value(prices)
+            for a in range(self.assets):  # rule 9: or for what is delisted before it has one
+                if self.units[a] != 0 and bar.delisted[a]:
+                    self.force(a, prices[a], DELISTED, equity, bar, move)
+        else:
+            self.pay_interest(bar.prev_close, bar.dt - bar.bar_dt, bar, move)
             cancelled = self.at_open(due, bar, move)
-            if self.rules.fill == "next_open" and not cancelled:
-                self.order(due, bar.open, bar.present, bar, move)
+            if self.rules.fill == "next_open":
+                self.order(due, bar.open, bar.present, bar, move, cancelled)
+            self.pay_interest(bar.open, bar.bar_dt, bar, move)
             if self.within(bar, move):
                 cancelled = True
-            if self.rules.fill == "next_close" and not cancelled:
-                self.order(due, bar.close, bar.present, bar, move)
-            if self.rules.fill != "close" and cancelled:
-                self.unblock(due)  # what a cancelled order asked for still counts for the block and for `on_change`
-                self.remember(due, [False] * self.assets)
+            self.pay_funding(bar, move)
+            if self.rules.fill == "next_close":
+                self.order(due, bar.close, bar.present, bar, move, cancelled)
             self.at_close(bar, move)
         self.equity = self.value(bar.close)
 
-    def pay_financing(self, bar: Bar, move: Move) -> None:
-        """Rule 6: on what is held across close[t] -> open[t+1], valued at close[t]."""
-        short = 0.0
-        lending = 0.0
-        funding = 0.0
+    def pay_interest(self, prices: Sequence[float], years: float, bar: Bar, move: Move) -> None:
+        """Rule 6: on what is held at these prices, for so many years."""
+        if self.ruined:
+            return
+        short = lending = 0.0
         for a in range(self.assets):
-            worth = self.units[a] * bar.prev_close[a]
+            worth = self.units[a] * prices[a]
             if worth < 0:
                 short += -worth
-                lending += self.settings.rate("short_rate", a) * -worth
-            funding += bar.funding[a] * worth
-        move.financing = self.settings.rate("cash_rate") * bar.dt * max(0.0, self.cash - short)
-        move.financing -= self.settings.rate("borrow_rate") * bar.dt * max(0.0, -self.cash)
-        move.financing -= lending * bar.dt
-        move.financing -= funding
-        self.cash += move.financing
+                lending += self.settings.rate("short_rate", bar, a) * -worth
+        free = self.cash - short
+        paid = self.settings.rate("cash_rate", bar) * years * max(0.0, free)
+        paid -= self.settings.rate("borrow_rate", bar) * years * max(0.0, -free)
+        paid -= lending * years
+        self.cash += paid
+        move.financing += paid
+
+    def pay_funding(self, bar: Bar, move: Move) -> None:
+        """Rule 6: longs pay and shorts get it at close[t+1], on what is held up to the orders of that close."""
+        if self.ruined:
+            return
+        paid = -sum(bar.funding[a] * self.units[a] * bar.close[a] for a in range(self.assets))
+        self.cash += paid
+        move.financing += paid
 
     def at_open(self, due: list[float], bar: Bar, move: Move) -> bool:
-        """Rule 2c: margin first, then the brackets that the open has passed. Whether the order is cancelled."""
+        """Rule 2c: margin first, then what had no bar at a session's end, then the brackets that the open has passed.
+
+        Whether the order is cancelled.
+        """
+        overdue = [self.overdue[a] and bar.present[a] for a in range(self.assets)]
+        self.overdue = [self.overdue[a] and not bar.present[a] for a in range(self.assets)]
         if self.below_margin(bar.open):
             self.liquidate(bar.open, bar, move)
             return True
         traded = [0.0] * self.assets
         if self.rules.fill == "next_open":  # does the order trade the asset at this open? The cut to cash comes later.
-            orders = wanted(self, due, bar.open, bar.present)
+            self.unblock(due)
+            orders = wanted(self, due, bar.open, bar.present, bar)
             if self.value(bar.open) > self.rules.ruin_level:
                 limit(orders, self, bar.open, bar)
                 keep_within_leverage(orders, self, bar.open, bar)
+            else:  # everything is closed there
+                orders.units = [1.0] * self.assets
             traded = orders.units
         equity = self.value(bar.open)
         for a in range(self.assets):
@@ -240,7 +273,9 @@ class Ledger:
             stop, take = self.levels(a, bar)
             p = bar.open[a]
             long = self.units[a] > 0
-            if (long and p <= stop) or (not long and p >= stop):
+            if overdue[a]:
+                self.force(a, p, SESSION, equity, bar, move)
+            elif (long and p <= stop) or (not long and p >= stop):
                 self.force(a, p, STOP, equity, bar, move)
             elif (long and p >= take) or (not long and p <= take):
                 self.force(a, p, TAKE, equity, bar, move)
@@ -277,17 +312,23 @@ class Ledger:
                 return True
         return False
 
+    def delisted_prices(self, bar: Bar) -> list[float]:
+        """Rule 9: the closes, at which a delisted asset has lost its part."""
+        return [bar.close[a] * (1 + self.rules.delist_return * bar.delisted[a]) for a in range(self.assets)]
+
     def at_close(self, bar: Bar, move: Move) -> None:
         """Rule 2g: what ends at this bar is closed, then margin, then ruin."""
         start = len(move.executions)
-        prices = list(bar.close)
+        prices = self.delisted_prices(bar)
         ends = [ORDER] * self.assets
         for a in range(self.assets):
             if bar.delisted[a]:
-                prices[a] = bar.close[a] * (1 + self.rules.delist_return)
                 ends[a] = DELISTED
-            elif self.rules.flat_at_session_end and bar.session_end:  # without a bar, at the last known close
-                ends[a] = SESSION
+            elif self.rules.flat_at_session_end and bar.session_end:
+                if bar.present[a]:
+                    ends[a] = SESSION
+                else:  # nobody trades it here: it is closed at the open of its next bar
+                    self.overdue[a] = True
         equity = self.value(prices)
         for a in range(self.assets):
             if ends[a] != ORDER and self.units[a] != 0:
@@ -296,20 +337,24 @@ class Ledger:
             self.liquidate(bar.close, bar, move)
         if not self.ruined and self.value(bar.close) <= self.rules.ruin_level:
             self.ruin(bar.close, bar, move)
-        move.executions[start:] = sorted(move.executions[start:], key=lambda each: each.asset)
+        closed: dict[int, Execution] = {}
+        for each in move.executions[start:]:  # ruin closes what the volume cap left of a liquidation: that is one fill
+            first = closed.get(each.asset)
+            closed[each.asset] = each if first is None else merged(first, each)
+        move.executions[start:] = sorted(closed.values(), key=lambda each: each.asset)
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
-    def order(self, due, prices, fillable, bar: Bar, move: Move) -> None:
-        """Rules 3, 4, 5, 7 and 8: the order fills at `prices`."""
+    def order(self, due, prices, fillable, bar: Bar, move: Move, cancelled: bool = False) -> None:
+        """Rules 3, 4, 5, 7 and 8: the order fills at `prices`. A liquidation has cancelled it, or not."""
         if self.ruined:
             return
         equity = self.value(prices)
         if equity <= self.rules.ruin_level:  # rule 7: everything is closed, the order is cancelled
             self.ruin(prices, bar, move)
             return
-        self.unblock(due)
-        orders = wanted(self, due, prices, fillable)
+        self.unblock(due)  # what a cancelled order asked for still counts for the block and for `on_change`
+        orders = wanted(self, [NAN] * self.assets if cancelled else due, prices, fillable, bar)
         limit(orders, self, prices, bar)
         keep_within_leverage(orders, self, prices, bar)
         own = 0.0
@@ -320,7 +365,7 @@ class Ledger:
         start = len(move.executions)
         for a, d in enumerate(orders.units):
             if d < 0:
-                self.fill(a, d, prices[a], ORDER, equity, bar, move)
+                self.fill(a, self.leaves_no_dust(a, d, prices[a], equity), prices[a], ORDER, equity, bar, move)
         self.buy(orders, prices, equity, own, bar, move)
         move.executions[start:] = sorted(move.executions[start:], key=lambda each: each.asset)
         move.clipped = move.clipped or orders.clipped
@@ -335,15 +380,16 @@ class Ledger:
         for a in buys:
             d = orders.units[a]
             paid, fee, _ = charge(a, d, prices[a], bar, self.settings)
-            fixed += self.settings.rate("fixed_fee", a) / self.settings.capital
+            fixed += self.settings.rate("fixed_fee", bar, a) / self.settings.capital
             need += d * paid + fee
         need -= fixed
         budget = self.cash - fixed
         if not buys or self.rules.max_leverage > 1 or need <= budget:
             for a in buys:
-                self.fill(a, orders.units[a], prices[a], ORDER, equity, bar, move)
+                d = self.leaves_no_dust(a, orders.units[a], prices[a], equity)
+                self.fill(a, d, prices[a], ORDER, equity, bar, move)
             return
-        if need + fixed - max(self.cash, 0.0) > own + self.settings.dust * equity:
+        if need - max(budget, 0.0) > own + self.settings.dust * equity:
             orders.clipped = True
         if budget <= 0:  # given up, free of fee, and counted
             orders.dropped = True
@@ -357,11 +403,15 @@ class Ledger:
             if below_min_trade(d, prices[a], self.settings):
                 orders.dropped = True
                 continue
-            self.fill(a, d, prices[a], ORDER, equity, bar, move)
+            self.fill(a, self.leaves_no_dust(a, d, prices[a], equity), prices[a], ORDER, equity, bar, move)
             filled += 1
         # Rule 3: no cash is left. A smaller order has less impact, and whole lots leave a rest: cash remains there.
         if filled == len(buys) and self.rules.lot is None and self.settings.costs.impact is None:
             self.cash = 0.0
+
+    def leaves_no_dust(self, a: int, d: float, p: float, equity: float) -> float:
+        """Rule 3: a fill that would leave no more than dust goes flat."""
+        return -self.units[a] if abs(self.units[a] + d) * p <= self.settings.dust * equity else d
 
     def unblock(self, due: list[float]) -> None:
         """Rule 8: a stopped asset may be entered again once its target has left that sign; NaN says nothing."""
@@ -402,18 +452,31 @@ class Ledger:
                 self.force(a, prices[a], LIQUIDATION, equity, bar, move)
 
     def ruin(self, prices, bar: Bar, move: Move) -> None:
-        """Rule 7: all is closed, also what has no bar, at its last close; the account is frozen."""
+        """Rule 7: everything that has a bar is closed; the account is frozen."""
         equity = self.value(prices)
         for a in range(self.assets):
-            if self.units[a] != 0:
+            if self.units[a] != 0 and bar.present[a]:
                 self.force(a, prices[a], RUIN, equity, bar, move)
         self.ruined = True
 
     def force(self, a: int, p: float, reason: str, equity: float, bar: Bar, move: Move) -> None:
-        """Close asset a at p, with costs."""
-        side = sign(self.units[a])
-        self.fill(a, -self.units[a], p, reason, equity, bar, move)
-        self.unfilled[a] = False
+        """Close asset a at p, with costs. Dust is exchanged for its value, without any (rule 3)."""
+        if reason != RUIN and abs(self.units[a]) * p <= self.settings.dust * equity:
+            self.cash += self.units[a] * p
+            self.units[a] = self.entry[a] = 0.0
+            return
+        side, d, cut = sign(self.units[a]), -self.units[a], False
+        if self.rules.volume_cap is not None:
+            most = self.rules.volume_cap * known_volume(bar.adv[a]) / (self.settings.capital * p)
+            if abs(d) > most * (1 + self.settings.dust):
+                if reason in (STOP, TAKE, LIQUIDATION):  # the rest can be closed later
+                    d, cut = self.leaves_no_dust(a, sign(d) * most, p, equity), True
+                else:
+                    move.beyond_cap = True
+        if d == 0:
+            return
+        self.fill(a, d, p, reason, equity, bar, move)
+        self.unfilled[a] = cut and reason != LIQUIDATION  # the rest of a bracket's exit is sold by the next orders
         if reason in (STOP, TAKE):
             self.stopped[a] = side
 
@@ -425,18 +488,24 @@ class Ledger:
         if before == 0 or before * after < 0:  # from flat, or through zero
             self.entry[a] = p
         elif abs(after) > abs(before):  # adds move the average, partial exits don't
-            self.entry[a] = (abs(before) * self.entry[a] + abs(d) * p) / abs(after)
+            self.entry[a] += (p - self.entry[a]) * (d / after)  # so that adds at one price leave it there exactly
         self.units[a] = after
         if after == 0:
             self.entry[a] = 0.0
         move.executions.append(Execution(a, d, p, fee, slippage, reason, equity))
 
 
+def merged(first: Execution, second: Execution) -> Execution:
+    """Two fills of one asset at one price, under the reason of the second."""
+    sums = {name: getattr(first, name) + getattr(second, name) for name in ("units", "fee", "slippage")}
+    return dataclasses.replace(second, **sums)
+
+
 # --- from a target to an order ----------------------------------------------------------------------------------------
 
 
 def sign(x: float) -> int:
-    return (x > 0) - (x < 0)
+    return int(x > 0) - int(x < 0)
 
 
 def open_at_the_close(present: list[bool], delisted: list[bool], session_end: bool, rules: Rules) -> list[bool]:
@@ -445,19 +514,27 @@ def open_at_the_close(present: list[bool], delisted: list[bool], session_end: bo
     return [present[a] and not delisted[a] and not shut for a in range(len(present))]
 
 
-def wanted(account: Ledger, target: list[float], prices: list[float], fillable: list[bool]) -> Orders:
+def wanted(account: Ledger, target: list[float], prices: list[float], fillable: list[bool], bar: Bar) -> Orders:
     """Rules 5 and 3: the cap, then size, dust and band. Nothing is booked."""
     rules, dust = account.rules, account.settings.dust
     assets = range(len(target))
+    if account.settings.costs.impact is not None:  # rule 4: what has no known volume cannot be ordered
+        fillable = [fillable[a] and known_volume(bar.adv[a]) > 0 for a in assets]
     equity = account.value(prices)
-    hold = [math.isnan(target[a]) for a in assets]
+    asked_for = list(target)
     blocked = [account.stopped[a] != 0 and sign(target[a]) == account.stopped[a] for a in assets]
+    # Rule 8: what the volume cap has left of a bracket's exit.
+    left = [account.stopped[a] != 0 and sign(account.units[a]) == account.stopped[a] for a in assets]
+    if rules.volume_cap is not None:
+        target = [0.0 if left[a] else target[a] for a in assets]
+        blocked = [blocked[a] and not left[a] for a in assets]
+    hold = [math.isnan(target[a]) for a in assets]
     free = [fillable[a] and not hold[a] and not blocked[a] for a in assets]
 
     # Rule 5: positions that cannot be traded now use up the leverage first.
     held = sum(abs(account.units[a] * prices[a]) / equity for a in assets if not free[a])
     # Of all that is asked for, also what cannot be ordered: rule 9, its weight stays in cash.
-    asked = sum(abs(target[a]) for a in assets if not hold[a])
+    asked = sum(abs(asked_for[a]) for a in assets if not math.isnan(asked_for[a]))
     scale = 1.0 if asked <= rules.max_leverage else rules.max_leverage / asked
     gross = scale * sum(abs(target[a]) for a in assets if free[a])
     room = max(rules.max_leverage - held, 0.0)
@@ -469,7 +546,8 @@ def wanted(account: Ledger, target: list[float], prices: list[float], fillable: 
     for a in assets:
         if hold[a] or blocked[a]:
             continue
-        if rules.rebalance == "on_change" and target[a] == account.target[a] and not account.unfilled[a]:
+        unchanged = target[a] == account.target[a] != 0 and not account.unfilled[a]
+        if rules.rebalance == "on_change" and unchanged:
             continue
         d = target[a] * scale * equity / prices[a] - account.units[a]
         if abs(d) * prices[a] <= dust * equity:
@@ -493,8 +571,8 @@ def limit(orders: Orders, account: Ledger, prices: list[float], bar: Bar) -> Non
             continue
         closes_exactly = d == -account.units[a]
         if settings.rules.volume_cap is not None:
-            most = settings.rules.volume_cap * bar.adv[a] / settings.capital
-            if abs(d) * prices[a] > most:
+            most = settings.rules.volume_cap * known_volume(bar.adv[a]) / settings.capital
+            if abs(d) * prices[a] > most * (1 + settings.dust):
                 d = sign(d) * most / prices[a]
                 orders.clipped = True
                 orders.unfilled[a] = True
@@ -558,6 +636,11 @@ def whole_lots(d: float, price_factor: float, settings: Settings) -> float:
     return math.trunc(shares / lot) * lot / (settings.capital * price_factor)
 
 
+def known_volume(adv: float) -> float:
+    """Rule 4: the average traded value. At most 1e-6 stands for one that is not known yet."""
+    return adv if adv > 1e-6 else 0.0
+
+
 def below_min_trade(d: float, p: float, settings: Settings) -> bool:
     """Rule 8: whether the traded value is below the minimum trade."""
     return settings.rules.min_trade is not None and abs(d) * p * settings.capital < settings.rules.min_trade
@@ -567,13 +650,13 @@ def charge(a: int, d: float, p: float, bar: Bar, settings: Settings) -> tuple[fl
     """Rule 4: p' = p (1 + slippage sign(d)), the fee on |d| p' with the fixed fee, and what slippage took."""
     if d == 0:
         return p, 0.0, 0.0
-    rate = settings.rate("slippage", a)
-    if settings.costs.impact is not None and bar.adv[a] > 1e-6:  # less stands for a traded value that is not known
+    rate = settings.rate("slippage", bar, a)
+    if settings.costs.impact is not None and known_volume(bar.adv[a]):
         share = abs(d) * p * settings.capital / bar.adv[a]
-        rate += settings.rate("impact", a) * bar.volatility[a] * math.sqrt(share)
+        rate += settings.rate("impact", bar, a) * bar.volatility[a] * math.sqrt(share)
         rate = min(rate, 1.0)  # a sale brings nothing at worst
     paid = p * (1 + rate * sign(d))
-    fee = settings.rate("fee", a) * abs(d) * paid + settings.rate("fixed_fee", a) / settings.capital
+    fee = settings.rate("fee", bar, a) * abs(d) * paid + settings.rate("fixed_fee", bar, a) / settings.capital
     return paid, fee, abs(d) * abs(paid - p)
 
 
@@ -584,15 +667,27 @@ def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, l
     """Rule 10: equity[t] is marked at close[t] after every fill up to and including close[t].
 
     Prices and targets are [bars][assets]. `columns` are further fields of `Bar`, one row for each bar, as a market has
-    them: prices and flags in the row of the bar, `dt` and `funding` in the row of the bar that they end at,
+    them: prices and flags in the row of the bar, `dt`, `bar_dt` and `funding` in the row of the bar that they end at,
     `volatility` and `adv` in the row of the last bar they know, `stop_loss` and `take_profit` in that of the decision.
 
     Returns equity, units, financing and fills (bar, asset, units, price, fee, slippage) with their reasons and the
-    equity before their costs (`worth`), the bar of ruin, and the rows where an order was clipped or dropped.
+    equity before their costs (`worth`), the bar of ruin, and the rows where an order was clipped or dropped, or a
+    closing was larger than the volume cap.
     """
     bars, assets = len(closes), len(closes[0])
     rules, ledger = settings.rules, Ledger(assets, settings)
-    names = ("equity", "units", "financing", "fills", "reasons", "worth", "ruined_at", "clipped", "dropped")
+    names = (
+        "equity",
+        "units",
+        "financing",
+        "fills",
+        "reasons",
+        "worth",
+        "ruined_at",
+        "clipped",
+        "dropped",
+        "beyond_cap",
+    )
     out: dict[str, list] = {name: [] for name in names}
 
     def note(t: int, move: Move) -> None:
@@ -604,6 +699,8 @@ def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, l
             out["clipped"].append(t)
         if move.dropped:
             out["dropped"].append(t)
+        if move.beyond_cap:
+            out["beyond_cap"].append(t)
 
     due = [NAN] * assets
     for t in range(bars):

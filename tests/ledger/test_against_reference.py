@@ -67,7 +67,7 @@ def test_ruin_level_on_wild_prices_at_the_fill_and_at_the_close(assets):
     assert (account.equity < 0).any()  # the true value, also below 0
 
 
-@pytest.mark.parametrize("assets", [1, 3])
+@pytest.mark.parametrize("assets", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_float32_stays_within_1e_4_over_5000_bars(assets):
     """Roundings of 6e-8 a bar add up to 3e-4 at worst, and to less where they fall to both sides."""
     closes, opens = (x.astype(np.float32) for x in walk(11, 5000, 2, assets, volatility=0.005))
@@ -114,7 +114,12 @@ CASES = {
     "costs by asset": ({**BY_ASSET, "delay": 1, "fill": "next_close"}, 3, "brackets"),
     "missing bars": ({"fee": 0.002, "delist_return": -0.3}, 3, "brackets missing delisted"),
     "missing at the close": ({"max_leverage": 4.0, "fill": "close", "fee": 0.001}, 3, "brackets missing delisted"),
-    "sessions": ({"max_leverage": 6.0, "rebalance": "on_change", "flat_at_session_end": True}, 3, "brackets session"),
+    "sessions": (
+        {"max_leverage": 6.0, "rebalance": "on_change", "flat_at_session_end": True},
+        3,
+        "brackets session missing",
+    ),
+    "sessions at the next close": ({"fill": "next_close", "flat_at_session_end": True}, 3, "session missing delisted"),
     "lots, impact, volume": ({**IN_CURRENCY, "fee": 0.001}, 3, "volume factor"),
     "lots on credit": ({**IN_CURRENCY, "max_leverage": 6.0, "delay": 1}, 1, "volume factor brackets"),
     "all at the next open": (ALL, 3, "brackets dt funding missing delisted volume factor"),
@@ -157,10 +162,10 @@ def random_columns(seed: int, assets: int, kinds: list[str], leverage: float) ->
     steps = rng.normal(0, 0.03, (2, *shape)) * np.where(rng.random((2, *shape)) < 0.05, 4, 1)
     present = rng.random(shape) > 0.15 if "missing" in kinds else np.ones(shape, bool)
     delisted = np.zeros(shape, bool)
-    if "delisted" in kinds:  # some are delisted on the way, and have no bar from then on
+    if "delisted" in kinds:  # some are delisted on the way, with or without a bar, and have no bar from then on
         ends = np.where(rng.random(shape[1:]) < 0.6, rng.integers(20, BARS, shape[1:]), BARS + 1)
         bars = np.arange(BARS)[:, None, None]
-        present, delisted = (present | (bars == ends)) & (bars <= ends), bars == ends
+        present, delisted = present & (bars <= ends), bars == ends
     steps = np.where(present, steps, 0.0)
     close = 50 * np.exp(np.concatenate([np.zeros((1, *shape[1:])), np.cumsum(steps.sum(0), 0)]))
     open_ = close[:-1] * np.exp(steps[0])
@@ -180,12 +185,13 @@ def random_columns(seed: int, assets: int, kinds: list[str], leverage: float) ->
         "high": np.maximum(open_, close[1:]) * np.exp(swing[0]),
         "low": np.minimum(open_, close[1:]) * np.exp(-swing[1]),
     }
+    years = rng.uniform(0.001, 0.02, (BARS, PATHS, 1))
     more = {
         "brackets": {
             "stop_loss": np.where(rng.random(shape) < 0.6, np.inf, rng.uniform(0.02, 0.3, shape)),
             "take_profit": np.where(rng.random(shape) < 0.6, np.inf, rng.uniform(0.02, 0.3, shape)),
         },
-        "dt": {"dt": rng.uniform(0.001, 0.02, (BARS, PATHS, 1))},
+        "dt": {"dt": years, "bar_dt": years * rng.choice([0.0, 0.3, 1.0], years.shape)},
         "funding": {"funding": rng.normal(0, 0.002, shape)},
         "missing": {"present": present, "was_present": was_present},
         "delisted": {

@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ledger.comparison import assert_same_result, reference_of
+from ledger.markets import BY_FILL, market_of, orders_of
+from settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
-from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.costs import Costs, from_dict
 from jaxtrader.ledger.rules import Rules
 
 IN_CURRENCY = Rules(rebalance_band=0.0, capital=1e5)
@@ -75,7 +78,6 @@ OUT_OF_RANGE = [
     ({"impact": 10.0}, r"impact 10 .*\[0, 10\)"),
     ({"fee": [0.1, -0.2, 0.1]}, r"fee -0.2 .*\[0, 0.5\)"),
     ({"fee": np.zeros((3, 1))}, r"fee .*\(3, 1\).* one an asset"),
-    ({"fee": "1bp"}, r"fee '1bp' .*one number an asset"),
     ({"impact": True}, r"impact True .*number"),
 ]
 
@@ -170,6 +172,76 @@ def test_a_result_has_one_set_of_costs(market) -> None:
         simulate(market, 0.5, costs=Costs.between(Costs(), Costs()), symbol="S0")
     with pytest.raises(ValueError, match=r"costs 0.001 .*Costs\(fee="):
         simulate(market, 0.5, costs=0.001, symbol="S0")
+
+
+# --- rates by time: a rate may name a column of the bars ---
+
+RATE_COLUMNS = {"fee": "fees", "slippage": "spread", "short_rate": "lending", "borrow_rate": "debt"}
+
+
+def with_columns(market, seed=0):
+    """The market with a column for each of RATE_COLUMNS. Fees and lending are below 0 on some bars."""
+    rng = np.random.default_rng(seed)
+    shape = market.close.shape
+    columns = {"fees": rng.uniform(-0.001, 0.002, shape), "spread": rng.uniform(0, 0.003, shape)}
+    columns |= {
+        "lending": rng.uniform(-0.5, 1, shape),
+        "debt": rng.uniform(0, 1, (len(market.close), 1)) * np.ones(shape),
+    }
+    return dataclasses.replace(market, columns=columns)
+
+
+@pytest.mark.parametrize("name", ["next_open", "close"])
+def test_rates_by_time_are_those_of_the_bar_of_the_fill(name) -> None:
+    assets, rules = BY_FILL[name]
+    costs = Costs(**RATE_COLUMNS, fixed_fee=2.0, rebates=("fee", "short_rate"))
+    for seed in range(3):
+        market, (targets, brackets) = with_columns(market_of(seed, assets)), orders_of(seed, assets)
+        result = simulate(market, targets, costs=costs, **brackets, **run_settings(rules))
+        assert_same_result(result, reference_of(market, targets, costs, brackets, **rules))
+        plain = {**rules, "maintenance_margin": 0.0}  # the fills are then worked out from the holdings
+        result = simulate(market, targets, costs=costs, **run_settings(plain))
+        assert_same_result(result, reference_of(market, targets, costs, **plain))
+
+
+def test_an_environment_charges_the_rate_of_the_bar(env, market) -> None:
+    named = dataclasses.replace(market, columns={"spread": np.linspace(0.001, 0.002, len(market.close))[:, None]})
+    env = dataclasses.replace(env, market=named, costs=Costs(fee=None, slippage="spread"))
+    params = env.default_params
+    _, state = env.reset(jax.random.key(0), params)
+    state = state.replace(account=env.open_account(jnp.zeros(1), params.arrays.close[40]), cursor=jnp.asarray(40))
+    *_, info = jax.jit(env.step_env)(jax.random.key(0), state, jnp.asarray(2), params)
+    np.testing.assert_allclose(info["cost"], named.columns["spread"][41, 0] * info["turnover"], rtol=1e-5)
+    assert env.to_dict()["costs"]["slippage"] == "spread"
+    assert from_dict(env.to_dict()["costs"]) == env.costs
+
+
+@pytest.mark.parametrize(
+    ("costs", "message"),
+    [
+        (Costs(fee="spred"), "fee names the column 'spred'.* spread"),
+        (Costs(fee="spread"), r"fee -0.001 in the column 'spread' .*Costs.rebates"),
+        (Costs(slippage="spread", rebates=("slippage",)), "rebates 'slippage' .*fee, borrow_rate, short_rate"),
+        (Costs(fee=-0.001), r"fee -0.001 .*Costs.rebates"),
+        (Costs(fee="holed"), "fee: the column 'holed' has no number at"),
+        (Costs(fee=-0.6, rebates=("fee",)), r"fee -0.6 .*\[-0.5, 0.5\)"),
+    ],
+)
+def test_a_column_that_holds_no_rates_is_refused(costs, message, env, market) -> None:
+    column = np.where(np.arange(len(market.close)) == 7, -0.001, 0.001)[:, None]
+    named = dataclasses.replace(market, columns={"spread": column, "holed": np.where(column < 0, np.nan, column)})
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(env, market=named, costs=costs)
+    with pytest.raises(ValueError, match=message):
+        simulate(named, 0.5, costs=costs, symbol="S0")
+
+
+def test_a_range_of_costs_has_one_column_on_both_sides() -> None:
+    both = Costs.between(Costs(fee="fees", slippage=0.0), Costs(fee="fees", slippage=0.1))
+    assert both.middle.columns == {"fee": "fees"}
+    assert both.cast("float32").draw(jax.random.key(0), (3,)).fee == "fees"
+    with pytest.raises(ValueError, match=r"fee .*'fees'"):
+        Costs.between(Costs(fee="fees"), Costs(fee=0.1))
 
 
 def test_volume_is_needed_where_it_is_used(env, market) -> None:

@@ -7,17 +7,20 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger.markets import BARS, BASE, RATES, market_of
 from ledger.paths import few, seeds
-from ledger.worked_bars import DAY, DEBT, NAN, SHORT, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import DAY, DEBT, LONG, NAN, SHORT, TWO, assert_as_worked, bar, worked
 from settings import env_settings, run_settings
 
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
+from jaxtrader.market.bars import load_bars
+from jaxtrader.market.market import Market
 
 CASES = [
     {
@@ -67,15 +70,85 @@ CASES = [
         "equity": 1.0,
     },
     {
-        "name": "funding above 0: longs pay, shorts receive, on the value at the close before",
+        "name": "funding above 0: longs pay, shorts receive, on the value at the close where it is due",
         "start": {"cash": 1.0, "units": [0.01, -0.005], "entry": TWO},
-        "bars": [bar([NAN, NAN], TWO, prev_close=[110.0, 80.0], funding=[0.001, 0.002])],
+        "bars": [bar([NAN, NAN], TWO, [110.0, 80.0], prev_close=[90.0, 90.0], funding=[0.001, 0.002])],
         # -0.001 x 1.1 + 0.002 x 0.4
         "fills": [],
         "financing": [-0.0003],
         "cash": 0.9997,
         "units": [0.01, -0.005],
-        "equity": 1.4997,
+        "equity": 1.6997,
+    },
+    {
+        "name": "funding is paid by who holds at its time: a flip at the open before it gets what longs pay",
+        "start": LONG,
+        "bars": [bar(-1.0, 100.0, funding=0.01)],
+        # 0.02 units sold at 100; the short of 1.0 receives 0.01
+        "fills": [(0, 0, -0.02, 100.0, "order")],
+        "financing": [0.01],
+        "cash": 2.01,
+        "units": [-0.01],
+        "equity": 1.01,
+    },
+    {
+        "name": "funding comes before an order at its own close, and before what the session's end closes",
+        "start": LONG,
+        "settings": {"fill": "next_close", "flat_at_session_end": True},
+        "bars": [
+            bar(-1.0, 100.0, funding=0.01),  # the long pays 0.01; E = 0.99: sold 0.0199 at 100
+            bar(NAN, 100.0, 110.0, funding=0.01, session_end=True),  # the short of 1.089 gets 0.01089
+        ],
+        "fills": [(0, 0, -0.0199, 100.0, "order"), (1, 0, 0.0099, 110.0, "session end")],
+        "financing": [-0.01, 0.01089],
+        "cash": 0.90189,  # 1.98 + 0.01089 - 1.089
+        "units": [0.0],
+        "equity": 0.90189,
+    },
+    {
+        "name": "what a stop has closed inside the bar pays no funding at its close",
+        "start": LONG,
+        "bars": [bar(NAN, 100.0, 90.0, low=80.0, stop_loss=0.1, funding=0.01)],
+        "fills": [(0, 0, -0.01, 90.0, "stop")],
+        "financing": [0.0],
+        "cash": 0.9,
+        "units": [0.0],
+        "equity": 0.9,
+    },
+    {
+        "name": "bars of less than a day: the night is paid by who held over it, the bar by who holds in it",
+        "start": SHORT,
+        "settings": {"cash_rate": 0.0365, "short_rate": 0.073},
+        "bars": [bar(0.0, 80.0, 90.0, prev_close=100.0, dt=5 * DAY, bar_dt=DAY)],
+        # Four days of 0.0001 x (2 - 1) - 0.0002 x 1 = -0.0004. Bought back for 0.8: cash 1.1996 earns 0.00011996.
+        "fills": [(0, 0, 0.01, 80.0, "order")],
+        "financing": [-0.00028004],
+        "cash": 1.19971996,
+        "units": [0.0],
+        "equity": 1.19971996,
+    },
+    {
+        "name": "a debt made at the open of an hourly bar pays for that bar, at the prices of the open",
+        "settings": {"max_leverage": 3.0, "maintenance_margin": 0.0, "borrow_rate": 0.0365, "short_rate": 0.073},
+        "bars": [bar([1.5, -0.5], TWO, [90.0, 90.0], dt=DAY, bar_dt=DAY)],
+        # Cash 0 after both fills. 0.0001 x (0.5 - 0) on the debt, 0.0002 x 0.5 on the short.
+        "fills": [(0, 0, 0.015, 100.0, "order"), (0, 1, -0.005, 100.0, "order")],
+        "financing": [-0.00015],
+        "cash": -0.00015,
+        "units": [0.015, -0.005],
+        "equity": 0.89985,
+    },
+    {
+        "name": "longs bought from the proceeds of shorts are on credit: the proceeds are collateral",
+        "start": {"cash": 0.5, "units": [0.02, -0.015], "entry": TWO},
+        "settings": {"max_leverage": 4.0, "borrow_rate": 0.0365, "cash_rate": 0.0365},
+        "bars": [bar([NAN, NAN], TWO, dt=DAY)],
+        # 0.0001 x (1.5 - 0.5): the long of 2.0 is half on credit
+        "fills": [],
+        "financing": [-0.0001],
+        "cash": 0.4999,
+        "units": [0.02, -0.015],
+        "equity": 0.9999,
     },
     {
         "name": "fill at the close: the order comes first, and financing is on the new position",
@@ -107,6 +180,28 @@ def test_financing_as_worked_by_hand(case, come_out):
     assert_as_worked(case, come_out(case))
 
 
+@pytest.mark.parametrize("target", [[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, -1.5, -1.5, 0, 2, 2]])
+def test_where_the_open_is_the_close_before_both_fills_are_the_same_money(target):
+    """Bars of 8 hours around the clock: an order at close[t] and one at open[t+1] are the same trade."""
+    close = 100 * np.exp(np.cumsum(np.random.default_rng(1).normal(0, 0.01, 8)))
+    table = pd.DataFrame(
+        {"close": close, "open": np.append(100.0, close[:-1])}, pd.date_range("2024-01-01 08:00", periods=8, freq="8h")
+    )
+    table = table.assign(
+        high=table.max(axis=1), low=table.min(axis=1), funding=[0.01, 0, -0.02, 0, 0.03, 0, 0.01, 0.02]
+    )
+    market = Market.from_bars(load_bars(table), ["funding"])
+    costs = Costs(fee=0.0, slippage=0.0, **RATES)
+    rules = {"max_leverage": 3.0, "maintenance_margin": 0.0, "rebalance": "on_change"}
+    one, other = (
+        simulate(market, target, costs=costs, **run_settings({**rules, "fill": f})) for f in ("close", "next_open")
+    )
+    # 1e-13: a sum of 8 bars in another order.
+    np.testing.assert_allclose(one.financing, other.financing, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(one.equity, other.equity, rtol=1e-13)
+    assert (one.financing[3:] != 0).all()
+
+
 @few
 @given(seeds, st.sampled_from([0.4, 1.0, 1.8, 2.5, -0.5, -1.5]))
 def test_interest_adds_up_over_the_holding_period(seed, exposure):
@@ -115,19 +210,26 @@ def test_interest_adds_up_over_the_holding_period(seed, exposure):
     rules = {"max_leverage": 3.0, "maintenance_margin": 0.0}
     costs = Costs(fee=0.0, slippage=0.0, **RATES)
     result = simulate(market, np.where(np.arange(BARS) == 3, exposure, np.nan), costs=costs, **run_settings(rules))
-    years, close = market.dt, market.close[:, 0]
-    cash = np.cumprod(1 + RATES["cash_rate"] * years[:5])[-1]  # idle until the open of bar 4
-    units = exposure * cash / market.open[4, 0]
-    cash -= units * market.open[4, 0]
-    for t in range(5, BARS):
-        short = max(0.0, -units * close[t - 1])
+    inside, close = market.bar_dt, market.close[:, 0]
+    nights, cash, units = market.dt - inside, 1.0, 0.0
+
+    def interest(price, years):
+        short = max(0.0, -units * price)
         earned = RATES["cash_rate"] * max(0.0, cash - short)
-        cash += years[t] * (earned - RATES["borrow_rate"] * max(0.0, -cash) - RATES["short_rate"] * short)
+        return years * (earned - RATES["borrow_rate"] * max(0.0, short - cash) - RATES["short_rate"] * short)
+
+    for t in range(1, BARS):
+        cash += interest(close[t - 1], nights[t])
+        if t == 4:
+            before = cash
+            units = exposure * cash / market.open[4, 0]
+            cash -= units * market.open[4, 0]
+        cash += interest(market.open[t, 0], inside[t])
     # 1e-12: the rounding of 64 bars; the sum below subtracts nearly equal numbers.
     assert result.equity[-1] == pytest.approx(cash + units * close[-1], rel=1e-12)
     if exposure > 1:
-        debt = (exposure - 1) * np.prod(1 + RATES["cash_rate"] * years[:5])
-        grown = debt * (np.prod(1 + RATES["borrow_rate"] * years[5:]) - 1)
+        debt = (exposure - 1) * before * (1 + RATES["borrow_rate"] * inside[4])
+        grown = debt * (np.prod((1 + RATES["borrow_rate"] * nights[5:]) * (1 + RATES["borrow_rate"] * inside[5:])) - 1)
         assert result.financing[5:].sum() == pytest.approx(-grown, rel=1e-10)
 
 

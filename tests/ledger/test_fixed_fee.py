@@ -6,6 +6,17 @@ from ledger.worked_bars import LONG, NAN, assert_as_worked, bar, worked
 
 CASES = [
     {
+        "name": "a sale worth less than its fixed fee is made, and cash pays the rest of the fee",
+        "start": {"cash": 0.99, "units": [0.0001], "entry": [100.0]},
+        "settings": {"fixed_fee": 200.0, "capital": 10_000.0},
+        "bars": [bar(0.0)],
+        # 0.01 less 0.02
+        "fills": [(0, 0, -0.0001, 100.0, "order")],
+        "cash": 0.98,
+        "units": [0.0],
+        "equity": 0.98,
+    },
+    {
         "name": "a fixed fee is in currency, per fill, and not charged where nothing is traded",
         "settings": {"fixed_fee": 10.0, "capital": 100_000.0},
         "bars": [bar(0.5), bar(NAN)],

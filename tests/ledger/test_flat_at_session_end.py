@@ -49,14 +49,31 @@ CASES = [
         "dropped": [0, 1, 2],
     },
     {
-        "name": "flat means flat: at the session's end an asset without a bar is closed at its last close",
+        "name": "an asset without a bar at the session's end is closed at the open of its next bar",
         "start": {"cash": 0.0, "units": [0.005, 0.005], "entry": TWO},
         "settings": {"flat_at_session_end": True},
-        "bars": [bar([NAN, NAN], [110.0, 90.0], prev_close=[110.0, 90.0], present=[True, False], session_end=True)],
-        "fills": [(0, 0, -0.005, 110.0, "session end"), (0, 1, -0.005, 90.0, "session end")],
-        "cash": 1.0,
+        "bars": [
+            bar([NAN, NAN], [110.0, 90.0], prev_close=[110.0, 90.0], present=[True, False], session_end=True),
+            bar([NAN, NAN], [110.0, 90.0], prev_close=[110.0, 90.0], present=[True, False]),
+            bar([NAN, NAN], [110.0, 80.0], [110.0, 85.0], prev_close=[110.0, 90.0], present=[True, True]),
+        ],
+        "fills": [(0, 0, -0.005, 110.0, "session end"), (2, 1, -0.005, 80.0, "session end")],
+        "cash": 0.95,
         "units": [0.0, 0.0],
-        "equity": 1.0,
+        "equity": 0.95,
+    },
+    {
+        "name": "an order that trades it at that open stands instead: one price, one fill, one fee",
+        "start": {"cash": 0.5, "units": [0.0, 0.005], "entry": [0.0, 100.0]},
+        "settings": {"flat_at_session_end": True, "fixed_fee": 0.01},
+        "bars": [
+            bar([NAN, NAN], TWO, present=[True, False], session_end=True),
+            bar([NAN, 0.2], TWO, present=[True, True]),
+        ],
+        "fills": [(1, 1, -0.003, 100.0, "order")],
+        "cash": 0.79,
+        "units": [0.0, 0.002],
+        "equity": 0.99,
     },
     {
         "name": "the session's end matters only where it is asked for",
@@ -108,9 +125,17 @@ def test_a_result_with_sessions_missing_and_last_bars_matches_the_scalar_referen
 def test_flat_at_session_end_holds_whatever_bars_are_missing(fill: str, assets: int, seed: int) -> None:
     result, market, _ = flat_result(seed, assets, fill)
     ends = market.session_end
-    assert (result.units[ends] == 0).all()
-    late = ~market.present[result.fills["bar"], [result.symbols.index(name) for name in result.fills["symbol"]]]
-    np.testing.assert_array_equal(result.fills["reason"][late], "session end")
+    assert (result.units[ends[:, None] & market.present] == 0).all()
+    assert market.present[result.fills["bar"], [result.symbols.index(name) for name in result.fills["symbol"]]].all()
+    # What had no bar there is held until it has one, and no longer: its first order or the rule closes it.
+    for a in range(assets):
+        missed = False
+        for t in range(1, BARS):
+            if market.present[t, a] and missed:
+                traded = (result.fills["bar"] == t) & (result.fills["symbol"] == result.symbols[a])
+                assert traded.any() or result.units[t - 1, a] == 0
+                missed = False
+            missed |= ends[t] and not market.present[t, a] and result.units[t, a] != 0
     assert ends.any()
     assert (result.units[~ends] != 0).any()
 

@@ -99,7 +99,8 @@ def test_a_higher_rate_never_leaves_more_after_that_bar(name, seed, low, more):
         hold = jnp.full((PATHS, 3), jnp.nan)
         cheap, dear = (step(start, hold, bar, costs, rules)[0].equity for costs in dearer(name, low, more))
         assert (dear <= cheap).all()
-        pays = (start.cash < 0) if name == "borrow_rate" else (start.units < 0).any(-1)
+        short = jnp.maximum(-start.units * prev, 0).sum(-1)
+        pays = (start.cash < short) if name == "borrow_rate" else short > 0
         np.testing.assert_array_equal(np.asarray(dear < cheap), np.asarray(pays))
 
 

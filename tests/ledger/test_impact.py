@@ -29,6 +29,16 @@ CASES = [
         "equity": 0.7984,
     },
     {
+        "name": "where no traded value is known, an order is given up with impact",
+        "settings": {"impact": 1.0, "capital": 1_000_000.0},
+        "bars": [bar(0.5, adv=1e-6, volatility=0.05)],
+        "fills": [],
+        "cash": 1.0,
+        "units": [0.0],
+        "equity": 1.0,
+        "dropped": [0],
+    },
+    {
         "name": "impact and slippage take all of a sale at most",
         "start": LONG,
         "settings": {"impact": 1.0, "capital": 1_000_000.0, "slippage": 0.002},

@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
-from ledger.worked_bars import LONG, assert_as_worked, bar, worked
+from ledger.worked_bars import LONG, NAN, assert_as_worked, bar, worked
 
 CASES = [
+    {
+        "name": "a sale that leaves 9e-19 units sells them too, and a session's end then finds nothing to charge for",
+        "start": {"cash": 0.24, "units": [0.0032 + 0.0044], "entry": [100.0]},
+        "settings": {"lot": 1.0, "capital": 10_000.0, "fixed_fee": 1.0, "flat_at_session_end": True},
+        "bars": [bar(-0.004), bar(NAN, session_end=True)],  # 76.4 shares: 76 are sold, for a fee of 0.0001
+        "fills": [(0, 0, -0.0076, 100.0, "order")],
+        "fees": 0.0001,
+        "cash": 0.9999,
+        "units": [0.0],
+        "equity": 0.9999,
+    },
+    {
+        "name": "a stop on dust fills nothing, costs nothing and blocks nothing",
+        "start": {"cash": 1.0, "units": [9e-15], "entry": [100.0]},
+        "settings": {"lot": 1.0, "capital": 10_000.0, "fixed_fee": 1.0},
+        "bars": [bar(NAN, 100.0, 90.0, low=80.0, stop_loss=0.1)],
+        "fills": [],
+        "fees": 0.0,
+        "cash": 1.0,
+        "units": [0.0],
+        "equity": 1.0,
+        "stopped": [0],
+    },
     {
         "name": "lots round raw shares towards zero: raw = units x capital x adjusted / raw price",
         "settings": {"lot": 10.0, "capital": 10_000.0},

@@ -99,7 +99,7 @@ def test_many_costs_in_one_step_of_the_environment_pay_what_each_pays(make_marke
 
 PLAIN = {"rebalance_band": 0.0}, {"fee": 1e-3, "slippage": 1e-3}
 IN_CURRENCY = {"capital": 1e5}
-FINANCED = {"account.interest_residual", "bar.years", "events.financing"}
+FINANCED = {"account.interest_residual", "bar.years", "bar.years_inside", "events.financing"}
 WATCHED = {"bar.high", "bar.low", "events.gap_exits"}
 # Each rule and cost that can be off: how it is switched on, and what an account, a bar and its events hold for it.
 ADDED = {
@@ -223,6 +223,6 @@ def test_a_cost_that_is_absent_adds_no_work(name):
 def test_a_column_that_a_market_does_not_have_is_not_traced(name, own):
     _, more, holds, _ = step_of(dataclasses.replace(BARE, **{name: getattr(MARKET, name)}))
     _, less, held, _ = step_of()
-    financed = {"account.interest_residual", "events.financing"} if name == "funding" else set()
+    with_it = {"funding": {"account.interest_residual", "events.financing"}, "present": {"events.gap_exits"}}
     assert more > less
-    assert holds - held == {f"bar.{column}" for column in {name} | own} | financed
+    assert holds - held == {f"bar.{column}" for column in {name} | own} | with_it.get(name, set())

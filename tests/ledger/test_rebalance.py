@@ -43,6 +43,16 @@ CASES = [
         "equity": 1.0,
     },
     {
+        "name": "on change: a target of 0 is asked for until all is sold, also where a sale was too small",
+        "settings": {"rebalance": "on_change", "min_trade": 400.0, "capital": 1000.0},
+        "bars": [bar(0.5), bar(0.0, 70.0), bar(0.0, 90.0)],  # 350 is too small, 450 is not
+        "fills": [(0, 0, 0.005, 100.0, "order"), (2, 0, -0.005, 90.0, "order")],
+        "cash": 0.95,
+        "units": [0.0],
+        "equity": 0.95,
+        "dropped": [1],
+    },
+    {
         "name": "on change: a session's end closes for good, though the volume had cut the order before it",
         "settings": {"rebalance": "on_change", "volume_cap": 0.1, "capital": 1000.0, "flat_at_session_end": True},
         "bars": [

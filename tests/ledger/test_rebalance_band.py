@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from ledger.worked_bars import FREE, PRICES, near, one_bar
 
 from jaxtrader.ledger.account import dust
+from jaxtrader.ledger.rules import Rules
 
 
 def test_inside_the_band_nothing_trades_but_a_target_of_zero_ignores_it():
@@ -17,6 +19,22 @@ def test_inside_the_band_nothing_trades_but_a_target_of_zero_ignores_it():
     account, fill, _ = one_bar(0.0, PRICES, **little)
     assert fill.units[0] == -0.02 / 110
     assert account.units[0] == 0.0
+
+
+def test_the_default_band_is_five_percent_or_half_an_equal_weight():
+    bands = {assets: Rules().band(assets) for assets in (1, 2, 10, 20, 80, 500)}
+    assert bands == {1: 0.05, 2: 0.05, 10: 0.05, 20: 0.025, 80: 0.00625, 500: 0.001}
+    assert Rules(rebalance_band=0.0).band(80) == 0
+    assert Rules(rebalance_band=0.3).band(80) == 0.3
+
+
+def test_equal_weights_of_many_assets_are_bought_by_default():
+    # An equal weight is 1/80 = 0.0125. A target of 0.006 is below the band of 0.00625, and one of 0.0065 is above it.
+    targets = np.r_[np.full(78, 1 / 80), 0.006, 0.0065]
+    units = one_bar(targets, PRICES, units=[0.0] * 80, costs=FREE, rebalance_band=None)[1].units
+    np.testing.assert_allclose(units[:78], 1 / 80 / 110, rtol=1e-12)
+    assert units[78] == 0
+    assert units[79] == near(0.0065 / 110)
 
 
 def test_dust_is_no_trade():

@@ -29,6 +29,33 @@ CASES = [
         "ruined": True,
     },
     {
+        "name": "what has no bar at the ruin is closed at the open of its next bar, and pays no interest until then",
+        "start": {"cash": 2.0, "units": [-0.005, -0.005], "entry": [100.0, 100.0]},
+        "settings": {"fee": 0.01, "short_rate": 0.1},
+        "bars": [
+            bar([NAN, 1.0], [299.5, 100.0], present=[True, False]),  # E = 2 - 1.4975 - 0.5; 1.4975 and 0.014975 paid
+            bar([1.0, 1.0], [299.5, 100.0], prev_close=[299.5, 100.0], present=[True, False], dt=1.0),
+            bar([1.0, 1.0], [299.5, 80.0], [299.5, 120.0], prev_close=[299.5, 100.0], present=[True, True], dt=1.0),
+        ],
+        "fills": [(0, 0, 0.005, 299.5, "ruin"), (2, 1, 0.005, 80.0, "ruin")],
+        "financing": [0.0, 0.0, 0.0],
+        "cash": 0.083525,  # 0.487525 - 0.4 - 0.004
+        "units": [0.0, 0.0],
+        "equity": 0.083525,
+        "ruined": True,
+    },
+    {
+        "name": "an open with next_open ruins without an order, an open with next_close does not",
+        "start": SHORT,
+        "settings": {"fill": "next_close"},
+        "bars": [bar(NAN, 199.5, 150.0)],
+        "fills": [],
+        "cash": 2.0,
+        "units": [-0.01],
+        "equity": 0.5,
+        "ruined": False,
+    },
+    {
         "name": "ruin at the close",
         "start": SHORT,
         "bars": [bar(NAN, 150.0, 199.5)],

@@ -256,8 +256,8 @@ def test_stop_loss_as_worked_by_hand(case, come_out):
 
 @few
 @given(seeds)
-def test_brackets_of_a_short_are_those_of_a_long_in_the_mirror(seed):
-    """Bars turned over about the entry price: what stops the one stops the other, at the mirrored price."""
+def test_a_short_is_stopped_where_a_long_is_on_prices_mirrored_about_the_entry(seed):
+    """Each price p becomes 2 x entry - p. A bracket closes the short where it closes the long, at that price."""
     rng = np.random.default_rng(seed)
     rules = Rules(ruin_level=0.0, rebalance_band=0.0)
     with jax.enable_x64(True):
@@ -283,3 +283,19 @@ def test_brackets_of_a_short_are_those_of_a_long_in_the_mirror(seed):
         for a, b in ((events.gap_exits, mirrored.gap_exits), (events.intrabar_exits, mirrored.intrabar_exits)):
             np.testing.assert_array_equal(a.reason, b.reason)
             assert {1, 2} <= set(np.asarray(a.reason).flat)
+
+
+def test_a_low_at_the_level_meets_it_whatever_the_size_of_the_position():
+    """Two orders of any size buy at 100. The stop at 5% stands at 95 to the last digit, and the low is 95."""
+    rng = np.random.default_rng(0)
+    rules, free, shape = Rules(ruin_level=0.0, rebalance_band=0.0), Costs(fee=None, slippage=None), (128, 3)
+    with jax.enable_x64(True):
+        price, high, low, at_level = (jnp.full(shape, x) for x in (100.0, 101.0, 99.0, 95.0))
+        brackets = Brackets(jnp.full(shape, 0.05), jnp.full(shape, 0.15))
+        account = ledger.open_account(jnp.zeros(shape), price, rules, brackets=True)
+        for size, lowest in ((0.1, low), (0.3, at_level)):
+            target = jnp.asarray(rng.uniform(size - 0.05, size, shape))
+            account, events = step(account, target, Bar(price, price, price, high, lowest), free, rules, brackets)
+        assert (np.asarray(events.order.units) > 0).all()
+        assert (np.asarray(events.intrabar_exits.reason) == 1).all()
+        assert (np.asarray(events.intrabar_exits.price) == 95).all()

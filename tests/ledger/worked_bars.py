@@ -3,7 +3,8 @@
 A case holds `start` (fields of the account; a cash of 1.0 and no position unless said), `settings` (rules and costs; no
 costs and no band unless said), `bars` (made by `bar`) and what must come out: `fills` as (bar, asset, units, price,
 reason), the last `cash`, `units` and `equity`, and, where a case is about them, `financing` of each bar, `fees` and
-`slippage` in sum, the `worth` of the account at each fill, `stopped`, `ruined`, and the bars `clipped` and `dropped`.
+`slippage` in sum, the `worth` of the account at each fill, `stopped`, `ruined`, and the bars `clipped`, `dropped` and
+`beyond_cap`.
 The comments of a case hold its arithmetic, done without a program. The tables stand in the test of the field that they
 are about, `test_<field>.py`.
 """
@@ -25,6 +26,7 @@ from ledger.reference import Bar, Ledger, Settings
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import REASONS, Account, Brackets
 from jaxtrader.ledger.bar import Bar as LedgerBar
+from jaxtrader.ledger.bar import late_bars
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 
@@ -50,7 +52,7 @@ def bar(target: Any, open: Any = 100.0, close: Any = None, **more: Any) -> dict[
     listed = lambda x: list(x) if isinstance(x, (list, tuple)) else [x]  # noqa: E731
     target, open = listed(target), listed(open)
     close = open if close is None else listed(close)
-    of_all = ("dt", "session_end", "was_session_end")
+    of_all = ("dt", "bar_dt", "session_end", "was_session_end")
     fields = {name: x if name in of_all else listed(x) for name, x in more.items()}
     return {"prev_close": [100.0] * len(open), "target": target, "open": open, "close": close, **fields}
 
@@ -92,6 +94,7 @@ def by_reference(case: dict[str, Any]) -> dict[str, Any]:
         "slippage": sum(each.slippage for _, each in done),
         "clipped": [t for t, move in enumerate(moves) if move.clipped],
         "dropped": [t for t, move in enumerate(moves) if move.dropped],
+        "beyond_cap": [t for t, move in enumerate(moves) if move.beyond_cap],
         **{name: getattr(account, name) for name in ("cash", "units", "equity", "stopped", "ruined")},
     }
 
@@ -103,14 +106,18 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
     """What `ledger.step` makes of a case."""
     settings, rows, start = Settings(**case.get("settings", {})), case["bars"], case.get("start", {})
     rules, assets = settings.rules, len(case["units"])
+    full = [Bar(**{name: x for name, x in row.items() if name != "target"}) for row in rows]
+    late = late_bars(*(np.array([np.atleast_1d(getattr(row, name)) for row in full]) for name in FLAGS))
     has_brackets = any(math.isfinite(x) for row in rows for name in BRACKETS for x in row.get(name, ()))
     with jax.enable_x64(True):
         costs = costs_of(settings).cast("float64")
         account = ledger.open_account(jnp.zeros(assets), jnp.ones(assets), rules, brackets=has_brackets)
         account = account.replace(**{name: jnp.asarray(x, "float64") for name, x in start.items()})
-        fills, financing, clipped, dropped = [], [], [], []
+        fills, financing, clipped, dropped, beyond = [], [], [], [], []
         for t, row in enumerate(rows):
             columns = _columns(row, rows)
+            if any("present" in row for row in rows):
+                columns["late"] = jnp.asarray(late[t])
             brackets = Brackets(*(columns.get(name) for name in BRACKETS)) if has_brackets else None
             target = jnp.asarray(row["target"], "float64")
             account, events = _step(account, target, bar_of(columns, rules), costs, rules, brackets)
@@ -118,6 +125,7 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
             financing.append(0.0 if events.financing is None else float(events.financing))
             clipped += [t] * bool(events.order.clipped)
             dropped += [t] * bool(events.order.dropped)
+            beyond += [t] * any(fill.beyond_cap is not None and bool(fill.beyond_cap) for fill in events.fills)
     return {
         "fills": [fill[:5] for fill in fills],
         "financing": financing,
@@ -126,6 +134,7 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
         "slippage": sum(fill[6] for fill in fills),
         "clipped": clipped,
         "dropped": dropped,
+        "beyond_cap": beyond,
         "stopped": [0] * assets if account.stopped is None else np.asarray(account.stopped).tolist(),
         "units": np.asarray(account.units).tolist(),
         **{name: getattr(account, name).item() for name in ("cash", "equity", "ruined")},
@@ -133,6 +142,7 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
 
 
 BRACKETS = ("stop_loss", "take_profit")
+FLAGS = ("present", "session_end")
 ALWAYS = {"prev_close", "open", "close", "high", "low", "dt", "volatility", "adv", "session_end", "was_session_end"}
 
 

@@ -71,7 +71,7 @@ def test_aligned_asset_equals_its_own_market_and_missing_rows_are_filled():
             real = own + 1 < len(bars) and bars.times[own + 1] == time
             own += real
             assert market.present[t, a] == real
-            assert market.delisted[t, a] == (real and own == len(bars) - 1 and t < 59)
+            assert market.delisted[t, a] == (bars is GONE and t == 39 + 15)
             row = [getattr(market, name)[t, a] for name in ("open", "high", "low", "close", "volume")]
             if real:
                 assert row == [getattr(bars, name)[own, 0] for name in ("open", "high", "low", "close", "volume")]
@@ -85,7 +85,7 @@ def test_aligned_asset_equals_its_own_market_and_missing_rows_are_filled():
             else:
                 np.testing.assert_array_equal(market.features[t, a], alone.features[own, 0])
                 assert market.volatility[t, a] == alone.volatility[own, 0]
-            gone = own == len(bars) - 1 and not real
+            gone = bars is GONE and t >= 39 + 15
             assert market.listed[t, a] == (own >= LOOKBACK - 1 and not gone)
 
 
@@ -178,16 +178,17 @@ def test_no_look_ahead_when_later_bars_change():
     assert one.features[35:].tobytes() != two.features[35:].tobytes()
 
 
-def test_no_look_ahead_when_bars_are_appended_except_delisted():
+@pytest.mark.parametrize("rows", [35, 41, 54, 55, 59])
+def test_no_look_ahead_when_bars_are_appended(rows):
     def early(bars: Bars) -> Bars:
-        return cut(bars, 0, int(np.searchsorted(bars.times, DAYS.to_numpy()[35])))
+        return cut(bars, 0, int(np.searchsorted(bars.times, DAYS.to_numpy()[rows])))
 
-    shorter = [early(bars) for bars in (WHOLE, HOLES, LATE, GONE)]
-    one, two = universe(), Market.from_bars(shorter, FEATURES, align=True)
-    assert len(two.times) == 35
+    one, two = universe(), Market.from_bars([early(bars) for bars in (WHOLE, HOLES, LATE, GONE)], FEATURES, align=True)
+    assert len(two.times) == rows
     for name in ("open", "high", "low", "close", "volume", "features", "volatility", "present", "listed", "dt"):
-        assert getattr(one, name)[:35].tobytes() == getattr(two, name).tobytes(), name
-    assert two.delisted is None
+        assert getattr(one, name)[:rows].tobytes() == getattr(two, name).tobytes(), name
+    delisted = np.zeros((rows, 4), bool) if two.delisted is None else two.delisted
+    np.testing.assert_array_equal(one.delisted[:rows], delisted)
 
 
 def test_impact_of_a_late_listing_uses_adv_from_its_first_bar_on():
@@ -217,13 +218,13 @@ def test_alignment_notes_name_missing_bars():
         (gaps, ("HOLES", "2 gaps")),
         (hole, ("HOLES", "3 of the 60")),
         (late, ("LATE", "2020-01-26", "25 bars")),
-        (gone, ("GONE", "2020-02-09", "20 bars", "delisted")),
+        (gone, ("GONE", "2020-02-09", "2020-02-24", "delisted")),
     ):
         assert all(part in note for part in parts), note
 
 
-@pytest.mark.parametrize(("missing", "gone"), [(1, False), (5, False), (6, True)])
-def test_delisted_after_more_than_five_missing_rows_at_the_end(missing, gone):
+@pytest.mark.parametrize(("missing", "gone"), [(1, False), (14, False), (15, True)])
+def test_delisted_after_more_than_two_weeks_without_a_bar(missing, gone):
     """A thinly traded asset that has no bar at the last rows can still be traded, and is not closed at a loss."""
     thin = history("THIN", DAYS[: 60 - missing])
     market = Market.from_bars([WHOLE, thin], FEATURES, align=True)
@@ -235,11 +236,13 @@ def test_delisted_after_more_than_five_missing_rows_at_the_end(missing, gone):
         costs=Costs(fee=None, slippage=None),
         rules=Rules(rebalance_band=0.0, delist_return=-0.9),
     )
-    for part in ("THIN", f"{DAYS[last]:%Y-%m-%d}", f"{missing} bar", "closed" if gone else "kept"):
+    end = "closed at that close, as delisted, at 2020-02-29" if gone else f"{missing} bar"
+    for part in ("THIN", f"{DAYS[last]:%Y-%m-%d}", end):
         assert part in market.notes[-1]
+    assert sold.units[58, 1] > 0
     if gone:
-        np.testing.assert_array_equal(market.delisted, np.stack([np.zeros(60), np.arange(60) == last], 1))
-        np.testing.assert_array_equal(market.listed[:, 1], (np.arange(60) >= LOOKBACK - 1) & (np.arange(60) <= last))
+        np.testing.assert_array_equal(market.delisted, np.stack([np.zeros(60), np.arange(60) == 59], 1))
+        np.testing.assert_array_equal(market.listed[:, 1], (np.arange(60) >= LOOKBACK - 1) & (np.arange(60) < 59))
         assert sold.fills["reason"].tolist().count("delisted") == 1
         assert sold.units[-1, 1] == 0
     else:
@@ -248,12 +251,112 @@ def test_delisted_after_more_than_five_missing_rows_at_the_end(missing, gone):
         assert sold.units[-1, 1] > 0
 
 
+def delisted(*calendars: pd.DatetimeIndex) -> list[tuple[str, str]]:
+    """The (history, time) of each delisting in an aligned market."""
+    parts = [random_bars(times, "ABC"[i]) for i, times in enumerate(calendars)]
+    market = Market.from_bars(parts, ["gap"], align=True)
+    if market.delisted is None:
+        return []
+    return [("ABC"[a], str(market.times[t])[:16]) for t, a in zip(*np.nonzero(market.delisted), strict=True)]
+
+
+COIN = pd.date_range("2024-01-01", "2024-06-01", freq="h")
+EXCHANGE = COIN[(COIN.day_of_week < 5) & (COIN.hour >= 15) & (COIN.hour <= 21)]
+
+
+def test_an_exchange_that_is_shut_is_not_delisted():
+    for end in ("2024-03-15 03:00", "2024-03-17 12:00", "2024-03-18 00:00"):
+        assert delisted(*(times[times <= pd.Timestamp(end)] for times in (COIN, EXCHANGE))) == []
+    holidays = (EXCHANGE >= "2024-02-09") & (EXCHANGE < "2024-02-19")
+    assert delisted(COIN, EXCHANGE[~holidays]) == []
+    hours = np.arange(len(COIN))
+    seldom = COIN[(hours % 240 < 2) & (hours < 2800)]  # every ten days, so it may wait for thirty
+    assert delisted(COIN[:3300], seldom) == []
+
+
+def test_a_silent_asset_is_delisted_once_and_listed_again_with_its_next_bar():
+    hole = (EXCHANGE >= "2024-03-01") & (EXCHANGE < "2024-04-15")
+    assert delisted(COIN, EXCHANGE[~hole]) == [("B", "2024-03-14T22:00")]
+    assert delisted(COIN, EXCHANGE[EXCHANGE < "2024-03-01"]) == [("B", "2024-03-14T22:00")]
+    market = Market.from_bars([random_bars(COIN, "A"), random_bars(EXCHANGE[~hole], "B")], ["gap"], align=True)
+    again = np.searchsorted(market.times, np.datetime64("2024-04-15T15:00"))
+    assert market.listed[again - 1 : again + 1, 1].tolist() == [False, True]
+
+
+def test_a_hole_in_all_histories_delists_none():
+    hole = (COIN >= "2024-03-01") & (COIN < "2024-04-13")  # a Saturday: the coin is back two days before the exchange
+    open_ = ~np.isin(EXCHANGE, COIN[hole])
+    assert delisted(COIN[~hole], EXCHANGE[open_]) == []
+
+
+def test_long_bars_are_delisted_after_three_of_them():
+    months = pd.date_range("2020-01-31", periods=24, freq="ME")
+    assert delisted(months, months.delete([1, 9, 10])) == []
+    assert delisted(months, months[:10]) == [("B", str(months[13])[:10] + "T00:00")]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_row_is_judged_by_the_rows_up_to_it(seed):
+    """Histories with holes of their own and common ones, short waits and long: every prefix gives the same masks."""
+    rng = np.random.default_rng(seed)
+    days = np.where(rng.random(90) < 0.05, rng.integers(60, 120, 90), rng.integers(1, 4, 90))
+    days[:5] = 1
+    times = pd.Timestamp("2015-01-01") + pd.to_timedelta(np.cumsum(days), unit="D")
+    present = rng.random((90, 2)) < 0.8
+    for start in rng.integers(10, 80, 2):
+        present[start : start + 25, 1] = False
+    present[:, 0] |= ~present[:, 1]
+    present[:5] = True
+
+    def masks(rows: int) -> tuple[np.ndarray, ...]:
+        parts = [random_bars(times[:rows][present[:rows, a]], "AB"[a]) for a in range(2)]
+        market = Market.from_bars(parts, ["gap"], align=True)
+        delisted = np.zeros((rows, 2), bool) if market.delisted is None else market.delisted
+        return delisted, np.ones((rows, 2), bool) if market.listed is None else market.listed
+
+    whole = masks(90)
+    assert whole[0].any(), "or this proves nothing"
+    for rows in range(10, 90, 9):
+        for early, all_ in zip(masks(rows), whole, strict=True):
+            np.testing.assert_array_equal(early[1:], all_[1:rows])  # no gap is known at row 0
+
+
+def test_a_longer_file_leaves_the_result_of_a_shorter_one_as_it_was():
+    coin, exchange = COIN[COIN < "2024-02-20"], EXCHANGE[EXCHANGE < "2024-01-27"]
+    whole = [random_bars(coin, "COIN"), random_bars(exchange, "SPY")]
+
+    def result(end: str):
+        parts = [cut(bars, 0, int(np.searchsorted(bars.times, np.datetime64(end)))) for bars in whole]
+        market = Market.from_bars(parts, ["gap"], align=True)
+        return simulate(market, np.full((len(market.times), 2), 0.4), rules=Rules(rebalance_band=0, delist_return=-0.5))
+
+    long = result("2024-02-20")
+    delistings = long.fills[long.fills["reason"] == "delisted"]
+    np.testing.assert_array_equal(delistings["time"], np.array(["2024-02-09T22:00"], "M8[ns]"))
+    for end in ("2024-01-27T12:00", "2024-02-09T21:00", "2024-02-10T12:00"):
+        short = result(end)
+        np.testing.assert_array_equal(short.equity, long.equity[: len(short)])
+        np.testing.assert_array_equal(short.units, long.units[: len(short)])
+
+
 def test_union_calendar_gives_dt_and_periods_per_year():
     odd, even = DAYS[::2], DAYS[[0, *range(1, 60, 2)]]
     market = Market.from_bars([history("ODD", odd), history("EVEN", even)], FEATURES, align=True)
     assert len(market.times) == 60
     assert market.periods_per_year == 365
     np.testing.assert_allclose(market.dt[1:], 1 / 365, rtol=1e-14)
+
+
+def test_a_bar_of_less_than_a_day_has_its_own_time_and_a_night_has_the_rest():
+    hour = 1 / 365 / 24
+    times = pd.date_range("2024-01-02 04:00", periods=9, freq="h").append(pd.DatetimeIndex(["2024-01-03 10:00"]))
+    both = [history("A", times), history("B", times[1:])]
+    for market in (Market.from_bars(both[0], FEATURES), Market.from_bars(both, FEATURES, align=True)):
+        np.testing.assert_allclose(market.bar_dt, [0] + [hour] * 9, rtol=1e-14)
+        np.testing.assert_allclose(market.dt, [0] + [hour] * 8 + [22 * hour], rtol=1e-14)
+    assert Market.from_bars(WHOLE, FEATURES).bar_dt is None
+    mixed = Market.from_bars([WHOLE, both[0]], FEATURES)
+    np.testing.assert_array_equal(mixed.bar_dt[: len(WHOLE)], 0)
 
 
 def test_aligning_one_asset_changes_nothing():
@@ -276,7 +379,7 @@ TWO = dataclasses.replace(WHOLE, symbols=("X", "Y"), close=np.hstack([WHOLE.clos
         ([WHOLE, history("NOON", DAYS + pd.Timedelta("12h"))], "WHOLE .*tz=, label="),
         ([history("OLD", DAYS[:30]), history("NEW", DAYS[30:])], "OLD .* leave it out"),
         ([WHOLE, history("HOURLY", HOURS)], "HOURLY .* 1:00:00 and WHOLE .* 1 day; .* resample"),
-        ([WHOLE, history("BRIEF", DAYS[:5])], "BRIEF has 5 bars, .* volatility_5"),
+        ([history("TINY", DAYS[:4]), history("BRIEF", DAYS[:5])], "BRIEF has 5 bars, .* volatility_5"),
         ([WHOLE, dataclasses.replace(LATE, times=LATE.times[::-1])], "LATE .* sort"),
     ],
 )

@@ -45,9 +45,12 @@ BROKEN = {
     "negative": ("2024-01-03,11,13,-1,12,200", r"row 3: low is -1, .*above 0"),
     "nan": ("2024-01-03,11,13,10,NaN,200", r"row 3: close is missing \(NaN\), .*above 0"),
     "infinite": ("2024-01-03,11,inf,10,12,200", r"row 3: high is inf, .*finite"),
-    "text": ("2024-01-03,11,13,10,$12,200", r"row 3: Close is '\$12', .*remove currency signs"),
+    "text": ("2024-01-03,11,13,10,12x,200", r"row 3: Close is '12x', .*not a number"),
     "no volume": ("2024-01-03,11,13,10,12,", r"row 3: volume is missing, .*repair='clip'"),
     "negative volume": ("2024-01-03,11,13,10,12,-5", r"row 3: volume is -5, .*0 or more"),
+    "tiny price": ("2024-01-03,11,13,1e-16,12,200", r"row 3: low is 1e-16, outside 1e-15 to 1e\+15.*another unit"),
+    "huge price": ("2024-01-03,11,1e16,10,12,200", r"row 3: high is 1e\+16, outside 1e-15 to 1e\+15"),
+    "volume beyond float32": ("2024-01-03,11,13,10,12,1e39", r"row 3: volume is 1e\+39, .*3.4e\+38"),
     "infinite volume": ("2024-01-03,11,13,10,12,inf", r"row 3: volume is inf, .*0 or more"),
     "same time": ("2024-01-02,11,13,10,12,200", r"row 3: the time 2024-01-02 .*remove one"),
     "unsorted": ("2024-01-01,11,13,10,12,200", r"row 3: the time 2024-01-01 .*2024-01-02 .*sort"),
@@ -71,6 +74,24 @@ def test_broken_row_is_rejected_with_its_number_and_value(tmp_path, case):
             load_bars(path, repair="clip")
 
 
+@pytest.mark.parametrize("repair", [None, "clip", "adjust"])
+def test_float_dust_in_high_and_low_is_widened_silently(repair):
+    table = frame(6)
+    table["high"], table["low"] = table[["open", "close"]].max(axis=1), table[["open", "close"]].min(axis=1)
+    dust = table.assign(high=table.high * (1 - 1e-10), low=table.low * (1 + 1e-10))
+    bars = load_bars(dust, repair=repair)
+    np.testing.assert_array_equal(bars.high[:, 0], table.high)
+    np.testing.assert_array_equal(bars.low[:, 0], table.low)
+    assert bars.notes == ()
+
+
+def test_the_message_never_shows_one_number_twice(tmp_path):
+    for value in ("11.999", "11.999999", "11.99999997"):
+        path = write(tmp_path / "a.csv", [GOOD[0], f"2024-01-03,11,{value},10,12,200", GOOD[2]])
+        with pytest.raises(DataError, match=rf"high is {value}, .*= 12[.0]*;"):
+            load_bars(path)
+
+
 def test_row_number_counts_blank_lines_and_a_preamble(tmp_path):
     rows = [GOOD[0], "", GOOD[1], "2024-01-04,12,14,11,-13,300"]
     with pytest.raises(DataError, match="row 5: close is -13"):
@@ -89,9 +110,28 @@ def test_number_of_further_bad_rows_is_given(tmp_path):
         load_bars(write(tmp_path / "a.csv", rows))
 
 
-def test_descending_file_is_rejected(tmp_path):
-    with pytest.raises(DataError, match=r"a\.csv .*2024-01-04 .*2024-01-02.*sort_values"):
-        load_bars(write(tmp_path / "a.csv", GOOD[::-1]))
+def test_the_newest_bar_first_is_reversed_with_a_note(tmp_path):
+    for rows in (GOOD, GOOD[:2]):
+        bars = load_bars(write(tmp_path / "a.csv", rows[::-1]))
+        assert bars.close[:, 0].tolist() == [11, 12, 13][: len(rows)]
+        assert (np.diff(bars.times) > np.timedelta64(0)).all()
+        (note,) = bars.notes
+        assert "reversed" in note
+    with pytest.raises(DataError, match=r"row 2: close is -13"):  # rows keep their numbers
+        load_bars(write(tmp_path / "a.csv", ["2024-01-04,12,14,11,-13,300", *GOOD[:2][::-1]]))
+
+
+def test_a_repeated_time_in_a_reversed_file_is_named(tmp_path):
+    days = [f"2024-01-{day:02d},10,12,9,11,1" for day in range(20, 0, -1)]
+    with pytest.raises(DataError, match="the time 2024-01-15 repeats"):
+        load_bars(write(tmp_path / "a.csv", [*days[:6], days[5], *days[6:]]))
+
+
+def test_each_symbol_of_a_table_is_reversed_by_itself(tmp_path):
+    rows = [f"A,{row}" for row in GOOD[::-1]] + [f"B,{row}" for row in GOOD]
+    one, other = load_bars(write(tmp_path / "a.csv", rows, "symbol," + HEADER))
+    assert one.close.tolist() == other.close.tolist()
+    assert [sum("reversed" in note for note in bars.notes) for bars in (one, other)] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -203,6 +203,10 @@ def test_column_may_begin_with_nan_only():
     for row in ("r0", "r30"):
         with pytest.raises(DataError, match=f"infinite at bar {row[1:]} "):
             compute_features(with_signal(**{row: np.inf}), [column("signal")])
+        for value in (1e39, -1e39, np.nextafter(3.4028234663852886e38, np.inf)):
+            with pytest.raises(DataError, match=f"beyond the largest number of float32.* at bar {row[1:]} "):
+                compute_features(with_signal(**{row: value}), [column("signal")])
+    assert compute_features(with_signal(r30=3.4e38), [column("signal")])[30] == 3.4e38
 
 
 def test_custom_feature_must_be_finite_after_its_lookback():

@@ -216,31 +216,42 @@ def test_bad_splits_are_rejected(parts, embargo, message):
         (pd.date_range("2015-01-01", periods=2000, freq="15min"), 8760 * 4),
         (pd.date_range("2015-01-01", periods=2000, freq="5min"), 8760 * 12),
         (pd.date_range("2015-01-01", periods=2000, freq="min"), 8760 * 60),
-        (pd.date_range("2015-01-01", periods=2000, freq="4h"), 365.25 * 6),
+        (pd.date_range("2015-01-01", periods=2000, freq="4h"), 365 * 6),
     ],
 )
-def test_periods_per_year_is_measured(times, wanted):
+def test_periods_per_year_is_found(times, wanted):
     bars = load_bars(pd.DataFrame({name: 1.0 for name in ("open", "high", "low", "close")}, index=times))
     assert Market.from_bars(bars, [gap()]).periods_per_year == pytest.approx(wanted, rel=1e-12)
 
 
-def test_periods_per_year_of_stock_minutes_and_override():
-    days = pd.bdate_range("2018-01-01", "2018-12-31")
-    times = pd.DatetimeIndex(
-        np.concatenate([pd.date_range(d, periods=390, freq="min") for d in days + pd.Timedelta("14h")])
-    )
-    bars = load_bars(pd.DataFrame({name: 1.0 for name in ("open", "high", "low", "close")}, index=times))
-    span = (times[-1] - times[0]).total_seconds() / 86400
-    assert Market.from_bars(bars, [gap()]).periods_per_year == pytest.approx((len(times) - 1) / (span / 365.25))
-    assert Market.from_bars(bars, [gap()], periods_per_year=98_280).periods_per_year == 98_280
+def test_periods_per_year_given_or_in_doubt():
+    bars = random_bars(pd.bdate_range("2018-01-01", periods=30))
+    found, given = Market.from_bars(bars, [gap()]), Market.from_bars(bars, [gap()], periods_per_year=260)
+    assert found.periods_per_year == 252
+    assert any("periods_per_year" in note and "260" in note for note in found.notes)
+    assert given.periods_per_year == given.periods_of("asset") == 260
+    assert given.notes == ()
     for bad in (0, -1, float("nan"), float("inf")):
         with pytest.raises(DataError, match=f"periods_per_year={bad} .*above 0"):
             Market.from_bars(bars, [gap()], periods_per_year=bad)
 
 
-def test_periods_per_year_is_the_median_over_symbols():
-    three = [history("A", "2020-01-01", 400), history("B", "2020-01-01", 400), history("C", "2020-01-01", 99, "7D")]
-    assert Market.from_bars(three, FEATURES).periods_per_year == 365
+def test_each_history_has_its_own_periods_per_year_and_all_have_that_of_their_union():
+    stock = random_bars(pd.bdate_range("2020-01-01", periods=400).delete([20, 50, 90, 130, 170, 210]), "STOCK")
+    market = Market.from_bars(
+        [history("COIN", "2020-01-01", 560), stock, history("W", "2020-01-01", 80, "7D")], FEATURES
+    )
+    assert [market.periods_of(symbol) for symbol in market.symbols] == [365, 252, 52]
+    assert market.periods_per_year == 365
+    assert "52 to 365 periods a year" in market.describe()
+    stocks = Market.from_bars([stock, dataclasses.replace(stock, symbols=("OTHER",))], FEATURES)
+    assert stocks.periods_per_year == 252
+    given = Market.from_bars([stock, history("COIN", "2020-01-01", 560)], FEATURES, {"COIN": 366})
+    assert (given.periods_of("STOCK"), given.periods_of("COIN"), given.periods_per_year) == (252, 366, 365)
+    with pytest.raises(DataError, match=r"'BTC', .* STOCK"):
+        Market.from_bars(stock, FEATURES, {"BTC": 366})
+    late = market.split("2020-06-01")[1]
+    assert late.periods_of("STOCK") == 252
 
 
 def test_arrays_hold_the_columns_on_the_device():
@@ -282,8 +293,8 @@ def test_arrays_in_float64_only_inside_x64():
         (LONG, (), "features=.* at least one"),
         ([LONG, LONG], FEATURES, "symbol 'LONG' .*once"),
         (LONG, ["gap", gap()], "feature 'gap' .*once"),
-        ([LONG, SHORT], ["gap", distance_to_mean(60)], "SHORT has 40 bars, .* distance_to_mean_60, .* 60; leave"),
-        (LONG, None, "LONG has 100 bars, .* log_return_252, .* 253; leave"),
+        ([SHORT, LONG], None, "LONG has 100 bars, .* log_return_252, .* 253, and no other symbol .*; give more bars"),
+        (LONG, None, "LONG has 100 bars, .* log_return_252, .* 253; give more bars"),
         (LONG, ["mood"], "'mood' .*correct the name"),
         (history("ONE", "2020", 1), [column("signal")], "ONE .*one bar.*give"),
     ],
@@ -303,6 +314,28 @@ def test_describe_names_symbols_bars_and_dates():
     assert market.split("2020-03-01")[1].describe().startswith("LONG, SHORT: 70 bars, 2020-03-01 to 2020-04-09")
     many = Market.from_bars([history(f"S{i}", "2020", 20) for i in range(6)], FEATURES)
     assert many.describe().startswith("S0, S1, S2, S3 and 2 more: 120 bars")
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_a_symbol_that_is_too_short_is_left_out_with_a_note(align):
+    market = Market.from_bars([LONG, SHORT], ["gap", distance_to_mean(60)], align=align)
+    alone = Market.from_bars([LONG], ["gap", distance_to_mean(60)], align=align)
+    assert market.symbols == ("LONG",)
+    np.testing.assert_array_equal(market.features, alone.features)
+    assert [note for note in market.notes if "SHORT" in note] == [
+        "SHORT: Left out, because its 40 bars are too few for distance_to_mean_60, which needs 60."
+    ]
+    kept = Market.from_bars([LONG, SHORT], ["gap"], align=align, min_bars=41)
+    assert kept.symbols == ("LONG",)
+    assert any("SHORT" in note and "--min-bars" in note for note in kept.notes)
+    assert "SHORT" in Market.from_bars([LONG, SHORT], ["gap"], align=align, min_bars=40).symbols[-1]
+    with pytest.raises(DataError, match="min_bars=0"):
+        Market.from_bars([LONG, SHORT], ["gap"], align=align, min_bars=0)
+
+
+def test_the_first_of_many_sources_are_listed():
+    many = [dataclasses.replace(history(f"S{i}", "2020", 20), source=f"S{i}.csv") for i in range(10)]
+    assert Market.from_bars(many, ["gap"]).source == ", ".join(f"S{i}.csv" for i in range(8)) + " and 2 more"
 
 
 def test_notes_name_the_symbol():

@@ -246,5 +246,5 @@ def test_frame_must_be_longer_than_the_bars():
     for spec in ("30min:gap", "15min:gap"):
         with pytest.raises(DataError, match=f"{spec[:5]} .* asset, .*0:30:00; use a longer frame"):
             Market.from_bars(bars, [spec])
-    with pytest.raises(DataError, match=r"asset has 900 bars, .* 1d:volatility_20, .* 1057; leave"):
+    with pytest.raises(DataError, match=r"asset has 900 bars, .* 1d:volatility_20, .* 1057; give more bars"):
         Market.from_bars(bars, ["1d:volatility_20"])

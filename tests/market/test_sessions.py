@@ -10,11 +10,16 @@ from market.price_tables import random_bars
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.bars import load_bars
+from jaxtrader.market.calendar import find_calendar
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
-from jaxtrader.market.sessions import session_ends
+from jaxtrader.market.sessions import session_ends as ends_of
 
 NEW_YORK = "America/New_York"
+
+
+def session_ends(times: np.ndarray, tz: str | None) -> np.ndarray | None:
+    return ends_of(times, find_calendar(times, tz), tz)
 
 
 def stocks(first: str, last: str, minutes: int = 30, half_days: tuple[str, ...] = ()) -> pd.DatetimeIndex:

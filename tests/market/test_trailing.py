@@ -128,6 +128,14 @@ def test_funding_is_read_and_remains_a_column():
     assert market_of(table()).funding is market_of(table()).arrays().funding is None
 
 
+def test_funding_is_due_at_the_time_of_its_row_in_the_file():
+    """A time that marks the open of a bar is the close of the bar before."""
+    bars = load_bars(FUNDED, label="open")
+    np.testing.assert_array_equal(bars.funding[:-1, 0], FUNDED.fundingRate[1:])
+    assert bars.funding[-1, 0] == 0
+    np.testing.assert_array_equal(bars.columns["fundingRate"][:, 0], FUNDED.fundingRate)
+
+
 def test_funding_is_0_for_symbols_without_it():
     for settings in ({}, {"align": True}):
         market = market_of(table(), FUNDED[24:].drop(FUNDED.index[49]), **settings)

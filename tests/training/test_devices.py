@@ -119,6 +119,7 @@ def test_a_gradient_is_that_of_all_paths_on_one_device(
     chex.assert_trees_all_close(after, after_two, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_the_market_explains_is_the_same_on_two_devices(
     env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:
@@ -206,6 +207,7 @@ def test_training_on_two_devices(twice: Any, env: TradingEnv) -> None:
     assert policy.act(np.zeros((env.window, 3))) in env.positions
 
 
+@pytest.mark.slow
 def test_parameters_stay_the_same_on_all_devices_and_draws_differ(
     env: TradingEnv, agent: PPOAgent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,14 +254,18 @@ class Shared(FakeAgent):
 
 
 def test_what_one_device_finds_wrong_ends_training_on_both(tmp_path: Path) -> None:
-    train = lambda env, agent, name: Trainer(  # noqa: E731
-        env, agent, num_envs=4, rollout_length=10, total_steps=120, devices=2, run_dir=tmp_path / name, progress=False
-    ).train()
+    settings = {"num_envs": 4, "rollout_length": 10, "devices": 2, "progress": False}
+    make = lambda env, agent, name, steps=120: Trainer(  # noqa: E731
+        env, agent, total_steps=steps, run_dir=tmp_path / name, **settings
+    )
+    train = lambda env, agent, name: make(env, agent, name).train()  # noqa: E731
     result = train(CountEnv(), Shared(), "good")
     np.testing.assert_array_equal(result.state["weight"], [4, 4])  # 1, and the mean reward of 1 three times
     assert result.episodes == 120 // 5
     stored = files.load(result.run_dir / "checkpoint.pkl", "checkpoint")
     assert stored["devices"] == 2
+    longer = make(CountEnv(), Shared(), "good", 240).train(resume=True)
+    np.testing.assert_array_equal(longer.state["weight"], [7, 7])
     with pytest.raises(TrainingDiverged, match=r"update 1 .* parameters, which differ .*jaxtrader\.devices\.mean"):
         train(CountEnv(), Shared(own=True), "apart")
     with pytest.raises(TrainingDiverged, match=r"update 1 .* not valid in reward, parameters"):

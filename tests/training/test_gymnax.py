@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.training.rollout import EnvRollouts
 from jaxtrader.training.trainer import Trainer
 from jaxtrader.training.update import TrainState, begin_rollouts, init_agent, run_chunk
@@ -27,7 +29,7 @@ REFUSED: dict[str, str] = {}  # name: what the ValueError says. None has to be: 
 @pytest.fixture(scope="module")
 def gymnax() -> Any:
     """The library; its MNIST bandit would download its images, so two blank ones stand in for them."""
-    import gymnax  # 4 s: only here
+    import gymnax.wrappers  # 4 s: only here
     from gymnax.utils import load_mnist
 
     data = (np.zeros((2, 28, 28), np.uint8), np.zeros(2, np.uint8))
@@ -84,6 +86,35 @@ class Drawing:
 
     def select_action(self, state: Any, obs: Any, key: Any, deterministic: bool = False) -> tuple[Any, dict]:
         return jax.vmap(self.space.sample)(jax.random.split(key, ENVS)), {}
+
+
+def test_gymnax_flattens_what_a_trading_environment_shows(gymnax: Any, env: TradingEnv) -> None:
+    params, key = env.default_params, jax.random.key(0)
+    flat = gymnax.wrappers.FlattenObservationWrapper(env)
+    seen, state = jax.jit(env.reset)(key, params)
+    obs, flat_state = flat.reset(key, params)
+    np.testing.assert_array_equal(obs, np.concatenate([seen.window.ravel(), seen.account.ravel()]))
+    assert bool(flat.observation_space(params).contains(obs))
+    final = jax.jit(env.step)(key, state, 2, params)[-1]["final_observation"]
+    after, *_, info = flat.step(key, flat_state, 2, params)
+    np.testing.assert_allclose(info["final_observation"], np.asarray(final), rtol=1e-6)
+    assert after.shape == obs.shape == flat.observation_space(params).shape
+
+
+@pytest.mark.parametrize("wrapper", ["LogWrapper", "StickyActionWrapper"])
+def test_gymnaxs_wrappers_take_a_trading_environment(gymnax: Any, wrapper: str, env: TradingEnv) -> None:
+    params, key = env.default_params, jax.random.key(0)
+    wrapped = getattr(gymnax.wrappers, wrapper)(env)
+    before = jax.eval_shape(wrapped.reset, key, params)
+    after = jax.eval_shape(wrapped.step, key, before[1], 2, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, after[:2])
+
+
+def test_a_flattened_trading_environment_trains_as_an_ordinary_one(gymnax: Any, env: TradingEnv) -> None:
+    flat = gymnax.wrappers.FlattenObservationWrapper(env)
+    before_and_after, _, (action, _) = traced(flat, env.default_params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(*before_and_after)
+    assert action.shape == (ENVS,)
 
 
 @pytest.mark.slow

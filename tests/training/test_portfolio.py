@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import masked
+from conftest import init, masked
 from ledger.reference import Ledger, Settings
+from settings import env_account
 
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs.episode import EnvParams, EnvState
+from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest, mean_reward
 from jaxtrader.market.bars import Bars, load_bars
@@ -33,18 +36,30 @@ LENGTH, PATHS, AGENTS, ASSETS = 8, 4, 2, 3
 def loud(state: PPOState) -> PPOState:
     """Weights whose actions differ from bar to bar and from asset to asset."""
     rng = np.random.default_rng(0)
-    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
-    weights["log_std"] = jnp.zeros(1)
+    weights = jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
+    weights["log_std"] = np.zeros(1, np.float32)
     return state.replace(params=weights, value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))
 
 
-@pytest.fixture(scope="module", params=[("weights", False), ("weights", True), ("continuous", True)])
+@partial(jax.jit, static_argnums=0)
+def observed_and_chosen(
+    env: TradingEnv, agent: PPOAgent, learned: PPOState, state: EnvState, params: EnvParams
+) -> tuple[Observation, jax.Array]:
+    """What is seen of a state, and the most likely action there."""
+    obs = env.observe(None, state, None, params)
+    return obs, agent.select_action(learned, obs, jax.random.key(0), deterministic=True)[0]
+
+
+LIVES = [pytest.param(("weights", False), marks=pytest.mark.slow), ("weights", True), ("continuous", True)]
+
+
+@pytest.fixture(scope="module", params=LIVES)
 def lived(request: pytest.FixtureRequest, portfolio: TradingEnv, agent: PPOAgent) -> dict[str, Any]:
     """A rollout of a portfolio by a loud policy, with everything that led to it."""
     positions, with_mask = request.param
     env = dataclasses.replace(portfolio, positions=positions)
     raw = masked(env.default_params) if with_mask else env.default_params
-    state, params = agent.prepare(loud(agent.init(jax.random.key(0), env, raw)), raw)
+    state, params = agent.prepare(loud(init(agent, jax.random.key(0), env, raw)), raw)
     rollouts = MarketRollouts(env, LENGTH, PATHS, AGENTS)
 
     @jax.jit
@@ -71,7 +86,8 @@ def test_paths_of_a_portfolio_equal_stepping_the_environment(lived: dict[str, An
     assert rollout.action.shape == (LENGTH, PATHS, AGENTS, ASSETS)
     assert rollout.account.shape == (LENGTH, PATHS, AGENTS, ASSETS, 4 if present is None else 5)
     assert int(lived["stats"]["invalid_actions"]) == 0
-    wide = lambda x: jnp.broadcast_to(x[:, None], (PATHS, AGENTS))  # noqa: E731
+    wide = lambda x: np.broadcast_to(np.asarray(x)[:, None], (PATHS, AGENTS))  # noqa: E731
+    rollout = jax.tree.map(np.asarray, rollout)
 
     @jax.jit
     def step(state: EnvState, action: jax.Array) -> tuple:
@@ -93,7 +109,7 @@ def test_paths_of_a_portfolio_equal_stepping_the_environment(lived: dict[str, An
             np.testing.assert_array_equal(rollout.action[t] != 0, np.broadcast_to(listed[:, None], seen.shape[:3]))
     going_on = np.asarray(lived["after"].age) > 0
     assert going_on.any()
-    pick = lambda tree: jax.tree.map(lambda x: x[going_on], tree)  # noqa: E731
+    pick = lambda tree: jax.tree.map(lambda x: np.asarray(x)[going_on], tree)  # noqa: E731
     chex.assert_trees_all_close(pick(lived["after"].account), pick(state.account), atol=1e-5)
     exposure = np.asarray(rollout.account[..., 0])
     np.testing.assert_allclose(lived["stats"]["exposure"], exposure.sum(-1).mean(), rtol=1e-5)
@@ -108,7 +124,9 @@ def test_the_ratio_of_a_portfolios_first_minibatch_is_1_and_all_weights_learn(
     learn = jax.jit(lambda s: tight.learn(s, rollout, params, jax.random.key(3)))
     after, metrics = learn(state)
     assert float(metrics["clip_fraction"]) == 0
-    _, moved = learn(state.replace(params=jax.tree.map(lambda x: x + 1e-3, state.params)))  # not what acted
+    _, moved = learn(
+        state.replace(params=jax.tree.map(lambda x: np.asarray(x) + np.float32(1e-3), state.params))
+    )  # not what acted
     assert float(moved["clip_fraction"]) > 0.9
     assert np.isfinite(float(metrics["entropy"]))
     for path, new in jax.tree.leaves_with_path(after.params):
@@ -150,8 +168,8 @@ def test_act_divides_the_account_between_any_number_of_assets(
     t = int(paths.cursor[0])
     window, account = env.market.features[t - 3 : t + 1], np.asarray(rollout.account[0, 0, 0])
     chosen = saved.act(window, account)
-    obs = env.observe(None, EnvState(jax.tree.map(lambda x: x[0, 0], paths.account), t, 150, 0), None, params)
-    expected, _ = agent.select_action(lived["state"], obs, jax.random.key(0), deterministic=True)
+    account_of_path = jax.tree.map(lambda x: np.asarray(x)[0, 0], paths.account)
+    _, expected = observed_and_chosen(env, agent, lived["state"], EnvState(account_of_path, t, 150, 0), params)
     listed = account[:, 4] > 0 if account.shape[1] == 5 else np.ones(ASSETS, bool)
     np.testing.assert_allclose(chosen[listed], expected[listed], rtol=1e-4, atol=1e-6)
     assert np.isnan(chosen[~listed]).all()
@@ -210,16 +228,18 @@ def test_an_asset_that_comes_late_and_one_that_leaves_are_ordered_only_while_the
     assert 0 < there[:, 1].argmax() < len(result) > there[:, 2].sum()
     np.testing.assert_array_equal(np.isnan(result.targets), ~there)
     assert (result.units[: there[:, 1].argmax() + 1, 1] == 0).all()
-    assert (result.units[np.flatnonzero(there[:, 2])[-1] :, 2] == 0).all(), "closed at its last bar"
+    last, gone = int(np.flatnonzero(there[:, 2])[-1]), 39 + 15 - first  # 15 days after its last bar
+    assert len(set(result.units[last:gone, 2])) == 1, "held while nobody knows whether it comes back"
+    assert result.units[last, 2] != 0
+    assert (result.units[gone:, 2] == 0).all(), "closed as delisted"
     assert result.units[-1, 0] != 0
     env = saved.environment(market)
     _, prepared = agent.prepare(saved.state, env.default_params)
     # Live, the market's own windows decide the same: their rows are NaN before an asset is listed.
     late = int(np.flatnonzero(market.listed[:, 1])[0])
     for t in (late - 1, late, late + 1, 45):
-        account = env.open_account(jnp.zeros(3), prepared.arrays.close[t])
-        obs = env.observe(None, EnvState(account, jnp.int32(t), jnp.int32(60), jnp.int32(0)), None, prepared)
-        expected, _ = agent.select_action(saved.state, obs, jax.random.key(0), deterministic=True)
+        account = env_account(np.zeros(3, np.float32), np.asarray(prepared.arrays.close)[t])
+        obs, expected = observed_and_chosen(env, agent, saved.state, EnvState(account, t, 60, 0), prepared)
         window, now = market.features[t - 3 : t + 1], (market.present & market.listed)[t]
         chosen = saved.act(window, np.asarray(obs.account))
         np.testing.assert_allclose(chosen, np.where(now, expected, np.nan), rtol=1e-4, atol=1e-6)
@@ -244,7 +264,7 @@ def test_a_policy_of_one_asset_refuses_a_portfolio(
     agent: PPOAgent, env: TradingEnv, portfolio: TradingEnv, raw_params: EnvParams, tmp_path: Path
 ) -> None:
     single = dataclasses.replace(env, positions="weights")
-    state, _ = agent.prepare(agent.init(jax.random.key(0), single, raw_params), raw_params)
+    state, _ = agent.prepare(init(agent, jax.random.key(0), single, raw_params), raw_params)
     names = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
     agent.save_model(tmp_path / "policy.pkl", state, {"env": single.to_dict(), "features": names})
     with pytest.raises(ValueError, match="trades one asset an account, the market has 3 in one history; give the symb"):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import init
 from market_paths import ACCOUNTS, LENGTH, PATHS, Replay, collect, observe, step
 from settings import bars_after, with_settings
 
@@ -126,8 +127,8 @@ def test_costs_are_drawn_anew_for_each_episode_within_their_range_and_charged(en
     _, after, _, _, info = jax.jit(jax.vmap(env.step_env, (0, 0, 0, None)))(keys, states, long, params)
     # All of 1.0 buys k = 1 / ((1 + s)(1 + f)) worth: the rest is what it cost.
     np.testing.assert_allclose(info["cost"], 1 - 1 / ((1 + slippage) * (1 + fee)), rtol=2e-3, atol=1e-6)
-    back = env.restart(after.account, jnp.ones(500, bool))
-    np.testing.assert_array_equal(back.costs.fee[:, 0], fee)  # ruin does not end the episode
+    back = jax.jit(env.restart)(after.account, np.ones(500, bool))
+    np.testing.assert_array_equal(np.asarray(back.costs.fee)[:, 0], fee)  # ruin does not end the episode
     np.testing.assert_array_equal(back.cash, 1.0)
 
 
@@ -135,10 +136,10 @@ def test_a_lane_that_starts_anew_gets_new_costs_and_one_that_does_not_keeps_its_
     env = made(env, "at costs drawn for each episode")
     params = raw_params.replace(costs=env.costs.cast("float32"))
     mine = dataclasses.replace(rollouts, env=env)
-    paths = mine.begin(jax.random.key(0), params)
+    paths = begin_rollouts(jax.random.key(0), params, rollouts=mine)
     still = Replay(jnp.ones((LENGTH, PATHS, ACCOUNTS), jnp.int32))
     after, *_ = collect(mine, paths, still, None, params, jax.random.key(1))
-    kept = np.asarray(after.account.costs.fee == paths.account.costs.fee).all((1, 2))
+    kept = (np.asarray(after.account.costs.fee) == np.asarray(paths.account.costs.fee)).all((1, 2))
     np.testing.assert_array_equal(kept, np.asarray(after.age) > 0)
     assert kept.any()
     assert not kept.all()
@@ -146,7 +147,7 @@ def test_a_lane_that_starts_anew_gets_new_costs_and_one_that_does_not_keeps_its_
 
 def test_another_range_of_costs_compiles_nothing_and_is_charged(rollouts, env, raw_params):
     """Rollouts and single steps, in whose programs the costs of each episode are drawn."""
-    actions, sizes, paid = jnp.asarray(np.resize([0, 2], (LENGTH, PATHS, ACCOUNTS)), jnp.int32), [], []
+    actions, sizes, paid = np.resize(np.int32([0, 2]), (LENGTH, PATHS, ACCOUNTS)), [], []
     for costs in (
         SETTINGS["at costs drawn for each episode"]["costs"],
         Costs.between(Costs(0.1, 0.0), Costs(0.2, 0.0)),
@@ -155,8 +156,8 @@ def test_another_range_of_costs_compiles_nothing_and_is_charged(rollouts, env, r
         params = raw_params.replace(costs=costs.cast("float32"))
         paths = begin_rollouts(jax.random.key(0), params, rollouts=mine)
         _, _, stats = collect(mine, paths, Replay(actions), None, params, jax.random.key(1))
-        places = [jnp.broadcast_to(x[:, None], (PATHS, ACCOUNTS)) for x in (paths.cursor, paths.end, paths.age)]
-        *_, info = step(mine.env, jax.random.key(2), EnvState(paths.account, *places), actions[1], params)
+        wide = [np.broadcast_to(x, (ACCOUNTS, PATHS)).T for x in (paths.cursor, paths.end, paths.age)]
+        *_, info = step(mine.env, jax.random.key(2), EnvState(paths.account, *wide), actions[1], params)
         sizes.append([program._cache_size() for program in (begin_rollouts, collect, step)])
         paid.append(float(stats["cost_per_bar"]))
     assert sizes[0] == sizes[1]
@@ -172,14 +173,15 @@ def test_another_range_of_costs_compiles_nothing_and_is_charged(rollouts, env, r
 def test_an_update_sees_the_windows_that_decisions_two_bars_apart_saw(env, agent, raw_params):
     env = made(env, "every second bar, on credit, with brackets")
     params = raw_params.replace(costs=env.costs.cast("float32"))
-    state = agent.init(jax.random.key(0), env, params)
-    loud = {"kernel": state.params["policy"]["kernel"] * 300, "bias": state.params["policy"]["bias"]}
+    state = init(agent, jax.random.key(0), env, params)
+    loud = {"kernel": np.asarray(state.params["policy"]["kernel"]) * 300, "bias": state.params["policy"]["bias"]}
     state, params = agent.prepare(state.replace(params={**state.params, "policy": loud}), params)
     mine = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
-    paths = mine.begin(jax.random.key(1), params)
+    paths = begin_rollouts(jax.random.key(1), params, rollouts=mine)
     _, rollout, _ = collect(mine, paths, agent, state, params, jax.random.key(2))
     still = agent.replace(num_epochs=1, num_minibatches=1, learning_rate=0.0)
-    _, metrics = jax.jit(still.learn)(state, rollout, params, jax.random.key(3))
+    learn = jax.jit(still.learn)
+    _, metrics = learn(state, rollout, params, jax.random.key(3))
     assert float(metrics["approx_kl"]) < 1e-9
-    _, metrics = jax.jit(still.learn)(state.replace(decision_every=1), rollout, params, jax.random.key(3))
+    _, metrics = learn(state.replace(decision_every=1), rollout, params, jax.random.key(3))
     assert float(metrics["approx_kl"]) > 1e-4, "other windows give other decisions"

@@ -102,7 +102,7 @@ def test_plain_python_agent_under_disable_jit(tmp_path):
     assert agent.calls["save_model"] == 2
 
 
-def test_nan_stops_names_the_offender_and_keeps_the_last_good_state(tmp_path):
+def test_nan_parameters_end_training_and_the_state_before_them_is_saved(tmp_path):
     trainer = count_trainer(tmp_path, FakeAgent(nan_at=3), total_steps=40 * 100, updates_per_chunk=2)
     with pytest.raises(TrainingDiverged, match=r"update 4 was rejected: .*parameters.*learning_rate"):
         trainer.train()
@@ -317,18 +317,32 @@ def test_validation_needs_the_same_features_and_enough_bars(env, agent, market):
             path_trainer(env, agent, None, valid=valid, total_steps=1)
 
 
+@struct.dataclass
+class Fool(WildAgent):
+    """On paths, always with the first position, and with a loss that is its reward."""
+
+    def act(self, state, context, account, key, deterministic=False):
+        return jnp.zeros(account.shape[:-2], jnp.int32), {}
+
+    def learn(self, state, rollout, params, key):
+        return state, {"loss": rollout.reward.mean()}
+
+
 def test_nan_prices_are_named_as_the_cause(tmp_path, env):
-    @struct.dataclass
-    class Fool(WildAgent):
-        def act(self, state, context, account, key, deterministic=False):
-            return jnp.zeros(account.shape[:-2], jnp.int32), {}
-
-        def learn(self, state, rollout, params, key):
-            return state, {"loss": rollout.reward.mean()}
-
     broken = dataclasses.replace(env.market, close=np.where(np.arange(240)[:, None] % 7 == 0, np.nan, env.market.close))
-    with pytest.raises(TrainingDiverged, match=r"not valid in reward, loss.*Look at the prices"):
+    with pytest.raises(TrainingDiverged, match=r"not valid in reward, loss.*untrained.*Look at the prices"):
         path_trainer(env.with_market(broken), Fool(), tmp_path / "run", total_steps=1000).train()
+
+
+def test_a_reward_of_the_users_own_is_named_as_the_cause(tmp_path, env):
+    def ratio(before, after):
+        return (after - before) / 0.0 * 0.0
+
+    own = dataclasses.replace(env, reward=ratio)
+    with pytest.raises(
+        TrainingDiverged, match=r"reward \(your own, .*ratio\), loss.*Look at where that reward divides"
+    ):
+        path_trainer(own, Fool(), tmp_path / "run", total_steps=1000).train()
 
 
 def test_a_run_folder_in_use_is_refused(tmp_path):

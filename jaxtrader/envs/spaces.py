@@ -1,0 +1,41 @@
+"""The spaces of a `TradingEnv`, as gymnax has them.
+
+gymnax takes 4 s to import, so this module is loaded where a space is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+from gymnax.environments.spaces import Box, Discrete
+from jax import Array
+
+from jaxtrader.envs.env_settings import Positions
+
+BOUND = float(jnp.finfo(jnp.float32).max) / 2  # features have no limit; `sample` needs a finite width
+
+
+class ObservationSpace(Box):
+    """The Box of the flat array that an `Observation` becomes, see there, and the Boxes of its parts.
+
+    Attributes:
+        spaces: of the `window` `[W, A, F]` and of the `account` `[A, K]`.
+    """
+
+    def __init__(self, window: tuple[int, int, int], account: tuple[int, int]) -> None:
+        self.spaces = {"window": Box(-BOUND, BOUND, window), "account": Box(-BOUND, BOUND, account)}
+        super().__init__(-BOUND, BOUND, (math.prod(window) + math.prod(account),))
+
+    def contains(self, x: Any) -> Array:
+        """Return whether an `Observation`, or its flat array, is within the bounds."""
+        return super().contains(jnp.asarray(x))
+
+
+def action_space(positions: Positions, assets: int, max_leverage: float = 1.0) -> Discrete | Box:
+    """Return the space of the actions: Discrete over the positions, or a Box `[A]` of exposures or weights."""
+    if isinstance(positions, tuple):
+        return Discrete(len(positions))
+    low, high = (-max_leverage, max_leverage) if positions == "continuous" else (0.0, 1.0)
+    return Box(low, high, (assets,))

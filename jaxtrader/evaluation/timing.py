@@ -1,0 +1,115 @@
+"""Is the timing of a result better than chance? Its targets are rotated in time and traded again.
+
+A rotated path has the same targets in the same order, begun elsewhere. Its exposure and turnover are those of the
+result, up to one seam, and what it knew about the market is gone.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxtrader.evaluation import metrics
+from jaxtrader.evaluation.baselines import rows_of
+from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.evaluation.simulate import simulate_paths
+from jaxtrader.market.market import Market
+
+
+class TimingTest(NamedTuple):
+    """A permutation test of timing.
+
+    Attributes:
+        p: share of rotations that did as well as the result, itself counted: (1 + as good) / (1 + rotations).
+        sharpe: of a bar of the result.
+        rotated: of a bar of each rotation.
+    """
+
+    p: float
+    sharpe: float
+    rotated: Float[np.ndarray, " rotation"]
+
+
+def timing_test(
+    market: Market,
+    result: BacktestResult,
+    *,
+    rotations: int = 1000,
+    stop_loss: float | None = None,
+    take_profit: float | None = None,
+    seed: int = 0,
+) -> TimingTest:
+    """Compare the Sharpe ratio of a result over cash with those of its targets, rotated in time by random offsets.
+
+    The result's own targets are traded once more by the same function, so that both sides of the comparison have the
+    same brackets. Each symbol of a combined result is rotated by the same share of its bars, and the capital is equal.
+
+    Args:
+        market: the market that the result was run on.
+        result: of one symbol, or combined.
+        rotations: how many.
+        stop_loss, take_profit: that the result traded under.
+        seed: of the offsets.
+
+    Raises:
+        ValueError: the market lacks a symbol or the bars of the result, or the result has fewer than 3 bars.
+    """
+    members = list(result.by_symbol.values()) or [result]
+    if min(len(member) for member in members) < 3:
+        shortest = min(members, key=len)
+        raise ValueError(f"{','.join(shortest.symbols)}: {len(shortest)} bars are too few to rotate; give 3 at least")
+    shares = np.concatenate([[0.0], np.random.default_rng(seed).random(rotations)])
+    times, where = np.unique(np.concatenate([member.times for member in members]), return_inverse=True)
+    total, begin = np.zeros((len(shares), len(times))), 0
+    owed = np.zeros_like(total)  # what cash would have earned on the members' equity
+    for member in members:
+        bars = len(member)
+        # Offset 0 is the result itself, so a rotation moves at least one bar.
+        offsets = np.where(shares > 0, 1 + (shares * (bars - 1)).astype(int), 0)
+        targets = _in_force(member.targets)[(np.arange(bars) - offsets[:, None]) % bars]
+        targets[0] = member.targets
+        equity = simulate_paths(
+            market,
+            targets,
+            rules=member.rules,
+            costs=member.costs,
+            stop_loss=stop_loss,
+            take_profit=take_profit,
+            start=rows_of(market, member).start,
+            symbol=",".join(member.symbols),
+        )
+        rows = where[begin : begin + bars]
+        total += _on_union(equity, rows, len(times))
+        owed[:, rows] += np.concatenate([np.ones((len(equity), 1)), equity[:, :-1]], axis=1) * member.cash_returns
+        begin += bars
+    ratios = _sharpe(total / len(members), owed / len(members))
+    return TimingTest(float(np.mean(ratios >= ratios[0])), float(ratios[0]), ratios[1:])
+
+
+def _in_force(targets: Float[np.ndarray, "bar A"]) -> Float[np.ndarray, "bar A"]:
+    """The targets with NaN, which holds, replaced by the last one before it, or 0. So a rotation holds the same."""
+    rows = np.where(np.isnan(targets), -1, np.arange(len(targets))[:, None])
+    rows = np.maximum.accumulate(rows, axis=0)
+    return np.where(rows < 0, 0.0, np.take_along_axis(targets, np.maximum(rows, 0), axis=0))
+
+
+def _on_union(equity: Float[np.ndarray, "path bar"], rows: np.ndarray, count: int) -> Float[np.ndarray, "path time"]:
+    """Equity at each time of a longer calendar: the capital before the first bar, then the last known equity."""
+    last = np.zeros(count, int)
+    last[rows] = np.arange(1, len(rows) + 1)
+    return np.concatenate([np.ones((len(equity), 1)), equity], axis=1)[:, np.maximum.accumulate(last)]
+
+
+def _sharpe(equity: Float[np.ndarray, "path bar"], owed: Float[np.ndarray, "path bar"]) -> Float[np.ndarray, " path"]:
+    """Sharpe ratio of a bar of each path, over what is `owed` for cash in each bar.
+
+    Minus infinity where an account was lost, and 0 where nothing varies.
+    """
+    before = np.concatenate([np.ones((len(equity), 1)), equity[:, :-1]], axis=1)
+    cash = np.divide(owed, before, out=np.full(equity.shape, np.nan), where=before > 0)
+    excess = np.stack([metrics.bar_returns(path) for path in equity]) - cash
+    deviation = excess.std(axis=1, ddof=1)
+    ratio = np.divide(excess.mean(axis=1), deviation, where=deviation > metrics.ROUNDING, out=np.zeros(len(equity)))
+    return np.where(np.isnan(deviation), -np.inf, ratio)

@@ -1,0 +1,286 @@
+"""Reads a text file of separated values into a frame: encoding, separator, header, rows."""
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+
+import numpy as np
+
+from jaxtrader.market.columns import MAYBE_SYMBOL, SYMBOL, TIMES, canonical
+from jaxtrader.market.dialect import Dialect, Header, dialect_of
+from jaxtrader.market.encodings import encoding_of
+from jaxtrader.market.errors import DataError, shown
+from jaxtrader.market.formats import Format, headerless_format_of
+from jaxtrader.market.numerals import needs_text
+from jaxtrader.market.sources import DAMAGED, File, refuse_foreign
+from jaxtrader.market.wide import MANY_COLUMNS, read_wide
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# What pandas takes for a missing value.
+MISSING = [
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
+    *("NULL", "NaN", "None", "n/a", "nan", "null"),
+]
+# The layout is found from the beginning of a file, which is read up to its header and some rows.
+ROWS_AT_ONCE = 1 << 18  # so that the text of few rows is in memory at once
+HEAD_BYTES, MOST_HEAD_BYTES, HEAD_LINES = 1 << 16, 1 << 24, 30
+LONG_HEAD_BYTES, LONG_HEAD_LINES = 1 << 22, 6
+
+
+def read_delimited(
+    file: File, head: bytes, decimal: str | None
+) -> tuple["pd.DataFrame", np.ndarray, Header, Format | None, tuple[str, ...]]:
+    """Read a text file.
+
+    Args:
+        file: the file.
+        head: its beginning, from `head_of`.
+        decimal: the decimal mark, or None to conclude it.
+
+    Returns:
+        The frame, whose columns are numbered, the line of each row, the names, the format of a table without names, and
+        notes.
+
+    Raises:
+        DataError: the file is no text, is of another kind, or is no table.
+    """
+    if not head.strip():
+        raise DataError(f"{file.name} is empty; it must hold a header line and one line for each bar.")
+    encoding = encoding_of(head)
+    # The end of a line of UTF-16 may be cut in two.
+    text = None if encoding is None else head.decode(encoding, errors="replace").rstrip("\ufffd")
+    refuse_foreign(file, head, text)
+    if text is None or encoding is None or "\0" in text:
+        raise _no_text(file)
+    dialect = dialect_of(text)
+    if dialect is None:
+        raise DataError(
+            f"{file.name} is not a table: its first lines hold no columns; the header must name time, open, high, low, "
+            "close and volume, separated by commas."
+        )
+    header, format, indexed = dialect.header, None, False
+    if header.names is None:
+        format = headerless_format_of(dialect.sample)
+        if format is None:  # pandas may have written row numbers
+            format = headerless_format_of([row[1:] for row in dialect.sample])
+            indexed = format is not None
+        if format is None:
+            raise _no_header(file, dialect)
+        names = tuple(name for name, _ in format.cells)
+        header = Header(("", *names) if indexed else names)
+    try:
+        frame, rows = _read(file, encoding, dialect, header, decimal)
+    except UnicodeDecodeError as error:  # the beginning was ASCII
+        encoding = encoding_of(_beyond_ascii(file))
+        if encoding not in ("gb18030", "cp1252"):
+            raise _no_text(file) from error
+        try:
+            frame, rows = _read(file, encoding, dialect, header, decimal)
+        except UnicodeDecodeError:
+            raise _no_text(file) from error
+    notes = () if encoding.startswith("utf-8") else (f"The text was read as {_spelt(encoding)}.",)
+    return frame, rows, header, format, notes
+
+
+def head_of(file: File) -> bytes:
+    """Read the beginning of a file, with its header and some rows.
+
+    Raises:
+        DataError: the file is damaged, or unpacks to far more than prices do.
+    """
+    head = b""
+    try:
+        with file.open() as stream:
+            while len(head) < MOST_HEAD_BYTES:
+                lines = head.count(b"\n") + head.count(b"\r")
+                if lines >= (HEAD_LINES if len(head) < LONG_HEAD_BYTES else LONG_HEAD_LINES):
+                    break
+                chunk = stream.read(HEAD_BYTES if not head else 2 * len(head))
+                head += chunk
+                if not chunk:
+                    return head
+            end = max(head.rfind(b"\n"), head.rfind(b"\r"))
+            return head[: end + 1] if end > 0 else head
+    except (OSError, *DAMAGED) as error:
+        raise _damaged(file) from error
+
+
+def _no_text(file: File) -> DataError:
+    return DataError(
+        f"{file.name} is a binary file, neither CSV text in UTF-8, UTF-16, GBK or cp1252 nor Parquet; export it as CSV."
+    )
+
+
+def _damaged(file: File) -> DataError:
+    return DataError(f"{file.name} is a damaged or cut-off file; write or download it again.")
+
+
+def _spelt(encoding: str) -> str:
+    return {"gb18030": "GBK", "utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}.get(encoding, encoding)
+
+
+def _beyond_ascii(file: File) -> bytes:
+    """The first lines of a file that are not ASCII."""
+    found = b""
+    with file.open() as stream:
+        for chunk in _chunks(stream):
+            if not chunk.isascii():
+                found += b"".join(line for line in chunk.splitlines(keepends=True) if not line.isascii())
+            if len(found) > HEAD_BYTES:
+                break
+    return found
+
+
+def _chunks(stream: BinaryIO) -> Iterator[bytes]:
+    """The stream in pieces that end with a line."""
+    rest = b""
+    while chunk := stream.read(1 << 20):
+        chunk = rest + chunk
+        end = chunk.rfind(b"\n") + 1
+        rest = chunk[end:]
+        yield chunk[:end]
+    yield rest
+
+
+def _no_header(file: File, dialect: Dialect) -> DataError:
+    row = ", ".join(shown(cell, 20) for cell in dialect.sample[0][:6]) if dialect.sample else "no rows"
+    return DataError(
+        f"{file.name} has no header, and its {dialect.width} columns ({row}, ...) fit no known format: the first line "
+        "of a file must be the names, such as time, open, high, low, close and volume."
+    )
+
+
+def _read(
+    file: File, encoding: str, dialect: Dialect, header: Header, decimal: str | None
+) -> tuple["pd.DataFrame", np.ndarray]:
+    """Read the rows. The columns are numbered from 0."""
+    assert header.names is not None
+    named, width = len(header.names), max(len(header.names), dialect.width)
+    if width - named > 0 and any(any(row[named:]) for row in dialect.sample if len(row) == dialect.width):
+        raise _too_many(file, dialect, header)
+    symbols = [i for i, name in enumerate(header.names) if canonical(name) in (*SYMBOL, *MAYBE_SYMBOL)]
+    frame = _parsed(file, encoding, dialect, width, symbols, as_text=decimal == ",")
+    no_numbers = {i for i, name in enumerate(header.names) if canonical(name) in TIMES} | set(symbols)
+    texts = [i for i, kind in enumerate(frame.dtypes) if kind.kind not in "iufb" and i not in no_numbers]
+    if decimal != "," and any(needs_text(frame[i]) for i in texts):
+        # Where a comma is found, points may stand between thousands, which only their text shows.
+        frame = _parsed(file, encoding, dialect, width, symbols, as_text=True)
+    rows = np.arange(len(frame)) + dialect.lines + 1
+    blank = frame.isna().to_numpy(bool).all(axis=1)
+    if blank.any():
+        frame, rows = frame.take(np.flatnonzero(~blank)).reset_index(drop=True), rows[~blank]
+    if not len(frame):
+        raise DataError(f"{file.name} has a header but no bars; add one line for each bar.")
+    for i in range(named, width):
+        if frame[i].notna().any():
+            row = int(np.argmax(frame[i].notna().to_numpy()))
+            raise DataError(
+                f"{file.name}, row {rows[row]}: {i + 1} values, but the header has {named} names; correct the file and "
+                "load it again."
+            )
+    return frame.iloc[:, :named], rows
+
+
+def _too_many(file: File, dialect: Dialect, header: Header) -> DataError:
+    names = header.names or ()
+    way_out = "give each column a name, or quote numbers that have a comma in them"
+    if format := headerless_format_of(dialect.sample):
+        way_out = f"name all of them, or leave the header out, as the rows are those of {format.name}"
+    return DataError(
+        f"{file.name}: the header has {len(names)} names ({', '.join(shown(name, 20) for name in names[:8])}), but "
+        f"{dialect.width} values stand in a row; {way_out}."
+    )
+
+
+def _parsed(
+    file: File, encoding: str, dialect: Dialect, width: int, symbols: list[int], as_text: bool = False
+) -> "pd.DataFrame":
+    """The rows, by numbers or all as text. The columns are numbered."""
+    import pandas as pd
+
+    if width > MANY_COLUMNS and not as_text:
+        with _rows(file, encoding, dialect) as lines:
+            frame = read_wide(lines, dialect.separator, width)
+        if frame is not None:
+            return frame
+    layout: dict[str, Any] = {"dtype": str if as_text else dict.fromkeys(symbols, str)}
+    if symbols:  # a ticker may be NA or NAN
+        missing = {i: [""] if i in symbols else MISSING for i in range(width)}
+        layout |= {"keep_default_na": False, "na_values": missing}
+    if tuple(int(part) for part in pd.__version__.split(".")[:2]) < (3, 1):  # from 3.1 on pandas always reads exactly
+        layout["float_precision"] = "round_trip"
+    options = {
+        "sep": dialect.separator,
+        "header": None,
+        "names": list(range(width)),
+        "index_col": False,
+        "skip_blank_lines": False,
+        "skipinitialspace": True,
+        "low_memory": False,
+        **layout,
+    }
+    # What the pieces say of a fault is not used, because a column gets its type from all of its values.
+    with contextlib.suppress(_Disagreement, DataError):
+        return _frame(file, encoding, dialect, options, ROWS_AT_ONCE)
+    return _frame(file, encoding, dialect, options, None)
+
+
+def _frame(
+    file: File, encoding: str, dialect: Dialect, options: dict[str, Any], rows_at_once: int | None
+) -> "pd.DataFrame":
+    import pandas as pd
+
+    with _rows(file, encoding, dialect) as lines, warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.DtypeWarning)
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        if rows_at_once is None:
+            return pd.read_csv(lines, **options)
+        return _concatenated(pd.read_csv(lines, chunksize=rows_at_once, **options))
+
+
+class _Disagreement(Exception):
+    """A column has numbers in one piece and text in another."""
+
+
+def _concatenated(pieces: Iterable["pd.DataFrame"]) -> "pd.DataFrame":
+    import pandas as pd
+
+    read: list[pd.DataFrame] = []
+    for frame in pieces:
+        kinds = [{old.kind, new.kind} for old, new in zip((read or [frame])[0].dtypes, frame.dtypes, strict=True)]
+        if any(len(kind) > 1 and kind != {"i", "f"} for kind in kinds):
+            raise _Disagreement
+        read.append(frame)
+    return read[0] if len(read) == 1 else pd.concat(read, ignore_index=True)
+
+
+@contextlib.contextmanager
+def _rows(file: File, encoding: str, dialect: Dialect) -> Iterator[TextIO]:
+    """Open the file behind its header. What is wrong with its rows becomes a DataError, which names the line."""
+    import pandas as pd
+
+    try:
+        with file.open() as stream:
+            lines = io.TextIOWrapper(stream, encoding, newline="")
+            for _ in range(dialect.lines):
+                lines.readline()
+            yield lines
+    except (DataError, UnicodeDecodeError):
+        raise
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{file.name} has a header but no bars; add one line for each bar.") from error
+    except (ValueError, IndexError, OverflowError, pd.errors.ParserWarning) as error:
+        line = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
+        if line:
+            row = int(line[2]) + dialect.lines
+            fault = f", row {row}: {line[3]} values, but the header has {line[1]} names"
+        else:
+            fault = " is not a regular table (a row has more values than the header has names, or a quote is open)"
+        raise DataError(f"{file.name}{fault}; correct the file and load it again.") from error
+    except (OSError, *DAMAGED) as error:
+        raise _damaged(file) from error

@@ -1,0 +1,20 @@
+"""Round lengths of histories, so that many lengths share a few compiled programs.
+
+XLA compiles for each shape of its arguments, which takes seconds and memory that is never released. A history that
+grows by a bar a day must not pay for that every day.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def round_length(rows: int) -> int:
+    """Return a round number of rows: at least `rows`, and at most an eighth more, or the next multiple of 64."""
+    step = max(64, 2 ** (rows.bit_length() - 4))
+    return rows + -rows % step
+
+
+def pad_rows(column: np.ndarray, rows: int) -> np.ndarray:
+    """Return a column of the given number of rows, where those beyond its own repeat its last."""
+    return np.pad(column, ((0, rows - len(column)), *[(0, 0)] * (column.ndim - 1)), mode="edge")

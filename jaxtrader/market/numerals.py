@@ -1,0 +1,214 @@
+"""Turns columns of text into numbers: thousands separators, decimal commas, currency signs, 55.20K.
+
+A comma that may be a decimal or a thousands separator is never guessed. What a mark means is concluded from values that
+have one reading, such as `1,234.5` and `96,57`, and holds for the whole table.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxtrader.market.bar_checks import RowName
+from jaxtrader.market.errors import DataError, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = r"|[-\u2013\u2014]+|\.|n/?a|n\.a\.|nan|null|none|<na>"
+CURRENCY = r"[$€£¥₹₩₽₿]|US\$|USD|EUR|GBP|INR|Rs\.?"
+PLAIN = (np.dtype(np.float64), np.dtype(np.int64))
+SPACES = "\u0020\u00a0\u2009\u202f'\u2019"  # between thousands
+SCALES = {"k": "e3", "m": "e6", "mn": "e6", "b": "e9", "bn": "e9", "t": "e12", "万": "e4", "亿": "e8"}
+SCALED = rf"({'|'.join(sorted(SCALES, key=len, reverse=True))})$"
+
+# Values whose marks have one reading, after signs, currencies and scales were taken off.
+COMMA_GROUPS, POINT_GROUPS = r"\d{1,3}(?:,\d\d\d?)*,\d{3}", r"\d{1,3}(?:\.\d\d\d?)*\.\d{3}"  # 1,234 and 12,34,567
+COMMAS_GROUP = rf"{COMMA_GROUPS}\.\d*|\d{{1,3}}(?:,\d\d\d?)+,\d{{3}}"  # 1,234.5 or 1,234,567
+POINTS_GROUP = rf"{POINT_GROUPS},\d*|\d{{1,3}}(?:\.\d\d\d?)+\.\d{{3}}"
+COMMA_EITHER, POINT_EITHER = r"[1-9]\d{0,2},\d{3}", r"[1-9]\d{0,2}\.\d{3}"  # 1,234
+EITHER = rf"{COMMA_EITHER}|{POINT_EITHER}"
+ONE_COMMA, ONE_POINT = r"\d*,\d*", r"\d*\.\d*"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Example:
+    """A value of the table that shows what a mark means."""
+
+    column: str
+    row: int
+    value: str
+
+
+def needs_text(values: "pd.Series") -> bool:
+    """Whether a column of text may hold numbers whose marks have to be looked at."""
+    marks = r"^[^\dA-Za-z]*(?:\d[\d.]*,\d|\d{1,3}(?:\.\d{3}){2,}(?!\d))"  # 1,5 or 1.234.567
+    return bool(values.astype("str").str.match(marks).any())
+
+
+def read_numbers(
+    frame: "pd.DataFrame",
+    needed: Sequence[Sequence[str]],
+    wanted: Sequence[str],
+    decimal: str | None,
+    row_name: RowName,
+) -> dict[str, np.ndarray]:
+    """Read columns as numbers.
+
+    Args:
+        frame: T rows. Columns of numbers are taken as they are.
+        needed: groups of columns that must hold numbers. In a group, which is written alike, a decimal comma of one
+            value is one of all values.
+        wanted: columns that are left out unless all their values are numbers.
+        decimal: the decimal mark, "." or ",". None concludes it.
+        row_name: names a row in a message.
+
+    Returns:
+        [T] float64 by column. A missing value is NaN.
+
+    Raises:
+        DataError: a value of a needed column is no number, or has two readings.
+    """
+    import pandas as pd
+
+    out: dict[str, np.ndarray] = {}
+    texts = {}
+    columns = [name for group in needed for name in group] + list(wanted)
+    if len(columns) > 100:  # one array of all is far faster than a series of each
+        plain = [name for name, kind in zip(columns, frame.dtypes[columns], strict=True) if kind in PLAIN]
+        out |= dict(zip(plain, frame[plain].to_numpy(np.float64).T.copy(), strict=True))
+        columns = [name for name in columns if name not in out]
+    for column in columns:
+        values = frame[column]
+        kind = getattr(values.dtype, "kind", "O")
+        if kind in "mMcb" and column not in wanted:  # NumPy would convert dates, durations and booleans
+            raise DataError(
+                f"{row_name(0)}: the column {shown(column)} holds {values.dtype}, not numbers; correct or rename it."
+            )
+        if kind in "mMc":
+            continue
+        if pd.api.types.is_numeric_dtype(values):
+            out[column] = values.to_numpy(np.float64, na_value=np.nan)
+        else:
+            texts[column] = _bare(values)
+    if not texts:
+        return out
+    marks = _Marks(texts, [[name for name in group if name in texts] for group in needed], decimal, row_name)
+    for column in texts:
+        optional = column in wanted
+        read, bad = marks.read(column, optional)
+        if not bad.size:
+            out[column] = read
+        elif not optional:
+            marks.refuse(column, frame[column], int(bad[0]))
+    return out
+
+
+def _bare(values: "pd.Series") -> "pd.Series":
+    """Text without spaces, currencies and scales; missing where it stands for a missing value."""
+    text = values.astype("str").str.strip().mask(values.isna().to_numpy(bool))
+    plain = text.isna() | text.str.fullmatch(r"[-+]?[\d.,]+").fillna(False).astype(bool)
+    if plain.all():
+        return text
+    odd = text[~plain].str.lower()
+    odd = odd.mask(odd.str.fullmatch(MISSING).fillna(False).astype(bool))
+    odd = odd.str.replace("\u2212", "-").str.replace(
+        rf"^([-+]?)\s*(?:{CURRENCY})\s*", r"\1", regex=True, flags=re.IGNORECASE
+    )
+    odd = odd.str.replace(rf"\s*(?:{CURRENCY})$", "", regex=True, flags=re.IGNORECASE)
+    odd = odd.str.replace(rf"(?<=\d)[{SPACES}](?=\d{{3}}(?!\d))", "", regex=True)
+    odd = odd.str.replace(rf"(?<=[\d.])\s*{SCALED}", lambda found: SCALES[found[1]], regex=True)
+    text = text.copy()
+    text[~plain] = odd
+    return text
+
+
+class _Marks:
+    """What commas and points mean in the columns of a table."""
+
+    def __init__(
+        self, texts: "dict[str, pd.Series]", groups: Sequence[Sequence[str]], decimal: str | None, row_name: RowName
+    ) -> None:
+        self.texts, self.decimal, self.row_name = texts, decimal, row_name
+        self.mantissas = {name: text.str.replace(r"^[-+]|e[-+]?\d+$", "", regex=True) for name, text in texts.items()}
+        self.group_of = {name: list(group) for group in groups for name in group}
+        columns = [name for group in groups for name in group]
+        self.commas_group = self._example(columns, COMMAS_GROUP)
+        self.points_group = self._example(columns, POINTS_GROUP)
+        decimal_commas = (self._example([name], ONE_COMMA, unlike=EITHER) for name in columns)
+        self.decimal_comma = self.points_group or next((found for found in decimal_commas if found), None)
+        if not self.commas_group and not self.decimal_comma:  # a turnover may tell it where the volume does not
+            self.commas_group = self._example(list(texts), COMMAS_GROUP)
+        if decimal is None and self.commas_group and self.decimal_comma:
+            one, other = self.commas_group, self.decimal_comma
+            raise DataError(
+                f"{row_name(other.row)}: {shown(other.column)} is '{shown(other.value)}' with a decimal comma, but "
+                f"{shown(one.column)} is '{shown(one.value)}' in {row_name(one.row)} with a comma between thousands; "
+                "write all numbers alike."
+            )
+
+    def _example(self, columns: Sequence[str], pattern: str, unlike: str | None = None) -> _Example | None:
+        """The first value of these columns that is written in a way."""
+        for column in columns:
+            text = self.mantissas[column]
+            found = text.str.fullmatch(pattern).fillna(False).to_numpy(bool)
+            if unlike is not None and found.any():
+                found = found & ~text.str.fullmatch(unlike).fillna(False).to_numpy(bool)
+            if found.any():
+                row = int(np.argmax(found))
+                return _Example(column, row, str(self.texts[column].iloc[row]))
+        return None
+
+    def read(self, column: str, optional: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of a column, and the rows that hold none. Raise DataError where a value has two readings."""
+        import pandas as pd
+
+        text, decimal = self.texts[column], self.decimal
+        if decimal is None:
+            group = self.group_of.get(column, [column])
+            commas = self.points_group or self._example(group, ONE_COMMA, unlike=EITHER)
+            decimal = "," if commas else "."
+            either = None
+            if commas:
+                either = None if self.points_group else self._example([column], POINT_EITHER)
+            elif not self.commas_group:
+                either = self._example([column], EITHER if self.decimal_comma else COMMA_EITHER)
+            if either and optional:
+                return np.empty(0), np.array([either.row])
+            if either:
+                self._refuse_either(either)
+        mark, groups = (",", COMMA_GROUPS) if decimal == "." else (".", POINT_GROUPS)
+        marked = text.str.contains(mark, regex=False).fillna(False).to_numpy(bool)
+        clean = text
+        if marked.any():
+            whole = self.mantissas[column].str.fullmatch(rf"{groups}(?:\{decimal}\d*)?").fillna(False).to_numpy(bool)
+            clean = text.str.replace(mark, "", regex=False).mask(marked & ~whole, "?")
+        if decimal == ",":
+            clean = clean.str.replace(",", ".", regex=False)
+        read = pd.to_numeric(clean, errors="coerce")
+        bad = np.flatnonzero((read.isna() & clean.notna() & (clean.str.lower() != "nan")).to_numpy(bool))
+        return read.to_numpy(np.float64, na_value=np.nan), bad
+
+    def _refuse_either(self, either: _Example) -> None:
+        value = either.value
+        mark = "," if "," in value else "."
+        digits, point = value.replace(mark, ""), value.replace(mark, ".")
+        other = "." if mark == "," else ","
+        raise DataError(
+            f"{self.row_name(either.row)}: {shown(either.column)} is '{shown(value)}', which is {shown(digits)} with a "
+            f"separator of thousands and {shown(point)} with a decimal one; say which by decimal='{other}' or "
+            f"decimal='{mark}' (--decimal {other} or --decimal {mark})."
+        )
+
+    def refuse(self, column: str, values: "pd.Series", row: int) -> None:
+        """Raise DataError on a value that is no number."""
+        written = "" if self.decimal is None else f" with decimal='{self.decimal}' (--decimal {self.decimal})"
+        if self.decimal is None and self.decimal_comma is not None and re.search(r"\d[.,]\d", str(values.iloc[row])):
+            seen = self.decimal_comma
+            written = f", as '{shown(seen.value)}' in {self.row_name(seen.row)} has a decimal comma"
+        raise DataError(
+            f"{self.row_name(row)}: {shown(column)} is '{shown(values.iloc[row])}', which is not a number{written}; "
+            "correct the row, or remove text from the column."
+        )

@@ -1,0 +1,197 @@
+"""Reads a path or a DataFrame into tables, one for each file: which reader a file needs, and what its header says."""
+
+import importlib.util
+import io
+import re
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxtrader.market.columns import INDEX, SYMBOL, TIMES, canonical
+from jaxtrader.market.delimited import head_of, read_delimited
+from jaxtrader.market.dialect import leading_rows_of_names, merged_header
+from jaxtrader.market.errors import DataError, shown
+from jaxtrader.market.formats import YFINANCE, format_of, headerless_format_of
+from jaxtrader.market.sources import PARQUET, File, files_of
+from jaxtrader.market.symbols import STACKED, is_field_level, stack, unique_names
+from jaxtrader.market.table import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def read_tables(source: Any, decimal: str | None = None) -> tuple[Table, ...]:
+    """Read a DataFrame, or the path of a CSV or Parquet file, of a folder or of a zip archive with such files.
+
+    Args:
+        source: the frame or the path. CSV may be packed by gzip, bzip2 or xz.
+        decimal: the decimal mark of text, "." or ",". None concludes it.
+
+    Raises:
+        DataError: the source is of another type, cannot be read, is damaged, or holds no rows.
+    """
+    import pandas as pd
+
+    if isinstance(source, pd.DataFrame):
+        if not len(source):
+            raise DataError("The DataFrame is empty; it must hold at least one bar.")
+        return (_of_frame(source, "DataFrame", None),)
+    if not isinstance(source, (str, PathLike)):
+        raise DataError(
+            f"Bars are loaded from a path, a DataFrame or a dict of them, not from a {type(source).__name__}; convert "
+            "it to one of these."
+        )
+    if not str(source).strip():
+        raise DataError("The path is empty; give the path of a CSV or Parquet file, or of a folder of them.")
+    files, note = files_of(Path(source))
+    tables = []
+    for file in files:
+        head = head_of(file)
+        table = _read_parquet(file) if head.startswith(PARQUET) else _read_text(file, head, decimal)
+        tables.append(table)
+    if note:
+        tables[0] = _noted(tables[0], note)
+    return tuple(tables)
+
+
+def _noted(table: Table, note: str) -> Table:
+    return Table(**(vars(table) | {"notes": (*table.notes, note)}))
+
+
+def _read_text(file: File, head: bytes, decimal: str | None) -> Table:
+    if file.name.lower().endswith((".parquet", ".pq")):
+        raise _not_parquet(file)
+    frame, rows, header, format, notes = read_delimited(file, head, decimal)
+    assert header.names is not None
+    names = list(header.names)
+    while names and not names[-1] and frame.iloc[:, len(names) - 1].isna().all():  # a separator ends each line
+        names.pop()
+    frame = frame.iloc[:, : len(names)]
+    if header.tickers:
+        frame, rows = stack(frame, names, header.tickers[: len(names)], rows, file.name)
+    else:
+        frame.columns = unique_names(names, file.name)
+    format = format or (YFINANCE if header.lines > 1 else format_of(list(map(str, frame.columns))))
+    return Table(rows, file.name, True, frame, file.stem, format, notes)
+
+
+def _not_parquet(file: File) -> DataError:
+    return DataError(f"{file.name} is not a whole Parquet file; write or download it again.")
+
+
+def _read_parquet(file: File) -> Table:
+    import pandas as pd
+
+    if importlib.util.find_spec("pyarrow") is None:
+        raise DataError(f"Reading {file.name} needs pyarrow; install it with: pip install pyarrow.")
+    from pyarrow import parquet
+
+    try:
+        with file.open() as stream:
+            whole = stream if stream.seekable() else io.BytesIO(stream.read())
+            contents = parquet.ParquetFile(whole)
+            meta, names = contents.metadata, contents.schema_arrow.names
+            # Equal values take next to no room in the file, and 8 bytes each in memory.
+            file.check_unpacked(max(8 * meta.num_rows * len(names), _bytes(meta)))
+            unique_names(names, file.name)
+            frame = pd.read_parquet(whole)
+    except DataError:
+        raise
+    except Exception as error:
+        raise _not_parquet(file) from error
+    if not len(frame):
+        raise DataError(f"{file.name} holds no rows; it must hold at least one bar.")
+    return _of_frame(frame, file.name, file.stem)
+
+
+def _bytes(meta: Any) -> int:
+    return sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+
+
+def _of_frame(frame: "pd.DataFrame", source: str, stem: str | None) -> Table:
+    """Name the columns, and move times from the index into the column `INDEX`."""
+    import pandas as pd
+
+    rows, format = np.arange(len(frame)), None
+    tickers: list[str] = []
+    if isinstance(frame.columns, pd.MultiIndex):
+        names, tickers = _levels(frame, source)
+        format = YFINANCE
+    else:
+        names = ["" if name is None else str(name) for name in frame.columns]
+        if names == [str(i) for i in range(len(names))]:
+            sample = frame.head(30).astype(str).to_numpy().tolist()
+            format = headerless_format_of(sample)
+            names = [name for name, _ in format.cells] if format else names
+    frame = frame.set_axis(range(len(names)), axis=1)
+    further = 0
+    if not tickers and not format:
+        first = frame.head(3).astype(object).where(frame.head(3).notna(), "").astype(str).to_numpy().tolist()
+        further = leading_rows_of_names(first) if any(frame.dtypes.map(lambda kind: kind.kind == "O")) else 0
+        if further:
+            header = merged_header([re.sub(r"\.\d+$", "", name) for name in names], first[:further])
+            names, tickers = list(header.names or names), list(header.tickers)
+            format = YFINANCE
+            frame, rows = frame.iloc[further:], rows[further:]
+            if not len(frame):
+                raise DataError(f"{source} has a header but no bars; add one row for each bar.")
+    frame, names, tickers = _with_index(frame, names, tickers, source)
+    if any(tickers):
+        frame, rows = stack(frame, names, tickers, rows, source)
+    else:
+        frame.columns = unique_names(names, source)
+    frame.columns = [str(name) for name in frame.columns]
+    return Table(rows, source, False, frame, stem, format or format_of(list(frame.columns)))
+
+
+def _levels(frame: "pd.DataFrame", source: str) -> tuple[list[str], list[str]]:
+    """The fields and the tickers of a header of two levels."""
+    columns = frame.columns
+    levels = [columns.get_level_values(i) for i in range(columns.nlevels)]
+    fields = [i for i, level in enumerate(levels) if is_field_level(list(level))]
+    if len(levels) != 2 or len(fields) != 1:
+        raise DataError(
+            f"The columns of {source} have {len(levels)} levels, which are not (field, ticker); flatten them to open, "
+            "high, low, close and volume."
+        )
+    tickers = ["" if canonical(ticker) in ("", "nan") else str(ticker) for ticker in levels[1 - fields[0]]]
+    names = [str(field) for field in levels[fields[0]]]
+    for place, name in enumerate(names):  # what `reset_index` made of the index has its name in the upper level
+        if not name:
+            names[place], tickers[place] = tickers[place], ""
+    return names, tickers
+
+
+def _with_index(
+    frame: "pd.DataFrame", names: list[str], tickers: list[str], source: str
+) -> tuple["pd.DataFrame", list[str], list[str]]:
+    """Move an index that holds times or symbols in front of the columns."""
+    import pandas as pd
+
+    index, added = frame.index, []
+    if isinstance(index, pd.MultiIndex):
+        added = [
+            str(name) if name is not None else INDEX if index.levels[i].dtype.kind == "M" else STACKED
+            for i, name in enumerate(index.names)
+        ]
+        values = [index.get_level_values(i) for i in range(index.nlevels)]
+    else:
+        key = canonical(index.name)
+        values = [index.to_timestamp() if isinstance(index, pd.PeriodIndex) else index]
+        if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or (index.name is not None and key in TIMES):
+            added = [INDEX]
+        elif index.name is not None and key in SYMBOL:
+            added = [str(index.name)]
+        elif not any(canonical(name) in TIMES for name in names) and index.dtype.kind in "OU":
+            raise DataError(
+                f"The index of {source} is text such as '{shown(index[0])}', and no column holds times; make it times "
+                "with df.index = pd.to_datetime(df.index)."
+            )
+    frame = frame.reset_index(drop=True)
+    if not added:
+        return frame, names, tickers
+    front = pd.DataFrame({i: pd.Series(each).reset_index(drop=True) for i, each in enumerate(values)})
+    joined = pd.concat([front, frame], axis=1)
+    return joined, [*added, *names], [""] * len(added) + list(tickers) if tickers else []

@@ -1,0 +1,186 @@
+"""Finds the jumps of prices that look like share splits for which the prices were not adjusted.
+
+A split and a crash look alike in the price alone. A jump is taken for a split by three properties. It is close to a
+ratio of small whole numbers, as measured by the usual moves of that time. It is calm: a crash comes with a volume and a
+range far above the usual, and a split does not. And it stands out from the other jumps of the history.
+
+On 80 raw daily histories of the S&P 500 in 2000 to 2012 it names 50 of 57 changes by splits and spin-offs, and no other
+jump apart from 4 wrong records. Of 78 crashes in cuts of 26 bars it names none, and 52 of 55 splits. Of random walks
+over 10 years with a tail of the third power, which have no other sign of news, 1% to 3% have a jump that is named.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxtrader.market.bar_checks import format_time, spacing
+from jaxtrader.market.clock import DAY
+
+# new : old shares from 6:5 to 100:1, as they are usual, by the log of the price ratio
+MANY_FOR_ONE = (*range(2, 11), 12, 15, 16, 18, 20, 25, 30, 35, 40, 45, 50, 60, 70, 75, 80, 90, 100)
+MANY_FOR_FEW = [(new, old) for old in (2, 3, 4) for new in range(old + 1, 11) if math.gcd(new, old) == 1]
+RATIOS = [(math.log(new / old), new, old) for new, old in [(new, 1) for new in MANY_FOR_ONE] + MANY_FOR_FEW + [(6, 5)]]
+SMALLEST_REVERSE = 1.5  # rises of less are takeovers, and hardly ever a reverse split
+SMALLEST = 0.17  # in log price. It is a little below 6:5.
+NEARBY = 60  # sessions on either side, whose moves are the usual ones
+TOLERANCE = (3.5, 0.032, 0.1)  # in usual moves, with a lower and an upper limit in log price
+PROMINENCE = 8.0  # in usual moves between a close and the next open
+EVIDENCE = (60, 1000)  # how many of the largest jumps are looked at: these, and further ones that may be splits
+BEFORE = 20  # sessions, by which volume and range are usual
+# The largest activity of a calm jump. From 2:1 on it is this times the ratio squared: news that halve a price or more
+# come with far more activity than that, and are rarer the larger the jump is.
+CALM = 3.0
+NEWS = 5.0  # activity from which on jumps are taken to be news
+ISOLATION = 3.0
+NOTHING = 1e-100  # a volume or a range that is no scale for others
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A jump that looks like a split of `old` shares into `new` ones.
+
+    Attributes:
+        row: the first bar after it.
+        new: shares after it.
+        old: shares before it.
+        ratio: open[row] / close[row - 1].
+    """
+
+    row: int
+    new: int
+    old: int
+    ratio: float
+
+    def __str__(self) -> str:
+        return f"{self.new}-for-{self.old} {'reverse ' * (self.new < self.old)}split"
+
+
+def split_note(times: np.ndarray, prices: Mapping[str, np.ndarray]) -> str | None:
+    """Name the jumps that look like splits, or return None. The arguments are those of `find_splits`."""
+    found = find_splits(times, prices)
+    if not found:
+        return None
+    listed = ", ".join(
+        f"{format_time(times[split.row])} (open/last close {split.ratio:.3f}, a {split})" for split in found[:3]
+    )
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f"These jumps look like unadjusted splits: {listed}{more}; use adjusted prices, or add an adjusted close."
+
+
+def find_splits(times: np.ndarray, prices: Mapping[str, np.ndarray]) -> list[Split]:
+    """Find jumps that look like unadjusted splits.
+
+    The usual size of a jump or a move is its median / 0.6745, the standard deviation of a normal distribution with this
+    median. The activity of a bar is its volume times its range (log high / low), each relative to its median of the 20
+    sessions before. More shares after a split are allowed for.
+
+    Where large jumps come with a high activity, as they do on an exchange, every calm jump that fits a ratio is a
+    split, unless a larger calm jump fits none. Elsewhere volume says nothing. There the splits must be the largest
+    jumps of the history, and three times as large as the next one. The tails of returns follow a third power
+    (Gopikrishnan et al. 1998, https://doi.org/10.1007/s100510050292), by which one largest value in 27 is.
+
+    Args:
+        times: [T] closes, datetime64[ns], increasing.
+        prices: open, high, low, close and volume, [T] each.
+
+    Returns:
+        The splits from the first to the last.
+    """
+    rows = _first_bars(times)
+    ratio = prices["open"][rows] / prices["close"][rows - 1]
+    if not ((ratio > math.exp(SMALLEST)) | (ratio < math.exp(-SMALLEST))).any():
+        return []
+    jumps = _Jumps(rows, np.log(ratio), prices)
+    size = np.abs(jumps.gaps)
+    least, most = EVIDENCE
+    count = min(max(least, int((size >= SMALLEST).sum())), most, len(size))
+    largest = np.argpartition(-size, count - 1)[:count]
+    largest = largest[np.argsort(-size[largest], kind="stable")].tolist()
+    activity = dict(zip(largest, jumps.activity(np.array(largest)), strict=True))
+    fits = {i: split for i in largest if size[i] >= SMALLEST and (split := jumps.fit(i)) is not None}
+    calm = [i for i in largest if activity[i] <= CALM * (math.exp(2 * size[i]) if size[i] >= math.log(1.9) else 1)]
+    others = [activity[i] for i in largest if i not in fits or i not in calm][:BEFORE]
+    if len(others) >= BEFORE // 2 and np.median(others) >= NEWS:
+        unfit = max((size[i] for i in calm if i not in fits), default=0.0)
+        found = [i for i in calm if i in fits and size[i] >= unfit]
+    else:
+        found = []
+        for place, i in enumerate(calm):
+            if i not in fits:
+                break
+            following = size[calm[place + 1]] if place + 1 < len(calm) else 0.0
+            if size[i] >= ISOLATION * following:
+                found = calm[: place + 1]
+    return sorted((fits[i] for i in found), key=lambda split: split.row)
+
+
+def _first_bars(times: np.ndarray) -> np.ndarray:
+    """Return the rows at which trading resumes, because splits happen while it rests. Without any, all but one."""
+    rows = np.arange(1, len(times))
+    if len(times) < 3 or (bar := spacing(times)) >= DAY:
+        return rows
+    resumed = rows[np.diff(times) > bar]
+    return resumed if len(resumed) else rows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Jumps:
+    """The jumps [n] from the last close to the open of the bars at `rows`.
+
+    Attributes:
+        rows: [n] positions of the bars.
+        gaps: [n] log(open / last close).
+        prices: open, high, low, close and volume, [T] each.
+    """
+
+    rows: np.ndarray
+    gaps: np.ndarray
+    prices: Mapping[str, np.ndarray]
+
+    def fit(self, i: int) -> Split | None:
+        """Return the split that jump `i` is close to, or None."""
+        size = abs(self.gaps[i])
+        near = slice(max(i - NEARBY, 0), i + NEARBY + 1)
+        usual_gap = _usual(np.delete(self.gaps[near], i - near.start))
+        moves = np.diff(np.log(self.prices["close"][self.rows[near] - 1]))
+        # A move between two closes that contains the jump is the one after its place.
+        usual_move = _usual(np.delete(moves, np.s_[i - near.start : i - near.start + 1]))
+        factor, lowest, highest = TOLERANCE
+        tolerance = min(max(factor * max(usual_gap, usual_move), lowest), highest, max(size / 6, lowest))
+        log_ratio, many, few = min(RATIOS, key=lambda ratio: abs(ratio[0] - size))
+        if abs(log_ratio - size) > tolerance or size < PROMINENCE * usual_gap:
+            return None
+        if self.gaps[i] > 0 and many / few < SMALLEST_REVERSE:
+            return None
+        new, old = (many, few) if self.gaps[i] < 0 else (few, many)
+        return Split(int(self.rows[i]), new, old, math.exp(self.gaps[i]))
+
+    def activity(self, places: np.ndarray) -> np.ndarray:
+        """Return the volume times the range of the bars after the jumps `places` [n], relative to the usual before."""
+        rows, before = self.rows[places], places[:, None] - np.arange(1, BEFORE + 1)
+        known = before >= 0
+        earlier = self.rows[np.maximum(before, 0)]
+        high, low, volume = (self.prices[name] for name in ("high", "low", "volume"))
+        surge = _relative(volume[rows], np.where(known, volume[earlier], np.nan))
+        surge /= np.maximum(np.minimum(np.exp(-self.gaps[places]), surge), 1.0)
+        spread = np.where(known, np.log(high[earlier] / low[earlier]), np.nan)
+        return surge * _relative(np.log(high[rows] / low[rows]), spread)
+
+
+def _usual(changes: np.ndarray) -> float:
+    return float(np.median(np.abs(changes))) / 0.6745 if len(changes) else 0.0
+
+
+def _relative(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return values [n] / median of the known others [n, k], or 1 where one of the two is 0, or there are none."""
+    # The median of the known ones: the unknown ones are last in order.
+    others = np.sort(others, axis=1)
+    known = np.isfinite(others).sum(axis=1)
+    middle = np.stack(
+        [np.maximum((known - 1) // 2, 0), np.maximum(known // 2, 0).clip(max=others.shape[1] - 1)], axis=1
+    )
+    usual = np.take_along_axis(others, middle, axis=1).mean(axis=1)
+    sound = (usual > NOTHING) & (values > 0)
+    return np.where(sound, values / np.where(sound, usual, 1.0), 1.0)

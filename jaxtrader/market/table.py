@@ -1,0 +1,85 @@
+"""A price file or frame on its way to `Bars`: `Table` as it was read, and `Rows` once its values are numbers.
+
+Both know the number of each row in the source, so that a message can name it.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxtrader.market.formats import Format
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Origin:
+    """Where rows come from.
+
+    Attributes:
+        rows: [T] number of each row. A text file counts its lines from 1, any other source its rows from 0.
+        source: the file name or "DataFrame", for messages.
+        is_text: whether the rows are lines of a text file.
+    """
+
+    rows: np.ndarray
+    source: str
+    is_text: bool
+
+    def row_name(self, row: int) -> str:
+        """Name the row at a position (from 0) as the user counts it: "prices.csv, row 17"."""
+        return f"{self.source_of(row)}, row {self.rows[row]}{'' if self.is_text else ' (counted from 0)'}"
+
+    def source_of(self, row: int) -> str:
+        """The source of the row at a position."""
+        return self.source
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Table(Origin):
+    """A frame whose times are in a column.
+
+    Attributes:
+        frame: T rows. The column names are unique strings.
+        stem: the file name without its suffixes. None for a DataFrame.
+        format: the known format, or None if the columns are known by their names alone.
+        notes: what reading found, one sentence each.
+    """
+
+    frame: "pd.DataFrame"
+    stem: str | None
+    format: "Format | None" = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows(Origin):
+    """The numbers of a table, or of some of its rows.
+
+    Attributes:
+        numbers: [T] float64 by the name of the column. A missing value is NaN.
+        not_numbers: further columns, which are no numbers.
+        description: the format, and the columns that play a role, for `Bars.format`.
+        notes: what reading found, one sentence each.
+        sources: the files of one history and the number of rows of each, if there are several.
+        stamps: the end of its bar that a time seems to mark, by the format or by the name of its column.
+    """
+
+    numbers: dict[str, np.ndarray]
+    not_numbers: tuple[str, ...] = ()
+    description: str = ""
+    notes: tuple[str, ...] = ()
+    sources: tuple[tuple[str, int], ...] = ()
+    stamps: str | None = None
+
+    def source_of(self, row: int) -> str:
+        """The file of the row at a position."""
+        ends = np.cumsum([length for _, length in self.sources])
+        return self.sources[int(np.searchsorted(ends, row, side="right"))][0] if self.sources else self.source
+
+    def take(self, rows: np.ndarray | slice) -> "Rows":
+        """Return the rows at these positions (from 0). They keep their numbers."""
+        numbers = {name: values[rows] for name, values in self.numbers.items()}
+        return dataclasses.replace(self, rows=self.rows[rows], numbers=numbers)

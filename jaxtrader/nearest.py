@@ -1,0 +1,54 @@
+"""The name that somebody probably meant, for messages about an unknown one. It needs the standard library alone."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+NO_SYNONYMS: Mapping[str, str] = MappingProxyType({})
+
+
+def nearest(word: str, names: Iterable[str], synonyms: Mapping[str, str] = NO_SYNONYMS) -> str | None:
+    """Return the name that is meant by a word, or None where none is near.
+
+    Case, hyphens and underscores do not count. In this order it is the same name, the name of which the word is a
+    synonym, one that begins with the word, one of which the word is a part, one that the word begins with, the name
+    with these initials, and the most similar one. Of several the first counts.
+
+    Args:
+        word: what was written.
+        names: what there is.
+        synonyms: names, by other words for them in small letters without hyphens and underscores.
+    """
+    plain, spelt = _plain(word), {}
+    for name in names:
+        spelt.setdefault(_plain(name), name)
+    if plain in spelt:
+        return spelt[plain]
+    if synonyms.get(plain) in spelt.values():
+        return synonyms[plain]
+    if len(plain) >= 3:
+        for is_near in (
+            lambda name: name.startswith(plain),
+            lambda name: plain in map(_plain, re.split(r"[-_ ]", spelt[name])),
+            lambda name: len(name) >= 3 and plain.startswith(name),
+        ):
+            if found := list(filter(is_near, spelt)):
+                return spelt[found[0]]
+    initials = {"".join(part[0] for part in re.findall(r"[a-z0-9]+", name.lower())): name for name in spelt.values()}
+    if len(plain) >= 2 and plain in initials:
+        return initials[plain]
+    similar = difflib.get_close_matches(plain, spelt, n=1)
+    return spelt[similar[0]] if similar else None
+
+
+def hint(word: str, names: Iterable[str]) -> str:
+    """Return "; did you mean NAME?" for the end of a sentence, or nothing where no name is near."""
+    name = nearest(word, names)
+    return "" if name is None else f"; did you mean {name}?"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_ ]", "", name).lower()

@@ -1,0 +1,154 @@
+"use strict";
+// Draws the charts of a report from the data that the page holds. It asks nothing of any other place.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const { createChart, createSeriesMarkers, AreaSeries, LineSeries } = LightweightCharts;
+  const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const lines = ["--policy", "#8a94a3", "#c77d16", "#7a5fc0", "#2a9d8f", "#c2556e", "#6b8e23"];
+  const lineColour = (i) => (lines[i % lines.length].startsWith("--") ? colour(lines[i % lines.length]) : lines[i % lines.length]);
+  const charts = [];
+
+  function options() {
+    const line = colour("--line");
+    return {
+      autoSize: true,
+      layout: { background: { color: "transparent" }, textColor: colour("--faint"), fontFamily: "inherit", attributionLogo: true },
+      grid: { vertLines: { color: line }, horzLines: { color: line } },
+      rightPriceScale: { borderColor: line },
+      timeScale: { borderColor: line, timeVisible: data.intraday, secondsVisible: false, minBarSpacing: 0.01 },
+      // A page is scrolled with the wheel or the finger. Charts must not take that away.
+      handleScroll: { mouseWheel: false, vertTouchDrag: false },
+      handleScale: { mouseWheel: false },
+    };
+  }
+
+  function chart(id, height, more = {}) {
+    const place = document.getElementById(id);
+    place.style.height = `${height}px`;
+    const made = createChart(place, { ...options(), ...more });
+    charts.push(made);
+    return made;
+  }
+
+  const points = (times, values) =>
+    times.map((time, i) => (values[i] === null ? { time } : { time, value: values[i] }));
+
+  function legend(id, names) {
+    document.getElementById(id).replaceChildren(...names.map(([name, shade, area]) => {
+      const span = document.createElement("span");
+      span.textContent = name;
+      span.style.setProperty("--swatch", shade);
+      if (area) span.className = "area";
+      return span;
+    }));
+  }
+
+  // An area for each part behind the curves, from the bottom of the chart to its top.
+  function shade(made) {
+    const shades = { validation: colour("--valid"), test: colour("--test") };
+    for (const part of data.parts.filter((each) => shades[each.name])) {
+      const series = made.addSeries(AreaSeries, {
+        priceScaleId: "parts", lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false,
+        lineVisible: false, topColor: shades[part.name], bottomColor: shades[part.name],
+        autoscaleInfoProvider: () => ({ priceRange: { minValue: 0, maxValue: 1 } }),
+      });
+      series.setData(data.times.slice(part.from, part.to + 1).map((time) => ({ time, value: 1 })));
+    }
+    made.priceScale("parts").applyOptions({ scaleMargins: { top: 0, bottom: 0 }, visible: false });
+  }
+
+  function curves(id, group, height, { log = false, shaded = true, format } = {}) {
+    const names = Object.keys(group);
+    if (!names.length || !document.getElementById(id)) return;
+    const made = chart(id, height, { rightPriceScale: { mode: log ? 1 : 0, borderColor: colour("--line") } });
+    if (shaded) shade(made);
+    // The policy is drawn last, on top.
+    [...names.entries()].reverse().forEach(([i, name]) => {
+      const series = made.addSeries(LineSeries, {
+        color: lineColour(i), lineWidth: i === 0 ? 2 : 1, priceLineVisible: false, lastValueVisible: false,
+        priceFormat: { type: "custom", minMove: 1e-6, formatter: format ?? ((x) => x.toPrecision(3)) },
+      });
+      series.setData(points(data.times, group[name]));
+    });
+    made.timeScale().fitContent();
+    const parts = shaded ? data.parts.map((part) => part.name) : [];
+    legend(`${id}-legend`, [
+      ...names.map((name, i) => [name, lineColour(i), false]),
+      ...(parts.includes("validation") ? [["validation", colour("--valid"), true]] : []),
+      ...(parts.includes("test") ? [["test", colour("--test"), true]] : []),
+    ]);
+    return made;
+  }
+
+  const percent = (x) => `${(100 * x).toFixed(Math.abs(x) < 0.1 ? 1 : 0)}%`;
+
+  let priceChart = null;
+  function price(symbol) {
+    if (priceChart) {
+      charts.splice(charts.indexOf(priceChart), 1);
+      priceChart.remove();
+    }
+    priceChart = chart("price", 320);
+    const close = priceChart.addSeries(LineSeries, { color: colour("--ink"), lineWidth: 1, priceLineVisible: false });
+    close.setData(points(symbol.times, symbol.close));
+    const exposure = priceChart.addSeries(AreaSeries, {
+      priceScaleId: "exposure", lineColor: colour("--policy"), lineWidth: 1, topColor: colour("--test"),
+      bottomColor: "transparent", priceLineVisible: false, lastValueVisible: false, lineType: 1,
+      priceFormat: { type: "custom", minMove: 1e-6, formatter: percent },
+      autoscaleInfoProvider: (original) => {
+        const found = original();
+        if (found) found.priceRange.minValue = Math.min(found.priceRange.minValue, 0);
+        return found;
+      },
+    });
+    priceChart.priceScale("exposure").applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
+    close.priceScale().applyOptions({ scaleMargins: { top: 0.06, bottom: 0.24 } });
+    exposure.setData(points(symbol.times, symbol.exposure));
+    createSeriesMarkers(close, symbol.fills.map(([time, side]) => ({
+      time, position: side > 0 ? "belowBar" : "aboveBar", shape: side > 0 ? "arrowUp" : "arrowDown",
+      color: side > 0 ? colour("--good") : colour("--bad"), size: 0.6,
+    })));
+    priceChart.timeScale().fitContent();
+    legend("price-legend", [
+      ["close", colour("--ink"), false], ["exposure", colour("--policy"), true],
+      ["buy", colour("--good"), false], ["sell", colour("--bad"), false],
+    ]);
+  }
+
+  function training() {
+    if (!document.getElementById("training")) return;
+    // Steps take the place of time: the axis counts seconds, and a step is one of them.
+    const made = chart("training", 220, {
+      timeScale: { borderColor: colour("--line"), tickMarkFormatter: (x) => `${(x / 1e6).toPrecision(2)}M`, minBarSpacing: 0.01 },
+      localization: { timeFormatter: (x) => `${x.toLocaleString()} steps` },
+    });
+    const names = data.training.map((run, i) => {
+      const series = made.addSeries(LineSeries, {
+        color: lineColour(i), lineWidth: 2, priceLineVisible: false, lastValueVisible: false,
+        priceFormat: { type: "custom", minMove: 1e-9, formatter: (x) => `${(1e4 * x).toFixed(2)} bp` },
+      });
+      series.setData(points(run.steps, run.score));
+      return [run.name, lineColour(i), false];
+    });
+    made.timeScale().fitContent();
+    legend("training-legend", names);
+  }
+
+  function draw() {
+    curves("equity", data.equity, 340, { log: true, format: (x) => x.toFixed(2) });
+    curves("drawdown", data.drawdown, 180, { format: percent });
+    curves("rolling", data.rolling, 180, { format: (x) => x.toFixed(1) });
+    training();
+    const picker = document.getElementById("symbol");
+    if (data.symbols.length) price(data.symbols[picker ? picker.selectedIndex : 0]);
+  }
+
+  document.getElementById("symbol")?.addEventListener("change", (event) => price(data.symbols[event.target.selectedIndex]));
+  dark.addEventListener("change", () => {
+    charts.splice(0).forEach((made) => made.remove());
+    priceChart = null;
+    draw();
+  });
+  draw();
+})();

@@ -1,0 +1,211 @@
+"""Gathers what a verdict and a report need.
+
+That is a policy and its baselines on each part, single seeds, other costs and fills, the timing test, and the tries on
+the same bars.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxtrader.agents.policy import Policy
+from jaxtrader.evaluation import looks
+from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.evaluation.baselines import baselines
+from jaxtrader.evaluation.looks import Trials
+from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.evaluation.strategies import strategies
+from jaxtrader.evaluation.timing import TimingTest, timing_test
+from jaxtrader.evaluation.verdict import POLICY, Part, sharpe, verdict
+from jaxtrader.files import FileError
+from jaxtrader.ledger.costs import LIMITS, CostRange, Costs
+from jaxtrader.market.market import Market
+from jaxtrader.report.content import Table, number, percent, turnover
+
+TRADING_COSTS = ("fee", "slippage", "fixed_fee", "impact")
+TIMES = (0, 1, 2, 5)  # multiples of the costs of trading
+FILLS = {
+    "next_open": "filled at the next open",
+    "next_close": "filled at the next close",
+    "close": "filled at the close (optimistic)",
+}
+MIN_BARS = 3  # for the timing test
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evidence:
+    """All that is known of a policy's results.
+
+    Attributes:
+        parts: the policy's and the baselines' results by name, by the name of their part. The last part is judged, and
+            has the simple strategies too.
+        markets: of the parts.
+        seeds: the result of each member of an ensemble on the last part.
+        stress: the last part under other costs and fills, by what is other.
+        timing: the test of timing on the last part. None where it has too few bars.
+        trials: what was tried on the bars of the last part. None where no folder keeps count.
+        uncounted: why the look was not counted, where it should have been.
+    """
+
+    parts: Mapping[str, Part]
+    markets: Mapping[str, Market]
+    seeds: Mapping[str, BacktestResult]
+    stress: Mapping[str, BacktestResult]
+    timing: TimingTest | None
+    trials: Trials | None
+    uncounted: str | None = None
+
+    @cached_property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdict, the most important sentence first."""
+        said = verdict(self.parts, trials=self.trials, seeds=self.seeds, timing=self.timing)
+        return said if self.uncounted is None else (*said, f"This look was not counted: {self.uncounted}.")
+
+    @property
+    def tables(self) -> list[Table]:
+        """Tables of seeds, and of other costs and fills."""
+        found = []
+        if self.seeds:
+            note = "The policy trades the mean of the targets of all seeds. None was chosen by this part."
+            found.append(_table("Seeds", self.seeds, note))
+        if self.stress:
+            note = (
+                "The same policy on the same bars. Costs of trading are fees, slippage and impact, also where they are "
+                "columns of the bars. Interest is not multiplied, and neither is a rebate. A rate stops at its limit, "
+                "which is 50% for fees and slippage."
+            )
+            found.append(_table("Other costs and fills", self.stress, note))
+        return found
+
+
+def judge(policy: Policy, market: Market, **changes: Any) -> dict[str, BacktestResult]:
+    """The policy's result on a market, and its baselines, by name."""
+    result = backtest(policy, market, **changes)
+    return {POLICY: result, **baselines(market, result)}
+
+
+def gather(
+    policy: Policy,
+    markets: Mapping[str, Market],
+    *,
+    changes: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+    identity: bytes = b"",
+    run: str = "",
+    trials_elsewhere: int = 0,
+    rotations: int = 1000,
+    report_step: Callable[[str], None] = lambda step: None,
+) -> Evidence:
+    """Backtest a policy on each part, and all that the verdict on the last part needs.
+
+    Args:
+        policy: it is backtested.
+        markets: by the name of their part, in the order of time.
+        changes: settings of `backtest` other than the policy's.
+        folder: the folder of runs whose `looks.jsonl` counts the tries. None keeps no count.
+        identity: what identifies the policy among the tries, such as the bytes of its file.
+        run: where the policy came from, for people.
+        trials_elsewhere: tries on the same bars that the folder does not know.
+        rotations: of the timing test.
+        report_step: is told what is being done.
+    """
+    changes = dict(changes or {})
+    parts: dict[str, dict[str, BacktestResult]] = {}
+    for name, market in markets.items():
+        report_step(f"{name} part")
+        parts[name] = judge(policy, market, **changes)
+    last = list(markets)[-1]
+    market, result = markets[last], parts[last][POLICY]
+    parts[last] |= strategies(market, result)
+    report_step("single seeds")
+    seeds = {}
+    if len(policy.members) > 1:
+        names = policy.about.get("seeds", range(len(policy.members)))
+        for name, member in zip(names, policy.members, strict=True):
+            seeds[f"seed {name}"] = backtest(member, market, **changes)
+    report_step("other costs and fills")
+    stress = _stress(policy, market, result, changes)
+    report_step("timing")
+    env = policy.environment(market, **changes)
+    timing = None
+    if min(len(member) for member in list(result.by_symbol.values()) or [result]) >= MIN_BARS:
+        brackets: dict[str, Any] = {"stop_loss": env.stop_loss, "take_profit": env.take_profit}
+        if not any(isinstance(value, tuple) for value in brackets.values()):
+            timing = timing_test(market, result, rotations=rotations, **brackets)
+    trials = uncounted = None
+    if folder is not None:
+        try:
+            seen = looks.record(folder, looks.look_at(market, result, identity, run))
+            trials = looks.trials(seen, len(result), trials_elsewhere)
+        except FileError as error:  # which must not cost the result
+            uncounted = str(error)
+    return Evidence(parts, markets, seeds, stress, timing, trials, uncounted)
+
+
+def _stress(
+    policy: Policy, market: Market, result: BacktestResult, changes: Mapping[str, Any]
+) -> dict[str, BacktestResult]:
+    """The policy's results at multiples of the costs of trading, and at other times of the fill."""
+    costs = changes.get("costs", policy.costs)
+    costs = costs.middle if isinstance(costs, CostRange) else costs
+    rules = changes.get("rules", policy.rules)
+    found = {}
+    for times in TIMES:
+        name = "no costs of trading" if times == 0 else f"{times} times the costs of trading"
+        if times == 1:
+            found["as trained"] = result
+            continue
+        other, dearer = multiplied(costs, market, times)
+        found[name] = backtest(policy, dearer, **{**changes, "costs": other})
+    for fill, name in FILLS.items():
+        if fill != rules.fill:
+            found[name] = backtest(policy, market, **{**changes, "rules": rules.replace(fill=fill)})
+    return found
+
+
+def multiplied(costs: Costs, market: Market, times: float) -> tuple[Costs, Market]:
+    """Costs whose rates of trading are so many times as high, and a market with the columns that they name.
+
+    A multiplied column has a name of its own, since a feature or another rate may read the column as it is. A rebate, a
+    rate below 0, is not multiplied, as more of it would be no stress. At 0 times it is gone too. Rates stop below their
+    limits.
+    """
+    rates, columns = {}, {}
+    for name in TRADING_COSTS:
+        rate = getattr(costs, name)
+        if name in costs.columns:
+            rates[name] = f"multiplied {name}"  # the same for all multiples, which share a program then
+            columns[rates[name]] = _times(name, market.columns[costs.columns[name]], times)
+        elif rate is not None:
+            rates[name] = _times(name, np.asarray(rate), times)
+    return costs.replace(**rates), dataclasses.replace(market, columns={**market.columns, **columns})
+
+
+def _times(name: str, rate: np.ndarray, times: float) -> np.ndarray:
+    most = np.nextafter(LIMITS[name][1], 0)
+    return np.minimum(np.where(rate < 0, min(times, 1), times) * rate, most)
+
+
+def _table(title: str, results: Mapping[str, BacktestResult], note: str) -> Table:
+    rows = []
+    for name, result in results.items():
+        figures, ratio = result.metrics, sharpe(result)
+        rows.append(
+            [
+                name,
+                "ruined" if result.ruined_at is not None else percent(figures["total_return"]),
+                number(ratio.value),
+                percent(figures["max_drawdown"]),
+                number(figures["mean_exposure"]),
+                number(turnover(result)),
+                percent(figures["costs"], 2),
+            ]
+        )
+    columns = ["", "total return", "Sharpe", "max drawdown", "exposure", "turnover", "costs"]
+    return Table(title, columns, rows, note)

@@ -1,0 +1,92 @@
+"""A report as one HTML file. It holds its style, its script and its data, and asks nothing of any other place."""
+
+from __future__ import annotations
+
+import html
+import json
+from importlib import resources
+from string import Template
+
+from jaxtrader.report.content import Report, Table
+
+
+def page(report: Report) -> str:
+    """Return the HTML of a report. All text of it is escaped."""
+    sections = [
+        *map(_table, report.results),
+        _chart("equity", "Equity", "Logarithmic scale. Each part goes on where the one before it ended."),
+        '<div class="pair">',
+        _chart("drawdown", "Drawdown"),
+        _chart("rolling", f"Sharpe ratio of the last {report.curves['rolling_bars']:,} bars")
+        if report.curves["rolling"]
+        else "",
+        "</div>",
+        _price(report),
+        *map(_table, report.further),
+        _chart("training", "Training: reward a bar on validation") if report.curves["training"] else "",
+        _settings(report),
+    ]
+    return Template(_asset("page.html")).substitute(
+        title=html.escape(report.title),
+        about=html.escape(report.about),
+        verdict="".join(f"<p>{html.escape(sentence)}</p>" for sentence in report.verdict),
+        body="\n".join(filter(None, sections)),
+        css=_asset("page.css"),
+        # A script element ends at its first "</", whatever stands around it.
+        data=json.dumps(report.curves, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        library=_asset("lightweight-charts.js"),
+        script=_asset("page.js"),
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files("jaxtrader.report") / "assets" / name).read_text("utf-8")
+
+
+def _chart(name: str, title: str, note: str = "") -> str:
+    below = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    return (
+        f'<section><h2>{html.escape(title)}</h2><div class="legend" id="{name}-legend"></div>'
+        f'<div class="chart" id="{name}"></div>{below}</section>'
+    )
+
+
+def _price(report: Report) -> str:
+    symbols = report.curves["symbols"]
+    if not symbols:
+        return ""
+    names = "".join(f"<option>{html.escape(each['name'])}</option>" for each in symbols)
+    picker = f' <select id="symbol" aria-label="Symbol">{names}</select>'
+    return _chart("price", "Price, exposure and fills").replace("</h2>", f"{picker}</h2>", 1)
+
+
+def _table(table: Table) -> str:
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
+    rows = []
+    for i, row in enumerate(table.rows):
+        signs = [_sign(cell) if table.signed and j else "" for j, cell in enumerate(row)]
+        cells = "".join(f"<td{sign}>{html.escape(cell)}</td>" for sign, cell in zip(signs, row, strict=True))
+        rows.append(f'<tr class="strong">{cells}</tr>' if i in table.strong else f"<tr>{cells}</tr>")
+    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    return (
+        f'<section><h2>{html.escape(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>{note}</section>"
+    )
+
+
+def _sign(cell: str) -> str:
+    if not cell.strip("-0.%"):
+        return ""
+    return ' class="bad"' if cell.startswith("-") else ' class="good"'
+
+
+def _settings(report: Report) -> str:
+    if not report.settings:
+        return ""
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in report.settings.items()
+    )
+    return (
+        "<section><details><summary>Settings and data</summary>"
+        f'<table class="settings"><tbody>{rows}</tbody></table></details></section>'
+    )

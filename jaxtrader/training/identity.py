@@ -1,0 +1,116 @@
+"""What a resumed training must have in common with the run that it continues: settings, and the data's numbers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrader import compilation
+from jaxtrader.agents.protocol import Agent
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.optimum import Optimum
+from jaxtrader.market.market import Market
+from jaxtrader.training.run_config import plain_agent
+from jaxtrader.training.train_settings import TrainSettings
+
+# A run may go on for longer, elsewhere, and with another answer to divergence. What it was initialised from is over.
+MAY_CHANGE = ("total_steps", "num_episodes", "run_dir", "on_divergence", "refit_normalizer")
+
+Identity = dict[str, str]
+"""Names of settings and data, with their values as JSON."""
+
+
+def identity(
+    settings: TrainSettings, env: Any, env_params: Any, agent: Agent, valid: Market | Optimum | None
+) -> Identity:
+    """Return all that decides about the numbers of a training, but for its length."""
+    parts: dict[str, Any] = {
+        field.name: getattr(settings, field.name) for field in fields(TrainSettings) if field.name not in MAY_CHANGE
+    }
+    parts["until"] = "episodes" if settings.total_steps is None else "steps"
+    parts |= {"agent" if name == "name" else name: value for name, value in plain_agent(agent).items()}
+    if isinstance(env, TradingEnv):
+        parts |= _flat(env.to_dict(), "env") | {"env.reward": repr(env.reward)}
+        parts |= {f"training {name}": value for name, value in _market(env.market).items()}
+    else:
+        parts["env"] = getattr(env, "name", type(env).__name__)
+        leaves = jax.tree_util.tree_leaves_with_path(env_params)
+        parts |= {f"env_params{jax.tree_util.keystr(path)}": _sum([leaf]) for path, leaf in leaves}
+    if isinstance(valid, Optimum):
+        parts["optimum"] = repr(valid.process)
+    if valid is not None:
+        market = valid.market if isinstance(valid, Optimum) else valid
+        parts |= {f"validation {name}": value for name, value in _market(market).items()}
+    return {name: _spelt(value) for name, value in parts.items()}
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return what differs between two identities, one phrase for each difference."""
+    found = []
+    for name in dict.fromkeys((*before, *now)):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if name.endswith(" bars"):
+            found.append(f"the {name} have other numbers")
+        else:
+            found.append(f"{name} was {_short(old)} and is {_short(new)}")
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """Return what the bits of a training also depend on, where settings and data are the same."""
+    return {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cpus": compilation.cores()}
+
+
+def _market(market: Market) -> dict[str, Any]:
+    """Describe a market by its names, and by a sum of all numbers in its segments.
+
+    The environments remember rows, so the segments must lie at the same rows. Later bars may be added behind them.
+    """
+    rows = [slice(first, end) for first, _, end in market.segments]
+    arrays = [getattr(market, field.name) for field in fields(market)]
+    by_bar = [x for x in arrays if isinstance(x, np.ndarray) and len(x) == len(market.times)]
+    return {
+        "symbols": market.symbols,
+        "features": market.feature_names,
+        "bars": _sum([market.segments, *(x[part] for x in by_bar for part in rows)]),
+    }
+
+
+def _sum(arrays: list[Any]) -> str:
+    total = hashlib.sha256()
+    for array in arrays:
+        if isinstance(array, jax.Array) and jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            array = jax.random.key_data(array)
+        array = np.asarray(array)
+        total.update(f"{array.dtype}{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()[:16]
+
+
+def _flat(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return nested settings by dotted names."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{name}.{key}")
+        else:
+            flat[f"{name}.{key}"] = value
+    return flat
+
+
+def _spelt(value: Any) -> str:
+    """Return a value as JSON. Another object is told by its text, without its place in memory."""
+    return json.dumps(value, default=lambda x: re.sub(r" at 0x[0-9a-f]+", "", repr(x)))
+
+
+def _short(value: str | None) -> str:
+    return "not there" if value is None else value if len(value) <= 60 else f"{value[:57]}..."

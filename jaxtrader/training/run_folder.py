@@ -1,0 +1,184 @@
+"""The folder of a run: how it is made, who may write to it, and what a killed run leaves there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+from collections.abc import Generator
+from os import PathLike
+from pathlib import Path
+
+from jaxtrader import files
+from jaxtrader.files import FileError
+
+METRICS = "metrics.jsonl"
+NEWEST, PREVIOUS, BEST = CHECKPOINTS = ("checkpoint.pkl", "checkpoint.previous.pkl", "checkpoint.best.pkl")
+SETTINGS = "config.toml"  # of a run that began with `jaxtrader train`
+BEFORE_TRAINING = {SETTINGS, "config.json", METRICS}  # what a run has before its first checkpoint
+
+
+def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:
+    """Create and return the folder of a new run.
+
+    Args:
+        run_dir: the folder: new, empty, or of a run that was killed before it saved anything. None takes the next free
+            `runs/NAME-0001`.
+        name: the NAME.
+
+    Raises:
+        FileExistsError: the folder holds files already, or is a file.
+        FileError: another training writes to the folder.
+        OSError: the folder cannot be made.
+    """
+    if run_dir is not None:
+        path = Path(run_dir)
+        refuse_full(path)
+        _make_folder(path, exist_ok=True)
+        return path
+    number = 1
+    while True:
+        path = Path("runs") / f"{name}-{number:04d}"
+        try:
+            _make_folder(path, exist_ok=False)
+        except FileExistsError:
+            number += 1
+        else:
+            return path
+
+
+def refuse_full(path: Path) -> None:
+    """Raise FileExistsError where a new run would mix its files with others, or would overwrite a run.
+
+    Raises FileError where a training writes to the folder.
+    """
+    if path.is_file():
+        raise FileExistsError(f"{path} is a file: give another run folder")
+    if not path.exists():
+        return
+    _refuse_in_use(path)  # also a folder whose training is just compiling
+    if holds_nothing(path):
+        return
+    if is_run(path):
+        raise FileExistsError(
+            f"{path} is not empty: it holds a run, which `jaxtrader train --resume {path}` or train(resume=True) "
+            "continues; give another folder, or move this one away"
+        )
+    raise FileExistsError(f"{path} is not empty: give another folder, or move this one away")
+
+
+def holds_nothing(folder: Path) -> bool:
+    """Whether a folder is empty, or holds only what a run leaves that was killed before its first record."""
+    names = {path.name for path in folder.iterdir()} - {path.name for path in files.temporaries(folder)}
+    # The log is a run's first file. Where it is missing, a config.toml is the user's own.
+    return not names or (METRICS in names <= BEFORE_TRAINING and not (folder / METRICS).stat().st_size)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a training has begun in the folder, or one of several seeds in a folder of its own below it."""
+    return any((folder / name).is_file() for name in (METRICS, *CHECKPOINTS)) or any(
+        map(is_run, member_folders(folder))
+    )
+
+
+def member_folder(run_dir: Path, seed: int) -> Path:
+    """Return the folder of the training with this seed, where a run has several."""
+    return run_dir / f"seed-{seed}"
+
+
+def member_folders(run_dir: Path) -> list[Path]:
+    """Return the folders of a run's seeds, in order. A run of one seed has none."""
+    found = [path for path in run_dir.glob("seed-*") if path.name.removeprefix("seed-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
+
+
+def find_run(run_dir: str | PathLike[str] | None) -> Path:
+    """Return the folder of a run that is to be resumed.
+
+    Raises:
+        ValueError: no folder is named.
+        FileNotFoundError: there is no such run.
+        FileError: another training writes to the folder.
+    """
+    if run_dir is None:
+        raise ValueError("resume needs the folder of the run; give run_dir")
+    path = Path(run_dir)
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no run {path} to resume; check the path, or train without resume")
+    if not (is_run(path) or holds_nothing(path)):
+        raise FileNotFoundError(f"{path} holds no run to resume, which would have a {METRICS}; check the path")
+    _refuse_in_use(path)
+    return path
+
+
+def resume_command(folder: Path) -> str:
+    """Return what resumes a run: a command where it began with one, else Python."""
+    if (folder / SETTINGS).is_file():
+        return shlex.join(["jaxtrader", "train", "--resume", str(folder)])
+    return f"Trainer(..., run_dir={str(folder)!r}).train(resume=True)"
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path) -> Generator[None]:
+    """Lock a run folder for this process, and delete the unfinished files of a killed one.
+
+    The lock is the operating system's, on the metrics file. It ends with the process, however that ends.
+
+    Raises:
+        FileError: another training writes to the folder, or the metrics file cannot be opened.
+    """
+    path = folder / METRICS
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise FileError(
+            f"cannot write metrics to {str(path)!r}: {error.strerror or error}; choose another place"
+        ) from error
+    try:
+        if not _lock(handle):
+            raise FileError(
+                f"{folder} is in use: another training writes to it; wait until it ends, or give another run folder"
+            )
+        for temporary in files.temporaries(folder):
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        yield
+    finally:
+        os.close(handle)  # which ends the lock
+
+
+def _refuse_in_use(folder: Path) -> None:
+    if (folder / METRICS).exists():
+        with only_writer(folder):
+            pass
+
+
+def _lock(handle: int) -> bool:
+    """Lock an open file. False where another process has locked it."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            # Windows also locks a range against reading, so this one lies far behind the end.
+            os.lseek(handle, 2**40, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # pyrefly: ignore
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True  # a file system without locks, such as some of networks: training goes on without one
+    return True
+
+
+def _make_folder(path: Path, exist_ok: bool) -> None:
+    """Make a folder. Any error but FileExistsError becomes one sentence."""
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"the run folder {path} cannot be made ({reason}); give another, where you may write") from error

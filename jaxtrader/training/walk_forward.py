@@ -1,0 +1,216 @@
+"""Walk-forward: an agent is trained anew in each fold, and tested on the bars that follow.
+
+Every bar of the tests is decided by a policy that was trained and chosen on earlier bars alone. The tests together are
+one out-of-sample result.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.protocol import Agent
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.evaluation.result import BacktestResult, combine
+from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.costs import CostRange
+from jaxtrader.market.folds import Fold, walk_forward_folds
+from jaxtrader.market.market import Market
+from jaxtrader.training.run_folder import is_run, make_run_dir
+from jaxtrader.training.trainer import Trainer, TrainResult
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Refit = Literal["fresh", "warm"]
+
+
+@dataclass(frozen=True, eq=False)
+class FoldResult:
+    """One fold after its training.
+
+    Attributes:
+        fold: its parts.
+        training: what its training gave.
+        result: of its policy on its test, from flat.
+    """
+
+    fold: Fold
+    training: TrainResult
+    result: BacktestResult
+
+    @property
+    def policy(self) -> Policy:
+        """The policy that traded the test."""
+        return load_policy(self.training.policy_path)
+
+
+@dataclass(frozen=True, eq=False)
+class WalkForward:
+    """What `walk_forward` returns.
+
+    Attributes:
+        result: one account that trades the targets of all tests, one after the other.
+        folds: each fold by itself.
+        run_dir: the folder with a run folder for each fold.
+        interrupted: True where a signal ended a training. The folds before it are here.
+    """
+
+    result: BacktestResult
+    folds: tuple[FoldResult, ...]
+    run_dir: Path
+    interrupted: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each fold, and one for all: dates of the test, and the metrics."""
+        import pandas as pd
+
+        rows = {f"fold {i}": fold.result for i, fold in enumerate(self.folds, 1)} | {"all": self.result}
+        return pd.DataFrame(
+            {
+                name: dict(zip(("first", "last"), one.to_frame().index[[0, -1]], strict=True)) | one.metrics
+                for name, one in rows.items()
+            }
+        ).T
+
+
+def walk_forward(
+    env: TradingEnv,
+    agent: Agent,
+    folds: Sequence[Fold] | int | None = None,
+    *,
+    refit: Refit = "fresh",
+    run_dir: str | PathLike[str] | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> WalkForward:
+    """Train an agent in each fold of an environment's market, and test it on the bars that follow.
+
+    The folds share the market's arrays, so they share the compiled programs. In each fold the features are normalised
+    by its own training bars. The positions stay open from one test to the next, as one account would keep them.
+
+    Args:
+        env: the environment, over the whole market.
+        agent: a PPOAgent, or another agent whose policy files can be backtested.
+        folds: of `walk_forward_folds`, or how many it should make. The default are its own.
+        refit: "fresh" trains each fold from new weights. "warm" starts from the policy of the fold before.
+        run_dir: the folder for all runs. By default it is the next free runs/walk-forward-0001.
+        resume: continue in `run_dir` where an earlier call with the same arguments stopped.
+        settings: of `Trainer`: `total_steps`, `seeds` and so on.
+
+    Raises:
+        ValueError: a fold has too few bars to train or to test on, or a setting is not valid. Nothing is trained then.
+        FileExistsError: run_dir is not empty.
+    """
+    if refit not in ("fresh", "warm"):
+        raise ValueError(f"refit {refit!r} is unknown; use 'fresh' or 'warm'")
+    if folds is None or isinstance(folds, int):
+        folds = walk_forward_folds(env.market, folds)
+    plans = plan_folds(env, agent, folds, **settings)
+    folder = Path(run_dir) if resume and run_dir is not None else make_run_dir(run_dir, "walk-forward")
+    return run_folds(env, plans, folder, refit=refit, resume=resume)
+
+
+@dataclass(frozen=True, eq=False)
+class FoldPlan:
+    """One fold before its training.
+
+    Attributes:
+        fold: its parts. The test has the symbols that can be traded.
+        trainer: trains on them. It has no folder yet.
+    """
+
+    fold: Fold
+    trainer: Trainer
+
+
+def plan_folds(env: TradingEnv, agent: Agent, folds: Sequence[Fold], **settings: Any) -> list[FoldPlan]:
+    """Check everything before anything is trained. The arguments and errors are those of `walk_forward`."""
+    if not folds:
+        raise ValueError("there are no folds; give one at least")
+    if settings.get("init_from") is not None:
+        raise ValueError("init_from may have seen the tests; use refit='warm', which starts from the fold before")
+    plans = []
+    for i, fold in enumerate(folds, 1):
+        test = _tradable(env, fold.test, f"the test of fold {i}")
+        try:
+            valid = fold.valid and _tradable(env, fold.valid, f"the validation of fold {i}")
+            trainer = Trainer(env.with_market(fold.train), agent, valid=valid, **settings)
+        except ValueError as error:
+            raise ValueError(f"fold {i}: {error}") from error
+        plans.append(FoldPlan(dataclasses.replace(fold, test=test), trainer))
+    return plans
+
+
+def run_folds(
+    env: TradingEnv, plans: Sequence[FoldPlan], folder: Path, *, refit: Refit = "fresh", resume: bool = False
+) -> WalkForward:
+    """Train and test each fold in a folder of its own, and join the tests. See `walk_forward`."""
+    done: list[FoldResult] = []
+    interrupted = False
+    for i, plan in enumerate(plans, 1):
+        earlier = done[-1].policy if refit == "warm" and done else plan.trainer.init_from
+        trainer = dataclasses.replace(plan.trainer, run_dir=folder / f"fold-{i}", init_from=earlier)
+        training = trainer.train(resume=resume and is_run(folder / f"fold-{i}"))
+        interrupted = training.interrupted
+        if not interrupted or not done:
+            done.append(FoldResult(plan.fold, training, backtest(training.policy_path, plan.fold.test)))
+        if interrupted:
+            break
+    return WalkForward(_stitched(env, done), tuple(done), folder, interrupted)
+
+
+def _tradable(env: TradingEnv, market: Market, name: str) -> Market:
+    """A market without the symbols that have no room for a decision. Raises ValueError where none is left."""
+    own = env.with_market(market)
+    short = own.symbols_without_room(1)
+    kept = [i for i, symbol in enumerate(market.symbols) if symbol not in short]
+    if not kept:
+        raise ValueError(
+            f"{name} has no symbol with bars enough: a decision and its fill need {own.bars_needed}; give fewer folds, "
+            "or longer tests"
+        )
+    return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
+
+
+def _stitched(env: TradingEnv, folds: Sequence[FoldResult]) -> BacktestResult:
+    """One account for each symbol that trades the targets of all tests in a row.
+
+    Each target was decided from the account of its own fold, which began flat. The money is that of these targets.
+    """
+    market = env.market
+    costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
+    brackets = {name: getattr(env, name) for name in ("stop_loss", "take_profit") if getattr(env, name) is not None}
+    members = {}
+    for i, symbol in enumerate(market.symbols):
+        tested = [one for fold in folds if (one := _of_symbol(fold.result, symbol)) is not None]
+        if not tested:
+            continue
+        history, _, end = (int(row) for row in market.segments[i])
+        times = market.times[history:end]
+        starts = np.searchsorted(times, [one.times[0] for one in tested])
+        stop = int(starts[-1]) + len(tested[-1])
+        targets = np.full((stop - starts[0], market.close.shape[1]), np.nan)
+        for start, one in zip(starts - starts[0], tested, strict=True):
+            targets[start : start + len(one)] = one.targets
+        segments = market.segments[i : i + 1].copy()
+        segments[0, 2] = history + stop
+        own = dataclasses.replace(market, segments=segments, symbols=(symbol,))
+        start = history + int(starts[0])
+        members[symbol] = simulate(own, targets, costs=costs, rules=env.rules, start=start, **brackets)
+    return next(iter(members.values())) if len(members) == 1 else combine(members, market.shared_periods_per_year)
+
+
+def _of_symbol(result: BacktestResult, symbol: str) -> BacktestResult | None:
+    """The result of one of the market's histories. None where it was not tested."""
+    if result.by_symbol:
+        return result.by_symbol.get(symbol)
+    return result if ",".join(result.symbols) == symbol else None

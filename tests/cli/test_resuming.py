@@ -1,0 +1,114 @@
+"""`jaxtrader train --resume` and `--from`: one tiny run is trained once, and shared."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import jaxtrader as jt
+from jaxtrader.cli import main
+from jaxtrader.training import trainer as trainer_module
+
+FEATURES = "log_return_5,volatility_10"
+TINY = (
+    "--num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 --num-minibatches 2 --num-epochs 1 --eval-every 2"
+)
+SMALL = [*TINY.split(), "--features", FEATURES, "--total-steps", "500", "--seeds", "1", "--quiet"]
+
+
+class Killed(BaseException):
+    """The process is dead."""
+
+
+def prices(seed=0, first_day="2020-01-01"):
+    rng = np.random.default_rng(seed)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, 300)))
+    days = pd.date_range(first_day, periods=300, freq="D").strftime("%Y-%m-%d")
+    return pd.DataFrame(
+        {"Date": days, "Open": close, "High": close * 1.01, "Low": close * 0.99, "Close": close, "Volume": 1000.0}
+    )
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A run that never stopped, in `run` beside its data."""
+    folder = tmp_path_factory.mktemp("resuming")
+    prices().to_csv(folder / "bars.csv", index=False)
+    assert main(["train", "--data", str(folder / "bars.csv"), *SMALL, "--run-dir", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def train_until_killed(whole, run, monkeypatch, *flags):
+    """Begin the same run elsewhere, and kill it before its second validation is saved."""
+    save = trainer_module._TrainingLoop._save_checkpoint
+
+    def save_or_die(loop, *args):
+        if loop.recorder.updates >= 4:
+            raise Killed
+        save(loop, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module._TrainingLoop, "_save_checkpoint", save_or_die)
+        with pytest.raises(Killed):
+            main(["train", "--data", str(whole.parent / "bars.csv"), *SMALL, "--run-dir", str(run), *flags])
+
+
+def refused(capsys, *argv):
+    """The one line that a command gives on standard error."""
+    assert main([str(word) for word in argv]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_killed_run_is_resumed_by_its_folder_alone(whole, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train_until_killed(whole, run, monkeypatch)
+    assert (run / "config.toml").read_text() == (whole / "config.toml").read_text(), "it is there from the beginning"
+    assert main(["train", "--resume", str(run)]) == 0
+    for name in ("policy.pkl", "last.pkl", "config.toml", "config.json"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_what_resuming_refuses_is_one_sentence_and_changes_nothing(whole, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for flags, says in (
+        (["--learning-rate", "0.01"], "--learning-rate was 0.001 and is 0.01"),
+        (["--fee-bps", "3"], "env.costs.fee was 0.0001 and is 0.0003"),
+        (["--seed", "1"], "seed was 0 and is 1"),
+        (["--total-steps", "100"], "--total-steps 100 is less than"),
+        (["--run-dir", tmp_path / "other"], "leave out --run-dir"),
+        (["--config", run / "config.toml"], "leave out --config"),
+        (["--dry-run"], "leave out --dry-run"),
+        (["--from", run], "leave out --from"),
+    ):
+        assert says in refused(capsys, "train", "--resume", run, *flags)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    assert "is not the folder of a run" in refused(capsys, "train", "--resume", tmp_path / "none")
+    assert "did not begin it; resume it from Python" in refused(capsys, "train", "--resume", tmp_path)
+    assert f"--resume {run}" in refused(capsys, "train", "--run-dir", run)
+
+
+def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
+    run, again = tmp_path / "run", tmp_path / "again"
+    newer = tmp_path / "newer.csv"
+    prices(1, "2021-01-01").to_csv(newer, index=False)
+    argv = ["train", "--data", str(newer), *SMALL, "--learning-rate", "1e-12"]  # so that the policy stays as it was
+    assert main([*argv, "--from", str(whole), "--run-dir", str(run)]) == 0
+    earlier, policy = jt.load_policy(whole), jt.load_policy(run)
+    window = np.zeros((1, 2))
+    np.testing.assert_array_equal(policy.state.normalizer.mean, earlier.state.normalizer.mean)
+    assert policy.act(window) == earlier.act(window)
+    assert policy.about["init_from"]["updates"] == earlier.about["updates"]
+    assert main(["train", "--config", str(run), "--refit-normalizer", "--quiet", "--run-dir", str(again)]) == 0
+    assert not np.array_equal(jt.load_policy(again).state.normalizer.mean, earlier.state.normalizer.mean)
+    for flags, says in (
+        (["--features", "log_return_5,gap"], "features log_return_5, volatility_10, and this training has"),
+        (["--hidden", "4"], "hidden is (4,), and the policy has (8,)"),
+        (["--positions", "0,1"], "--positions 0, 0.25, 0.5, 0.75, 1.0, and this training has 0.0, 1.0"),
+        (["--from", tmp_path / "none"], "there is no file"),
+    ):
+        assert says in refused(capsys, *argv, "--from", whole, *flags)
+    assert "--refit-normalizer needs an earlier policy" in refused(capsys, *argv, "--refit-normalizer")

@@ -1,0 +1,104 @@
+"""`find_splits`: every ratio, real splits beside a real crash, and how rarely a random walk is called a split."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from market.price_tables import frame
+
+from jaxtrader.market.bars import load_bars
+from jaxtrader.market.datasets import STOCKS
+from jaxtrader.market.share_splits import find_splits
+
+WALKS, BARS = 120, 2500
+LARGEST_SHARE = 0.04  # of walks of 10 years with a false alarm. 2.5% of 400 were measured.
+
+
+def walk(seed: int, bars: int = BARS, deviation: float = 0.02, freedom: float = 3.0) -> dict[str, np.ndarray]:
+    """A random walk whose tails follow the power `freedom`. Its gaps are as large as its moves."""
+    rng = np.random.default_rng([seed, 20])
+    moves = rng.standard_t(freedom, bars) * deviation * np.sqrt((freedom - 2) / freedom)
+    close = 100 * np.exp(np.cumsum(moves))
+    open_ = close * np.exp(rng.normal(0, deviation / 4, bars))
+    high = np.maximum(open_, close) * np.exp(rng.exponential(deviation / 2, bars))
+    low = np.minimum(open_, close) * np.exp(-rng.exponential(deviation / 2, bars))
+    return {"open": open_, "high": high, "low": low, "close": close, "volume": rng.lognormal(5, 0.5, bars)}
+
+
+def days(bars: int) -> np.ndarray:
+    return pd.bdate_range("2010-01-01", periods=bars).to_numpy("M8[ns]")
+
+
+def split_at(prices: dict[str, np.ndarray], row: int, new: int, old: int) -> dict[str, np.ndarray]:
+    """The prices and the volume with a split before `row`."""
+    factor = np.where(np.arange(len(prices["close"])) < row, 1.0, old / new)
+    return {name: values / factor if name == "volume" else values * factor for name, values in prices.items()}
+
+
+SMALL = [(3, 2), (5, 4), (4, 3), (6, 5), (2, 3)]
+LARGE = [(2, 1), (5, 2), (10, 3), (7, 1), (20, 1), (50, 1), (1, 2), (1, 8), (1, 15), (1, 25), (1, 100)]
+
+
+@pytest.mark.parametrize(("new", "old", "bars"), [(*ratio, 300) for ratio in SMALL + LARGE] + [(*r, 12) for r in LARGE])
+def test_every_ratio_is_found_in_many_bars_and_a_large_one_in_a_few(new, old, bars):
+    prices = split_at(walk(3, bars, deviation=0.01, freedom=8.0), bars // 2, new, old)
+    (found,) = find_splits(days(bars), prices)
+    assert (found.row, found.new, found.old) == (bars // 2, new, old)
+
+
+def test_a_split_on_a_day_of_a_large_move_is_found():
+    # Apple's of 2020-08-31: the open is 0.2556 of the last close, a split of 4 for 1 and a move of 2.2%.
+    close = np.array([484.5, 499.3, 506.09, 500.04, 499.23, 129.04, 134.18, 131.4, 120.88])
+    table = pd.DataFrame({"open": np.r_[477.0, 498.79, 504.72, 508.57, 504.05, 127.58, 132.76, 137.59, 126.91]})
+    table = table.assign(close=close, volume=[46, 52, 40, 38, 46, 223, 152, 200, 257])
+    table["high"], table["low"] = (
+        table[["open", "close"]].max(axis=1) * 1.01,
+        table[["open", "close"]].min(axis=1) * 0.99,
+    )
+    (note,) = load_bars(table.set_axis(pd.bdate_range("2020-08-24", periods=9))).notes
+    assert "2020-08-31" in note
+    assert "4-for-1 split" in note
+
+
+def test_splits_of_the_bundled_stocks_are_found_and_the_crash_of_apple_is_none():
+    # Raw prices. Apple fell by 47% to the open of 2000-09-29, which was no split.
+    raw = {name: load_bars(STOCKS, symbol=name, adjust=False) for name in ("AAPL", "IBM", "MSFT", "GOOG")}
+    found = {name: [str(time)[:10] for time, _ in named(bars)] for name, bars in raw.items()}
+    assert found == {"AAPL": ["2000-06-21", "2005-02-28"], "IBM": [], "MSFT": ["2003-02-18"], "GOOG": []}
+    assert {str(split) for bars in raw.values() for _, split in named(bars)} == {"2-for-1 split"}
+    assert not any(named(load_bars(STOCKS, symbol=name)) for name in raw)
+
+
+def named(bars):
+    prices = {name: getattr(bars, name)[:, 0] for name in ("open", "high", "low", "close", "volume")}
+    return [(bars.times[split.row], split) for split in find_splits(bars.times, prices)]
+
+
+def test_few_random_walks_with_fat_tails_are_said_to_have_a_split():
+    times = days(BARS)
+    share = np.mean([bool(find_splits(times, walk(seed))) for seed in range(WALKS)])
+    assert share <= LARGEST_SHARE
+
+
+def test_a_crash_with_news_is_no_split_and_the_same_jump_without_is_one():
+    prices = split_at(walk(5, 300, deviation=0.01, freedom=8.0), 200, 2, 1)
+    assert [split.row for split in find_splits(days(300), prices)] == [200]
+    news = {name: values.copy() for name, values in prices.items()}
+    news["volume"][200] *= 8
+    news["high"][200], news["low"][200] = news["high"][200] * 1.04, news["low"][200] * 0.96
+    assert find_splits(days(300), news) == []
+
+
+def test_splits_of_intraday_bars_are_looked_for_where_trading_resumes():
+    times = np.concatenate(
+        [pd.date_range(day, periods=13, freq="30min") for day in pd.bdate_range("2024-01-01", periods=9)]
+    )
+    prices = split_at(walk(6, len(times), deviation=0.002, freedom=8.0), 4 * 13, 3, 1)
+    (found,) = find_splits(times.astype("M8[ns]"), prices)
+    assert (found.row, str(found)) == (4 * 13, "3-for-1 split")
+    inside = split_at(walk(6, len(times), deviation=0.002, freedom=8.0), 4 * 13 + 5, 3, 1)
+    assert find_splits(times.astype("M8[ns]"), inside) == []
+
+
+def test_one_bar_and_two_have_no_splits_to_find():
+    for bars in (1, 2):
+        assert load_bars(frame(bars).assign(volume=1.0)).notes == ()

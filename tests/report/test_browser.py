@@ -1,0 +1,63 @@
+"""A report in a real browser, on a phone and on a desk: no error, no request, no overflow, and charts with pixels."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from report.parts import parts_and_markets
+
+from jaxtrader.report.content import make_report
+from jaxtrader.report.page import page
+
+pytestmark = pytest.mark.slow
+
+# Of every chart: whether any of its canvases has a pixel that is not transparent.
+PIXELS = """
+const drawn = (canvas) =>
+  canvas.width && canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some((x) => x);
+return [...document.querySelectorAll('.chart')].map(
+  (chart) => [chart.id, [...chart.querySelectorAll('canvas')].some(drawn)]
+);
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> str:
+    parts, markets = parts_and_markets()
+    records = [{"steps": step * 1000, "valid_reward_per_bar": step * 1e-6} for step in range(1, 9)]
+    report = make_report(parts, markets, title="report", verdict=["A verdict."], training={"seed 0": records})
+    path: Path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(page(report), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it(address, width, scheme):
+    from selenium import webdriver
+
+    browser, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    assert browser, "the browser test needs chromium and chromedriver: apt-get install chromium chromium-driver"
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
+        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        chrome.get(address)
+        chrome.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => setTimeout(done, 300))")
+        assert chrome.get_log("browser") == []
+        requests = [entry["message"] for entry in chrome.get_log("performance")]
+        asked = [message for message in requests if "Network.requestWillBeSent" in message and address not in message]
+        assert asked == []
+        page_width = chrome.execute_script("return document.documentElement.scrollWidth")
+        assert page_width <= width
+        charts = dict(chrome.execute_script(PIXELS))
+        assert set(charts) == {"equity", "drawdown", "rolling", "price", "training"}
+        assert all(charts.values()), charts

@@ -1,0 +1,91 @@
+"""interrupt.py: which signals ask a training to stop, and what the second one does."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import jaxtrader
+from jaxtrader.training.interrupt import SIGNALS, STOPPING, stop_on_signals
+
+ROOT = Path(jaxtrader.__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def defaults():
+    """As in a terminal, whatever ignores signals around the tests."""
+    before = {each: signal.signal(each, signal.SIG_DFL) for each in SIGNALS}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for each, handler in before.items():
+        signal.signal(each, handler)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_asks_to_stop_and_the_second_interrupts(number):
+    told = threading.Event()
+    said = []
+
+    def second():
+        os.kill(os.getpid(), signal.SIGTERM)
+        threading.Event().wait(10)
+
+    with stop_on_signals(lambda text: (said.append(text), told.set())) as stop:
+        assert not stop.is_set()
+        os.kill(os.getpid(), number)
+        assert told.wait(10)
+        assert stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            second()
+    assert said == [STOPPING]
+    expected = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    assert signal.getsignal(number) is expected
+
+
+def test_what_is_ignored_and_what_the_user_handles_stay():
+    heard = []
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    with stop_on_signals(print) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        threading.Event().wait(0.05)
+        assert heard == [signal.SIGUSR1]
+        assert not stop.is_set()
+
+
+def test_other_threads_hear_nothing():
+    stops = []
+
+    def run():
+        with stop_on_signals(print) as stop:
+            stops.append(stop.is_set())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert stops == [False]
+
+
+def test_a_second_signal_ends_a_command_whose_main_thread_does_not_listen():
+    """As where XLA compiles: Python's own handlers do not run before it returns."""
+    code = """
+        import hashlib, threading
+        from jaxtrader.training import interrupt
+        interrupt.PATIENCE = 0.1
+        with interrupt.ending_the_process(), interrupt.stop_on_signals(lambda text: print("told", flush=True)):
+            threading.Timer(0.5, lambda: print("ready", flush=True)).start()
+            hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # many minutes, without Python's lock
+    """
+    code = "\n".join(line[8:] for line in code.splitlines())
+    child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.stdout.readline() == "told\n"
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(30) == 130

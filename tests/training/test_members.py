@@ -1,0 +1,71 @@
+"""Several seeds as one training: each member is the training of its seed, and the policy is their mean."""
+
+from __future__ import annotations
+
+import chex
+import numpy as np
+import pytest
+from trainers import CountEnv, FakeAgent, path_trainer
+
+from jaxtrader.agents.policy import load_policy
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.training.trainer import Trainer
+
+STEPS = 8 * 8  # of an update of `make`
+
+
+@pytest.fixture(scope="module")
+def make(env, agent, market):
+    def trainer(run_dir, **settings):
+        settings = {"total_steps": 3 * STEPS, "updates_per_chunk": 2, "eval_every": 3, "valid": market, **settings}
+        return path_trainer(settings.pop("env", env), agent, run_dir, **settings)
+
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def trained(make, tmp_path_factory):
+    return make(tmp_path_factory.mktemp("members") / "run", seed=4, seeds=2).train()
+
+
+def test_each_member_is_the_training_of_its_seed(trained, make, tmp_path):
+    alone = make(tmp_path / "alone", seed=5).train()
+    chex.assert_trees_all_equal(trained.members[1].state, alone.state)
+    assert (trained.run_dir / "seed-5" / "policy.pkl").read_bytes() == (alone.run_dir / "policy.pkl").read_bytes()
+    assert [record["seed"] for record in trained.history] == [4, 4, 5, 5]
+    assert trained.steps == 2 * alone.steps
+
+
+def test_the_policy_is_the_ensemble_of_the_best_of_each_seed(trained, market):
+    policy = load_policy(trained.policy_path)
+    members = [load_policy(result.policy_path) for result in trained.members]
+    assert policy.about["seeds"] == [4, 5]
+    window = market.features[20:24, 0]
+    assert policy.act(window) == pytest.approx(np.mean([member.act(window) for member in members]))
+
+
+def test_a_run_that_was_stopped_between_two_seeds_is_resumed(trained, make, tmp_path):
+    # What a process leaves that was killed after its first member: that member, and no ensemble.
+    make(tmp_path / "run" / "seed-4", seed=4).train()
+    resumed = make(tmp_path / "run", seed=4, seeds=2).train(resume=True)
+    assert resumed.policy_path.read_bytes() == trained.policy_path.read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run"):
+        make(tmp_path / "run", seed=4, seeds=2).train()
+
+
+def test_each_member_starts_from_its_own_earlier_policy(trained, make, tmp_path):
+    warm = make(tmp_path / "warm", seed=4, seeds=2, init_from=trained.policy_path).train()
+    alone = make(tmp_path / "alone", seed=5, init_from=trained.members[1].policy_path).train()
+    chex.assert_trees_all_equal(warm.members[1].state.params, alone.state.params)
+    with pytest.raises(ValueError, match="ensemble of 2"):
+        make(tmp_path / "three", seeds=3, init_from=trained.policy_path)
+
+
+def test_policies_without_a_mean_are_refused_before_training(env, make, tmp_path):
+    stops = TradingEnv(env.market, positions=(-1, 0, 1), window=4, episode_length=16, stop_loss=(0.1, 0.2, 0.1))
+    with pytest.raises(ValueError, match="stop_loss"):
+        make(tmp_path / "stops", env=stops, seeds=2)
+    with pytest.raises(ValueError, match="seeds 2"):
+        Trainer(CountEnv(), FakeAgent(), total_steps=10, seeds=2)
+    with pytest.raises(ValueError, match="seeds 0"):
+        make(tmp_path / "none", seeds=0)

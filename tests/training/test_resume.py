@@ -1,0 +1,477 @@
+"""A training that is resumed against one that never stopped: the same bits, wherever it was ended."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from trainers import CountEnv, FakeAgent, path_trainer
+
+from jaxtrader import files
+from jaxtrader.agents.policy import load_policy
+from jaxtrader.files import FileError
+from jaxtrader.training import metrics_log, update
+from jaxtrader.training import trainer as trainer_module
+from jaxtrader.training.checkpoint import read_checkpoint
+from jaxtrader.training.records import TIME_FIELDS
+from jaxtrader.training.run_folder import CHECKPOINTS, only_writer
+from jaxtrader.training.trainer import Trainer, TrainingDiverged
+
+STEPS = 8 * 8  # of an update of `make`
+NEWEST, PREVIOUS, BEST = CHECKPOINTS
+
+
+class Killed(BaseException):
+    """The process is dead: it writes no more."""
+
+
+@pytest.fixture(scope="session")
+def make(env, agent, market):
+    """`make(run_dir)`: a trainer of 7 updates, in chunks of 2 and validations after 3, with its market."""
+
+    def trainer(run_dir, **settings):
+        settings = {"total_steps": 7 * STEPS, "updates_per_chunk": 2, "eval_every": 3, "valid": market, **settings}
+        return path_trainer(settings.pop("env", env), settings.pop("agent", agent), run_dir, **settings)
+
+    return trainer
+
+
+@pytest.fixture(scope="session")
+def whole(make, tmp_path_factory):
+    """The training that never stopped."""
+    return make(tmp_path_factory.mktemp("whole") / "run").train()
+
+
+def records(run_dir):
+    """The lines of metrics.jsonl, without times."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIME_FIELDS} for line in lines]
+
+
+def assert_same_run(one, other):
+    """All that two runs leave is the same, to the last bit."""
+    assert records(one.run_dir) == records(other.run_dir)
+    for name in ("policy.pkl", "last.pkl", "config.json"):
+        assert (one.run_dir / name).read_bytes() == (other.run_dir / name).read_bytes(), name
+    chex.assert_trees_all_equal(one.state, other.state)
+    saved = [read_checkpoint(result.run_dir / NEWEST) for result in (one, other)]
+    chex.assert_trees_all_equal(*(jax.tree.map(plain, checkpoint.train_state) for checkpoint in saved))
+    assert saved[0].metrics_bytes == (one.run_dir / "metrics.jsonl").stat().st_size
+    assert not files.temporaries(one.run_dir)
+    shorn = [{k: v for k, v in r.best.items() if k not in TIME_FIELDS} for r in (one, other)]
+    assert shorn[0] == shorn[1]
+    assert len(one.history) == len(other.history)
+
+
+def plain(leaf):
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def disturb(monkeypatch, at, error, once=False):
+    """Raise an error at the write of this number (each sync, rename and half a log line), and at all later ones.
+
+    Return a function that says how many writes there were.
+    """
+    count = 0
+
+    def fails():
+        nonlocal count
+        count += 1
+        return count == at if once else count >= at
+
+    def failing(function):
+        def call(*args):
+            if fails():
+                raise error
+            return function(*args)
+
+        return call
+
+    class HalfALine:
+        """A file that takes the first half of a line, and then nothing."""
+
+        def __init__(self, file):
+            self.file, self.fails = file, False
+
+        def write(self, line):
+            if self.fails or fails():
+                if self.fails:
+                    raise error
+                self.fails = True
+                return self.file.write(line[: len(line) // 2])
+            return self.file.write(line)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    def opened(log, path):
+        init(log, path)
+        log._file = HalfALine(log._file)
+
+    init = metrics_log.JsonlLogger.__init__
+    monkeypatch.setattr(metrics_log.JsonlLogger, "__init__", opened)
+    monkeypatch.setattr(files.os, "fsync", failing(os.fsync))
+    monkeypatch.setattr(files.os, "replace", failing(os.replace))
+    return lambda: count
+
+
+@pytest.fixture(scope="session")
+def writes(make, tmp_path_factory):
+    """The number of writes of a whole run."""
+    with pytest.MonkeyPatch.context() as patch:
+        count = disturb(patch, 10**9, Killed())
+        make(tmp_path_factory.mktemp("writes") / "run").train()
+        return count()
+
+
+def programs():
+    return update.run_chunk._cache_size(), update.begin_rollouts._cache_size(), update.init_agent._cache_size()
+
+
+def test_a_run_that_is_killed_at_any_write_resumes_to_the_same_bits(make, whole, writes, tmp_path, monkeypatch):
+    for event in np.random.default_rng(0).choice(writes, 8, replace=False) + 1:
+        run = tmp_path / str(event)
+        with monkeypatch.context() as patch:
+            disturb(patch, event, Killed())
+            with pytest.raises(Killed):
+                make(run).train()
+        (run / ".0123456789ab.tmp").write_bytes(b"left by the killed process")
+        before = programs()
+        assert_same_run(make(run).train(resume=True), whole)
+        assert programs() == before, "resuming compiles nothing of its own"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_resumes_to_the_same_bits(make, whole, writes, tmp_path, monkeypatch):
+    for event in range(1, writes + 2):
+        with monkeypatch.context() as patch:
+            disturb(patch, event, Killed())
+            try:
+                result = make(tmp_path / "run").train(resume=event > 1)
+            except Killed:
+                continue
+        assert event > 20
+        assert_same_run(result, whole)
+        return
+    raise AssertionError("it never came to its end")
+
+
+def test_a_write_that_fails_is_named_and_costs_nothing(make, whole, writes, tmp_path, monkeypatch):
+    for event in np.random.default_rng(1).choice(writes, 8, replace=False) + 1:
+        run = tmp_path / str(event)
+        with monkeypatch.context() as patch:
+            disturb(patch, event, OSError(28, "No space left on device"), once=True)
+            with pytest.raises(FileError, match=rf"cannot write.*{run}/.*No space left on device.*make room there"):
+                make(run).train()
+        assert not files.temporaries(run)
+        assert_same_run(make(run).train(resume=True), whole)
+
+
+def test_a_run_that_was_stopped_is_not_validated_once_more_and_resumes_to_the_same_bits(
+    make, whole, tmp_path, monkeypatch
+):
+    def interrupted(*args, **kwargs):
+        if next(chunks) == 2:  # the second chunk ends at the first validation, the third does not
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update.run_chunk(*args, **kwargs)
+
+    chunks = iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "run_chunk", interrupted)
+        result = make(tmp_path / "run").train()
+    assert result.interrupted
+    assert [record["updates"] for record in records(tmp_path / "run")] == [2, 3, 5]
+    assert "valid_reward_per_bar" not in records(tmp_path / "run")[-1]
+    resumed = make(tmp_path / "run").train(resume=True)
+    assert not resumed.interrupted
+    assert_same_run(resumed, whole)
+
+
+def test_a_finished_run_stays_as_it_is(make, whole):
+    before = {path.name: path.read_bytes() for path in whole.run_dir.iterdir()}
+    again = make(whole.run_dir).train(resume=True)
+    assert {path.name: path.read_bytes() for path in whole.run_dir.iterdir()} == before
+    assert (again.updates, again.interrupted) == (7, False)
+    assert_same_run(again, whole)
+    with pytest.raises(ValueError, match=r"total_steps 128 is less than the 448 .*give more"):
+        make(whole.run_dir, total_steps=2 * STEPS).train(resume=True)
+
+
+@struct.dataclass
+class Drawing(FakeAgent):
+    """Adds a random number at each update."""
+
+    def learn(self, state, rollout, params, key):
+        return {"updates": state["updates"] + 1, "weight": state["weight"] + jax.random.uniform(key)}, {}
+
+
+def test_a_run_may_become_longer(tmp_path):
+    def trainer(name, updates):
+        settings = {"num_envs": 4, "rollout_length": 10, "updates_per_chunk": 2, "eval_every": 4, "progress": False}
+        return Trainer(CountEnv(), Drawing(), total_steps=40 * updates, run_dir=tmp_path / name, **settings)
+
+    whole = trainer("whole", 11).train()
+    trainer("run", 4).train()
+    longer = trainer("run", 11).train(resume=True)
+    chex.assert_trees_all_equal(longer.state, whole.state)
+    assert records(longer.run_dir) == records(whole.run_dir)
+    # The chunk that the end cut short is a record of its own, and the later ones lie where they would have lain.
+    trainer("odd", 5).train()
+    odd = trainer("odd", 11).train(resume=True)
+    chex.assert_trees_all_equal(odd.state, whole.state)
+    assert [record["updates"] for record in odd.history] == [2, 4, 5, 6, 8, 10, 11]
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "seed", "num_envs", "hidden", "costs", "bars", "validation"])
+def test_settings_and_data_that_would_break_the_bits_are_refused_by_name(make, whole, env, agent, market, name):
+    close = market.close.copy()
+    close[20] *= 1.01
+    other = dataclasses.replace(market, close=close)
+    changed, says = {
+        "learning_rate": ({"agent": agent.replace(learning_rate=0.002)}, r"learning_rate was 0\.001 and is 0\.002"),
+        "seed": ({"seed": 4}, "seed was 3 and is 4"),
+        "num_envs": ({"num_envs": 16}, "num_envs was 8 and is 16"),
+        "hidden": ({"agent": agent.replace(hidden=(4, 4))}, r"hidden was \[8, 8\] and is \[4, 4\]"),
+        "costs": ({"env": dataclasses.replace(env, costs=env.costs.replace(fee=0.002))}, r"costs\.fee was .* 0\.002"),
+        "bars": ({"env": env.with_market(other)}, "the training bars have other numbers"),
+        "validation": ({"valid": other}, "the validation bars have other numbers"),
+    }[name]
+    before = {path.name: path.read_bytes() for path in whole.run_dir.iterdir()}
+    trainer = make(whole.run_dir, **changed)
+    for attempt in (trainer.check_resume, lambda: trainer.train(resume=True)):
+        with pytest.raises(ValueError, match=says):
+            attempt()
+    assert {path.name: path.read_bytes() for path in whole.run_dir.iterdir()} == before
+
+
+def test_bars_that_were_added_behind_the_training_change_nothing(make, whole, env, market, tmp_path):
+    train, _ = market.split(0.6, 0.4)
+    first = make(tmp_path / "run", env=env.with_market(train), total_steps=3 * STEPS).train()
+    grown = dataclasses.replace(train, close=np.where(np.arange(len(train.times))[:, None] == 149, 9, train.close))
+    make(first.run_dir, env=env.with_market(grown), total_steps=3 * STEPS).check_resume()
+
+
+def test_another_machine_is_warned_of(make, whole, monkeypatch):
+    monkeypatch.setattr(trainer_module, "machine", lambda: {"jax": "9.9", "device": "cpu", "cpus": 999})
+    with pytest.warns(UserWarning, match=r"JAX was .* and is 9\.9, the number of cores was .* and is 999"):
+        make(whole.run_dir).train(resume=True)
+
+
+def damage(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.fixture
+def stopped(make, tmp_path, monkeypatch):
+    """A run that was killed behind its last record, with a checkpoint at update 6 of 7."""
+    save = trainer_module._TrainingLoop._save_checkpoint
+
+    def save_or_die(loop, *args):
+        if loop.recorder.updates == 7:
+            raise Killed
+        save(loop, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module._TrainingLoop, "_save_checkpoint", save_or_die)
+        with pytest.raises(Killed):
+            make(tmp_path / "run").train()
+    return tmp_path / "run"
+
+
+def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(make, whole, stopped):
+    assert [read_checkpoint(stopped / name).updates for name in (NEWEST, PREVIOUS)] == [6, 3]
+    damage(stopped / NEWEST)
+    with pytest.warns(UserWarning, match=rf"{NEWEST}' is damaged.*going back to the checkpoint before it"):
+        resumed = make(stopped).train(resume=True)
+    assert (stopped / f"{NEWEST}.damaged").exists()
+    assert_same_run(resumed, whole)
+
+
+def test_where_all_checkpoints_are_damaged_the_newest_is_named(make, stopped):
+    for name in CHECKPOINTS:
+        damage(stopped / name)
+    with pytest.raises(FileError, match=r"checkpoint\.pkl' is damaged"):
+        make(stopped).train(resume=True)
+    assert all((stopped / name).exists() for name in CHECKPOINTS), "nothing is set aside where nothing can go on"
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_log_that_is_no_longer_the_runs_costs_the_records_and_not_the_training(make, whole, stopped, lost):
+    log = stopped / "metrics.jsonl"
+    log.write_text("") if not lost else log.unlink()
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl is damaged; its records begin anew"):
+        resumed = make(stopped).train(resume=True)
+    chex.assert_trees_all_equal(resumed.state, whole.state)
+    assert records(stopped) == records(whole.run_dir)[-1:]
+
+
+def test_the_best_policy_travels_in_the_checkpoint(make, whole, stopped):
+    (stopped / "policy.pkl").unlink()
+    assert_same_run(make(stopped).train(resume=True), whole)
+
+
+def test_a_forged_checkpoint_is_refused(make, stopped, tmp_path):
+    tree = files.load(stopped / NEWEST, "checkpoint")
+    cases = {
+        "another version": tree | {"new_field": 1},
+        "updates is a str": tree | {"updates": "6"},
+        "its counts": tree | {"updates": -6},
+        "a count, a setting": tree | {"policy": np.zeros((2, 2))},
+        "is NoneType|of another version|is damaged": None,
+    }
+    for says, forged in cases.items():
+        files.save(tmp_path / "forged.pkl", "checkpoint", forged)
+        with pytest.raises(FileError, match=says.replace("its counts", "a count")):
+            read_checkpoint(tmp_path / "forged.pkl")
+    weights = tree["train_state"]["agent_state"]["params"]
+    layer = next(iter(weights))
+    for name in CHECKPOINTS:
+        files.save(stopped / name, "checkpoint", tree | {"train_state": {"agent_state": {"params": {layer: {}}}}})
+    with pytest.raises(FileError, match=r"does not fit the training: its train_state\['agent_state'\]"):
+        make(stopped).train(resume=True)
+
+
+def test_one_writer_a_folder_by_a_lock_that_ends_with_its_process(make, stopped):
+    code = """
+        import sys, time
+        from pathlib import Path
+        from jaxtrader.training.run_folder import only_writer
+        with only_writer(Path(sys.argv[1])):
+            print("locked", flush=True)
+            time.sleep(60)
+    """
+    code = "\n".join(line[8:] for line in code.splitlines())
+    child = subprocess.Popen([sys.executable, "-c", code, str(stopped)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "locked\n"
+    with pytest.raises(FileError, match=r"run is in use: another training writes to it"):
+        make(stopped).train(resume=True)
+    child.kill()
+    child.wait()
+    with only_writer(stopped):
+        pass
+
+
+def test_a_folder_without_a_run_is_refused_and_one_that_never_saved_begins(make, tmp_path):
+    with pytest.raises(ValueError, match="give run_dir"):
+        make(None).train(resume=True)
+    with pytest.raises(FileNotFoundError, match="there is no run"):
+        make(tmp_path / "none").train(resume=True)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileNotFoundError, match="holds no run to resume"):
+        make(tmp_path).train(resume=True)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").touch()  # as a process leaves it that is killed while it compiles
+    (run / ".0123456789ab.tmp").touch()
+    assert make(run, total_steps=1).train().updates == 1
+    with pytest.raises(FileExistsError, match=r"is not empty.*--resume"):
+        make(run, total_steps=1).train()
+
+
+def test_checkpoints_come_by_time_where_no_validation_does(tmp_path, monkeypatch):
+    trainer = Trainer(
+        CountEnv(),
+        FakeAgent(),
+        num_envs=4,
+        rollout_length=10,
+        total_steps=400,
+        updates_per_chunk=1,
+        eval_every=1000,
+        run_dir=tmp_path / "run",
+        progress=False,
+    )
+    saved = []
+    monkeypatch.setattr(trainer_module, "save_checkpoint", lambda folder, found, is_best: saved.append(found.updates))
+    trainer.train()
+    assert saved == [10]
+    monkeypatch.setattr(trainer_module, "CHECKPOINT_SECONDS", 0.0)
+    saved.clear()
+    dataclasses.replace(trainer, run_dir=tmp_path / "other").train()
+    assert saved == list(range(1, 11))
+
+
+def test_the_last_two_checkpoints_and_the_best_are_kept(make, tmp_path, monkeypatch):
+    scores = iter([1.0, 3.0, 2.0, 0.0, 0.0])
+    monkeypatch.setattr("jaxtrader.training.validation.mean_reward", lambda *a, **k: jnp.asarray(next(scores)))
+    make(tmp_path / "run", eval_every=2, total_steps=10 * STEPS).train()
+    assert [read_checkpoint(tmp_path / "run" / name).updates for name in CHECKPOINTS] == [10, 8, 4]
+    assert load_policy(tmp_path / "run").about["updates"] == 4
+
+
+def test_episodes_resume_too(make, tmp_path, monkeypatch):
+    settings = {"total_steps": None, "num_episodes": 40, "valid": None}
+    whole = make(tmp_path / "whole", **settings).train()
+    with monkeypatch.context() as patch:
+        disturb(patch, 20, Killed())
+        with pytest.raises(Killed):
+            make(tmp_path / "run", **settings).train()
+    resumed = make(tmp_path / "run", **settings).train(resume=True)
+    assert records(resumed.run_dir) == records(whole.run_dir)
+    chex.assert_trees_all_equal(resumed.state, whole.state)
+    with pytest.raises(ValueError, match='until was "episodes" and is "steps"'):
+        make(tmp_path / "run", valid=None).train(resume=True)
+
+
+@struct.dataclass
+class Steep(Drawing):
+    """Its weight grows by the rate at each update, and is no longer finite beyond a bound."""
+
+    rate: float = 8.0
+    bound: float = struct.field(pytree_node=False, default=20.25)
+
+    def halve_rate(self, state):
+        return self.replace(rate=self.rate * 0.5), state
+
+    def learn(self, state, rollout, params, key):
+        weight = state["weight"] + self.rate
+        weight = jnp.where(weight > self.bound, jnp.nan, weight)
+        return {"updates": state["updates"] + 1, "weight": weight}, {"rate": self.rate}
+
+
+def steep(run_dir, updates, agent=None, **settings):
+    settings = {"num_envs": 4, "rollout_length": 10, "updates_per_chunk": 1, "eval_every": 2, **settings}
+    settings = {"progress": False, "on_divergence": "halve", "total_steps": 40 * updates, **settings}
+    return Trainer(CountEnv(), Steep() if agent is None else agent, run_dir=run_dir, **settings)
+
+
+def test_divergence_goes_back_to_the_last_checkpoint_with_half_the_rate(tmp_path, capsys):
+    # Weights from 1: 9, 17 (saved), 25 is too much. Back to 17: 21 is too much, then 19, 21, back to 17, by 1: 18, 19
+    # (saved), 20, 21, and from 19 by 1/2: 19.5, 20.
+    result = steep(tmp_path / "run", 6, progress=True).train()
+    np.testing.assert_array_equal(result.state["weight"], [20, 20])
+    rates = [record["rate"] for record in result.history]
+    assert rates == [8, 8, 1, 1, 0.5, 0.5]
+    assert [record["updates"] for record in result.history] == [1, 2, 3, 4, 5, 6]
+    said = capsys.readouterr().out
+    assert said.count("was rejected: not finite or not valid in parameters") == 4
+    assert "back to update 4, with the learning rate halved (4 of at most 10 times)" in " ".join(said.split())
+    longer = steep(tmp_path / "run", 7).train(resume=True)  # with the rate that was found, and from there half of it
+    np.testing.assert_array_equal(longer.state["weight"], [20.25, 20.25])
+    assert [record["rate"] for record in longer.history] == [*rates, 0.25]
+
+
+def test_divergence_that_half_rates_do_not_mend_ends_training(tmp_path):
+    with pytest.raises(TrainingDiverged, match=r"update 1 was rejected.*untrained.*halved 10 times"):
+        steep(tmp_path / "run", 6, Steep(bound=0.0)).train()
+    assert read_checkpoint(tmp_path / "run" / NEWEST).updates == 0
+    with pytest.raises(ValueError, match="FakeAgent has no rate to halve"):
+        steep(None, 1, FakeAgent())
+    with pytest.raises(ValueError, match="on_divergence 'go' is unknown"):
+        steep(None, 1, on_divergence="go")
+
+
+def test_ppo_halves_the_rate_in_force_and_of_its_schedule(agent, state):
+    half, slower = agent.halve_rate(state.replace(learning_rate=jnp.float32(0.5)))
+    assert (half.learning_rate, slower.learning_rate) == (agent.learning_rate / 2, 0.25)
+    assert jax.tree.structure(slower) == jax.tree.structure(state)
