@@ -39,7 +39,7 @@ def first_update(cache: str, *flags: str, save: bool = True) -> float:
         environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
         environment["JAXTRADER_CACHE"] = cache
         began = time.perf_counter()
-        command = [sys.executable, "-m", "jaxtrader", "train", "--run-dir", str(log.parent), *flags]
+        command = [sys.executable, "-m", "jaxtrader", "train", "--seeds", "1", "--run-dir", str(log.parent), *flags]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         while process.poll() is None and not (log.exists() and log.stat().st_size):
             time.sleep(0.02)

@@ -21,7 +21,7 @@ TINY = (
     "--features log_return_5,volatility_10 --num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 "
     "--num-minibatches 2 --num-epochs 1 --eval-every 2 --total-steps 500"
 )
-SMALL = TINY.split()
+SMALL = [*TINY.split(), "--seeds", "1"]
 NAMES = ("UP", "DN", "X", "Y")
 
 
@@ -58,6 +58,16 @@ def settings_of(*argv: str) -> dict[str, Any]:
     return resolved(*asked)
 
 
+def sentence_of(out):
+    """What a command says of the result, without the comparison with training."""
+    return out.split("result ")[1].split(" luck ")[0].split(" The Sharpe ratio of training")[0]
+
+
+def percent(share):
+    """A return as the result tells it."""
+    return f"{share:+.1%}" if abs(share) >= 0.01 else f"{share:+.2%}"
+
+
 @pytest.mark.slow
 def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_path):
     run = tmp_path / "run"
@@ -74,10 +84,9 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     env = policy.about["env"]
     assert (policy.rules.max_leverage, env["stop_loss"], env["decision_every"]) == (2.0, 0.03, 2)
     again = said("backtest", run, "--save", tmp_path / "saved")
-    assert again.split("result ")[1].split("; the gap")[0].rstrip(".") in out
+    assert sentence_of(again) in out
     frame = pd.read_csv(tmp_path / "saved" / "equity.csv")
-    made = (frame["equity"].iloc[-1] ** (365 / len(frame)) - 1) * 100
-    assert f"{made:+.1f}% a year" in out
+    assert f"made {percent(frame['equity'].iloc[-1] - 1)}" in sentence_of(out)
     # A policy that has made up its mind: debt, stops and take-profits by the scalar reference, at the file's prices.
     weights = {**policy.state.params, "policy": jax.tree.map(lambda w: 300 * w, policy.state.params["policy"])}
     policy.agent.save_model(tmp_path / "bold.pkl", policy.state.replace(params=weights), policy.about)
@@ -109,15 +118,14 @@ def test_a_portfolio_is_trained_and_tested_as_one_account(folder, tmp_path):
     assert jt.load_policy(run).portfolio
     again = said("backtest", run, "--save", tmp_path / "saved")
     # The same test part, judged by the command that trained and by the one that tests.
-    assert again.split("result ")[1].split("; the gap")[0].rstrip(".") in out
+    assert sentence_of(again) in out
     frame = pd.read_csv(tmp_path / "saved" / "equity.csv")
     weights = frame[[f"exposure {name}" for name in NAMES]]
     assert (weights.sum(axis=1) <= 1 + 1e-9).all()
     assert weights.iloc[-1].min() > 0
     equity = reference(folder / "four.csv", frame)
     np.testing.assert_allclose(frame["equity"], equity, rtol=1e-10)
-    year = (equity[-1] ** (365 / len(equity)) - 1) * 100
-    assert f"the policy made {year:+.1f}% a year" in out
+    assert f"the policy made {percent(equity[-1] - 1)}" in out
     policy = jt.load_policy(run)
     market = jt.Market.from_bars(jt.load_bars(folder / "four.csv"), features=policy.features, align=True)
     _, _, test = market.split(*(np.datetime64(cut) for cut in policy.about["command"]["cuts"]))

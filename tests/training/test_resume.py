@@ -158,7 +158,7 @@ def test_a_run_that_is_killed_again_and_again_resumes_to_the_same_bits(make, who
                 result = make(tmp_path / "run").train(resume=event > 1)
             except Killed:
                 continue
-        assert event > 20
+        assert event > 10, "a few kills would prove little"
         assert_same_run(result, whole)
         return
     raise AssertionError("it never came to its end")
