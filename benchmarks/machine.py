@@ -77,7 +77,12 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> None:
     """Print a table and write `NAME.json` in RESULTS with the same rows and the machine."""
-    machine = describe()
+    show(name, columns, rows, facts)
+    Console().print(f"written: {write(name, columns, rows, facts)}", highlight=False)
+
+
+def show(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> None:
+    """Print a table, the machine and the facts."""
     table = Table(title=name, title_justify="left")
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
@@ -97,14 +102,19 @@ def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], fac
         wide = Console(width=1_000)
         console = Console(width=max(console.width, wide.measure(table).maximum))
     console.print(table)
-    console.print(", ".join(f"{k} {v}" for k, v in machine.items()), highlight=False)
+    console.print(", ".join(f"{k} {v}" for k, v in describe().items()), highlight=False)
     for key, value in facts.items():
         console.print(f"{key}: {value}", highlight=False)
+
+
+def write(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> Path:
+    """Write `NAME.json` in RESULTS with the rows and the machine. Return its path."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / f"{name}.json"
-    data = {"machine": machine, "facts": dict(facts), "rows": [dict(zip(columns, row, strict=True)) for row in rows]}
+    found = [dict(zip(columns, row, strict=True)) for row in rows]
+    data = {"machine": describe(), "facts": dict(facts), "rows": found}
     path.write_text(json.dumps(data, indent=2) + "\n")
-    console.print(f"written: {path}", highlight=False)
+    return path
 
 
 def seconds(function: Any, repeats: int) -> list[float]:

@@ -117,7 +117,7 @@ class Training:
     Attributes:
         steps: environment steps a call.
         compiled: the executable, for its cost and memory analysis.
-        compile_seconds: what lowering and compiling took.
+        trace_seconds, compile_seconds: what lowering took, and lowering and compiling together.
         rollout: shapes and dtypes of one rollout.
     """
 
@@ -140,7 +140,9 @@ class Training:
         self.rollout = jax.eval_shape(collect, carry.env_states, carry.agent_state)[1]
         self.steps = updates * self.rollout.reward.size
         began = time.perf_counter()
-        self.compiled = run_chunk.lower(carry, agent, params, limits, count, rollouts=rollouts, mesh=mesh).compile()
+        lowered = run_chunk.lower(carry, agent, params, limits, count, rollouts=rollouts, mesh=mesh)
+        self.trace_seconds = time.perf_counter() - began
+        self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
         self.carry, self.constants, self.updates, self.calls = carry, (agent, params, limits, count), updates, 0
 

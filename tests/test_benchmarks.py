@@ -36,6 +36,7 @@ CASES = [
         {f"known_optimum_{table}_quick": 1 for table in ("timed", "by_seconds", "by_steps", "other", "agents")},
         None,
     ),
+    ("accelerator", {"accelerator_quick": 14}, None),
     ("ablations", {"ablations_quick": 1}, None),
     ("money", {"money_quick": 2}, "ours"),
     ("checks", {"checks_quick": 10}, "seconds"),
@@ -45,6 +46,7 @@ CASES = [
 ]
 
 
+PARTS_OF_ACCELERATOR = {"limits", "exact", "speed", "launches", "seeds"}
 QUICK = {"backtest", "faults", "intervals", "money", "parity"}  # the others compile a training, or start processes
 
 
@@ -74,6 +76,9 @@ def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, colu
         assert all(row[column] > 0 for row in data["rows"] if column)
     if script == "faults":
         assert not written["faults_quick"]["facts"]["faults"]
+    if script == "accelerator":
+        assert "NOT EXACT" not in written["accelerator_quick"]["facts"]
+        assert {row["part"] for row in written["accelerator_quick"]["rows"]} == PARTS_OF_ACCELERATOR
     if script == "drift":  # README: 1e-6 within 1,000 bars; a float32 that lost more than roundings is far off
         assert all(float(row["up to 1,000 bars"]) < 1e-4 for row in written["drift_quick"]["rows"])
 
@@ -127,6 +132,49 @@ def test_a_device_that_is_not_there_is_refused_in_one_sentence(results, monkeypa
     assert not list(results.iterdir())
 
 
+PROGRAM = """HloModule jit_f
+
+%inner (p: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %p = (s32[], f32[2]) parameter(0)
+  %copy.1 = f32[2]{0} copy(%p)
+  ROOT %t = (s32[], f32[2]) tuple(%copy.1)
+}
+
+%outer (q: (s32[], f32[2])) -> (s32[], f32[2]) {
+  %q = (s32[], f32[2]) parameter(0)
+  %fused = f32[2]{0} fusion(%q), kind=kLoop, calls=%inner
+  %ynn_fusion.2 = f32[2]{0} fusion(%fused), kind=kCustom, calls=%inner
+  %gemm = f32[2]{0} custom-call(%fused), custom_call_target="__cublas$gemm"
+  ROOT %while.1 = (s32[], f32[2]) while(%q), condition=%c, body=%inner, backend_config={"known_trip_count":{"n":"5"}}
+}
+
+ENTRY %main (a: f32[2]) -> f32[2] {
+  %a = f32[2] parameter(0)
+  %called = f32[2]{0} call(%a), to_apply=%inner
+  ROOT %while.2 = (s32[], f32[2]) while(%a), condition=%c, body=%outer, backend_config={"known_trip_count":{"n":"7"}}
+}
+"""
+
+
+def test_launches_of_a_program_count_each_loop_as_often_as_it_runs(results):
+    from hlo import Program
+
+    program = Program(PROGRAM)
+    assert program.loop(7) == {"fusions": 1, "products": 2, "copies": 5}
+    assert program.launches() == {"fusions": 7, "products": 14, "copies": 36}
+    with pytest.raises(ValueError, match="runs 6 times"):
+        program.loop(6)
+
+
+def test_a_part_that_may_not_end_in_time_is_skipped_with_a_line(results):
+    from accelerator import Run, seeds
+
+    run = Run("short", budget=10, quick=True)
+    seeds(run)
+    (row,) = json.loads((results / "short.json").read_text())["rows"]
+    assert (row["part"], row["figure"]) == ("seeds", "skipped")
+
+
 def test_every_script_is_run_here():
     scripts = {path.stem for path in SCRIPTS.glob("*.py")}
-    assert scripts == {"machine", "races", "workload", *(case[0] for case in CASES)}
+    assert scripts == {"hlo", "machine", "races", "workload", *(case[0] for case in CASES)}

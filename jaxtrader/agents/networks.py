@@ -80,7 +80,9 @@ class ActorCritic(nn.Module):
     def encode(self, chunk: Float[Array, "*b bars assets features"]) -> Float[Array, "*b decisions context"]:
         """Return the contexts of the windows that end at bars window-1, window, ... of each chunk."""
         bars = chunk.reshape(*chunk.shape[:-2], -1).astype(self.compute_dtype)
-        return matmul(self.trunk(bars), self.first_kernel[: self.encoded]).astype(jnp.float32) + self.first_bias
+        return (
+            matmul(self.trunk(bars), self.first_kernel[: self.encoded]).astype(self.first_bias.dtype) + self.first_bias
+        )
 
     def head(
         self, context: Float[Array, "*b context"], account: Float[Array, "*c assets K"] | None

@@ -1,0 +1,356 @@
+"""What does this accelerator give? One run of at most 8 minutes, the most telling parts first.
+
+limits: versions, the bandwidth of memory and the rate of matrix products in three precisions.
+exact: the ledger, a rollout of given actions and PPO's gradient on the device, beside float64 on the CPU.
+speed: PPO end to end over environments, precisions, accounts a path, windows and networks, one setting moved at a time.
+    Beside each row is its share of the measured rate of products, and what tracing and compiling took.
+launches: what a decision of a rollout and a gradient step launch as compiled here, and the time of each.
+seeds: 16 trainings as one program, beside one.
+
+The file is written anew after each part and each row of `speed`, so a run that is cut off keeps what it had. A row that
+may not end within the budget is skipped with a line.
+
+    python benchmarks/accelerator.py [--quick] [--minutes 8] [--device gpu]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from drift import CASES as LEDGER_CASES
+from drift import drift
+from hlo import Program
+from limits import timed, traffic, whole
+from machine import parsed, show, write
+from ppo_steps import Case
+from stages import minibatch
+from workload import FEATURES, QUICK, begin, random_market
+
+import jaxtrader as jt
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.jax_settings import package_settings
+from jaxtrader.training.rollout import MarketRollouts
+from jaxtrader.training.update import NO_LIMIT, _run_updates
+
+COLUMNS = ("part", "what", "figure", "unit", "share of the products' rate", "trace s", "compile s")
+LENGTH, SEEDS = 64, 16
+FIRST_ROW_SECONDS = 60.0  # what a row of `speed` may take before any has told
+PRECISIONS = ("highest", "default", "bfloat16")
+ALLOWED = {"ledger": 1e-5, "rollout": 1e-4, "gradient": 1e-4}  # from float64, of the largest number
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of `speed`: the case, and its environments."""
+
+    case: Case
+    envs: int
+
+    @property
+    def label(self) -> str:
+        """What the row is."""
+        case = self.case
+        words = [f"{self.envs:,} environments", case.network, f"window {case.window}", f"{case.agents} accounts a path"]
+        return ", ".join([*words, precision_of(case)])
+
+
+BASE = Row(Case(matmul_precision="default"), 16_384)
+FASTEST = Case(agents=2, compute_dtype="bfloat16", matmul_precision="default")
+
+
+def speed_rows() -> list[Row]:
+    """All rows of `speed`, in order."""
+    moved = partial(replace, BASE.case)
+    rows = [BASE, replace(BASE, envs=65_536), replace(BASE, envs=4_096)]
+    rows += [replace(BASE, case=case) for case in (FASTEST, moved(agents=2), Case(), moved(compute_dtype="bfloat16"))]
+    rows += [Row(FASTEST, 262_144), replace(BASE, envs=1_024), replace(BASE, envs=262_144)]
+    rows += [replace(BASE, case=moved(encoder=encoder)) for encoder in ("tcn", "attention")]
+    rows += [replace(BASE, case=moved(window=window)) for window in (128, 1, 512)]
+    rows += [replace(BASE, case=moved(agents=16)), replace(BASE, case=moved(hidden=(256, 256, 256)))]
+    return rows
+
+
+@dataclass
+class Run:
+    """The rows so far, and the time that is left.
+
+    Attributes:
+        name: of the file.
+        budget: seconds.
+        rates: products in FLOP/s, by precision.
+    """
+
+    name: str
+    budget: float
+    quick: bool
+    began: float = field(default_factory=time.monotonic)
+    rows: list[list[Any]] = field(default_factory=list)
+    rates: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.budget - (time.monotonic() - self.began)
+
+    def add(self, part: str, what: str, figure: Any, unit: str, *rest: Any) -> None:
+        """Add a row, print it, and write the file anew."""
+        row = [part, what, figure, unit, *rest]
+        self.rows.append([*row, *["-"] * (len(COLUMNS) - len(row))])
+        print(*row, sep=" | ", flush=True)
+        self.facts["seconds"] = f"{time.monotonic() - self.began:.0f} of {self.budget:.0f}"
+        write(self.name, COLUMNS, self.rows, self.facts)
+
+    def has(self, seconds: float, part: str, what: str) -> bool:
+        """Whether so many seconds are left; else the row says that it was skipped."""
+        if self.left >= seconds:
+            return True
+        self.add(part, what, "skipped", f"{self.left:.0f} s of the budget are left, and it may take {seconds:.0f}")
+        return False
+
+
+def precision_of(case: Case) -> str:
+    """The name of a case's precision in `Run.rates`."""
+    return "bfloat16" if case.compute_dtype == "bfloat16" else case.matmul_precision
+
+
+# --- limits ---
+
+
+def limits(run: Run) -> None:
+    """What there is to have."""
+    size = 128 if run.quick else 8_192
+    for name in PRECISIONS:
+        x = jnp.ones((size, size), jnp.bfloat16 if name == "bfloat16" else jnp.float32)
+        precision = jax.lax.Precision("default" if name == "bfloat16" else name)
+        took, compiled, _ = timed(partial(jnp.matmul, precision=precision), x, x, repeats=5)
+        run.rates[name] = 2 * size**3 / took
+        run.add("limits", f"[{size}, {size}] @ [{size}, {size}], {name}", run.rates[name] / 1e12, "TFLOP/s", 1.0)
+        run.rows[-1][-1] = compiled
+    ((what, _, rate, *_),) = traffic([1 if run.quick else 4_096], 5)
+    run.add("limits", what, rate, "GB/s")
+
+
+# --- exact ---
+
+
+def exact(run: Run) -> None:
+    """The device's numbers beside float64 on the CPU."""
+    for case in LEDGER_CASES[-2:-1] if run.quick else (LEDGER_CASES[1], *LEDGER_CASES[-2:]):
+        apart, result = drift(case, 300 if run.quick else 1_000, seed=0)
+        _verdict(run, "ledger", f"equity, {case[0]}, {case[1]} assets, {len(result.fills)} fills", float(apart.max()))
+    networks = [Case(QUICK["window"])] if run.quick else [Case(), Case(encoder="tcn"), Case(encoder="attention")]
+    for i, case in enumerate(networks):
+        if not run.has(40, "exact", f"gradient, {case.network}"):
+            return
+        _gradient(run, case, with_rollout=i == 0)
+
+
+def _gradient(run: Run, case: Case, with_rollout: bool) -> None:
+    """A rollout of given actions, and the gradient on what a rollout collected."""
+    envs, length = (QUICK["envs"], QUICK["length"]) if run.quick else (256, LENGTH)
+    env = TradingEnv(random_market(QUICK["bars"]), window=case.window)
+    rollouts, key = MarketRollouts(env, length, envs, 1), jax.random.key(0)
+    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
+    state, paths = carry.agent_state, carry.env_states
+    collect = jax.jit(lambda agent, state, paths, params: rollouts.collect(paths, agent, state, params, key)[1])
+    rollout = collect(agent, state, paths, params)
+    batch = minibatch(agent, state, rollout)
+    gradient = jax.jit(lambda agent, state, batch, params: agent._gradient(state.params, state, batch, params)[0])
+    found = {name: gradient(_with(case, name), state, batch, params) for name in ("highest", "default")}
+
+    with package_settings(x64=True), jax.default_device(jax.devices("cpu")[0]):
+        agent64, state64, batch64, params64, paths64, kept = in_64_bits(
+            (case.agent(), state, batch, params, paths, (rollout.action, rollout.reward, rollout.account))
+        )
+        state64 = state64.replace(network=state64.network.clone(compute_dtype="float64"))
+        expected = gradient(agent64, state64, batch64, params64)
+        if with_rollout:
+            replayed = collect(Given(jnp.moveaxis(kept[0], 0, 1)), None, paths64, params64)
+            for name, ours, theirs in zip(
+                ("rewards", "account features"), kept[1:], (replayed.reward, replayed.account), strict=True
+            ):
+                _verdict(run, "rollout", f"{name}, {envs} environments x {length} bars", _apart(ours, theirs))
+    for name, each in found.items():
+        words = f"gradient, {case.network}, products {name}"
+        _verdict(run, "gradient", words, _apart(each, expected), must=name == "highest")
+
+
+def in_64_bits(tree: Any) -> Any:
+    """The same numbers on the default device, those with a fraction in float64."""
+    return jax.tree.map(lambda x: jnp.asarray(np.asarray(x), jnp.float64 if _is_float(x) else None), tree)
+
+
+def _is_float(x: Any) -> bool:
+    return jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating)
+
+
+def _with(case: Case, precision: str) -> jt.PPOAgent:
+    agent = replace(case, matmul_precision=precision).agent()
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), agent)
+
+
+def _apart(ours: Any, exact: Any) -> float:
+    """The largest difference, as a share of the largest number."""
+    ours, exact = ([np.asarray(x, np.float64) for x in jax.tree.leaves(tree)] for tree in (ours, exact))
+    largest = max(np.abs(x).max() for x in exact)
+    return float(max(np.abs(a - b).max() for a, b in zip(ours, exact, strict=True)) / largest)
+
+
+def _verdict(run: Run, kind: str, what: str, apart: float, must: bool = True) -> None:
+    if must and not apart <= ALLOWED[kind]:
+        run.facts["NOT EXACT"] = f"{run.facts.get('NOT EXACT', '')}{what}: {apart:.1e} is above {ALLOWED[kind]:.0e}; "
+    run.add("exact", what, f"{apart:.1e}", f"from float64; {f'at most {ALLOWED[kind]:.0e}' if must else 'no line'}")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Plays actions `[path, decision, account]`: the context of a decision is its row of them."""
+
+    actions: Any
+
+    def encode(self, state: Any, chunk: Any) -> Any:
+        """The actions, and one row more for the decision that values the last state."""
+        return jnp.concatenate([self.actions, self.actions[:, -1:]], 1)
+
+    def act(self, state: Any, context: Any, account: Any, key: Any, deterministic: bool = False) -> tuple[Any, Any]:
+        """Those of the context."""
+        return context[:, 0], {}
+
+
+jax.tree_util.register_dataclass(Given)
+
+
+# --- speed ---
+
+
+def speed(run: Run, reserve: float) -> None:
+    """Training chunks, end to end."""
+    envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if run.quick else (None, LENGTH, 100_000)
+    rows = [Row(Case(QUICK["window"]), envs)] if envs else speed_rows()
+    market, longest = random_market(bars), FIRST_ROW_SECONDS
+    for i, row in enumerate(rows):
+        if not run.has(longest + reserve, "speed", f"{len(rows) - i} more rows, the next {row.label}"):
+            return
+        began = time.monotonic()
+        try:
+            chunk = row.case.training(market, row.envs, length)
+            chunk()
+            rate = float(np.median([chunk() for _ in range(3)]))
+        except jax.errors.JaxRuntimeError as error:  # such as no memory: the other rows may have enough
+            run.add("speed", row.label, "failed", str(error).splitlines()[0])
+            continue
+        share = rate * flops(row.case, market, length) / run.rates[precision_of(row.case)]
+        run.add("speed", row.label, rate, "steps/s", share, chunk.trace_seconds, chunk.compile_seconds)
+        longest = (time.monotonic() - began) * 1.3 if i == 0 else max(longest, (time.monotonic() - began) * 1.3)
+
+
+def flops(case: Case, market: jt.Market, length: int) -> float:
+    """Arithmetic of one transition in an update's gradients, as XLA counts it before it compiles."""
+    env = TradingEnv(market, window=case.window)
+    rollouts = MarketRollouts(env, length, 4 * 4, 1)  # with its 4 minibatches
+    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts, shapes=True)
+    rollout = jax.eval_shape(
+        lambda *given: rollouts.collect(given[0], agent, given[1], given[2], jax.random.key(0))[1],
+        carry.env_states,
+        carry.agent_state,
+        params,
+    )
+    batch = jax.eval_shape(lambda state, rollout: minibatch(agent, state, rollout), carry.agent_state, rollout)
+    with whole():
+        counted = jax.jit(lambda state, *given: agent._gradient(state.params, state, *given)).lower(
+            carry.agent_state, batch, params
+        )
+    return agent.num_epochs * float(counted.cost_analysis()["flops"]) / (4 * length)  # pyrefly: ignore
+
+
+# --- launches ---
+
+
+def launches(run: Run) -> None:
+    """The parts of an update as programs of their own: what they launch, and how long that takes."""
+    row = Row(Case(QUICK["window"]), QUICK["envs"]) if run.quick else BASE
+    length = QUICK["length"] if run.quick else LENGTH
+    if not run.has(60, "launches", row.label):
+        return
+    env = TradingEnv(random_market(QUICK["bars"]), window=row.case.window)
+    rollouts, key = MarketRollouts(env, length, row.envs // row.case.agents, row.case.agents), jax.random.key(0)
+    carry, agent, params = begin(env, env.default_params, row.case.agent(), rollouts)
+
+    def collect(agent: Any, state: Any, paths: Any, params: Any) -> Any:
+        return rollouts.collect(paths, agent, state, params, key)
+
+    def learn(agent: Any, state: Any, rollout: Any, params: Any) -> Any:
+        return agent.learn(state, rollout, params, key)
+
+    took, _, program = timed(collect, agent, carry.agent_state, carry.env_states, params, repeats=5)
+    _, rollout, _ = program(agent, carry.agent_state, carry.env_states, params)
+    _launched(run, "a decision of a rollout", Program(program.as_text()).loop(length), took / length)
+    took, _, program = timed(learn, agent, carry.agent_state, rollout, params, repeats=5)
+    steps = agent.num_epochs * agent.num_minibatches
+    every = Program(program.as_text()).launches()
+    each = type(every)({kind: round(count / steps) for kind, count in every.items()})
+    _launched(run, "a gradient step of learning", each, took / steps)
+
+
+def _launched(run: Run, what: str, counts: Any, seconds: float) -> None:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+    run.add("launches", what, 1e6 * seconds, f"us, {counts.total()} launches: {kinds}")
+
+
+# --- seeds ---
+
+
+def seeds(run: Run) -> None:
+    """Many trainings side by side in one program, beside one of them."""
+    case = Case(QUICK["window"]) if run.quick else BASE.case
+    envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if run.quick else (1_024, LENGTH, 100_000)
+    count = 2 if run.quick else SEEDS
+    if not run.has(90, "seeds", f"{count} seeds"):
+        return
+    env = TradingEnv(random_market(bars), window=case.window)
+    rollouts = MarketRollouts(env, length, envs, 1)
+    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
+    many = jax.tree.map(lambda x: jnp.stack([x] * count), carry)
+    many = many.replace(key=jax.random.split(jax.random.key(1), count))
+    ends = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
+    updates = jnp.asarray(2, jnp.int32)
+    program = partial(_run_updates, rollouts)
+    rates = {}
+    for name, given, axes in (("one seed", carry, None), (f"{count} seeds", many, 0)):
+        each = program if axes is None else jax.vmap(program, (0, None, None, None, None))
+        took, compiled, _ = timed(each, given, agent, params, ends, updates, repeats=3)
+        rates[name] = (1 if axes is None else count) * 2 * envs * length / took
+        run.add("seeds", f"{name}, {envs:,} environments each", rates[name], "steps/s", "-", "-", compiled)
+    one, together = rates.values()
+    run.facts["seeds"] = f"{count} seeds in one program make {together / one:.1f} times the steps/s of one"
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: only shows that the script runs")
+    parser.add_argument("--minutes", type=float, default=8.0, help="in which all of it must end; default 8")
+    given = parsed(parser)
+    run = Run("accelerator" + "_quick" * given.quick, 60 * given.minutes, given.quick)
+    run.facts["work"] = (
+        f"PPO end to end: {LENGTH} bars a rollout, {FEATURES} features, 4 epochs x 4 minibatches; products of float32 "
+        "are highest (float32) or default (a GPU may take TF32); share: of the rate in the same precision"
+    )
+    limits(run)
+    exact(run)
+    speed(run, 0.0 if given.quick else min(120.0, run.budget / 4))  # which the parts behind it may take
+    launches(run)
+    seeds(run)
+    show(run.name, COLUMNS, run.rows, run.facts)
+
+
+if __name__ == "__main__":
+    main()
