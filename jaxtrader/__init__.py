@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from jaxtrader.market.errors import DataError
     from jaxtrader.market.folds import walk_forward_folds
     from jaxtrader.market.market import Market
+    from jaxtrader.training import loggers
+    from jaxtrader.training.callbacks import Callback, EarlyStopping
     from jaxtrader.training.trainer import Trainer, TrainingDiverged, TrainResult
     from jaxtrader.training.walk_forward import walk_forward
 
@@ -36,8 +38,10 @@ __all__ = [
     "BacktestResult",
     "BacktestResults",
     "Bars",
+    "Callback",
     "Costs",
     "DataError",
+    "EarlyStopping",
     "FileError",
     "Market",
     "PPOAgent",
@@ -54,6 +58,7 @@ __all__ = [
     "load_bars",
     "load_bundled",
     "load_policy",
+    "loggers",
     "optimum",
     "rewards",
     "simulate",
@@ -66,8 +71,10 @@ _HOMES = {
     "Bars": "jaxtrader.market.bars:Bars",
     "BacktestResult": "jaxtrader.evaluation.result:BacktestResult",
     "BacktestResults": "jaxtrader.evaluation.result:BacktestResults",
+    "Callback": "jaxtrader.training.callbacks:Callback",
     "Costs": "jaxtrader.ledger.costs:Costs",
     "DataError": "jaxtrader.market.errors:DataError",
+    "EarlyStopping": "jaxtrader.training.callbacks:EarlyStopping",
     "FileError": "jaxtrader.files:FileError",
     "Market": "jaxtrader.market.market:Market",
     "Rules": "jaxtrader.ledger.rules:Rules",
@@ -83,6 +90,7 @@ _HOMES = {
     "load_bars": "jaxtrader.market.bars:load_bars",
     "load_bundled": "jaxtrader.market.datasets:load_bundled",
     "load_policy": "jaxtrader.agents.policy:load_policy",
+    "loggers": "jaxtrader.training.loggers",
     "optimum": "jaxtrader.evaluation.optimum",
     "rewards": "jaxtrader.envs.rewards",
     "simulate": "jaxtrader.evaluation.simulate:simulate",

@@ -7,6 +7,7 @@ from flax import struct
 
 from jaxtrader import files
 from jaxtrader.agents.protocol import Agent
+from jaxtrader.training.callbacks import Callback
 from jaxtrader.training.trainer import Trainer
 
 
@@ -58,3 +59,30 @@ class FakeAgent(Agent):
 def path_trainer(env, agent, run_dir, **settings):
     settings = {"num_envs": 8, "accounts_per_path": 2, "rollout_length": env.episode_length // 2, "seed": 3, **settings}
     return Trainer(env, agent, progress=False, run_dir=run_dir, **settings)
+
+
+class Recording(Callback):
+    """Remembers what it is told."""
+
+    def __init__(self, stop_at=None):
+        self.told, self.stop_at = [], stop_at
+
+    def on_start(self, run):
+        self.told.append(("start", len(run.history)))
+
+    def on_chunk(self, record):
+        self.told.append(("chunk", record["updates"]))
+        return record["updates"] == self.stop_at
+
+    def on_end(self, result):
+        self.told.append(("end", result.updates))
+
+    def on_failure(self, error):
+        self.told.append(("failure", type(error)))
+
+
+def called_back(folder, *callbacks, agent=None, **settings):
+    """A trainer of ten updates, two a chunk, with callbacks."""
+    settings = {"total_steps": 400, "num_envs": 4, "rollout_length": 10, "updates_per_chunk": 2, **settings}
+    agent = FakeAgent() if agent is None else agent
+    return Trainer(CountEnv(), agent, progress=False, run_dir=folder, callbacks=callbacks, **settings)

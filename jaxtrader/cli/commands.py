@@ -22,6 +22,7 @@ from jaxtrader.cli.report_command import rewrite_report
 from jaxtrader.cli.settings import Failed, resolved
 from jaxtrader.cli.train_command import train
 from jaxtrader.cli.walk_forward_command import walk
+from jaxtrader.cli.watch_command import watch
 from jaxtrader.evaluation import tables
 
 
@@ -35,6 +36,7 @@ RUNS = {
     "walk-forward": walk,
     "backtest": backtest_policy,
     "report": rewrite_report,
+    "watch": watch,
     "data": describe_file,
     "check": check,
 }

@@ -339,7 +339,20 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
         about={"command": {name: value for name, value in asked.items() if name not in OF_ONE_RUN}},
         progress=not values["quiet"],
         init_from=None if resumes else values["init_from"],  # a resumed run has its weights in its checkpoint
+        callbacks=callbacks(values),
     )
+
+
+def callbacks(values: Values) -> list[jt.Callback]:
+    """The callbacks that the settings ask for. Raises BadInput where a logger's package is not installed."""
+    found: list[jt.Callback] = []
+    if values["patience"] is not None:
+        found.append(jt.EarlyStopping(values["patience"]))
+    made = {"tensorboard": jt.loggers.TensorBoard, "wandb": jt.loggers.WandB, "mlflow": jt.loggers.MLflow}
+    try:
+        return found + [made[name]() for name in values["log_to"] or ()]
+    except ImportError as error:
+        raise BadInput(f"--log-to: {error}") from error
 
 
 def refuse_full(path: Path) -> None:

@@ -67,6 +67,7 @@ def dry_run(values: Values, trainer: jt.Trainer, console: Console) -> int:
             eval_every=every,
             run_dir=folder,
             progress=False,
+            callbacks=(),
         )
         result = short.train()
     if result.interrupted:

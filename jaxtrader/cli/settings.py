@@ -134,6 +134,10 @@ class RunSettings:
             its length may be given anew, as --total-steps.
         init_from: The folder of an earlier run, or its policy file. Training starts from its weights and its scales of
             the features. The features, positions and network must be the same.
+        patience: The number of validations in a row that may be no better than the best before training ends. By
+            default it goes on to its length.
+        log_to: Where the figures of the training are logged as well. Each needs the extra of its name. TensorBoard's
+            folder is `tensorboard` in the run's.
         dry_run: Checks everything, prints the plan and a time estimate, and writes nothing.
         quiet: Prints only the result.
         trials: The number of policies that were tried on the test bars elsewhere. Those of this folder of runs are
@@ -146,6 +150,8 @@ class RunSettings:
     config: File = None
     resume: Folder = None
     init_from: Folder = None
+    patience: int | None = None
+    log_to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] | None = None
     dry_run: bool = False
     quiet: bool = False
     trials: int = 0
@@ -189,6 +195,17 @@ class ReportSettings:
 
     run: str
     open: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchSettings:
+    """Which run to watch.
+
+    Attributes:
+        run: The folder of a run.
+    """
+
+    run: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,7 +325,7 @@ COMMANDS = {
             Flags(RewardSettings, "environment"),
             Flags(TrainSettings, "learning", only=LENGTH),
             Flags(PPOSettings, "learning", omit=("normalize_observations",)),
-            Flags(RunSettings, "run", only=("config", "resume", "quiet", "trials", "report")),
+            Flags(RunSettings, "run", only=("config", "resume", "patience", "log_to", "quiet", "trials", "report")),
             Flags(TrainSettings, "run", omit=(*LENGTH, "refit_normalizer")),
         ),
         first=(
@@ -324,6 +341,7 @@ COMMANDS = {
             Flags(RunSettings, "run", only=("trials",)),
         ),
     ),
+    "watch": Command("Follow the progress of a run that another process trains.", (Flags(WatchSettings, "data"),)),
     "backtest": Command(
         "Backtest a trained policy, on the test part of its own data or on another file.",
         (

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jaxtrader.agents.policy import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, member_folder, only_writer
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def train_members(trainer: Trainer, resume: bool) -> TrainResult:
 
 
 def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult:
+    about = describe(trainer, trainer.env, trainer.agent, trainer.valid, trainer.about)
+    write_config(run_dir, trainer, trainer.agent, about)
     results: list[TrainResult] = []
     earlier = trainer.earlier.members if trainer.earlier is not None else (None,)
     for i, seed in enumerate(range(trainer.seed, trainer.seed + trainer.seeds)):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxtrader import files
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
@@ -16,9 +19,11 @@ from jaxtrader.market.market import Market
 from jaxtrader.training.train_settings import TrainSettings
 
 
-def run_config(settings: TrainSettings, agent: Agent, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the content of config.json: how to repeat the run."""
-    return {"training": _training(settings), "agent": plain_agent(agent), **about}
+def write_config(run_dir: Path, settings: TrainSettings, agent: Agent, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Write config.json in a run's folder, which says how to repeat the run, and return its content."""
+    config = {"training": _training(settings), "agent": plain_agent(agent), **about}
+    files.write_text(run_dir / "config.json", json.dumps(config, indent=2, default=str) + "\n")
+    return config
 
 
 def describe(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import time
 from collections.abc import Generator
 from os import PathLike
 from pathlib import Path
@@ -15,6 +16,7 @@ from jaxtrader.files import FileError
 METRICS = "metrics.jsonl"
 NEWEST, PREVIOUS, BEST = CHECKPOINTS = ("checkpoint.pkl", "checkpoint.previous.pkl", "checkpoint.best.pkl")
 SETTINGS = "config.toml"  # of a run that began with `jaxtrader train`
+LOOKS, LOOK_SECONDS = 3, 0.02  # how often a lock is tried, and the time in between
 BEFORE_TRAINING = {SETTINGS, "config.json", METRICS}  # what a run has before its first checkpoint
 
 
@@ -135,7 +137,7 @@ def only_writer(folder: Path) -> Generator[None]:
             f"cannot write metrics to {str(path)!r}: {error.strerror or error}; choose another place"
         ) from error
     try:
-        if not _lock(handle):
+        if not _lock_soon(handle):
             raise FileError(
                 f"{folder} is in use: another training writes to it; wait until it ends, or give another run folder"
             )
@@ -147,14 +149,35 @@ def only_writer(folder: Path) -> Generator[None]:
         os.close(handle)  # which ends the lock
 
 
+def is_written(folder: Path) -> bool:
+    """Whether a training writes to the folder at this moment. Nothing is changed."""
+    try:
+        handle = os.open(folder / METRICS, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _lock(handle, shared=True)
+    finally:
+        os.close(handle)
+
+
 def _refuse_in_use(folder: Path) -> None:
     if (folder / METRICS).exists():
         with only_writer(folder):
             pass
 
 
-def _lock(handle: int) -> bool:
-    """Lock an open file. False where another process has locked it."""
+def _lock_soon(handle: int) -> bool:
+    """Lock an open file. It is tried again for a moment, since others may just look whether it is locked."""
+    for _ in range(LOOKS):
+        if _lock(handle):
+            return True
+        time.sleep(LOOK_SECONDS)
+    return False
+
+
+def _lock(handle: int, shared: bool = False) -> bool:
+    """Lock an open file, or share it with others that only look. False where another process has locked it."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -165,7 +188,7 @@ def _lock(handle: int) -> bool:
         else:
             import fcntl
 
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return False
     except OSError:

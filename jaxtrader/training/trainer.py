@@ -7,12 +7,12 @@ accounts on market paths, and it can validate.
 
 from __future__ import annotations
 
-import json
 import math
 import threading
 import time
 import warnings
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
 from os import PathLike
@@ -33,6 +33,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
+from jaxtrader.training.callbacks import Callback, CallbackList, TrainingRun, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint, restore, save_checkpoint
 from jaxtrader.training.identity import Identity, identity, machine
 from jaxtrader.training.interrupt import stop_on_signals
@@ -41,7 +42,7 @@ from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.records import Recorder
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
-from jaxtrader.training.run_config import describe, run_config
+from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import (
     METRICS,
     NEWEST,
@@ -85,7 +86,8 @@ class TrainResult:
         seconds: duration of the training, compilation and validation included, also of that before it was resumed.
         best: the record of the best validation. None without validation.
         run_dir: the folder with policy.pkl, last.pkl, checkpoint.pkl, config.json and metrics.jsonl.
-        interrupted: True where Ctrl-C or another signal ended the training before its end.
+        interrupted: True where Ctrl-C or another signal ended the training before its end. A callback that ends it
+            does not interrupt it.
         members: the results of the single seeds, where there are several. `state` is then a tuple of their states, and
             `updates`, `steps`, `episodes` and `seconds` are sums. Each record of `history` has its `seed`. `best` is
             None.
@@ -134,9 +136,11 @@ class Trainer(TrainSettings):
         progress: show progress in the terminal.
         init_from: an earlier policy, or its file or run folder, whose weights and normalisation training starts from.
             The environment must have the same features, positions and largest leverage, and the agent the same network.
+        callbacks: called on the host at the start, after chunks and validations, and at the end. See `Callback`,
+            `EarlyStopping` and `loggers`.
 
     Raises:
-        TypeError: the agent is no `Agent`.
+        TypeError: the agent is no `Agent`, or a callback is no `Callback`.
         ValueError: settings do not fit together, or the earlier policy does not fit them.
         FileError: the earlier policy's file is not sound.
     """
@@ -149,10 +153,12 @@ class Trainer(TrainSettings):
     about: dict[str, Any] = field(default_factory=dict)
     progress: bool = True
     init_from: Policy | str | PathLike[str] | None = None
+    callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.agent, Agent):
             raise TypeError(f"{type(self.agent).__name__} is no Agent; derive it from jaxtrader.agents.protocol.Agent")
+        check_callbacks(self.callbacks, self.valid is not None)
         self.validate_settings()
         self.agent.validate()
         self.agent.check_env(self.env)
@@ -341,6 +347,7 @@ class _TrainingLoop:
         self, trainer: Trainer, run_dir: Path, log: JsonlLogger, progress: Progress, stop: threading.Event
     ) -> None:
         self.trainer, self.run_dir, self.log, self.progress, self.stop = trainer, run_dir, log, progress, stop
+        self.callbacks = CallbackList(trainer.callbacks)
         self.recorder = Recorder(trainer.steps_per_update)
         self.rollouts, self.mesh = trainer.rollouts, devices.make_mesh(trainer.devices)
         self.replicate = partial(devices.place, mesh=self.mesh, spec=devices.REPLICATED)
@@ -370,18 +377,27 @@ class _TrainingLoop:
         return None if best is None else best["valid_reward_per_bar"]
 
     def run(self, checkpoint: Checkpoint | None) -> TrainResult:
-        """Train from a checkpoint, or from the beginning."""
+        """Train from a checkpoint, or from the beginning, and tell the callbacks of the end."""
+        try:
+            result = self._run(checkpoint)
+        except BaseException as error:
+            self.callbacks.fail(error)
+            raise
+        self.callbacks.end(result)
+        return result
+
+    def _run(self, checkpoint: Checkpoint | None) -> TrainResult:
         trainer = self.trainer
         self._begin(checkpoint)
         if isinstance(trainer.env, TradingEnv) and (short := trainer.env.symbols_without_room(trainer.rollout_length)):
             self.progress.print(
                 f"note: {', '.join(short)}: too few bars for a rollout of {trainer.rollout_length}; not trained on"
             )
-        config = run_config(trainer, trainer.agent, self.about)
-        files.write_text(self.run_dir / "config.json", json.dumps(config, indent=2, default=str) + "\n")
+        config = write_config(self.run_dir, trainer, trainer.agent, self.about)
         if trainer.on_divergence == "halve":
             self._save_checkpoint(self.train_state)  # to which the first divergence goes back
         while True:
+            self.callbacks.start(TrainingRun(self.run_dir, config, tuple(self.history)))
             try:
                 self._train()
             except _Rejected as rejected:
@@ -391,10 +407,12 @@ class _TrainingLoop:
 
     @property
     def _is_complete(self) -> bool:
-        """Whether all updates or episodes are finished."""
+        """Whether all updates or episodes are finished, or a callback asked to stop."""
         updates, episodes = self.trainer.total_updates, self.trainer.num_episodes
-        return (updates is not None and self.recorder.updates >= updates) or (
-            episodes is not None and self.recorder.episodes >= episodes
+        return (
+            self.callbacks.stops
+            or (updates is not None and self.recorder.updates >= updates)
+            or (episodes is not None and self.recorder.episodes >= episodes)
         )
 
     def _train(self) -> None:
@@ -434,7 +452,12 @@ class _TrainingLoop:
             pending.append((report, self._snapshot(self.train_state, is_eval) if is_eval or is_due else None))
             finished = dispatched >= end or self.stop.is_set()
             while len(pending) > (0 if finished else 1):
-                self._fetch(*pending.popleft())
+                report, snapshot = pending.popleft()
+                self._fetch(report, snapshot)
+                if self.callbacks.stops and snapshot is not None:
+                    # A run that is resumed from here stops here too, so the chunk on the device does not count.
+                    self.train_state = snapshot.train_state
+                    return
                 finished |= self._is_complete
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
@@ -591,6 +614,7 @@ class _TrainingLoop:
     def _write(self, record: dict[str, Any]) -> None:
         self.history.append(record)
         self.log.write(record)
+        self.callbacks.record(record)
         self.progress.update(record["steps" if self.trainer.num_episodes is None else "episodes"], record)
 
     def _finish(self) -> TrainResult:

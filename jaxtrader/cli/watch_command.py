@@ -1,0 +1,103 @@
+"""`jaxtrader watch`: the progress of a run that another process trains, read from its files."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from jaxtrader.cli import inputs
+from jaxtrader.cli.inputs import Values
+from jaxtrader.cli.runs import RECORD
+from jaxtrader.cli.settings import OK, BadInput, WatchSettings, of
+from jaxtrader.evaluation import tables
+from jaxtrader.training.progress import Progress
+from jaxtrader.training.run_folder import METRICS, is_run, is_written, member_folder, resume_command
+
+SECONDS = 0.5  # between two looks
+
+
+def watch(values: Values, console: Console) -> int:
+    """`jaxtrader watch`. It ends when the run has ended or stands still. Nothing is written."""
+    folder = Path(WatchSettings(**of(WatchSettings, values)).run)
+    with inputs.checked():
+        if not is_run(folder):
+            raise BadInput(f"{folder} holds no run; give the folder that `jaxtrader train` named")
+    follower = _Follower(folder)
+    with Progress(follower.total, follower.unit, console) as progress:
+        while True:
+            is_trained = is_written(folder)  # before the last look, so that no record is missed
+            for done, record in follower.look():
+                progress.update(done, record)
+            if not is_trained:
+                break
+            time.sleep(SECONDS)
+    tables.print_facts(console, [_ending(folder, follower)])
+    return OK
+
+
+def _ending(folder: Path, follower: _Follower) -> tuple[str, str]:
+    if (folder / RECORD).is_file():
+        return "finished", f"jaxtrader report {folder}"
+    if follower.done >= follower.total:
+        return "trained", str(folder / "policy.pkl")
+    return "stopped", f"go on with: {resume_command(folder)}"
+
+
+class _Follower:
+    """Reads what was added to the logs of a run and of its seeds.
+
+    Attributes:
+        total: steps or episodes of all seeds together.
+        unit: which of both.
+        done: how many are finished.
+    """
+
+    def __init__(self, folder: Path):
+        training = self._config(folder)["training"]
+        first, seeds = training["seed"], training["seeds"]
+        places = [member_folder(folder, first + i) for i in range(seeds)] if seeds > 1 else [folder]
+        self._logs = [place / METRICS for place in places]
+        self.unit: Literal["steps", "episodes"] = "steps" if training["num_episodes"] is None else "episodes"
+        steps = training["num_envs"] * training["rollout_length"]
+        one = training["num_episodes"] or math.ceil(training["total_steps"] / steps) * steps
+        self.total = one * len(self._logs)
+        self._done = [0] * len(self._logs)
+        self._read = [0] * len(self._logs)
+
+    @staticmethod
+    def _config(folder: Path) -> Mapping[str, Any]:
+        try:
+            return json.loads((folder / "config.json").read_text())
+        except FileNotFoundError:
+            raise BadInput(f"{folder} has no config.json yet; its training just begins, so try again soon") from None
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{folder / 'config.json'} cannot be read: {error}") from error
+
+    @property
+    def done(self) -> int:
+        """Steps or episodes of all seeds together that are finished."""
+        return sum(self._done)
+
+    def look(self) -> list[tuple[int, dict[str, Any]]]:
+        """Return the records that were added since the last look, each with what was done by then."""
+        found = []
+        for i, path in enumerate(self._logs):
+            if not path.is_file():
+                continue
+            with open(path, "rb") as file:
+                size = file.seek(0, 2)
+                file.seek(0 if size < self._read[i] else self._read[i])  # it is cut where a run is resumed
+                added = file.read(size)
+            whole = added[: added.rfind(b"\n") + 1]
+            self._read[i] = (0 if size < self._read[i] else self._read[i]) + len(whole)
+            for line in whole.splitlines():
+                record = {key: math.nan if x is None else x for key, x in json.loads(line).items()}
+                self._done[i] = int(record[self.unit])
+                found.append((self.done, record))
+        return found

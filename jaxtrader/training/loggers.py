@@ -1,0 +1,226 @@
+"""Loggers: callbacks that write records to TensorBoard, Weights & Biases, MLflow, or any object with `log`.
+
+The packages are extras, and each is imported when its logger is made. The horizontal axis is environment steps.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from jaxtrader import files
+from jaxtrader.training.callbacks import Logger, Record, TrainingRun
+
+if TYPE_CHECKING:
+    from jaxtrader.training.trainer import TrainResult
+
+MAX_PARAMETER = 500  # characters of a setting's value in MLflow, whose servers differ in what they take
+
+
+class HasLog(Protocol):
+    """What `Log` writes to, such as a run of Weights & Biases."""
+
+    def log(self, data: dict[str, float], step: int) -> Any:
+        """Log figures at a step."""
+
+
+class Log(Logger):
+    """Gives the figures of each record to an object with `log(figures, step=steps)`.
+
+    Args:
+        target: the object, or a module such as `wandb` after `wandb.init`.
+
+    Raises:
+        TypeError: the target has no `log`.
+
+    Example:
+        >>> jt.Trainer(env, agent, total_steps=100_000, callbacks=[jt.loggers.Log(my_run)]).train()
+    """
+
+    def __init__(self, target: HasLog):
+        if not callable(getattr(target, "log", None)):
+            raise TypeError(f"{type(target).__name__} has no method log(figures, step=...); give an object that has")
+        self.target = target
+
+    def on_chunk(self, record: Record) -> None:
+        """Log the figures of a record."""
+        self.target.log(figures(record), step=int(record["steps"]))
+
+
+class TensorBoard(Logger):
+    """Writes the figures of each record as scalars for TensorBoard.
+
+    A run that is resumed replaces the scalars of the steps that it does again.
+
+    Args:
+        log_dir: the folder, which gets one folder a run. By default it is `tensorboard` in the run's own folder.
+
+    Raises:
+        ImportError: the package tensorboardX is not installed.
+    """
+
+    def __init__(self, log_dir: str | PathLike[str] | None = None):
+        self._package = _extra("tensorboardX", "tensorboard")
+        self.log_dir = log_dir
+        self._writer: Any = None
+
+    def on_start(self, run: TrainingRun) -> None:
+        """Begin to log, or go on."""
+        self._close()
+        folder = run.run_dir / "tensorboard" if self.log_dir is None else Path(self.log_dir) / run.label
+        purge_step = run.steps + 1 if folder.exists() else None
+        self._writer = self._package.SummaryWriter(str(folder), purge_step=purge_step)
+
+    def on_chunk(self, record: Record) -> None:
+        """Log the figures of a record."""
+        for name, value in figures(record).items():
+            self._writer.add_scalar(name, value, int(record["steps"]))
+        self._writer.flush()
+
+    def on_end(self, result: TrainResult) -> None:
+        """End the log."""
+        self._close()
+
+    def on_failure(self, error: BaseException) -> None:
+        """End the log."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+
+class WandB(Logger):
+    """Logs each record to a run of Weights & Biases. A run that is resumed goes on in the same one.
+
+    Args:
+        init: of `wandb.init`, such as `project="trading"`. `name`, `config`, `id` and `dir` have defaults.
+
+    Raises:
+        ImportError: the package wandb is not installed.
+    """
+
+    def __init__(self, **init: Any):
+        self._package = _extra("wandb", "wandb")
+        self.init = init
+        self._run: Any = None
+
+    def on_start(self, run: TrainingRun) -> None:
+        """Begin to log, or go on."""
+        if self._run is not None:
+            return  # it goes on after a divergence
+        identity = _remembered(run.run_dir / "wandb.txt", partial(secrets.token_hex, 4))
+        defaults = {"name": run.label, "config": dict(run.config), "id": identity, "dir": str(run.run_dir)}
+        self._run = self._package.init(**{**defaults, "resume": "allow", **self.init})
+
+    def on_chunk(self, record: Record) -> None:
+        """Log the figures of a record."""
+        self._run.log(figures(record), step=int(record["steps"]))
+
+    def on_end(self, result: TrainResult) -> None:
+        """End the log."""
+        self._finish(exit_code=1 if result.interrupted else 0)
+
+    def on_failure(self, error: BaseException) -> None:
+        """End the log."""
+        self._finish(exit_code=1)
+
+    def _finish(self, exit_code: int) -> None:
+        run, self._run = self._run, None
+        if run is not None:
+            run.finish(exit_code=exit_code)
+
+
+class MLflow(Logger):
+    """Logs settings and records to a run of MLflow. A run that is resumed goes on in the same one.
+
+    Args:
+        experiment: the name of the experiment, which is made where there is none.
+        tracking_uri: where MLflow keeps its runs, as in `MlflowClient`.
+
+    Raises:
+        ImportError: the package mlflow (or mlflow-skinny) is not installed.
+    """
+
+    def __init__(self, experiment: str = "jaxtrader", tracking_uri: str | None = None):
+        self._package = _extra("mlflow", "mlflow")
+        self.experiment, self.tracking_uri = experiment, tracking_uri
+        self._client: Any = None
+        self._run = ""
+
+    def on_start(self, run: TrainingRun) -> None:
+        """Begin to log, or go on."""
+        if self._client is not None:
+            return  # it goes on after a divergence
+        self._client = self._package.MlflowClient(tracking_uri=self.tracking_uri)
+        path = run.run_dir / "mlflow.txt"
+        is_new = not path.exists()
+        self._run = _remembered(path, lambda: self._begin(run))
+        if is_new:
+            for name, value in _flat(run.config).items():
+                self._client.log_param(self._run, name, str(value)[:MAX_PARAMETER])
+        else:
+            self._client.update_run(self._run, status="RUNNING")
+
+    def _begin(self, run: TrainingRun) -> str:
+        found = self._client.get_experiment_by_name(self.experiment)
+        experiment = found.experiment_id if found else self._client.create_experiment(self.experiment)
+        return self._client.create_run(experiment, run_name=run.label).info.run_id
+
+    def on_chunk(self, record: Record) -> None:
+        """Log the figures of a record."""
+        now, step = int(1000 * time.time()), int(record["steps"])
+        metrics = [self._package.entities.Metric(name, x, now, step) for name, x in figures(record).items()]
+        self._client.log_batch(self._run, metrics=metrics)
+
+    def on_end(self, result: TrainResult) -> None:
+        """End the log."""
+        self._finish("KILLED" if result.interrupted else "FINISHED")
+
+    def on_failure(self, error: BaseException) -> None:
+        """End the log."""
+        self._finish("FAILED")
+
+    def _finish(self, status: str) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.set_terminated(self._run, status=status)
+
+
+def figures(record: Record) -> dict[str, float]:
+    """Return the numbers of a record that are finite."""
+    found = {name: float(x) for name, x in record.items() if isinstance(x, numbers.Real) and name != "steps"}
+    return {name: x for name, x in found.items() if math.isfinite(x)}
+
+
+def _extra(module: str, extra: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(f'{module} is not installed; run: pip install "jaxtrader[{extra}]"') from error
+
+
+def _remembered(path: Path, make: Callable[[], str]) -> str:
+    """The text of a file. Where there is none, it is made and written."""
+    if path.is_file():
+        return path.read_text().strip()
+    text = make()
+    files.write_text(path, text + "\n")
+    return text
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings within settings by names such as "agent.gamma"."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found
