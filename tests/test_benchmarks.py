@@ -39,6 +39,7 @@ CASES = [
     ("accelerator", {"accelerator_quick": 14}, None),
     ("ablations", {"ablations_quick": 1}, None),
     ("money", {"money_quick": 2}, "ours"),
+    ("defaults", {"defaults_quick": 1}, None),
     ("checks", {"checks_quick": 10}, "seconds"),
     ("faults", {"faults_quick": 4}, "tries"),
     ("intervals", {"intervals_quick": 3, "verdicts_quick": 4}, None),
