@@ -27,6 +27,7 @@ SLOTS = 48  # a day
 # currencies that ends within a UTC day takes some bars off.
 FULL_DAY = (0.97, 1.06)
 MAX_SINGLE_SESSION = 16 * HOUR  # stocks trade so long at most, with the hours before and after the exchange's own
+SHORTEST_SESSION = np.timedelta64(225, "m")  # whole sessions of stocks last 4 hours and more
 SHORT_SPAN = 28  # days in which each weekday comes too rarely to be counted
 MIN_YEAR = 0.95  # of data that show how many holidays there are
 EXCHANGE, CURRENCIES, EVERY_DAY = 252, 260, 365  # sessions a year
@@ -35,6 +36,7 @@ MAX_HOLIDAYS = 8  # open days in a row: the longest holidays of an exchange. Wha
 USUAL = ((247, 257, EXCHANGE), (257, 263, CURRENCIES), (358, 366, EVERY_DAY))
 # (shortest, longest median step in days, periods a year)
 LONG_BARS = ((6.5, 7.5, 52), (27.5, 31.5, 12), (89, 92.5, 4), (364, 367, 1))
+WEEK_IS_UNSEEN = "The bars do not show a whole week, too little to tell on which days there is trading"
 SETTLE = "periods_per_year (--periods-per-year) settles it"
 
 
@@ -94,7 +96,7 @@ def find_calendar(times: np.ndarray, tz: str | None) -> TradingCalendar:
         weekdays = np.zeros(7, bool)
         weekdays[_weekday(dates)] = True
         return TradingCalendar(bar, 1, _long_bars_per_year(steps), weekdays, None, np.array([], bar.dtype), None)
-    weekdays, week_is_seen = _open_weekdays(dates, daily=True, day_and_night=False)
+    weekdays, week_is_seen = _open_weekdays(dates, (dates[0], dates[-1]), daily=True, day_and_night=False)
     sessions, holidays_are_seen = _sessions_per_year(dates, weekdays, day_and_night=False)
     doubt = None
     if not week_is_seen:
@@ -149,9 +151,10 @@ def gap_note(times: np.ndarray, tz: str | None) -> str | None:
     if not long.any():
         return None
     at = int(np.argmax(np.where(long, steps, np.timedelta64(0, "ns"))))
+    count = int(long.sum())
     kind = "beyond nights, weekends and holidays " if closes else ""
     return (
-        f"{long.sum():,} gaps {kind}(the usual spacing is {format_duration(regular)}); the largest is "
+        f"{count:,} gap{'s' * (count > 1)} {kind}(the usual spacing is {format_duration(regular)}); the largest is "
         f"{format_duration(steps[at])}, after {format_time(wall_clock(times[at : at + 1], tz)[0])}; nothing was filled."
     )
 
@@ -186,17 +189,18 @@ def _of_intraday_bars(times: np.ndarray, bar: np.timedelta64, tz: str | None) ->
     bars = np.diff(starts, append=len(times))
     local = wall_clock(numbers[starts] * SLOT + np.datetime64(0, "ns"), tz)
     slots = local.astype(np.int64) // SLOT.astype("timedelta64[ns]").astype(np.int64)
-    open_slots, closures = _daily_closures(slots, bar)
+    open_slots, closures, open_time = _daily_closures(slots, bar)
     boundary = _day_boundary(slots, closures)
     days = (slots - boundary) // SLOTS
     counts = np.bincount(days - days.min(), bars).astype(np.int64)
+    first_date = (days.min() + (boundary >= SLOTS // 2)).astype("datetime64[D]")  # the day of its middle
+    span = first_date, first_date + len(counts) - 1
     numbers_of_days = np.flatnonzero(counts >= max(1, _upper_median(counts[counts > 0]) / 4))
-    dates = (numbers_of_days + days.min() + (boundary >= SLOTS // 2)).astype("datetime64[D]")  # the day of its middle
-    counts = counts[numbers_of_days]
+    dates, counts = first_date + numbers_of_days, counts[numbers_of_days]
     if len(dates) == 1 and (np.ptp(slots) + 1) * SLOT > MAX_SINGLE_SESSION:
         closures = closures[:0]
     day_and_night = not closures.size
-    weekdays, week_is_seen = _open_weekdays(dates, daily=False, day_and_night=day_and_night)
+    weekdays, week_is_seen = _open_weekdays(dates, span, daily=False, day_and_night=day_and_night)
     sessions, _ = _sessions_per_year(dates, weekdays, day_and_night=day_and_night)
     if day_and_night and len(dates) < 3:
         per_session = _density(times) * (DAY / bar)
@@ -205,21 +209,29 @@ def _of_intraday_bars(times: np.ndarray, bar: np.timedelta64, tz: str | None) ->
     if day_and_night and FULL_DAY[0] <= per_session * bar / DAY <= FULL_DAY[1]:
         per_session = DAY / bar
     doubt = None if week_is_seen else _weekdays_doubt(sessions, per_session)
+    if closures.size and open_time < SHORTEST_SESSION:
+        doubt = _session_doubt(open_time, sessions, per_session) + (f" {WEEK_IS_UNSEEN}." if doubt else "")
     return TradingCalendar(bar, per_session, sessions, weekdays, open_slots, closures, doubt)
 
 
-def _daily_closures(slots: np.ndarray, bar: np.timedelta64) -> tuple[np.ndarray, np.ndarray]:
-    """Return the half-hours of the day in which bars close [48], and the time of day of the middle of each closure."""
+def _daily_closures(slots: np.ndarray, bar: np.timedelta64) -> tuple[np.ndarray, np.ndarray, np.timedelta64]:
+    """Find when the market is shut each day.
+
+    Returns:
+        The half-hours of the day in which bars close [48], the time of day of the middle of each closure, and how long
+        the market is open in a day.
+    """
     on_days = np.bincount(slots % SLOTS, minlength=SLOTS)
     open_slots = on_days >= max(1, 0.05 * on_days.max())  # some prints at odd hours open no market
     start = int(np.argmax(open_slots))
     covered = max(bar / SLOT, 1)  # half-hours of a bar, of which its close is in the last
-    middles = []
+    middles, open_time = [], DAY
     for first, last in _runs(~np.roll(open_slots, -start)):
         length = np.timedelta64(round((last - first + 1 - covered) * 30), "m")
         if length >= MIN_CLOSURE:
             middles.append(((start + first) * SLOT + length // 2) % DAY)
-    return open_slots, np.array(middles, "timedelta64[ns]")
+            open_time = open_time - length
+    return open_slots, np.array(middles, "timedelta64[ns]"), open_time
 
 
 def _day_boundary(slots: np.ndarray, closures: np.ndarray) -> int:
@@ -265,19 +277,22 @@ def _typical(counts: np.ndarray) -> float:
 # --- sessions a year ---
 
 
-def _open_weekdays(dates: np.ndarray, *, daily: bool, day_and_night: bool) -> tuple[np.ndarray, bool]:
+def _open_weekdays(
+    dates: np.ndarray, span: tuple[np.datetime64, np.datetime64], *, daily: bool, day_and_night: bool
+) -> tuple[np.ndarray, bool]:
     """Return the weekdays with sessions [7], and whether the dates show them.
 
     Args:
         dates: [N] dates of the sessions, increasing.
+        span: the first date and the last, which may have too few bars for a session.
         daily: they are those of daily bars, so that the hours of trading are not known.
         day_and_night: the market has no night.
     """
     counts = np.bincount(_weekday(dates), minlength=7)
-    if dates[-1] - dates[0] >= np.timedelta64(SHORT_SPAN, "D"):
+    if span[1] - span[0] >= np.timedelta64(SHORT_SPAN, "D"):
         return counts >= 0.4 * counts.max(), True
     spanned = np.zeros(7, bool)
-    spanned[_weekday(np.arange(dates[0], dates[-1] + 1))] = True
+    spanned[_weekday(np.arange(span[0], span[1] + 1))] = True
     weekdays = counts > 0
     if not weekdays[5:].any():
         week_is_seen = bool(spanned[5:].all())
@@ -326,9 +341,13 @@ def _sessions_per_year(dates: np.ndarray, weekdays: np.ndarray, *, day_and_night
 
 def _weekdays_doubt(sessions: float, bars: float) -> str:
     of_bars = "" if bars == 1 else f" of {bars:,.6g} bars"
+    return f"{WEEK_IS_UNSEEN}: {sessions:,.6g} sessions{of_bars} a year are taken; {SETTLE}."
+
+
+def _session_doubt(open_time: np.timedelta64, sessions: float, bars: float) -> str:
     return (
-        "The bars do not show a whole week, too little to tell on which days there is trading: "
-        f"{sessions:,.6g} sessions{of_bars} a year are taken; {SETTLE}."
+        f"The bars of a day cover {format_duration(open_time)}, which may be a part of a session and is taken for a "
+        f"whole one: {sessions:,.6g} sessions of {bars:,.6g} bars a year; {SETTLE}."
     )
 
 

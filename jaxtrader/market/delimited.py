@@ -1,10 +1,11 @@
 """Reads a text file of separated values into a frame: encoding, separator, header, rows."""
 
 import contextlib
+import dataclasses
 import io
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import numpy as np
@@ -13,8 +14,8 @@ from jaxtrader.market.columns import MAYBE_SYMBOL, SYMBOL, TIMES, canonical
 from jaxtrader.market.dialect import Dialect, Header, dialect_of
 from jaxtrader.market.encodings import encoding_of
 from jaxtrader.market.errors import DataError, shown
-from jaxtrader.market.formats import Format, headerless_format_of
-from jaxtrader.market.numerals import needs_text
+from jaxtrader.market.formats import YFINANCE, Format, format_of, headerless_format_of
+from jaxtrader.market.numerals import PROVES_NO_GROUPS, may_be_groups, needs_text
 from jaxtrader.market.sources import DAMAGED, File, refuse_foreign
 from jaxtrader.market.wide import MANY_COLUMNS, read_wide
 
@@ -32,19 +33,34 @@ HEAD_BYTES, MOST_HEAD_BYTES, HEAD_LINES = 1 << 16, 1 << 24, 30
 LONG_HEAD_BYTES, LONG_HEAD_LINES = 1 << 22, 6
 
 
-def read_delimited(
-    file: File, head: bytes, decimal: str | None
-) -> tuple["pd.DataFrame", np.ndarray, Header, Format | None, tuple[str, ...]]:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Delimited:
+    """A text table as it was read.
+
+    Attributes:
+        frame: T rows. The columns are numbered.
+        rows: [T] the line of each row.
+        header: its names.
+        format: the known format, or None.
+        points: see `Table.points`.
+        notes: one sentence each.
+    """
+
+    frame: "pd.DataFrame"
+    rows: np.ndarray
+    header: Header
+    format: Format | None
+    points: str
+    notes: tuple[str, ...]
+
+
+def read_delimited(file: File, head: bytes, decimal: str | None) -> Delimited:
     """Read a text file.
 
     Args:
         file: the file.
         head: its beginning, from `head_of`.
         decimal: the decimal mark, or None to conclude it.
-
-    Returns:
-        The frame, whose columns are numbered, the line of each row, the names, the format of a table without names, and
-        notes.
 
     Raises:
         DataError: the file is no text, is of another kind, or is no table.
@@ -63,28 +79,33 @@ def read_delimited(
             f"{file.name} is not a table: its first lines hold no columns; the header must name time, open, high, low, "
             "close and volume, separated by commas."
         )
-    header, format, indexed = dialect.header, None, False
-    if header.names is None:
-        format = headerless_format_of(dialect.sample)
-        if format is None:  # pandas may have written row numbers
-            format = headerless_format_of([row[1:] for row in dialect.sample])
-            indexed = format is not None
-        if format is None:
-            raise _no_header(file, dialect)
-        names = tuple(name for name, _ in format.cells)
-        header = Header(("", *names) if indexed else names)
+    header, format = _known_format(file, dialect)
+    likely = dialect.separator == "," and '"' not in text  # where points group thousands, commas are decimals
+    points = "decimal" if format and format.points_are_decimal else "likely" if likely else "unknown"
+    unsure = decimal is None and points != "decimal"
     try:
-        frame, rows = _read(file, encoding, dialect, header, decimal)
+        frame, rows = _read(file, encoding, dialect, header, decimal, unsure)
     except UnicodeDecodeError as error:  # the beginning was ASCII
         encoding = encoding_of(_beyond_ascii(file))
         if encoding not in ("gb18030", "cp1252"):
             raise _no_text(file) from error
         try:
-            frame, rows = _read(file, encoding, dialect, header, decimal)
+            frame, rows = _read(file, encoding, dialect, header, decimal, unsure)
         except UnicodeDecodeError:
             raise _no_text(file) from error
     notes = () if encoding.startswith("utf-8") else (f"The text was read as {_spelt(encoding)}.",)
-    return frame, rows, header, format, notes
+    return Delimited(frame, rows, header, format, points, notes)
+
+
+def _known_format(file: File, dialect: Dialect) -> tuple[Header, Format | None]:
+    """The names of the columns, which a table without a header gets from its format, and the format or None."""
+    header = dialect.header
+    if header.names is not None:
+        return header, YFINANCE if header.lines > 1 else format_of(header.names)
+    for index in ((), ("",)):  # pandas may have written row numbers
+        if format := headerless_format_of([row[len(index) :] for row in dialect.sample]):
+            return Header((*index, *(name for name, _ in format.cells))), format
+    raise _no_header(file, dialect)
 
 
 def head_of(file: File) -> bytes:
@@ -156,20 +177,22 @@ def _no_header(file: File, dialect: Dialect) -> DataError:
 
 
 def _read(
-    file: File, encoding: str, dialect: Dialect, header: Header, decimal: str | None
+    file: File, encoding: str, dialect: Dialect, header: Header, decimal: str | None, unsure: bool
 ) -> tuple["pd.DataFrame", np.ndarray]:
-    """Read the rows. The columns are numbered from 0."""
+    """Read the rows. The columns are numbered from 0. `unsure` keeps text whose points may stand between thousands."""
     assert header.names is not None
     named, width = len(header.names), max(len(header.names), dialect.width)
     if width - named > 0 and any(any(row[named:]) for row in dialect.sample if len(row) == dialect.width):
         raise _too_many(file, dialect, header)
     symbols = [i for i, name in enumerate(header.names) if canonical(name) in (*SYMBOL, *MAYBE_SYMBOL)]
-    frame = _parsed(file, encoding, dialect, width, symbols, as_text=decimal == ",")
+    frame = _parsed(file, encoding, dialect, width, symbols, range(width) if decimal == "," else ())
     no_numbers = {i for i, name in enumerate(header.names) if canonical(name) in TIMES} | set(symbols)
     texts = [i for i, kind in enumerate(frame.dtypes) if kind.kind not in "iufb" and i not in no_numbers]
     if decimal != "," and any(needs_text(frame[i]) for i in texts):
         # Where a comma is found, points may stand between thousands, which only their text shows.
-        frame = _parsed(file, encoding, dialect, width, symbols, as_text=True)
+        frame = _parsed(file, encoding, dialect, width, symbols, range(width))
+    elif unsure and (columns := _maybe_in_groups(frame, dialect, no_numbers)):
+        frame = _parsed(file, encoding, dialect, width, symbols, columns)
     rows = np.arange(len(frame)) + dialect.lines + 1
     blank = frame.isna().to_numpy(bool).all(axis=1)
     if blank.any():
@@ -186,6 +209,24 @@ def _read(
     return frame.iloc[:, :named], rows
 
 
+def _maybe_in_groups(frame: "pd.DataFrame", dialect: Dialect, no_numbers: set[int]) -> list[int]:
+    """The columns of numbers whose points may stand between thousands. None where the first rows show otherwise."""
+    floats = [i for i, kind in enumerate(frame.dtypes) if kind.kind == "f" and i not in no_numbers]
+    if not floats:
+        return []
+    numbers = frame[floats].to_numpy()
+    found = np.flatnonzero(may_be_groups(numbers))
+    with np.errstate(invalid="ignore"):
+        has_points = np.any(numbers % 1 > 0, axis=0)
+    columns = [floats[place] for place in found]
+    for place, column in zip(found, columns, strict=True):
+        cells = [row[column] for row in dialect.sample if column < len(row)]
+        points = has_points[place] or any("." in cell for cell in cells)
+        if points and not any(map(PROVES_NO_GROUPS.fullmatch, cells)):
+            return columns
+    return []
+
+
 def _too_many(file: File, dialect: Dialect, header: Header) -> DataError:
     names = header.names or ()
     way_out = "give each column a name, or quote numbers that have a comma in them"
@@ -198,9 +239,9 @@ def _too_many(file: File, dialect: Dialect, header: Header) -> DataError:
 
 
 def _parsed(
-    file: File, encoding: str, dialect: Dialect, width: int, symbols: list[int], as_text: bool = False
+    file: File, encoding: str, dialect: Dialect, width: int, symbols: list[int], as_text: Sequence[int]
 ) -> "pd.DataFrame":
-    """The rows, by numbers or all as text. The columns are numbered."""
+    """The rows, by numbers. Those of symbols and `as_text` stay text. The columns are numbered."""
     import pandas as pd
 
     if width > MANY_COLUMNS and not as_text:
@@ -208,7 +249,7 @@ def _parsed(
             frame = read_wide(lines, dialect.separator, width)
         if frame is not None:
             return frame
-    layout: dict[str, Any] = {"dtype": str if as_text else dict.fromkeys(symbols, str)}
+    layout: dict[str, Any] = {"dtype": dict.fromkeys([*symbols, *as_text], str)}
     if symbols:  # a ticker may be NA or NAN
         missing = {i: [""] if i in symbols else MISSING for i in range(width)}
         layout |= {"keep_default_na": False, "na_values": missing}

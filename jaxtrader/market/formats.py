@@ -7,15 +7,20 @@ a table without a header, the order of day and month, which end of its bar a tim
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 TIME = r"\d{4}[-./]?\d\d[-./]?\d\d([ T]\d\d:?\d\d(:?\d\d)?)?|\d{9,19}(\.\d+)?"
+ISO = r"\d{4}-\d\d-\d\d"
 DAY = r"\d{4}[-./]?\d\d[-./]?\d\d"
+US_DAY = r"\d\d/\d\d/\d{4}"
 CLOCK = r"\d\d:\d\d(:\d\d)?"
 EPOCH_MS = r"1\d{12}|1\d{15}"  # of ms or us since 1970, from 2001 to 2033
 EPOCH_S = r"\d{9,10}"
 NUMBER = r"-?\d*\.?\d+([eE][-+]?\d+)?"
 MOST_NAMES = 200  # of a header are looked at
 OHLCV = ("open", "high", "low", "close", "volume")
+CLOSE_SECOND = ("open", "close", "high", "low", "volume")
+WITH_VWAP = ("open", "high", "low", "close", "vwap", "volume")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Format:
         stamps: the end of its bar that a time marks. None if it is the close, or unknown.
         day_first: the order of numeric dates. None if it is not known.
         price_unit: what 1 means in a price that is written as a whole number. None where it means 1.
+        points_are_decimal: a program writes it, which never puts points between thousands.
     """
 
     name: str
@@ -41,11 +47,19 @@ class Format:
     stamps: str | None = None
     day_first: bool | None = None
     price_unit: float | None = None
+    points_are_decimal: bool = False
 
 
-def _bars(*first: tuple[str, str], further: Sequence[tuple[str, str]] = ()) -> tuple[tuple[str, str], ...]:
+def _bars(
+    *first: tuple[str, str], order: Sequence[str] = OHLCV, further: Sequence[tuple[str, str]] = ()
+) -> tuple[tuple[str, str], ...]:
     """The columns of a table without a header: times, open, high, low, close and volume, and further ones."""
-    return (*first, *((name, NUMBER) for name in OHLCV), *further)
+    return (*first, *((name, NUMBER) for name in order), *further)
+
+
+def _without_header(name: str, *cells: tuple[str, str], **options: Any) -> "Format":
+    """A table that a program writes, whose times are the opens of its bars."""
+    return Format(f"{name} without a header", cells=cells, stamps="open", points_are_decimal=True, **options)
 
 
 BINANCE = (
@@ -58,41 +72,54 @@ IN_TWO_CURRENCIES = tuple(rf"{number}a\. {name} \(.+\)" for number, name in enum
 
 # The first that fits is taken.
 FORMATS = (
-    Format("Binance klines without a header", cells=_bars(("open_time", EPOCH_MS), further=BINANCE), stamps="open"),
-    Format("MetaTrader 4 without a header", cells=_bars(("date", DAY), ("time", CLOCK)), stamps="open"),
+    _without_header("Binance klines", *_bars(("open_time", EPOCH_MS), further=BINANCE)),
+    _without_header("MetaTrader 4", *_bars(("date", DAY), ("time", CLOCK))),
+    _without_header("MetaTrader 4", *_bars(("datetime", r"\d{4}\.\d\d\.\d\d " + CLOCK))),
+    _without_header("HistData", *_bars(("datetime", r"\d{8} \d{6}"))),
+    _without_header("Kraken", *_bars(("unix", EPOCH_S), further=[("trades", r"\d+")])),
+    _without_header("Kraken", *_bars(("unix", EPOCH_S), order=WITH_VWAP, further=[("trades", r"\d+")])),
+    _without_header("Coinbase", *_bars(("unix", EPOCH_S), order=("low", "high", "open", "close", "volume"))),
+    _without_header("Bitfinex", *_bars(("timestamp", EPOCH_MS), order=CLOSE_SECOND)),
+    _without_header("KuCoin", *_bars(("unix", EPOCH_S), order=CLOSE_SECOND, further=[("turnover", NUMBER)])),
+    _without_header("ccxt", *_bars(("timestamp", EPOCH_MS))),
+    _without_header("FirstRate Data", *_bars(("datetime", ISO + "( " + CLOCK + ")?"))),
+    _without_header("FirstRate Data", *_bars(("datetime", ISO + " " + CLOCK), order=OHLCV[:4])),
+    _without_header("Kibot", *_bars(("date", US_DAY), ("time", CLOCK)), day_first=False),
+    _without_header("Kibot", *_bars(("date", US_DAY)), day_first=False),
     Format(
-        "MetaTrader 4 without a header",
-        cells=_bars(("datetime", r"\d{4}\.\d\d\.\d\d " + CLOCK)),
-        stamps="open",
+        "Binance klines", names=("open.?time", "close.?time", "quote.*|taker.*"), stamps="open", points_are_decimal=True
     ),
-    Format("HistData without a header", cells=_bars(("datetime", r"\d{8} \d{6}")), stamps="open"),
     Format(
-        "Kraken without a header",
-        cells=_bars(("unix", EPOCH_S), further=[("trades", r"\d+")]),
+        "CryptoDataDownload",
+        names=("unix( timestamp)?", "date", "symbol", "volume .+"),
         stamps="open",
+        points_are_decimal=True,
     ),
-    Format("Binance klines", names=("open.?time", "close.?time", "quote.*|taker.*"), stamps="open"),
-    Format("CryptoDataDownload", names=("unix( timestamp)?", "date", "symbol", "volume .+"), stamps="open"),
-    Format("CryptoDataDownload", names=("date", "symbol", "open", "volume .+"), stamps="open"),
+    Format("CryptoDataDownload", names=("date", "symbol", "open", "volume .+"), stamps="open", points_are_decimal=True),
     Format("CryptoCompare", names=("volume ?from", "volume ?to"), stamps="open"),
     Format("Nasdaq.com", names=("date", "close/last", "open"), day_first=False),
     Format("investing.com", names=("date", "price", "open", "vol\\.", "change %")),
     Format("investing.com", names=("date", "price", "open", "high", "low", "change %")),
     Format("Alpha Vantage", names=IN_TWO_CURRENCIES, prices=IN_TWO_CURRENCIES),
     Format("Alpha Vantage", names=(r"1a?\. open.*", r"2a?\. high.*", r"4a?\. close.*")),
-    Format("Polygon aggregates", names=("o", "h", "l", "c", "vw", "t"), stamps="open"),
-    Format("Polygon flat file", names=("window_start", "transactions"), stamps="open"),
+    Format("Polygon aggregates", names=("o", "h", "l", "c", "vw", "t"), stamps="open", points_are_decimal=True),
+    Format("Polygon flat file", names=("window_start", "transactions"), stamps="open", points_are_decimal=True),
     Format(
         "Databento",
         names=("ts_event", "open", "close", "rtype|instrument_id|publisher_id|symbol"),
         stamps="open",
         price_unit=1e-9,
+        points_are_decimal=True,
     ),
-    Format("Alpaca", names=("timestamp", "trade_count", "vwap"), stamps="open"),
+    Format("Alpaca", names=("timestamp", "trade_count", "vwap"), stamps="open", points_are_decimal=True),
     Format(
-        "Dukascopy", names=("local time|gmt time|utc|time \\(.+\\)", "open", "close"), stamps="open", day_first=True
+        "Dukascopy",
+        names=("local time|gmt time|utc|time \\(.+\\)", "open", "close"),
+        stamps="open",
+        day_first=True,
+        points_are_decimal=True,
     ),
-    Format("MetaTrader 5", names=("<date>", "<open>", "<tick_?vol>"), stamps="open"),
+    Format("MetaTrader 5", names=("<date>", "<open>", "<tick_?vol>"), stamps="open", points_are_decimal=True),
     Format("Stooq or Finam", names=("<date>", "<per>", "<open>")),
     Format("NSE", names=("date", "open", "shares traded|turnover.*cr.*")),
     Format("NSE", names=("series", "prev\\.? ?close", "ltp|last price|vwap|average price")),
@@ -107,7 +134,7 @@ FORMATS = (
 )
 
 # Told by the lines of its header, or by the levels of a frame's columns.
-YFINANCE = Format("yfinance (a header of several lines)")
+YFINANCE = Format("yfinance (a header of several lines)", points_are_decimal=True)
 
 
 def format_of(names: Sequence[str]) -> Format | None:

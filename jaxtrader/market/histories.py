@@ -118,7 +118,7 @@ def _histories_of(
         roles = dataclasses.replace(
             roles, symbol=column, others=tuple(other for other in roles.others if other != column)
         )
-    numbers = _numbers(table, roles, decimal)
+    numbers, mark_note = _numbers(table, roles, decimal)
     not_numbers = tuple(other for other in roles.others if other not in numbers)
     if roles.symbol is None:
         prices = {role: numbers[name] for role, name in roles.prices.items()}
@@ -127,7 +127,7 @@ def _histories_of(
     unit_note = _to_unit(table, roles, numbers)
     format_note = f"Read as {table.format.name}." if table.format else None
     stamps = table.format.stamps if table.format else None
-    notes = (*table.notes, format_note, time_note, symbol_note, volume_note, unit_note)
+    notes = (*table.notes, format_note, time_note, symbol_note, mark_note, volume_note, unit_note)
     rows = Rows(
         table.rows,
         table.source,
@@ -213,11 +213,11 @@ def _reads(table: Table, columns: Sequence[str], tz: str | None) -> bool:
     return True
 
 
-def _numbers(table: Table, roles: ColumnRoles, decimal: str | None) -> dict[str, np.ndarray]:
+def _numbers(table: Table, roles: ColumnRoles, decimal: str | None) -> tuple[dict[str, np.ndarray], str | None]:
     prices = [*roles.prices.values(), *([roles.adjusted] if roles.adjusted else [])]
     single = [[name] for name in (roles.volume, roles.funding) if name is not None]
     wanted = [name for name in roles.others if name != roles.funding]
-    return read_numbers(table.frame, [prices, *single], wanted, decimal, table.row_name)
+    return read_numbers(table.frame, [prices, *single], wanted, decimal, table.row_name, table.points)
 
 
 def _volume(roles: ColumnRoles, numbers: dict[str, np.ndarray]) -> tuple[ColumnRoles, str | None]:

@@ -1,7 +1,8 @@
 """Turns columns of text into numbers: thousands separators, decimal commas, currency signs, 55.20K.
 
-A comma that may be a decimal or a thousands separator is never guessed. What a mark means is concluded from values that
-have one reading, such as `1,234.5` and `96,57`, and holds for the whole table.
+A mark that may be a decimal or a thousands separator is never guessed. What it means is concluded from values that have
+one reading, such as `1,234.5` and `96,57`, and holds for the whole table. A decimal point of prices says nothing
+of a volume, because vendors write volumes in ways of their own.
 """
 
 import dataclasses
@@ -31,6 +32,9 @@ POINTS_GROUP = rf"{POINT_GROUPS},\d*|\d{{1,3}}(?:\.\d\d\d?)+\.\d{{3}}"
 COMMA_EITHER, POINT_EITHER = r"[1-9]\d{0,2},\d{3}", r"[1-9]\d{0,2}\.\d{3}"  # 1,234
 EITHER = rf"{COMMA_EITHER}|{POINT_EITHER}"
 ONE_COMMA, ONE_POINT = r"\d*,\d*", r"\d*\.\d*"
+POINT_OR_WHOLE = rf"{POINT_EITHER}|\d{{1,3}}"
+PROVES_NO_GROUPS = re.compile(rf"[-+]?(?!(?:{POINT_EITHER})$)(?:\d*\.\d+|\d{{4,}})")
+NEIGHBOURS = 30.0  # times. Prices side by side differ by less, and by 1,000 where only one of them is read wrong.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,13 +52,31 @@ def needs_text(values: "pd.Series") -> bool:
     return bool(values.astype("str").str.match(marks).any())
 
 
+def may_be_groups(columns: np.ndarray) -> np.ndarray:
+    """Mark the columns of numbers [T, N] whose text may be 5.560 or 7 throughout, which is 5560 where points group.
+
+    In such a column all values have up to three digits before the point and up to three behind it.
+    """
+    found = np.ones(columns.shape[1], bool)
+    for rows in (slice(None, 1000), slice(1000, None)):  # the first rows show it for most columns
+        values = np.abs(columns[rows][:, found])
+        with np.errstate(invalid="ignore", over="ignore"):
+            thousandths = np.abs(values * 1000 - np.round(values * 1000)) <= 1e-6
+            fits = np.isnan(values) | (values == 0) | ((values >= 1) & (values < 1000) & thousandths)
+        found[found] = fits.all(axis=0)
+    with np.errstate(invalid="ignore"):
+        found[found] = (columns[:, found] != 0).any(axis=0)
+    return found
+
+
 def read_numbers(
     frame: "pd.DataFrame",
     needed: Sequence[Sequence[str]],
     wanted: Sequence[str],
     decimal: str | None,
     row_name: RowName,
-) -> dict[str, np.ndarray]:
+    points: str = "unknown",
+) -> tuple[dict[str, np.ndarray], str | None]:
     """Read columns as numbers.
 
     Args:
@@ -64,9 +86,10 @@ def read_numbers(
         wanted: columns that are left out unless all their values are numbers.
         decimal: the decimal mark, "." or ",". None concludes it.
         row_name: names a row in a message.
+        points: whether points are "decimal" in the layout of the table, or "likely" so, or "unknown".
 
     Returns:
-        [T] float64 by column. A missing value is NaN.
+        [T] float64 by column, where a missing value is NaN, and a note on a reading that is likely, or None.
 
     Raises:
         DataError: a value of a needed column is no number, or has two readings.
@@ -94,8 +117,8 @@ def read_numbers(
         else:
             texts[column] = _bare(values)
     if not texts:
-        return out
-    marks = _Marks(texts, [[name for name in group if name in texts] for group in needed], decimal, row_name)
+        return out, None
+    marks = _Marks(texts, out.copy(), needed, decimal, row_name, points)
     for column in texts:
         optional = column in wanted
         read, bad = marks.read(column, optional)
@@ -103,7 +126,7 @@ def read_numbers(
             out[column] = read
         elif not optional:
             marks.refuse(column, frame[column], int(bad[0]))
-    return out
+    return out, marks.note
 
 
 def _bare(values: "pd.Series") -> "pd.Series":
@@ -129,12 +152,20 @@ class _Marks:
     """What commas and points mean in the columns of a table."""
 
     def __init__(
-        self, texts: "dict[str, pd.Series]", groups: Sequence[Sequence[str]], decimal: str | None, row_name: RowName
+        self,
+        texts: "dict[str, pd.Series]",
+        numbers: dict[str, np.ndarray],
+        groups: Sequence[Sequence[str]],
+        decimal: str | None,
+        row_name: RowName,
+        points: str,
     ) -> None:
-        self.texts, self.decimal, self.row_name = texts, decimal, row_name
+        self.texts, self.numbers, self.decimal, self.row_name, self.points = texts, numbers, decimal, row_name, points
+        self.note: str | None = None
         self.mantissas = {name: text.str.replace(r"^[-+]|e[-+]?\d+$", "", regex=True) for name, text in texts.items()}
-        self.group_of = {name: list(group) for group in groups for name in group}
-        columns = [name for group in groups for name in group]
+        self.group_of = {name: [other for other in group if other in texts] for group in groups for name in group}
+        self.whole_group_of = {name: list(group) for group in groups for name in group}
+        columns = [name for group in groups for name in group if name in texts]
         self.commas_group = self._example(columns, COMMAS_GROUP)
         self.points_group = self._example(columns, POINTS_GROUP)
         decimal_commas = (self._example([name], ONE_COMMA, unlike=EITHER) for name in columns)
@@ -175,6 +206,8 @@ class _Marks:
                 either = None if self.points_group else self._example([column], POINT_EITHER)
             elif not self.commas_group:
                 either = self._example([column], EITHER if self.decimal_comma else COMMA_EITHER)
+                if not either and column in self.group_of:
+                    either = self._point_in_groups(column)
             if either and optional:
                 return np.empty(0), np.array([either.row])
             if either:
@@ -190,6 +223,55 @@ class _Marks:
         read = pd.to_numeric(clean, errors="coerce")
         bad = np.flatnonzero((read.isna() & clean.notna() & (clean.str.lower() != "nan")).to_numpy(bool))
         return read.to_numpy(np.float64, na_value=np.nan), bad
+
+    def _point_in_groups(self, column: str) -> _Example | None:
+        """A value whose point may stand between thousands, without a proof in the table that points are decimals."""
+        either = self._example([column], POINT_EITHER)
+        group = self.whole_group_of[column]
+        if either is None or self.points == "decimal" or not all(map(self._may_have_groups, group)):
+            return None
+        if len(group) == 1:
+            return either
+        if any(self._example([name], r"\d{1,3}") for name in group if name in self.texts):
+            return None if self._side_by_side(group) else either
+        if any(self._has_decimal_points(name) for name in (*self.texts, *self.numbers) if name not in group):
+            return None
+        if self.points != "likely":
+            return either
+        value = shown(either.value)
+        self.note = (
+            f"Prices such as '{value}' were read with a decimal point; decimal=',' (--decimal ,) reads them as "
+            f"{value.replace('.', '')}."
+        )
+        return None
+
+    def _may_have_groups(self, name: str) -> bool:
+        """Whether all values of a column are such as 5.560 or 7."""
+        if name not in self.texts:
+            return bool(may_be_groups(self.numbers[name][:, None])[0])
+        text = self.mantissas[name]
+        return bool((text.isna() | text.str.fullmatch(POINT_OR_WHOLE).fillna(False).astype(bool)).all())
+
+    def _has_decimal_points(self, name: str) -> bool:
+        """Whether a column has a value with a point that stands between no thousands."""
+        if name in self.texts:
+            return self._example([name], ONE_POINT, unlike=POINT_EITHER) is not None
+        values = self.numbers[name]
+        values = values[np.isfinite(values)]
+        return bool((values != np.floor(values)).any() and not may_be_groups(values[:, None])[0])
+
+    def _side_by_side(self, group: Sequence[str]) -> bool:
+        """Whether prices with decimal points are near to those beside and above them."""
+        import pandas as pd
+
+        columns = [
+            pd.to_numeric(self.mantissas[name], errors="coerce") if name in self.texts else self.numbers[name]
+            for name in group
+        ]
+        with np.errstate(all="ignore"):
+            logs = np.log(np.stack(columns, axis=1).astype(np.float64))
+        steps = [np.abs(np.diff(logs, axis=axis)) for axis in (0, 1)]
+        return all(step[np.isfinite(step)].max(initial=0.0) < np.log(NEIGHBOURS) for step in steps)
 
     def _refuse_either(self, either: _Example) -> None:
         value = either.value

@@ -63,7 +63,8 @@ def _noted(table: Table, note: str) -> Table:
 def _read_text(file: File, head: bytes, decimal: str | None) -> Table:
     if file.name.lower().endswith((".parquet", ".pq")):
         raise _not_parquet(file)
-    frame, rows, header, format, notes = read_delimited(file, head, decimal)
+    text = read_delimited(file, head, decimal)
+    frame, rows, header, format = text.frame, text.rows, text.header, text.format
     assert header.names is not None
     names = list(header.names)
     while names and not names[-1] and frame.iloc[:, len(names) - 1].isna().all():  # a separator ends each line
@@ -73,8 +74,7 @@ def _read_text(file: File, head: bytes, decimal: str | None) -> Table:
         frame, rows = stack(frame, names, header.tickers[: len(names)], rows, file.name)
     else:
         frame.columns = unique_names(names, file.name)
-    format = format or (YFINANCE if header.lines > 1 else format_of(list(map(str, frame.columns))))
-    return Table(rows, file.name, True, frame, file.stem, format, notes)
+    return Table(rows, file.name, True, frame, file.stem, format, text.notes, text.points)
 
 
 def _not_parquet(file: File) -> DataError:

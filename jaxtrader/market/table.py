@@ -46,12 +46,14 @@ class Table(Origin):
         stem: the file name without its suffixes. None for a DataFrame.
         format: the known format, or None if the columns are known by their names alone.
         notes: what reading found, one sentence each.
+        points: whether points in its numbers are "decimal", or "likely" so, as its layout tells, or "unknown".
     """
 
     frame: "pd.DataFrame"
     stem: str | None
     format: "Format | None" = None
     notes: tuple[str, ...] = ()
+    points: str = "unknown"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -161,6 +161,10 @@ FULL_DAY = 24 * 60
         (sessions(YEARS[:3])[200:-250], 390 * 252, "whole week"),  # cut off at both ends
         (sessions(YEARS[:60])[SOME], 390 * 252 * SOME.mean(), None),
         (np.concatenate([sessions(YEARS[:30]), sessions(YEARS[130:160])]), 390 * 252, None),
+        (sessions(YEARS[:40], bars=120), 120 * 252, "2:00:00"),  # a part of a session
+        (sessions(YEARS, "13:00", 3, "1h"), 3 * 252, "3:00:00"),
+        (sessions(WEEK[:1], bars=24), 24 * 252, "whole week"),
+        (sessions(YEARS[:40], bars=240), 240 * 252, None),
         (np.asarray(WEEK, "M8[ns]"), 252, "whole week"),
         (np.asarray(pd.bdate_range("2024-03-04", periods=60), "M8[ns]"), 252, "260"),
         (np.asarray(pd.bdate_range("2020-01-01", "2022-12-31"), "M8[ns]"), 260, None),
@@ -181,6 +185,13 @@ def test_periods_per_year_by_hand(times, wanted, doubt):
     )
     assert (calendar.doubt is None) == (doubt is None)
     assert doubt is None or (doubt in calendar.doubt and "--periods-per-year" in calendar.doubt)
+
+
+def test_the_end_of_a_session_beyond_a_weekend_shows_that_nothing_trades_there():
+    # Metals trade for 23 hours. One bar of Monday is too few for a session, and still no bar is of the weekend.
+    friday = pd.date_range("2024-03-01 01:00", "2024-03-01 23:00", freq="h")
+    calendar = find_calendar(np.asarray(friday.append(pd.DatetimeIndex(["2024-03-04 01:00"])), "M8[ns]"), None)
+    assert (calendar.sessions_per_year, calendar.doubt) == (260, None)
 
 
 def test_a_day_a_month_and_years_of_one_source_are_the_same():

@@ -139,3 +139,85 @@ def test_prices_as_text_keep_their_last_bit():
     table[["open", "high", "low"]] = table[["close"]].astype(float).to_numpy().repeat(3, axis=1)
     assert load_bars(table).close[:, 0].tolist() == table.close.astype(float).tolist()
     assert pd.api.types.is_string_dtype(table.close)
+
+
+GROUPED = ["5.560", "5.600", "5.540", "5.580", "5.570"]
+THREE = ["988", "1.002", "995"]
+
+
+def prices(values, volumes, mark=",", quote=""):
+    """A text table whose open, high, low and close are one value in each row."""
+    cells = [[f"2024-01-{day + 1:02d}", *[value] * 4, volumes[day]] for day, value in enumerate(values)]
+    rows = [["date", "open", "high", "low", "close", "volume"], *cells]
+    return "\n".join(mark.join(f"{quote}{cell}{quote}" for cell in row) for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "readings"),
+    [
+        (prices(GROUPED, ["52520516"] * 5, ";"), "5.560", ("5560", "5.560")),
+        (prices(GROUPED, ["52520516"] * 5, "\t"), "5.560", ("5560", "5.560")),
+        (prices(GROUPED, ["120"] * 5, ",", '"'), "5.560", ("5560", "5.560")),
+        (prices(THREE, ["120"] * 3), "1.002", ("1002", "1.002")),  # 988 and then 1002, in any layout
+        (prices(["12.5", "13.5", "12.25"], ["765.591", "573.338", "60.120"]), "765.591", ("765591", "765.591")),
+        (prices(["12.5", "13.5", "12.25"], ["988", "1.002", "995"]), "1.002", ("1002", "1.002")),
+        (prices(["12.5", "13.5", "12.25"], ["100.000", "5.000", "200.000"]), "100.000", ("100000", "100.000")),
+    ],
+)
+def test_points_that_may_stand_between_thousands_are_refused_with_both_readings(tmp_path, text, value, readings):
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, text)
+    assert all(part in str(caught.value) for part in (f"'{value}'", *readings, "--decimal ,", "--decimal ."))
+
+
+def test_decimal_settles_points(tmp_path):
+    text = prices(GROUPED, ["120"] * 5, ";")
+    assert read(tmp_path, text, decimal=".").close[:2, 0].tolist() == [5.56, 5.6]
+    assert read(tmp_path, text, decimal=",").close[:2, 0].tolist() == [5560, 5600]
+
+
+@pytest.mark.parametrize(
+    ("values", "volumes"),
+    [
+        (["1.105", "1.203", "1.21"], ["5", "6", "7"]),  # two decimals: no thousands
+        (["0.954", "1.002", "1.010"], ["5", "6", "7"]),
+        (["999.500", "1000.250", "1001.125"], ["5", "6", "7"]),
+        (["10", "10.125", "9.875"], ["5", "6", "7"]),  # 10125 beside 10 is no price
+        (["5.560", "5.600", "5.540"], ["1.5", "2.25", "7.125"]),  # points are decimals in another column
+        (["1.5", "1.6", "1.7"], ["0.125", "7.250", "3.375"]),
+        (["1.5", "1.6", "1.7"], ["1250.125", "7.250", "3.375"]),
+    ],
+)
+@pytest.mark.parametrize("mark", [",", ";"])
+def test_points_of_decimals_need_no_word(tmp_path, values, volumes, mark):
+    bars = read(tmp_path, prices(values, volumes, mark))
+    assert bars.close[:, 0].tolist() == [float(value) for value in values]
+    assert bars.volume[:, 0].tolist() == [float(volume) for volume in volumes]
+    assert not any("decimal" in note for note in bars.notes)
+
+
+def test_prices_of_three_decimals_between_plain_commas_are_read_with_a_note(tmp_path):
+    bars = read(tmp_path, prices(["110.234", "110.301", "110.290"], ["1200", "900", "700"]))
+    assert bars.close[:, 0].tolist() == [110.234, 110.301, 110.29]
+    assert any("'110.234'" in note and "110234" in note and "--decimal ," in note for note in bars.notes)
+
+
+def test_points_behind_the_first_rows_are_looked_at(tmp_path):
+    rows = 100  # more than the rows from which the layout is found
+    days = pd.date_range("2024-01-01", periods=rows).strftime("%Y-%m-%d")
+    volumes = ["988"] * (rows - 1) + ["1.002"]
+    text = "\n".join(
+        ["date,open,high,low,close,volume", *(f"{d},1.5,1.5,1.5,1.5,{v}" for d, v in zip(days, volumes, strict=True))]
+    )
+    with pytest.raises(DataError, match=r"row 101: volume is '1\.002'.*--decimal"):
+        read(tmp_path, text)
+    assert read(tmp_path, text.replace("1.002", "1.02")).volume[-1, 0] == 1.02
+
+
+def test_a_program_that_never_groups_thousands_is_not_asked(tmp_path):
+    text = (
+        "2024.03.01,01:00,110.234,110.301,110.200,110.290,5.125\n2024.03.01,02:00,110.290,110.310,110.210,110.250,7.250"
+    )
+    bars = read(tmp_path, text)
+    assert bars.close[:, 0].tolist() == [110.29, 110.25]
+    assert not any("--decimal" in note for note in bars.notes)

@@ -31,7 +31,7 @@ def files_that_are_no_tables(tmp_path):
     (tmp_path / "cut.csv").write_text(HEADER + "\n".join(GOOD) + "\n2024-01-05,13,14")
     (tmp_path / "open quote.csv").write_text(HEADER + GOOD[0] + '\n"2024-01-03,11,13')
     (tmp_path / "damaged.parquet").write_bytes(b"PAR1 and no more")
-    (tmp_path / "bare.csv").write_text("\n".join(GOOD))
+    (tmp_path / "bare.csv").write_text("\n".join(row + ",7" for row in GOOD))
     (tmp_path / "closes.csv").write_text("date,close\n2024-01-02,1\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "short names.csv").write_text(HEADER + "\n".join(row + ",1,2" for row in GOOD))
