@@ -48,6 +48,8 @@ def write_all(folder: Path, evidence: Evidence, title: str, settings: Values, *,
         record["timing_p"] = evidence.timing.p
     if evidence.trials is not None:
         record["trials"] = vars(evidence.trials)
+    if evidence.importance is not None:
+        record["importance"] = evidence.importance.to_frame().to_dict("index")
     write_record(record, folder)
     if not report:
         return []

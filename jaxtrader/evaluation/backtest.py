@@ -135,19 +135,27 @@ def rollout_policy(
 
 def _exact_trajectory(policy: Policy, env: TradingEnv) -> Trajectory:
     """A policy's trajectory through the environment's market, on the host, with the money in float64."""
-    state = policy.state_for(env.market.close.shape[1])
-    agent = policy.acting_agent
-    _, prepared = agent.prepare(state, env.rounded_params())
     with package_settings(x64=True):
-        exact = env.rounded_params("float64")
-        # The network sees the float32 features that it was trained on.
-        params = exact.replace(arrays=exact.arrays.replace(features=prepared.arrays.features))
+        agent, state, params = exact_inputs(policy, env)
         trajectory = rollout_policy(agent, state, params, env=env, decisions=round_length(most_decisions(env)))
         if bool(trajectory.invalid.any()):
             raise ValueError(
                 "the policy chose an action that its environment does not have; the policy file is damaged"
             )
         return jax.tree.map(np.asarray, trajectory)
+
+
+def exact_inputs(policy: Policy, env: TradingEnv) -> tuple[Any, Any, EnvParams]:
+    """Return what `rollout_policy` needs to keep the money in float64: agent, state and parameters.
+
+    The network sees the float32 features that it was trained on. Call it, and use the parameters, inside
+    `package_settings(x64=True)`.
+    """
+    state, agent = policy.state_for(env.market.close.shape[1]), policy.acting_agent
+    with package_settings():
+        _, prepared = agent.prepare(state, env.rounded_params())
+    exact = env.rounded_params("float64")
+    return agent, state, exact.replace(arrays=exact.arrays.replace(features=prepared.arrays.features))
 
 
 def _rescaled(account: EnvAccount) -> EnvAccount:

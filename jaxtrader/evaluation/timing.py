@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from jaxtrader.evaluation import metrics
 from jaxtrader.evaluation.baselines import rows_of
+from jaxtrader.evaluation.path_totals import total_sharpe
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate_paths
 from jaxtrader.market.market import Market
@@ -61,16 +61,14 @@ def timing_test(
         shortest = min(members, key=len)
         raise ValueError(f"{','.join(shortest.symbols)}: {len(shortest)} bars are too few to rotate; give 3 at least")
     shares = np.concatenate([[0.0], np.random.default_rng(seed).random(rotations)])
-    times, where = np.unique(np.concatenate([member.times for member in members]), return_inverse=True)
-    total, begin = np.zeros((len(shares), len(times))), 0
-    owed = np.zeros_like(total)  # what cash would have earned on the members' equity
-    for member in members:
+
+    def rotated(member: BacktestResult) -> Float[np.ndarray, "path bar"]:
         bars = len(member)
         # Offset 0 is the result itself, so a rotation moves at least one bar.
         offsets = np.where(shares > 0, 1 + (shares * (bars - 1)).astype(int), 0)
         targets = _in_force(member.targets)[(np.arange(bars) - offsets[:, None]) % bars]
         targets[0] = member.targets
-        equity = simulate_paths(
+        return simulate_paths(
             market,
             targets,
             rules=member.rules,
@@ -80,11 +78,8 @@ def timing_test(
             start=rows_of(market, member).start,
             symbol=",".join(member.symbols),
         )
-        rows = where[begin : begin + bars]
-        total += _on_union(equity, rows, len(times))
-        owed[:, rows] += np.concatenate([np.ones((len(equity), 1)), equity[:, :-1]], axis=1) * member.cash_returns
-        begin += bars
-    ratios = _sharpe(total / len(members), owed / len(members))
+
+    ratios = total_sharpe(members, map(rotated, members))
     return TimingTest(float(np.mean(ratios >= ratios[0])), float(ratios[0]), ratios[1:])
 
 
@@ -93,23 +88,3 @@ def _in_force(targets: Float[np.ndarray, "bar A"]) -> Float[np.ndarray, "bar A"]
     rows = np.where(np.isnan(targets), -1, np.arange(len(targets))[:, None])
     rows = np.maximum.accumulate(rows, axis=0)
     return np.where(rows < 0, 0.0, np.take_along_axis(targets, np.maximum(rows, 0), axis=0))
-
-
-def _on_union(equity: Float[np.ndarray, "path bar"], rows: np.ndarray, count: int) -> Float[np.ndarray, "path time"]:
-    """Equity at each time of a longer calendar: the capital before the first bar, then the last known equity."""
-    last = np.zeros(count, int)
-    last[rows] = np.arange(1, len(rows) + 1)
-    return np.concatenate([np.ones((len(equity), 1)), equity], axis=1)[:, np.maximum.accumulate(last)]
-
-
-def _sharpe(equity: Float[np.ndarray, "path bar"], owed: Float[np.ndarray, "path bar"]) -> Float[np.ndarray, " path"]:
-    """Sharpe ratio of a bar of each path, over what is `owed` for cash in each bar.
-
-    Minus infinity where an account was lost, and 0 where nothing varies.
-    """
-    before = np.concatenate([np.ones((len(equity), 1)), equity[:, :-1]], axis=1)
-    cash = np.divide(owed, before, out=np.full(equity.shape, np.nan), where=before > 0)
-    excess = np.stack([metrics.bar_returns(path) for path in equity]) - cash
-    deviation = excess.std(axis=1, ddof=1)
-    ratio = np.divide(excess.mean(axis=1), deviation, where=deviation > metrics.ROUNDING, out=np.zeros(len(equity)))
-    return np.where(np.isnan(deviation), -np.inf, ratio)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtrader.evaluation import metrics, statistics, tables
 from jaxtrader.evaluation.baselines import rows_of
 from jaxtrader.evaluation.figure import joined_equity
+from jaxtrader.evaluation.importance import Importance
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.verdict import POLICY, Part, sharpe
 from jaxtrader.market.clock import wall_clock
@@ -58,6 +59,7 @@ class Report:
         results: tables of results, which stand before the charts.
         further: tables that stand after them: seeds, folds, costs.
         curves: data of the charts, see `_curves`.
+        importance: what each feature is worth, the most important first: its name, the mean loss and its spread.
         settings: names and values of the run.
         frames: tables to be written as CSV, by the name of the file.
     """
@@ -69,6 +71,7 @@ class Report:
     further: Sequence[Table]
     curves: Mapping[str, Any]
     settings: Mapping[str, str]
+    importance: Sequence[tuple[str, float, float]] = ()
     frames: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -81,6 +84,7 @@ def make_report(
     further: Sequence[Table] = (),
     training: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     settings: Mapping[str, str] | None = None,
+    importance: Importance | None = None,
 ) -> Report:
     """Arrange results as a report.
 
@@ -93,6 +97,7 @@ def make_report(
         further: more tables, such as those of seeds, folds and costs.
         training: the records of metrics.jsonl, by the name of the seed.
         settings: names and values of the run.
+        importance: what each feature is worth.
     """
     last = list(parts)[-1]
     judged = parts[last][POLICY]
@@ -105,6 +110,7 @@ def make_report(
         further=[*filter(None, [_months(judged)]), *further],
         curves=_curves(parts, market, training or {}),
         settings=settings or {},
+        importance=[] if importance is None else list(importance.to_frame().itertuples(name=None)),
         frames={
             "equity": judged.to_frame(),
             "trades": judged.to_frame("trades"),

@@ -18,6 +18,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.evaluation import looks
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import baselines
+from jaxtrader.evaluation.importance import Importance, permutation_importance
 from jaxtrader.evaluation.looks import Trials
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.strategies import strategies
@@ -36,6 +37,8 @@ FILLS = {
     "close": "filled at the close (optimistic)",
 }
 MIN_BARS = 3  # for the timing test
+VALIDATION = "validation"  # the part on which the importance of features is measured
+IMPORTANCE_BARS = 20_000  # of each history, at its end. More would take long and say the same.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,6 +54,7 @@ class Evidence:
         timing: the test of timing on the last part. None where it has too few bars.
         trials: what was tried on the bars of the last part. None where no folder keeps count.
         uncounted: why the look was not counted, where it should have been.
+        importance: what each feature is worth on the validation part. None where there is no such part.
     """
 
     parts: Mapping[str, Part]
@@ -60,6 +64,7 @@ class Evidence:
     timing: TimingTest | None
     trials: Trials | None
     uncounted: str | None = None
+    importance: Importance | None = None
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
@@ -145,7 +150,11 @@ def gather(
             trials = looks.trials(seen, len(result), trials_elsewhere)
         except FileError as error:  # which must not cost the result
             uncounted = str(error)
-    return Evidence(parts, markets, seeds, stress, timing, trials, uncounted)
+    importance = None
+    if VALIDATION in markets:
+        report_step("features")
+        importance = permutation_importance(policy, markets[VALIDATION], most_bars=IMPORTANCE_BARS, **changes)
+    return Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance)
 
 
 def _stress(

@@ -23,6 +23,7 @@ def page(report: Report) -> str:
         "</div>",
         _price(report),
         *map(_table, report.further),
+        _importance(report),
         _chart("training", "Training: reward a bar on validation") if report.curves["training"] else "",
         _settings(report),
     ]
@@ -58,6 +59,34 @@ def _price(report: Report) -> str:
     names = "".join(f"<option>{html.escape(each['name'])}</option>" for each in symbols)
     picker = f' <select id="symbol" aria-label="Symbol">{names}</select>'
     return _chart("price", "Price, exposure and fills").replace("</h2>", f"{picker}</h2>", 1)
+
+
+def _importance(report: Report) -> str:
+    """A bar for each feature, with a line of one standard deviation to each side of its end."""
+    if not report.importance:
+        return ""
+    ends = [end for _, mean, spread in report.importance for end in (mean - spread, mean + spread)]
+    low, high = min(0.0, *ends), max(0.0, *ends)
+    scale = 100 / (high - low) if high > low else 0.0
+    rows = []
+    for name, mean, spread in report.importance:
+        left, right = (scale * (end - low) for end in (min(mean, 0), max(mean, 0)))
+        one, other, zero = (scale * (end - low) for end in (mean - spread, mean + spread, 0))
+        rows.append(
+            f'<tr><td>{html.escape(name)}</td><td class="bar"><svg viewBox="0 0 100 16" preserveAspectRatio="none" '
+            f'role="img" aria-label="{mean:.3f}"><rect class="{"good" if mean >= 0 else "bad"}" x="{left:.3f}" y="3" '
+            f'width="{right - left:.3f}" height="10"/><path d="M{one:.3f} 8H{other:.3f}"/>'
+            f'<path class="zero" d="M{zero:.3f} 0V16"/></svg></td><td>{mean:+.2f} ± {spread:.2f}</td></tr>'
+        )
+    note = (
+        "How much Sharpe ratio the policy loses on validation when one feature is rotated in time and all else stays: "
+        "the mean of several rotations, and their standard deviation. Features that resemble each other share their "
+        "importance. Below 0 the policy did better without the feature. A loss within its spread may be chance."
+    )
+    return (
+        '<section><h2>Features</h2><table class="importance"><tbody>'
+        f'{"".join(rows)}</tbody></table><p class="note">{note}</p></section>'
+    )
 
 
 def _table(table: Table) -> str:

@@ -47,6 +47,7 @@ def write_report(
         further=[*further, *evidence.tables],
         training=training,
         settings=settings,
+        importance=evidence.importance,
     )
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / PAGE, page(report))

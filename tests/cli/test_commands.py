@@ -144,6 +144,10 @@ def test_what_is_printed_is_kept_with_the_run(tiny, own_test):
     assert figures["sharpe"] is None, "45 days are not annualised"
     told = " ".join(out[out.index("─ train ─") :].split())
     assert record["result"] in told
+    features = jt.load_policy(folder / "runs/two-0001").features
+    assert {name: set(each) for name, each in record["importance"].items()} == dict.fromkeys(
+        features, {"importance", "spread"}
+    )
 
 
 def test_several_seeds_are_one_policy_with_a_folder_each(tiny, tmp_path, capsys):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from report.parts import parts_and_markets
 
+from jaxtrader.evaluation.importance import Importance
 from jaxtrader.report.content import make_report
 from jaxtrader.report.page import page
 
@@ -27,7 +29,14 @@ return [...document.querySelectorAll('.chart')].map(
 def address(tmp_path_factory) -> str:
     parts, markets = parts_and_markets()
     records = [{"steps": step * 1000, "valid_reward_per_bar": step * 1e-6} for step in range(1, 9)]
-    report = make_report(parts, markets, title="report", verdict=["A verdict."], training={"seed 0": records})
+    report = make_report(
+        parts,
+        markets,
+        title="report",
+        verdict=["A verdict."],
+        training={"seed 0": records},
+        importance=Importance(("a_feature_with_a_long_name", "b"), 0.5, np.array([[0.1, 0.3], [-1.0, -3.0]])),
+    )
     path: Path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(page(report), encoding="utf-8")
     return path.as_uri()
@@ -61,3 +70,5 @@ def test_a_browser_shows_it(address, width, scheme):
         charts = dict(chrome.execute_script(PIXELS))
         assert set(charts) == {"equity", "drawdown", "rolling", "price", "training"}
         assert all(charts.values()), charts
+        bars = "return [...document.querySelectorAll('td.bar rect')].map((bar) => bar.getBoundingClientRect().width)"
+        assert min(chrome.execute_script(bars)) > 2

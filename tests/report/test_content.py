@@ -14,6 +14,7 @@ import pytest
 from report.parts import parts_and_markets
 
 from jaxtrader.evaluation.figure import figure
+from jaxtrader.evaluation.importance import Importance
 from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.report import content
 from jaxtrader.report.content import Table, make_report
@@ -128,6 +129,19 @@ def test_closings_beyond_the_volume_cap_are_told(both):
     part = {**parts["test"], POLICY: dataclasses.replace(parts["test"][POLICY], beyond_cap=7654)}
     (table,) = make_report({"test": part}, {"test": markets["test"]}, title="", verdict=[""]).results
     assert "7,654 closed beyond the volume cap" in table.note
+
+
+def test_features_are_bars_the_most_important_first(both):
+    parts, markets = both
+    found = Importance(("<one>", "two"), 0.5, np.array([[0.1, 0.3], [1.0, 3.0]]))
+    report = make_report(parts, markets, title="", verdict=[""], importance=found)
+    assert [name for name, _, _ in report.importance] == ["two", "<one>"]
+    text = page(report)
+    assert text.index("+2.00 ± 1.41") < text.index("+0.20 ± 0.14")
+    assert "&lt;one&gt;" in text
+    widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', text)]
+    assert widths[0] / widths[1] == pytest.approx(10, rel=1e-3)
+    assert "<h2>Features</h2>" not in page(make_report(parts, markets, title="", verdict=[""]))
 
 
 def test_a_run_without_validations_has_no_curve(both):
