@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 
-from jaxtrader.agents import encoders
 from jaxtrader.agents.networks import ActorCritic
 
 # Bytes of activations in one block, roughly. On a CPU that is what a core's cache holds.
@@ -56,9 +55,7 @@ def split_blocks(paths: Any, count: int) -> Any:
 
 def encoder_activations(network: ActorCritic, chunk: tuple[int, ...]) -> int:
     """Return how many numbers the encoder keeps for one path's chunk of shape `[..., bars, assets, features]`."""
-    kind, width, depth = network.encoder, network.encoder_width, network.encoder_depth
-    decisions = chunk[-3] - network.window + 1
-    count = encoders.activation_count(kind, network.window, network.features, width, depth, decisions)
+    count = network.make_encoder().activation_count(network.features, chunk[-3] - network.window + 1)
     return math.prod(chunk[:-3]) * count
 
 

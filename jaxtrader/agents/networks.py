@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from jaxtrader.agents import encoders
 from jaxtrader.agents.action_spec import ActionSpec
-from jaxtrader.agents.encoders import matmul
+from jaxtrader.agents.layers import matmul
+from jaxtrader.agents.own_encoder import Own
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # of the orthogonal initialisation
@@ -43,14 +44,15 @@ class ActorCritic(nn.Module):
     account: int
     actions: ActionSpec
     hidden: tuple[int, ...] = (64, 64)
-    encoder: encoders.Kind = "mlp"
+    encoder: encoders.Kind | Own = "mlp"
     encoder_width: int = 32
     encoder_depth: int | None = None
     compute_dtype: str = "float32"
 
     def setup(self) -> None:
         """Declare the layers. Their kernels are orthogonal at first."""
-        self.encoded = encoders.output_width(self.encoder, self.window, self.features, self.encoder_width)
+        self.trunk = self.make_encoder()
+        self.encoded = self.trunk.output_width(self.features)
         inputs, width = self.encoded + self.account, self.hidden[0]
 
         def first_kernel(key: Array, shape: tuple[int, int]) -> Array:
@@ -60,13 +62,17 @@ class ActorCritic(nn.Module):
         # One matrix for both MLPs: the actor's columns, then the critic's.
         self.first_kernel = self.param("first_kernel", first_kernel, (inputs, 2 * width))
         self.first_bias = self.param("first_bias", nn.initializers.zeros, (2 * width,))
-        self.trunk = encoders.make_encoder(self.encoder, self.window, self.encoder_width, self.encoder_depth)
         # The later layers of the actor, and of the critic.
         self.torsos = [[self._dense(width) for width in self.hidden[1:]] for _ in range(2)]
         self.policy = nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(POLICY_GAIN))
         self.critic = nn.Dense(1, kernel_init=nn.initializers.orthogonal(VALUE_GAIN))
         if self.actions.continuous:
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.outputs,))
+
+    @nn.nowrap
+    def make_encoder(self) -> encoders.Encoder:
+        """Return the encoder, apart from any weights."""
+        return encoders.make_encoder(self.encoder, self.window, self.encoder_width, self.encoder_depth)
 
     @nn.nowrap
     def _dense(self, width: int) -> nn.Dense:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxtrader.agents.encoders import matmul
+from jaxtrader.agents.layers import matmul
 from jaxtrader.agents.networks import HIDDEN_GAIN, POLICY_GAIN, ActorCritic
 
 

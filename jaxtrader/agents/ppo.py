@@ -22,11 +22,13 @@ from jaxtyping import Float, PRNGKeyArray
 from jaxtrader import devices
 from jaxtrader.agents import blocks, encoders
 from jaxtrader.agents.action_spec import Bounds, action_spec_of, check_bounds, log_std_parameter
+from jaxtrader.agents.attention import HEAD_WIDTH
 from jaxtrader.agents.control_variate import market_control_variate, regress_out
 from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.gae import explained_variance, gae
 from jaxtrader.agents.networks import COMPUTE_DTYPES, ActorCritic
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer, normalize
+from jaxtrader.agents.own_encoder import OwnEncoder, own
 from jaxtrader.agents.policy_file import read_policy, write_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo_settings import PPOSettings, Precision, Schedule
@@ -88,9 +90,12 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         return self
 
     def _validate_encoder(self) -> None:
-        if self.encoder not in get_args(encoders.Kind):
-            raise ValueError(f"PPOAgent(encoder={self.encoder!r}) is unknown; use 'mlp', 'tcn' or 'attention'")
-        unit = encoders.HEAD_WIDTH if self.encoder == "attention" else 1
+        kinds = get_args(encoders.Kind)
+        if isinstance(self.encoder, str) and self.encoder not in kinds:
+            raise ValueError(f"PPOAgent(encoder={self.encoder!r}) is unknown; use one of {', '.join(kinds)}")
+        if not isinstance(self.encoder, str):
+            own(self.encoder)
+        unit = HEAD_WIDTH if self.encoder == "attention" else 1
         if not isinstance(self.encoder_width, Integral) or self.encoder_width < 1 or self.encoder_width % unit:
             raise ValueError(
                 f"PPOAgent(encoder_width={self.encoder_width}) must be a whole number, at least 1"
@@ -109,7 +114,10 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
     def check_env(self, env: Environment) -> None:
         """Raise ValueError where the encoder has no window of bars to read."""
         window = env.window if isinstance(env, TradingEnv) else 1
-        if self.encoder != "mlp" and window == 1:
+        if not isinstance(self.encoder, str):
+            if isinstance(env, TradingEnv):
+                OwnEncoder(window, own(self.encoder).module).check(len(env.market.feature_names))
+        elif self.encoder != "mlp" and window == 1:
             shows, way = f"{env.name} shows one observation", "train in a TradingEnv with window=32"
             if isinstance(env, TradingEnv):
                 shows, way = "window=1 shows one", "use window=32"
@@ -166,7 +174,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             account=account,
             actions=actions,
             hidden=tuple(self.hidden),
-            encoder=self.encoder,
+            encoder=encoders.known(self.encoder),
             encoder_width=self.encoder_width,
             encoder_depth=self.encoder_depth,
             compute_dtype=self.compute_dtype,

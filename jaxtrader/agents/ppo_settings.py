@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Schedule = Literal["constant", "linear"]
-Encoder = Literal["mlp", "tcn", "attention"]
+Encoder = Literal["mlp", "tcn", "attention", "gru", "lru"]
 ComputeDtype = Literal["float32", "bfloat16"]
 Precision = Literal["default", "high", "highest"]
 
@@ -42,10 +42,11 @@ class PPOSettings:
         normalize_observations: Whether observations of ordinary environments are scaled by their running mean and
             deviation. Market features are always scaled, by the mean and deviation of the training bars.
         encoder: The network that reads the window. "mlp" reads all of it at once, "tcn" is a stack of dilated causal
-            convolutions, and "attention" is causal and local.
-        encoder_width: The number of channels of tcn and attention. Attention needs a multiple of 16.
-        encoder_depth: The number of layers of tcn and attention. By default tcn has as many as it needs to see the
-            window, and attention has 2.
+            convolutions, and "attention" is causal and local. "gru" reads the window bar by bar, and "lru" is a stack
+            of linear recurrences. In Python it may also be a Flax module of your own, see `OwnEncoder`.
+        encoder_width: The number of channels of the encoder. Attention needs a multiple of 16, and mlp has none.
+        encoder_depth: The number of layers of the encoder. By default tcn has as many as it needs to see the window,
+            gru has 1, and attention and lru have 2.
         compute_dtype: The number format of encoder and hidden layers. "bfloat16" pays on accelerators only. Weights,
             outputs and money stay in float32.
         matmul_precision: The precision of float32 products. "highest" is float32. "high" and "default" let an
@@ -67,7 +68,7 @@ class PPOSettings:
     hidden: tuple[int, ...] = static((64, 64))
     market_baseline: bool = static(True)
     normalize_observations: bool = static(False)
-    encoder: Encoder = static("mlp")  # noqa: RUF009
+    encoder: Encoder | Any = static("mlp")  # noqa: RUF009  a flax.linen.Module, which this module does not import
     encoder_width: int = static(32)
     encoder_depth: int | None = static(None)
     compute_dtype: ComputeDtype = static("float32")  # noqa: RUF009

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrader.agents import encoders
+from jaxtrader.agents import attention, convolutions, encoders
 from jaxtrader.agents.action_spec import ActionSpec
+from jaxtrader.agents.layers import spans
 from jaxtrader.agents.networks import ActorCritic
 
 ASSETS, FEATURES, WIDTH = 2, 3, 16
@@ -24,6 +25,10 @@ CASES = [
     pytest.param("attention", 2, None, marks=pytest.mark.slow),
     pytest.param("attention", 13, 3, marks=pytest.mark.slow),
     ("attention", 32, 1),
+    ("gru", 5, None),
+    ("lru", 13, 2),
+    pytest.param("lru", 2, None, marks=pytest.mark.slow),
+    pytest.param("lru", 11, 1, marks=pytest.mark.slow),
 ]
 
 
@@ -149,6 +154,36 @@ def numpy_attention(trunk: dict, x: np.ndarray, spans: list[int]) -> np.ndarray:
     return norm(trunk["norm"], x)
 
 
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def numpy_gru(trunk: dict, x: np.ndarray) -> np.ndarray:
+    """r and z are gates, n is the new state with the old one gated by r, and h = (1 - z) n + z h, bar by bar."""
+    for i in range(len(trunk)):
+        cell = trunk[f"layer_{i}"]
+        h, states = np.zeros(WIDTH), []
+        for row in x:
+            r = sigmoid(dense(cell["ir"], row) + h @ cell["hr"]["kernel"])
+            z = sigmoid(dense(cell["iz"], row) + h @ cell["hz"]["kernel"])
+            h = (1 - z) * np.tanh(dense(cell["in"], row) + r * dense(cell["hn"], h)) + z * h
+            states.append(h)
+        x = np.stack(states)
+    return x[-1]
+
+
+def numpy_lru(trunk: dict, x: np.ndarray, spans: list[int]) -> np.ndarray:
+    """Sums over the span of decay^k times the driven bars, then a gated linear layer that is added."""
+    x = dense(trunk["embed"], x)
+    for i, span in enumerate(spans):
+        decay = np.exp(-np.exp(trunk[f"layer_{i}_rate"]))
+        driven = x @ trunk[f"layer_{i}_kernel"] * np.sqrt(1 - decay**2)
+        h = np.stack([sum(decay**k * driven[t - k] for k in range(span)) for t in range(span - 1, len(x))])
+        value, gate = np.split(dense(trunk[f"layer_{i}_out"], h), 2, -1)
+        x = x[span - 1 :] + value * sigmoid(gate)
+    return np.tanh(x)[-1]
+
+
 @pytest.mark.parametrize(
     ("kind", "window", "depth", "layers"),
     [
@@ -157,6 +192,8 @@ def numpy_attention(trunk: dict, x: np.ndarray, spans: list[int]) -> np.ndarray:
         ("tcn", 13, 2, [(0, 1, 2, 3), (0, 3, 6, 9)]),
         ("attention", 9, 1, [9]),
         ("attention", 40, None, [20, 21]),
+        ("gru", 6, 2, None),
+        ("lru", 12, None, [6, 7]),
     ],
 )
 def test_encoders_equal_numpy_in_float64(kind: encoders.Kind, window: int, depth: int | None, layers: list) -> None:
@@ -165,15 +202,21 @@ def test_encoders_equal_numpy_in_float64(kind: encoders.Kind, window: int, depth
     found = jax.jit(encode(network))(weights, chunk)[0]
     exact = jax.tree.map(np.float64, weights)
     rows = np.float64(chunk[0]).reshape(len(chunk[0]), -1)
-    x = (numpy_tcn if kind == "tcn" else numpy_attention)(exact["trunk"], rows, layers)
-    expected = (x @ exact["first_kernel"] + exact["first_bias"])[window - 1 :]
+    if kind in ("tcn", "attention"):
+        x = (numpy_tcn if kind == "tcn" else numpy_attention)(exact["trunk"], rows, layers)[window - 1 :]
+    else:
+        windows = [rows[t - window : t] for t in range(window, len(rows) + 1)]
+        x = np.stack(
+            [numpy_gru(exact["trunk"], w) if kind == "gru" else numpy_lru(exact["trunk"], w, layers) for w in windows]
+        )
+    expected = x @ exact["first_kernel"] + exact["first_bias"]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("depth", [None, 1, 2, 3, 9])
 def test_layers_of_any_depth_reach_exactly_the_window_and_leave_no_bar_out(depth: int | None) -> None:
     for window in range(1, 70):
-        layers = encoders.kernels(window, depth)
+        layers = convolutions.kernels(window, depth)
         assert 1 + sum(back[-1] for back in layers) == window
         seen = {0}
         for back in layers:
@@ -181,14 +224,14 @@ def test_layers_of_any_depth_reach_exactly_the_window_and_leave_no_bar_out(depth
             seen = {bar + offset for bar in seen for offset in back}
         assert seen == set(range(window))
         assert depth in (None, len(layers))
-        assert 1 + sum(span - 1 for span in encoders.spans(window, depth)) == window
-        assert min(encoders.spans(window, depth)) >= 1
+        assert 1 + sum(span - 1 for span in spans(window, depth or attention.DEPTH)) == window
+        assert min(spans(window, depth or attention.DEPTH)) >= 1
 
 
 # --- bfloat16 ---
 
 
-@pytest.mark.parametrize("kind", ["mlp", "tcn", "attention"])
+@pytest.mark.parametrize("kind", ["mlp", "tcn", "attention", "gru", "lru"])
 def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None:
     chunk = bars(20)
     contexts = []
@@ -207,6 +250,8 @@ def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None
         ("mlp", 64, 48),
         ("tcn", 64, 48),
         ("attention", 64, 48),
+        pytest.param("gru", 32, 48, marks=pytest.mark.slow),
+        pytest.param("lru", 64, 48, marks=pytest.mark.slow),
         pytest.param("attention", 16, 256, marks=pytest.mark.slow),
         pytest.param("attention", 128, 20, marks=pytest.mark.slow),
     ],
@@ -219,5 +264,5 @@ def test_activation_count_is_about_what_the_compiler_sets_aside(
     chunk = jax.ShapeDtypeStruct((paths, window - 1 + decisions, ASSETS, FEATURES), jnp.float32)
     slope = jax.jit(jax.grad(lambda weights, chunk: (encode(network)(weights, chunk) ** 2).sum()))
     aside = slope.lower(weights, chunk).compile().memory_analysis().temp_size_in_bytes
-    guess = 4 * paths * encoders.activation_count(kind, window, ASSETS * FEATURES, WIDTH, None, decisions)
+    guess = 4 * paths * network.make_encoder().activation_count(ASSETS * FEATURES, decisions)
     assert 0.4 < guess / aside < 2.5

@@ -1,0 +1,164 @@
+"""Flax modules of the user's own, as the encoder of a network or as the network itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from jaxtrader.agents.layers import windows_of
+
+SAME = 1e-3  # of the size of the outputs: by so much float32 may differ between a chunk and its windows
+
+
+@dataclass(frozen=True)
+class Own:
+    """A Flax module of the user's own, kept apart from the network's layers until they are declared.
+
+    Attributes:
+        module: a linen module, which must be hashable: its fields are numbers, text, tuples and functions.
+    """
+
+    module: nn.Module
+
+    @property
+    def name(self) -> str:
+        """The name of its class."""
+        return type(self.module).__name__
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its fields that are plain data."""
+        names = [field.name for field in dataclasses.fields(self.module) if field.name not in ("parent", "name")]
+        values = {name: getattr(self.module, name) for name in names}
+        return {name: list(x) if isinstance(x, tuple) else x for name, x in values.items() if _is_plain(x)}
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def own(module: Any) -> Own:
+    """Return the holder of a user's module.
+
+    Raises TypeError where it is no Flax linen module, or cannot be hashed.
+    """
+    if isinstance(module, Own):
+        return module
+    if inspect.isclass(module) and issubclass(module, nn.Module):
+        raise TypeError(f"{module.__name__} is a class; give a module: {module.__name__}(...)")
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"{type(module).__name__} is no Flax linen module; derive it from flax.linen.Module")
+    try:
+        hash(module)
+    except TypeError as error:
+        raise TypeError(
+            f"{type(module).__name__} has a field that cannot be hashed ({error}); use tuples, not lists or arrays"
+        ) from error
+    return Own(module)
+
+
+class OwnEncoder(nn.Module):
+    """An encoder of the user's own.
+
+    Attributes:
+        window: bars that an output depends on.
+        module: it maps windows `[*b, window, inputs]` to `[*b, width]`. Where its class has `reads_chunks = True`, it
+            maps chunks `[*b, bars, inputs]` to `[*b, bars - window + 1, width]`, and shares work between decisions.
+    """
+
+    window: int
+    module: nn.Module
+
+    @property
+    def layers(self) -> int:
+        """It is one layer to us."""
+        return 1
+
+    @nn.nowrap
+    def output_width(self, inputs: int) -> int:
+        """Return how many numbers it gives for a decision."""
+        return _shape(self.module, self.window, inputs, 1)[0].shape[-1]
+
+    @nn.nowrap
+    def activation_count(self, inputs: int, decisions: int) -> int:
+        """Return how many numbers its operations give for one path of so many decisions."""
+        return _shape(self.module, self.window, inputs, decisions)[1]
+
+    def __call__(self, bars: Float[Array, "*b bars inputs"]) -> Float[Array, "*b decisions width"]:
+        """Return the module's outputs for the windows of each chunk."""
+        return self.module(_seen(self.module, bars, self.window))
+
+    @nn.nowrap
+    def check(self, inputs: int) -> None:
+        """Raise ValueError where the module's output has another shape, is not finite, or sees bars outside its window.
+
+        It is called once, on random bars and weights.
+        """
+        name, key = type(self.module).__name__, jax.random.key(0)
+        # Flat axes of a batch, and bars enough that a window has neighbours.
+        chunk = jnp.asarray(np.random.default_rng(0).normal(size=(2, self.window + 6, inputs)), jnp.float32)
+        windows = windows_of(chunk, self.window).reshape(-1, self.window, inputs)
+        try:
+            whole, weights = self.module.init_with_output(key, _seen(self.module, chunk, self.window))
+            each: Any = self.module.apply(weights, _seen(self.module, windows, self.window))
+        except (TypeError, ValueError, IndexError) as error:
+            raise ValueError(f"{name} cannot encode bars: {error}") from error
+        decisions = chunk.shape[1] - self.window + 1
+        if getattr(whole, "shape", ())[:-1] != (2, decisions):
+            takes, gives = (
+                ("chunks", "[*b, bars - window + 1, width]")
+                if reads_chunks(self.module)
+                else (
+                    "windows",
+                    "[*b, width]",
+                )
+            )
+            raise ValueError(
+                f"{name} gives the shape {getattr(whole, 'shape', type(whole).__name__)} for {takes} of 2 paths with "
+                f"{decisions} decisions; it must give {gives}"
+            )
+        each = each.reshape(whole.shape)
+        if not np.isfinite(whole).all():
+            raise ValueError(f"{name} gives numbers that are not finite for random bars")
+        difference = float(jnp.abs(whole - each).max())
+        if difference > SAME * (1 + float(jnp.abs(each).max())):
+            raise ValueError(
+                f"{name} encodes a chunk differently than its windows one by one (by {difference:.2g}), so it sees "
+                f"bars outside of the window of {self.window}; let each decision depend on its own window alone"
+            )
+
+
+def reads_chunks(module: nn.Module) -> bool:
+    """Whether the module answers for all decisions of a chunk at once."""
+    return bool(getattr(type(module), "reads_chunks", False))
+
+
+def _seen(module: nn.Module, bars: Float[Array, "*b bars inputs"], window: int) -> Array:
+    return bars if reads_chunks(module) else windows_of(bars, window)
+
+
+@functools.lru_cache(maxsize=64)
+def _shape(module: nn.Module, window: int, inputs: int, decisions: int) -> tuple[Any, int]:
+    """The output for one path of so many decisions, without its numbers, and how many numbers its operations give."""
+    bars = jnp.zeros((window - 1 + decisions, inputs))
+    seen = jax.eval_shape(lambda x: _seen(module, x, window), bars)
+    program = jax.make_jaxpr(lambda x: module.init_with_output(jax.random.key(0), x)[0], return_shape=True)
+    jaxpr, shape = program(jnp.zeros(seen.shape))
+    made = sum(math.prod(x.aval.shape) for equation in jaxpr.eqns for x in equation.outvars if hasattr(x.aval, "shape"))
+    return shape, made
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)

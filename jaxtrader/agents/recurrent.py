@@ -1,0 +1,144 @@
+"""Recurrent encoders. Each decision's state begins anew at the first bar of its window, which is the burn-in.
+
+So a chunk, a single step and a live decision agree, and no bar before the window is seen.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float, PRNGKeyArray
+
+from jaxtrader.agents.layers import Linear, matmul, spans, windows_of
+
+GRU_DEPTH = 1
+LRU_DEPTH = 2  # so that the second layer reads what the first one remembers
+
+
+class GRU(nn.Module):
+    """Gated recurrent units over each window (Cho et al. 2014, https://arxiv.org/abs/1406.1078).
+
+    Each window is read bar by bar, so that a decision costs a window's work.
+
+    Attributes:
+        window: bars that an output depends on.
+        width: units of each layer.
+        depth: layers. None: GRU_DEPTH.
+    """
+
+    window: int
+    width: int
+    depth: int | None
+
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return self.depth or GRU_DEPTH
+
+    @nn.nowrap
+    def output_width(self, inputs: int) -> int:
+        """Return how many numbers it gives for a decision."""
+        return self.width
+
+    @nn.nowrap
+    def activation_count(self, inputs: int, decisions: int) -> int:
+        """Return roughly how many numbers it keeps for its backward pass, for one path of so many decisions."""
+        return decisions * self.window * (inputs + 10 * self.width * self.layers)
+
+    @nn.compact
+    def __call__(self, bars: Float[Array, "*b bars inputs"]) -> Float[Array, "*b decisions width"]:
+        """Return the state of the last layer after each window."""
+        windows = windows_of(bars, self.window)
+        x = windows.reshape(-1, *windows.shape[-2:])
+        for i in range(self.layers):
+            x = cast(Array, nn.RNN(nn.GRUCell(self.width, dtype=windows.dtype, name=f"layer_{i}"))(x))
+        return x[:, -1].reshape(*windows.shape[:-2], self.width)
+
+
+class LRU(nn.Module):
+    """Linear recurrences with gates, computed by associative scans.
+
+    Each layer is a diagonal linear recurrence (Orvieto et al. 2023, https://arxiv.org/abs/2303.06349), here with real
+    eigenvalues: h[t] = a h[t-1] + sqrt(1 - a^2) B x[t], summed over the span of its layer. A gated layer of it is added
+    to the layer's input.
+
+    Attributes:
+        window: bars that an output depends on. The layers share it evenly.
+        width: channels.
+        depth: layers. None: LRU_DEPTH.
+    """
+
+    window: int
+    width: int
+    depth: int | None
+
+    @property
+    def layers(self) -> int:
+        """The number of layers."""
+        return self.depth or LRU_DEPTH
+
+    @nn.nowrap
+    def output_width(self, inputs: int) -> int:
+        """Return how many numbers it gives for a decision."""
+        return self.width
+
+    @nn.nowrap
+    def activation_count(self, inputs: int, decisions: int) -> int:
+        """Return roughly how many numbers it keeps for its backward pass, for one path of so many decisions."""
+        scans = sum(2 * span.bit_length() + 10 for span in spans(self.window, self.layers))
+        return (decisions + self.window - 1) * self.width * scans
+
+    @nn.compact
+    def __call__(self, bars: Float[Array, "*b bars inputs"]) -> Float[Array, "*b decisions width"]:
+        """Return the last layer's output. Each layer computes only the bars that the next one reads."""
+        x = Linear(self.width, 2**0.5, name="embed")(bars)
+        for i, span in enumerate(spans(self.window, self.layers)):
+            rate = self.param(f"layer_{i}_rate", _rates, (self.width,), span)
+            decay = jnp.exp(-jnp.exp(rate))
+            kernel = self.param(f"layer_{i}_kernel", nn.initializers.orthogonal(), (self.width, self.width))
+            driven = matmul(x, kernel).astype(jnp.float32) * jnp.sqrt(1 - decay**2)
+            state = windowed_recurrence(driven, decay, span).astype(x.dtype)
+            value, gate = jnp.split(Linear(2 * self.width, name=f"layer_{i}_out")(state), 2, -1)
+            x = x[..., span - 1 :, :] + value * nn.sigmoid(gate)
+        return jnp.tanh(x)
+
+
+def _rates(key: PRNGKeyArray, shape: tuple[int, ...], span: int) -> Array:
+    """The logarithms of rates of decay whose times lie between one bar and the span, evenly by their logarithm."""
+    times = jnp.exp(jax.random.uniform(key, shape) * np.log(max(span, 2)))
+    return -jnp.log(times)
+
+
+def windowed_recurrence(
+    x: Float[Array, "*b bars width"], decay: Float[Array, " width"], span: int
+) -> Float[Array, "*b later width"]:
+    """Return the sums over k < span of decay^k x[t-k], for each bar t that has so many bars.
+
+    The bars are cut into blocks of the span's length. A window is the end of one block and the beginning of the next,
+    whose sums are scans. So no bar outside of a window enters its sum, not even by rounding (van Herk 1992, for
+    maxima: https://doi.org/10.1016/0167-8655(92)90069-C).
+    """
+    bars = x.shape[-2]
+    count = -(-bars // span)
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [(0, count * span - bars), (0, 0)])
+    blocks = padded.reshape(*x.shape[:-2], count, span, x.shape[-1])
+
+    def step(earlier: tuple[Array, Array], later: tuple[Array, Array]) -> tuple[Array, Array]:
+        return earlier[0] * later[0], earlier[1] * later[0] + later[1]
+
+    factors = jnp.broadcast_to(decay, blocks.shape)
+    powers, begun = jax.lax.associative_scan(step, (factors, blocks), axis=-2)  # powers: decay^1, decay^2, ...
+    aged = blocks * jnp.concatenate([jnp.flip(powers, -2)[..., 1:, :], jnp.ones_like(powers[..., :1, :])], -2)
+    ended = jax.lax.cumsum(aged, blocks.ndim - 2, reverse=True)  # from each bar to the end of its block
+    flat = lambda y: y.reshape(*x.shape[:-2], -1, x.shape[-1])  # noqa: E731
+    begun, ended, powers = flat(begun)[..., span - 1 : bars, :], flat(ended), flat(powers)[..., span - 1 : bars, :]
+    if span == 1:
+        return begun
+    # A window that is a whole block has no part in the block before.
+    is_block = (np.arange(span - 1, bars) % span == span - 1)[:, None]
+    return begun + jnp.where(is_block, 0.0, powers * ended[..., : bars - span + 1, :])
