@@ -59,6 +59,28 @@ def test_a_split_on_a_day_of_a_large_move_is_found():
     assert "4-for-1 split" in note
 
 
+ON_LARGE_MOVES = [
+    (new, old, move, where)
+    for new, old in ((3, 2), (5, 4), (4, 3), (2, 1), (5, 1), (2, 3))
+    for move in (-0.05, 0.05)
+    for where in ("overnight", "by day")
+    if (new, old, move, where) != (5, 4, 0.05, "overnight")  # a fall of 16%, which is smaller than any split
+]
+
+
+@pytest.mark.parametrize(("new", "old", "move", "where"), ON_LARGE_MOVES)
+def test_a_split_on_a_day_of_a_market_move_of_five_percent_is_found(new, old, move, where):
+    prices = walk(8, 300, deviation=0.01, freedom=8.0)
+    moved = (np.arange(300) >= 150) * move
+    later = moved if where == "overnight" else moved - (np.arange(300) == 150) * move
+    prices |= {"open": prices["open"] * np.exp(later), "close": prices["close"] * np.exp(moved)}
+    prices["high"] = np.maximum(prices["high"] * np.exp(later), prices["close"] * 1.002)
+    prices["low"] = np.minimum(prices["low"] * np.exp(later), prices["close"] * 0.998)
+    (found,) = find_splits(days(300), split_at(prices, 150, new, old))
+    assert found.row == 150
+    assert abs(np.log(found.ratio * found.new / found.old)) < 0.08
+
+
 def test_splits_of_the_bundled_stocks_are_found_and_the_crash_of_apple_is_none():
     # Raw prices. Apple fell by 47% to the open of 2000-09-29, which was no split.
     raw = {name: load_bars(STOCKS, symbol=name, adjust=False) for name in ("AAPL", "IBM", "MSFT", "GOOG")}
