@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from jaxtrader.market.errors import DataError
+from jaxtrader.market.errors import DataError, shown
 
 RowName = Callable[[int], str]
 """Names the row at a position, as a user counts it: `row_name(15)` is "prices.csv, row 17"."""
@@ -80,12 +80,24 @@ def check_positive(name: str, values: np.ndarray, row_name: RowName) -> None:
             f"{row_name(row)}: {name} is {values[row]:.10g}{_more(bad)}, outside {lowest:g} to {highest:g}, the range "
             "for float32; correct the row, or give prices in another unit."
         )
-    shown = "missing (NaN)" if np.isnan(values[row]) else f"{values[row]:.10g}"
+    written = "missing (NaN)" if np.isnan(values[row]) else f"{values[row]:.10g}"
     truncated = " (is the file cut off?)" if row == len(values) - 1 and np.isnan(values[row]) else ""
     raise DataError(
-        f"{row_name(row)}: {name} is {shown}{_more(bad)}, but a price must be a finite number above 0; correct or "
+        f"{row_name(row)}: {name} is {written}{_more(bad)}, but a price must be a finite number above 0; correct or "
         f"remove the row{truncated}."
     )
+
+
+def check_float32(name: str, values: np.ndarray, row_name: RowName) -> None:
+    """Raise DataError at the first of `values` [T] that float32 cannot hold. NaN, a missing value, is no fault."""
+    bad = np.flatnonzero(np.abs(values) > LARGEST)
+    if bad.size:
+        value = values[bad[0]]
+        fault = "infinite" if np.isinf(value) else f"beyond the largest number of float32, {LARGEST:.2g}"
+        raise DataError(
+            f"{row_name(bad[0])}: '{shown(name)}' is {value:.4g}{_more(bad)}, {fault}; correct the value, leave it "
+            "empty, or drop the column."
+        )
 
 
 def _check_envelope(
@@ -94,9 +106,9 @@ def _check_envelope(
     bad = np.flatnonzero(wrong)
     if bad.size:
         row = bad[0]
-        shown, wanted = shown_apart(values[row], limit[row])
+        written, wanted = shown_apart(values[row], limit[row])
         raise DataError(
-            f"{row_name(row)}: {name} is {shown}, but it must be {rule}(open, close) = {wanted}{_more(bad)}; "
+            f"{row_name(row)}: {name} is {written}, but it must be {rule}(open, close) = {wanted}{_more(bad)}; "
             f"{CLIP_HINT}, which sets high and low to the envelope of the bar."
         )
 

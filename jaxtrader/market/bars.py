@@ -14,6 +14,7 @@ import numpy as np
 from jaxtrader.market.bar_checks import (
     RowName,
     check_bars,
+    check_float32,
     check_positive,
     check_times,
     clip,
@@ -293,7 +294,10 @@ def _other_columns(table: Rows, roles: ColumnRoles) -> tuple[dict[str, np.ndarra
     """Return the further numeric columns, and a note that names the columns that are not numbers."""
     dropped = ", ".join(map(shown, table.not_numbers))
     note = f"Columns that are not numbers were left out: {dropped}." if dropped else None
-    return {name: table.numbers[name] for name in roles.others if name in table.numbers}, note
+    columns = {name: table.numbers[name] for name in roles.others if name in table.numbers}
+    for name, values in columns.items():
+        check_float32(name, values, table.row_name)
+    return columns, note
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

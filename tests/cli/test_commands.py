@@ -531,7 +531,7 @@ def test_data_says_what_is_in_a_file(tiny, tmp_path, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "X 390 bars, 2020-01-01 00:00 to 2021-02-03 00:00 UTC, every 1 day, 365 periods a year" in out
     assert "further numbers: signal" in out
-    assert "1 gaps" in out
+    assert "1 gap " in out
     assert "warm up over 252 bars (log_return_252)" in out
     assert "problem too few bars" in out
 

@@ -240,8 +240,23 @@ def test_share_split_is_noted_with_its_date(factor, name):
     (note,) = load_bars(table).notes
     assert name in note
     assert "2024-01-04" in note
-    table.iloc[3:, :4] *= 1.05
+
+
+def test_a_jump_between_two_ratios_is_no_split():
+    table = frame()
+    table.iloc[3:, :4] /= 13.4
     assert load_bars(table).notes == ()
+
+
+@pytest.mark.parametrize("value", [1e39, -1e39, np.inf])
+@pytest.mark.parametrize("bars", [3, 30])
+def test_a_number_beyond_float32_in_any_further_column_is_refused(bars, value):
+    values = np.linspace(0, 1, bars)
+    values[-1] = value
+    with pytest.raises(DataError, match=rf"row {bars - 1} .*'mood' is .*leave it empty"):
+        load_bars(frame(bars).assign(before=np.nan, mood=values))
+    values[-1] = 3.4e38
+    assert load_bars(frame(bars).assign(mood=values)).columns["mood"][-1, 0] == 3.4e38
 
 
 def test_gaps_are_counted_and_never_filled():
@@ -259,7 +274,7 @@ def test_gaps_do_not_include_nights_weekends_and_holidays():
     assert load_bars(frame(60).set_axis(days)).notes == ()
     assert load_bars(frame(59).set_axis(days.drop(days[10]))).notes == ()
     (note,) = load_bars(frame(55).set_axis(days.delete(range(20, 25)))).notes
-    assert note.startswith("1 gaps beyond nights")
+    assert note.startswith("1 gap beyond nights")
     assert "10 days" in note
 
 
