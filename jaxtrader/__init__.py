@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from jaxtrader.market.market import Market
     from jaxtrader.training import loggers
     from jaxtrader.training.callbacks import Callback, EarlyStopping
+    from jaxtrader.training.sweep import sweep
     from jaxtrader.training.trainer import Trainer, TrainingDiverged, TrainResult
     from jaxtrader.training.walk_forward import walk_forward
 
@@ -62,6 +63,7 @@ __all__ = [
     "optimum",
     "rewards",
     "simulate",
+    "sweep",
     "walk_forward",
     "walk_forward_folds",
 ]
@@ -94,6 +96,7 @@ _HOMES = {
     "optimum": "jaxtrader.evaluation.optimum",
     "rewards": "jaxtrader.envs.rewards",
     "simulate": "jaxtrader.evaluation.simulate:simulate",
+    "sweep": "jaxtrader.training.sweep:sweep",
     "walk_forward": "jaxtrader.training.walk_forward:walk_forward",
     "walk_forward_folds": "jaxtrader.market.folds:walk_forward_folds",
 }

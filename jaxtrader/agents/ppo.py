@@ -73,6 +73,9 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         }
         for name, (low, high) in limits.items():
             value = getattr(self, name)
+            usual = getattr(PPOSettings, name)
+            if value is None and usual is not None:
+                raise ValueError(f"PPOAgent({name}=None) must be a number; leave it out for {usual:g}")
             if value is not None and not low <= float(value) <= high:
                 raise ValueError(f"PPOAgent({name}={float(value):g}) is outside [{low:g}, {high:g}]")
         if not float(self.learning_rate) > 0:

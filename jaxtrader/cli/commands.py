@@ -20,6 +20,7 @@ from jaxtrader.cli.check_command import check
 from jaxtrader.cli.data_command import describe_file
 from jaxtrader.cli.report_command import rewrite_report
 from jaxtrader.cli.settings import Failed, resolved
+from jaxtrader.cli.sweep_command import sweep
 from jaxtrader.cli.train_command import train
 from jaxtrader.cli.walk_forward_command import walk
 from jaxtrader.cli.watch_command import watch
@@ -34,6 +35,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 RUNS = {
     "train": train,
     "walk-forward": walk,
+    "sweep": sweep,
     "backtest": backtest_policy,
     "report": rewrite_report,
     "watch": watch,

@@ -33,21 +33,31 @@ def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         path = path / NAME if path.is_dir() else path
     else:
         return
+    settings = flat(read_tables(path, f"{flag} {path}"), path)
+    settings = {name: value for name, value in settings.items() if EITHER.get(name.replace("-", "_")) not in typed}
+    # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
+    Dict({commands[0]: settings}, source=str(path))(app, commands, arguments)
+
+
+def read_tables(path: Path, named: str) -> dict[str, Any]:
+    """What a TOML file holds. Raises BadInput where it cannot be read. `named` is what the message calls it."""
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise BadInput(f"{flag} {path} cannot be read: {(error.strerror or str(error)).lower()}") from error
+        raise BadInput(f"{named} cannot be read: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:  # no TOML, or no UTF-8
-        raise BadInput(f"{flag} {path} is not TOML: {error}") from error
+        raise BadInput(f"{named} is not TOML: {error}") from error
+
+
+def flat(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The settings of all tables together. Raises BadInput where one has the name of a flag that says no."""
     settings: dict[str, Any] = {}
     for name, value in tables.items():
         settings |= value if isinstance(value, dict) else {name: value}
     for name in settings:
         if name.startswith(("no_", "no-")):  # cyclopts would read no_adjust = true as adjust = true
             raise BadInput(f"{path}: {name} is the name of a flag; write {name[3:]} = false")
-    settings = {name: value for name, value in settings.items() if EITHER.get(name.replace("-", "_")) not in typed}
-    # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
-    Dict({commands[0]: settings}, source=str(path))(app, commands, arguments)
+    return settings
 
 
 def _config_of(run: Path, typed: Mapping[str, Any]) -> Path:
@@ -68,10 +78,15 @@ def _config_of(run: Path, typed: Mapping[str, Any]) -> Path:
 
 
 def write(folder: Path, command: str, values: Mapping[str, Any]) -> None:
-    """Write the settings of a run into its folder. What is None is left out, as TOML has no word for it."""
-    import tomli_w
-
+    """Write the settings of a run into its folder."""
     from jaxtrader import files  # loads NumPy
+
+    files.write_text(folder / NAME, text(command, values))
+
+
+def text(command: str, values: Mapping[str, Any]) -> str:
+    """The file that repeats a run. What is None is left out, as TOML has no word for it."""
+    import tomli_w
 
     tables: dict[str, dict[str, Any]] = {}
     for flags in COMMANDS[command].flags:
@@ -79,4 +94,4 @@ def write(folder: Path, command: str, values: Mapping[str, Any]) -> None:
             if values[name] is not None and name not in OF_ONE_RUN:
                 tables.setdefault(flags.group, {})[name] = values[name]
     first = f"# All settings of this run. Repeat it: jaxtrader {command} --config {NAME}\n\n"
-    files.write_text(folder / NAME, first + tomli_w.dumps(tables))
+    return first + tomli_w.dumps(tables)

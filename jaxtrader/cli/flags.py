@@ -12,12 +12,14 @@ import inspect
 import operator
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import cyclopts
 from cyclopts import App, Group, Parameter, Token
+from cyclopts.argument import ArgumentCollection
+from cyclopts.config import Dict
 
 from jaxtrader import __version__
 from jaxtrader.cli import config_file, settings, word_errors
@@ -37,17 +39,54 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
     Raises BadInput where there is no such command, flag or setting, or where a value cannot be read.
     """
     everything = "--help-all" in argv
+    app, functions = _app([name for name in COMMANDS if name in argv], everything, config_file.read)
+    words = ["--help" if word == "--help-all" else word for word in argv]
+    try:
+        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise BadInput(word_errors.sentence(error)) from None
+    if function in functions:
+        return functions[function], dict(bound.arguments)
+    function(*bound.args, **bound.kwargs)  # prints help or the version
+    return None
+
+
+def read_settings(name: str, tables: Sequence[Mapping[str, Any]], source: str) -> list[dict[str, Any]]:
+    """What each table of settings of a file gives to a command, as `parse` returns it.
+
+    Raises BadInput where a key is no setting of the command, or a value cannot be read.
+    """
+    current: Mapping[str, Any] = {}
+
+    def give(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        Dict({name: dict(current)}, source=source)(app, commands, arguments)
+
+    app, _ = _app([name], True, give)
+    found = []
+    for current in tables:  # noqa: B007  `give` reads it
+        try:
+            _, bound, _ = app.parse_args([name], exit_on_error=False, print_error=False)
+        except cyclopts.CycloptsError as error:
+            raise BadInput(word_errors.sentence(error)) from None
+        found.append(dict(bound.arguments))
+    return found
+
+
+def _app(
+    names: Sequence[str], everything: bool, config: Callable[[App, tuple[str, ...], ArgumentCollection], None]
+) -> tuple[App, dict[Callable[..., Any], str]]:
+    """The command line, with the flags of the named commands, and the name of each command by its function."""
     app = App(
         name="jaxtrader",
         help=SUMMARY,
         help_format="plaintext",
         version=f"jaxtrader {__version__}",
         version_flags=("--version", "-V"),
-        config=config_file.read,
+        config=config,
     )
     functions = {}
     for place, (name, command) in enumerate(COMMANDS.items()):
-        function = _function(name, everything) if name in argv else lambda: None
+        function = _function(name, everything) if name in names else lambda: None
         function.__doc__ = command.summary
         needed = [key.upper() for key, field in command.fields.items() if field.default is dataclasses.MISSING]
         hidden = 0 if everything or command.first is None else len(command.fields) - len(command.first)
@@ -59,15 +98,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
             help_epilogue=f"{hidden} more flags: jaxtrader {name} --help-all" if hidden else None,
         )
         functions[function] = name
-    words = ["--help" if word == "--help-all" else word for word in argv]
-    try:
-        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    except cyclopts.CycloptsError as error:
-        raise BadInput(word_errors.sentence(error)) from None
-    if function in functions:
-        return functions[function], dict(bound.arguments)
-    function(*bound.args, **bound.kwargs)  # prints help or the version
-    return None
+    return app, functions
 
 
 def _function(name: str, everything: bool) -> Callable[..., None]:

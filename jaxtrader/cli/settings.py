@@ -185,6 +185,21 @@ class FoldSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SweepSettings:
+    """What is swept, and where it is saved.
+
+    Attributes:
+        file: A TOML file with settings of `jaxtrader train`, and a table [sweep] with a list of values for each setting
+            that is swept.
+        run_dir: The folder of the sweep, with a run folder for each configuration. By default it is runs/NAME, after
+            the file. A sweep that has begun there goes on where it stopped.
+    """
+
+    file: str
+    run_dir: Folder = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """Of which run.
 
@@ -285,6 +300,7 @@ class Command:
 
 MONEY = ("stop_loss", "take_profit")  # settings of the environment that belong to the rules of trading
 TRAINING = ("train", "walk-forward")  # commands whose defaults are those of TRAIN
+SWEPT = ("money", "environment", "learning")  # groups of `jaxtrader train` whose settings can be swept, and features
 LENGTH = ("num_envs", "accounts_per_path", "rollout_length", "num_episodes", "total_steps")
 
 COMMANDS = {
@@ -331,6 +347,14 @@ COMMANDS = {
         first=(
             *("data", "features", "folds", "train", "test", "valid", "anchored", "embargo", "refit", "fee", "slippage"),
             *("positions", "window", "total_steps", "config", "resume", "seed", "seeds", "run_dir"),
+        ),
+    ),
+    "sweep": Command(
+        "Train at each choice of some settings, and choose the best on validation.",
+        (
+            Flags(SweepSettings, "data", only=("file",)),
+            Flags(SweepSettings, "run", only=("run_dir",)),
+            Flags(RunSettings, "run", only=("quiet", "trials", "report")),
         ),
     ),
     "report": Command(

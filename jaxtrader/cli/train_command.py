@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +51,13 @@ def train(values: Values, console: Console) -> int:
     """`jaxtrader train`."""
     if values["synthetic"] is not None:
         return train_synthetic(values, console)
-    plan = _plan(values)
+    plan = make_plan(values)
     if not values["quiet"]:
-        tables.print_facts(console, _plan_facts(plan))
+        tables.print_facts(console, plan_facts(plan))
     if values["dry_run"]:
         chosen = {"symbols": plan.market.symbols, "features": plan.market.feature_names}
         return dry_run({**plan.values, **chosen}, plan.trainer, console)
-    name = "stocks" if values["data"] is None else Path(values["data"]).name.split(".")[0] or "data"
+    name = name_of(values["data"])
     result = train_in_folder(plan.trainer, plan.values, name, console)
     evidence = reporting.evaluate(result.policy_path, plan.parts, values)
     if not values["quiet"]:
@@ -72,16 +72,30 @@ def train(values: Values, console: Console) -> int:
     return INTERRUPTED if result.interrupted else OK
 
 
-def _plan(values: Values) -> Plan:
-    """Build and check everything before anything is compiled or written."""
+def name_of(data: str | None) -> str:
+    """What runs on a file are called."""
+    return "stocks" if data is None else Path(data).name.split(".")[0] or "data"
+
+
+def make_plan(
+    values: Values,
+    read_bars: Callable[..., tuple[jt.Bars, ...]] = inputs.read_bars,
+    market_of: Callable[..., jt.Market] = inputs.market_of,
+) -> Plan:
+    """Build and check everything before anything is compiled or written.
+
+    Args:
+        values: all settings of `jaxtrader train`.
+        read_bars, market_of: of `inputs`, or versions that remember what several plans share.
+    """
     with inputs.checked():
         data, source = TrainData(**of(TrainData, values)), Source(**of(Source, values))
-        histories = inputs.read_bars(data.data, source)
+        histories = read_bars(data.data, source)
         source = inputs.clock_of(source, *histories)
         split_at = inputs.cuts(data, source)
         inputs.check_ends(histories, data, split_at)
         inputs.check_bars_to_train(histories, data.features, values, split_at)
-        market = inputs.market_of(histories, source, data.features, data.portfolio, **of(MarketSettings, values))
+        market = market_of(histories, source, data.features, data.portfolio, **of(MarketSettings, values))
         del histories  # the market has copies
         train_part, valid, test = market.split(*split_at)
         env = inputs.environment(values, train_part)
@@ -115,7 +129,7 @@ def _check_unseen(trainer: jt.Trainer, test: jt.Market, values: Values) -> None:
         )
 
 
-def _plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
+def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     """The first lines: data, dates, costs, fill, periods per year."""
     market, trainer = plan.market, plan.trainer
     env, agent = inputs.trained(trainer)

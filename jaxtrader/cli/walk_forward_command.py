@@ -13,7 +13,7 @@ import jaxtrader as jt
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.cli import config_file, inputs, phrases, reporting
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import INTERRUPTED, OK, FoldSettings, MarketSettings, Source, TrainData, of, spelt
+from jaxtrader.cli.settings import INTERRUPTED, OK, FoldSettings, MarketSettings, Source, TrainData, of
 from jaxtrader.evaluation import looks, tables
 from jaxtrader.evaluation.baselines import baselines
 from jaxtrader.evaluation.strategies import strategies
@@ -22,7 +22,6 @@ from jaxtrader.evaluation.verdict import POLICY, sharpe
 from jaxtrader.market.folds import walk_forward_folds
 from jaxtrader.report.content import Table, number, percent, turnover
 from jaxtrader.report.evidence import Evidence
-from jaxtrader.report.writing import write_report
 from jaxtrader.training import interrupt
 from jaxtrader.training.run_folder import find_run, make_run_dir, only_writer
 from jaxtrader.training.train_settings import TrainSettings
@@ -65,11 +64,7 @@ def walk(values: Values, console: Console) -> int:
     evidence = _evidence(market, found, values)
     title = f"walk-forward of {folder.name}"
     fold_table = _fold_table(found)
-    reporting.write_all(folder, evidence, title, settings, report=False)
-    names = []
-    if values["report"]:
-        shown = {name: spelt(value) for name, value in settings.items() if value is not None}
-        names = write_report(folder, evidence, title=title, further=[fold_table], settings=shown)
+    names = reporting.write_all(folder, evidence, title, settings, report=values["report"], further=[fold_table])
     if not values["quiet"]:
         console.print(reporting.result_table(evidence))
         console.print()

@@ -9,11 +9,41 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 MIN_CONFIGURATIONS = 8  # below, ranks among so few say nothing
+BLOCKS = 16  # of bars, as in the paper
+
+
+@dataclass(frozen=True)
+class Overfitting:
+    """How far a choice among configurations can be trusted.
+
+    Attributes:
+        configurations: among which one was chosen.
+        bars: on which it was chosen.
+        probability: of `backtest_overfitting`. None: they are too few for it.
+    """
+
+    configurations: int
+    bars: int
+    probability: float | None
+
+    def __str__(self) -> str:
+        if self.probability is not None:
+            return f"{self.probability:.2f}"
+        few = self.configurations < MIN_CONFIGURATIONS
+        return f"not computed: {self.configurations} configurations" if few else f"not computed: {self.bars} bars"
+
+
+def overfitting(returns: Float[np.ndarray, "bar configuration"]) -> Overfitting:
+    """`backtest_overfitting` of all configurations, where they and their bars are enough for it."""
+    bars, configurations = returns.shape
+    enough = configurations >= MIN_CONFIGURATIONS and bars >= 2 * BLOCKS
+    return Overfitting(configurations, bars, backtest_overfitting(returns) if enough else None)
 
 
 def probabilistic_sharpe(returns: np.ndarray, benchmark: float = 0.0) -> float:
@@ -75,7 +105,7 @@ def deflated_sharpe(returns: np.ndarray, trials: int, variance: float) -> float:
     return probabilistic_sharpe(returns, expected_best_sharpe(trials, variance))
 
 
-def backtest_overfitting(returns: Float[np.ndarray, "bar configuration"], blocks: int = 16) -> float:
+def backtest_overfitting(returns: Float[np.ndarray, "bar configuration"], blocks: int = BLOCKS) -> float:
     """Probability that the configuration that is best in sample is in the lower half out of sample (CSCV).
 
     The bars are cut into equal blocks. Each half of the blocks is in sample once, and the other half is out of sample.

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtrader.evaluation import bootstrap, statistics
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
 from jaxtrader.evaluation.looks import Trials
-from jaxtrader.evaluation.overfitting import deflated_sharpe
+from jaxtrader.evaluation.overfitting import Overfitting, deflated_sharpe
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.statistics import Estimate
 from jaxtrader.evaluation.timing import TimingTest
@@ -85,6 +85,7 @@ def verdict(
     trials: Trials | None = None,
     seeds: Mapping[str, BacktestResult] | None = None,
     timing: TimingTest | None = None,
+    overfitting: Overfitting | None = None,
 ) -> tuple[str, ...]:
     """What the last part can and cannot tell, as sentences, the most important first.
 
@@ -96,6 +97,7 @@ def verdict(
         trials: what was tried on the same bars.
         seeds: the result of each seed's own policy on the last part.
         timing: the test of the targets' timing on the last part.
+        overfitting: of the choice of this policy among others, on validation.
     """
     part = list(parts.values())[-1]
     probability = None
@@ -117,7 +119,19 @@ def verdict(
             f"This is look {trials.looks} at these bars, with {policies} in all. Deflated for that many tries, the "
             f"probability of a true Sharpe ratio above 0 is {probability:.2f}."
         )
+    if overfitting is not None:
+        said.append(_on_choice(overfitting))
     return tuple(said)
+
+
+def _on_choice(found: Overfitting) -> str:
+    """What a choice among configurations is worth."""
+    if found.probability is None:
+        return f"The probability of backtest overfitting was {found}."
+    return (
+        f"It was chosen on validation among {found.configurations} configurations. The probability of backtest "
+        f"overfitting is {found}: that often the best on half of these bars was below the median on the other half."
+    )
 
 
 def _headline(part: Part, probability: float | None) -> str:

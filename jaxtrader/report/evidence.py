@@ -20,6 +20,7 @@ from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import baselines
 from jaxtrader.evaluation.importance import Importance, permutation_importance
 from jaxtrader.evaluation.looks import Trials
+from jaxtrader.evaluation.overfitting import Overfitting
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.strategies import strategies
 from jaxtrader.evaluation.timing import TimingTest, timing_test
@@ -55,6 +56,7 @@ class Evidence:
         trials: what was tried on the bars of the last part. None where no folder keeps count.
         uncounted: why the look was not counted, where it should have been.
         importance: what each feature is worth on the validation part. None where there is no such part.
+        overfitting: of the choice of the policy among the configurations of a sweep.
     """
 
     parts: Mapping[str, Part]
@@ -65,11 +67,14 @@ class Evidence:
     trials: Trials | None
     uncounted: str | None = None
     importance: Importance | None = None
+    overfitting: Overfitting | None = None
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
         """The verdict, the most important sentence first."""
-        said = verdict(self.parts, trials=self.trials, seeds=self.seeds, timing=self.timing)
+        said = verdict(
+            self.parts, trials=self.trials, seeds=self.seeds, timing=self.timing, overfitting=self.overfitting
+        )
         return said if self.uncounted is None else (*said, f"This look was not counted: {self.uncounted}.")
 
     @property

@@ -48,7 +48,7 @@ def identity(
     if valid is not None:
         market = valid.market if isinstance(valid, Optimum) else valid
         parts |= {f"validation {name}": value for name, value in _market(market).items()}
-    return {name: _spelt(value) for name, value in parts.items()}
+    return {name: as_json(value) for name, value in parts.items()}
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -107,7 +107,7 @@ def _flat(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
     return flat
 
 
-def _spelt(value: Any) -> str:
+def as_json(value: Any) -> str:
     """Return a value as JSON. Another object is told by its text, without its place in memory."""
     return json.dumps(value, default=lambda x: re.sub(r" at 0x[0-9a-f]+", "", repr(x)))
 

@@ -94,6 +94,17 @@ def member_folders(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
+def folder_of_runs(run_dir: Path) -> Path:
+    """Return the folder in which a run stands among others, where looks at the same bars are counted.
+
+    A seed, a fold or a configuration belongs to the run around it.
+    """
+    path = run_dir.resolve()
+    while (path.parent / METRICS).is_file():
+        path = path.parent
+    return path.parent
+
+
 def find_run(run_dir: str | PathLike[str] | None) -> Path:
     """Return the folder of a run that is to be resumed.
 

@@ -386,6 +386,7 @@ def test_the_deviation_is_scheduled_from_log_std_init_to_log_std_final_and_not_l
     [
         ({"learning_rate": -1e-3}, r"learning_rate=-0.001\) is outside \[0, 1\]"),
         ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ({"gamma": None}, "gamma=None"),
         ({"gamma": 1.01}, r"gamma=1.01\) is outside"),
         ({"gae_lambda": -0.1}, "gae_lambda=-0.1"),
         ({"clip_range": -0.2}, "clip_range=-0.2"),

@@ -1,0 +1,237 @@
+"""`jaxtrader sweep`: one training for each choice of some settings, a table of all, and the verdict on the best."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import jaxtrader as jt
+from jaxtrader.cli import config_file, flags, inputs, phrases, reporting, waiting
+from jaxtrader.cli.inputs import Values
+from jaxtrader.cli.settings import (
+    COMMANDS,
+    INTERRUPTED,
+    OK,
+    SWEPT,
+    BadInput,
+    Failed,
+    SweepSettings,
+    of,
+    resolved,
+    spelt,
+)
+from jaxtrader.cli.train_command import Plan, make_plan, plan_facts
+from jaxtrader.cli.wording import in_flags
+from jaxtrader.evaluation import looks, tables
+from jaxtrader.evaluation.verdict import sharpe
+from jaxtrader.files import FileError
+from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.report.content import Table, number, percent
+from jaxtrader.report.evidence import Evidence
+from jaxtrader.training import interrupt
+from jaxtrader.training.configurations import Configuration, SweepPlan, check_swept, combinations, plain, scored_alike
+from jaxtrader.training.run_folder import find_run, folder_of_runs, make_run_dir
+from jaxtrader.training.sweep import RECORD, TABLE, ConfigurationResult, Sweep, check_resume, run_sweep
+
+OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "synthetic")  # flags of train that a sweep does not have
+OF_NO_RUN = (*OF_ONE_RUN, "quiet", "trials", "report")  # those that decide about no training
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """What a sweep file says.
+
+    Attributes:
+        path: the file.
+        given: the settings of all configurations.
+        swept: the values of each swept setting, by its key.
+    """
+
+    path: Path
+    given: Mapping[str, Any]
+    swept: Mapping[str, list[Any]]
+
+    @functools.cached_property
+    def values(self) -> dict[str, Any]:
+        """All settings of `jaxtrader train` without what is swept."""
+        return resolved("train", self.given)
+
+    def told(self, settings: Mapping[str, Any]) -> str:
+        """The settings of a configuration on one line."""
+        return ", ".join(f"{name} {spelt(value)}" for name, value in settings.items())
+
+
+def sweep(values: Values, console: Console) -> int:
+    """`jaxtrader sweep`."""
+    wanted = SweepSettings(**of(SweepSettings, values))
+    file = read_file(Path(wanted.file))
+    values = {
+        "quiet": values["quiet"] or file.values["quiet"],
+        "trials": values["trials"] + file.values["trials"],
+        "report": values["report"] and file.values["report"],
+    }
+    plans = _plans(file)
+    sweep_plan = _sweep_plan(file, plans)
+    folder = Path(wanted.run_dir or Path("runs") / file.path.stem)
+    with inputs.checked():
+        if (folder / RECORD).is_file():
+            check_resume(sweep_plan, find_run(folder))
+        else:
+            make_run_dir(folder, "sweep")
+    if not values["quiet"]:
+        tables.print_facts(console, _plan_facts(file, plans, sweep_plan))
+    with interrupt.ending_the_process():
+        found = run_sweep(sweep_plan, folder, report_step=lambda step: None if values["quiet"] else waiting.say(step))
+    again = shlex.join(["jaxtrader", "sweep", wanted.file, *(["--run-dir", wanted.run_dir] if wanted.run_dir else [])])
+    if found.interrupted:
+        done = f"{len(found.configurations)} of {len(plans)} configurations are finished, and the rest is saved."
+        tables.print_facts(console, [("interrupted", done), ("next", again)])
+        return INTERRUPTED
+    if not found.trained:
+        raise Failed(f"no configuration was trained to its end; the first: {found.configurations[0].failed}")
+    table = configuration_table(file, found)
+    console.print(reporting.text_table(table))
+    console.print()
+    best = found.best
+    plan = plans[found.configurations.index(best)]
+    evidence = _evidence(found, sweep_plan, plan, values)
+    title = f"sweep of {folder.name}: {best.name}"
+    names = reporting.write_all(
+        folder, evidence, title, plan.values, report=values["report"], further=[table], trained=best.folder
+    )
+    lines = [("best", _best(file, best)), *_failures(found), *reporting.facts(evidence)]
+    lines.append(("files", f"{folder}: {', '.join([TABLE, RECORD, *names, 'result.json'])}, a folder for each"))
+    compared = [str(one.folder) for one in sorted(found.trained, key=lambda one: -one.score)[:2]]
+    following = ["compare", *compared] if len(compared) > 1 else ["backtest", str(best.folder)]
+    tables.print_facts(console, [*lines, ("next", shlex.join(["jaxtrader", *following]))])
+    return OK
+
+
+def read_file(path: Path) -> SweepFile:
+    """Read a sweep file. Raises BadInput where a key is no setting, cannot be swept, or has no list of values."""
+    found = config_file.read_tables(path, str(path))
+    lists = found.pop("sweep", None)
+    if not isinstance(lists, dict):
+        raise BadInput(f"{path} has no table [sweep]; write one, with a line such as gamma = [0.9, 0.99]")
+    (given,) = flags.read_settings("train", [config_file.flat(found, path)], str(path))
+    for name in OF_ONE_RUN:
+        if name in given:
+            way = "; give --run-dir to the command" if name == "run_dir" else ""
+            raise BadInput(f"{path}: {name} is of a single run, and not of a sweep; leave it out{way}")
+    swept: dict[str, list[Any]] = {}
+    for name, listed in config_file.flat({"sweep": lists}, path).items():
+        if not isinstance(listed, list):
+            way = "" if isinstance(listed, dict) else f"; write {name} = [{spelt(listed)}]"
+            raise BadInput(f"{path}: {name} in [sweep] is no list of values{way}")
+        # A list without values is told below, where its name has been looked up.
+        read = flags.read_settings("train", [{name: value} for value in listed or [1]], f"{path} [sweep]")
+        keys = {key for one in read for key in one}
+        if keys & set(swept):
+            raise BadInput(f"{path}: {name} stands twice in [sweep], under two names; leave one of them out")
+        swept |= {key: [one[key] for one in read if key in one] if listed else [] for key in keys}
+    fields = {key for each in COMMANDS["train"].flags if each.group in SWEPT for key in _keys(each)}
+    try:
+        check_swept(swept, {*fields, "features"})
+    except ValueError as error:
+        raise BadInput(f"{path} [sweep]: {error}") from error
+    return SweepFile(path, given, swept)
+
+
+def _keys(each: Any) -> list[str]:
+    return [key for key, field in COMMANDS["train"].fields.items() if field in each.fields]
+
+
+def _plans(file: SweepFile) -> list[Plan]:
+    """A plan of `jaxtrader train` for each configuration. What they share is read and computed once."""
+    read_bars, market_of = functools.cache(inputs.read_bars), functools.cache(inputs.market_of)
+    found = []
+    for chosen in combinations(file.swept):
+        try:
+            found.append(make_plan(resolved("train", {**file.given, **chosen}), read_bars, market_of))
+        except BadInput as error:
+            raise BadInput(f"{file.path}, {file.told(chosen)}: {error}") from error
+    return found
+
+
+def _sweep_plan(file: SweepFile, plans: list[Plan]) -> SweepPlan:
+    base = file.values
+    fields = [COMMANDS["train"].fields[key].name for key in file.swept]
+    with inputs.checked():
+        rules, costs = jt.Rules(**of(jt.Rules, base)), jt.Costs(**of(CostRates, base))
+        found = []
+        for chosen, plan in zip(combinations(file.swept), plans, strict=True):
+            env, _ = inputs.trained(plan.trainer)
+            changes = scored_alike(env.rules, rules, costs, fields)
+            files = {config_file.NAME: config_file.text("train", plan.values)}
+            found.append(Configuration(chosen, plan.trainer, plan.parts["test"], changes, files))
+    fixed = {name: value for name, value in base.items() if name not in (*OF_NO_RUN, *file.swept)}
+    return SweepPlan(found, plain(file.swept), plain(fixed | inputs.absolute(base, "data", "init_from")))
+
+
+def _plan_facts(file: SweepFile, plans: list[Plan], sweep_plan: SweepPlan) -> list[tuple[str, str]]:
+    """The first lines: data, parts, and what is swept."""
+    first, configuration = plans[0], sweep_plan.configurations[0]
+    facts = list(plan_facts(first))
+    shown = [fact for fact in facts if fact[0] in ("data", *first.parts)]
+    env, _ = inputs.trained(first.trainer)
+    scored = dataclasses.replace(env, **configuration.changes)
+    values = " x ".join(f"{name} {' | '.join(map(spelt, listed))}" for name, listed in file.swept.items())
+    seeds = f", {first.trainer.seeds} seeds each" if first.trainer.seeds > 1 else ""
+    charged = "all are scored at these, whatever they were trained at: " if configuration.changes else ""
+    return [
+        *shown,
+        ("costs", charged + phrases.rules(scored)),
+        ("sweep", f"{len(plans)} configurations{seeds}: {values}"),
+        *(fact for fact in facts if fact[0] in ("training", "note")),
+    ]
+
+
+def configuration_table(file: SweepFile, found: Sweep) -> Table:
+    """A row for each configuration, the best on validation first."""
+    columns = ["", *file.swept, "valid Sharpe", "spread", "test Sharpe", "return", "exposure", "turnover"]
+    ordered = sorted(found.configurations, key=lambda one: -one.score if one.failed is None else float("inf"))
+    rows = []
+    for one in ordered:
+        figures = ["failed", "", "", "", "", ""]
+        if one.test is not None:
+            of_test = one.test.metrics
+            figures = [number(one.score), number(one.spread), number(sharpe(one.test).value)]
+            figures += [percent(of_test["total_return"]), number(of_test["mean_exposure"])]
+            figures.append(number(of_test["turnover" if one.test.spans_a_year else "period_turnover"]))
+        rows.append([one.name, *(spelt(value) for value in one.settings.values()), *figures])
+    note = (
+        "The best is chosen by the mean Sharpe ratio of its seeds on validation. The spread is their sample deviation. "
+        "The test chooses nothing: its figures are of the policy that trades the mean of all seeds' targets."
+    )
+    return Table("Configurations", columns, rows, note, frozenset({0}))
+
+
+def _evidence(found: Sweep, sweep_plan: SweepPlan, plan: Plan, values: Values) -> Evidence:
+    """What is known of the best. All configurations count as tries on the bars of the test."""
+    best = found.best
+    for one, configuration in zip(found.configurations, sweep_plan.configurations, strict=True):
+        if one is best or one.test is None or configuration.test is None:
+            continue
+        look = looks.look_at(configuration.test, one.test, one.policy_path.read_bytes(), str(one.folder))
+        with contextlib.suppress(FileError):  # which the look of the best tells
+            looks.record(folder_of_runs(one.folder), look)
+    changes = sweep_plan.configurations[found.configurations.index(best)].changes
+    evidence = reporting.evaluate(best.policy_path, plan.parts, values, **changes)
+    return dataclasses.replace(evidence, overfitting=found.overfitting)
+
+
+def _best(file: SweepFile, best: ConfigurationResult) -> str:
+    spread = f", with a spread of {best.spread:.2f} over {len(best.seeds)} seeds" if len(best.seeds) > 1 else ""
+    return f"{best.name} ({file.told(best.settings)}): Sharpe ratio {best.score:.2f} on validation{spread}"
+
+
+def _failures(found: Sweep) -> list[tuple[str, str]]:
+    return [("failed", in_flags(f"{one.name}: {one.failed}")) for one in found.configurations if one.failed is not None]

@@ -1,0 +1,349 @@
+"""Sweep: one agent is trained at each choice of some settings, and the best is chosen on validation.
+
+A score is the Sharpe ratio over cash on validation, of a backtest in float64. It does not depend on the reward, so
+that rewards can be swept too. The test chooses nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxtrader import files
+from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.protocol import Agent
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.evaluation.overfitting import Overfitting, overfitting
+from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.evaluation.verdict import sharpe
+from jaxtrader.files import FileError
+from jaxtrader.market.market import Market
+from jaxtrader.training.configurations import Configuration, SweepPlan, label, plain, plan_sweep
+from jaxtrader.training.run_folder import holds_nothing, is_run, make_run_dir, only_writer
+from jaxtrader.training.trainer import TrainingDiverged
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RECORD, TABLE = "sweep.json", "sweep.csv"
+FIGURES = ("mean_exposure", "turnover", "max_drawdown", "total_return", "costs")  # of the table, beside the ratios
+
+
+@dataclass(frozen=True, eq=False)
+class ConfigurationResult:
+    """One configuration after its training.
+
+    Attributes:
+        name: of its run folder in that of the sweep.
+        settings: the swept ones.
+        folder: its run folder.
+        seeds: the result of each seed's policy on validation.
+        valid: the result on validation of the policy, which trades the mean of all seeds' targets.
+        test: its result on the test. None where there is none, or the sweep was interrupted.
+        failed: why the training ended, where numbers became infinite. Its seeds are then empty, and the results None.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    folder: Path
+    seeds: tuple[BacktestResult, ...] = ()
+    valid: BacktestResult | None = None
+    test: BacktestResult | None = None
+    failed: str | None = None
+
+    @property
+    def policy_path(self) -> Path:
+        """The file of its policy."""
+        return self.folder / "policy.pkl"
+
+    @property
+    def policy(self) -> Policy:
+        """Its policy."""
+        return load_policy(self.policy_path)
+
+    @property
+    def score(self) -> float:
+        """Mean over the seeds of the Sharpe ratio on validation. NaN where it failed."""
+        return float(np.mean([_ratio(one) for one in self.seeds])) if self.seeds else math.nan
+
+    @property
+    def spread(self) -> float:
+        """Sample deviation of the same ratio over the seeds. NaN of one seed."""
+        return float(np.std([_ratio(one) for one in self.seeds], ddof=1)) if len(self.seeds) > 1 else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """What `sweep` returns.
+
+    Attributes:
+        configurations: all that are done, in the order of the values that were given.
+        run_dir: the folder with a run folder for each, sweep.json and sweep.csv.
+        interrupted: True where a signal ended a training. The configurations before it are here.
+    """
+
+    configurations: tuple[ConfigurationResult, ...]
+    run_dir: Path
+    interrupted: bool = False
+
+    @property
+    def trained(self) -> tuple[ConfigurationResult, ...]:
+        """The configurations that did not fail."""
+        return tuple(one for one in self.configurations if one.failed is None)
+
+    @property
+    def best(self) -> ConfigurationResult:
+        """The configuration with the highest mean score on validation. Of equal ones it is the first.
+
+        Raises ValueError where none was trained.
+        """
+        if not self.trained:
+            raise ValueError("no configuration was trained to its end, so there is no best one")
+        return max(self.trained, key=lambda one: one.score)
+
+    @cached_property
+    def returns(self) -> Float[np.ndarray, "bar configuration"]:
+        """Returns over cash on the bars of validation that all trained configurations have, a column for each."""
+        results = [one.valid for one in self.trained if one.valid is not None]
+        if not results:
+            return np.zeros((0, 0))
+        common = functools.reduce(np.intersect1d, [result.times for result in results])
+        return np.stack([result.excess_returns[np.isin(result.times, common)] for result in results], axis=1)
+
+    @cached_property
+    def overfitting(self) -> Overfitting:
+        """How far the choice of the best can be trusted."""
+        return overfitting(self.returns)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row for each configuration: its settings, its score and spread, and figures of its policy."""
+        import pandas as pd
+
+        names = [one.name for one in self.configurations]
+        return pd.DataFrame([_row(one) for one in self.configurations], index=pd.Index(names, name="configuration"))
+
+    def __repr__(self) -> str:
+        if not self.trained:
+            return f"Sweep({len(self.configurations)} configurations, none was trained, {self.run_dir})"
+        shown = [*self.best.settings, "valid_sharpe", "valid_spread", "test_policy_sharpe"]
+        table = self.to_frame().filter(shown).to_string(float_format="{:.4g}".format)
+        return (
+            f"{table}\nBest on validation: {self.best.name} ({label(self.best.settings)}). Probability of backtest "
+            f"overfitting: {self.overfitting}. Runs: {self.run_dir}{' (interrupted)' * self.interrupted}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The table, as notebooks show it."""
+        return self.to_frame().to_html()
+
+
+def sweep(
+    env: TradingEnv,
+    agent: Agent,
+    valid: Market | None,
+    *,
+    test: Market | None = None,
+    run_dir: str | PathLike[str] | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> Sweep:
+    """Train an agent at each choice of some settings, and choose the best on validation.
+
+    `sweep(env, agent, valid, total_steps=1_000_000, seeds=3, learning_rate=[1e-3, 3e-4], fee=[0.0, 0.001])` trains
+    four configurations with three seeds each. A list is swept, and a setting with any other value has it in all
+    configurations. Values that do not change the program, such as rates, share what is compiled.
+
+    All are scored at the costs of `env`, and by its `fill`, `delay`, `capital` and other facts, whatever they were
+    trained at. `max_leverage`, `rebalance_band`, `rebalance` and `flat_at_session_end` are a trader's choice, so each
+    is scored at its own.
+
+    Args:
+        env: the environment, over the bars of training.
+        agent: a PPOAgent, or another agent whose policy files can be backtested.
+        valid: the bars on which the best is chosen.
+        test: later bars. Each policy is tested on them, and none is chosen by that.
+        run_dir: the folder for all runs. By default it is the next free runs/sweep-0001.
+        resume: continue in `run_dir` where an earlier call with the same arguments stopped. What is finished is not
+            trained again.
+        settings: of the agent, `EnvSettings`, `Rules` and `Costs`, `costs`, `rules` and `reward` as objects, and of
+            `Trainer`. A one-dimensional array and a range count as lists, and a tuple is one value.
+
+    Raises:
+        ValueError: a setting is unknown, cannot be swept or is not valid, or the sweep to resume had others. Nothing is
+            trained then.
+        FileExistsError: run_dir is not empty.
+        FileNotFoundError: there is no sweep to resume.
+        FileError: the record of the sweep to resume is damaged.
+    """
+    plan = plan_sweep(env, agent, valid, test, settings)
+    if resume:
+        if run_dir is None or not (Path(run_dir) / RECORD).is_file():
+            raise FileNotFoundError(f"there is no sweep in {run_dir} to resume; check the path, or leave resume out")
+        return run_sweep(plan, Path(run_dir))
+    return run_sweep(plan, make_run_dir(run_dir, "sweep"))
+
+
+def run_sweep(plan: SweepPlan, folder: Path, report_step: Callable[[str], None] = lambda step: None) -> Sweep:
+    """Train, score and test each configuration in a folder of its own. See `sweep`.
+
+    Args:
+        plan: the configurations.
+        folder: new, or of the same sweep.
+        report_step: is told what is being done.
+    """
+    earlier, names = check_resume(plan, folder), _names(plan)
+    with only_writer(folder):
+        done: list[ConfigurationResult] = []
+        _write(plan, folder, done, earlier)
+        for name, each in zip(names, plan.configurations, strict=True):
+            report_step(f"{name} of {len(names)}: {label(each.settings)}")
+            result = _train(each, folder / name, earlier.get(name, {}))
+            if result is None:
+                return Sweep(tuple(done), folder, interrupted=True)
+            done.append(result)
+            _write(plan, folder, done, earlier)
+        for i, each in enumerate(plan.configurations):
+            if each.test is not None and done[i].failed is None:
+                tested = backtest(done[i].policy_path, each.test, **each.changes)
+                done[i] = replace(done[i], test=tested)
+        found = Sweep(tuple(done), folder)
+        _write(plan, folder, done, earlier, found)
+        files.write_text(folder / TABLE, found.to_frame().to_csv(lineterminator="\n"))
+        return found
+
+
+def check_resume(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what a folder's record says of the configurations that are finished, by their names.
+
+    Raises:
+        ValueError: the folder is of a sweep with other settings or data. The message names the first that differs.
+        FileError: the record or a checkpoint is damaged.
+    """
+    if not (folder / RECORD).is_file():
+        return {}
+    finished = _finished(plan, folder)
+    for name, each in zip(_names(plan), plan.configurations, strict=True):
+        if _has_begun(folder / name):
+            try:
+                replace(each.trainer, run_dir=folder / name).check_resume()
+            except ValueError as error:
+                raise ValueError(f"{folder / name} cannot go on: {error}") from error
+    return finished
+
+
+def _names(plan: SweepPlan) -> list[str]:
+    return [f"config-{i}" for i in range(1, len(plan.configurations) + 1)]
+
+
+def _finished(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / RECORD
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        before, finished = {**record["fixed"], **record["swept"]}, record["finished"]
+        assert all(isinstance(one, dict) for one in (record["swept"], finished, *finished.values()))
+    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
+        raise FileError(f"{path} is damaged, or of another program; give another folder, or move it away") from error
+    now = {**plan.fixed, **plan.swept}
+    for name in dict.fromkeys((*now, *before)):
+        if now.get(name) != before.get(name):
+            raise ValueError(
+                f"{name} was {_told(before.get(name))} in the sweep of {folder} and is {_told(now.get(name))}; give "
+                "another run_dir, or the values of before"
+            )
+    if list(record["swept"]) != list(plan.swept):
+        raise ValueError(
+            f"{', '.join(plan.swept)} stood in the order {', '.join(record['swept'])} in the sweep of {folder}, which "
+            "numbers its configurations; give another run_dir, or the order of before"
+        )
+    return finished
+
+
+def _train(configuration: Configuration, folder: Path, earlier: Mapping[str, Any]) -> ConfigurationResult | None:
+    """Train one configuration where that is not done yet, and score it. None where a signal ended it."""
+    done = ConfigurationResult(folder.name, configuration.settings, folder)
+    if earlier.get("failed") is not None:
+        return replace(done, failed=earlier["failed"])
+    if _digest(done.policy_path) is None or _digest(done.policy_path) != earlier.get("policy"):
+        begun = _has_begun(folder)
+        if not begun:
+            folder.mkdir(exist_ok=True)
+            with only_writer(folder):
+                for name, text in configuration.files.items():
+                    files.write_text(folder / name, text)
+        try:
+            if replace(configuration.trainer, run_dir=folder).train(resume=begun).interrupted:
+                return None
+        except TrainingDiverged as error:
+            return replace(done, failed=str(error))
+    policy = done.policy
+    valid = configuration.trainer.valid
+    assert isinstance(valid, Market)
+    score = functools.partial(backtest, market=valid, **configuration.changes)
+    result = score(policy)
+    seeds = tuple(score(member) for member in policy.members) if len(policy.members) > 1 else (result,)
+    return replace(done, seeds=seeds, valid=result)
+
+
+def _has_begun(folder: Path) -> bool:
+    return folder.is_dir() and is_run(folder) and not holds_nothing(folder)
+
+
+def _digest(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:24] if path.is_file() else None
+
+
+def _write(
+    plan: SweepPlan,
+    folder: Path,
+    done: Sequence[ConfigurationResult],
+    earlier: Mapping[str, Mapping[str, Any]],
+    found: Sweep | None = None,
+) -> None:
+    """Write the record: what is swept, what is finished, and at the end the best of it."""
+    finished = dict(earlier) | {one.name: {"failed": one.failed, "policy": _digest(one.policy_path)} for one in done}
+    rows = [{"configuration": one.name, **{k: _finite(v) for k, v in plain_row(one).items()}} for one in done]
+    record = {"swept": plan.swept, "fixed": plan.fixed, "finished": finished, "rows": rows}
+    if found is not None and found.trained:
+        record |= {"best": found.best.name, "overfitting": vars(found.overfitting) | {"told": str(found.overfitting)}}
+    files.write_text(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+
+
+def plain_row(one: ConfigurationResult) -> dict[str, Any]:
+    """The row of a configuration as plain data. NaN stands for what is undefined."""
+    row = _row(one)
+    return {**row, **plain({name: row[name] for name in one.settings})}
+
+
+def _row(one: ConfigurationResult) -> dict[str, Any]:
+    row = {**one.settings, "valid_sharpe": one.score, "valid_spread": one.spread}
+    for part, result in (("valid", one.valid), ("test", one.test)):
+        if result is not None:
+            row |= {f"{part}_policy_sharpe": sharpe(result).value}
+            row |= {f"{part}_{name}": result.metrics[name] for name in FIGURES}
+    return row | {"failed": one.failed}
+
+
+def _ratio(result: BacktestResult) -> float:
+    """The Sharpe ratio. An account that does not vary is cash, whose ratio counts as 0."""
+    ratio = sharpe(result).value
+    return 0.0 if math.isnan(ratio) else ratio
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _told(value: Any) -> str:
+    return "not there" if value is None else json.dumps(value)
