@@ -80,7 +80,7 @@ def test_help_says_the_type_the_default_and_the_text_of_the_dataclass(capsys):
     assert "--positions The target exposures" in out.replace("FLOATS|continuous|weights ", "")
     assert "--rebalance-band FLOAT The smallest trade, as a share of equity." in out
     assert "[default: with --synthetic 0]" in out
-    assert "[choices: mlp, tcn, attention] [default: mlp]" in out
+    assert "[choices: mlp, tcn, attention, gru, lru] [default: mlp]" in out
 
 
 # --- flags and the dataclasses ---
