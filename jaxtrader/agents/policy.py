@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike
 
 from jaxtrader import files
 from jaxtrader.agents.ensemble import Ensemble
+from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
 from jaxtrader.agents.policy_file import read_members, write_ensemble, write_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
@@ -190,6 +191,49 @@ class Policy:
         if not self.portfolio:
             return float(action[0])
         return np.where(tradable, action, np.nan)
+
+    @package_settings()
+    def explain(self, result: Decided, at: Any, symbol: str | None = None) -> Explanation:
+        """Return one decision of a backtest: what it saw, the probabilities and the value, of each member too.
+
+        Print it for a small table. The order of a decision is filled in a later bar, by default the next one.
+
+        Args:
+            result: `backtest(policy, market)`.
+            at: the bar: its number in the result, or a time. Of a day, such as "2012-03-05", it is the last bar. A time
+                between two bars is that of the bar before. Where decisions are `decision_every` bars apart, it is the
+                last decision up to that bar.
+            symbol: which account of a combined result.
+
+        Raises:
+            ValueError: there is no such bar or symbol, the result is not of a policy, or of another policy.
+        """
+        seen = result.seen(at, symbol)
+        chosen = self.act(seen.window if self.portfolio else seen.window[:, 0], self._own(seen.account))
+        if not np.allclose(chosen, seen.target, atol=AGREES, equal_nan=True) and np.isfinite(seen.target).any():
+            raise ValueError(
+                f"the result has the target {seen.target} at bar {seen.bar}, and the policy chooses {chosen}; give the "
+                "result of a backtest of this policy"
+            )
+        state = self.state_for(len(seen.symbols))
+        bars, account = _normalised(_first(state), jnp.asarray(seen.window)), jnp.asarray(seen.account)
+        agent = self.acting_agent.member if isinstance(self.acting_agent, Ensemble) else self.acting_agent
+        if not isinstance(agent, PPOAgent):
+            raise ValueError(f"decisions of a {type(agent).__name__} cannot be explained; only those of PPOAgent can")
+        positions = self.agent.positions if isinstance(self.agent, Ensemble) else self.positions
+        exposures = positions if isinstance(positions, tuple) else None
+        states = state if isinstance(state, tuple) else (state,)
+        seeds = self.about.get("seeds", ())
+        seeds = seeds if len(seeds) == len(states) else range(len(states))
+        members = {
+            f"seed {seed}": decision(agent, one, bars, account, exposures)
+            for seed, one in zip(seeds, states, strict=True)
+        }
+        return Explanation(seen, members, self.features, np.asarray(bars), self.account_names)
+
+    def _own(self, account: np.ndarray) -> np.ndarray:
+        """The account as `act` takes it."""
+        return account if self.portfolio else account[0]
 
     def _act_on(self, observation: ArrayLike) -> float | np.ndarray:
         """Return the action of a policy of an ordinary environment."""
@@ -406,11 +450,15 @@ def _select(agent: Any, state: Any, observations: jax.Array) -> jax.Array:
 @jax.jit
 def _decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> jax.Array:
     """Return the policy's mode for raw windows `[batch, window, asset, feature]`."""
-    known = jnp.isfinite(window).all(-1, keepdims=True)
-    first = _first(state)
-    if first.normalizer is not None:
-        window = first.normalizer(window)
-    if isinstance(first.network, PortfolioActorCritic):
-        window = jnp.where(known, window, 0)  # as `normalize` does with market arrays
-    context = agent.encode(state, window)[..., 0, :]
+    context = agent.encode(state, _normalised(_first(state), window))[..., 0, :]
     return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]
+
+
+def _normalised(state: PPOState, window: jax.Array) -> jax.Array:
+    """Return raw windows as the network sees them."""
+    known = jnp.isfinite(window).all(-1, keepdims=True)
+    if state.normalizer is not None:
+        window = state.normalizer(window)
+    if isinstance(state.network, PortfolioActorCritic):
+        window = jnp.where(known, window, 0)  # as `normalize` does with market arrays
+    return window

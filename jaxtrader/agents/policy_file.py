@@ -26,7 +26,7 @@ from jaxtrader.ledger.rules import Rules
 
 AGENT = "PPOAgent"
 ENSEMBLE = "Ensemble"
-VERSION = 2
+VERSION = 3
 NETWORKS: dict[str, type[ActorCritic]] = {"single": ActorCritic, "portfolio": PortfolioActorCritic}
 NETWORK_FIELDS = (
     *("window", "features", "account", "hidden"),
@@ -48,6 +48,7 @@ class PolicyFile:
         obs_ndim: as in `PPOState`.
         params: the weights as nested dicts of arrays.
         normalizer: the fields of `Normalizer` or `RunningNormalizer`. None where there is neither.
+        value_scale: the fields of `ValueScale`, in whose units the critic works. None: a file of before version 3.
         about: what the policy was trained on, plain data. A policy of a TradingEnv has `env` (`TradingEnv.to_dict`) and
             `features` (their `names`, and the `lookback` in bars). The Trainer adds its settings and the data's dates.
     """
@@ -59,6 +60,7 @@ class PolicyFile:
     obs_ndim: int
     params: dict[str, Any]
     normalizer: dict[str, Any] | None
+    value_scale: dict[str, Any] | None
     about: dict[str, Any]
 
 
@@ -96,6 +98,7 @@ def _content(state: PPOState, about: dict[str, Any]) -> PolicyFile:
         obs_ndim=state.obs_ndim,
         params=serialization.to_state_dict(state.params),
         normalizer=None if state.normalizer is None else serialization.to_state_dict(state.normalizer),
+        value_scale=serialization.to_state_dict(state.value_scale),
         about=about,
     )
 
@@ -127,18 +130,23 @@ def read_members(path: str | PathLike[str]) -> tuple[tuple[PPOState, ...], dict[
     try:
         stored = _from_version_1(stored) if version == 1 else stored
         members = stored["members"] if stored["agent"] == ENSEMBLE else [stored]
-        states = tuple(_state(PolicyFile(**member)) for member in members)
+        states = tuple(_state(PolicyFile(**_from_version_2(member))) for member in members)
         if not states or any(_static(state) != _static(states[0]) for state in states):
             raise ValueError(f"{len(states)} members, whose networks must be the same")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise files.FileError(
             f"{path} is a policy of another version, or damaged ({error!r}); train it again"
         ) from error
-    if not all(np.isfinite(x).all() for state in states for x in jax.tree.leaves((state.params, state.normalizer))):
+    if not all(np.isfinite(x).all() for state in states for x in jax.tree.leaves(_numbers(state))):
         raise files.FileError(
             f"{path} holds weights that are not finite, so its decisions mean nothing; train it again"
         )
     return states, stored["about"]
+
+
+def _numbers(state: PPOState) -> Any:
+    """What a decision is computed from."""
+    return state.params, state.normalizer, state.value_scale
 
 
 def _static(state: PPOState) -> Any:
@@ -147,7 +155,7 @@ def _static(state: PPOState) -> Any:
 
 
 def _from_version_1(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a file of before the version was written down, as VERSION has it.
+    """Return the content of a file of before the version was written down, as version 2 had it.
 
     Those files named the distribution "law", had the settings `activation` and `shared` of the network, and held the
     rules of the environment as its own fields. Boxes of before "law" had a squashed normal.
@@ -170,7 +178,12 @@ def _from_version_1(stored: dict[str, Any]) -> dict[str, Any]:
         env = dict(about["env"])
         rules = {name: env.pop(name) for name in Rules.__dataclass_fields__ if name in env}
         about["env"] = {**env, "rules": rules}
-    return {**stored, "version": VERSION, "network": oldest | network, "actions": actions, "about": about}
+    return {**stored, "version": 2, "network": oldest | network, "actions": actions, "about": about}
+
+
+def _from_version_2(stored: dict[str, Any]) -> dict[str, Any]:
+    """Return the content as VERSION has it. Files of before did not hold the scale of the values."""
+    return {**stored, "version": VERSION, "value_scale": None} if stored["version"] == 2 else stored
 
 
 def _state(content: PolicyFile) -> PPOState:
@@ -192,12 +205,21 @@ def _state(content: PolicyFile) -> PPOState:
         params=params,
         opt_state=None,
         learning_rate=jnp.zeros((), jnp.float32),
-        value_scale=ValueScale.fresh(),
+        value_scale=_value_scale(content.value_scale),
         normalizer=normalizer,
         network=network,
         obs_ndim=content.obs_ndim,
         bounds=bounds,
     )
+
+
+def _value_scale(stored: dict[str, Any] | None) -> ValueScale:
+    if stored is None:
+        return ValueScale.fresh()
+    scale = ValueScale(**{name: jnp.asarray(x) for name, x in stored.items()})
+    if _shapes(scale) != _shapes(ValueScale.fresh()):
+        raise ValueError("a scale of values that is no number")
+    return scale
 
 
 def _actions(stored: dict[str, Any]) -> tuple[ActionSpec, Bounds | None]:

@@ -268,6 +268,10 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         action: Any = policy.mode() if deterministic else policy.sample(key)
         return state.network.actions.to_env(action), {"log_prob": policy.log_prob(action), "value": mean + std * value}
 
+    def distribution(self, state: PPOState, context: Array, account: Array | None) -> Distribution:
+        """Return the distribution that `act` draws from, whose mode it returns."""
+        return self._head(state, state.params, context, account)[0]
+
     def select_action(
         self, state: PPOState, obs: Any, key: PRNGKeyArray, deterministic: bool = False
     ) -> tuple[Array, dict[str, Array]]:

@@ -20,6 +20,7 @@ from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajectory, rows_ahead, run
 from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.observed import Observed
 from jaxtrader.evaluation.result import BacktestResult, combine
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.bar import ledger_columns
@@ -53,6 +54,7 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
     for i, symbol in enumerate(market.symbols):
         rows = slice(int(market.first_decisions(env.window)[i]), int(market.segments[i, 2]))
         own = jax.tree.map(lambda x, i=i, n=rows.stop - rows.start: x[:n, i], trajectory)
+        observed = Observed(market.features, rows.start, env.window, env.decision_every, own.decision)
         results[symbol] = BacktestResult.from_trajectory(
             own,
             {name: column[rows] for name, column in columns.items()},
@@ -63,6 +65,7 @@ def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: An
             tz=market.tz_of(symbol),
             costs=costs,
             rules=env.rules,
+            observed=observed,
         )
     return next(iter(results.values())) if len(results) == 1 else combine(results, market.shared_periods_per_year)
 
@@ -105,7 +108,8 @@ def rollout_policy(
         rewards_only: keep the rewards alone, and scale down accounts that have grown much.
 
     Returns:
-        A `Trajectory` with the leading axes bar and segment. With `rewards_only`, the rewards and whether their bars
+        A `Trajectory` with the leading axes bar and segment. Its `decision` is what each decision saw of its account,
+        with the leading axes decision and segment. With `rewards_only`, the rewards and whether their bars
         exist, each `[decision, *bar, segment]`, with a bar axis where a decision has several bars.
     """
     first, last, every = params.arrays.first_decisions(env.window), params.arrays.segments[:, 2] - 1, env.decision_every
@@ -113,11 +117,11 @@ def rollout_policy(
     contexts = contexts_in_blocks(encode, params.arrays, first, last, env.window, decisions, every)
     rows = rows_ahead(env, params, first, decisions, last).replace(inputs=contexts)
 
-    def decide(account: EnvAccount, row: Rows) -> tuple[Array, None]:
+    def decide(account: EnvAccount, row: Rows) -> tuple[Array, Any]:
         assert row.price is not None
         assert row.volatility is not None
         seen = env.account_features(account, row.price, row.volatility, row.tradable)
-        return agent.act(state, row.inputs, seen, jax.random.key(0), deterministic=True)[0], None
+        return agent.act(state, row.inputs, seen, jax.random.key(0), deterministic=True)[0], seen
 
     def finish(account: EnvAccount, trajectory: Trajectory, row: Rows) -> tuple[EnvAccount, Any]:
         if rewards_only:
@@ -130,7 +134,11 @@ def rollout_policy(
     _, kept = run(decide, env.move_function(params), flat, rows, finish=finish, every=every)
     if rewards_only:
         return kept, rows.live
-    return kept if every == 1 else jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept)
+    if every == 1:
+        return kept
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept.replace(decision=None)).replace(
+        decision=kept.decision
+    )
 
 
 def _exact_trajectory(policy: Policy, env: TradingEnv) -> Trajectory:

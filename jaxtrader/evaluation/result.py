@@ -18,11 +18,13 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
+from jaxtrader.agents.explanation import Seen
 from jaxtrader.envs.episode import Holdings, Trajectory
 from jaxtrader.evaluation import metrics
 from jaxtrader.evaluation.carry import Carry, bars_to, carry, cash_returns
+from jaxtrader.evaluation.observed import Observed, bar_at
 from jaxtrader.evaluation.trades import figures, trades_of
-from jaxtrader.ledger.account import EQUITY_FLOOR, FORCED, REASONS, Events, Fill
+from jaxtrader.ledger.account import EQUITY_FLOOR, FORCED, ORDER, REASONS, Events, Fill
 from jaxtrader.ledger.bar import Columns
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
@@ -80,6 +82,7 @@ class BacktestResult:
         by_symbol: the members of a combined result.
         initial: the capital.
         tz: zone of the exchange's wall clock. None is UTC, also where the members of a combined result differ.
+        observed: what the decisions of a policy saw. None where targets were given, and of a combined result.
     """
 
     symbols: tuple[str, ...]
@@ -109,6 +112,7 @@ class BacktestResult:
     by_symbol: Mapping[str, BacktestResult] = field(default_factory=dict)
     initial: float = 1.0
     tz: str | None = None
+    observed: Observed | None = None
 
     @classmethod
     def from_trajectory(
@@ -123,6 +127,7 @@ class BacktestResult:
         costs: Costs,
         rules: Rules,
         tz: str | None = None,
+        observed: Observed | None = None,
     ) -> BacktestResult:
         """The result of one account over one segment, from flat.
 
@@ -131,7 +136,7 @@ class BacktestResult:
                 ignored.
             columns: of the bars, see `ledger.bar.ledger_columns`. The account is marked at their close.
             targets: as they were given.
-            symbols, times, periods_per_year, costs, rules, tz: see the attributes.
+            symbols, times, periods_per_year, costs, rules, tz, observed: see the attributes.
         """
         holdings = trajectory.account
         assert isinstance(holdings, Holdings)
@@ -178,6 +183,7 @@ class BacktestResult:
             costs=costs,
             rules=rules,
             tz=tz,
+            observed=observed,
         )
 
     @cached_property
@@ -224,6 +230,23 @@ class BacktestResult:
             *columns, self.periods_per_year, self.initial, cash=self.cash_returns, spans_a_year=self.spans_a_year
         )
         return own | {"years": self.years, "num_fills": float(len(self.fills))} | figures(self.trades)
+
+    def seen(self, at: Any, symbol: str | None = None) -> Seen:
+        """What one decision of a policy saw, for `Policy.explain`, whose arguments and errors these are."""
+        if self.by_symbol:
+            if symbol not in self.by_symbol:
+                raise ValueError(f"symbol {symbol!r} is none of the result; name one of {', '.join(self.by_symbol)}")
+            return self.by_symbol[symbol].seen(at)
+        if symbol is not None and symbol != ",".join(self.symbols):
+            raise ValueError(f"symbol {symbol!r} is none of the result, which is of {', '.join(self.symbols)}")
+        if self.observed is None:
+            raise ValueError("the targets of this result were given, so no policy decided; give that of a backtest")
+        bar, window, account = self.observed.at(bar_at(self.times, at, self.tz))
+        wait = self.rules.delay + (self.rules.fill != "close")
+        orders = np.full((len(self.symbols), 2), np.nan)
+        for fill in self.fills[(self.fills["bar"] == bar + wait) & (self.fills["reason"] == REASONS[ORDER])]:
+            orders[self.symbols.index(fill["symbol"])] = fill["units"], fill["price"]
+        return Seen(self.symbols, bar, self.times[bar], self.tz, window, account, self.targets[bar], orders)
 
     def to_frame(self, table: Literal["bars", "fills", "trades"] = "bars") -> pd.DataFrame:
         """A table, with times in the zone `tz`.

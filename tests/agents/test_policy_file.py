@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxtrader import files
+from jaxtrader.agents.normalization import ValueScale
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.policy_file import VERSION, read_policy, write_policy
 from jaxtrader.agents.ppo import PPOAgent
@@ -76,6 +77,9 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "unknown dtype": lambda c: c["network"].update(compute_dtype="int8"),
     "a kernel of another shape": lambda c: c["params"].update(first_bias=np.zeros(3, np.float32)),
     "half a normaliser": drop("normalizer", "std"),
+    "no scale of values": drop("value_scale"),
+    "half a scale of values": drop("value_scale", "weight"),
+    "two scales of values": lambda c: c["value_scale"].update(mean=np.zeros(2, np.float32)),
     "no about": drop("about"),
     "text as about": lambda c: c.update(about="a text"),
     "a further part": lambda c: c.update(optimizer={}),
@@ -92,7 +96,7 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 def as_version_1(content: dict[str, Any]) -> dict[str, Any]:
     """The same content as a file had it before the version was written down. It changes the content in place."""
-    del content["version"]
+    del content["version"], content["value_scale"]
     content["network"] |= {"activation": "tanh", "shared": False}
     content["actions"]["law"] = content["actions"].pop("distribution")
     env = content["about"]["env"]
@@ -142,6 +146,22 @@ def test_a_policy_file_of_version_1_gives_the_same_policy(stored: Path, trained_
     assert old.environment(trained_in.market) == trained_in
 
 
+def test_a_policy_file_of_version_2_has_no_scale_of_its_values(stored: Path, tmp_path: Path) -> None:
+    content = files.load(stored, "policy") | {"version": 2}
+    del content["value_scale"]
+    files.save(tmp_path / "policy.pkl", "policy", content)
+    old, new = read_policy(tmp_path / "policy.pkl")[0], read_policy(stored)[0]
+    assert not old.value_scale.weight
+    jax.tree.map(np.testing.assert_array_equal, old.params, new.params)
+
+
+def test_a_policy_file_keeps_the_scale_of_its_values(stored: Path, tmp_path: Path) -> None:
+    state, about = read_policy(stored)
+    learnt = state.replace(value_scale=state.value_scale.update(np.float32([1.0, 2.0])))
+    write_policy(tmp_path / "policy.pkl", learnt, about)
+    assert read_policy(tmp_path / "policy.pkl")[0].value_scale == learnt.value_scale
+
+
 def test_a_policy_file_of_before_there_were_portfolios_and_encoders_is_read(stored: Path, tmp_path: Path) -> None:
     content = as_version_1(files.load(stored, "policy"))
     for name in ("kind", "encoder", "encoder_width", "encoder_depth", "compute_dtype"):
@@ -157,7 +177,8 @@ def test_the_state_of_a_portfolio_is_resized_to_any_number_of_assets(
     fresh = jax.eval_shape(lambda p: agent.init(jax.random.key(0), env, p), env.default_params)
     weights = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), fresh.params)
     bounds = (np.full(3, -1.5, np.float32), np.full(3, 1.5, np.float32))
-    write_policy(tmp_path / "p", fresh.replace(params=weights, bounds=bounds), {})
+    scale = ValueScale(*np.ones(3, np.float32))
+    write_policy(tmp_path / "p", fresh.replace(params=weights, bounds=bounds, value_scale=scale), {})
     loaded, _ = read_policy(tmp_path / "p")
     assert (loaded.network.actions.size, loaded.network.account) == (3, 4)
     five = loaded.for_assets(5)
