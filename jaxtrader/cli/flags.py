@@ -146,8 +146,15 @@ def _parameter(
         key,
         inspect.Parameter.POSITIONAL_ONLY if needed else inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if needed else default,
-        annotation=Annotated[hint, about],
+        annotation=Annotated[hint, about, _Unchecked()],
     )
+
+
+class _Unchecked:
+    """Tells pydantic that any value will do, where cyclopts finds it loaded and has it check what `_value` gave."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
+        return {"type": "any"}
 
 
 def _help(name: str, cls: type, field: str) -> str:

@@ -337,3 +337,11 @@ def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
     assert "config.toml cannot be read" in refused("train", "--config", str(tmp_path))  # a run folder without one
     (tmp_path / "run.toml").write_bytes(b"\xff\xfe")
     assert "is not TOML" in refused("train", "--config", str(tmp_path / "run.toml"))
+
+
+def test_a_process_that_has_pydantic_loaded_reads_the_same_words():
+    import pydantic  # noqa: F401  wandb and mlflow load it, and cyclopts then checks with it what it finds
+
+    assert given("backtest", "run", "--fee-bps", "0,1")["fee_bps"] == (0.0, 1.0)
+    assert given("train", "--leverage", "2")["max_leverage"] == 2.0
+    assert "--fill" in refused("train", "--fill", "noon")
