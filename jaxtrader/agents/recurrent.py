@@ -5,8 +5,6 @@ So a chunk, a single step and a live decision agree, and no bar before the windo
 
 from __future__ import annotations
 
-from typing import cast
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -23,7 +21,8 @@ LRU_DEPTH = 2  # so that the second layer reads what the first one remembers
 class GRU(nn.Module):
     """Gated recurrent units over each window (Cho et al. 2014, https://arxiv.org/abs/1406.1078).
 
-    Each window is read bar by bar, so that a decision costs a window's work.
+    Each window is read bar by bar, so that a decision costs a window's work. With r and z the gates of a bar,
+    h = (1 - z) tanh(W x + b + r (U h + c)) + z h.
 
     Attributes:
         window: bars that an output depends on.
@@ -48,16 +47,41 @@ class GRU(nn.Module):
     @nn.nowrap
     def activation_count(self, inputs: int, decisions: int) -> int:
         """Return roughly how many numbers it keeps for its backward pass, for one path of so many decisions."""
-        return decisions * self.window * (inputs + 10 * self.width * self.layers)
+        return decisions * self.window * 10 * self.width * self.layers
 
     @nn.compact
     def __call__(self, bars: Float[Array, "*b bars inputs"]) -> Float[Array, "*b decisions width"]:
         """Return the state of the last layer after each window."""
-        windows = windows_of(bars, self.window)
-        x = windows.reshape(-1, *windows.shape[-2:])
-        for i in range(self.layers):
-            x = cast(Array, nn.RNN(nn.GRUCell(self.width, dtype=windows.dtype, name=f"layer_{i}"))(x))
-        return x[:, -1].reshape(*windows.shape[:-2], self.width)
+        # What the first layer takes from a bar is computed once a bar, and not once a window.
+        taken = windows_of(Linear(3 * self.width, name="layer_0_in")(bars), self.window)
+        batch = taken.shape[:-2]
+        taken = jnp.moveaxis(taken.reshape(-1, *taken.shape[-2:]), 1, 0)  # time first, for the scan
+        states = self._recur(0, taken)
+        for i in range(1, self.layers):
+            states = self._recur(i, Linear(3 * self.width, name=f"layer_{i}_in")(states))
+        return states[-1].reshape(*batch, self.width)
+
+    def _recur(self, i: int, taken: Float[Array, "time n gates"]) -> Float[Array, "time n width"]:
+        """Return the states of layer i after each bar, from what it takes from the bars."""
+        kernel = self.param(f"layer_{i}_kernel", _gate_kernels, (self.width, 3 * self.width)).astype(taken.dtype)
+        bias = self.param(f"layer_{i}_bias", nn.initializers.zeros, (self.width,)).astype(taken.dtype)
+
+        def step(state: Array, taken: Array) -> tuple[Array, Array]:
+            (reset_in, keep_in, new_in), (reset_h, keep_h, new_h) = (
+                jnp.split(x, 3, -1) for x in (taken, state @ kernel)
+            )
+            reset, keep = nn.sigmoid(reset_in + reset_h), nn.sigmoid(keep_in + keep_h)
+            state = (1 - keep) * jnp.tanh(new_in + reset * (new_h + bias)) + keep * state
+            return state, state
+
+        return jax.lax.scan(step, jnp.zeros((taken.shape[1], self.width), taken.dtype), taken)[1]
+
+
+def _gate_kernels(key: PRNGKeyArray, shape: tuple[int, int]) -> Array:
+    """Orthogonal matrices side by side, one for each gate."""
+    width = shape[0]
+    orthogonal = nn.initializers.orthogonal()
+    return jnp.concatenate([orthogonal(k, (width, width)) for k in jax.random.split(key, shape[1] // width)], -1)
 
 
 class LRU(nn.Module):

@@ -160,13 +160,12 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 def numpy_gru(trunk: dict, x: np.ndarray) -> np.ndarray:
     """r and z are gates, n is the new state with the old one gated by r, and h = (1 - z) n + z h, bar by bar."""
-    for i in range(len(trunk)):
-        cell = trunk[f"layer_{i}"]
+    for i in range(len(trunk) // 3):
         h, states = np.zeros(WIDTH), []
-        for row in x:
-            r = sigmoid(dense(cell["ir"], row) + h @ cell["hr"]["kernel"])
-            z = sigmoid(dense(cell["iz"], row) + h @ cell["hz"]["kernel"])
-            h = (1 - z) * np.tanh(dense(cell["in"], row) + r * dense(cell["hn"], h)) + z * h
+        for taken in dense(trunk[f"layer_{i}_in"], x):
+            (r, z, new), (r_h, z_h, new_h) = np.split(taken, 3), np.split(h @ trunk[f"layer_{i}_kernel"], 3)
+            r, z = sigmoid(r + r_h), sigmoid(z + z_h)
+            h = (1 - z) * np.tanh(new + r * (new_h + trunk[f"layer_{i}_bias"])) + z * h
             states.append(h)
         x = np.stack(states)
     return x[-1]
