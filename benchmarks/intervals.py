@@ -2,8 +2,9 @@
 
 The first table draws returns whose Sharpe ratio is known: independent normal ones, Student's t with 4 degrees of
 freedom, and an AR(1) of 0.2. It counts how often a nominal 95% interval holds the truth, for the mean, the Sharpe
-ratio, and the difference to a baseline that is correlated by 0.7. The second draws accounts that are in and out of a
-random walk by chance, and accounts that know a part of the next bar, and counts the verdicts. Nothing here is timed.
+ratio, and the difference to a baseline that is correlated by 0.7. The second counts the verdicts on accounts that hold
+while the last return is above 0, by the ledger and beside their baselines: on a random walk, where that is chance, and on
+an AR(1), where it is a signal. Nothing here is timed.
 
     python benchmarks/intervals.py [--quick] [--samples N]
 """
@@ -14,14 +15,22 @@ import argparse
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from machine import parsed, report
 
+import jaxtrader as jt
 from jaxtrader.evaluation import bootstrap
+from jaxtrader.evaluation.baselines import baselines
+from jaxtrader.evaluation.looks import Trials
+from jaxtrader.evaluation.verdict import POLICY, verdict
 
 LEVEL, TRUTH = 0.95, 0.05  # nominal coverage, and the Sharpe ratio of a bar
 CORRELATION = 0.7
 KINDS = ("iid normal", "t(4)", "AR(0.2)")
-LENGTHS = (250, 500, 2000)
+LENGTHS = (250, 500, 2000, 5000)
+VERDICT_LENGTHS, COEFFICIENTS = (500, 2500), (0.0, 0.05, 0.1, 0.2)
+WORDS = ("Better", "Not distinguishable", "Worse")
+FREE = jt.Costs(fee=0.0, slippage=0.0)
 
 
 def standard(kind: str, bars: int, rng: np.random.Generator) -> np.ndarray:
@@ -53,23 +62,31 @@ def coverage(kind: str, bars: int, samples: int, draws: int) -> list[float]:
     return list(hits / samples)
 
 
-def verdicts(skill: float, bars: int, samples: int, draws: int) -> list[float]:
-    """The shares of "better", "no different" and "worse" than holding the mean exposure.
+def verdicts(coefficient: float, bars: int, samples: int) -> list[float]:
+    """The shares of "better", "not distinguishable" and "worse" among the verdicts on so many accounts.
 
     Args:
-        skill: correlation of the exposure with the next return.
+        coefficient: of the AR(1) that the bar returns follow. The account holds while the last return is above 0. At 0
+            the market is a random walk, and this is as good as chance.
         bars: of each account.
         samples: how many accounts.
-        draws: of each bootstrap.
     """
-    counts = np.zeros(3)
+    counts = np.zeros(len(WORDS))
     for seed in range(samples):
         rng = np.random.default_rng(seed)
-        market = rng.normal(0, 0.01, bars)
-        seen = skill * market / 0.01 + np.sqrt(1 - skill**2) * rng.normal(size=bars)
-        held = (seen > 0).astype(float)
-        found = bootstrap.sharpe_difference_interval(held * market, held.mean() * market, draws=draws, seed=seed)
-        counts += [found.low > 0, found.low <= 0 <= found.high, found.high < 0]
+        returns = rng.normal(0, 0.01, bars)
+        for t in range(1, bars):
+            returns[t] += coefficient * returns[t - 1]
+        close = 100 * np.exp(np.cumsum(returns))
+        before = np.concatenate([[100.0], close[:-1]])
+        frame = pd.DataFrame({"open": before, "high": np.maximum(before, close), "low": np.minimum(before, close)})
+        frame = frame.assign(close=close).set_index(pd.date_range("2010-01-01", periods=bars, freq="D"))
+        market = jt.Market.from_bars(jt.load_bars(frame), features=["log_return_1"])
+        held = market.features[market.segments[0, 1] :, 0, 0] > 0
+        result = jt.simulate(market, held, costs=FREE)
+        part = {POLICY: result, **baselines(market, result)}
+        said = verdict({"test": part}, trials=Trials(looks=1, count=1, variance=1 / bars))[0]
+        counts += [said.startswith(word) for word in WORDS]
     return list(counts / samples)
 
 
@@ -90,12 +107,12 @@ def main() -> None:
     facts = {"work": work}
     report(f"intervals{ending}", ["returns", "bars", "mean", "Sharpe ratio", "difference"], rows, facts)
     rows = []
-    for skill in (0.0, 0.05, 0.1, 0.2):
-        shares = verdicts(skill, 500, samples, draws)
-        rows.append([skill, *(f"{share:.1%}" for share in shares)])
-        print(*rows[-1], sep=" | ", flush=True)
-    facts = {"work": f"verdicts on {samples} accounts of 500 bars against holding their mean exposure"}
-    report(f"verdicts{ending}", ["correlation with the next bar", "better", "no different", "worse"], rows, facts)
+    for bars in VERDICT_LENGTHS[:1] if given.quick else VERDICT_LENGTHS:
+        for coefficient in COEFFICIENTS:
+            rows.append([coefficient, bars, *(f"{share:.1%}" for share in verdicts(coefficient, bars, samples))])
+            print(*rows[-1], sep=" | ", flush=True)
+    work = f"verdicts on {samples} accounts without costs that hold while the last return is above 0"
+    report(f"verdicts{ending}", ["AR(1) coefficient", "bars", *(word.lower() for word in WORDS)], rows, {"work": work})
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 import re
+import statistics
 
 import numpy as np
 import pytest
@@ -161,7 +162,21 @@ def test_what_cannot_be_told_is_said_with_the_difference_that_could_have_been_se
     text = headline(test)
     assert text.startswith("Not distinguishable from holding the same exposure on 504 bars: Sharpe difference +0.10")
     assert f"{found.low:.2f} to {found.high:.2f}" in text
-    assert f"below about {(found.high - found.low) / 2:.1f} could not have been seen" in text
+    half = (found.high - found.low) / 2
+    assert (
+        f"A true difference of {half + statistics.NormalDist().inv_cdf(0.8) * found.error:.2g} would be found" in text
+    )
+
+
+def test_a_detectable_difference_is_found_4_times_in_5():
+    """A lead that is known, drawn 400 times. The band is three binomial errors."""
+    found, rng = 0, np.random.default_rng(0)
+    lead = verdict.lead(*(account(rng.normal(0, 0.01, 504)) for _ in range(2))).detectable
+    for _ in range(400):
+        own, other = rng.normal(0, 1, (2, 504))
+        ratio = lead / 252**0.5
+        found += abs(own.mean() / own.std() + ratio - other.mean() / other.std()) > 1.96 * (2 / 504) ** 0.5
+    assert found / 400 == pytest.approx(0.8, abs=3 * 0.02)
 
 
 def test_seeds_looks_and_timing_are_told_where_they_are_known():
