@@ -6,6 +6,8 @@ Validation during training does the same in float32. A backtest keeps the money 
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from os import PathLike
 from typing import Any
@@ -16,12 +18,15 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajectory, rows_ahead, run
 from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.observed import Observed
+from jaxtrader.evaluation.python_policy import host_trajectory, of_function, of_model, with_exposures
 from jaxtrader.evaluation.result import BacktestResult, combine
+from jaxtrader.evaluation.target_table import backtest_table
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.bar import ledger_columns
 from jaxtrader.ledger.costs import CostRange
@@ -29,26 +34,104 @@ from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
 
 
-@package_settings()
-def backtest(policy: Policy | str | PathLike[str], market: Market, **changes: Any) -> BacktestResult:
-    """Trade an account by a policy over a market, by the rules that the policy was trained with.
+def backtest(policy: Any, market: Market, *, env: Any = None, **changes: Any) -> BacktestResult:
+    """Trade an account by a policy over a market.
 
     Args:
-        policy: a `Policy` or the path of its file.
+        policy: who decides, one of these:
+
+            - a `Policy`, or the path of its file. It trades by the rules that it was trained with.
+            - a function of an `Observation` (`window` `[W, A, F]` of raw features, `account` `[A, K]`). It returns the
+              target exposure, or one an asset. NaN holds.
+            - a model with `predict(observations)`, such as one of Stable-Baselines3. It needs `env`.
+            - a table of targets: a pandas Series or DataFrame (a column a symbol), whose index are times of bars. NaN,
+              and a bar that it does not have, hold. Or targets as `simulate` takes them.
         market: bars with the features that the policy knows. Each of several segments has its own result, in
             `by_symbol`. The total is equal capital in each, never rebalanced.
-        changes: `rules`, `costs`, `reward`, `stop_loss` or `take_profit` other than the policy's, as in
+        env: the environment in which the model was trained: a TradingEnv, or what `to_gymnasium` made of
+            one. Its settings hold, and the features are scaled by its own market. For a function or a table it gives
+            the settings.
+        changes: for a `Policy` `rules`, `costs`, `reward`, `stop_loss` or `take_profit` other than its own, as in
             `rules=policy.rules.replace(fill="next_close")`. The middle of a range of costs is charged. A `reward` is
-            needed where the policy sees the state of a reward of the user's own.
+            needed where the policy sees the state of a reward of the user's own. For others, settings of a TradingEnv,
+            such as `window=1`, and for a table arguments of `simulate`.
+
+    Returns:
+        The result.
 
     Raises:
         ValueError: the market has other features or fewer bars than a decision needs, or the policy chooses an action
             that its environment does not have.
+
+    Example:
+        >>> import jaxtrader as jt
+        >>> market = jt.Market.from_bars(jt.load_bundled("IBM"), features=["log_return_20"])
+        >>> result = jt.backtest(lambda seen: float(seen.window[-1, 0, 0] > 0), market, window=1)
+        >>> result.targets.min(), result.targets.max()
+        (0.0, 1.0)
     """
-    policy = policy if isinstance(policy, Policy) else load_policy(policy)
-    env = policy.environment(market, **changes)
-    check_tradable(env)
-    trajectory = _exact_trajectory(policy, env)
+    if not isinstance(market, Market):
+        raise ValueError(
+            f"a policy trades a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
+        )
+    if isinstance(policy, str | PathLike):
+        policy = load_policy(policy)
+    if isinstance(policy, Policy):
+        if env is not None:
+            raise ValueError("a Policy knows its environment; leave out env")
+        with package_settings():
+            own = policy.environment(market, **changes)
+            check_tradable(own)
+            return _result(own, _exact_trajectory(policy, own))
+    if not (callable(policy) or hasattr(policy, "predict")):
+        return backtest_table(policy, market, env, changes)
+    with package_settings():
+        trained, form = _trained_in(env)
+        own = _environment(trained, market, changes)
+        if hasattr(policy, "predict"):
+            if form is None:
+                raise ValueError(
+                    f"{type(policy).__name__} was trained on observations of an environment; give it, as in "
+                    "backtest(model, market, env=env)"
+                )
+            decide = of_model(policy, form, own)
+        else:
+            form, own = None, with_exposures(own)
+            decide = of_function(policy, own)
+        check_tradable(own)
+        with package_settings(x64=True):
+            params = exact_params(own, (lambda raw: raw) if form is None else form.prepare)
+        trajectory = host_trajectory(own, params, decide, most_decisions(own))
+        return _result(own, trajectory)
+
+
+def _trained_in(env: Any) -> tuple[TradingEnv | None, GymnasiumForm | None]:
+    """Return the TradingEnv that was given, and the form in which other libraries see it."""
+    if env is None or isinstance(env, TradingEnv):
+        return env, None if env is None else GymnasiumForm.of(env)
+    inner = getattr(env, "unwrapped", env)
+    trading, form = (getattr(inner, name, None) for name in ("trading_env", "form"))
+    if not isinstance(trading, TradingEnv) or not isinstance(form, GymnasiumForm):
+        raise ValueError(
+            f"env is a {type(env).__name__}; give the TradingEnv of the training, or what to_gymnasium made of it"
+        )
+    return trading, form
+
+
+def _environment(trained: TradingEnv | None, market: Market, settings: dict[str, Any]) -> TradingEnv:
+    """Return the environment of a backtest: that of the training, or a fresh one, with these settings."""
+    known = [field.name for field in dataclasses.fields(TradingEnv) if field.name != "market"]
+    unknown = [name for name in settings if name not in known]
+    if unknown:
+        raise ValueError(f"{unknown[0]} is no setting of a TradingEnv; those are {', '.join(known)}")
+    if trained is None:
+        return TradingEnv(market, **settings)
+    return dataclasses.replace(trained.with_market(market), **settings)
+
+
+def _result(env: TradingEnv, trajectory: Trajectory) -> BacktestResult:
+    """Return the result of a trajectory through every segment of the environment's market."""
+    market = env.market
     costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
     columns, results = ledger_columns(market, costs, env.rules), {}
     for i, symbol in enumerate(market.symbols):
@@ -160,10 +243,18 @@ def exact_inputs(policy: Policy, env: TradingEnv) -> tuple[Any, Any, EnvParams]:
     `package_settings(x64=True)`.
     """
     state, agent = policy.state_for(env.market.close.shape[1]), policy.acting_agent
+    return agent, state, exact_params(env, lambda raw: agent.prepare(state, raw)[1])
+
+
+def exact_params(env: TradingEnv, prepare: Callable[[EnvParams], EnvParams]) -> EnvParams:
+    """Return the environment's parameters in float64, with the float32 features that `prepare` gives.
+
+    Call it, and use the parameters, inside `package_settings(x64=True)`.
+    """
     with package_settings():
-        _, prepared = agent.prepare(state, env.rounded_params())
+        prepared = prepare(env.rounded_params())
     exact = env.rounded_params("float64")
-    return agent, state, exact.replace(arrays=exact.arrays.replace(features=prepared.arrays.features))
+    return exact.replace(arrays=exact.arrays.replace(features=prepared.arrays.features))
 
 
 def _rescaled(account: EnvAccount) -> EnvAccount:

@@ -1,0 +1,90 @@
+"""A table of targets on a market: a pandas Series or DataFrame by time, or what `simulate` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.result import BacktestResult, BacktestResults, combine
+from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.market.market import Market
+
+SETTINGS = ("rules", "costs", "stop_loss", "take_profit", "dtype")
+
+
+def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, Any]) -> BacktestResult:
+    """Trade an account by a table of target exposures, see `backtest`.
+
+    Args:
+        table: a Series or DataFrame by time, or targets as `simulate` takes them.
+        market: the bars.
+        env: a TradingEnv, or None. Its rules, costs and brackets hold where `changes` do not name them.
+        changes: arguments of `simulate`, of SETTINGS.
+
+    Raises:
+        ValueError: the table names a time or a symbol that the market does not have, or an argument is none.
+    """
+    unknown = [name for name in changes if name not in SETTINGS]
+    if unknown:
+        raise ValueError(f"{unknown[0]} means nothing for a table of targets; those are {', '.join(SETTINGS)}")
+    env = getattr(getattr(env, "unwrapped", env), "trading_env", env)
+    settings: dict[str, Any] = {}
+    if isinstance(env, TradingEnv):
+        settings = {name: getattr(env, name) for name in SETTINGS if name != "dtype"}
+    targets = by_time(table, market) if hasattr(table, "index") and hasattr(table, "to_numpy") else table
+    results = simulate(market, targets, **settings | dict(changes))
+    if not isinstance(results, BacktestResults):
+        return results
+    return next(iter(results.values())) if len(results) == 1 else combine(results, market.shared_periods_per_year)
+
+
+def by_time(table: Any, market: Market) -> dict[str, np.ndarray]:
+    """Return a Series or DataFrame as targets for each bar of the market's segments, NaN where it has none.
+
+    Times without an offset are of the market's wall clock. Rows outside of a segment are not of it.
+    """
+    import pandas as pd
+
+    portfolio = market.close.shape[1] > 1
+    histories = {name: name.split(",") if portfolio else [name] for name in market.symbols}
+    known = [symbol for symbols in histories.values() for symbol in symbols]
+    if table.ndim == 1:
+        if len(known) > 1:
+            raise ValueError(f"the table has no symbols and the market has {', '.join(known)}; give a column for each")
+        table = table.to_frame(known[0])
+    names = [str(name) for name in table.columns]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"the table has a column {unknown[0]!r}; the market has the symbols {', '.join(known)}")
+    try:
+        index = pd.DatetimeIndex(table.index)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the table's index must be the times of bars, not {table.index[:1].tolist()}") from error
+    if index.has_duplicates:
+        raise ValueError(f"the table has two rows at {index[index.duplicated()][0]}; leave one")
+    values = table.to_numpy(np.float64)
+    targets = {}
+    for i, (history, symbols) in enumerate(histories.items()):
+        if not set(symbols) & set(names):
+            continue
+        _, first, end = market.segments[i]
+        times = market.times[first:end]
+        moments = (index.tz_localize(market.tz_of(history) or "UTC") if index.tz is None else index).tz_convert("UTC")
+        stamps = moments.tz_localize(None).to_numpy().astype("datetime64[ns]")
+        inside = (times[0] <= stamps) & (stamps <= times[-1])
+        rows = np.minimum(np.searchsorted(times, stamps), len(times) - 1)
+        if (strange := inside & (times[rows] != stamps)).any():
+            raise ValueError(
+                f"{history} has no bar at {index[int(np.argmax(strange))]}; give the times of its bars, as in "
+                "table.reindex(result.times, method='ffill')"
+            )
+        own = np.full((len(times), len(symbols)), np.nan)
+        for k, symbol in enumerate(symbols):
+            if symbol in names:
+                own[rows[inside], k] = values[inside, names.index(symbol)]
+        targets[history] = own
+    if not targets:
+        raise ValueError("the table has no column; give one for each symbol")
+    return targets
