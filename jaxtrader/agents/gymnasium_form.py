@@ -59,7 +59,7 @@ class GymnasiumForm:
         chosen = np.asarray(given)
         if isinstance(env.positions, tuple):
             chosen = chosen.reshape(len(chosen)) if chosen.ndim else chosen
-            if not np.issubdtype(chosen.dtype, np.integer) or not ((0 <= chosen) & (chosen < env.num_actions)).all():
+            if not np.issubdtype(chosen.dtype, np.integer) or not ((chosen >= 0) & (chosen < env.num_actions)).all():
                 raise ValueError(
                     f"action {chosen.tolist()} is none of 0 to {env.num_actions - 1}, one for each position"
                 )

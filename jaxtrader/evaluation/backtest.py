@@ -67,8 +67,8 @@ def backtest(policy: Any, market: Market, *, env: Any = None, **changes: Any) ->
         >>> import jaxtrader as jt
         >>> market = jt.Market.from_bars(jt.load_bundled("IBM"), features=["log_return_20"])
         >>> result = jt.backtest(lambda seen: float(seen.window[-1, 0, 0] > 0), market, window=1)
-        >>> result.targets.min(), result.targets.max()
-        (0.0, 1.0)
+        >>> print(result.targets.min(), result.targets.max())
+        0.0 1.0
     """
     if not isinstance(market, Market):
         raise ValueError(

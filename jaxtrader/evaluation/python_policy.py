@@ -25,8 +25,8 @@ from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 
-# Windows `[segment, W, A, F]`, accounts `[segment, A, K]`, rows of the market, and which segments still have a bar there
-# -> actions for the environment.
+# From windows `[segment, W, A, F]`, accounts `[segment, A, K]`, rows of the market, and which segments still have a bar
+# there, to actions for the environment.
 Decide = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 BLOCK = 1024  # decisions whose arrays are put together at once: a million small arrays take much memory
 
@@ -155,8 +155,8 @@ def of_model(model: Any, form: GymnasiumForm, env: TradingEnv) -> Decide:
         memory["episode_start"] = False
         if len(np.atleast_1d(action)) != len(windows):
             raise ValueError(
-                f"the model predicts an action of shape {np.shape(action)} for {len(windows)} observations; its predict "
-                "must take a batch"
+                f"the model predicts an action of shape {np.shape(action)} for {len(windows)} observations; its "
+                "predict must take a batch"
             )
         return form.action(env, action)
 
