@@ -73,7 +73,8 @@ class Case:
     def training(self, market: jt.Market, envs: int, length: int) -> Training:
         """Our chunk on a market, by path."""
         env = jt.TradingEnv(market, window=self.window)
-        rollouts = MarketRollouts(env, length, envs // self.agents, self.agents)
+        paths = envs // self.agents
+        rollouts = MarketRollouts(env, length, paths, self.agents, paths // self.agent().num_minibatches)
         return Training(env, env.default_params, self.agent(), rollouts, mesh=devices.make_mesh(self.devices))
 
     def dense(self, market: jt.Market, envs: int, length: int) -> Training:

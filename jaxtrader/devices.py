@@ -2,6 +2,9 @@
 
 The paths of different devices meet only in sums and means, such as those of gradients. `mean` and `total` take them
 over all devices inside `run_on_all`, and return their argument elsewhere. So one learning step serves both cases.
+
+The result does not depend on the number of devices, up to the order of sums. Random numbers are keyed by fixed shards
+of the paths (`shard_keys`).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Bool, Float, PRNGKeyArray
+from jaxtyping import Bool, Float, PRNGKeyArray, Shaped
 
 AXIS = "data"
 REPLICATED, SHARDED = PartitionSpec(), PartitionSpec(AXIS)
@@ -85,9 +88,28 @@ def count() -> int:
     return jax.lax.axis_size(AXIS) if _on_several() else 1
 
 
-def fold_in_device(key: PRNGKeyArray) -> PRNGKeyArray:
-    """Return a different key on each device, and the key itself on one device."""
-    return jax.random.fold_in(key, jax.lax.axis_index(AXIS)) if _on_several() else key
+def shard_keys(key: PRNGKeyArray, shards: int) -> Shaped[PRNGKeyArray, " shard"]:
+    """Return a key for each of a device's shards of paths: different ones on each device.
+
+    A shard is some consecutive paths. Its key depends on its place among all shards, and not on the devices. So draws
+    by it are the same on any number of devices.
+
+    Args:
+        key: the same on all devices.
+        shards: their number on each device.
+    """
+    first = jax.lax.axis_index(AXIS) * shards if _on_several() else 0
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(shards))
+
+
+def map_shards(function: Callable[..., Any], keys: Shaped[PRNGKeyArray, " shard"], *trees: Any) -> Any:
+    """Return `function(key, *trees)` of all paths, where each shard of paths has its own key.
+
+    Leaves of the trees and of the result begin with the axis of paths.
+    """
+    split = lambda x: x.reshape(len(keys), x.shape[0] // len(keys), *x.shape[1:])  # noqa: E731
+    results = jax.vmap(function)(keys, *jax.tree.map(split, trees))
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), results)
 
 
 def all_equal(tree: Any) -> Bool[Array, ""]:

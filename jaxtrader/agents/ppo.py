@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import Array
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from jaxtrader import devices
 from jaxtrader.agents import blocks, encoders
@@ -309,7 +309,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             state: the state that acted in the rollout.
             rollout: time-major. Its number of paths must be a multiple of `num_minibatches`.
             params: the environment's prepared parameters, whose arrays hold the bars of the paths.
-            key: for the permutations. With several devices each has its own paths and key.
+            key: for the permutations. With several devices each has its own paths, and all have this key.
 
         Returns:
             The new state and scalar metrics, which are means over all gradient steps.
@@ -325,8 +325,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             return self._gradient_step(state, learned, jax.tree.map(lambda x: x[rows], data), params)
 
         def epoch(learned: tuple[Any, Any], epoch_key: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
-            rows = jax.random.permutation(epoch_key, paths).reshape(self.num_minibatches, -1)
-            return jax.lax.scan(minibatch, learned, rows)
+            return jax.lax.scan(minibatch, learned, shuffled(epoch_key, paths, self.num_minibatches))
 
         start = (state.params, state.opt_state)
         (weights, opt_state), steps = jax.lax.scan(epoch, start, jax.random.split(key, self.num_epochs))
@@ -449,3 +448,12 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
     def load_model(self, path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
         """Return a state to act with, and `about`. Raises files.FileError where the file is not a sound policy."""
         return read_policy(path)
+
+
+def shuffled(key: PRNGKeyArray, paths: int, minibatches: int) -> Int[Array, "minibatch path"]:
+    """Return random minibatches of a device's paths: of each shard of `minibatches` paths, each takes one.
+
+    So the minibatches of all devices together are the same on any number of devices.
+    """
+    order = jax.vmap(partial(jax.random.permutation, x=minibatches))(devices.shard_keys(key, paths // minibatches))
+    return order.T + jnp.arange(0, paths, minibatches)

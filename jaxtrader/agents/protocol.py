@@ -55,8 +55,10 @@ class Agent(ABC):
 
     Attributes:
         several_devices: whether `learn` works on several devices. It then sees the paths of one device, and takes
-            gradients, metrics and all else as means over all devices, by `jaxtrader.devices.mean`.
-        num_minibatches: the number of paths on each device must be a multiple of this.
+            gradients, metrics and all else as means over all devices, by `jaxtrader.devices.mean`. Its key is the same
+            on all devices: draws for single paths take their keys from `jaxtrader.devices.shard_keys`.
+        num_minibatches: the number of paths on each device must be a multiple of this. So many consecutive paths are a
+            shard, which has random numbers of its own.
     """
 
     several_devices: bool = False
@@ -112,7 +114,10 @@ class Agent(ABC):
     def select_action(
         self, state: Any, obs: Any, key: PRNGKeyArray, deterministic: bool = False
     ) -> tuple[Array, dict[str, Array]]:
-        """Return an action for each observation, with its `log_prob` and `value` where the agent has them."""
+        """Return an action for each observation, with its `log_prob` and `value` where the agent has them.
+
+        In training it is called for one shard of the environments at a time, under `jax.vmap`.
+        """
 
     @abstractmethod
     def learn(self, state: Any, rollout: Rollout, params: Any, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
@@ -143,7 +148,10 @@ class MarketActor(ABC):
     def act(
         self, state: Any, context: Any, account: Any, key: PRNGKeyArray, deterministic: bool = False
     ) -> tuple[Array, dict[str, Array]]:
-        """Return actions for contexts and account features, with their `log_prob` and `value` where there are any."""
+        """Return actions for contexts and account features, with their `log_prob` and `value` where there are any.
+
+        In training it is called for one shard of the paths at a time, under `jax.vmap`.
+        """
 
 
 class MarketAgent(Agent, MarketActor):

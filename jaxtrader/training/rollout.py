@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray, Shaped
 
 from jaxtrader import devices
 from jaxtrader.agents.protocol import Rollout
@@ -69,12 +69,14 @@ class MarketRollouts:
         length: decisions in a rollout. Their bars must divide the episode length.
         paths: number of market paths.
         accounts: number of accounts on each path.
+        shards: number of equal shards of paths, each with random numbers of its own. See `devices.shard_keys`.
     """
 
     env: TradingEnv
     length: int
     paths: int
     accounts: int
+    shards: int = 1
 
     @property
     def bars(self) -> int:
@@ -83,18 +85,23 @@ class MarketRollouts:
 
     def part(self, count: int) -> MarketRollouts:
         """The part that each of `count` devices collects."""
-        return replace(self, paths=self.paths // count)
+        return replace(self, paths=self.paths // count, shards=self.shards // count)
 
     def begin(self, key: PRNGKeyArray, params: EnvParams) -> MarketPaths:
         """Start paths at random bars. Their ages are staggered, so that episodes do not all end at once."""
         phases = self.env.episode_length // self.bars
         age = (jnp.arange(self.paths, dtype=jnp.int32) % phases) * self.bars
+        return self._start(key, params, age)
+
+    def _start(self, key: PRNGKeyArray, params: EnvParams, age: Int[Array, " path"]) -> MarketPaths:
+        """Start a path at a random bar for each age."""
         place, exposure = jax.random.split(key)
-        cursor, end = draw_starts(self.env, place, params, self.length, (self.paths,))
+        cursor, end = draw_starts(self.env, place, params, self.length, age.shape)
         price = params.arrays.close[cursor][:, None]
         holdable = _for_all_accounts(self.env.holdable(params, cursor))
-        account = self.env.open_accounts(exposure, price, params, (self.paths, self.accounts), holdable)
-        return MarketPaths(cursor, end, age, age > 0, account, jnp.zeros((self.paths, self.accounts)))
+        shape = (len(age), self.accounts)
+        account = self.env.open_accounts(exposure, price, params, shape, holdable)
+        return MarketPaths(cursor, end, age, age > 0, account, jnp.zeros(shape))
 
     def collect(
         self, paths: MarketPaths, agent: Any, state: Any, params: EnvParams, key: PRNGKeyArray
@@ -102,16 +109,18 @@ class MarketRollouts:
         """Collect one rollout of every path: the paths for the next rollout, the experience, and sums for the log."""
         env, steps = self.env, self.length
         acting, last, redraw = jax.random.split(key, 3)
+        shard_keys = partial(devices.shard_keys, shards=self.shards)
+        act = lambda key, context, seen: agent.act(state, context, seen, key)  # noqa: E731
         encode = partial(agent.encode, state)
         made = contexts(encode, params.arrays, paths.cursor, env.window, steps + 1, env.decision_every)
         made = jnp.moveaxis(made, 1, 0)[:, :, None]
         rows = rows_ahead(env, params, paths.cursor, steps).for_accounts()
-        rows = rows.replace(inputs=(made[:-1], jax.random.split(acting, steps)))
+        rows = rows.replace(inputs=(made[:-1], jax.vmap(shard_keys)(jax.random.split(acting, steps))))
 
         def decide(account: EnvAccount, row: Rows) -> tuple[Array, dict[str, Array]]:
-            context, step_key = row.inputs
+            context, keys = row.inputs
             seen = env.account_features(account, row.price, row.volatility, row.tradable)
-            action, extras = agent.act(state, context, seen, step_key)
+            action, extras = devices.map_shards(act, keys, context, seen)
             nothing = jnp.zeros_like(account.cash)
             noted = {name: extras.get(name, nothing) for name in ("log_prob", "value")}
             return action, {**noted, "account": seen, "action": action, "exposure": ledger.exposure(account, row.price)}
@@ -135,7 +144,7 @@ class MarketRollouts:
         )
         # The state before any reset bootstraps the rollout. GAE ignores it where the last step was ruin.
         final = Rows(inputs=None, **market_at(env, params, paths.cursor + self.bars)).for_accounts()
-        _, noted = decide(account, final.replace(inputs=(made[-1], last)))
+        _, noted = decide(account, final.replace(inputs=(made[-1], shard_keys(last))))
         rollout = Rollout(
             cursor=paths.cursor,
             observations=None,
@@ -149,11 +158,13 @@ class MarketRollouts:
             account=account,
             episode_return=paths.episode_return + kept["reward"].sum(0),
         )
-        paths, episodes = self._turn_over(paths, params, redraw)
+        paths, episodes = self._turn_over(paths, params, shard_keys(redraw))
         stats = devices.total({name: x.sum() for name, x in sums.items()} | episodes)
         return paths, rollout, {**stats, **devices.mean({name: x.mean() for name, x in means.items()})}
 
-    def _turn_over(self, paths: MarketPaths, params: EnvParams, key: PRNGKeyArray) -> tuple[MarketPaths, Stats]:
+    def _turn_over(
+        self, paths: MarketPaths, params: EnvParams, keys: Shaped[PRNGKeyArray, " shard"]
+    ) -> tuple[MarketPaths, Stats]:
         """Start a new episode on every path that is at its time limit or has too few bars left for another rollout."""
         over = is_truncated(self.env, paths.age, paths.cursor, paths.end, self.length)
         counted = (over & ~paths.partial)[:, None]
@@ -161,8 +172,7 @@ class MarketRollouts:
             "episodes": counted.sum() * self.accounts,
             "episode_returns": jnp.where(counted, paths.episode_return, 0).sum(),
         }
-        fresh = self.begin(key, params)
-        fresh = fresh.replace(age=jnp.zeros_like(fresh.age), partial=jnp.zeros_like(fresh.partial))
+        fresh = devices.map_shards(lambda key, age: self._start(key, params, age), keys, jnp.zeros_like(paths.age))
         return select(over, fresh, paths), stats
 
 
@@ -181,15 +191,23 @@ class Envs(struct.PyTreeNode):
 
 @dataclass(frozen=True)
 class EnvRollouts:
-    """Rollouts of any environment in gymnax 1.0's shape, whose `step` resets itself. Static configuration."""
+    """Rollouts of any environment in gymnax 1.0's shape, whose `step` resets itself. Static configuration.
+
+    Args:
+        env: the environment.
+        length: steps in a rollout.
+        num_envs: number of environments.
+        shards: number of equal shards of environments, each with random numbers of its own.
+    """
 
     env: Any
     length: int
     num_envs: int
+    shards: int = 1
 
     def part(self, count: int) -> EnvRollouts:
         """The part that each of `count` devices collects."""
-        return replace(self, num_envs=self.num_envs // count)
+        return replace(self, num_envs=self.num_envs // count, shards=self.shards // count)
 
     def begin(self, key: PRNGKeyArray, params: Any) -> Envs:
         """Reset all environments."""
@@ -202,17 +220,20 @@ class EnvRollouts:
         """Collect one rollout of every environment: the environments, the experience, and sums for the log."""
         env_step = jax.vmap(self.env.step, (0, 0, 0, None))
         nothing = jnp.zeros(self.num_envs)
+        shard_keys = partial(devices.shard_keys, shards=self.shards)
+        act = partial(devices.map_shards, lambda key, obs: agent.select_action(state, obs, key))
+        split = lambda key, envs: jax.random.split(key, len(envs))  # noqa: E731
 
         def step(envs: Envs, step_key: PRNGKeyArray) -> tuple[Envs, Any]:
-            act_key, env_key, final_key = jax.random.split(step_key, 3)
-            action, extras = agent.select_action(state, envs.obs, act_key)
-            keys = jax.random.split(env_key, self.num_envs)
+            acting, stepping, ending = map(shard_keys, jax.random.split(step_key, 3))
+            action, extras = act(acting, envs.obs)
+            keys = devices.map_shards(split, stepping, nothing)
             obs, env_state, reward, terminated, truncated, info = env_step(keys, envs.state, action, params)
             # A time limit is no end: the value of the final observation follows. It is rarely needed, hence `cond`.
             limit = truncated & ~terminated
             final_value = jax.lax.cond(
                 limit.any(),
-                lambda: agent.select_action(state, info["final_observation"], final_key)[1].get("value", nothing),
+                lambda: act(ending, info["final_observation"])[1].get("value", nothing),
                 lambda: nothing,
             )
             returns = envs.episode_return + reward
@@ -234,7 +255,7 @@ class EnvRollouts:
 
         acting, last = jax.random.split(key)
         envs, (kept, final_value, stats) = jax.lax.scan(step, envs, jax.random.split(acting, self.length))
-        _, extras = agent.select_action(state, envs.obs, last)
+        _, extras = act(shard_keys(last), envs.obs)
         following = jnp.concatenate([kept["value"][1:], extras.get("value", nothing)[None]])
         limit = kept["truncated"] & ~kept["terminated"]
         kept["next_value"] = jnp.where(limit, final_value, following)

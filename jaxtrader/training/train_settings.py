@@ -26,8 +26,9 @@ class TrainSettings:
         total_steps: The number of steps to train, summed over all accounts.
         updates_per_chunk: The number of updates between two log records. The device does not wait in between.
         eval_every: The number of updates between two validations. There is always one at the end.
-        devices: The number of devices to train on. Each has a part of the accounts and random numbers of its own. A CPU
-            with two cores trains most networks faster as two devices, but compiles and validates as fast as one.
+        devices: The number of devices to train on. Each has a part of the accounts. The result does not depend on it,
+            but for the order of sums. A CPU with two cores trains most networks faster as two devices, but compiles
+            and validates as fast as one.
         seed: The seed of all random numbers.
         seeds: The number of trainings, with this seed and those after it. The policy trades the mean of their targets.
             Their spread shows how much is luck.

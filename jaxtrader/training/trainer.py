@@ -220,10 +220,11 @@ class Trainer(TrainSettings):
     @property
     def rollouts(self) -> MarketRollouts | EnvRollouts:
         """How experience is collected."""
+        shards = self.num_paths // self.agent.num_minibatches
         if self.on_market_paths:
             assert isinstance(self.env, TradingEnv)
-            return MarketRollouts(self.env, self.rollout_length, self.num_paths, self.accounts_per_path)
-        return EnvRollouts(self.env, self.rollout_length, self.num_envs)
+            return MarketRollouts(self.env, self.rollout_length, self.num_paths, self.accounts_per_path, shards)
+        return EnvRollouts(self.env, self.rollout_length, self.num_envs, shards)
 
     @package_settings()
     def train(self, resume: bool = False) -> TrainResult:

@@ -132,10 +132,8 @@ def _run_updates(
         key, rollout_key, learn_key = jax.random.split(train_state.key, 3)
         progress = jnp.maximum(train_state.updates / limits["updates"], train_state.episodes / limits["episodes"])
         agent_state = agent.anneal(train_state.agent_state, progress)
-        env_states, rollout, stats = rollouts.collect(
-            train_state.env_states, agent, agent_state, params, devices.fold_in_device(rollout_key)
-        )
-        agent_state, metrics = agent.learn(agent_state, rollout, params, devices.fold_in_device(learn_key))
+        env_states, rollout, stats = rollouts.collect(train_state.env_states, agent, agent_state, params, rollout_key)
+        agent_state, metrics = agent.learn(agent_state, rollout, params, learn_key)
         bad = {name: ~jnp.isfinite(x) for name, x in metrics.items()}
         bad["reward"] = ~jnp.isfinite(rollout.reward).all()
         bad["action"] = stats.get("invalid_actions", jnp.zeros((), jnp.int32)) > 0

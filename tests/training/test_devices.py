@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -24,7 +25,7 @@ from jaxtrader import devices, files
 from jaxtrader.agents.control_variate import market_control_variate, regress_out
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale
 from jaxtrader.agents.policy import load_policy
-from jaxtrader.agents.ppo import PPOAgent, PPOState
+from jaxtrader.agents.ppo import PPOAgent, PPOState, shuffled
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.devices import AXIS, REPLICATED, SHARDED
 from jaxtrader.envs.episode import EnvParams
@@ -47,7 +48,7 @@ def both(function: Any, given: Any, results: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def rollout(env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams) -> Rollout:
-    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS, shards=2)
     collect = jax.jit(lambda paths, key: rollouts.collect(paths, agent, state, params, key)[1])
     return collect(rollouts.begin(jax.random.key(1), params), jax.random.key(2))
 
@@ -64,12 +65,19 @@ def test_means_totals_and_moments_are_of_all_devices() -> None:
         assert counted == count
 
 
-def test_each_device_has_a_key_of_its_own() -> None:
-    draw = lambda key: jax.random.uniform(devices.fold_in_device(key), (1,))  # noqa: E731
+def test_each_shard_of_paths_has_a_key_of_its_own_on_any_number_of_devices() -> None:
+    """Also minibatches: together those of two devices are those of one, and each takes one path of every shard."""
+    draw = lambda shards, key: jax.vmap(jax.random.uniform)(devices.shard_keys(key, shards))  # noqa: E731
     key = jax.random.key(0)
-    one, two = both(draw, REPLICATED, SHARDED)(key)
-    assert one != two
-    assert draw(key) == jax.random.uniform(key, (1,)), "one device: the key itself"
+    whole = draw(6, key)
+    assert len(set(whole.tolist())) == 6
+    np.testing.assert_array_equal(both(partial(draw, 3), REPLICATED, SHARDED)(key), whole)
+
+    rows = shuffled(key, 12, 2)
+    np.testing.assert_array_equal(np.sort(rows, 0), np.arange(12).reshape(6, 2).T)
+    halves = both(lambda key: shuffled(key, 6, 2), REPLICATED, PartitionSpec(None, AXIS))(key)
+    np.testing.assert_array_equal(halves + np.repeat([0, 6], 3), rows)
+    assert len({shuffled(jax.random.key(i), 12, 2).tobytes() for i in range(4)}) == 4
 
 
 def test_scales_merge_what_all_devices_saw() -> None:
@@ -113,7 +121,7 @@ def test_a_gradient_is_that_of_all_paths_on_one_device(
     chex.assert_trees_all_close(one, two, rtol=1e-5, atol=1e-7)
 
     whole = agent.replace(num_minibatches=1, num_epochs=2, max_grad_norm=1e9)  # no permutation matters
-    learn = lambda rollout: whole.learn(state, rollout, params, devices.fold_in_device(jax.random.key(3)))  # noqa: E731
+    learn = lambda rollout: whole.learn(state, rollout, params, jax.random.key(3))  # noqa: E731
     (after, metrics), (after_two, metrics_two) = jax.jit(learn)(rollout), both(learn, (COLLECTED,), REPLICATED)(rollout)
     chex.assert_trees_all_close(metrics, metrics_two, rtol=1e-4, atol=1e-6)
     chex.assert_trees_all_close(after, after_two, rtol=1e-4, atol=1e-5)
@@ -126,7 +134,7 @@ def test_what_the_market_explains_is_the_same_on_two_devices(
     """The mean account and the fit are of all paths: what a continuous policy learns from."""
     env = dataclasses.replace(env, positions="continuous")
     state, params = agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
-    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS, shards=2)
 
     @jax.jit
     def collect(state: PPOState, params: EnvParams) -> Rollout:
@@ -148,7 +156,7 @@ def test_a_rollout_on_two_devices_is_that_of_its_paths(env: TradingEnv, params: 
 
     One of them is no action, prices fall so far that who is long is ruined, and on two paths episodes end.
     """
-    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
+    rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS, shards=2)
     arrays = params.arrays
     fall = jnp.where(jnp.arange(len(arrays.close)) % 50 >= 40, 1e-3, 1.0)[:, None]
     params = params.replace(arrays=arrays.replace(open=arrays.open * fall, close=arrays.close * fall))
@@ -249,7 +257,7 @@ class Shared(FakeAgent):
     own: bool = struct.field(pytree_node=False, default=False)
 
     def learn(self, state: Any, rollout: Rollout, params: Any, key: jax.Array) -> Any:
-        seen = jax.random.uniform(key) if self.own else devices.mean(rollout.reward.mean())
+        seen = jax.lax.axis_index(AXIS) if self.own else devices.mean(rollout.reward.mean())
         return {"updates": state["updates"] + 1, "weight": state["weight"] + seen}, {}
 
 
@@ -274,7 +282,7 @@ def test_what_one_device_finds_wrong_ends_training_on_both(tmp_path: Path) -> No
 
 
 def test_ordinary_environments_on_two_devices() -> None:
-    rollouts = EnvRollouts(CountEnv(), length=10, num_envs=4)
+    rollouts = EnvRollouts(CountEnv(), length=10, num_envs=4, shards=2)
     envs = rollouts.begin(jax.random.key(0), None)
     places = Rollout(None, BY_PATH, None, *[BY_PATH] * 7)
     collect = lambda part, envs: part.collect(envs, FakeAgent(), None, None, jax.random.key(1))  # noqa: E731
@@ -312,3 +320,19 @@ print(len(jax.devices()))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["3", "3"]
+
+
+@pytest.mark.slow
+def test_eight_devices_learn_what_one_learns() -> None:
+    """The raw gradients of one update, and parameters after 20, in a process whose CPU is split into eight."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+    script = Path(__file__).with_name("many_devices.py")
+    done = subprocess.run(
+        [sys.executable, script], env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.PIPE, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert len(found) == 2
+    for name, apart in found.items():
+        assert apart["gradient"] <= 1e-5, name
+        assert apart["parameters"] <= 1e-5, name
+        assert apart["episodes"] == 0, name
