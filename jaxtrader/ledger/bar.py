@@ -38,7 +38,7 @@ class Bar(struct.PyTreeNode):
             longer it is the time from close[t] to close[t+1].
         years_inside: time from open[t+1] to close[t+1], `[*b, 1]`. None for bars of a day or longer.
         funding: share of a position's value that longs pay and shorts get at close[t+1].
-        factor: adjusted / raw price, which lots read.
+        factor: adjusted / raw price, which lots and fees of a share read.
         volatility: standard deviation of one-bar log returns up to t, which impact reads.
         adv: average traded value of a bar up to t in currency, which impact and the volume cap read.
         fillable: whether an order can fill. None: always.
@@ -48,6 +48,7 @@ class Bar(struct.PyTreeNode):
         late: whether bar t+1 is the asset's first since a session's end at which it had none. None: never.
         rates: rates of bar t+1 that the costs have in columns, by name, `[*b, A]` or `[*b, 1]`. None: all are numbers.
         order_rates: those of bar t, where orders fill at its close. None: as `rates`.
+        order_factor: the factor of bar t, where orders fill at its close. None: as `factor`.
     """
 
     prev_close: Float[Array, "*b A"]
@@ -68,6 +69,7 @@ class Bar(struct.PyTreeNode):
     late: Bool[Array, "*b A"] | None = None
     rates: dict[str, Array] | None = None
     order_rates: dict[str, Array] | None = None
+    order_factor: Float[Array, "*b A"] | None = None
 
 
 def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brackets: bool = False) -> Columns:
@@ -80,7 +82,7 @@ def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brack
     names += ["high", "low"] if brackets or rules.margin else []
     names += ["volatility"] if costs.has("impact") else []
     names += ["adv"] if costs.has("impact") or rules.volume_cap is not None else []
-    names += ["price_factor"] if rules.lot is not None else []
+    names += ["price_factor"] if rules.lot is not None or costs.has("share_fee") else []
     columns = {name: getattr(market, name) for name in [*names, "funding", "present", "delisted"]}
     if "adv" in columns and columns["adv"] is None:  # a caller may put costs into EnvParams after `check_market`
         raise ValueError("impact and volume_cap need an average traded value (adv), and this market has none")
@@ -139,7 +141,7 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
         years=years if inside is None else years - inside,
         years_inside=inside,
         funding=then.get("funding"),
-        factor=(now if rules.fill == "close" else then).get("price_factor"),
+        factor=then.get("price_factor"),
         volatility=now.get("volatility"),
         adv=now.get("adv"),
         fillable=fillable,
@@ -149,6 +151,7 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
         late=then.get("late"),
         rates=_rates(then),
         order_rates=_rates(now) if rules.fill == "close" else None,
+        order_factor=now.get("price_factor") if rules.fill == "close" else None,
     )
 
 
@@ -158,9 +161,19 @@ def _rates(row: Columns) -> dict[str, Any] | None:
 
 
 def costs_at(costs: Costs, bar: Bar, *, order: bool = False) -> Costs:
-    """Return the costs in force in bar t+1, or those of the bar's `order`."""
+    """Return the costs in force in bar t+1, or those of the bar's `order`. A fee of a share becomes one of a unit."""
     rates = bar.order_rates if order and bar.order_rates is not None else bar.rates
-    return costs if rates is None else costs.replace(**rates)
+    costs = costs if rates is None else costs.replace(**rates)
+    factor = factor_at(bar, order=order)
+    if costs.share_fee is None or factor is None:
+        return costs
+    # A unit is capital x factor shares, and an amount of currency is the amount / capital in the account's own.
+    return costs.replace(share_fee=costs.share_fee * factor)
+
+
+def factor_at(bar: Bar, *, order: bool = False) -> Any:
+    """Return adjusted / raw price of bar t+1, or that of the row of the bar's `order`. None: prices are raw."""
+    return bar.order_factor if order and bar.order_factor is not None else bar.factor
 
 
 def _fillable_at_close(now: Columns, rules: Rules) -> Any:

@@ -26,6 +26,11 @@ class CostRates:
             Slippage grows by Y * volatility * sqrt(order / traded value of an average bar), up to 1 in all. An asset
             with no traded value yet is not ordered. Without two known returns the volatility counts as 0. It needs the
             capital.
+        share_fee: The fee of each raw share in the market's currency, such as 0.005. It is added to the fee.
+        min_fee: The least that fee and share_fee come to in one order, in the market's currency, such as 1. It needs
+            the capital.
+        max_fee: The most that fee, share_fee and min_fee come to in one order, as a share of the traded value, such as
+            0.01. It needs a share_fee or a min_fee.
     """
 
     fee: Rate = 1e-4
@@ -35,3 +40,6 @@ class CostRates:
     borrow_rate: Rate = None
     short_rate: Rate = None
     impact: Rate = None
+    share_fee: Rate = None
+    min_fee: Rate = None
+    max_fee: Rate = None

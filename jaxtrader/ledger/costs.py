@@ -29,6 +29,9 @@ LIMITS = {  # lowest value, upper bound (exclusive), meaning of the number
     "borrow_rate": (0.0, 5.0, "a rate a year, 0.02 is two percent"),
     "short_rate": (0.0, 5.0, "a rate a year, 0.02 is two percent"),
     "impact": (0.0, 10.0, "the factor Y of the square-root law, about 1"),
+    "share_fee": (0.0, np.inf, "an amount of currency for each share"),
+    "min_fee": (0.0, np.inf, "an amount of currency for each order"),
+    "max_fee": (0.0, 0.5, "a fraction of the traded value, 0.01 is one percent"),
 }
 
 
@@ -113,6 +116,8 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
             if rates.ndim > 1:
                 raise ValueError(f"{name} has shape {rates.shape}; give a number, or one an asset")
             self._check_range(name, rates)
+        if self.has("max_fee") and not (self.has("share_fee") or self.has("min_fee")):
+            raise ValueError("max_fee bounds a share_fee or a min_fee; give one of them, or leave max_fee out")
         return self
 
     def _check_range(self, name: str, rates: np.ndarray, where: str = "") -> None:
@@ -272,9 +277,32 @@ def charges(
         fee = jnp.zeros_like(notional)
     else:
         fee = (notional if rate is None else notional + jnp.sign(order) * slip) * costs.fee
+    if costs.share_fee is not None:
+        fee += jnp.abs(order) * costs.share_fee  # `bar.costs_at` has made it a fee of a unit
+    if costs.min_fee is not None:
+        fee = jnp.where(order != 0, jnp.maximum(fee, costs.min_fee / rules.currency_per_unit), fee)
+    if costs.max_fee is not None:
+        fee = jnp.minimum(fee, costs.max_fee * (notional + jnp.sign(order) * slip))
     if costs.fixed_fee is not None:
         fee += jnp.where(order != 0, costs.fixed_fee / rules.currency_per_unit, 0)
     return fee, slip
+
+
+def affordable(
+    order: Float[Array, "*b A"], budget: Float[Array, "*b A"], price: Float[Array, "*b A"], costs: Costs, rules: Rules
+) -> Float[Array, "*b A"]:
+    """Return the part of each buy that a budget pays for, with its fee but without any fixed fee (money rule 5).
+
+    `price` is the price paid, slippage included. The fee is min(max(a d, minimum), cap), and each of the three makes
+    what d units cost a straight line. So the units are the least or the greatest of three quotients.
+    """
+    a = (0 if costs.fee is None else costs.fee * price) + (0 if costs.share_fee is None else costs.share_fee)
+    units = budget / (price + a)
+    if costs.min_fee is not None:
+        units = jnp.minimum(units, jnp.maximum(budget - costs.min_fee / rules.currency_per_unit, 0) / price)
+    if costs.max_fee is not None:
+        units = jnp.maximum(units, budget / (price * (1 + costs.max_fee)))
+    return jnp.minimum(units, order)
 
 
 def interest(

@@ -8,8 +8,8 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxtrader.ledger.account import Account, dust, is_dust, without_rest
-from jaxtrader.ledger.bar import Bar
-from jaxtrader.ledger.costs import Costs, charges
+from jaxtrader.ledger.bar import Bar, factor_at
+from jaxtrader.ledger.costs import Costs, affordable, charges
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.trailing import VALUE_FLOOR
 
@@ -150,7 +150,8 @@ def _round_to_lots(account: Account, order: Array, bar: Bar, rules: Rules) -> Fl
     if rules.lot is None:
         return order
     unit = rules.lot / rules.currency_per_unit
-    unit = unit if bar.factor is None else unit / bar.factor
+    factor = factor_at(bar, order=True)
+    unit = unit if factor is None else unit / factor
     lots = order / unit
     near = jnp.round(lots)  # rounding error must not cost a lot
     lots = jnp.where(jnp.abs(lots - near) <= dust(order.dtype) * jnp.maximum(1, jnp.abs(near)), near, jnp.trunc(lots))
@@ -217,7 +218,12 @@ def _cut_to_cash(
     dropped = cut & (cash <= 0)
     clipped = cut & (buys - jnp.maximum(cash, 0) > (fee + slippage).sum(-1) + dust(equity.dtype) * equity)
     cut_buy = buy & cut[..., None]
-    after_cut = _round_to_lots(account, order * share[..., None], bar, rules)
+    after_cut = order * share[..., None]
+    if costs.min_fee is not None or costs.max_fee is not None:  # a smaller order does not cost as much less
+        paid = price + jnp.where(cut_buy, slippage / jnp.where(buy, order, 1), 0)
+        after_cut = affordable(order, pay * share[..., None], paid, costs, rules)
+        dropped |= (cut_buy & (after_cut <= 0)).any(-1)
+    after_cut = _round_to_lots(account, after_cut, bar, rules)
     order = _drop_dust(jnp.where(cut_buy, after_cut, order), price, equity)
     if rules.min_trade is not None:
         small = cut_buy & _below_min_trade(order, price, rules)

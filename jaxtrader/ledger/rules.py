@@ -142,7 +142,7 @@ class Rules:
 
     def check_costs(self, costs: Costs | CostRange) -> None:
         """Raise ValueError where a cost is in currency and the rules have no capital."""
-        for name in ("fixed_fee", "impact"):
+        for name in ("fixed_fee", "impact", "min_fee"):
             if costs.has(name):
                 self._require_capital(name)
 

@@ -30,7 +30,7 @@ from jaxtrader.ledger.costs import LIMITS, CostRange, Costs
 from jaxtrader.market.market import Market
 from jaxtrader.report.content import Table, number, percent, turnover
 
-TRADING_COSTS = ("fee", "slippage", "fixed_fee", "impact")
+TRADING_COSTS = ("fee", "slippage", "fixed_fee", "impact", "share_fee", "min_fee", "max_fee")
 TIMES = (0, 1, 2, 5)  # multiples of the costs of trading
 FILLS = {
     "next_open": "filled at the next open",

@@ -18,6 +18,7 @@ from jaxtrader.market.market import Market
 
 BARS = 64  # what `simulate` rounds up to: no two programs
 RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year; high, so that a few bars show it
+COMMISSION = {"share_fee": 0.02, "min_fee": 1.0, "max_fee": 0.01}
 FULL = {
     "max_leverage": 3.0,
     "maintenance_margin": 0.25,
@@ -41,7 +42,7 @@ BASE = Market.from_bars(walk("X", BARS, 0), [log_return()])
 def all_costs(assets, **more):
     """All costs; the fee is one an asset, where there are several."""
     fee = np.array([0.001, 0.0, 0.004])[:assets] if assets > 1 else 0.001
-    return Costs(**{"fee": fee, "slippage": 0.002, "fixed_fee": 2.0, "impact": 0.5, **RATES, **more})
+    return Costs(**{"fee": fee, "slippage": 0.002, "fixed_fee": 2.0, "impact": 0.5, **COMMISSION, **RATES, **more})
 
 
 def market_of(seed, assets, volatility=0.03):

@@ -397,7 +397,14 @@ class Ledger:
         k = budget / need
         filled = 0
         for a in buys:
-            d = whole_lots(k * orders.units[a], bar.price_factor[a], self.settings)
+            d = k * orders.units[a]
+            if self.settings.costs.min_fee is not None or self.settings.costs.max_fee is not None:
+                paid, fee, _ = charge(a, orders.units[a], prices[a], bar, self.settings)
+                own = orders.units[a] * paid + fee - self.settings.rate("fixed_fee", bar, a) / self.settings.capital
+                d = bought_for(k * own, a, orders.units[a], paid, bar, self.settings)
+                if self.settings.costs.min_fee is not None and d <= 1e-18:
+                    orders.dropped = True
+            d = whole_lots(d, bar.price_factor[a], self.settings)
             if d * prices[a] <= self.settings.dust * equity:
                 continue
             if below_min_trade(d, prices[a], self.settings):
@@ -656,8 +663,32 @@ def charge(a: int, d: float, p: float, bar: Bar, settings: Settings) -> tuple[fl
         rate += settings.rate("impact", bar, a) * bar.volatility[a] * math.sqrt(share)
         rate = min(rate, 1.0)  # a sale brings nothing at worst
     paid = p * (1 + rate * sign(d))
-    fee = settings.rate("fee", bar, a) * abs(d) * paid + settings.rate("fixed_fee", bar, a) / settings.capital
+    fee = value_fee(a, d, paid, bar, settings) + settings.rate("fixed_fee", bar, a) / settings.capital
     return paid, fee, abs(d) * abs(paid - p)
+
+
+def value_fee(a: int, d: float, paid: float, bar: Bar, settings: Settings) -> float:
+    """Rule 4: the fee of the value and of the shares, at least `min_fee`, and at most the share `max_fee`."""
+    shares = abs(d) * settings.capital * bar.price_factor[a]
+    fee = settings.rate("fee", bar, a) * abs(d) * paid
+    fee += settings.rate("share_fee", bar, a) * shares / settings.capital
+    if settings.costs.min_fee is not None:
+        fee = max(fee, settings.rate("min_fee", bar, a) / settings.capital)
+    if settings.costs.max_fee is not None:
+        fee = min(fee, settings.rate("max_fee", bar, a) * abs(d) * paid)
+    return fee
+
+
+def bought_for(budget: float, a: int, d: float, paid: float, bar: Bar, settings: Settings) -> float:
+    """Rule 5: the most units, of d, that a budget pays for with their fee. The fee never falls with the units."""
+    low, high = 0.0, d
+    for _ in range(100):
+        middle = (low + high) / 2
+        if middle * paid + value_fee(a, middle, paid, bar, settings) <= budget:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 # --- rule 10: a whole result ------------------------------------------------------------------------------------------

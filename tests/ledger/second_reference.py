@@ -39,6 +39,9 @@ class Rates:
     cash_rate: float
     borrow_rate: float
     short_rate: list[float]
+    share_fee: list[float]  # of a unit, in units of the capital
+    min_fee: list[float] | None  # in units of the capital
+    max_fee: list[float] | None
 
 
 @dataclass
@@ -157,6 +160,9 @@ class Ledger:
             cash_rate=each("cash_rate")[0],
             borrow_rate=each("borrow_rate")[0],
             short_rate=each("short_rate"),
+            share_fee=[x * f for x, f in zip(each("share_fee"), self.price_factor[row], strict=True)],
+            min_fee=None if self.costs.min_fee is None else [x / self.capital for x in each("min_fee")],
+            max_fee=None if self.costs.max_fee is None else each("max_fee"),
         )
 
     # From close[t] to close[t+1] (rule 2)
@@ -418,20 +424,20 @@ class Ledger:
             fixed = rates.fixed_fee
             paid = [self._paid(i, size[i], prices[i], t, rates) for i in self.all]
             buys, sales = [i for i in self.all if size[i] > 0], [i for i in self.all if size[i] < 0]
-            cash = self.cash - sum(size[i] * paid[i] * (1 - rates.fee[i]) + fixed[i] for i in sales)
+            fee = [self._commission(i, size[i], paid[i], rates) for i in self.all]
+            cash = self.cash - sum(size[i] * paid[i] + fee[i] + fixed[i] for i in sales)
             cash -= sum(fixed[i] for i in buys)
-            need = sum(size[i] * paid[i] * (1 + rates.fee[i]) for i in buys)
+            need = sum(size[i] * paid[i] + fee[i] for i in buys)
             if buys and need > cash:
-                all_costs = sum(
-                    rates.fee[i] * abs(size[i]) * paid[i] + fixed[i] + abs(size[i] * (paid[i] - prices[i]))
-                    for i in buys + sales
-                )
+                all_costs = sum(fee[i] + fixed[i] + abs(size[i] * (paid[i] - prices[i])) for i in buys + sales)
                 orders.clipped |= need - max(0.0, cash) > all_costs + DUST * equity
                 orders.dropped |= cash <= 0
                 cut = max(0.0, cash) / need
                 exhausted = self.rules.lot is None and rates.impact is None
                 for i in buys:
-                    d = self._lots(i, cut * size[i], bar)
+                    d = self._payable(i, cut * (size[i] * paid[i] + fee[i]), paid[i], rates)
+                    orders.dropped |= d == 0 and cash > 0
+                    d = self._lots(i, d, bar)
                     if abs(d) * prices[i] <= DUST * equity:
                         d = 0.0
                     if self._too_small(d, prices[i]):
@@ -478,9 +484,24 @@ class Ledger:
     def _paid(self, i: int, d: float, price: float, t: int, rates: Rates) -> float:
         return price * (1 + self._friction(i, d, price, t, rates) * _sign(d))
 
+    def _commission(self, i: int, d: float, paid: float, rates: Rates) -> float:
+        """The fee of d units without the fixed fee."""
+        if d == 0:
+            return 0.0
+        fee = rates.fee[i] * abs(d) * paid + rates.share_fee[i] * abs(d)
+        fee = fee if rates.min_fee is None else max(fee, rates.min_fee[i])
+        return fee if rates.max_fee is None else min(fee, rates.max_fee[i] * abs(d) * paid)
+
+    def _payable(self, i: int, budget: float, paid: float, rates: Rates) -> float:
+        """The units that cost `budget` with their commission: on the line of the rates, of the least or of the most."""
+        units = budget / (paid * (1 + rates.fee[i]) + rates.share_fee[i])
+        if rates.min_fee is not None:
+            units = min(units, max(0.0, budget - rates.min_fee[i]) / paid)
+        return units if rates.max_fee is None else max(units, budget / (paid * (1 + rates.max_fee[i])))
+
     def _fill(self, i: int, d: float, price: float, reason: str, t: int, bar: int, rates: Rates) -> None:
         paid = self._paid(i, d, price, t, rates)
-        fee = rates.fee[i] * abs(d) * paid + rates.fixed_fee[i]
+        fee = self._commission(i, d, paid, rates) + rates.fixed_fee[i]
         self.cash -= d * paid + fee
         u, after = self.units[i], self.units[i] + d
         if _sign(u) * _sign(after) <= 0:

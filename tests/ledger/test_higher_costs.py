@@ -36,6 +36,7 @@ PATHS = 128
 UNBOUND = Rules(max_leverage=3.0, capital=1e5, lot=5.0, min_trade=500.0, volume_cap=0.2, rebalance_band=0.02)
 BOUND = Rules(capital=1e5, rebalance_band=0.0)
 MORE = {"fee": 0.05, "slippage": 0.05, "fixed_fee": 200.0, "impact": 1.0, "borrow_rate": 1.0, "short_rate": 1.0}
+COMMISSION = {"share_fee": 1.0, "min_fee": 200.0, "max_fee": 0.05}
 
 
 fill_at = jax.jit(ledger.execute, static_argnames="rules")
@@ -51,10 +52,13 @@ def dearer(name, low, more):
     """Two sets of costs that differ in one rate."""
     names = ("fee", "slippage", "fixed_fee", "impact", "borrow_rate", "short_rate", "cash_rate")
     rates = dict.fromkeys(names, low) | {"fixed_fee": 100 * low, "cash_rate": 0.0}
-    return Costs(**rates).cast("float64"), Costs(**{**rates, name: rates[name] + more * MORE[name]}).cast("float64")
+    if name in COMMISSION:
+        rates |= {"share_fee": low, "min_fee": 1000 * low, "max_fee": low}
+    raised = {**rates, name: rates[name] + more * (MORE | COMMISSION)[name]}
+    return Costs(**rates).cast("float64"), Costs(**raised).cast("float64")
 
 
-@pytest.mark.parametrize("name", ["fee", "slippage", "fixed_fee", "impact"])
+@pytest.mark.parametrize("name", ["fee", "slippage", "fixed_fee", "impact", *COMMISSION])
 @few
 @given(seeds, st.floats(0, 0.05), st.floats(0, 1))
 def test_a_higher_cost_never_leaves_more_after_that_fill(name, seed, low, more):
@@ -73,7 +77,7 @@ def test_a_higher_cost_never_leaves_more_after_that_fill(name, seed, low, more):
             adv=jnp.asarray(np.exp(rng.normal(13, 1, (PATHS, 3)))),
         )
         target = jnp.asarray(np.where(rng.random((PATHS, 3)) < 0.1, np.nan, rng.uniform(-1.5, 1.5, (PATHS, 3))))
-        for rules in (UNBOUND, BOUND)[: 1 if name == "fixed_fee" else 2]:
+        for rules in (UNBOUND, BOUND)[: 1 if name in ("fixed_fee", *COMMISSION) else 2]:
             start = state_of(rng, 3, rules, price)
             after = [fill_at(start, target, price, bar, costs, rules) for costs in dearer(name, low, more)]
             cheap, dear = (np.asarray(ledger.value(account, price)) for account, _ in after)

@@ -62,7 +62,7 @@ def test_many_costs_in_one_run_of_the_ledger_give_the_result_of_each():
     assert len({round(result.equity[-1], 6) for result in results}) == 4
 
 
-OUT = {"fixed_fee": None, "impact": None}
+OUT = {"fixed_fee": None, "impact": None, "min_fee": None}
 
 
 def test_many_costs_in_one_step_of_the_environment_pay_what_each_pays(make_market):
@@ -105,6 +105,9 @@ WATCHED = {"bar.high", "bar.low", "events.gap_exits"}
 ADDED = {
     "fixed_fee": (IN_CURRENCY, {"fixed_fee": 1.0}, set()),
     "impact": (IN_CURRENCY, {"impact": 1.0}, {"bar.volatility", "bar.adv", "bar.fillable"}),
+    "share_fee": ({}, {"share_fee": 0.01}, {"bar.factor"}),
+    "min_fee": (IN_CURRENCY, {"min_fee": 1.0}, set()),
+    "max_fee": ({}, {"max_fee": 0.01}, set()),
     "cash_rate": ({}, {"cash_rate": 0.1}, FINANCED),
     "borrow_rate": ({}, {"borrow_rate": 0.1}, FINANCED),
     "short_rate": ({}, {"short_rate": 0.1}, FINANCED),

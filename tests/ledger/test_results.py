@@ -104,7 +104,10 @@ def test_the_result_is_what_its_fills_and_its_carry_make_of_the_prices(name, see
     # 1e-11: `units` is a difference of two holdings, which may be small against both.
     once = fills["reason"] != "ruin"  # that may be two fills in one, since the volume cap has cut a liquidation
     np.testing.assert_allclose(fills["slippage"][once], (value * (0.002 + impact))[once], rtol=1e-11, atol=1e-15)
-    fee = (value + side * fills["slippage"]) * np.broadcast_to(result.costs.fee, assets)[asset] + 2e-5
+    paid = value + side * fills["slippage"]
+    shares = np.abs(fills["units"]) * market.price_factor[fills["bar"], asset]
+    fee = paid * np.broadcast_to(result.costs.fee, assets)[asset] + 0.02 * shares
+    fee = np.minimum(np.maximum(fee, 1e-5), 0.01 * paid) + 2e-5
     np.testing.assert_allclose(fills["fee"][once], fee[once], rtol=1e-11)
 
 
@@ -182,7 +185,8 @@ def results_in_two_units(seed, scale):
     prices = {name: getattr(market, name) * scale for name in ("open", "high", "low", "close")}
     markets = market, dataclasses.replace(market, **prices)
     return [
-        simulate(each, targets, costs=all_costs(3, impact=None), **brackets, **run_settings(rules)) for each in markets
+        simulate(each, targets, costs=all_costs(3, impact=None, share_fee=None), **brackets, **run_settings(rules))
+        for each in markets
     ]
 
 

@@ -19,6 +19,9 @@ HIGHEST = {
     "cash_rate": 0.2,
     "borrow_rate": 0.5,
     "short_rate": 0.5,
+    "share_fee": 0.05,
+    "min_fee": 30.0,
+    "max_fee": 0.02,
 }
 
 
@@ -49,6 +52,9 @@ def _drawn_rules(seed: int):
     columns = [x for x in ("funding", "adjusted", "delisted") if on()]
     brackets = [x for x in ("stop_loss", "take_profit") if on(0.6)]
     rebates = [x for x in ("fee", "borrow_rate", "short_rate") if on(0.2)]
+    commission = [x for x in ("share_fee", "min_fee") if on(0.3)]
+    commission += ["max_fee"] if commission and on() else []
+    rates, by_column = rates + commission, by_column + [x for x in commission if on(0.2)]
     return jt.Rules(capital=100_000.0, **rules), assets, kind, rates, by_column, columns, brackets, rebates
 
 
