@@ -34,6 +34,14 @@ def package_settings(*, x64: bool = False) -> Generator[None]:
         yield
 
 
+def on_cpu() -> contextlib.AbstractContextManager[Any]:
+    """Compute on the CPU, where a chain of many small steps is faster than on any accelerator."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX was told to leave the CPU out
+        return contextlib.nullcontext()
+
+
 def without_64_bits(tree: Any) -> Any:
     """Return a tree whose arrays of 64 bits have 32. JAX would refuse to mix those of a caller's x64 mode with ours."""
 

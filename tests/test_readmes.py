@@ -30,7 +30,7 @@ def name(path: Path) -> str:
 
 
 # The examples of these train a policy or solve for the best one.
-LONG = {TOP} | {ROOT / "jaxtrader" / folder / "README.md" for folder in ("training", "evaluation")}
+LONG = {TOP} | {ROOT / "jaxtrader" / folder / "README.md" for folder in ("training", "evaluation", "live")}
 EXAMPLES = [pytest.param(path, marks=[pytest.mark.slow] if path in LONG else []) for path in (TOP, *FOLDERS)]
 
 

@@ -6,10 +6,10 @@ Backtests use it, and so can live trading. Nothing here learns. The file format 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,11 @@ from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
+if TYPE_CHECKING:
+    from jaxtrader.live.live import Live
+    from jaxtrader.market.bars import Bars
+    from jaxtrader.market.features import Feature
+
 CHANGES = ("rules", "costs", "reward", "stop_loss", "take_profit")  # settings that a backtest may change
 FLAT = (0.0, 0.0, 0.0, 1.0)  # ACCOUNT_FEATURES of an account that never traded
 
@@ -58,7 +63,7 @@ class Policy:
 
     def __repr__(self) -> str:
         if not self.trades:
-            network = _first(self.state).network
+            network = first_state(self.state).network
             return f"Policy({network.features} observed numbers, {network.actions!r})"
         seen = f"window {self.window}, features {', '.join(self.features)}"
         return f"Policy(positions {self.positions}, {seen}, trained on {', '.join(self.symbols) or 'unnamed bars'})"
@@ -118,7 +123,7 @@ class Policy:
     @property
     def portfolio(self) -> bool:
         """Whether it divides one account between assets. Otherwise it trades one asset."""
-        return isinstance(_first(self.state).network, PortfolioActorCritic)
+        return isinstance(first_state(self.state).network, PortfolioActorCritic)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -216,7 +221,7 @@ class Policy:
                 "result of a backtest of this policy"
             )
         state = self.state_for(len(seen.symbols))
-        bars, account = _normalised(_first(state), jnp.asarray(seen.window)), jnp.asarray(seen.account)
+        bars, account = normalised(first_state(state), jnp.asarray(seen.window)), jnp.asarray(seen.account)
         agent = self.acting_agent.member if isinstance(self.acting_agent, Ensemble) else self.acting_agent
         if not isinstance(agent, PPOAgent):
             raise ValueError(f"decisions of a {type(agent).__name__} cannot be explained; only those of PPOAgent can")
@@ -231,6 +236,54 @@ class Policy:
         }
         return Explanation(seen, members, self.features, np.asarray(bars), self.account_names)
 
+    def live(
+        self,
+        history: Bars | Sequence[Bars],
+        account: float | Mapping[str, float] | None = None,
+        *,
+        fills: Literal["assumed", "reported"] = "assumed",
+        features: Sequence[str | Feature] | None = None,
+        **changes: Any,
+    ) -> Live:
+        """Begin to decide bar by bar, at the last bar of a history, with an account that is kept.
+
+        `live.decision` is the decision at that bar, and `live.on_bar(...)` returns the next ones. They are those of
+        `backtest(policy, market)` whose first decision is at that bar, up to the rounding of float32.
+
+        Args:
+            history: bars of one asset, or a sequence with the bars of each asset of a portfolio. As many as
+                `bars_needed`. From them the usual times of bars are found too, so more are better.
+            account: the exposure that it holds, signed position value / equity, or one by symbol. None is flat.
+            fills: "assumed" trades the account by the rules, as a backtest does: a paper account. "reported" books what
+                `live.on_fill` says, and interest and funding.
+            features: own `Feature` objects among the policy's features, in order. Names suffice for built-in ones.
+            changes: settings other than the policy's, as in `backtest`.
+
+        Raises:
+            ValueError: the history is too short, or does not fit the policy.
+        """
+        from jaxtrader.live.live import Live
+
+        return Live.begin(self, history, account, fills, features, changes)
+
+    def resume_live(
+        self, path: str | PathLike[str], *, features: Sequence[str | Feature] | None = None, reward: Any = None
+    ) -> Live:
+        """Go on with what `Live.save` wrote.
+
+        Args:
+            path: the file.
+            features: see `live`.
+            reward: the reward of the user's own, where decisions see its state.
+
+        Raises:
+            FileError: the file is none, or damaged.
+            ValueError: it was saved with another policy.
+        """
+        from jaxtrader.live.live import Live
+
+        return Live.resume(self, path, features, reward)
+
     def _own(self, account: np.ndarray) -> np.ndarray:
         """The account as `act` takes it."""
         return account if self.portfolio else account[0]
@@ -238,11 +291,11 @@ class Policy:
     def _act_on(self, observation: ArrayLike) -> float | np.ndarray:
         """Return the action of a policy of an ordinary environment."""
         seen = _numbers(observation, "the observation is no array of numbers")
-        features = _first(self.state).network.features
-        if seen.ndim != _first(self.state).obs_ndim or seen.size != features or not np.isfinite(seen).all():
+        features = first_state(self.state).network.features
+        if seen.ndim != first_state(self.state).obs_ndim or seen.size != features or not np.isfinite(seen).all():
             raise ValueError(
                 f"the observation has shape {seen.shape}, the policy needs {features} finite numbers in "
-                f"{_first(self.state).obs_ndim} dimensions, as its environment shows them"
+                f"{first_state(self.state).obs_ndim} dimensions, as its environment shows them"
             )
         action = _select(self.acting_agent, self.state, jnp.asarray(seen)[None])[0]
         return int(action) if action.ndim == 0 else np.asarray(action)
@@ -401,7 +454,7 @@ def ensemble(members: Sequence[Policy]) -> Policy:
     positions = first.positions if isinstance(first.positions, tuple) else None
     member = first.agent
     assert isinstance(member, PPOAgent)
-    return Policy(Ensemble(member, positions), tuple(_first(each.state) for each in members), first.about)
+    return Policy(Ensemble(member, positions), tuple(first_state(each.state) for each in members), first.about)
 
 
 def save_policy(path: str | PathLike[str], policy: Policy) -> None:
@@ -414,7 +467,7 @@ def save_policy(path: str | PathLike[str], policy: Policy) -> None:
 
 def _check_actions(policy: Policy, path: Any) -> None:
     """Raise files.FileError where a policy's network does not choose from its environment's positions."""
-    positions, actions = policy.positions, _first(policy.state).network.actions
+    positions, actions = policy.positions, first_state(policy.state).network.actions
     kind = {"continuous": "box", "weights": "simplex"}.get(str(positions), "discrete")
     if actions.kind != kind or (isinstance(positions, tuple) and actions.size != len(positions)):
         raise files.FileError(
@@ -423,7 +476,7 @@ def _check_actions(policy: Policy, path: Any) -> None:
         )
 
 
-def _first(state: PPOState | tuple[PPOState, ...]) -> PPOState:
+def first_state(state: PPOState | tuple[PPOState, ...]) -> PPOState:
     """The state, or that of an ensemble's first member."""
     return state[0] if isinstance(state, tuple) else state
 
@@ -450,11 +503,11 @@ def _select(agent: Any, state: Any, observations: jax.Array) -> jax.Array:
 @jax.jit
 def _decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> jax.Array:
     """Return the policy's mode for raw windows `[batch, window, asset, feature]`."""
-    context = agent.encode(state, _normalised(_first(state), window))[..., 0, :]
+    context = agent.encode(state, normalised(first_state(state), window))[..., 0, :]
     return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]
 
 
-def _normalised(state: PPOState, window: jax.Array) -> jax.Array:
+def normalised(state: PPOState, window: jax.Array) -> jax.Array:
     """Return raw windows as the network sees them."""
     known = jnp.isfinite(window).all(-1, keepdims=True)
     if state.normalizer is not None:

@@ -24,7 +24,7 @@ from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, MoveFn, Rows
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation
 from jaxtrader.envs.rewards import LogReturn, MoveReward, Reward
 from jaxtrader.ledger import ledger, settlement
-from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL, Brackets
+from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL, Account, Brackets
 from jaxtrader.ledger.bar import Bar, check_capital, check_market
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import Rules
@@ -209,15 +209,17 @@ class TradingEnv(EnvSettings):
             "clipped": events.order.clipped,
             "dropped": events.order.dropped,
         }
+        after, reward = self.rewarded(account, after, bar)
+        return after, Trajectory(at_close, target, events, brackets, reward, after.ruined, invalid, figures)
+
+    def rewarded(self, before: EnvAccount, after: Account, bar: Bar) -> tuple[EnvAccount, Float[Array, "*b"]]:
+        """Return accounts after a bar with the state of the reward, and what the bar paid."""
         if isinstance(self.reward, MoveReward):
-            reward, state = self.reward(rewards.Move(account, after, bar), account.reward_state)
+            reward, state = self.reward(rewards.Move(before, after, bar), before.reward_state)
             after = after.replace(reward_state=state)
         else:
-            reward = self.reward(account.equity, after.equity)
-        reward = jnp.where(account.ruined, 0, reward)
-        return cast(EnvAccount, after), Trajectory(
-            at_close, target, events, brackets, reward, after.ruined, invalid, figures
-        )
+            reward = self.reward(before.equity, after.equity)
+        return cast(EnvAccount, after), jnp.where(before.ruined, 0, reward)
 
     def move_function(self, params: EnvParams) -> MoveFn:
         """Return `move` in the form that `episode.run` takes."""

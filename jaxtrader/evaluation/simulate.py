@@ -5,7 +5,6 @@ The targets are given beforehand, so nothing here decides. `backtest.py` is for 
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from jaxtyping import Float
 
 from jaxtrader.envs.episode import Holdings, Rows, Trajectory, run
 from jaxtrader.evaluation.result import BacktestResult, BacktestResults
-from jaxtrader.jax_settings import package_settings
+from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Account, Brackets, Events, without_dust
 from jaxtrader.ledger.bar import Bar, Columns, bar_between, check_market, costs_at, ledger_columns
@@ -170,7 +169,7 @@ def simulate_paths(
     columns, brackets = jax.tree.map(lambda column: pad_rows(column, rows), (first.columns, first.brackets))
     at_once = min(len(paths), max(1, NUMBERS_AT_ONCE // (rows * (assets + 2))))
     equity = np.empty((len(paths), bars))
-    with jax.enable_x64(True), _on_cpu():
+    with jax.enable_x64(True), on_cpu():
         for begin in range(0, len(paths), at_once):
             block = paths[begin : begin + at_once]
             # The last block repeats its last path, so that all blocks share one compilation.
@@ -210,7 +209,7 @@ class _History:
 
     def result(self, trajectory: Trajectory | None = None) -> BacktestResult:
         """The result. `trajectory` is that of a pass together with other histories. None carries the account now."""
-        with package_settings(x64=self.dtype == "float64"), _on_cpu():
+        with package_settings(x64=self.dtype == "float64"), on_cpu():
             if trajectory is None:
                 (trajectory,) = _run_together([self], with_events=not _holdings_suffice(self))
             if trajectory.events is None:
@@ -237,7 +236,7 @@ def _results(histories: dict[str, _History]) -> BacktestResults:
     by_length: dict[int, list[str]] = {}
     for name, history in histories.items():
         by_length.setdefault(len(history.targets).bit_length(), []).append(name)
-    with package_settings(x64=first.dtype == "float64"), _on_cpu():
+    with package_settings(x64=first.dtype == "float64"), on_cpu():
         for names in by_length.values():
             together = _run_together([histories[name] for name in names], with_events=False)
             trajectories |= zip(names, together, strict=True)
@@ -519,11 +518,3 @@ def _typed(column: np.ndarray, dtype: str) -> np.ndarray:
     kind = column.dtype if column.dtype == bool else dtype
     # Results may be made later, so an array that the user could write to by then is copied.
     return np.array(column, kind) if column.flags.writeable else np.asarray(column, kind)
-
-
-def _on_cpu() -> contextlib.AbstractContextManager[Any]:
-    """Compute on the CPU, where a scan of many small steps is faster than on any accelerator."""
-    try:
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
-    except RuntimeError:  # JAX was told to leave the CPU out
-        return contextlib.nullcontext()

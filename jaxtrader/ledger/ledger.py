@@ -174,7 +174,7 @@ def execute(
     The account remembers `requested`, the target before a liquidation cancelled the order. None stands for `target`.
     """
     requested = target if requested is None else requested
-    account = _lift_blocks(account, requested)
+    account = lift_blocks(account, requested)
     equity = value(account, price)
     ruin = ~account.ruined & (equity <= rules.ruin_level)
     sized = size_order(account, target, price, equity, bar, costs, rules)
@@ -201,7 +201,7 @@ def execute(
     return account, fill.replace(clipped=sized.clipped & alive, dropped=sized.dropped & alive)
 
 
-def _lift_blocks(account: Account, target: Array) -> Account:
+def lift_blocks(account: Account, target: Array) -> Account:
     """End the block of a bracket where the target leaves its sign (money rule 8)."""
     if account.stopped is None:
         return account
@@ -214,7 +214,7 @@ def _trades_at_open(account: Account, target: Array | None, bar: Bar, rules: Rul
     if target is None or rules.fill != "next_open" or (account.stopped is None and bar.late is None):
         return jnp.zeros(account.units.shape, bool)
     equity = value(account, bar.open)
-    units = order_before_cash(_lift_blocks(account, target), target, bar.open, equity, bar, rules).units
+    units = order_before_cash(lift_blocks(account, target), target, bar.open, equity, bar, rules).units
     return (units != 0) | (equity <= rules.ruin_level)[..., None]  # ruin closes everything at the time of the order
 
 

@@ -3,6 +3,7 @@
 Each history's features are computed from its own bars before it is combined, so no filled row enters a feature.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ DEFAULTS = {
 YEAR = np.timedelta64(365, "D")
 # An asset without a bar for longer is delisted. The longest holidays of an exchange are shorter.
 MAX_SILENCE = 14 * DAY
+_LIMIT = int(MAX_SILENCE / np.timedelta64(1, "ns"))
 MAX_SILENCE_RATIO = 3  # and so is, for a thin asset or longer bars, this multiple of its longest wait so far
 MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more are of different lengths
 
@@ -202,6 +204,62 @@ def _without_holes(steps: np.ndarray) -> np.ndarray:
         if i and steps[i] > MAX_SILENCE_RATIO * out[:i].max():
             out[i] = 0
     return out
+
+
+@dataclasses.dataclass(frozen=True)
+class Silence:
+    """What `_silent_for_long` remembers of the rows so far, so that it can go on row by row.
+
+    Attributes:
+        time: of the last row, ns.
+        elapsed: ns of all steps without holes.
+        longest_step: ns, the longest step without holes.
+        steps: how many steps there were.
+        latest: [A] `elapsed` at each asset's last bar. -1 before its first.
+        longest_wait: [A] ns between two bars of each asset, at most.
+    """
+
+    time: int
+    elapsed: int
+    longest_step: int
+    steps: int
+    latest: np.ndarray
+    longest_wait: np.ndarray
+
+    @classmethod
+    def after(cls, times: np.ndarray, present: np.ndarray) -> "Silence":
+        """Return what is remembered after rows at `times` [T], at which assets were `present` [T, A]."""
+        steps = np.concatenate([np.zeros(1, "timedelta64[ns]"), _without_holes(np.diff(times))]).astype(np.int64)
+        elapsed = np.cumsum(steps)
+        latest, waits = [], []
+        for own in map(np.flatnonzero, present.T):
+            latest.append(elapsed[own[-1]] if own.size else -1)
+            waits.append(np.diff(elapsed[own]).max(initial=0))
+        last = int(times[-1].astype("datetime64[ns]").astype(np.int64))
+        return cls(last, int(elapsed[-1]), int(steps.max()), len(steps) - 1, np.array(latest), np.array(waits))
+
+    def add(self, time: int, present: np.ndarray) -> "Silence":
+        """Return what is remembered after one more row, at which assets were `present` [A]."""
+        step = time - self.time
+        if self.steps and step > max(_LIMIT, MAX_SILENCE_RATIO * self.longest_step):
+            step = 0  # a hole, see `_without_holes`
+        elapsed = self.elapsed + step
+        waited = np.where((self.latest >= 0) & present, elapsed - self.latest, 0)
+        return Silence(
+            time=time,
+            elapsed=elapsed,
+            longest_step=max(self.longest_step, step),
+            steps=self.steps + 1,
+            latest=np.where(present, elapsed, self.latest),
+            longest_wait=np.maximum(self.longest_wait, waited),
+        )
+
+    @property
+    def gone(self) -> np.ndarray:
+        """[A] which assets count as delisted at the last row."""
+        longest = np.maximum(self.longest_wait, self.longest_step)
+        silent = self.elapsed - self.latest
+        return (self.latest >= 0) & (silent > np.maximum(_LIMIT, MAX_SILENCE_RATIO * longest))
 
 
 def check_alignable(histories: Sequence[Bars]) -> None:

@@ -345,6 +345,8 @@ def _by_blocks(values: np.ndarray, n: int, combine: Callable[[np.ndarray], np.nd
 def _sum(values: np.ndarray, n: int) -> np.ndarray:
     """Add values[t-n+1..t], oldest first: [r + n - 1, A] to [r, A]."""
     rows = len(values) - n + 1
+    if rows == 1:  # a live bar: NumPy accumulates in the same order
+        return np.add.accumulate(values)[-1:]
     total = values[:rows].copy()
     for k in range(1, n):
         total += values[k : k + rows]
@@ -373,6 +375,8 @@ def _rolling_deviation(values: np.ndarray, n: int) -> np.ndarray:
 
     def deviation(block: np.ndarray) -> np.ndarray:
         mean = _sum(block, n) / n
+        if len(mean) == 1:
+            return np.sqrt(np.add.accumulate((block - mean) ** 2)[-1:] / (n - 1))
         squares = np.zeros_like(mean)
         for k in range(n):
             squares += (block[k : k + len(mean)] - mean) ** 2

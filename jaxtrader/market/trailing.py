@@ -42,6 +42,15 @@ def _volatility(close: np.ndarray) -> np.ndarray:
     return np.maximum(deviation, VOLATILITY_FLOOR)
 
 
+def last_volatility(close: np.ndarray) -> np.ndarray:
+    """Return the last row [A] of `volatility`, of at least BARS + 1 closes [T, A]."""
+    close = close[-BARS - 1 :]
+    newest_first = np.log(close[1:] / close[:-1])[::-1]  # the order in which `_volatility` adds
+    mean = np.add.accumulate(newest_first)[-1] / BARS
+    squares = np.add.accumulate((newest_first - mean) ** 2)[-1]
+    return np.maximum(np.sqrt(squares / (BARS - 1)), VOLATILITY_FLOOR)
+
+
 def traded_value(close: np.ndarray, volume: np.ndarray) -> np.ndarray:
     """Return the average traded value of the last 20 bars.
 

@@ -1,0 +1,252 @@
+"""The last bars of one asset, from which the features and the ledger's columns of its newest bar are computed.
+
+A row is computed from as many bars as it needs, by the functions that compute a whole market. All of them add in a
+fixed order, so that the numbers are those of the whole history to the last bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxtrader.market.bar_checks import LARGEST, PRICE_LIMITS, check_bars, spacing, widen_dust
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.clock import DAY
+from jaxtrader.market.errors import DataError
+from jaxtrader.market.features import Feature, ResampledFeature
+from jaxtrader.market.resample import max_bars_per_frame
+from jaxtrader.market.trailing import BARS, last_volatility, traded_value, volatility
+
+PRICES = ("open", "high", "low", "close")
+OPTIONAL = ("funding", "price_factor")
+HOUR = np.timedelta64(1, "h")
+SPARE = 512  # rows that are written before the buffer is moved back to its beginning
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """What one asset adds to a market's newest row.
+
+    Attributes:
+        prices: open, high, low and close.
+        volume: traded units.
+        features: [F].
+        volatility: see `Market.volatility`.
+        adv: see `Market.adv`. NaN where the market has none.
+        funding: see `Market.funding`.
+        price_factor: see `Market.price_factor`.
+        columns: further columns of the bars.
+    """
+
+    prices: dict[str, float]
+    volume: float
+    features: np.ndarray
+    volatility: float
+    adv: float
+    funding: float
+    price_factor: float
+    columns: dict[str, float]
+
+    def without_bar(self) -> Row:
+        """Return the row of an asset that has no bar: all is as before, at the last close."""
+        close = self.prices["close"]
+        return dataclasses.replace(self, prices=dict.fromkeys(PRICES, close), volume=0.0, funding=0.0)
+
+
+class RecentBars:
+    """The last bars of one asset.
+
+    Args:
+        history: the bars so far.
+        features: of which each row has a value.
+        has_adv: whether the market has a traded value.
+        bars_per_frame: the most bars in a frame of each resampled feature, by its name. None finds them in `history`.
+    """
+
+    def __init__(
+        self,
+        history: Bars,
+        features: Sequence[Feature],
+        has_adv: bool,
+        bars_per_frame: Mapping[str, int] | None = None,
+    ) -> None:
+        self.symbol = history.symbols[0]
+        self.features = tuple(features)
+        self.bars_per_frame = (
+            {each.name: _most_bars(each, history) for each in features if isinstance(each, ResampledFeature)}
+            if bars_per_frame is None
+            else dict(bars_per_frame)
+        )
+        self._has_adv = has_adv
+        self._lookbacks = [self._lookback(each) for each in features]
+        self.kept = max(BARS + 1, *self._lookbacks)
+        self._template = dataclasses.replace(history, notes=(), source=history.source or "live")
+        fields = {name: getattr(history, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
+        fields |= {("column", name): values for name, values in history.columns.items()}
+        rows = min(len(history), self.kept)
+        self._rows, self._buffers = rows, {}
+        for name, values in fields.items():
+            if values is not None:
+                buffer = np.zeros((self.kept + SPARE, *values.shape[1:]), values.dtype)
+                buffer[:rows] = values[len(history) - rows :]
+                self._buffers[name] = buffer
+        # Of resampled features: the last complete frame and the value there, committed and of the candidate.
+        self._frames: dict[str, tuple[int, float]] = {}
+        self._candidate: dict[str, tuple[int, float]] = {}
+
+    @property
+    def bars(self) -> Bars:
+        """The bars that are kept, as a copy."""
+        tail = self._tail(self._rows, self._rows)
+        arrays: dict[str, Any] = {name: getattr(tail, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
+        columns = {name: np.array(values) for name, values in tail.columns.items()}
+        copied: dict[str, Any] = {name: None if values is None else np.array(values) for name, values in arrays.items()}
+        return dataclasses.replace(tail, columns=columns, **copied)
+
+    def newest(self) -> Row:
+        """Return the row of the last bar."""
+        row = self._row(self._rows)
+        self._frames |= self._candidate
+        return row
+
+    def candidate(self, time: np.datetime64, bar: Mapping[str, Any]) -> Row:
+        """Return the row of a bar that follows the last one. `keep` adds it; until then nothing has changed.
+
+        Args:
+            time: the close of the bar.
+            bar: open, high, low, close and volume, and where the history has them, funding, price_factor and `columns`.
+
+        Raises:
+            DataError: the bar breaks a rule of bars, or a feature has no finite value there.
+        """
+        numbers = self._checked(time, bar)
+        if self._rows == self.kept + SPARE:
+            for buffer in self._buffers.values():
+                buffer[: self.kept] = buffer[self._rows - self.kept : self._rows]
+            self._rows = self.kept
+        at = self._rows
+        for name, buffer in self._buffers.items():
+            buffer[at] = time if name == "times" else numbers[name]
+        return self._row(at + 1)
+
+    def keep(self) -> None:
+        """Add the candidate's bar."""
+        self._rows += 1
+        self._frames |= self._candidate
+
+    def _checked(self, time: np.datetime64, bar: Mapping[str, Any]) -> dict[Any, float]:
+        """The numbers of a bar by the names of the buffers."""
+        given = {}
+        for name in (*PRICES, "volume"):
+            try:
+                given[name] = float(bar[name])
+            except (KeyError, TypeError, ValueError):
+                raise DataError(
+                    f"The bar of {self.symbol} at {_shown(time)} has no number for {name}; give open, high, low, close "
+                    "and volume."
+                ) from None
+        open_, high, low, close, volume = given.values()
+        lowest, highest = PRICE_LIMITS
+        sound = lowest <= low <= min(open_, close) and max(open_, close) <= high <= highest
+        if not (sound and 0 <= volume <= LARGEST / max(close, 1.0)):
+            arrays = widen_dust({name: np.array([x]) for name, x in given.items()})
+            check_bars(arrays, lambda _: f"The bar of {self.symbol} at {_shown(time)}")
+            given = {name: float(x[0]) for name, x in arrays.items()}
+        columns = bar.get("columns") or {}
+        unknown = [name for name in columns if ("column", name) not in self._buffers]
+        if unknown:
+            known = ", ".join(key[1] for key in self._buffers if isinstance(key, tuple)) or "none"
+            raise DataError(
+                f"The bar of {self.symbol} at {_shown(time)} has the column {unknown[0]!r}, and the further columns of "
+                f"the history are {known}; leave it out."
+            )
+        numbers: dict[Any, float] = dict(given)
+        for key in self._buffers:
+            if isinstance(key, tuple):
+                numbers[key] = float(columns.get(key[1], np.nan))
+        if "funding" in self._buffers:
+            numbers["funding"] = float(bar.get("funding") or 0.0)
+        if "price_factor" in self._buffers:
+            factor = bar.get("price_factor")
+            numbers["price_factor"] = float(
+                self._buffers["price_factor"][self._rows - 1, 0] if factor is None else factor
+            )
+        return numbers
+
+    def _lookback(self, feature: Feature) -> int:
+        if isinstance(feature, ResampledFeature):  # as `ResampledFeature.for_bars`, with room for the longest frame
+            return (feature.lookback + 1) * self.bars_per_frame[feature.name] + 1
+        return feature.lookback
+
+    def _row(self, end: int) -> Row:
+        """The row of the last of the first `end` rows of the buffers."""
+        tails: dict[int, Bars] = {}
+        values = np.empty(len(self.features))
+        self._candidate = {}
+        for i, (feature, lookback) in enumerate(zip(self.features, self._lookbacks, strict=True)):
+            if isinstance(feature, ResampledFeature):
+                values[i] = self._resampled(feature, lookback, end)
+                continue
+            tail = tails.get(lookback)
+            if tail is None:
+                tail = tails[lookback] = self._tail(lookback, end)
+            computed = np.asarray(feature.compute(tail), np.float64)
+            values[i] = computed[-1, 0] if computed.ndim == 2 else np.nan
+        last = end - 1
+        if not np.isfinite(values).all():
+            name = self.features[int(np.argmin(np.isfinite(values)))].name
+            raise DataError(
+                f"The feature {name} of {self.symbol} has no finite value at {_shown(self._buffers['times'][last])}; "
+                "give a complete bar, with its further columns as columns={...}."
+            )
+        buffers = self._buffers
+        factor = buffers.get("price_factor")
+        rows = slice(max(end - BARS - 1, 0), end)
+        close, adv = buffers["close"][rows], np.nan
+        if self._has_adv:
+            raw = close if factor is None else close / factor[rows]
+            adv = float(traded_value(raw, buffers["volume"][rows])[-1, 0])
+        return Row(
+            prices={name: float(buffers[name][last, 0]) for name in PRICES},
+            volume=float(buffers["volume"][last, 0]),
+            features=values,
+            volatility=float((last_volatility(close) if len(close) > BARS else volatility(close)[-1])[0]),
+            adv=adv,
+            funding=float(buffers["funding"][last, 0]) if "funding" in buffers else 0.0,
+            price_factor=1.0 if factor is None else float(factor[last, 0]),
+            columns={key[1]: float(buffer[last, 0]) for key, buffer in buffers.items() if isinstance(key, tuple)},
+        )
+
+    def _resampled(self, feature: ResampledFeature, lookback: int, end: int) -> float:
+        """The value at the last complete frame, which is computed once a frame."""
+        known = self._frames.get(feature.name)
+        complete = int(feature.frame.frame_numbers(self._tail(1, end))[1][0])
+        if known is not None and complete <= known[0]:
+            return known[1]
+        computed = np.asarray(feature.compute(self._tail(lookback, end)), np.float64)
+        value = float(computed[-1, 0])
+        self._candidate[feature.name] = (complete, value)
+        return value
+
+    def _tail(self, rows: int, end: int) -> Bars:
+        """The last of the first `end` rows, without a copy."""
+        part, views = slice(max(end - rows, 0), end), {}
+        for name, buffer in self._buffers.items():
+            view = views[name] = buffer[part]
+            view.flags.writeable = False
+        columns = {key[1]: views.pop(key) for key in list(views) if isinstance(key, tuple)}
+        return dataclasses.replace(self._template, columns=columns, **views)
+
+
+def _most_bars(feature: ResampledFeature, history: Bars) -> int:
+    """The most bars that a frame can hold: what the history shows, or what its spacing makes possible."""
+    seen = max_bars_per_frame(feature.frame, history)
+    longest = feature.frame.length + (HOUR if feature.frame.length >= DAY else 0 * HOUR)  # where clocks are set back
+    return max(seen, int(np.ceil(longest / spacing(history.times)))) if len(history) > 1 else seen
+
+
+def _shown(time: np.datetime64) -> str:
+    return str(time)[:19].replace("T", " ")

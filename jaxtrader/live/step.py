@@ -1,0 +1,174 @@
+"""One bar of one account as a compiled program: the move from close to close, then the next decision.
+
+It calls what a backtest calls: `episode.rows_ahead`, `TradingEnv.move` and `account_features`, and the agent's `encode`
+and `act`. The money is float64.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jaxtrader.agents.distributions import Categorical
+from jaxtrader.agents.ensemble import Ensemble
+from jaxtrader.agents.policy import first_state, normalised
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs import actions, episode
+from jaxtrader.envs.episode import EnvAccount, EnvParams
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.ledger import ledger
+from jaxtrader.ledger.bar import Bar
+from jaxtrader.ledger.costs import CostRange, Costs
+from jaxtrader.market.market import MarketArrays
+
+# The rows of the columns: what came before (see `arrays`), the last bar, and the newest one.
+BEFORE, LAST, NEWEST = range(3)
+FLAGS = ("present", "delisted", "listed", "session_end")
+SHARED = ("dt", "bar_dt", "session_end")  # columns without an axis of assets
+COLUMN = "column "  # begins the names of further columns of the bars
+
+
+class Carried(struct.PyTreeNode):
+    """What goes on from bar to bar.
+
+    Attributes:
+        account: the account at the last close.
+        action: of the decision in force.
+        tradable: the assets that could be ordered at that decision. None: all.
+    """
+
+    account: EnvAccount
+    action: Array
+    tradable: Bool[Array, " A"] | None
+
+
+class Opinion(struct.PyTreeNode):
+    """A decision at the newest close, and what it saw.
+
+    Attributes:
+        action, tradable: see `Carried`.
+        target: exposures asked for. NaN holds.
+        invalid: whether the environment has no such action.
+        probabilities: of each position, of an ensemble the mean over its members. None: not of positions.
+        value: the discounted sum of rewards that is expected.
+        exposure: what the account holds.
+    """
+
+    action: Array
+    tradable: Bool[Array, " A"] | None
+    target: Float[Array, " A"]
+    invalid: Bool[Array, ""]
+    probabilities: Float[Array, " positions"] | None
+    value: Float[Array, ""]
+    exposure: Float[Array, " A"]
+
+
+@partial(jax.jit, static_argnames=("env", "names", "reported"))
+def advance(
+    env: TradingEnv,
+    names: tuple[str, ...],
+    reported: bool,
+    agent: Any,
+    state: Any,
+    costs: Costs | CostRange,
+    carried: Carried,
+    columns: Float[Array, "3 column A"],
+    window: Float[Array, "W A F"],
+    moves: Bool[Array, ""],
+) -> tuple[EnvAccount, Opinion]:
+    """Carry the account from the last close to the newest, and decide there.
+
+    Args:
+        env: the environment.
+        names: of the columns.
+        reported: whether the user reports the fills. The account then trades nothing by itself.
+        agent, state: they decide, by the mode.
+        costs: of the environment, in float64.
+        carried: the account at the last close, and the decision in force.
+        columns: of the rows BEFORE, LAST and NEWEST.
+        window: raw features up to the newest bar, NaN where an asset is not listed.
+        moves: False decides at the newest close for the account as it is.
+    """
+    params = EnvParams(arrays(columns, names), costs)
+    bar = jax.tree.map(lambda x: x[0], episode.rows_ahead(env, params, jnp.asarray(LAST), 1).bars)
+    move = _hold if reported else _trade
+    after = episode.select(moves, move(env, params, carried, bar), carried.account)
+    return after, _decide(env, params, agent, state, after, window)
+
+
+def arrays(columns: Float[Array, "3 column A"], names: tuple[str, ...]) -> MarketArrays:
+    """Return the columns as the arrays of a market of three rows.
+
+    The row BEFORE only says which assets had no bar at the last session's end and none since: it is a session's end,
+    and those assets are not present there (see `ledger.bar.late_bars`).
+    """
+    fields: dict[str, Any] = {name: columns[:, i] for i, name in enumerate(names)}
+    fields |= {name: fields[name] != 0 for name in FLAGS if name in fields}
+    fields |= {name: fields[name][:, 0] for name in SHARED if name in fields}
+    further = {name: fields.pop(name) for name in names if name.startswith(COLUMN)}
+    nothing = jnp.zeros((1,), jnp.int32)
+    return MarketArrays(
+        **fields,
+        features=jnp.zeros((3, columns.shape[-1], 0)),
+        segments=jnp.zeros((1, 3), jnp.int32),
+        ready=nothing,
+        columns={name.removeprefix(COLUMN): column for name, column in further.items()} or None,
+    )
+
+
+def _trade(env: TradingEnv, params: EnvParams, carried: Carried, bar: Bar) -> EnvAccount:
+    """The account at the newest close, by the rules of the environment."""
+    return env.move(carried.account, carried.action, bar, params, carried.tradable)[0]
+
+
+def _hold(env: TradingEnv, params: EnvParams, carried: Carried, bar: Bar) -> EnvAccount:
+    """The account at the newest close, where only interest and funding are booked, and what the target changes."""
+    before, dtype = carried.account, carried.account.cash.dtype
+    target, _ = actions.targets(
+        env.positions, carried.action, before.units.shape[-1], dtype, env.rules.max_leverage, carried.tradable
+    )
+    account, due = ledger.pop_delayed_target(before, target, env.rules)
+    account = ledger.lift_blocks(account, due)
+    account = account.replace(target=jnp.where(jnp.isnan(due), account.target, due))
+    rules = env.rules.replace(maintenance_margin=0.0, flat_at_session_end=False, ruin_level=0.0, volume_cap=None)
+    bar = bar.replace(present=None, delisted=None, late=None)
+    after, _ = ledger.move(account, None, bar, before.effective_costs(params), rules)
+    return env.rewarded(before, after, bar)[0]
+
+
+def _decide(
+    env: TradingEnv, params: EnvParams, agent: Any, state: Any, account: EnvAccount, window: Float[Array, "W A F"]
+) -> Opinion:
+    """The decision at the newest close, by the policy's mode."""
+    here = episode.market_at(env, params, jnp.asarray(NEWEST))
+    seen = env.account_features(account, **here)[None]
+    context = agent.encode(state, normalised(first_state(state), window)[None])[..., 0, :]
+    action, about = agent.act(state, context, seen, jax.random.key(0), deterministic=True)
+    dtype, leverage = account.cash.dtype, env.rules.max_leverage
+    target, invalid = actions.targets(env.positions, action[0], env.assets, dtype, leverage, here["tradable"])
+    return Opinion(
+        action=action[0],
+        tradable=here["tradable"],
+        target=target,
+        invalid=invalid,
+        probabilities=_probabilities(agent, state, context, seen),
+        value=about.get("value", jnp.full((1,), jnp.nan))[0],
+        exposure=ledger.exposure(account, here["price"]),
+    )
+
+
+def _probabilities(agent: Any, state: Any, context: Array, seen: Array) -> Float[Array, " positions"] | None:
+    """The probability of each position, of an ensemble the mean over its members. None: not of positions."""
+    states, member = (state, agent.member) if isinstance(agent, Ensemble) else ((state,), agent)
+    if not isinstance(member, PPOAgent):
+        return None
+    each = context.reshape(*context.shape[:-1], len(states), -1)
+    found = [member.distribution(one, each[..., i, :], seen) for i, one in enumerate(states)]
+    shares = [jnp.exp(one.log_probs()[0]) for one in found if isinstance(one, Categorical)]
+    return jnp.stack(shares).mean(0) if shares else None

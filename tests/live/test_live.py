@@ -1,0 +1,390 @@
+"""Live decisions: those of a backtest, one by one, after a restart too. Bars that do not fit change nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import init
+from market.price_tables import cut, random_bars
+
+from jaxtrader import files
+from jaxtrader.agents.normalization import ValueScale
+from jaxtrader.agents.policy import Policy, ensemble, load_policy, save_policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs import rewards
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.live.live import Live
+from jaxtrader.live.recent import SPARE, RecentBars
+from jaxtrader.live.schedule import Schedule
+from jaxtrader.live.step import advance
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.errors import DataError
+from jaxtrader.market.features import Feature, resolve
+from jaxtrader.market.market import Market
+
+HISTORY = 150  # bars before the first decision
+NEW_YORK = "America/New_York"
+RULES = Rules(delay=1, max_leverage=1.5)
+COSTS = Costs(fee=2e-4, slippage=3e-4, borrow_rate=0.5, cash_rate=0.2)
+STOPS = {"stop_loss": (0.02, None, None, 0.03), "take_profit": 0.03}
+
+
+BETWEEN = {"rules": Rules(), "positions": (-1, 0, 1), "decision_every": 3, "episode_length": 255, "stop_loss": 0.03}
+
+
+def days() -> pd.DatetimeIndex:
+    """Working days without some holidays, and a hole of a week."""
+    times = pd.bdate_range("2023-01-02", periods=330)
+    return times[~times.isin(times[[20, 90, 91, 200]]) & ~((times > times[240]) & (times < times[246]))]
+
+
+def hours() -> pd.DatetimeIndex:
+    """Hours of a market that never closes, without some of them."""
+    times = pd.date_range("2024-03-01", periods=340, freq="h")
+    return times[np.random.default_rng(3).random(340) > 0.03]
+
+
+def minutes() -> pd.DatetimeIndex:
+    """Minutes of three short sessions in New York, over the end of summer time, with a hole and a half day."""
+    days = [
+        pd.date_range(f"2024-{day} 09:31", f"2024-{day} {end}", freq="min", tz=NEW_YORK)
+        for day, end in (("11-01", "11:00"), ("11-04", "11:00"), ("11-05", "10:30"), ("11-06", "11:00"))
+    ]
+    times = pd.DatetimeIndex(np.concatenate([day.tz_convert("UTC").tz_localize(None).to_numpy() for day in days]))
+    hole = np.isin(np.arange(len(times)), [40, 41, 200, 201, 202])
+    return times[~hole]
+
+
+FREQUENCIES: dict[str, Any] = {
+    "daily": (days, None, ["log_return_3", "volatility_9", "1w:log_return_2", "day_of_week_sin", "signal"]),
+    "hourly": (hours, None, ["drawdown_8", "distance_to_mean_5", "4h:price_range_3", "time_of_day_cos", "gap"]),
+    "minutes": (
+        minutes,
+        NEW_YORK,
+        ["volume_ratio_7", "5min:log_return_2", f"time_of_day_sin@{NEW_YORK}", "price_range_6", "gap"],
+    ),
+}
+
+
+def loud(env: TradingEnv, seed: int = 1) -> Policy:
+    """A fresh policy with weights whose decisions differ from bar to bar."""
+    agent = PPOAgent(hidden=(8, 8))
+    params = env.default_params
+    state, _ = agent.prepare(init(agent, jax.random.key(0), env, params), params)
+    rng = np.random.default_rng(seed)
+    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
+    scale = ValueScale(*(np.float32(x) for x in (0.02, 0.05, 0.1)))
+    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
+    state = state.replace(params=weights, opt_state=None, value_scale=scale)
+    return Policy(agent, state, {"env": env.to_dict(), "features": features})
+
+
+def bars_of(frequency: str) -> Bars:
+    make, tz, _ = FREQUENCIES[frequency]
+    return dataclasses.replace(random_bars(make(), "X", deviation=0.015), tz=tz)
+
+
+def policy_on(bars: Bars, features: list[Any], **settings: Any) -> Policy:
+    settings = {"positions": (-1, 0, 0.5, 1.5), "window": 4, "rules": RULES, "costs": COSTS, **STOPS} | settings
+    return loud(TradingEnv(Market.from_bars(bars, features), **settings))
+
+
+def backtested(policy: Policy, bars: Bars, at: int = HISTORY, features: Any = None) -> BacktestResult:
+    """A backtest whose first decision is at a bar."""
+    market = Market.from_bars(bars, features or policy.features)
+    return backtest(policy, market.split(bars.times[at])[1])
+
+
+def values(bars: Bars, i: int) -> dict[str, Any]:
+    """A bar as `on_bar` takes it."""
+    names = ("open", "high", "low", "close", "volume")
+    columns = {name: column[i, 0] for name, column in bars.columns.items()}
+    return {"time": bars.times[i], "columns": columns} | {name: getattr(bars, name)[i, 0] for name in names}
+
+
+def check_equal(live: Live, result: BacktestResult, i: int) -> None:
+    """The account and the target at bar i of a result are those of the live account."""
+    np.testing.assert_allclose(live.decision.target, result.targets[i, 0], rtol=1e-6)
+    np.testing.assert_allclose(live.equity, result.equity[i], rtol=1e-9)
+    np.testing.assert_allclose(live.exposure, result.exposure[i, 0], rtol=1e-9, atol=1e-12)
+    assert live.time == result.times[i]
+
+
+@pytest.fixture(scope="module")
+def hourly() -> tuple[Policy, Bars]:
+    bars = bars_of("hourly")
+    return policy_on(bars, ["signal", "gap"]), bars
+
+
+def give(live: Live, bars: Bars, i: int) -> bool:
+    """Give a bar, and say whether it needed `after_gap`."""
+    with contextlib.suppress(ValueError):
+        live.on_bar(**values(bars, i))
+        return False
+    live.on_bar(**values(bars, i), after_gap=True)
+    return True
+
+
+@pytest.mark.parametrize("frequency", FREQUENCIES)
+def test_live_decisions_are_those_of_the_backtest_over_a_restart(frequency: str, tmp_path):
+    bars = bars_of(frequency)
+    policy = policy_on(bars, FREQUENCIES[frequency][2])
+    result = backtested(policy, bars)
+    live = policy.live(cut(bars, 0, HISTORY + 1))
+    check_equal(live, result, 0)
+    compiled, refused = advance._cache_size(), 0
+    for i in range(1, len(result)):
+        refused += give(live, bars, HISTORY + i)
+        check_equal(live, result, i)
+        if i == len(result) // 2:
+            live.save(tmp_path / "live")
+            again = policy.resume_live(tmp_path / "live")
+            assert again.decision == live.decision
+            live = again
+    assert advance._cache_size() == compiled, "nothing is compiled for a bar"
+    assert refused <= 2, "nights, weekends, holidays, summer time and usual gaps are expected"
+    assert {"stop", "take profit", "order"} <= set(result.fills["reason"]), "rules that never act would prove little"
+    assert len(set(result.targets[:, 0])) > 2
+
+
+def test_a_row_has_the_numbers_of_the_whole_history_to_the_bit():
+    for frequency, (_, _, features) in FREQUENCIES.items():
+        bars = bars_of(frequency)
+        more = [*features, "day_of_week_cos", "volatility_20", "distance_to_mean_60", "volume_ratio_30", "log_return_1"]
+        market = Market.from_bars(bars, list(dict.fromkeys(more)))
+        start = HISTORY
+        recent = RecentBars(cut(bars, 0, start), tuple(map(resolve, market.feature_names)), has_adv=True)
+        for i in range(start, len(bars)):
+            given = values(bars, i)
+            row = recent.candidate(given.pop("time"), given)
+            recent.keep()
+            np.testing.assert_array_equal(row.features, market.features[i, 0], err_msg=frequency)
+            assert row.volatility == market.volatility[i, 0]
+            assert row.adv == market.adv[i, 0]
+        assert len(recent.bars) <= recent.kept + SPARE, "old bars are forgotten"
+
+
+@pytest.mark.slow
+def test_an_ensemble_and_decisions_between_are_those_of_the_backtest():
+    bars = bars_of("daily")
+    members = [policy_on(bars, ["signal", "gap"], **BETWEEN)]
+    members += [loud(members[0].environment(Market.from_bars(bars, ["signal", "gap"])), seed) for seed in (2, 3)]
+    policy = ensemble(members)
+    result = backtested(policy, bars)
+    live = policy.live(cut(bars, 0, HISTORY + 1))
+    times = []
+    for i in range(1, 40):
+        give(live, bars, HISTORY + i)
+        check_equal(live, result, i)
+        times.append(live.decision.time)
+    assert times == [result.times[i - i % 3] for i in range(1, 40)]
+    told = policy.explain(result, 39)
+    assert live.decision.value == pytest.approx(told.value, rel=1e-4)
+    for position, share in told.probabilities.items():
+        assert live.decision.probabilities[position] == pytest.approx(share, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_reward_whose_state_is_seen_and_money_within_sessions():
+    bars = bars_of("minutes")
+    rules = Rules(flat_at_session_end=True)
+    settings = {"rules": rules, "positions": "continuous", "reward": rewards.drawdown_penalised(1.0), "costs": Costs()}
+    policy = policy_on(bars, ["signal", "gap"], stop_loss=0.03, take_profit=None, **settings)
+    result = backtested(policy, bars, at=200)
+    live = policy.live(cut(bars, 0, 201))
+    for i in range(1, len(result)):
+        ends = str(bars.times[200 + i])[5:16] == "11-05T15:30"  # half past ten in New York, an early end
+        live.on_bar(**values(bars, 200 + i), session_end=True if ends else None, after_gap=True)
+        np.testing.assert_allclose(live.decision.target, result.targets[i, 0], atol=1e-6)
+        np.testing.assert_allclose(live.equity, result.equity[i], rtol=1e-6)
+    assert (result.fills["reason"] == "session end").sum() == 2
+
+
+def test_reported_fills_make_the_account_of_the_backtest_that_had_them(hourly):
+    policy, bars = hourly
+    changes = {"rules": RULES.replace(capital=5_000.0, delay=0), "costs": Costs()}
+    result = backtest(policy, Market.from_bars(bars, policy.features).split(bars.times[HISTORY])[1], **changes)
+    live = policy.live(cut(bars, 0, HISTORY + 1), fills="reported", **changes)
+    for i in range(1, len(result)):
+        for fill in result.fills[result.fills["bar"] == i]:
+            slip = fill["slippage"] / fill["units"]
+            reason = str(fill["reason"])
+            live.on_fill(fill["units"] * 5_000, fill["price"] + slip, fill["fee"] * 5_000, reason=reason)
+        give(live, bars, HISTORY + i)
+        check_equal(live, result, i)
+    assert {"stop", "take profit"} <= set(result.fills["reason"])
+
+    for given, match in (
+        ({"units": 1.0, "price": 0.0}, "finite"),
+        ({"units": float("nan"), "price": 50.0}, "finite"),
+        ({"units": 1.0, "price": 50.0, "symbol": "Y"}, "'Y'.*X"),
+        ({"units": 1.0, "price": 50.0, "reason": "whim"}, "'whim'.*take profit"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            live.on_fill(**given)
+    check_equal(live, result, len(result) - 1)
+    with pytest.raises(ValueError, match="fills='reported'"):
+        policy.live(cut(bars, 0, HISTORY + 1)).on_fill(1.0, 50.0)
+    with pytest.raises(ValueError, match=r"'guessed'.*reported"):
+        policy.live(bars, fills="guessed")
+
+
+def test_bars_that_do_not_follow_are_refused_and_change_nothing(hourly, tmp_path):
+    policy, bars = hourly
+    live = policy.live(cut(bars, 0, HISTORY + 1))
+    give(live, bars, HISTORY + 1)
+    hour, good = np.timedelta64(1, "h"), values(bars, HISTORY + 2)
+    now = live.time
+    live.save(tmp_path / "before")
+    for change, match in (
+        ({"time": now}, "came already"),
+        ({"time": now - hour}, "older than the last one"),
+        ({"time": now + np.timedelta64(1, "m")}, "0:01:00 after the last one, and the history has one every 1:00:00"),
+        ({"time": now + 24 * hour}, "1 day after .* 23 bars are missing.*after_gap=True"),
+        ({"time": "tomorrow"}, "'tomorrow' is no time"),
+        ({"time": now + hour, "high": 1.0}, "high is 1, .*at least max"),
+        ({"time": now + hour, "close": float("nan")}, "close is missing"),
+        ({"time": now + hour, "close": None}, "no number for close"),
+        ({"time": now + hour, "volume": -1.0}, "volume is -1"),
+        ({"time": now + hour, "columns": {}}, "feature signal of X has no finite value.*columns"),
+        ({"time": now + hour, "columns": {"mood": 1.0}}, "'mood'.*signal"),
+    ):
+        with pytest.raises(ValueError, match=match) as caught:
+            live.on_bar(**good | change)
+        assert len(str(caught.value).splitlines()) == 1
+    live.save(tmp_path / "after")
+    assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
+    live.on_bar(**good | {"time": now + hour})
+    assert live.time == now + hour
+
+
+def test_a_time_is_text_a_datetime_or_utc(hourly):
+    policy, bars = hourly
+    bars = dataclasses.replace(bars, tz="Asia/Tokyo")
+    moment = bars.times[HISTORY] + np.timedelta64(1, "h")
+    local = pd.Timestamp(moment, tz="UTC").tz_convert("Asia/Tokyo")
+    for time in (moment, local, local.tz_localize(None).isoformat(), local.tz_localize(None).to_pydatetime()):
+        live = policy.live(cut(bars, 0, HISTORY + 1))
+        live.on_bar(**values(bars, HISTORY + 1) | {"time": time})
+        assert live.time == moment
+
+
+def test_bars_of_another_spacing_are_refused_where_single_gaps_are_usual():
+    """Each step of two hours is one that the history has. Several in a row are none."""
+    times = pd.date_range("2024-03-01", periods=200, freq="h")
+    bars = random_bars(times[np.arange(200) % 20 != 7], "X")
+    schedule, hour = Schedule.of(bars.times, None), np.timedelta64(1, "h")
+    assert (schedule.missing, schedule.long_run) == (1, 1)
+    last = bars.times[-1]
+    schedule.run = schedule.check(last, last + 2 * hour, "X")
+    with pytest.raises(ValueError, match="missing 2 times in a row"):
+        schedule.check(last + 2 * hour, last + 4 * hour, "X")
+    assert schedule.check(last + 2 * hour, last + 3 * hour, "X") == 0
+
+
+def test_a_session_is_followed_by_the_next_one_and_daily_bars_are_none_of_it():
+    times = pd.bdate_range("2024-01-02", "2024-03-29", tz=NEW_YORK)
+    hours = [day + pd.Timedelta(hours=h) for day in times for h in (10.5, 11.5, 12.5, 13.5, 14.5, 15.5, 16)]
+    utc = pd.DatetimeIndex(hours).tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[ns]")
+    schedule = Schedule.of(utc, NEW_YORK)
+    close = utc[-1]  # Thursday before Easter, 16:00 in New York; summer time began on March 10th
+
+    def at(text: str) -> np.datetime64:
+        return pd.Timestamp(text, tz=NEW_YORK).tz_convert("UTC").tz_localize(None).to_datetime64()
+
+    assert close == at("2024-03-29 16:00")
+    assert at("2024-04-01 10:00") <= schedule.due(close) <= at("2024-04-01 10:30")
+    assert schedule.check(close, at("2024-04-01 10:30"), "X") == 0
+    for late, match in (("2024-04-01 11:30", "1 bar is missing"), ("2024-04-01 16:00", "bars are missing")):
+        with pytest.raises(ValueError, match=match):
+            schedule.check(close, at(late), "X")
+    schedule.run = schedule.check(at("2024-04-01 15:30"), at("2024-04-01 16:00"), "X")
+    with pytest.raises(ValueError, match=r"0:30:00 after .* spacing"):
+        schedule.check(at("2024-04-01 16:00"), at("2024-04-01 16:30"), "X")
+
+
+def test_a_history_that_is_too_short_is_refused(hourly):
+    policy, bars = hourly
+    with pytest.raises(ValueError, match="4 bars, and a decision needs 5"):
+        policy.live(cut(bars, 0, 4))
+    assert policy.live(cut(bars, 0, 5)).decision.time == bars.times[4]
+    with pytest.raises(ValueError, match="bars of one"):
+        policy.live([bars, dataclasses.replace(bars, symbols=("Y",))])
+
+
+def test_a_feature_that_reads_further_back_than_it_says_is_refused():
+    def smooth(bars: Bars) -> np.ndarray:
+        return pd.DataFrame(np.log(bars.close)).diff().ewm(alpha=0.05).mean().to_numpy()
+
+    bars = bars_of("hourly")
+    wrong = [Feature("smooth", 5, lambda b: np.where(np.arange(len(b))[:, None] < 4, np.nan, smooth(b))), "gap"]
+    policy = policy_on(bars, wrong)
+    with pytest.raises(DataError, match="smooth"):
+        policy.live(bars)
+    with pytest.raises(ValueError, match=r"smooth of X .* reads further back"):
+        policy.live(bars, features=wrong)
+    body = [Feature("body", 1, lambda b: np.log(b.close / b.open)), "gap"]
+    policy = policy_on(bars, body)
+    live = policy.live(cut(bars, 0, HISTORY + 1), features=body)
+    live.on_bar(**values(bars, HISTORY + 1))
+    check_equal(live, backtested(policy, bars, features=body), 1)
+
+
+def test_an_account_begins_with_what_it_holds(hourly):
+    policy, bars = hourly
+    history = cut(bars, 0, HISTORY + 1)
+    live = policy.live(history, account=0.5)
+    assert (live.exposure, live.equity, live.decision.exposure) == (0.5, 1.0, 0.5)
+    assert live.units == pytest.approx(0.5 / bars.close[HISTORY, 0])
+    assert policy.live(history, account={"X": 0.5}).decision == live.decision
+    for account, match in (
+        (50, "0.5 is one half"),
+        ({"Y": 1}, "'Y'.*X"),
+        ("much", "no exposure"),
+        (np.nan, "exposure"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            policy.live(history, account=account)
+
+
+def test_a_state_of_another_policy_or_a_damaged_one_is_refused(hourly, tmp_path):
+    policy, bars = hourly
+
+    def about(part: str, **changes: Any) -> Policy:
+        return dataclasses.replace(policy, about=policy.about | {part: policy.about[part] | changes})
+
+    policy.live(cut(bars, 0, HISTORY + 1)).save(tmp_path / "live")
+    save_policy(tmp_path / "policy.pkl", policy)
+    assert load_policy(tmp_path / "policy.pkl").resume_live(tmp_path / "live").time == bars.times[HISTORY]
+    with pytest.raises(ValueError, match="another window"):
+        about("env", window=5).resume_live(tmp_path / "live")
+    with pytest.raises(ValueError, match=r"features signal, gap.*this one has gap"):
+        about("features", names=["gap"]).resume_live(tmp_path / "live")
+    with pytest.raises(files.FileError, match="'policy' file, not a 'live' file"):
+        policy.resume_live(tmp_path / "policy.pkl")
+    stored = files.load(tmp_path / "live", "live")
+    for change in ({"account": []}, {"version": 9}, {"recent": [{}]}, {"schedule": {}}):
+        files.save(tmp_path / "damaged", "live", stored | change)
+        with pytest.raises(files.FileError, match="begin anew"):
+            policy.resume_live(tmp_path / "damaged")
+
+
+def test_a_decision_is_plain_data_for_a_script(hourly):
+    policy, bars = hourly
+    decision = policy.live(cut(bars, 0, HISTORY + 1)).decision
+    plain = json.loads(json.dumps(decision.to_dict(), allow_nan=False))
+    assert plain["time"] == f"{bars.times[HISTORY].astype('datetime64[s]')}Z"
+    assert plain["target"] == decision.target
+    assert plain["probabilities"]["0.5"] == decision.probabilities[0.5]
+    assert dataclasses.replace(decision, target=float("nan")).to_dict()["target"] is None
