@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from jaxtrader import checks
     from jaxtrader.agents.policy import load_policy
     from jaxtrader.agents.ppo import PPOAgent
+    from jaxtrader.bridges import gymnasium
+    from jaxtrader.bridges.gymnasium_envs import to_gymnasium
     from jaxtrader.envs import rewards
     from jaxtrader.envs.trading import TradingEnv
     from jaxtrader.evaluation import optimum
@@ -56,6 +58,7 @@ __all__ = [
     "checks",
     "datasets",
     "features",
+    "gymnasium",
     "load_bars",
     "load_bundled",
     "load_policy",
@@ -64,6 +67,7 @@ __all__ = [
     "rewards",
     "simulate",
     "sweep",
+    "to_gymnasium",
     "walk_forward",
     "walk_forward_folds",
 ]
@@ -89,6 +93,7 @@ _HOMES = {
     "datasets": "jaxtrader.market.datasets",
     "checks": "jaxtrader.checks",
     "features": "jaxtrader.market.features",
+    "gymnasium": "jaxtrader.bridges.gymnasium",
     "load_bars": "jaxtrader.market.bars:load_bars",
     "load_bundled": "jaxtrader.market.datasets:load_bundled",
     "load_policy": "jaxtrader.agents.policy:load_policy",
@@ -97,6 +102,7 @@ _HOMES = {
     "rewards": "jaxtrader.envs.rewards",
     "simulate": "jaxtrader.evaluation.simulate:simulate",
     "sweep": "jaxtrader.training.sweep:sweep",
+    "to_gymnasium": "jaxtrader.bridges.gymnasium_envs:to_gymnasium",
     "walk_forward": "jaxtrader.training.walk_forward:walk_forward",
     "walk_forward_folds": "jaxtrader.market.folds:walk_forward_folds",
 }

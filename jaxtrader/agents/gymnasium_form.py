@@ -34,10 +34,12 @@ class GymnasiumForm:
         """Return the form whose scales are those of the environment's own market."""
         return cls(fit_normalizer(env.default_params.arrays), as_dict)
 
-    def prepare(self, params: EnvParams) -> EnvParams:
-        """Return the parameters with scaled features."""
+    def prepare(self, params: Any) -> Any:
+        """Return the parameters of a TradingEnv, or of an environment around one, with scaled features."""
         if self.normalizer is None:
             return params
+        if not isinstance(params, EnvParams):
+            return params.replace(own=self.prepare(params.own))
         return params.replace(arrays=normalize(self.normalizer, params.arrays))
 
     def observation(

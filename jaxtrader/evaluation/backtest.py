@@ -48,7 +48,7 @@ def backtest(policy: Any, market: Market, *, env: Any = None, **changes: Any) ->
               and a bar that it does not have, hold. Or targets as `simulate` takes them.
         market: bars with the features that the policy knows. Each of several segments has its own result, in
             `by_symbol`. The total is equal capital in each, never rebalanced.
-        env: the environment in which the model was trained: a TradingEnv, or what `to_gymnasium` made of
+        env: the environment in which the model was trained: a TradingEnv, or what `jt.to_gymnasium` made of
             one. Its settings hold, and the features are scaled by its own market. For a function or a table it gives
             the settings.
         changes: for a `Policy` `rules`, `costs`, `reward`, `stop_loss` or `take_profit` other than its own, as in
@@ -113,7 +113,7 @@ def _trained_in(env: Any) -> tuple[TradingEnv | None, GymnasiumForm | None]:
     trading, form = (getattr(inner, name, None) for name in ("trading_env", "form"))
     if not isinstance(trading, TradingEnv) or not isinstance(form, GymnasiumForm):
         raise ValueError(
-            f"env is a {type(env).__name__}; give the TradingEnv of the training, or what to_gymnasium made of it"
+            f"env is a {type(env).__name__}; give the TradingEnv of the training, or what jt.to_gymnasium made of it"
         )
     return trading, form
 

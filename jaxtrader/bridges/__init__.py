@@ -1,0 +1,1 @@
+"""Bridges to other libraries: our environments as those of Gymnasium and Stable-Baselines3."""
