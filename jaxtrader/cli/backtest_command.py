@@ -13,19 +13,21 @@ from rich.text import Text
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
-from jaxtrader.cli import inputs, phrases, reporting, waiting
+from jaxtrader.cli import finished, inputs, phrases, reporting, waiting
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import RECORD
-from jaxtrader.cli.settings import OK, PARTS, BacktestData, BadInput, MarketSettings, Source, choices, of
+from jaxtrader.cli.settings import OK, PARTS, BacktestData, BadInput, MarketSettings, Source, choices, flag, of
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation import tables
-from jaxtrader.evaluation.baselines import EXPOSURE_MATCHED, baselines, break_even
+from jaxtrader.evaluation.baselines import EXPOSURE_MATCHED, break_even
+from jaxtrader.evaluation.succession import Succession
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.ledger.costs import CostRange
 from jaxtrader.market.clock import wall_clock
-from jaxtrader.report.evidence import Evidence
+from jaxtrader.report.evidence import Evidence, judge
+from jaxtrader.training.run_folder import fold_folders
 
 
 def backtest_policy(values: Values, console: Console) -> int:
@@ -33,8 +35,7 @@ def backtest_policy(values: Values, console: Console) -> int:
     wanted = BacktestData(**of(BacktestData, values))
     with inputs.checked():
         path = Path(wanted.run)
-        policy = jt.load_policy(path / "policy.pkl" if path.is_dir() else path)
-        name, market = _asked(wanted, Source(**of(Source, values)), of(MarketSettings, values), policy)
+        policy, identity, name, market = _subject(path, wanted, values)
         inputs.check_take_profit(values)
         changes = {label: _changes(policy, chosen) for label, chosen in choices(CostRates, values).items()}
         envs = [policy.environment(market, **each) for each in changes.values()]
@@ -43,10 +44,10 @@ def backtest_policy(values: Values, console: Console) -> int:
             if len(changes) > 1:
                 raise BadInput(f"--save {wanted.save} is for one result, and {len(changes)} costs were given; give one")
             inputs.refuse_full(Path(wanted.save))
-    file = path / "policy.pkl" if path.is_dir() else path
     *others, (label, last) = changes.items()
-    rows: dict[str, tables.Part] = {other: _judged(policy, market, **given) for other, given in others}
-    evidence = reporting.evaluate(file, {name: market}, values, **last)
+    rows: dict[str, tables.Part] = {other: judge(policy, market, **given) for other, given in others}
+    folder = path if path.is_dir() else path.parent
+    evidence = reporting.evaluate_policy(policy, identity, folder, {name: market}, values, **last)
     notes = [*tables.grouped(market.notes), *_overlap(policy, market)]
     costs = "those of each row; " * (len(envs) > 1) + phrases.rules(envs[-1])
     facts = [("policy", str(path)), ("data", phrases.data(market)), ("costs", costs)]
@@ -62,7 +63,26 @@ def backtest_policy(values: Values, console: Console) -> int:
     return OK
 
 
-def _changes(policy: Policy, values: Values) -> dict[str, Any]:
+def _subject(path: Path, wanted: BacktestData, values: Values) -> tuple[Policy | Succession, bytes, str, jt.Market]:
+    """What is tested, what identifies it, and the name and the bars of the part that it is tested on."""
+    if finished.is_walk(path):
+        own = {"data": wanted.data, "part": wanted.part, "start": wanted.start, "end": wanted.end}
+        given = [flag(name) for name, value in {**own, **of(Source, values)}.items() if value is not None]
+        if given:
+            last = fold_folders(path)[-1]
+            raise BadInput(
+                f"{path} is a walk-forward, whose policies trade their own tests: leave out {given[0]}, or give one of "
+                f"its policies with a file, as in `jaxtrader backtest {last} --data FILE`"
+            )
+        run = finished.read(path, values)
+        return run.policy, run.identity, *next(iter(run.parts.items()))
+    file = path / reporting.POLICY_FILE if path.is_dir() else path
+    policy = jt.load_policy(file)
+    name, market = _asked(wanted, Source(**of(Source, values)), of(MarketSettings, values), policy)
+    return policy, file.read_bytes(), name, market
+
+
+def _changes(policy: Policy | Succession, values: Values) -> dict[str, Any]:
     """The settings that a backtest has instead of those of training."""
     costs = policy.costs.middle if isinstance(policy.costs, CostRange) else policy.costs
     return {
@@ -72,17 +92,14 @@ def _changes(policy: Policy, values: Values) -> dict[str, Any]:
     }
 
 
-def _judged(policy: Policy, market: jt.Market, **changes: Any) -> dict[str, jt.BacktestResult]:
-    """The policy's result, and its baselines."""
-    result = jt.backtest(policy, market, **changes)
-    return {tables.POLICY: result, **baselines(market, result)}
-
-
 def _print_one(evidence: Evidence, title: str, values: Values, console: Console) -> None:
     """Print and save what there is to say of one result."""
     wanted = BacktestData(**of(BacktestData, values))
-    console.print(reporting.result_table(evidence))
-    console.print()
+    if evidence.folds:
+        reporting.print_walk(evidence, console)
+    else:
+        console.print(reporting.result_table(evidence))
+        console.print()
     (part,) = evidence.parts.values()
     result = part[tables.POLICY]
     facts = [("trades", tables.trades_line(result))]
@@ -119,8 +136,10 @@ def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) 
     return PARTS.get(part, "all bars"), inputs.narrowed(market, wanted.start, wanted.end, trained)
 
 
-def _overlap(policy: Policy, market: jt.Market) -> Iterator[str]:
+def _overlap(policy: Policy | Succession, market: jt.Market) -> Iterator[str]:
     """A warning where the bars are not new to the policy."""
+    if isinstance(policy, Succession):
+        return
     command = policy.about.get("command")
     if command is None:
         yield "This policy does not say on which dates it was trained: only later ones are a test."

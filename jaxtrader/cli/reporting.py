@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import rich.table
+from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
@@ -18,26 +20,47 @@ from jaxtrader.cli.runs import write_record
 from jaxtrader.cli.settings import spelt
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
+from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.verdict import POLICY
-from jaxtrader.report.content import Table
-from jaxtrader.report.evidence import Evidence, gather
+from jaxtrader.report.content import SCORE, Table
+from jaxtrader.report.evidence import Evidence, fold_table, gather
 from jaxtrader.report.writing import write_report
-from jaxtrader.training.run_folder import METRICS, folder_of_runs, member_folders
+from jaxtrader.training.run_folder import METRICS, fold_folders, folder_of_runs, member_folders
+
+POLICY_FILE = "policy.pkl"
 
 
-def evaluate(path: Path, markets: Mapping[str, jt.Market], values: Values, **changes: Any) -> Evidence:
-    """Gather the evidence of the policy in a file, and note the look at the last part beside the runs.
+def evaluate(run: Path, markets: Mapping[str, jt.Market], values: Values, **changes: Any) -> Evidence:
+    """Gather the evidence of a run's policy, and note the look at the last part beside the runs.
 
-    Unless it is quiet, standard error says what is being evaluated. `changes` are settings of `backtest`.
+    Unless it is quiet, standard error says what is being evaluated.
+
+    Args:
+        run: the folder of a run, or a policy file.
+        markets: by the name of their part, in the order of time.
+        values: of the command.
+        changes: settings of `backtest`.
     """
-    policy = jt.load_policy(path)
+    path = run / POLICY_FILE if run.is_dir() else run
+    return evaluate_policy(jt.load_policy(path), path.read_bytes(), path.parent, markets, values, **changes)
+
+
+def evaluate_policy(
+    policy: Policy | Succession,
+    identity: bytes,
+    folder: Path,
+    markets: Mapping[str, jt.Market],
+    values: Values,
+    **changes: Any,
+) -> Evidence:
+    """The same of a policy that is loaded. `identity` identifies it among the tries, and `folder` is its run's."""
     return gather(
         policy,
         markets,
         changes=changes,
-        folder=folder_of_runs(path.parent),
-        identity=path.read_bytes(),
-        run=str(path.parent),
+        folder=folder_of_runs(folder),
+        identity=identity,
+        run=str(folder),
         trials_elsewhere=values.get("trials") or 0,
         report_step=lambda step: None if values.get("quiet") else waiting.say(f"evaluating the {step}"),
     )
@@ -71,6 +94,8 @@ def write_all(
         record["trials"] = vars(evidence.trials)
     if evidence.importance is not None:
         record["importance"] = evidence.importance.to_frame().to_dict("index")
+    if evidence.folds:
+        record["folds"] = {name: tables.part_record(part) for name, part in evidence.folds.items()}
     if evidence.overfitting is not None:
         record["overfitting"] = vars(evidence.overfitting)
     write_record(record, folder)
@@ -79,6 +104,27 @@ def write_all(
     shown = {name: spelt(value) for name, value in settings.items() if value is not None}
     training = _training(trained or folder)
     return write_report(folder, evidence, title=title, further=further, training=training, settings=shown)
+
+
+def identity_of(paths: Iterable[Path]) -> bytes:
+    """What identifies the policies of a walk-forward among the tries."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+def title_of_walk(folder: Path) -> str:
+    """What the report of a walk-forward is called."""
+    return f"walk-forward of {folder.name}"
+
+
+def print_walk(evidence: Evidence, console: Console) -> None:
+    """Print the results of a walk-forward: all tests together, and each fold."""
+    console.print(result_table(evidence))
+    console.print()
+    console.print(text_table(fold_table(evidence.folds)))
+    console.print()
 
 
 def result_table(evidence: Evidence) -> tables.ResultTable:
@@ -106,17 +152,19 @@ def facts(evidence: Evidence) -> list[tuple[str, str]]:
     return found if orders is None else [*found, ("orders", orders)]
 
 
-def _training(folder: Path) -> dict[str, Sequence[Mapping[str, Any]]]:
-    """The records of the training, by the name of its seed."""
+def _training(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """The records of the training, by the name of its seed. Of each fold of a walk-forward they are its seeds' mean."""
+    if folds := fold_folders(folder):
+        return {run.name.replace("-", " "): _mean(list(_training(run).values())) for run in folds}
     runs = {path.name.replace("-", " "): path for path in member_folders(folder)} or {"validation": folder}
-    found: dict[str, Sequence[Mapping[str, Any]]] = {}
-    for name, run in runs.items():
-        log = run / METRICS
-        if log.is_file():
-            found[name] = [json.loads(line) for line in log.read_text().splitlines()]
-    return found
+    logs = {name: run / METRICS for name, run in runs.items()}
+    return {
+        name: [json.loads(line) for line in log.read_text().splitlines()] for name, log in logs.items() if log.is_file()
+    }
 
 
-def cuts_of(policy: Policy) -> list[np.datetime64]:
-    """Where validation and test begin, as the run says."""
-    return [np.datetime64(cut) for cut in policy.about["command"]["cuts"]]
+def _mean(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """The mean of the runs' scores on validation, at the steps that all have."""
+    scores = [{one["steps"]: one[SCORE] for one in records if SCORE in one} for records in runs]
+    common = sorted(set.intersection(*map(set, scores))) if scores else []
+    return [{"steps": steps, SCORE: float(np.mean([each[steps] for each in scores]))} for steps in common]

@@ -204,11 +204,13 @@ class ReportSettings:
     """Of which run.
 
     Attributes:
-        run: The folder of a run of `jaxtrader train`.
+        run: The folder of a run of `jaxtrader train` or `jaxtrader walk-forward`.
+        data: The file with the run's data, where it has been moved.
         open: Whether the report is opened in the browser.
     """
 
     run: str
+    data: File = None
     open: bool = False
 
 
@@ -228,7 +230,7 @@ class BacktestData:
     """The policy, and the bars to test it on.
 
     Attributes:
-        run: The folder of a run, or a policy file.
+        run: The folder of a run of `jaxtrader train` or `jaxtrader walk-forward`, or a policy file.
         data: Another file with bars, which are all used. By default the policy is tested on its own data.
         part: The part of its own data that is used. By default it is the test part.
         start: The first day, such as 2011-01-01.

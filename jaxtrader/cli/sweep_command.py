@@ -224,7 +224,7 @@ def _evidence(found: Sweep, sweep_plan: SweepPlan, plan: Plan, values: Values) -
         with contextlib.suppress(FileError):  # which the look of the best tells
             looks.record(folder_of_runs(one.folder), look)
     changes = sweep_plan.configurations[found.configurations.index(best)].changes
-    evidence = reporting.evaluate(best.policy_path, plan.parts, values, **changes)
+    evidence = reporting.evaluate(best.folder, plan.parts, values, **changes)
     return dataclasses.replace(evidence, overfitting=found.overfitting)
 
 

@@ -59,7 +59,7 @@ def train(values: Values, console: Console) -> int:
         return dry_run({**plan.values, **chosen}, plan.trainer, console)
     name = name_of(values["data"])
     result = train_in_folder(plan.trainer, plan.values, name, console)
-    evidence = reporting.evaluate(result.policy_path, plan.parts, values)
+    evidence = reporting.evaluate(result.run_dir, plan.parts, values)
     if not values["quiet"]:
         console.print(reporting.result_table(evidence))
         console.print()

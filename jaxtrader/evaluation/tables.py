@@ -237,12 +237,13 @@ def record(parts: Mapping[str, Part]) -> dict[str, Any]:
     or closings were beyond the volume cap. `result` is the sentence that is printed.
     """
     return {
-        "parts": {name: _part_record(part) for name, part in parts.items()},
+        "parts": {name: part_record(part) for name, part in parts.items()},
         "result": verdict.sentence(parts),
     }
 
 
-def _part_record(part: Part) -> dict[str, Any]:
+def part_record(part: Part) -> dict[str, Any]:
+    """One part as `record` has it."""
     result, matched = part[POLICY], part[EXPOSURE_MATCHED]
     by_symbol, lead = {name: _by_symbol(one) for name, one in part.items()}, verdict.lead(result, matched)
     return {

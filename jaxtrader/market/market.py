@@ -5,6 +5,7 @@ known here.
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from functools import cached_property
@@ -337,6 +338,19 @@ class Market:
             f"{shown}: {bars:,} bars, {first} to {last}, {self.describe_periods()}, "
             f"{len(self.feature_names)} features (look-back {self.lookback})"
         )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the symbols, times and closes in the segments. Other bars have another one.
+
+        Closes are rounded to float32, so that digits lost in one export of the same bars do not matter.
+        """
+        digest = hashlib.sha256()
+        for symbol, (_, first, end) in zip(self.symbols, self.segments, strict=True):
+            digest.update(symbol.encode())
+            digest.update(np.ascontiguousarray(self.times[first:end].astype("datetime64[ns]")).tobytes())
+            digest.update(np.ascontiguousarray(self.close[first:end], np.float32).tobytes())
+        return digest.hexdigest()[:16]
 
     def periods_of(self, symbol: str) -> float:
         """Return the number of bars in a year of one history, by its name in `symbols`."""

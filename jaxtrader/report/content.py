@@ -24,6 +24,7 @@ from jaxtrader.market.market import Market
 MAX_POINTS = 2500  # of a curve, twice what the widest chart resolves
 MAX_PRICES = 12  # symbols whose price is shown
 MAX_MARKS = 400  # fills that are marked on a price
+SCORE = "valid_reward_per_bar"  # in the records of metrics.jsonl
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
@@ -85,6 +86,7 @@ def make_report(
     training: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     settings: Mapping[str, str] | None = None,
     importance: Importance | None = None,
+    folds: Sequence[np.datetime64] = (),
 ) -> Report:
     """Arrange results as a report.
 
@@ -98,6 +100,7 @@ def make_report(
         training: the records of metrics.jsonl, by the name of the seed.
         settings: names and values of the run.
         importance: what each feature is worth.
+        folds: the first bar of each test of a walk-forward, whose charts shade every other one.
     """
     last = list(parts)[-1]
     judged = parts[last][POLICY]
@@ -108,7 +111,7 @@ def make_report(
         verdict=verdict,
         results=[_result_table(parts)],
         further=[*filter(None, [_months(judged)]), *further],
-        curves=_curves(parts, market, training or {}),
+        curves=_curves(parts, market, training or {}, folds),
         settings=settings or {},
         importance=[] if importance is None else list(importance.to_frame().itertuples(name=None)),
         frames={
@@ -193,7 +196,10 @@ def number(value: float) -> str:
 
 
 def _curves(
-    parts: Mapping[str, Part], market: Market, training: Mapping[str, Sequence[Mapping[str, Any]]]
+    parts: Mapping[str, Part],
+    market: Market,
+    training: Mapping[str, Sequence[Mapping[str, Any]]],
+    folds: Sequence[np.datetime64],
 ) -> dict[str, Any]:
     """The data of the charts.
 
@@ -206,6 +212,10 @@ def _curves(
     }
     kept = _thinned(len(times))
     bounds = np.cumsum([0, *(len(part[POLICY]) for part in parts.values())])
+    names = list(parts)
+    if len(folds):
+        bounds = np.append(np.searchsorted(times, folds), len(times))
+        names = [f"fold {i}" for i in range(1, len(folds) + 1)]
     window = _rolling_window(parts)
     rolling = {
         label: _rolling_sharpe(np.concatenate([part[label].excess_returns for part in parts.values()]), window)
@@ -223,7 +233,7 @@ def _curves(
                 "from": int(np.searchsorted(kept, bounds[i])),
                 "to": int(np.searchsorted(kept, bounds[i + 1]) - 1),
             }
-            for i, name in enumerate(parts)
+            for i, name in enumerate(names)
         ],
         "equity": {label: _plain(curve[kept]) for label, curve in equity.items()},
         "drawdown": {label: _plain(metrics.drawdowns(equity[label])[kept]) for label in labels[:2]},
@@ -281,11 +291,11 @@ def _prices(result: BacktestResult, market: Market) -> list[dict[str, Any]]:
 
 def _training(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The score on validation by steps."""
-    scored = [record for record in records if "valid_reward_per_bar" in record]
+    scored = [record for record in records if SCORE in record]
     scored = [record for i, record in enumerate(scored) if i == 0 or record["steps"] > scored[i - 1]["steps"]]
     if len(scored) < 2:
         return None
-    score = np.array([record["valid_reward_per_bar"] for record in scored], float)
+    score = np.array([record[SCORE] for record in scored], float)
     return {"name": name, "steps": [int(record["steps"]) for record in scored], "score": _plain(score)}
 
 

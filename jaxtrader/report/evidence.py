@@ -17,12 +17,13 @@ import numpy as np
 from jaxtrader.agents.policy import Policy
 from jaxtrader.evaluation import looks
 from jaxtrader.evaluation.backtest import backtest
-from jaxtrader.evaluation.baselines import baselines
+from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED, baselines
 from jaxtrader.evaluation.importance import Importance, permutation_importance
 from jaxtrader.evaluation.looks import Trials
 from jaxtrader.evaluation.overfitting import Overfitting
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.strategies import strategies
+from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.timing import TimingTest, timing_test
 from jaxtrader.evaluation.verdict import POLICY, Part, sharpe, verdict
 from jaxtrader.files import FileError
@@ -57,6 +58,7 @@ class Evidence:
         uncounted: why the look was not counted, where it should have been.
         importance: what each feature is worth on the validation part. None where there is no such part.
         overfitting: of the choice of the policy among the configurations of a sweep.
+        folds: the results of each policy of a walk-forward on its own test, from flat.
     """
 
     parts: Mapping[str, Part]
@@ -68,6 +70,7 @@ class Evidence:
     uncounted: str | None = None
     importance: Importance | None = None
     overfitting: Overfitting | None = None
+    folds: Mapping[str, Part] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def sentences(self) -> tuple[str, ...]:
@@ -81,6 +84,8 @@ class Evidence:
     def tables(self) -> list[Table]:
         """Tables of seeds, and of other costs and fills."""
         found = []
+        if self.folds:
+            found.append(fold_table(self.folds))
         if self.seeds:
             note = "The policy trades the mean of the targets of all seeds. None was chosen by this part."
             found.append(_table("Seeds", self.seeds, note))
@@ -94,14 +99,19 @@ class Evidence:
         return found
 
 
-def judge(policy: Policy, market: Market, **changes: Any) -> dict[str, BacktestResult]:
+def traded(policy: Policy | Succession, market: Market, **changes: Any) -> BacktestResult:
+    """The result of a policy, or of policies that succeed one another, on a market. `changes` are of `backtest`."""
+    return policy.backtest(market, **changes) if isinstance(policy, Succession) else backtest(policy, market, **changes)
+
+
+def judge(policy: Policy | Succession, market: Market, **changes: Any) -> dict[str, BacktestResult]:
     """The policy's result on a market, and its baselines, by name."""
-    result = backtest(policy, market, **changes)
+    result = traded(policy, market, **changes)
     return {POLICY: result, **baselines(market, result)}
 
 
 def gather(
-    policy: Policy,
+    policy: Policy | Succession,
     markets: Mapping[str, Market],
     *,
     changes: Mapping[str, Any] | None = None,
@@ -115,7 +125,7 @@ def gather(
     """Backtest a policy on each part, and all that the verdict on the last part needs.
 
     Args:
-        policy: it is backtested.
+        policy: it is backtested. Policies that succeed one another have one part, their own market.
         markets: by the name of their part, in the order of time.
         changes: settings of `backtest` other than the policy's.
         folder: the folder of runs whose `looks.jsonl` counts the tries. None keeps no count.
@@ -138,7 +148,12 @@ def gather(
     if len(policy.members) > 1:
         names = policy.about.get("seeds", range(len(policy.members)))
         for name, member in zip(names, policy.members, strict=True):
-            seeds[f"seed {name}"] = backtest(member, market, **changes)
+            seeds[f"seed {name}"] = traded(member, market, **changes)
+    folds = {}
+    if isinstance(policy, Succession):
+        report_step("single folds")
+        for i, (each, test) in enumerate(zip(policy.policies, policy.tests, strict=True), 1):
+            folds[f"fold {i}"] = judge(each, test, **changes)
     report_step("other costs and fills")
     stress = _stress(policy, market, result, changes)
     report_step("timing")
@@ -156,14 +171,14 @@ def gather(
         except FileError as error:  # which must not cost the result
             uncounted = str(error)
     importance = None
-    if VALIDATION in markets:
+    if VALIDATION in markets and isinstance(policy, Policy):
         report_step("features")
         importance = permutation_importance(policy, markets[VALIDATION], most_bars=IMPORTANCE_BARS, **changes)
-    return Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance)
+    return Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance, folds=folds)
 
 
 def _stress(
-    policy: Policy, market: Market, result: BacktestResult, changes: Mapping[str, Any]
+    policy: Policy | Succession, market: Market, result: BacktestResult, changes: Mapping[str, Any]
 ) -> dict[str, BacktestResult]:
     """The policy's results at multiples of the costs of trading, and at other times of the fill."""
     costs = changes.get("costs", policy.costs)
@@ -176,10 +191,10 @@ def _stress(
             found["as trained"] = result
             continue
         other, dearer = multiplied(costs, market, times)
-        found[name] = backtest(policy, dearer, **{**changes, "costs": other})
+        found[name] = traded(policy, dearer, **{**changes, "costs": other})
     for fill, name in FILLS.items():
         if fill != rules.fill:
-            found[name] = backtest(policy, market, **{**changes, "rules": rules.replace(fill=fill)})
+            found[name] = traded(policy, market, **{**changes, "rules": rules.replace(fill=fill)})
     return found
 
 
@@ -204,6 +219,32 @@ def multiplied(costs: Costs, market: Market, times: float) -> tuple[Costs, Marke
 def _times(name: str, rate: np.ndarray, times: float) -> np.ndarray:
     most = np.nextafter(LIMITS[name][1], 0)
     return np.minimum(np.where(rate < 0, min(times, 1), times) * rate, most)
+
+
+def fold_table(folds: Mapping[str, Part]) -> Table:
+    """A row for each fold of a walk-forward: its policy on its own test, beside holding."""
+    rows = []
+    for name, part in folds.items():
+        result, holder, matched = part[POLICY], part[BUY_AND_HOLD], part[EXPOSURE_MATCHED]
+        rows.append(
+            [
+                f"{name}, from {result.days[0]}",
+                "ruined" if result.ruined_at is not None else percent(result.metrics["total_return"]),
+                percent(holder.metrics["total_return"]),
+                number(sharpe(result).value),
+                number(sharpe(holder).value),
+                number(sharpe(matched).value),
+                number(result.metrics["mean_exposure"]),
+                number(turnover(result)),
+                percent(result.metrics["costs"], 2),
+            ]
+        )
+    columns = ["", "return", "holding", "Sharpe", "holding", "same exposure", "exposure", "turnover", "costs"]
+    note = (
+        "The policy of each fold on its own test, from flat, beside buy and hold and the same at its mean exposure. "
+        "Sharpe ratios and turnover of less than a year are of the period."
+    )
+    return Table("Folds", columns, rows, note)
 
 
 def _table(title: str, results: Mapping[str, BacktestResult], note: str) -> Table:

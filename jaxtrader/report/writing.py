@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxtrader import files
 from jaxtrader.evaluation.figure import figure
+from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.report.content import Table, make_report
 from jaxtrader.report.evidence import Evidence
 from jaxtrader.report.page import page
@@ -48,6 +49,7 @@ def write_report(
         training=training,
         settings=settings,
         importance=evidence.importance,
+        folds=[part[POLICY].times[0] for part in evidence.folds.values()],
     )
     folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / PAGE, page(report))

@@ -44,7 +44,7 @@ def describe(
             "env": env.to_dict(),
             "symbols": list(env.market.symbols),
             "features": {"names": list(env.market.feature_names), "lookback": env.market.lookback},
-            "data": {"train": env.market.describe()},
+            "data": {"train": env.market.describe(), "fingerprint": env.market.fingerprint},
         }
         if valid is not None:
             described["data"]["valid"] = valid.describe()

@@ -94,6 +94,12 @@ def member_folders(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
+def fold_folders(run_dir: Path) -> list[Path]:
+    """Return the folders of a walk-forward's folds, in order. Another run has none."""
+    found = [path for path in run_dir.glob("fold-*") if path.name.removeprefix("fold-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("fold-")))
+
+
 def folder_of_runs(run_dir: Path) -> Path:
     """Return the folder in which a run stands among others, where looks at the same bars are counted.
 

@@ -13,15 +13,12 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
-from jaxtrader.evaluation.result import BacktestResult, combine
-from jaxtrader.evaluation.simulate import simulate
-from jaxtrader.ledger.costs import CostRange
+from jaxtrader.evaluation.result import SHOWN, BacktestResult
+from jaxtrader.evaluation.succession import Succession, joined
 from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.market.market import Market
 from jaxtrader.training.run_folder import is_run, make_run_dir
@@ -29,6 +26,7 @@ from jaxtrader.training.trainer import Trainer, TrainResult
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 Refit = Literal["fresh", "warm"]
 
@@ -68,6 +66,22 @@ class WalkForward:
     folds: tuple[FoldResult, ...]
     run_dir: Path
     interrupted: bool
+
+    @property
+    def policies(self) -> Succession:
+        """The policies of all folds, each with the test that it trades."""
+        return Succession(tuple(fold.policy for fold in self.folds), tuple(fold.fold.test for fold in self.folds))
+
+    def plot(self) -> Figure:
+        """Return a matplotlib figure of equity, drawdown and exposure."""
+        return self.result.plot()
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the result of all tests, and the figures of each fold."""
+        return f"{self.result._repr_html_()}{self.to_frame()[['first', 'last', *SHOWN]].to_html()}"
+
+    def __repr__(self) -> str:
+        return f"WalkForward({len(self.folds)} folds, {self.result!r}, {self.run_dir})"
 
     def to_frame(self) -> pd.DataFrame:
         """One row for each fold, and one for all: dates of the test, and the metrics."""
@@ -165,7 +179,7 @@ def run_folds(
             done.append(FoldResult(plan.fold, training, backtest(training.policy_path, plan.fold.test)))
         if interrupted:
             break
-    return WalkForward(_stitched(env, done), tuple(done), folder, interrupted)
+    return WalkForward(joined(env, [one.result for one in done]), tuple(done), folder, interrupted)
 
 
 def _tradable(env: TradingEnv, market: Market, name: str) -> Market:
@@ -179,38 +193,3 @@ def _tradable(env: TradingEnv, market: Market, name: str) -> Market:
             "or longer tests"
         )
     return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
-
-
-def _stitched(env: TradingEnv, folds: Sequence[FoldResult]) -> BacktestResult:
-    """One account for each symbol that trades the targets of all tests in a row.
-
-    Each target was decided from the account of its own fold, which began flat. The money is that of these targets.
-    """
-    market = env.market
-    costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
-    brackets = {name: getattr(env, name) for name in ("stop_loss", "take_profit") if getattr(env, name) is not None}
-    members = {}
-    for i, symbol in enumerate(market.symbols):
-        tested = [one for fold in folds if (one := _of_symbol(fold.result, symbol)) is not None]
-        if not tested:
-            continue
-        history, _, end = (int(row) for row in market.segments[i])
-        times = market.times[history:end]
-        starts = np.searchsorted(times, [one.times[0] for one in tested])
-        stop = int(starts[-1]) + len(tested[-1])
-        targets = np.full((stop - starts[0], market.close.shape[1]), np.nan)
-        for start, one in zip(starts - starts[0], tested, strict=True):
-            targets[start : start + len(one)] = one.targets
-        segments = market.segments[i : i + 1].copy()
-        segments[0, 2] = history + stop
-        own = dataclasses.replace(market, segments=segments, symbols=(symbol,))
-        start = history + int(starts[0])
-        members[symbol] = simulate(own, targets, costs=costs, rules=env.rules, start=start, **brackets)
-    return next(iter(members.values())) if len(members) == 1 else combine(members, market.shared_periods_per_year)
-
-
-def _of_symbol(result: BacktestResult, symbol: str) -> BacktestResult | None:
-    """The result of one of the market's histories. None where it was not tested."""
-    if result.by_symbol:
-        return result.by_symbol.get(symbol)
-    return result if ",".join(result.symbols) == symbol else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from cli.test_commands import SMALL, prices, refused
@@ -14,7 +15,7 @@ from jaxtrader.cli import main
 def walked(tmp_path_factory):
     folder = tmp_path_factory.mktemp("walk")
     prices(400).to_csv(folder / "one.csv", index=False)
-    flags = ["--total-steps", "200", "--folds", "2", "--run-dir", str(folder / "run"), "--quiet"]
+    flags = ["--total-steps", "200", "--eval-every", "1", "--folds", "2", "--run-dir", str(folder / "run"), "--quiet"]
     assert main(["walk-forward", "--data", str(folder / "one.csv"), *SMALL, *flags]) == 0
     return folder
 
@@ -37,9 +38,53 @@ def test_a_walk_is_resumed_with_its_own_settings(walked, capsys):
     before = (walked / "run/fold-2/policy.pkl").read_bytes()
     assert main(["walk-forward", "--resume", str(walked / "run")]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "fold 2, 2020-10-" in out
+    assert "fold 2, from 2020-10-" in out
     assert "look 2 at these bars, with 1 policy" in out
     assert (walked / "run/fold-2/policy.pkl").read_bytes() == before
+
+
+def test_its_report_is_written_anew_with_seeds_folds_and_costs(walked, capsys):
+    run = walked / "run"
+    before = json.loads((run / "result.json").read_text())
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert "all tests" in " ".join(capsys.readouterr().out.split())
+    after = json.loads((run / "result.json").read_text())
+    assert after["parts"] == before["parts"]
+    assert list(after["folds"]) == ["fold 1", "fold 2"]
+    assert after["trials"]["looks"] == before["trials"]["looks"] + 1
+    page = (run / "report.html").read_text()
+    for heading in ("Folds", "Other costs and fills", "Training: reward a bar on validation"):
+        assert f"<h2>{heading}</h2>" in page
+    assert '"name":"fold 2"' in page, "every other fold is shaded"
+
+
+def test_its_tests_are_traded_again_at_other_costs(walked, capsys):
+    run = walked / "run"
+    assert main(["backtest", str(run), "--fee-bps", "0", "--slippage-bps", "0", "--save", str(walked / "free")]) == 0
+    assert "all tests" in capsys.readouterr().out
+    free, paid = (json.loads((folder / "result.json").read_text()) for folder in (walked / "free", run))
+    figures = [record["parts"]["all tests"]["total"]["policy"] for record in (free, paid)]
+    assert figures[0]["costs"] == 0 < figures[1]["costs"]
+    assert figures[0]["num_fills"] > 0
+    said = refused(capsys, ["backtest", run, "--start", "2020-12-01"])
+    assert "leave out --start" in said
+    assert "fold-2" in said
+
+
+def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, tmp_path, capsys):
+    run, data = tmp_path / "moved", walked / "one.csv"
+    shutil.copytree(walked / "run", run)
+    assert main(["report", str(run)]) == 0, "a run may be moved"
+    capsys.readouterr()
+    kept = (run / "report.html").read_bytes()
+    other = tmp_path / "other.csv"
+    prices(400, seed=9).to_csv(other, index=False)
+    assert "other bars of training" in refused(capsys, ["report", run, "--data", other])
+    assert "gone.csv" in refused(capsys, ["report", run, "--data", tmp_path / "gone.csv"])
+    (run / "fold-2/policy.pkl").unlink()
+    assert f"walk-forward --resume {run}" in refused(capsys, ["report", run, "--data", data])
+    assert (run / "report.html").read_bytes() == kept
 
 
 def test_what_cannot_be_walked_is_one_sentence_and_leaves_no_folder(walked, tmp_path, capsys):

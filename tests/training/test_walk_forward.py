@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.costs import Costs
 from jaxtrader.market.folds import walk_forward_folds
 from jaxtrader.training.trainer import Trainer
 from jaxtrader.training.walk_forward import walk_forward
@@ -76,6 +77,27 @@ def test_the_table_has_a_row_for_each_fold_and_one_for_all(found):
     table = found.to_frame()
     assert list(table.index) == ["fold 1", "fold 2", "all"]
     assert table.loc["all", "first"] == table.loc["fold 1", "first"]
+
+
+def test_the_policies_of_all_folds_trade_the_tests_again(found):
+    policies = found.policies
+    again = policies.backtest(policies.market)
+    assert again.symbols == found.result.symbols
+    np.testing.assert_array_equal(again.equity, found.result.equity)
+    for alone, fold in zip(policies.each(policies.market), found.folds, strict=True):
+        np.testing.assert_array_equal(alone.equity, fold.result.equity)
+    (member,) = policies.members  # of one seed
+    np.testing.assert_array_equal(member.backtest(policies.market).equity, again.equity)
+    free = policies.backtest(policies.market, costs=Costs(fee=0.0, slippage=0.0))
+    assert free.costs_paid.sum() == 0
+    assert again.costs_paid.sum() > 0
+
+
+def test_a_walk_shows_itself_in_a_notebook(found):
+    shown = found._repr_html_()
+    assert "data:image/png;base64," in shown
+    assert "fold 2" in shown
+    assert [axis.get_ylabel() for axis in found.plot().axes][0] == "equity"
 
 
 def test_what_cannot_be_walked_is_refused_before_anything_is_trained(env, agent, folds, tmp_path):

@@ -44,13 +44,16 @@
     }));
   }
 
+  // Validation and test are shaded, and every other fold of a walk-forward.
+  const shadeOf = (name) =>
+    ({ validation: "--valid", test: "--test" })[name] ?? (/^fold \d*[02468]$/.test(name) ? "--test" : undefined);
+
   // An area for each part behind the curves, from the bottom of the chart to its top.
   function shade(made) {
-    const shades = { validation: colour("--valid"), test: colour("--test") };
-    for (const part of data.parts.filter((each) => shades[each.name])) {
+    for (const part of data.parts.filter((each) => shadeOf(each.name))) {
       const series = made.addSeries(AreaSeries, {
         priceScaleId: "parts", lastValueVisible: false, priceLineVisible: false, crosshairMarkerVisible: false,
-        lineVisible: false, topColor: shades[part.name], bottomColor: shades[part.name],
+        lineVisible: false, topColor: colour(shadeOf(part.name)), bottomColor: colour(shadeOf(part.name)),
         autoscaleInfoProvider: () => ({ priceRange: { minValue: 0, maxValue: 1 } }),
       });
       series.setData(data.times.slice(part.from, part.to + 1).map((time) => ({ time, value: 1 })));
@@ -72,11 +75,12 @@
       series.setData(points(data.times, group[name]));
     });
     made.timeScale().fitContent();
-    const parts = shaded ? data.parts.map((part) => part.name) : [];
+    const areas = shaded ? data.parts.filter((part) => shadeOf(part.name)) : [];
+    const folds = areas.filter((part) => part.name.startsWith("fold"));
     legend(`${id}-legend`, [
       ...names.map((name, i) => [name, lineColour(i), false]),
-      ...(parts.includes("validation") ? [["validation", colour("--valid"), true]] : []),
-      ...(parts.includes("test") ? [["test", colour("--test"), true]] : []),
+      ...areas.filter((part) => !folds.includes(part)).map((part) => [part.name, colour(shadeOf(part.name)), true]),
+      ...(folds.length ? [["every other fold", colour("--test"), true]] : []),
     ]);
     return made;
   }

@@ -1,0 +1,134 @@
+"""A finished run: its policy, and the parts of its data, read again as the run had them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import jaxtrader as jt
+from jaxtrader.agents.policy import Policy
+from jaxtrader.cli import config_file, flags, inputs, waiting
+from jaxtrader.cli.inputs import Values
+from jaxtrader.cli.reporting import POLICY_FILE, identity_of, title_of_walk
+from jaxtrader.cli.settings import PARTS, BadInput, MarketSettings, Source, of, resolved
+from jaxtrader.cli.synthetic_command import made_by
+from jaxtrader.cli.walk_forward_command import PART, plan_walk
+from jaxtrader.evaluation.succession import Succession
+from jaxtrader.training.run_folder import fold_folders, is_run
+from jaxtrader.training.sweep import RECORD
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run after its training.
+
+    Attributes:
+        folder: of the run.
+        policy: of a training, or the policies of a walk-forward's folds.
+        parts: the bars by the name of their part, in the order of time. The last part is the one that is judged.
+        settings: of the run.
+        identity: what identifies the policy among the tries.
+    """
+
+    folder: Path
+    policy: Policy | Succession
+    parts: Mapping[str, jt.Market]
+    settings: Values
+    identity: bytes
+
+    @property
+    def title(self) -> str:
+        """What its report is called."""
+        return title_of_walk(self.folder) if isinstance(self.policy, Succession) else self.folder.name
+
+
+def read(folder: Path, given: Values) -> FinishedRun:
+    """Read a run's policy and its data.
+
+    Args:
+        folder: of a run of `jaxtrader train` or `jaxtrader walk-forward`.
+        given: `data`, where the data are now, and `MarketSettings`. What is None is the run's own.
+
+    Raises:
+        BadInput: the folder holds no finished run of these commands, or its data are gone or others.
+    """
+    with inputs.checked():
+        if not folder.is_dir():
+            raise BadInput(f"{folder} is no folder of a run; give the folder that `jaxtrader train` wrote")
+        return _walk(folder, given) if is_walk(folder) else _training(folder, given)
+
+
+def is_walk(folder: Path) -> bool:
+    """Whether a folder is that of a walk-forward."""
+    return bool(fold_folders(folder))
+
+
+def _training(folder: Path, given: Values) -> FinishedRun:
+    path = folder / POLICY_FILE
+    if not path.is_file():
+        raise BadInput(_unfinished(folder, path))
+    policy = jt.load_policy(path)
+    command = policy.about.get("command")
+    if command is None:
+        raise BadInput(f"{folder} was not trained by `jaxtrader train` and does not say its data")
+    if command["synthetic"] is not None:
+        raise BadInput(made_by(command, folder))
+    settings = {**command, **_given(given)}
+    waiting.say_reading(settings["data"])
+    source = Source(**of(Source, command))
+    market = inputs.read_market(
+        settings["data"], source, policy.features, policy.portfolio, **of(MarketSettings, settings)
+    )
+    cuts = [np.datetime64(cut) for cut in command["cuts"]]
+    parts = dict(zip(PARTS.values(), market.split(*cuts), strict=True))
+    _check_bars(policy, parts[PARTS["train"]], folder, settings)
+    parts = {name: inputs.tradable(policy.environment(part), name) for name, part in parts.items()}
+    return FinishedRun(folder, policy, parts, settings, path.read_bytes())
+
+
+def _walk(folder: Path, given: Values) -> FinishedRun:
+    path = folder / config_file.NAME
+    if not path.is_file():
+        raise BadInput(f"{folder} has no {path.name}, so `jaxtrader walk-forward` did not begin it")
+    (written,) = flags.read_settings(
+        "walk-forward", [config_file.flat(config_file.read_tables(path, str(path)), path)], str(path)
+    )
+    settings = resolved("walk-forward", {**written, **_given(given)})
+    waiting.say_reading(settings["data"])
+    plans = plan_walk({**settings, "quiet": True}).plans
+    paths = [folder / f"fold-{i}" / POLICY_FILE for i in range(1, len(plans) + 1)]
+    if missing := [each for each in paths if not each.is_file()]:
+        raise BadInput(
+            f"{missing[0].parent} has no {POLICY_FILE}: the walk-forward is unfinished; `jaxtrader walk-forward "
+            f"--resume {folder}` goes on with it"
+        )
+    policies = tuple(map(jt.load_policy, paths))
+    for plan, policy in zip(plans, policies, strict=True):
+        _check_bars(policy, plan.fold.train, folder, settings)
+    policy = Succession(policies, tuple(plan.fold.test for plan in plans))
+    return FinishedRun(folder, policy, {PART: policy.market}, settings, identity_of(paths))
+
+
+def _given(given: Values) -> Values:
+    return {name: given[name] for name in ("data", "periods_per_year") if given.get(name) is not None}
+
+
+def _unfinished(folder: Path, path: Path) -> str:
+    if (folder / RECORD).is_file():
+        return f"{folder} is of a sweep; give the folder of one of its runs, such as {folder / 'config-1'}"
+    if is_run(folder):
+        return f"{folder} has no policy yet: its training is unfinished; `jaxtrader train --resume {folder}` goes on"
+    return f"{folder} holds no run, which would have a {path.name}; check the path"
+
+
+def _check_bars(policy: Policy, train: jt.Market, folder: Path, settings: Values) -> None:
+    """Raise BadInput where the data have other bars of training than those of the run."""
+    known = policy.about["data"].get("fingerprint", train.fingerprint)
+    if train.fingerprint != known:
+        raise BadInput(
+            f"{settings['data']} has other bars of training than {folder} was trained on ({train.describe()}; then: "
+            f"{policy.about['data']['train']}); give the file of then with --data, or train anew"
+        )
