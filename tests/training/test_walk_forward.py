@@ -97,7 +97,7 @@ def test_a_walk_shows_itself_in_a_notebook(found):
     shown = found._repr_html_()
     assert "data:image/png;base64," in shown
     assert "fold 2" in shown
-    assert [axis.get_ylabel() for axis in found.plot().axes][0] == "equity"
+    assert found.plot().axes[0].get_ylabel() == "equity"
 
 
 def test_what_cannot_be_walked_is_refused_before_anything_is_trained(env, agent, folds, tmp_path):
