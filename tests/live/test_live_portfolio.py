@@ -1,0 +1,155 @@
+"""A live portfolio: its decisions are those of a backtest, with missing bars, an asset that leaves, and a restart."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from live.test_live import HISTORY, NEW_YORK, loud, minutes
+from market.price_tables import random_bars
+
+from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.live.live import Live
+from jaxtrader.market.align import Silence, _silent_for_long
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.clock import union
+from jaxtrader.market.market import Market
+
+SYMBOLS = ("A", "B", "C")
+FEATURES = ["signal", "log_return_3"]
+NAMES = ("open", "high", "low", "close", "volume")
+
+
+def cut_at(bars: Bars, time: np.datetime64) -> Bars:
+    """The bars up to a time."""
+    end = int(np.searchsorted(bars.times, time, side="right"))
+    fields: dict[str, Any] = {name: getattr(bars, name)[:end] for name in ("times", *NAMES)}
+    columns = {name: column[:end] for name, column in bars.columns.items()}
+    return Bars(symbols=bars.symbols, columns=columns, source="test", notes=(), tz=bars.tz, **fields)
+
+
+def at(histories: Sequence[Bars], time: np.datetime64) -> dict[str, dict[str, Any]]:
+    """The bars of a time, of the assets that have one."""
+    found = {}
+    for bars in histories:
+        i = int(np.searchsorted(bars.times, time))
+        if i < len(bars) and bars.times[i] == time:
+            columns = {name: column[i, 0] for name, column in bars.columns.items()}
+            found[bars.symbols[0]] = {name: getattr(bars, name)[i, 0] for name in NAMES} | {"columns": columns}
+    return found
+
+
+def daily() -> list[Bars]:
+    """Three assets. B lacks bars here and there, and C has none for a while, so that it counts as delisted."""
+    times = pd.bdate_range("2023-01-02", periods=260)
+    kept = np.ones((3, 260), bool)
+    kept[1] = np.random.default_rng(1).random(260) > 0.1
+    kept[2, HISTORY + 20 : HISTORY + 40] = False
+    return [random_bars(times[mask], symbol) for mask, symbol in zip(kept, SYMBOLS, strict=True)]
+
+
+def policy_on(histories: Sequence[Bars], seed: int = 1, **settings: Any) -> Policy:
+    return loud(TradingEnv(Market.from_bars(histories, FEATURES, align=True), window=4, **settings), seed)
+
+
+def check_equal(live: Live, result: Any, i: int) -> None:
+    assert isinstance(live.decision.target, dict)
+    assert isinstance(live.exposure, dict)
+    np.testing.assert_allclose(list(live.decision.target.values()), result.targets[i], atol=1e-5)
+    np.testing.assert_allclose(live.equity, result.equity[i], rtol=1e-5)
+    np.testing.assert_allclose(list(live.exposure.values()), result.exposure[i], atol=1e-5)
+
+
+def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = None, **given: Any) -> Any:
+    """The result of a backtest from a bar on, to which the live account was equal at each bar."""
+    market = Market.from_bars(histories, FEATURES, align=True)
+    result = backtest(policy, market.split(market.times[first])[1])
+    live = policy.live([cut_at(bars, market.times[first]) for bars in histories])
+    check_equal(live, result, 0)
+    for i in range(1, len(result)):
+        time = market.times[first + i]
+        ends = None if market.session_end is None else bool(market.session_end[first + i])  # a half day is not known
+        live.on_bars(time, at(histories, time), session_end=ends, **given)
+        check_equal(live, result, i)
+        if path is not None and i % 25 == 0:
+            live.save(path)
+            live = policy.resume_live(path)
+    return result
+
+
+def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_path):
+    histories = daily()
+    policy = policy_on(histories, positions="weights", rules=Rules(delay=1), costs=Costs(cash_rate=0.1))
+    result = followed(policy, histories, HISTORY, tmp_path / "live")
+    assert (result.fills["reason"] == "delisted").any()
+    assert np.isnan(result.targets[:, 1]).any(), "an asset without a bar is held"
+    assert np.isfinite(result.targets[-1, 2]), "C is back"
+
+
+@pytest.mark.slow
+def test_an_ensemble_of_portfolios_within_sessions_where_an_asset_has_no_bar_at_the_end():
+    times = minutes()
+    ends = np.flatnonzero(np.diff(times) > np.timedelta64(1, "h"))
+    kept = np.ones((3, len(times)), bool)
+    kept[1, ends[:, None] - np.arange(2)] = False  # B has no bar at the session's end
+    kept[2, ends[-1] : ends[-1] + 3] = False  # nor has C, and its next one is late
+    histories = [
+        dataclasses.replace(random_bars(times[mask], symbol), tz=NEW_YORK)
+        for mask, symbol in zip(kept, SYMBOLS, strict=True)
+    ]
+    settings: dict[str, Any] = {"positions": "continuous", "rules": Rules(flat_at_session_end=True), "stop_loss": 0.02}
+    policy = ensemble([policy_on(histories, seed, **settings) for seed in (1, 2)])
+    result = followed(policy, histories, int(ends[0]) + 5, after_gap=True)
+    closed = result.fills[result.fills["reason"] == "session end"]
+    late = closed[~np.isin(closed["time"], times[ends])]
+    assert len(late), "what had no bar at a session's end is closed at its next bar"
+    assert "stop" in result.fills["reason"]
+
+
+def test_what_a_portfolio_refuses():
+    histories = daily()
+    policy = policy_on(histories, positions="weights", rules=Rules(delay=1), costs=Costs(cash_rate=0.1))
+    whole = union([bars.times for bars in histories])
+    now, then = whole[HISTORY], whole[HISTORY + 1]
+    parts = [cut_at(bars, now) for bars in histories]
+    live = policy.live(parts, {"A": 0.25, "B": 0.5})
+    assert live.decision.exposure == pytest.approx({"A": 0.25, "B": 0.5, "C": 0.0})
+    bars = at(histories, then)
+    for given, match in (
+        ({}, "no bars"),
+        ({"Z": bars["A"]}, "'Z'.*A, B, C"),
+        ({"A": (1.0, 2.0)}, "A .*no number for low"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            live.on_bars(then, given)
+    with pytest.raises(ValueError, match="on_bars"):
+        live.on_bar(then, 1, 1, 1, 1, 1)
+    with pytest.raises(ValueError, match="by symbol"):
+        policy.live(parts, 0.5)
+    with pytest.raises(ValueError, match="C: too few bars"):
+        policy.live([*parts[:2], cut_at(histories[2], histories[2].times[1])])
+    live.on_bars(then, {symbol: bar for symbol, bar in bars.items() if symbol != "C"})
+    assert np.isnan(live.decision.target["C"])
+
+
+def test_silence_goes_on_row_by_row_as_over_the_whole():
+    rng = np.random.default_rng(0)
+    days = np.cumsum(rng.choice([1, 1, 1, 2, 5, 40], 300)) + 19_000
+    times = days.astype("datetime64[D]").astype("datetime64[ns]")
+    present = rng.random((300, 4)) < np.array([1.0, 0.5, 0.1, 0.5])
+    present[60:140, 2:] = False
+    wanted = np.stack([_silent_for_long(column, times) for column in present.T], 1)
+    silence = Silence.after(times[:50], present[:50])
+    np.testing.assert_array_equal(silence.gone, wanted[49])
+    for i in range(50, 300):
+        silence = silence.add(int(times[i].astype(np.int64)), present[i])
+        np.testing.assert_array_equal(silence.gone, wanted[i], err_msg=str(i))
+    assert wanted[50:].any(0).sum() >= 2
