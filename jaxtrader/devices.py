@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import jax
@@ -28,9 +29,14 @@ def make_mesh(count: int) -> Mesh | None:
     """Return a mesh of the first `count` devices of the default backend, or None for one device.
 
     Raises:
-        ValueError: JAX has fewer devices.
+        ValueError: JAX has fewer devices. Or there are several processes, and these are not all of their devices.
     """
-    available = jax.devices()
+    available, processes = jax.devices(), jax.process_count()
+    if processes > 1 and count != len(available):
+        raise ValueError(
+            f"devices {count} must be all {len(available)} of the {processes} processes, which train together; give "
+            "that number"
+        )
     if count > len(available):
         platform = available[0].platform
         way_out = f"give at most {len(available)}"
@@ -63,14 +69,47 @@ def run_on_all(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_spec
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
+def sharding(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
+    """Return how an array lies on the mesh: REPLICATED or SHARDED by its first axis."""
+    return NamedSharding(mesh, spec)
+
+
 def place(tree: Any, mesh: Mesh | None, spec: PartitionSpec) -> Any:
-    """Put arrays where a program on the mesh reads them."""
-    return tree if mesh is None else jax.device_put(tree, NamedSharding(mesh, spec))
+    """Put arrays where a program on the mesh reads them. With several processes, each has the same arrays."""
+    if mesh is None:
+        return tree
+    where = sharding(mesh, spec)
+    return jax.device_put(tree, where) if where.is_fully_addressable else jax.tree.map(partial(_spread, where), tree)
+
+
+def _spread(where: NamedSharding, leaf: Any) -> Array:
+    """Put an array of each process on the devices of all. `jax.device_put` takes no random keys there."""
+    if isinstance(leaf, Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _spread(where, jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    content = np.asarray(leaf)
+    return jax.make_array_from_callback(content.shape, where, lambda part: content[part])
 
 
 def to_first(tree: Any, mesh: Mesh | None) -> Any:
-    """Put replicated arrays on the first device alone, so that only that device computes with them."""
-    return tree if mesh is None else jax.device_put(tree, mesh.devices.flat[0])
+    """Put replicated arrays on the process's first device alone, so that only that device computes with them."""
+    if mesh is None:
+        return tree
+    if not sharding(mesh, REPLICATED).is_fully_addressable:
+        return jax.tree.map(lambda x: x.addressable_data(0), tree)
+    return jax.device_put(tree, mesh.devices.flat[0])
+
+
+def readable(tree: Any, mesh: Mesh | None) -> Any:
+    """Return the arrays such that this process can read all of each. With several processes, all must call it."""
+    if mesh is None or all(x.is_fully_addressable or x.is_fully_replicated for x in jax.tree.leaves(tree)):
+        return tree
+    return _replicate(tree, where=sharding(mesh, REPLICATED))
+
+
+@partial(jax.jit, static_argnames="where")
+def _replicate(tree: Any, *, where: NamedSharding) -> Any:
+    return jax.lax.with_sharding_constraint(tree, where)
 
 
 def mean(tree: Any) -> Any:

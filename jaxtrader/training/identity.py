@@ -20,8 +20,9 @@ from jaxtrader.market.market import Market
 from jaxtrader.training.run_config import plain_agent
 from jaxtrader.training.train_settings import TrainSettings
 
-# A run may go on for longer, elsewhere, and with another answer to divergence. What it was initialised from is over.
-MAY_CHANGE = ("total_steps", "num_episodes", "run_dir", "on_divergence", "refit_normalizer")
+# A run may go on for longer, elsewhere, on other devices, and with another answer to divergence. What it was
+# initialised from is over.
+MAY_CHANGE = ("total_steps", "num_episodes", "run_dir", "devices", "on_divergence", "refit_normalizer")
 
 Identity = dict[str, str]
 """Names of settings and data, with their values as JSON."""
@@ -56,7 +57,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     found = []
     for name in dict.fromkeys((*before, *now)):
         old, new = before.get(name), now.get(name)
-        if old == new:
+        if old == new or name in MAY_CHANGE:  # `devices`, in a run of an earlier version
             continue
         if name.endswith(" bars"):
             found.append(f"the {name} have other numbers")

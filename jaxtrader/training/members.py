@@ -55,7 +55,7 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
     for i, seed in enumerate(range(trainer.seed, trainer.seed + trainer.seeds)):
         folder = member_folder(run_dir, seed)
         member = dataclasses.replace(trainer, seed=seed, seeds=1, run_dir=folder, init_from=earlier[i % len(earlier)])
-        results.append(member.train(resume=resume and is_run(folder)))
+        results.append(member.train_here(resume=resume and is_run(folder)))
         if results[-1].interrupted:
             break
     finished = [result for result in results if not result.interrupted] or results

@@ -100,6 +100,13 @@ def fold_folders(run_dir: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.removeprefix("fold-")))
 
 
+def contents(run_dir: Path) -> dict[str, bytes]:
+    """Return all from which a run goes on: its log and checkpoints and those of its seeds, by their paths in it."""
+    names = (METRICS, *CHECKPOINTS)
+    paths = [folder / name for folder in (run_dir, *member_folders(run_dir)) for name in names]
+    return {str(path.relative_to(run_dir)): path.read_bytes() for path in paths if path.is_file()}
+
+
 def folder_of_runs(run_dir: Path) -> Path:
     """Return the folder in which a run stands among others, where looks at the same bars are counted.
 

@@ -8,6 +8,7 @@ accounts on market paths, and it can validate.
 from __future__ import annotations
 
 import math
+import tempfile
 import threading
 import time
 import warnings
@@ -24,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxtrader import compilation, devices, files
+from jaxtrader import compilation, devices, files, hosts
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs import rewards
@@ -46,6 +47,7 @@ from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import (
     METRICS,
     NEWEST,
+    contents,
     find_run,
     holds_nothing,
     make_run_dir,
@@ -68,6 +70,7 @@ from jaxtrader.training.warm_start import check_earlier, origin
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints where no validation comes before
 MAX_HALVINGS = 10
+FOLDER = "folder"  # the name of process 0's run folder among what it shares
 
 
 class TrainingDiverged(RuntimeError):
@@ -232,10 +235,13 @@ class Trainer(TrainSettings):
 
         The signals are Ctrl-C, SIGTERM, SIGHUP and SIGUSR1. A second one raises KeyboardInterrupt.
 
+        Where JAX runs in several processes, all of them must call this with the same settings and `devices` as many as
+        they all have. Process 0 alone logs, calls the callbacks and writes. What the others return names its folder.
+
         Args:
             resume: continue the run in `run_dir` from its last checkpoint, or from its beginning where it has none.
-                Only `total_steps` or `num_episodes` may be another. The results are those of a training that never
-                stopped, bit for bit, on the same version of JAX, kind of device and number of cores.
+                Only `total_steps`, `num_episodes` and `devices` may be others. The results are those of a training that
+                never stopped, bit for bit, on the same version of JAX, kind and number of devices and number of cores.
 
         Raises:
             TrainingDiverged: a number became NaN or infinite. The last good state is saved before.
@@ -245,13 +251,34 @@ class Trainer(TrainSettings):
             ValueError: the run to resume had other settings or data.
         """
         compilation.enable_cache()
+        return self.train_here(resume) if hosts.count() == 1 else self._train_with_others(resume)
+
+    def _train_with_others(self, resume: bool) -> TrainResult:
+        """Train in several processes. All but process 0 work in a folder that is deleted, and show nothing."""
+        if hosts.is_first():
+            run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
+            hosts.share({FOLDER: str(run_dir).encode(), **(contents(run_dir) if resume else {})})
+            return replace(self, run_dir=run_dir).train_here(resume)
+        copies = hosts.share({})
+        run_dir = Path(copies.pop(FOLDER).decode())
+        with tempfile.TemporaryDirectory(prefix="jaxtrader-") as name:
+            folder = Path(name)
+            for path, content in copies.items():
+                (folder / path).parent.mkdir(exist_ok=True)
+                (folder / path).write_bytes(content)
+            result = replace(self, run_dir=folder, progress=False, callbacks=()).train_here(resume)
+        return _moved(result, folder, run_dir)
+
+    @property
+    def _name(self) -> str:
+        """What the run folder is called."""
+        return getattr(self.env, "name", type(self.env).__name__).lower()
+
+    def train_here(self, resume: bool) -> TrainResult:
+        """Do the work of `train` in this process and its own folder."""
         if self.seeds > 1:
             return train_members(self, resume)
-        if resume:
-            run_dir = find_run(self.run_dir)
-        else:
-            name = getattr(self.env, "name", type(self.env).__name__)
-            run_dir = make_run_dir(self.run_dir, name.lower())
+        run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
         with (
             only_writer(run_dir),
             self._make_progress() as progress,
@@ -308,6 +335,12 @@ class Trainer(TrainSettings):
         return Progress(self.total_updates * self.steps_per_update, "steps", enabled=self.progress)
 
 
+def _moved(result: TrainResult, folder: Path, run_dir: Path) -> TrainResult:
+    """Return a result that names the folder in which process 0 has written."""
+    place = run_dir / result.run_dir.relative_to(folder)
+    return replace(result, run_dir=place, members=tuple(_moved(member, folder, run_dir) for member in result.members))
+
+
 def _resume_hint(run_dir: Path) -> str:
     return f"go on with: {resume_command(run_dir)}"
 
@@ -359,6 +392,7 @@ class _TrainingLoop:
         self.initial: dict[str, Any] | None = None
         self.saved: tuple[int, int] | None = None  # updates and length of the log at the last checkpoint
         self.snapshot_at = time.monotonic()
+        self.agreed = self._wishes
         # Python floats become float32 arrays. Otherwise a float and an array would be traced as two programs.
         self.agent: Any = jax.tree.map(
             lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float) else x, trainer.agent
@@ -411,7 +445,7 @@ class _TrainingLoop:
         """Whether all updates or episodes are finished, or a callback asked to stop."""
         updates, episodes = self.trainer.total_updates, self.trainer.num_episodes
         return (
-            self.callbacks.stops
+            self.agreed["end"]
             or (updates is not None and self.recorder.updates >= updates)
             or (episodes is not None and self.recorder.episodes >= episodes)
         )
@@ -419,7 +453,8 @@ class _TrainingLoop:
     def _train(self) -> None:
         """Train until the end or a signal, with one chunk on the device while the one before is logged.
 
-        Chunks and validations lie at multiples of their lengths, also after a run was resumed.
+        Chunks and validations lie at multiples of their lengths, also after a run was resumed. Several processes agree
+        on when to stop and save: each chunk carries their wishes, which are known when it is fetched.
         """
         trainer, replicate = self.trainer, self.replicate
         limits = {
@@ -428,7 +463,8 @@ class _TrainingLoop:
         }
         agent, params, limits = replicate((self.agent, self.params, limits))
         dispatched, end = self.recorder.updates, trainer.total_updates or NO_LIMIT
-        pending: deque[tuple[dict[str, Any], _Snapshot | None]] = deque()
+        pending: deque[tuple[dict[str, Any], dict[str, Any], _Snapshot | None]] = deque()
+        self.agreed = hosts.answer(hosts.ask(self._wishes, self.mesh))
         finished = self._is_complete
         while not finished:
             since_eval = dispatched % trainer.eval_every
@@ -449,17 +485,33 @@ class _TrainingLoop:
             if self.recorder.compile_seconds is None:
                 self.recorder.compile_seconds = time.perf_counter() - began
             is_eval = count == until_eval or dispatched == end
-            is_due = time.monotonic() - self.snapshot_at >= CHECKPOINT_SECONDS
-            pending.append((report, self._snapshot(self.train_state, is_eval) if is_eval or is_due else None))
-            finished = dispatched >= end or self.stop.is_set()
+            asked = hosts.ask(self._wishes, self.mesh)
+            self._agree(None)
+            takes = is_eval or self.agreed["save"]
+            pending.append((report, asked, self._snapshot(self.train_state, is_eval) if takes else None))
+            finished = dispatched >= end or self.agreed["stop"]
             while len(pending) > (0 if finished else 1):
-                report, snapshot = pending.popleft()
+                report, asked, snapshot = pending.popleft()
                 self._fetch(report, snapshot)
-                if self.callbacks.stops and snapshot is not None:
+                self._agree(asked)
+                if self.agreed["end"] and snapshot is not None:
                     # A run that is resumed from here stops here too, so the chunk on the device does not count.
                     self.train_state = snapshot.train_state
                     return
                 finished |= self._is_complete
+
+    @property
+    def _wishes(self) -> dict[str, bool]:
+        """What this process wishes: to stop by a signal, to save by the time, and to end by a callback."""
+        is_due = time.monotonic() - self.snapshot_at >= CHECKPOINT_SECONDS
+        return {"stop": self.stop.is_set(), "save": is_due and hosts.is_first(), "end": self.callbacks.stops}
+
+    def _agree(self, asked: dict[str, Any] | None) -> None:
+        """Do what all processes have agreed on when they were asked. A process alone does what it wishes at once."""
+        if hosts.count() == 1:
+            self.agreed = self._wishes
+        elif asked is not None:
+            self.agreed = hosts.answer(asked)
 
     def _begin(self, checkpoint: Checkpoint | None) -> None:
         """Make the first train state, the prepared parameters and the validation, or restore them."""
@@ -510,8 +562,9 @@ class _TrainingLoop:
         return train_state
 
     def _warn_of_another_machine(self, checkpoint: Checkpoint) -> None:
-        names = {"jax": "JAX", "device": "the device", "cpus": "the number of cores"}
-        changes = ((names[name], getattr(checkpoint, name), now) for name, now in machine().items())
+        names = {"jax": "JAX", "device": "the device", "cpus": "the number of cores", "devices": "devices"}
+        here = {**machine(), "devices": self.trainer.devices}
+        changes = ((names[name], getattr(checkpoint, name), now) for name, now in here.items())
         changed = [f"{name} was {before} and is {now}" for name, before, now in changes if before != now]
         if changed:
             warnings.warn(f"{', '.join(changed)}: the results may differ in their last digits", stacklevel=4)
@@ -571,7 +624,7 @@ class _TrainingLoop:
 
     def _snapshot(self, train_state: TrainState, validate: bool) -> _Snapshot:
         """Copy the train state, whose buffers the next chunk takes over, and enqueue its validation."""
-        train_state, scores = copy_arrays(train_state), {}
+        train_state, scores = devices.readable(copy_arrays(train_state), self.mesh), {}
         if self.validation is not None and validate:
             scores = self.validation.score(self.agent, devices.to_first(train_state.agent_state, self.mesh))
         if self.mesh is not None:
@@ -664,7 +717,7 @@ class _TrainingLoop:
             return
         self.log.sync()
         checkpoint = Checkpoint(
-            train_state=train_state,
+            train_state=devices.readable(train_state, self.mesh),
             updates=self.recorder.updates,
             episodes=self.recorder.episodes,
             seconds=self.recorder.seconds,

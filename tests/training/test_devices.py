@@ -262,9 +262,9 @@ class Shared(FakeAgent):
 
 
 def test_what_one_device_finds_wrong_ends_training_on_both(tmp_path: Path) -> None:
-    settings = {"num_envs": 4, "rollout_length": 10, "devices": 2, "progress": False}
-    make = lambda env, agent, name, steps=120: Trainer(  # noqa: E731
-        env, agent, total_steps=steps, run_dir=tmp_path / name, **settings
+    settings = {"num_envs": 4, "rollout_length": 10, "progress": False}
+    make = lambda env, agent, name, steps=120, devices=2: Trainer(  # noqa: E731
+        env, agent, total_steps=steps, devices=devices, run_dir=tmp_path / name, **settings
     )
     train = lambda env, agent, name: make(env, agent, name).train()  # noqa: E731
     result = train(CountEnv(), Shared(), "good")
@@ -274,6 +274,10 @@ def test_what_one_device_finds_wrong_ends_training_on_both(tmp_path: Path) -> No
     assert stored["devices"] == 2
     longer = make(CountEnv(), Shared(), "good", 240).train(resume=True)
     np.testing.assert_array_equal(longer.state["weight"], [7, 7])
+    with pytest.warns(UserWarning, match="devices was 2 and is 1"):
+        alone = make(CountEnv(), Shared(), "good", 360, devices=1).train(resume=True)
+    np.testing.assert_array_equal(alone.state["weight"], [10, 10])
+    assert alone.episodes == 360 // 5
     with pytest.raises(TrainingDiverged, match=r"update 1 .* parameters, which differ .*jaxtrader\.devices\.mean"):
         train(CountEnv(), Shared(own=True), "apart")
     with pytest.raises(TrainingDiverged, match=r"update 1 .* not valid in reward, parameters"):

@@ -1,0 +1,68 @@
+"""Training in several processes, such as one on each of several hosts: all train together, and process 0 writes.
+
+Each process runs the same program on its own devices (https://docs.jax.dev/en/latest/multi_process.html). All must
+dispatch the same programs in the same order, or they wait for each other for ever. So what one process alone knows,
+such as a signal or the time, decides nothing before all have agreed on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from jaxtrader import devices
+
+
+def count() -> int:
+    """Return the number of processes."""
+    return jax.process_count()
+
+
+def is_first() -> bool:
+    """Whether this is process 0, which logs and writes."""
+    return jax.process_index() == 0
+
+
+def share(contents: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the contents that process 0 gives, by their names. All processes must call it."""
+    head = json.dumps({name: len(content) for name, content in contents.items()}).encode()
+    sent = head + b"\n" + b"".join(contents.values())
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(sent))))
+    data = np.frombuffer(sent, np.uint8) if is_first() else np.zeros(size, np.uint8)
+    received = np.asarray(multihost_utils.broadcast_one_to_all(data)).tobytes()
+    head, _, rest = received.partition(b"\n")
+    found, start = {}, 0
+    for name, length in json.loads(head).items():
+        found[name] = rest[start : start + length]
+        start += length
+    return found
+
+
+def ask(wishes: Mapping[str, bool], mesh: Mesh | None) -> dict[str, bool] | dict[str, Array]:
+    """Ask all processes for their wishes. What was enqueued on the devices is waited for by `answer`, not here."""
+    if count() == 1:
+        return dict(wishes)
+    assert mesh is not None
+    mine = np.asarray([list(wishes.values())], np.int32)
+    of_all = jax.make_array_from_callback(
+        (mesh.size, len(wishes)), devices.sharding(mesh, devices.SHARDED), lambda _: mine
+    )
+    return dict(zip(wishes, _any(of_all, sharding=devices.sharding(mesh, devices.REPLICATED)), strict=True))
+
+
+def answer(asked: Mapping[str, Any]) -> dict[str, bool]:
+    """Return each wish that a process has. It is the same for all processes."""
+    return {name: bool(wish) for name, wish in asked.items()}
+
+
+@partial(jax.jit, static_argnames="sharding")
+def _any(wishes: Array, *, sharding: Any) -> tuple[Array, ...]:
+    return tuple(jax.lax.with_sharding_constraint(wishes.max(0), sharding))
