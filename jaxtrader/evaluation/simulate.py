@@ -23,7 +23,7 @@ from jaxtrader.evaluation.result import BacktestResult, BacktestResults
 from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Account, Brackets, Events, without_dust
-from jaxtrader.ledger.bar import Bar, Columns, bar_between, check_market, costs_at, ledger_columns
+from jaxtrader.ledger.bar import Bar, Columns, at_order, bar_between, check_market, costs_at, ledger_columns
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.lengths import pad_rows, round_length
@@ -379,13 +379,14 @@ def _events(columns: Columns, due: Array, last: Array, holdings: Holdings, costs
     edge of the band, where one rounding is enough.
     """
     bars, due = _bars(columns, rules), without_dust(due)
-    at_order = costs_at(costs, bars, order=True)
+    rates = costs_at(costs, bars, order=True)
     flat = ledger.open_account(jnp.zeros_like(due), columns["close"], rules)
     account = flat.replace(cash=holdings.cash, units=holdings.units, ruined=holdings.ruined, target=last)
     if rules.fill == "close":
         moved, events = ledger.move(account, None, bars, costs, rules)
         before = jax.tree.map(lambda first, x: jnp.concatenate([first[:1], x[:-1]]), flat, moved)
-        _, order = ledger.execute(before.replace(target=last), due, bars.prev_close, bars, at_order, rules)
+        bars = at_order(bars)
+        _, order = ledger.execute(before.replace(target=last), due, bars.prev_close, bars, rates, rules)
         units = holdings.units - before.units
     else:
         _, events = ledger.step(account, due, bars, costs, rules)
@@ -395,7 +396,7 @@ def _events(columns: Columns, due: Array, last: Array, holdings: Holdings, costs
         units = after - holdings.units - events.closing.units
         if events.gap_exits is not None:
             units -= events.gap_exits.units
-    fee, slippage = ledger.charges(units, order.price, at_order, bars, rules)
+    fee, slippage = ledger.charges(units, order.price, rates, bars, rules)
     return events.replace(order=order.replace(units=units, fee=fee, slippage=slippage))
 
 

@@ -38,7 +38,7 @@ class Bar(struct.PyTreeNode):
             longer it is the time from close[t] to close[t+1].
         years_inside: time from open[t+1] to close[t+1], `[*b, 1]`. None for bars of a day or longer.
         funding: share of a position's value that longs pay and shorts get at close[t+1].
-        factor: adjusted / raw price, which lots and fees of a share read.
+        factor: adjusted / raw price, which lots, ticks and fees of a share read.
         volatility: standard deviation of one-bar log returns up to t, which impact reads.
         adv: average traded value of a bar up to t in currency, which impact and the volume cap read.
         fillable: whether an order can fill. None: always.
@@ -82,7 +82,8 @@ def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brack
     names += ["high", "low"] if brackets or rules.margin else []
     names += ["volatility"] if costs.has("impact") else []
     names += ["adv"] if costs.has("impact") or rules.volume_cap is not None else []
-    names += ["price_factor"] if rules.lot is not None or costs.has("share_fee") else []
+    is_raw = rules.lot is not None or rules.tick is not None or costs.has("share_fee")
+    names += ["price_factor"] if is_raw else []
     columns = {name: getattr(market, name) for name in [*names, "funding", "present", "delisted"]}
     if "adv" in columns and columns["adv"] is None:  # a caller may put costs into EnvParams after `check_market`
         raise ValueError("impact and volume_cap need an average traded value (adv), and this market has none")
@@ -164,16 +165,16 @@ def costs_at(costs: Costs, bar: Bar, *, order: bool = False) -> Costs:
     """Return the costs in force in bar t+1, or those of the bar's `order`. A fee of a share becomes one of a unit."""
     rates = bar.order_rates if order and bar.order_rates is not None else bar.rates
     costs = costs if rates is None else costs.replace(**rates)
-    factor = factor_at(bar, order=order)
+    factor = (at_order(bar) if order else bar).factor
     if costs.share_fee is None or factor is None:
         return costs
     # A unit is capital x factor shares, and an amount of currency is the amount / capital in the account's own.
     return costs.replace(share_fee=costs.share_fee * factor)
 
 
-def factor_at(bar: Bar, *, order: bool = False) -> Any:
-    """Return adjusted / raw price of bar t+1, or that of the row of the bar's `order`. None: prices are raw."""
-    return bar.order_factor if order and bar.order_factor is not None else bar.factor
+def at_order(bar: Bar) -> Bar:
+    """Return the bar as an order reads it that fills at close[t]: with the price factor of that row."""
+    return bar if bar.order_factor is None else bar.replace(factor=bar.order_factor, order_factor=None)
 
 
 def _fillable_at_close(now: Columns, rules: Rules) -> Any:
@@ -189,6 +190,7 @@ def _fillable_at_close(now: Columns, rules: Rules) -> Any:
 def check_market(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
     """Raise ValueError where the rules or costs need volume, sessions, a capital or assets that are not there."""
     rules.check_costs(costs)
+    rules.check_assets(market.close.shape[1])
     costs.check_assets(market.close.shape[1])
     costs.check_columns(market)
     for name, is_on in (("impact", costs.has("impact")), ("volume_cap", rules.volume_cap is not None)):
@@ -219,11 +221,12 @@ def check_capital(market: Any, rules: Rules, exposure: float, first: np.ndarray)
     if rules.lot is None:
         return
     raw = market.low if market.price_factor is None else market.low / market.price_factor
+    raw = raw if rules.multiplier is None else raw * np.asarray(rules.multiplier)
     spans = zip(first, market.segments[:, 2], strict=True)
     cheapest = rules.lot * min(float(raw[start:end].min()) for start, end in spans if start < end)
     if cheapest > most:
         raise ValueError(
-            f"a lot of {rules.lot:g} shares costs {cheapest:,.6g} at the least, more than {reach}: nothing would ever "
+            f"a lot of {rules.lot:g} {'shares' if rules.multiplier is None else 'contracts'} costs {cheapest:,.6g} at the least, more than {reach}: nothing would ever "
             "be traded; lower lot, or give more capital"
         )
 

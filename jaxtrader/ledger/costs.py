@@ -12,6 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, PRNGKeyArray
 
+from jaxtrader.ledger.account import dust
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.market.trailing import VALUE_FLOOR
 
@@ -273,12 +274,15 @@ def charges(
         impact = costs.impact * bar.volatility * jnp.sqrt(share)
         rate = jnp.minimum(impact if rate is None else rate + impact, 1)  # the proceeds of a sale stay at or above 0
     slip = jnp.zeros_like(notional) if rate is None else notional * rate
+    if rules.tick is not None:
+        slip = _to_tick(order, price, slip, bar, rules)
     if costs.fee is None:
         fee = jnp.zeros_like(notional)
     else:
-        fee = (notional if rate is None else notional + jnp.sign(order) * slip) * costs.fee
+        plain = rate is None and rules.tick is None
+        fee = (notional if plain else notional + jnp.sign(order) * slip) * costs.fee
     if costs.share_fee is not None:
-        fee += jnp.abs(order) * costs.share_fee  # `bar.costs_at` has made it a fee of a unit
+        fee += jnp.abs(order) * _unit_fee(costs, rules)
     if costs.min_fee is not None:
         fee = jnp.where(order != 0, jnp.maximum(fee, costs.min_fee / rules.currency_per_unit), fee)
     if costs.max_fee is not None:
@@ -296,13 +300,31 @@ def affordable(
     `price` is the price paid, slippage included. The fee is min(max(a d, minimum), cap), and each of the three makes
     what d units cost a straight line. So the units are the least or the greatest of three quotients.
     """
-    a = (0 if costs.fee is None else costs.fee * price) + (0 if costs.share_fee is None else costs.share_fee)
+    a = (0 if costs.fee is None else costs.fee * price) + (0 if costs.share_fee is None else _unit_fee(costs, rules))
     units = budget / (price + a)
     if costs.min_fee is not None:
         units = jnp.minimum(units, jnp.maximum(budget - costs.min_fee / rules.currency_per_unit, 0) / price)
     if costs.max_fee is not None:
         units = jnp.maximum(units, budget / (price * (1 + costs.max_fee)))
     return jnp.minimum(units, order)
+
+
+def _unit_fee(costs: Costs, rules: Rules) -> Array:
+    """Return the `share_fee` of a unit, which `bar.costs_at` has made of that of a raw share or point."""
+    fee = jnp.asarray(costs.share_fee)
+    return fee if rules.multiplier is None else fee / jnp.asarray(rules.multiplier, fee.dtype)
+
+
+def _to_tick(order: Array, price: Array, slip: Array, bar: Bar, rules: Rules) -> Float[Array, "*b A"]:
+    """Return the slippage of orders whose raw price is rounded to the tick, against the account (money rule 4b)."""
+    size, side = jnp.abs(order), jnp.sign(order)
+    tick = jnp.asarray(rules.tick, price.dtype)
+    tick = tick if bar.factor is None else tick * bar.factor
+    ticks = (price + side * slip / jnp.where(order == 0, 1, size)) / tick
+    near = jnp.round(ticks)  # rounding error must not cost a tick
+    on_tick = jnp.abs(ticks - near) <= dust(price.dtype) * jnp.maximum(1, near)
+    paid = jnp.where(on_tick, near, jnp.where(order > 0, jnp.ceil(ticks), jnp.floor(ticks))) * tick
+    return jnp.where(order == 0, 0, jnp.maximum(side * (paid - price), 0) * size)
 
 
 def interest(

@@ -24,7 +24,7 @@ from jaxtrader.ledger.account import (
     open_account,
     value,
 )
-from jaxtrader.ledger.bar import Bar, costs_at
+from jaxtrader.ledger.bar import Bar, at_order, costs_at
 from jaxtrader.ledger.costs import Costs, charges, funding, interest
 from jaxtrader.ledger.exits import exit_at_close, exit_at_open, exit_intrabar
 from jaxtrader.ledger.orders import cut_to_volume, order_before_cash, size_order
@@ -95,7 +95,8 @@ def order_at_close(
     account, target = pop_delayed_target(account, target, rules)
     if rules.fill != "close":
         return account, target, None
-    account, order = execute(account, target, bar.prev_close, bar, costs_at(costs, bar, order=True), rules)
+    at_close = costs_at(costs, bar, order=True)
+    account, order = execute(account, target, bar.prev_close, at_order(bar), at_close, rules)
     return account, None, order
 
 

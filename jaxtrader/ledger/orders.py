@@ -8,7 +8,7 @@ from jax import Array
 from jaxtyping import Bool, Float
 
 from jaxtrader.ledger.account import Account, dust, is_dust, without_rest
-from jaxtrader.ledger.bar import Bar, factor_at
+from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.costs import Costs, affordable, charges
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.trailing import VALUE_FLOOR
@@ -150,8 +150,8 @@ def _round_to_lots(account: Account, order: Array, bar: Bar, rules: Rules) -> Fl
     if rules.lot is None:
         return order
     unit = rules.lot / rules.currency_per_unit
-    factor = factor_at(bar, order=True)
-    unit = unit if factor is None else unit / factor
+    unit = unit if rules.multiplier is None else unit * jnp.asarray(rules.multiplier, order.dtype)
+    unit = unit if bar.factor is None else unit / bar.factor
     lots = order / unit
     near = jnp.round(lots)  # rounding error must not cost a lot
     lots = jnp.where(jnp.abs(lots - near) <= dust(order.dtype) * jnp.maximum(1, jnp.abs(near)), near, jnp.trunc(lots))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from jaxtrader.ledger.costs import CostRange, Costs
 
+PerAsset = float | tuple[float, ...] | None
+
 FillTime = Literal["close", "next_open", "next_close"]
 Rebalance = Literal["always", "on_change"]
 
@@ -41,13 +43,18 @@ class Rules:
         delay: The number of bars that an order waits beyond its fill.
         capital: The initial capital of each account, in the market's currency. Fixed fees, lots, minimum trades,
             volume caps and impact need it.
-        lot: The number of raw shares in a lot. Orders are rounded towards zero to whole lots, except to go flat.
+        lot: The number of raw shares, or of contracts, in a lot. Orders are rounded towards zero to whole lots, except
+            to go flat.
         min_trade: The smallest value of an order, in currency. Smaller orders are dropped.
         volume_cap: The largest order, as a share of the traded value of an average bar. Stops, take-profits and
             liquidations keep it too, and close the rest later. Delistings, session ends and ruin do not.
         delist_return: The return at which an asset is closed that counts as delisted, such as -0.3.
         flat_at_session_end: Whether everything is closed at the close of each trading session. An asset without a bar
             there is closed at the open of its next bar.
+        multiplier: The currency in a point of a futures contract, such as 50, or one number for each asset. The lot and
+            the share_fee are then of contracts.
+        tick: The smallest step of the raw price, such as 0.25, or one number for each asset. After slippage a fill is
+            rounded to it, against the account.
     """
 
     fill: FillTime = "next_open"
@@ -63,6 +70,8 @@ class Rules:
     volume_cap: float | None = None
     delist_return: float = 0.0
     flat_at_session_end: bool = False
+    multiplier: PerAsset = None
+    tick: PerAsset = None
 
     def __post_init__(self) -> None:
         for name, choices in (("fill", get_args(FillTime)), ("rebalance", get_args(Rebalance))):
@@ -78,6 +87,7 @@ class Rules:
             raise ValueError(f"delay {self.delay!r} must be a whole number of bars, 0 to 100")
         self._check_shares()
         self._check_amounts()
+        self._check_per_asset()
 
     def _check_shares(self) -> None:
         limit = 1 / max(self.max_leverage, 1)
@@ -106,6 +116,33 @@ class Rules:
         for name in ("lot", "min_trade", "volume_cap"):
             if getattr(self, name) is not None:
                 self._require_capital(name)
+
+    def _check_per_asset(self) -> None:
+        for name, unit in (("multiplier", "currency in a point, 1 for shares"), ("tick", "steps of the raw price")):
+            given = getattr(self, name)
+            if given is None:
+                continue
+            if not _is_number(given):
+                try:
+                    given = tuple(given)
+                except TypeError:
+                    given = ()
+                object.__setattr__(self, name, given)
+            each = given if isinstance(given, tuple) else (given,)
+            if not each or not all(_is_number(x) and 0 < x < math.inf for x in each):
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} must be a number above 0, or one for each asset, in {unit}; None "
+                    "where there is none"
+                )
+
+    def check_assets(self, assets: int) -> None:
+        """Raise ValueError where a rule holds numbers for another number of assets."""
+        for name in ("multiplier", "tick"):
+            given = getattr(self, name)
+            if isinstance(given, tuple) and len(given) != assets:
+                raise ValueError(
+                    f"{name} holds {len(given)} numbers; give one, or one for each of the {assets} assets of a history"
+                )
 
     def _require_capital(self, name: str) -> None:
         if self.capital is None:
@@ -141,10 +178,15 @@ class Rules:
         return self if chosen else self.replace(maintenance_margin=SHORT_MARGIN)
 
     def check_costs(self, costs: Costs | CostRange) -> None:
-        """Raise ValueError where a cost is in currency and the rules have no capital."""
+        """Raise ValueError where a cost is in currency and the rules have no capital, or nothing counts contracts."""
         for name in ("fixed_fee", "impact", "min_fee"):
             if costs.has(name):
                 self._require_capital(name)
+        if self.multiplier is not None and self.lot is None and not costs.has("share_fee"):
+            raise ValueError(
+                "multiplier says what a contract is, and nothing counts contracts; give lot=1 for whole ones, or a "
+                "share_fee for each, or leave multiplier out"
+            )
 
 
 def _is_number(value: object, kind: type = Real) -> bool:

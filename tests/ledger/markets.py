@@ -29,6 +29,8 @@ FULL = {
     "min_trade": 500.0,
     "volume_cap": 0.2,
     "delist_return": -0.3,
+    "multiplier": 1.5,
+    "tick": 0.01,
 }
 # The three fills, each with all rules that fit it; the margin is watched inside the bar with one asset only.
 BY_FILL = {

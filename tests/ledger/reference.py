@@ -51,6 +51,11 @@ class Settings:
         rate = bar.rates.get(name, getattr(self.costs, name))
         return (rate[a] if isinstance(rate, list | tuple) else rate) or 0.0
 
+    def each(self, name: str, a: int) -> float:
+        """A rule of asset a that may be one number an asset, 1 where there is none."""
+        given = getattr(self.rules, name)
+        return (given[a] if isinstance(given, tuple) else given) or 1.0
+
     @property
     def capital(self) -> float:
         """Currency in a unit of equity."""
@@ -404,7 +409,7 @@ class Ledger:
                 d = bought_for(k * own, a, orders.units[a], paid, bar, self.settings)
                 if self.settings.costs.min_fee is not None and d <= 1e-18:
                     orders.dropped = True
-            d = whole_lots(d, bar.price_factor[a], self.settings)
+            d = whole_lots(a, d, bar.price_factor[a], self.settings)
             if d * prices[a] <= self.settings.dust * equity:
                 continue
             if below_min_trade(d, prices[a], self.settings):
@@ -587,7 +592,7 @@ def limit(orders: Orders, account: Ledger, prices: list[float], bar: Bar) -> Non
                 if abs(d) * prices[a] <= settings.dust * equity:
                     d = 0.0
         if not closes_exactly:
-            d = whole_lots(d, bar.price_factor[a], settings)
+            d = whole_lots(a, d, bar.price_factor[a], settings)
         if d != 0 and below_min_trade(d, prices[a], settings):
             d = 0.0
             orders.dropped = True
@@ -621,12 +626,12 @@ def keep_within_leverage(orders: Orders, account: Ledger, prices: list[float], b
         if raised[a] == 0:
             continue
         if before * (before + d) < 0:
-            turn = whole_lots(sign(d) * (abs(before) + size), bar.price_factor[a], settings)
+            turn = whole_lots(a, sign(d) * (abs(before) + size), bar.price_factor[a], settings)
             orders.units[a] = turn if abs(turn) > abs(before) else -before
             continue
         if room <= settings.dust * equity:  # nothing is left: given up, and counted
             orders.dropped = True
-        orders.units[a] = whole_lots(sign(d) * size, bar.price_factor[a], settings)
+        orders.units[a] = whole_lots(a, sign(d) * size, bar.price_factor[a], settings)
         if abs(orders.units[a]) * prices[a] <= settings.dust * equity:
             orders.units[a] = 0.0
         elif below_min_trade(orders.units[a], prices[a], settings):
@@ -634,11 +639,12 @@ def keep_within_leverage(orders: Orders, account: Ledger, prices: list[float], b
             orders.dropped = True
 
 
-def whole_lots(d: float, price_factor: float, settings: Settings) -> float:
+def whole_lots(a: int, d: float, price_factor: float, settings: Settings) -> float:
     """Rule 8: raw shares = units * capital * price_factor, rounded towards zero to a multiple of the lot."""
     lot = settings.rules.lot
     if lot is None:
         return d
+    lot *= settings.each("multiplier", a)  # of contracts
     shares = d * settings.capital * price_factor
     return math.trunc(shares / lot) * lot / (settings.capital * price_factor)
 
@@ -663,13 +669,24 @@ def charge(a: int, d: float, p: float, bar: Bar, settings: Settings) -> tuple[fl
         rate += settings.rate("impact", bar, a) * bar.volatility[a] * math.sqrt(share)
         rate = min(rate, 1.0)  # a sale brings nothing at worst
     paid = p * (1 + rate * sign(d))
+    if settings.rules.tick is not None:
+        paid = on_tick(a, d, paid, bar, settings)
     fee = value_fee(a, d, paid, bar, settings) + settings.rate("fixed_fee", bar, a) / settings.capital
     return paid, fee, abs(d) * abs(paid - p)
 
 
+def on_tick(a: int, d: float, paid: float, bar: Bar, settings: Settings) -> float:
+    """Rule 4b: the raw price, up to the next tick for a buy and down for a sale, but for a rounding error."""
+    tick = settings.each("tick", a) * bar.price_factor[a]
+    ticks = paid / tick
+    if abs(ticks - round(ticks)) <= settings.dust * max(1.0, round(ticks)):
+        return round(ticks) * tick
+    return (math.ceil(ticks) if d > 0 else math.floor(ticks)) * tick
+
+
 def value_fee(a: int, d: float, paid: float, bar: Bar, settings: Settings) -> float:
     """Rule 4: the fee of the value and of the shares, at least `min_fee`, and at most the share `max_fee`."""
-    shares = abs(d) * settings.capital * bar.price_factor[a]
+    shares = abs(d) * settings.capital * bar.price_factor[a] / settings.each("multiplier", a)
     fee = settings.rate("fee", bar, a) * abs(d) * paid
     fee += settings.rate("share_fee", bar, a) * shares / settings.capital
     if settings.costs.min_fee is not None:

@@ -89,6 +89,8 @@ class Ledger:
         self.stop = self._brackets(stop_loss)
         self.take = self._brackets(take_profit)
         self.capital = 1.0 if rules.capital is None else rules.capital
+        self.multiplier = np.broadcast_to(1.0 if rules.multiplier is None else rules.multiplier, self.assets).tolist()
+        self.tick = None if rules.tick is None else np.broadcast_to(rules.tick, self.assets).tolist()
         self.leverage = rules.max_leverage
         self.band = rules.rebalance_band
         if self.band is None:
@@ -160,7 +162,9 @@ class Ledger:
             cash_rate=each("cash_rate")[0],
             borrow_rate=each("borrow_rate")[0],
             short_rate=each("short_rate"),
-            share_fee=[x * f for x, f in zip(each("share_fee"), self.price_factor[row], strict=True)],
+            share_fee=[
+                x * f / m for x, f, m in zip(each("share_fee"), self.price_factor[row], self.multiplier, strict=True)
+            ],
             min_fee=None if self.costs.min_fee is None else [x / self.capital for x in each("min_fee")],
             max_fee=None if self.costs.max_fee is None else each("max_fee"),
         )
@@ -422,7 +426,7 @@ class Ledger:
         exhausted = False
         if self.leverage <= 1:
             fixed = rates.fixed_fee
-            paid = [self._paid(i, size[i], prices[i], t, rates) for i in self.all]
+            paid = [self._paid(i, size[i], prices[i], t, bar, rates) for i in self.all]
             buys, sales = [i for i in self.all if size[i] > 0], [i for i in self.all if size[i] < 0]
             fee = [self._commission(i, size[i], paid[i], rates) for i in self.all]
             cash = self.cash - sum(size[i] * paid[i] + fee[i] + fixed[i] for i in sales)
@@ -458,7 +462,7 @@ class Ledger:
     def _lots(self, i: int, d: float, bar: int) -> float:
         if self.rules.lot is None or d == -self.units[i]:
             return d
-        share = self.capital * self.price_factor[bar][i] / self.rules.lot
+        share = self.capital * self.price_factor[bar][i] / (self.rules.lot * self.multiplier[i])
         n = d * share
         whole = round(n) if abs(n - round(n)) <= DUST * max(1.0, abs(n)) else math.trunc(n)
         return whole / share
@@ -481,8 +485,15 @@ class Ledger:
         share = abs(d) * price * self.capital / self.adv[t][i]
         return min(1.0, rates.slippage[i] + rates.impact[i] * self.volatility[t][i] * math.sqrt(share))
 
-    def _paid(self, i: int, d: float, price: float, t: int, rates: Rates) -> float:
-        return price * (1 + self._friction(i, d, price, t, rates) * _sign(d))
+    def _paid(self, i: int, d: float, price: float, t: int, bar: int, rates: Rates) -> float:
+        paid = price * (1 + self._friction(i, d, price, t, rates) * _sign(d))
+        if self.tick is None:
+            return paid
+        tick = self.tick[i] * self.price_factor[bar][i]
+        whole = round(paid / tick)
+        if abs(paid / tick - whole) > DUST * max(1, whole):
+            whole = math.ceil(paid / tick) if d > 0 else math.floor(paid / tick)
+        return whole * tick
 
     def _commission(self, i: int, d: float, paid: float, rates: Rates) -> float:
         """The fee of d units without the fixed fee."""
@@ -500,7 +511,7 @@ class Ledger:
         return units if rates.max_fee is None else max(units, budget / (paid * (1 + rates.max_fee[i])))
 
     def _fill(self, i: int, d: float, price: float, reason: str, t: int, bar: int, rates: Rates) -> None:
-        paid = self._paid(i, d, price, t, rates)
+        paid = self._paid(i, d, price, t, bar, rates)
         fee = self._commission(i, d, paid, rates) + rates.fixed_fee[i]
         self.cash -= d * paid + fee
         u, after = self.units[i], self.units[i] + d

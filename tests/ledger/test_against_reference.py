@@ -85,7 +85,11 @@ INTEREST = {"cash_rate": 0.5, "borrow_rate": 1.0, "short_rate": 0.7}  # a year; 
 IN_CURRENCY = {"lot": 7.0, "min_trade": 900.0, "capital": 1e5, "volume_cap": 0.2, "impact": 0.7, "fixed_fee": 3.0}
 BY_ASSET = {"fee": [0.001, 0.0, 0.004], "slippage": [0.0, 0.003, 0.001], "fixed_fee": [0.0, 20.0, 5.0], "capital": 1e4}
 COMMISSION = {"share_fee": 0.05, "min_fee": 90.0, "max_fee": 0.02, "capital": 1e5}
+FUTURES = {"multiplier": (5.0, 20.0, 1.0), "tick": (0.25, 0.01, 1.0), "lot": 1.0, "share_fee": 2.0, "capital": 1e5}
+FUTURES |= {"slippage": 0.001, "fee": 0.0, "impact": 0.3}
 ALL = {
+    "multiplier": 2.0,
+    "tick": 0.05,
     **IN_CURRENCY,
     "share_fee": 0.002,
     "min_fee": 1.0,
@@ -115,13 +119,6 @@ CASES = {
         "brackets missing",
     ),
     "several with leverage": ({"max_leverage": 5.0, "fee": 0.001, **INTEREST}, 3, "brackets dt funding"),
-    "commission a share": (
-        {"fee": 0.001, "share_fee": 0.02, "min_fee": 40.0, "max_fee": 0.01, "capital": 1e5},
-        3,
-        "brackets factor",
-    ),
-    "commission at the close, of one": ({**COMMISSION, "fill": "close", "slippage": 0.001}, 1, "factor"),
-    "commission, lots, impact": ({**IN_CURRENCY, **COMMISSION, "max_fee": None}, 3, "volume factor"),
     "costs by asset": ({**BY_ASSET, "delay": 1, "fill": "next_close"}, 3, "brackets"),
     "missing bars": ({"fee": 0.002, "delist_return": -0.3}, 3, "brackets missing delisted"),
     "missing at the close": ({"max_leverage": 4.0, "fill": "close", "fee": 0.001}, 3, "brackets missing delisted"),
@@ -141,6 +138,15 @@ CASES = {
         3,
         "session missing delisted",
     ),
+    "commission a share": (
+        {"fee": 0.001, "share_fee": 0.02, "min_fee": 40.0, "max_fee": 0.01, "capital": 1e5},
+        3,
+        "brackets factor",
+    ),
+    "commission at the close, of one": ({**COMMISSION, "fill": "close", "slippage": 0.001}, 1, "factor"),
+    "commission, lots, impact": ({**IN_CURRENCY, **COMMISSION, "max_fee": None}, 3, "volume factor"),
+    "futures": ({**FUTURES, "max_leverage": 6.0, "maintenance_margin": 0.16}, 3, "brackets factor volume"),
+    "futures at the close, of one": ({**FUTURES, "multiplier": 20.0, "tick": 0.5, "fill": "close"}, 1, "factor volume"),
 }
 
 

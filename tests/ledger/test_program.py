@@ -117,6 +117,7 @@ ADDED = {
     "maintenance_margin": ({"maintenance_margin": 0.2}, {}, WATCHED | {"events.intrabar_exits"}),
     "lot": ({**IN_CURRENCY, "lot": 1.0}, {}, {"bar.factor"}),
     "min_trade": ({**IN_CURRENCY, "min_trade": 9.0}, {}, set()),
+    "tick": ({"tick": 0.25}, {}, {"bar.factor"}),
     "volume_cap": ({**IN_CURRENCY, "volume_cap": 0.1}, {}, {"bar.adv"}),
     "flat_at_session_end": ({"flat_at_session_end": True}, {}, {"bar.session_end"}),
     "brackets": ({"brackets": True}, {}, WATCHED | {"events.intrabar_exits", "account.stopped"}),

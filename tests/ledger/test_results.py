@@ -101,11 +101,15 @@ def test_the_result_is_what_its_fills_and_its_carry_make_of_the_prices(name, see
     if name == "close":  # what a bracket, the margin or the end closes is still priced by the bar before
         known = np.where(fills["reason"] == "order", known, known - 1)
     impact = np.minimum(0.5 * market.volatility[known, asset] * np.sqrt(value * 1e5 / market.adv[known, asset]), 1)
+    ticks = fills["price"] * (1 + side * (0.002 + impact)) / (0.01 * market.price_factor[fills["bar"], asset])
+    paid = np.where(side > 0, np.ceil(ticks), np.floor(ticks)) * (0.01 * market.price_factor[fills["bar"], asset])
     # 1e-11: `units` is a difference of two holdings, which may be small against both.
     once = fills["reason"] != "ruin"  # that may be two fills in one, since the volume cap has cut a liquidation
-    np.testing.assert_allclose(fills["slippage"][once], (value * (0.002 + impact))[once], rtol=1e-11, atol=1e-15)
+    np.testing.assert_allclose(
+        fills["slippage"][once], (np.abs(paid / fills["price"] - 1) * value)[once], rtol=1e-9, atol=1e-14
+    )
     paid = value + side * fills["slippage"]
-    shares = np.abs(fills["units"]) * market.price_factor[fills["bar"], asset]
+    shares = np.abs(fills["units"]) * market.price_factor[fills["bar"], asset] / 1.5
     fee = paid * np.broadcast_to(result.costs.fee, assets)[asset] + 0.02 * shares
     fee = np.minimum(np.maximum(fee, 1e-5), 0.01 * paid) + 2e-5
     np.testing.assert_allclose(fills["fee"][once], fee[once], rtol=1e-11)
@@ -128,7 +132,7 @@ def test_every_fill_keeps_the_rules_it_was_made_under(name, seed, volatility):
     assert (result.units[market.session_end[:, None] & market.present] == 0).all() or not rules.flat_at_session_end
     # Whole lots of raw shares, none too small, none beyond the volume; a target of 0 sells what there is, if it can.
     known = bar - (rules.fill != "close")
-    lots = np.abs(fills["units"]) * 1e5 * market.price_factor[bar, asset] / 5
+    lots = np.abs(fills["units"]) * 1e5 * market.price_factor[bar, asset] / (5 * 1.5)
     whole = np.abs(lots - np.round(lots)) < 1e-6 + 1e-14 * lots  # where a price has fallen to nothing they are many
     assert (whole | (fills["position"] == 0))[order].all()
     value = np.abs(fills["units"]) * price * 1e5
@@ -179,8 +183,8 @@ def test_the_order_of_the_assets_does_not_matter(seed, order, fill):
 
 
 def results_in_two_units(seed, scale):
-    """A result without lots and impact, and the same with the prices of each asset multiplied by a factor."""
-    rules = {k: v for k, v in FULL.items() if k not in ("lot", "volume_cap", "delay")}
+    """A result without lots, ticks and impact, and the same with the prices of each asset multiplied by a factor."""
+    rules = {k: v for k, v in FULL.items() if k not in ("lot", "multiplier", "tick", "volume_cap", "delay")}
     (targets, brackets), market = orders_of(seed, 3), market_of(seed, 3)
     prices = {name: getattr(market, name) * scale for name in ("open", "high", "low", "close")}
     markets = market, dataclasses.replace(market, **prices)

@@ -46,6 +46,8 @@ def _drawn_rules(seed: int):
     rules |= {"volume_cap": float(rng.choice([0.05, 0.2]))} if on() else {}
     rules |= {"delist_return": -0.3} if on() else {}
     rules |= {"flat_at_session_end": True} if kind == "sessions" and on(0.7) else {}
+    rules |= {"lot": 2.0, "multiplier": 5.0 if assets == 1 else (5.0, 1.0, 20.0, 2.0)[:assets]} if on(0.2) else {}
+    rules |= {"tick": float(rng.choice([0.01, 0.25])) if on() else (0.05, 0.25, 0.01, 1.0)[:assets]} if on(0.3) else {}
     rates = [x for x in ("cash_rate", "borrow_rate", "short_rate", "fixed_fee", "impact") if on()]
     own = ("fee", "slippage", "short_rate", "fixed_fee", "impact")
     by_column = [x for x in (*own, *(("cash_rate", "borrow_rate") if assets == 1 else ())) if on(0.2)]
