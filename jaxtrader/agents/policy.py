@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from jaxtrader import files
 from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
+from jaxtrader.agents.export import Exported, Format, export
 from jaxtrader.agents.policy_file import read_members, write_ensemble, write_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
@@ -221,7 +222,7 @@ class Policy:
                 "result of a backtest of this policy"
             )
         state = self.state_for(len(seen.symbols))
-        bars, account = normalised(first_state(state), jnp.asarray(seen.window)), jnp.asarray(seen.account)
+        bars, account = first_state(state).normalised(jnp.asarray(seen.window)), jnp.asarray(seen.account)
         agent = self.acting_agent.member if isinstance(self.acting_agent, Ensemble) else self.acting_agent
         if not isinstance(agent, PPOAgent):
             raise ValueError(f"decisions of a {type(agent).__name__} cannot be explained; only those of PPOAgent can")
@@ -300,6 +301,13 @@ class Policy:
         action = _select(self.acting_agent, self.state, jnp.asarray(seen)[None])[0]
         return int(action) if action.ndim == 0 else np.asarray(action)
 
+    def export(self, path: str | PathLike[str], to: Format = "onnx", assets: int | None = None) -> Exported:
+        """Write it as one function for other programs, and return what that takes and gives.
+
+        See `jaxtrader.agents.export.export`.
+        """
+        return export(self, path, to, assets)
+
     def state_for(self, assets: int) -> PPOState | tuple[PPOState, ...]:
         """Return the state with which `agent` decides on so many assets."""
         if not self.portfolio:
@@ -329,7 +337,7 @@ class Policy:
     def _account(self, account: ArrayLike | Sequence[float] | None, assets: int) -> Float[np.ndarray, "asset feature"]:
         """Return the account features after their checks, one row for each asset."""
         if account is None:
-            return np.tile(np.asarray(self._untraded(), np.float32), (assets, 1))
+            return np.tile(np.asarray(self.untraded(), np.float32), (assets, 1))
         names, count = ", ".join(self.account_names), len(self.account_names)
         features = _numbers(account, f"the account is no row of numbers; give {names}")
         if not self.portfolio and features.shape != (count,):
@@ -394,8 +402,11 @@ class Policy:
             )
         return other
 
-    def _untraded(self) -> tuple[float, ...]:
-        """Return the account features of an account that never traded."""
+    def untraded(self) -> tuple[float, ...]:
+        """Return the account features of an account that never traded, in the order of `account_names`.
+
+        Raises ValueError where they show the state of a reward of the user's own, which the file does not hold.
+        """
         stored = self._trained_in("env")["reward"]
         names = rewards.observed_in(stored)
         if not names:
@@ -503,15 +514,5 @@ def _select(agent: Any, state: Any, observations: jax.Array) -> jax.Array:
 @jax.jit
 def _decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> jax.Array:
     """Return the policy's mode for raw windows `[batch, window, asset, feature]`."""
-    context = agent.encode(state, normalised(first_state(state), window))[..., 0, :]
+    context = agent.encode(state, first_state(state).normalised(window))[..., 0, :]
     return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]
-
-
-def normalised(state: PPOState, window: jax.Array) -> jax.Array:
-    """Return raw windows as the network sees them."""
-    known = jnp.isfinite(window).all(-1, keepdims=True)
-    if state.normalizer is not None:
-        window = state.normalizer(window)
-    if isinstance(state.network, PortfolioActorCritic):
-        window = jnp.where(known, window, 0)  # as `normalize` does with market arrays
-    return window

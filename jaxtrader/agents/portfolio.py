@@ -107,4 +107,4 @@ def _mean(
 
 def _to_each(x: Float[Array, "n width"], assets: int) -> Float[Array, "n*assets width"]:
     """Return the same row for every asset."""
-    return jnp.broadcast_to(x[:, None], (len(x), assets, x.shape[-1])).reshape(-1, x.shape[-1])
+    return jnp.broadcast_to(x[:, None], (x.shape[0], assets, x.shape[-1])).reshape(-1, x.shape[-1])

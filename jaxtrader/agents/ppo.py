@@ -254,10 +254,14 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
 
     def encode(self, state: PPOState, chunk: Float[Array, "*b bars assets F"]) -> Float[Array, "*b decisions context"]:
         """Return the contexts of all decisions in chunks of prepared bars, some chunks at a time (see blocks.py)."""
-        network, paths = state.network, chunk.reshape(-1, *chunk.shape[-3:])
-        count = blocks.block_count(len(paths), blocks.encoder_activations(network, chunk.shape[-3:]))
-        contexts = blocks.map_blocks(lambda x: self._apply(network, state.params, "encode", x), paths, count)
+        paths = chunk.reshape(-1, *chunk.shape[-3:])
+        count = blocks.block_count(len(paths), blocks.encoder_activations(state.network, chunk.shape[-3:]))
+        contexts = blocks.map_blocks(lambda x: self.encode_at_once(state, x), paths, count)
         return contexts.reshape(*chunk.shape[:-3], *contexts.shape[1:])
+
+    def encode_at_once(self, state: PPOState, chunk: Array) -> Array:
+        """Return what `encode` returns. The number of chunks need not be known when this is traced."""
+        return self._apply(state.network, state.params, "encode", chunk)
 
     def act(
         self, state: PPOState, context: Array, account: Array | None, key: PRNGKeyArray, deterministic: bool = False

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from jaxtrader.agents.action_spec import Bounds
 from jaxtrader.agents.networks import ActorCritic
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
+from jaxtrader.agents.portfolio import PortfolioActorCritic
 
 
 class PPOState(struct.PyTreeNode):
@@ -48,3 +49,10 @@ class PPOState(struct.PyTreeNode):
             bounds = (low, high)
         network = self.network.clone(actions=self.network.actions.for_assets(assets))
         return self.replace(network=network, bounds=bounds)
+
+    def normalised(self, window: Float[Array, "*b bar A F"]) -> Float[Array, "*b bar A F"]:
+        """Return raw features as the network sees them: as `normalize` gives them for the arrays of a whole market."""
+        known = jnp.isfinite(window).all(-1, keepdims=True)
+        if self.normalizer is not None:
+            window = self.normalizer(window)
+        return jnp.where(known, window, 0) if isinstance(self.network, PortfolioActorCritic) else window

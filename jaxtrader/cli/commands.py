@@ -18,6 +18,7 @@ from jaxtrader import compilation, devices
 from jaxtrader.cli.backtest_command import backtest_policy
 from jaxtrader.cli.check_command import check
 from jaxtrader.cli.data_command import describe_file
+from jaxtrader.cli.export_command import export_policy
 from jaxtrader.cli.report_command import rewrite_report
 from jaxtrader.cli.settings import Failed, resolved
 from jaxtrader.cli.sweep_command import sweep
@@ -38,6 +39,7 @@ RUNS = {
     "sweep": sweep,
     "backtest": backtest_policy,
     "report": rewrite_report,
+    "export": export_policy,
     "watch": watch,
     "data": describe_file,
     "check": check,

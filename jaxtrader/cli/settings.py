@@ -226,6 +226,21 @@ class WatchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What to export, and as what.
+
+    Attributes:
+        run: The folder of a run, or a policy file.
+        to: The format. "onnx" needs `pip install 'jaxtrader[onnx]'`. "stablehlo" is for `jax.export.deserialize`.
+        save: The file to write. By default it is policy.onnx or policy.stablehlo beside the policy.
+    """
+
+    run: str
+    to: Literal["onnx", "stablehlo"] = "onnx"
+    save: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class BacktestData:
     """The policy, and the bars to test it on.
 
@@ -366,6 +381,10 @@ COMMANDS = {
             Flags(MarketSettings, "data"),
             Flags(RunSettings, "run", only=("trials",)),
         ),
+    ),
+    "export": Command(
+        "Write a policy for programs without jaxtrader, normalisation and decision inside.",
+        (Flags(ExportSettings, "run"),),
     ),
     "watch": Command("Follow the progress of a run that another process trains.", (Flags(WatchSettings, "data"),)),
     "backtest": Command(

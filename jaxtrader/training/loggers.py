@@ -77,7 +77,9 @@ class TensorBoard(Logger):
         self._close()
         folder = run.run_dir / "tensorboard" if self.log_dir is None else Path(self.log_dir) / run.label
         purge_step = run.steps + 1 if folder.exists() else None
-        self._writer = self._package.SummaryWriter(str(folder), purge_step=purge_step)
+        # Files are named by the second. One that is resumed within it would take the place of the first.
+        suffix = f".{run.steps:015d}"
+        self._writer = self._package.SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
 
     def on_chunk(self, record: Record) -> None:
         """Log the figures of a record."""

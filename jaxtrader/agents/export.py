@@ -1,0 +1,192 @@
+"""Export: a policy as one function of raw features, for programs that have no jaxtrader or no JAX.
+
+Normalisation, network and the choice of a target are inside. The number of decisions at once is left open.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Float
+
+from jaxtrader import files
+from jaxtrader.agents.distributions import Categorical
+from jaxtrader.agents.ensemble import Ensemble
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.envs.observation import TRADABLE
+from jaxtrader.jax_settings import package_settings
+
+if TYPE_CHECKING:
+    from jaxtrader.agents.policy import Policy
+
+Format = Literal["onnx", "stablehlo"]
+PLATFORMS = ("cpu", "cuda", "tpu")
+INPUTS = ("window", "account")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an exported file takes and gives. It is written beside the file as JSON.
+
+    Attributes:
+        inputs: the axes of each input, by name. "batch" is any number of decisions.
+        outputs: the axes of each output, by name.
+        features: the names on the last axis of the window, oldest bar first on the axis before.
+        account: the names on the last axis of the account.
+        positions: the exposures of the probabilities, in order. None: the policy has no probabilities.
+        symbols: what the policy was trained on. A portfolio's window has its assets in this order.
+        flat: the account of one that never traded. None: it shows the state of a reward of the user's own.
+        bars_needed: bars of history from which the features of one window are computed.
+    """
+
+    inputs: dict[str, list[str | int]]
+    outputs: dict[str, list[str | int]]
+    features: list[str]
+    account: list[str]
+    positions: list[float] | None
+    symbols: list[str]
+    flat: list[float] | None
+    bars_needed: int
+
+
+@package_settings()
+def export(policy: Policy, path: str | PathLike[str], to: Format = "onnx", assets: int | None = None) -> Exported:
+    """Write a policy as one function of float32 arrays, and beside it a JSON file that describes it (see `Exported`).
+
+    The function takes `window` `[batch, window, feature]` of raw features and `account` `[batch, K]`. It returns
+    `target` `[batch]`, the exposure by the policy's mode, and `value` `[batch]`. A policy of positions also returns
+    their `probabilities` `[batch, positions]`, of an ensemble the means over its members. A portfolio has an axis of
+    assets: `[batch, window, assets, feature]`, `[batch, assets, K + 1]` and `[batch, assets]`. Its account ends with 1
+    or 0 for whether the asset can be traded now.
+
+    Args:
+        policy: what `load_policy` returned. It was trained in a `TradingEnv` by `PPOAgent`.
+        path: the file to write.
+        to: "onnx" for ONNX runtimes, which needs `pip install 'jaxtrader[onnx]'`. "stablehlo" for
+            `jax.export.deserialize`, on CPU, CUDA and TPU.
+        assets: the number of assets that a portfolio's function takes. By default it is that of the training.
+
+    Returns:
+        What the file takes and gives.
+
+    Raises:
+        ValueError: the policy is not one of a TradingEnv and PPOAgent, or the format is unknown.
+        ImportError: the format needs a package that is not installed.
+    """
+    if to not in get_args(Format):
+        raise ValueError(f"to={to!r} is unknown; use {' or '.join(get_args(Format))}")
+    if not policy.trades or not isinstance(policy.members[0].agent, PPOAgent):
+        raise ValueError("only a policy that PPOAgent trained in a TradingEnv can be exported")
+    state = policy.members[0].state
+    assert isinstance(state, PPOState)
+    count = (assets or state.network.actions.size) if policy.portfolio else 1
+    about = _about(policy, count)
+    write = _onnx if to == "onnx" else _stablehlo
+    content = write(_function(policy, count), about)
+    path = Path(path)
+    files.write_bytes(path, content)
+    files.write_bytes(path.with_name(path.name + ".json"), json.dumps(vars(about), indent=1).encode())
+    return about
+
+
+def _about(policy: Policy, assets: int) -> Exported:
+    each: list[str | int] = ["batch", assets] if policy.portfolio else ["batch"]
+    try:
+        flat = list(map(float, policy.untraded()))
+    except ValueError:
+        flat = None
+    names = [*policy.account_names, *([TRADABLE] if policy.portfolio else [])]
+    positions = policy.members[0].positions
+    outputs: dict[str, list[str | int]] = {"target": each, "value": ["batch"]}
+    if isinstance(positions, tuple):
+        outputs["probabilities"] = ["batch", len(positions)]
+    return Exported(
+        inputs={
+            "window": ["batch", policy.window, *each[1:], len(policy.features)],
+            "account": [*each, len(names)],
+        },
+        outputs=outputs,
+        features=list(policy.features),
+        account=names,
+        positions=list(positions) if isinstance(positions, tuple) else None,
+        symbols=list(policy.symbols),
+        flat=flat,
+        bars_needed=policy.bars_needed,
+    )
+
+
+def _function(policy: Policy, assets: int) -> Any:
+    """The policy as a function of raw windows and accounts. Its weights are constants of the exported program."""
+    agent = policy.acting_agent
+    member: Any = agent.member if isinstance(agent, Ensemble) else agent
+    state = policy.state_for(assets)
+    states = state if isinstance(state, tuple) else (state,)
+    positions = policy.members[0].positions
+
+    def decide(window: Float[Array, "b bar *a F"], account: Float[Array, "b *a K"]) -> tuple[Array, ...]:
+        if not policy.portfolio:
+            window, account = window[:, :, None], account[:, None]
+        each = [_decide(member, state, window, account, positions) for state in states]
+        target, *others = (sum(parts[1:], parts[0]) / len(parts) for parts in zip(*each, strict=True))
+        return (target if policy.portfolio else target[:, 0], *others)
+
+    return decide
+
+
+def _decide(
+    agent: PPOAgent, state: PPOState, window: Array, account: Array, positions: Any
+) -> tuple[Array, Array, Array] | tuple[Array, Array]:
+    """One network's targets `[b, A]` and values, and its probabilities where it has positions."""
+    context = agent.encode_at_once(state, state.normalised(window))[..., 0, :]
+    action, about = agent.act(state, context, account, jax.random.key(0), deterministic=True)
+    # A file of an early version does not hold the units of the values.
+    value = about["value"] if float(state.value_scale.weight) > 0 else jnp.full_like(about["value"], jnp.nan)
+    if not isinstance(positions, tuple):
+        return action, value
+    policy = agent.distribution(state, context, account)
+    assert isinstance(policy, Categorical)
+    return jnp.asarray(positions, jnp.float32)[action][:, None], value, jnp.exp(policy.log_probs())
+
+
+def _stablehlo(function: Any, about: Exported) -> bytes:
+    from jax import export as jax_export
+
+    sizes = jax_export.symbolic_shape("batch")
+    shapes = [
+        jax.ShapeDtypeStruct(tuple(sizes[0] if size == "batch" else size for size in about.inputs[name]), np.float32)
+        for name in INPUTS
+    ]
+    return bytes(jax_export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).serialize())
+
+
+def _onnx(function: Any, about: Exported) -> bytes:
+    try:
+        import jax2onnx
+    except ImportError as error:
+        raise ImportError("ONNX needs jax2onnx; pip install 'jaxtrader[onnx]', or export to stablehlo") from error
+    shapes = [tuple("B" if size == "batch" else size for size in about.inputs[name]) for name in INPUTS]
+    noisy = logging.getLogger("onnx_ir")
+    level = noisy.level
+    try:
+        noisy.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it tries float64 first, which JAX does not have here
+            model = jax2onnx.to_onnx(
+                function, inputs=shapes, model_name="policy", input_names=list(INPUTS), output_names=list(about.outputs)
+            )
+    finally:
+        noisy.setLevel(level)
+    entry = model.metadata_props.add()
+    entry.key, entry.value = "jaxtrader", json.dumps(vars(about))
+    return model.SerializeToString()

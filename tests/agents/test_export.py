@@ -1,0 +1,141 @@
+"""Exported policies: ONNX Runtime and JAX's own reader decide as the policy itself, for any number of decisions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnxruntime
+import pytest
+
+from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.cli import main
+from jaxtrader.envs.observation import Observation
+from jaxtrader.envs.trading import TradingEnv
+
+DECISIONS = 12
+NEAR = 1e-5
+
+
+def drawn(agent: PPOAgent, env: TradingEnv, seed: int = 1) -> Policy:
+    """A policy whose actions differ from bar to bar."""
+    params = env.default_params
+    state, _ = agent.prepare(agent.init(jax.random.key(seed), env, params), params)
+    rng = np.random.default_rng(seed)
+    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.4, x.shape).astype(np.float32), state.params)
+    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
+    about = {"env": env.to_dict(), "features": features, "symbols": list(env.market.symbols)}
+    scale = state.value_scale.update(jnp.asarray([-1.0, 0.0, 1.0]))
+    return Policy(agent, state.replace(params=weights, opt_state=None, value_scale=scale), about)
+
+
+def seen(policy: Policy, env: TradingEnv) -> tuple[np.ndarray, np.ndarray]:
+    """Windows and accounts of some decisions, as the exported function takes them."""
+    windows = np.stack([env.market.features[t - policy.window : t] for t in range(20, 20 + DECISIONS)])
+    accounts = np.random.default_rng(2).normal(
+        0, 0.3, (*windows.shape[:1], windows.shape[2], len(policy.account_names))
+    )
+    if not policy.portfolio:
+        return windows[:, :, 0].astype(np.float32), accounts[:, 0].astype(np.float32)
+    accounts = np.concatenate([accounts, np.ones((*accounts.shape[:2], 1))], -1)
+    accounts[3, 1, -1] = 0  # an asset that cannot be traded now
+    return windows.astype(np.float32), accounts.astype(np.float32)
+
+
+def by_onnx(path: Path, window: np.ndarray, account: np.ndarray) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options)
+    return session.run(None, {"window": window, "account": account})
+
+
+def by_stablehlo(path: Path, window: np.ndarray, account: np.ndarray) -> list[np.ndarray]:
+    called = jax.export.deserialize(bytearray(path.read_bytes()))
+    assert called.platforms == ("cpu", "cuda", "tpu")
+    return [np.asarray(x) for x in called.call(window, account)]
+
+
+READERS = {"onnx": by_onnx, "stablehlo": by_stablehlo}
+
+
+def check(policy: Policy, env: TradingEnv, path: Path, to: Any) -> list[np.ndarray]:
+    """The outputs of the exported file, whose targets must be the policy's own."""
+    policy.export(path, to)
+    window, account = seen(policy, env)
+    outputs = READERS[to](path, window, account)
+    expected = np.stack([policy.act(*each) for each in zip(window, account, strict=True)])
+    held = np.isnan(expected)  # the policy itself says NaN, which is "hold", of what cannot be traded
+    np.testing.assert_allclose(outputs[0][~held], expected[~held], atol=NEAR)
+    assert np.ptp(outputs[1]) > 0.01, "a constant policy would prove nothing"
+    for one, some in zip(READERS[to](path, window[:1], account[:1]), outputs, strict=True):
+        np.testing.assert_allclose(one, some[:1], atol=NEAR)
+    return outputs
+
+
+def test_stablehlo_of_positions_has_their_probabilities(agent: PPOAgent, env: TradingEnv, tmp_path: Path) -> None:
+    policy = drawn(agent, env)
+    target, value, probabilities = check(policy, env, tmp_path / "p", "stablehlo")
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(policy.positions)[probabilities.argmax(1)], target)
+    assert len(set(target)) > 1
+    window, account = (jnp.asarray(x) for x in seen(policy, env))
+    obs = Observation(policy.state.normalised(window[:, :, None]), account[:, None])
+    _, about = jax.jit(lambda obs: agent.select_action(policy.state, obs, jax.random.key(0), True))(obs)
+    np.testing.assert_allclose(value, about["value"], atol=NEAR)
+    described = json.loads((tmp_path / "p.json").read_text())
+    assert described["inputs"] == {"window": ["batch", 4, 3], "account": ["batch", 4]}
+    assert described["features"] == list(policy.features)
+    assert described["positions"] == [-1, 0, 1]
+    assert described["flat"] == [0, 0, 0, 1]
+
+
+def test_the_command_says_what_the_file_takes_and_gives(
+    agent: PPOAgent, env: TradingEnv, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    policy = drawn(agent, env)
+    agent.save_model(tmp_path / "policy.pkl", policy.state, policy.about)
+    assert main(["export", str(tmp_path), "--to", "stablehlo"]) == 0
+    out = capsys.readouterr().out
+    assert "[batch, 4, 3] of log_return_1, signal, noise" in out
+    assert "[batch, 3] of -1, 0, 1" in out
+    assert by_stablehlo(tmp_path / "policy.stablehlo", *seen(policy, env))[0].shape == (DECISIONS,)
+    assert main(["export", str(tmp_path / "none")]) == 2
+    assert main(["export", str(tmp_path), "--to", "torch"]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["mlp", "tcn", "attention", "gru", "lru"])
+def test_onnx_runtime_agrees_with_every_encoder(encoder: Any, env: TradingEnv, tmp_path: Path) -> None:
+    agent = PPOAgent(hidden=(8,), encoder=encoder, encoder_width=16)
+    check(drawn(agent, env), env, tmp_path / "p.onnx", "onnx")
+
+
+@pytest.mark.slow
+def test_onnx_runtime_agrees_with_an_ensemble_and_a_portfolio(
+    agent: PPOAgent, env: TradingEnv, portfolio: TradingEnv, tmp_path: Path
+) -> None:
+    together = ensemble([drawn(agent, env, seed) for seed in (1, 2, 3)])
+    check(together, env, tmp_path / "ensemble.onnx", "onnx")
+    check(drawn(PPOAgent(hidden=(8,)), portfolio), portfolio, tmp_path / "portfolio.onnx", "onnx")
+
+
+def test_what_cannot_be_exported_is_one_sentence(
+    agent: PPOAgent,
+    env: TradingEnv,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = drawn(agent, env)
+    with pytest.raises(ValueError, match="'torch' is unknown; use onnx or stablehlo"):
+        policy.export(tmp_path / "p", "torch")  # pyrefly: ignore
+    monkeypatch.setitem(__import__("sys").modules, "jax2onnx", None)
+    with pytest.raises(ImportError, match=r"pip install 'jaxtrader\[onnx\]'"):
+        policy.export(tmp_path / "p")
+    with pytest.raises(ValueError, match="only a policy that PPOAgent trained"):
+        Policy(agent, policy.state, {}).export(tmp_path / "p", "stablehlo")
+    assert not list(tmp_path.iterdir())
