@@ -20,6 +20,7 @@ import os
 import pickle
 import pickletools
 import re
+import reprlib
 import secrets
 import sys
 from collections.abc import Callable
@@ -35,7 +36,10 @@ FORMAT = "jaxtrader"
 VERSION = 1
 PROTOCOL = 4
 MAX_DEPTH = 100
-MAX_INT_BITS = 2000  # LONG1, the only opcode of long integers that is read, ends at 255 bytes
+INT_BYTES = 8  # of an integer: longer ones make dictionaries and products slow
+MAX_AXES = 64  # of an array, which is what NumPy allows
+# Each takes memory and time, however small the file is. A policy has hundreds, and a checkpoint thousands.
+MAX_OPCODES = 500_000
 MAX_TEXT = 2**28  # characters of at most 4 bytes, so that BINUNICODE8 is never needed
 
 ARRAY, KEY, TUPLE = "__array__", "__key__", "__tuple__"
@@ -93,8 +97,12 @@ def encoded(kind: str, tree: Any) -> bytes:
     pickler = pickle.Pickler(buffer, protocol=PROTOCOL)
     pickler.fast = True  # without the memo, which `load` does not read
     pickler.dump({"format": FORMAT, "version": VERSION, "kind": kind, "tree": _encode(tree, "tree", 0)})
-    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
-    return buffer.getvalue()
+    body = buffer.getvalue()
+    try:
+        _scan(body)
+    except ValueError as error:
+        raise FileError(f"the tree would be a file of {error}, which is not read; save fewer, larger arrays") from error
+    return body + hashlib.sha256(body).digest()
 
 
 def load(path: str | os.PathLike[str], kind: str) -> Any:
@@ -159,7 +167,8 @@ def _encode(node: Any, where: str, depth: int) -> Any:
     if node is None or type(node) in (bool, float):
         return node
     if type(node) is int:
-        return _checked(node, node.bit_length() <= MAX_INT_BITS, where, f"an integer beyond {MAX_INT_BITS} bits")
+        limit = 1 << 8 * INT_BYTES - 1
+        return _checked(node, -limit <= node < limit, where, f"an integer beyond {INT_BYTES} bytes")
     if type(node) is str:
         return _checked(node, len(node) <= MAX_TEXT, where, f"a text beyond {MAX_TEXT:,} characters")
     if type(node) is dict:
@@ -284,10 +293,14 @@ def _scan(body: bytes) -> None:
     `genops` runs nothing and reads from memory, so a length beyond the end is an error and allocates nothing.
     """
     end = 0
-    for opcode, argument, position in pickletools.genops(body):
+    for count, (opcode, argument, position) in enumerate(pickletools.genops(body)):
         at = end = position or 0  # genops knows the position in bytes
+        if count == MAX_OPCODES:
+            raise ValueError(f"more than {MAX_OPCODES:,} parts")
         if opcode.name not in _OPCODES:
             raise ValueError(f"the pickle opcode {opcode.name} at byte {at}")
+        if opcode.name == "LONG1" and body[at + 1] > INT_BYTES:
+            raise ValueError(f"an integer of {body[at + 1]} bytes at byte {at}")
         if opcode.name == "FRAME" and int(argument or 0) > len(body) - at - _FRAME_BYTES:
             raise ValueError(f"a frame of {argument:,} bytes at byte {at}, beyond the end")
         if opcode.name == "PROTO" and (argument, at) != (PROTOCOL, 0):
@@ -346,10 +359,12 @@ def _decode_array(fields: Any, depth: int) -> np.ndarray:
     if type(name) is not str or name not in _DTYPES:
         raise ValueError(f"an array of {name!r:.40}")
     dtype = _DTYPES[name]
-    if type(raw) is not bytes or type(shape) is not list or any(type(n) is not int or n < 0 for n in shape):
-        raise ValueError(f"an array of shape {shape!r:.40}")
+    if type(raw) is not bytes or type(shape) is not list or len(shape) > MAX_AXES:
+        raise ValueError(f"an array of shape {reprlib.repr(shape)}")
+    if any(type(n) is not int or n < 0 for n in shape):
+        raise ValueError(f"an array of shape {reprlib.repr(shape)}")
     if math.prod(shape) * dtype.itemsize != len(raw):
-        raise ValueError(f"an array of {name} and shape {shape!r:.40} with {len(raw):,} bytes")
+        raise ValueError(f"an array of {name} and shape {reprlib.repr(shape)} with {len(raw):,} bytes")
     if name == "bool" and raw.strip(b"\x00\x01"):
         raise ValueError("an array of bool with values beyond 0 and 1")
     return np.frombuffer(raw, dtype).reshape(shape).copy()  # a view of `raw` would be read-only

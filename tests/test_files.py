@@ -40,7 +40,7 @@ def arrays(draw):
     return np.frombuffer(raw, dtype).reshape(shape)  # any bits at all, so NaN payloads and -0.0 too
 
 
-leaves = st.none() | st.booleans() | st.integers(-(2**200), 2**200) | st.floats() | st.text() | arrays()
+leaves = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text() | arrays()
 keys = st.text().filter(lambda key: key not in TAGS)
 trees = st.recursive(
     leaves,
@@ -175,13 +175,18 @@ class TestRefusedTrees:
             ([np.array([object()])], r"tree\[0\] is an array of object"),
             (np.array(["x"]), "an array of str"),
             (np.datetime64("2020-01-01"), "an array of datetime64"),
-            (2**2001, "an integer beyond 2000 bits"),
+            (2**63, "an integer beyond 8 bytes"),
             (lambda: 0, "is a function"),
         ],
     )
     def test_names_the_place(self, tmp_path, tree, says):
         with pytest.raises(FileError, match=says):
             save(tmp_path / "f", "k", tree)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_more_parts_than_can_be_read(self, tmp_path):
+        with pytest.raises(FileError, match=r"more than 500,000 parts, which is not read; save fewer, larger arrays"):
+            save(tmp_path / "f", "k", [[]] * files.MAX_OPCODES)
         assert list(tmp_path.iterdir()) == []
 
     def test_a_tree_in_itself(self, tmp_path):
@@ -257,6 +262,9 @@ def array_of(name: str, shape: bytes, raw: bytes) -> bytes:
 
 ONE_BY_HUGE = b"](K\x00\x8a\x09" + (2**70).to_bytes(9, "little") + b"e"  # shape [0, 2**70]
 
+# Multiples of 2^61 - 1 have the hash 0 in Python, so that each is compared with all before it.
+LONG_KEYS = [b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(8, 3000)]
+
 FORGED = {
     "reduce os.system": b"cos\nsystem\n" + text("touch OWNED") + b"\x85R",
     "stack global": text("os") + text("system") + b"\x93" + text("touch OWNED") + b"\x85R",
@@ -298,6 +306,10 @@ FORGED = {
     "array of two fields": b"}" + text("__array__") + b"](K\x01K\x02es",
     "key of unknown implementation": b"}" + text("__key__") + b"](" + text("no") + text("uint32") + b"](eC\x04abcdes",
     "tuple of text": b"}" + text("__tuple__") + text("abc") + b"s",
+    "integer of 9 bytes": b"\x8a\x09" + b"\x01" * 9,
+    "integer keys of one hash": b"}(" + b"".join(LONG_KEYS) + b"u",
+    "more parts than a file may have": b"]" * 2_000_000,
+    "array of 65 axes": array_of("int8", b"](" + b"K\x01" * 65 + b"e", b"\x00"),
     "tag among others": b"}(" + text("a") + b"N" + text("__array__") + b"Nu",
 }
 
@@ -324,7 +336,7 @@ class TestForgedFiles:
         tracemalloc.stop()
         assert "jaxtrader never writes" in says
         assert not os.path.exists("OWNED")
-        assert peak < 1e6 + 200 * size
+        assert peak < 1e6 + 100 * min(size, files.MAX_OPCODES) + 10 * size
         assert seconds < 5
 
     @pytest.mark.parametrize(
@@ -332,6 +344,10 @@ class TestForgedFiles:
         [
             # NumPy and pickle would refuse these too, by luck and later: after they have made the array or the room.
             ("array too large", r"an array of float32 and shape \[2147483647\] with 4 bytes"),
+            ("integer of 9 bytes", "an integer of 9 bytes"),
+            ("integer keys of one hash", "an integer of 10 bytes"),
+            ("more parts than a file may have", "more than 500,000 parts"),
+            ("array of 65 axes", r"an array of shape \[1, 1, 1, 1, 1, 1, ...\]"),
             ("frame too long", r"a frame of 1,125,899,906,842,624 bytes at byte \d+, beyond the end"),
         ],
     )

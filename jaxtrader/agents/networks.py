@@ -8,7 +8,8 @@ account). Portfolios have their own network, see portfolio.py.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from numbers import Integral
+from typing import Any, cast, get_args
 
 import flax.linen as nn
 import jax
@@ -18,10 +19,13 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 
 from jaxtrader.agents import encoders
 from jaxtrader.agents.action_spec import ActionSpec
+from jaxtrader.agents.attention import HEAD_WIDTH
 from jaxtrader.agents.layers import matmul
-from jaxtrader.agents.own_encoder import Own
+from jaxtrader.agents.own_encoder import Own, own
+from jaxtrader.printable import shown
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+MAX_LAYERS, MAX_WIDTH = 64, 2**16  # of hidden layers and of encoders, far beyond what learns
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # of the orthogonal initialisation
 
 
@@ -125,3 +129,39 @@ class ActorCritic(nn.Module):
         chunk = jnp.zeros((1, self.window, 1, self.features))
         account = jnp.zeros((1, 1, 1, self.account)) if self.account else None
         return cast(dict[str, Any], self.init(key, chunk, account))["params"]
+
+
+def check_layers(hidden: Any, encoder: Any, encoder_width: Any, encoder_depth: Any, compute_dtype: Any) -> None:
+    """Raise ValueError, in the words of PPOAgent, where these settings make no network.
+
+    Raises TypeError where the encoder is of another kind than a name, and no Flax module.
+    """
+    if not isinstance(hidden, tuple):  # static fields need a hash, which a list does not have
+        raise ValueError(f"PPOAgent(hidden={hidden!r}) must be a tuple of widths such as (64, 64)")
+    if not 1 <= len(hidden) <= MAX_LAYERS or not all(_is_count(width, MAX_WIDTH) for width in hidden):
+        raise ValueError(
+            f"PPOAgent(hidden={shown(hidden)}) needs at least one layer and at most {MAX_LAYERS}, each at least 1 wide "
+            f"and at most {MAX_WIDTH:,}"
+        )
+    kinds = get_args(encoders.Kind)
+    if isinstance(encoder, str) and encoder not in kinds:
+        raise ValueError(f"PPOAgent(encoder={shown(encoder)!r}) is unknown; use one of {', '.join(kinds)}")
+    if not isinstance(encoder, str):
+        own(encoder)
+    unit = HEAD_WIDTH if encoder == "attention" else 1
+    if not _is_count(encoder_width, MAX_WIDTH) or encoder_width % unit:
+        raise ValueError(
+            f"PPOAgent(encoder_width={encoder_width}) must be a whole number, at least 1 and at most {MAX_WIDTH:,}"
+            + f"; of attention a multiple of {unit}" * (unit > 1)
+        )
+    if encoder_depth is not None and not _is_count(encoder_depth, MAX_LAYERS):
+        raise ValueError(
+            f"PPOAgent(encoder_depth={encoder_depth}) must be None or a whole number, at least 1 and at most "
+            f"{MAX_LAYERS}"
+        )
+    if compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(f"PPOAgent(compute_dtype={shown(compute_dtype)!r}) is unknown; use 'float32' or 'bfloat16'")
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= most

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ from jaxtrader.ledger import costs
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
+from jaxtrader.schema import parse
 
 if TYPE_CHECKING:
     from jaxtrader.live.live import Live
@@ -430,16 +431,17 @@ def load_policy(path: str | PathLike[str]) -> Policy:
     states, about = read_members(path)
     try:
         agent = _agent(about.get("agent", {}))
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError) as error:
         raise files.FileError(f"{path} is damaged: its agent is none ({error}); train it again") from error
     members = [Policy(agent, state, about) for state in states]
     if not members[0].trades:
+        if len(members) > 1:
+            raise files.FileError(f"{path} is damaged: an ensemble of no TradingEnv; train it again")
         return members[0]
-    if "features" not in about:
-        raise files.FileError(f"{path} is damaged: it does not say its features; train it again")
-    for policy in members:
-        _check_actions(policy, path)
-    return members[0] if len(members) == 1 else ensemble(members)
+    try:
+        return members[0] if len(members) == 1 else ensemble(members)
+    except ValueError as error:
+        raise files.FileError(f"{path} is damaged: {error}; train it again") from error
 
 
 def ensemble(members: Sequence[Policy]) -> Policy:
@@ -476,17 +478,6 @@ def save_policy(path: str | PathLike[str], policy: Policy) -> None:
         write_policy(path, policy.state, policy.about)
 
 
-def _check_actions(policy: Policy, path: Any) -> None:
-    """Raise files.FileError where a policy's network does not choose from its environment's positions."""
-    positions, actions = policy.positions, first_state(policy.state).network.actions
-    kind = {"continuous": "box", "weights": "simplex"}.get(str(positions), "discrete")
-    if actions.kind != kind or (isinstance(positions, tuple) and actions.size != len(positions)):
-        raise files.FileError(
-            f"{path} is damaged: its network has {actions.size} actions of kind {actions.kind}, its environment the "
-            f"positions {positions}; train it again"
-        )
-
-
 def first_state(state: PPOState | tuple[PPOState, ...]) -> PPOState:
     """The state, or that of an ensemble's first member."""
     return state[0] if isinstance(state, tuple) else state
@@ -494,8 +485,9 @@ def first_state(state: PPOState | tuple[PPOState, ...]) -> PPOState:
 
 def _agent(stored: dict[str, Any]) -> PPOAgent:
     """Return the agent of these settings, which the Trainer wrote. Files of before it did have none."""
-    names = [field.name for field in dataclasses.fields(PPOSettings) if field.name in stored]
-    return PPOAgent(**{name: stored[name] for name in names}).validate()
+    hints = get_type_hints(PPOSettings)
+    settings = {name: parse(stored[name], hint, f"agent.{name}") for name, hint in hints.items() if name in stored}
+    return PPOAgent(**settings).validate()
 
 
 def _numbers(given: ArrayLike | Sequence[float], message: str) -> np.ndarray:

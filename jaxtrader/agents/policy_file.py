@@ -1,14 +1,15 @@
-"""The policy file: what it holds, how it is written, and how it is read.
+"""The policy file: how it is written, and how it is read.
 
-Only acting needs a policy file, so it has no optimiser. `PolicyFile` is the schema. `files.save` writes it as plain
-containers and arrays, with a checksum, and reading it runs no code of the file.
+Only acting needs a policy file, so it has no optimiser. Its schema is in policy_schema.py. `files.save` writes it as
+plain containers and arrays, with a checksum, and reading it runs no code of the file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import math
 from os import PathLike
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,91 +17,73 @@ import numpy as np
 from flax import serialization
 
 from jaxtrader import files
-from jaxtrader.agents import encoders
 from jaxtrader.agents.action_spec import ActionSpec, Bounds, check_bounds
-from jaxtrader.agents.networks import COMPUTE_DTYPES, ActorCritic
+from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
+from jaxtrader.agents.policy_schema import (
+    AGENT,
+    ENSEMBLE,
+    VERSION,
+    About,
+    ActionsPart,
+    EnsembleFile,
+    EnvPart,
+    MarketScalePart,
+    NetworkPart,
+    ObservationScalePart,
+    PolicyFile,
+    ScalePart,
+)
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.envs import actions as env_actions
+from jaxtrader.envs import rewards
+from jaxtrader.envs.observation import ACCOUNT_FEATURES
+from jaxtrader.ledger import costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.printable import shown
+from jaxtrader.schema import parse
 
-AGENT = "PPOAgent"
-ENSEMBLE = "Ensemble"
-VERSION = 3
 NETWORKS: dict[str, type[ActorCritic]] = {"single": ActorCritic, "portfolio": PortfolioActorCritic}
-NETWORK_FIELDS = (
-    *("window", "features", "account", "hidden"),
-    *("encoder", "encoder_width", "encoder_depth", "compute_dtype"),
-)
+NETWORK_FIELDS = tuple(field.name for field in dataclasses.fields(NetworkPart) if field.name != "kind")
 DISTRIBUTION_NAMES = {"discrete": "categorical", "box": "censored normal", "simplex": "logistic normal"}
-
-
-@dataclass(frozen=True)
-class PolicyFile:
-    """What a policy file holds.
-
-    Attributes:
-        agent: AGENT.
-        version: VERSION of this schema. Files of before it was written down are of version 1.
-        network: `kind`, a name in NETWORKS, and NETWORK_FIELDS of `ActorCritic`.
-        actions: `kind`, `size` and `shape` of `ActionSpec`, `distribution`, the name of what its outputs stand for, and
-            `bounds`, two arrays for a box and None for other kinds.
-        obs_ndim: as in `PPOState`.
-        params: the weights as nested dicts of arrays.
-        normalizer: the fields of `Normalizer` or `RunningNormalizer`. None where there is neither.
-        value_scale: the fields of `ValueScale`, in whose units the critic works. None: a file of before version 3.
-        about: what the policy was trained on, plain data. A policy of a TradingEnv has `env` (`TradingEnv.to_dict`) and
-            `features` (their `names`, and the `lookback` in bars). The Trainer adds its settings and the data's dates.
-    """
-
-    agent: str
-    version: int
-    network: dict[str, Any]
-    actions: dict[str, Any]
-    obs_ndim: int
-    params: dict[str, Any]
-    normalizer: dict[str, Any] | None
-    value_scale: dict[str, Any] | None
-    about: dict[str, Any]
 
 
 def write_policy(path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> None:
     """Write what acting needs of a state, and `about`, to a policy file."""
-    files.save(path, "policy", vars(_content(state, about)))
+    files.save(path, "policy", _content(state, about))
 
 
 def write_ensemble(path: str | PathLike[str], states: tuple[PPOState, ...], about: dict[str, Any]) -> None:
-    """Write what acting needs of the members' states, and `about`, to a policy file.
-
-    The file holds a `PolicyFile` for each member, whose own `about` is empty.
-    """
-    members = [vars(_content(state, {})) for state in states]
+    """Write what acting needs of the members' states, and `about`, to a policy file."""
+    members = [_content(state, {}) for state in states]
     files.save(path, "policy", {"agent": ENSEMBLE, "version": VERSION, "members": members, "about": about})
 
 
-def _content(state: PPOState, about: dict[str, Any]) -> PolicyFile:
+def _content(state: PPOState, about: dict[str, Any]) -> dict[str, Any]:
+    """Return a state as `PolicyFile` describes it."""
     network, actions = state.network, state.network.actions
-    return PolicyFile(
-        agent=AGENT,
-        version=VERSION,
-        network={
+    return {
+        "agent": AGENT,
+        "version": VERSION,
+        "network": {
             "kind": next(kind for kind, network_type in NETWORKS.items() if network_type is type(network)),
             **{name: getattr(network, name) for name in NETWORK_FIELDS},
             "hidden": list(network.hidden),
         },
-        actions={
+        "actions": {
             "kind": actions.kind,
             "size": actions.size,
             "shape": list(actions.shape),
             "distribution": DISTRIBUTION_NAMES[actions.kind],
             "bounds": None if state.bounds is None else list(state.bounds),
         },
-        obs_ndim=state.obs_ndim,
-        params=serialization.to_state_dict(state.params),
-        normalizer=None if state.normalizer is None else serialization.to_state_dict(state.normalizer),
-        value_scale=serialization.to_state_dict(state.value_scale),
-        about=about,
-    )
+        "obs_ndim": state.obs_ndim,
+        "params": serialization.to_state_dict(state.params),
+        "normalizer": None if state.normalizer is None else serialization.to_state_dict(state.normalizer),
+        "value_scale": serialization.to_state_dict(state.value_scale),
+        "about": about,
+    }
 
 
 def read_policy(path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
@@ -120,27 +103,42 @@ def read_members(path: str | PathLike[str]) -> tuple[tuple[PPOState, ...], dict[
     Raises files.FileError where the file is not a sound policy of PPOAgent, or an ensemble of them.
     """
     stored = files.load(path, "policy")
-    if not isinstance(stored, dict) or stored.get("agent") not in (AGENT, ENSEMBLE):
+    agent = stored.get("agent") if isinstance(stored, dict) else None
+    if not isinstance(agent, str) or agent not in (AGENT, ENSEMBLE):
         raise files.FileError(f"{path} holds no {AGENT} policy; give the policy.pkl that `jaxtrader train` wrote")
     version = stored.get("version", 1)
-    if isinstance(version, int) and version > VERSION:
+    if type(version) is int and version > VERSION:
         raise files.FileError(
             f"{path} has policy version {version}, and this jaxtrader reads up to {VERSION}; install a newer jaxtrader"
         )
     try:
-        stored = _from_version_1(stored) if version == 1 else stored
-        members = stored["members"] if stored["agent"] == ENSEMBLE else [stored]
-        states = tuple(_state(PolicyFile(**_from_version_2(member))) for member in members)
-        if not states or any(_static(state) != _static(states[0]) for state in states):
-            raise ValueError(f"{len(states)} members, whose networks must be the same")
+        states, about = _members(stored, version)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise files.FileError(
-            f"{path} is a policy of another version, or damaged ({error!r}); train it again"
-        ) from error
+        kind = f", of policy version {version}," if type(version) is int and version != VERSION else ""
+        reason = str(error) if isinstance(error, ValueError) else repr(error)
+        raise files.FileError(f"{path}{kind} is damaged ({shown(reason, 300)}); train it again") from error
     if not all(np.isfinite(x).all() for state in states for x in jax.tree.leaves(_numbers(state))):
         raise files.FileError(
             f"{path} holds weights that are not finite, so its decisions mean nothing; train it again"
         )
+    return states, about
+
+
+def _members(stored: dict[str, Any], version: Any) -> tuple[tuple[PPOState, ...], dict[str, Any]]:
+    """Return the states that a file describes, and `about`. Any error means that it does not fit its schema."""
+    if type(version) is not int or version < 1:
+        raise ValueError(f"version is {version!r:.40}, and must be a whole number from 1 to {VERSION}")
+    stored = _from_version_1(stored) if version == 1 else stored
+    if stored["agent"] == ENSEMBLE:
+        members = parse({**stored, "version": VERSION}, EnsembleFile).members
+        if not members:
+            raise ValueError("an ensemble of no members")
+    else:
+        members = [stored]
+    states = tuple(_state(parse(_from_version_2(member), PolicyFile)) for member in members)
+    if any(_static(state) != _static(states[0]) for state in states):
+        raise ValueError(f"{len(states)} members, whose networks must be the same")
+    _check_about(stored["about"], states[0])
     return states, stored["about"]
 
 
@@ -183,29 +181,23 @@ def _from_version_1(stored: dict[str, Any]) -> dict[str, Any]:
 
 def _from_version_2(stored: dict[str, Any]) -> dict[str, Any]:
     """Return the content as VERSION has it. Files of before did not hold the scale of the values."""
-    return {**stored, "version": VERSION, "value_scale": None} if stored["version"] == 2 else stored
+    if stored["version"] != 2:
+        return stored
+    fresh = {name: np.asarray(x) for name, x in vars(ValueScale.fresh()).items()}
+    return {**stored, "version": VERSION, "value_scale": fresh}
 
 
 def _state(content: PolicyFile) -> PPOState:
-    """Return the state that a file describes. Any error means that a part is missing or that parts do not fit."""
-    if content.version != VERSION or not isinstance(content.about, dict):
-        raise ValueError(f"version {content.version!r}, about {type(content.about).__name__}")
+    """Return the state that a file describes. Any error means that its parts do not fit."""
     actions, bounds = _actions(content.actions)
-    network = _network(content.network, actions)
-    # Leaves must be JAX arrays: NumPy arrays would become constants of the compiled program.
-    params: dict[str, Any] = jax.tree.map(jnp.asarray, content.params)
-    expected = jax.eval_shape(network.fresh, jax.random.key(0))
-    if _shapes(params) != _shapes(expected):
-        raise ValueError("weights of another network")
-    normalizer = content.normalizer
-    if normalizer is not None:
-        normalizer_type = RunningNormalizer if "count" in normalizer else Normalizer
-        normalizer = normalizer_type(**{name: jnp.asarray(x) for name, x in normalizer.items()})
+    network = _network(content.network, actions, content.params)
+    normalizer = _normalizer(content.normalizer, network, content.obs_ndim)
     return PPOState(
-        params=params,
+        # Leaves must be JAX arrays: NumPy arrays would become constants of the compiled program.
+        params=jax.tree.map(jnp.asarray, content.params),
         opt_state=None,
         learning_rate=jnp.zeros((), jnp.float32),
-        value_scale=_value_scale(content.value_scale),
+        value_scale=ValueScale(**_arrays(content.value_scale)),
         normalizer=normalizer,
         network=network,
         obs_ndim=content.obs_ndim,
@@ -213,40 +205,105 @@ def _state(content: PolicyFile) -> PPOState:
     )
 
 
-def _value_scale(stored: dict[str, Any] | None) -> ValueScale:
-    if stored is None:
-        return ValueScale.fresh()
-    scale = ValueScale(**{name: jnp.asarray(x) for name, x in stored.items()})
-    if _shapes(scale) != _shapes(ValueScale.fresh()):
-        raise ValueError("a scale of values that is no number")
-    return scale
+def _arrays(part: ScalePart | MarketScalePart | ObservationScalePart) -> dict[str, jax.Array]:
+    return {name: jnp.asarray(x) for name, x in vars(part).items()}
 
 
-def _actions(stored: dict[str, Any]) -> tuple[ActionSpec, Bounds | None]:
-    kind, bounds = stored["kind"], stored["bounds"]
-    actions = ActionSpec(kind, stored["size"], tuple(stored["shape"]))
-    if stored["distribution"] != DISTRIBUTION_NAMES[kind]:
-        raise ValueError(f"its actions are of a {stored['distribution']}, no longer known")
+def _actions(stored: ActionsPart) -> tuple[ActionSpec, Bounds | None]:
+    kind, bounds = stored.kind, stored.bounds
+    actions = ActionSpec(kind, stored.size, stored.shape)
+    if stored.distribution != DISTRIBUTION_NAMES[kind]:
+        raise ValueError(f"its actions are of a {shown(stored.distribution)}, no longer known")
     if (bounds is not None) != (kind == "box"):
         raise ValueError("a box of actions has bounds, other actions have none")
     if bounds is None:
         return actions, None
     low, high = (jnp.asarray(x) for x in bounds)
-    check_bounds((low, high))
     if not low.shape == high.shape == (actions.size,):
-        raise ValueError(f"bounds of {actions.size} actions")
+        raise ValueError(f"bounds of shapes {low.shape} and {high.shape} of {actions.size} actions")
+    check_bounds((low, high))
     return actions, (low, high)
 
 
-def _network(stored: dict[str, Any], actions: ActionSpec) -> ActorCritic:
-    fields = {name: stored[name] for name in stored if name != "kind"}
-    if set(fields) != set(NETWORK_FIELDS):
-        raise ValueError(f"a network of {', '.join(sorted(fields))}")
-    fields["hidden"] = tuple(fields["hidden"])
-    network = NETWORKS[stored["kind"]](actions=actions, **fields)
-    if network.encoder not in get_args(encoders.Kind) or network.compute_dtype not in COMPUTE_DTYPES:
-        raise ValueError(f"an encoder {network.encoder!r} in {network.compute_dtype!r}")
+def _network(stored: NetworkPart, actions: ActionSpec, params: dict[str, Any]) -> ActorCritic:
+    """Return the network of these settings. Raises ValueError where the weights are another network's."""
+    fields = {name: getattr(stored, name) for name in NETWORK_FIELDS}
+    check_layers(**{name: fields[name] for name in ("hidden", *NETWORK_FIELDS[NETWORK_FIELDS.index("encoder") :])})
+    weights = jax.tree.leaves(params)
+    if not all(isinstance(x, np.ndarray) for x in weights):
+        raise ValueError("weights that are no arrays")
+    if len(weights) < max(len(stored.hidden), stored.encoder_depth or 0 if stored.encoder != "mlp" else 0):
+        raise ValueError(f"{len(weights)} arrays of weights, for more layers")  # before so many are built
+    network = NETWORKS[stored.kind](actions=actions, **fields)
+    try:
+        expected = jax.eval_shape(network.fresh, jax.random.key(0))
+    # What Flax and JAX raise for settings that make no network is not documented.
+    except Exception as error:
+        raise ValueError(f"a network that cannot be built: {error}") from error
+    if _shapes(params) != _shapes(expected):
+        raise ValueError("weights of another network")
     return network
+
+
+def _normalizer(
+    stored: MarketScalePart | ObservationScalePart | None, network: ActorCritic, obs_ndim: int
+) -> Normalizer | RunningNormalizer | None:
+    if stored is None:
+        return None
+    if isinstance(stored, MarketScalePart):
+        if not stored.mean.shape == stored.std.shape == (network.features,):
+            raise ValueError(f"normalizer of shape {stored.mean.shape} for {network.features} features")
+        if not (stored.std > 0).all():
+            raise ValueError("normalizer.std is not above 0")
+        return Normalizer(**_arrays(stored))
+    shape = stored.mean.shape
+    if stored.variance.shape != shape or len(shape) != obs_ndim or math.prod(shape) != network.features:
+        raise ValueError(f"normalizer of shape {shape} for {network.features} numbers in {obs_ndim} dimensions")
+    return RunningNormalizer(**_arrays(stored))
+
+
+def _check_about(stored: dict[str, Any], state: PPOState) -> None:
+    """Raise ValueError where what a policy says of itself is of no such training, or does not fit its network."""
+    about: About = parse(stored, About, "about")
+    if "env" not in stored:
+        return
+    if "features" not in stored:
+        raise ValueError("about.features is missing")
+    actions, positions = state.network.actions, about.env.positions
+    kind = {"continuous": "box", "weights": "simplex"}.get(str(positions), "discrete")
+    if actions.kind != kind or (isinstance(positions, tuple) and actions.size != len(positions)):
+        raise ValueError(
+            f"its network has {actions.size} actions of kind {actions.kind}, its environment the positions {positions}"
+        )
+    if actions.shape != ((actions.size,) if actions.continuous else ()) or state.obs_ndim != 1:
+        raise ValueError(f"actions of shape {actions.shape}, and observations of {state.obs_ndim} dimensions")
+    if not isinstance(state.normalizer, Normalizer):
+        raise ValueError("normalizer is none of market features")
+    _check_env(about.env, stored["env"], actions.size)
+    limit = np.float32(about.env.rules.max_leverage)
+    if state.bounds is not None and not (np.asarray(state.bounds) == [[-limit], [limit]]).all():
+        raise ValueError(f"bounds of actions that are not those of max_leverage {limit:g}")
+    account_names = ACCOUNT_FEATURES + rewards.observed_in(stored["env"]["reward"])
+    for name, told, network in (
+        ("about.env.window", about.env.window, state.network.window),
+        ("the number of about.features.names", len(about.features.names), state.network.features),
+        ("the number of account features", len(account_names), state.network.account),
+    ):
+        if told != network:
+            raise ValueError(f"{name} is {told}, and its network has {network}")
+
+
+def _check_env(env: EnvPart, stored: dict[str, Any], assets: int) -> None:
+    """Raise ValueError where an environment has settings that `TradingEnv` refuses on any market."""
+    # Positions that are exposures are of one asset, whose number of actions is another one.
+    positions = env_actions.validate_positions(
+        env.positions, assets if isinstance(env.positions, str) else 1, env.rules.max_leverage
+    )
+    for name in ("stop_loss", "take_profit"):
+        env_actions.validate_bracket(name, getattr(env, name), positions)
+    env.rules.check_costs(costs.from_dict(env.costs).validate())
+    if not env.reward.custom:
+        rewards.from_dict(stored["reward"])
 
 
 def _shapes(tree: Any) -> Any:

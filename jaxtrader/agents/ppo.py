@@ -22,11 +22,10 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from jaxtrader import devices
 from jaxtrader.agents import blocks, encoders
 from jaxtrader.agents.action_spec import Bounds, action_spec_of, check_bounds, log_std_parameter
-from jaxtrader.agents.attention import HEAD_WIDTH
 from jaxtrader.agents.control_variate import market_control_variate, regress_out
 from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.gae import explained_variance, gae
-from jaxtrader.agents.networks import COMPUTE_DTYPES, ActorCritic
+from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer, normalize
 from jaxtrader.agents.own_encoder import OwnEncoder, own
 from jaxtrader.agents.policy_file import read_policy, write_policy
@@ -85,34 +84,13 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
                 raise ValueError(f"PPOAgent({name}={getattr(self, name)}) must be a whole number, at least 1")
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant' or 'linear'")
-        if not isinstance(self.hidden, tuple):  # static fields need a hash, which a list does not have
-            raise ValueError(f"PPOAgent(hidden={self.hidden!r}) must be a tuple of widths such as (64, 64)")
-        if not self.hidden or any(width < 1 for width in self.hidden):
-            raise ValueError(f"PPOAgent(hidden={self.hidden}) needs at least one layer, each at least 1 wide")
-        self._validate_encoder()
-        return self
-
-    def _validate_encoder(self) -> None:
-        kinds = get_args(encoders.Kind)
-        if isinstance(self.encoder, str) and self.encoder not in kinds:
-            raise ValueError(f"PPOAgent(encoder={self.encoder!r}) is unknown; use one of {', '.join(kinds)}")
-        if not isinstance(self.encoder, str):
-            own(self.encoder)
-        unit = HEAD_WIDTH if self.encoder == "attention" else 1
-        if not isinstance(self.encoder_width, Integral) or self.encoder_width < 1 or self.encoder_width % unit:
-            raise ValueError(
-                f"PPOAgent(encoder_width={self.encoder_width}) must be a whole number, at least 1"
-                + f"; of attention a multiple of {unit}" * (unit > 1)
-            )
-        depth = self.encoder_depth
-        if depth is not None and (not isinstance(depth, Integral) or depth < 1):
-            raise ValueError(f"PPOAgent(encoder_depth={depth}) must be None or a whole number, at least 1")
-        if self.compute_dtype not in COMPUTE_DTYPES:
-            raise ValueError(f"PPOAgent(compute_dtype={self.compute_dtype!r}) is unknown; use 'float32' or 'bfloat16'")
+        layers = ("hidden", "encoder", "encoder_width", "encoder_depth", "compute_dtype")
+        check_layers(**{name: getattr(self, name) for name in layers})
         if self.matmul_precision not in PRECISIONS:
             raise ValueError(
                 f"PPOAgent(matmul_precision={self.matmul_precision!r}) is unknown; use {', '.join(PRECISIONS)}"
             )
+        return self
 
     def check_env(self, env: Environment) -> None:
         """Raise ValueError where the encoder has no window of bars to read."""

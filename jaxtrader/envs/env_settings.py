@@ -9,6 +9,7 @@ from typing import Literal
 ContinuousPositions = Literal["continuous", "weights"]
 Positions = tuple[float, ...] | ContinuousPositions
 BracketFractions = float | tuple[float | None, ...] | None
+MAX_WINDOW = 100_000  # bars, far beyond what any encoder learns from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,8 @@ class EnvSettings:
             count = getattr(self, name)
             if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
                 raise ValueError(f"{name} {count} must be a whole number of bars, at least 1")
+        if self.window > MAX_WINDOW:
+            raise ValueError(f"window {self.window} is above {MAX_WINDOW:,} bars; use coarser bars, or a shorter one")
         if self.episode_length % self.decision_every:
             fewer = self.episode_length // self.decision_every * self.decision_every
             fitting = [str(length) for length in (fewer, fewer + self.decision_every) if length]

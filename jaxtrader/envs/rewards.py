@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from jaxtrader.ledger.account import EQUITY_FLOOR, Account
 from jaxtrader.ledger.bar import Bar
+from jaxtrader.schema import parse
 
 NOISE_SHARE = 0.1  # share of DifferentialRatio's `volatility` below which a deviation counts as noise
 
@@ -316,7 +317,8 @@ def from_dict(stored: dict[str, Any]) -> Any:
     """Return the reward that `to_dict` described, or `LogReturn` in place of a user's own.
 
     Raises:
-        ValueError: the name is unknown, or decisions see the state of a user's own reward, which no file holds.
+        ValueError: the name is unknown, a setting is none of that reward, or decisions see the state of a user's own
+            reward, which no file holds.
     """
     name, names = stored["name"], ", ".join(stored.get("observed", ()))
     if names:
@@ -327,7 +329,7 @@ def from_dict(stored: dict[str, Any]) -> Any:
         return LogReturn()
     if name not in _BY_NAME:
         raise ValueError(f"the reward {name} is unknown; known are {', '.join(_BY_NAME)}")
-    return _BY_NAME[name](**{key: value for key, value in stored.items() if key != "name"})
+    return parse({key: value for key, value in stored.items() if key != "name"}, _BY_NAME[name], f"the reward {name}")
 
 
 _BY_NAME: dict[str, Any] = {

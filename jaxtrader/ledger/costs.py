@@ -114,7 +114,7 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
             rates = np.asarray(getattr(self, name))
             if rates.dtype.kind not in "iuf":
                 raise ValueError(f"{name} {getattr(self, name)!r} {NOT_A_RATE}")
-            if rates.ndim > 1:
+            if rates.ndim > 1 or not rates.size:
                 raise ValueError(f"{name} has shape {rates.shape}; give a number, or one an asset")
             self._check_range(name, rates)
         if self.has("max_fee") and not (self.has("share_fee") or self.has("min_fee")):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -15,22 +16,36 @@ from flax import serialization
 
 from jaxtrader import files
 from jaxtrader.files import FileError
+from jaxtrader.printable import shown
+from jaxtrader.schema import Array, Count, Natural, Range, SchemaError, parse
 from jaxtrader.training.identity import differences
 from jaxtrader.training.metrics_log import begins_with
 from jaxtrader.training.run_folder import BEST, CHECKPOINTS, METRICS, NEWEST, PREVIOUS
 from jaxtrader.training.update import TrainState
 
 KIND = "checkpoint"
+VERSION = 2  # of the schema. Files of version 1 have the same fields, and do not say their version.
+MAX_HALVINGS = 10  # of the learning rate, after divergence
 DAMAGED = ".damaged"  # the ending of a file that was set aside
+
+
+@dataclass(frozen=True)
+class BestRecord:
+    """What is read of the record of the best validation. The other figures are the agent's."""
+
+    FURTHER: ClassVar[bool] = True
+
+    updates: Natural
+    valid_reward_per_bar: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """All that decides how a training goes on.
+    """All that decides how a training goes on. It is also the schema of the file, which has its VERSION besides.
 
     Attributes:
-        train_state: a `TrainState` as nested dicts: parameters, optimizer, normalisation, environments, random key and
-            counters.
+        train_state: parameters, optimizer, normalisation, environments, random key and counters. It is a `TrainState`,
+            or the same as nested dicts where it was read from a file.
         updates, episodes: how many are finished.
         seconds: time of training so far.
         metrics_bytes: length of the metrics file.
@@ -44,46 +59,26 @@ class Checkpoint:
         jax, device, cpus: see `identity.machine`.
     """
 
-    train_state: Any
-    updates: int
-    episodes: int
-    seconds: float
-    metrics_bytes: int
+    train_state: dict[str, Any] | TrainState
+    updates: Natural
+    episodes: Natural
+    seconds: Annotated[float, Range(0, math.inf)]
+    metrics_bytes: Natural
     metrics_sum: str
     best: dict[str, Any] | None
-    policy: np.ndarray | None
-    halvings: int
+    policy: Annotated[np.ndarray, Array("uint8", 1)] | None
+    halvings: Annotated[int, Range(0, MAX_HALVINGS)]
     initial: dict[str, Any] | None
     settings: dict[str, str]
-    devices: int
+    devices: Count
     jax: str
     device: str
-    cpus: int
+    cpus: Count
 
     @property
     def best_score(self) -> float | None:
         """The best validation's score."""
         return None if self.best is None else self.best["valid_reward_per_bar"]
-
-
-# The types that a file must have, so that a forged one is refused here and not somewhere in training.
-_TYPES: dict[str, tuple[type, ...]] = {
-    "train_state": (dict,),
-    "updates": (int,),
-    "episodes": (int,),
-    "seconds": (float,),
-    "metrics_bytes": (int,),
-    "metrics_sum": (str,),
-    "best": (dict, type(None)),
-    "policy": (np.ndarray, type(None)),
-    "halvings": (int,),
-    "initial": (dict, type(None)),
-    "settings": (dict,),
-    "devices": (int,),
-    "jax": (str,),
-    "device": (str,),
-    "cpus": (int,),
-}
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool) -> None:
@@ -97,7 +92,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool) -> None
     Raises:
         FileError: a file cannot be written. The ones before it are still whole.
     """
-    content = vars(checkpoint) | {"train_state": serialization.to_state_dict(checkpoint.train_state)}
+    state = serialization.to_state_dict(checkpoint.train_state)
+    content = vars(checkpoint) | {"version": VERSION, "train_state": state}
     data = files.encoded(KIND, content)
     files.write_bytes(folder / NEWEST, data, keep=folder / PREVIOUS)
     if is_best:
@@ -105,23 +101,23 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool) -> None
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises FileError where the file is missing, damaged, or of another version."""
+    """Read a checkpoint. Raises FileError where the file is missing, damaged, or of a newer version."""
     tree = files.load(path, KIND)
-    names = {field.name for field in dataclasses.fields(Checkpoint)}
-    if not isinstance(tree, dict) or set(tree) != names:
-        raise FileError(f"{path} is a checkpoint of another version of jaxtrader; resume it with that version")
-    for name, types in _TYPES.items():
-        if type(tree[name]) not in types:
-            raise FileError(f"{path} is damaged: its {name} is a {type(tree[name]).__name__}; use an earlier one")
-    whole = all(tree[name] >= 0 for name in ("updates", "episodes", "seconds", "metrics_bytes", "halvings"))
-    texts = tree["settings"].values()
-    score = 0.0 if tree["best"] is None else tree["best"].get("valid_reward_per_bar")
-    bytes_of_policy = tree["policy"] is None or (tree["policy"].dtype == np.uint8 and tree["policy"].ndim == 1)
-    if not (whole and all(type(text) is str for text in texts) and type(score) is float and bytes_of_policy):
+    version = tree.pop("version", 1) if isinstance(tree, dict) else 1
+    if type(version) is int and version > VERSION:
         raise FileError(
-            f"{path} is damaged: a count, a setting, the best record or the policy is none; use an earlier one"
+            f"{path} has checkpoint version {version}, and this jaxtrader reads up to {VERSION}; install a newer "
+            "jaxtrader"
         )
-    return Checkpoint(**tree)
+    try:
+        if type(version) is not int or version < 1:
+            raise SchemaError(f"its version is {shown(version)}")
+        checkpoint: Checkpoint = parse(tree, Checkpoint)
+        if checkpoint.best is not None:
+            parse(checkpoint.best, BestRecord, "best")
+    except SchemaError as error:
+        raise FileError(f"{path} is damaged ({error}); use an earlier one") from error
+    return checkpoint
 
 
 def find_checkpoint(folder: Path, settings: Mapping[str, str], set_aside: bool) -> tuple[Checkpoint | None, list[str]]:
@@ -214,8 +210,12 @@ def restore(path: Path, checkpoint: Checkpoint, template: TrainState) -> TrainSt
         stored, wanted = (None if x is None else (x.shape, x.dtype) for x in (arrays.get(name), expected.get(name)))
         if stored != wanted:
             raise FileError(f"{path} does not fit the training: its train_state{name} is {stored}, not {wanted}")
+    try:
+        state = serialization.from_state_dict(template, cast(dict[str, Any], checkpoint.train_state))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FileError(f"{path} does not fit the training: {shown(error, 200)}") from error
     # Leaves must be JAX arrays: a program is traced anew for NumPy arrays.
-    return jax.tree.map(jnp.asarray, serialization.from_state_dict(template, checkpoint.train_state))
+    return jax.tree.map(jnp.asarray, state)
 
 
 def _arrays(tree: Any) -> dict[str, Any]:

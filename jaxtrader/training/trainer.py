@@ -35,7 +35,7 @@ from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
 from jaxtrader.training.callbacks import Callback, CallbackList, TrainingRun, check_callbacks
-from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint, restore, save_checkpoint
+from jaxtrader.training.checkpoint import MAX_HALVINGS, Checkpoint, find_checkpoint, restore, save_checkpoint
 from jaxtrader.training.identity import Identity, identity, machine
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.members import check_members, check_members_to_resume, train_members
@@ -69,7 +69,6 @@ from jaxtrader.training.validation import Validation, check_validation
 from jaxtrader.training.warm_start import check_earlier, origin
 
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints where no validation comes before
-MAX_HALVINGS = 10
 FOLDER = "folder"  # the name of process 0's run folder among what it shares
 
 

@@ -159,10 +159,10 @@ def test_a_continuous_policy_acts_by_an_exposure(
 def test_a_policy_whose_network_is_for_other_positions_is_refused(
     positions: object, agent: PPOAgent, decided: PPOState, env: TradingEnv, tmp_path: Path
 ) -> None:
-    about = {"env": env.to_dict() | {"positions": positions}, "features": {"names": [], "lookback": 1}}
-    agent.save_model(tmp_path / "p", decided, about)
+    features = {"names": list(env.market.feature_names), "lookback": 1}
+    agent.save_model(tmp_path / "p", decided, {"env": env.to_dict() | {"positions": positions}, "features": features})
     with pytest.raises(
-        files.FileError, match="is damaged: its network has 3 actions of kind discrete, its environment"
+        files.FileError, match=r"is damaged \(its network has 3 actions of kind discrete, its environment"
     ):
         load_policy(tmp_path / "p")
 

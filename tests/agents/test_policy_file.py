@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from resealed import refusals
 
 from jaxtrader import files
 from jaxtrader.agents.normalization import ValueScale
@@ -80,6 +82,32 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "no scale of values": drop("value_scale"),
     "half a scale of values": drop("value_scale", "weight"),
     "two scales of values": lambda c: c["value_scale"].update(mean=np.zeros(2, np.float32)),
+    "a scale of values that is None": lambda c: c.update(value_scale=None),
+    "a million layers": lambda c: c["network"].update(encoder="gru", encoder_depth=10**6),
+    "more layers than arrays": lambda c: c["network"].update(encoder="attention", encoder_depth=64),
+    "a million hidden layers": lambda c: c["network"].update(hidden=[1] * 10**5),
+    "a hidden layer of any width": lambda c: c["network"].update(hidden=[2**40]),
+    "a window of any length": lambda c: c["network"].update(encoder="tcn", encoder_depth=1, window=2**60),
+    "features of any number": lambda c: c["network"].update(features=2**60),
+    "a shape of many sides": lambda c: c["actions"].update(shape=[2**62] * 10_000),
+    "weights of float64": lambda c: c["params"].update(log_std=np.zeros(1)),
+    "weights that are text": lambda c: c["params"].update(log_std="wide"),
+    "a deviation of 0": lambda c: c["normalizer"].update(std=0 * c["normalizer"]["std"]),
+    "a scale of other features": lambda c: c["normalizer"].update(mean=np.float32([0]), std=np.float32([1])),
+    "no scale of features": lambda c: c.update(normalizer=None),
+    "no features": drop("about", "features"),
+    "features of another number": lambda c: c["about"]["features"].update(names=["one"]),
+    "another window": lambda c: c["about"]["env"].update(window=1),
+    "an environment that is None": lambda c: c["about"].update(env=None),
+    "an unknown rule": lambda c: c["about"]["env"]["rules"].update(stop=1),
+    "a rule out of range": lambda c: c["about"]["env"]["rules"].update(delay=10**9),
+    "bounds of another leverage": lambda c: c["about"]["env"]["rules"].update(max_leverage=1.2),
+    "a fee that is a dict": lambda c: c["about"]["env"]["costs"].update(fee={}),
+    "a fee of no assets": lambda c: c["about"]["env"]["costs"].update(fee=[]),
+    "an unknown reward": lambda c: c["about"]["env"].update(reward={"name": "Profit"}),
+    "a reward that sees more": lambda c: c["about"]["env"]["reward"].update(custom=True, observed=["luck"]),
+    "a setting that no reward has": lambda c: c["about"]["env"]["reward"].update(lam=1.0),
+    "symbols that are numbers": lambda c: c["about"].update(symbols=[1]),
     "no about": drop("about"),
     "text as about": lambda c: c.update(about="a text"),
     "a further part": lambda c: c.update(optimizer={}),
@@ -112,6 +140,23 @@ def test_a_damaged_policy_file_is_one_sentence(damage: str, stored: Path, tmp_pa
     with pytest.raises(files.FileError, match=r"policy\.pkl.* damaged \(.*\); train it again") as no:
         read_policy(tmp_path / "policy.pkl")
     assert "\n" not in str(no.value)
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(400, marks=pytest.mark.slow)])
+def test_a_file_with_one_field_changed_is_refused_or_can_be_used(
+    count: int, stored: Path, trained_in: TradingEnv, tmp_path: Path
+) -> None:
+    def use(path: Path) -> None:
+        policy = load_policy(path)
+        assert repr(policy)
+        if policy.trades:
+            assert all((policy.costs, policy.rules, policy.account_names, policy.bars_needed))
+            with contextlib.suppress(ValueError):  # which the market lacks: features, or a column of costs
+                policy.environment(trained_in.market)
+
+    messages = refusals(tmp_path / "policy.pkl", "policy", files.load(stored, "policy"), count, use)
+    assert len(messages) > count / 3
+    assert all(len(message) < 500 and message.isprintable() for message in messages)
 
 
 def test_a_sound_policy_file_is_read_and_weights_that_are_not_finite_are_refused(stored: Path, tmp_path: Path) -> None:

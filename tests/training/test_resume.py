@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from resealed import refusals
 from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader import files
@@ -20,7 +21,7 @@ from jaxtrader.agents.policy import load_policy
 from jaxtrader.files import FileError
 from jaxtrader.training import metrics_log, update
 from jaxtrader.training import trainer as trainer_module
-from jaxtrader.training.checkpoint import read_checkpoint
+from jaxtrader.training.checkpoint import read_checkpoint, restore
 from jaxtrader.training.records import TIME_FIELDS
 from jaxtrader.training.run_folder import CHECKPOINTS, only_writer
 from jaxtrader.training.trainer import Trainer, TrainingDiverged
@@ -288,6 +289,24 @@ def stopped(make, tmp_path, monkeypatch):
     return tmp_path / "run"
 
 
+@pytest.fixture(scope="session")
+def stopped_tree(make, tmp_path_factory):
+    """The content of a checkpoint at update 6."""
+    run = tmp_path_factory.mktemp("tree") / "run"
+    make(run, total_steps=6 * STEPS).train()
+    return files.load(run / NEWEST, "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def template(make, whole):
+    """What a checkpoint is restored to."""
+    seen = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer_module, "restore", lambda *given: seen.append(given[2]) or restore(*given))
+        make(whole.run_dir).train(resume=True)
+    return seen[0]
+
+
 def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(make, whole, stopped):
     assert [read_checkpoint(stopped / name).updates for name in (NEWEST, PREVIOUS)] == [6, 3]
     damage(stopped / NEWEST)
@@ -320,25 +339,54 @@ def test_the_best_policy_travels_in_the_checkpoint(make, whole, stopped):
     assert_same_run(make(stopped).train(resume=True), whole)
 
 
-def test_a_forged_checkpoint_is_refused(make, stopped, tmp_path):
-    tree = files.load(stopped / NEWEST, "checkpoint")
-    cases = {
-        "another version": tree | {"new_field": 1},
-        "updates is a str": tree | {"updates": "6"},
-        "its counts": tree | {"updates": -6},
-        "a count, a setting": tree | {"policy": np.zeros((2, 2))},
-        "is NoneType|of another version|is damaged": None,
-    }
-    for says, forged in cases.items():
-        files.save(tmp_path / "forged.pkl", "checkpoint", forged)
-        with pytest.raises(FileError, match=says.replace("its counts", "a count")):
-            read_checkpoint(tmp_path / "forged.pkl")
-    weights = tree["train_state"]["agent_state"]["params"]
+@pytest.mark.parametrize(
+    ("forged", "says"),
+    [
+        ({"new_field": 1}, "new_field is a field that is not known"),
+        ({"version": 3}, "version 3, and this jaxtrader reads up to 2; install a newer jaxtrader"),
+        ({"version": "new"}, "its version is new"),
+        ({"updates": "6"}, "updates is '6', and must be a whole number"),
+        ({"updates": -6}, "updates is -6"),
+        ({"seconds": float("nan")}, "seconds is nan, and must be a number from 0"),
+        ({"halvings": 2**62}, "halvings is 4611686018427387904, and must be a whole number from 0 to 10"),
+        ({"policy": np.zeros((2, 2))}, "policy is an array of float64"),
+        ({"best": {"updates": 1}}, "best.valid_reward_per_bar is missing"),
+        ({"settings": {"seed": 3}}, "settings.seed is 3, and must be a text"),
+        ({"train_state": []}, r"train_state is \[\]"),
+        (None, "the file is None"),
+    ],
+)
+def test_a_forged_checkpoint_is_refused(stopped_tree, tmp_path, forged, says):
+    tree = stopped_tree if forged is None else stopped_tree | forged
+    files.save(tmp_path / "forged.pkl", "checkpoint", None if forged is None else tree)
+    with pytest.raises(FileError, match=rf"forged.pkl (is damaged|has checkpoint) .*{says}"):
+        read_checkpoint(tmp_path / "forged.pkl")
+
+
+def test_a_checkpoint_of_before_it_had_a_version_is_read(stopped_tree, tmp_path):
+    assert stopped_tree["version"] == 2
+    files.save(tmp_path / "old.pkl", "checkpoint", {k: x for k, x in stopped_tree.items() if k != "version"})
+    assert read_checkpoint(tmp_path / "old.pkl").updates == 6
+
+
+def test_a_checkpoint_of_another_training_is_refused(make, stopped, stopped_tree):
+    weights = stopped_tree["train_state"]["agent_state"]["params"]
     layer = next(iter(weights))
     for name in CHECKPOINTS:
-        files.save(stopped / name, "checkpoint", tree | {"train_state": {"agent_state": {"params": {layer: {}}}}})
+        forged = stopped_tree | {"train_state": {"agent_state": {"params": {layer: {}}}}}
+        files.save(stopped / name, "checkpoint", forged)
     with pytest.raises(FileError, match=r"does not fit the training: its train_state\['agent_state'\]"):
         make(stopped).train(resume=True)
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(500, marks=pytest.mark.slow)])
+def test_a_checkpoint_with_one_field_changed_is_refused_or_restored(template, stopped_tree, tmp_path, count):
+    def use(path):
+        restore(path, read_checkpoint(path), template)
+
+    messages = refusals(tmp_path / "checkpoint.pkl", "checkpoint", stopped_tree, count, use)
+    assert len(messages) > count / 2
+    assert all(len(message) < 500 and message.isprintable() for message in messages)
 
 
 def test_one_writer_a_folder_by_a_lock_that_ends_with_its_process(make, stopped):

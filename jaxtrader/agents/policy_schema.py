@@ -1,0 +1,177 @@
+"""The schema of a policy file: what each of its fields may be. `policy_file.py` writes and reads the file.
+
+The classes are checked by `schema.parse`. Those of settings have the ranges of the settings, since parsing makes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from jaxtrader import files
+from jaxtrader.agents import action_spec, encoders
+from jaxtrader.envs.env_settings import MAX_WINDOW, EnvSettings
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.schema import Array, Count, Natural, Range
+
+AGENT = "PPOAgent"
+ENSEMBLE = "Ensemble"
+VERSION = 3
+Float32 = Annotated[np.ndarray, Array("float32")]
+Scalar = Annotated[np.ndarray, Array("float32", 0)]
+Vector = Annotated[np.ndarray, Array("float32", 1)]
+ABSENT: Any = None  # the default of a field that may be missing, but is never None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkPart:
+    """The network: `kind`, a name in NETWORKS, and the fields of `ActorCritic`, whose ranges are those of its settings.
+
+    An encoder of another kind than `encoders.Kind` belongs here as a further type of `encoder`.
+    """
+
+    kind: Literal["single", "portfolio"]
+    window: Annotated[int, Range(1, MAX_WINDOW)]
+    features: Count
+    account: Annotated[int, Range(0, 1000)]
+    hidden: tuple[int, ...]
+    encoder: encoders.Kind
+    encoder_width: int
+    encoder_depth: int | None
+    compute_dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActionsPart:
+    """The actions: `kind`, `size` and `shape` of `ActionSpec`, what the outputs stand for, and the bounds of a box."""
+
+    kind: action_spec.Kind
+    size: Count
+    shape: tuple[Natural, ...]
+    distribution: str
+    bounds: tuple[Float32, Float32] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalePart:
+    """The fields of `ValueScale`."""
+
+    mean: Scalar
+    square: Scalar
+    weight: Scalar
+
+
+@dataclass(frozen=True, kw_only=True)
+class MarketScalePart:
+    """The fields of `Normalizer`."""
+
+    mean: Vector
+    std: Vector
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObservationScalePart:
+    """The fields of `RunningNormalizer`."""
+
+    mean: Float32
+    variance: Float32
+    count: Scalar
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyFile:
+    """What a policy file holds.
+
+    Attributes:
+        agent: AGENT.
+        version: VERSION of this schema. Files of before it was written down are of version 1.
+        network, actions: see their classes.
+        obs_ndim: as in `PPOState`.
+        params: the weights as nested dicts of float32 arrays.
+        normalizer: None where there is neither.
+        value_scale: the units in which the critic works.
+        about: what the policy was trained on, see `About`.
+    """
+
+    agent: Literal["PPOAgent"]
+    version: Literal[3]
+    network: NetworkPart
+    actions: ActionsPart
+    obs_ndim: Annotated[int, Range(0, files.MAX_AXES)]
+    params: dict[str, Any]
+    normalizer: MarketScalePart | ObservationScalePart | None
+    value_scale: ScalePart
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnsembleFile:
+    """What the file of an ensemble holds: a `PolicyFile` for each member, whose own `about` is empty."""
+
+    agent: Literal["Ensemble"]
+    version: Literal[3]
+    members: list[dict[str, Any]]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturesPart:
+    """What a decision sees: the names of the features, and the bars that they look back."""
+
+    names: list[str]
+    lookback: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardPart:
+    """What `rewards.to_dict` writes: the name, and the settings of a reward of ours, or what a user's own shows."""
+
+    FURTHER: ClassVar[bool] = True
+
+    name: str
+    custom: bool = False
+    observed: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnvPart(EnvSettings):
+    """What `TradingEnv.to_dict` writes. Its costs are checked by their own class."""
+
+    rules: Rules
+    costs: dict[str, Any]
+    reward: RewardPart
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a policy says of its training. The Trainer writes all of it but `seeds`, `command` and `init_from`.
+
+    Attributes:
+        env: the environment. It is missing where that is no `TradingEnv`.
+        features: those of the environment's market.
+        agent: its `name` and its settings. Those of PPO are checked.
+        symbols: see `Policy.symbols`.
+        data: one line on each part of the data.
+        training: the `TrainSettings`.
+        updates: when the policy was chosen.
+        valid_reward_per_bar: what it was chosen for.
+        seeds: those of an ensemble's members.
+        command: what `jaxtrader train` was asked for, which that command checks.
+        init_from: what the policy says of itself from which the training started.
+    """
+
+    FURTHER: ClassVar[bool] = True
+
+    env: EnvPart = ABSENT
+    features: FeaturesPart = ABSENT
+    agent: dict[str, Any] = field(default_factory=dict)
+    symbols: tuple[str, ...] = ()
+    data: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    updates: Natural = 0
+    valid_reward_per_bar: float | None = None
+    seeds: tuple[int, ...] = ()
+    command: dict[str, Any] = ABSENT
+    init_from: dict[str, Any] = ABSENT
