@@ -17,6 +17,7 @@ import jaxtrader as jt
 from jaxtrader import compilation, devices
 from jaxtrader.cli.backtest_command import backtest_policy
 from jaxtrader.cli.check_command import check
+from jaxtrader.cli.compare_command import compare_runs
 from jaxtrader.cli.data_command import describe_file
 from jaxtrader.cli.export_command import export_policy
 from jaxtrader.cli.report_command import rewrite_report
@@ -39,6 +40,7 @@ RUNS = {
     "sweep": sweep,
     "backtest": backtest_policy,
     "report": rewrite_report,
+    "compare": compare_runs,
     "export": export_policy,
     "watch": watch,
     "data": describe_file,

@@ -142,12 +142,19 @@ def _parameter(
         allow_leading_hyphen=is_ours,
         allow_repeating=True,
     )
+    if needed and is_list:  # the rest of the words
+        return inspect.Parameter(key, inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, _words(about)])
     return inspect.Parameter(
         key,
         inspect.Parameter.POSITIONAL_ONLY if needed else inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if needed else default,
         annotation=Annotated[hint, about, _Unchecked()],
     )
+
+
+def _words(about: Parameter) -> Parameter:
+    """The same for words that are taken as they are."""
+    return Parameter(group=about.group, help=about.help, show=about.show)
 
 
 class _Unchecked:

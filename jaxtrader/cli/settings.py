@@ -215,6 +215,22 @@ class ReportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompareSettings:
+    """Which runs.
+
+    Attributes:
+        runs: The folders of two runs or more, of `jaxtrader train` or `jaxtrader walk-forward`. Each is compared with
+            the first, on the bars of the tests that all have.
+        page: Whether comparison.html is written, in the folder around the first run.
+        open: Whether the page is opened in the browser.
+    """
+
+    runs: tuple[str, ...]
+    page: bool = True
+    open: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class WatchSettings:
     """Which run to watch.
 
@@ -381,6 +397,10 @@ COMMANDS = {
             Flags(MarketSettings, "data"),
             Flags(RunSettings, "run", only=("trials",)),
         ),
+    ),
+    "compare": Command(
+        "Compare the tests of several runs, as a table and as a page.",
+        (Flags(CompareSettings, "data"),),
     ),
     "export": Command(
         "Write a policy for programs without jaxtrader, normalisation and decision inside.",

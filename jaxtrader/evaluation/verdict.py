@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxtrader.evaluation import bootstrap, statistics
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
@@ -69,7 +70,11 @@ def lead(result: BacktestResult, other: BacktestResult) -> Lead:
     The error and the interval are of the paired difference. Where the other account does not vary it is cash, whose
     ratio counts as 0. Below `bootstrap.MIN_BARS` bars the interval is two errors of independent bars to each side.
     """
-    own, others = result.excess_returns, other.excess_returns
+    return lead_of(result.excess_returns, other.excess_returns, result.sharpe_scale)
+
+
+def lead_of(own: Float[np.ndarray, " bar"], others: Float[np.ndarray, " bar"], scale: float) -> Lead:
+    """`lead` of two series of returns over cash. `scale` turns a Sharpe ratio of a bar into the unit that is told."""
     is_cash = math.isnan(statistics.sharpe_ratio(others))
     varies = not math.isnan(statistics.sharpe_ratio(own)) and not (not is_cash and np.array_equal(own, others))
     if varies and len(own) >= bootstrap.MIN_BARS and np.isfinite(own).all() and np.isfinite(others).all():
@@ -80,7 +85,7 @@ def lead(result: BacktestResult, other: BacktestResult) -> Lead:
         estimate = statistics.sharpe(own) if is_cash else statistics.sharpe_difference(own, others)
         away = statistics.SURE * estimate.error
         bounds = (estimate.value, estimate.error, estimate.value - away, estimate.value + away)
-    return Lead(*(result.sharpe_scale * number for number in bounds))
+    return Lead(*(scale * number for number in bounds))
 
 
 def verdict(

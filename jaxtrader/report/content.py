@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from jaxtrader.evaluation import metrics, statistics, tables
 from jaxtrader.evaluation.baselines import rows_of
@@ -195,38 +196,62 @@ def number(value: float) -> str:
 # --- curves ---
 
 
+def line_charts(
+    times: np.ndarray,
+    equity: Mapping[str, Float[np.ndarray, " bar"]],
+    excess: Mapping[str, Float[np.ndarray, " bar"]],
+    *,
+    tz: str | None,
+    periods_per_year: float,
+) -> dict[str, Any]:
+    """The data of the charts of equity, drawdown and rolling Sharpe ratio, and no other chart's.
+
+    Args:
+        times: of the bars. In the charts they are those of `_seconds`.
+        equity: by name.
+        excess: returns over cash of those whose drawdown and rolling ratio are shown.
+        tz: the zone of the times that are shown.
+        periods_per_year: bars in a year.
+    """
+    kept, window = _thinned(len(times)), _rolling_window(len(times), periods_per_year)
+    rolling = {label: _rolling_sharpe(returns, window) for label, returns in excess.items()}
+    scale = math.sqrt(periods_per_year)
+    spacing = np.median(np.diff(times).astype("timedelta64[s]").astype(float)) if len(times) > 1 else 86_400
+    return {
+        "intraday": bool(spacing < 80_000),
+        "times": _seconds(times[kept], tz),
+        "parts": [],
+        "equity": {label: _plain(curve[kept]) for label, curve in equity.items()},
+        "drawdown": {label: _plain(metrics.drawdowns(equity[label])[kept]) for label in excess},
+        "rolling": {label: _plain(scale * curve[kept]) for label, curve in rolling.items()} if window else {},
+        "rolling_bars": window,
+        "symbols": [],
+        "training": [],
+    }
+
+
 def _curves(
     parts: Mapping[str, Part],
     market: Market,
     training: Mapping[str, Sequence[Mapping[str, Any]]],
     folds: Sequence[np.datetime64],
 ) -> dict[str, Any]:
-    """The data of the charts.
-
-    Times are those of `_seconds`. Each part goes on at the equity at which the one before it ended.
-    """
+    """The data of the charts. Each part goes on at the equity at which the one before it ended."""
     labels = list(next(iter(parts.values())))
     times = np.concatenate([part[POLICY].times for part in parts.values()])
     equity = {
         label: joined_equity([part[label].equity / part[label].initial for part in parts.values()]) for label in labels
     }
+    excess = {label: np.concatenate([part[label].excess_returns for part in parts.values()]) for label in labels[:2]}
     kept = _thinned(len(times))
     bounds = np.cumsum([0, *(len(part[POLICY]) for part in parts.values())])
     names = list(parts)
     if len(folds):
         bounds = np.append(np.searchsorted(times, folds), len(times))
         names = [f"fold {i}" for i in range(1, len(folds) + 1)]
-    window = _rolling_window(parts)
-    rolling = {
-        label: _rolling_sharpe(np.concatenate([part[label].excess_returns for part in parts.values()]), window)
-        for label in labels[:2]
-    }
     judged = parts[list(parts)[-1]][POLICY]
-    scale = math.sqrt(judged.periods_per_year)
-    spacing = np.median(np.diff(times).astype("timedelta64[s]").astype(float)) if len(times) > 1 else 86_400
     return {
-        "intraday": bool(spacing < 80_000),
-        "times": _seconds(times[kept], judged.tz),
+        **line_charts(times, equity, excess, tz=judged.tz, periods_per_year=judged.periods_per_year),
         "parts": [
             {
                 "name": name,
@@ -235,19 +260,14 @@ def _curves(
             }
             for i, name in enumerate(names)
         ],
-        "equity": {label: _plain(curve[kept]) for label, curve in equity.items()},
-        "drawdown": {label: _plain(metrics.drawdowns(equity[label])[kept]) for label in labels[:2]},
-        "rolling": {label: _plain(scale * curve[kept]) for label, curve in rolling.items()} if window else {},
-        "rolling_bars": window,
         "symbols": _prices(judged, market),
         "training": [curve for name, records in training.items() if (curve := _training(name, records))],
     }
 
 
-def _rolling_window(parts: Mapping[str, Part]) -> int:
+def _rolling_window(bars: int, periods_per_year: float) -> int:
     """Half a year of bars, or a quarter of all where that is less. 0 where it would be too few for a ratio."""
-    bars = sum(len(part[POLICY]) for part in parts.values())
-    window = min(round(next(iter(parts.values()))[POLICY].periods_per_year / 2), bars // 4)
+    window = min(round(periods_per_year / 2), bars // 4)
     return window if window >= 20 else 0
 
 

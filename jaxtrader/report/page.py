@@ -9,12 +9,14 @@ from string import Template
 
 from jaxtrader.report.content import Report, Table
 
+MANY_PARTS = " Each part goes on where the one before it ended."
+
 
 def page(report: Report) -> str:
     """Return the HTML of a report. All text of it is escaped."""
     sections = [
         *map(_table, report.results),
-        _chart("equity", "Equity", "Logarithmic scale. Each part goes on where the one before it ended."),
+        _chart("equity", "Equity", "Logarithmic scale." + MANY_PARTS * (len(report.curves["parts"]) > 1)),
         '<div class="pair">',
         _chart("drawdown", "Drawdown"),
         _chart("rolling", f"Sharpe ratio of the last {report.curves['rolling_bars']:,} bars")

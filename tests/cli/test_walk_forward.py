@@ -72,6 +72,29 @@ def test_its_tests_are_traded_again_at_other_costs(walked, capsys):
     assert "fold-2" in said
 
 
+def test_runs_are_compared_on_the_bars_that_all_have(walked, tmp_path, capsys):
+    one = tmp_path / "one"
+    argv = ["train", "--data", str(walked / "one.csv"), *SMALL, "--total-steps", "200", "--run-dir", str(one)]
+    assert main([*argv, "--quiet", "--no-report"]) == 0
+    capsys.readouterr()
+    assert main(["compare", str(one), str(walked / "run")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "60, 2020-12-06 to 2021-02-03" in out, "the test of the training lies in those of the walk"
+    assert "run is not distinguishable from one" in out or "run cannot be told" in out
+    assert "folds" in out, "a setting that differs"
+    page = (tmp_path / "comparison.html").read_text()
+    assert "<h2>Settings that differ</h2>" in page
+    assert "<title>one beside run</title>" in page
+
+
+def test_what_cannot_be_compared_is_one_sentence(walked, tmp_path, capsys):
+    run = walked / "run"
+    assert "give the folders of two" in refused(capsys, ["compare"])
+    assert "give the folders of two" in refused(capsys, ["compare", run])
+    assert "twice" in refused(capsys, ["compare", run, run])
+    assert "holds no run" in refused(capsys, ["compare", run, tmp_path])
+
+
 def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, tmp_path, capsys):
     run, data = tmp_path / "moved", walked / "one.csv"
     shutil.copytree(walked / "run", run)
