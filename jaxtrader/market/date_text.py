@@ -1,7 +1,7 @@
-"""Reads dates and clocks that are written in other ways than ISO: 30 Apr 2019, Feb 01, 2022, 31/12/2024, 07-AM.
+"""Reads dates and clocks that are written in other ways than ISO: 30 Apr 2019, Feb 01, 2022, 31/12/24, 07-AM.
 
-The order of day and month is concluded from the whole column, and never from one value. Distinct dates and clocks are
-few, so each of them is read once.
+The order of day, month and year is concluded from the whole column, and never from one value. Distinct dates and clocks
+are few, so each of them is read once.
 """
 
 import re
@@ -22,7 +22,8 @@ CLOCK = r"\d{1,2}(?::\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?:\s*[AaPp]\.?[Mm]\.?)?|[-
 STAMP = rf"^(\S.*?)(?:[T,\s]+({CLOCK}|(?<=^\d{{8}}[T ])(?:\d{{4}}|\d{{6}})))?$"
 YEAR_FIRST = re.compile(r"(\d{4})\s*[-./年]\s*(\d{1,2})\s*[-./月]\s*(\d{1,2})日?")
 COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
-YEAR_LAST = re.compile(r"(\d{1,2})([-./])(\d{1,2})\2(\d{4})")
+YEAR_LAST = re.compile(r"(\d{1,2})([-./])(\d{1,2})\2(\d{4}|\d{2})")
+SHORT_YEAR = re.compile(r"(\d{2})([-./])(\d{1,2})\2(\d{2})")  # the year may be at either end
 WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
 DAY_NAME_YEAR = re.compile(WEEKDAY + r"(\d{1,2})(?:st|nd|rd|th)?[-\s./]*([a-z]{3,9})\.?[-\s./,]*(\d{4}|\d{2})", re.I)
 NAME_DAY_YEAR = re.compile(WEEKDAY + r"([a-z]{3,9})\.?[-\s]*(\d{1,2})(?:st|nd|rd|th)?[,\s-]+(\d{4})", re.I)
@@ -42,11 +43,12 @@ def read_dates(text: "pd.Series", day_first: bool | None, row_name: RowName) -> 
         [T] datetime64[ns], the wall clock. What cannot be read is NaT.
 
     Raises:
-        DataError: numeric dates may be day-first and month-first, or neither.
+        DataError: numeric dates have more than one order, or none.
     """
     parts = text.str.extract(STAMP)
     codes, distinct = parts[0].factorize()
     written = [str(one).strip() for one in distinct]
+    written = _with_year_last(written, codes, text, row_name)
     order = _order(written, day_first, text, row_name)
     days = _each(codes, written, lambda one: _day(one, order), "datetime64[D]").astype("datetime64[ns]")
     clock_codes, clocks = parts[1].factorize()
@@ -60,6 +62,36 @@ def _each(codes: np.ndarray, distinct: list[str], read: Callable, dtype: str) ->
     """Read each distinct text once, and put it where it stands. What is missing is NaT."""
     values = np.array([*(read(one) for one in distinct), None], dtype)
     return values[codes]  # -1, a missing one, is the last
+
+
+def _with_year_last(written: list[str], codes: np.ndarray, text: "pd.Series", row_name: RowName) -> list[str]:
+    """Put a year of two digits last: 24-01-31 becomes 31-01-24. It is at the end that changes less from row to row.
+
+    Args:
+        written: the distinct dates.
+        codes: [T] which of them each row has.
+        text: what a message shows, see `read_dates`.
+        row_name: names a row in a message.
+    """
+    found = [SHORT_YEAR.fullmatch(one) for one in written]
+    if not found or not all(found):
+        return written
+    first, middle, last = (np.array([int(match[part]) for match in found if match]) for part in (1, 3, 4))
+    if not ((middle <= 12) & (last >= 1) & (last <= 31)).all():
+        return written
+    if ((first < 1) | (first > 31)).any():
+        year_first = True
+    else:
+        steps_of_first, steps_of_last = (np.count_nonzero(np.diff(part[codes])) for part in (first, last))
+        if steps_of_first == steps_of_last:
+            raise DataError(
+                f"{row_name(0)}: the date '{shown(text.iloc[0])}' may begin or end with its year; write dates as "
+                "YYYY-MM-DD."
+            )
+        year_first = steps_of_first < steps_of_last
+    if not year_first:
+        return written
+    return [f"{match[4]}{match[2]}{match[3]}{match[2]}{match[1]}" for match in found if match]
 
 
 def _order(written: list[str], day_first: bool | None, text: "pd.Series", row_name: RowName) -> bool:

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OFFSET = re.compile(r"(?::\d{2}(?:[.,]\d+)?|[.,]\d{3,})(\s*(?:Z|z|(?:UTC|GMT)?([+-]\d{2}):?(\d{2})?|UTC|GMT))$")
+NAMED = re.compile(r"(?:\d|[AaPp]\.?[Mm]\.?)(\s*([A-Z]{1,4}T))$")
+ZONE = re.compile(r"[\dMm](\s+([A-Z][A-Za-z]+(?:/[A-Za-z_]+)+))$")
+# Hours from UTC by the name of a zone. Names of several zones, such as CST, IST and BST, are not here.
+ABBREVIATIONS = {
+    **{"EST": -5, "EDT": -4, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7},
+    **{"WET": 0, "CET": 1, "EET": 2, "HKT": 8, "SGT": 8, "JST": 9, "KST": 9, "AEST": 10, "AEDT": 11, "NZST": 12},
+    **{"WEST": 1, "CEST": 2, "EEST": 3, "NZDT": 13},
+}
 ENDING = 18  # characters in which an offset is looked for: with nanoseconds, but so few that many rows share them
 # (lowest, highest, nanoseconds a unit) for s, ms, us and ns: the years 1973 to 2286. The ranges do not overlap.
 EPOCHS = ((1e8, 1e10, 10**9), (1e11, 1e13, 10**6), (1e14, 1e16, 10**3), (1e17, 9.2e18, 1))
@@ -173,7 +181,11 @@ def _from_text(
     text = stamps.astype("str").str.strip()
     if re.fullmatch(NUMBER, text.iloc[0]) and text.str.fullmatch(NUMBER).all():
         return _from_numbers(pd.to_numeric(text).to_numpy(), row_name), None
-    text, offsets = _without_offsets(text)
+    text, named = _without_zone(text)
+    if named is not None:
+        wall = _in_nanoseconds(_from_wall_text(text, stamps, row_name, day_first), stamps, row_name)
+        return wall_to_utc(wall, named, histories, row_name), named
+    text, offsets = _without_offsets(text, row_name)
     wall = _in_nanoseconds(_from_wall_text(text, stamps, row_name, day_first), stamps, row_name)
     has_offset = ~np.isnan(offsets)
     if not has_offset.any():
@@ -195,8 +207,19 @@ def _from_text(
     return pd.DatetimeIndex(moments, tz="UTC"), None
 
 
-def _without_offsets(text: "pd.Series") -> tuple["pd.Series", np.ndarray]:
-    """Cut the offset off the end of each text. Return the rest, and the offsets in minutes [T], NaN without one."""
+def _without_zone(text: "pd.Series") -> tuple["pd.Series", str | None]:
+    """Cut the name of a zone off the texts, as in "20240105 09:30:00 US/Eastern". None where they do not share one."""
+    match = ZONE.search(text.iloc[0])
+    if match is None or not text.str.endswith(match[1]).all():
+        return text, None
+    return text.str[: -len(match[1])], match[2]
+
+
+def _without_offsets(text: "pd.Series", row_name: RowName) -> tuple["pd.Series", np.ndarray]:
+    """Cut the offset off the end of each text. Return the rest, and the offsets in minutes [T], NaN without one.
+
+    Raises DataError where an offset is the name of several zones.
+    """
     import pandas as pd
 
     codes, endings = pd.factorize(text.str[-ENDING:])
@@ -206,6 +229,14 @@ def _without_offsets(text: "pd.Series") -> tuple["pd.Series", np.ndarray]:
             hours = int(match[2] or 0)
             minutes[i] = 60 * hours + np.copysign(int(match[3] or 0), -1 if (match[2] or "").startswith("-") else 1)
             length[i] = len(match[1])
+        elif match := NAMED.search(ending):
+            if match[2] not in ABBREVIATIONS:
+                row = int(np.argmax(codes == i))
+                raise DataError(
+                    f"{row_name(row)}: the time ends in '{match[2]}', which names several zones or none known; "
+                    "write an offset such as +01:00, or remove it and name the zone with tz= (--tz)."
+                )
+            minutes[i], length[i] = 60 * ABBREVIATIONS[match[2]], len(match[1])
     cuts = np.unique(length)
     if len(cuts) == 1:
         return (text.str[: -int(cuts[0])] if cuts[0] else text), minutes[codes]

@@ -37,6 +37,12 @@ STAMPS = {
         "04.03.2024 17:31:00.000 GMT+0800",
         "31.12.2024 00:00:00 GMT+0800",
     ],
+    "zone": ["2024-03-04 04:30:00 EST", "2024-03-04 04:31:00 EST"],
+    "zone after am": ["03/04/2024 04:30 AM EST", "03/04/2024 04:31 AM EST", "12/31/2024 12:00 AM EST"],
+    "place": ["20240304 04:30:00 US/Eastern", "20240304 04:31:00 US/Eastern"],
+    "short month first": ["03/04/24 09:30", "03/04/24 09:31", "12/31/24 12:00"],
+    "short day first": ["04.03.24 09:30", "04.03.24 09:31", "31.12.24 12:00"],
+    "short year first": ["24-03-04 09:30", "24-03-04 09:31", "24-12-31 12:00"],
     "Chinese": ["2024年3月4日 09:30", "2024年3月4日 09:31"],
     "ms, then us": ["1709544600000", "1709544660000000"],
     "digits": ["202403040930", "202403040931"],
@@ -80,8 +86,28 @@ def test_day_first_dates_must_be_unambiguous(tmp_path):
     np.testing.assert_array_equal(
         times("31.01.2024 15:30", "01.02.2024 15:30"), ns("2024-01-31T15:30", "2024-02-01T15:30")
     )
-    with pytest.raises(DataError, match=r"'01/02/2024' .*YYYY-MM-DD"):
-        times("01/02/2024", "02/02/2024")
+    np.testing.assert_array_equal(times("12/31/99", "01/03/00"), ns("1999-12-31", "2000-01-03"))
+    for one, other, why in (
+        ("01/02/2024", "02/02/2024", "either order"),
+        ("01/02/24", "02/02/24", "either order"),
+        ("23-01-22", "24-01-23", "begin or end with its year"),
+    ):
+        with pytest.raises(DataError, match=rf"'{one}' .*{why}.*YYYY-MM-DD"):
+            times(one, other)
+
+
+def test_names_of_zones_behind_the_stamps(tmp_path):
+    def load(*stamps):
+        return load_bars(write(tmp_path / "a.csv", [f"{stamp},10,12,9,11,1" for stamp in stamps]))
+
+    spring = load("2024-03-08 09:30:00 EST", "2024-03-11 09:30:00 EDT")
+    np.testing.assert_array_equal(spring.times, ns("2024-03-08T14:30", "2024-03-11T13:30"))
+    assert spring.tz == "America/New_York"
+    place = load("20240308 09:30:00 America/New_York", "20240311 09:30:00 America/New_York")
+    np.testing.assert_array_equal(place.times, spring.times)
+    assert place.tz == "America/New_York"
+    with pytest.raises(DataError, match=r"row 3: .*'CST', which names several zones.*--tz"):
+        load("2024-03-08 09:30:00 EST", "2024-03-08 09:30:00 CST")
 
 
 def test_numbers_that_are_not_times_and_mixed_units_are_rejected(tmp_path):
