@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxtrader.market.columns import MAYBE_SYMBOL, SYMBOL, TIMES, canonical
 from jaxtrader.market.dialect import Dialect, Header, dialect_of
-from jaxtrader.market.encodings import encoding_of
+from jaxtrader.market.encodings import ASIAN, encoding_of
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.market.formats import YFINANCE, Format, format_of, headerless_format_of
 from jaxtrader.market.numerals import PROVES_NO_GROUPS, may_be_groups, needs_text
@@ -87,7 +87,7 @@ def read_delimited(file: File, head: bytes, decimal: str | None) -> Delimited:
         frame, rows = _read(file, encoding, dialect, header, decimal, unsure)
     except UnicodeDecodeError as error:  # the beginning was ASCII
         encoding = encoding_of(_beyond_ascii(file))
-        if encoding not in ("gb18030", "cp1252"):
+        if encoding not in (*ASIAN, "cp1252"):
             raise _no_text(file) from error
         try:
             frame, rows = _read(file, encoding, dialect, header, decimal, unsure)
@@ -133,7 +133,8 @@ def head_of(file: File) -> bytes:
 
 def _no_text(file: File) -> DataError:
     return DataError(
-        f"{file.name} is a binary file, neither CSV text in UTF-8, UTF-16, GBK or cp1252 nor Parquet; export it as CSV."
+        f"{file.name} is a binary file, neither CSV text in UTF-8, UTF-16, GBK, Shift-JIS, CP949 or cp1252 nor "
+        "Parquet; export it as CSV."
     )
 
 
@@ -142,7 +143,8 @@ def _damaged(file: File) -> DataError:
 
 
 def _spelt(encoding: str) -> str:
-    return {"gb18030": "GBK", "utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}.get(encoding, encoding)
+    asian = {"gb18030": "GBK", "cp932": "Shift-JIS", "cp949": "CP949"}
+    return (asian | {"utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}).get(encoding, encoding)
 
 
 def _beyond_ascii(file: File) -> bytes:

@@ -172,6 +172,14 @@ def _with_index(
 
     index, added = frame.index, []
     if isinstance(index, pd.MultiIndex):
+        unnamed = sum(
+            name is None and level.dtype.kind != "M" for name, level in zip(index.names, index.levels, strict=True)
+        )
+        if unnamed > 1:  # one may hold the symbols
+            raise DataError(
+                f"The index of {source} has {unnamed} levels without names, as pandas makes where a header has fewer "
+                "names than its rows have values; give the path of the file instead, or name the levels."
+            )
         added = [
             str(name) if name is not None else INDEX if index.levels[i].dtype.kind == "M" else STACKED
             for i, name in enumerate(index.names)

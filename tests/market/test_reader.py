@@ -256,6 +256,13 @@ def test_a_text_index_is_named_as_that():
     assert load_bars(frame().set_axis(frame().index.astype(str), axis=0).rename_axis("Date")).symbols == ("asset",)
 
 
+def test_a_header_that_pandas_misread_is_named_as_that(tmp_path):
+    (tmp_path / "a.csv").write_text("written by us\nDate,Open,High,Low,Close,Volume\n" + "\n".join(GOOD))
+    with pytest.raises(DataError, match=r"index .* has 5 levels without names.*path of the file"):
+        load_bars(pd.read_csv(tmp_path / "a.csv"))
+    assert len(load_bars(tmp_path / "a.csv")) == len(GOOD)
+
+
 # --- encodings ---
 
 
@@ -268,6 +275,25 @@ def test_text_of_other_encodings_is_read(tmp_path, encoding):
     assert bars.symbols == ("浦发银行",)
     assert bars.close[:, 0].tolist() == [11, 12, 13]
     assert any("read as" in note for note in bars.notes) == (not encoding.startswith("utf-8"))
+
+
+JAPANESE = ("日付,始値,高値,安値,終値,出来高", "トヨタ自動車の株価です", "トヨタ自動車", "Shift-JIS")
+KOREAN = ("날짜,시가,고가,저가,종가,거래량", "삼성전자 주식회사 시세표", "삼성전자우", "CP949")
+
+
+@pytest.mark.parametrize(("names", "prose", "symbol", "encoding"), [JAPANESE, KOREAN])
+def test_japanese_and_korean_text_is_told_by_names_or_by_script(tmp_path, names, prose, symbol, encoding):
+    for name, lines in {
+        "names": [names, *GOOD],
+        "prose": [prose, HEADER.strip(), *GOOD],
+        "symbol": ["symbol," + HEADER.strip(), *(f"{symbol},{row}" for row in GOOD)],
+    }.items():
+        path = tmp_path / f"{name}.csv"
+        path.write_bytes("\n".join(lines).encode(encoding))
+        bars = load_bars(path)
+        assert bars.symbols == (symbol if name == "symbol" else name,)
+        assert bars.close[:, 0].tolist() == [11, 12, 13]
+        assert f"The text was read as {encoding}." in bars.notes
 
 
 @pytest.mark.parametrize("far", [0, 3000])
