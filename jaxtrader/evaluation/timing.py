@@ -17,6 +17,8 @@ from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate_paths
 from jaxtrader.market.market import Market
 
+NUMBERS_AT_ONCE = 1 << 25  # targets of all rotations that are traded side by side: 256 MB
+
 
 class TimingTest(NamedTuple):
     """A permutation test of timing.
@@ -62,12 +64,12 @@ def timing_test(
         raise ValueError(f"{','.join(shortest.symbols)}: {len(shortest)} bars are too few to rotate; give 3 at least")
     shares = np.concatenate([[0.0], np.random.default_rng(seed).random(rotations)])
 
-    def rotated(member: BacktestResult) -> Float[np.ndarray, "path bar"]:
+    def rotated(member: BacktestResult, shares: np.ndarray) -> Float[np.ndarray, "path bar"]:
         bars = len(member)
         # Offset 0 is the result itself, so a rotation moves at least one bar.
         offsets = np.where(shares > 0, 1 + (shares * (bars - 1)).astype(int), 0)
         targets = _in_force(member.targets)[(np.arange(bars) - offsets[:, None]) % bars]
-        targets[0] = member.targets
+        targets[offsets == 0] = member.targets
         return simulate_paths(
             market,
             targets,
@@ -79,7 +81,9 @@ def timing_test(
             symbol=",".join(member.symbols),
         )
 
-    ratios = total_sharpe(members, map(rotated, members))
+    at_once = max(1, NUMBERS_AT_ONCE // max(len(result), *(member.targets.size for member in members)))
+    blocks = (shares[begin : begin + at_once] for begin in range(0, len(shares), at_once))
+    ratios = np.concatenate([total_sharpe(members, (rotated(each, block) for each in members)) for block in blocks])
     return TimingTest(float(np.mean(ratios >= ratios[0])), float(ratios[0]), ratios[1:])
 
 

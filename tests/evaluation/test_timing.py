@@ -67,6 +67,15 @@ def test_a_rotation_is_the_result_of_the_rolled_targets(market):
         assert ratio == pytest.approx(returns.mean() / returns.std(ddof=1), rel=1e-9)
 
 
+def test_rotations_of_long_data_are_traded_in_blocks(monkeypatch, market):
+    result = simulate(market, busy(), costs=PRICEY)
+    whole = timing_test(market, result, rotations=8, seed=5)
+    monkeypatch.setattr("jaxtrader.evaluation.timing.NUMBERS_AT_ONCE", 5 * BARS)  # two blocks, of 5 and 4 paths
+    blocks = timing_test(market, result, rotations=8, seed=5)
+    assert (blocks.p, blocks.sharpe) == (whole.p, whole.sharpe)
+    np.testing.assert_allclose(blocks.rotated, whole.rotated, rtol=1e-12)
+
+
 def test_members_of_a_combined_result_are_rotated_by_the_same_share():
     market = market_of({"A": random_bars(1), "B": random_bars(2, bars=80)})
     parts = {"A": simulate(market, busy(1), symbol="A"), "B": simulate(market, busy(2, 80), symbol="B")}
