@@ -225,8 +225,9 @@ def check_capital(market: Any, rules: Rules, exposure: float, first: np.ndarray)
     spans = zip(first, market.segments[:, 2], strict=True)
     cheapest = rules.lot * min(float(raw[start:end].min()) for start, end in spans if start < end)
     if cheapest > most:
+        units = "shares" if rules.multiplier is None else "contracts"
         raise ValueError(
-            f"a lot of {rules.lot:g} {'shares' if rules.multiplier is None else 'contracts'} costs {cheapest:,.6g} at the least, more than {reach}: nothing would ever "
+            f"a lot of {rules.lot:g} {units} costs {cheapest:,.6g} at the least, more than {reach}: nothing would ever "
             "be traded; lower lot, or give more capital"
         )
 

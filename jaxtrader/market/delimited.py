@@ -87,7 +87,7 @@ def read_delimited(file: File, head: bytes, decimal: str | None) -> Delimited:
         frame, rows = _read(file, encoding, dialect, header, decimal, unsure)
     except UnicodeDecodeError as error:  # the beginning was ASCII
         encoding = encoding_of(_beyond_ascii(file))
-        if encoding not in (*ASIAN, "cp1252"):
+        if encoding is None or encoding not in (*ASIAN, "cp1252"):
             raise _no_text(file) from error
         try:
             frame, rows = _read(file, encoding, dialect, header, decimal, unsure)
