@@ -1,7 +1,12 @@
 """Counts how often bars have been looked at. The best of many tries on the same bars is good by chance.
 
 `looks.jsonl` beside the runs has one line for each evaluation, and is only ever appended to. Evaluations of the same
-bars belong together, whatever the file that the bars came from.
+bars belong together, whatever the file and the symbols that the bars came from. So do evaluations of which one has at
+least a twentieth of the other's bars, as those of fewer years or fewer symbols.
+
+Bars are known again by marks. A mark is a digest of the highs, lows and closes of eight bars in a row of one asset,
+without their times. A line keeps a random sample of them. Prices that were adjusted anew are other bars, and so are
+bars of another length.
 """
 
 from __future__ import annotations
@@ -25,6 +30,10 @@ from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
 
 NAME = "looks.jsonl"
+IN_A_ROW = 8  # bars of a mark
+SAMPLED, SAMPLED_OF_AN_ASSET = 512, 8  # marks that a line keeps, and at least so many of each asset
+HEX = 12  # digits of a mark in the file
+SHARED = 0.05  # of the bars of one evaluation, from which it belongs to another
 BEGINS = b'{"bars": "'  # each line
 
 
@@ -38,6 +47,9 @@ class Look:
         sharpe: of a bar, over cash. None where it is undefined.
         run: where it came from, for people.
         time: when, in UTC.
+        windows: how many marks the bars have.
+        sample: some of these marks, one after the other. It is empty where an earlier look at the same bars has it.
+        marks: all of them, of a look that is being made.
     """
 
     bars: str
@@ -45,6 +57,14 @@ class Look:
     sharpe: float | None
     run: str
     time: str
+    windows: int = 0
+    sample: str = dataclasses.field(default="", compare=False)
+    marks: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+
+    @property
+    def line(self) -> str:
+        """The look as the file has it."""
+        return json.dumps({name: value for name, value in vars(self).items() if name != "marks"})
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,7 @@ class Trials:
 
     Attributes:
         looks: evaluations of these bars, the last one included.
+        overlapping: of these, looks at a part of the bars, at more bars, or at bars of other names.
         count: different policies among them, and those made elsewhere.
         variance: of the Sharpe ratios of a bar over the policies, and at least that of chance, 1 / bars.
     """
@@ -60,6 +81,7 @@ class Trials:
     looks: int
     count: int
     variance: float
+    overlapping: int = 0
 
 
 def look_at(market: Market, result: BacktestResult, policy: bytes, run: str) -> Look:
@@ -71,8 +93,9 @@ def look_at(market: Market, result: BacktestResult, policy: bytes, run: str) -> 
         policy: the bytes that identify what was evaluated, such as those of a policy file.
         run: where it came from, for people.
     """
-    bars = hashlib.sha256()
+    bars, marks = hashlib.sha256(), []
     for member in list(result.by_symbol.values()) or [result]:
+        marks += _marks(market, rows_of(market, member))
         bars.update(",".join(member.symbols).encode())
         bars.update(np.ascontiguousarray(member.times.astype("datetime64[ns]")).tobytes())
         # Float32, so that digits lost in one export make no other data of the same bars.
@@ -84,17 +107,26 @@ def look_at(market: Market, result: BacktestResult, policy: bytes, run: str) -> 
         sharpe=ratio if math.isfinite(ratio) else None,
         run=run,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
+        windows=sum(map(len, marks)),
+        sample=_sample(marks),
+        marks=np.concatenate([*marks, np.zeros(0, np.uint64)]),
     )
 
 
 def record(folder: Path, look: Look) -> list[Look]:
-    """Append a look to the file in a folder of runs, and return all looks at the same bars, the new one last.
+    """Append a look to the file in a folder of runs, and return all looks at its bars, the new one last.
+
+    Looks at a part of the bars are among them, and looks at more bars.
 
     Raises:
         FileError: the file cannot be written, or holds something else.
     """
     path = folder / NAME
     earlier = read(path)
+    sampled = {one.bars: one for one in earlier if one.sample}
+    if look.bars in sampled:
+        look = dataclasses.replace(look, sample="")
+    same = {look.bars, *(bars for bars, one in sampled.items() if _share(one, look) >= SHARED)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One write at the end of the file, so that two processes do not mix their lines.
@@ -102,14 +134,14 @@ def record(folder: Path, look: Look) -> list[Look]:
         try:
             size = os.fstat(handle).st_size
             is_cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, ("\n" * is_cut + json.dumps(dataclasses.asdict(look)) + "\n").encode())
+            os.write(handle, ("\n" * is_cut + look.line + "\n").encode())
         finally:
             os.close(handle)
     except OSError as error:
         raise FileError(
             f"cannot write {path}: {error.strerror or error}; choose a run folder where you may write"
         ) from error
-    return [one for one in (*earlier, look) if one.bars == look.bars]
+    return [one for one in (*earlier, look) if one.bars in same]
 
 
 def read(path: Path) -> list[Look]:
@@ -132,8 +164,10 @@ def read(path: Path) -> list[Look]:
         try:
             look = Look(**json.loads(line))
             number = look.sharpe is None or (isinstance(look.sharpe, float) and math.isfinite(look.sharpe))
-            if not number or not all(isinstance(x, str) for x in (look.bars, look.policy, look.run, look.time)):
+            texts = (look.bars, look.policy, look.run, look.time, look.sample)
+            if not number or not all(isinstance(x, str) for x in texts) or type(look.windows) is not int:
                 raise ValueError(line)
+            _numbers(look.sample)
         except (ValueError, TypeError, RecursionError) as error:
             if line.startswith(BEGINS) and not line.rstrip().endswith(b"}"):
                 continue
@@ -148,7 +182,7 @@ def trials(looks: Sequence[Look], bars: int, elsewhere: int = 0) -> Trials:
     """Count the policies that were tried on the same bars.
 
     Args:
-        looks: all looks at these bars.
+        looks: all looks at these bars, the last one at all of them.
         bars: how many there are.
         elsewhere: trials that this file does not know of.
 
@@ -161,4 +195,58 @@ def trials(looks: Sequence[Look], bars: int, elsewhere: int = 0) -> Trials:
     known = [ratio for ratio in ratios.values() if ratio is not None]
     # Tries of one idea resemble each other. The spread of a few of them says too little of what chance does.
     variance = max(float(np.var(known, ddof=1)) if len(known) > 1 else 0.0, 1 / bars)
-    return Trials(len(looks), len(ratios) + elsewhere, variance)
+    others = sum(look.bars != looks[-1].bars for look in looks)
+    return Trials(len(looks), len(ratios) + elsewhere, variance, others)
+
+
+def _marks(market: Market, rows: slice) -> list[np.ndarray]:
+    """The marks of each asset over some rows of a market, as different numbers of 48 bits."""
+    found = []
+    for asset in range(market.close.shape[1]):
+        own = np.arange(rows.start, rows.stop)
+        if market.present is not None:
+            own = own[market.present[own, asset]]
+        # Float32, as above.
+        prices = np.stack([column[own, asset] for column in (market.close, market.high, market.low)]).astype(np.float32)
+        if len(own) < IN_A_ROW:
+            continue
+        bits = prices.view(np.uint32).astype(np.uint64)
+        bar = _mixed(_mixed(bits[0] << np.uint64(32) | bits[1]) + bits[2])
+        rolled = np.zeros(len(own) - IN_A_ROW + 1, np.uint64)
+        for place in range(IN_A_ROW):
+            rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + bar[place : place + len(rolled)]
+        close = np.lib.stride_tricks.sliding_window_view(prices[0], IN_A_ROW)
+        moves = close.max(1) > close.min(1)  # prices that stand still are no mark
+        found.append(np.unique(_mixed(rolled[moves]) >> np.uint64(64 - 4 * HEX)))
+    return found
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Numbers of 64 bits, scattered. Source: the finaliser of SplitMix64 (Steele, Lea and Flood, 2014)."""
+    numbers = (numbers ^ numbers >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ numbers >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ numbers >> np.uint64(31)
+
+
+def _sample(marks: Sequence[np.ndarray]) -> str:
+    """The lowest marks of each asset, which are as good as drawn by chance, as text."""
+    most = max(SAMPLED_OF_AN_ASSET, SAMPLED // max(len(marks), 1))
+    return "".join(f"{mark:0{HEX}x}" for own in marks for mark in own[:most].tolist())
+
+
+def _numbers(sample: str) -> np.ndarray:
+    """The marks of a sample. Raises ValueError where it is none."""
+    if len(sample) % HEX:
+        raise ValueError(f"{len(sample)} digits are no marks of {HEX}")
+    return np.array([int(sample[i : i + HEX], 16) for i in range(0, len(sample), HEX)], np.uint64)
+
+
+def _share(earlier: Look, look: Look) -> float:
+    """The share of the bars of one look that the other has too, the larger of the two. It is an estimate."""
+    sample = _numbers(earlier.sample)
+    if look.marks is None or not len(look.marks) or not len(sample):
+        return 0.0
+    found = np.isin(sample, look.marks)
+    if found.sum() < min(2, len(sample)):
+        return 0.0
+    return float(found.mean() * max(1.0, earlier.windows / len(look.marks)))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluation.priced_markets import busy, market_of, random_bars
+from evaluation.priced_markets import busy, daily, market_of, random_bars
 
 from jaxtrader.evaluation import looks
+from jaxtrader.evaluation.result import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.files import FileError
 
@@ -34,10 +36,55 @@ def test_a_look_is_known_by_its_bars(market, look):
     assert looks.look_at(renamed, simulate(renamed, busy()), b"policy", "").bars != look.bars
 
 
+def test_looks_at_the_same_bars_under_other_names_and_at_a_part_of_them_count(tmp_path: Path):
+    bars = {name: random_bars(seed, 400) for seed, name in enumerate("ABCD")}
+    whole = market_of(bars)
+    results = simulate(whole, dict.fromkeys(bars, 1.0))
+
+    def look(market, result, policy):
+        return looks.record(tmp_path, looks.look_at(market, result, policy, ""))
+
+    assert len(look(whole, combine(dict(results)), b"all")) == 1
+    alone = market_of(bars["A"], symbol="renamed")
+    assert len(look(alone, simulate(alone, 1.0), b"one of four")) == 2
+    early, late = alone.split(0.7, 0.3)
+    assert len(look(late, simulate(late, 1.0), b"the last third")) == 3
+    tail = late.split(0.5, 0.5)[1]
+    assert len(look(tail, simulate(tail, 1.0), b"the last sixth")) == 4
+    found = look(early, simulate(early, 1.0), b"the years before")
+    assert [one.policy for one in found] == [_digest(name) for name in (b"all", b"one of four", b"the years before")]
+    assert looks.trials(found, bars=10).overlapping == 2
+    other = market_of(random_bars(9, 400), symbol="A")
+    assert len(look(other, simulate(other, 1.0), b"other bars of the same name and days")) == 1
+    again = look(alone, simulate(alone, 0.5), b"again")
+    assert again[-1].sample == "", "the file has the sample once"
+    assert looks.read(tmp_path / looks.NAME)[-1] == again[-1]
+
+
+def test_bars_are_known_again_beside_others_in_one_account(tmp_path: Path):
+    """Aligned, an asset has rows without a bar."""
+    bars = {"A": random_bars(0, 200), "B": random_bars(1, 200).drop(random_bars(1, 200).index[50:60])}
+    alone, both = market_of(bars["B"], symbol="B"), market_of(bars, align=True)
+    looks.record(tmp_path, looks.look_at(alone, simulate(alone, 1.0), b"one", ""))
+    assert len(looks.record(tmp_path, looks.look_at(both, simulate(both, [[0.5, 0.5]] * 200), b"both", ""))) == 2
+
+
+def test_prices_that_stand_still_are_no_mark(tmp_path: Path):
+    still = {name: daily([price] * 50) for name, price in (("A", 1.0), ("B", 1.0))}
+    for name, frame in still.items():
+        market = market_of(frame, symbol=name)
+        found = looks.record(tmp_path, looks.look_at(market, simulate(market, 1.0), b"x", ""))
+        assert (len(found), found[0].windows) == (1, 0)
+
+
+def _digest(policy: bytes) -> str:
+    return hashlib.sha256(policy).hexdigest()[:24]
+
+
 def test_the_file_keeps_every_look_and_gives_those_at_the_same_bars(look, tmp_path: Path):
     folder = tmp_path / "runs"
     assert looks.record(folder, look) == [look]
-    looks.record(folder, dataclasses.replace(look, bars="others"))
+    looks.record(folder, dataclasses.replace(look, bars="others", sample=""))
     assert looks.record(folder, look) == [look, look]
     assert len(looks.read(folder / looks.NAME)) == 3
 

@@ -191,6 +191,8 @@ def test_seeds_looks_and_timing_are_told_where_they_are_known():
     assert "Of 3 rotations" in text
     assert "33%" in text
     assert "p = 0.250" in text
+    some = " ".join(verdict.verdict({"test": test}, trials=Trials(looks=7, count=5, variance=0.001, overlapping=2)))
+    assert "look 7 at these bars (2 of them at a part of them, at more, or under other names), with 5 policies" in some
 
 
 def test_a_random_walk_is_not_distinguishable_from_holding():
