@@ -269,12 +269,19 @@ class Policy:
         return Live.begin(self, history, account, fills, features, changes)
 
     def resume_live(
-        self, path: str | PathLike[str], *, features: Sequence[str | Feature] | None = None, reward: Any = None
+        self,
+        path: str | PathLike[str],
+        *,
+        history: Bars | Sequence[Bars] | None = None,
+        features: Sequence[str | Feature] | None = None,
+        reward: Any = None,
     ) -> Live:
         """Go on with what `Live.save` wrote.
 
         Args:
             path: the file.
+            history: bars that take the place of those in the file, up to its last one. Give them where past prices were
+                adjusted anew: the account then holds as many units as are worth the same.
             features: see `live`.
             reward: the reward of the user's own, where decisions see its state.
 
@@ -284,7 +291,7 @@ class Policy:
         """
         from jaxtrader.live.live import Live
 
-        return Live.resume(self, path, features, reward)
+        return Live.resume(self, path, history, features, reward)
 
     def _own(self, account: np.ndarray) -> np.ndarray:
         """The account as `act` takes it."""

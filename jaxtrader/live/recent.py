@@ -241,6 +241,15 @@ class RecentBars:
         return dataclasses.replace(self._template, columns=columns, **views)
 
 
+def up_to(bars: Bars, time: np.datetime64) -> Bars:
+    """Return the bars that closed at a time or before."""
+    end = int(np.searchsorted(bars.times, time, side="right"))
+    columns = {name: values[:end] for name, values in bars.columns.items()}
+    arrays: dict[str, Any] = {name: getattr(bars, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
+    cut: dict[str, Any] = {name: None if values is None else values[:end] for name, values in arrays.items()}
+    return dataclasses.replace(bars, columns=columns, **cut)
+
+
 def _most_bars(feature: ResampledFeature, history: Bars) -> int:
     """The most bars that a frame can hold: what the history shows, or what its spacing makes possible."""
     seen = max_bars_per_frame(feature.frame, history)

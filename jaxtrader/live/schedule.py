@@ -101,13 +101,13 @@ class Schedule:
                 raise ValueError(f"{after}, and {usual}; give bars of that spacing")
             return run
         missing, is_late_open = self._missing_before(last, time)
-        allowed = max(self.missing, HOLIDAYS if self.closes and self.bar >= _ns(SHORTEST_DAY) else 0)
+        allowed = max(self.missing, HOLIDAYS if self.closes and self.bar >= nanoseconds_of(SHORTEST_DAY) else 0)
         if is_late_open and self.tz is None:  # in UTC a session begins later where clocks are set back
             allowed = max(allowed, self.missing + int(np.ceil(CLOCK_CHANGE / np.timedelta64(self.bar, "ns"))))
         if missing > allowed:
             few = "1 bar is" if missing == 1 else f"{missing:,} bars are"
             raise ValueError(f"{after}, and {usual}: {few} missing; {WAY_OUT}")
-        if self.closes and step > max(_ns(LONGEST_CLOSURE), self.longest):
+        if self.closes and step > max(nanoseconds_of(LONGEST_CLOSURE), self.longest):
             longest = format_duration(np.timedelta64(self.longest, "ns"))
             raise ValueError(f"{after}, and the longest pause of the history is {longest}; {WAY_OUT}")
         run = max(self.run, 0) + 1 if missing else 0
@@ -140,7 +140,7 @@ class Schedule:
 
     def _is_open(self, times: np.ndarray) -> np.ndarray:
         """Whether bars are made at these times."""
-        tick = TICK if self.bar < _ns(SHORTEST_DAY) else 0 * TICK
+        tick = TICK if self.bar < nanoseconds_of(SHORTEST_DAY) else 0 * TICK
         return self.open_slots[_slots(wall_clock(times, self.tz), tick)]
 
 
@@ -162,7 +162,18 @@ def _open_slots(times: np.ndarray, calendar: TradingCalendar, tz: str | None) ->
 def usual_close(times: np.ndarray, ends: np.ndarray, tz: str | None) -> int:
     """Return the time of day, in ns, at which most sessions end. `ends` [T] marks their last bars."""
     at, counts = np.unique(time_of_day(wall_clock(times[ends], tz)), return_counts=True)
-    return _ns(at[np.argmax(counts)])
+    return nanoseconds_of(at[np.argmax(counts)])
+
+
+def nanoseconds_of(time: np.datetime64 | np.timedelta64) -> int:
+    """Return a time as ns since 1970, or a duration in ns."""
+    unit = "datetime64[ns]" if isinstance(time, np.datetime64) else "timedelta64[ns]"
+    return int(time.astype(unit).astype(np.int64))
+
+
+def moment(ns: int) -> np.datetime64:
+    """Return the time of some ns since 1970."""
+    return np.datetime64(int(ns), "ns")
 
 
 def to_plain(schedule: Schedule) -> dict[str, Any]:
@@ -185,7 +196,3 @@ def _kinds(steps: np.ndarray, bar: np.timedelta64) -> np.ndarray:
 def _longest_run(mask: np.ndarray) -> int:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8)))
     return int((edges[1::2] - edges[::2]).max(initial=0))
-
-
-def _ns(duration: np.timedelta64) -> int:
-    return int(duration.astype("timedelta64[ns]").astype(np.int64))

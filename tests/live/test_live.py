@@ -147,9 +147,9 @@ def test_live_decisions_are_those_of_the_backtest_over_a_restart(frequency: str,
     for i in range(1, len(result)):
         refused += give(live, bars, HISTORY + i)
         check_equal(live, result, i)
-        if i == len(result) // 2:
+        if i in (30, 60):
             live.save(tmp_path / "live")
-            again = policy.resume_live(tmp_path / "live")
+            again = policy.resume_live(tmp_path / "live", history=bars if i == 60 else None)
             assert again.decision == live.decision
             live = again
     assert advance._cache_size() == compiled, "nothing is compiled for a bar"
@@ -374,10 +374,32 @@ def test_a_state_of_another_policy_or_a_damaged_one_is_refused(hourly, tmp_path)
     with pytest.raises(files.FileError, match="'policy' file, not a 'live' file"):
         policy.resume_live(tmp_path / "policy.pkl")
     stored = files.load(tmp_path / "live", "live")
-    for change in ({"account": []}, {"version": 9}, {"recent": [{}]}, {"schedule": {}}):
+    for change in ({"account": []}, {"version": 9}, {"rows": {}}, {"schedule": {}}):
         files.save(tmp_path / "damaged", "live", stored | change)
         with pytest.raises(files.FileError, match="begin anew"):
             policy.resume_live(tmp_path / "damaged")
+
+
+def test_past_prices_that_were_adjusted_anew_change_the_units_and_not_the_account(hourly, tmp_path):
+    policy, bars = hourly
+    live = policy.live(cut(bars, 0, HISTORY + 1), account=0.5)
+    give(live, bars, HISTORY + 1)
+    live.save(tmp_path / "live")
+    prices = {name: getattr(bars, name) * 0.25 for name in ("open", "high", "low", "close")}
+    adjusted = dataclasses.replace(bars, **prices)
+    again = policy.resume_live(tmp_path / "live", history=adjusted)
+    assert (again.equity, again.exposure) == pytest.approx((live.equity, live.exposure))
+    assert again.units == pytest.approx(4 * live.units)
+    for i in range(2, 12):
+        give(live, bars, HISTORY + i)
+        give(again, adjusted, HISTORY + i)
+        assert (again.decision.target, again.equity) == pytest.approx((live.decision.target, live.equity))
+    for history, match in (
+        (cut(bars, 0, HISTORY), "the history has none then"),
+        (dataclasses.replace(bars, symbols=("Y",)), "the history is of Y"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            policy.resume_live(tmp_path / "live", history=history)
 
 
 def test_a_decision_is_plain_data_for_a_script(hourly):

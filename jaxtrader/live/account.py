@@ -1,0 +1,70 @@
+"""The account of a live policy: how it begins, and how a fill that the user reports is booked. In float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.ledger.account import REASONS, STOP, TAKE
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.settlement import settle
+from jaxtrader.live.step import Carried
+
+BY_SYMBOL = "give a mapping by symbol, such as {%r: ...}"
+
+
+def opened(env: TradingEnv, close: np.ndarray, exposures: np.ndarray, names: tuple[str, ...]) -> Carried:
+    """An account that holds these exposures, with a decision that holds. In float64."""
+    financing = env.costs.has_financing or "funding" in names
+    account = env.open_account(jnp.asarray(exposures), jnp.asarray(close), financing=financing)
+    discrete = isinstance(env.positions, tuple)
+    action = jnp.zeros((), jnp.int32) if discrete else jnp.zeros((len(close),), jnp.float32)
+    return Carried(account, action, jnp.ones(len(close), bool) if "present" in names else None)
+
+
+def exposures_of(env: TradingEnv, account: Any, symbols: tuple[str, ...]) -> np.ndarray:
+    """The exposures with which the account begins."""
+    if account is None:
+        return np.zeros(len(symbols))
+    if isinstance(account, Mapping):
+        unknown = [symbol for symbol in account if symbol not in symbols]
+        if unknown:
+            raise ValueError(f"account names {unknown[0]!r}, and the symbols are {', '.join(symbols)}")
+        given = [account.get(symbol, 0.0) for symbol in symbols]
+    elif len(symbols) > 1:
+        raise ValueError(f"account {account!r} is one number for {len(symbols)} assets; {BY_SYMBOL % symbols[0]}")
+    else:
+        given = [account]
+    try:
+        exposures = np.asarray(given, np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"account {account!r} is no exposure; give a number such as 0.5, or one by symbol") from None
+    most = 2 * env.rules.max_leverage
+    if exposures.ndim != 1 or not np.abs(exposures).sum() <= most:
+        raise ValueError(
+            f"account {account!r} is no exposure: position value / equity, 0.5 is one half, at most {most:g} in all"
+        )
+    return exposures
+
+
+def filled(account: Any, at: int, units: float, price: float, fee: float, reason: str, env: TradingEnv) -> Any:
+    """The account after a fill of one asset."""
+    chosen = jnp.arange(account.units.shape[-1]) == at
+    order, number = jnp.where(chosen, units, 0.0), REASONS.index(reason)
+    prices = jnp.where(chosen, price, 1.0)
+    free: Any = Costs(fee=None, slippage=None)
+    bar: Any = None  # which only impact reads
+    after, _ = settle(account, order, prices, account.equity, bar, free, env.rules, number)
+    after = after.replace(
+        cash=after.cash - fee,
+        # The next bar counts one more, and the fill is of that bar.
+        bars_since_fill=jnp.where(order != 0, -1, after.bars_since_fill),
+    )
+    if after.stopped is not None and number in (STOP, TAKE):
+        side = jnp.sign(-order).astype(jnp.int8)
+        after = after.replace(stopped=jnp.where(chosen & (order != 0), side, after.stopped).astype(jnp.int8))
+    return after
