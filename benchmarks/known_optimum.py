@@ -9,6 +9,7 @@ other: the score after a fixed number of steps, on signals, costs and persistenc
 idle: the share of bars with a position on a random walk, where the best is to do nothing. The settings were chosen on
     the first seven walks.
 defaults: both again with `PPOAgent()` as it is.
+memory: the score on a regime that nobody sees, where only the past returns tell of it: each encoder, by its window.
 agents: the time to 99% with more and more accounts on each path, ours alone. It says how many may share a path before
     learning takes 10% longer. A window of 1 leaves them no work to save, so this is what sharing costs.
 command: `jaxtrader train --synthetic` as a whole process with its defaults: seconds, and the share it ends with.
@@ -16,7 +17,7 @@ command: `jaxtrader train --synthetic` as a whole process with its defaults: sec
 A score is the policy's share of the best policy's expected reward on a fresh path of 1,000,000 bars. SB3 trains in a
 virtual environment of its own, which the first run installs.
 
-    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle,defaults,agents,command]
+    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle,defaults,memory,agents,command]
         [--markets WORDS] [--peers sb3] [--peer-python PEER=PYTHON]
 """
 
@@ -41,7 +42,7 @@ from races import IN_A_ROW, SLICE, Case, Learner, Race, race_ours, race_peer
 
 import jaxtrader as jt
 from jaxtrader.evaluation.optimum import Optimum, solve
-from jaxtrader.market.datasets import AR1, OrnsteinUhlenbeck, RandomWalk
+from jaxtrader.market.datasets import AR1, HiddenRegime, OrnsteinUhlenbeck, RandomWalk
 from jaxtrader.market.synthetic import PROCESSES
 from jaxtrader.training.update import NO_LIMIT
 
@@ -153,6 +154,18 @@ PEERS = {
 # With the rate decayed to 0 and the default bonus for entropy.
 SCORED_AGENT = {"gamma": 0.95, "gae_lambda": 0.7, "num_epochs": 2}
 SCORED_SHAPE = (1024, 16)
+HIDDEN = Case("(h) hidden regime, positions -1/0/1", HiddenRegime(volatility=0.004), DISCRETE)
+# By label, the window and settings of the agent.
+MEMORIES: dict[str, tuple[int, dict[str, Any]]] = {
+    "mlp, window 1": (1, {}),
+    "mlp, window 16": (16, {}),
+    "mlp, window 64": (64, {}),
+    "tcn, window 64": (64, {"encoder": "tcn", "encoder_width": 16}),
+    "attention, window 64": (64, {"encoder": "attention", "encoder_width": 16}),
+    "gru, window 64": (64, {"encoder": "gru", "encoder_width": 16}),
+    "lru, window 64": (64, {"encoder": "lru", "encoder_width": 16}),
+}
+MEMORY_STEPS, MEMORY_SHAPE = 2_097_152, (256, 64)
 # What a position costs on a random walk adds up slowly: it takes a long horizon to see it.
 IDLE_AGENT: dict[str, Any] = {"gae_lambda": 0.99, "num_epochs": 2, "entropy_coef": 0.03, "hidden": NET}
 IDLE_SHAPE = (512, 64)
@@ -182,7 +195,7 @@ class Size:
         return tuple(case for case in cases if self.markets in case.label)[: self.cases]
 
 
-PARTS = ("timed", "other", "idle", "defaults", "agents", "command")
+PARTS = ("timed", "other", "idle", "defaults", "memory", "agents", "command")
 FULL = Size()
 # One agent in all parts, which is then compiled once.
 QUICK = Size(
@@ -369,6 +382,26 @@ def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, A
     report(f"known_optimum_{name}{size.suffix}", columns, rows, {"work": work})
 
 
+def memory(size: Size, steps: int, shape: tuple[int, int]) -> None:
+    """The part of that name."""
+    best, rows = solve(HIDDEN.process, HIDDEN.environment(1_000), bars=size.score_bars), []
+    updates = steps // math.prod(shape)
+    for label, (window, settings) in list(MEMORIES.items())[: size.cases]:
+        scores, seconds = [], []
+        for seed in range(size.seeds):
+            env = dataclasses.replace(HIDDEN.environment(size.bars, seed), window=window)
+            target = solve(HIDDEN.process, env, bars=size.score_bars) if window > 1 else best
+            learner = Learner(env, target, jt.PPOAgent(**size.scored_agent, **settings), shape, updates, seed)
+            seconds.append(learner.train(updates))
+            scores.append(learner.score()[0])
+            print(f"{label}, seed {seed}: {scores[-1]:.4f} after {seconds[-1]:.1f} s", flush=True)
+        speed = updates * math.prod(shape) / statistics.median(seconds)
+        rows.append([label, min(scores), statistics.median(scores), max(scores), statistics.median(seconds), speed])
+    work = f"{size.seeds} seeds, {HIDDEN.process!r}, {shape[0]} environments x {shape[1]}, {steps:,} steps"
+    columns = ["encoder", "least share of the optimum", "median", "most", "seconds", "steps/s"]
+    report(f"known_optimum_memory{size.suffix}", columns, rows, {"work": work})
+
+
 def command() -> None:
     """`jaxtrader train --synthetic` as a newcomer runs it, with nothing compiled before."""
     rows = []
@@ -407,7 +440,7 @@ def main() -> None:
     if not any(given.markets in case.label for case in TIMED + OTHER + IDLE):
         parser.error(f"no market's label holds {given.markets!r}; there are {', '.join(c.label for c in TIMED)} ...")
     # A quick run compiles each function of this file once.
-    parts = (given.parts or ("timed,other,agents" if given.quick else ",".join(PARTS))).split(",")
+    parts = (given.parts or ("timed,other,memory,agents" if given.quick else ",".join(PARTS))).split(",")
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     if "timed" in parts:
@@ -419,6 +452,8 @@ def main() -> None:
         scored("idle", IDLE, wide, IDLE_AGENT, IDLE_STEPS)
     if "defaults" in parts:
         scored("defaults", OTHER + IDLE, wide, {}, size.steps)
+    if "memory" in parts:
+        memory(size, 256 if given.quick else MEMORY_STEPS, (16, 16) if given.quick else MEMORY_SHAPE)
     if "agents" in parts:
         shared_paths(size)
     if "command" in parts:

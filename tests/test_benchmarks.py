@@ -33,7 +33,10 @@ CASES = [
     ("gymnax_control", {"gymnax_control_quick": 1}, "median return"),
     (
         "known_optimum",
-        {f"known_optimum_{table}_quick": 1 for table in ("timed", "by_seconds", "by_steps", "other", "agents")},
+        {
+            f"known_optimum_{table}_quick": 1
+            for table in ("timed", "by_seconds", "by_steps", "other", "memory", "agents")
+        },
         None,
     ),
     ("accelerator", {"accelerator_quick": 14}, None),

@@ -32,6 +32,7 @@ SYNTHETIC = {
     "jaxtrader/AR1-v0": "ar1",
     "jaxtrader/MeanReversion-v0": "mean-reversion",
     "jaxtrader/RandomWalk-v0": "random-walk",
+    "jaxtrader/HiddenRegime-v0": "hidden-regime",
 }
 FORM = tuple(inspect.signature(to_gymnasium).parameters)[1:]
 

@@ -29,16 +29,16 @@ class ScoredParams(struct.PyTreeNode):
     Attributes:
         own: of the TradingEnv. Its features may be scaled.
         policy: the best one.
-        signal: of each bar, not scaled, `[T]`.
+        known: the state of the process at each bar, `[T]`. Mostly it is the signal.
         returns: the simple returns of the next bar in each of k outcomes, `[T, k]`.
-        weights: the probabilities of the outcomes, `[k]`.
+        weights: the probabilities of the outcomes, `[T, k]`.
     """
 
     own: EnvParams
     policy: TabularPolicy
-    signal: Float[Array, " time"]
+    known: Float[Array, " time"]
     returns: Float[Array, "time k"]
-    weights: Float[Array, " k"]
+    weights: Float[Array, "time k"]
 
     @property
     def arrays(self) -> Any:
@@ -66,7 +66,7 @@ class ScoredEnv:
     """A TradingEnv over a synthetic market with the score of the episode in `info`.
 
     The best policy, and one that holds nothing, trade beside the agent: over the same bars, from the same account. Each
-    bar counts with its expected return given the signal and the position, so that the noise of prices is out.
+    bar counts with its expected return given what can be known and the position, so that the noise of prices is out.
 
     `info` has `expected_reward`, `best_expected_reward` and `flat_expected_reward` of the step, and `optimum_share` of
     the episode so far: (agent - flat) / (best - flat). It is missing while the best is not above the flat one. One
@@ -91,10 +91,11 @@ class ScoredEnv:
     def default_params(self) -> ScoredParams:
         """The market and the best policy on the device."""
         market, process = self.trading_env.market, self.optimum.process
-        signal = np.nan_to_num(market.features[:, 0, 0])
-        weights, returns = process.returns(signal)
-        signal, returns, weights = (jnp.asarray(x, jnp.float32) for x in (signal, returns, weights))
-        return ScoredParams(self.trading_env.default_params, self.optimum.policy, signal, returns, weights)
+        known = np.nan_to_num(process.states(market))
+        weights, returns = process.returns(known)
+        weights = np.broadcast_to(weights, returns.shape)
+        known, returns, weights = (jnp.asarray(x, jnp.float32) for x in (known, returns, weights))
+        return ScoredParams(self.trading_env.default_params, self.optimum.policy, known, returns, weights)
 
     def action_space(self, params: ScoredParams | None = None) -> Any:
         """Return that of the TradingEnv."""
@@ -117,8 +118,7 @@ class ScoredEnv:
         row = jax.tree.map(lambda x: x[0], rows_ahead(env, params.own, own.cursor, 1))
         place = market_at(env, params.own, own.cursor)
         best_seen = env.account_features(state.best, place["price"], place["volatility"])
-        signal = params.signal[own.cursor]
-        best_action, _ = params.policy.act(None, signal[None], best_seen, key)
+        best_action, _ = params.policy.act(None, params.known[own.cursor][None], best_seen, key)
         idle = jnp.zeros((env.assets,)) if isinstance(env.positions, str) else env.positions.index(0.0)
         accounts = {"": own.account, "best_": state.best, "flat_": state.flat}
         actions = {"": action, "best_": best_action, "flat_": jnp.asarray(idle)}
@@ -149,7 +149,7 @@ class ScoredEnv:
         after, *_ = self.trading_env.advance(account, action, still, params.own)
         exposure = ledger.exposure(after, price)[0]
         outcomes = jnp.log1p(exposure * params.returns[cursor])
-        return jnp.log(after.equity / account.equity) + outcomes @ params.weights
+        return jnp.log(after.equity / account.equity) + outcomes @ params.weights[cursor]
 
 
 def _begun(state: EnvState) -> ScoredState:

@@ -99,7 +99,7 @@ class TrainData:
     """
 
     data: File = None
-    synthetic: Literal["ar1", "mean-reversion", "random-walk"] | None = None
+    synthetic: Literal["ar1", "mean-reversion", "random-walk", "hidden-regime"] | None = None
     features: tuple[str, ...] | None = None
     portfolio: bool = False
     train_end: Day = None
@@ -534,6 +534,8 @@ def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of `jaxtrader train` that depend on the settings that were given."""
     synthetic, reward = values.get("synthetic") is not None, values.get("reward", "log")
     defaults: dict[str, Any] = dict(SYNTHETIC) if synthetic else {}
+    if values.get("synthetic") == "hidden-regime":
+        defaults["window"] = 32  # only many bars together tell of the regime
     leverage = values.get("max_leverage", 1.0)
     if values.get("portfolio"):
         defaults["positions"] = "weights"

@@ -42,11 +42,12 @@ BLOCK = 50  # decisions encoded at once
 class TabularPolicy(struct.PyTreeNode):
     """A policy from a table of values: it takes the action with the highest interpolated value.
 
-    It has the two methods of an agent that acting needs, so that it runs where an agent does.
+    It has the two methods of an agent that acting needs, so that it runs where an agent does. As features it reads the
+    states of the process, see `known_states`.
 
     Attributes:
-        values: of each action, at each signal and each exposure before it.
-        signals, exposures: the grid.
+        values: of each action, at each state and each exposure before it.
+        signals, exposures: the grid. Its signals are the states.
         actions: the actions, as the environment takes them.
     """
 
@@ -56,7 +57,7 @@ class TabularPolicy(struct.PyTreeNode):
     actions: Array
 
     def encode(self, state: Any, chunk: Float[Array, "*b bars assets features"]) -> Float[Array, "*b bars 1"]:
-        """The signal of each bar."""
+        """The state at each bar."""
         return chunk[..., 0, :1]
 
     def act(
@@ -78,12 +79,12 @@ class ScoringPath(struct.PyTreeNode):
     Attributes:
         starts: the row of each segment's first decision in the market's arrays.
         returns: the next bar's simple return in each of k outcomes, at every row.
-        weights: the probabilities of the outcomes.
+        weights: the probabilities of the outcomes, at every row or the same at all.
     """
 
     starts: Int[Array, " segment"]
     returns: Float[Array, "time k"]
-    weights: Float[Array, " k"]
+    weights: Float[Array, "time k"] | Float[Array, " k"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,8 +153,9 @@ class Optimum:
 def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 1_000_003) -> Optimum:
     """The policy of highest expected reward a bar, by relative value iteration (Puterman 1994, 8.5.5).
 
-    The state is the signal and the exposure, on a grid. The reward is the environment's log return after costs. Its
-    expectation over the next bar is by Gauss-Hermite quadrature. What an order does is computed by `env.advance`.
+    The state is that of the process, mostly the signal, and the exposure, on a grid. The reward is the environment's
+    log return after costs. Its expectation over the next bar is by Gauss-Hermite quadrature. What an order does is
+    computed by `env.advance`.
 
     Args:
         process: of the market.
@@ -194,15 +196,23 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
 def _scored(process: Process, env: TradingEnv, policy: TabularPolicy, gain: float, bars: int, seed: int) -> Optimum:
     """The optimum, with the scores of the best policy and of doing nothing on a path."""
     env = env.with_market(process.market(bars, seed))
-    weights, returns = process.returns(env.market.features[:, 0, 0])
+    weights, returns = process.returns(process.states(env.market))
     path = ScoringPath(
         jnp.asarray(_segment_starts(env)), jnp.asarray(returns, jnp.float32), jnp.asarray(weights, jnp.float32)
     )
-    params = env.default_params
-    best, invested = score(policy, None, params, path, env=env)
+    known = known_states(process, env)
+    params = known.default_params
+    best, invested = score(policy, None, params, path, env=known)
     idle = policy.replace(values=jnp.zeros_like(policy.values).at[..., _idle(env, np.asarray(policy.actions))].set(1))
-    flat, _ = score(idle, None, params, path, env=env)
+    flat, _ = score(idle, None, params, path, env=known)
     return Optimum(process, env, path, policy, gain, float(best), float(flat), float(invested))
+
+
+def known_states(process: Process, env: TradingEnv) -> TradingEnv:
+    """The same environment where the process's state is seen in the place of the signal: what the best policy reads."""
+    market = env.market
+    seen = dataclasses.replace(market, features=process.states(market)[:, None, None].astype(market.features.dtype))
+    return dataclasses.replace(env, window=1).with_market(seen)
 
 
 @partial(jax.jit, static_argnames="env")
@@ -227,7 +237,8 @@ def score(agent: Any, state: Any, params: EnvParams, path: ScoringPath, *, env: 
         assert row.price is not None
         exposure = ledger.exposure(account, row.price)[..., 0]
         outcomes = jnp.log1p(exposure[:, None] * path.returns[now])
-        expected = jnp.log(account.equity / trajectory.decision) + outcomes @ path.weights
+        weights = path.weights if path.weights.ndim == 1 else path.weights[now]
+        expected = jnp.log(account.equity / trajectory.decision) + (outcomes * weights).sum(-1)
         return _scaled(account, arrays.close[now + 1]), (expected, jnp.abs(exposure) > 1e-3)
 
     def block(account: EnvAccount, offset: Array) -> tuple[EnvAccount, Any]:
@@ -309,7 +320,8 @@ def _iterate(
     """Values `[signal, exposure, action]` up to a constant, and the gain a bar to `tolerance`."""
     weights, returns, following = process.outcomes(SIGNALS)
     growth = 1 + grid[:, None, None] * returns  # [w, s, k]
-    reward = (np.log(growth) @ weights).T  # [s, w]
+    weights = np.broadcast_to(weights, returns.shape)
+    reward = (np.log(growth) * weights).sum(-1).T  # [s, w]
     moved = grid[:, None, None] * (1 + returns) / growth
     transition = _transition(grid, weights, following, moved)
     j, g = _locate(grid, exposure)
@@ -330,16 +342,16 @@ def _transition(grid: np.ndarray, weights: np.ndarray, following: np.ndarray, mo
 
     Args:
         grid: of exposures, `[w]`.
-        weights: of the outcomes, `[k]`.
-        following: the next signal of each outcome, `[s, k]`.
+        weights: of the outcomes, `[s, k]`.
+        following: the next state of each outcome, `[s, k]`.
         moved: the exposure after the next bar, `[w, s, k]`.
     """
-    signals, exposures, count = len(SIGNALS), len(grid), len(weights)
+    signals, exposures, count = len(SIGNALS), len(grid), weights.shape[-1]
     i, f = _locate(SIGNALS, np.broadcast_to(following[:, None], (signals, exposures, count)))
     j, g = _locate(grid, np.moveaxis(moved, 0, 1))
     rows = np.broadcast_to(np.arange(signals * exposures).reshape(signals, exposures, 1), i.shape)
     corners = [(0, 0, (1 - f) * (1 - g)), (1, 0, f * (1 - g)), (0, 1, (1 - f) * g), (1, 1, f * g)]
-    data = np.stack([weights * part for _, _, part in corners])
+    data = np.stack([weights[:, None] * part for _, _, part in corners])
     columns = np.stack([(i + a) * exposures + j + b for a, b, _ in corners])
     size = signals * exposures
     where = (np.broadcast_to(rows, data.shape).ravel(), columns.ravel())

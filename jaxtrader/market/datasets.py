@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.synthetic import AR1 as AR1
+from jaxtrader.market.synthetic import HiddenRegime as HiddenRegime
 from jaxtrader.market.synthetic import OrnsteinUhlenbeck as OrnsteinUhlenbeck
 from jaxtrader.market.synthetic import RandomWalk as RandomWalk
 

@@ -23,12 +23,15 @@ MAX_HISTORY = 100_000  # bars
 # The log price of a martingale falls by half its summed variance on average. This limit keeps prices within float32.
 MAX_SUMMED_VARIANCE = 10.0
 NODES = 9  # Gauss-Hermite nodes for each normal variable
+REGIME_NODES = 25  # of the return in each regime: a belief bends near its ends
+MOST_STATE = 4.5  # the end of the optimum's grid, which a belief does not reach
 
 
 class Process(Protocol):
-    """A market with one feature, the signal, on which alone the distribution of the next bar depends.
+    """A market with one feature, the signal, of mean 0 and variance 1.
 
-    The signal has mean 0 and variance 1.
+    A state of one number says all that can be known of the next bar. Mostly it is the signal. States lie on a grid from
+    -4.5 to 4.5.
     """
 
     name: ClassVar[str]
@@ -37,21 +40,34 @@ class Process(Protocol):
         """Draw a market of `bars` bars with the feature "signal"."""
         ...
 
-    def outcomes(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return k outcomes of the next bar for signals `[n]`.
+    def states(self, market: Market, /) -> np.ndarray:
+        """Return the state at each row of a market of this process, from the signals up to it."""
+        ...
+
+    def outcomes(self, state: np.ndarray, /) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return k outcomes of the next bar for states `[n]`.
 
         Returns:
-            The weights `[k]`, which sum to 1, the simple returns `[n, k]` and the next signals `[n, k]`.
+            The weights `[k]` or `[n, k]`, which sum to 1 over k, the simple returns `[n, k]` and the next states
+            `[n, k]`.
         """
         ...
 
-    def returns(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weights and simple returns of `outcomes` in fewer outcomes, without the next signals."""
+    def returns(self, state: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]:
+        """Return the weights and simple returns of `outcomes`, maybe in fewer outcomes, without the next states."""
         ...
 
 
+class _SignalIsState:
+    """A process whose signal says all that can be known of the next bar."""
+
+    def states(self, market: Market) -> np.ndarray:
+        """See `Process`."""
+        return market.features[:, 0, 0]
+
+
 @dataclasses.dataclass(frozen=True)
-class AR1:
+class AR1(_SignalIsState):
     """Simple returns r that an autoregressive signal s predicts.
 
     r[t+1] = volatility (sqrt(r2) s[t] + sqrt(1 - r2) e[t+1])
@@ -127,7 +143,7 @@ class RandomWalk(AR1):
 
 
 @dataclasses.dataclass(frozen=True)
-class OrnsteinUhlenbeck:
+class OrnsteinUhlenbeck(_SignalIsState):
     """A log price x that reverts to its mean: x[t+1] = persistence x[t] + volatility e[t+1], close = 100 exp(x).
 
     e is standard normal. The signal is x divided by its stationary standard deviation. The same noise moves price and
@@ -170,12 +186,104 @@ class OrnsteinUhlenbeck:
         return weights, returns
 
 
-PROCESSES: dict[str, type[AR1] | type[OrnsteinUhlenbeck]] = {p.name: p for p in (AR1, OrnsteinUhlenbeck, RandomWalk)}
+@dataclasses.dataclass(frozen=True)
+class HiddenRegime:
+    """Simple returns r whose drift has a sign g, +1 or -1, that nobody sees.
+
+    r[t+1] = volatility (drift g[t+1] + e[t+1]), and g changes with probability `switching` at each bar.
+
+    e is standard normal. The signal is the bar's own return, scaled to variance 1. So a policy must remember returns.
+    The state is the belief, the log odds of g[t+1] = 1 given all returns up to t, which Bayes' rule updates (Hamilton
+    1989, https://doi.org/10.2307/1912559):
+
+    odds[t+1] = T(odds[t] exp(2 drift r[t+1] / volatility)), with T(o) = ((1 - switching) o + switching) /
+    ((1 - switching) + switching o)
+
+    The optimum is then that of a market with a visible state, the belief.
+
+    Attributes:
+        volatility: standard deviation of a bar's simple return in a known regime, 1e-5 to 0.05.
+        drift: mean return of a bar in deviations, 0.01 to 1.
+        switching: probability that the regime changes at a bar, 0.001 to 0.5.
+    """
+
+    volatility: float = 0.01
+    drift: float = 0.25
+    switching: float = 0.02
+
+    name: ClassVar[str] = "hidden-regime"
+
+    def __post_init__(self) -> None:
+        _check_range(self, volatility=(1e-5, 0.05), drift=(0.01, 1.0), switching=(0.001, 0.5))
+
+    @property
+    def most_odds(self) -> float:
+        """The log odds that no belief reaches, however clear the past: that the regime does not change."""
+        return math.log((1 - self.switching) / self.switching)
+
+    def market(self, bars: int = 1_000_000, seed: int = 0) -> Market:
+        """Draw a market as `AR1.market` does. Each history starts at the price 100, with a signal of 0."""
+        rng = np.random.default_rng(seed)
+        persistence = 1 - 2 * self.switching  # the correlation of g with its last value
+        summed = self.volatility * math.sqrt(1 + self.drift**2 * (1 + persistence) / (1 - persistence))
+        paths = []
+        for length in _lengths(bars, summed):
+            changes = rng.random(length) < self.switching
+            regime = rng.choice((-1.0, 1.0)) * np.where(np.cumsum(changes) % 2, -1.0, 1.0)
+            moved = self.drift * regime + rng.standard_normal(length)
+            moved[0] = 0
+            paths.append((100 * np.cumprod(1 + self.volatility * moved), moved / self._deviation))
+        return _market(self, paths)
+
+    @property
+    def _deviation(self) -> float:
+        """Of a return, in standard deviations of a known regime."""
+        return math.sqrt(1 + self.drift**2)
+
+    def states(self, market: Market) -> np.ndarray:
+        """See `Process`. The belief before each history is even."""
+        evidence = np.exp(2 * self.drift * self._deviation * market.features[:, 0, 0])
+        states = np.empty(len(evidence))
+        stay, change = 1 - self.switching, self.switching
+        for start, _, end in market.segments:
+            odds, beliefs = 1.0, []
+            for factor in evidence[start:end].tolist():
+                odds *= factor
+                odds = (stay * odds + change) / (stay + change * odds)
+                beliefs.append(odds)
+            states[start:end] = np.log(beliefs)
+        return states * (MOST_STATE / self.most_odds)
+
+    def outcomes(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """See `Process`. The outcomes are the nodes of e in each regime."""
+        nodes, weights = _gauss_hermite(REGIME_NODES)
+        log_odds = state[:, None] * (self.most_odds / MOST_STATE)
+        up = 1 / (1 + np.exp(-log_odds))
+        joint = np.concatenate([up * weights, (1 - up) * weights], 1)
+        moved = np.broadcast_to(np.concatenate([self.drift + nodes, nodes - self.drift]), joint.shape)
+        odds = np.exp(log_odds + 2 * self.drift * moved)
+        stay, change = 1 - self.switching, self.switching
+        following = np.log((stay * odds + change) / (stay + change * odds))
+        return joint, self.volatility * moved, following * (MOST_STATE / self.most_odds)
+
+    def returns(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Process`. Few nodes are enough without the beliefs."""
+        nodes, weights = _gauss_hermite(3)
+        up = 1 / (1 + np.exp(-state[:, None] * (self.most_odds / MOST_STATE)))
+        moved = np.concatenate([self.drift + nodes, nodes - self.drift])
+        joint = np.concatenate([up * weights, (1 - up) * weights], 1)
+        return joint, np.broadcast_to(self.volatility * moved, joint.shape)
 
 
-def _gauss_hermite() -> tuple[np.ndarray, np.ndarray]:
+Drawn = AR1 | OrnsteinUhlenbeck | HiddenRegime
+PROCESSES: dict[str, type[AR1] | type[OrnsteinUhlenbeck] | type[HiddenRegime]] = {
+    process.name: process for process in (AR1, OrnsteinUhlenbeck, RandomWalk, HiddenRegime)
+}
+
+
+def _gauss_hermite(count: int = NODES) -> tuple[np.ndarray, np.ndarray]:
     """Return nodes and weights for the expectation over a standard normal variable."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
     return nodes, weights / weights.sum()
 
 
@@ -196,7 +304,7 @@ def _lengths(bars: int, volatility: float) -> list[int]:
     return [len(part) for part in np.array_split(np.empty(bars, np.int8), count)]
 
 
-def _market(process: AR1 | OrnsteinUhlenbeck, paths: list[tuple[np.ndarray, np.ndarray]]) -> Market:
+def _market(process: Drawn, paths: list[tuple[np.ndarray, np.ndarray]]) -> Market:
     """Build hourly bars from the close and signal of each path. The first bar opens at its close."""
     from jaxtrader.market.market import Market
 
@@ -222,7 +330,7 @@ def _market(process: AR1 | OrnsteinUhlenbeck, paths: list[tuple[np.ndarray, np.n
     return Market.from_bars(histories, features=["signal"], periods_per_year=8760)
 
 
-def _check_range(process: AR1 | OrnsteinUhlenbeck, **limits: tuple[float, float]) -> None:
+def _check_range(process: Drawn, **limits: tuple[float, float]) -> None:
     for name, (low, high) in limits.items():
         value = getattr(process, name)
         if not low <= value <= high:

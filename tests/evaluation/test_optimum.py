@@ -23,19 +23,20 @@ from jaxtrader.evaluation.backtest import rollout_policy
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
-from jaxtrader.market.synthetic import AR1, OrnsteinUhlenbeck, Process, RandomWalk
+from jaxtrader.market.synthetic import AR1, HiddenRegime, OrnsteinUhlenbeck, Process, RandomWalk
 
 COSTS = Costs(fee=1e-4, slippage=4e-4)
 BARS = 100_000
 DISCRETE = (-1, 0, 1)
 # The best exposure of "(b)" is nearly always a bound of it; that of "(b) between", 1 / volatility x sqrt(r2) = 1 a
 # deviation of the signal, nearly never.
-CASES: dict[str, tuple[AR1 | OrnsteinUhlenbeck, Any, float]] = {
+CASES: dict[str, tuple[AR1 | OrnsteinUhlenbeck | HiddenRegime, Any, float]] = {
     "(a)": (AR1(), DISCRETE, 5e-4),
     "(a) other": (AR1(0.02, 0.02, 0.8), DISCRETE, 5e-4),
     "(b)": (AR1(), "continuous", 5e-4),
     "(b) between": (AR1(0.02, 4e-4, 0.9), "continuous", 8e-5),
     "(d)": (OrnsteinUhlenbeck(), DISCRETE, 5e-4),
+    "(h)": (HiddenRegime(volatility=0.004), DISCRETE, 5e-4),
 }
 
 
@@ -84,28 +85,46 @@ def test_without_costs_it_is_the_best_bet_of_each_bar() -> None:
         np.testing.assert_array_equal(act(best, signals, exposure)[clear], expected[clear], err_msg=str(exposure))
 
 
-def linear_program(process: AR1 | OrnsteinUhlenbeck, exposures: np.ndarray, cost: float, points: int) -> float:
-    """The gain of the same problem in another discretisation, by another algorithm.
-
-    Signals in bins with transition probabilities from the normal distribution (Tauchen 1986), an exposure that stays
-    where it was put, and the primal linear program of an average-reward Markov decision process (Puterman 1994, 8.8):
-    over the frequencies at each (signal, exposure) of living through a bar, of buying up to the next exposure and of
-    selling down to the last, since costs in proportion are those of a chain of small orders.
-    """
-    signals = np.linspace(-4.5, 4.5, points)
+def binned(process: Process, signals: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns and their probabilities `[state, n]`, and the probabilities between bins of states."""
     edges = np.concatenate([[-np.inf], (signals[1:] + signals[:-1]) / 2, [np.inf]])
-    a, count = process.persistence, len(exposures)
-    move = np.diff(scipy.stats.norm.cdf((edges[None] - a * signals[:, None]) / math.sqrt(1 - a**2)), axis=1)
     noise = np.linspace(-8, 8, 801)
-    density = scipy.stats.norm.pdf(noise) * (noise[1] - noise[0])
+    width = noise[1] - noise[0]
+    density = np.broadcast_to(scipy.stats.norm.pdf(noise) * width, (len(signals), len(noise)))
+    if isinstance(process, HiddenRegime):
+        most = math.log(1 / process.switching - 1)
+        up = 1 / (1 + np.exp(-signals[:, None] * most / 4.5))
+        high, low = (scipy.stats.norm.pdf(noise - mean) * width for mean in (process.drift, -process.drift))
+        density = up * high + (1 - up) * low
+        after = process.switching + (1 - 2 * process.switching) * up * high / density
+        following = np.log(after / (1 - after)) / most * 4.5
+        found = np.digitize(following, edges[1:-1])
+        move = np.stack([np.bincount(*row, len(signals)) for row in zip(found, density, strict=True)])
+        return np.broadcast_to(process.volatility * noise, density.shape), density, move / move.sum(1, keepdims=True)
+    assert isinstance(process, AR1 | OrnsteinUhlenbeck)
+    a = process.persistence
+    move = np.diff(scipy.stats.norm.cdf((edges[None] - a * signals[:, None]) / math.sqrt(1 - a**2)), axis=1)
     if isinstance(process, AR1):
         returns = process.volatility * (math.sqrt(process.r2) * signals[:, None] + math.sqrt(1 - process.r2) * noise)
     else:
         deviation = process.volatility / math.sqrt(1 - a**2)
         returns = np.exp(process.volatility * noise - (1 - a) * deviation * signals[:, None]) - 1
-    live = np.log1p(exposures[:, None] * returns[:, None]) @ density
+    return returns, density, move
+
+
+def linear_program(process: Process, exposures: np.ndarray, cost: float, points: int) -> float:
+    """The gain of the same problem in another discretisation, by another algorithm.
+
+    States in bins with transition probabilities by integration (Tauchen 1986), an exposure that stays
+    where it was put, and the primal linear program of an average-reward Markov decision process (Puterman 1994, 8.8):
+    over the frequencies at each (signal, exposure) of living through a bar, of buying up to the next exposure and of
+    selling down to the last, since costs in proportion are those of a chain of small orders.
+    """
+    signals, count = np.linspace(-4.5, 4.5, points), len(exposures)
+    returns, density, move = binned(process, signals)
+    live = (np.log1p(exposures[:, None] * returns[:, None]) * density[:, None]).sum(-1)
     # A bar takes a short of -1 to -1 - 2r; beyond the bound it is bought back, and discrete positions trade either way.
-    drift = 2 * cost * (np.abs(returns) @ density) * (1.0 if count == 3 else 0.5)
+    drift = 2 * cost * (np.abs(returns) * density).sum(-1) * (1.0 if count == 3 else 0.5)
     live -= np.where(exposures == -1, drift[:, None], 0)
     order = np.tile(-cost * np.diff(exposures), points)
     buy = scipy.sparse.diags_array([1.0, -1.0], offsets=[0, -1], shape=(count, count - 1))
@@ -161,20 +180,22 @@ def test_a_finer_grid_moves_the_line_by_less_than_a_thousandth(case: str, monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["(a)", "(b)", "(d)"])
+@pytest.mark.parametrize("case", ["(a)", "(b)", "(d)", "(h)"])
 def test_the_score_is_what_the_ledger_pays(case: str) -> None:
     """The best policy's targets through `simulate`: what it earned, less the luck of the bars, is the score."""
     best = solved(case)
     with jax.enable_x64(True):  # an account that grows so long is beyond float32
-        params = best.env.params("float64")
-        path = jax.tree.map(np.asarray, rollout_policy(best.policy, None, params, env=best.env, decisions=BARS))
+        known = optimum.known_states(best.process, best.env)
+        params = known.params("float64")
+        path = jax.tree.map(np.asarray, rollout_policy(best.policy, None, params, env=known, decisions=BARS))
     result = simulate(best.market, np.asarray(path.target)[:, 0], costs=COSTS)
-    weights, returns = best.process.returns(best.market.features[:, 0, 0])
+    weights, returns = best.process.returns(best.process.states(best.market))
     exposure = result.exposure[:, 0]
     # Under next_open the order of t fills at open[t+1] = close[t]: exposure after it, drifted over bar t+1.
     move = best.market.close[1:, 0] / best.market.close[:-1, 0] - 1
     ordered = exposure[1:] / (1 + move * (1 - exposure[1:]))
-    luck = np.log1p(ordered * move) - np.log1p(ordered[:, None] * returns[:-1]) @ weights
+    expected = (np.log1p(ordered[:, None] * returns[:-1]) * np.broadcast_to(weights, returns.shape)[:-1]).sum(-1)
+    luck = np.log1p(ordered * move) - expected
     earned = math.log(result.equity[-1]) - luck.sum()
     assert earned / (BARS - 1) == pytest.approx(best.reward_per_bar, rel=0.02)
     assert abs(luck.mean()) < 4 * luck.std() / math.sqrt(BARS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ import scipy.stats
 
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
-from jaxtrader.market.synthetic import AR1, PROCESSES, OrnsteinUhlenbeck, RandomWalk
+from jaxtrader.market.synthetic import AR1, PROCESSES, HiddenRegime, OrnsteinUhlenbeck, RandomWalk
 
 BARS = 200_000
 ALL = (AR1(0.02, 0.05, 0.8), RandomWalk(0.02, persistence=0.8), OrnsteinUhlenbeck(0.02, 0.9))
@@ -120,5 +121,59 @@ def test_bad_parameters_are_rejected_with_their_range(make: object, message: str
 
 
 def test_processes_by_name() -> None:
-    assert set(PROCESSES) == {"ar1", "mean-reversion", "random-walk"}
+    assert set(PROCESSES) == {"ar1", "mean-reversion", "random-walk", "hidden-regime"}
     assert all(process().name == name for name, process in PROCESSES.items())
+
+
+# --- a regime that nobody sees ---
+
+HIDDEN = HiddenRegime(0.02, 0.3, 0.05)
+
+
+def test_the_belief_is_that_of_all_paths_of_the_regime() -> None:
+    """P(up next | returns) by adding up every path of the regime, of which a history of n bars has 2^(n + 1)."""
+    market, bars = HIDDEN.market(12, seed=1), 12
+    moved = market.features[1:, 0, 0] * math.sqrt(1 + 0.3**2)  # the first bar has no return
+    paths = np.array(list(itertools.product((-1, 1), repeat=bars)))  # of the regimes of bars 1 to 12, the last unseen
+    changes = (paths[:, 1:] != paths[:, :-1]).sum(1)
+    chance = 0.5 * 0.05**changes * 0.95 ** (bars - 1 - changes)
+    chance = chance * scipy.stats.norm.pdf(moved - 0.3 * paths[:, :-1]).prod(1)
+    up = chance[paths[:, -1] == 1].sum() / chance.sum()
+    assert HIDDEN.states(market)[-1] == pytest.approx(math.log(up / (1 - up)) / math.log(0.95 / 0.05) * 4.5, rel=1e-9)
+
+
+def test_the_hidden_regime_draws_what_it_says() -> None:
+    market = HIDDEN.market(BARS, seed=2)
+    signal, returns = path(market)
+    assert abs(signal.var() - 1) < 0.02
+    # Returns k bars apart share the regime: covariance drift^2 (1 - 2 switching)^k.
+    for lag in (1, 5):
+        covariance = (returns[:-lag] * returns[lag:]).mean() / 0.02**2
+        assert covariance == pytest.approx(0.09 * 0.9**lag, abs=0.015)
+    states = HIDDEN.states(market)
+    np.testing.assert_allclose(market.close[1:100, 0] / market.close[:99, 0] - 1, returns[:99], atol=1e-12)
+    # What the belief says comes true: of bars with like beliefs, the share with a return above 0, and the mean return.
+    believed = np.concatenate([states[start : end - 1] for start, _, end in market.segments])
+    up = 1 / (1 + np.exp(-believed * math.log(19) / 4.5))
+    for low, high in ((0, 0.2), (0.2, 0.4), (0.4, 0.6), (0.6, 0.8), (0.8, 1)):
+        like = (up >= low) & (up < high)
+        expected = 0.02 * 0.3 * (2 * up[like] - 1).mean()
+        assert abs(returns[like].mean() - expected) < 4 * 0.021 / math.sqrt(like.sum())
+
+
+def test_the_next_belief_and_return_are_integrals_over_both_regimes() -> None:
+    states = np.array([-4.0, 0.0, 1.5])
+    weights, returns, following = HIDDEN.outcomes(states)
+    few, some = HIDDEN.returns(states)
+    for i, state in enumerate(states):
+        up = 1 / (1 + math.exp(-state * math.log(19) / 4.5))
+        x = np.linspace(-9, 9, 20_001)
+        density = up * scipy.stats.norm.pdf(x - 0.3) + (1 - up) * scipy.stats.norm.pdf(x + 0.3)
+        posterior = up * scipy.stats.norm.pdf(x - 0.3) / density
+        after = posterior * 0.95 + (1 - posterior) * 0.05
+        for power in (1, 2):
+            exact = np.trapezoid(density * (np.log(after / (1 - after)) / math.log(19) * 4.5) ** power, x)
+            assert weights[i] @ following[i] ** power == pytest.approx(exact, rel=1e-4, abs=1e-6)
+        grown = np.trapezoid(density * np.log1p(0.7 * 0.02 * x), x)
+        assert weights[i] @ np.log1p(0.7 * returns[i]) == pytest.approx(grown, rel=1e-6)
+        assert few[i] @ np.log1p(0.7 * some[i]) == pytest.approx(grown, rel=1e-5)
