@@ -125,8 +125,8 @@ def verdict(
     if trials is not None and probability is not None and not math.isnan(probability):
         policies = f"{trials.count} polic{'ies' if trials.count > 1 else 'y'}"
         said.append(
-            f"This is look {trials.looks} at these bars{_overlapping(trials)}, with {policies} in all. Deflated for that "
-            f"many tries, the probability of a true Sharpe ratio above 0 is {probability:.2f}."
+            f"This is look {trials.looks} at these bars{_overlapping(trials)}, with {policies} in all. Deflated for "
+            f"that many tries, the probability of a true Sharpe ratio above 0 is {probability:.2f}."
         )
     if overfitting is not None:
         said.append(_on_choice(overfitting))
