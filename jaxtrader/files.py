@@ -30,6 +30,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from jaxtrader.printable import printable
+
 __all__ = ["FileError", "load", "save", "temporaries", "write_bytes", "write_text"]
 
 FORMAT = "jaxtrader"
@@ -73,7 +75,13 @@ _OPCODES = frozenset(
 
 
 class FileError(ValueError):
-    """A file cannot be written or read. The message is one sentence with the path, what is wrong, and the way out."""
+    """A file cannot be written or read.
+
+    The message is one printable sentence with the path, what is wrong, and the way out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def save(path: str | os.PathLike[str], kind: str, tree: Any) -> None:

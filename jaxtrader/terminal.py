@@ -11,10 +11,13 @@ import io
 import os
 import sys
 import unicodedata
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from typing import Any, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from jaxtrader.printable import printable
 
 PLAIN_WIDTH = 100  # columns where the output is no terminal
 
@@ -132,7 +135,20 @@ def console(file: TextIO | None = None, width: int | None = None, **settings: An
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS" or _is_positive(value)}
     # Rich takes FORCE_COLOR for a terminal, also where the output goes to a file.
     force = None if terminal else False
-    return Console(file=cast(TextIO, out), width=width, force_terminal=force, _environ=environment, **settings)
+    return _Printable(file=cast(TextIO, out), width=width, force_terminal=force, _environ=environment, **settings)
+
+
+class _Printable(Console):
+    """A console whose texts do nothing to the terminal. Rich takes a few control characters out, and not all."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed. Only what Rich itself does to the terminal is a control segment."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or segment.text == "\n":
+                yield segment
+            else:
+                lines = map(printable, segment.text.split("\n"))
+                yield Segment("\n".join(lines), segment.style)
 
 
 def _is_positive(text: str) -> bool:

@@ -41,7 +41,7 @@ from jaxtrader.envs import rewards
 from jaxtrader.envs.observation import ACCOUNT_FEATURES
 from jaxtrader.ledger import costs
 from jaxtrader.ledger.rules import Rules
-from jaxtrader.printable import shown
+from jaxtrader.printable import printable_data, shown
 from jaxtrader.schema import parse
 
 NETWORKS: dict[str, type[ActorCritic]] = {"single": ActorCritic, "portfolio": PortfolioActorCritic}
@@ -138,8 +138,9 @@ def _members(stored: dict[str, Any], version: Any) -> tuple[tuple[PPOState, ...]
     states = tuple(_state(parse(_from_version_2(member), PolicyFile)) for member in members)
     if any(_static(state) != _static(states[0]) for state in states):
         raise ValueError(f"{len(states)} members, whose networks must be the same")
-    _check_about(stored["about"], states[0])
-    return states, stored["about"]
+    about = printable_data(stored["about"])  # the names of features are those of bars, which are printable too
+    _check_about(about, states[0])
+    return states, about
 
 
 def _numbers(state: PPOState) -> Any:

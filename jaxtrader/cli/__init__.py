@@ -40,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 code = _run(sys.argv[1:] if argv is None else argv)
             except (settings.BadInput, settings.Failed) as error:
                 from jaxtrader.cli.wording import in_flags
+                from jaxtrader.printable import printable
 
-                messages.write(f"jaxtrader: error: {in_flags(' '.join(str(error).split()))}\n")
+                messages.write(f"jaxtrader: error: {in_flags(printable(' '.join(str(error).split())))}\n")
                 code = settings.BAD_INPUT if isinstance(error, settings.BadInput) else settings.FAILED
             out.flush()
             # A reader that wants no more, as in `jaxtrader ... | head`, has what it wanted.

@@ -48,7 +48,7 @@ def backtest_policy(values: Values, console: Console) -> int:
     rows: dict[str, tables.Part] = {other: judge(policy, market, **given) for other, given in others}
     folder = path if path.is_dir() else path.parent
     evidence = reporting.evaluate_policy(policy, identity, folder, {name: market}, values, **last)
-    notes = [*tables.grouped(market.notes), *_overlap(policy, market)]
+    notes = [*tables.grouped(market.notes), *_overlap(policy, market, path)]
     costs = "those of each row; " * (len(envs) > 1) + phrases.rules(envs[-1])
     facts = [("policy", str(path)), ("data", phrases.data(market)), ("costs", costs)]
     tables.print_facts(console, [*facts, *(("note", in_flags(note)) for note in notes)])
@@ -113,7 +113,7 @@ def _print_one(evidence: Evidence, title: str, values: Values, console: Console)
 
 def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) -> tuple[str, jt.Market]:
     """The bars to test on, and what to call them. `given` are `MarketSettings`."""
-    command, portfolio = policy.about.get("command"), policy.portfolio
+    command, portfolio = inputs.asked_of(policy, wanted.run), policy.portfolio
     if wanted.data is not None:
         if wanted.part is not None:
             raise BadInput(f"--part {wanted.part} is of the data of training; with --data use --start and --end")
@@ -136,11 +136,11 @@ def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) 
     return PARTS.get(part, "all bars"), inputs.narrowed(market, wanted.start, wanted.end, trained)
 
 
-def _overlap(policy: Policy | Succession, market: jt.Market) -> Iterator[str]:
+def _overlap(policy: Policy | Succession, market: jt.Market, path: Path) -> Iterator[str]:
     """A warning where the bars are not new to the policy."""
     if isinstance(policy, Succession):
         return
-    command = policy.about.get("command")
+    command = inputs.asked_of(policy, path)
     if command is None:
         yield "This policy does not say on which dates it was trained: only later ones are a test."
     elif command["synthetic"] is None and inputs.first_time(market) < np.datetime64(command["cuts"][1]):

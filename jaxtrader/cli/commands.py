@@ -27,11 +27,12 @@ from jaxtrader.cli.train_command import train
 from jaxtrader.cli.walk_forward_command import walk
 from jaxtrader.cli.watch_command import watch
 from jaxtrader.evaluation import tables
+from jaxtrader.printable import printable
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as one sentence, without a line of code."""
-    print(f"jaxtrader: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"jaxtrader: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 RUNS = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -94,4 +95,9 @@ def text(command: str, values: Mapping[str, Any]) -> str:
             if values[name] is not None and name not in OF_ONE_RUN:
                 tables.setdefault(flags.group, {})[name] = values[name]
     first = f"# All settings of this run. Repeat it: jaxtrader {command} --config {NAME}\n\n"
-    return first + tomli_w.dumps(tables)
+    # A path or a name keeps its characters, but none of them as such does anything to whoever reads the file.
+    return first + re.sub(r"[^\n -~]", _escaped, tomli_w.dumps(tables))
+
+
+def _escaped(letter: re.Match[str]) -> str:
+    return letter[0] if letter[0].isprintable() else f"\\U{ord(letter[0]):08x}"

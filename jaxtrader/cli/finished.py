@@ -71,7 +71,7 @@ def _training(folder: Path, given: Values) -> FinishedRun:
     if not path.is_file():
         raise BadInput(_unfinished(folder, path))
     policy = jt.load_policy(path)
-    command = policy.about.get("command")
+    command = inputs.asked_of(policy, path)
     if command is None:
         raise BadInput(f"{folder} was not trained by `jaxtrader train` and does not say its data")
     if command["synthetic"] is not None:
@@ -126,9 +126,10 @@ def _unfinished(folder: Path, path: Path) -> str:
 
 def _check_bars(policy: Policy, train: jt.Market, folder: Path, settings: Values) -> None:
     """Raise BadInput where the data have other bars of training than those of the run."""
-    known = policy.about["data"].get("fingerprint", train.fingerprint)
+    told = policy.about.get("data", {})
+    known = told.get("fingerprint", train.fingerprint)
     if train.fingerprint != known:
         raise BadInput(
             f"{settings['data']} has other bars of training than {folder} was trained on ({train.describe()}; then: "
-            f"{policy.about['data']['train']}); give the file of then with --data, or train anew"
+            f"{told.get('train', 'unknown')}); give the file of then with --data, or train anew"
         )

@@ -12,11 +12,12 @@ import re
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 import jaxtrader as jt
+from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.cli.config_file import OF_ONE_RUN
 from jaxtrader.cli.settings import (
@@ -25,6 +26,7 @@ from jaxtrader.cli.settings import (
     PARTS,
     SHARES,
     BadInput,
+    MarketSettings,
     RewardSettings,
     Source,
     TrainData,
@@ -38,6 +40,7 @@ from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
 from jaxtrader.market.datasets import STOCKS
 from jaxtrader.market.features import resolve
 from jaxtrader.market.splits import cut_segments
+from jaxtrader.schema import parse
 from jaxtrader.training import run_folder
 from jaxtrader.training.train_settings import TrainSettings
 
@@ -51,6 +54,44 @@ def checked() -> Generator[None]:
         yield
     except (ValueError, OSError) as error:
         raise BadInput(str(error)) from error
+
+
+# --- what an earlier training was asked for ---
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is read of the command that a policy file remembers, apart from `Source` and `MarketSettings`.
+
+    Attributes:
+        cuts: the first times of validation and test. A synthetic market has none.
+    """
+
+    FURTHER: ClassVar[bool] = True
+
+    data: str | None = None
+    synthetic: str | None = None
+    cuts: tuple[str, str] | None = None
+
+
+def asked_of(policy: Policy, path: Any) -> Values | None:
+    """Return what `jaxtrader train` was asked for when it trained a policy. None: another program trained it.
+
+    Raises BadInput where the file says what that command never asks for. `path` names the file.
+    """
+    command = policy.about.get("command")
+    if command is None:
+        return None
+    try:
+        asked: Asked = parse(command, Asked, "command")
+        for settings in (Source, MarketSettings):
+            parse(of(settings, command), settings, "command")
+        moments = [np.datetime64(cut) for cut in asked.cuts or ()]
+        if asked.synthetic is None and (not moments or np.isnat(moments).any()):
+            raise ValueError(f"command.cuts is {asked.cuts}")
+    except ValueError as error:
+        raise BadInput(f"{path} is damaged ({error}); train it again") from error
+    return {"data": None, "synthetic": None, **command}
 
 
 # --- bars and their parts ---

@@ -132,7 +132,7 @@ def _sentence(test: Optimum, reward: float, held: float) -> str:
     )
 
 
-def made_by(config: dict[str, object], path: Path) -> str:
+def made_by(config: Values, path: Path) -> str:
     """What to say to somebody who wants such a run backtested."""
     return (
         f"{path} was trained on the synthetic market {config['synthetic']}, whose score was printed at its end; "

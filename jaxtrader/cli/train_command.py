@@ -117,8 +117,8 @@ def make_plan(
 
 def _check_unseen(trainer: jt.Trainer, test: jt.Market, values: Values) -> None:
     """Raise BadInput where training starts from a policy that was trained or selected on bars of the test."""
-    command = None if trainer.earlier is None else trainer.earlier.about.get("command")
-    if command is None or "cuts" not in command:
+    command = None if trainer.earlier is None else inputs.asked_of(trainer.earlier, values["init_from"])
+    if command is None or command["synthetic"] is not None:
         return
     begins, seen_until = inputs.first_time(test), np.datetime64(command["cuts"][1])
     if begins < seen_until:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from jaxtrader.printable import printable
+
 LARGE = 1 << 23  # bytes, which are read within a second
 
 
 def say(text: str) -> None:
     """Print a line at once."""
-    print(f"{text} ...", file=sys.stderr, flush=True)
+    print(f"{printable(text)} ...", file=sys.stderr, flush=True)
 
 
 def say_reading(path: str | None) -> None:
@@ -22,9 +24,9 @@ def say_reading(path: str | None) -> None:
         return
     place = Path(path)
     try:
-        files = [place] if place.is_file() else [file for file in place.rglob("*") if file.is_file()]
+        files = [place] if place.is_file() else [file for file in place.iterdir() if file.is_file()]
         size = sum(file.stat().st_size for file in files)
-    except OSError:  # which reading will describe
+    except (OSError, ValueError):  # which reading will describe
         return
     if size > LARGE:
         say(f"reading {path} ({size / 1e6:,.0f} MB)")

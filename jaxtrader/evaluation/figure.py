@@ -62,7 +62,7 @@ def figure(parts: Mapping[str, Part], title: str = "") -> Figure:
                 axis.axvspan(local[part][0], local[part][-1], color=shade, alpha=0.1, lw=0)
     handles, names = axes[0].get_legend_handles_labels()
     axes[0].legend(handles[::-1], names[::-1], loc="upper left", fontsize=8, frameon=False)
-    axes[0].set_title(textwrap.fill(title, TITLE_WIDTH), loc="left", fontsize=10)
+    axes[0].set_title(textwrap.fill(title, TITLE_WIDTH), loc="left", fontsize=10, parse_math=False)
     return made
 
 

@@ -18,6 +18,7 @@ from jaxtrader.market.table import Rows, Table
 from jaxtrader.market.times import join_date_and_time, parse_times
 from jaxtrader.market.zones import zone_of_offsets
 from jaxtrader.nearest import hint
+from jaxtrader.printable import printable
 
 # Files of one symbol are named by it and by the time that they hold: BTCUSDT-1h-2024-01.csv.
 PERIOD = r"[-_. ]+(?:19|20)\d\d(?:[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?\d\d)?)?$"
@@ -157,7 +158,13 @@ def _symbols(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
         raise DataError(f"{table.row_name(missing[0])}: the symbol is missing; correct or remove the row.")
     # An apostrophe keeps the zeros of a code in a spreadsheet.
     codes, distinct = values.astype(str).str.strip().str.lstrip("'").factorize()
-    return codes, [str(name) for name in distinct]
+    names = [printable(str(name)) for name in distinct]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DataError(
+            f"{table.source}: two symbols are written '{shown(twice)}' and differ in what cannot be seen; rename one."
+        )
+    return codes, names
 
 
 def _only(table: Table, column: str, wanted: Sequence[str]) -> Table:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from jaxtrader.market.errors import DataError, shown
+from jaxtrader.printable import printable
 
 # A packed file may unpack to this many bytes, or to this many times its size. Prices as text pack 3 to 20 times.
 UNPACKED_BYTES = 128 << 20
@@ -68,8 +69,8 @@ class File:
     """A file that may hold prices.
 
     Attributes:
-        name: what messages call it.
-        stem: its name without suffixes, which names the symbol of a file without a symbol column.
+        name: what messages call it, printable.
+        stem: its name without suffixes, printable, which names the symbol of a file without a symbol column.
         path: as it is on the disk, for the line that converts it.
         packed: bytes on the disk.
         open_packed: opens it from its beginning, as it is on the disk.
@@ -138,10 +139,11 @@ def files_of(path: Path) -> tuple[tuple[File, ...], str | None]:
 
 
 def _on_disk(path: Path, name: str) -> File:
-    return File(name, _stem(path.name), str(path), path.stat().st_size, lambda: path.open("rb"))
+    return File(printable(name), _stem(path.name), str(path), path.stat().st_size, lambda: path.open("rb"))
 
 
 def _stem(name: str) -> str:
+    name = printable(name)
     for suffix in PACKED_SUFFIXES:
         name = name.removesuffix(suffix)
     return name.rsplit(".", 1)[0] or name

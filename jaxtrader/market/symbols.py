@@ -8,6 +8,7 @@ import numpy as np
 from jaxtrader.market.columns import PRICES, ColumnRoles, canonical
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.market.table import Table
+from jaxtrader.printable import printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ def stack(
     """
     import pandas as pd
 
+    fields = [printable(field) for field in fields]
     places: dict[str, dict[str, int]] = {}
     shared: dict[str, int] = {}
     for place, (field, ticker) in enumerate(zip(fields, tickers, strict=True)):
@@ -66,7 +68,11 @@ def stack(
 
 
 def unique_names(names: Sequence[str], source: str) -> list[str]:
-    """Return the names, in which those that are blank become "Unnamed: 3". Raise DataError where one comes twice."""
+    """Return the names, printable, in which those that are blank become "Unnamed: 3".
+
+    Raises DataError where one comes twice.
+    """
+    names = [printable(name) for name in names]
     out = [name if name.strip() or not place else f"Unnamed: {place}" for place, name in enumerate(names)]
     if len(set(out)) < len(out):
         seen: set[str] = set()

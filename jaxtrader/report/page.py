@@ -7,13 +7,14 @@ import json
 from importlib import resources
 from string import Template
 
+from jaxtrader.printable import printable, printable_data
 from jaxtrader.report.content import Report, Table
 
 MANY_PARTS = " Each part goes on where the one before it ended."
 
 
 def page(report: Report) -> str:
-    """Return the HTML of a report. All text of it is escaped."""
+    """Return the HTML of a report. All text of it is printable and escaped."""
     sections = [
         *map(_table, report.results),
         _chart("equity", "Equity", "Logarithmic scale." + MANY_PARTS * (len(report.curves["parts"]) > 1)),
@@ -30,16 +31,21 @@ def page(report: Report) -> str:
         _settings(report),
     ]
     return Template(_asset("page.html")).substitute(
-        title=html.escape(report.title),
-        about=html.escape(report.about),
-        verdict="".join(f"<p>{html.escape(sentence)}</p>" for sentence in report.verdict),
+        title=_text(report.title),
+        about=_text(report.about),
+        verdict="".join(f"<p>{_text(sentence)}</p>" for sentence in report.verdict),
         body="\n".join(filter(None, sections)),
         css=_asset("page.css"),
         # A script element ends at its first "</", whatever stands around it.
-        data=json.dumps(report.curves, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
+        data=json.dumps(printable_data(report.curves), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         library=_asset("lightweight-charts.js"),
         script=_asset("page.js"),
     )
+
+
+def _text(text: str) -> str:
+    """Return a text as HTML."""
+    return html.escape(printable(text))
 
 
 def _asset(name: str) -> str:
@@ -47,9 +53,9 @@ def _asset(name: str) -> str:
 
 
 def _chart(name: str, title: str, note: str = "") -> str:
-    below = f'<p class="note">{html.escape(note)}</p>' if note else ""
+    below = f'<p class="note">{_text(note)}</p>' if note else ""
     return (
-        f'<section><h2>{html.escape(title)}</h2><div class="legend" id="{name}-legend"></div>'
+        f'<section><h2>{_text(title)}</h2><div class="legend" id="{name}-legend"></div>'
         f'<div class="chart" id="{name}"></div>{below}</section>'
     )
 
@@ -58,7 +64,7 @@ def _price(report: Report) -> str:
     symbols = report.curves["symbols"]
     if not symbols:
         return ""
-    names = "".join(f"<option>{html.escape(each['name'])}</option>" for each in symbols)
+    names = "".join(f"<option>{_text(each['name'])}</option>" for each in symbols)
     picker = f' <select id="symbol" aria-label="Symbol">{names}</select>'
     return _chart("price", "Price, exposure and fills").replace("</h2>", f"{picker}</h2>", 1)
 
@@ -75,7 +81,7 @@ def _importance(report: Report) -> str:
         left, right = (scale * (end - low) for end in (min(mean, 0), max(mean, 0)))
         one, other, zero = (scale * (end - low) for end in (mean - spread, mean + spread, 0))
         rows.append(
-            f'<tr><td>{html.escape(name)}</td><td class="bar"><svg viewBox="0 0 100 16" preserveAspectRatio="none" '
+            f'<tr><td>{_text(name)}</td><td class="bar"><svg viewBox="0 0 100 16" preserveAspectRatio="none" '
             f'role="img" aria-label="{mean:.3f}"><rect class="{"good" if mean >= 0 else "bad"}" x="{left:.3f}" y="3" '
             f'width="{right - left:.3f}" height="10"/><path d="M{one:.3f} 8H{other:.3f}"/>'
             f'<path class="zero" d="M{zero:.3f} 0V16"/></svg></td><td>{mean:+.2f} ± {spread:.2f}</td></tr>'
@@ -92,15 +98,15 @@ def _importance(report: Report) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in table.columns)
+    head = "".join(f"<th>{_text(name)}</th>" for name in table.columns)
     rows = []
     for i, row in enumerate(table.rows):
         signs = [_sign(cell) if table.signed and j else "" for j, cell in enumerate(row)]
-        cells = "".join(f"<td{sign}>{html.escape(cell)}</td>" for sign, cell in zip(signs, row, strict=True))
+        cells = "".join(f"<td{sign}>{_text(cell)}</td>" for sign, cell in zip(signs, row, strict=True))
         rows.append(f'<tr class="strong">{cells}</tr>' if i in table.strong else f"<tr>{cells}</tr>")
-    note = f'<p class="note">{html.escape(table.note)}</p>' if table.note else ""
+    note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
     return (
-        f'<section><h2>{html.escape(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<section><h2>{_text(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>{note}</section>"
     )
 
@@ -114,9 +120,7 @@ def _sign(cell: str) -> str:
 def _settings(report: Report) -> str:
     if not report.settings:
         return ""
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>" for name, value in report.settings.items()
-    )
+    rows = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in report.settings.items())
     return (
         "<section><details><summary>Settings and data</summary>"
         f'<table class="settings"><tbody>{rows}</tbody></table></details></section>'

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxtrader import files
 from jaxtrader.evaluation.figure import figure
 from jaxtrader.evaluation.verdict import POLICY
+from jaxtrader.printable import plain_cell
 from jaxtrader.report.content import Table, make_report
 from jaxtrader.report.evidence import Evidence
 from jaxtrader.report.page import page
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAGE, FIGURE = "report.html", "report.png"
 DPI = 130
@@ -59,5 +63,11 @@ def write_report(
     names = [PAGE, FIGURE]
     for name, frame in report.frames.items():
         names.append(f"{name}.csv")
-        files.write_text(folder / names[-1], frame.to_csv(index=name == "equity", lineterminator="\n"))
+        files.write_text(folder / names[-1], as_csv(frame, index=name == "equity"))
     return names
+
+
+def as_csv(frame: pd.DataFrame, *, index: bool) -> str:
+    """Return a frame as CSV in which no text is a formula to a spreadsheet, see `plain_cell`."""
+    texts = {column: frame[column].map(plain_cell) for column in frame.columns if frame[column].dtype.kind == "O"}
+    return frame.assign(**texts).rename(columns=plain_cell).to_csv(index=index, lineterminator="\n")

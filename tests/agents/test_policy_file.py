@@ -171,6 +171,19 @@ def test_a_sound_policy_file_is_read_and_weights_that_are_not_finite_are_refused
         read_policy(tmp_path / "policy.pkl")
 
 
+def test_what_a_policy_says_of_itself_is_printable(stored: Path, tmp_path: Path) -> None:
+    content = files.load(stored, "policy")
+    odd = "A\x1b[2J\u202e"
+    content["about"] |= {"symbols": [odd], "data": {odd: odd}, "command": {"data": odd}}
+    content["about"]["features"]["names"][0] += odd
+    content["about"]["env"]["reward"] = {"name": odd, "custom": True}
+    files.save(tmp_path / "policy.pkl", "policy", content)
+    policy = load_policy(tmp_path / "policy.pkl")
+    assert repr(policy).isprintable()
+    assert str(policy.about).isprintable()
+    assert policy.about["command"]["data"] == policy.symbols[0] == "A [2J"
+
+
 def test_a_policy_file_of_a_newer_version_asks_for_a_newer_jaxtrader(stored: Path, tmp_path: Path) -> None:
     content = files.load(stored, "policy") | {"version": VERSION + 1}
     files.save(tmp_path / "policy.pkl", "policy", content)

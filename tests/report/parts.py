@@ -15,9 +15,9 @@ COSTS = Costs(fee=0.001, slippage=0.0005)
 BARS = 500
 
 
-def parts_and_markets():
+def parts_and_markets(symbols=("A&B", "<C>")):
     """Two symbols, half of the bars to train and half to test, and targets that are long, short and flat."""
-    whole = market_of({"A&B": random_bars(1, BARS), "<C>": random_bars(2, BARS)})
+    whole = market_of({symbol: random_bars(i, BARS) for i, symbol in enumerate(symbols, 1)})
     parts, markets = {}, {}
     for seed, (name, market) in enumerate(zip(("train", "test"), whole.split(0.5, 0.5), strict=True)):
         lengths = market.segments[:, 2] - market.segments[:, 1]
