@@ -30,6 +30,7 @@ YEAR = np.timedelta64(365, "D")
 MAX_SILENCE = 14 * DAY
 _LIMIT = int(MAX_SILENCE / np.timedelta64(1, "ns"))
 MAX_SILENCE_RATIO = 3  # and so is, for a thin asset or longer bars, this multiple of its longest wait so far
+SHORT_STEPS = 0.02  # share of its steps that is as long as a bar, for the thinnest asset
 MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more are of different lengths
 
 Columns = dict[str, Any]
@@ -123,7 +124,7 @@ def _join_further(parts: Sequence[Columns], axis: int) -> dict[str, np.ndarray]:
     return {name: np.concatenate(columns, axis=axis) for name, columns in each.items()}
 
 
-def align_histories(parts: Sequence[Columns], tz: str | None) -> Columns:
+def align_histories(parts: Sequence[Columns], tz: str | None, *, daily: bool = False) -> Columns:
     """Align single-asset histories on the union of their calendars, [T, A] each, as one segment.
 
     At a row without a bar an asset keeps its last close as open, high, low and close, and the other columns of its last
@@ -133,12 +134,13 @@ def align_histories(parts: Sequence[Columns], tz: str | None) -> Columns:
     Args:
         parts: the columns of one asset each.
         tz: zone of the exchange, for `session_end`.
+        daily: the bars of all assets are of a day or longer.
 
     Returns:
         The columns with `present`, `delisted` and `listed`. These are None in the cases that `Market` names.
     """
     times = union([part["times"] for part in parts])
-    calendar = find_calendar(times, tz) if len(times) > 1 else None
+    calendar = find_calendar(times, tz, daily=daily) if len(times) > 1 else None
     aligned = [_reindex(part, times) for part in _complete(parts)]
     out: Columns = {name: _join([part[name] for part in aligned], 1) for name in aligned[0] if name != "columns"}
     out["columns"] = _join_further(aligned, 1)
@@ -148,7 +150,7 @@ def align_histories(parts: Sequence[Columns], tz: str | None) -> Columns:
     ready = int(np.argmax(out["listed"].any(axis=1)))
     out["listed"] = None if out["listed"][ready:].all() else out["listed"]
     segments = np.array([[0, 0, len(times)]], np.int64)
-    steps = {"dt": years_between(times), "bar_dt": years_inside(times)}
+    steps = {"dt": years_between(times), "bar_dt": None if daily else years_inside(times)}
     return {**out, **steps, "times": times, "segments": segments}
 
 
@@ -296,7 +298,7 @@ def _check_shared_times(histories: Sequence[Bars]) -> None:
 
 def _check_equal_spacing(histories: Sequence[Bars]) -> None:
     # A low quantile measures the bar length, because a thinly traded asset has few bars without a gap between them.
-    steps = {h.symbols[0]: np.quantile(np.diff(h.times), 0.1, method="lower") for h in histories if len(h) > 1}
+    steps = {h.symbols[0]: np.quantile(np.diff(h.times), SHORT_STEPS, method="lower") for h in histories if len(h) > 1}
     if not steps:
         return
     longest, shortest = max(steps, key=steps.__getitem__), min(steps, key=steps.__getitem__)
@@ -334,11 +336,15 @@ def alignment_notes(names: Sequence[str], parts: Sequence[Columns], columns: Col
             )
         ends = np.flatnonzero(columns["delisted"][:, a]) if columns["delisted"] is not None else np.array([], int)
         for row in ends:
-            before = int(np.searchsorted(times, own[np.searchsorted(own, times[row]) - 1]))
+            following = int(np.searchsorted(own, times[row]))
+            before = int(np.searchsorted(times, own[following - 1]))
             notes.append(
                 f"{name}: There is no bar for more than {format_duration(MAX_SILENCE)} after {shown(before)}; a "
                 f"position is closed at that close, as delisted, at {shown(int(row))}."
             )
+            if following < len(own):
+                again = shown(int(np.searchsorted(times, own[following])))
+                notes[-1] += f" It has bars again from {again}, so its exchange may have been shut."
         if after and not (ends.size and ends[-1] > last):
             notes.append(
                 f"{name}: The last bar is at {shown(last)}, {after:,} bar{'s' * (after > 1)} before the last of all; a "

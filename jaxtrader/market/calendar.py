@@ -80,14 +80,18 @@ class TradingCalendar:
         return f"{text} ({self.sessions_per_year:,.6g} sessions of {self.bars_per_session:,.6g} bars)"
 
 
-def find_calendar(times: np.ndarray, tz: str | None) -> TradingCalendar:
+def find_calendar(times: np.ndarray, tz: str | None, *, daily: bool = False) -> TradingCalendar:
     """Find the calendar of a history.
 
     Args:
         times: [T] datetime64[ns], UTC, the close of each bar, increasing. T is at least 2.
         tz: zone of the wall clock of sessions and weekdays. None is UTC.
+        daily: these are the times of several assets with bars of a day or longer, which may close at various times of
+            the day. So they are not the bars of a session.
     """
     bar = spacing(times)
+    if daily:
+        bar = max(bar, DAY)
     if bar < SHORTEST_DAY:
         return _of_intraday_bars(times, bar, tz)
     dates = np.unique(wall_clock(times, tz).astype("datetime64[D]"))
@@ -106,7 +110,7 @@ def find_calendar(times: np.ndarray, tz: str | None) -> TradingCalendar:
             f"No working day is missing in less than a year, so this may be an exchange ({EXCHANGE} sessions a year) "
             f"or currencies ({CURRENCIES}): {sessions:,.6g} is taken; {SETTLE}."
         )
-    # Where clocks change at midnight, two closes may share a date.
+    # Several assets may close at various times of a day. Where clocks change at midnight, two closes may share a date.
     bars = 1 if len(dates) == len(times) else len(times) / len(dates)
     return TradingCalendar(bar, bars, sessions, weekdays, None, np.array([], bar.dtype), doubt)
 
@@ -206,11 +210,17 @@ def _of_intraday_bars(times: np.ndarray, bar: np.timedelta64, tz: str | None) ->
         per_session = _density(times) * (DAY / bar)
     else:
         per_session = _bars_per_session(dates, counts, weekdays)
-    if day_and_night and FULL_DAY[0] <= per_session * bar / DAY <= FULL_DAY[1]:
+    # A short file with holes may have few full days of one weekday, and many in all.
+    if day_and_night and any(
+        FULL_DAY[0] <= one * bar / DAY <= FULL_DAY[1] for one in (per_session, _upper_median(counts))
+    ):
         per_session = DAY / bar
     doubt = None if week_is_seen else _weekdays_doubt(sessions, per_session)
     if closures.size and open_time < SHORTEST_SESSION:
-        doubt = _session_doubt(open_time, sessions, per_session) + (f" {WEEK_IS_UNSEEN}." if doubt else "")
+        firsts = starts[np.unique(days, return_index=True)[1]]
+        lasts = np.append(firsts[1:], len(times)) - 1
+        covered = min(open_time, np.sort(times[lasts] - times[firsts])[len(firsts) // 2] + bar)
+        doubt = _session_doubt(covered, sessions, per_session) + (f" {WEEK_IS_UNSEEN}." if doubt else "")
     return TradingCalendar(bar, per_session, sessions, weekdays, open_slots, closures, doubt)
 
 

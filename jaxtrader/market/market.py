@@ -28,7 +28,7 @@ from jaxtrader.market.align import (
 )
 from jaxtrader.market.bar_checks import PRICE_LIMITS
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.calendar import TradingCalendar, find_calendar, total_periods_per_year
+from jaxtrader.market.calendar import SHORTEST_DAY, TradingCalendar, find_calendar, total_periods_per_year
 from jaxtrader.market.clock import common_zone, wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import DEFAULT, Feature, resolve
@@ -222,10 +222,11 @@ class Market:
         _check_known(names, chosen, parts)
         tz = common_zone(history.tz for history in histories)
         if align:
-            columns = align_histories(parts, tz)
+            daily = all(one.calendar.bar >= SHORTEST_DAY for one in histories if one.calendar is not None)
+            columns = align_histories(parts, tz, daily=daily)
             notes += alignment_notes(names, parts, columns, tz)
             names, times = (",".join(names),), [columns["times"]]
-            calendars = [find_calendar(times[0], tz) if len(times[0]) > 1 else None]
+            calendars = [find_calendar(times[0], tz, daily=daily) if len(times[0]) > 1 else None]
         else:
             columns, times = concatenate_histories(parts), [history.times for history in histories]
             calendars = [history.calendar for history in histories]

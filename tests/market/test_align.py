@@ -281,6 +281,7 @@ def test_a_silent_asset_is_delisted_once_and_listed_again_with_its_next_bar():
     market = Market.from_bars([random_bars(COIN, "A"), random_bars(EXCHANGE[~hole], "B")], ["gap"], align=True)
     again = np.searchsorted(market.times, np.datetime64("2024-04-15T15:00"))
     assert market.listed[again - 1 : again + 1, 1].tolist() == [False, True]
+    assert any("bars again from 2024-04-15 15:00:00" in note for note in market.notes)
 
 
 def test_a_hole_in_all_histories_delists_none():
@@ -357,6 +358,22 @@ def test_a_bar_of_less_than_a_day_has_its_own_time_and_a_night_has_the_rest():
     assert Market.from_bars(WHOLE, FEATURES).bar_dt is None
     mixed = Market.from_bars([WHOLE, both[0]], FEATURES)
     np.testing.assert_array_equal(mixed.bar_dt[: len(WHOLE)], 0)
+
+
+def test_daily_bars_that_close_at_two_times_of_a_day_have_no_sessions():
+    early, late = DAYS + pd.Timedelta("16h"), DAYS + pd.Timedelta("16h30min")
+    parts = [history(name, times) for name, times in zip("ABCD", (early, early, late, late), strict=True)]
+    market = Market.from_bars([*parts, history("THIN", early[[0, 1, 2, *range(10, 60, 9)]])], FEATURES[:1], align=True)
+    assert market.close.shape == (120, 5)
+    assert market.session_end is market.bar_dt is market.delisted is None
+    assert market.periods_per_year == 2 * 365
+    assert not any("session" in note for note in market.notes)
+
+
+def test_an_asset_that_seldom_trades_is_aligned():
+    seldom = np.sort(np.random.default_rng(0).choice(len(HOURS), len(HOURS) // 20, replace=False))
+    market = Market.from_bars([history("A", HOURS), history("THIN", HOURS[seldom])], FEATURES[:1], align=True)
+    assert market.present.sum(axis=0).tolist() == [len(HOURS), len(seldom)]
 
 
 def test_aligning_one_asset_changes_nothing():

@@ -194,6 +194,21 @@ def test_the_end_of_a_session_beyond_a_weekend_shows_that_nothing_trades_there()
     assert (calendar.sessions_per_year, calendar.doubt) == (260, None)
 
 
+def test_a_coin_with_holes_has_the_days_of_most_of_its_days():
+    # Two of three Tuesdays are cut short, so that the usual Tuesday is no whole day.
+    hours = pd.date_range("2024-01-01 01:00", "2024-01-22", freq="h")
+    kept = hours[
+        ~((hours >= "2024-01-02 10:00") & (hours < "2024-01-03"))
+        & ~((hours >= "2024-01-09") & (hours < "2024-01-09 15:00"))
+    ]
+    assert find_calendar(np.asarray(kept, "M8[ns]"), None).periods_per_year == 8760
+
+
+def test_a_part_of_a_session_is_said_by_its_own_length():
+    doubt = find_calendar(sessions(YEARS[:40], "10:05", 28), None).doubt
+    assert "The bars of a day cover 0:28:00" in doubt
+
+
 def test_a_day_a_month_and_years_of_one_source_are_the_same():
     times = sessions(YEARS, "09:30", 13, "30min")
     for days in (1, 5, 21, 63, 250, len(YEARS)):
