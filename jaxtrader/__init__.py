@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from jaxtrader import checks
     from jaxtrader.agents.policy import load_policy
     from jaxtrader.agents.ppo import PPOAgent
+    from jaxtrader.agents.protocol import Agent, MarketAgent, Rollout
     from jaxtrader.bridges import gymnasium
     from jaxtrader.bridges.gymnasium_envs import to_gymnasium
     from jaxtrader.envs import rewards
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
     "BacktestResult",
     "BacktestResults",
     "Bars",
@@ -47,7 +49,9 @@ __all__ = [
     "EarlyStopping",
     "FileError",
     "Market",
+    "MarketAgent",
     "PPOAgent",
+    "Rollout",
     "Rules",
     "TradingEnv",
     "TrainResult",
@@ -74,6 +78,9 @@ __all__ = [
 
 # Where each name lives; a name without an attribute is the module itself.
 _HOMES = {
+    "Agent": "jaxtrader.agents.protocol:Agent",
+    "MarketAgent": "jaxtrader.agents.protocol:MarketAgent",
+    "Rollout": "jaxtrader.agents.protocol:Rollout",
     "Bars": "jaxtrader.market.bars:Bars",
     "BacktestResult": "jaxtrader.evaluation.result:BacktestResult",
     "BacktestResults": "jaxtrader.evaluation.result:BacktestResults",

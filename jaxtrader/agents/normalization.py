@@ -5,6 +5,8 @@ Market features are scaled by moments of the training bars, which are fitted onc
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -12,6 +14,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxtrader import devices
+from jaxtrader.envs.episode import EnvParams
 from jaxtrader.market.market import MarketArrays
 
 CLIP = 5.0  # bound of normalised features: one wild price must not saturate the first layer
@@ -113,6 +116,19 @@ def normalize(normalizer: Normalizer | RunningNormalizer, arrays: MarketArrays) 
     if arrays.listed is not None:
         features = jnp.where(arrays.listed[..., None], features, 0)
     return arrays.replace(features=features)
+
+
+def standardized(state: Any, env_params: Any) -> tuple[Any, Any]:
+    """Return the state with its `normalizer` fitted where it has none yet, and the parameters with scaled features.
+
+    It is what `Agent.prepare` does on the host, before anything is traced. A state without the field `normalizer`, and
+    the parameters of another environment than a TradingEnv, stay as they are.
+    """
+    if not (hasattr(state, "normalizer") and hasattr(state, "replace") and isinstance(env_params, EnvParams)):
+        return state, env_params
+    if state.normalizer is None:
+        state = state.replace(normalizer=fit_normalizer(env_params.arrays))
+    return state, env_params.replace(arrays=normalize(state.normalizer, env_params.arrays))
 
 
 def fit_normalizer(arrays: MarketArrays) -> Normalizer:

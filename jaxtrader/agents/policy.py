@@ -18,18 +18,21 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxtrader import files
+from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
 from jaxtrader.agents.export import Exported, Format, export
+from jaxtrader.agents.own_agent import placeholder_market, read_own, restored
 from jaxtrader.agents.policy_file import read_members, write_ensemble, write_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.agents.ppo_state import PPOState
-from jaxtrader.agents.protocol import MarketActor
+from jaxtrader.agents.protocol import Agent, MarketActor
 from jaxtrader.envs import rewards
 from jaxtrader.envs.actions import Positions
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, TRADABLE
+from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger import costs
@@ -60,13 +63,15 @@ class Policy:
     """
 
     agent: MarketActor
-    state: PPOState | tuple[PPOState, ...]
+    state: Any
     about: dict[str, Any]
 
     def __repr__(self) -> str:
-        if not self.trades:
+        if not (self.trades or self.is_own):
             network = first_state(self.state).network
             return f"Policy({network.features} observed numbers, {network.actions!r})"
+        if not self.trades:
+            return f"Policy of {type(self.agent).__name__}"
         seen = f"window {self.window}, features {', '.join(self.features)}"
         return f"Policy(positions {self.positions}, {seen}, trained on {', '.join(self.symbols) or 'unnamed bars'})"
 
@@ -88,14 +93,19 @@ class Policy:
     def acting_agent(self) -> MarketActor:
         """The agent without what matters to learning only. So policies of many agents share compiled programs.
 
-        An agent of another kind than PPO is itself.
+        An agent of the user's own is itself, or the `WindowActor` around it.
         """
         if isinstance(self.agent, Ensemble):
             member = PPOAgent(matmul_precision=self.agent.member.matmul_precision)
             return Ensemble(member, self.agent.positions)
         if isinstance(self.agent, PPOAgent):
             return PPOAgent(matmul_precision=self.agent.matmul_precision)
-        return self.agent
+        return actor_of(self.agent, self.window) if self.trades else self.agent
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the agent is of the user's own, and not of this package."""
+        return not isinstance(self.agent, PPOAgent | Ensemble)
 
     @property
     def members(self) -> tuple[Policy, ...]:
@@ -125,7 +135,14 @@ class Policy:
     @property
     def portfolio(self) -> bool:
         """Whether it divides one account between assets. Otherwise it trades one asset."""
+        if self.is_own:
+            return self.assets > 1
         return isinstance(first_state(self.state).network, PortfolioActorCritic)
+
+    @property
+    def assets(self) -> int:
+        """The assets of one account in training."""
+        return len(self.symbols[0].split(",")) if self.symbols else 1
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -223,7 +240,7 @@ class Policy:
                 "result of a backtest of this policy"
             )
         state = self.state_for(len(seen.symbols))
-        bars, account = first_state(state).normalised(jnp.asarray(seen.window)), jnp.asarray(seen.account)
+        bars, account = normalised(state, jnp.asarray(seen.window)), jnp.asarray(seen.account)
         agent = self.acting_agent.member if isinstance(self.acting_agent, Ensemble) else self.acting_agent
         if not isinstance(agent, PPOAgent):
             raise ValueError(f"decisions of a {type(agent).__name__} cannot be explained; only those of PPOAgent can")
@@ -300,14 +317,15 @@ class Policy:
     def _act_on(self, observation: ArrayLike) -> float | np.ndarray:
         """Return the action of a policy of an ordinary environment."""
         seen = _numbers(observation, "the observation is no array of numbers")
+        if self.is_own:
+            return _plain(_select(self.agent, self.state, jnp.asarray(seen)[None])[0])
         features = first_state(self.state).network.features
         if seen.ndim != first_state(self.state).obs_ndim or seen.size != features or not np.isfinite(seen).all():
             raise ValueError(
                 f"the observation has shape {seen.shape}, the policy needs {features} finite numbers in "
                 f"{first_state(self.state).obs_ndim} dimensions, as its environment shows them"
             )
-        action = _select(self.acting_agent, self.state, jnp.asarray(seen)[None])[0]
-        return int(action) if action.ndim == 0 else np.asarray(action)
+        return _plain(_select(self.acting_agent, self.state, jnp.asarray(seen)[None])[0])
 
     def export(self, path: str | PathLike[str], to: Format = "onnx", assets: int | None = None) -> Exported:
         """Write it as one function for other programs, and return what that takes and gives.
@@ -318,7 +336,7 @@ class Policy:
 
     def state_for(self, assets: int) -> PPOState | tuple[PPOState, ...]:
         """Return the state with which `agent` decides on so many assets."""
-        if not self.portfolio:
+        if not self.portfolio or self.is_own:
             return self.state
         if isinstance(self.state, tuple):
             return tuple(state.for_assets(assets) for state in self.state)
@@ -389,6 +407,11 @@ class Policy:
                 f"the policy trades one asset an account, the market has {assets} in one history; give the symbols as "
                 "separate histories, or train on a market of several assets"
             )
+        if self.is_own and assets != self.assets:
+            raise ValueError(
+                f"the policy of {type(self.agent).__name__} trades {self.assets} assets, and the market has {assets}; "
+                "give the same number"
+            )
         settings: dict[str, Any] = dict(self._trained_in("env"))
         settings |= {"positions": self.positions, "rules": self.rules, "costs": self.costs}
         settings |= changes | {"reward": self._reward(changes.get("reward"))}
@@ -429,12 +452,27 @@ class Policy:
 
 
 @package_settings()
-def load_policy(path: str | PathLike[str]) -> Policy:
+def load_policy(
+    path: str | PathLike[str], *, agent: Agent | None = None, env: Environment | None = None, env_params: Any = None
+) -> Policy:
     """Read a policy file, or the policy.pkl of a run folder.
 
-    Raises files.FileError where it is not a sound policy.
+    Args:
+        path: of the file or the folder.
+        agent: the agent of the user's own that was trained. The file has its weights and the name of its class, and no
+            code is loaded for it.
+        env: of an agent of the user's own, where it was trained in another environment than a TradingEnv.
+        env_params: of `env`. None: its `default_params`.
+
+    Raises:
+        FileError: it is not a sound policy.
+        ValueError: it is of the user's own agent, which was not given.
     """
     path = Path(path) / "policy.pkl" if Path(path).is_dir() else path
+    if (own := read_own(path)) is not None:
+        return _of_own_agent(path, own, agent, env, env_params)
+    if agent is not None:
+        raise ValueError(f"{path} holds a policy of PPOAgent; leave out agent")
     states, about = read_members(path)
     try:
         agent = _agent(about.get("agent", {}))
@@ -449,6 +487,34 @@ def load_policy(path: str | PathLike[str]) -> Policy:
         return members[0] if len(members) == 1 else ensemble(members)
     except ValueError as error:
         raise files.FileError(f"{path} is damaged: {error}; train it again") from error
+
+
+def _of_own_agent(path: Any, stored: dict[str, Any], agent: Any, env: Any, env_params: Any) -> Policy:
+    """Return the policy of an agent of the user's own, from the content of its file."""
+    policy = Policy(agent, None, stored["about"])
+    if env is None and policy.trades:
+        if (seen := stored["about"]["env"].get("reward", {}).get("observed")) and agent is not None:
+            raise ValueError(
+                f"{path}: decisions see the {', '.join(seen)} of a reward of its user; give the TradingEnv of the "
+                "training: env=..."
+            )
+        try:
+            bars = policy.window + int(stored["about"]["env"]["decision_every"]) + policy.rules.delay + 1
+            market = placeholder_market(policy.features, policy.assets, bars)
+            settings: dict[str, Any] = {"rules": policy.rules, "costs": policy.costs, "positions": policy.positions}
+            settings |= {"reward": rewards.from_dict(stored["about"]["env"]["reward"])}
+            env = TradingEnv(market, **stored["about"]["env"] | settings)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise files.FileError(f"{path} is damaged: it does not say its environment ({error!r})") from error
+    if env is None and agent is not None:
+        raise ValueError(f"{path} holds a policy of {stored['name']} for an environment of its user; give it: env=...")
+    params = getattr(env, "default_params", None) if env_params is None else env_params
+    return dataclasses.replace(policy, state=restored(path, stored, agent, env, params))
+
+
+def _plain(action: jax.Array) -> float | np.ndarray:
+    """Return an action of an ordinary environment on the host."""
+    return int(action) if action.ndim == 0 else np.asarray(action)
 
 
 def ensemble(members: Sequence[Policy]) -> Policy:
@@ -479,7 +545,10 @@ def ensemble(members: Sequence[Policy]) -> Policy:
 
 def save_policy(path: str | PathLike[str], policy: Policy) -> None:
     """Write a policy, or an ensemble, to a policy file."""
-    if isinstance(policy.state, tuple):
+    if policy.is_own:
+        assert isinstance(policy.agent, Agent)
+        policy.agent.save_model(path, policy.state, policy.about)
+    elif isinstance(policy.state, tuple):
         write_ensemble(path, policy.state, policy.about)
     else:
         write_policy(path, policy.state, policy.about)
@@ -513,5 +582,16 @@ def _select(agent: Any, state: Any, observations: jax.Array) -> jax.Array:
 @jax.jit
 def _decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> jax.Array:
     """Return the policy's mode for raw windows `[batch, window, asset, feature]`."""
-    context = agent.encode(state, first_state(state).normalised(window))[..., 0, :]
+    context = jax.tree.map(lambda x: x[:, 0], agent.encode(state, normalised(state, window)))
     return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]
+
+
+def normalised(state: Any, window: jax.Array) -> jax.Array:
+    """Return raw windows `[*b, window, asset, feature]` as the agent sees them, whose state or states these are."""
+    first = first_state(state)
+    if isinstance(first, PPOState):
+        return first.normalised(window)
+    known = jnp.isfinite(window).all(-1, keepdims=True)
+    normalizer = getattr(first, "normalizer", None)
+    # As `normalize` does with market arrays: 0 where an asset is not listed.
+    return window if normalizer is None else jnp.where(known, normalizer(window), 0)

@@ -26,14 +26,13 @@ from jaxtrader.agents.control_variate import market_control_variate, regress_out
 from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.gae import explained_variance, gae
 from jaxtrader.agents.networks import ActorCritic, check_layers
-from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, fit_normalizer, normalize
+from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, standardized
 from jaxtrader.agents.own_encoder import OwnEncoder, own
 from jaxtrader.agents.policy_file import read_policy, write_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo_settings import PPOSettings, Precision, Schedule
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import MarketAgent, Rollout
-from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.observation import Observation, chunks
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
@@ -174,13 +173,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         Raises ValueError where the actions are a box without finite bounds, which `init` under jit cannot see.
         """
         check_bounds(state.bounds)
-        if not isinstance(env_params, EnvParams):
-            return state, env_params
-        normalizer = state.normalizer
-        if normalizer is None:
-            normalizer = fit_normalizer(env_params.arrays)
-            state = state.replace(normalizer=normalizer)
-        return state, env_params.replace(arrays=normalize(normalizer, env_params.arrays))
+        return standardized(state, env_params)
 
     def start_from(self, state: PPOState, earlier: PPOState, keep_scale: bool) -> PPOState:
         """Return the state with the weights of an earlier policy, and with its normalisation where that is kept.

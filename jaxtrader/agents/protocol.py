@@ -13,14 +13,19 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from jaxtrader.agents.normalization import standardized
+from jaxtrader.agents.own_agent import write_own
+from jaxtrader.envs.observation import chunks
 from jaxtrader.envs.protocols import Environment
 
 
 class Rollout(struct.PyTreeNode):
     """The experience of one rollout of `time` steps, in `num_envs = paths * accounts` environments.
 
-    On market paths the bars stay in the market arrays, and the rollout keeps only where each path stands in them. An
-    ordinary environment is a path with one account.
+    On market paths the bars stay in the market arrays, and the rollout keeps only where each path stands in them:
+    `chunks` looks them up. An ordinary environment is a path with one account. All floats are float32.
+
+    On market paths T, P, C, A and K are the sizes of time, path, account, asset and account feature.
 
     Attributes:
         cursor: row of the market arrays at each path's first decision. None for ordinary environments.
@@ -33,6 +38,10 @@ class Rollout(struct.PyTreeNode):
         reward: reward of each step.
         terminated: whether the episode ended for good, by ruin or by the ordinary environment's own rule.
         truncated: whether the episode ended by its time limit.
+        next_observations: what the agent saw after each step, before any reset, shaped as `observations`. None where
+            the agent does not ask for it (`Agent.needs_next`), and on market paths.
+        next_account: account features after each step, before any reset, shaped as `account`. None where the agent does
+            not ask for it, and for ordinary environments. After ruin it is that of the account that begins anew.
     """
 
     cursor: Int[Array, " path"] | None
@@ -45,6 +54,21 @@ class Rollout(struct.PyTreeNode):
     reward: Float[Array, "time path account"]
     terminated: Bool[Array, "time path account"]
     truncated: Bool[Array, "time path account"]
+    next_observations: Any = None
+    next_account: Float[Array, "time path account assets K"] | None = None
+
+    def chunks(self, params: Any, window: int, every: int = 1) -> Float[Array, "path *decisions bars A F"]:
+        """Return the bars that an encoder reads for all decisions and the one after the last, on market paths.
+
+        Args:
+            params: the environment's prepared parameters, as `learn` gets them.
+            window: bars that a decision sees.
+            every: bars between two decisions. With 1 a path's decisions share one chunk of `window + time` bars.
+                Otherwise each of `time + 1` decisions has a window of its own.
+        """
+        if self.cursor is None:
+            raise ValueError("a rollout of an ordinary environment has no bars, but observations")
+        return chunks(params.arrays, self.cursor, window, len(self.reward) + 1, every)
 
 
 class Agent(ABC):
@@ -57,11 +81,14 @@ class Agent(ABC):
         several_devices: whether `learn` works on several devices. It then sees the paths of one device, and takes
             gradients, metrics and all else as means over all devices, by `jaxtrader.devices.mean`. Its key is the same
             on all devices: draws for single paths take their keys from `jaxtrader.devices.shard_keys`.
+        needs_next: whether rollouts keep what follows each step, as off-policy learners need it: `next_observations`
+            and `next_account` of a `Rollout`. It costs memory.
         num_minibatches: the number of paths on each device must be a multiple of this. So many consecutive paths are a
             shard, which has random numbers of its own.
     """
 
     several_devices: bool = False
+    needs_next: bool = False
     num_minibatches: int = 1
 
     # --- before training, on the host ---
@@ -76,14 +103,24 @@ class Agent(ABC):
 
     @abstractmethod
     def init(self, key: PRNGKeyArray, env: Any, params: Any) -> Any:
-        """Return a fresh state: parameters, optimiser, counters."""
+        """Return a fresh state: parameters, optimiser, counters.
+
+        It is a pytree of arrays in dicts, lists, tuples and flax dataclasses. What is not an array is a static field of
+        a dataclass (`struct.field(pytree_node=False)`). A field `normalizer=None` is filled by `prepare`.
+
+        Args:
+            key: for random weights.
+            env: the environment. Of a TradingEnv `window`, `num_actions`, `assets` and `account_names` say the shapes.
+            params: its parameters.
+        """
 
     def prepare(self, state: Any, env_params: Any) -> tuple[Any, Any]:
         """Fit normalisation where the state has none yet, and apply it to the environment's parameters.
 
-        The Trainer calls it once for training and once for validation. The default changes nothing.
+        The Trainer calls it once for training and once for validation. By default a state with a field `normalizer`
+        has the moments of the training bars there, and all that the agent sees of a market is scaled by them.
         """
-        return state, env_params
+        return standardized(state, env_params)
 
     def start_from(self, state: Any, earlier: Any, keep_scale: bool) -> Any:
         """Return a fresh state with what an earlier policy has learnt.
@@ -116,18 +153,38 @@ class Agent(ABC):
     ) -> tuple[Array, dict[str, Array]]:
         """Return an action for each observation, with its `log_prob` and `value` where the agent has them.
 
+        Args:
+            state: of the agent.
+            obs: `[b, ...]`, as the environment shows them. In a TradingEnv an `Observation` of `window` `[b, W, A, F]`
+                and `account` `[b, A, K]`, both float32. `jnp.asarray(obs)` is flat, `[b, W * A * F + A * K]`.
+            key: for what is drawn.
+            deterministic: whether nothing is drawn, as in validations and backtests.
+
+        Returns:
+            The actions: int32 `[b]` of discrete ones, float32 `[b, ...]` of others. And a dict, which may have
+            `log_prob` and `value`, float32 `[b]`. What it does not have is 0 in the rollout.
+
         In training it is called for one shard of the environments at a time, under `jax.vmap`.
         """
 
     @abstractmethod
     def learn(self, state: Any, rollout: Rollout, params: Any, key: PRNGKeyArray) -> tuple[Any, dict[str, Array]]:
-        """Return the state after learning from a rollout, and scalar metrics."""
+        """Return the state after learning from a rollout, and scalar metrics.
+
+        Args:
+            state: of the same structure, shapes and dtypes as what is returned.
+            rollout: what `state` experienced.
+            params: the environment's prepared parameters.
+            key: for what is drawn.
+
+        An update is rejected where a metric or a float of the state is not finite.
+        """
 
     # --- on disk ---
 
-    @abstractmethod
     def save_model(self, path: str | PathLike[str], state: Any, about: dict[str, Any]) -> None:
-        """Write what acting needs of the state to a file, with `about`, plain data."""
+        """Write a policy file with the state, and with `about`, plain data. `load_policy(path, agent=...)` reads it."""
+        write_own(path, self, state, about)
 
 
 class MarketActor(ABC):

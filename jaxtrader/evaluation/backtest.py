@@ -18,8 +18,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.protocol import Agent, MarketActor
 from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajectory, rows_ahead, run
 from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv
@@ -34,7 +36,7 @@ from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
 
 
-def backtest(policy: Any, market: Market, *, env: Any = None, **changes: Any) -> BacktestResult:
+def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None, **changes: Any) -> BacktestResult:
     """Trade an account by a policy over a market.
 
     Args:
@@ -44,6 +46,7 @@ def backtest(policy: Any, market: Market, *, env: Any = None, **changes: Any) ->
             - a function of an `Observation` (`window` `[W, A, F]` of raw features, `account` `[A, K]`). It returns the
               target exposure, or one an asset. NaN holds.
             - a model with `predict(observations)`, such as one of Stable-Baselines3. It needs `env`.
+            - an `Agent` and its `state`, such as `agent` and `state` of a `TrainResult`. It needs `env`.
             - a table of targets: a pandas Series or DataFrame (a column a symbol), whose index are times of bars. NaN,
               and a bar that it does not have, hold. Or targets as `simulate` takes them.
         market: bars with the features that the policy knows. Each of several segments has its own result, in
@@ -51,6 +54,7 @@ def backtest(policy: Any, market: Market, *, env: Any = None, **changes: Any) ->
         env: the environment in which the model was trained: a TradingEnv, or what `jt.to_gymnasium` made of
             one. Its settings hold, and the features are scaled by its own market. For a function or a table it gives
             the settings.
+        state: of an agent.
         changes: for a `Policy` `rules`, `costs`, `reward`, `stop_loss` or `take_profit` other than its own, as in
             `rules=policy.rules.replace(fill="next_close")`. The middle of a range of costs is charged. A `reward` is
             needed where the policy sees the state of a reward of the user's own. For others, settings of a TradingEnv,
@@ -77,17 +81,20 @@ def backtest(policy: Any, market: Market, *, env: Any = None, **changes: Any) ->
     if isinstance(policy, str | PathLike):
         policy = load_policy(policy)
     if isinstance(policy, Policy):
-        if env is not None:
-            raise ValueError("a Policy knows its environment; leave out env")
+        if env is not None or state is not None:
+            raise ValueError("a Policy knows its environment and its state; leave out env and state")
         with package_settings():
             own = policy.environment(market, **changes)
             check_tradable(own)
-            return _result(own, _exact_trajectory(policy, own))
-    if not (callable(policy) or hasattr(policy, "predict")):
+            state = policy.state_for(own.assets)
+            return _result(own, _exact_trajectory(policy.acting_agent, state, own))
+    if not (isinstance(policy, Agent | MarketActor) or callable(policy) or hasattr(policy, "predict")):
         return backtest_table(policy, market, env, changes)
     with package_settings():
         trained, form = _trained_in(env)
         own = _environment(trained, market, changes)
+        if isinstance(policy, Agent | MarketActor):
+            return _of_agent(policy, state, own, trained is not None)
         if hasattr(policy, "predict"):
             if form is None:
                 raise ValueError(
@@ -103,6 +110,17 @@ def backtest(policy: Any, market: Market, *, env: Any = None, **changes: Any) ->
             params = exact_params(own, (lambda raw: raw) if form is None else form.prepare)
         trajectory = host_trajectory(own, params, decide, most_decisions(own))
         return _result(own, trajectory)
+
+
+def _of_agent(agent: Agent | MarketActor, state: Any, env: TradingEnv, has_env: bool) -> BacktestResult:
+    """Return the result of an agent with its state, by its mode."""
+    if not has_env:
+        raise ValueError(
+            f"{type(agent).__name__} was trained in an environment; give it, as in "
+            "backtest(trained.agent, market, state=trained.state, env=trained.env)"
+        )
+    check_tradable(env)
+    return _result(env, _exact_trajectory(actor_of(agent, env.window), state, env))
 
 
 def _trained_in(env: Any) -> tuple[TradingEnv | None, GymnasiumForm | None]:
@@ -224,10 +242,10 @@ def rollout_policy(
     )
 
 
-def _exact_trajectory(policy: Policy, env: TradingEnv) -> Trajectory:
+def _exact_trajectory(agent: MarketActor, state: Any, env: TradingEnv) -> Trajectory:
     """A policy's trajectory through the environment's market, on the host, with the money in float64."""
     with package_settings(x64=True):
-        agent, state, params = exact_inputs(policy, env)
+        params = exact_params(env, lambda raw: agent.prepare(state, raw)[1])
         trajectory = rollout_policy(agent, state, params, env=env, decisions=round_length(most_decisions(env)))
         if bool(trajectory.invalid.any()):
             raise ValueError(

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 
 from jaxtrader.agents.distributions import Categorical
 from jaxtrader.agents.ensemble import Ensemble
-from jaxtrader.agents.policy import first_state
+from jaxtrader.agents.policy import normalised
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs import actions, episode
 from jaxtrader.envs.episode import EnvAccount, EnvParams
@@ -148,7 +148,7 @@ def _decide(
     """The decision at the newest close, by the policy's mode."""
     here = episode.market_at(env, params, jnp.asarray(NEWEST))
     seen = env.account_features(account, **here)[None]
-    context = agent.encode(state, first_state(state).normalised(window)[None])[..., 0, :]
+    context = agent.encode(state, normalised(state, window)[None])[:, 0]
     action, about = agent.act(state, context, seen, jax.random.key(0), deterministic=True)
     dtype, leverage = account.cash.dtype, env.rules.max_leverage
     target, invalid = actions.targets(env.positions, action[0], env.assets, dtype, leverage, here["tradable"])

@@ -111,6 +111,7 @@ class MarketRollouts:
         acting, last, redraw = jax.random.split(key, 3)
         shard_keys = partial(devices.shard_keys, shards=self.shards)
         act = lambda key, context, seen: agent.act(state, context, seen, key)  # noqa: E731
+        needs_next = getattr(agent, "needs_next", False)
         encode = partial(agent.encode, state)
         made = contexts(encode, params.arrays, paths.cursor, env.window, steps + 1, env.decision_every)
         made = jnp.moveaxis(made, 1, 0)[:, :, None]
@@ -148,6 +149,7 @@ class MarketRollouts:
         rollout = Rollout(
             cursor=paths.cursor,
             observations=None,
+            next_account=jnp.concatenate([kept["account"][1:], noted["account"][None]]) if needs_next else None,
             next_value=jnp.concatenate([kept["value"][1:], noted["value"][None]]),
             truncated=jnp.zeros_like(kept["terminated"]),
             **kept,
@@ -222,6 +224,7 @@ class EnvRollouts:
         nothing = jnp.zeros(self.num_envs)
         shard_keys = partial(devices.shard_keys, shards=self.shards)
         act = partial(devices.map_shards, lambda key, obs: agent.select_action(state, obs, key))
+        needs_next = getattr(agent, "needs_next", False)
         split = lambda key, envs: jax.random.split(key, len(envs))  # noqa: E731
 
         def step(envs: Envs, step_key: PRNGKeyArray) -> tuple[Envs, Any]:
@@ -236,9 +239,11 @@ class EnvRollouts:
                 lambda: act(ending, info["final_observation"])[1].get("value", nothing),
                 lambda: nothing,
             )
+            following = {"next_observations": info["final_observation"]} if needs_next else {}
             returns = envs.episode_return + reward
             done = terminated | truncated
             kept = {
+                **following,
                 "observations": envs.obs,
                 "action": action,
                 "log_prob": extras.get("log_prob", nothing),
@@ -259,10 +264,10 @@ class EnvRollouts:
         following = jnp.concatenate([kept["value"][1:], extras.get("value", nothing)[None]])
         limit = kept["truncated"] & ~kept["terminated"]
         kept["next_value"] = jnp.where(limit, final_value, following)
-        observations = kept.pop("observations")
+        seen = {name: kept.pop(name) for name in ("observations", "next_observations") if name in kept}
         # Ordinary environments are paths with one account each.
         kept = {name: x[:, :, None] for name, x in kept.items()}
-        rollout = Rollout(cursor=None, account=None, observations=observations, **kept)
+        rollout = Rollout(cursor=None, account=None, **seen, **kept)
         stats = devices.total({name: x.sum() for name, x in stats.items()})
         return envs, rollout, {**stats, "reward_per_bar": devices.mean(rollout.reward.mean())}
 

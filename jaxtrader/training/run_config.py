@@ -60,5 +60,13 @@ def plain_agent(agent: Agent) -> dict[str, Any]:
     if not is_dataclass(agent):
         return {"name": type(agent).__name__}
     settings = {field.name: getattr(agent, field.name) for field in fields(agent)}
-    plain = {k: float(np.asarray(v)) if isinstance(v, jax.Array | np.ndarray) else v for k, v in settings.items()}
-    return {"name": type(agent).__name__, **plain}
+    return {"name": type(agent).__name__, **{name: _plain(value) for name, value in settings.items()}}
+
+
+def _plain(value: Any) -> Any:
+    """Return a setting as plain data, and what is none by its text."""
+    if isinstance(value, jax.Array | np.ndarray):
+        return float(value) if np.ndim(value) == 0 else np.asarray(value).tolist()
+    if isinstance(value, tuple | list):
+        return type(value)(map(_plain, value))
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)

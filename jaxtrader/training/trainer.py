@@ -172,7 +172,9 @@ class Trainer(TrainSettings):
         elif self.accounts_per_path > 1:
             raise ValueError("accounts_per_path needs a TradingEnv and a MarketAgent: others have no market paths")
         elif self.valid is not None:
-            raise ValueError("valid needs a TradingEnv and a MarketAgent: others have no market to validate on")
+            if not isinstance(self.env, TradingEnv):
+                raise ValueError("valid needs a TradingEnv: others have no market to validate on")
+            check_validation(self.valid, self.env)
         if self.on_divergence == "halve" and type(self.agent).halve_rate is Agent.halve_rate:
             raise ValueError(f"{type(self.agent).__name__} has no rate to halve; leave on_divergence at 'stop'")
         if self.earlier is not None:

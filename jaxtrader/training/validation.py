@@ -8,7 +8,8 @@ from typing import Any
 
 from jax import Array
 
-from jaxtrader.agents.protocol import MarketAgent
+from jaxtrader.agents.acting import actor_of
+from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import check_tradable, mean_reward
@@ -44,18 +45,19 @@ class Validation:
     best: dict[str, Any] | None = None
 
     @classmethod
-    def prepare(cls, data: Market | Optimum, env: TradingEnv, agent: MarketAgent, agent_state: Any) -> Validation:
+    def prepare(cls, data: Market | Optimum, env: TradingEnv, agent: Agent, agent_state: Any) -> Validation:
         """Return a validation of policies that were trained in `env`, with the normalisation of `agent_state`."""
         env = env.with_market(data.market if isinstance(data, Optimum) else data)
         _, params = agent.prepare(agent_state, env.rounded_params())
         return cls(data, env, params)
 
-    def score(self, agent: MarketAgent, agent_state: Any) -> dict[str, Array]:
+    def score(self, agent: Agent, agent_state: Any) -> dict[str, Array]:
         """Return the figures of a policy. They are enqueued on the device, and the host does not wait for them."""
+        actor = actor_of(agent, self.env.window)
         if isinstance(self.data, Optimum):
-            reward, time_in_market = self.data.score(agent, agent_state, self.params)
+            reward, time_in_market = self.data.score(actor, agent_state, self.params)
             return {"valid_reward_per_bar": reward, "valid_time_in_market": time_in_market}
-        return {"valid_reward_per_bar": mean_reward(agent, agent_state, self.params, env=self.env)}
+        return {"valid_reward_per_bar": mean_reward(actor, agent_state, self.params, env=self.env)}
 
     def choose(self, scores: dict[str, Array], record: dict[str, Any]) -> bool:
         """Add the figures of a policy to its record, and return whether the policy is the best so far.

@@ -1,0 +1,115 @@
+"""Policy files of agents that are not of this package: the state as plain containers, and the name of the class.
+
+Reading imports nothing that a file names. The user gives the agent, whose `init` says what the state must look like.
+"""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import serialization
+
+from jaxtrader import files
+from jaxtrader.files import FileError
+from jaxtrader.market.market import Market
+
+if TYPE_CHECKING:
+    from jaxtrader.agents.protocol import Agent
+
+OWN = "OwnAgent"
+VERSION = 1
+
+
+def write_own(path: str | PathLike[str], agent: Agent, state: Any, about: dict[str, Any]) -> None:
+    """Write an agent's state and `about` to a policy file."""
+    content = {"agent": OWN, "version": VERSION, "name": type(agent).__name__}
+    files.save(path, "policy", {**content, "state": serialization.to_state_dict(state), "about": about})
+
+
+def read_own(path: str | PathLike[str]) -> dict[str, Any] | None:
+    """Return the content of a file that `write_own` wrote, and None where it is the file of a PPOAgent.
+
+    Raises FileError where the file is damaged, or of a newer version.
+    """
+    stored = files.load(path, "policy")
+    if not isinstance(stored, dict) or stored.get("agent") != OWN:
+        return None
+    if stored.get("version") != VERSION:
+        raise FileError(
+            f"{path} has version {stored.get('version')!r:.20} of an own agent's policy, and this jaxtrader reads "
+            f"{VERSION}; install a newer jaxtrader"
+        )
+    types = {"agent": str, "version": int, "name": str, "state": dict, "about": dict}
+    if stored.keys() != types.keys() or not all(type(stored[name]) is kind for name, kind in types.items()):
+        raise FileError(f"{path} is damaged: it does not hold {', '.join(types)}; train it again")
+    return stored
+
+
+def restored(path: str | PathLike[str], stored: dict[str, Any], agent: Agent | None, env: Any, env_params: Any) -> Any:
+    """Return an agent's state from a file's content.
+
+    Args:
+        path: of the file, for messages.
+        stored: see `read_own`.
+        agent: the agent that was trained.
+        env: its environment, with the same shapes.
+        env_params: parameters of the environment.
+
+    Raises:
+        ValueError: there is no agent, or one of another class.
+        FileError: the state is not one of this agent in this environment.
+    """
+    name = stored["name"]
+    if agent is None:
+        raise ValueError(f"{path} holds a policy of {name}, which is code of its user; give it: agent={name}(...)")
+    if type(agent).__name__ != name:
+        raise ValueError(f"{path} holds a policy of {name}, not of {type(agent).__name__}; give agent={name}(...)")
+    template, _ = agent.prepare(jax.jit(lambda key: agent.init(key, env, env_params))(jax.random.key(0)), env_params)
+    arrays, expected = (_arrays(tree) for tree in (stored["state"], serialization.to_state_dict(template)))
+    for place in dict.fromkeys((*expected, *arrays)):
+        has, wants = (None if x is None else (x.shape, str(x.dtype)) for x in (arrays.get(place), expected.get(place)))
+        if has != wants:
+            raise FileError(
+                f"{path} does not fit {agent!r:.80}: its state{place} is {has}, not {wants}; give the agent the "
+                "settings with which it was trained"
+            )
+    state = jax.tree.map(jnp.asarray, serialization.from_state_dict(template, stored["state"]))
+    if not all(np.isfinite(x).all() for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)):
+        raise FileError(f"{path} holds numbers that are not finite, so its decisions mean nothing; train it again")
+    return state
+
+
+def placeholder_market(features: tuple[str, ...], assets: int, bars: int) -> Market:
+    """Return a market without content, from which an agent's `init` learns its shapes."""
+    prices, dates = (
+        np.ones((bars, assets)),
+        np.datetime64("2000-01-01", "ns") + np.arange(bars) * np.timedelta64(1, "D"),
+    )
+    return Market(
+        times=dates,
+        open=prices,
+        high=prices,
+        low=prices,
+        close=prices,
+        volume=prices,
+        features=np.zeros((bars, assets, len(features))),
+        volatility=prices,
+        dt=np.full(bars, 1 / 365),
+        segments=np.array([[0, 0, bars]]),
+        symbols=(",".join(f"A{i}" for i in range(assets)),),
+        feature_names=features,
+        lookback=1,
+        periods_per_year=365.0,
+        source="nothing",
+        notes=(),
+    )
+
+
+def _arrays(tree: Any) -> dict[str, Any]:
+    """Return the arrays of a tree by their places in it."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): x if hasattr(x, "dtype") else np.asarray(x) for path, x in leaves}

@@ -1,0 +1,164 @@
+"""An agent of the user's own: it trains, is saved and loaded without any code of the file, and is backtested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from probes import BY_BOTH, TRUNCATED, Tabular
+
+import jaxtrader as jt
+from jaxtrader import files
+from jaxtrader.agents.protocol import MarketAgent, Rollout
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.examples.dqn import DQN
+from jaxtrader.files import FileError
+from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
+from jaxtrader.training.run_config import plain_agent
+
+AGENT = DQN(hidden=(8,), epochs=1, batches=2)
+
+
+@pytest.fixture(scope="module")
+def trained(env: TradingEnv, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A DQN after four updates on market bars, the best of them by validation."""
+    settings = {"num_envs": 8, "rollout_length": 8, "total_steps": 256, "progress": False}
+    run = tmp_path_factory.mktemp("own") / "run"
+    return jt.Trainer(env, AGENT, valid=env.market, run_dir=run, eval_every=2, **settings).train()
+
+
+def test_a_saved_agent_decides_and_earns_as_the_trained_one(trained: Any, env: TradingEnv) -> None:
+    assert {"loss", "q", "valid_reward_per_bar"} <= trained.history[-1].keys()
+    policy = jt.load_policy(trained.run_dir / "last.pkl", agent=AGENT)
+    assert "DQN" not in repr(policy)
+    result = jt.backtest(policy, env.market)
+    again = jt.backtest(trained.agent, env.market, state=trained.state, env=trained.env)
+    for symbol, one in result.by_symbol.items():
+        np.testing.assert_array_equal(one.equity, again.by_symbol[symbol].equity)
+        seen = one.seen(20)
+        assert policy.act(seen.window[:, 0], seen.account[0]) == seen.target[0]
+    fresh = jt.backtest(trained.agent, env.market, state=trained.state, env=trained.env, costs=jt.Costs(fee=0.05))
+    assert fresh.equity[-1] < result.equity[-1]
+
+
+def test_a_function_of_its_network_earns_what_it_earns(trained: Any, env: TradingEnv) -> None:
+    """The oracle is the loop in Python over the network's own values."""
+    state = trained.state
+    values = jax.jit(lambda flat: state.network.of(state.params, flat))
+
+    def decide(seen: Any) -> float:
+        scaled = seen.replace(window=np.asarray(state.normalizer(seen.window)))
+        return env.positions[int(values(jnp.asarray(scaled)[None])[0].argmax())]
+
+    wanted = jt.backtest(decide, env.market, env=env)
+    result = jt.backtest(trained.agent, env.market, state=state, env=env)
+    for symbol, one in result.by_symbol.items():
+        np.testing.assert_array_equal(one.targets, wanted.by_symbol[symbol].targets)
+        np.testing.assert_allclose(one.equity, wanted.by_symbol[symbol].equity, rtol=1e-12)
+
+
+def test_an_ordinary_environment_is_given_again(tmp_path: Path) -> None:
+    settings = {"num_envs": 8, "rollout_length": 8, "total_steps": 64, "progress": False}
+    result = jt.Trainer(Tabular(), AGENT, env_params=BY_BOTH, run_dir=tmp_path / "run", **settings).train()
+    policy = jt.load_policy(result.policy_path, agent=AGENT, env=Tabular(), env_params=BY_BOTH)
+    assert policy.act([1.0]) in (0, 1)
+    assert repr(policy) == "Policy of DQN"
+    with pytest.raises(ValueError, match="a policy of DQN for an environment of its user; give it: env="):
+        jt.load_policy(result.policy_path, agent=AGENT)
+
+
+@struct.dataclass
+class Other(DQN):
+    """Another class."""
+
+
+def test_a_file_imports_nothing_and_says_what_it_wants(trained: Any, env: TradingEnv, tmp_path: Path) -> None:
+    path = trained.policy_path
+    with pytest.raises(ValueError, match=r"a policy of DQN, which is code of its user; give it: agent=DQN\("):
+        jt.load_policy(path)
+    with pytest.raises(ValueError, match="a policy of DQN, not of Other"):
+        jt.load_policy(path, agent=Other())
+    with pytest.raises(FileError, match=r"does not fit DQN.*give the agent the settings with which it was trained"):
+        jt.load_policy(path, agent=AGENT.replace(hidden=(9,)))
+    with pytest.raises(ValueError, match=r"give it, as in backtest\(trained\.agent"):
+        jt.backtest(AGENT, env.market, state=trained.state)
+
+    content = files.load(path, "policy")
+    for change, message in [
+        ({"state": 3}, "it does not hold agent"),
+        ({"version": 9}, "install a newer jaxtrader"),
+        ({"about": {**content["about"], "env": {}}}, "does not say its environment"),
+        ({"state": {**content["state"], "epsilon": np.float32("nan")}}, "not finite"),
+        ({"state": {**content["state"], "further": np.zeros(2)}}, r"its state\['further'\] is"),
+    ]:
+        files.save(tmp_path / "bad.pkl", "policy", content | change)
+        with pytest.raises(FileError, match=message):
+            jt.load_policy(tmp_path / "bad.pkl", agent=AGENT)
+
+
+def test_rollouts_of_an_ordinary_environment_keep_what_followed_each_step() -> None:
+    rollouts, key = EnvRollouts(Tabular(), 7, 4), jax.random.key(0)
+    state = AGENT.init(key, Tabular(), TRUNCATED)
+    envs = rollouts.begin(key, TRUNCATED)
+    _, rollout, _ = jax.jit(rollouts.collect)(envs, AGENT, state, TRUNCATED, key)
+    assert rollout.next_observations.shape == rollout.observations.shape == (7, 4, 1)
+    over = np.asarray(rollout.truncated[:-1, :, 0])
+    assert over.any()
+    following = np.asarray(rollout.observations[1:])
+    np.testing.assert_array_equal(rollout.next_observations[:-1][~over], following[~over])
+    # A state of this environment lasts until its end: the next observation is its own, not that of the new episode.
+    np.testing.assert_array_equal(rollout.next_observations, rollout.observations)
+
+
+@struct.dataclass
+class Waiting(MarketAgent):
+    """Acts on market paths by the last feature of the bar, and learns nothing."""
+
+    needs_next = True
+
+    def init(self, key: Any, env: Any, params: Any) -> Any:
+        return {}
+
+    def encode(self, state: Any, chunk: Any) -> Any:
+        return chunk[..., 3:, 0, 0]
+
+    def act(self, state: Any, context: Any, account: Any, key: Any, deterministic: bool = False) -> Any:
+        return jnp.broadcast_to(context > 0, account.shape[:-2]).astype(jnp.int32) * 2, {}
+
+    def select_action(self, state: Any, obs: Any, key: Any, deterministic: bool = False) -> Any:
+        return self.act(state, obs.window[..., -1, 0, 0], obs.account, key)
+
+    def learn(self, state: Any, rollout: Rollout, params: Any, key: Any) -> Any:
+        return state, {}
+
+
+def test_rollouts_of_market_paths_keep_the_account_after_each_step(env: TradingEnv, raw_params: Any) -> None:
+    rollouts, key = MarketRollouts(env, 8, 3, 2), jax.random.key(0)
+    paths = rollouts.begin(key, raw_params)
+    after, rollout, _ = jax.jit(rollouts.collect)(paths, Waiting(), {}, raw_params, key)
+    assert rollout.next_account.shape == rollout.account.shape == (8, 3, 2, 1, 4)
+    np.testing.assert_array_equal(rollout.next_account[:-1], rollout.account[1:])
+    _, following, _ = jax.jit(rollouts.collect)(after, Waiting(), {}, raw_params, key)
+    same = np.asarray(after.age > 0)  # a path that begins anew has other accounts
+    assert same.any()
+    np.testing.assert_array_equal(rollout.next_account[-1][same], following.account[0][same])
+    bars = rollout.chunks(raw_params, env.window)
+    assert bars.shape == (3, env.window + 8, 1, 3)
+    first = int(rollout.cursor[0])
+    np.testing.assert_array_equal(bars[0], raw_params.arrays.features[first - 3 : first + 9])
+
+
+def test_settings_that_are_no_plain_data_do_not_stop_a_training_at_its_end() -> None:
+    @struct.dataclass
+    class WithFunction(DQN):
+        act_by: Any = struct.field(pytree_node=False, default=max)
+
+    plain = plain_agent(WithFunction(learning_rate=jnp.float32(0.5)))
+    assert plain["act_by"] == repr(max)
+    assert plain["learning_rate"] == 0.5
+    assert files.encoded("policy", plain)
