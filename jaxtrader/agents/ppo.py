@@ -7,16 +7,18 @@ They stand in the order in which training calls them: check, begin, anneal, act,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral
 from os import PathLike
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import Array
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from jaxtrader import devices
@@ -162,8 +164,11 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         return network, bounds, obs_shape
 
     def _optimizer(self) -> optax.GradientTransformation:
-        """Return the clip of the global norm, and Adam's direction. The learning rate is in the state."""
-        return optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.scale_by_adam(eps=1e-5))
+        """Return the clip of the global norm, and Adam's direction, over all weights as one vector.
+
+        The learning rate is in the state.
+        """
+        return optax.flatten(optax.chain(optax.clip_by_global_norm(self.max_grad_norm), optax.scale_by_adam(eps=1e-5)))
 
     def prepare(self, state: PPOState, env_params: Any) -> tuple[PPOState, Any]:
         """Normalise the market's features by the moments in the state, which are fitted to this market at first.
@@ -296,20 +301,28 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         state = state.replace(value_scale=state.value_scale.update(target))
         data, normalizer = self._training_data(state, rollout, advantage, target)
 
-        def minibatch(learned: tuple[Any, Any], rows: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
-            return self._gradient_step(state, learned, jax.tree.map(lambda x: x[rows], data), params)
+        # All weights are one vector here, and so are the metrics of a step. What is done to each array of a tree is a
+        # kernel for each, and compiles as often.
+        to_metrics: Callable[[Array], dict[str, Array]] = dict
 
-        def epoch(learned: tuple[Any, Any], epoch_key: Array) -> tuple[tuple[Any, Any], dict[str, Array]]:
+        def minibatch(learned: tuple[Array, Any], rows: Array) -> tuple[tuple[Array, Any], Array]:
+            nonlocal to_metrics
+            learned, metrics = self._gradient_step(state, learned, jax.tree.map(lambda x: x[rows], data), params)
+            vector, to_metrics = ravel_pytree(metrics)
+            return learned, vector
+
+        def epoch(learned: tuple[Array, Any], epoch_key: Array) -> tuple[tuple[Array, Any], Array]:
             return jax.lax.scan(minibatch, learned, shuffled(epoch_key, paths, self.num_minibatches))
 
-        start = (state.params, state.opt_state)
+        weights, to_params = ravel_pytree(state.params)
+        start = (weights, state.opt_state)
         (weights, opt_state), steps = jax.lax.scan(epoch, start, jax.random.split(key, self.num_epochs))
         metrics = {
-            **jax.tree.map(jnp.mean, steps),
+            **to_metrics(steps.mean((0, 1))),
             "explained_variance": explained_variance(target, rollout.value),
             "learning_rate": state.learning_rate,
         }
-        return state.replace(params=weights, opt_state=opt_state, normalizer=normalizer), metrics
+        return state.replace(params=to_params(weights), opt_state=opt_state, normalizer=normalizer), metrics
 
     def _advantages(self, state: PPOState, rollout: Rollout, params: Any) -> tuple[Array, Array]:
         """Return advantages, less what the market alone explains of them, and value targets."""
@@ -348,14 +361,16 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         return data, normalizer
 
     def _gradient_step(
-        self, state: PPOState, learned: tuple[Any, Any], batch: dict[str, Any], params: Any
-    ) -> tuple[tuple[Any, Any], dict[str, Array]]:
+        self, state: PPOState, learned: tuple[Float[Array, " weight"], Any], batch: dict[str, Any], params: Any
+    ) -> tuple[tuple[Float[Array, " weight"], Any], dict[str, Array]]:
         """Update weights and optimiser by one gradient step on a minibatch of paths, of each device's own."""
         weights, opt_state = learned
-        grads, metrics = devices.mean(self._gradient(weights, state, batch, params))
+        _, to_params = ravel_pytree(state.params)
+        tree, metrics = devices.mean(self._gradient(to_params(weights), state, batch, params))
+        grads, _ = ravel_pytree(tree)
         direction, opt_state = self._optimizer().update(grads, opt_state, weights)
-        step = jax.tree.map(lambda d: -state.learning_rate * d, direction)
-        return (optax.apply_updates(weights, step), opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
+        weights = weights - state.learning_rate * cast(Array, direction)
+        return (weights, opt_state), {**metrics, "grad_norm": optax.tree.norm(grads)}
 
     def _gradient(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
         """Return the gradient of the loss on a minibatch, and its metrics: means over equal blocks of paths."""
@@ -369,10 +384,11 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         if count == 1:
             return gradient(batch, params)
         parts = blocks.split_blocks(batch, count)
-        add = lambda sums, part: (jax.tree.map(jnp.add, sums, gradient(part, params)), None)  # noqa: E731
+        add = lambda sums, part: (sums + ravel_pytree(gradient(part, params))[0], None)  # noqa: E731
         shapes = jax.eval_shape(lambda: gradient(jax.tree.map(lambda x: x[0], parts), params))
-        sums, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), parts)
-        return jax.tree.map(lambda x: x / count, sums)
+        start, to_tree = ravel_pytree(jax.tree.map(jnp.zeros_like, shapes))
+        sums, _ = jax.lax.scan(add, start, parts)
+        return to_tree(sums / count)
 
     def _loss(self, weights: Any, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Array, Any]:
         """Return PPO's loss on a minibatch `[path, time, account]`, and its metrics. Only `weights` are learnt."""

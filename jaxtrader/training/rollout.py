@@ -36,6 +36,9 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger import ledger
 
 Stats = dict[str, Array]
+# What a rollout of market paths logs: means over all its decisions, and counts.
+MEANS = ("reward_per_bar", "exposure", "gross_exposure", "turnover_per_bar", "cost_per_bar")
+COUNTS = ("ruins", "invalid_actions")
 
 
 class MarketPaths(struct.PyTreeNode):
@@ -130,17 +133,20 @@ class MarketRollouts:
             reward, terminated, info = env.summarize(trajectory)
             kept = {**trajectory.decision, "reward": reward, "terminated": terminated}
             exposure = kept.pop("exposure")
-            means = {
-                "reward_per_bar": reward.mean() / env.decision_every,
-                "exposure": exposure.sum(-1).mean(),
-                "gross_exposure": jnp.abs(exposure).sum(-1).mean(),
-                "turnover_per_bar": info["turnover"].mean() / env.decision_every,
-                "cost_per_bar": info["cost"].mean() / env.decision_every,
-            }
-            sums = {"ruins": terminated.sum(), "invalid_actions": info["invalid_action"].sum()}
-            return env.restart(account, terminated), (kept, sums, means)
+            figures = (
+                reward / env.decision_every,
+                exposure.sum(-1),
+                jnp.abs(exposure).sum(-1),
+                info["turnover"] / env.decision_every,
+                info["cost"] / env.decision_every,
+                terminated,
+                info["invalid_action"],
+            )
+            # One sum of one array, instead of a sum and a kernel of each.
+            sums = jnp.stack([x.astype(reward.dtype) for x in figures]).sum((1, 2))
+            return env.restart(account, terminated), (kept, sums)
 
-        account, (kept, sums, means) = run(
+        account, (kept, sums) = run(
             decide, env.move_function(params), paths.account, rows, finish=finish, every=env.decision_every
         )
         # The state before any reset bootstraps the rollout. GAE ignores it where the last step was ruin.
@@ -161,8 +167,10 @@ class MarketRollouts:
             episode_return=paths.episode_return + kept["reward"].sum(0),
         )
         paths, episodes = self._turn_over(paths, params, shard_keys(redraw))
-        stats = devices.total({name: x.sum() for name, x in sums.items()} | episodes)
-        return paths, rollout, {**stats, **devices.mean({name: x.mean() for name, x in means.items()})}
+        sums = sums.sum(0)
+        means = devices.mean(sums[: len(MEANS)] / (steps * self.paths * self.accounts))
+        stats = devices.total(dict(zip(COUNTS, sums[len(MEANS) :], strict=True)) | episodes)
+        return paths, rollout, {**stats, **dict(zip(MEANS, means, strict=True))}
 
     def _turn_over(
         self, paths: MarketPaths, params: EnvParams, keys: Shaped[PRNGKeyArray, " shard"]

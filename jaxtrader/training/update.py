@@ -5,6 +5,7 @@ The Trainer dispatches chunks and reads their reports. Nothing in this module wa
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -49,6 +50,22 @@ class TrainState(struct.PyTreeNode):
 SPECS: dict[str, Any] = {
     name: SHARDED if name == "env_states" else REPLICATED for name in TrainState.__dataclass_fields__
 }
+
+
+class Named(struct.PyTreeNode, Mapping[str, Any]):
+    """Numbers by name, in one array. As an array each they would be an operation and a kernel each."""
+
+    numbers: Array
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.numbers[self.names.index(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 @partial(jax.jit, static_argnames=("env",))
@@ -128,41 +145,54 @@ def _run_updates(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Do the work of `run_chunk` on one device."""
 
-    def update(train_state: TrainState) -> tuple[TrainState, dict[str, Array], dict[str, Array]]:
+    def update(train_state: TrainState) -> tuple[TrainState, Array, Array]:
+        nonlocal logged, tested
         key, rollout_key, learn_key = jax.random.split(train_state.key, 3)
         progress = jnp.maximum(train_state.updates / limits["updates"], train_state.episodes / limits["episodes"])
         agent_state = agent.anneal(train_state.agent_state, progress)
         env_states, rollout, stats = rollouts.collect(train_state.env_states, agent, agent_state, params, rollout_key)
         agent_state, metrics = agent.learn(agent_state, rollout, params, learn_key)
-        bad = {name: ~jnp.isfinite(x) for name, x in metrics.items()}
-        bad["reward"] = ~jnp.isfinite(rollout.reward).all()
-        bad["action"] = stats.get("invalid_actions", jnp.zeros((), jnp.int32)) > 0
-        bad["parameters"] = ~_all_finite(agent_state)
-        bad[DEVICES_DIFFER] = ~devices.all_equal(_floats(agent_state))
+        logs = {name: x.astype(jnp.float32) for name, x in {**metrics, **stats}.items()}
+        further = {
+            "reward": ~_all_finite(rollout.reward),
+            "action": stats.get("invalid_actions", jnp.zeros((), jnp.int32)) > 0,
+            "parameters": ~_all_finite(agent_state),
+            DEVICES_DIFFER: ~devices.all_equal(_floats(agent_state)),
+        }
+        logged, tested = tuple(logs), (*metrics, *further)
+        log = jnp.stack(list(logs.values()))
+        bad = jnp.concatenate([~jnp.isfinite(log[: len(metrics)]), jnp.stack(list(further.values()))])
         # All devices end the chunk together. A device that went on alone would wait for the others for ever.
-        bad = {name: found > 0 for name, found in devices.total(jax.tree.map(jnp.int32, bad)).items()}
-        accepted = ~jnp.stack(list(bad.values())).any()
+        bad = devices.total(bad.astype(jnp.int32)) > 0
+        accepted = ~bad.any()
         episodes = train_state.episodes + stats["episodes"].astype(jnp.int32)
         after = TrainState(agent_state, env_states, key, train_state.updates + 1, episodes, accepted)
-        after = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), after, train_state)
-        logs = {name: jnp.where(accepted, x, 0).astype(jnp.float32) for name, x in {**stats, **metrics}.items()}
-        return after.replace(healthy=accepted), logs, bad
+        rejected = (train_state.replace(healthy=accepted), jnp.zeros_like(log))
+        # A choice number by number would repeat the tests above in the kernel of each array, and compile twice as long.
+        after, log = jax.lax.cond(accepted, lambda: (after, log), lambda: rejected)
+        return after, log, bad
 
-    def body(loop: tuple[Array, TrainState, Any, Any]) -> tuple[Array, TrainState, Any, Any]:
+    def body(loop: tuple[Array, TrainState, Array, Array]) -> tuple[Array, TrainState, Array, Array]:
         done, train_state, sums, _ = loop
-        train_state, logs, bad = update(train_state)
-        return done + 1, train_state, jax.tree.map(jnp.add, sums, logs), bad
+        train_state, log, bad = update(train_state)
+        return done + 1, train_state, sums + log, bad
 
-    def goes_on(loop: tuple[Array, TrainState, Any, Any]) -> Array:
+    def goes_on(loop: tuple[Array, TrainState, Array, Array]) -> Array:
         done, train_state, _, _ = loop
         within = (train_state.updates < limits["updates"]) & (train_state.episodes < limits["episodes"])
         return (done < count) & within & train_state.healthy
 
-    _, logs, bad = jax.eval_shape(update, train_state)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (logs, bad))
-    start = (jnp.zeros((), count.dtype), train_state, *zeros)
+    # The names of what an update logs, and of what it tests. The numbers are in one array each.
+    logged, tested = (), ()
+    _, log, bad = jax.eval_shape(update, train_state)
+    start = (jnp.zeros((), count.dtype), train_state, jnp.zeros(log.shape), jnp.zeros(bad.shape, bool))
     _, train_state, sums, bad = jax.lax.while_loop(goes_on, body, start)
-    return train_state, {"updates": train_state.updates, "episodes": train_state.episodes, "sums": sums, "bad": bad}
+    return train_state, {
+        "updates": train_state.updates,
+        "episodes": train_state.episodes,
+        "sums": Named(sums, logged),
+        "bad": Named(bad, tested),
+    }
 
 
 def _floats(tree: Any) -> list[Array]:
@@ -170,4 +200,5 @@ def _floats(tree: Any) -> list[Array]:
 
 
 def _all_finite(tree: Any) -> Array:
-    return jnp.all(jnp.asarray([jnp.isfinite(x).all() for x in _floats(tree)]))
+    # One test of all numbers compiles faster than a test of each array.
+    return jnp.isfinite(jnp.concatenate([jnp.ravel(x).astype(jnp.float32) for x in _floats(tree)])).all()
