@@ -7,10 +7,13 @@ The Trainer and the command line turn it on. `JAXTRADER_CACHE` names the folder,
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import filelock
 import jax
@@ -18,6 +21,8 @@ import platformdirs
 from jax.experimental.compilation_cache import compilation_cache
 
 VARIABLE = "JAXTRADER_CACHE"
+# LLVM's first level. On a CPU a training chunk runs as fast as with the third, which takes longer to compile.
+LEVEL_1 = {"xla_backend_optimization_level": 1}
 MAX_BYTES = 2**30
 
 
@@ -51,6 +56,35 @@ def enable_cache() -> Path | None:
         jax.config.update("jax_compilation_cache_max_size", MAX_BYTES)
     compilation_cache.reset_cache()  # JAX reads these settings once, at the first compilation, which may be over
     return folder
+
+
+class Jitted:
+    """`jax.jit` of a function, with options of XLA's compiler where the default device is a CPU.
+
+    JAX has to be asked for the device, and must not be asked when a module is imported. So the function is jitted when
+    it is first used. Attributes, such as `lower`, are those of `jax.jit`'s result.
+
+    Args:
+        function: to jit.
+        cpu_options: XLA's options on a CPU.
+        settings: further arguments of `jax.jit`.
+    """
+
+    def __init__(self, function: Callable[..., Any], cpu_options: dict[str, Any], **settings: Any) -> None:
+        self._function, self._cpu_options, self._settings = function, cpu_options, settings
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def _jitted(self) -> Any:
+        options = self._cpu_options if jax.default_backend() == "cpu" else None
+        return jax.jit(self._function, compiler_options=options, **self._settings)
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        """Call the function's program, which is compiled for each new shape of its arguments."""
+        return self._jitted(*arguments, **named)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._jitted, name)
 
 
 def cores() -> int:

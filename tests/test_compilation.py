@@ -103,3 +103,15 @@ def test_the_tests_do_not_use_it() -> None:
 def test_the_default_folder_is_the_systems(tmp_path: Path) -> None:
     folder, *_ = run(JAXTRADER_CACHE="", XDG_CACHE_HOME=str(tmp_path))
     assert Path(folder).parent == tmp_path / "jaxtrader"
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_options_for_a_cpu_are_given_to_a_cpu_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr("jax.default_backend", lambda: device)
+    monkeypatch.setattr("jax.jit", lambda function, **settings: given.append(settings) or function)
+    double = compilation.Jitted(lambda x: 2 * x, {"xla_backend_optimization_level": 1}, donate_argnums=0)
+    assert not given, "a module that is imported asks for no device"
+    assert double(3) == double(3) == 6
+    options = {"xla_backend_optimization_level": 1} if device == "cpu" else None
+    assert given == [{"compiler_options": options, "donate_argnums": 0}]

@@ -16,7 +16,7 @@ from jax import Array
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int, PRNGKeyArray
 
-from jaxtrader import devices
+from jaxtrader import compilation, devices
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.devices import REPLICATED, SHARDED
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
@@ -98,7 +98,7 @@ def place_train_state(train_state: TrainState, mesh: Mesh | None) -> TrainState:
     return copy_arrays(TrainState(**parts))
 
 
-@partial(jax.jit, static_argnames=("rollouts", "mesh"), donate_argnums=0)
+@partial(compilation.Jitted, cpu_options=compilation.LEVEL_1, static_argnames=("rollouts", "mesh"), donate_argnums=0)
 def run_chunk(
     train_state: TrainState,
     agent: Agent,
