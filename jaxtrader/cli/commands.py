@@ -19,6 +19,7 @@ from jaxtrader.cli.backtest_command import backtest_policy
 from jaxtrader.cli.check_command import check
 from jaxtrader.cli.compare_command import compare_runs
 from jaxtrader.cli.data_command import describe_file
+from jaxtrader.cli.decide_command import decide
 from jaxtrader.cli.export_command import export_policy
 from jaxtrader.cli.report_command import rewrite_report
 from jaxtrader.cli.settings import Failed, resolved
@@ -44,6 +45,7 @@ RUNS = {
     "compare": compare_runs,
     "export": export_policy,
     "watch": watch,
+    "decide": decide,
     "data": describe_file,
     "check": check,
 }

@@ -278,6 +278,25 @@ class BacktestData:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DecideSettings:
+    """Which policy decides, and on which bars.
+
+    Attributes:
+        run: The folder of a run of `jaxtrader train`, or a policy file. The account is kept in its folder `live`.
+        data: A file with the bars up to now. It is read as the data of training were. By default it is that file.
+        position: The exposure that is held now: position value / equity, 0.5 is one half. Of several symbols, one
+            number each. The account begins anew with it. By default the account that was kept goes on, and the first
+            one begins flat.
+        json: Whether one line of JSON is printed for each account, for a script.
+    """
+
+    run: str
+    data: File = None
+    position: tuple[float, ...] | None = None
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataFile:
     """The file to look at.
 
@@ -419,6 +438,12 @@ COMMANDS = {
             Flags(RunSettings, "run", only=("config", "trials", "report")),
         ),
         first=("run", "data", "part", "start", "end", "save", "symbols", "fee", "slippage", "fill", "config"),
+        has_defaults=False,
+    ),
+    "decide": Command(
+        "Say what a trained policy wants at the last bar of a file, and keep its account.",
+        (Flags(DecideSettings, "data"), Flags(Source, "data", omit=("min_bars",))),
+        first=("run", "data", "position", "json", "symbols", "tz", "label"),
         has_defaults=False,
     ),
     "data": Command(

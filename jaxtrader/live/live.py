@@ -26,13 +26,17 @@ from jaxtrader.ledger.account import REASONS, exposure
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live import schedule
 from jaxtrader.live.account import BY_SYMBOL, exposures_of, filled, opened
-from jaxtrader.live.recent import PRICES, up_to
+from jaxtrader.live.recent import PRICES, bar_at, up_to
 from jaxtrader.live.rows import MarketRows
 from jaxtrader.live.schedule import Schedule, moment, nanoseconds_of
 from jaxtrader.live.step import Carried, Opinion, advance
+from jaxtrader.market.bar_checks import format_duration
 from jaxtrader.market.bars import Bars
+from jaxtrader.market.calendar import find_calendar
+from jaxtrader.market.clock import union
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, resolve
+from jaxtrader.market.sessions import session_ends
 from jaxtrader.market.splits import nanoseconds
 
 KIND = "live"
@@ -280,6 +284,28 @@ class Live:
         self._accept(account, opinion, decides=decides)
         return self.decision
 
+    def catch_up(self, history: Bars | Sequence[Bars]) -> list[Decision]:
+        """Take in the bars of a history that closed after the last one, and return the decision in force at each.
+
+        Where the history has the last bar, what is missing between its bars is taken for a gap. Raises ValueError as
+        `on_bar` does. The bars before the one that is refused are then taken in.
+        """
+        histories, decisions = _histories(history), []
+        times = union([bars.times for bars in histories])
+        calendar = find_calendar(times, self.tz) if len(times) > 1 else None
+        ends = session_ends(times, calendar, self.tz)
+        first = int(np.searchsorted(times, self.time, side="right"))
+        known = first > 0 and times[first - 1] == self.time
+        for i in range(first, len(times)):
+            given = {}
+            for bars in histories:
+                at = int(np.searchsorted(bars.times, times[i]))
+                if at < len(bars) and bars.times[at] == times[i]:
+                    given[bars.symbols[0]] = bar_at(bars, at)
+            ended = None if ends is None or i + 1 == len(times) else bool(ends[i])
+            decisions.append(self.on_bars(times[i], given, session_end=ended, after_gap=known or i > first))
+        return decisions
+
     def on_fill(
         self, units: float, price: float, fee: float = 0.0, *, symbol: str | None = None, reason: str = "order"
     ) -> None:
@@ -322,6 +348,11 @@ class Live:
     def symbols(self) -> tuple[str, ...]:
         """The assets."""
         return self._rows.symbols
+
+    @property
+    def tz(self) -> str | None:
+        """The zone of the wall clock of the history. None is UTC."""
+        return self._rows.tz
 
     @property
     def time(self) -> np.datetime64:
@@ -368,7 +399,7 @@ class Live:
 
     def __repr__(self) -> str:
         return (
-            f"Live({', '.join(self.symbols)}: {self._schedule.shown(self.time)} {self._rows.tz or 'UTC'}, equity "
+            f"Live({', '.join(self.symbols)}: {self._schedule.shown(self.time)} {self.tz or 'UTC'}, equity "
             f"{self.equity:.4g}, exposure {self.exposure}, target {self.decision.target})"
         )
 
@@ -420,7 +451,7 @@ class Live:
         if isinstance(time, np.datetime64) and not np.isnat(time):
             return time.astype("datetime64[ns]")
         try:
-            return moment(nanoseconds(time, self._rows.tz))
+            return moment(nanoseconds(time, self.tz))
         except DataError:
             raise ValueError(f"{time!r} is no time of a bar; write it as '2011-01-03 15:30'") from None
 
@@ -476,6 +507,12 @@ def _renewed(
         raise ValueError(f"{path} has its last bar at {shown}, and the history has none then; give one that has")
     settings = {name: getattr(env, name) for name in ("rules", "costs", "reward", *CHANGED)}
     renewed, market, _ = MarketRows.of(policy, cut, specs, settings)
+    of_new = Schedule.of(market.times, market.tz)
+    if of_new.bar != usual.bar:
+        spacings = [format_duration(np.timedelta64(each.bar, "ns")) for each in (usual, of_new)]
+        raise ValueError(
+            f"{path} is the state of bars one every {spacings[0]}, and the history has one every {spacings[1]}"
+        )
     if renewed.names != rows.names:
         raise ValueError(f"{path} is the state of a history with other columns; begin anew with policy.live(history)")
     ratio = rows.column("close") / renewed.column("close")
@@ -483,5 +520,4 @@ def _renewed(
     account = carried.account
     with on_cpu(), package_settings(x64=True):
         account = account.replace(units=account.units * ratio, entry=account.entry / ratio)
-    of_new = Schedule.of(market.times, market.tz)
     return renewed, dataclasses.replace(of_new, run=usual.run), carried.replace(account=account)

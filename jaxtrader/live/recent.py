@@ -250,6 +250,16 @@ def up_to(bars: Bars, time: np.datetime64) -> Bars:
     return dataclasses.replace(bars, columns=columns, **cut)
 
 
+def bar_at(bars: Bars, i: int) -> dict[str, Any]:
+    """Return bar i as `Live.on_bars` takes it."""
+    names = (*PRICES, "volume", *OPTIONAL)
+    arrays = {name: getattr(bars, name) for name in names}
+    columns = {name: float(values[i, 0]) for name, values in bars.columns.items()}
+    return {name: None if values is None else float(values[i, 0]) for name, values in arrays.items()} | {
+        "columns": columns
+    }
+
+
 def _most_bars(feature: ResampledFeature, history: Bars) -> int:
     """The most bars that a frame can hold: what the history shows, or what its spacing makes possible."""
     seen = max_bars_per_frame(feature.frame, history)

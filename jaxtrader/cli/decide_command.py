@@ -1,0 +1,174 @@
+"""`jaxtrader decide`: what a trained policy wants at the last bar of a file. The run's folder keeps its account."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+import jaxtrader as jt
+from jaxtrader.agents.policy import Policy
+from jaxtrader.cli import finished, inputs, phrases
+from jaxtrader.cli.inputs import Values
+from jaxtrader.cli.reporting import POLICY_FILE
+from jaxtrader.cli.settings import OK, BadInput, DecideSettings, Source, of
+from jaxtrader.live.live import Live
+from jaxtrader.live.recent import up_to
+from jaxtrader.market.clock import wall_clock
+from jaxtrader.market.features import resolve
+from jaxtrader.market.market import long_enough
+from jaxtrader.training.run_folder import fold_folders
+
+FOLDER = "live"  # of the accounts, in that of the run
+MOST_LIKELY = 2  # positions whose probability is told, where the target is none of them
+
+
+def decide(values: Values, console: Console) -> int:
+    """`jaxtrader decide`. A line for each account, and each account is kept."""
+    wanted = DecideSettings(**of(DecideSettings, values))
+    with inputs.checked():
+        path, now = Path(wanted.run), _now()
+        policy = _policy(path)
+        histories, notes = _histories(policy, wanted, values, now)
+        accounts = [histories] if policy.portfolio else [(each,) for each in histories]
+        positions = _positions(wanted.position, histories)
+        folder = (path if path.is_dir() else path.parent) / FOLDER
+        lives = {}
+        for own in accounts:
+            name = "portfolio" if policy.portfolio else own[0].symbols[0]
+            file = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.live"
+            lives[file] = _account(policy, own, file, positions)
+    for file, live in lives.items():
+        live.save(file)
+        if wanted.json:
+            print(json.dumps(_record(live, now), allow_nan=False))
+        else:
+            print(_line(live, now, named=len(lives) > 1))
+    if not wanted.json:
+        for note in notes:
+            console.print(note, style="dim", highlight=False, soft_wrap=True)
+    return OK
+
+
+def _now() -> np.datetime64:
+    return np.datetime64(datetime.now(UTC).replace(tzinfo=None), "ns")
+
+
+def _policy(path: Path) -> Policy:
+    if path.is_dir() and finished.is_walk(path):
+        last = fold_folders(path)[-1]
+        raise BadInput(f"{path} is a walk-forward: give one of its policies, as in `jaxtrader decide {last}`")
+    policy = jt.load_policy(path / POLICY_FILE if path.is_dir() else path)
+    if not policy.trades:
+        raise BadInput(f"{path} is no policy of a market, so it has no bars to decide on")
+    return policy
+
+
+def _histories(
+    policy: Policy, wanted: DecideSettings, values: Values, now: np.datetime64
+) -> tuple[tuple[jt.Bars, ...], list[str]]:
+    """The bars that are over, and notes on what was left out."""
+    command = policy.about.get("command") or {}
+    if wanted.data is None and (not command or command["synthetic"] is not None):
+        raise BadInput(f"{wanted.run} was not trained on a file; give --data FILE with the bars up to now")
+    data = command["data"] if wanted.data is None else wanted.data
+    source = Source(**{**of(Source, command), **of(Source, values)})
+    loaded, notes = inputs.read_bars(data, source), []
+    histories = tuple(up_to(bars, now) for bars in loaded)
+    for before, bars in zip(loaded, histories, strict=True):
+        if len(bars) < len(before):
+            notes.append(f"{bars.symbols[0]}: {len(before) - len(bars)} bar at the end is not over yet, and left out.")
+    if not policy.portfolio:
+        kept, short = long_enough(histories, tuple(map(resolve, policy.features)), policy.window)
+        histories, notes = tuple(kept), notes + short
+    return histories, notes
+
+
+def _positions(given: tuple[float, ...] | None, histories: Sequence[jt.Bars]) -> dict[str, float] | None:
+    """What is held of each symbol, where it was given."""
+    if given is None:
+        return None
+    names = [bars.symbols[0] for bars in histories]
+    if len(given) != len(names):
+        raise BadInput(
+            f"--position has {len(given)} number{'s' * (len(given) > 1)}, and the data have {len(names)} symbols: give "
+            f"one for each of {', '.join(names)}, or choose with --symbols"
+        )
+    return dict(zip(names, given, strict=True))
+
+
+def _account(policy: Policy, own: Sequence[jt.Bars], file: Path, positions: dict[str, float] | None) -> Live:
+    """The account that was kept, at the last bar, or one that begins there."""
+    if positions is not None or not file.exists():
+        held = None if positions is None else {bars.symbols[0]: positions[bars.symbols[0]] for bars in own}
+        return policy.live(own, held)
+    try:
+        live = policy.resume_live(file, history=own)
+        live.catch_up(own)
+    except (ValueError, jt.FileError) as error:
+        raise BadInput(f"{error}; --position, as in --position 0, begins anew") from error
+    return live
+
+
+def _record(live: Live, now: np.datetime64) -> dict[str, Any]:
+    """What a script reads."""
+    return {
+        "symbols": list(live.symbols),
+        "bar": f"{live.time.astype('datetime64[s]')}Z",
+        "decided": live.decision.to_dict()["time"],
+        "exposure": live.exposure,
+        **{name: live.decision.to_dict()[name] for name in ("target", "probabilities", "value")},
+        "equity": live.equity,
+        "age_seconds": float((now - live.time) / np.timedelta64(1, "s")),
+        "next_bar": f"{live.due.astype('datetime64[s]')}Z",
+        "stale": _is_stale(live, now),
+    }
+
+
+def _is_stale(live: Live, now: np.datetime64) -> bool:
+    """Whether the bar after the last one should be there: a bar's length after it is due."""
+    return bool(now > live.due + live.spacing)
+
+
+def _line(live: Live, now: np.datetime64, named: bool) -> str:
+    """What a person reads."""
+    decision = live.decision
+    name = f"{live.symbols[0]} " if named else ""
+    age = phrases.span(float((now - live.time) / np.timedelta64(1, "s")))
+    text = f"{name}{_shown(live.time, live)} hold {_told(live.exposure)} -> target {_told(decision.target)}"
+    text += f"{_likely(live)}, the bar is {age} old"
+    if decision.time != live.time:
+        text += f", decided at {_shown(decision.time, live)}"
+    if live.ruined:
+        text += "; the account is ruined"
+    if _is_stale(live, now):
+        text += f"; it is stale: the next was due at {_shown(live.due, live)}, unless the market was shut"
+    return text
+
+
+def _shown(time: np.datetime64, live: Live) -> str:
+    local = wall_clock(np.array([time]), live.tz)[0]
+    return np.datetime_as_string(local, unit="m").replace("T", " ")
+
+
+def _told(number: float | dict[str, float]) -> str:
+    if isinstance(number, dict):
+        return ", ".join(f"{symbol} {_told(each)}" for symbol, each in number.items())
+    return "as it is" if np.isnan(number) else f"{round(number, 4) + 0.0:.4g}"
+
+
+def _likely(live: Live) -> str:
+    """The probability of the target, or of the most likely positions where the target is a mean of several seeds'."""
+    shares = live.decision.probabilities
+    if shares is None:
+        return ""
+    if len(live.policy.members) == 1 and isinstance(live.decision.target, float):
+        return f" (p {shares[live.decision.target]:.2f})"
+    likely = sorted(shares, key=shares.__getitem__, reverse=True)[:MOST_LIKELY]
+    return f" (p {', '.join(f'{shares[position]:.2f} of {position:g}' for position in likely)})"
