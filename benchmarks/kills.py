@@ -173,6 +173,8 @@ def main() -> None:
             race = Race(number, cache, updates, rng)
             while race.ended.total() < ends:
                 race.run(folder / f"{number.name}-{race.same + len(race.unlike)}", wanted, loading, training)
+                told = zip(COLUMNS, race.row(), strict=True)
+                print(", ".join(f"{name}: {value}" for name, value in told), flush=True)
             races.append(race)
     facts = {
         "work": f"PPO of {updates} updates in chunks of 2, a validation and its checkpoint every 3",

@@ -1,4 +1,4 @@
-"""Trees of files with one field changed, as somebody writes them who can also write the checksum."""
+"""Files that were damaged on their way, and trees with one field changed by somebody who can write the checksum."""
 
 from __future__ import annotations
 
@@ -66,3 +66,13 @@ def refusals(path: Path, kind: str, tree: Any, count: int, use: Callable[[Path],
         except files.FileError as error:
             messages.append(str(error).removeprefix(str(path)))
     return messages
+
+
+def damaged(data: bytes) -> Iterator[bytes]:
+    """A file with a bit of each region flipped, cut at many lengths, and followed by another byte."""
+    header, end = range(64), range(len(data) - 32, len(data))
+    for i in sorted({*header, *range(64, len(data), max(1, len(data) // 100)), *end}):
+        yield data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :]
+    for length in sorted({*header, *range(64, len(data), max(1, len(data) // 100)), len(data) - 1}):
+        yield data[:length]
+    yield data + b"\n"

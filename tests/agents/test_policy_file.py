@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from resealed import refusals
+from resealed import damaged, refusals
 
 from jaxtrader import files
 from jaxtrader.agents.normalization import ValueScale
@@ -140,6 +140,14 @@ def test_a_damaged_policy_file_is_one_sentence(damage: str, stored: Path, tmp_pa
     with pytest.raises(files.FileError, match=r"policy\.pkl.* damaged \(.*\); train it again") as no:
         read_policy(tmp_path / "policy.pkl")
     assert "\n" not in str(no.value)
+
+
+def test_a_policy_file_damaged_anywhere_is_refused_by_name(stored: Path, tmp_path: Path) -> None:
+    path = tmp_path / "policy.pkl"
+    for data in damaged(stored.read_bytes()):
+        path.write_bytes(data)
+        with pytest.raises(files.FileError, match=rf"{path}' is (damaged or incomplete|not a jaxtrader file)"):
+            load_policy(path)
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(400, marks=pytest.mark.slow)])

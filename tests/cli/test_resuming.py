@@ -1,6 +1,9 @@
 """`jaxtrader train --resume` and `--from`: one tiny run is trained once, and shared."""
 
+import os
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -68,6 +71,61 @@ def test_a_killed_run_is_resumed_by_its_folder_alone(whole, tmp_path, monkeypatc
     assert main(["train", "--resume", str(run)]) == 0
     for name in ("policy.pkl", "last.pkl", "config.toml", "config.json"):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def fail_once(monkeypatch, folder, at, error):
+    """Raise an error at the write of this number below a folder. Return a list of the names that are written."""
+    written = []
+
+    def failing(function, name_of):
+        def call(*args, **kwargs):
+            name = name_of(*args)
+            if name is not None and folder in Path(name).parents:
+                written.append(Path(name).name)
+                if len(written) == at:
+                    raise error
+            return function(*args, **kwargs)
+
+        return call
+
+    def opened(path, flags, *_, **__):
+        return path if flags & (os.O_WRONLY | os.O_RDWR) else None
+
+    monkeypatch.setattr(os, "open", failing(os.open, opened))
+    monkeypatch.setattr(os, "replace", failing(os.replace, lambda _, target: target))
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, lambda handle: os.readlink(f"/proc/self/fd/{handle}")))
+    monkeypatch.setattr(Path, "mkdir", failing(Path.mkdir, lambda path, *_: path))
+    return written
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="names of open files are Linux's")
+def test_each_kind_of_write_may_fail_once(whole, tmp_path, monkeypatch, capsys):
+    """A full disk, a folder without permission, a disk that is read only: one sentence, and nothing is lost."""
+    argv = ["train", "--data", str(whole.parent / "bars.csv"), *SMALL, "--run-dir"]
+    with monkeypatch.context() as patch:
+        written = fail_once(patch, tmp_path / "all", 0, None)
+        assert main([*argv, str(tmp_path / "all" / "run")]) == 0
+    named = {name: written.index(name) + 1 for name in written if not name.endswith(".tmp")}
+    kinds = ("run", "config.toml", "metrics.jsonl", "checkpoint.pkl", "looks.jsonl", "report.html")
+    for i, name in enumerate(kinds):
+        parent = tmp_path / str(i)
+        error = OSError(*((28, "No space left on device"), (13, "Permission denied"), (30, "Read-only"))[i % 3])
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            fail_once(patch, parent, named[name], error)
+            code = main([*argv, str(parent / "run")])
+        told = capsys.readouterr()
+        # A count of the tries that cannot be kept is told with the result, and costs nothing.
+        last = " ".join(told.out.split()) if name == "looks.jsonl" else told.err.splitlines()[-1]
+        assert (code != 0) == (name != "looks.jsonl"), name
+        assert re.search(rf"cannot .*{error.strerror}.*; ", last), (name, last)
+        assert str(parent) in last, (name, last)
+        assert not list(parent.rglob("*.tmp"))
+        again = ["train", "--resume", str(parent / "run")] if (parent / "run" / "config.toml").exists() else None
+        assert main(again or [*argv, str(parent / "run")]) == 0, name
+        for file in ("policy.pkl", "last.pkl", "config.toml", "config.json", "trades.csv"):
+            assert (parent / "run" / file).read_bytes() == (whole / file).read_bytes(), (name, file)
 
 
 def test_what_resuming_refuses_is_one_sentence_and_changes_nothing(whole, tmp_path, capsys):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
-from resealed import refusals
+from resealed import damaged, refusals
 from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader import files
@@ -313,6 +313,23 @@ def test_a_damaged_checkpoint_is_named_and_the_run_goes_on_from_the_one_before(m
     with pytest.warns(UserWarning, match=rf"{NEWEST}' is damaged.*going back to the checkpoint before it"):
         resumed = make(stopped).train(resume=True)
     assert (stopped / f"{NEWEST}.damaged").exists()
+    assert_same_run(resumed, whole)
+
+
+def test_a_checkpoint_damaged_anywhere_is_refused_by_name(stopped):
+    path = stopped / NEWEST
+    for data in damaged(path.read_bytes()):
+        path.write_bytes(data)
+        with pytest.raises(FileError, match=rf"{path}' is (damaged or incomplete|not a jaxtrader file)"):
+            read_checkpoint(path)
+
+
+def test_a_run_whose_newest_checkpoint_is_cut_goes_on_from_the_one_before(make, whole, stopped):
+    path = stopped / NEWEST
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 3])
+    with pytest.warns(UserWarning, match=r"is damaged or incomplete.*going back"):
+        resumed = make(stopped).train(resume=True)
     assert_same_run(resumed, whole)
 
 
