@@ -8,8 +8,11 @@ such as a signal or the time, decides nothing before all have agreed on it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,6 +22,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from jaxtrader import devices
+
+scratch: set[str] = set()  # folders of this process, for whoever ends it without Python's own end
+
+
+@contextmanager
+def scratch_folder() -> Generator[Path]:
+    """Yield a folder for a process that is not the first. It is deleted at the end."""
+    with tempfile.TemporaryDirectory(prefix="jaxtrader-") as name:
+        scratch.add(name)
+        yield Path(name)
+        scratch.remove(name)
 
 
 def count() -> int:

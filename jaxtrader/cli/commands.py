@@ -15,6 +15,7 @@ import jax
 
 import jaxtrader as jt
 from jaxtrader import compilation, devices
+from jaxtrader.cli import distributed
 from jaxtrader.cli.backtest_command import backtest_policy
 from jaxtrader.cli.check_command import check
 from jaxtrader.cli.compare_command import compare_runs
@@ -60,12 +61,13 @@ def run(name: str, given: Mapping[str, Any]) -> int:
     """
     values = resolved(name, given)
     compilation.enable_cache()
-    if values.get("devices", 1) > 1:
+    if values.get("devices", 1) > 1 and not values.get("distributed"):
         devices.split_cpu(values["devices"])
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return RUNS[name](values, tables.console())
+            with distributed.joined(values):
+                return RUNS[name](values, tables.console())
     except jt.TrainingDiverged as error:
         raise Failed(str(error)) from error
     except jax.errors.JaxRuntimeError as error:

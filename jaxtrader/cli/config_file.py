@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from cyclopts import App
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
-from jaxtrader.cli.settings import COMMANDS, BadInput, key
+from jaxtrader.cli.settings import COMMANDS, BadInput, HostSettings, key
 
 NAME = "config.toml"
 EITHER = {"num_episodes": "total_steps", "total_steps": "num_episodes"}  # the one, typed, replaces the other of a file
-OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "quiet")  # what a repetition does not repeat
+HOSTS = tuple(field.name for field in fields(HostSettings))
+OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "quiet", *HOSTS)  # what a repetition does not repeat
 
 
 def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 from rich.console import Console
 
 import jaxtrader as jt
-from jaxtrader import files
-from jaxtrader.cli import config_file, inputs, phrases
+from jaxtrader import files, hosts
+from jaxtrader.cli import config_file, distributed, inputs, phrases
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import INTERRUPTED, OK, spelt
 from jaxtrader.evaluation import tables
@@ -25,16 +25,22 @@ TIMED_UPDATES = 2  # a chunk of the dry run's measurement
 
 
 def train_in_folder(trainer: jt.Trainer, values: Values, name: str, console: Console) -> jt.TrainResult:
-    """Train in a new folder, or go on in that of a run. The folder has the settings of the run from the beginning."""
+    """Train in a new folder, or go on in that of a run. The folder has the settings of the run from the beginning.
+
+    Of several processes the first one writes it.
+    """
     resume = values["resume"] is not None
-    with inputs.checked():
-        if resume:
-            trainer.check_resume()
-        else:
-            trainer.run_dir = make_run_dir(values["run_dir"], name)
-        folder = Path(trainer.run_dir or "")
-        with only_writer(folder):
-            config_file.write(folder, "train", values)
+    if hosts.is_first():
+        with inputs.checked():
+            if resume:
+                trainer.check_resume()
+            else:
+                trainer.run_dir = make_run_dir(values["run_dir"], name)
+            folder = Path(trainer.run_dir or "")
+            with only_writer(folder):
+                config_file.write(folder, "train", values)
+        if values["distributed"]:
+            distributed.name_folder(folder)
     with interrupt.ending_the_process():
         result = trainer.train(resume=True) if resume else trainer.train()
     if not values["quiet"]:

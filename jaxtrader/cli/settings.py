@@ -160,6 +160,25 @@ class RunSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostSettings:
+    """Which processes train together. Each of them runs the same command.
+
+    Attributes:
+        distributed: Trains together with other processes, such as one on each host, on all their devices. Process 0
+            prints and writes. Under Slurm, Open MPI, Kubernetes and on TPU pods this flag is all. Elsewhere the three
+            flags below say which process this is.
+        coordinator: HOST:PORT of process 0, the same for all processes. The port must be free there.
+        num_processes: The number of processes.
+        process_id: Which process this is, from 0.
+    """
+
+    distributed: bool = False
+    coordinator: str | None = None
+    num_processes: int | None = None
+    process_id: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class FoldSettings:
     """How the bars are cut into folds.
 
@@ -371,6 +390,7 @@ COMMANDS = {
             Flags(TrainSettings, "learning", only=LENGTH),
             Flags(PPOSettings, "learning", omit=("normalize_observations",)),  # a market's always are
             Flags(RunSettings, "run", omit=("only",)),
+            Flags(HostSettings, "run"),
             Flags(TrainSettings, "run", omit=LENGTH),
         ),
         first=(

@@ -41,7 +41,14 @@ from jaxtrader.training.configurations import Configuration, SweepPlan, check_sw
 from jaxtrader.training.run_folder import find_run, folder_of_runs, make_run_dir
 from jaxtrader.training.sweep import RECORD, TABLE, ConfigurationResult, Sweep, check_resume, run_sweep
 
-OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "synthetic")  # flags of train that a sweep does not have
+OF_ONE_RUN = (
+    "config",
+    "resume",
+    "run_dir",
+    "dry_run",
+    "synthetic",
+    *config_file.HOSTS,
+)  # flags of train that a sweep does not have
 OF_NO_RUN = (*OF_ONE_RUN, "quiet", "trials", "report")  # those that decide about no training
 
 

@@ -13,6 +13,7 @@ from rich.console import Console, Group
 from rich.text import Text
 
 import jaxtrader as jt
+from jaxtrader import hosts
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import inputs, phrases
 from jaxtrader.cli.inputs import Values
@@ -34,6 +35,8 @@ def train_synthetic(values: Values, console: Console) -> int:
     if values["dry_run"]:
         return dry_run(values, trainer, console)
     result = train_in_folder(trainer, {**values, **inputs.absolute(values, "init_from")}, best.process.name, console)
+    if not hosts.is_first():
+        return INTERRUPTED if result.interrupted else OK
     test = best.on_path(TEST_BARS, seed=_seeds(values["seed"])[2])
     reward, held = _score(jt.load_policy(result.policy_path), test)
     if not values["quiet"]:

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 
 import jaxtrader as jt
+from jaxtrader import hosts
 from jaxtrader.cli import inputs, phrases, reporting
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import dry_run, next_step, train_in_folder
@@ -59,6 +60,8 @@ def train(values: Values, console: Console) -> int:
         return dry_run({**plan.values, **chosen}, plan.trainer, console)
     name = name_of(values["data"])
     result = train_in_folder(plan.trainer, plan.values, name, console)
+    if not hosts.is_first():
+        return INTERRUPTED if result.interrupted else OK
     evidence = reporting.evaluate(result.run_dir, plan.parts, values)
     if not values["quiet"]:
         console.print(reporting.result_table(evidence))

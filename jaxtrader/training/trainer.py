@@ -8,7 +8,6 @@ accounts on market paths, and it can validate.
 from __future__ import annotations
 
 import math
-import tempfile
 import threading
 import time
 import warnings
@@ -262,8 +261,7 @@ class Trainer(TrainSettings):
             return replace(self, run_dir=run_dir).train_here(resume)
         copies = hosts.share({})
         run_dir = Path(copies.pop(FOLDER).decode())
-        with tempfile.TemporaryDirectory(prefix="jaxtrader-") as name:
-            folder = Path(name)
+        with hosts.scratch_folder() as folder:
             for path, content in copies.items():
                 (folder / path).parent.mkdir(exist_ok=True)
                 (folder / path).write_bytes(content)

@@ -1,0 +1,65 @@
+"""The last words of a process that JAX ends: one sentence instead of a stack of addresses.
+
+Where a process is lost, JAX's C++ code prints several lines and aborts the others, in which no Python runs any more. So
+what C++ prints goes through this script, a process of its own that imports nothing of the package:
+
+    python last_words.py NOT_JOINED LOST < PIPE
+
+It copies its input to standard error. The text with which JAX ends a process becomes the sentence NOT_JOINED where the
+processes had not come together yet, else LOST. A line that begins with the character 0 replaces LOST by what follows.
+The character 1 alone prints LOST now. It is printed once; where it is nothing, JAX's text is dropped.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+
+FATAL = b"Terminating process because the JAX distributed service detected fatal errors"
+JOINING = b"RegisterTask"
+ABOUT = (b"coordination_service", b"coordination service")  # in lines of the log that come just before
+NOISE = b"[Gloo] Rank"  # each device says that it is connected
+HOLD_SECONDS = 5.0  # how long the lines before wait for the end
+
+
+def main() -> None:
+    """Copy until the process is gone."""
+    not_joined, lost = (word.encode() for word in sys.argv[1:])
+    held = unfinished = b""
+    while True:
+        if held and not select.select([0], [], [], HOLD_SECONDS)[0]:
+            os.write(2, held)
+            held = b""
+        data = os.read(0, 2**16)
+        if not data:
+            os.write(2, held + unfinished)
+            return
+        lines = (unfinished + data).split(b"\n")
+        unfinished = lines.pop()
+        for i, line in enumerate(lines):
+            if line.startswith(b"\0"):
+                lost = line[1:]
+            elif line == b"\1":
+                say(lost)
+                lost = held = b""
+            elif FATAL in line:
+                text = b"\n".join(lines[i:]) + unfinished
+                while more := os.read(0, 2**16):
+                    text += more
+                say(not_joined if JOINING in text else lost)
+                return
+            elif held or any(word in line for word in ABOUT):
+                held += line + b"\n"
+            elif not line.startswith(NOISE):
+                os.write(2, line + b"\n")
+
+
+def say(sentence: bytes) -> None:
+    """Print a sentence, where it is one."""
+    if sentence:
+        os.write(2, b"jaxtrader: error: " + sentence + b"\n")
+
+
+if __name__ == "__main__":
+    main()

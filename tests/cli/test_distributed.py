@@ -1,0 +1,180 @@
+"""`jaxtrader train --distributed`: two processes on this machine against one, and what ends them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from cli.test_resuming import SMALL, prices
+
+import jaxtrader as jt
+from jaxtrader.cli import distributed, last_words, main
+from jaxtrader.cli.settings import BadInput
+
+# The command, with signs of life that are missed sooner, so that a test does not wait for half a minute.
+COMMAND = """
+import sys
+from jaxtrader.cli import distributed, main
+distributed.HEARTBEAT_SECONDS = 5
+sys.exit(main(sys.argv[1:]))
+"""
+STEPS = "2560"  # 20 updates
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(*argv: Any) -> list[subprocess.Popen[str]]:
+    """Two processes of a command."""
+    joined = ["--distributed", "--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2", "--process-id"]
+    command = [sys.executable, "-c", COMMAND, "train", *map(str, argv), *joined]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen([*command, str(i)], **pipes) for i in range(2)]
+
+
+def end(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+    """Exit code, output and messages of each."""
+    try:
+        told = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, *texts) for process, texts in zip(processes, told, strict=True)]
+
+
+def parameters(run: Path) -> np.ndarray:
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(jt.load_policy(run / "last.pkl").state.params)])
+
+
+@pytest.fixture(scope="module")
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("hosts") / "bars.csv"
+    prices().to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """To 1e-5 after 20 updates; the first prints and writes, and one process goes on with the run."""
+    argv = ["train", "--data", str(bars), *SMALL, "--no-report", "--total-steps", STEPS]
+    assert main([*argv, "--run-dir", str(tmp_path / "one")]) == 0
+    (code, out, messages), other = end(start(*argv[1:], "--run-dir", tmp_path / "two"))
+    assert (code, other) == (0, (0, "", "")), messages
+    assert "Gloo" not in out + messages
+    assert f"{tmp_path / 'two'}" in out
+    one, two = (parameters(tmp_path / name) for name in ("one", "two"))
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-5)
+    records = [[json.loads(line) for line in (tmp_path / name / "metrics.jsonl").open()] for name in ("one", "two")]
+    for mine, theirs in zip(*records, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name in mine.keys() - {"seconds", "compile_seconds", "steps_per_second"}:
+            assert theirs[name] == pytest.approx(mine[name], rel=1e-3, abs=1e-5), name
+
+    capsys.readouterr()
+    longer = ["train", "--resume", str(tmp_path / "two"), "--total-steps", "2816", "--devices", "1"]
+    assert main(longer) == 0
+    assert "jaxtrader: warning: devices was 2 and is 1" in capsys.readouterr().err
+    assert json.loads((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[-1])["updates"] == 22
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("index", "number"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
+def test_a_lost_process_ends_the_others_with_one_sentence(
+    index: int, number: signal.Signals, bars: Path, tmp_path: Path
+) -> None:
+    """The coordinator is killed, or the other one hangs, which no closed connection tells. Then the run goes on."""
+    run = tmp_path / "run"
+    processes = start("--data", bars, *SMALL, "--no-report", "--total-steps", "25000000", "--run-dir", run)
+    until = time.monotonic() + 200
+    while not (run / "checkpoint.pkl").exists():
+        assert time.monotonic() < until
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.2)
+    processes[index].send_signal(number)
+    ((code, _, messages),) = end([processes[1 - index]])
+    processes[index].kill()  # it only hangs
+    end([processes[index]])
+    assert code == 1
+    (line,) = messages.splitlines()
+    named = "RUN" if index == 0 else run
+    assert line == f"jaxtrader: error: {distributed._lost().replace('RUN', str(named))}"
+
+    done = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["updates"]
+    assert main(["train", "--resume", str(run), "--total-steps", str((done + 2) * 128), "--devices", "1"]) == 0
+
+
+@pytest.mark.slow
+def test_without_anything_that_tells_the_processes_it_is_refused(bars: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "jaxtrader", "train", "--data", str(bars), *SMALL, "--distributed"]
+    clusters = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(clusters)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("give --coordinator HOST:PORT of process 0, --num-processes and --process-id")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--coordinator", "a:1"], "--coordinator needs --distributed"),
+        (["--process-id", "0"], "--process-id needs --distributed"),
+        (["--distributed", "--dry-run"], "--dry-run runs in one process: leave out --distributed"),
+        (["--distributed", "--coordinator", "10.0.0.1"], "--coordinator 10.0.0.1 is no HOST:PORT"),
+        (["--distributed", "--num-processes", "2", "--process-id", "2"], "--process-id 2 must be one of 0 to 1"),
+        (["--distributed", "--num-processes", "0"], "--num-processes 0 must be at least 1"),
+    ],
+)
+def test_bad_input_is_one_sentence(flags: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--quiet", *flags]) == 2
+    out, message = capsys.readouterr()
+    assert out == ""
+    (line,) = message.splitlines()
+    assert says in line
+
+
+def test_a_coordinator_that_does_not_answer_is_waited_for() -> None:
+    port = free_port()
+    with pytest.raises(BadInput, match=rf"127\.0\.0\.1:{port} does not answer within 0\.5 s .*: start process 0 there"):
+        distributed.wait_for(f"127.0.0.1:{port}", 0.5)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+        distributed.wait_for(f"127.0.0.1:{port}", 5)
+
+
+FATAL = (
+    "F1130 18:54:40 client.h:80] Terminating process because the JAX distributed service detected fatal errors. Go\n"
+)
+TASK = "E1130 18:54:40 coordination_service.cc:1549] the following error:\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("printed", "shown"),
+    [
+        ("a warning\n[Gloo] Rank 1 is connected\nand no end", "a warning\nand no end"),
+        (TASK + FATAL + "\n*** Check failure stack trace: ***\n    @ 0x7f\n", "jaxtrader: error: lost\n"),
+        (FATAL + "\nRPC: /xla.coordination.CoordinationService/RegisterTask\n", "jaxtrader: error: not joined\n"),
+        ("\0lost runs/a\n" + FATAL, "jaxtrader: error: lost runs/a\n"),
+        ("\1\n" + TASK + FATAL, "jaxtrader: error: lost\n"),
+        ("\0\n" + FATAL, ""),
+        (TASK, TASK),
+    ],
+)
+def test_the_last_words_of_a_process_are_one_sentence(printed: str, shown: str) -> None:
+    command = [sys.executable, "-I", last_words.__file__, "not joined", "lost"]
+    assert subprocess.run(command, input=printed, stderr=subprocess.PIPE, text=True).stderr == shown
