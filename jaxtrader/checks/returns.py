@@ -12,8 +12,8 @@ from jaxtrader.market.market import Market
 def fill_to_fill(market: Market, fill: FillTime, ahead: int = 0) -> Float[np.ndarray, "time asset"]:
     """Return the log return of the decision at each close, from its fill to the next decision's fill.
 
-    Row t holds log(open[t+2] / open[t+1]) for "next_open", log(close[t+2] / close[t+1]) for "next_close", and
-    log(close[t+1] / close[t]) for "close". It is NaN where the history ends before the second fill. All bars of a
+    Row t holds log(open[t+2] / open[t+1]) for "next_open" and "limit", log(close[t+2] / close[t+1]) for "next_close",
+    and log(close[t+1] / close[t]) for "close". It is NaN where the history ends before the second fill. All bars of a
     segment count, also those on which nothing may be traded.
 
     Args:
@@ -21,7 +21,7 @@ def fill_to_fill(market: Market, fill: FillTime, ahead: int = 0) -> Float[np.nda
         fill: where decisions fill, see `Rules`.
         ahead: row t holds the return of the decision at t + ahead.
     """
-    price, delay = (market.open if fill == "next_open" else market.close), int(fill != "close")
+    price, delay = (market.open if fill in ("next_open", "limit") else market.close), int(fill != "close")
     out = np.full(price.shape, np.nan)
     for start, _, end in market.segments:
         moves = np.diff(np.log(price[start:end]), axis=0)[delay + ahead :]

@@ -12,7 +12,7 @@ from rich.text import Text
 import jaxtrader as jt
 from jaxtrader.agents import encoders
 from jaxtrader.cli import inputs
-from jaxtrader.cli.settings import MarketSettings, RewardSettings, Source, spelt
+from jaxtrader.cli.settings import BPS, MarketSettings, RewardSettings, Source, spelt
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.costs import LIMITS, CostRange
@@ -21,6 +21,7 @@ from jaxtrader.market.clock import wall_clock
 FILLS = {
     "next_open": "at the next bar's open",
     "next_close": "at the next bar's close",
+    "limit": "at a limit that rests for the next bar",
     "close": "at the close that was decided on (optimistic)",
 }
 
@@ -49,12 +50,14 @@ def rules(env: jt.TradingEnv) -> str:
     """Costs, fills and band."""
     costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
     fee, slippage = (_rate(0.0 if rate is None else rate, 1e4, " bp") for rate in (costs.fee, costs.slippage))
+    if costs.maker_fee is not None:
+        fee += f" ({_rate(costs.maker_fee, 1e4, ' bp')} at a limit)"
     rules, band = env.rules, "rebalanced at every bar"
     if rules.band(env.assets):
         band = f"no trade below {rules.band(env.assets):.3g} of equity"
     more = [
         f"{name.replace('_', ' ')} {_rate(given)}"
-        for name, given in [(name, getattr(costs, name)) for name in LIMITS if name not in ("fee", "slippage")]
+        for name, given in [(name, getattr(costs, name)) for name in LIMITS if name not in BPS]
         if given is not None
     ]
     for field in dataclasses.fields(jt.Rules):

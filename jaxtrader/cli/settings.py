@@ -25,7 +25,7 @@ BUNDLED = ("AAPL", "IBM", "MSFT", "GOOG")
 BUNDLED_ENDS = ("2007-12-31", "2010-12-31")  # of training and validation
 SHARES = (0.7, 0.15, 0.15)  # of a file's calendar: training, validation, test
 
-BPS = ("fee", "slippage")  # rates that the command line takes in basis points, as --fee-bps
+BPS = ("fee", "slippage", "maker_fee")  # rates that the command line takes in basis points, as --fee-bps
 A_BP = 1e-4
 SHORT_FLAGS = {"max_leverage": "--leverage", "init_from": "--from"}  # beside the field's own name
 
@@ -476,7 +476,7 @@ COMMANDS = {
             Flags(TrainData, "data", only=("data", "features")),
             Flags(Source, "data"),
             Flags(MarketSettings, "data"),
-            Flags(CostRates, "money", only=BPS),
+            Flags(CostRates, "money", only=("fee", "slippage")),
             Flags(Rules, "money", only=("fill", "rebalance_band")),
             Flags(EnvSettings, "environment", only=("positions",)),
             Flags(RunSettings, "run", only=("only", "config")),

@@ -73,6 +73,7 @@ class TradingEnv(EnvSettings):
                 f"rebalance_band {band:g} is an equal weight of {self.assets} assets or more, so "
                 f"that equal weights would never be bought; use a smaller one, such as {0.2 / self.assets:.1g}"
             )
+        self.rules.check_brackets(vars(self))
         self.costs.validate()
         check_market(self.market, self.costs, self.rules)
 
@@ -209,6 +210,8 @@ class TradingEnv(EnvSettings):
             "clipped": events.order.clipped,
             "dropped": events.order.dropped,
         }
+        if events.order.unmet is not None:
+            figures["unmet"] = events.order.unmet
         after, reward = self.rewarded(account, after, bar)
         return after, Trajectory(at_close, target, events, brackets, reward, after.ruined, invalid, figures)
 
@@ -237,7 +240,8 @@ class TradingEnv(EnvSettings):
 
         Returns the accounts at the next decision, the rewards, whether ruin ended the accounts, and `info`. It holds
         the `target` `[*b, A]`, the sums `turnover`, `cost` and `financing` over the bars, and the flags `fills`,
-        `clipped`, `dropped` and `invalid_action`, each set if it was set at any bar.
+        `clipped`, `dropped` and `invalid_action`, each set if it was set at any bar. With limit orders there is
+        `unmet` too, for one that did not fill.
         """
         row = Rows(bars=bars, tradable=tradable)
         after, trajectory = episode.run_decision(self.move_function(params), account, action, row, self.decision_every)

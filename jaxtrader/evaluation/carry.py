@@ -22,7 +22,7 @@ class Carry(NamedTuple):
     Attributes:
         total: `[N, A]`. Together with the interest on idle cash it is the financing that the ledger booked.
         after_open: `[N, A]`, the part of it that belongs to what stood after the orders at each bar's open: interest of
-            the bar's own time, and funding. It is 0 where orders fill at a close.
+            the bar's own time, and funding. It is 0 where orders fill at a close. Of limits it is funding.
     """
 
     total: PerAsset
@@ -90,12 +90,16 @@ def carry(
         frozen = frozen | (np.asarray(order.equity) <= rules.ruin_level)[:, None]
     if bars.years_inside is not None:
         own = _interest(money, held * np.asarray(bars.open), np.abs(value), np.asarray(bars.years_inside), costs)[1]
-        after_open += np.where(frozen, 0, own)
+        if rules.fill == "limit":  # which is on what was held before the order
+            total += np.where(frozen, 0, own)
+        else:
+            after_open += np.where(frozen, 0, own)
     if bars.funding is not None:
         left = held if events.intrabar_exits is None else held + events.intrabar_exits.units
+        left = left + order.units if rules.fill == "limit" else left
         after_open -= np.where(frozen, 0, bars.funding * left * bars.close)
     total += after_open
-    return Carry(total, after_open if rules.fill == "next_open" else np.zeros_like(after_open))
+    return Carry(total, after_open if rules.fill in ("next_open", "limit") else np.zeros_like(after_open))
 
 
 def _interest(

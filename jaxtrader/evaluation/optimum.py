@@ -169,7 +169,7 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
     """
     if not isinstance(env.reward, LogReturn):
         raise ValueError(f"the optimum is known for the reward log_return(), not {env.reward!r}")
-    if env.rules.fill == "next_close" or env.rules.rebalance != "always":
+    if env.rules.fill in ("next_close", "limit") or env.rules.rebalance != "always":
         raise ValueError(
             f"the optimum is known for fill='next_open' and rebalance='always', not {env.rules.fill!r} and "
             f"{env.rules.rebalance!r}"

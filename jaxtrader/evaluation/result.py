@@ -77,6 +77,7 @@ class BacktestResult:
         clipped: bars on which a target or an order was cut: beyond the leverage limit, the volume cap or the cash.
         dropped: bars on which orders were given up: no cash, too small, or no bar of the asset to fill in.
         beyond_cap: bars on which a last bar, a session's end or ruin closed more than the volume cap.
+        unmet: bars on which a limit order rested and did not fill.
         periods_per_year: bars in a year.
         costs, rules: what it traded under.
         by_symbol: the members of a combined result.
@@ -113,6 +114,7 @@ class BacktestResult:
     initial: float = 1.0
     tz: str | None = None
     observed: Observed | None = None
+    unmet: int = 0
 
     @classmethod
     def from_trajectory(
@@ -179,6 +181,7 @@ class BacktestResult:
             clipped=int(np.sum(order.clipped)),
             dropped=int(np.sum(order.dropped)),
             beyond_cap=_beyond_cap((order, events.gap_exits, events.closing)),
+            unmet=0 if order.unmet is None else int(np.sum(order.unmet)),
             periods_per_year=float(periods_per_year),
             costs=costs,
             rules=rules,
@@ -432,6 +435,7 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
         clipped=sum(member.clipped for member in members),
         dropped=sum(member.dropped for member in members),
         beyond_cap=sum(member.beyond_cap for member in members),
+        unmet=sum(member.unmet for member in members),
         periods_per_year=periods,
         costs=first.costs,
         rules=first.rules,
@@ -458,7 +462,7 @@ def _held(
     Orders that fill at a close need no such care: what they bought is held at that close. Nor does what was closed at
     the open itself, at which price an order may have been filled before.
     """
-    if rules.fill != "next_open":
+    if rules.fill not in ("next_open", "limit"):
         return exposure
     for fill in (events.intrabar_exits, events.closing):
         if fill is None or not fill.units.any():
@@ -506,6 +510,7 @@ def _fill_table(
     record = np.dtype([*names, *numbers, ("reason", reasons.dtype.str), ("forced", "?")])
     in_time = {
         "next_open": (events.gap_exits, order, events.intrabar_exits, events.closing),
+        "limit": (events.gap_exits, order, events.intrabar_exits, events.closing),
         "next_close": (events.gap_exits, events.intrabar_exits, order, events.closing),
         "close": (events.gap_exits, events.intrabar_exits, events.closing, order),  # at the mark itself
     }[rules.fill]

@@ -201,6 +201,7 @@ class _History:
         self.targets = _check_targets(targets, shape, dtype)
         checked: dict[str, Any] = {name: _check_bracket(name, given, shape, dtype) for name, given in brackets.items()}
         self.brackets = Brackets(**checked) if checked else None
+        rules.check_brackets(checked)
         columns = ledger_columns(market, costs, rules, brackets=bool(brackets))
         self.columns = {name: _typed(column[rows], dtype) for name, column in columns.items()}
         self.costs, self.rules, self.dtype = costs, rules, dtype
@@ -267,7 +268,7 @@ def _holdings_suffice(history: _History) -> bool:
         rules.volume_cap is not None or not columns.keys().isdisjoint(("present", "delisted", "volatility"))
     )
     inside = not columns.keys().isdisjoint(("funding", "bar_dt"))
-    return not (history.brackets is not None or rules.margin or retries or inside)
+    return not (history.brackets is not None or rules.margin or retries or inside or rules.fill == "limit")
 
 
 def _run_together(histories: Sequence[_History], *, with_events: bool) -> list[Trajectory]:

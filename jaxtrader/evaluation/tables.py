@@ -60,6 +60,7 @@ COSTS = Figure("costs\ntotal", "costs", 2, "%")
 ACTIVITY = (EXPOSURE, HELD, Figure("turns\na year", "turnover", 2, "f"), COSTS)
 PERIOD_ACTIVITY = (EXPOSURE, HELD, Figure("turns\nperiod", "period_turnover", 2, "f"), COSTS)
 ANNUAL = ("cagr", "calmar", "sharpe", "sharpe_error", "sortino")  # of a result below a year nobody should read them
+ORDERS = ("clipped", "dropped", "ignored_targets", "beyond_cap", "unmet")  # counts of bars in a result
 PLAIN_WIDTH = 100  # columns where the output is no terminal
 MAX_ALIKE = 3  # notes that differ only in their numbers
 MAX_SYMBOLS = 8  # more have no rows of their own, so that the table stays readable
@@ -253,7 +254,7 @@ def part_record(part: Part) -> dict[str, Any]:
         "cash_rate": None if (rate := _cash_rate(result)) is None else _finite(rate),
         "sharpe_lead_over_same_exposure": _finite(lead.value),
         "sharpe_lead_error": _finite(lead.error),
-        "orders": {name: getattr(result, name) for name in ("clipped", "dropped", "ignored_targets", "beyond_cap")},
+        "orders": {name: getattr(result, name) for name in ORDERS},
         "total": {name: _plain(one) for name, one in part.items()},
         "symbols": {symbol: {name: _plain(by_symbol[name][symbol]) for name in part} for symbol in by_symbol[POLICY]},
     }
@@ -294,6 +295,7 @@ def orders_line(result: BacktestResult) -> str | None:
         (result.dropped, "given up for lack of cash, size or a bar"),
         (result.ignored_targets, "ignored after ruin"),
         (result.beyond_cap, "closed beyond the volume cap, as they could not wait"),
+        (result.unmet, "not filled at their limit"),
     )
     parts = [f"{count:,} {why}" for count, why in counts if count]
     return f"bars on which orders were not filled as asked: {', '.join(parts)}" if parts else None

@@ -79,6 +79,7 @@ class Fill(struct.PyTreeNode):
             more than its own costs.
         dropped: whether an order was given up, because it had no cash or no bar, or was too small.
         beyond_cap: whether a closing that could not wait was larger than the volume cap. None without a cap.
+        unmet: whether a limit order of the bar did not fill. None where orders have no limit.
     """
 
     units: Float[Array, "*b A"]
@@ -90,6 +91,7 @@ class Fill(struct.PyTreeNode):
     clipped: Bool[Array, "*b"]
     dropped: Bool[Array, "*b"]
     beyond_cap: Bool[Array, "*b"] | None = None
+    unmet: Bool[Array, "*b"] | None = None
 
 
 class Events(struct.PyTreeNode):

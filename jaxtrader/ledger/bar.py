@@ -48,7 +48,7 @@ class Bar(struct.PyTreeNode):
         late: whether bar t+1 is the asset's first since a session's end at which it had none. None: never.
         rates: rates of bar t+1 that the costs have in columns, by name, `[*b, A]` or `[*b, 1]`. None: all are numbers.
         order_rates: those of bar t, where orders fill at its close. None: as `rates`.
-        order_factor: the factor of bar t, where orders fill at its close. None: as `factor`.
+        order_factor: the factor of bar t, where orders are sized at its close. None: as `factor`.
     """
 
     prev_close: Float[Array, "*b A"]
@@ -79,7 +79,7 @@ def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brack
     ValueError where impact or a volume cap needs an average traded value, and the market has none.
     """
     names = ["open", "close"]
-    names += ["high", "low"] if brackets or rules.margin else []
+    names += ["high", "low"] if brackets or rules.margin or rules.fill == "limit" else []
     names += ["volatility"] if costs.has("impact") else []
     names += ["adv"] if costs.has("impact") or rules.volume_cap is not None else []
     is_raw = rules.lot is not None or rules.tick is not None or costs.has("share_fee")
@@ -129,6 +129,8 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
     """
     present = then.get("present")
     fillable = _fillable_at_close(now, rules) if rules.fill == "close" else present
+    if rules.fill == "limit":  # who places an order does not know whether the next bar will be there
+        fillable = None
     if "volatility" in now:  # impact needs a known average of the traded value
         traded = now["adv"] > VALUE_FLOOR
         fillable = traded if fillable is None else fillable & traded
@@ -152,7 +154,7 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
         late=then.get("late"),
         rates=_rates(then),
         order_rates=_rates(now) if rules.fill == "close" else None,
-        order_factor=now.get("price_factor") if rules.fill == "close" else None,
+        order_factor=now.get("price_factor") if rules.fill in ("close", "limit") else None,
     )
 
 
@@ -173,7 +175,7 @@ def costs_at(costs: Costs, bar: Bar, *, order: bool = False) -> Costs:
 
 
 def at_order(bar: Bar) -> Bar:
-    """Return the bar as an order reads it that fills at close[t]: with the price factor of that row."""
+    """Return the bar as an order reads it that is made or filled at close[t]: with the price factor of that row."""
     return bar if bar.order_factor is None else bar.replace(factor=bar.order_factor, order_factor=None)
 
 

@@ -31,6 +31,8 @@ class CostRates:
             the capital.
         max_fee: The most that fee, share_fee and min_fee come to in one order, as a share of the traded value, such as
             0.01. It needs a share_fee or a min_fee.
+        maker_fee: The fee, in place of the other, of a limit order that rests and fills at its limit. By default it is
+            the same.
     """
 
     fee: Rate = 1e-4
@@ -43,3 +45,4 @@ class CostRates:
     share_fee: Rate = None
     min_fee: Rate = None
     max_fee: Rate = None
+    maker_fee: Rate = None

@@ -33,10 +33,11 @@ LIMITS = {  # lowest value, upper bound (exclusive), meaning of the number
     "share_fee": (0.0, np.inf, "an amount of currency for each share"),
     "min_fee": (0.0, np.inf, "an amount of currency for each order"),
     "max_fee": (0.0, 0.5, "a fraction of the traded value, 0.01 is one percent"),
+    "maker_fee": (0.0, 0.5, "a fraction of the traded value, 1e-4 is one basis point"),
 }
 
 
-REBATES = ("fee", "borrow_rate", "short_rate")  # rates that `Costs.rebates` may name
+REBATES = ("fee", "borrow_rate", "short_rate", "maker_fee")  # rates that `Costs.rebates` may name
 
 
 @jax.tree_util.register_static
@@ -57,8 +58,8 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
     """The costs of trading and holding. `CostRates` documents each rate. The default is not free.
 
     Attributes:
-        rebates: names of the rates that may be below 0, of `fee`, `borrow_rate` and `short_rate`. The account is then
-            paid for what costs otherwise.
+        rebates: names of the rates that may be below 0, of `fee`, `maker_fee`, `borrow_rate` and `short_rate`. The
+            account is then paid for what costs otherwise.
     """
 
     rebates: tuple[str, ...] = struct.field(pytree_node=False, default=())
@@ -257,11 +258,17 @@ def from_dict(stored: dict[str, Any]) -> Costs | CostRange:
 
 
 def charges(
-    order: Float[Array, "*b A"], price: Float[Array, "*b A"], costs: Costs, bar: Bar, rules: Rules
+    order: Float[Array, "*b A"],
+    price: Float[Array, "*b A"],
+    costs: Costs,
+    bar: Bar,
+    rules: Rules,
+    worst: Float[Array, "*b A"] | None = None,
 ) -> tuple[Float[Array, "*b A"], Float[Array, "*b A"]]:
     """Compute fee and slippage, in units of the initial capital, of an order of d signed units (money rule 4).
 
     With p' = p (1 + slippage sign(d)), a fill at the market price p takes d p' + fee |d| p' + fixed fee from cash.
+    p' is never beyond `worst`, the limit of a limit order.
     """
     notional = jnp.abs(order) * price
     rate = costs.slippage
@@ -276,6 +283,8 @@ def charges(
     slip = jnp.zeros_like(notional) if rate is None else notional * rate
     if rules.tick is not None:
         slip = _to_tick(order, price, slip, bar, rules)
+    if worst is not None:
+        slip = jnp.minimum(slip, jnp.abs(order) * jnp.abs(worst - price))
     if costs.fee is None:
         fee = jnp.zeros_like(notional)
     else:

@@ -61,32 +61,51 @@ def exit_at_open(
 
 
 def exit_intrabar(
-    account: Account, bar: Bar, costs: Costs, rules: Rules, brackets: Brackets | None
+    account: Account,
+    bar: Bar,
+    costs: Costs,
+    rules: Rules,
+    brackets: Brackets | None,
+    skip: Bool[Array, "*b A"] | None = None,
 ) -> tuple[Account, Fill, Bool[Array, "*b"]]:
     """Close positions whose level lies between the bar's low and high, at that level (money rule 2e).
 
     Margin is watched here for one asset only. With several assets, the order in which their prices moved is unknown.
-    Returns the accounts, the exits, and who was liquidated.
+    Nothing is closed of the assets to `skip`. Returns the accounts, the exits, and who was liquidated.
     """
     assert bar.high is not None
     assert bar.low is not None
     long = account.units > 0
+    adverse, stop_first, take = _levels(account, long, bar, rules, brackets)
+    favourable = jnp.where(long, jnp.maximum(take, bar.open), jnp.minimum(take, bar.open))
+    lost = jnp.where(long, bar.low <= adverse, bar.high >= adverse)
+    won = jnp.where(long, bar.high >= take, bar.low <= take)
+    reason = jnp.where(lost, jnp.where(stop_first, STOP, LIQUIDATION), jnp.where(won, TAKE, 0))
+    reason = _tradable(jnp.where(account.units == 0, 0, reason), bar)
+    if skip is not None:
+        reason = jnp.where(skip, 0, reason)
+    price = jnp.where(lost, adverse, jnp.where(won, favourable, bar.open))
+    price = jnp.where(reason == 0, bar.open, price)
+    account, fill = _close_positions(account, reason, price, value(account, price), bar, costs, rules)
+    return account, fill, (reason == LIQUIDATION).any(-1)
+
+
+def adverse_level(account: Account, bar: Bar, rules: Rules, brackets: Brackets | None) -> Float[Array, "*b A"]:
+    """Return the nearer of stop and liquidation price, infinitely far away where there is none."""
+    return _levels(account, account.units > 0, bar, rules, brackets)[0]
+
+
+def _levels(
+    account: Account, long: Array, bar: Bar, rules: Rules, brackets: Brackets | None
+) -> tuple[Float[Array, "*b A"], Bool[Array, "*b A"], Float[Array, "*b A"]]:
+    """Return the nearer of stop and liquidation price, whether it is the stop, and the price of the take-profit."""
     never = jnp.where(long, -jnp.inf, jnp.inf).astype(account.units.dtype)
     stop, take = (never, -never) if brackets is None else _bracket_prices(account, brackets)
     margin = _liquidation_price(account, rules) if rules.margin and account.units.shape[-1] == 1 else never
     # An order at this open may have moved a level beyond the open. Then the open is the price.
     stop, margin = (jnp.where(long, jnp.minimum(x, bar.open), jnp.maximum(x, bar.open)) for x in (stop, margin))
     stop_first = jnp.where(long, stop > margin, stop < margin)
-    adverse = jnp.where(stop_first, stop, margin)
-    favourable = jnp.where(long, jnp.maximum(take, bar.open), jnp.minimum(take, bar.open))
-    lost = jnp.where(long, bar.low <= adverse, bar.high >= adverse)
-    won = jnp.where(long, bar.high >= take, bar.low <= take)
-    reason = jnp.where(lost, jnp.where(stop_first, STOP, LIQUIDATION), jnp.where(won, TAKE, 0))
-    reason = _tradable(jnp.where(account.units == 0, 0, reason), bar)
-    price = jnp.where(lost, adverse, jnp.where(won, favourable, bar.open))
-    price = jnp.where(reason == 0, bar.open, price)
-    account, fill = _close_positions(account, reason, price, value(account, price), bar, costs, rules)
-    return account, fill, (reason == LIQUIDATION).any(-1)
+    return jnp.where(stop_first, stop, margin), stop_first, take
 
 
 def exit_at_close(account: Account, bar: Bar, costs: Costs, rules: Rules) -> tuple[Account, Fill]:

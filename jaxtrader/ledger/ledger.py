@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
+from jaxtrader.ledger import limits
 from jaxtrader.ledger.account import (
     MAX_BARS_SINCE_FILL,
     RUIN,
@@ -29,7 +30,7 @@ from jaxtrader.ledger.costs import Costs, charges, funding, interest
 from jaxtrader.ledger.exits import exit_at_close, exit_at_open, exit_intrabar
 from jaxtrader.ledger.orders import cut_to_volume, order_before_cash, size_order
 from jaxtrader.ledger.rules import Rules
-from jaxtrader.ledger.settlement import settle
+from jaxtrader.ledger.settlement import merge_fills, settle
 
 __all__ = [
     "charges",
@@ -122,8 +123,10 @@ def move(
     The order for `target` `[*b, A]` fills in this bar. None is no order. All else is as in `step`.
     """
     costs = costs_at(costs, bar)
-    gap_exits = intrabar_exits = order = None
+    gap_exits = intrabar_exits = order = resting = None
     financing, requested = [], target
+    if target is not None and rules.fill == "limit":
+        account, resting = limits.place(lift_blocks(account, target), target, bar, rules)
     if costs.has_financing:
         assert bar.years is not None
         financing.append(interest(account, bar.prev_close, bar.years, costs))
@@ -132,12 +135,16 @@ def move(
         ordered = _trades_at_open(account, target, bar, rules)
         account, gap_exits, liquidated = exit_at_open(account, ordered, bar, costs, rules, brackets)
         target = _cancel_order(target, liquidated)
+        if resting is not None:
+            account, resting = _cancel_resting(account, resting, gap_exits, liquidated)
     if target is not None and rules.fill == "next_open":
         account, order = execute(account, target, bar.open, bar, costs, rules, requested)
     if costs.has_financing and bar.years_inside is not None:
         financing.append(interest(account, bar.open, bar.years_inside, costs))
         account = _book_financing(account, financing[-1])
-    if brackets is not None or (rules.margin and account.units.shape[-1] == 1):
+    if resting is not None:
+        account, order, intrabar_exits = _rest(account, resting, bar, costs, rules, brackets)
+    elif brackets is not None or (rules.margin and account.units.shape[-1] == 1):
         account, intrabar_exits, liquidated = exit_intrabar(account, bar, costs, rules, brackets)
         target = _cancel_order(target, liquidated)
     if bar.funding is not None:
@@ -149,6 +156,36 @@ def move(
     account = account.replace(equity=value(account, bar.close))
     amount = functools.reduce(jnp.add, financing) if financing else None
     return account, Events(order, closing, amount, gap_exits, intrabar_exits)
+
+
+def _rest(
+    account: Account, resting: limits.Resting, bar: Bar, costs: Costs, rules: Rules, brackets: Brackets | None
+) -> tuple[Account, Fill, Fill | None]:
+    """Carry resting orders through a bar (money rule 12). Returns the accounts, the orders' fill and the exits."""
+    watched, exits = brackets is not None or (rules.margin and account.units.shape[-1] == 1), None
+    account, at_open, resting = limits.fill_at_open(account, resting, bar, costs, rules)
+    if watched:
+        late = limits.comes_before(account, resting, bar, rules, brackets)
+        account, exits, liquidated = exit_intrabar(account, bar, costs, rules, brackets, late)
+        account, resting = _cancel_resting(account, resting, exits, liquidated)
+    account, inside, resting, met = limits.fill_inside(account, resting, bar, costs, rules)
+    if watched:
+        from_limit = bar.replace(open=jnp.where(met, resting.price, bar.open))  # prices came to the limit from the open
+        account, later, _ = exit_intrabar(account, from_limit, costs, rules, brackets, ~met)
+        exits = later if exits is None else merge_fills(exits, later)
+    order = merge_fills(at_open, inside)
+    clipped, dropped = order.clipped | resting.clipped, order.dropped | resting.dropped
+    return account, order.replace(clipped=clipped, dropped=dropped, unmet=(resting.units != 0).any(-1)), exits
+
+
+def _cancel_resting(
+    account: Account, resting: limits.Resting, exits: Fill, liquidated: Array
+) -> tuple[Account, limits.Resting]:
+    """Cancel the limit orders of what was closed, and all those of an account that was liquidated."""
+    resting = resting.without((exits.units != 0) | liquidated[..., None])
+    if account.unfilled is not None:
+        account = account.replace(unfilled=account.unfilled & ~liquidated[..., None])
+    return account, resting
 
 
 def _book_financing(account: Account, amount: Array) -> Account:

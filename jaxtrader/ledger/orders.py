@@ -42,7 +42,7 @@ def size_order(
     """
     sized = order_before_cash(account, target, price, equity, bar, rules)
     if rules.max_leverage <= 1:
-        order, spent, dropped, clipped = _cut_to_cash(account, sized.units, price, equity, bar, costs, rules)
+        order, spent, dropped, clipped = cut_to_cash(account, sized.units, price, equity, bar, costs, rules)
         clipped, dropped = sized.clipped | clipped, sized.dropped | dropped
         sized = OrderSize(order, clipped, dropped, spent, sized.unfilled)
     if account.units.shape[-1] > 1 or rules.lot is not None or rules.volume_cap is not None:
@@ -198,17 +198,28 @@ def _cut_to_leverage(
     return jnp.where(cut, after_cut, order), over, dropped
 
 
-def _cut_to_cash(
-    account: Account, order: Array, price: Array, equity: Array, bar: Bar, costs: Costs, rules: Rules
+def cut_to_cash(
+    account: Account,
+    order: Array,
+    price: Array,
+    equity: Array,
+    bar: Bar,
+    costs: Costs,
+    rules: Rules,
+    *,
+    worst: Array | None = None,
+    proceeds: bool = True,
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b"], Bool[Array, "*b"]]:
-    """Cut all buys by one factor, so that cash after the sales pays for them (money rule 5, step 4).
+    """Cut all buys by one factor, so that cash after the sales pays for them (money rule 5, step 7).
+
+    Without `proceeds`, what the sales bring is no cash of the buys. `worst` is that of `charges`.
 
     Returns the orders, and whether they spend all cash, a buy was dropped, and the cut exceeds the trade's own costs.
     """
-    fee, slippage = charges(order, price, costs, bar, rules)
+    fee, slippage = charges(order, price, costs, bar, rules, worst)
     pay = order * price + fee + slippage  # below 0 for a sale
     buy = order > 0
-    cash = account.cash - jnp.where(buy, 0, pay).sum(-1)
+    cash = account.cash - jnp.where(buy, 0, pay if proceeds else jnp.maximum(pay, 0)).sum(-1)
     if costs.fixed_fee is not None:
         fixed = jnp.where(buy, costs.fixed_fee / rules.currency_per_unit, 0)
         cash, pay = cash - fixed.sum(-1), pay - fixed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
 PerAsset = float | tuple[float, ...] | None
 
-FillTime = Literal["close", "next_open", "next_close"]
+FillTime = Literal["close", "next_open", "next_close", "limit"]
 Rebalance = Literal["always", "on_change"]
 
 REQUIRED_NUMBERS = ("ruin_level", "max_leverage", "delist_return")
 SHORT_MARGIN = 0.25  # the maintenance margin of an environment with shorts: a quarter of the position's value
-OPTIONAL_NUMBERS = ("rebalance_band", "maintenance_margin", "capital", "lot", "min_trade", "volume_cap")
+OPTIONAL_NUMBERS = ("rebalance_band", "maintenance_margin", "capital", "lot", "min_trade", "volume_cap", "limit_offset")
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class Rules:
     Attributes:
         fill: When a decision taken at a bar's close fills. "next_open": at the next bar's open. "next_close": at the
             next bar's close; what is bought at the close that ends a session or a listing is sold there at once.
-            "close": at the close that the decision saw, which is optimistic and meant for comparison.
+            "close": at the close that the decision saw, which is optimistic and meant for comparison. "limit": at a
+            limit that rests for the next bar, or at its open where that is better, or not at all.
         rebalance_band: The smallest trade, as a share of equity. Smaller trades are not made, except to go flat. By
             default it is 0.05, or half of an equal weight where an account has more than 10 assets.
         rebalance: When a target is traded. "always": at every bar. "on_change": only when the target changes or is 0;
@@ -55,6 +57,8 @@ class Rules:
             the share_fee are then of contracts.
         tick: The smallest step of the raw price, such as 0.25, or one number for each asset. After slippage a fill is
             rounded to it, against the account.
+        limit_offset: How far from the close that the decision saw a limit is, below it for buys and above it for sales,
+            such as 0.001. By default it is 0.
     """
 
     fill: FillTime = "next_open"
@@ -72,6 +76,7 @@ class Rules:
     flat_at_session_end: bool = False
     multiplier: PerAsset = None
     tick: PerAsset = None
+    limit_offset: float | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("fill", get_args(FillTime)), ("rebalance", get_args(Rebalance))):
@@ -85,6 +90,8 @@ class Rules:
             raise ValueError(f"flat_at_session_end {self.flat_at_session_end!r} must be True or False")
         if not _is_number(self.delay, Integral) or not 0 <= self.delay <= 100:
             raise ValueError(f"delay {self.delay!r} must be a whole number of bars, 0 to 100")
+        if self.limit_offset is not None and self.fill != "limit":
+            raise ValueError(f"limit_offset needs fill='limit', and fill is {self.fill!r}; leave one of them out")
         self._check_shares()
         self._check_amounts()
         self._check_per_asset()
@@ -103,6 +110,7 @@ class Rules:
             ),
             ("delist_return", lambda x: -1 <= x <= 0, "[-1, 0]: it is a loss, as in -0.3"),
             ("volume_cap", lambda x: 0 < x <= 1, "(0, 1]: it is a share of an average bar's volume"),
+            ("limit_offset", lambda x: 0 <= x < 0.5, "[0, 0.5): it is a share of the price"),
         ):
             value = getattr(self, name)
             if value is not None and not is_inside(value):
@@ -177,11 +185,24 @@ class Rules:
         chosen = self.maintenance_margin is not None or self.max_leverage > 1
         return self if chosen else self.replace(maintenance_margin=SHORT_MARGIN)
 
+    def check_brackets(self, brackets: Mapping[str, Any]) -> None:
+        """Raise ValueError where limit orders have brackets whose order with them inside a bar nobody knows."""
+        for name in ("take_profit",):
+            if self.fill == "limit" and brackets.get(name) is not None:
+                raise ValueError(
+                    f"a bar does not tell whether a limit order or the {name} came first; leave {name} out, or give "
+                    "another fill"
+                )
+
     def check_costs(self, costs: Costs | CostRange) -> None:
         """Raise ValueError where a cost is in currency and the rules have no capital, or nothing counts contracts."""
         for name in ("fixed_fee", "impact", "min_fee"):
             if costs.has(name):
                 self._require_capital(name)
+        if costs.has("maker_fee") and self.fill != "limit":
+            raise ValueError(
+                f"maker_fee is of limit orders, and fill is {self.fill!r}; give fill='limit', or leave maker_fee out"
+            )
         if self.multiplier is not None and self.lot is None and not costs.has("share_fee"):
             raise ValueError(
                 "multiplier says what a contract is, and nothing counts contracts; give lot=1 for whole ones, or a "

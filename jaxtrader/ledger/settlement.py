@@ -25,13 +25,15 @@ def settle(
     costs: Costs,
     rules: Rules,
     reason: ArrayLike = 0,
+    *,
+    worst: Float[Array, "*b A"] | None = None,
 ) -> tuple[Account, Fill]:
     """Book an order of d signed units at the market price p, see `charges` for its costs.
 
     cash -= d p' + fee |d| p' + fixed fee, and units += d, with p' = p (1 + slippage sign(d)). The fill records the
-    `equity` of the accounts at p, and the `reason`, an index into REASONS.
+    `equity` of the accounts at p, and the `reason`, an index into REASONS. `worst` is that of `charges`.
     """
-    fee, slippage = charges(order, price, costs, bar, rules)
+    fee, slippage = charges(order, price, costs, bar, rules, worst)
     units = account.units + order
     extends = account.units * order > 0
     # In this form an entry at one price is that price to the last digit, and a low that touches a level meets it.

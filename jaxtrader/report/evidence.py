@@ -31,7 +31,7 @@ from jaxtrader.ledger.costs import LIMITS, CostRange, Costs
 from jaxtrader.market.market import Market
 from jaxtrader.report.content import Table, number, percent, turnover
 
-TRADING_COSTS = ("fee", "slippage", "fixed_fee", "impact", "share_fee", "min_fee", "max_fee")
+TRADING_COSTS = ("fee", "slippage", "fixed_fee", "impact", "share_fee", "min_fee", "max_fee", "maker_fee")
 TIMES = (0, 1, 2, 5)  # multiples of the costs of trading
 FILLS = {
     "next_open": "filled at the next open",
@@ -194,7 +194,9 @@ def _stress(
         found[name] = traded(policy, dearer, **{**changes, "costs": other})
     for fill, name in FILLS.items():
         if fill != rules.fill:
-            found[name] = traded(policy, market, **{**changes, "rules": rules.replace(fill=fill)})
+            # Without a limit there is neither a distance of it nor a maker.
+            other = {"rules": rules.replace(fill=fill, limit_offset=None), "costs": costs.replace(maker_fee=None)}
+            found[name] = traded(policy, market, **{**changes, **other})
     return found
 
 

@@ -106,7 +106,8 @@ def test_the_tables_name_settings_that_exist():
 @pytest.mark.parametrize("cls", [jt.Rules, jt.Costs, jt.TradingEnv, jt.PPOAgent, jt.Trainer])
 def test_train_has_the_defaults_of_the_api_but_for_a_table(cls):
     ours = resolved("train", {})
-    ours |= {name: ours.pop(f"{name}_bps") * 1e-4 for name in settings.BPS}
+    bps = {name: ours.pop(f"{name}_bps") for name in settings.BPS}
+    ours |= {name: None if given is None else given * 1e-4 for name, given in bps.items()}
     theirs = {field.name: field.default for field in dataclasses.fields(cls) if field.name in ours}
     assert len(theirs) >= 7
     # A reward has a name here, and is an object there.

@@ -171,7 +171,7 @@ def test_trades_are_counted_by_hand():
 
 
 def test_orders_that_were_not_filled_as_asked_are_told():
-    counts = {"clipped": 3, "dropped": 1200, "ignored_targets": 0, "beyond_cap": 7}
+    counts = {"clipped": 3, "dropped": 1200, "ignored_targets": 0, "beyond_cap": 7, "unmet": 0}
     assert NUMBER.findall(tables.orders_line(SimpleNamespace(**counts))) == ["3", "1,200", "7"]
     assert tables.orders_line(SimpleNamespace(**dict.fromkeys(counts, 0))) is None
 
@@ -179,7 +179,7 @@ def test_orders_that_were_not_filled_as_asked_are_told():
 def test_a_total_and_its_record_keep_how_often_orders_were_not_filled_as_asked():
     members = {name: dataclasses.replace(account(returns(0.5)), clipped=2, beyond_cap=3) for name in "AB"}
     orders = tables.record({"test": dict.fromkeys(LEVELS, combine(members))})["parts"]["test"]["orders"]
-    assert orders == {"clipped": 4, "dropped": 0, "ignored_targets": 0, "beyond_cap": 6}
+    assert orders == {"clipped": 4, "dropped": 0, "ignored_targets": 0, "beyond_cap": 6, "unmet": 0}
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def assert_same_result(result: BacktestResult, expected: dict[str, list], rtol: 
     np.testing.assert_allclose(result.units, expected["units"], rtol=rtol, atol=rtol * 1e-4 * scale)
     np.testing.assert_allclose(result.financing, expected["financing"], rtol=rtol, atol=rtol * 1e-2 * scale)
     assert ([] if result.ruined_at is None else [result.ruined_at]) == expected["ruined_at"]
-    for name in ("clipped", "dropped", "beyond_cap"):
+    for name in ("clipped", "dropped", "beyond_cap", "unmet"):
         assert getattr(result, name) == len(expected[name]), name
 
 

@@ -28,7 +28,7 @@ def run(columns, costs, rules):
     """Accounts and events of paths from flat: each column is [N, *b, A]."""
     targets, bars, brackets = columns["target"], bar_of(columns, rules), None
     if "stop_loss" in columns:
-        brackets = Brackets(columns["stop_loss"], columns["take_profit"])
+        brackets = Brackets(columns["stop_loss"], columns.get("take_profit"))
     flat = jnp.zeros_like(targets[0]), columns["prev_close"][0]
     account = ledger.open_account(*flat, rules, brackets=brackets is not None)
 
@@ -90,7 +90,8 @@ def by_ledger(columns, settings, dtype="float64"):
     got = {name: getattr(accounts, name) for name in ("cash", "units", "entry", "equity", "ruined", "stopped")}
     got |= {name: sum(getattr(fill, name) for fill in events.fills) for name in ("fee", "slippage")}
     got["traded"] = sum(fill.units for fill in events.fills)
-    got |= {"clipped": events.order.clipped, "dropped": events.order.dropped, "financing": events.financing}
+    got |= {name: getattr(events.order, name) for name in ("clipped", "dropped", "unmet")}
+    got |= {"financing": events.financing}
     return {name: x for name, x in got.items() if x is not None}
 
 
@@ -113,14 +114,14 @@ def by_reference(columns, settings):
             state = {"fee": total["fee"], "slippage": total["slippage"], "traded": total["units"]}
             state |= {name: getattr(account, name) for name in ("cash", "equity", "ruined")}
             state |= {name: list(getattr(account, name)) for name in ("units", "entry", "stopped")}
-            state |= {name: getattr(move, name) for name in ("clipped", "dropped", "financing")}
+            state |= {name: getattr(move, name) for name in ("clipped", "dropped", "unmet", "financing")}
             for name, rows in found.items():
                 rows[t][b] = state[name]
     return {name: np.array(x) for name, x in found.items()}, reasons
 
 
 FIGURES = ("cash", "equity", "ruined", "units", "entry", "stopped", "clipped", "dropped", "financing")
-FIGURES += ("fee", "slippage", "traded")
+FIGURES += ("fee", "slippage", "traded", "unmet")
 
 
 def assert_agree(got, expected, rtol, atol):

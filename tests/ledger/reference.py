@@ -6,6 +6,7 @@ the names and defaults of the settings with the package. It is slow on purpose a
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -98,6 +99,8 @@ class Bar:
     stop_loss: list[float] = field(default_factory=list)
     take_profit: list[float] = field(default_factory=list)
     rates: dict[str, list[float]] = field(default_factory=dict)
+    was_price_factor: list[float] = field(default_factory=list)
+    worst: list[float] = field(default_factory=list)  # the price that a fill never goes beyond: its limit
 
     def __post_init__(self) -> None:
         prices = list(zip(self.open, self.close, strict=True))
@@ -107,6 +110,7 @@ class Bar:
         defaults |= {"present": True, "was_present": True, "delisted": False, "was_delisted": False}
         for name, default in defaults.items():
             setattr(self, name, getattr(self, name) or [default] * len(prices))
+        self.was_price_factor = self.was_price_factor or self.price_factor
 
 
 @dataclass
@@ -132,6 +136,7 @@ class Move:
     clipped: bool = False
     dropped: bool = False
     beyond_cap: bool = False
+    unmet: bool = False
 
 
 @dataclass
@@ -213,12 +218,18 @@ class Ledger:
                 if self.units[a] != 0 and bar.delisted[a]:
                     self.force(a, prices[a], DELISTED, equity, bar, move)
         else:
+            resting, limits = self.place(due, bar, move) if self.rules.fill == "limit" else (None, [])
             self.pay_interest(bar.prev_close, bar.dt - bar.bar_dt, bar, move)
             cancelled = self.at_open(due, bar, move)
+            if resting is not None:
+                self.cancel(resting, cancelled, move.executions)
             if self.rules.fill == "next_open":
                 self.order(due, bar.open, bar.present, bar, move, cancelled)
             self.pay_interest(bar.open, bar.bar_dt, bar, move)
-            if self.within(bar, move):
+            if resting is not None:
+                move.clipped, move.dropped = resting.clipped, resting.dropped
+                self.rest(resting, limits, bar, move)
+            elif self.within(bar, move):
                 cancelled = True
             self.pay_funding(bar, move)
             if self.rules.fill == "next_close":
@@ -286,9 +297,97 @@ class Ledger:
                 self.force(a, p, TAKE, equity, bar, move)
         return False
 
-    def within(self, bar: Bar, move: Move) -> bool:
+    def place(self, due: list[float], bar: Bar, move: Move) -> tuple[Orders, list[float]]:
+        """Rule 12: orders of the sizes of close[t], and the limits at which they rest."""
+        self.unblock(due)
+        was = dataclasses.replace(bar, price_factor=bar.was_price_factor)
+        orders = wanted(self, due, bar.prev_close, [True] * self.assets, was)
+        limit(orders, self, bar.prev_close, was)
+        keep_within_leverage(orders, self, bar.prev_close, was)
+        limits = [
+            p * (1 - sign(d) * (self.rules.limit_offset or 0.0))
+            for d, p in zip(orders.units, bar.prev_close, strict=True)
+        ]
+        if self.rules.tick is not None:  # a limit on the tick that prices reach last
+            limits = [on_tick(a, -orders.units[a], limits[a], was, self.settings) for a in range(self.assets)]
+        capped = list(orders.unfilled)
+        self.remember(due, [capped[a] or orders.units[a] != 0 for a in range(self.assets)])
+        orders.unfilled = capped
+        return orders, limits
+
+    def cancel(self, resting: Orders, liquidated: bool, closed: list[Execution]) -> None:
+        """Rule 12: the orders of what was closed, and all of a liquidated account."""
+        if liquidated:
+            resting.units = [0.0] * self.assets
+            self.unfilled = [False] * self.assets
+        for each in closed:
+            resting.units[each.asset] = 0.0
+
+    def rest(self, resting: Orders, limits: list[float], bar: Bar, move: Move) -> None:
+        """Rule 12: at the open or beyond it, then stops and margin, then at the limit, then what that opened."""
+        mine, first = self.settings, len(move.executions)
+        at_open = [self.touches(d, bar.open[a], limits[a], bar.present[a]) for a, d in enumerate(resting.units)]
+        self.meet(resting, at_open, bar.open, dataclasses.replace(bar, worst=limits), move)
+        later = []
+        for a, d in enumerate(resting.units):  # an order that adds before the level of what it adds to
+            stop, _ = self.levels(a, bar)
+            levels = [x for x in (self.margin_price(), stop) if x is not None] if self.units[a] != 0 else []
+            if d * self.units[a] > 0:
+                nearest = max(levels) if d > 0 else min(levels)
+                nearest = min(nearest, bar.open[a]) if d > 0 else max(nearest, bar.open[a])
+                if (limits[a] > nearest) if d > 0 else (limits[a] < nearest):
+                    later.append(a)
+        start = len(move.executions)
+        liquidated = self.within(bar, move, [a for a in range(self.assets) if a not in later])
+        self.cancel(resting, liquidated, move.executions[start:])
+        inside = [
+            self.touches(d, bar.low[a] if d > 0 else bar.high[a], limits[a], bar.present[a])
+            for a, d in enumerate(resting.units)
+        ]
+        prices = [limits[a] if inside[a] else bar.open[a] for a in range(self.assets)]
+        rates = {name: rate for name, rate in bar.rates.items() if name not in ("slippage", "impact")}
+        costs = dataclasses.replace(mine.costs, slippage=None, impact=None)
+        if mine.costs.maker_fee is not None:
+            costs = dataclasses.replace(costs, fee=costs.maker_fee)
+            rates |= {"fee": rates["maker_fee"]} if "maker_fee" in rates else {}
+        self.settings = copy.copy(mine)
+        self.settings.costs, self.settings.rules = costs, mine.rules.replace(tick=None)
+        self.meet(resting, inside, prices, dataclasses.replace(bar, rates=rates), move)
+        self.settings = mine
+        self.within(dataclasses.replace(bar, open=prices), move, [a for a in range(self.assets) if inside[a]])
+        move.unmet = any(d != 0 for d in resting.units)
+        # A result lists the orders of a bar before its exits, and knows one worth of the account for them.
+        done = sorted(move.executions[first:], key=lambda each: (each.reason != ORDER, each.asset))
+        if any(at_open):
+            worth = next((each.equity for each in move.executions[first:] if at_open[each.asset]), None)
+            done = [dataclasses.replace(x, equity=worth) if x.reason == ORDER and worth else x for x in done]
+        move.executions[first:] = done
+
+    def touches(self, d: float, price: float, level: float, present: bool) -> bool:
+        """Whether a price is at or beyond the limit of an order."""
+        return present and d != 0 and (price <= level if d > 0 else price >= level)
+
+    def meet(self, resting: Orders, met: list[bool], prices, bar: Bar, move: Move) -> None:
+        """Fill some resting orders. What sales bring is no cash of these buys."""
+        orders = Orders([d if met[a] else 0.0 for a, d in enumerate(resting.units)])
+        equity, own, owed, start = self.value(prices), 0.0, 0.0, len(move.executions)
+        for a, d in enumerate(orders.units):
+            paid, fee, slippage = charge(a, d, prices[a], bar, self.settings)
+            own += fee + slippage
+            owed += max(0.0, d * paid + fee) if d < 0 else 0.0
+        self.buy(orders, prices, equity, own, bar, move, owed)
+        for a, d in enumerate(orders.units):
+            if d < 0:
+                self.fill(a, self.leaves_no_dust(a, d, prices[a], equity), prices[a], ORDER, equity, bar, move)
+            if met[a]:
+                self.unfilled[a] = resting.unfilled[a]
+                resting.units[a] = 0.0
+        move.executions[start:] = sorted(move.executions[start:], key=lambda each: each.asset)
+        move.clipped, move.dropped = move.clipped or orders.clipped, move.dropped or orders.dropped
+
+    def within(self, bar: Bar, move: Move, assets: Sequence[int] | None = None) -> bool:
         """Rule 2e: adverse side first, the level nearest the open first, then the take-profit. Whether liquidated."""
-        for a in range(self.assets):
+        for a in range(self.assets) if assets is None else assets:
             if self.units[a] == 0 or not bar.present[a]:
                 continue
             long = self.units[a] > 0
@@ -377,7 +476,7 @@ class Ledger:
         move.dropped = move.dropped or orders.dropped
         self.remember(due, orders.unfilled)
 
-    def buy(self, orders: Orders, prices, equity: float, own: float, bar: Bar, move: Move) -> None:
+    def buy(self, orders: Orders, prices, equity: float, own: float, bar: Bar, move: Move, owed: float = 0.0) -> None:
         """Rule 5: without leverage, one common factor cuts the buys to the cash that is there."""
         buys = [a for a in range(self.assets) if orders.units[a] > 0]
         need = 0.0
@@ -388,7 +487,7 @@ class Ledger:
             fixed += self.settings.rate("fixed_fee", bar, a) / self.settings.capital
             need += d * paid + fee
         need -= fixed
-        budget = self.cash - fixed
+        budget = self.cash - owed - fixed
         if not buys or self.rules.max_leverage > 1 or need <= budget:
             for a in buys:
                 d = self.leaves_no_dust(a, orders.units[a], prices[a], equity)
@@ -419,7 +518,7 @@ class Ledger:
             filled += 1
         # Rule 3: no cash is left. A smaller order has less impact, and whole lots leave a rest: cash remains there.
         if filled == len(buys) and self.rules.lot is None and self.settings.costs.impact is None:
-            self.cash = 0.0
+            self.cash = owed
 
     def leaves_no_dust(self, a: int, d: float, p: float, equity: float) -> float:
         """Rule 3: a fill that would leave no more than dust goes flat."""
@@ -671,6 +770,8 @@ def charge(a: int, d: float, p: float, bar: Bar, settings: Settings) -> tuple[fl
     paid = p * (1 + rate * sign(d))
     if settings.rules.tick is not None:
         paid = on_tick(a, d, paid, bar, settings)
+    if bar.worst:
+        paid = min(paid, bar.worst[a]) if d > 0 else max(paid, bar.worst[a])
     fee = value_fee(a, d, paid, bar, settings) + settings.rate("fixed_fee", bar, a) / settings.capital
     return paid, fee, abs(d) * abs(paid - p)
 
@@ -735,6 +836,7 @@ def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, l
         "clipped",
         "dropped",
         "beyond_cap",
+        "unmet",
     )
     out: dict[str, list] = {name: [] for name in names}
 
@@ -749,12 +851,16 @@ def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, l
             out["dropped"].append(t)
         if move.beyond_cap:
             out["beyond_cap"].append(t)
+        if move.unmet:
+            out["unmet"].append(t)
 
     due = [NAN] * assets
     for t in range(bars):
         was = ledger.ruined
         earlier = max(t - 1, 0)
         known = {name: rows[earlier if name in KNOWN_AT_DECISION else t] for name, rows in columns.items()}
+        if "price_factor" in columns:
+            known["was_price_factor"] = columns["price_factor"][earlier]
         bar = Bar(closes[earlier], opens[t], closes[t], **known)
         moved = Move()
         if t > 0:

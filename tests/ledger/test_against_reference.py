@@ -104,6 +104,10 @@ ALL = {
 }
 
 
+LIMIT = {"fill": "limit", "fee": 0.001, "slippage": 0.002}
+LIMITED = "stops dt funding missing delisted volume factor"
+
+
 CASES = {
     "brackets": ({"fee": 0.002, "slippage": 0.001, "rebalance_band": 0.05}, 1, "brackets"),
     "leverage, interest, brackets": ({"fee": 0.001, "max_leverage": 4.0, **INTEREST}, 1, "brackets dt"),
@@ -145,6 +149,15 @@ CASES = {
     ),
     "commission at the close, of one": ({**COMMISSION, "fill": "close", "slippage": 0.001}, 1, "factor"),
     "commission, lots, impact": ({**IN_CURRENCY, **COMMISSION, "max_fee": None}, 3, "volume factor"),
+    "limits": ({**LIMIT, "maker_fee": 0.0002, "limit_offset": 0.004}, 3, "stops missing delisted funding dt"),
+    "limits of one, on credit": ({**LIMIT, "max_leverage": 4.0, "limit_offset": 0.01, **INTEREST}, 1, "stops dt"),
+    "limits on change": (
+        {**LIMIT, **COMMISSION, "rebalance": "on_change", "limit_offset": 0.01, "delay": 1, "max_leverage": 2.0},
+        3,
+        "stops missing",
+    ),
+    "all with limits": ({**ALL, "fill": "limit", "limit_offset": 0.002, "maker_fee": 0.0005}, 3, LIMITED),
+    "all with limits, of one": ({**ALL, "fill": "limit"}, 1, LIMITED),
     "futures": ({**FUTURES, "max_leverage": 6.0, "maintenance_margin": 0.16}, 3, "brackets factor volume"),
     "futures at the close, of one": ({**FUTURES, "multiplier": 20.0, "tick": 0.5, "fill": "close"}, 1, "factor volume"),
 }
@@ -162,12 +175,19 @@ def test_rules_together_match_the_scalar_reference(name: str) -> None:
     # Leverage and impact enlarge the roundings of 1e-12 of plain accounts.
     assert_agree(got, expected, rtol=1e-9, atol=1e-10)
     # What the agreement is about must have happened.
-    for kind, needed in {"brackets": (STOP, TAKE), "delisted": (DELISTED,), "session": (SESSION,)}.items():
+    for kind, needed in {
+        "brackets": (STOP, TAKE),
+        "stops": (STOP,),
+        "delisted": (DELISTED,),
+        "session": (SESSION,),
+    }.items():
         if kind in kinds:
             assert all(reasons[reason] >= 3 for reason in needed), reasons
     if settings.margin is not None:
         assert reasons[LIQUIDATION] >= 3, reasons
-    if "missing" in kinds or settings.rules.min_trade:
+    if settings.rules.fill == "limit":
+        assert 30 < expected["unmet"].sum() < expected["unmet"].size - 30
+    elif "missing" in kinds or settings.rules.min_trade:  # who places a limit order does not know of missing bars
         assert expected["dropped"].sum() >= 3
     assert reasons[ORDER] > BARS
 
@@ -208,6 +228,7 @@ def random_columns(seed: int, assets: int, kinds: list[str], leverage: float) ->
             "stop_loss": np.where(rng.random(shape) < 0.6, np.inf, rng.uniform(0.02, 0.3, shape)),
             "take_profit": np.where(rng.random(shape) < 0.6, np.inf, rng.uniform(0.02, 0.3, shape)),
         },
+        "stops": {"stop_loss": np.where(rng.random(shape) < 0.5, np.inf, rng.uniform(0.02, 0.3, shape))},
         "dt": {"dt": years, "bar_dt": years * rng.choice([0.0, 0.3, 1.0], years.shape)},
         "funding": {"funding": rng.normal(0, 0.002, shape)},
         "missing": {"present": present, "was_present": was_present},

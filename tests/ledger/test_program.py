@@ -27,8 +27,9 @@ def swept(count, assets=1):
     """Costs whose every rate has `count` values, and the same one by one."""
     rng = np.random.default_rng(3)
     base = all_costs(assets)
-    scale = {name: rng.uniform(0.2, 2, (count, *np.shape(getattr(base, name)))) for name in LIMITS}
-    rates = {name: np.asarray(getattr(base, name)) * scale[name] for name in LIMITS}
+    on = [name for name in LIMITS if base.has(name)]
+    scale = {name: rng.uniform(0.2, 2, (count, *np.shape(getattr(base, name)))) for name in on}
+    rates = {name: np.asarray(getattr(base, name)) * scale[name] for name in on}
     return Costs(**rates), [Costs(**{name: rate[k] for name, rate in rates.items()}) for k in range(count)]
 
 

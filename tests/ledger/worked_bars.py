@@ -95,6 +95,7 @@ def by_reference(case: dict[str, Any]) -> dict[str, Any]:
         "clipped": [t for t, move in enumerate(moves) if move.clipped],
         "dropped": [t for t, move in enumerate(moves) if move.dropped],
         "beyond_cap": [t for t, move in enumerate(moves) if move.beyond_cap],
+        "unmet": [t for t, move in enumerate(moves) if move.unmet],
         **{name: getattr(account, name) for name in ("cash", "units", "equity", "stopped", "ruined")},
     }
 
@@ -113,7 +114,7 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
         costs = costs_of(settings).cast("float64")
         account = ledger.open_account(jnp.zeros(assets), jnp.ones(assets), rules, brackets=has_brackets)
         account = account.replace(**{name: jnp.asarray(x, "float64") for name, x in start.items()})
-        fills, financing, clipped, dropped, beyond = [], [], [], [], []
+        fills, financing, clipped, dropped, beyond, unmet = [], [], [], [], [], []
         for t, row in enumerate(rows):
             columns = _columns(row, rows)
             if any("present" in row for row in rows):
@@ -125,6 +126,7 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
             financing.append(0.0 if events.financing is None else float(events.financing))
             clipped += [t] * bool(events.order.clipped)
             dropped += [t] * bool(events.order.dropped)
+            unmet += [t] * bool(events.order.unmet)
             beyond += [t] * any(fill.beyond_cap is not None and bool(fill.beyond_cap) for fill in events.fills)
     return {
         "fills": [fill[:5] for fill in fills],
@@ -135,6 +137,7 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
         "clipped": clipped,
         "dropped": dropped,
         "beyond_cap": beyond,
+        "unmet": unmet,
         "stopped": [0] * assets if account.stopped is None else np.asarray(account.stopped).tolist(),
         "units": np.asarray(account.units).tolist(),
         **{name: getattr(account, name).item() for name in ("cash", "equity", "ruined")},
@@ -160,6 +163,7 @@ def _in_time(events: Any, rules: Rules) -> list[tuple]:
     order = {
         "close": (events.order, events.gap_exits, events.intrabar_exits, events.closing),
         "next_open": (events.gap_exits, events.order, events.intrabar_exits, events.closing),
+        "limit": (events.gap_exits, events.order, events.intrabar_exits, events.closing),
         "next_close": (events.gap_exits, events.intrabar_exits, events.order, events.closing),
     }[rules.fill]
     found = []

@@ -1,0 +1,142 @@
+"""Limit orders, which are placed at close[t] and rest for the bar t+1 (money rule 12)."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jaxtyping import Bool, Float
+
+from jaxtrader.ledger.account import Account, Brackets, Fill, dust, value, without_rest
+from jaxtrader.ledger.bar import Bar, at_order
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.exits import adverse_level
+from jaxtrader.ledger.orders import cut_to_cash, order_before_cash
+from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.settlement import settle
+
+
+class Resting(struct.PyTreeNode):
+    """Limit orders that have not filled yet.
+
+    Attributes:
+        units: signed units to trade, 0 where nothing rests.
+        price: their limits, which are the closes where nothing was placed.
+        capped: whether the volume cap has cut an order, so that it is tried again.
+        clipped: whether a target or an order was cut when it was placed.
+        dropped: whether an order was given up when it was placed.
+    """
+
+    units: Float[Array, "*b A"]
+    price: Float[Array, "*b A"]
+    capped: Bool[Array, "*b A"]
+    clipped: Bool[Array, "*b"]
+    dropped: Bool[Array, "*b"]
+
+    def without(self, cancelled: Bool[Array, "*b A"]) -> Resting:
+        """Return what rests but for the cancelled orders."""
+        return self.replace(units=jnp.where(cancelled, 0, self.units))
+
+
+def place(account: Account, target: Float[Array, "*b A"], bar: Bar, rules: Rules) -> tuple[Account, Resting]:
+    """Size the orders for a target at close[t], with all caps but cash, and give each its limit.
+
+    The account remembers the target, and that its orders have not filled.
+    """
+    bar = at_order(bar)
+    price, equity = bar.prev_close, value(account, bar.prev_close)
+    sized = order_before_cash(account, target, price, equity, bar, rules)
+    units = jnp.where(account.ruined[..., None], 0, sized.units)
+    alive, known = ~account.ruined, ~jnp.isnan(target)
+    resting = Resting(
+        units, _limits(units, price, bar, rules), sized.unfilled, sized.clipped & alive, sized.dropped & alive
+    )
+    account = account.replace(target=jnp.where(known & alive[..., None], target, account.target))
+    if account.unfilled is not None:
+        account = account.replace(unfilled=jnp.where(known, sized.unfilled | (units != 0), account.unfilled))
+    return account, resting
+
+
+def fill_at_open(
+    account: Account, resting: Resting, bar: Bar, costs: Costs, rules: Rules
+) -> tuple[Account, Fill, Resting]:
+    """Fill the orders whose limit the open is at or beyond, at the open. They pay as any order, but never their limit.
+
+    Returns the accounts, the fill, and what rests on.
+    """
+    buys = resting.units > 0
+    met = jnp.where(buys, bar.open <= resting.price, bar.open >= resting.price) & _has_order(resting, bar)
+    account, fill = _fill(account, resting, met, bar.open, bar, costs, rules, worst=resting.price)
+    return account, fill, resting.without(met)
+
+
+def fill_inside(
+    account: Account, resting: Resting, bar: Bar, costs: Costs, rules: Rules
+) -> tuple[Account, Fill, Resting, Bool[Array, "*b A"]]:
+    """Fill the orders whose limit lies within the bar, at the limit. They pay the maker's fee and no slippage.
+
+    Returns the accounts, the fill, what has not filled, and which orders met their limit.
+    """
+    assert bar.low is not None
+    assert bar.high is not None
+    fee = costs.fee if costs.maker_fee is None else costs.maker_fee
+    costs, on_tick = costs.replace(fee=fee, slippage=None, impact=None), rules.replace(tick=None)
+    buys = resting.units > 0
+    met = jnp.where(buys, bar.low <= resting.price, bar.high >= resting.price) & _has_order(resting, bar)
+    account, fill = _fill(account, resting, met, jnp.where(met, resting.price, bar.open), bar, costs, on_tick)
+    return account, fill, resting.without(met), met
+
+
+def comes_before(
+    account: Account, resting: Resting, bar: Bar, rules: Rules, brackets: Brackets | None
+) -> Bool[Array, "*b A"]:
+    """Return which orders add to a position at a limit that prices meet before the stop or margin of the position."""
+    level, long = adverse_level(account, bar, rules, brackets), account.units > 0
+    return (account.units * resting.units > 0) & jnp.where(long, resting.price > level, resting.price < level)
+
+
+def _limits(units: Array, price: Array, bar: Bar, rules: Rules) -> Float[Array, "*b A"]:
+    """Return the limits of orders placed at these prices, on the tick that prices reach last."""
+    side = jnp.sign(units)
+    limit = price * (1 - side * (rules.limit_offset or 0.0))
+    if rules.tick is None:
+        return limit
+    tick = jnp.asarray(rules.tick, price.dtype)
+    tick = tick if bar.factor is None else tick * bar.factor
+    ticks = limit / tick
+    near = jnp.round(ticks)  # rounding error must not cost a tick
+    on_tick = jnp.abs(ticks - near) <= dust(price.dtype) * jnp.maximum(1, near)
+    return jnp.where(on_tick, near, jnp.where(units > 0, jnp.floor(ticks), jnp.ceil(ticks))) * tick
+
+
+def _has_order(resting: Resting, bar: Bar) -> Bool[Array, "*b A"]:
+    return resting.units != 0 if bar.present is None else (resting.units != 0) & bar.present
+
+
+def _fill(
+    account: Account,
+    resting: Resting,
+    met: Array,
+    price: Array,
+    bar: Bar,
+    costs: Costs,
+    rules: Rules,
+    worst: Array | None = None,
+) -> tuple[Account, Fill]:
+    """Fill the orders that have met their limit. What sales bring is no cash of these buys, which may come first."""
+    equity = value(account, price)
+    order, none = jnp.where(met, resting.units, 0), jnp.zeros_like(account.ruined)
+    spent = dropped = clipped = none
+    if rules.max_leverage <= 1:
+        order, spent, dropped, clipped = cut_to_cash(
+            account, order, price, equity, bar, costs, rules, worst=worst, proceeds=False
+        )
+    account, fill = settle(
+        account, without_rest(account, order, price, equity), price, equity, bar, costs, rules, worst=worst
+    )
+    if rules.max_leverage <= 1 and rules.lot is None and costs.impact is None:
+        # Exactly 0, as in `ledger.execute`.
+        account = account.replace(cash=jnp.where(spent & ~(fill.units < 0).any(-1), 0, account.cash))
+    if account.unfilled is not None:
+        account = account.replace(unfilled=jnp.where(met, resting.capped, account.unfilled))
+    return account, fill.replace(clipped=clipped, dropped=dropped)
