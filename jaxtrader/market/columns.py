@@ -69,6 +69,7 @@ VOLUME = (
     *("成交量", "出来高", "거래량", "volumen", "stuecke", "wolumen", "объем", "объём", "tradedvolume"),
 )
 ADJUSTED = ("adjclose", "adjustedclose", "adjusted", "closeadj", "closeadjusted", "adjcloseprice", "adj")
+ADJUSTED_VOLUME = ("adjvolume", "adjustedvolume", "volumeadj", "adjvol")
 FUNDING = ("funding", "fundingrate")
 # By these names a header is told from data. Those of one letter and of many meanings say too little.
 NAMES = frozenset(

@@ -123,7 +123,8 @@ def check_clocks_never_go_back(wall: np.ndarray, histories: np.ndarray | None, r
         steps = np.diff(wall[rows])
         back = np.flatnonzero((steps <= np.timedelta64(0)) & (steps > -HOUR))
         # Bars of a day and more have no hour that comes twice. What comes twice elsewhere, too, is no change of clocks.
-        if not back.size or spacing(np.unique(wall[rows])) > HOUR:
+        different = np.unique(wall[rows])
+        if not back.size or len(different) < 2 or spacing(different) > HOUR:
             continue
         first = int(back[0])
         time, row = wall[rows[first + 1]], int(rows[first + 1])

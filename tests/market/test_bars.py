@@ -85,6 +85,16 @@ def test_float_dust_in_high_and_low_is_widened_silently(repair):
     assert bars.notes == ()
 
 
+def test_an_adjusted_volume_is_named_and_the_traded_value_keeps_the_shares_of_its_day():
+    table = frame()
+    raw = table.assign(volume=np.arange(100, 100 + len(table)), adjVolume=np.arange(100, 100 + len(table)) * 2.0)
+    bars = load_bars(raw)
+    assert bars.volume[:, 0].tolist() == raw["volume"].tolist()
+    assert any("'adjVolume' is a column and not the volume" in note for note in bars.notes)
+    same = load_bars(raw.assign(adjVolume=raw["volume"]))
+    assert not any("adjVolume" in note for note in same.notes)
+
+
 def test_the_message_never_shows_one_number_twice(tmp_path):
     for value in ("11.999", "11.999999", "11.99999997"):
         path = write(tmp_path / "a.csv", [GOOD[0], f"2024-01-03,11,{value},10,12,200", GOOD[2]])

@@ -171,6 +171,12 @@ def test_files_of_one_symbol_share_the_zone_of_all_their_offsets(tmp_path):
     assert [str(time)[5:16] for time in bars.times[[0, -1]]] == ["01-01T14:30", "07-02T13:30"]
 
 
+def test_a_table_of_one_time_has_no_hour_that_comes_twice(tmp_path):
+    rows = ["2024-01-02,A,10,12,9,11,1"] * 2
+    with pytest.raises(DataError, match=r"row 3: .*2024-01-02 repeats the time"):
+        load_bars(write(tmp_path / "a.csv", rows, "date,tic,open,high,low,close,volume\n"))
+
+
 def test_hours_that_two_symbols_share_are_no_hour_that_comes_twice(tmp_path):
     for column in ("symbol", "name"):
         header, hours = f"time,{column},open,high,low,close,volume\n", ["00:00", "01:00", "02:00", "03:00", "04:00"]
