@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,6 @@ def backtest_policy(values: Values, console: Console) -> int:
         envs = [policy.environment(market, **each) for each in changes.values()]
         market = inputs.tradable(envs[0], name)
         if wanted.save is not None:
-            if len(changes) > 1:
-                raise BadInput(f"--save {wanted.save} is for one result, and {len(changes)} costs were given; give one")
             inputs.refuse_full(Path(wanted.save))
     *others, (label, last) = changes.items()
     rows: dict[str, tables.Part] = {other: judge(policy, market, **given) for other, given in others}
@@ -54,10 +52,12 @@ def backtest_policy(values: Values, console: Console) -> int:
     tables.print_facts(console, [*facts, *(("note", in_flags(note)) for note in notes)])
     console.print()
     if rows:
-        console.print(tables.rows_table(rows | {label: evidence.parts[name]}))
+        rows |= {label: evidence.parts[name]}
+        console.print(tables.rows_table(rows))
         console.print(Text("hold: buy-and-hold at the same costs. All returns are after costs.", style="dim"))
         console.print()
-        tables.print_facts(console, [("costs", f"what follows is with {label}"), *reporting.facts(evidence)])
+        facts = [("costs", f"what follows is with {label}"), *reporting.facts(evidence)]
+        tables.print_facts(console, [*_saved(evidence, f"{path}: {name}, {label}", values, rows), *facts])
         return OK
     _print_one(evidence, f"{path}: {name}", values, console)
     return OK
@@ -94,7 +94,6 @@ def _changes(policy: Policy | Succession, values: Values) -> dict[str, Any]:
 
 def _print_one(evidence: Evidence, title: str, values: Values, console: Console) -> None:
     """Print and save what there is to say of one result."""
-    wanted = BacktestData(**of(BacktestData, values))
     if evidence.folds:
         reporting.print_walk(evidence, console)
     else:
@@ -104,11 +103,19 @@ def _print_one(evidence: Evidence, title: str, values: Values, console: Console)
     result = part[tables.POLICY]
     facts = [("trades", tables.trades_line(result))]
     facts.append(("break-even", tables.break_even_line(break_even(result, part[EXPOSURE_MATCHED]))))
-    if wanted.save is not None:
-        folder, report = Path(wanted.save), values.get("report", True)
-        written = reporting.write_all(folder, evidence, title, values, report=report)
-        facts.append(("saved", f"{folder}: {', '.join([*written, RECORD])}"))
-    tables.print_facts(console, [*facts, *reporting.facts(evidence)])
+    tables.print_facts(console, [*facts, *_saved(evidence, title, values), *reporting.facts(evidence)])
+
+
+def _saved(
+    evidence: Evidence, title: str, values: Values, costs: Mapping[str, tables.Part] | None = None
+) -> list[tuple[str, str]]:
+    """Save what was asked for, and say where. `costs` are the results under several costs."""
+    wanted = BacktestData(**of(BacktestData, values))
+    if wanted.save is None:
+        return []
+    folder, report = Path(wanted.save), values.get("report", True)
+    written = reporting.write_all(folder, evidence, title, values, report=report, costs=costs)
+    return [("saved", f"{folder}: {', '.join([*written, RECORD])}")]
 
 
 def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) -> tuple[str, jt.Market]:

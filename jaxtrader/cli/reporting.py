@@ -23,7 +23,7 @@ from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.report.content import SCORE, Table
-from jaxtrader.report.evidence import Evidence, fold_table, gather
+from jaxtrader.report.evidence import Evidence, fold_table, gather, results_table
 from jaxtrader.report.writing import write_report
 from jaxtrader.training.run_folder import METRICS, fold_folders, folder_of_runs, member_folders
 
@@ -75,6 +75,7 @@ def write_all(
     report: bool,
     further: Sequence[Table] = (),
     trained: Path | None = None,
+    costs: Mapping[str, tables.Part] | None = None,
 ) -> list[str]:
     """Write result.json, and the files of the report where it is wanted. Return the names of the latter.
 
@@ -86,6 +87,7 @@ def write_all(
         report: whether it is wanted.
         further: more tables of the report.
         trained: the run folder whose training is shown, where it is another one.
+        costs: results under several costs, by what they are, where there are several.
     """
     record = tables.record(evidence.parts) | {"verdict": list(evidence.sentences)}
     if evidence.timing is not None:
@@ -98,6 +100,11 @@ def write_all(
         record["folds"] = {name: tables.part_record(part) for name, part in evidence.folds.items()}
     if evidence.overfitting is not None:
         record["overfitting"] = vars(evidence.overfitting)
+    if costs:
+        record["costs"] = {name: tables.part_record(part) for name, part in costs.items()}
+        note = "The same policy on the same bars. All other tables and figures are of the last row."
+        rows = {name: part[tables.POLICY] for name, part in costs.items()}
+        further = [results_table("Several costs", rows, note), *further]
     write_record(record, folder)
     if not report:
         return []

@@ -88,14 +88,14 @@ class Evidence:
             found.append(fold_table(self.folds))
         if self.seeds:
             note = "The policy trades the mean of the targets of all seeds. None was chosen by this part."
-            found.append(_table("Seeds", self.seeds, note))
+            found.append(results_table("Seeds", self.seeds, note))
         if self.stress:
             note = (
                 "The same policy on the same bars. Costs of trading are fees, slippage and impact, also where they are "
                 "columns of the bars. Interest is not multiplied, and neither is a rebate. A rate stops at its limit, "
                 "which is 50% for fees and slippage."
             )
-            found.append(_table("Other costs and fills", self.stress, note))
+            found.append(results_table("Other costs and fills", self.stress, note))
         return found
 
 
@@ -249,7 +249,8 @@ def fold_table(folds: Mapping[str, Part]) -> Table:
     return Table("Folds", columns, rows, note)
 
 
-def _table(title: str, results: Mapping[str, BacktestResult], note: str) -> Table:
+def results_table(title: str, results: Mapping[str, BacktestResult], note: str) -> Table:
+    """A table of the report with one result in each row, by its name."""
     rows = []
     for name, result in results.items():
         figures, ratio = result.metrics, sharpe(result)

@@ -459,14 +459,20 @@ def test_other_costs_and_rules_change_the_result(tiny, own_test, tmp_path, capsy
 def test_several_costs_have_a_row_each(tiny, own_test, tmp_path, capsys):
     run = tiny[0] / "runs/two-0001"
     flags = ["--fee-bps", "0,50", "--slippage-bps", "0"]
-    assert main(["backtest", str(run), *flags]) == 0
+    assert main(["backtest", str(run), *flags, "--save", str(tmp_path / "out")]) == 0
     out = capsys.readouterr().out
+    saved = json.loads((tmp_path / "out/result.json").read_text())
+    assert list(saved["costs"]) == ["fee 0 bp", "fee 50 bp"]
     for fee in (0, 50):
         result = jt.backtest(run / "policy.pkl", own_test, costs=jt.Costs.from_bps(fee, 0))
         total, costs = (100 * result.metrics[name] for name in ("total_return", "costs"))
         assert re.search(rf"^fee {fee} bp +{total:.1f}% .* {costs:.2f}% ", out, re.M)
+        assert saved["costs"][f"fee {fee} bp"]["total"]["policy"]["costs"] == pytest.approx(costs / 100)
     assert "what follows is with fee 50 bp" in " ".join(out.split())
-    assert "give one" in refused(capsys, ["backtest", run, *flags, "--save", tmp_path / "out"])
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "out/equity.csv")["equity"], result.equity, rtol=1e-14)
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Several costs" in page
+    assert "fee 0 bp" in page
     assert "--fee-bps 6000" in refused(capsys, ["backtest", run, "--fee-bps", "0,6000"])
 
 
