@@ -489,6 +489,11 @@ def load_policy(
         raise files.FileError(f"{path} is damaged: {error}; train it again") from error
 
 
+def load_trained(path: str | PathLike[str], agent: Agent, env: Environment) -> Policy:
+    """Return the policy that a training of this agent in this environment has written."""
+    return load_policy(path) if isinstance(agent, PPOAgent) else load_policy(path, agent=agent, env=env)
+
+
 def _of_own_agent(path: Any, stored: dict[str, Any], agent: Any, env: Any, env_params: Any) -> Policy:
     """Return the policy of an agent of the user's own, from the content of its file."""
     policy = Policy(agent, None, stored["about"])

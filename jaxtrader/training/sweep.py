@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxtrader import files
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy, load_policy, load_trained
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
@@ -32,7 +32,7 @@ from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
 from jaxtrader.training.configurations import Configuration, SweepPlan, label, plain, plan_sweep
 from jaxtrader.training.run_folder import holds_nothing, is_run, make_run_dir, only_writer
-from jaxtrader.training.trainer import TrainingDiverged
+from jaxtrader.training.trainer import Trainer, TrainingDiverged
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +53,7 @@ class ConfigurationResult:
         valid: the result on validation of the policy, which trades the mean of all seeds' targets.
         test: its result on the test. None where there is none, or the sweep was interrupted.
         failed: why the training ended, where numbers became infinite. Its seeds are then empty, and the results None.
+        trainer: which trained it.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ConfigurationResult:
     valid: BacktestResult | None = None
     test: BacktestResult | None = None
     failed: str | None = None
+    trainer: Trainer | None = None
 
     @property
     def policy_path(self) -> Path:
@@ -71,7 +73,9 @@ class ConfigurationResult:
     @property
     def policy(self) -> Policy:
         """Its policy."""
-        return load_policy(self.policy_path)
+        if self.trainer is None:
+            return load_policy(self.policy_path)
+        return load_trained(self.policy_path, self.trainer.agent, self.trainer.env)
 
     @property
     def score(self) -> float:
@@ -216,7 +220,7 @@ def run_sweep(plan: SweepPlan, folder: Path, report_step: Callable[[str], None] 
             _write(plan, folder, done, earlier)
         for i, each in enumerate(plan.configurations):
             if each.test is not None and done[i].failed is None:
-                tested = backtest(done[i].policy_path, each.test, **each.changes)
+                tested = backtest(done[i].policy, each.test, **each.changes)
                 done[i] = replace(done[i], test=tested)
         found = Sweep(tuple(done), folder)
         _write(plan, folder, done, earlier, found)
@@ -272,7 +276,7 @@ def _finished(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
 
 def _train(configuration: Configuration, folder: Path, earlier: Mapping[str, Any]) -> ConfigurationResult | None:
     """Train one configuration where that is not done yet, and score it. None where a signal ended it."""
-    done = ConfigurationResult(folder.name, configuration.settings, folder)
+    done = ConfigurationResult(folder.name, configuration.settings, folder, trainer=configuration.trainer)
     if earlier.get("failed") is not None:
         return replace(done, failed=earlier["failed"])
     if _digest(done.policy_path) is None or _digest(done.policy_path) != earlier.get("policy"):

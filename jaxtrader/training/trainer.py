@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array
 
 from jaxtrader import compilation, devices, files, hosts
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy, load_policy, load_trained
 from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs import rewards
 from jaxtrader.envs.protocols import Environment
@@ -114,6 +114,11 @@ class TrainResult:
         With several seeds it holds the ensemble of their policies.
         """
         return self.run_dir / "policy.pkl"
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in `policy_path`."""
+        return load_trained(self.policy_path, self.agent, self.env)
 
     def __repr__(self) -> str:
         best = "" if self.best is None else f", best of validation after {self.best['updates']:,}"

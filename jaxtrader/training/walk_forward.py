@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
@@ -48,7 +48,7 @@ class FoldResult:
     @property
     def policy(self) -> Policy:
         """The policy that traded the test."""
-        return load_policy(self.training.policy_path)
+        return self.training.policy
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +176,7 @@ def run_folds(
         training = trainer.train(resume=resume and is_run(folder / f"fold-{i}"))
         interrupted = training.interrupted
         if not interrupted or not done:
-            done.append(FoldResult(plan.fold, training, backtest(training.policy_path, plan.fold.test)))
+            done.append(FoldResult(plan.fold, training, backtest(training.policy, plan.fold.test)))
         if interrupted:
             break
     return WalkForward(joined(env, [one.result for one in done]), tuple(done), folder, interrupted)
