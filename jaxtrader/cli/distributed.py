@@ -124,6 +124,10 @@ def _join(settings: HostSettings) -> None:
         ) from error
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
+        if "RPC server" in reason:
+            raise BadInput(
+                f"--coordinator {settings.coordinator}: process 0 cannot listen at this port; give another one"
+            ) from error
         raise BadInput(
             f"--distributed: JAX cannot join the processes ({reason}); try another port, or {_NEEDS}"
         ) from error

@@ -6,20 +6,25 @@ what C++ prints goes through this script, a process of its own that imports noth
     python last_words.py NOT_JOINED LOST < PIPE
 
 It copies its input to standard error. The text with which JAX ends a process becomes the sentence NOT_JOINED where the
-processes had not come together yet, else LOST. A line that begins with the character 0 replaces LOST by what follows.
+processes had not come together yet, else LOST. A line that begins with the character 0 replaces LOST by what follows,
+and says that all before is explained.
 The character 1 alone prints LOST now. It is printed once; where it is nothing, JAX's text is dropped.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 
 FATAL = b"Terminating process because the JAX distributed service detected fatal errors"
 JOINING = b"RegisterTask"
-ABOUT = (b"coordination_service", b"coordination service")  # in lines of the log that come just before
-NOISE = b"[Gloo] Rank"  # each device says that it is connected
+ABOUT = (b"coordination_service", b"coordination service", b"add_port.cc")  # in lines of the log that come just before
+# Each device says that it is connected, piece by piece, so that the pieces of several are mixed.
+NOISE = re.compile(
+    rb"(\[Gloo\] Rank |\d+| is connected to | peer ranks\. |Expected number of connected peer ranks is : )*"
+)
 HOLD_SECONDS = 5.0  # how long the lines before wait for the end
 
 
@@ -39,7 +44,7 @@ def main() -> None:
         unfinished = lines.pop()
         for i, line in enumerate(lines):
             if line.startswith(b"\0"):
-                lost = line[1:]
+                lost, held = line[1:], b""
             elif line == b"\1":
                 say(lost)
                 lost = held = b""
@@ -51,7 +56,7 @@ def main() -> None:
                 return
             elif held or any(word in line for word in ABOUT):
                 held += line + b"\n"
-            elif not line.startswith(NOISE):
+            elif not NOISE.fullmatch(line):
                 os.write(2, line + b"\n")
 
 

@@ -29,6 +29,7 @@ distributed.HEARTBEAT_SECONDS = 5
 sys.exit(main(sys.argv[1:]))
 """
 STEPS = "2560"  # 20 updates
+NOTHING = "nothing tells the processes"
 
 
 def free_port() -> int:
@@ -117,14 +118,28 @@ def test_a_lost_process_ends_the_others_with_one_sentence(
 
 
 @pytest.mark.slow
-def test_without_anything_that_tells_the_processes_it_is_refused(bars: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "jaxtrader", "train", "--data", str(bars), *SMALL, "--distributed"]
+@pytest.mark.parametrize("way", [NOTHING, "a port in use"])
+def test_processes_that_cannot_join_are_one_sentence(way: str, tmp_path: Path) -> None:
     clusters = ("SLURM_", "OMPI_", "KUBERNETES_", "TPU_", "JAX_COORDINATOR")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(clusters)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        listener.listen()
+        flags = ["--coordinator", f"127.0.0.1:{listener.getsockname()[1]}", "--num-processes", "2", "--process-id", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "jaxtrader",
+            "train",
+            "--quiet",
+            "--distributed",
+            *flags[: 6 * (way != NOTHING)],
+        ]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
-    assert line.endswith("give --coordinator HOST:PORT of process 0, --num-processes and --process-id")
+    told = "process 0 cannot listen at this port; give another one"
+    assert line.endswith("HOST:PORT of process 0, --num-processes and --process-id" if way == NOTHING else told)
     assert not list(tmp_path.iterdir())
 
 
@@ -160,19 +175,24 @@ def test_a_coordinator_that_does_not_answer_is_waited_for() -> None:
 FATAL = (
     "F1130 18:54:40 client.h:80] Terminating process because the JAX distributed service detected fatal errors. Go\n"
 )
+CONNECTED = "[Gloo] Rank 1 is connected to 3 peer ranks. Expected number of connected peer ranks is : 3"
 TASK = "E1130 18:54:40 coordination_service.cc:1549] the following error:\n1\n"
 
 
 @pytest.mark.parametrize(
     ("printed", "shown"),
     [
-        ("a warning\n[Gloo] Rank 1 is connected\nand no end", "a warning\nand no end"),
+        (
+            f"a warning\n{CONNECTED}{CONNECTED}\n\n[Gloo] Rank 1\n is connected to 3\nand no end",
+            "a warning\nand no end",
+        ),
         (TASK + FATAL + "\n*** Check failure stack trace: ***\n    @ 0x7f\n", "jaxtrader: error: lost\n"),
         (FATAL + "\nRPC: /xla.coordination.CoordinationService/RegisterTask\n", "jaxtrader: error: not joined\n"),
         ("\0lost runs/a\n" + FATAL, "jaxtrader: error: lost runs/a\n"),
         ("\1\n" + TASK + FATAL, "jaxtrader: error: lost\n"),
         ("\0\n" + FATAL, ""),
         (TASK, TASK),
+        (TASK + "\0\nit goes on\n", "it goes on\n"),
     ],
 )
 def test_the_last_words_of_a_process_are_one_sentence(printed: str, shown: str) -> None:
