@@ -11,6 +11,7 @@ import numpy as np
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.account import REASONS, STOP, TAKE
 from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
 from jaxtrader.live.step import Carried
 
@@ -51,14 +52,14 @@ def exposures_of(env: TradingEnv, account: Any, symbols: tuple[str, ...]) -> np.
     return exposures
 
 
-def filled(account: Any, at: int, units: float, price: float, fee: float, reason: str, env: TradingEnv) -> Any:
+def filled(account: Any, at: int, units: float, price: float, fee: float, reason: str) -> Any:
     """The account after a fill of one asset."""
     chosen = jnp.arange(account.units.shape[-1]) == at
     order, number = jnp.where(chosen, units, 0.0), REASONS.index(reason)
     prices = jnp.where(chosen, price, 1.0)
     free: Any = Costs(fee=None, slippage=None)
     bar: Any = None  # which only impact reads
-    after, _ = settle(account, order, prices, account.equity, bar, free, env.rules, number)
+    after, _ = settle(account, order, prices, account.equity, bar, free, Rules(), number)  # the price is what was paid
     after = after.replace(
         cash=after.cash - fee,
         # The next bar counts one more, and the fill is of that bar.

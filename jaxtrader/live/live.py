@@ -104,7 +104,7 @@ class Live:
         self._positions: tuple[float, ...] = positions if isinstance(positions, tuple) else ()
         with on_cpu(), package_settings():
             acting = policy.acting_agent, policy.state_for(len(rows.symbols))
-            self._agent, self._state = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), acting)
+            self._agent, self._state = jax.tree.map(_on_default_device, acting)
         with on_cpu(), package_settings(x64=True):
             self._costs = env.costs.cast("float64")
 
@@ -339,7 +339,7 @@ class Live:
         capital, at = self._env.rules.currency_per_unit, self.symbols.index(symbol)
         with on_cpu(), package_settings(x64=True):
             self._carried = self._carried.replace(
-                account=filled(self._carried.account, at, units / capital, price, fee / capital, reason, self._env)
+                account=filled(self._carried.account, at, units / capital, price, fee / capital, reason)
             )
 
     # --- the account ---
@@ -464,6 +464,12 @@ class Live:
             raise ValueError(f"symbol {unknown[0]!r} is none of {', '.join(self.symbols)}; leave it out")
         names = (*PRICES, "volume")
         return {s: b if isinstance(b, Mapping) else dict(zip(names, b, strict=False)) for s, b in bars.items()}
+
+
+def _on_default_device(leaf: Any) -> Any:
+    """A leaf of an agent or its state as an array. A random key stays what it is."""
+    is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return leaf if is_key else jnp.asarray(np.asarray(leaf))
 
 
 def _histories(history: Bars | Sequence[Bars]) -> tuple[Bars, ...]:

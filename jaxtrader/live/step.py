@@ -148,7 +148,7 @@ def _decide(
     """The decision at the newest close, by the policy's mode."""
     here = episode.market_at(env, params, jnp.asarray(NEWEST))
     seen = env.account_features(account, **here)[None]
-    context = agent.encode(state, normalised(state, window)[None])[:, 0]
+    context = jax.tree.map(lambda x: x[:, 0], agent.encode(state, normalised(state, window)[None]))
     action, about = agent.act(state, context, seen, jax.random.key(0), deterministic=True)
     dtype, leverage = account.cash.dtype, env.rules.max_leverage
     target, invalid = actions.targets(env.positions, action[0], env.assets, dtype, leverage, here["tradable"])

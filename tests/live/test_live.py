@@ -22,6 +22,7 @@ from jaxtrader.envs import rewards
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.examples.dqn import DQN
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
@@ -378,6 +379,24 @@ def test_a_state_of_another_policy_or_a_damaged_one_is_refused(hourly, tmp_path)
         files.save(tmp_path / "damaged", "live", stored | change)
         with pytest.raises(files.FileError, match="begin anew"):
             policy.resume_live(tmp_path / "damaged")
+
+
+@pytest.mark.slow
+def test_an_agent_of_ones_own_decides_live():
+    bars = bars_of("hourly")
+    agent, env = DQN(hidden=(8,)), TradingEnv(Market.from_bars(bars, ["signal", "gap"]), window=4, stop_loss=0.02)
+    params = env.default_params
+    state, _ = agent.prepare(agent.init(jax.random.key(3), env, params), params)
+    about = {"env": env.to_dict(), "features": {"names": ["signal", "gap"], "lookback": 2}}
+    policy = Policy(agent, state, about)
+    result = backtested(policy, bars)
+    live = policy.live(cut(bars, 0, HISTORY + 1))
+    for i in range(1, 60):
+        give(live, bars, HISTORY + i)
+        check_equal(live, result, i)
+    assert live.decision.probabilities is None
+    assert live.decision.to_dict()["value"] is None
+    assert len(set(result.targets[:60, 0])) > 1
 
 
 def test_past_prices_that_were_adjusted_anew_change_the_units_and_not_the_account(hourly, tmp_path):
