@@ -109,9 +109,12 @@ def test_the_default_folder_is_the_systems(tmp_path: Path) -> None:
 def test_options_for_a_cpu_are_given_to_a_cpu_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
     monkeypatch.setattr("jax.default_backend", lambda: device)
+    options = {"xla_backend_optimization_level": 1, "xla_of_another_version": True}
+    known = [compilation._is_known(*option) for option in options.items()]
+    assert known == [True, False]
     monkeypatch.setattr("jax.jit", lambda function, **settings: given.append(settings) or function)
-    double = compilation.Jitted(lambda x: 2 * x, {"xla_backend_optimization_level": 1}, donate_argnums=0)
+    double = compilation.Jitted(lambda x: 2 * x, options, donate_argnums=0)
     assert not given, "a module that is imported asks for no device"
     assert double(3) == double(3) == 6
-    options = {"xla_backend_optimization_level": 1} if device == "cpu" else None
-    assert given == [{"compiler_options": options, "donate_argnums": 0}]
+    expected = {"xla_backend_optimization_level": 1} if device == "cpu" else None
+    assert given == [{"compiler_options": expected, "donate_argnums": 0}]

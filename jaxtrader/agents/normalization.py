@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -110,6 +111,7 @@ class ValueScale(struct.PyTreeNode):
         return mean, jnp.where(self.weight > 0, jnp.maximum(jnp.sqrt(variance), 1e-6), 0)
 
 
+@jax.jit  # one program instead of one for each operation
 def normalize(normalizer: Normalizer | RunningNormalizer, arrays: MarketArrays) -> MarketArrays:
     """Return the arrays with standardised features. Where an asset is not listed they are 0, which is the mean."""
     features = normalizer(arrays.features)

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxtrader import compilation
 from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.policy import Policy, load_policy
@@ -186,6 +187,11 @@ def mean_reward(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv) -
     rewards, live = rollout_policy(
         agent, state, params, env=env, decisions=round_length(most_decisions(env)), rewards_only=True
     )
+    return _mean(rewards, live)
+
+
+@partial(compilation.Jitted, cpu_options=compilation.RUNS_ONCE)
+def _mean(rewards: Array, live: Array) -> Float[Array, ""]:
     return rewards.sum() / live.sum()
 
 
@@ -195,7 +201,11 @@ def most_decisions(env: TradingEnv) -> int:
     return -(-bars // env.decision_every)
 
 
-@partial(jax.jit, static_argnames=("env", "decisions", "rewards_only"))
+@partial(
+    compilation.Jitted,
+    cpu_options=compilation.SHORT_TO_COMPILE,
+    static_argnames=("env", "decisions", "rewards_only"),
+)
 def rollout_policy(
     agent: Any, state: Any, params: EnvParams, *, env: TradingEnv, decisions: int, rewards_only: bool = False
 ) -> Any:
@@ -247,11 +257,12 @@ def _exact_trajectory(agent: MarketActor, state: Any, env: TradingEnv) -> Trajec
     with package_settings(x64=True):
         params = exact_params(env, lambda raw: agent.prepare(state, raw)[1])
         trajectory = rollout_policy(agent, state, params, env=env, decisions=round_length(most_decisions(env)))
-        if bool(trajectory.invalid.any()):
+        trajectory = jax.tree.map(np.asarray, trajectory)
+        if trajectory.invalid.any():
             raise ValueError(
                 "the policy chose an action that its environment does not have; the policy file is damaged"
             )
-        return jax.tree.map(np.asarray, trajectory)
+        return trajectory
 
 
 def exact_inputs(policy: Policy, env: TradingEnv) -> tuple[Any, Any, EnvParams]:

@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Int
 
+from jaxtrader import compilation
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
@@ -200,7 +201,7 @@ def _orders(
     return order
 
 
-@partial(jax.jit, static_argnames=("env", "decisions"))
+@partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames=("env", "decisions"))
 def _variants(
     agent: Any,
     state: Any,

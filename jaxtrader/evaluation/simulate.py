@@ -18,6 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
+from jaxtrader import compilation
 from jaxtrader.envs.episode import Holdings, Rows, Trajectory, run
 from jaxtrader.evaluation.result import BacktestResult, BacktestResults
 from jaxtrader.jax_settings import on_cpu, package_settings
@@ -283,7 +284,7 @@ def _run_together(histories: Sequence[_History], *, with_events: bool) -> list[T
     ]
 
 
-@partial(jax.jit, static_argnames=("rules", "with_events"))
+@partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames=("rules", "with_events"))
 def _run_targets(
     columns: Columns,
     targets: Float[Array, "history bar A"],
@@ -306,7 +307,7 @@ def _run_targets(
     return jax.lax.map(one, (columns, targets, brackets))
 
 
-@partial(jax.jit, static_argnames="rules")
+@partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames="rules")
 def _run_paths(
     columns: Columns,
     targets: Float[Array, "path bar A"],
@@ -372,7 +373,7 @@ def _with_events(history: _History, trajectory: Trajectory) -> Trajectory:
     return trajectory.replace(events=jax.tree.map(lambda x: np.asarray(x)[: len(due)], events))
 
 
-@partial(jax.jit, static_argnames="rules")
+@partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames="rules")
 def _events(columns: Columns, due: Array, last: Array, holdings: Holdings, costs: Costs, rules: Rules) -> Events:
     """The events after each close: all rows are stepped again at once, each from its holdings.
 

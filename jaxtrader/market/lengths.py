@@ -10,8 +10,11 @@ import numpy as np
 
 
 def round_length(rows: int) -> int:
-    """Return a round number of rows: at least `rows`, and at most an eighth more, or the next multiple of 64."""
-    step = max(64, 2 ** (rows.bit_length() - 4))
+    """Return a round number of rows: at least `rows`, and at most an eighth more, or the next multiple of 512.
+
+    The parts of a short history, such as those of validation and test, then share their programs.
+    """
+    step = max(512, 2 ** (rows.bit_length() - 4))
     return rows + -rows % step
 
 

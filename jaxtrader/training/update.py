@@ -68,13 +68,13 @@ class Named(struct.PyTreeNode, Mapping[str, Any]):
         return len(self.names)
 
 
-@partial(jax.jit, static_argnames=("env",))
+@partial(compilation.Jitted, cpu_options=compilation.RUNS_ONCE, static_argnames=("env",))
 def init_agent(agent: Agent, key: PRNGKeyArray, params: Any, *, env: Any) -> Any:
     """Return `agent.init(key, env, params)`. Outside jit each of its small operations would be compiled."""
     return agent.init(key, env, params)
 
 
-@partial(jax.jit, static_argnames=("rollouts",))
+@partial(compilation.Jitted, cpu_options=compilation.RUNS_ONCE, static_argnames=("rollouts",))
 def begin_rollouts(key: PRNGKeyArray, params: Any, *, rollouts: MarketRollouts | EnvRollouts) -> Any:
     """Return `rollouts.begin(key, params)`, under jit."""
     return rollouts.begin(key, params)

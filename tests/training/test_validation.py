@@ -6,7 +6,6 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -60,7 +59,7 @@ def test_the_score_on_a_market_is_the_mean_reward_of_its_own_bars(
     score = validation.score(agent, state)["valid_reward_per_bar"]
     fresh = env.with_market(other)
     _, params = agent.prepare(state, fresh.default_params)
-    assert score == jax.jit(mean_reward, static_argnames="env")(agent, state, params, env=fresh)
+    assert score == mean_reward(agent, state, params, env=fresh)
 
 
 def test_data_that_cannot_be_traded_is_refused(env: TradingEnv, market: Market) -> None:
