@@ -157,6 +157,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two ends of each kind: only shows that the script runs")
     parser.add_argument("--ends", type=int, default=100, help="processes to end with each signal")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--signals", default="SIGKILL,SIGTERM", help="by which the processes are ended")
     parser.add_argument("--train", help=argparse.SUPPRESS)
     parser.add_argument("--updates", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -169,7 +170,7 @@ def main() -> None:
         folder, cache = Path(parent), str(Path(parent) / "cache")
         whole_run(folder / "cold", updates, cache)  # fills the cache of programs
         wanted, loading, training = whole_run(folder / "whole", updates, cache)
-        for number in (signal.SIGKILL, signal.SIGTERM):
+        for number in map(signal.Signals.__getitem__, given.signals.split(",")):
             race = Race(number, cache, updates, rng)
             while race.ended.total() < ends:
                 race.run(folder / f"{number.name}-{race.same + len(race.unlike)}", wanted, loading, training)

@@ -57,6 +57,7 @@ class Checkpoint:
         settings: see `identity`.
         devices: number of devices.
         jax, device, cpus: see `identity.machine`.
+        goal: the number of updates, or of episodes, at which training was to end. None: a file of before it was kept.
     """
 
     train_state: dict[str, Any] | TrainState
@@ -74,6 +75,7 @@ class Checkpoint:
     jax: str
     device: str
     cpus: Count
+    goal: Natural | None = None
 
     @property
     def best_score(self) -> float | None:

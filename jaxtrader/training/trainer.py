@@ -332,6 +332,13 @@ class Trainer(TrainSettings):
             raise ValueError(f"total_steps {self.total_steps} is less than the {done} that the run has done; give more")
         return checkpoint
 
+    @property
+    def goal(self) -> int:
+        """The number of updates at which training ends, or of episodes where it is counted in them."""
+        goal = self.total_updates if self.num_episodes is None else self.num_episodes
+        assert goal is not None
+        return goal
+
     def _make_progress(self) -> Progress:
         if self.num_episodes is not None:
             return Progress(self.num_episodes, "episodes", enabled=self.progress)
@@ -536,6 +543,7 @@ class _TrainingLoop:
         if checkpoint is not None:
             self._warn_of_another_machine(checkpoint)
             train_state = self._restore(checkpoint)
+            self._warn_of_another_length(checkpoint, train_state)
             _, self.params = self.agent.prepare(train_state.agent_state, raw)  # with the scales of the run
         if trainer.valid is not None:
             assert isinstance(trainer.env, TradingEnv)
@@ -572,6 +580,23 @@ class _TrainingLoop:
         changed = [f"{name} was {before} and is {now}" for name, before, now in changes if before != now]
         if changed:
             warnings.warn(f"{', '.join(changed)}: the results may differ in their last digits", stacklevel=4)
+
+    def _warn_of_another_length(self, checkpoint: Checkpoint, train_state: TrainState) -> None:
+        """Warn where a schedule of the agent is elsewhere than it was, because the training has another length."""
+        before, now = checkpoint.goal, self.trainer.goal
+        if before is None or before == now:
+            return
+        done = checkpoint.updates if self.trainer.num_episodes is None else checkpoint.episodes
+        shares = [min(done / max(goal, 1), 1.0) for goal in (before, now)]
+        scheduled = [self.agent.anneal(train_state.agent_state, jnp.float32(share)) for share in shares]
+        pairs = zip(*map(jax.tree.leaves, scheduled), strict=True)
+        if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
+            name = "total_steps" if self.trainer.num_episodes is None else "num_episodes"
+            warnings.warn(
+                f"{name} is another one than before: schedules of the agent, such as the learning rate's, run over the "
+                f"new length, and go on at {shares[1]:.0%} of it instead of {shares[0]:.0%}",
+                stacklevel=4,
+            )
 
     def _after_rejection(self, reasons: list[str]) -> None:
         """Go back to the last checkpoint with half the learning rate, or save and raise TrainingDiverged."""
@@ -733,6 +758,7 @@ class _TrainingLoop:
             initial=self.initial,
             settings=self.trainer.identity,
             devices=self.trainer.devices,
+            goal=self.trainer.goal,
             **machine(),
         )
         save_checkpoint(self.run_dir, checkpoint, is_best)

@@ -214,7 +214,7 @@ class Drawing(FakeAgent):
         return {"updates": state["updates"] + 1, "weight": state["weight"] + jax.random.uniform(key)}, {}
 
 
-def test_a_run_may_become_longer(tmp_path):
+def test_a_run_may_become_longer(tmp_path, recwarn):
     def trainer(name, updates):
         settings = {"num_envs": 4, "rollout_length": 10, "updates_per_chunk": 2, "eval_every": 4, "progress": False}
         return Trainer(CountEnv(), Drawing(), total_steps=40 * updates, run_dir=tmp_path / name, **settings)
@@ -229,6 +229,20 @@ def test_a_run_may_become_longer(tmp_path):
     odd = trainer("odd", 11).train(resume=True)
     chex.assert_trees_all_equal(odd.state, whole.state)
     assert [record["updates"] for record in odd.history] == [2, 4, 5, 6, 8, 10, 11]
+    assert not [one for one in recwarn if "schedules" in str(one.message)], "this agent has none"
+
+
+def test_a_longer_run_stretches_its_schedules_and_says_so(make, whole, agent, tmp_path):
+    """The rate goes on as if the run had had the new length: at 3 of 7 updates instead of at its end."""
+    assert agent.schedule == "linear"
+    make(tmp_path / "run", total_steps=3 * STEPS).train()
+    with pytest.warns(UserWarning, match=r"total_steps is another one.*go on at 43% of it instead of 100%"):
+        longer = make(tmp_path / "run").train(resume=True)
+    rates, wanted = ({one["updates"]: one["learning_rate"] for one in run.history} for run in (longer, whole))
+    later = [updates for updates in rates if updates > 3]
+    assert [rates[updates] for updates in later] == [wanted[updates] for updates in later]
+    assert rates[3] == pytest.approx(agent.learning_rate / 3)
+    assert rates[later[0]] > rates[3]
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "seed", "num_envs", "hidden", "costs", "bars", "validation"])
