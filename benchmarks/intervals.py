@@ -6,7 +6,7 @@ ratio, and the difference to a baseline that is correlated by 0.7. The second co
 while the last return is above 0, by the ledger and beside their baselines. On a random walk that is chance, and on an
 AR(1) it is a signal. Nothing here is timed.
 
-    python benchmarks/intervals.py [--quick] [--samples N]
+    python benchmarks/intervals.py [--quick] [--samples N] [--parts coverage verdicts]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from jaxtrader.evaluation.baselines import baselines
 from jaxtrader.evaluation.looks import Trials
 from jaxtrader.evaluation.verdict import POLICY, verdict
 
+PARTS = ("coverage", "verdicts")
 LEVEL, TRUTH = 0.95, 0.05  # nominal coverage, and the Sharpe ratio of a bar
 CORRELATION = 0.7
 KINDS = ("iid normal", "t(4)", "AR(0.2)")
@@ -91,23 +92,35 @@ def verdicts(coefficient: float, bars: int, samples: int) -> list[float]:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Print the tables that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few samples: only shows that the script runs")
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
     given = parsed(parser)
     samples, draws = (20, 100) if given.quick else (given.samples, 500)
     ending = "_quick" if given.quick else ""
+    if "coverage" in given.parts:
+        print_coverage(samples, draws, ending)
+    if "verdicts" in given.parts:
+        print_verdicts(samples, ending)
+
+
+def print_coverage(samples: int, draws: int, ending: str) -> None:
+    """Print the first table."""
     rows: list[list[Any]] = []
-    for bars in LENGTHS[:1] if given.quick else LENGTHS:
+    for bars in LENGTHS[:1] if ending else LENGTHS:
         for kind in KINDS:
             rows.append([kind, bars, *(f"{share:.1%}" for share in coverage(kind, bars, samples, draws))])
             print(*rows[-1], sep=" | ", flush=True)
     work = f"share of {samples} samples whose nominal {LEVEL:.0%} interval holds the truth, {draws} draws each"
-    facts = {"work": work}
-    report(f"intervals{ending}", ["returns", "bars", "mean", "Sharpe ratio", "difference"], rows, facts)
-    rows = []
-    for bars in VERDICT_LENGTHS[:1] if given.quick else VERDICT_LENGTHS:
+    report(f"intervals{ending}", ["returns", "bars", "mean", "Sharpe ratio", "difference"], rows, {"work": work})
+
+
+def print_verdicts(samples: int, ending: str) -> None:
+    """Print the second table."""
+    rows: list[list[Any]] = []
+    for bars in VERDICT_LENGTHS[:1] if ending else VERDICT_LENGTHS:
         for coefficient in COEFFICIENTS:
             accounts = samples if coefficient == 0 else -(-samples // 5)  # of a signal a rough share is enough
             shares = verdicts(coefficient, bars, accounts)

@@ -76,7 +76,7 @@ def _subject(path: Path, wanted: BacktestData, values: Values) -> tuple[Policy |
             )
         run = finished.read(path, values)
         return run.policy, run.identity, *next(iter(run.parts.items()))
-    file = path / reporting.POLICY_FILE if path.is_dir() else path
+    file = finished.policy_of(path) if path.is_dir() else path
     policy = jt.load_policy(file)
     name, market = _asked(wanted, Source(**of(Source, values)), of(MarketSettings, values), policy)
     return policy, file.read_bytes(), name, market

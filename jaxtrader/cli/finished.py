@@ -68,15 +68,14 @@ def is_walk(folder: Path) -> bool:
 
 def _training(folder: Path, given: Values) -> FinishedRun:
     path = folder / POLICY_FILE
-    if not path.is_file():
-        raise BadInput(_unfinished(folder, path))
-    policy = jt.load_policy(path)
+    policy = jt.load_policy(policy_of(folder))
     command = inputs.asked_of(policy, path)
     if command is None:
         raise BadInput(f"{folder} was not trained by `jaxtrader train` and does not say its data")
     if command["synthetic"] is not None:
         raise BadInput(made_by(command, folder))
     settings = {**command, **_given(given)}
+    _check_data(settings, folder)
     waiting.say_reading(settings["data"])
     source = Source(**of(Source, command))
     market = inputs.read_market(
@@ -97,6 +96,7 @@ def _walk(folder: Path, given: Values) -> FinishedRun:
         "walk-forward", [config_file.flat(config_file.read_tables(path, str(path)), path)], str(path)
     )
     settings = resolved("walk-forward", {**written, **_given(given)})
+    _check_data(settings, folder)
     waiting.say_reading(settings["data"])
     plans = plan_walk({**settings, "quiet": True}).plans
     paths = [folder / f"fold-{i}" / POLICY_FILE for i in range(1, len(plans) + 1)]
@@ -116,12 +116,27 @@ def _given(given: Values) -> Values:
     return {name: given[name] for name in ("data", "periods_per_year") if given.get(name) is not None}
 
 
+def policy_of(folder: Path) -> Path:
+    """The policy file of a training. Raises BadInput where there is none yet."""
+    path = folder / POLICY_FILE
+    if path.is_file():
+        return path
+    raise BadInput(_unfinished(folder, path))
+
+
 def _unfinished(folder: Path, path: Path) -> str:
     if (folder / RECORD).is_file():
         return f"{folder} is of a sweep; give the folder of one of its runs, such as {folder / 'config-1'}"
     if is_run(folder):
         return f"{folder} has no policy yet: its training is unfinished; `jaxtrader train --resume {folder}` goes on"
     return f"{folder} holds no run, which would have a {path.name}; check the path"
+
+
+def _check_data(settings: Values, folder: Path) -> None:
+    """Raise BadInput where the data of a run are not where they were."""
+    data = settings["data"]
+    if data is not None and not Path(data).exists():
+        raise BadInput(f"there is no {data}; say where the data of {folder} are: jaxtrader report {folder} --data FILE")
 
 
 def _check_bars(policy: Policy, train: jt.Market, folder: Path, settings: Values) -> None:

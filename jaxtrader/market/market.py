@@ -342,13 +342,12 @@ class Market:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the symbols, times and closes in the segments. Other bars have another one.
+        """A digest of the times and closes in the segments. Other bars have another one, and other names have not.
 
         Closes are rounded to float32, so that digits lost in one export of the same bars do not matter.
         """
         digest = hashlib.sha256()
-        for symbol, (_, first, end) in zip(self.symbols, self.segments, strict=True):
-            digest.update(symbol.encode())
+        for _, first, end in self.segments:
             digest.update(np.ascontiguousarray(self.times[first:end].astype("datetime64[ns]")).tobytes())
             digest.update(np.ascontiguousarray(self.close[first:end], np.float32).tobytes())
         return digest.hexdigest()[:16]

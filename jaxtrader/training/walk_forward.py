@@ -155,8 +155,8 @@ def plan_folds(env: TradingEnv, agent: Agent, folds: Sequence[Fold], **settings:
     plans = []
     for i, fold in enumerate(folds, 1):
         test = _tradable(env, fold.test, f"the test of fold {i}")
+        valid = fold.valid and _tradable(env, fold.valid, f"the validation of fold {i}")
         try:
-            valid = fold.valid and _tradable(env, fold.valid, f"the validation of fold {i}")
             trainer = Trainer(env.with_market(fold.train), agent, valid=valid, **settings)
         except ValueError as error:
             raise ValueError(f"fold {i}: {error}") from error
@@ -189,7 +189,7 @@ def _tradable(env: TradingEnv, market: Market, name: str) -> Market:
     kept = [i for i, symbol in enumerate(market.symbols) if symbol not in short]
     if not kept:
         raise ValueError(
-            f"{name} has no symbol with bars enough: a decision and its fill need {own.bars_needed}; give fewer folds, "
-            "or longer tests"
+            f"{name} has no symbol with bars enough: a decision and its fill need {own.bars_needed}; give it more "
+            "bars, by fewer folds or other lengths of training and test"
         )
     return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))

@@ -100,12 +100,17 @@ def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, tmp
     shutil.copytree(walked / "run", run)
     assert main(["report", str(run)]) == 0, "a run may be moved"
     capsys.readouterr()
+    renamed = tmp_path / "renamed.csv"
+    shutil.copy(data, renamed)
+    assert main(["report", str(run), "--data", str(renamed)]) == 0, "the data may be moved and renamed"
+    capsys.readouterr()
     kept = (run / "report.html").read_bytes()
     other = tmp_path / "other.csv"
     prices(400, seed=9).to_csv(other, index=False)
     assert "other bars of training" in refused(capsys, ["report", run, "--data", other])
     assert "gone.csv" in refused(capsys, ["report", run, "--data", tmp_path / "gone.csv"])
     (run / "fold-2/policy.pkl").unlink()
+    assert "unfinished" in refused(capsys, ["backtest", run / "fold-2"])
     assert f"walk-forward --resume {run}" in refused(capsys, ["report", run, "--data", data])
     assert (run / "report.html").read_bytes() == kept
 
