@@ -57,8 +57,3 @@ def encoder_activations(network: ActorCritic, chunk: tuple[int, ...]) -> int:
     """Return how many numbers the encoder keeps for one path's chunk of shape `[..., bars, assets, features]`."""
     count = network.make_encoder().activation_count(network.features, chunk[-3] - network.window + 1)
     return math.prod(chunk[:-3]) * count
-
-
-def head_activations(network: ActorCritic, decisions: int) -> int:
-    """Return how many numbers the hidden layers of actor and critic keep for so many decisions."""
-    return 2 * decisions * sum(network.hidden)

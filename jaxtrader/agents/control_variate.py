@@ -15,7 +15,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxtrader import devices
-from jaxtrader.agents.blocks import block_count, encoder_activations, head_activations, map_blocks
+from jaxtrader.agents.blocks import block_count, encoder_activations, map_blocks
 from jaxtrader.agents.gae import gae
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.envs.episode import EnvParams
@@ -57,7 +57,7 @@ def market_control_variate(
         return action[:, :, 0]
 
     chunk = (network.window + decisions - 1, *arrays.features.shape[1:])
-    activations = encoder_activations(network, chunk) + head_activations(network, decisions * assets)
+    activations = encoder_activations(network, chunk) + network.head_activations(decisions * assets)
     position = map_blocks(reference_position, (rollout.cursor, tradable), block_count(paths, activations))
     if state.bounds is not None:  # the ledger caps gross exposure too
         position /= jnp.maximum(jnp.abs(position).sum(-1, keepdims=True) / state.bounds[1], 1)

@@ -55,7 +55,7 @@ def known(encoder: Any) -> Kind | Own:
 def make_encoder(kind: Kind | Own, window: int, width: int, depth: int | None) -> Encoder:
     """Return the encoder of that name, or the user's own."""
     if isinstance(kind, Own):
-        return OwnEncoder(window, kind.module)
+        return OwnEncoder(window, kind)
     if kind == "mlp":
         return Windows(window)
     made = {"tcn": TCN, "attention": Attention, "gru": GRU, "lru": LRU}

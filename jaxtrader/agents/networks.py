@@ -119,6 +119,11 @@ class ActorCritic(nn.Module):
         return self.head(self.encode(chunk), account)
 
     @nn.nowrap
+    def head_activations(self, decisions: int) -> int:
+        """Return how many numbers the hidden layers of actor and critic keep for so many decisions."""
+        return 2 * decisions * sum(self.hidden)
+
+    @nn.nowrap
     def tradable(self, account: Array | None) -> Bool[Array, "*c assets"] | None:
         """Return a mask of the assets whose actions count. None: all count."""
         return None

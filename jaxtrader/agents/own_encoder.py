@@ -1,4 +1,4 @@
-"""Flax modules of the user's own, as the encoder of a network or as the network itself."""
+"""Flax modules of the user's own, as the encoder of a network. See own_network.py for those that are the network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -47,8 +48,16 @@ class Own:
         return self.name
 
 
+class NotGiven(LookupError):
+    """A policy is of a network of the user's own, whose class was not given. The message names it, and the way out."""
+
+
+# By the name of its class, each module that the user has given in this process. Policies that are read name one.
+_GIVEN: dict[str, Any] = {}
+
+
 def own(module: Any) -> Own:
-    """Return the holder of a user's module.
+    """Return the holder of a user's module. A policy file that names its class finds it from now on.
 
     Raises TypeError where it is no Flax linen module, or cannot be hashed.
     """
@@ -64,7 +73,37 @@ def own(module: Any) -> Own:
         raise TypeError(
             f"{type(module).__name__} has a field that cannot be hashed ({error}); use tuples, not lists or arrays"
         ) from error
+    _GIVEN[type(module).__name__] = module
     return Own(module)
+
+
+def named(name: str, settings: dict[str, Any], given: Any = None) -> Own:
+    """Return the user's module of which a policy file has the class's name and the fields that are plain data.
+
+    No code is looked for: the class is the one that was given now, or earlier in this process.
+
+    Args:
+        name: of the class.
+        settings: its fields, as `Own.settings` returned them.
+        given: the class, or a module of it. None: it was given earlier.
+
+    Raises NotGiven where no such class was given, and ValueError where it does not take these settings.
+    """
+    module = _GIVEN.get(name) if given is None else given
+    found = module if inspect.isclass(module) else type(module)
+    if module is None or found.__name__ != name:
+        fields = f" ({', '.join(f'{key}: {value!r}' for key, value in settings.items())})" if settings else ""
+        other = "" if given is None else f", and no {found.__name__}"
+        raise NotGiven(
+            f"its network is a {name}{fields}{other}, which is code that no file holds; give that class: "
+            f"load_policy(path, {name}), or --network FILE.py:{name}"
+        )
+    if not inspect.isclass(module) and (given is not None or own(module).settings == settings):
+        return own(module)
+    try:
+        return own(found(**{key: tuple(x) if isinstance(x, list) else x for key, x in settings.items()}))
+    except TypeError as error:
+        raise ValueError(f"{name} does not take the settings of the file ({error}); give a module of it") from error
 
 
 class OwnEncoder(nn.Module):
@@ -72,12 +111,22 @@ class OwnEncoder(nn.Module):
 
     Attributes:
         window: bars that an output depends on.
-        module: it maps windows `[*b, window, inputs]` to `[*b, width]`. Where its class has `reads_chunks = True`, it
-            maps chunks `[*b, bars, inputs]` to `[*b, bars - window + 1, width]`, and shares work between decisions.
+        holder: of the user's module, which maps windows `[*b, window, inputs]` to `[*b, width]`. Where its class has
+            `reads_chunks = True`, it maps chunks `[*b, bars, inputs]` to `[*b, bars - window + 1, width]`, and shares
+            work between decisions.
     """
 
     window: int
-    module: nn.Module
+    holder: Own
+
+    def setup(self) -> None:
+        """Declare the module."""
+        self.own = self.module.clone()
+
+    @property
+    def module(self) -> nn.Module:
+        """The user's module, without weights."""
+        return self.holder.module
 
     @property
     def layers(self) -> int:
@@ -96,7 +145,7 @@ class OwnEncoder(nn.Module):
 
     def __call__(self, bars: Float[Array, "*b bars inputs"]) -> Float[Array, "*b decisions width"]:
         """Return the module's outputs for the windows of each chunk."""
-        return self.module(_seen(self.module, bars, self.window))
+        return self.own(_seen(self.module, bars, self.window))
 
     @nn.nowrap
     def check(self, inputs: int) -> None:
@@ -104,6 +153,11 @@ class OwnEncoder(nn.Module):
 
         It is called once, on random bars and weights.
         """
+        with jax.ensure_compile_time_eval():  # also where a training is being traced
+            self._check(inputs)
+
+    @nn.nowrap
+    def _check(self, inputs: int) -> None:
         name, key = type(self.module).__name__, jax.random.key(0)
         # Flat axes of a batch, and bars enough that a window has neighbours.
         chunk = jnp.asarray(np.random.default_rng(0).normal(size=(2, self.window + 6, inputs)), jnp.float32)
@@ -111,7 +165,7 @@ class OwnEncoder(nn.Module):
         try:
             whole, weights = self.module.init_with_output(key, _seen(self.module, chunk, self.window))
             each: Any = self.module.apply(weights, _seen(self.module, windows, self.window))
-        except (TypeError, ValueError, IndexError) as error:
+        except (TypeError, ValueError, IndexError, flax.errors.FlaxError) as error:
             raise ValueError(f"{name} cannot encode bars: {error}") from error
         decisions = chunk.shape[1] - self.window + 1
         if getattr(whole, "shape", ())[:-1] != (2, decisions):
@@ -152,10 +206,16 @@ def _shape(module: nn.Module, window: int, inputs: int, decisions: int) -> tuple
     """The output for one path of so many decisions, without its numbers, and how many numbers its operations give."""
     bars = jnp.zeros((window - 1 + decisions, inputs))
     seen = jax.eval_shape(lambda x: _seen(module, x, window), bars)
-    program = jax.make_jaxpr(lambda x: module.init_with_output(jax.random.key(0), x)[0], return_shape=True)
-    jaxpr, shape = program(jnp.zeros(seen.shape))
-    made = sum(math.prod(x.aval.shape) for equation in jaxpr.eqns for x in equation.outvars if hasattr(x.aval, "shape"))
-    return shape, made
+    given = jnp.zeros(seen.shape)
+    shape: Any = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], given)
+    return shape, operations(module, (given,))
+
+
+def operations(module: nn.Module, inputs: tuple[Array, ...]) -> int:
+    """Return how many numbers the operations of a module give for these inputs, with those of its initialisation."""
+    program = jax.make_jaxpr(lambda *x: module.init_with_output(jax.random.key(0), *x)[0])(*inputs)
+    made = [x.aval for equation in program.eqns for x in equation.outvars]
+    return sum(math.prod(x.shape) for x in made if hasattr(x, "shape"))
 
 
 def _is_plain(value: Any) -> bool:

@@ -22,7 +22,10 @@ from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
 from jaxtrader.agents.export import Exported, Format, export
+from jaxtrader.agents.networks import ActorCritic
 from jaxtrader.agents.own_agent import placeholder_market, read_own, restored
+from jaxtrader.agents.own_encoder import Own
+from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy_file import read_members, write_ensemble, write_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
@@ -453,19 +456,26 @@ class Policy:
 
 @package_settings()
 def load_policy(
-    path: str | PathLike[str], *, agent: Agent | None = None, env: Environment | None = None, env_params: Any = None
+    path: str | PathLike[str],
+    network: Any = None,
+    *,
+    agent: Agent | None = None,
+    env: Environment | None = None,
+    env_params: Any = None,
 ) -> Policy:
     """Read a policy file, or the policy.pkl of a run folder.
 
     Args:
         path: of the file or the folder.
+        network: the class of a network or encoder of the user's own, or a module of it. The file holds its name and its
+            settings, and no code. It need not be given again in the process that trained with it.
         agent: the agent of the user's own that was trained. The file has its weights and the name of its class, and no
             code is loaded for it.
         env: of an agent of the user's own, where it was trained in another environment than a TradingEnv.
         env_params: of `env`. None: its `default_params`.
 
     Raises:
-        FileError: it is not a sound policy.
+        FileError: it is not a sound policy, or its network is the user's own and was not given.
         ValueError: it is of the user's own agent, which was not given.
     """
     path = Path(path) / "policy.pkl" if Path(path).is_dir() else path
@@ -473,9 +483,9 @@ def load_policy(
         return _of_own_agent(path, own, agent, env, env_params)
     if agent is not None:
         raise ValueError(f"{path} holds a policy of PPOAgent; leave out agent")
-    states, about = read_members(path)
+    states, about = read_members(path, network)
     try:
-        agent = _agent(about.get("agent", {}))
+        agent = _agent(about.get("agent", {}), states[0].network)
     except (TypeError, ValueError) as error:
         raise files.FileError(f"{path} is damaged: its agent is none ({error}); train it again") from error
     members = [Policy(agent, state, about) for state in states]
@@ -564,10 +574,17 @@ def first_state(state: PPOState | tuple[PPOState, ...]) -> PPOState:
     return state[0] if isinstance(state, tuple) else state
 
 
-def _agent(stored: dict[str, Any]) -> PPOAgent:
-    """Return the agent of these settings, which the Trainer wrote. Files of before it did have none."""
+def _agent(stored: dict[str, Any], network: ActorCritic) -> PPOAgent:
+    """Return the agent of these settings, which the Trainer wrote. Files of before it did have none.
+
+    Modules of the user's own are those of the network.
+    """
     hints = get_type_hints(PPOSettings)
     settings = {name: parse(stored[name], hint, f"agent.{name}") for name, hint in hints.items() if name in stored}
+    if isinstance(network.encoder, Own):
+        settings["encoder"] = network.encoder.module
+    if isinstance(network, OwnActorCritic) and network.module is not None:
+        settings["network"] = network.module.module
     return PPOAgent(**settings).validate()
 
 

@@ -20,6 +20,8 @@ from jaxtrader import files
 from jaxtrader.agents.action_spec import ActionSpec, Bounds, check_bounds
 from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
+from jaxtrader.agents.own_encoder import NotGiven, Own, named
+from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy_schema import (
     AGENT,
     ENSEMBLE,
@@ -31,6 +33,7 @@ from jaxtrader.agents.policy_schema import (
     MarketScalePart,
     NetworkPart,
     ObservationScalePart,
+    OwnPart,
     PolicyFile,
     ScalePart,
 )
@@ -44,8 +47,12 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.printable import printable_data, shown
 from jaxtrader.schema import parse
 
-NETWORKS: dict[str, type[ActorCritic]] = {"single": ActorCritic, "portfolio": PortfolioActorCritic}
-NETWORK_FIELDS = tuple(field.name for field in dataclasses.fields(NetworkPart) if field.name != "kind")
+NETWORKS: dict[str, type[ActorCritic]] = {
+    "single": ActorCritic,
+    "portfolio": PortfolioActorCritic,
+    "own": OwnActorCritic,
+}
+NETWORK_FIELDS = tuple(field.name for field in dataclasses.fields(NetworkPart) if field.name not in ("kind", "module"))
 DISTRIBUTION_NAMES = {"discrete": "categorical", "box": "censored normal", "simplex": "logistic normal"}
 
 
@@ -63,6 +70,7 @@ def write_ensemble(path: str | PathLike[str], states: tuple[PPOState, ...], abou
 def _content(state: PPOState, about: dict[str, Any]) -> dict[str, Any]:
     """Return a state as `PolicyFile` describes it."""
     network, actions = state.network, state.network.actions
+    module = network.module if isinstance(network, OwnActorCritic) else None
     return {
         "agent": AGENT,
         "version": VERSION,
@@ -70,6 +78,8 @@ def _content(state: PPOState, about: dict[str, Any]) -> dict[str, Any]:
             "kind": next(kind for kind, network_type in NETWORKS.items() if network_type is type(network)),
             **{name: getattr(network, name) for name in NETWORK_FIELDS},
             "hidden": list(network.hidden),
+            "encoder": network.encoder if isinstance(network.encoder, str) else _plain(network.encoder),
+            **({} if module is None else {"module": _plain(module)}),
         },
         "actions": {
             "kind": actions.kind,
@@ -86,19 +96,26 @@ def _content(state: PPOState, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_policy(path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
-    """Return a state to act with, and `about`.
+def _plain(module: Own) -> dict[str, Any]:
+    """Return a module of the user's own as `OwnPart` describes it."""
+    return {"name": module.name, "settings": module.settings}
+
+
+def read_policy(path: str | PathLike[str], network: Any = None) -> tuple[PPOState, dict[str, Any]]:
+    """Return a state to act with, and `about`. See `read_members` for `network`.
 
     Raises files.FileError where the file is not a sound policy of PPOAgent. An ensemble is none.
     """
-    states, about = read_members(path)
+    states, about = read_members(path, network)
     if len(states) > 1:
         raise files.FileError(f"{path} holds an ensemble of {len(states)} policies; read it by load_policy(path)")
     return states[0], about
 
 
-def read_members(path: str | PathLike[str]) -> tuple[tuple[PPOState, ...], dict[str, Any]]:
+def read_members(path: str | PathLike[str], network: Any = None) -> tuple[tuple[PPOState, ...], dict[str, Any]]:
     """Return a state to act with for each member, and `about`. A policy that is no ensemble has one member.
+
+    `network` is the class, or the module, of a network or encoder of the user's own. None: it was given before.
 
     Raises files.FileError where the file is not a sound policy of PPOAgent, or an ensemble of them.
     """
@@ -112,7 +129,9 @@ def read_members(path: str | PathLike[str]) -> tuple[tuple[PPOState, ...], dict[
             f"{path} has policy version {version}, and this jaxtrader reads up to {VERSION}; install a newer jaxtrader"
         )
     try:
-        states, about = _members(stored, version)
+        states, about = _members(stored, version, network)
+    except NotGiven as error:
+        raise files.FileError(f"{path}: {shown(str(error), 500)}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         kind = f", of policy version {version}," if type(version) is int and version != VERSION else ""
         reason = str(error) if isinstance(error, ValueError) else repr(error)
@@ -124,7 +143,7 @@ def read_members(path: str | PathLike[str]) -> tuple[tuple[PPOState, ...], dict[
     return states, about
 
 
-def _members(stored: dict[str, Any], version: Any) -> tuple[tuple[PPOState, ...], dict[str, Any]]:
+def _members(stored: dict[str, Any], version: Any, given: Any) -> tuple[tuple[PPOState, ...], dict[str, Any]]:
     """Return the states that a file describes, and `about`. Any error means that it does not fit its schema."""
     if type(version) is not int or version < 1:
         raise ValueError(f"version is {version!r:.40}, and must be a whole number from 1 to {VERSION}")
@@ -135,7 +154,7 @@ def _members(stored: dict[str, Any], version: Any) -> tuple[tuple[PPOState, ...]
             raise ValueError("an ensemble of no members")
     else:
         members = [stored]
-    states = tuple(_state(parse(_from_version_2(member), PolicyFile)) for member in members)
+    states = tuple(_state(parse(_from_version_2(member), PolicyFile), given) for member in members)
     if any(_static(state) != _static(states[0]) for state in states):
         raise ValueError(f"{len(states)} members, whose networks must be the same")
     about = printable_data(stored["about"])  # the names of features are those of bars, which are printable too
@@ -188,10 +207,10 @@ def _from_version_2(stored: dict[str, Any]) -> dict[str, Any]:
     return {**stored, "version": VERSION, "value_scale": fresh}
 
 
-def _state(content: PolicyFile) -> PPOState:
+def _state(content: PolicyFile, given: Any) -> PPOState:
     """Return the state that a file describes. Any error means that its parts do not fit."""
     actions, bounds = _actions(content.actions)
-    network = _network(content.network, actions, content.params)
+    network = _network(content.network, actions, content.params, given)
     normalizer = _normalizer(content.normalizer, network, content.obs_ndim)
     return PPOState(
         # Leaves must be JAX arrays: NumPy arrays would become constants of the compiled program.
@@ -226,15 +245,21 @@ def _actions(stored: ActionsPart) -> tuple[ActionSpec, Bounds | None]:
     return actions, (low, high)
 
 
-def _network(stored: NetworkPart, actions: ActionSpec, params: dict[str, Any]) -> ActorCritic:
+def _network(stored: NetworkPart, actions: ActionSpec, params: dict[str, Any], given: Any) -> ActorCritic:
     """Return the network of these settings. Raises ValueError where the weights are another network's."""
-    fields = {name: getattr(stored, name) for name in NETWORK_FIELDS}
+    fields: dict[str, Any] = {name: getattr(stored, name) for name in NETWORK_FIELDS}
+    if isinstance(stored.encoder, OwnPart):
+        fields["encoder"] = named(stored.encoder.name, stored.encoder.settings, given)
+    if (stored.kind == "own") != (stored.module is not None):
+        raise ValueError(f"a network of kind {stored.kind} and the module {stored.module}")
     check_layers(**{name: fields[name] for name in ("hidden", *NETWORK_FIELDS[NETWORK_FIELDS.index("encoder") :])})
     weights = jax.tree.leaves(params)
     if not all(isinstance(x, np.ndarray) for x in weights):
         raise ValueError("weights that are no arrays")
     if len(weights) < max(len(stored.hidden), stored.encoder_depth or 0 if stored.encoder != "mlp" else 0):
         raise ValueError(f"{len(weights)} arrays of weights, for more layers")  # before so many are built
+    if stored.module is not None:
+        fields["module"] = named(stored.module.name, stored.module.settings, given)
     network = NETWORKS[stored.kind](actions=actions, **fields)
     try:
         expected = jax.eval_shape(network.fresh, jax.random.key(0))

@@ -26,21 +26,30 @@ ABSENT: Any = None  # the default of a field that may be missing, but is never N
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnPart:
+    """A Flax module of the user's own: the name of its class, and its fields that are plain data."""
+
+    name: str
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkPart:
     """The network: `kind`, a name in NETWORKS, and the fields of `ActorCritic`, whose ranges are those of its settings.
 
-    An encoder of another kind than `encoders.Kind` belongs here as a further type of `encoder`.
+    `module` is of the kind "own" alone.
     """
 
-    kind: Literal["single", "portfolio"]
+    kind: Literal["single", "portfolio", "own"]
     window: Annotated[int, Range(1, MAX_WINDOW)]
     features: Count
     account: Annotated[int, Range(0, 1000)]
     hidden: tuple[int, ...]
-    encoder: encoders.Kind
+    encoder: encoders.Kind | OwnPart
     encoder_width: int
     encoder_depth: int | None
     compute_dtype: str
+    module: OwnPart | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ from jaxtrader.agents.gae import explained_variance, gae
 from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, standardized
 from jaxtrader.agents.own_encoder import OwnEncoder, own
+from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy_file import read_policy, write_policy
 from jaxtrader.agents.portfolio import PortfolioActorCritic
 from jaxtrader.agents.ppo_settings import PPOSettings, Precision, Schedule
@@ -85,6 +86,12 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
                 raise ValueError(f"PPOAgent({name}={getattr(self, name)}) must be a whole number, at least 1")
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant' or 'linear'")
+        if self.network is not None:
+            if isinstance(self.network, str):
+                raise ValueError(f"PPOAgent(network={self.network!r}) must be a Flax module, not its name")
+            own(self.network)
+            if self.encoder != "mlp":
+                raise ValueError("PPOAgent(network=...) reads the window itself; leave out encoder")
         layers = ("hidden", "encoder", "encoder_width", "encoder_depth", "compute_dtype")
         check_layers(**{name: getattr(self, name) for name in layers})
         if self.matmul_precision not in PRECISIONS:
@@ -94,11 +101,19 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         return self
 
     def check_env(self, env: Environment) -> None:
-        """Raise ValueError where the encoder has no window of bars to read."""
+        """Raise ValueError where the encoder has no window of bars to read, or a module of the user's own does not fit.
+
+        That module is called once, on random numbers.
+        """
         window = env.window if isinstance(env, TradingEnv) else 1
+        if self.network is not None and isinstance(env, TradingEnv) and env.positions == "weights":
+            raise ValueError("PPOAgent(network=...) trades one asset; for a portfolio give encoder=...")
+        if self.network is not None and isinstance(env, TradingEnv):
+            features, account = len(env.market.feature_names), len(env.account_names)
+            OwnActorCritic(window, features, account, action_spec_of(env, None)[0], module=own(self.network)).check()
         if not isinstance(self.encoder, str):
             if isinstance(env, TradingEnv):
-                OwnEncoder(window, own(self.encoder).module).check(len(env.market.feature_names))
+                OwnEncoder(window, own(self.encoder)).check(len(env.market.feature_names))
         elif self.encoder != "mlp" and window == 1:
             shows, way = f"{env.name} shows one observation", "train in a TradingEnv with window=32"
             if isinstance(env, TradingEnv):
@@ -117,6 +132,8 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         """
         self.check_env(env)
         network, bounds, obs_shape = self._network(key, env, params)
+        if isinstance(network, OwnActorCritic) and obs_shape is not None:
+            network.check()
         weights = network.fresh(key)
         if network.actions.continuous:
             first, _ = self._log_std_ends(network)
@@ -150,7 +167,10 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
                 )
             window, account, obs_shape = 1, 0, obs.shape
             assets, features = 1, math.prod(obs.shape)
-        network = (PortfolioActorCritic if assets > 1 else ActorCritic)(
+        kind: Any = PortfolioActorCritic if assets > 1 else ActorCritic
+        if self.network is not None:
+            kind = partial(OwnActorCritic, module=own(self.network))
+        network = kind(
             window=window,
             features=features,
             account=account,
@@ -191,6 +211,8 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             changed.append("the policy divides one account between assets, or trades one asset, and this training not")
         elif isinstance(now, PortfolioActorCritic) and before.actions.kind == now.actions.kind:
             before = before.clone(actions=now.actions)  # it decides on any number of assets
+        if isinstance(now, OwnActorCritic) and isinstance(before, OwnActorCritic) and now.module != before.module:
+            changed.append(f"network is {now.module}, and the policy has {before.module}")
         unused = () if now.encoder != "mlp" or before.encoder != "mlp" else ("encoder_width", "encoder_depth")
         for name in ("window", "features", "account", "actions", "hidden", "encoder", "encoder_width", "encoder_depth"):
             if name not in unused and getattr(now, name) != getattr(before, name):
@@ -378,7 +400,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         paths, decisions, accounts = batch["log_prob"].shape
         chunk = jax.eval_shape(lambda: self._decision_inputs(state, batch, params)[0])
         activations = blocks.encoder_activations(state.network, chunk.shape[1:])
-        activations += blocks.head_activations(state.network, decisions * accounts)
+        activations += state.network.head_activations(decisions * accounts)
         size = sum(leaf.size for leaf in jax.tree.leaves(weights))
         count = blocks.block_count(paths, activations, size)
         if count == 1:
@@ -438,7 +460,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
     @package_settings()
     def load_model(self, path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
         """Return a state to act with, and `about`. Raises files.FileError where the file is not a sound policy."""
-        return read_policy(path)
+        return read_policy(path, self.network if isinstance(self.encoder, str) else self.encoder)
 
 
 def shuffled(key: PRNGKeyArray, paths: int, minibatches: int) -> Int[Array, "minibatch path"]:

@@ -47,6 +47,9 @@ class PPOSettings:
         encoder_width: The number of channels of the encoder. Attention needs a multiple of 16, and mlp has none.
         encoder_depth: The number of layers of the encoder. By default tcn has as many as it needs to see the window,
             gru has 1, and attention and lru have 2.
+        network: A Flax module of your own as the whole network, in the place of encoder and hidden layers, see
+            `OwnActorCritic`. On the command line it is FILE.py:CLASS, and that file is run. A module that takes bars
+            alone is an encoder there.
         compute_dtype: The number format of encoder and hidden layers. "bfloat16" pays on accelerators only. Weights,
             outputs and money stay in float32.
         matmul_precision: The precision of float32 products. "highest" is float32. "high" and "default" let an
@@ -71,5 +74,6 @@ class PPOSettings:
     encoder: Encoder | Any = static("mlp")  # noqa: RUF009  a flax.linen.Module, which this module does not import
     encoder_width: int = static(32)
     encoder_depth: int | None = static(None)
+    network: str | Any = static(None)  # noqa: RUF009
     compute_dtype: ComputeDtype = static("float32")  # noqa: RUF009
     matmul_precision: Precision = static("highest")  # noqa: RUF009

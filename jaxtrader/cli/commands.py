@@ -15,7 +15,7 @@ import jax
 
 import jaxtrader as jt
 from jaxtrader import compilation, devices
-from jaxtrader.cli import distributed
+from jaxtrader.cli import distributed, own_code
 from jaxtrader.cli.backtest_command import backtest_policy
 from jaxtrader.cli.check_command import check
 from jaxtrader.cli.compare_command import compare_runs
@@ -23,7 +23,7 @@ from jaxtrader.cli.data_command import describe_file
 from jaxtrader.cli.decide_command import decide
 from jaxtrader.cli.export_command import export_policy
 from jaxtrader.cli.report_command import rewrite_report
-from jaxtrader.cli.settings import Failed, resolved
+from jaxtrader.cli.settings import TRAINING, Failed, resolved
 from jaxtrader.cli.sweep_command import sweep
 from jaxtrader.cli.train_command import train
 from jaxtrader.cli.walk_forward_command import walk
@@ -63,6 +63,8 @@ def run(name: str, given: Mapping[str, Any]) -> int:
     compilation.enable_cache()
     if values.get("devices", 1) > 1 and not values.get("distributed"):
         devices.split_cpu(values["devices"])
+    if name not in TRAINING and values.get("network") is not None:
+        own_code.load_module(values["network"])
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning

@@ -18,7 +18,7 @@ import numpy as np
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
-from jaxtrader.agents.ppo_settings import PPOSettings
+from jaxtrader.cli import own_code
 from jaxtrader.cli.config_file import OF_ONE_RUN
 from jaxtrader.cli.settings import (
     BUNDLED,
@@ -374,7 +374,7 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
     other: dict[str, Any] = {"run_dir": values["resume"]} | ({"refit_normalizer": False} if resumes else {})
     return jt.Trainer(
         env,
-        jt.PPOAgent(**of(PPOSettings, values)),
+        own_code.agent(values),
         valid=valid,
         **of(TrainSettings, values) | other,
         about={"command": {name: value for name, value in asked.items() if name not in OF_ONE_RUN}},

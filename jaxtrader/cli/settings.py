@@ -261,6 +261,17 @@ class WatchSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnCode:
+    """Code of the user's own that a policy needs.
+
+    Attributes:
+        network: The Flax module that the policy was trained with, as FILE.py:CLASS. That file is run.
+    """
+
+    network: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportSettings:
     """What to export, and as what.
 
@@ -434,6 +445,7 @@ COMMANDS = {
         (
             Flags(ReportSettings, "data"),
             Flags(MarketSettings, "data"),
+            Flags(OwnCode, "data"),
             Flags(RunSettings, "run", only=("trials",)),
         ),
     ),
@@ -443,13 +455,14 @@ COMMANDS = {
     ),
     "export": Command(
         "Write a policy for programs without jaxtrader, normalisation and decision inside.",
-        (Flags(ExportSettings, "run"),),
+        (Flags(ExportSettings, "run"), Flags(OwnCode, "run")),
     ),
     "watch": Command("Follow the progress of a run that another process trains.", (Flags(WatchSettings, "data"),)),
     "backtest": Command(
         "Backtest a trained policy, on the test part of its own data or on another file.",
         (
             Flags(BacktestData, "data"),
+            Flags(OwnCode, "data"),
             Flags(Source, "data"),
             Flags(MarketSettings, "data"),
             Flags(CostRates, "money", several=True),

@@ -180,7 +180,7 @@ def _sweep_plan(file: SweepFile, plans: list[Plan]) -> SweepPlan:
             files = {config_file.NAME: config_file.text("train", plan.values)}
             found.append(Configuration(chosen, plan.trainer, plan.parts["test"], changes, files))
     fixed = {name: value for name, value in base.items() if name not in (*OF_NO_RUN, *file.swept)}
-    return SweepPlan(found, plain(file.swept), plain(fixed | inputs.absolute(base, "data", "init_from")))
+    return SweepPlan(found, plain(file.swept), plain(fixed | inputs.absolute(base, "data", "init_from", "network")))
 
 
 def _plan_facts(file: SweepFile, plans: list[Plan], sweep_plan: SweepPlan) -> list[tuple[str, str]]:

@@ -104,7 +104,7 @@ def make_plan(
         env = inputs.environment(values, train_part)
         # The dates, not the shares: a file that has grown since must not move the test.
         ends = {
-            **inputs.absolute(values, "data", "init_from"),
+            **inputs.absolute(values, "data", "init_from", "network"),
             "train_end": data.train_end or inputs.last_moment(train_part, source),
             "valid_end": data.valid_end or inputs.last_moment(valid, source),
         }

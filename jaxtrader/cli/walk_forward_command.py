@@ -8,8 +8,7 @@ import shlex
 from rich.console import Console
 
 import jaxtrader as jt
-from jaxtrader.agents.ppo_settings import PPOSettings
-from jaxtrader.cli import config_file, inputs, phrases, reporting
+from jaxtrader.cli import config_file, inputs, own_code, phrases, reporting
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import identity_of
 from jaxtrader.cli.settings import INTERRUPTED, OK, FoldSettings, MarketSettings, Source, TrainData, of
@@ -53,7 +52,7 @@ def plan_walk(values: Values) -> WalkPlan:
         anchored=wanted.anchored,
         embargo=wanted.embargo,
     )
-    agent = jt.PPOAgent(**of(PPOSettings, values))
+    agent = own_code.agent(values)
     return WalkPlan(market, env, plan_folds(env, agent, folds, progress=not values["quiet"], **_training(values)))
 
 
@@ -63,7 +62,7 @@ def walk(values: Values, console: Console) -> int:
     with inputs.checked():
         plan = plan_walk(values)
         folder = find_run(resumed) if resumed else make_run_dir(values["run_dir"], "walk-forward")
-        settings = {**values, **inputs.absolute(values, "data")}
+        settings = {**values, **inputs.absolute(values, "data", "network")}
         with only_writer(folder):
             config_file.write(folder, "walk-forward", settings)
     if not values["quiet"]:

@@ -8,10 +8,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from jaxtrader import files
+from jaxtrader.agents.own_encoder import Own, own
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
@@ -56,7 +58,10 @@ def _training(settings: TrainSettings) -> dict[str, Any]:
 
 
 def plain_agent(agent: Agent) -> dict[str, Any]:
-    """Return an agent's settings as plain data: its fields where it is a dataclass, else its name alone."""
+    """Return an agent's settings as plain data: its fields where it is a dataclass, else its name alone.
+
+    A Flax module of the user's own is the name of its class, and its fields that are plain data.
+    """
     if not is_dataclass(agent):
         return {"name": type(agent).__name__}
     settings = {field.name: getattr(agent, field.name) for field in fields(agent)}
@@ -65,6 +70,8 @@ def plain_agent(agent: Agent) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     """Return a setting as plain data, and what is none by its text."""
+    if isinstance(value, nn.Module | Own):
+        return {"name": own(value).name, "settings": own(value).settings}
     if isinstance(value, jax.Array | np.ndarray):
         return float(value) if np.ndim(value) == 0 else np.asarray(value).tolist()
     if isinstance(value, tuple | list):

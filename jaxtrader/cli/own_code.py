@@ -1,0 +1,58 @@
+"""Code that the user names: `--network FILE.py:CLASS`."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+
+import jaxtrader as jt
+from jaxtrader.agents.own_encoder import own
+from jaxtrader.agents.ppo_settings import PPOSettings
+from jaxtrader.cli.settings import BadInput, of
+from jaxtrader.nearest import nearest
+
+
+def load_module(named: str) -> nn.Module:
+    """Run a file, and return the Flax module that it names: an object, or one of a class made without settings.
+
+    Policy files that name its class find it from now on. Raises BadInput where there is none.
+    """
+    file, _, name = named.rpartition(":")
+    if not file or not name.isidentifier():
+        raise BadInput(f"--network {named} must be a file and the name of a Flax module in it, as in mine.py:MyNetwork")
+    path = Path(file)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        raise BadInput(f"--network {named}: {file} is no Python file; check the path")
+    code = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(code)
+    except Exception as error:
+        raise BadInput(f"--network {named}: {file} does not run ({type(error).__name__}: {error})") from error
+    found = getattr(code, name, None)
+    if found is None:
+        is_module = lambda x: isinstance(x, nn.Module) or (inspect.isclass(x) and issubclass(x, nn.Module))  # noqa: E731
+        names = [key for key, value in vars(code).items() if is_module(value)]
+        close = nearest(name, names)
+        raise BadInput(f"--network {named}: {file} has no {name}" + (f"; did you mean {close}?" if close else ""))
+    try:
+        module = found() if inspect.isclass(found) else found
+        return own(module).module
+    except TypeError as error:
+        raise BadInput(f"--network {named}: {error}; give each field of the class a default") from error
+
+
+def agent(values: Mapping[str, Any]) -> jt.PPOAgent:
+    """PPO with the settings of a command. A module that takes bars alone is an encoder."""
+    settings: dict[str, Any] = of(PPOSettings, values)
+    if isinstance(settings.get("network"), str):
+        module = load_module(settings.pop("network"))
+        takes = inspect.signature(type(module).__call__).parameters.values()
+        needed = [one for one in takes if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+        settings["encoder" if len(needed) == 2 else "network"] = module  # with `self`
+    return jt.PPOAgent(**settings)

@@ -1,0 +1,222 @@
+"""Flax modules of the user's own, as encoder and as the whole network: shapes, learning, files, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxtrader as jt
+from jaxtrader import files
+from jaxtrader.agents import own_encoder
+from jaxtrader.agents.action_spec import ActionSpec
+from jaxtrader.agents.own_encoder import own
+from jaxtrader.agents.own_network import OwnActorCritic
+from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.cli import main
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.training.trainer import Trainer
+
+
+class Both(nn.Module):
+    """The whole network."""
+
+    width: int = 8
+    layers: tuple[int, ...] = (4,)
+    actions: int = 3
+
+    @nn.compact
+    def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
+        assert window.ndim == 3
+        assert account.ndim == 2
+        x = nn.tanh(nn.Dense(self.width)(jnp.concatenate([window[:, -1], window.mean(1), account], -1)))
+        for width in self.layers:
+            x = nn.tanh(nn.Dense(width)(x))
+        return nn.Dense(self.actions)(x), nn.Dense(1)(x)[:, 0]
+
+
+class Pool(nn.Module):
+    """An encoder of windows."""
+
+    width: int = 8
+
+    @nn.compact
+    def __call__(self, bars: jax.Array) -> jax.Array:
+        return nn.tanh(nn.Dense(self.width)(bars.max(-2)))
+
+
+class Chunked(nn.Module):
+    """An encoder that sees the last bar of each window of 4, and is called on whole chunks."""
+
+    reads_chunks = True
+
+    @nn.compact
+    def __call__(self, bars: jax.Array) -> jax.Array:
+        return nn.Dense(5)(bars[..., 3:, :])
+
+
+class Peeking(nn.Module):
+    """Sees the whole chunk, and so the future."""
+
+    reads_chunks = True
+
+    @nn.compact
+    def __call__(self, bars: jax.Array) -> jax.Array:
+        return nn.Dense(5)(bars[..., 3:, :] - bars.mean(-2, keepdims=True))
+
+
+class Flat(nn.Module):
+    """Loses the axis of decisions."""
+
+    @nn.compact
+    def __call__(self, bars: jax.Array) -> jax.Array:
+        return nn.Dense(1)(bars.reshape(bars.shape[0], -1))[:, 0]
+
+
+@pytest.fixture
+def another_process() -> Iterator[None]:
+    """What was given in this process is forgotten for a while."""
+    before = dict(own_encoder._GIVEN)
+    own_encoder._GIVEN.clear()
+    yield
+    own_encoder._GIVEN.update(before)
+
+
+def trained(env: TradingEnv, agent: PPOAgent, folder: Path) -> jt.TrainResult:
+    """After two updates."""
+    return Trainer(env, agent, num_envs=8, rollout_length=16, total_steps=256, run_dir=folder, progress=False).train()
+
+
+def test_a_chunk_with_many_accounts_is_the_module_window_by_window() -> None:
+    network = OwnActorCritic(4, 3, 2, ActionSpec("discrete", 3), module=own(Both()))
+    weights = network.fresh(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    chunk, account = rng.normal(size=(2, 9, 1, 3)), rng.normal(size=(2, 6, 5, 1, 2))  # 6 decisions, 5 accounts
+    contexts = network.apply({"params": weights}, jnp.asarray(chunk, jnp.float32), method="encode")
+    outputs, value = network.apply(
+        {"params": weights}, contexts[:, :, None], jnp.asarray(account, jnp.float32), method="head"
+    )
+    assert outputs.shape == (2, 6, 5, 3)
+    for path, t, a in ((0, 0, 0), (1, 5, 4), (1, 2, 3)):
+        one = chunk[path, t : t + 4, 0][None], account[path, t, a]
+        alone, worth = Both().apply({"params": weights["own"]}, *(jnp.asarray(x, jnp.float32) for x in one))
+        np.testing.assert_allclose(outputs[path, t, a], alone[0], atol=1e-6)
+        np.testing.assert_allclose(value[path, t, a], worth[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"network": Both(6, (5,))}, {"encoder": Pool(6)}, {"encoder": Chunked()}])
+def test_it_trains_is_saved_and_comes_back_with_its_class_alone(
+    settings: dict[str, Any], env: TradingEnv, tmp_path: Path, another_process: None
+) -> None:
+    agent = PPOAgent(hidden=(8,), num_epochs=1, num_minibatches=2, **settings)
+    result = trained(env, agent, tmp_path / "run")
+    (module,) = settings.values()
+    expected = backtest(load_policy(tmp_path / "run"), env.market)
+    own_encoder._GIVEN.clear()
+    name = type(module).__name__
+    with pytest.raises(files.FileError, match=rf"its network is a {name}.*load_policy\(path, {name}\)"):
+        load_policy(tmp_path / "run")
+    with pytest.raises(files.FileError, match=f"its network is a {name}.*and no Flat"):
+        load_policy(tmp_path / "run", Flat)
+    policy = load_policy(tmp_path / "run", type(module))
+    assert policy.agent == result_agent(agent, policy.agent)
+    np.testing.assert_array_equal(backtest(policy, env.market).targets, expected.targets)
+    stored = files.load(result.policy_path, "policy")["about"]["agent"]
+    (kind,) = settings
+    assert stored[kind] == {"name": name, "settings": own(module).settings}
+
+
+def result_agent(agent: PPOAgent, like: PPOAgent) -> PPOAgent:
+    """The agent with its rates as plain numbers, as a file gives them back."""
+    assert isinstance(like, PPOAgent)
+    return agent.replace(**{name: getattr(like, name) for name in ("learning_rate", "max_grad_norm")})
+
+
+@pytest.mark.slow
+def test_it_learns_the_sign_of_a_signal(optimised: None, tmp_path: Path) -> None:
+    """On an AR(1) signal that explains half of each return, without costs: hold its sign."""
+    process = jt.datasets.AR1(0.02, 0.5, 0.5)
+    env = TradingEnv(process.market(4000, 1), positions=(-1, 0, 1), window=2, costs=jt.Costs(None, None))
+    agent = PPOAgent(network=Both(16), gamma=0.5, learning_rate=3e-3, num_epochs=2)
+    settings = {"num_envs": 64, "rollout_length": 32, "total_steps": 100_000, "progress": False}
+    Trainer(env, agent, run_dir=tmp_path / "run", **settings).train()
+    test = process.market(2000, 2)
+    targets = backtest(load_policy(tmp_path / "run"), test).targets[:-1, 0]
+    signal = test.features[: len(targets), 0, 0]
+    clear = np.abs(signal) > 0.5
+    assert (targets[clear] == np.sign(signal[clear])).mean() > 0.95
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder": Peeking()}, "Peeking encodes a chunk differently.*sees bars outside of the window"),
+        ({"encoder": Flat()}, "Flat cannot encode bars"),
+        ({"network": Both(actions=4)}, r"Both gives the shapes \[\(3, 4\), \(3,\)\].*must return \(outputs \[n, 3\]"),
+        ({"network": Pool()}, "Pool cannot be called with a window"),
+        ({"network": Both(), "encoder": "tcn"}, "reads the window itself; leave out encoder"),
+        ({"network": "mine.py:Both"}, "must be a Flax module, not its name"),
+    ],
+)
+def test_a_module_that_does_not_fit_is_one_sentence(settings: dict[str, Any], message: str, env: TradingEnv) -> None:
+    with pytest.raises(ValueError, match=message):
+        PPOAgent(**settings).validate().check_env(env)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [(Both, "is a class; give a module: Both"), (jnp.tanh, "no Flax linen module"), (Both(layers=[4]), "use tuples")],
+)
+def test_what_is_no_module_is_one_sentence(module: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        PPOAgent(network=module).validate()
+
+
+CODE = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+class Mine(nn.Module):
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, bars):
+        return nn.Dense(self.width)(bars[..., -1, :])
+
+class Needy(nn.Module):
+    width: int
+"""
+
+
+@pytest.mark.slow
+def test_the_command_line_takes_a_file_and_a_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], another_process: None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(CODE)
+    small = ["--num-envs", "8", "--rollout-length", "16", "--total-steps", "256", "--num-minibatches", "2"]
+    small += ["--seeds", "1", "--symbols", "AAPL", "--window", "2", "--no-report", "--quiet", "--hidden", "8"]
+    assert main(["train", "--network", "mine.py:Mine", "--run-dir", "run", *small]) == 0
+    own_encoder._GIVEN.clear()
+    capsys.readouterr()
+    assert main(["backtest", "run"]) == 2
+    assert "its network is a Mine (width: 4)" in capsys.readouterr().err
+    assert main(["export", "run", "--to", "stablehlo", "--network", "mine.py:Mine"]) == 0
+    for named, says in (
+        ("mine.py", "a file and the name of a Flax module"),
+        ("none.py:Mine", "none.py is no Python file"),
+        ("mine.py:Mien", "did you mean Mine?"),
+        ("mine.py:Needy", "give each field of the class a default"),
+    ):
+        capsys.readouterr()
+        assert main(["train", "--network", named, "--run-dir", "other", *small]) == 2
+        assert says in capsys.readouterr().err
+    assert not Path("other").exists()
