@@ -149,8 +149,9 @@ def test_it_learns_the_sign_of_a_signal(optimised: None, tmp_path: Path) -> None
     settings = {"num_envs": 64, "rollout_length": 32, "total_steps": 100_000, "progress": False}
     Trainer(env, agent, run_dir=tmp_path / "run", **settings).train()
     test = process.market(2000, 2)
-    targets = backtest(load_policy(tmp_path / "run"), test).targets[:-1, 0]
-    signal = test.features[: len(targets), 0, 0]
+    result = backtest(load_policy(tmp_path / "run"), test)
+    targets = result.targets[:-1, 0]
+    signal = test.features[np.isin(test.times, result.times), 0, 0][: len(targets)]
     clear = np.abs(signal) > 0.5
     assert (targets[clear] == np.sign(signal[clear])).mean() > 0.95
 
