@@ -475,7 +475,7 @@ COMMANDS = {
     ),
     "decide": Command(
         "Say what a trained policy wants at the last bar of a file, and keep its account.",
-        (Flags(DecideSettings, "data"), Flags(Source, "data", omit=("min_bars",))),
+        (Flags(DecideSettings, "data"), Flags(OwnCode, "data"), Flags(Source, "data", omit=("min_bars",))),
         first=("run", "data", "position", "json", "symbols", "tz", "label"),
         has_defaults=False,
     ),

@@ -23,6 +23,7 @@ import jaxtrader.examples
 
 # What each prints, beside its table.
 PRINTS = {
+    "own_network": ("encoder", "whole", "buy and hold"),
     "own_agent": ("share of the optimum: ", "push "),
     "own_data": ("mood", "policy", "buy and hold"),
     "own_reward": ("twice", "streak", "buy and hold"),
