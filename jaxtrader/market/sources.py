@@ -172,8 +172,8 @@ def _zipped(path: Path) -> tuple[tuple[File, ...], str | None]:
     """The price files of a zip archive. An Excel file is one, too, and is named."""
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError) as error:
+            infos = [info for info in archive.infolist() if not info.is_dir()]  # IndexError: one without a name
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, IndexError) as error:
         raise DataError(f"{path.name} is a damaged or cut-off zip archive; write or download it again.") from error
     names = [info.filename for info in infos]
     if "[Content_Types].xml" in names:

@@ -25,6 +25,8 @@ def files_that_are_no_tables(tmp_path):
     (tmp_path / "prose.csv").write_text("no table here\nat all\n")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 20)
     (tmp_path / "zip.csv").write_bytes(b"PK\x03\x04" + bytes(200))
+    with zipfile.ZipFile(tmp_path / "nameless.zip", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(""), "x")
     (tmp_path / "latin.csv").write_bytes(HEADER.encode() + b"2024-01-02,10,12,9,11,\xe9\n")
     whole = gzip.compress((HEADER + "\n".join(GOOD * 400)).encode())
     (tmp_path / "cut.csv.gz").write_bytes(whole[: len(whole) // 2])
@@ -45,6 +47,7 @@ def files_that_are_no_tables(tmp_path):
         "prose.csv": "is not a table",
         "binary.csv": "is a binary file",
         "zip.csv": "damaged or cut-off zip archive",
+        "nameless.zip": "damaged or cut-off zip archive",
         "latin.csv": "row 2: Volume is 'é', which is not a number",
         "cut.csv.gz": "damaged or cut-off",
         "cut.csv": r"row 5: low is missing .*cut off\?",
