@@ -229,7 +229,8 @@ def check_bars_to_train(
             f"too few bars: {needed:,} are needed to the end of {name}{of_file}, and the longest history has "
             f"{end - start:,}. {history:,} lie before the first decision, for the look-back of the features and the "
             f"window, and more than {room:,} after it; give more bars, features with a shorter look-back (as "
-            "--features log_return_1,volatility_20), or a shorter --rollout-length"
+            f"--features log_return_1,volatility_20){', a shorter --window' * (values['window'] > 1)}, or a shorter "
+            "--rollout-length"
         )
 
 

@@ -66,6 +66,8 @@ def _unknown_flag(word: str, command: str) -> str:
         name for name, other in COMMANDS.items() if word in {flag(field.name) for field in other.fields.values()}
     ]
     text = f"jaxtrader {command} has no flag {word}"
+    if (command, word) == ("data", "--data"):
+        return f"{text}; give the file alone, as in jaxtrader data FILE"
     if elsewhere and f"{word}s" not in flags:  # --position of decide, for the --positions of train
         return f"{text}: it is of jaxtrader {' and '.join(elsewhere)}; see jaxtrader {command} --help-all"
     meant = _meant("--" + word.lstrip("-"), [*sorted(flags), "--help", "--help-all"], SYNONYMS)

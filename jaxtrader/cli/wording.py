@@ -37,7 +37,7 @@ _CALL = re.compile(rf"\b[A-Z]\w*\(((?:{'|'.join(NAMES)})={_VALUE})\)")
 _UNDERSCORED = re.compile(rf"{_ALONE}({'|'.join(name for name in NAMES if '_' in name)})(?!['\"=]|\w|\.\w)")
 _TWICE = re.compile(r"(--[\w-]+[^()]*?) \(\1\)")
 _RANGE = re.compile(rf"(is outside [\[(])({_NUMBER}), ({_NUMBER})([\])])(?:: [^;]*)?")
-_REBATES = re.compile(r"rebates=\([^()]*\) allows it below 0")  # a setting of Python alone
+_REBATES = re.compile(r"a rate that is named in Costs\.rebates may be below 0")  # a setting of Python alone
 
 
 def in_flags(message: str) -> str:

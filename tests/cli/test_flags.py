@@ -234,6 +234,7 @@ def test_words_become_values(words, name, value):
         ("train --stop-loss 3%", "write 3% as 0.03"),
         ("train --total-steps 2M", "write it as 2e6"),
         ("data x --fee-bps 1", "it is of jaxtrader train"),
+        ("data --data x.csv", "give the file alone, as in jaxtrader data FILE"),
         ("evaluate runs", "did you mean backtest?"),
         ("help", "did you mean --help?"),
         ("--verison", "did you mean --version?"),

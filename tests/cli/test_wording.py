@@ -69,6 +69,10 @@ def test_what_the_api_refuses_is_named_by_its_flag(name: str, message: str) -> N
             "fee -0.0001 is outside [0, 0.5): it is a fraction",
             "--fee-bps -1 is outside [0, 5000): it is in basis points",
         ),
+        (
+            "fee -1 is outside [0, 0.5): it is a fraction; a rate that is named in Costs.rebates may be below 0",
+            "--fee-bps -10000 is outside [0, 5000): it is in basis points of the traded value; only the Costs",
+        ),
         ("PPOAgent(hidden=(8, 8)) is odd", "--hidden 8,8 is odd"),
         ("use window=32, or encoder='mlp'", "use --window 32, or --encoder mlp"),
         ("use label='open' (--label open)", "use --label open"),
