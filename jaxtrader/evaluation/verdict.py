@@ -7,6 +7,7 @@ Better or worse is decided by an interval of the paired difference of two Sharpe
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,11 @@ POLICY = "policy"
 ENOUGH = 0.95  # deflated probability from which a policy may be called better
 POWER_QUANTILE = 0.8416  # of the normal distribution at 0.8
 SAME = 1e-3  # of equity. Two accounts that never differ by more are one.
+
+# What `lead` found, as long as both results live: a verdict, a table and a report ask for the same one.
+_LEADS: weakref.WeakKeyDictionary[BacktestResult, weakref.WeakKeyDictionary[BacktestResult, Lead]] = (
+    weakref.WeakKeyDictionary()
+)
 
 Part = Mapping[str, BacktestResult]
 """The policy's result first, then the baselines, by name."""
@@ -70,7 +76,10 @@ def lead(result: BacktestResult, other: BacktestResult) -> Lead:
     The error and the interval are of the paired difference. Where the other account does not vary it is cash, whose
     ratio counts as 0. Below `bootstrap.MIN_BARS` bars the interval is two errors of independent bars to each side.
     """
-    return lead_of(result.excess_returns, other.excess_returns, result.sharpe_scale)
+    known = _LEADS.setdefault(result, weakref.WeakKeyDictionary())
+    if other not in known:
+        known[other] = lead_of(result.excess_returns, other.excess_returns, result.sharpe_scale)
+    return known[other]
 
 
 def lead_of(own: Float[np.ndarray, " bar"], others: Float[np.ndarray, " bar"], scale: float) -> Lead:

@@ -180,7 +180,7 @@ def _months(result: BacktestResult) -> Table | None:
 
 def percent(value: float, digits: int = 1) -> str:
     """A share as text. A dash where it is undefined."""
-    return f"{value:.{digits}%}" if math.isfinite(value) else "-"
+    return f"{round(value, digits + 2) + 0.0:.{digits}%}" if math.isfinite(value) else "-"
 
 
 def turnover(result: BacktestResult) -> float:

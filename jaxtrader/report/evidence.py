@@ -7,6 +7,7 @@ the same bars.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +16,17 @@ from typing import Any
 import numpy as np
 
 from jaxtrader.agents.policy import Policy
-from jaxtrader.evaluation import looks
+from jaxtrader.evaluation import bootstrap, looks
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED, baselines
 from jaxtrader.evaluation.importance import Importance, permutation_importance
 from jaxtrader.evaluation.looks import Trials
 from jaxtrader.evaluation.overfitting import Overfitting
 from jaxtrader.evaluation.result import BacktestResult
-from jaxtrader.evaluation.strategies import strategies
+from jaxtrader.evaluation.strategies import CASH, strategies
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.timing import TimingTest, timing_test
-from jaxtrader.evaluation.verdict import POLICY, Part, sharpe, verdict
+from jaxtrader.evaluation.verdict import POLICY, Part, lead, sharpe, verdict
 from jaxtrader.files import FileError
 from jaxtrader.ledger.costs import LIMITS, CostRange, Costs
 from jaxtrader.market.market import Market
@@ -82,8 +83,8 @@ class Evidence:
 
     @property
     def tables(self) -> list[Table]:
-        """Tables of seeds, and of other costs and fills."""
-        found = []
+        """Tables of intervals, folds, seeds, and other costs and fills."""
+        found = [*filter(None, [_interval_table(list(self.parts.values())[-1])])]
         if self.folds:
             found.append(fold_table(self.folds))
         if self.seeds:
@@ -221,6 +222,30 @@ def multiplied(costs: Costs, market: Market, times: float) -> tuple[Costs, Marke
 def _times(name: str, rate: np.ndarray, times: float) -> np.ndarray:
     most = np.nextafter(LIMITS[name][1], 0)
     return np.minimum(np.where(rate < 0, min(times, 1), times) * rate, most)
+
+
+def _interval_table(part: Part) -> Table | None:
+    """The 95% intervals of the policy's return, of its ratio, and of its lead over each baseline. None if undefined."""
+    result = part[POLICY]
+    returns = result.excess_returns
+    if len(returns) < bootstrap.MIN_BARS or not np.isfinite(returns).all() or math.isnan(sharpe(result).value):
+        return None
+    mean, ratio = bootstrap.mean_interval(returns), bootstrap.sharpe_interval(returns)
+    bars, unit = (result.periods_per_year, " a year") if result.spans_a_year else (len(result), "")
+    returned = [bars * each for each in (mean.estimate, mean.low, mean.high)]
+    ratios = [sharpe(result).value, *(result.sharpe_scale * each for each in (ratio.low, ratio.high))]
+    rows = [[f"mean return over cash{unit}", *map(percent, returned), ""], ["Sharpe ratio", *map(number, ratios), ""]]
+    for name, other in part.items():
+        found = lead(result, other) if name not in (POLICY, CASH) else None
+        if found is not None and not math.isnan(found.value):
+            numbers = (found.value, found.low, found.high, found.detectable)
+            rows.append([f"Sharpe over {name}", *map(number, numbers)])
+    note = (
+        "95% intervals by a stationary block bootstrap. Its blocks follow from the autocorrelation: "
+        f"{mean.block:.3g} bars on average for the return. Differences are paired, bar by bar. The last column is the "
+        "true difference that would be found 4 times in 5."
+    )
+    return Table("What the bars can tell", ["", "estimate", "low", "high", "found 4 in 5"], rows, note)
 
 
 def fold_table(folds: Mapping[str, Part]) -> Table:

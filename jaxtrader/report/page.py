@@ -10,14 +10,14 @@ from string import Template
 from jaxtrader.printable import printable, printable_data
 from jaxtrader.report.content import Report, Table
 
-MANY_PARTS = " Each part goes on where the one before it ended."
+PARTS_IN_A_ROW = " Each part goes on where the one before it ended."
 
 
 def page(report: Report) -> str:
     """Return the HTML of a report. All text of it is printable and escaped."""
     sections = [
         *map(_table, report.results),
-        _chart("equity", "Equity", "Logarithmic scale." + MANY_PARTS * (len(report.curves["parts"]) > 1)),
+        _chart("equity", "Equity", "Logarithmic scale." + PARTS_IN_A_ROW * _has_parts(report)),
         '<div class="pair">',
         _chart("drawdown", "Drawdown"),
         _chart("rolling", f"Sharpe ratio of the last {report.curves['rolling_bars']:,} bars")
@@ -46,6 +46,12 @@ def page(report: Report) -> str:
 def _text(text: str) -> str:
     """Return a text as HTML."""
     return html.escape(printable(text))
+
+
+def _has_parts(report: Report) -> bool:
+    """Whether the equity is of several parts, each from flat. The folds of a walk-forward are one account."""
+    names = [part["name"] for part in report.curves["parts"]]
+    return len(names) > 1 and not names[0].startswith("fold")
 
 
 def _asset(name: str) -> str:

@@ -94,7 +94,13 @@
       priceChart.remove();
     }
     priceChart = chart("price", 320);
-    const close = priceChart.addSeries(LineSeries, { color: colour("--ink"), lineWidth: 1, priceLineVisible: false });
+    // The room below the lowest price is for the exposure, and no price.
+    const positive = symbol.close.every((x) => x === null || x > 0);
+    const digits = Math.max(...symbol.close) < 10 ? 4 : 2;
+    const close = priceChart.addSeries(LineSeries, {
+      color: colour("--ink"), lineWidth: 1, priceLineVisible: false,
+      priceFormat: { type: "custom", minMove: 1e-6, formatter: (x) => (positive && x <= 0 ? "" : x.toFixed(digits)) },
+    });
     close.setData(points(symbol.times, symbol.close));
     const exposure = priceChart.addSeries(AreaSeries, {
       priceScaleId: "exposure", lineColor: colour("--policy"), lineWidth: 1, topColor: colour("--test"),
