@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from report.parts import parts_and_markets
 
+from jaxtrader.evaluation.baselines import BUY_AND_HOLD
+from jaxtrader.evaluation.comparison import compare
 from jaxtrader.evaluation.importance import Importance
+from jaxtrader.evaluation.verdict import POLICY
+from jaxtrader.report.comparison import comparison_report
 from jaxtrader.report.content import make_report
 from jaxtrader.report.page import page
 
@@ -25,8 +29,14 @@ return [...document.querySelectorAll('.chart')].map(
 """
 
 
+CHARTS = {
+    "report": {"equity", "drawdown", "rolling", "price", "training"},
+    "comparison": {"equity", "drawdown", "rolling"},
+}
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory) -> str:
+def addresses(tmp_path_factory) -> dict[str, str]:
     parts, markets = parts_and_markets()
     records = [{"steps": step * 1000, "valid_reward_per_bar": step * 1e-6} for step in range(1, 9)]
     report = make_report(
@@ -37,14 +47,24 @@ def address(tmp_path_factory) -> str:
         training={"seed 0": records},
         importance=Importance(("a_feature_with_a_long_name", "b"), 0.5, np.array([[0.1, 0.3], [-1.0, -3.0]])),
     )
-    path: Path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(page(report), encoding="utf-8")
-    return path.as_uri()
+    found = compare({"a run with a long name/0001": parts["test"][POLICY], "other": parts["test"][BUY_AND_HOLD]})
+    settings = {name: {"total_steps": str(i)} for i, name in enumerate(found.results)}
+    folder: Path = tmp_path_factory.mktemp("report")
+    for name, each in (("report", report), ("comparison", comparison_report(found, settings))):
+        (folder / f"{name}.html").write_text(page(each), encoding="utf-8")
+    return {name: (folder / f"{name}.html").as_uri() for name in CHARTS}
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it(address, width, scheme):
+@pytest.mark.parametrize(
+    ("name", "width", "scheme"),
+    [
+        *(("report", width, scheme) for width in (390, 1440) for scheme in ("light", "dark")),
+        ("comparison", 390, "light"),
+        ("comparison", 1440, "dark"),
+    ],
+)
+def test_a_browser_shows_it(addresses, name, width, scheme):
+    address = addresses[name]
     from selenium import webdriver
 
     browser, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
@@ -68,7 +88,7 @@ def test_a_browser_shows_it(address, width, scheme):
         page_width = chrome.execute_script("return document.documentElement.scrollWidth")
         assert page_width <= width
         charts = dict(chrome.execute_script(PIXELS))
-        assert set(charts) == {"equity", "drawdown", "rolling", "price", "training"}
+        assert set(charts) == CHARTS[name]
         assert all(charts.values()), charts
         bars = "return [...document.querySelectorAll('td.bar rect')].map((bar) => bar.getBoundingClientRect().width)"
-        assert min(chrome.execute_script(bars)) > 2
+        assert min(chrome.execute_script(bars), default=9) > 2
