@@ -20,7 +20,8 @@ class TrainSettings:
 
     Attributes:
         num_envs: The number of parallel accounts: market paths times accounts_per_path.
-        accounts_per_path: The number of accounts on each market path. They share its bars and its encoding.
+        accounts_per_path: The number of accounts on each market path. They share its bars and its encoding. By default
+            it is 2 where the window is above 1 and num_envs is a multiple of 16 num_minibatches, and 1 elsewhere.
         rollout_length: The number of steps of each account between two updates. It divides the episode length.
         num_episodes: The number of episodes to train, summed over all accounts. It stands instead of total_steps.
         total_steps: The number of steps to train, summed over all accounts.
@@ -40,7 +41,7 @@ class TrainSettings:
     """
 
     num_envs: int = 256
-    accounts_per_path: int = 1
+    accounts_per_path: int | None = None
     rollout_length: int = 64
     num_episodes: int | None = None
     total_steps: int | None = None
@@ -57,7 +58,6 @@ class TrainSettings:
         """Raise ValueError where a setting is out of range or does not fit another."""
         for name in (
             "num_envs",
-            "accounts_per_path",
             "rollout_length",
             "updates_per_chunk",
             "eval_every",
@@ -77,7 +77,9 @@ class TrainSettings:
             raise ValueError(f"num_episodes {self.num_episodes} is more than {NO_LIMIT}; give total_steps instead")
         if self.total_updates is not None and self.total_updates > NO_LIMIT:
             raise ValueError(f"total_steps {self.total_steps} is more than {NO_LIMIT} updates; give fewer")
-        if self.num_envs % self.accounts_per_path:
+        if self.accounts_per_path is not None and self.accounts_per_path < 1:
+            raise ValueError(f"accounts_per_path {self.accounts_per_path} must be at least 1")
+        if self.num_envs % (self.accounts_per_path or 1):
             raise ValueError(f"accounts_per_path {self.accounts_per_path} does not divide num_envs {self.num_envs}")
         if self.num_paths % self.devices:
             raise ValueError(
@@ -87,7 +89,7 @@ class TrainSettings:
     @property
     def num_paths(self) -> int:
         """Market paths, each with `accounts_per_path` accounts. An ordinary environment counts as a path."""
-        return self.num_envs // self.accounts_per_path
+        return self.num_envs // (self.accounts_per_path or 1)
 
     @property
     def steps_per_update(self) -> int:

@@ -17,7 +17,7 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -165,15 +165,17 @@ class Trainer(TrainSettings):
         if not isinstance(self.agent, Agent):
             raise TypeError(f"{type(self.agent).__name__} is no Agent; derive it from jaxtrader.agents.protocol.Agent")
         check_callbacks(self.callbacks, self.valid is not None)
-        self.validate_settings()
         self.agent.validate()
+        if self.accounts_per_path is None:
+            self.accounts_per_path = self._usual_accounts()
+        self.validate_settings()
         self.agent.check_env(self.env)
         self._check_devices()
         if isinstance(self.env, TradingEnv):
             self.env.check_room(self.rollout_length if self.on_market_paths else 1)
         if self.on_market_paths:
             self._check_market()
-        elif self.accounts_per_path > 1:
+        elif self.num_paths < self.num_envs:
             raise ValueError("accounts_per_path needs a TradingEnv and a MarketAgent: others have no market paths")
         elif self.valid is not None:
             if not isinstance(self.env, TradingEnv):
@@ -193,6 +195,15 @@ class Trainer(TrainSettings):
         """The policy that training starts from."""
         given = self.init_from
         return given if given is None or isinstance(given, Policy) else load_policy(given)
+
+    def _usual_accounts(self) -> int:
+        """Return how many accounts share a path where that is not said.
+
+        Two share the work of a window, and learn as fast. The number does not depend on the devices, which may change
+        when a run is resumed, so there must be paths enough for eight.
+        """
+        shares = self.on_market_paths and cast(TradingEnv, self.env).window > 1
+        return 2 if shares and self.num_envs % (2 * 8 * self.agent.num_minibatches) == 0 else 1
 
     def _check_devices(self) -> None:
         if self.devices > 1 and not self.agent.several_devices:
@@ -231,7 +242,9 @@ class Trainer(TrainSettings):
         shards = self.num_paths // self.agent.num_minibatches
         if self.on_market_paths:
             assert isinstance(self.env, TradingEnv)
-            return MarketRollouts(self.env, self.rollout_length, self.num_paths, self.accounts_per_path, shards)
+            return MarketRollouts(
+                self.env, self.rollout_length, self.num_paths, self.num_envs // self.num_paths, shards
+            )
         return EnvRollouts(self.env, self.rollout_length, self.num_envs, shards)
 
     @package_settings()

@@ -299,6 +299,24 @@ def test_settings_that_do_not_fit_say_the_way_out(env, agent, settings, message)
         Trainer(env, agent, **{"rollout_length": env.episode_length, "num_envs": 8, **settings})
 
 
+@pytest.mark.parametrize(
+    ("window", "num_envs", "given", "accounts"),
+    [(4, 64, None, 2), (1, 64, None, 1), (4, 8, None, 1), (4, 64, 1, 1), (4, 64, 4, 4)],
+)
+def test_two_accounts_share_a_path_by_default_where_a_window_is_above_1(env, agent, window, num_envs, given, accounts):
+    """And where the paths are enough for eight devices. The agent has two minibatches."""
+    trainer = Trainer(
+        dataclasses.replace(env, window=window),
+        agent,
+        num_envs=num_envs,
+        accounts_per_path=given,
+        rollout_length=env.episode_length,
+        total_steps=1,
+    )
+    assert (trainer.accounts_per_path, trainer.num_paths) == (accounts, num_envs // accounts)
+    assert trainer.rollouts.accounts == accounts
+
+
 def test_too_few_bars_are_refused(market, agent):
     with pytest.raises(ValueError, match="too few"):
         Trainer(TradingEnv(market, episode_length=10**6), agent, num_envs=8, rollout_length=10**6, total_steps=1)
