@@ -40,7 +40,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger import costs
 from jaxtrader.ledger.costs import CostRange, Costs
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.market.market import Market
 from jaxtrader.schema import parse
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from jaxtrader.market.bars import Bars
     from jaxtrader.market.features import Feature
 
-CHANGES = ("rules", "costs", "reward", "stop_loss", "take_profit")  # settings that a backtest may change
+CHANGES = ("rules", "costs", "reward", *BRACKETS)  # settings that a backtest may change
 FLAT = (0.0, 0.0, 0.0, 1.0)  # ACCOUNT_FEATURES of an account that never traded
 
 
@@ -549,7 +549,7 @@ def ensemble(members: Sequence[Policy]) -> Policy:
             )
         if jax.tree.structure(each.state) != jax.tree.structure(first.state):
             raise ValueError("the members have different networks; average policies of one network")
-    for name in ("stop_loss", "take_profit"):
+    for name in BRACKETS:
         if isinstance(settings[name], (list, tuple)):
             raise ValueError(f"{name} {settings[name]} is one for each position; an ensemble needs one number for all")
     positions = first.positions if isinstance(first.positions, tuple) else None

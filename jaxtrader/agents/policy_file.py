@@ -43,7 +43,7 @@ from jaxtrader.envs import actions as env_actions
 from jaxtrader.envs import rewards
 from jaxtrader.envs.observation import ACCOUNT_FEATURES
 from jaxtrader.ledger import costs
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.printable import printable_data, shown
 from jaxtrader.schema import parse
 
@@ -325,7 +325,7 @@ def _check_env(env: EnvPart, stored: dict[str, Any], assets: int) -> None:
     positions = env_actions.validate_positions(
         env.positions, assets if isinstance(env.positions, str) else 1, env.rules.max_leverage
     )
-    for name in ("stop_loss", "take_profit"):
+    for name in BRACKETS:
         env_actions.validate_bracket(name, getattr(env, name), positions)
     env.rules.check_costs(costs.from_dict(env.costs).validate())
     if not env.reward.custom:

@@ -16,6 +16,7 @@ from jaxtrader.cli.settings import BPS, MarketSettings, RewardSettings, Source, 
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.costs import LIMITS, CostRange
+from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.clock import wall_clock
 
 FILLS = {
@@ -72,7 +73,7 @@ def rules(env: jt.TradingEnv) -> str:
         more.append("no fee on shorts")
     for name in costs.rebates:
         more.append(f"WARNING: {name.replace('_', ' ')} may be below 0, so that the account is paid for it")
-    for name in ("stop_loss", "take_profit"):
+    for name in BRACKETS:
         if getattr(env, name) is not None:
             more.append(f"{name.replace('_', '-')} {getattr(env, name)}")
     return "; ".join([f"fee {fee}, slippage {slippage}", f"fills {FILLS[rules.fill]}", band, *more])

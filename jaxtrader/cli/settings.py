@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.ledger.cost_rates import CostRates
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.training.train_settings import TrainSettings
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -380,7 +380,7 @@ class Command:
         return {key(field.name): field for flags in self.flags for field in flags.fields}
 
 
-MONEY = ("stop_loss", "take_profit")  # settings of the environment that belong to the rules of trading
+MONEY = BRACKETS  # settings of the environment that belong to the rules of trading
 TRAINING = ("train", "walk-forward")  # commands whose defaults are those of TRAIN
 SWEPT = ("money", "environment", "learning")  # groups of `jaxtrader train` whose settings can be swept, and features
 LENGTH = ("num_envs", "accounts_per_path", "rollout_length", "num_episodes", "total_steps")

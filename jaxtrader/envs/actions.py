@@ -123,7 +123,7 @@ def draw(
 
 
 def validate_bracket(name: str, given: Any, positions: Positions) -> BracketFractions:
-    """Return a stop-loss or take-profit as `TradingEnv` stores it: None, a float, or one for each position.
+    """Return a bracket as `TradingEnv` stores it: None, a float, or one for each position.
 
     Raises ValueError where a fraction is out of range, or there are not as many fractions as positions.
     """
@@ -141,7 +141,7 @@ def validate_bracket(name: str, given: Any, positions: Positions) -> BracketFrac
         meaning = "it is a fraction of the entry price, 0.03 is 3%"
         if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf:
             raise ValueError(f"{name} {x!r} must be above 0: {meaning}")
-        if name == "stop_loss" and float(x) >= 1:  # no price falls by more than 1, so 3 was meant as 3%
+        if name != "take_profit" and float(x) >= 1:  # no price falls by more than 1, so 3 was meant as 3%
             raise ValueError(f"{name} {x!r} must be below 1: {meaning}")
     if not isinstance(given, tuple):
         return float(given)

@@ -27,6 +27,7 @@ class EnvSettings:
             positions it may be one number for each of them. A closed position stays closed until its target has been 0
             or of the other sign, which weights never are.
         take_profit: A position is closed within the bar at this gain from its entry price.
+        trailing_stop: A position is closed within the bar at this loss from its best price so far, such as 0.05.
         random_start: Whether episodes start at a random exposure, so that every state of the account is seen. Without
             it they start flat. They also start flat in what the first bar closes.
     """
@@ -38,6 +39,7 @@ class EnvSettings:
     stop_loss: BracketFractions = None
     take_profit: BracketFractions = None
     random_start: bool = True
+    trailing_stop: BracketFractions = None
 
     def __post_init__(self) -> None:
         for name in ("window", "episode_length", "decision_every"):

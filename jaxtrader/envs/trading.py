@@ -27,7 +27,7 @@ from jaxtrader.ledger import ledger, settlement
 from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL, Account, Brackets
 from jaxtrader.ledger.bar import Bar, check_capital, check_market
 from jaxtrader.ledger.costs import CostRange, Costs
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
 
@@ -66,7 +66,7 @@ class TradingEnv(EnvSettings):
         object.__setattr__(self, "positions", positions)
         if actions.may_be_short(positions):
             object.__setattr__(self, "rules", self.rules.with_short_margin())
-        for name in ("stop_loss", "take_profit"):
+        for name in BRACKETS:
             object.__setattr__(self, name, actions.validate_bracket(name, getattr(self, name), positions))
         if positions == "weights" and (band := self.rules.band(self.assets)) * self.assets >= 1:
             raise ValueError(
@@ -96,8 +96,8 @@ class TradingEnv(EnvSettings):
 
     @property
     def has_brackets(self) -> bool:
-        """Whether any position has a stop-loss or a take-profit."""
-        return self.stop_loss is not None or self.take_profit is not None
+        """Whether any position has a stop-loss, a take-profit or a trailing stop."""
+        return any(getattr(self, name) is not None for name in BRACKETS)
 
     @property
     def account_names(self) -> tuple[str, ...]:
@@ -262,10 +262,8 @@ class TradingEnv(EnvSettings):
         """Return the brackets of actions, broadcastable to `shape` `[*b, A]`. None: no position has any."""
         if not self.has_brackets:
             return None
-        stop, take = (
-            actions.bracket_fractions(given, action, shape, dtype) for given in (self.stop_loss, self.take_profit)
-        )
-        return Brackets(stop, take)
+        given = {name: getattr(self, name) for name in BRACKETS}
+        return Brackets(**{name: actions.bracket_fractions(x, action, shape, dtype) for name, x in given.items()})
 
     def open_account(
         self,
@@ -276,7 +274,8 @@ class TradingEnv(EnvSettings):
         financing: bool = False,
     ) -> EnvAccount:
         """Open accounts with the state of the reward and the costs of the episode, see `ledger.open_account`."""
-        account = ledger.open_account(exposure, price, self.rules, brackets=self.has_brackets, financing=financing)
+        held = {"brackets": self.has_brackets, "trailing": self.trailing_stop is not None}
+        account = ledger.open_account(exposure, price, self.rules, **held, financing=financing)
         state = None
         if isinstance(self.reward, MoveReward):
             state = self.reward.begin(account.equity.shape, account.equity.dtype)

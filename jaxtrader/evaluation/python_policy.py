@@ -24,6 +24,7 @@ from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajec
 from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
+from jaxtrader.ledger.rules import BRACKETS
 
 # From windows `[segment, W, A, F]`, accounts `[segment, A, K]`, rows of the market, and which segments still have a bar
 # there, to actions for the environment.
@@ -170,7 +171,7 @@ def with_exposures(env: TradingEnv) -> TradingEnv:
     """
     if not isinstance(env.positions, tuple):
         return env
-    for name in ("stop_loss", "take_profit"):
+    for name in BRACKETS:
         if isinstance(getattr(env, name), tuple):
             raise ValueError(
                 f"{name} {getattr(env, name)} is one for each position; a function needs one number for all"

@@ -41,6 +41,7 @@ def simulate(
     costs: Costs = ...,
     stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = ...,
     take_profit: ArrayLike | Mapping[str, ArrayLike] | None = ...,
+    trailing_stop: ArrayLike | Mapping[str, ArrayLike] | None = ...,
     dtype: Literal["float64", "float32"] = ...,
     rules: Rules = ...,
 ) -> BacktestResults: ...
@@ -52,6 +53,7 @@ def simulate(
     costs: Costs = ...,
     stop_loss: ArrayLike | None = ...,
     take_profit: ArrayLike | None = ...,
+    trailing_stop: ArrayLike | None = ...,
     dtype: Literal["float64", "float32"] = ...,
     start: int | None = ...,
     symbol: str | None = ...,
@@ -65,6 +67,7 @@ def simulate(
     costs: Costs = Costs(),  # noqa: B008  frozen
     stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = None,
     take_profit: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    trailing_stop: ArrayLike | Mapping[str, ArrayLike] | None = None,
     dtype: Literal["float64", "float32"] = "float64",
     start: int | None = None,
     symbol: str | None = None,
@@ -83,6 +86,7 @@ def simulate(
             after each decision on. One number, or one a target (`[N]`, `[N, A]`). NaN or infinite means none. With
             targets by symbol, one number for all, or a mapping. A symbol that the mapping does not name has none.
         take_profit: the same in favour of the position, without a limit of 1.
+        trailing_stop: as `stop_loss`, from the best price since the entry.
         dtype: of the account.
         start: another bar 0, as a row of the market's columns.
         symbol: which of several histories.
@@ -106,7 +110,7 @@ def simulate(
         )
     check_market(market, costs, rules)
     brackets: dict[str, Any] = {}
-    for name, x in (("stop_loss", stop_loss), ("take_profit", take_profit)):
+    for name, x in (("stop_loss", stop_loss), ("take_profit", take_profit), ("trailing_stop", trailing_stop)):
         brackets |= {} if x is None else {name: x}
     if not isinstance(targets, Mapping):
         history = _History(market, targets, brackets, costs, rules, dtype, start, symbol)
@@ -142,6 +146,7 @@ def simulate_paths(
     costs: Costs = Costs(),  # noqa: B008  frozen
     stop_loss: float | None = None,
     take_profit: float | None = None,
+    trailing_stop: float | None = None,
     start: int | None = None,
     symbol: str | None = None,
 ) -> Float[np.ndarray, "path bar"]:
@@ -152,13 +157,13 @@ def simulate_paths(
 
     Args:
         targets: `[path, N]` (one asset) or `[path, N, A]`, each path like the targets of `simulate`.
-        stop_loss, take_profit: one number for all bars and paths, or None.
+        stop_loss, take_profit, trailing_stop: one number for all bars and paths, or None.
         market, rules, costs, start, symbol: as in `simulate`.
 
     Raises:
         ValueError: as `simulate`.
     """
-    given: dict[str, Any] = {"stop_loss": stop_loss, "take_profit": take_profit}
+    given: dict[str, Any] = {"stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
     given = {name: x for name, x in given.items() if x is not None}
     _check_run(costs, "float64")
     check_market(market, costs, rules)
@@ -348,9 +353,8 @@ def _carry(
     targets = without_dust(targets)
     bars = _bars(columns, rules)
     financing = bars.years is not None or bars.funding is not None
-    flat = ledger.open_account(
-        jnp.zeros_like(targets[0]), columns["close"][0], rules, brackets=brackets is not None, financing=financing
-    )
+    held = {"brackets": brackets is not None, "trailing": brackets is not None and brackets.trailing_stop is not None}
+    flat = ledger.open_account(jnp.zeros_like(targets[0]), columns["close"][0], rules, **held, financing=financing)
     rows = Rows(bars=bars, inputs=(targets, brackets))
     return run(lambda account, row: (row.inputs, None), move, flat, rows, finish=keep)[1]
 
@@ -504,7 +508,7 @@ def _check_bracket(name: str, given: ArrayLike, shape: tuple[int, int], dtype: s
     if not (array > 0).all():
         raise ValueError(f"{name} {array.min():g} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
     wrong = array[(array >= 1) & np.isfinite(array)]
-    if name == "stop_loss" and wrong.size:
+    if name != "take_profit" and wrong.size:
         raise ValueError(f"{name} {wrong[0]:g} must be below 1: it is a fraction of the entry price, 0.03 is 3%")
     return array.astype(dtype)
 

@@ -20,7 +20,7 @@ from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.result import BacktestResult, combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import CostRange, Costs
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.market.market import Market
 
 
@@ -97,7 +97,7 @@ def joined(env: TradingEnv, results: Sequence[BacktestResult]) -> BacktestResult
     """
     market = env.market
     costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
-    brackets = {name: getattr(env, name) for name in ("stop_loss", "take_profit") if getattr(env, name) is not None}
+    brackets = {name: getattr(env, name) for name in BRACKETS if getattr(env, name) is not None}
     members = {}
     for i, symbol in enumerate(market.symbols):
         tested = [one for result in results if (one := _of_symbol(result, symbol)) is not None]

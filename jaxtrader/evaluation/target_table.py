@@ -10,9 +10,10 @@ import numpy as np
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.result import BacktestResult, BacktestResults, combine
 from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
 
-SETTINGS = ("rules", "costs", "stop_loss", "take_profit", "dtype")
+SETTINGS = ("rules", "costs", *BRACKETS, "dtype")
 
 
 def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, Any]) -> BacktestResult:

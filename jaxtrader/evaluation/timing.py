@@ -41,6 +41,7 @@ def timing_test(
     rotations: int = 1000,
     stop_loss: float | None = None,
     take_profit: float | None = None,
+    trailing_stop: float | None = None,
     seed: int = 0,
 ) -> TimingTest:
     """Compare the Sharpe ratio of a result over cash with those of its targets, rotated in time by random offsets.
@@ -52,7 +53,7 @@ def timing_test(
         market: the market that the result was run on.
         result: of one symbol, or combined.
         rotations: how many.
-        stop_loss, take_profit: that the result traded under.
+        stop_loss, take_profit, trailing_stop: that the result traded under.
         seed: of the offsets.
 
     Raises:
@@ -77,6 +78,7 @@ def timing_test(
             costs=member.costs,
             stop_loss=stop_loss,
             take_profit=take_profit,
+            trailing_stop=trailing_stop,
             start=rows_of(market, member).start,
             symbol=",".join(member.symbols),
         )

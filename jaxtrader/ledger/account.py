@@ -16,22 +16,25 @@ from jaxtrader.ledger.rules import Rules
 EQUITY_FLOOR = 1e-4  # the least equity by which a return or a turnover is measured, so that both stay finite
 MAX_BARS_SINCE_FILL = 20  # the count stops here, since the observation must not become a clock
 
-REASONS = ("order", "stop", "take profit", "liquidation", "ruin", "delisted", "session end")
-ORDER, STOP, TAKE, LIQUIDATION, RUIN, DELISTED, SESSION = range(len(REASONS))
+REASONS = ("order", "stop", "take profit", "liquidation", "ruin", "delisted", "session end", "trailing stop")
+ORDER, STOP, TAKE, LIQUIDATION, RUIN, DELISTED, SESSION, TRAIL = range(len(REASONS))
 FORCED = (LIQUIDATION, RUIN)
-MAY_WAIT = (STOP, TAKE, LIQUIDATION)  # closings that the volume cap binds, since what it leaves can be closed later
+BY_BRACKET = (STOP, TAKE, TRAIL)
+MAY_WAIT = (*BY_BRACKET, LIQUIDATION)  # closings that the volume cap binds, since what it leaves can be closed later
 
 
 class Brackets(struct.PyTreeNode):
-    """Exit levels as fractions of the entry price, broadcastable to `[*b, asset]`. Infinity stands for no level.
+    """Exit levels as fractions of the entry or best price, broadcastable to `[*b, asset]`. Infinity is no level.
 
     Attributes:
         stop_loss: the loss at which a position is closed. None compiles no stop-loss.
         take_profit: the gain at which a position is closed. None compiles no take-profit.
+        trailing_stop: the loss from the best price since the entry at which a position is closed. None compiles none.
     """
 
     stop_loss: Float[Array, "*b A"] | None = None
     take_profit: Float[Array, "*b A"] | None = None
+    trailing_stop: Float[Array, "*b A"] | None = None
 
 
 class Account(struct.PyTreeNode):
@@ -50,6 +53,8 @@ class Account(struct.PyTreeNode):
         unfilled: whether the order had no bar or too little volume, and is tried again. None unless `rebalance` is
             `"on_change"`.
         interest_residual: interest and funding too small to show in cash, booked later. None where nothing is financed.
+        best: the best price since the position was entered, the highest of a long and the lowest of a short. None
+            without a trailing stop.
     """
 
     cash: Float[Array, "*b"]
@@ -63,6 +68,7 @@ class Account(struct.PyTreeNode):
     pending: Float[Array, "*b A delay"] | None = None
     unfilled: Bool[Array, "*b A"] | None = None
     interest_residual: Float[Array, "*b"] | None = None
+    best: Float[Array, "*b A"] | None = None
 
 
 class Fill(struct.PyTreeNode):
@@ -126,11 +132,12 @@ def open_account(
     *,
     brackets: bool = False,
     financing: bool = False,
+    trailing: bool = False,
 ) -> Account:
     """Open an account with an equity of 1.0 that holds `exposure`, bought at `price` free of costs.
 
-    With `brackets` it remembers what a stop-loss or take-profit closed. With `financing` it accumulates interest and
-    funding without loss, however small the amounts are.
+    With `brackets` it remembers what a bracket closed, with `trailing` the best price of each position. With
+    `financing` it accumulates interest and funding without loss, however small the amounts are.
     """
     exposure, price = jnp.broadcast_arrays(exposure, price)
     batch = exposure.shape[:-1]
@@ -147,6 +154,7 @@ def open_account(
         pending=jnp.full((*exposure.shape, rules.delay), jnp.nan, exposure.dtype) if rules.delay else None,
         unfilled=jnp.zeros(exposure.shape, bool) if rules.rebalance == "on_change" else None,
         interest_residual=jnp.zeros(batch, exposure.dtype) if financing else None,
+        best=jnp.where(exposure == 0, 0, price) if trailing else None,
     )
 
 

@@ -10,6 +10,7 @@ import functools
 
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
 from jaxtrader.ledger.account import (
@@ -20,6 +21,7 @@ from jaxtrader.ledger.account import (
     SESSION,
     STOP,
     TAKE,
+    TRAIL,
     Account,
     Brackets,
     Fill,
@@ -48,9 +50,10 @@ def exit_at_open(
     if brackets is not None:
         long = account.units > 0
         stop, take = _bracket_prices(account, brackets)
+        stop, loss = _with_trail(account, long, stop, account.best, brackets)
         stopped = jnp.where(long, bar.open <= stop, bar.open >= stop)
         taken = jnp.where(long, bar.open >= take, bar.open <= take)
-        reason = jnp.where(stopped, STOP, jnp.where(taken, TAKE, reason))
+        reason = jnp.where(stopped, loss, jnp.where(taken, TAKE, reason))
     if bar.late is not None:
         reason = jnp.where(bar.late, SESSION, reason)
     reason = jnp.where(liquidated[..., None], LIQUIDATION, jnp.where(ordered, 0, reason))
@@ -76,17 +79,30 @@ def exit_intrabar(
     assert bar.high is not None
     assert bar.low is not None
     long = account.units > 0
-    adverse, stop_first, take = _levels(account, long, bar, rules, brackets)
+    adverse, stop_first, take, loss = _levels(account, long, bar, rules, brackets)
     favourable = jnp.where(long, jnp.maximum(take, bar.open), jnp.minimum(take, bar.open))
     lost = jnp.where(long, bar.low <= adverse, bar.high >= adverse)
     won = jnp.where(long, bar.high >= take, bar.low <= take)
-    reason = jnp.where(lost, jnp.where(stop_first, STOP, LIQUIDATION), jnp.where(won, TAKE, 0))
+    reason = jnp.where(lost, jnp.where(stop_first, loss, LIQUIDATION), jnp.where(won, TAKE, 0))
+    raised = best = caught = None
+    if brackets is not None and brackets.trailing_stop is not None:
+        assert account.best is not None
+        # The bar may have been at its best before its worst. A position lives to its take-profit and no further.
+        best = _better(long, account.best, jnp.where(long, bar.high, bar.low))
+        reached = jnp.where(long, jnp.minimum(best, favourable), jnp.maximum(best, favourable))
+        raised = _trail(account, _better(long, _better(long, account.best, bar.open), reached), brackets)
+        caught = ~lost & jnp.where(long, bar.low <= raised, bar.high >= raised)
+        reason = jnp.where(caught, TRAIL, reason)
     reason = _tradable(jnp.where(account.units == 0, 0, reason), bar)
     if skip is not None:
         reason = jnp.where(skip, 0, reason)
     price = jnp.where(lost, adverse, jnp.where(won, favourable, bar.open))
+    if caught is not None and raised is not None:
+        price = jnp.where(caught, raised, price)
     price = jnp.where(reason == 0, bar.open, price)
     account, fill = _close_positions(account, reason, price, value(account, price), bar, costs, rules)
+    if best is not None:
+        account = account.replace(best=jnp.where(account.units == 0, 0, best))
     return account, fill, (reason == LIQUIDATION).any(-1)
 
 
@@ -97,15 +113,45 @@ def adverse_level(account: Account, bar: Bar, rules: Rules, brackets: Brackets |
 
 def _levels(
     account: Account, long: Array, bar: Bar, rules: Rules, brackets: Brackets | None
-) -> tuple[Float[Array, "*b A"], Bool[Array, "*b A"], Float[Array, "*b A"]]:
-    """Return the nearer of stop and liquidation price, whether it is the stop, and the price of the take-profit."""
-    never = jnp.where(long, -jnp.inf, jnp.inf).astype(account.units.dtype)
+) -> tuple[Float[Array, "*b A"], Bool[Array, "*b A"], Float[Array, "*b A"], ArrayLike]:
+    """Return the nearer of stop and liquidation price, whether it is the stop, and the price of the take-profit.
+
+    The last is the reason of a stop.
+    """
+    never, loss = jnp.where(long, -jnp.inf, jnp.inf).astype(account.units.dtype), STOP
     stop, take = (never, -never) if brackets is None else _bracket_prices(account, brackets)
+    if brackets is not None and account.best is not None:
+        stop, loss = _with_trail(account, long, stop, _better(long, account.best, bar.open), brackets)
     margin = _liquidation_price(account, rules) if rules.margin and account.units.shape[-1] == 1 else never
     # An order at this open may have moved a level beyond the open. Then the open is the price.
     stop, margin = (jnp.where(long, jnp.minimum(x, bar.open), jnp.maximum(x, bar.open)) for x in (stop, margin))
     stop_first = jnp.where(long, stop > margin, stop < margin)
-    return jnp.where(stop_first, stop, margin), stop_first, take
+    return jnp.where(stop_first, stop, margin), stop_first, take, loss
+
+
+def _better(long: Array, first: Array, second: Array) -> Float[Array, "*b A"]:
+    """Return the better of two prices for the side of a position."""
+    return jnp.where(long, jnp.maximum(first, second), jnp.minimum(first, second))
+
+
+def _trail(account: Account, best: Array, brackets: Brackets) -> Float[Array, "*b A"]:
+    """Return the price of the trailing stop for the best price so far, infinitely far away where there is none."""
+    side, fraction = jnp.sign(account.units), brackets.trailing_stop
+    assert fraction is not None
+    far = jnp.where(side > 0, -jnp.inf, jnp.inf).astype(account.units.dtype)
+    return jnp.where(jnp.isfinite(fraction), best * (1 - side * jnp.where(jnp.isfinite(fraction), fraction, 0)), far)
+
+
+def _with_trail(
+    account: Account, long: Array, stop: Array, best: Array | None, brackets: Brackets
+) -> tuple[Float[Array, "*b A"], ArrayLike]:
+    """Return the nearer of stop-loss and trailing stop, and its reason."""
+    if brackets.trailing_stop is None:
+        return stop, STOP
+    assert best is not None
+    trail = _trail(account, best, brackets)
+    nearer = jnp.where(long, trail > stop, trail < stop)
+    return jnp.where(nearer, trail, stop), jnp.where(nearer, TRAIL, STOP)
 
 
 def exit_at_close(account: Account, bar: Bar, costs: Costs, rules: Rules) -> tuple[Account, Fill]:
@@ -204,6 +250,8 @@ def _close_positions(
         account = account.replace(unfilled=account.unfilled & (fill.reason == 0))
     if account.stopped is not None:
         by_bracket = (fill.reason == STOP) | (fill.reason == TAKE)
+        if account.best is not None:
+            by_bracket |= fill.reason == TRAIL
         side = jnp.sign(-order).astype(jnp.int8)
         account = account.replace(stopped=jnp.where(by_bracket, side, account.stopped))
         if account.unfilled is not None and over is not None:  # what the cap has left is still to be sold

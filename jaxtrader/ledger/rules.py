@@ -17,6 +17,7 @@ PerAsset = float | tuple[float, ...] | None
 FillTime = Literal["close", "next_open", "next_close", "limit"]
 Rebalance = Literal["always", "on_change"]
 
+BRACKETS = ("stop_loss", "take_profit", "trailing_stop")  # levels at which a position is closed
 REQUIRED_NUMBERS = ("ruin_level", "max_leverage", "delist_return")
 SHORT_MARGIN = 0.25  # the maintenance margin of an environment with shorts: a quarter of the position's value
 OPTIONAL_NUMBERS = ("rebalance_band", "maintenance_margin", "capital", "lot", "min_trade", "volume_cap", "limit_offset")
@@ -187,7 +188,7 @@ class Rules:
 
     def check_brackets(self, brackets: Mapping[str, Any]) -> None:
         """Raise ValueError where limit orders have brackets whose order with them inside a bar nobody knows."""
-        for name in ("take_profit",):
+        for name in ("take_profit", "trailing_stop"):
             if self.fill == "limit" and brackets.get(name) is not None:
                 raise ValueError(
                     f"a bar does not tell whether a limit order or the {name} came first; leave {name} out, or give "

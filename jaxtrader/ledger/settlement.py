@@ -46,6 +46,7 @@ def settle(
         units=units,
         entry=jnp.where(traded, jnp.where(units == 0, 0, entry), account.entry),
         bars_since_fill=jnp.where(traded, 0, account.bars_since_fill),
+        best=None if account.best is None else jnp.where(account.units * units > 0, account.best, price),
     )
     reason = jnp.where(traded, jnp.asarray(reason, jnp.int8), jnp.int8(0))
     return account, Fill(order, jnp.broadcast_to(price, order.shape), fee, slippage, equity, reason, no, no)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.ledger.account import REASONS, STOP, TAKE
+from jaxtrader.ledger.account import BY_BRACKET, REASONS
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
@@ -65,7 +65,7 @@ def filled(account: Any, at: int, units: float, price: float, fee: float, reason
         # The next bar counts one more, and the fill is of that bar.
         bars_since_fill=jnp.where(order != 0, -1, after.bars_since_fill),
     )
-    if after.stopped is not None and number in (STOP, TAKE):
+    if after.stopped is not None and number in BY_BRACKET:
         side = jnp.sign(-order).astype(jnp.int8)
         after = after.replace(stopped=jnp.where(chosen & (order != 0), side, after.stopped).astype(jnp.int8))
     return after

@@ -23,7 +23,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger import costs as cost_rates
 from jaxtrader.ledger.account import REASONS, exposure
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.live import schedule
 from jaxtrader.live.account import BY_SYMBOL, exposures_of, filled, opened
 from jaxtrader.live.recent import PRICES, bar_at, up_to
@@ -41,7 +41,7 @@ from jaxtrader.market.splits import nanoseconds
 
 KIND = "live"
 VERSION = 1
-CHANGED = ("stop_loss", "take_profit")  # settings of a backtest's changes, beside rules and costs
+CHANGED = BRACKETS  # settings of a backtest's changes, beside rules and costs
 FILLS = ("assumed", "reported")
 
 
@@ -174,7 +174,7 @@ class Live:
     @staticmethod
     def _environment(policy: Policy, path: Any, rows: MarketRows, stored: dict[str, Any], reward: Any) -> TradingEnv:
         """The environment of a stored state, over a stand-in for its market."""
-        changes = {name: stored[name] for name in CHANGED}
+        changes = {name: stored.get(name) for name in CHANGED}
         changes |= {"rules": Rules(**stored["rules"]), "costs": cost_rates.from_dict(stored["costs"])}
         changes |= {} if reward is None else {"reward": reward}
         env = policy.environment(rows.stand_in(policy.features), **changes)

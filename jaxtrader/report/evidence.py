@@ -29,6 +29,7 @@ from jaxtrader.evaluation.timing import TimingTest, timing_test
 from jaxtrader.evaluation.verdict import POLICY, Part, lead, sharpe, verdict
 from jaxtrader.files import FileError
 from jaxtrader.ledger.costs import LIMITS, CostRange, Costs
+from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
 from jaxtrader.report.content import Table, number, percent, turnover
 
@@ -161,7 +162,7 @@ def gather(
     env = policy.environment(market, **changes)
     timing = None
     if min(len(member) for member in list(result.by_symbol.values()) or [result]) >= MIN_BARS:
-        brackets: dict[str, Any] = {"stop_loss": env.stop_loss, "take_profit": env.take_profit}
+        brackets: dict[str, Any] = {name: getattr(env, name) for name in BRACKETS}
         if not any(isinstance(value, tuple) for value in brackets.values()):
             timing = timing_test(market, result, rotations=rotations, **brackets)
     trials = uncounted = None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from jaxtrader.agents.policy import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, member_folder, only_writer
 
@@ -21,7 +22,7 @@ def check_members(trainer: Trainer) -> None:
         raise ValueError(
             f"seeds {trainer.seeds} needs a TradingEnv and a PPOAgent, whose policies have a mean; use seeds=1"
         )
-    for name in ("stop_loss", "take_profit"):
+    for name in BRACKETS:
         value = getattr(trainer.env, name)
         if isinstance(value, tuple):
             raise ValueError(f"{name} {value} is one for each position, and an ensemble needs one number; use seeds=1")

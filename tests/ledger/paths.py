@@ -16,7 +16,7 @@ from ledger.worked_bars import FREE, NAN
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Brackets
 from jaxtrader.ledger.bar import late_bars
-from jaxtrader.ledger.ledger import Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules
 
 few = hypothesis_settings(max_examples=40, deadline=None, derandomize=True)  # the same in every run: a test of a commit
 seeds = st.integers(0, 10_000)
@@ -28,9 +28,10 @@ def run(columns, costs, rules):
     """Accounts and events of paths from flat: each column is [N, *b, A]."""
     targets, bars, brackets = columns["target"], bar_of(columns, rules), None
     if "stop_loss" in columns:
-        brackets = Brackets(columns["stop_loss"], columns.get("take_profit"))
+        brackets = Brackets(*(columns.get(name) for name in BRACKETS))
     flat = jnp.zeros_like(targets[0]), columns["prev_close"][0]
-    account = ledger.open_account(*flat, rules, brackets=brackets is not None)
+    held = {"brackets": brackets is not None, "trailing": "trailing_stop" in columns}
+    account = ledger.open_account(*flat, rules, **held)
 
     def move(account, row):
         target, bar, brackets = row

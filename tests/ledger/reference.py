@@ -19,7 +19,7 @@ from jaxtrader.ledger.rules import Rules
 NAN = math.nan
 RATES = tuple(each.name for each in dataclasses.fields(CostRates))
 # The reasons of a fill, in the words of a result.
-REASONS = ORDER, STOP, TAKE, LIQUIDATION, RUIN, DELISTED, SESSION = (
+REASONS = ORDER, STOP, TAKE, LIQUIDATION, RUIN, DELISTED, SESSION, TRAIL = (
     "order",
     "stop",
     "take profit",
@@ -27,6 +27,7 @@ REASONS = ORDER, STOP, TAKE, LIQUIDATION, RUIN, DELISTED, SESSION = (
     "ruin",
     "delisted",
     "session end",
+    "trailing stop",
 )
 
 
@@ -98,6 +99,7 @@ class Bar:
     was_session_end: bool = False
     stop_loss: list[float] = field(default_factory=list)
     take_profit: list[float] = field(default_factory=list)
+    trailing_stop: list[float] = field(default_factory=list)
     rates: dict[str, list[float]] = field(default_factory=dict)
     was_price_factor: list[float] = field(default_factory=list)
     worst: list[float] = field(default_factory=list)  # the price that a fill never goes beyond: its limit
@@ -107,6 +109,7 @@ class Bar:
         self.high = self.high or [max(pair) for pair in prices]
         self.low = self.low or [min(pair) for pair in prices]
         defaults = {"funding": 0.0, "price_factor": 1.0, "stop_loss": math.inf, "take_profit": math.inf}
+        defaults |= {"trailing_stop": math.inf}
         defaults |= {"present": True, "was_present": True, "delisted": False, "was_delisted": False}
         for name, default in defaults.items():
             setattr(self, name, getattr(self, name) or [default] * len(prices))
@@ -168,6 +171,7 @@ class Ledger:
     waiting: list[list[float]] = field(default_factory=list)
     unfilled: list[bool] = field(default_factory=list)
     overdue: list[bool] = field(default_factory=list)
+    best: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.rules = self.settings.rules
@@ -177,6 +181,7 @@ class Ledger:
         self.stopped = self.stopped or [0] * self.assets
         self.unfilled = self.unfilled or [False] * self.assets
         self.overdue = self.overdue or [False] * self.assets
+        self.best = self.best or list(self.entry)
 
     def value(self, prices: Sequence[float]) -> float:
         return self.cash + sum(self.units[a] * prices[a] for a in range(self.assets))
@@ -287,9 +292,12 @@ class Ledger:
             if self.units[a] == 0 or not bar.present[a] or traded[a] != 0:
                 continue
             stop, take = self.levels(a, bar)
+            trail = self.trail(a, bar, self.best[a])
             p = bar.open[a]
             long = self.units[a] > 0
-            if overdue[a]:
+            if not overdue[a] and ((long and trail > stop and p <= trail) or (not long and stop > trail <= p)):
+                self.force(a, p, TRAIL, equity, bar, move)
+            elif overdue[a]:
                 self.force(a, p, SESSION, equity, bar, move)
             elif (long and p <= stop) or (not long and p >= stop):
                 self.force(a, p, STOP, equity, bar, move)
@@ -392,8 +400,10 @@ class Ledger:
                 continue
             long = self.units[a] > 0
             stop, take = self.levels(a, bar)
+            best = max(self.best[a], bar.open[a]) if long else min(self.best[a], bar.open[a])
+            trail = self.trail(a, bar, best)
             adverse: list[tuple[float, str]] = []  # distance is from the open, so the nearest price comes first
-            for level, reason in ((self.margin_price(), LIQUIDATION), (stop, STOP)):
+            for level, reason in ((self.margin_price(), LIQUIDATION), (stop, STOP), (trail, TRAIL)):
                 if level is None:
                     continue
                 if long and bar.low[a] <= level:
@@ -404,10 +414,16 @@ class Ledger:
             if adverse:
                 # At equal prices the margin comes first, as it does at the open (`min` keeps the first of equals).
                 price, reason = min(adverse, key=lambda found: abs(found[0] - bar.open[a]))
+            elif long and bar.low[a] <= self.trail(a, bar, max(best, min(bar.high[a], max(take, bar.open[a])))):
+                # Rule 8a: the bar may have been at its best first, but for what the take-profit cuts off.
+                price, reason = self.trail(a, bar, max(best, min(bar.high[a], max(take, bar.open[a])))), TRAIL
+            elif not long and bar.high[a] >= self.trail(a, bar, min(best, max(bar.low[a], min(take, bar.open[a])))):
+                price, reason = self.trail(a, bar, min(best, max(bar.low[a], min(take, bar.open[a])))), TRAIL
             elif long and bar.high[a] >= take:
                 price, reason = max(take, bar.open[a]), TAKE
             elif not long and bar.low[a] <= take:
                 price, reason = min(take, bar.open[a]), TAKE
+            self.best[a] = max(best, bar.high[a]) if long else min(best, bar.low[a])
             if reason == ORDER:
                 continue
             prices = [price if b == a else bar.open[b] for b in range(self.assets)]
@@ -544,6 +560,11 @@ class Ledger:
         side = sign(self.units[a])
         return self.entry[a] * (1 - side * bar.stop_loss[a]), self.entry[a] * (1 + side * bar.take_profit[a])
 
+    def trail(self, a: int, bar: Bar, best: float) -> float:
+        """Rule 8a: the trailing stop for a best price, as far away as can be where there is none."""
+        side = sign(self.units[a])
+        return -side * math.inf if math.isinf(bar.trailing_stop[a]) else best * (1 - side * bar.trailing_stop[a])
+
     def below_margin(self, prices) -> bool:
         if self.settings.margin is None or self.gross(prices) == 0:
             return False
@@ -580,7 +601,7 @@ class Ledger:
         if self.rules.volume_cap is not None:
             most = self.rules.volume_cap * known_volume(bar.adv[a]) / (self.settings.capital * p)
             if abs(d) > most * (1 + self.settings.dust):
-                if reason in (STOP, TAKE, LIQUIDATION):  # the rest can be closed later
+                if reason in (STOP, TAKE, TRAIL, LIQUIDATION):  # the rest can be closed later
                     d, cut = self.leaves_no_dust(a, sign(d) * most, p, equity), True
                 else:
                     move.beyond_cap = True
@@ -588,7 +609,7 @@ class Ledger:
             return
         self.fill(a, d, p, reason, equity, bar, move)
         self.unfilled[a] = cut and reason != LIQUIDATION  # the rest of a bracket's exit is sold by the next orders
-        if reason in (STOP, TAKE):
+        if reason in (STOP, TAKE, TRAIL):
             self.stopped[a] = side
 
     def fill(self, a: int, d: float, p: float, reason: str, equity: float, bar: Bar, move: Move) -> None:
@@ -597,7 +618,7 @@ class Ledger:
         self.cash = self.cash - d * paid - fee
         before, after = self.units[a], self.units[a] + d
         if before == 0 or before * after < 0:  # from flat, or through zero
-            self.entry[a] = p
+            self.entry[a] = self.best[a] = p
         elif abs(after) > abs(before):  # adds move the average, partial exits don't
             self.entry[a] += (p - self.entry[a]) * (d / after)  # so that adds at one price leave it there exactly
         self.units[a] = after
@@ -884,4 +905,4 @@ def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, l
     return out
 
 
-KNOWN_AT_DECISION = ("volatility", "adv", "stop_loss", "take_profit")
+KNOWN_AT_DECISION = ("volatility", "adv", "stop_loss", "take_profit", "trailing_stop")

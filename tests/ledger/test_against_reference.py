@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ledger.paths import assert_agree, busy, by_ledger, by_reference, columns, path, repeated, walk
-from ledger.reference import DELISTED, LIQUIDATION, ORDER, SESSION, STOP, TAKE, Settings
+from ledger.reference import DELISTED, LIQUIDATION, ORDER, SESSION, STOP, TAKE, TRAIL, Settings
 
 from jaxtrader.ledger.costs import Costs
 
@@ -149,6 +149,9 @@ CASES = {
     ),
     "commission at the close, of one": ({**COMMISSION, "fill": "close", "slippage": 0.001}, 1, "factor"),
     "commission, lots, impact": ({**IN_CURRENCY, **COMMISSION, "max_fee": None}, 3, "volume factor"),
+    "trailing": ({"fee": 0.001, "max_leverage": 3.0}, 1, "trailing"),
+    "trailing at the next close": ({"fee": 0.001, "fill": "next_close", "rebalance_band": 0.02}, 3, "trailing missing"),
+    "all trailing": ({**ALL, "rebalance": "on_change", "delay": 1}, 3, "trailing volume factor missing dt"),
     "limits": ({**LIMIT, "maker_fee": 0.0002, "limit_offset": 0.004}, 3, "stops missing delisted funding dt"),
     "limits of one, on credit": ({**LIMIT, "max_leverage": 4.0, "limit_offset": 0.01, **INTEREST}, 1, "stops dt"),
     "limits on change": (
@@ -178,6 +181,7 @@ def test_rules_together_match_the_scalar_reference(name: str) -> None:
     for kind, needed in {
         "brackets": (STOP, TAKE),
         "stops": (STOP,),
+        "trailing": (STOP, TAKE, TRAIL),
         "delisted": (DELISTED,),
         "session": (SESSION,),
     }.items():
@@ -227,6 +231,10 @@ def random_columns(seed: int, assets: int, kinds: list[str], leverage: float) ->
         "brackets": {
             "stop_loss": np.where(rng.random(shape) < 0.6, np.inf, rng.uniform(0.02, 0.3, shape)),
             "take_profit": np.where(rng.random(shape) < 0.6, np.inf, rng.uniform(0.02, 0.3, shape)),
+        },
+        "trailing": {
+            name: np.where(rng.random(shape) < 0.4, np.inf, rng.uniform(*size, shape))
+            for name, size in (("stop_loss", (0.02, 0.3)), ("take_profit", (0.05, 0.5)), ("trailing_stop", (0.02, 0.3)))
         },
         "stops": {"stop_loss": np.where(rng.random(shape) < 0.5, np.inf, rng.uniform(0.02, 0.3, shape))},
         "dt": {"dt": years, "bar_dt": years * rng.choice([0.0, 0.3, 1.0], years.shape)},

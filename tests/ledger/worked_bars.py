@@ -28,7 +28,7 @@ from jaxtrader.ledger.account import REASONS, Account, Brackets
 from jaxtrader.ledger.bar import Bar as LedgerBar
 from jaxtrader.ledger.bar import late_bars
 from jaxtrader.ledger.costs import Costs
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules
 
 NAN, INF = math.nan, math.inf
 DAY = 1 / 365
@@ -112,7 +112,10 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
     has_brackets = any(math.isfinite(x) for row in rows for name in BRACKETS for x in row.get(name, ()))
     with jax.enable_x64(True):
         costs = costs_of(settings).cast("float64")
-        account = ledger.open_account(jnp.zeros(assets), jnp.ones(assets), rules, brackets=has_brackets)
+        trailing = any("trailing_stop" in row for row in rows)
+        held = {"brackets": has_brackets, "trailing": trailing}
+        account = ledger.open_account(jnp.zeros(assets), jnp.ones(assets), rules, **held)
+        start = {**start, "best": start.get("best", start.get("entry", [0.0] * assets))} if trailing else start
         account = account.replace(**{name: jnp.asarray(x, "float64") for name, x in start.items()})
         fills, financing, clipped, dropped, beyond, unmet = [], [], [], [], [], []
         for t, row in enumerate(rows):
@@ -144,7 +147,6 @@ def by_ledger(case: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-BRACKETS = ("stop_loss", "take_profit")
 FLAGS = ("present", "session_end")
 ALWAYS = {"prev_close", "open", "close", "high", "low", "dt", "volatility", "adv", "session_end", "was_session_end"}
 

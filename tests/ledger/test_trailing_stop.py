@@ -1,0 +1,160 @@
+"""`trailing_stop`: a loss from the best price since the entry closes a position (money rule 8a)."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+from ledger.comparison import assert_same_result, reference_of
+from ledger.markets import BASE, BY_FILL, all_costs, market_of, orders_of
+from ledger.worked_bars import LONG, NAN, SHORT, assert_as_worked, bar, worked
+from settings import run_settings
+
+import jaxtrader as jt
+
+FIVE = {"trailing_stop": 0.05}
+
+CASES = [
+    {
+        "name": "the level follows the high of the bars before, and fills where the low touches it",
+        "start": LONG,
+        "bars": [bar(NAN, 106.0, 108.0, high=110.0, low=106.0, **FIVE), bar(NAN, 108.0, 106.0, low=104.5, **FIVE)],
+        # 110 x 0.95
+        "fills": [(1, 0, -0.01, 104.5, "trailing stop")],
+        "cash": 1.045,
+        "units": [0.0],
+        "equity": 1.045,
+        "stopped": [1],
+    },
+    {
+        "name": "a bar that may have been at its best before its worst is closed at the level of its best",
+        "start": LONG,
+        "bars": [bar(NAN, 100.0, 109.0, high=110.0, low=99.0, **FIVE)],
+        # The level of the start, 95, is not met. That of 110 is 104.5, below the close.
+        "fills": [(0, 0, -0.01, 104.5, "trailing stop")],
+        "cash": 1.045,
+        "units": [0.0],
+        "equity": 1.045,
+    },
+    {
+        "name": "a low at the level of the start comes first",
+        "start": LONG,
+        "bars": [bar(NAN, 100.0, 109.0, high=110.0, low=94.0, **FIVE)],
+        "fills": [(0, 0, -0.01, 95.0, "trailing stop")],
+        "cash": 0.95,
+        "units": [0.0],
+        "equity": 0.95,
+    },
+    {
+        "name": "an open beyond the level is the price",
+        "start": LONG,
+        "bars": [bar(NAN, 90.0, **FIVE)],
+        "fills": [(0, 0, -0.01, 90.0, "trailing stop")],
+        "cash": 0.9,
+        "units": [0.0],
+        "equity": 0.9,
+    },
+    {
+        "name": "a position is at no better price than its take-profit",
+        "start": LONG,
+        "bars": [bar(NAN, 100.0, 100.0, high=120.0, low=99.0, take_profit=0.02, **FIVE)],
+        # Up to 102 the level is 96.9. The low of 99 does not meet it.
+        "fills": [(0, 0, -0.01, 102.0, "take profit")],
+        "cash": 1.02,
+        "units": [0.0],
+        "equity": 1.02,
+    },
+    {
+        "name": "of a stop and a trailing stop the nearer comes first",
+        "start": LONG,
+        "bars": [bar(NAN, 100.0, low=90.0, stop_loss=0.03, **FIVE)],
+        "fills": [(0, 0, -0.01, 97.0, "stop")],
+        "cash": 0.97,
+        "units": [0.0],
+        "equity": 0.97,
+    },
+    {
+        "name": "a short trails its low",
+        "start": SHORT,
+        "bars": [bar(NAN, 90.0, 91.0, high=91.5, low=88.0, **FIVE), bar(NAN, 91.0, high=93.0, **FIVE)],
+        # 88 x 1.05
+        "fills": [(1, 0, 0.01, 92.4, "trailing stop")],
+        "cash": 2 - 0.924,
+        "units": [0.0],
+        "equity": 1.076,
+        "stopped": [-1],
+    },
+    {
+        "name": "what is entered anew forgets the best price of before, and adds do not",
+        "start": {"cash": 0.5, "units": [0.005], "entry": [100.0], "best": [120.0]},
+        "bars": [bar(-0.5, 118.0, **FIVE), bar(NAN, 123.0, high=123.5, **FIVE)],
+        # 0.5 + 0.59 = 1.09, of which -0.545 is held at 118. Its level is 123.9.
+        "fills": [(0, 0, -0.005 - 0.545 / 118, 118.0, "order")],
+        "cash": 1.635,
+        "units": [-0.545 / 118],
+        "equity": 1.635 - 0.545 / 118 * 123,
+    },
+    {
+        "name": "a position bought at this open begins at it, and 5% below is its first level",
+        "bars": [bar(0.5, 100.0, 99.0, high=100.0, low=94.0, **FIVE)],
+        "fills": [(0, 0, 0.005, 100.0, "order"), (0, 0, -0.005, 95.0, "trailing stop")],
+        "cash": 0.975,
+        "units": [0.0],
+        "equity": 0.975,
+    },
+]
+
+
+@worked(CASES)
+def test_trailing_stops_as_worked_by_hand(case, come_out):
+    assert_as_worked(case, come_out(case))
+
+
+@pytest.mark.parametrize("name", BY_FILL)
+def test_every_fill_of_a_result_is_that_of_the_scalar_reference(name):
+    assets, rules = BY_FILL[name]
+    trailed = 0
+    for seed in range(6):
+        market, (targets, brackets) = market_of(seed, assets), orders_of(seed, assets)
+        brackets["trailing_stop"] = brackets["stop_loss"][::-1].copy()
+        result = jt.simulate(market, targets, costs=all_costs(assets), **brackets, **run_settings(rules))
+        assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
+        trailed += (result.fills["reason"] == "trailing stop").sum()
+    assert trailed > 3
+
+
+def test_an_environment_trails_as_simulate_does_and_forgets_with_the_account():
+    env = jt.TradingEnv(
+        BASE,
+        window=2,
+        episode_length=16,
+        random_start=False,
+        trailing_stop=(None, None, 0.02),
+        rules=jt.Rules(rebalance_band=0.0),
+    )
+    params = env.default_params
+    _, state = jax.jit(env.reset)(jax.random.key(0), params)
+    step, first, actions = jax.jit(env.step), int(state.cursor), np.full(12, 2)
+    equity = []
+    for action in actions:
+        _, state, *_ = step(jax.random.key(1), state, action, params)
+        equity.append(float(state.account.equity))
+    targets = np.full(len(BASE.close) - first, np.nan)
+    targets[: len(actions)] = 1.0
+    result = jt.simulate(BASE, targets, start=first, rules=env.rules, trailing_stop=0.02)
+    np.testing.assert_allclose(equity, result.equity[1 : len(equity) + 1], rtol=1e-5)
+    assert "trailing stop" in result.fills["reason"][: len(equity)]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (1.0, "trailing_stop 1.* must be below 1"),
+        (0.0, "trailing_stop 0.* must be above 0"),
+    ],
+)
+def test_a_trailing_stop_that_cannot_be_is_refused(given, words):
+    for refused in (jt.simulate, jt.TradingEnv):
+        arguments = (BASE, 1.0) if refused is jt.simulate else (BASE,)
+        with pytest.raises(ValueError, match=words):
+            refused(*arguments, trailing_stop=given)
