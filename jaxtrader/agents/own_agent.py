@@ -27,7 +27,9 @@ VERSION = 1
 def write_own(path: str | PathLike[str], agent: Agent, state: Any, about: dict[str, Any]) -> None:
     """Write an agent's state and `about` to a policy file."""
     content = {"agent": OWN, "version": VERSION, "name": type(agent).__name__}
-    files.save(path, "policy", {**content, "state": serialization.to_state_dict(state), "about": about})
+    files.save(
+        path, "policy", {**content, "state": serialization.to_state_dict(agent.acting_part(state)), "about": about}
+    )
 
 
 def read_own(path: str | PathLike[str]) -> dict[str, Any] | None:
@@ -69,6 +71,7 @@ def restored(path: str | PathLike[str], stored: dict[str, Any], agent: Agent | N
     if type(agent).__name__ != name:
         raise ValueError(f"{path} holds a policy of {name}, not of {type(agent).__name__}; give agent={name}(...)")
     template, _ = agent.prepare(jax.jit(lambda key: agent.init(key, env, env_params))(jax.random.key(0)), env_params)
+    template = agent.acting_part(template)
     arrays, expected = (_arrays(tree) for tree in (stored["state"], serialization.to_state_dict(template)))
     for place in dict.fromkeys((*expected, *arrays)):
         has, wants = (None if x is None else (x.shape, str(x.dtype)) for x in (arrays.get(place), expected.get(place)))

@@ -182,6 +182,13 @@ class Agent(ABC):
 
     # --- on disk ---
 
+    def acting_part(self, state: Any) -> Any:
+        """Return the state without what only learning needs, such as that of the optimiser. The default is all of it.
+
+        It has the same type, with None in the place of what is left out. `save_model` writes it.
+        """
+        return state
+
     def save_model(self, path: str | PathLike[str], state: Any, about: dict[str, Any]) -> None:
         """Write a policy file with the state, and with `about`, plain data. `load_policy(path, agent=...)` reads it."""
         write_own(path, self, state, about)

@@ -92,6 +92,10 @@ class DQN(jt.Agent):
         drawn = jax.random.randint(which, best.shape, 0, values.shape[-1])
         return jnp.where(jax.random.uniform(explore, best.shape) < state.epsilon, drawn, best), {}
 
+    def acting_part(self, state: DQNState) -> DQNState:
+        """Return what a policy file holds: the state without that of the optimiser."""
+        return state.replace(opt_state=None)
+
     def learn(self, state: DQNState, rollout: jt.Rollout, params: Any, key: Array) -> tuple[DQNState, dict[str, Array]]:
         """Return the state after some epochs of gradient steps on the rollout's transitions."""
         flat = lambda seen: jnp.asarray(seen).reshape(rollout.reward.size, -1)  # noqa: E731

@@ -89,6 +89,7 @@ def test_a_file_imports_nothing_and_says_what_it_wants(trained: Any, env: Tradin
         jt.backtest(AGENT, env.market, state=trained.state)
 
     content = files.load(path, "policy")
+    assert content["state"]["opt_state"] is None
     for change, message in [
         ({"state": 3}, "it does not hold agent"),
         ({"version": 9}, "install a newer jaxtrader"),
@@ -162,3 +163,38 @@ def test_settings_that_are_no_plain_data_do_not_stop_a_training_at_its_end() -> 
     assert plain["act_by"] == repr(max)
     assert plain["learning_rate"] == 0.5
     assert files.encoded("policy", plain)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
+def test_deep_q_learning_earns_most_of_a_known_optimum_and_is_walked_forward(tmp_path: Path) -> None:
+    process = jt.datasets.AR1(volatility=0.02, r2=0.05, persistence=0.8)
+    env = jt.TradingEnv(process.market(100_000, seed=0), window=1, rules=jt.Rules(rebalance_band=0.0))
+    best = jt.optimum.solve(process, env, bars=50_000)
+    settings = {"num_envs": 64, "rollout_length": 32, "progress": False}
+    trainer = jt.Trainer(env, DQN(gamma=0.9), valid=best, total_steps=80_000, run_dir=tmp_path / "run", **settings)
+    assert trainer.train().best["optimum_share"] > 0.9
+
+    folds = jt.walk_forward(
+        env.with_market(process.market(1_000, seed=1)),
+        DQN(gamma=0.9),
+        2,
+        total_steps=4_096,
+        run_dir=tmp_path / "folds",
+        **settings,
+    )
+    assert len(folds.folds) == 2
+    assert len(folds.policies.policies) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optimised")
+def test_deep_q_learning_balances_a_pole(tmp_path: Path) -> None:
+    import gymnax
+
+    env, params = gymnax.make("CartPole-v1")
+    settings = {"num_envs": 64, "rollout_length": 32, "total_steps": 400_000, "progress": False}
+    trained = jt.Trainer(env, DQN(gamma=0.99), env_params=params, run_dir=tmp_path / "run", **settings).train()
+    returns = [record["episode_return"] for record in trained.history]
+    assert np.nanmean(returns[:3]) < 40
+    assert np.nanmean(returns[-10:]) > 100
