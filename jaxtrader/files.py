@@ -78,6 +78,15 @@ class FileError(ValueError):
     """A file cannot be written or read.
 
     The message is one printable sentence with the path, what is wrong, and the way out.
+
+    Example:
+        >>> from pathlib import Path
+        >>> _ = Path("policy.pkl").write_bytes(b"no policy")
+        >>> try:
+        ...     jt.load_policy("policy.pkl")
+        ... except jt.FileError:
+        ...     print("not a sound policy")
+        not a sound policy
     """
 
     def __init__(self, message: str) -> None:

@@ -477,6 +477,14 @@ def load_policy(
     Raises:
         FileError: it is not a sound policy, or its network is the user's own and was not given.
         ValueError: it is of the user's own agent, which was not given.
+
+    Example:
+        >>> env = jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), positions=(0, 1), window=2)
+        >>> size = {"num_envs": 8, "rollout_length": 16, "total_steps": 256, "progress": False}
+        >>> _ = jt.Trainer(env, jt.PPOAgent(hidden=(8,), num_minibatches=2), run_dir="runs/one", **size).train()
+        >>> policy = jt.load_policy("runs/one")
+        >>> policy.positions, policy.window
+        ((0.0, 1.0), 2)
     """
     path = Path(path) / "policy.pkl" if Path(path).is_dir() else path
     if (own := read_own(path)) is not None:

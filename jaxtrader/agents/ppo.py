@@ -53,7 +53,13 @@ MAX_LOG_STD = 3.0
 
 
 class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
-    """PPO with clipped ratios, generalised advantages and Adam. Its settings are those of `PPOSettings`."""
+    """PPO with clipped ratios, generalised advantages and Adam. Its settings are those of `PPOSettings`.
+
+    Example:
+        >>> agent = jt.PPOAgent(gamma=0.95, hidden=(32, 32), encoder="tcn")
+        >>> agent.replace(num_epochs=2).num_epochs
+        2
+    """
 
     several_devices = True
 

@@ -42,6 +42,11 @@ class Rollout(struct.PyTreeNode):
             the agent does not ask for it (`Agent.needs_next`), and on market paths.
         next_account: account features after each step, before any reset, shaped as `account`. None where the agent does
             not ask for it, and for ordinary environments. After ruin it is that of the account that begins anew.
+
+    Example:
+        >>> def one_step_advantage(rollout: jt.Rollout, gamma: float = 0.99):
+        ...     going_on = 1 - rollout.terminated
+        ...     return rollout.reward + gamma * going_on * rollout.next_value - rollout.value
     """
 
     cursor: Int[Array, " path"] | None
@@ -85,6 +90,22 @@ class Agent(ABC):
             and `next_account` of a `Rollout`. It costs memory.
         num_minibatches: the number of paths on each device must be a multiple of this. So many consecutive paths are a
             shard, which has random numbers of its own.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from flax import struct
+        >>> @struct.dataclass
+        ... class First(jt.Agent):
+        ...     def init(self, key, env, params):
+        ...         return {"updates": jnp.zeros((), jnp.int32)}
+        ...
+        ...     def select_action(self, state, obs, key, deterministic=False):
+        ...         return jnp.zeros(obs.shape[:1], jnp.int32), {}
+        ...
+        ...     def learn(self, state, rollout, params, key):
+        ...         return {"updates": state["updates"] + 1}, {"reward": rollout.reward.mean()}
+        >>> First().init(None, None, None)["updates"].dtype
+        dtype('int32')
     """
 
     several_devices: bool = False
@@ -219,4 +240,9 @@ class MarketActor(ABC):
 
 
 class MarketAgent(Agent, MarketActor):
-    """A learner that also acts on market paths."""
+    """A learner that also acts on market paths.
+
+    Example:
+        >>> isinstance(jt.PPOAgent(), jt.MarketAgent)
+        True
+    """

@@ -47,6 +47,12 @@ class TradingEnv(EnvSettings):
 
     Raises:
         ValueError: a setting is out of range.
+
+    Example:
+        >>> market = jt.Market.from_bars(jt.load_bundled("IBM"))
+        >>> env = jt.TradingEnv(market, positions=(0, 0.5, 1), window=16, rules=jt.Rules(fill="next_close"))
+        >>> env.num_actions, env.account_names
+        (3, ('exposure', 'last target', 'unrealised return', 'bars since the last fill'))
     """
 
     market: Market = field(compare=False, repr=False)

@@ -166,6 +166,14 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
     Raises:
         ValueError: there is no position of 0 to choose, the reward is not the log return, fills are not at the next
             open, or rules or costs give the ledger a state beyond the exposure.
+
+    Example:
+        >>> process = jt.datasets.AR1()
+        >>> rules = jt.Rules(rebalance_band=0)
+        >>> env = jt.TradingEnv(process.market(2000, 0), positions=(-1, 0, 1), window=1, rules=rules)
+        >>> best = jt.optimum.solve(process, env, bars=20_000)
+        >>> 0 < best.gain < 1e-3, best.share(best.reward_per_bar)
+        (True, 1.0)
     """
     if not isinstance(env.reward, LogReturn):
         raise ValueError(f"the optimum is known for the reward log_return(), not {env.reward!r}")

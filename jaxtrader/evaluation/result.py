@@ -84,6 +84,12 @@ class BacktestResult:
         initial: the capital.
         tz: zone of the exchange's wall clock. None is UTC, also where the members of a combined result differ.
         observed: what the decisions of a policy saw. None where targets were given, and of a combined result.
+
+    Example:
+        >>> _, test = jt.Market.from_bars(jt.load_bundled("IBM")).split("2011-01-01")
+        >>> result = jt.simulate(test, 1.0)
+        >>> round(result.metrics["mean_exposure"], 2), len(result.trades)
+        (1.0, 1)
     """
 
     symbols: tuple[str, ...]
@@ -320,6 +326,12 @@ class BacktestResults(Mapping[str, BacktestResult]):
 
     Attributes:
         equity: of each account, as in its result.
+
+    Example:
+        >>> market = jt.Market.from_bars(jt.load_bundled(("IBM", "MSFT")))
+        >>> results = jt.simulate(market, {"IBM": 1.0, "MSFT": 0.5})
+        >>> list(results), results["MSFT"].symbols
+        (['IBM', 'MSFT'], ('MSFT',))
     """
 
     def __init__(

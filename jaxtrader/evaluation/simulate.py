@@ -100,6 +100,12 @@ def simulate(
     Raises:
         ValueError: several histories and no `symbol`, targets of another length or infinite, a setting out of range,
             or one that the market has no column for.
+
+    Example:
+        >>> _, test = jt.Market.from_bars(jt.load_bundled("IBM")).split("2011-01-01")
+        >>> result = jt.simulate(test, 1.0, costs=jt.Costs.from_bps(fee=1, slippage=4))  # buy and hold
+        >>> result
+        BacktestResult(IBM: 543 bars 2011-01-03..2013-03-01, 1 became 1.427 in 1 trades)
     """
     if not isinstance(rules, Rules):
         raise ValueError(f"rules {rules!r} must be Rules(fill=..., max_leverage=...)")

@@ -60,6 +60,13 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
     Attributes:
         rebates: names of the rates that may be below 0, of `fee`, `maker_fee`, `borrow_rate` and `short_rate`. The
             account is then paid for what costs otherwise.
+
+    Example:
+        >>> costs = jt.Costs.from_bps(fee=1, slippage=4)
+        >>> costs.fee, costs.slippage
+        (0.0001, 0.0004)
+        >>> costs.replace(borrow_rate=0.05).borrow_rate
+        0.05
     """
 
     rebates: tuple[str, ...] = struct.field(pytree_node=False, default=())

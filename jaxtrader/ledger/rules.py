@@ -60,6 +60,10 @@ class Rules:
             rounded to it, against the account.
         limit_offset: How far from the close that the decision saw a limit is, below it for buys and above it for sales,
             such as 0.001. By default it is 0.
+
+    Example:
+        >>> jt.Rules(fill="next_close").replace(rebalance_band=0.1).rebalance_band
+        0.1
     """
 
     fill: FillTime = "next_open"

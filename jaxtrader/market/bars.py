@@ -61,6 +61,13 @@ class Bars:
             file.
         tz: zone of the exchange's wall clock: the one given to `load_bars`, or else that of the times. None is UTC.
         format: the known format of the file, if it has one, and the columns of time, prices and volume.
+
+    Example:
+        >>> bars = jt.load_bundled("IBM")
+        >>> bars
+        Bars(IBM: 3,270 bars, 2000-03-01T00:00 to 2013-03-01T00:00 UTC, from stocks.csv.gz)
+        >>> bars.close.shape
+        (3270, 1)
     """
 
     symbols: tuple[str, ...]
@@ -129,6 +136,14 @@ def load_bars(
 
     Raises:
         DataError: the source cannot be read, or a row breaks a rule of bars. The message names file, row and value.
+
+    Example:
+        >>> import pandas as pd
+        >>> prices = [10.0, 10.5, 10.2]
+        >>> table = pd.DataFrame({"open": prices, "high": prices, "low": prices, "close": prices})
+        >>> table.index = pd.date_range("2024-01-01", periods=3)
+        >>> jt.load_bars(table, symbol="X")
+        Bars(X: 3 bars, 2024-01-01T00:00 to 2024-01-03T00:00 UTC, from DataFrame)
     """
     if symbol is not None and symbols is not None:
         raise DataError(f"symbol='{symbol}' and symbols={list(symbols)} exclude each other; give one of the two.")

@@ -28,6 +28,10 @@ def load_bundled(symbols: str | Sequence[str] = ("AAPL", "IBM", "MSFT", "GOOG"))
 
     Raises:
         DataError: a symbol is unknown. The message lists the known ones.
+
+    Example:
+        >>> [bars.symbols[0] for bars in jt.load_bundled(("IBM", "GOOG"))]
+        ['IBM', 'GOOG']
     """
     if isinstance(symbols, str):
         return load_bars(STOCKS, symbol=symbols)

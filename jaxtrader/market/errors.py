@@ -6,7 +6,16 @@ __all__ = ["DataError", "shown"]
 
 
 class DataError(ValueError):
-    """Market data that cannot be used. The message is one printable sentence that names the value and the way out."""
+    """Market data that cannot be used. The message is one printable sentence that names the value and the way out.
+
+    Example:
+        >>> import pandas as pd
+        >>> try:
+        ...     jt.load_bars(pd.DataFrame({"price": [1.0]}))
+        ... except jt.DataError as error:
+        ...     print(error)
+        DataFrame has no column for time and open and high and low; it has price: ...
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))

@@ -58,7 +58,12 @@ class ResampledFeature(Feature):
 
 
 def log_return(bars: int = 1) -> Feature:
-    """log(close[t] / close[t-n]) with n = `bars`. Look-back n + 1."""
+    """log(close[t] / close[t-n]) with n = `bars`. Look-back n + 1.
+
+    Example:
+        >>> jt.features.log_return(5).name
+        'log_return_5'
+    """
     n = _bar_count("log_return", bars, 1)
     return Feature(f"log_return_{n}", n + 1, lambda b: _log_change(b.close, n))
 
@@ -171,6 +176,10 @@ def column(name: str) -> Feature:
 
     Raises:
         DataError: the name is that of a price, the volume or a built-in feature.
+
+    Example:
+        >>> jt.features.column("sentiment").lookback
+        1
     """
     key = canonical(name)
     if key in (*PRICES, *ADJUSTED):

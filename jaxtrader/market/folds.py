@@ -68,6 +68,13 @@ def walk_forward_folds(
 
     Raises:
         DataError: a length is not valid, or a part of a fold holds no bars.
+
+    Example:
+        >>> market = jt.Market.from_bars(jt.load_bundled("IBM"))
+        >>> for fold in jt.walk_forward_folds(market, 2, train=2000, valid=0.2):
+        ...     print(fold.test)
+        Market(IBM: 635 bars, 2008-02-14 to 2010-08-20, ...)
+        Market(IBM: 635 bars, 2010-08-23 to 2013-03-01, ...)
     """
     if folds is not None and test is not None:
         raise DataError(f"folds={folds} and test={test!r} both say how long a test is; leave one out.")

@@ -142,6 +142,12 @@ class Market:
         tz: zone of the exchange's wall clock, in which dates and tables are shown. None is UTC, also where histories
             differ.
         tz_by_symbol: the same of each history, by its name in `symbols`. Empty stands for `tz` throughout.
+
+    Example:
+        >>> market = jt.Market.from_bars(jt.load_bundled(("IBM", "MSFT")))
+        >>> market.symbols
+        ('IBM', 'MSFT')
+        >>> train, valid, test = market.split("2008-01-01", "2011-01-01")
     """
 
     times: np.ndarray

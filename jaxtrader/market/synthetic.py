@@ -81,6 +81,10 @@ class AR1(_SignalIsState):
         volatility: standard deviation of the simple return of a bar, 1e-5 to 0.05.
         r2: fraction of the variance of r that the signal explains, 0 to 0.5.
         persistence: autocorrelation of the signal at one bar, 0 to 0.999.
+
+    Example:
+        >>> jt.datasets.AR1(r2=0.02).market(1000, seed=1).symbols
+        ('ar1-0',)
     """
 
     volatility: float = 0.01
@@ -134,6 +138,10 @@ class RandomWalk(AR1):
     The drift is zero in simple returns, not in log returns. With zero drift in log returns the simple return would have
     the mean volatility^2 / 2, and half a long position would be optimal. A position loses half the variance of a bar in
     log equity, which is volatility / 2 of the bar's noise. The default volatility is high so that this is soon seen.
+
+    Example:
+        >>> jt.datasets.RandomWalk().r2
+        0.0
     """
 
     volatility: float = 0.05
@@ -153,6 +161,10 @@ class OrnsteinUhlenbeck(_SignalIsState):
     Attributes:
         volatility: standard deviation of the noise of a bar, 1e-5 to 0.05.
         persistence: fraction of x that remains after a bar, 0 to 0.999.
+
+    Example:
+        >>> round(jt.datasets.OrnsteinUhlenbeck(0.01, 0.8).deviation, 4)
+        0.0167
     """
 
     volatility: float = 0.01
@@ -205,6 +217,11 @@ class HiddenRegime:
         volatility: standard deviation of a bar's simple return in a known regime, 1e-5 to 0.05.
         drift: mean return of a bar in deviations, 0.01 to 1.
         switching: probability that the regime changes at a bar, 0.001 to 0.5.
+
+    Example:
+        >>> process = jt.datasets.HiddenRegime()
+        >>> process.states(process.market(100, seed=0)).shape
+        (100,)
     """
 
     volatility: float = 0.01

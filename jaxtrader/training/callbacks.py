@@ -85,6 +85,10 @@ class EarlyStopping(Callback):
 
     Raises:
         ValueError: patience is less than 1, or min_delta is negative.
+
+    Example:
+        >>> jt.EarlyStopping(patience=5, min_delta=1e-6).patience
+        5
     """
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0):

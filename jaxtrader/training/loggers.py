@@ -42,7 +42,10 @@ class Log(Logger):
         TypeError: the target has no `log`.
 
     Example:
-        >>> jt.Trainer(env, agent, total_steps=100_000, callbacks=[jt.loggers.Log(my_run)]).train()
+        >>> class Printed:
+        ...     def log(self, figures, step):
+        ...         print(step, figures["loss"])
+        >>> callbacks = [jt.loggers.Log(Printed())]  # of a Trainer
     """
 
     def __init__(self, target: HasLog):

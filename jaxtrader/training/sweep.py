@@ -190,6 +190,15 @@ def sweep(
         FileExistsError: run_dir is not empty.
         FileNotFoundError: there is no sweep to resume.
         FileError: the record of the sweep to resume is damaged.
+
+    Example:
+        >>> train, valid, test = jt.Market.from_bars(jt.load_bundled("IBM")).split("2008-01-01", "2011-01-01")
+        >>> env = jt.TradingEnv(train, positions=(0, 1), window=2)
+        >>> agent = jt.PPOAgent(hidden=(8,), num_minibatches=2)
+        >>> size = {"num_envs": 8, "rollout_length": 16, "total_steps": 256, "progress": False}
+        >>> swept = jt.sweep(env, agent, valid, run_dir="runs/sweep", learning_rate=[1e-3, 3e-3], **size)
+        >>> list(swept.to_frame().index)
+        ['config-1', 'config-2']
     """
     plan = plan_sweep(env, agent, valid, test, settings)
     if resume:

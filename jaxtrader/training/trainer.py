@@ -72,7 +72,15 @@ FOLDER = "folder"  # the name of process 0's run folder among what it shares
 
 
 class TrainingDiverged(RuntimeError):
-    """A number became NaN or infinite, or an action was invalid. The message names it. The last good state is saved."""
+    """A number became NaN or infinite, or an action was invalid. The message names it. The last good state is saved.
+
+    Example:
+        >>> def train_or_say_why(trainer):
+        ...     try:
+        ...         return trainer.train()
+        ...     except jt.TrainingDiverged as error:
+        ...         print(error)  # names what was not finite, and where the last good state is
+    """
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +100,13 @@ class TrainResult:
         members: the results of the single seeds, where there are several. `state` is then a tuple of their states, and
             `updates`, `steps`, `episodes` and `seconds` are sums. Each record of `history` has its `seed`. `best` is
             None.
+
+    Example:
+        >>> env = jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), positions=(0, 1), window=2)
+        >>> size = {"num_envs": 8, "rollout_length": 16, "total_steps": 256, "progress": False}
+        >>> result = jt.Trainer(env, jt.PPOAgent(hidden=(8,), num_minibatches=2), run_dir="runs/one", **size).train()
+        >>> result.steps, result.history[-1]["steps"], result.policy_path.name
+        (256, 256, 'policy.pkl')
     """
 
     state: Any
@@ -149,6 +164,15 @@ class Trainer(TrainSettings):
         TypeError: the agent is no `Agent`, or a callback is no `Callback`.
         ValueError: settings do not fit together, or the earlier policy does not fit them.
         FileError: the earlier policy's file is not sound.
+
+    Example:
+        >>> market = jt.Market.from_bars(jt.load_bundled("IBM"))
+        >>> train, valid, test = market.split("2008-01-01", "2011-01-01")
+        >>> env = jt.TradingEnv(train, positions=(0, 1), window=2)
+        >>> agent = jt.PPOAgent(hidden=(8,), num_minibatches=2)
+        >>> size = {"num_envs": 8, "rollout_length": 16, "total_steps": 256}  # two updates, to see that it runs
+        >>> jt.Trainer(env, agent, valid=valid, run_dir="runs/demo", progress=False, **size).train()
+        TrainResult(2 updates, best of validation after 2, 256 steps, ... runs/demo)
     """
 
     env: Environment

@@ -123,6 +123,13 @@ def walk_forward(
     Raises:
         ValueError: a fold has too few bars to train or to test on, or a setting is not valid. Nothing is trained then.
         FileExistsError: run_dir is not empty.
+
+    Example:
+        >>> env = jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), positions=(0, 1), window=2)
+        >>> size = {"num_envs": 8, "rollout_length": 16, "total_steps": 256, "progress": False}
+        >>> agent = jt.PPOAgent(hidden=(8,), num_minibatches=2)
+        >>> jt.walk_forward(env, agent, folds=2, run_dir="runs/walk", **size)
+        WalkForward(2 folds, BacktestResult(IBM: ... runs/walk)
     """
     if refit not in ("fresh", "warm"):
         raise ValueError(f"refit {refit!r} is unknown; use 'fresh' or 'warm'")
