@@ -31,8 +31,8 @@ STEPS = 4 * 8  # of an update
 COLUMNS = ["signal", "processes ended", "ended in training", "runs", "same bits", "unlike or refused"]
 
 
-def train(folder: str, updates: int) -> None:
-    """Train in a folder, or go on there. The process of this is what is ended."""
+def tiny_trainer(folder: str, updates: int, **settings: Any) -> Any:
+    """A trainer of a small PPO on a random walk, with a chunk every 2 updates and a validation every 3."""
     import numpy as np
     import pandas as pd
 
@@ -44,18 +44,23 @@ def train(folder: str, updates: int) -> None:
     bars = jt.load_bars(pd.DataFrame({**prices, "close": close, "volume": 1.0}), symbol="A")
     assert isinstance(bars, jt.Bars)
     train, valid = jt.Market.from_bars(bars, features=["log_return_1"]).split(0.7, 0.3)
-    trainer = jt.Trainer(
+    settings = {"updates_per_chunk": 2, "eval_every": 3, **settings}
+    return jt.Trainer(
         jt.TradingEnv(train, window=2, episode_length=16),
         jt.PPOAgent(hidden=(8,), num_epochs=1, num_minibatches=1),
         valid=valid,
         num_envs=4,
         rollout_length=8,
         total_steps=updates * STEPS,
-        updates_per_chunk=2,
-        eval_every=3,
         run_dir=folder,
         progress=False,
+        **settings,
     )
+
+
+def train(folder: str, updates: int) -> None:
+    """Train in a folder, or go on there. The process of this is what is ended."""
+    trainer = tiny_trainer(folder, updates)
     print("training", flush=True)
     trainer.train(resume=True)
 

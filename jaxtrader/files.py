@@ -41,7 +41,7 @@ MAX_DEPTH = 100
 INT_BYTES = 8  # of an integer: longer ones make dictionaries and products slow
 MAX_AXES = 64  # of an array, which is what NumPy allows
 # Each takes memory and time, however small the file is. A policy has hundreds, and a checkpoint thousands.
-MAX_OPCODES = 500_000
+MAX_OPCODES = 250_000
 MAX_TEXT = 2**28  # characters of at most 4 bytes, so that BINUNICODE8 is never needed
 
 ARRAY, KEY, TUPLE = "__array__", "__key__", "__tuple__"

@@ -20,6 +20,7 @@ import numpy as np
 from jaxtrader.printable import shown
 
 MAX_TEXT = 10_000  # characters of a text, such as the name of a symbol
+MAX_ITEMS = 100_000  # of a list or a dict
 MOST_SHOWN = 60  # characters of a value in a message
 
 
@@ -36,6 +37,13 @@ class Range:
 
     low: float = -math.inf
     high: float = math.inf
+
+
+@dataclass(frozen=True)
+class Length:
+    """The largest number of items, where it is below MAX_ITEMS. It annotates list and tuple."""
+
+    most: int
 
 
 @dataclass(frozen=True)
@@ -58,8 +66,9 @@ def parse(value: Any, hint: Any, where: str = "") -> Any:
         value: what `files.load` returned, or a part of it.
         hint: bool, int, float (which takes an int too), str, None, Any, Literal, a union, np.ndarray with `Array`,
             list[X], tuple[X, ...] and tuple[X, Y] (which take a list too), dict[str, X], or a dataclass. int and float
-            may be annotated with a `Range`. A dataclass stands for a dict of its fields, where those with a default may
-            be missing. Others may be there only where its class has `FURTHER = True`. They are then left out.
+            may be annotated with a `Range`, list and tuple with a `Length`. A dataclass stands for a dict of its
+            fields, where those with a default may be missing. Others may be there only where its class has
+            `FURTHER = True`. They are then left out.
         where: the name of the value, for messages.
 
     Raises:
@@ -74,6 +83,9 @@ def parse(value: Any, hint: Any, where: str = "") -> Any:
         return value
     if origin is Annotated:
         kind, *limits = get_args(hint)
+        for limit in limits:  # before the items are read
+            if isinstance(limit, Length) and type(value) in (list, tuple) and len(value) > limit.most:
+                raise _wrong(value, hint, where)
         found = _parse_array(value, limits, where) if kind is np.ndarray else parse(value, kind, where)
         for limit in limits:
             if isinstance(limit, Range) and not limit.low <= found <= limit.high:
@@ -88,6 +100,8 @@ def parse(value: Any, hint: Any, where: str = "") -> Any:
             raise _wrong(value, hint, where)
         return value
     if origin in _CONTAINERS:
+        if type(value) in (list, tuple, dict) and len(value) > MAX_ITEMS:
+            raise SchemaError(f"{where or 'the file'} has {len(value):,} items, and may have {MAX_ITEMS:,}")
         return _CONTAINERS[origin](value, hint, where)
     if hint is float:
         wanted: tuple[type, ...] = (float, int)
@@ -219,6 +233,8 @@ def _meaning(hint: Any) -> str:
 
 
 def _annotated_meaning(kind: Any, limit: Any, *_: Any) -> str:
+    if isinstance(limit, Length):
+        return f"{_meaning(kind)}, with at most {limit.most} of them"
     if isinstance(limit, Array):
         return f"an array of {limit.dtype}" + ("" if limit.ndim is None else f" with {limit.ndim} axes")
     low, high = (f"{x:,}" if isinstance(x, int) else f"{x:g}" for x in (limit.low, limit.high))

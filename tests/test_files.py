@@ -185,7 +185,7 @@ class TestRefusedTrees:
         assert list(tmp_path.iterdir()) == []
 
     def test_more_parts_than_can_be_read(self, tmp_path):
-        with pytest.raises(FileError, match=r"more than 500,000 parts, which is not read; save fewer, larger arrays"):
+        with pytest.raises(FileError, match=r"more than 250,000 parts, which is not read; save fewer, larger arrays"):
             save(tmp_path / "f", "k", [[]] * files.MAX_OPCODES)
         assert list(tmp_path.iterdir()) == []
 
@@ -346,7 +346,7 @@ class TestForgedFiles:
             ("array too large", r"an array of float32 and shape \[2147483647\] with 4 bytes"),
             ("integer of 9 bytes", "an integer of 9 bytes"),
             ("integer keys of one hash", "an integer of 10 bytes"),
-            ("more parts than a file may have", "more than 500,000 parts"),
+            ("more parts than a file may have", "more than 250,000 parts"),
             ("array of 65 axes", r"an array of shape \[1, 1, 1, 1, 1, 1, ...\]"),
             ("frame too long", r"a frame of 1,125,899,906,842,624 bytes at byte \d+, beyond the end"),
         ],

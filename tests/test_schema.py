@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pytest
 
-from jaxtrader.schema import MAX_TEXT, Array, Count, Number, Range, SchemaError, parse
+from jaxtrader.schema import MAX_ITEMS, MAX_TEXT, Array, Count, Length, Number, Range, SchemaError, parse
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Whole:
     notes: dict[str, str] = field(default_factory=dict)
     opened: Open | None = None
     flag: bool = False
+    few: Annotated[tuple[int, ...], Length(2)] = ()
 
 
 SOUND: dict[str, Any] = {
@@ -92,6 +93,8 @@ def test_what_fits_comes_back_as_its_types() -> None:
         ({"notes": {"a\x1b[2J": 1}}, r"notes.a \[2J is 1, and must be a text"),
         ({"opened": {}}, "opened.name is missing"),
         ({"opened": [], "flag": 1}, r"opened is \[\], and must be a dict of fields"),
+        ({"few": [1, 2, 3]}, r"few is \[1, 2, 3\], and must be a list, .*, with at most 2 of them"),
+        ({"sizes": [1] * (MAX_ITEMS + 1)}, "sizes has 100,001 items, and may have 100,000"),
         ({"flag": 1}, "flag is 1, and must be True or False"),
         ({"more": 1}, "more is a field that is not known"),
     ],

@@ -38,9 +38,9 @@ def read_own(path: str | PathLike[str]) -> dict[str, Any] | None:
     Raises FileError where the file is damaged, or of a newer version.
     """
     stored = files.load(path, "policy")
-    if not isinstance(stored, dict) or stored.get("agent") != OWN:
+    if not isinstance(stored, dict) or not isinstance(name := stored.get("agent"), str) or name != OWN:
         return None
-    if stored.get("version") != VERSION:
+    if type(stored.get("version")) is not int or stored["version"] != VERSION:
         raise FileError(
             f"{path} has version {stored.get('version')!r:.20} of an own agent's policy, and this jaxtrader reads "
             f"{VERSION}; install a newer jaxtrader"

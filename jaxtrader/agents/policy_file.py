@@ -7,9 +7,11 @@ plain containers and arrays, with a checksum, and reading it runs no code of the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Hashable
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy_schema import (
     AGENT,
     ENSEMBLE,
+    MAX_MEMBERS,
     VERSION,
     About,
     ActionsPart,
@@ -62,7 +65,12 @@ def write_policy(path: str | PathLike[str], state: PPOState, about: dict[str, An
 
 
 def write_ensemble(path: str | PathLike[str], states: tuple[PPOState, ...], about: dict[str, Any]) -> None:
-    """Write what acting needs of the members' states, and `about`, to a policy file."""
+    """Write what acting needs of the members' states, and `about`, to a policy file.
+
+    Raises files.FileError where there are more than MAX_MEMBERS, or the file cannot be written.
+    """
+    if len(states) > MAX_MEMBERS:
+        raise files.FileError(f"{path} would hold {len(states)} members, and a file holds {MAX_MEMBERS}; save fewer")
     members = [_content(state, {}) for state in states]
     files.save(path, "policy", {"agent": ENSEMBLE, "version": VERSION, "members": members, "about": about})
 
@@ -261,14 +269,22 @@ def _network(stored: NetworkPart, actions: ActionSpec, params: dict[str, Any], g
     if stored.module is not None:
         fields["module"] = named(stored.module.name, stored.module.settings, given)
     network = NETWORKS[stored.kind](actions=actions, **fields)
+    if _shapes(params) != _shapes(_fresh_shapes(cast(Hashable, network))):
+        raise ValueError("weights of another network")
+    return network
+
+
+@functools.lru_cache(maxsize=8)
+def _fresh_shapes(network: Any) -> dict[str, Any]:
+    """Return the weights of a network without their numbers. The members of an ensemble share it.
+
+    Raises ValueError where the network cannot be built.
+    """
     try:
-        expected = jax.eval_shape(network.fresh, jax.random.key(0))
+        return jax.eval_shape(network.fresh, jax.random.key(0))
     # What Flax and JAX raise for settings that make no network is not documented.
     except Exception as error:
         raise ValueError(f"a network that cannot be built: {error}") from error
-    if _shapes(params) != _shapes(expected):
-        raise ValueError("weights of another network")
-    return network
 
 
 def _normalizer(

@@ -12,13 +12,15 @@ import numpy as np
 
 from jaxtrader import files
 from jaxtrader.agents import action_spec, encoders
+from jaxtrader.agents.networks import MAX_LAYERS
 from jaxtrader.envs.env_settings import MAX_WINDOW, EnvSettings
 from jaxtrader.ledger.rules import Rules
-from jaxtrader.schema import Array, Count, Natural, Range
+from jaxtrader.schema import Array, Count, Length, Natural, Range
 
 AGENT = "PPOAgent"
 ENSEMBLE = "Ensemble"
 VERSION = 3
+MAX_MEMBERS = 256  # of an ensemble
 Float32 = Annotated[np.ndarray, Array("float32")]
 Scalar = Annotated[np.ndarray, Array("float32", 0)]
 Vector = Annotated[np.ndarray, Array("float32", 1)]
@@ -44,7 +46,7 @@ class NetworkPart:
     window: Annotated[int, Range(1, MAX_WINDOW)]
     features: Count
     account: Annotated[int, Range(0, 1000)]
-    hidden: tuple[int, ...]
+    hidden: Annotated[tuple[int, ...], Length(MAX_LAYERS)]
     encoder: encoders.Kind | OwnPart
     encoder_width: int
     encoder_depth: int | None
@@ -58,7 +60,7 @@ class ActionsPart:
 
     kind: action_spec.Kind
     size: Count
-    shape: tuple[Natural, ...]
+    shape: Annotated[tuple[Natural, ...], Length(files.MAX_AXES)]
     distribution: str
     bounds: tuple[Float32, Float32] | None
 
@@ -121,7 +123,7 @@ class EnsembleFile:
 
     agent: Literal["Ensemble"]
     version: Literal[3]
-    members: list[dict[str, Any]]
+    members: Annotated[list[dict[str, Any]], Length(MAX_MEMBERS)]
     about: dict[str, Any]
 
 
