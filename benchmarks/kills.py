@@ -119,14 +119,18 @@ class Race:
     def run(self, folder: Path, wanted: dict[str, str], loading: float, training: float) -> None:
         """Bring one run to its end, and compare it."""
         folder.mkdir()
+        longest, reached = training, -1
         while True:
+            # A machine that has become busier must not end all processes before they save anything.
+            saved = saved_bytes(folder)
+            longest, reached = (longest if saved > reached else 1.2 * longest), saved
             child = start(folder, self.updates, self.cache)
             assert child.stdout is not None
             anywhere = self.rng.random() < 0.25
             if not anywhere:
                 child.stdout.readline()
             try:
-                child.wait(self.rng.uniform(0, loading + training if anywhere else training))
+                child.wait(self.rng.uniform(0, loading + longest if anywhere else longest))
             except subprocess.TimeoutExpired:
                 self.ended["anywhere" if anywhere else "in training"] += 1
                 child.send_signal(self.number)
@@ -147,6 +151,12 @@ class Race:
         """The row of the table."""
         runs = self.same + len(self.unlike)
         return [self.number.name, self.ended.total(), self.ended["in training"], runs, self.same, len(self.unlike)]
+
+
+def saved_bytes(folder: Path) -> int:
+    """The length of a run's log, which grows as the training does."""
+    log = folder / "metrics.jsonl"
+    return log.stat().st_size if log.exists() else 0
 
 
 def finished(folder: Path, updates: int) -> bool:

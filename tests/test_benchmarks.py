@@ -47,6 +47,8 @@ CASES = [
     ("faults", {"faults_quick": 4}, "tries"),
     ("intervals", {"intervals_quick": 3, "verdicts_quick": 4}, None),
     ("kills", {"kills_quick": 2}, "same bits"),
+    ("damage", {"damage_quick": 20}, "refused by name"),
+    ("endurance", {"endurance_quick": 10}, "open files"),
 ]
 
 
