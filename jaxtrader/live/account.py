@@ -13,7 +13,7 @@ from jaxtrader.ledger.account import BY_BRACKET, REASONS
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
-from jaxtrader.live.step import Carried
+from jaxtrader.live.step import Carried, action_type
 
 BY_SYMBOL = "give a mapping by symbol, such as {%r: ...}"
 
@@ -22,8 +22,7 @@ def opened(env: TradingEnv, close: np.ndarray, exposures: np.ndarray, names: tup
     """An account that holds these exposures, with a decision that holds. In float64."""
     financing = env.costs.has_financing or "funding" in names
     account = env.open_account(jnp.asarray(exposures), jnp.asarray(close), financing=financing)
-    discrete = isinstance(env.positions, tuple)
-    action = jnp.zeros((), jnp.int32) if discrete else jnp.zeros((len(close),), jnp.float32)
+    action = jnp.zeros(() if isinstance(env.positions, tuple) else close.shape, action_type(env))
     return Carried(account, action, jnp.ones(len(close), bool) if "present" in names else None)
 
 

@@ -488,7 +488,7 @@ def _carried(env: TradingEnv, rows: MarketRows, stored: dict[str, Any]) -> Carri
         raise KeyError("an account of other rules")
     account = structure.unflatten([jnp.asarray(x, y.dtype) for x, y in zip(stored["account"], leaves, strict=True)])
     tradable = None if stored["tradable"] is None else jnp.asarray(stored["tradable"])
-    return Carried(account, jnp.asarray(stored["action"]), tradable)
+    return Carried(account, jnp.asarray(stored["action"], fresh.action.dtype), tradable)
 
 
 def _renewed(

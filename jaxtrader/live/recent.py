@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxtrader.market import features
 from jaxtrader.market.bar_checks import LARGEST, PRICE_LIMITS, check_bars, spacing, widen_dust
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import DAY
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, ResampledFeature
 from jaxtrader.market.resample import max_bars_per_frame
-from jaxtrader.market.trailing import BARS, last_volatility, traded_value, volatility
+from jaxtrader.market.trailing import BARS, last_volatility, traded_value
 
 PRICES = ("open", "high", "low", "close")
 OPTIONAL = ("funding", "price_factor")
@@ -80,14 +81,14 @@ class RecentBars:
             if bars_per_frame is None
             else dict(bars_per_frame)
         )
-        self._has_adv = has_adv
-        self._lookbacks = [self._lookback(each) for each in features]
-        self.kept = max(BARS + 1, *self._lookbacks)
+        self.has_adv = has_adv
+        self.lookbacks = [self._lookback(each) for each in features]
+        self.kept = max(BARS + 1, *self.lookbacks)
         self._template = dataclasses.replace(history, notes=(), source=history.source or "live")
         fields = {name: getattr(history, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
         fields |= {("column", name): values for name, values in history.columns.items()}
         rows = min(len(history), self.kept)
-        self._rows, self._buffers = rows, {}
+        self.rows, self._buffers = rows, {}
         for name, values in fields.items():
             if values is not None:
                 buffer = np.zeros((self.kept + SPARE, *values.shape[1:]), values.dtype)
@@ -100,41 +101,37 @@ class RecentBars:
     @property
     def bars(self) -> Bars:
         """The bars that are kept, as a copy."""
-        tail = self._tail(self._rows, self._rows)
+        tail = self.tail(self.rows, self.rows)
         arrays: dict[str, Any] = {name: getattr(tail, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
         columns = {name: np.array(values) for name, values in tail.columns.items()}
         copied: dict[str, Any] = {name: None if values is None else np.array(values) for name, values in arrays.items()}
         return dataclasses.replace(tail, columns=columns, **copied)
 
-    def newest(self) -> Row:
-        """Return the row of the last bar."""
-        row = self._row(self._rows)
-        self._frames |= self._candidate
-        return row
+    def begin(self) -> None:
+        """Forget what was computed of a bar that was not kept."""
+        self._candidate = {}
 
-    def candidate(self, time: np.datetime64, bar: Mapping[str, Any]) -> Row:
-        """Return the row of a bar that follows the last one. `keep` adds it; until then nothing has changed.
+    def offer(self, time: np.datetime64, bar: Mapping[str, Any]) -> None:
+        """Write down a bar that may follow the last one, for `newest_rows`. `keep` adds it.
 
         Args:
             time: the close of the bar.
             bar: open, high, low, close and volume, and where the history has them, funding, price_factor and `columns`.
 
         Raises:
-            DataError: the bar breaks a rule of bars, or a feature has no finite value there.
+            DataError: the bar breaks a rule of bars.
         """
         numbers = self._checked(time, bar)
-        if self._rows == self.kept + SPARE:
+        if self.rows == self.kept + SPARE:
             for buffer in self._buffers.values():
-                buffer[: self.kept] = buffer[self._rows - self.kept : self._rows]
-            self._rows = self.kept
-        at = self._rows
+                buffer[: self.kept] = buffer[self.rows - self.kept : self.rows]
+            self.rows = self.kept
         for name, buffer in self._buffers.items():
-            buffer[at] = time if name == "times" else numbers[name]
-        return self._row(at + 1)
+            buffer[self.rows] = time if name == "times" else numbers[name]
 
     def keep(self) -> None:
-        """Add the candidate's bar."""
-        self._rows += 1
+        """Add the bar that was offered."""
+        self.rows += 1
         self._frames |= self._candidate
 
     def _checked(self, time: np.datetime64, bar: Mapping[str, Any]) -> dict[Any, float]:
@@ -172,7 +169,7 @@ class RecentBars:
         if "price_factor" in self._buffers:
             factor = bar.get("price_factor")
             numbers["price_factor"] = float(
-                self._buffers["price_factor"][self._rows - 1, 0] if factor is None else factor
+                self._buffers["price_factor"][self.rows - 1, 0] if factor is None else factor
             )
         return numbers
 
@@ -181,64 +178,115 @@ class RecentBars:
             return (feature.lookback + 1) * self.bars_per_frame[feature.name] + 1
         return feature.lookback
 
-    def _row(self, end: int) -> Row:
-        """The row of the last of the first `end` rows of the buffers."""
-        tails: dict[int, Bars] = {}
-        values = np.empty(len(self.features))
-        self._candidate = {}
-        for i, (feature, lookback) in enumerate(zip(self.features, self._lookbacks, strict=True)):
-            if isinstance(feature, ResampledFeature):
-                values[i] = self._resampled(feature, lookback, end)
-                continue
-            tail = tails.get(lookback)
-            if tail is None:
-                tail = tails[lookback] = self._tail(lookback, end)
-            computed = np.asarray(feature.compute(tail), np.float64)
-            values[i] = computed[-1, 0] if computed.ndim == 2 else np.nan
-        last = end - 1
-        if not np.isfinite(values).all():
-            name = self.features[int(np.argmin(np.isfinite(values)))].name
+    def values(self, feature: Feature, lookback: int, end: int) -> float:
+        """Return a feature's value at the last of the first `end` rows of the buffers."""
+        if isinstance(feature, ResampledFeature):
+            return self._resampled(feature, lookback, end)
+        computed = np.asarray(feature.compute(self.tail(lookback, end)), np.float64)
+        return float(computed[-1, 0]) if computed.ndim == 2 else np.nan
+
+    def row(self, end: int, features: np.ndarray, volatility: float, adv: float) -> Row:
+        """Return the last of the first `end` rows of the buffers, with what was computed for it."""
+        buffers, last = self._buffers, end - 1
+        if not np.isfinite(features).all():
+            name = self.features[int(np.argmin(np.isfinite(features)))].name
             raise DataError(
-                f"The feature {name} of {self.symbol} has no finite value at {_shown(self._buffers['times'][last])}; "
+                f"The feature {name} of {self.symbol} has no finite value at {_shown(buffers['times'][last])}; "
                 "give a complete bar, with its further columns as columns={...}."
             )
-        buffers = self._buffers
-        factor = buffers.get("price_factor")
-        rows = slice(max(end - BARS - 1, 0), end)
-        close, adv = buffers["close"][rows], np.nan
-        if self._has_adv:
-            raw = close if factor is None else close / factor[rows]
-            adv = float(traded_value(raw, buffers["volume"][rows])[-1, 0])
         return Row(
             prices={name: float(buffers[name][last, 0]) for name in PRICES},
             volume=float(buffers["volume"][last, 0]),
-            features=values,
-            volatility=float((last_volatility(close) if len(close) > BARS else volatility(close)[-1])[0]),
+            features=features,
+            volatility=volatility,
             adv=adv,
             funding=float(buffers["funding"][last, 0]) if "funding" in buffers else 0.0,
-            price_factor=1.0 if factor is None else float(factor[last, 0]),
+            price_factor=float(buffers["price_factor"][last, 0]) if "price_factor" in buffers else 1.0,
             columns={key[1]: float(buffer[last, 0]) for key, buffer in buffers.items() if isinstance(key, tuple)},
         )
 
     def _resampled(self, feature: ResampledFeature, lookback: int, end: int) -> float:
         """The value at the last complete frame, which is computed once a frame."""
         known = self._frames.get(feature.name)
-        complete = int(feature.frame.frame_numbers(self._tail(1, end))[1][0])
+        complete = int(feature.frame.frame_numbers(self.tail(1, end))[1][0])
         if known is not None and complete <= known[0]:
             return known[1]
-        computed = np.asarray(feature.compute(self._tail(lookback, end)), np.float64)
+        computed = np.asarray(feature.compute(self.tail(lookback, end)), np.float64)
         value = float(computed[-1, 0])
         self._candidate[feature.name] = (complete, value)
         return value
 
-    def _tail(self, rows: int, end: int) -> Bars:
-        """The last of the first `end` rows, without a copy."""
+    def tail(self, rows: int, end: int) -> Bars:
+        """Return the last of the first `end` rows of the buffers, without a copy."""
         part, views = slice(max(end - rows, 0), end), {}
         for name, buffer in self._buffers.items():
             view = views[name] = buffer[part]
             view.flags.writeable = False
         columns = {key[1]: views.pop(key) for key in list(views) if isinstance(key, tuple)}
         return dataclasses.replace(self._template, columns=columns, **views)
+
+
+def newest_rows(recents: Sequence[RecentBars], offered: bool) -> list[Row]:
+    """Return the row of each asset's last bar, or of the bar that was offered to each.
+
+    The features of this package are computed for all assets at once. The numbers are the same to the bit.
+
+    Raises:
+        DataError: a feature has no finite value there.
+    """
+    ends = [each.rows + offered for each in recents]
+    specs, lookbacks = recents[0].features, recents[0].lookbacks
+    for each in recents:
+        each.begin()
+    whole, found = _side_by_side(recents, ends), np.empty((len(recents), len(specs)))
+    for i, (feature, lookback) in enumerate(zip(specs, lookbacks, strict=True)):
+        if whole is not None and lookback <= len(whole) and _is_ours(feature):
+            found[:, i] = feature.compute(_last(whole, lookback))[-1]
+        else:
+            found[:, i] = [
+                each.values(feature, each.lookbacks[i], end) for each, end in zip(recents, ends, strict=True)
+            ]
+    parts = [each.tail(BARS + 1, end) for each, end in zip(recents, ends, strict=True)]
+    parts = parts if whole is None else [_last(whole, BARS + 1)]
+    deviations = np.concatenate([last_volatility(bars.close) for bars in parts])
+    adv = np.full(len(recents), np.nan)
+    if recents[0].has_adv:
+        adv = np.concatenate([_traded_value(bars) for bars in parts])
+    numbers = zip(recents, ends, found, deviations.tolist(), adv.tolist(), strict=True)
+    return [each.row(end, own, deviation, value) for each, end, own, deviation, value in numbers]
+
+
+def _is_ours(feature: Feature) -> bool:
+    """Whether a feature is of this package, and of several assets at once. An own one may count on one asset."""
+    return feature.compute.__module__ == features.__name__ and not isinstance(feature, ResampledFeature)
+
+
+def _side_by_side(recents: Sequence[RecentBars], ends: Sequence[int]) -> Bars | None:
+    """The last rows of all assets, each asset's own, as bars [T, A]. None for one asset."""
+    if len(recents) == 1:
+        return None
+    rows = min(recents[0].kept, *ends)
+    parts = [each.tail(rows, end) for each, end in zip(recents, ends, strict=True)]
+
+    def joined(values: Sequence[Any]) -> Any:
+        return None if values[0] is None else np.concatenate(values, axis=1)
+
+    arrays: dict[str, Any] = {name: joined([getattr(bars, name) for bars in parts]) for name in (*PRICES, "volume")}
+    arrays |= {name: joined([getattr(bars, name) for bars in parts]) for name in OPTIONAL}
+    columns = {name: joined([bars.columns[name] for bars in parts]) for name in parts[0].columns}
+    return dataclasses.replace(parts[0], columns=columns, **arrays)
+
+
+def _last(bars: Bars, rows: int) -> Bars:
+    """The last rows of bars."""
+    arrays: dict[str, Any] = {name: getattr(bars, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
+    cut: dict[str, Any] = {name: None if values is None else values[-rows:] for name, values in arrays.items()}
+    return dataclasses.replace(bars, columns={name: values[-rows:] for name, values in bars.columns.items()}, **cut)
+
+
+def _traded_value(bars: Bars) -> np.ndarray:
+    raw = bars.close if bars.price_factor is None else bars.close / bars.price_factor
+    return traded_value(raw, bars.volume)[-1]
 
 
 def up_to(bars: Bars, time: np.datetime64) -> Bars:

@@ -13,7 +13,7 @@ import numpy as np
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.live.recent import OPTIONAL, PRICES, RecentBars, Row
+from jaxtrader.live.recent import OPTIONAL, PRICES, RecentBars, Row, newest_rows
 from jaxtrader.live.schedule import moment, nanoseconds_of, usual_close
 from jaxtrader.live.step import COLUMN, FLAGS, NEWEST, SHARED
 from jaxtrader.market.align import YEAR, Silence
@@ -76,7 +76,7 @@ class MarketRows:
                 f"features, and {env.window} in its window; give more bars"
             )
         recent = tuple(RecentBars(bars, specs, market.adv is not None) for bars in histories)
-        own = tuple(each.newest() for each in recent)
+        own = tuple(newest_rows(recent, offered=False))
         _check_lookbacks(market, own, histories)
         present = np.ones((count, len(histories)), bool) if market.present is None else market.present
         names, ends = _column_names(market, env, policy.portfolio), market.session_end
@@ -107,9 +107,13 @@ class MarketRows:
 
         Raises ValueError where a bar breaks a rule of bars, or lacks a number that is needed.
         """
+        offered = [each for each, symbol in zip(self.recent, self.symbols, strict=True) if symbol in bars]
+        for each in offered:
+            each.offer(time, bars[each.symbol])
+        rows = {each.symbol: row for each, row in zip(offered, newest_rows(offered, offered=True), strict=True)}
         own = tuple(
-            recent.candidate(time, bars[symbol]) if symbol in bars else before.without_bar()
-            for symbol, recent, before in zip(self.symbols, self.recent, self.own, strict=True)
+            rows[symbol] if symbol in rows else before.without_bar()
+            for symbol, before in zip(self.symbols, self.own, strict=True)
         )
         present = np.array([symbol in bars for symbol in self.symbols])
         years = (time - self.time) / YEAR
@@ -188,7 +192,7 @@ class MarketRows:
             RecentBars(_bars(each, symbol), specs, "adv" in names, each["bars_per_frame"])
             for each, symbol in zip(stored["recent"], symbols, strict=True)
         )
-        own, columns = tuple(each.newest() for each in recent), stored["columns"]
+        own, columns = tuple(newest_rows(recent, offered=False)), stored["columns"]
         if "present" in names:
             here = columns[NEWEST, names.index("present")] != 0
             own = tuple(row if is_here else row.without_bar() for row, is_here in zip(own, here, strict=True))

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
+from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
 from jaxtrader.agents.distributions import Categorical
@@ -153,7 +154,8 @@ def _decide(
     dtype, leverage = account.cash.dtype, env.rules.max_leverage
     target, invalid = actions.targets(env.positions, action[0], env.assets, dtype, leverage, here["tradable"])
     return Opinion(
-        action=action[0],
+        # One type, whatever the agent computes in, so that the next bar is the same program.
+        action=action[0].astype(action_type(env)),
         tradable=here["tradable"],
         target=target,
         invalid=invalid,
@@ -161,6 +163,11 @@ def _decide(
         value=about.get("value", jnp.full((1,), jnp.nan))[0],
         exposure=ledger.exposure(account, here["price"]),
     )
+
+
+def action_type(env: TradingEnv) -> DTypeLike:
+    """Return the type of a carried action."""
+    return jnp.int32 if isinstance(env.positions, tuple) else jnp.float64
 
 
 def _probabilities(agent: Any, state: Any, context: Array, seen: Array) -> Float[Array, " positions"] | None:

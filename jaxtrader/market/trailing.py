@@ -43,7 +43,9 @@ def _volatility(close: np.ndarray) -> np.ndarray:
 
 
 def last_volatility(close: np.ndarray) -> np.ndarray:
-    """Return the last row [A] of `volatility`, of at least BARS + 1 closes [T, A]."""
+    """Return the last row [A] of `volatility` of closes [T, A]."""
+    if len(close) <= BARS:
+        return volatility(close)[-1]
     close = close[-BARS - 1 :]
     newest_first = np.log(close[1:] / close[:-1])[::-1]  # the order in which `_volatility` adds
     mean = np.add.accumulate(newest_first)[-1] / BARS

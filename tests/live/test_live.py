@@ -26,7 +26,7 @@ from jaxtrader.examples.dqn import DQN
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
-from jaxtrader.live.recent import SPARE, RecentBars
+from jaxtrader.live.recent import SPARE, RecentBars, newest_rows
 from jaxtrader.live.schedule import Schedule
 from jaxtrader.live.step import advance
 from jaxtrader.market.bars import Bars
@@ -168,7 +168,8 @@ def test_a_row_has_the_numbers_of_the_whole_history_to_the_bit():
         recent = RecentBars(cut(bars, 0, start), tuple(map(resolve, market.feature_names)), has_adv=True)
         for i in range(start, len(bars)):
             given = values(bars, i)
-            row = recent.candidate(given.pop("time"), given)
+            recent.offer(given.pop("time"), given)
+            (row,) = newest_rows([recent], offered=True)
             recent.keep()
             np.testing.assert_array_equal(row.features, market.features[i, 0], err_msg=frequency)
             assert row.volatility == market.volatility[i, 0]

@@ -18,9 +18,11 @@ from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
+from jaxtrader.live.recent import RecentBars, newest_rows
 from jaxtrader.market.align import Silence, _silent_for_long
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import union
+from jaxtrader.market.features import Feature, resolve
 from jaxtrader.market.market import Market
 
 SYMBOLS = ("A", "B", "C")
@@ -112,6 +114,27 @@ def test_an_ensemble_of_portfolios_within_sessions_where_an_asset_has_no_bar_at_
     late = closed[~np.isin(closed["time"], times[ends])]
     assert len(late), "what had no bar at a session's end is closed at its next bar"
     assert "stop" in result.fills["reason"]
+
+
+def test_rows_of_several_assets_at_once_have_the_numbers_of_each_alone_to_the_bit():
+    histories = daily()
+    own = Feature("body", 1, lambda bars: np.log(bars.close / bars.open)[:, :1])
+    names = ["signal", "log_return_3", "volatility_9", "drawdown_8", "distance_to_mean_5", "1w:log_return_2"]
+    specs = (*map(resolve, names), own)
+    market = Market.from_bars(histories, specs, align=True)
+    recent = [RecentBars(cut_at(bars, market.times[60]), specs, has_adv=True) for bars in histories]
+    for time in market.times[61:]:
+        bars = at(histories, time)
+        offered = [each for each in recent if each.symbol in bars]
+        for each in offered:
+            each.offer(time, bars[each.symbol])
+        row = int(np.searchsorted(market.times, time))
+        for each, found in zip(offered, newest_rows(offered, offered=True), strict=True):
+            a = SYMBOLS.index(each.symbol)
+            np.testing.assert_array_equal(found.features, market.features[row, a])
+            assert found.volatility == market.volatility[row, a]
+            assert found.adv == market.adv[row, a]
+            each.keep()
 
 
 def test_what_a_portfolio_refuses():

@@ -1,0 +1,114 @@
+"""How long does a live decision take, does anything compile anew, and does the memory grow?
+
+Random walks are given to `policy.live` bar by bar: the policy of `jaxtrader train` (three seeds, seven features, daily
+bars), one of minutes with a window of 32, features of the clock and of 5-minute bars, and a portfolio of 30 assets. The
+time is that of `on_bar`, the first bars left out. `compiled` counts programs, `grown` is what the process holds more at
+the end than after the first tenth.
+
+    python benchmarks/live_bars.py [--bars 20000] [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from machine import parsed, report
+
+import jaxtrader as jt
+from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.live.step import advance
+
+MINUTES = [
+    "log_return_1",
+    "volatility_20",
+    "volume_ratio_20",
+    "time_of_day_sin",
+    "time_of_day_cos",
+    "5min:volatility_20",
+]
+ASSETS = 30
+Bar = tuple[float, float, float, float, float]
+
+
+def walk(symbol: str, count: int, frequency: str) -> jt.Bars:
+    """The first bars of a random walk."""
+    rng = np.random.default_rng(len(symbol))
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, count)))
+    prices = {"open": close, "high": close * 1.01, "low": close * 0.99, "close": close}
+    table = pd.DataFrame(prices | {"volume": rng.uniform(1e5, 1e6, count)})
+    table.index = pd.date_range("2000-01-01", periods=count, freq=frequency)
+    bars = jt.load_bars(table, symbol=symbol)
+    assert isinstance(bars, jt.Bars)
+    return bars
+
+
+def policy_of(env: jt.TradingEnv, hidden: tuple[int, ...], seeds: int = 1) -> Policy:
+    """An untrained policy, which takes the time of a trained one."""
+    agent, params, found = jt.PPOAgent(hidden=hidden), env.default_params, []
+    for seed in range(seeds):
+        state, _ = agent.prepare(agent.init(jax.random.key(seed), env, params), params)
+        about = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
+        found.append(Policy(agent, state, {"env": env.to_dict(), "features": about}))
+    return found[0] if seeds == 1 else ensemble(found)
+
+
+def cases() -> Iterator[tuple[str, Any, Callable[[Any, Bar], Any], np.timedelta64, np.datetime64]]:
+    """Name, live account, how a bar is given to it, the bars' spacing, and the last time."""
+    one = lambda live: lambda time, bar: live.on_bar(time, *bar)  # noqa: E731
+    daily = walk("A", 600, "D")
+    env = jt.TradingEnv(jt.Market.from_bars(daily), positions=(0, 0.25, 0.5, 0.75, 1), window=1)
+    live = policy_of(env, (32, 32), seeds=3).live(daily)
+    yield "the command's policy, 3 seeds", live, one(live), np.timedelta64(1, "D"), daily.times[-1]
+    minutes = walk("B", 5_000, "min")
+    env = jt.TradingEnv(jt.Market.from_bars(minutes, MINUTES), positions=(-1, 0, 1), window=32, stop_loss=0.02)
+    live = policy_of(env, (64, 64)).live(minutes)
+    yield "minutes, window 32", live, one(live), np.timedelta64(1, "m"), minutes.times[-1]
+    assets = [walk(f"{'C' * (i + 1)}", 600, "D") for i in range(ASSETS)]
+    env = jt.TradingEnv(jt.Market.from_bars(assets, align=True), positions="weights", window=1)
+    book = policy_of(env, (64, 64)).live(assets)
+    names = book.symbols
+    several = lambda time, bar: book.on_bars(time, dict.fromkeys(names, bar))  # noqa: E731
+    yield f"portfolio of {ASSETS}", book, several, np.timedelta64(1, "D"), assets[0].times[-1]
+
+
+def resident() -> float:
+    """MiB that the process holds."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bars", type=int, default=20_000, help="bars of each case")
+    parser.add_argument("--quick", action="store_true", help="100 bars: only shows that the script runs")
+    given = parsed(parser)
+    bars, rows = 100 if given.quick else given.bars, []
+    for name, _, give, step, last in cases():
+        rng, seconds, close, before = np.random.default_rng(0), np.empty(bars), 50.0, resident()
+        compiled = advance._cache_size()
+        for i in range(bars):
+            close *= float(np.exp(rng.normal(0, 0.01) - 0.001 * np.log(close / 50)))
+            bar, time_of_bar = (close, close * 1.01, close * 0.99, close, 1e5), last + (i + 1) * step
+            began = time.perf_counter()
+            give(time_of_bar, bar)
+            seconds[i] = time.perf_counter() - began
+            before = resident() if i == bars // 10 else before
+        ms = 1000 * np.quantile(seconds[10:], [0.5, 0.99])
+        rows.append([name, bars, *map(float, ms), advance._cache_size() - compiled, resident() - before])
+    columns = ["policy", "bars", "median ms", "99% ms", "compiled", "grown, MiB"]
+    report("live_bars" + ("_quick" if given.quick else ""), columns, rows, {"work": "on_bar and on_bars, one process"})
+
+
+if __name__ == "__main__":
+    main()
