@@ -24,6 +24,7 @@ CASES = [
     ("backtest", {"backtest_quick": 6}, "bars/s"),
     ("memory", {"memory_quick": 2}, "stored, B"),
     ("limits", {"limits_quick": 3}, "ms"),
+    ("live_bars", {"live_bars_quick": 3}, "median ms"),
     ("stages", {"stages_quick": 1}, "gradients, %"),
     ("scaling", {"scaling_quick": 1}, "steps/s"),
     ("drift", {"drift_quick": 2}, "assets"),

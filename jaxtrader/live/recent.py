@@ -185,15 +185,17 @@ class RecentBars:
         computed = np.asarray(feature.compute(self.tail(lookback, end)), np.float64)
         return float(computed[-1, 0]) if computed.ndim == 2 else np.nan
 
+    def unknown(self, end: int, feature: Feature) -> DataError:
+        """Return the error that says that a feature has no value at the last of the first `end` rows."""
+        shown = _shown(self._buffers["times"][end - 1])
+        return DataError(
+            f"The feature {feature.name} of {self.symbol} has no finite value at {shown}; give a complete bar, with its "
+            "further columns as columns={...}."
+        )
+
     def row(self, end: int, features: np.ndarray, volatility: float, adv: float) -> Row:
         """Return the last of the first `end` rows of the buffers, with what was computed for it."""
         buffers, last = self._buffers, end - 1
-        if not np.isfinite(features).all():
-            name = self.features[int(np.argmin(np.isfinite(features)))].name
-            raise DataError(
-                f"The feature {name} of {self.symbol} has no finite value at {_shown(buffers['times'][last])}; "
-                "give a complete bar, with its further columns as columns={...}."
-            )
         return Row(
             prices={name: float(buffers[name][last, 0]) for name in PRICES},
             volume=float(buffers["volume"][last, 0]),
@@ -215,6 +217,15 @@ class RecentBars:
         value = float(computed[-1, 0])
         self._candidate[feature.name] = (complete, value)
         return value
+
+    @property
+    def names(self) -> list[Any]:
+        """What is kept of a bar, apart from its time: names, and pairs of "column" and a name."""
+        return [name for name in self._buffers if name != "times"]
+
+    def last(self, name: Any, rows: int, end: int) -> np.ndarray:
+        """Return one of `names` of the last of the first `end` rows of the buffers, without a copy."""
+        return self._buffers[name][end - rows : end]
 
     def tail(self, rows: int, end: int) -> Bars:
         """Return the last of the first `end` rows of the buffers, without a copy."""
@@ -246,14 +257,21 @@ def newest_rows(recents: Sequence[RecentBars], offered: bool) -> list[Row]:
             found[:, i] = [
                 each.values(feature, each.lookbacks[i], end) for each, end in zip(recents, ends, strict=True)
             ]
-    parts = [each.tail(BARS + 1, end) for each, end in zip(recents, ends, strict=True)]
-    parts = parts if whole is None else [_last(whole, BARS + 1)]
-    deviations = np.concatenate([last_volatility(bars.close) for bars in parts])
+    if not np.isfinite(found).all():
+        a = int(np.argmin(np.isfinite(found).all(1)))
+        raise recents[a].unknown(ends[a], specs[int(np.argmin(np.isfinite(found[a])))])
+    tails = [each.tail(BARS + 1, end) for each, end in zip(recents, ends, strict=True)] if whole is None else [whole]
+    deviations = np.concatenate([last_volatility(bars.close) for bars in tails])
     adv = np.full(len(recents), np.nan)
     if recents[0].has_adv:
-        adv = np.concatenate([_traded_value(bars) for bars in parts])
+        adv = np.concatenate([_traded_value(_last(bars, BARS + 1)) for bars in tails])
     numbers = zip(recents, ends, found, deviations.tolist(), adv.tolist(), strict=True)
     return [each.row(end, own, deviation, value) for each, end, own, deviation, value in numbers]
+
+
+def _traded_value(bars: Bars) -> np.ndarray:
+    raw = bars.close if bars.price_factor is None else bars.close / bars.price_factor
+    return traded_value(raw, bars.volume)[-1]
 
 
 def _is_ours(feature: Feature) -> bool:
@@ -262,19 +280,18 @@ def _is_ours(feature: Feature) -> bool:
 
 
 def _side_by_side(recents: Sequence[RecentBars], ends: Sequence[int]) -> Bars | None:
-    """The last rows of all assets, each asset's own, as bars [T, A]. None for one asset."""
-    if len(recents) == 1:
+    """The last rows of all assets, each asset's own, as bars [T, A]. None for one asset, or where columns differ."""
+    names = recents[0].names
+    if len(recents) == 1 or any(each.names != names for each in recents):
         return None
-    rows = min(recents[0].kept, *ends)
-    parts = [each.tail(rows, end) for each, end in zip(recents, ends, strict=True)]
-
-    def joined(values: Sequence[Any]) -> Any:
-        return None if values[0] is None else np.concatenate(values, axis=1)
-
-    arrays: dict[str, Any] = {name: joined([getattr(bars, name) for bars in parts]) for name in (*PRICES, "volume")}
-    arrays |= {name: joined([getattr(bars, name) for bars in parts]) for name in OPTIONAL}
-    columns = {name: joined([bars.columns[name] for bars in parts]) for name in parts[0].columns}
-    return dataclasses.replace(parts[0], columns=columns, **arrays)
+    rows = min(*(each.kept for each in recents), *ends)
+    first = recents[0].tail(rows, ends[0])
+    joined: dict[Any, Any] = {
+        name: np.concatenate([each.last(name, rows, end) for each, end in zip(recents, ends, strict=True)], axis=1)
+        for name in names
+    }
+    columns = {name[1]: joined.pop(name) for name in list(joined) if isinstance(name, tuple)}
+    return dataclasses.replace(first, columns=columns, **joined)
 
 
 def _last(bars: Bars, rows: int) -> Bars:
@@ -282,11 +299,6 @@ def _last(bars: Bars, rows: int) -> Bars:
     arrays: dict[str, Any] = {name: getattr(bars, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
     cut: dict[str, Any] = {name: None if values is None else values[-rows:] for name, values in arrays.items()}
     return dataclasses.replace(bars, columns={name: values[-rows:] for name, values in bars.columns.items()}, **cut)
-
-
-def _traded_value(bars: Bars) -> np.ndarray:
-    raw = bars.close if bars.price_factor is None else bars.close / bars.price_factor
-    return traded_value(raw, bars.volume)[-1]
 
 
 def up_to(bars: Bars, time: np.datetime64) -> Bars:

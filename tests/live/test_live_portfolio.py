@@ -116,8 +116,11 @@ def test_an_ensemble_of_portfolios_within_sessions_where_an_asset_has_no_bar_at_
     assert "stop" in result.fills["reason"]
 
 
-def test_rows_of_several_assets_at_once_have_the_numbers_of_each_alone_to_the_bit():
+@pytest.mark.parametrize("alike", [True, False])
+def test_rows_of_several_assets_at_once_have_the_numbers_of_each_alone_to_the_bit(alike: bool):
     histories = daily()
+    if not alike:  # each asset is then computed by itself
+        histories[1] = dataclasses.replace(histories[1], funding=np.zeros(histories[1].close.shape))
     own = Feature("body", 1, lambda bars: np.log(bars.close / bars.open)[:, :1])
     names = ["signal", "log_return_3", "volatility_9", "drawdown_8", "distance_to_mean_5", "1w:log_return_2"]
     specs = (*map(resolve, names), own)
