@@ -189,8 +189,8 @@ class RecentBars:
         """Return the error that says that a feature has no value at the last of the first `end` rows."""
         shown = _shown(self._buffers["times"][end - 1])
         return DataError(
-            f"The feature {feature.name} of {self.symbol} has no finite value at {shown}; give a complete bar, with its "
-            "further columns as columns={...}."
+            f"The feature {feature.name} of {self.symbol} has no finite value at {shown}; give a complete bar, with "
+            "its further columns as columns={...}."
         )
 
     def row(self, end: int, features: np.ndarray, volatility: float, adv: float) -> Row:
