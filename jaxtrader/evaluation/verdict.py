@@ -121,7 +121,7 @@ def verdict(
     probability = None
     if trials is not None:
         probability = deflated_sharpe(part[POLICY].excess_returns, trials.count, trials.variance)
-    said = [_headline(part, probability), sentence(parts)]
+    said = [_headline(part, trials, probability), sentence(parts)]
     if seeds:
         ratios = ", ".join(f"{sharpe(one).value:.2f}" for one in seeds.values())
         said.append(f"The Sharpe ratios of the single seeds were {ratios}.")
@@ -159,8 +159,8 @@ def _on_choice(found: Overfitting) -> str:
     )
 
 
-def _headline(part: Part, probability: float | None) -> str:
-    """One sentence: better, worse, or not distinguishable, and from what."""
+def _headline(part: Part, trials: Trials | None, probability: float | None) -> str:
+    """One sentence: better, worse, or not distinguishable, and from what. It begins with what a reader may believe."""
     result, holder, matched = part[POLICY], part[BUY_AND_HOLD], part[EXPOSURE_MATCHED]
     bars = f"{len(result):,} bars"
     if result.ruined_at is not None:
@@ -186,11 +186,12 @@ def _headline(part: Part, probability: float | None) -> str:
         return f"Worse than {against} on {bars}: {figures}."
     over_holding = lead(result, holder)
     if over_holding.high < 0:
-        return f"Better than {against} on {bars}, and worse than buy-and-hold: {figures}."
+        return f"Worse than buy-and-hold on {bars}, and better than {against}: {figures}."
     if not over_holding.low > 0:
-        return f"Better than {against} on {bars}, and not distinguishable from buy-and-hold: {figures}."
+        return f"Not distinguishable from buy-and-hold on {bars}, and better than {against}: {figures}."
     if probability is not None and not probability > ENOUGH:
-        return f"Better than holding on {bars}, but no more than chance after so many tries: {figures}."
+        tries = " after so many tries" if trials is not None and trials.count > 1 else ""
+        return f"Not distinguishable from chance{tries} on {bars}, though ahead of holding: {figures}."
     return f"Better than buy-and-hold and than {against} on {bars}: {figures}."
 
 

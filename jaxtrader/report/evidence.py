@@ -241,10 +241,11 @@ def _interval_table(part: Part) -> Table | None:
         if found is not None and not math.isnan(found.value):
             numbers = (found.value, found.low, found.high, found.detectable)
             rows.append([f"Sharpe over {name}", *map(number, numbers)])
+    block = f"{mean.block:.3g} bar{'s' * (mean.block > 1)}"
     note = (
-        "95% intervals by a stationary block bootstrap. Its blocks follow from the autocorrelation: "
-        f"{mean.block:.3g} bars on average for the return. Differences are paired, bar by bar. The last column is the "
-        "true difference that would be found 4 times in 5."
+        f"95% intervals by a stationary block bootstrap, with blocks of {block} on average for the return, as its "
+        "autocorrelation asks for. Differences are paired, bar by bar. The last column is the true difference that "
+        "would be found 4 times in 5."
     )
     return Table("What the bars can tell", ["", "estimate", "low", "high", "found 4 in 5"], rows, note)
 
