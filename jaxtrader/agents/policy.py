@@ -246,7 +246,9 @@ class Policy:
         bars, account = normalised(state, jnp.asarray(seen.window)), jnp.asarray(seen.account)
         agent = self.acting_agent.member if isinstance(self.acting_agent, Ensemble) else self.acting_agent
         if not isinstance(agent, PPOAgent):
-            raise ValueError(f"decisions of a {type(agent).__name__} cannot be explained; only those of PPOAgent can")
+            raise ValueError(
+                f"decisions of a {type(self.agent).__name__} cannot be explained; only those of PPOAgent can"
+            )
         positions = self.agent.positions if isinstance(self.agent, Ensemble) else self.positions
         exposures = positions if isinstance(positions, tuple) else None
         states = state if isinstance(state, tuple) else (state,)
