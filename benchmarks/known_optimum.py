@@ -12,12 +12,15 @@ defaults: both again with `PPOAgent()` as it is.
 memory: the score on a regime that nobody sees, where only the past returns tell of it: each encoder, by its window.
 agents: the time to 99% with more and more accounts on each path, ours alone. It says how many may share a path before
     learning takes 10% longer. A window of 1 leaves them no work to save, so this is what sharing costs.
+windows: the share of the optimum after so many steps with 1 and 2 accounts on a path, by an encoder over a window.
+    There sharing saves work, and two are the default.
 command: `jaxtrader train --synthetic` as a whole process with its defaults: seconds, and the share it ends with.
 
 A score is the policy's share of the best policy's expected reward on a fresh path of 1,000,000 bars. SB3 trains in a
 virtual environment of its own, which the first run installs.
 
-    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts timed,other,idle,defaults,memory,agents,command]
+    python benchmarks/known_optimum.py [--quick] [--seeds N]
+        [--parts timed,other,idle,defaults,memory,agents,windows,command]
         [--markets WORDS] [--peers sb3] [--peer-python PEER=PYTHON]
 """
 
@@ -166,6 +169,8 @@ MEMORIES: dict[str, tuple[int, dict[str, Any]]] = {
     "lru, window 64": (64, {"encoder": "lru", "encoder_width": 16}),
 }
 MEMORY_STEPS, MEMORY_SHAPE = 2_097_152, (256, 64)
+WINDOW, WINDOWED_SHAPE = 16, (512, 32)
+WINDOWED_MARKS = (262_144, 524_288, 999_424)  # in steps; the last is the end of the schedule
 # What a position costs on a random walk adds up slowly: it takes a long horizon to see it.
 IDLE_AGENT: dict[str, Any] = {"gae_lambda": 0.99, "num_epochs": 2, "entropy_coef": 0.03, "hidden": NET}
 IDLE_SHAPE = (512, 64)
@@ -195,7 +200,7 @@ class Size:
         return tuple(case for case in cases if self.markets in case.label)[: self.cases]
 
 
-PARTS = ("timed", "other", "idle", "defaults", "memory", "agents", "command")
+PARTS = ("timed", "other", "idle", "defaults", "memory", "agents", "windows", "command")
 FULL = Size()
 # One agent in all parts, which is then compiled once.
 QUICK = Size(
@@ -349,6 +354,35 @@ def shared_paths(size: Size) -> None:
     report("known_optimum_agents" + size.suffix, [*columns, "best score"], rows, {**facts, **fit})
 
 
+def shared_windows(size: Size, window: int, agent: dict[str, Any], shape: tuple[int, int]) -> None:
+    """The part "windows". A fixed number of steps, since a machine may be busy with other work."""
+    rows: list[list[Any]] = []
+    marks = [steps // math.prod(shape) for steps in WINDOWED_MARKS] if window > 1 else [1]
+    for case in size.of((TIMED[0], TIMED[2])):
+        windowed = dataclasses.replace(case.environment(1_000), window=window)
+        best = solve(case.process, windowed, bars=size.score_bars)
+        for agents in size.agents[:2]:
+            shares: list[list[float]] = [[] for _ in marks]
+            seconds = []
+            for seed in range(size.seeds):
+                env = dataclasses.replace(case.environment(size.bars, seed), window=window)
+                learner = Learner(env, best, jt.PPOAgent(**agent), shape, marks[-1], seed, agents)
+                took = 0.0
+                for mark, found in zip(marks, shares, strict=True):
+                    took += learner.train(mark - marks[-1] + learner.left)
+                    found.append(learner.score()[0])
+                seconds.append(took)
+            speed = marks[-1] * math.prod(shape) / statistics.median(seconds)
+            means = [f"{statistics.mean(found):.4f}" for found in shares]
+            rows.append([case.label, agents, *means, f"{min(shares[-1]):.4f}", f"{speed:,.0f}"])
+            print(*rows[-1], flush=True)
+    columns = ["market", "accounts a path", *(f"{mark * math.prod(shape):,} steps" for mark in marks)]
+    work = (
+        f"mean share over {size.seeds} seeds, PPOAgent({agent}), window {window}, {shape[0]} environments x {shape[1]}"
+    )
+    report(f"known_optimum_windows{size.suffix}", [*columns, "least at the end", "steps/s"], rows, {"work": work})
+
+
 def most_within(times: dict[int, float]) -> int:
     """The largest number of accounts a path up to which no time is above ALLOWED times that of one account."""
     most = 1
@@ -440,7 +474,7 @@ def main() -> None:
     if not any(given.markets in case.label for case in TIMED + OTHER + IDLE):
         parser.error(f"no market's label holds {given.markets!r}; there are {', '.join(c.label for c in TIMED)} ...")
     # A quick run compiles each function of this file once.
-    parts = (given.parts or ("timed,other,memory,agents" if given.quick else ",".join(PARTS))).split(",")
+    parts = (given.parts or ("timed,other,memory,agents,windows" if given.quick else ",".join(PARTS))).split(",")
     if unknown := [part for part in parts if part not in PARTS]:
         parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     if "timed" in parts:
@@ -456,6 +490,9 @@ def main() -> None:
         memory(size, 256 if given.quick else MEMORY_STEPS, (16, 16) if given.quick else MEMORY_SHAPE)
     if "agents" in parts:
         shared_paths(size)
+    if "windows" in parts:
+        tiny = (1, {}, size.shape)  # which the other parts compile too
+        shared_windows(size, *(tiny if given.quick else (WINDOW, {"encoder": "tcn"}, WINDOWED_SHAPE)))
     if "command" in parts:
         command()
 

@@ -30,13 +30,13 @@ CASES = [
     ("drift", {"drift_quick": 2}, "assets"),
     ("rules", {"rules_quick": 2}, "everything / plain"),
     ("parity", {"parity_quick": 4}, "float32"),
-    ("startup", {"startup_quick": 6}, "median s"),
+    ("startup", {"startup_quick": 7}, "median s"),
     ("gymnax_control", {"gymnax_control_quick": 1}, "median return"),
     (
         "known_optimum",
         {
             f"known_optimum_{table}_quick": 1
-            for table in ("timed", "by_seconds", "by_steps", "other", "memory", "agents")
+            for table in ("timed", "by_seconds", "by_steps", "other", "memory", "agents", "windows")
         },
         None,
     ),

@@ -116,6 +116,12 @@ class Progress:
             self._print_line()
             self._printed_at = now
 
+    def wait(self, what: str) -> None:
+        """Say what is done before the first record. On a terminal the seconds of it are shown."""
+        self._display.waiting = (what, self._clock())
+        if not self._live:
+            self.print(f"{what} ...")
+
     def print(self, text: str) -> None:
         """Write a line of text above the bar."""
         if self.enabled:
@@ -142,6 +148,10 @@ class _Display(rich.progress.Progress):
 
     def __init__(self, console: Console, clock: Callable[[], float]):
         self.record: dict[str, float] | None = None
+        self.waiting, self.clock = (
+            ("compiling the first weights and accounts", clock()),
+            clock,
+        )  # what is done before the first record, since when
         # Rich estimates the time left from the first update on, so that the compilation before it does not count.
         super().__init__(
             console=console, get_time=clock, speed_estimate_period=math.inf, refresh_per_second=4, expand=True
@@ -149,7 +159,8 @@ class _Display(rich.progress.Progress):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         if self.record is None:
-            yield Text("starting: compiling the training step, the first time takes a while", style="dim")
+            what, since = self.waiting
+            yield Text(f"{what} ... {self.clock() - since:.0f} s", style="dim")
             return
         width = self.console.width
         left = ("left", TimeRemainingColumn(compact=True))

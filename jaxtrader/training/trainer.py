@@ -521,6 +521,8 @@ class _TrainingLoop:
             count = min(until_chunk, until_eval, end - dispatched)
             dispatched += count
             began = time.perf_counter()
+            if self.recorder.compile_seconds is None:
+                self.progress.wait("compiling the training step, or loading it from an earlier run")
             self.train_state, report = run_chunk(
                 self.train_state,
                 agent,

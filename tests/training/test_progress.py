@@ -67,6 +67,11 @@ def run(console: Console, total: int = 3_000_000, unit="steps", done: int = 1_23
         progress.update(done, record)
 
 
+def text_of(progress: Progress) -> str:
+    """What stands in place of the bar before the first record."""
+    return str(next(iter(progress._display.get_renderables())))
+
+
 class TestOnATerminal:
     @pytest.mark.parametrize("width", [80, 120])
     def test_everything_is_shown_in_four_lines(self, width):
@@ -135,9 +140,14 @@ class TestOnATerminal:
 
     def test_before_the_first_update_it_says_what_it_waits_for(self):
         console = terminal(80)
-        with Progress(100, console=console):
-            pass
-        assert "compiling" in screen(console)
+        clock = Clock()
+        with Progress(100, console=console, clock=clock) as progress:
+            assert "compiling the first weights" in text_of(progress)
+            clock.now += 2
+            progress.wait("compiling the training step")
+            clock.now += 7
+            assert text_of(progress) == "compiling the training step ... 7 s"
+        assert "compiling the training step ... 7 s" in screen(console)
 
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
     def test_the_terminal_is_restored_whatever_happens(self, error):
@@ -184,6 +194,12 @@ class TestOnATerminal:
 
 
 class TestInAPipe:
+    def test_what_is_awaited_is_a_line(self):
+        console = pipe()
+        with Progress(100, console=console) as progress:
+            progress.wait("compiling the training step")
+        assert screen(console) == "compiling the training step ...\n"
+
     def test_what_is_not_known_yet_is_a_dash(self):
         console = pipe()
         with Progress(100, console=console) as progress:
