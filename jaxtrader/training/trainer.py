@@ -279,6 +279,7 @@ class Trainer(TrainSettings):
 
         Where JAX runs in several processes, all of them must call this with the same settings and `devices` as many as
         they all have. Process 0 alone logs, calls the callbacks and writes. What the others return names its folder.
+        All end two chunks after a callback asks for it.
 
         Args:
             resume: continue the run in `run_dir` from its last checkpoint, or from its beginning where it has none.

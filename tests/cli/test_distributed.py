@@ -18,14 +18,18 @@ import pytest
 from cli.test_resuming import SMALL, prices
 
 import jaxtrader as jt
+from jaxtrader import devices
 from jaxtrader.cli import distributed, last_words, main
 from jaxtrader.cli.settings import BadInput
 
-# The command, with signs of life that are missed sooner, so that a test does not wait for half a minute.
+# The command, with signs of life that are missed sooner, so that a test does not wait for half a minute, and with
+# checkpoints that process 0 alone finds due.
 COMMAND = """
 import sys
 from jaxtrader.cli import distributed, main
+from jaxtrader.training import trainer
 distributed.HEARTBEAT_SECONDS = 5
+trainer.CHECKPOINT_SECONDS = 0.0 if sys.argv[-1] == "0" else 1e9
 sys.exit(main(sys.argv[1:]))
 """
 STEPS = "2560"  # 20 updates
@@ -160,6 +164,21 @@ def test_bad_input_is_one_sentence(flags: list[str], says: str, capsys: pytest.C
     assert out == ""
     (line,) = message.splitlines()
     assert says in line
+
+
+def test_all_devices_of_all_processes_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As process 1 of 2 would, with one device each: of this process JAX says so."""
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    given = {"devices": 1, "resume": None, "quiet": False, "run_dir": "runs/a", "log_to": ("wandb",)}
+    distributed._take_devices(given)
+    assert given == {"devices": 2, "resume": None, "quiet": True, "run_dir": None, "log_to": None}
+    with pytest.raises(BadInput, match=r"--devices 3: --distributed trains on all 2 devices of its 2 processes; leave"):
+        distributed._take_devices({**given, "devices": 3})
+    distributed._take_devices(resumed := {**given, "devices": 3, "resume": "runs/a"})
+    assert resumed["devices"] == 2
+    with pytest.raises(ValueError, match=r"devices 1 must be all 2 of the 2 processes, which train together"):
+        devices.make_mesh(1)
 
 
 def test_a_coordinator_that_does_not_answer_is_waited_for() -> None:
