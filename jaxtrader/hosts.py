@@ -45,6 +45,16 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def meet() -> None:
+    """Connect the devices of all processes, while these are at the same place.
+
+    XLA connects devices when they first exchange numbers, and on a CPU waits no longer than 30 seconds for all of them.
+    One process may load its data, or compile, for longer than another.
+    """
+    answer(ask({"is here": True}, devices.make_mesh(jax.device_count())))
+    multihost_utils.broadcast_one_to_all(np.zeros(1, np.int32))
+
+
 def share(contents: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the contents that process 0 gives, by their names. All processes must call it."""
     head = json.dumps({name: len(content) for name, content in contents.items()}).encode()

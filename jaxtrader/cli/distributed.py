@@ -58,6 +58,7 @@ def joined(values: dict[str, Any]) -> Generator[None]:
     code = BAD_INPUT
     try:
         _join(settings)
+        hosts.meet()
         code = FAILED
         _take_devices(values)
         with _silent(unless=hosts.is_first()):

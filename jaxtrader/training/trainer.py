@@ -298,6 +298,7 @@ class Trainer(TrainSettings):
 
     def _train_with_others(self, resume: bool) -> TrainResult:
         """Train in several processes. All but process 0 work in a folder that is deleted, and show nothing."""
+        hosts.meet()
         if hosts.is_first():
             run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
             hosts.share({FOLDER: str(run_dir).encode(), **(contents(run_dir) if resume else {})})
