@@ -39,10 +39,12 @@ def decide(values: Values, console: Console) -> int:
         accounts = [histories] if policy.portfolio else [(each,) for each in histories]
         positions = _positions(wanted.position, histories)
         folder = (path if path.is_dir() else path.parent) / FOLDER
-        lives = {}
+        lives, others = {}, sorted(path.stem for path in folder.glob("*.live"))
         for own in accounts:
             name = "portfolio" if policy.portfolio else own[0].symbols[0]
             file = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.live"
+            if others and file.stem not in others:
+                notes.append(f"{name}: A new account begins. The run keeps those of {', '.join(others)}.")
             lives[file] = _account(policy, own, file, positions)
     for file, live in lives.items():
         live.save(file)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.ledger.account import BY_BRACKET, REASONS
+from jaxtrader.ledger.account import BY_BRACKET, REASONS, without_rest
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
@@ -56,6 +56,7 @@ def filled(account: Any, at: int, units: float, price: float, fee: float, reason
     chosen = jnp.arange(account.units.shape[-1]) == at
     order, number = jnp.where(chosen, units, 0.0), REASONS.index(reason)
     prices = jnp.where(chosen, price, 1.0)
+    order = without_rest(account, order, prices, account.equity)  # what closes a position leaves no rounding error
     free: Any = Costs(fee=None, slippage=None)
     bar: Any = None  # which only impact reads
     after, _ = settle(account, order, prices, account.equity, bar, free, Rules(), number)  # the price is what was paid

@@ -26,7 +26,7 @@ from jaxtrader.ledger.account import REASONS, exposure
 from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.live import schedule
 from jaxtrader.live.account import BY_SYMBOL, exposures_of, filled, opened
-from jaxtrader.live.recent import PRICES, bar_at, up_to
+from jaxtrader.live.recent import PRICES, RecentBars, bar_at, up_to
 from jaxtrader.live.rows import MarketRows
 from jaxtrader.live.schedule import Schedule, moment, nanoseconds_of
 from jaxtrader.live.step import Carried, Opinion, advance
@@ -43,6 +43,7 @@ KIND = "live"
 VERSION = 1
 CHANGED = BRACKETS  # settings of a backtest's changes, beside rules and costs
 FILLS = ("assumed", "reported")
+COMPARED, SAME = 20, 0.05  # bars whose prices are compared, and by how much their factors may differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -491,6 +492,14 @@ def _carried(env: TradingEnv, rows: MarketRows, stored: dict[str, Any]) -> Carri
     return Carried(account, jnp.asarray(stored["action"], fresh.action.dtype), tradable)
 
 
+def _differ(before: RecentBars, now: RecentBars) -> bool:
+    """Whether the last bars are of other prices, which no adjustment of the past, one factor for all, explains."""
+    old, new = before.bars, now.bars
+    _, at, to = np.intersect1d(old.times, new.times, return_indices=True)
+    factors = np.log(old.close[at, 0] / new.close[to, 0])[-COMPARED:]
+    return bool(np.ptp(factors) > SAME)
+
+
 def _renewed(
     policy: Policy,
     path: Any,
@@ -521,6 +530,8 @@ def _renewed(
         )
     if renewed.names != rows.names:
         raise ValueError(f"{path} is the state of a history with other columns; begin anew with policy.live(history)")
+    if any(_differ(each, other) for each, other in zip(rows.recent, renewed.recent, strict=True)):
+        raise ValueError(f"{path} is the state of other prices than those of the history; begin anew with policy.live")
     ratio = rows.column("close") / renewed.column("close")
     ratio = np.where(np.abs(ratio - 1) < 1e-9, 1.0, ratio)
     account = carried.account

@@ -146,8 +146,10 @@ def test_what_is_refused_is_one_sentence_and_the_account_stays(run, hourly, tmp_
     older = write(tmp_path / "older.csv", cut(bars, 0, HISTORY))
     daily_times = (bars.times[HISTORY] - np.arange(HISTORY + 1)[::-1] * 24 * HOUR).astype("datetime64[ns]")
     coarse = write(tmp_path / "daily.csv", dataclasses.replace(cut(bars, 0, HISTORY + 1), times=daily_times))
+    other = dataclasses.replace(bars_of("hourly"), close=np.roll(bars.close, 5), high=bars.high * 9, low=bars.low / 9)
     for argv, match in (
         ([str(run)], "give --data FILE"),
+        ([str(run), "--data", write(tmp_path / "other.csv", cut(other, 0, HISTORY + 1))], "other prices"),
         ([str(run), "--data", older], "the history has none then; give one that has; --position"),
         ([str(run), "--data", coarse], "one every 1:00:00, and the history has one every 1 day"),
         ([str(run), "--data", file, "--position", "50"], "0.5 is one half"),
@@ -159,3 +161,6 @@ def test_what_is_refused_is_one_sentence_and_the_account_stays(run, hourly, tmp_
         assert match in err
         assert len(err.strip().splitlines()) == 1
     assert (run / "live" / "X.live").read_bytes() == kept
+    renamed = write(tmp_path / "named.csv", dataclasses.replace(cut(bars, 0, HISTORY + 1), symbols=("W",)))
+    assert main(["decide", str(run), "--data", renamed]) == 0
+    assert "W: A new account begins. The run keeps those of X." in " ".join(capsys.readouterr().out.split())
