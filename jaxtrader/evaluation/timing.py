@@ -17,7 +17,7 @@ from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate_paths
 from jaxtrader.market.market import Market
 
-NUMBERS_AT_ONCE = 1 << 25  # targets of all rotations that are traded side by side: 256 MB
+NUMBERS_AT_ONCE = 1 << 24  # targets of all rotations that are traded side by side: 128 MB
 
 
 class TimingTest(NamedTuple):
