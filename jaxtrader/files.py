@@ -114,12 +114,13 @@ def encoded(kind: str, tree: Any) -> bytes:
     pickler = pickle.Pickler(buffer, protocol=PROTOCOL)
     pickler.fast = True  # without the memo, which `load` does not read
     pickler.dump({"format": FORMAT, "version": VERSION, "kind": kind, "tree": _encode(tree, "tree", 0)})
-    body = buffer.getvalue()
     try:
-        _scan(body)
+        _scan(buffer)
     except ValueError as error:
         raise FileError(f"the tree would be a file of {error}, which is not read; save fewer, larger arrays") from error
-    return body + hashlib.sha256(body).digest()
+    buffer.seek(0, os.SEEK_END)
+    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
+    return buffer.getvalue()
 
 
 def load(path: str | os.PathLike[str], kind: str) -> Any:
@@ -139,8 +140,9 @@ def load(path: str | os.PathLike[str], kind: str) -> Any:
             "does not match; copy it again, or go back to an earlier file"
         )
     try:
-        _scan(body)
-        document = _Unpickler(io.BytesIO(body)).load()
+        stream = io.BytesIO(body)
+        _scan(stream)
+        document = _Unpickler(stream).load()
         _check_document(document, path, kind)
         return _decode(document["tree"], 0)
     except FileError:
@@ -304,26 +306,30 @@ def _read(path: str | os.PathLike[str]) -> bytes:
         raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}; check its permissions") from error
 
 
-def _scan(body: bytes) -> None:
-    """Raise ValueError unless every opcode is in `_OPCODES`, every frame fits, and STOP is the last byte.
+def _scan(stream: io.BytesIO) -> None:
+    """Read a stream from its beginning, and put it back there. No copy is made of it.
+
+    Raise ValueError unless every opcode is in `_OPCODES`, every frame fits, and STOP is the last byte.
 
     `genops` runs nothing and reads from memory, so a length beyond the end is an error and allocates nothing.
     """
-    end = 0
-    for count, (opcode, argument, position) in enumerate(pickletools.genops(body)):
+    end, size, limit = 0, stream.seek(0, os.SEEK_END), 1 << 8 * INT_BYTES - 1
+    stream.seek(0)
+    for count, (opcode, argument, position) in enumerate(pickletools.genops(stream)):
         at = end = position or 0  # genops knows the position in bytes
         if count == MAX_OPCODES:
             raise ValueError(f"more than {MAX_OPCODES:,} parts")
         if opcode.name not in _OPCODES:
             raise ValueError(f"the pickle opcode {opcode.name} at byte {at}")
-        if opcode.name == "LONG1" and body[at + 1] > INT_BYTES:
-            raise ValueError(f"an integer of {body[at + 1]} bytes at byte {at}")
-        if opcode.name == "FRAME" and int(argument or 0) > len(body) - at - _FRAME_BYTES:
+        if opcode.name == "LONG1" and not -limit <= int(argument or 0) < limit:
+            raise ValueError(f"an integer beyond {INT_BYTES} bytes at byte {at}")
+        if opcode.name == "FRAME" and int(argument or 0) > size - at - _FRAME_BYTES:
             raise ValueError(f"a frame of {argument:,} bytes at byte {at}, beyond the end")
         if opcode.name == "PROTO" and (argument, at) != (PROTOCOL, 0):
             raise ValueError(f"pickle protocol {argument} at byte {at}")
-    if end != len(body) - 1:
-        raise ValueError(f"{len(body) - 1 - end:,} bytes behind its end")
+    if end != size - 1:
+        raise ValueError(f"{size - 1 - end:,} bytes behind its end")
+    stream.seek(0)
 
 
 def _check_document(document: Any, path: str | os.PathLike[str], kind: str) -> None:
