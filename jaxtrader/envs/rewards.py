@@ -61,9 +61,10 @@ class Move:
     def benchmark(self) -> Float[Array, "*b"]:
         """Log return of equal shares of all assets from close[t] to close[t+1], without any delisting return.
 
-        An asset without a bar counts as cash.
+        An asset without a bar counts as cash. Dividends that are paid as cash are part of it.
         """
-        return jnp.log((self.bar.close / self.bar.prev_close).mean(-1))
+        worth = self.bar.close if self.bar.dividend is None else self.bar.close + self.bar.dividend
+        return jnp.log((worth / self.bar.prev_close).mean(-1))
 
     @property
     def exposure(self) -> Float[Array, "*b A"]:

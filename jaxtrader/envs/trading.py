@@ -117,7 +117,8 @@ class TradingEnv(EnvSettings):
 
     def params(self, dtype: str = "float32", rows: int | None = None) -> EnvParams:
         """Return `default_params` in another dtype, or with more rows, see `Market.arrays`."""
-        arrays = self.market.arrays(dtype, rows, tuple(self.costs.columns.values()))
+        further = (*self.costs.columns.values(), *(() if self.rules.dividends is None else (self.rules.dividends,)))
+        arrays = self.market.arrays(dtype, rows, further)
         return EnvParams(arrays=arrays, costs=self.costs.cast(dtype))
 
     def rounded_params(self, dtype: str = "float32") -> EnvParams:

@@ -62,8 +62,8 @@ def carry(
 ) -> Carry:
     """Share what the ledger booked in each bar among the assets (money rule 6).
 
-    Funding and the fee on shorts belong to their asset. A debt is what longs are worth beyond equity, so the longs
-    share its interest by their value. Where there are none, the shorts do.
+    Funding, dividends and the fee on shorts belong to their asset. A debt is what longs are worth beyond equity, so the
+    longs share its interest by their value. Where there are none, the shorts do.
 
     Args:
         bars: the bar to each row, see `bars_to`.
@@ -82,6 +82,10 @@ def carry(
         idle, own = _interest(money, value, np.abs(value), np.asarray(bars.years), costs)
         total += np.where(frozen, 0, own)
         money += np.where(frozen, 0, idle + own.sum(1, keepdims=True))
+    if bars.dividend is not None:
+        own = np.where(frozen, 0, held * np.asarray(bars.dividend))
+        total += own
+        money += own.sum(1, keepdims=True)
     for fill in (events.gap_exits, order if rules.fill == "next_open" else None):
         if fill is not None:
             held = held + fill.units

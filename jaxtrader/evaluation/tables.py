@@ -282,7 +282,8 @@ def trades_line(result: BacktestResult) -> str:
         )
     text += f", {len(result.trades) - len(closed):,} still open, {len(result.fills):,} fills"
     if (financing := float(result.financing.sum())) != 0:
-        text += f". Interest and funding came to {financing:+.2%} of the initial capital"
+        what = "Interest and funding" if result.rules.dividends is None else "Interest, funding and dividends"
+        text += f". {what} came to {financing:+.2%} of the initial capital"
         if abs(paid := float(result.carry.sum())) > ROUNDING:
             text += f", of which holding positions (carry) was {paid:+.2%}"
     return text

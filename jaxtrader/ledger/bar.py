@@ -38,6 +38,7 @@ class Bar(struct.PyTreeNode):
             longer it is the time from close[t] to close[t+1].
         years_inside: time from open[t+1] to close[t+1], `[*b, 1]`. None for bars of a day or longer.
         funding: share of a position's value that longs pay and shorts get at close[t+1].
+        dividend: cash of a unit that longs get and shorts pay at open[t+1].
         factor: adjusted / raw price, which lots, ticks and fees of a share read.
         volatility: standard deviation of one-bar log returns up to t, which impact reads.
         adv: average traded value of a bar up to t in currency, which impact and the volume cap read.
@@ -59,6 +60,7 @@ class Bar(struct.PyTreeNode):
     years: Float[Array, "*b 1"] | None = None
     years_inside: Float[Array, "*b 1"] | None = None
     funding: Float[Array, "*b A"] | None = None
+    dividend: Float[Array, "*b A"] | None = None
     factor: Float[Array, "*b A"] | None = None
     volatility: Float[Array, "*b A"] | None = None
     adv: Float[Array, "*b A"] | None = None
@@ -87,6 +89,9 @@ def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brack
     columns = {name: getattr(market, name) for name in [*names, "funding", "present", "delisted"]}
     if "adv" in columns and columns["adv"] is None:  # a caller may put costs into EnvParams after `check_market`
         raise ValueError("impact and volume_cap need an average traded value (adv), and this market has none")
+    if rules.dividends is not None:
+        paid = market.columns[rules.dividends]
+        columns["dividend"] = paid if market.present is None else paid * market.present  # a column repeats at a hole
     if costs.has_financing:
         columns["dt"] = market.dt[:, None]
         columns["bar_dt"] = None if market.bar_dt is None else market.bar_dt[:, None]
@@ -144,6 +149,7 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
         years=years if inside is None else years - inside,
         years_inside=inside,
         funding=then.get("funding"),
+        dividend=then.get("dividend"),
         factor=then.get("price_factor"),
         volatility=now.get("volatility"),
         adv=now.get("adv"),
@@ -195,6 +201,7 @@ def check_market(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
     rules.check_assets(market.close.shape[1])
     costs.check_assets(market.close.shape[1])
     costs.check_columns(market)
+    _check_dividends(market, rules)
     for name, is_on in (("impact", costs.has("impact")), ("volume_cap", rules.volume_cap is not None)):
         if is_on and market.adv is None:
             raise ValueError(
@@ -204,6 +211,28 @@ def check_market(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
         raise ValueError(
             f"flat_at_session_end needs bars shorter than a day in sessions with gaps between them; {without} no such "
             "sessions"
+        )
+
+
+def _check_dividends(market: Any, rules: Rules) -> None:
+    """Raise ValueError where dividends have no column, or one that is no cash, or prices are adjusted for them."""
+    name = rules.dividends
+    if name is None:
+        return
+    if name not in market.columns:
+        known = ", ".join(market.columns) or "none"
+        raise ValueError(f"dividends names the column {name!r}, and the bars' further columns are {known}")
+    if market.price_factor is not None and (market.price_factor != 1).any():
+        raise ValueError(
+            "dividends are cash where prices are raw, and these prices are adjusted; load them with adjust=False "
+            "(--no-adjust), or leave dividends out"
+        )
+    paid = market.columns[name]
+    bad = ~((paid >= 0) & (paid < np.inf))
+    if bad.any():
+        row, asset = (int(x) for x in np.argwhere(bad)[0])
+        raise ValueError(
+            f"dividends: the column {name!r} is {paid[row, asset]:g} at {market.times[row]}; a dividend is 0 or more"
         )
 
 

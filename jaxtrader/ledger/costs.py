@@ -369,6 +369,12 @@ def funding(account: Account, price: Float[Array, "*b A"], rate: Float[Array, "*
     return jnp.where(account.ruined, 0, jnp.zeros_like(paid) - paid)  # 0 and not -0 where nothing is due
 
 
+def dividends(account: Account, paid: Float[Array, "*b A"]) -> Float[Array, "*b"]:
+    """Compute the dividends of the holdings, below 0 where shorts pay more than longs get (money rule 6a)."""
+    due = (account.units * paid).sum(-1)
+    return jnp.where(account.ruined, 0, due)
+
+
 def _to_plain(rate: ArrayLike | None) -> Any:
     if rate is None or isinstance(rate, str):
         return rate if rate is None else str(rate)

@@ -26,7 +26,7 @@ from jaxtrader.ledger.account import (
     value,
 )
 from jaxtrader.ledger.bar import Bar, at_order, costs_at
-from jaxtrader.ledger.costs import Costs, charges, funding, interest
+from jaxtrader.ledger.costs import Costs, charges, dividends, funding, interest
 from jaxtrader.ledger.exits import exit_at_close, exit_at_open, exit_intrabar
 from jaxtrader.ledger.orders import cut_to_volume, order_before_cash, size_order
 from jaxtrader.ledger.rules import Rules
@@ -130,6 +130,9 @@ def move(
     if costs.has_financing:
         assert bar.years is not None
         financing.append(interest(account, bar.prev_close, bar.years, costs))
+        account = _book_financing(account, financing[-1])
+    if bar.dividend is not None:
+        financing.append(dividends(account, bar.dividend))
         account = _book_financing(account, financing[-1])
     if rules.margin or brackets is not None or bar.present is not None:
         ordered = _trades_at_open(account, target, bar, rules)

@@ -60,6 +60,8 @@ class Rules:
             rounded to it, against the account.
         limit_offset: How far from the close that the decision saw a limit is, below it for buys and above it for sales,
             such as 0.001. By default it is 0.
+        dividends: The column of the bars with the cash dividend of a share, in the row of its ex-date. Longs receive
+            and shorts pay it at that bar's open. It needs prices that are not adjusted for dividends.
 
     Example:
         >>> jt.Rules(fill="next_close").replace(rebalance_band=0.1).rebalance_band
@@ -82,6 +84,7 @@ class Rules:
     multiplier: PerAsset = None
     tick: PerAsset = None
     limit_offset: float | None = None
+    dividends: str | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (("fill", get_args(FillTime)), ("rebalance", get_args(Rebalance))):
@@ -93,6 +96,10 @@ class Rules:
                 raise ValueError(f"{name} {value!r} must be a number" + " or None" * optional)
         if not isinstance(self.flat_at_session_end, bool):
             raise ValueError(f"flat_at_session_end {self.flat_at_session_end!r} must be True or False")
+        if self.dividends is not None and (not isinstance(self.dividends, str) or not self.dividends):
+            raise ValueError(
+                f"dividends {self.dividends!r} must name a column of the bars, such as 'Dividends', or None"
+            )
         if not _is_number(self.delay, Integral) or not 0 <= self.delay <= 100:
             raise ValueError(f"delay {self.delay!r} must be a whole number of bars, 0 to 100")
         if self.limit_offset is not None and self.fill != "limit":

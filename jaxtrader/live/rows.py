@@ -265,6 +265,7 @@ def _column_names(market: Market, env: TradingEnv, portfolio: bool) -> tuple[str
     """The columns of a row, in their order."""
     optional = [name for name in OPTIONAL_COLUMNS if name not in MASKS and getattr(market, name) is not None]
     further = dict.fromkeys(env.costs.columns.values())
+    further |= {} if env.rules.dividends is None else {env.rules.dividends: None}
     return (
         *(*PRICES, "volatility", "dt", *(MASKS if portfolio else ()), *optional),
         *(f"{COLUMN}{name}" for name in further),

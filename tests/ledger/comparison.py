@@ -64,6 +64,9 @@ def reference_of(
     if costs.columns:
         rates = {name: market.columns[column][rows].tolist() for name, column in costs.columns.items()}
         columns["rates"] = [dict(zip(rates, row, strict=True)) for row in zip(*rates.values(), strict=True)]
+    if (name := rules.get("dividends")) is not None:
+        paid = np.where(True if market.present is None else market.present, market.columns[name], 0)
+        columns["dividend"] = paid[rows].tolist()
     prices = market.open[rows].tolist(), market.close[rows].tolist(), targets.tolist()
     return reference_result(*prices, settings_of(costs, **rules), **columns)
 

@@ -88,6 +88,7 @@ class Bar:
     dt: float = 0.0
     bar_dt: float = 0.0
     funding: list[float] = field(default_factory=list)
+    dividend: list[float] = field(default_factory=list)
     price_factor: list[float] = field(default_factory=list)
     volatility: list[float] = field(default_factory=list)
     adv: list[float] = field(default_factory=list)
@@ -108,7 +109,13 @@ class Bar:
         prices = list(zip(self.open, self.close, strict=True))
         self.high = self.high or [max(pair) for pair in prices]
         self.low = self.low or [min(pair) for pair in prices]
-        defaults = {"funding": 0.0, "price_factor": 1.0, "stop_loss": math.inf, "take_profit": math.inf}
+        defaults = {
+            "funding": 0.0,
+            "dividend": 0.0,
+            "price_factor": 1.0,
+            "stop_loss": math.inf,
+            "take_profit": math.inf,
+        }
         defaults |= {"trailing_stop": math.inf}
         defaults |= {"present": True, "was_present": True, "delisted": False, "was_delisted": False}
         for name, default in defaults.items():
@@ -225,6 +232,8 @@ class Ledger:
         else:
             resting, limits = self.place(due, bar, move) if self.rules.fill == "limit" else (None, [])
             self.pay_interest(bar.prev_close, bar.dt - bar.bar_dt, bar, move)
+            paid = sum(self.units[a] * bar.dividend[a] for a in range(self.assets))  # rule 6a
+            self.cash, move.financing = self.cash + paid, move.financing + paid
             cancelled = self.at_open(due, bar, move)
             if resting is not None:
                 self.cancel(resting, cancelled, move.executions)

@@ -187,6 +187,9 @@ class Ledger:
         if not self.ruined:
             night = self.dt[bar] if self.bar_dt is None else self.dt[bar] - self.bar_dt[bar]
             self._interest(rates, self.close[t], night)  # 2b
+            if rules.dividends is not None:  # 6a
+                paid = self.columns[rules.dividends][bar]
+                self.cash += sum(u * x for u, x, here in zip(self.units, paid, present, strict=True) if here)
 
         # 2c
         cancelled = False

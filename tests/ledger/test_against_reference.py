@@ -163,6 +163,12 @@ CASES = {
     "all with limits, of one": ({**ALL, "fill": "limit"}, 1, LIMITED),
     "futures": ({**FUTURES, "max_leverage": 6.0, "maintenance_margin": 0.16}, 3, "brackets factor volume"),
     "futures at the close, of one": ({**FUTURES, "multiplier": 20.0, "tick": 0.5, "fill": "close"}, 1, "factor volume"),
+    "dividends": (
+        {"fee": 0.001, "max_leverage": 3.0, "maintenance_margin": 0.3, **INTEREST},
+        3,
+        "brackets missing delisted dividend dt",
+    ),
+    "dividends at the close, of one": ({"fee": 0.001, "fill": "close", "rebalance_band": 0.02}, 1, "dividend"),
 }
 
 
@@ -238,6 +244,7 @@ def random_columns(seed: int, assets: int, kinds: list[str], leverage: float) ->
         },
         "stops": {"stop_loss": np.where(rng.random(shape) < 0.5, np.inf, rng.uniform(0.02, 0.3, shape))},
         "dt": {"dt": years, "bar_dt": years * rng.choice([0.0, 0.3, 1.0], years.shape)},
+        "dividend": {"dividend": np.where(present & (rng.random(shape) < 0.1), rng.uniform(0.1, 3.0, shape), 0.0)},
         "funding": {"funding": rng.normal(0, 0.002, shape)},
         "missing": {"present": present, "was_present": was_present},
         "delisted": {

@@ -109,6 +109,7 @@ ADDED = {
     "share_fee": ({}, {"share_fee": 0.01}, {"bar.factor"}),
     "min_fee": (IN_CURRENCY, {"min_fee": 1.0}, set()),
     "max_fee": ({}, {"max_fee": 0.01}, set()),
+    "dividends": ({"dividends": "paid"}, {}, {"bar.dividend", "events.financing"}),
     "cash_rate": ({}, {"cash_rate": 0.1}, FINANCED),
     "borrow_rate": ({}, {"borrow_rate": 0.1}, FINANCED),
     "short_rate": ({}, {"short_rate": 0.1}, FINANCED),
@@ -132,7 +133,10 @@ OFF = {
 }
 LEVERS = (1.0, None), (2.0, 0.0), (2.0, None)  # max_leverage and maintenance_margin
 MARKET = market_of(0, 1)  # with every column
-BARE = dataclasses.replace(MARKET, present=None, delisted=None, funding=None)  # what is read wherever it is there
+PAID = {"paid": np.full((len(MARKET.times), 1), 0.5)}
+BARE = dataclasses.replace(
+    MARKET, columns=PAID, present=None, delisted=None, funding=None
+)  # what is read wherever it is there
 UNREAD = dataclasses.replace(BARE, price_factor=None, adv=None, session_end=None)
 MOVED = ("broadcast_in_dim", "convert_element_type", "copy", "reshape", "squeeze", "jit", "pjit")  # no arithmetic
 

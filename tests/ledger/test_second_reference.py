@@ -52,6 +52,7 @@ def _drawn_rules(seed: int):
     own = ("fee", "slippage", "short_rate", "fixed_fee", "impact")
     by_column = [x for x in (*own, *(("cash_rate", "borrow_rate") if assets == 1 else ())) if on(0.2)]
     columns = [x for x in ("funding", "adjusted", "delisted") if on()]
+    rules |= {"dividends": "dividends"} if "adjusted" not in columns and on() else {}
     brackets = [x for x in ("stop_loss", "take_profit") if on(0.6)]
     rebates = [x for x in ("fee", "borrow_rate", "short_rate") if on(0.2)]
     commission = [x for x in ("share_fee", "min_fee") if on(0.3)]
@@ -72,6 +73,8 @@ def _table(rng: np.random.Generator, times: pd.DatetimeIndex, columns: list[str]
     table["signal"] = rng.normal(size=n)
     if "adjusted" in columns:
         table["adj close"] = close * np.where(np.arange(n) < n // 2, 0.8, 1)
+    if "adjusted" not in columns:
+        table["dividends"] = close * 0.02 * (rng.random(n) < 0.1)
     if "funding" in columns:
         table["funding"] = rng.normal(0, 1e-3, n) * (rng.random(n) < 0.4)
     table |= {f"{name}_by_bar": rng.uniform(0, high, n) for name, high in HIGHEST.items()}
@@ -97,7 +100,7 @@ def _market(rng: np.random.Generator, assets: int, kind: str, columns: list[str]
                 keep[rng.integers(25, BARS - 8) :] = False
             table = table[keep]
         tables["ABCD"[i]] = table
-    return jt.Market.from_bars(jt.load_bars(tables), features=["signal"], align=True)
+    return jt.Market.from_bars(jt.load_bars(tables, adjust="adjusted" in columns), features=["signal"], align=True)
 
 
 def _targets(rng: np.random.Generator, assets: int, leverage: float) -> np.ndarray:
