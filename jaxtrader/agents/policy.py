@@ -560,7 +560,7 @@ def ensemble(members: Sequence[Policy]) -> Policy:
         if jax.tree.structure(each.state) != jax.tree.structure(first.state):
             raise ValueError("the members have different networks; average policies of one network")
     for name in BRACKETS:
-        if isinstance(settings[name], (list, tuple)):
+        if isinstance(settings.get(name), (list, tuple)):  # a file of before has fewer brackets
             raise ValueError(f"{name} {settings[name]} is one for each position; an ensemble needs one number for all")
     positions = first.positions if isinstance(first.positions, tuple) else None
     member = first.agent
