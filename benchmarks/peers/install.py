@@ -21,8 +21,11 @@ PACKAGES = {
     "torchtrade": (*_TORCH, *_TABLES, "tensordict==0.13.0", "torchrl==0.13.3", "torchtrade==0.1.0"),
     "rejax": (*_JAX, *_TABLES, "gymnax==0.0.9", "rejax==0.1.3", "jaxtyping==0.3.11"),
     "gymtrading": (*_TABLES, "gym-trading-env==0.3.5", "gymnasium==1.4.0"),
+    "finrl": (*_SB3, "matplotlib==3.11.2"),
     "backtests": (*_TABLES, "numba==0.68.1", "vectorbt==1.2.0", "backtesting==0.6.6"),
 }
+# Installed without what it depends on: FinRL's own list has brokers and downloaders, and one file of it is enough.
+ALONE = {"finrl": ("FinRL==0.3.7",)}
 
 
 def add_options(parser: argparse.ArgumentParser, *peers: str) -> None:
@@ -58,8 +61,11 @@ def python_of(peer: str) -> str:
     print(f"installing {', '.join(PACKAGES[peer])} into {folder}", flush=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
     # torch by itself first: beside others, pip may take another build of it. Then all at once, so that every pin holds.
-    for packages in (PACKAGES[peer][:1], PACKAGES[peer]):
-        done = subprocess.run([python, "-m", "pip", "install", "-q", *packages], capture_output=True, text=True)
+    stages = [((), PACKAGES[peer][:1]), ((), PACKAGES[peer])]
+    stages += [(("--no-deps",), ALONE[peer])] if peer in ALONE else []
+    for flags, packages in stages:
+        words = [python, "-m", "pip", "install", "-q", *flags, *packages]
+        done = subprocess.run(words, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{', '.join(packages)}: not installed for {peer}: {done.stderr.strip()[-500:]}")
     complete.write_text(repr(PACKAGES[peer]))
