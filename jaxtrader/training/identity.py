@@ -59,6 +59,8 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         old, new = before.get(name), now.get(name)
         if old == new or name in MAY_CHANGE:  # `devices`, in a run of an earlier version
             continue
+        if name not in before and new == "null":  # a rule or cost that is off, and that was not known then
+            continue
         if name.endswith(" bars"):
             found.append(f"the {name} have other numbers")
         else:
