@@ -43,6 +43,7 @@ CASES = [
     ("accelerator", {"accelerator_quick": 14}, None),
     ("ablations", {"ablations_quick": 1}, None),
     ("money", {"money_quick": 2}, "ours"),
+    ("finrl", {"finrl_quick": 2}, None),
     ("defaults", {"defaults_quick": 1}, None),
     ("checks", {"checks_quick": 10}, "seconds"),
     ("faults", {"faults_quick": 4}, "tries"),

@@ -13,6 +13,7 @@ from settings import env_settings, run_settings
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.protocol import MarketActor
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import most_decisions, rollout_policy
 from jaxtrader.evaluation.simulate import simulate
@@ -27,7 +28,7 @@ class NoState(struct.PyTreeNode):
     network: Any = struct.field(pytree_node=False, default=None)
 
 
-class HalfTheSignal(struct.PyTreeNode):
+class HalfTheSignal(struct.PyTreeNode, MarketActor):
     """An exposure of half the last bar's first feature, within [-1, 1]; per asset where there are several."""
 
     def prepare(self, state, params):

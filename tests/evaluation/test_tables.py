@@ -14,6 +14,7 @@ from evaluation.accounts import account, returns
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
 from jaxtrader.evaluation.result import combine
+from jaxtrader.ledger.rules import Rules
 
 NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)*%?")
 LEVELS = {tables.POLICY: 1.0, BUY_AND_HOLD: 0.8, EXPOSURE_MATCHED: 0.9}  # Sharpe ratios of a year
@@ -162,7 +163,9 @@ def test_trades_are_counted_by_hand():
 
     def line(trades, financing=0.0, carry=0.0):
         amounts = {"financing": np.array([financing, 0.0]), "carry": np.array([[carry], [0.0]])}
-        return NUMBER.findall(tables.trades_line(SimpleNamespace(trades=trades, fills=np.zeros(7), **amounts)))
+        return NUMBER.findall(
+            tables.trades_line(SimpleNamespace(trades=trades, fills=np.zeros(7), rules=Rules(), **amounts))
+        )
 
     assert line(trades) == ["2", "50%", "6.00", "+5.00%", "15", "1", "7"]
     assert line(trades[2:]) == ["0", "1", "7"]
