@@ -5,14 +5,17 @@ Normalisation, network and the choice of a target are inside. The number of deci
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import warnings
+from collections.abc import Generator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,6 +173,21 @@ def _stablehlo(function: Any, about: Exported) -> bytes:
     return bytes(jax_export.export(jax.jit(function), platforms=PLATFORMS)(*shapes).serialize())
 
 
+@contextlib.contextmanager
+def _restored(*modules: Any) -> Generator[None]:
+    """Put back what was changed in the modules: jax2onnx replaces functions of JAX, and forgets some (0.17: cumsum)."""
+    before = [(module, dict(vars(module))) for module in modules]
+    try:
+        yield
+    finally:
+        for module, names in before:
+            for name in vars(module).keys() - names.keys():
+                delattr(module, name)
+            for name, value in names.items():
+                if vars(module).get(name) is not value:
+                    setattr(module, name, value)
+
+
 def _onnx(function: Any, about: Exported) -> bytes:
     try:
         import jax2onnx
@@ -180,7 +198,7 @@ def _onnx(function: Any, about: Exported) -> bytes:
     level = noisy.level
     try:
         noisy.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with _restored(jnp, jax.lax, jax.nn, jax.random, nn), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it tries float64 first, which JAX does not have here
             model = jax2onnx.to_onnx(
                 function, inputs=shapes, model_name="policy", input_names=list(INPUTS), output_names=list(about.outputs)

@@ -112,7 +112,9 @@ def test_the_command_says_what_the_file_takes_and_gives(
 @pytest.mark.parametrize("encoder", ["mlp", "tcn", "attention", "gru", "lru"])
 def test_onnx_runtime_agrees_with_every_encoder(encoder: Any, env: TradingEnv, tmp_path: Path) -> None:
     agent = PPOAgent(hidden=(8,), encoder=encoder, encoder_width=16)
+    before = [dict(vars(module)) for module in (jnp, jax.lax, jax.nn)]
     check(drawn(agent, env), env, tmp_path / "p.onnx", "onnx")
+    assert [dict(vars(module)) for module in (jnp, jax.lax, jax.nn)] == before, "the converter has changed JAX"
 
 
 @pytest.mark.slow
