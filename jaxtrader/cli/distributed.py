@@ -109,6 +109,8 @@ def _join(settings: HostSettings) -> None:
     _abort_code = BAD_INPUT
     if settings.coordinator is not None and settings.process_id:
         wait_for(settings.coordinator, CONNECT_SECONDS)
+    if settings.coordinator is not None and settings.process_id == 0:
+        _check_port(settings.coordinator)
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM
     try:
         jax.distributed.initialize(
@@ -124,15 +126,23 @@ def _join(settings: HostSettings) -> None:
             f"--distributed finds no Slurm, Open MPI, Kubernetes or TPU pod that tells the processes: {_NEEDS}"
         ) from error
     except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        if "RPC server" in reason:
-            raise BadInput(
-                f"--coordinator {settings.coordinator}: process 0 cannot listen at this port; give another one"
-            ) from error
         raise BadInput(
-            f"--distributed: JAX cannot join the processes ({reason}); try another port, or {_NEEDS}"
+            f"--distributed: JAX cannot join the processes ({str(error).splitlines()[0]}); try another port, or {_NEEDS}"
         ) from error
     _abort_code = FAILED
+
+
+def _check_port(address: str) -> None:
+    """Raise BadInput where another process listens at the port of `HOST:PORT`. JAX may crash there."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", int(address.rpartition(":")[2])))
+            listener.listen()
+        except OSError as error:
+            raise BadInput(
+                f"--coordinator {address}: process 0 cannot listen at this port; give another one"
+            ) from error
 
 
 def wait_for(address: str, seconds: float) -> None:

@@ -25,7 +25,7 @@ ABOUT = (b"coordination_service", b"coordination service", b"add_port.cc")  # in
 NOISE = re.compile(
     rb"(\[Gloo\] Rank |\d+| is connected to | peer ranks\. |Expected number of connected peer ranks is : )*"
 )
-HOLD_SECONDS = 5.0  # how long the lines before wait for the end
+HOLD_SECONDS = 30.0  # how long the lines before wait for the end
 
 
 def main() -> None:
