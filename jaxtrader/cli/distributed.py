@@ -126,8 +126,9 @@ def _join(settings: HostSettings) -> None:
             f"--distributed finds no Slurm, Open MPI, Kubernetes or TPU pod that tells the processes: {_NEEDS}"
         ) from error
     except (RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0]
         raise BadInput(
-            f"--distributed: JAX cannot join the processes ({str(error).splitlines()[0]}); try another port, or {_NEEDS}"
+            f"--distributed: JAX cannot join the processes ({reason}); try another port, or {_NEEDS}"
         ) from error
     _abort_code = FAILED
 
