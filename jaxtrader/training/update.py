@@ -201,4 +201,5 @@ def _floats(tree: Any) -> list[Array]:
 
 def _all_finite(tree: Any) -> Array:
     # One test of all numbers compiles faster than a test of each array.
-    return jnp.isfinite(jnp.concatenate([jnp.ravel(x).astype(jnp.float32) for x in _floats(tree)])).all()
+    floats = [jnp.ravel(x).astype(jnp.float32) for x in _floats(tree)]
+    return jnp.isfinite(jnp.concatenate(floats)).all() if floats else jnp.ones((), bool)  # rewards may be integers
