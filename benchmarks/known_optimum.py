@@ -418,13 +418,15 @@ def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, A
 
 def memory(size: Size, steps: int, shape: tuple[int, int]) -> None:
     """The part of that name."""
-    best, rows = solve(HIDDEN.process, HIDDEN.environment(1_000), bars=size.score_bars), []
+    rows: list[list[Any]] = []
     updates = steps // math.prod(shape)
     for label, (window, settings) in list(MEMORIES.items())[: size.cases]:
         scores, seconds = [], []
+        target = solve(
+            HIDDEN.process, dataclasses.replace(HIDDEN.environment(1_000), window=window), bars=size.score_bars
+        )
         for seed in range(size.seeds):
             env = dataclasses.replace(HIDDEN.environment(size.bars, seed), window=window)
-            target = solve(HIDDEN.process, env, bars=size.score_bars) if window > 1 else best
             learner = Learner(env, target, jt.PPOAgent(**size.scored_agent, **settings), shape, updates, seed)
             seconds.append(learner.train(updates))
             scores.append(learner.score()[0])

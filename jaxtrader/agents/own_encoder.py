@@ -44,6 +44,11 @@ class Own:
         values = {name: getattr(self.module, name) for name in names}
         return {name: list(x) if isinstance(x, tuple) else x for name, x in values.items() if _is_plain(x)}
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """The name of its class and those fields, as files hold them."""
+        return {"name": self.name, "settings": self.settings}
+
     def __repr__(self) -> str:
         return self.name
 

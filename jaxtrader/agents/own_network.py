@@ -66,8 +66,7 @@ class OwnActorCritic(ActorCritic):
     @nn.nowrap
     def head_activations(self, decisions: int) -> int:
         """Return how many numbers the module's operations give for so many decisions."""
-        each = operations(self._of_user, self._inputs(1))
-        return decisions * each
+        return decisions * operations(self._of_user, self._inputs(1))
 
     @nn.nowrap
     def _inputs(self, count: int) -> tuple[Array, Array]:

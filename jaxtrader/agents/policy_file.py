@@ -22,7 +22,7 @@ from jaxtrader import files
 from jaxtrader.agents.action_spec import ActionSpec, Bounds, check_bounds
 from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
-from jaxtrader.agents.own_encoder import NotGiven, Own, named
+from jaxtrader.agents.own_encoder import NotGiven, named
 from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy_schema import (
     AGENT,
@@ -86,8 +86,8 @@ def _content(state: PPOState, about: dict[str, Any]) -> dict[str, Any]:
             "kind": next(kind for kind, network_type in NETWORKS.items() if network_type is type(network)),
             **{name: getattr(network, name) for name in NETWORK_FIELDS},
             "hidden": list(network.hidden),
-            "encoder": network.encoder if isinstance(network.encoder, str) else _plain(network.encoder),
-            **({} if module is None else {"module": _plain(module)}),
+            "encoder": network.encoder if isinstance(network.encoder, str) else network.encoder.plain,
+            **({} if module is None else {"module": module.plain}),
         },
         "actions": {
             "kind": actions.kind,
@@ -102,11 +102,6 @@ def _content(state: PPOState, about: dict[str, Any]) -> dict[str, Any]:
         "value_scale": serialization.to_state_dict(state.value_scale),
         "about": about,
     }
-
-
-def _plain(module: Own) -> dict[str, Any]:
-    """Return a module of the user's own as `OwnPart` describes it."""
-    return {"name": module.name, "settings": module.settings}
 
 
 def read_policy(path: str | PathLike[str], network: Any = None) -> tuple[PPOState, dict[str, Any]]:

@@ -71,7 +71,7 @@ def plain_agent(agent: Agent) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Return a setting as plain data, and what is none by its text."""
     if isinstance(value, nn.Module | Own):
-        return {"name": own(value).name, "settings": own(value).settings}
+        return own(value).plain
     if isinstance(value, jax.Array | np.ndarray):
         return float(value) if np.ndim(value) == 0 else np.asarray(value).tolist()
     if isinstance(value, tuple | list):
