@@ -6,8 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxtrader.agents.policy import ensemble, load_policy, save_policy
-from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.policy import ensemble, save_policy
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, member_folder, only_writer
@@ -18,10 +18,8 @@ if TYPE_CHECKING:
 
 def check_members(trainer: Trainer) -> None:
     """Raise ValueError where the mean of several policies cannot be traded."""
-    if not (trainer.on_market_paths and isinstance(trainer.agent, PPOAgent)):
-        raise ValueError(
-            f"seeds {trainer.seeds} needs a TradingEnv and a PPOAgent, whose policies have a mean; use seeds=1"
-        )
+    if not isinstance(trainer.env, TradingEnv):
+        raise ValueError(f"seeds {trainer.seeds} needs a TradingEnv, whose targets have a mean; use seeds=1")
     for name in BRACKETS:
         value = getattr(trainer.env, name)
         if isinstance(value, tuple):
@@ -60,7 +58,7 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
         if results[-1].interrupted:
             break
     finished = [result for result in results if not result.interrupted] or results
-    policy = ensemble([load_policy(result.policy_path) for result in finished])
+    policy = ensemble([result.policy for result in finished])
     about = {**policy.about, "seeds": [_seed(result) for result in finished]}
     path = run_dir / "policy.pkl"
     save_policy(path, dataclasses.replace(policy, about=about))

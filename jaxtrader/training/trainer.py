@@ -25,7 +25,7 @@ import numpy as np
 from jax import Array
 
 from jaxtrader import compilation, devices, files, hosts
-from jaxtrader.agents.policy import Policy, load_policy, load_trained
+from jaxtrader.agents.policy import Policy, load_trained
 from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs import rewards
 from jaxtrader.envs.protocols import Environment
@@ -218,7 +218,7 @@ class Trainer(TrainSettings):
     def earlier(self) -> Policy | None:
         """The policy that training starts from."""
         given = self.init_from
-        return given if given is None or isinstance(given, Policy) else load_policy(given)
+        return given if given is None or isinstance(given, Policy) else load_trained(given, self.agent, self.env)
 
     def _usual_accounts(self) -> int:
         """Return how many accounts share a path where that is not said.
