@@ -1,5 +1,6 @@
 """Reads a path or a DataFrame into tables, one for each file: which reader a file needs, and what its header says."""
 
+import datetime
 import importlib.util
 import io
 import re
@@ -119,6 +120,14 @@ def _of_frame(frame: "pd.DataFrame", source: str, stem: str | None) -> Table:
     if isinstance(frame.columns, pd.MultiIndex):
         names, tickers = _levels(frame, source)
         format = YFINANCE
+        first = ["" if pd.isna(cell) else str(cell) for cell in frame.iloc[0]]
+        if canonical(first[0]) in TIMES and not any(
+            first[1:]
+        ):  # pandas was told of two lines of names, and there are three
+            names[0], tickers[0] = first[0], ""
+            frame, rows = frame.iloc[1:], rows[1:]
+            if not len(frame):
+                raise DataError(f"{source} has a header but no bars; add one row for each bar.")
     else:
         names = ["" if name is None else str(name) for name in frame.columns]
         if names == [str(i) for i in range(len(names))]:
@@ -188,7 +197,8 @@ def _with_index(
     else:
         key = canonical(index.name)
         values = [index.to_timestamp() if isinstance(index, pd.PeriodIndex) else index]
-        if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or (index.name is not None and key in TIMES):
+        dates = index.dtype.kind == "O" and all(isinstance(value, datetime.date) for value in index)
+        if dates or isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or (index.name is not None and key in TIMES):
             added = [INDEX]
         elif index.name is not None and key in SYMBOL:
             added = [str(index.name)]
