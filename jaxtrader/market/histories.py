@@ -125,7 +125,7 @@ def _histories_of(
     not_numbers = tuple(other for other in roles.others if other not in numbers)
     if roles.symbol is None:
         prices = {role: numbers[name] for role, name in roles.prices.items()}
-        refuse_spliced(table.frame, not_numbers, prices, table)
+        refuse_spliced(table.frame, tuple(dict.fromkeys((*not_numbers, *roles.maybe_symbol))), prices, table)
     roles, volume_note = _volume(table, roles, numbers)
     unit_note = _to_unit(table, roles, numbers)
     format_note = f"Read as {table.format.name}." if table.format else None

@@ -92,11 +92,8 @@ def _read_parquet(file: File) -> Table:
     try:
         with file.open() as stream:
             whole = stream if stream.seekable() else io.BytesIO(stream.read())
-            contents = parquet.ParquetFile(whole)
-            meta, names = contents.metadata, contents.schema_arrow.names
-            # Equal values take next to no room in the file, and 8 bytes each in memory.
-            file.check_unpacked(max(8 * meta.num_rows * len(names), _bytes(meta)))
-            unique_names(names, file.name)
+            unique_names(parquet.read_schema(whole).names, file.name)
+            _check_unpacked(file, whole)
             frame = pd.read_parquet(whole)
     except DataError:
         raise
@@ -107,8 +104,28 @@ def _read_parquet(file: File) -> Table:
     return _of_frame(frame, file.name, file.stem)
 
 
-def _bytes(meta: Any) -> int:
-    return sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+def _check_unpacked(file: File, whole: Any) -> None:
+    """Raise DataError where a Parquet file is far larger in memory than it is.
+
+    Equal values take next to no room in the file, and 8 bytes each in memory, or all of their text.
+    """
+    import pyarrow as pa
+    from pyarrow import compute, parquet
+
+    contents = parquet.ParquetFile(whole)
+    meta, schema = contents.metadata, contents.schema_arrow
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    values = sum(group.column(j).num_values for group in groups for j in range(group.num_columns))
+    size = max(8 * values, sum(group.total_byte_size for group in groups))
+    file.check_unpacked(size)
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    for name in texts:
+        # Its different texts, and which of them is in each row.
+        column = parquet.ParquetFile(whole, read_dictionary=[name]).read(columns=[name])
+        for piece in (piece for one in column.columns for piece in one.chunks):
+            lengths = compute.binary_length(piece.dictionary)
+            size += compute.sum(lengths.take(piece.indices)).as_py() or 0
+        file.check_unpacked(size)
 
 
 def _of_frame(frame: "pd.DataFrame", source: str, stem: str | None) -> Table:

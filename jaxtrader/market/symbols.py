@@ -157,11 +157,11 @@ def _is_one_history_each(codes: np.ndarray, times: np.ndarray) -> bool:
 
 
 def refuse_spliced(frame: "pd.DataFrame", names: Sequence[str], prices: dict[str, np.ndarray], table: Table) -> None:
-    """Raise DataError where a text column of few values changes at a jump of the price, as if two symbols were joined.
+    """Raise DataError where a column of few values changes at a jump of the price, as if two symbols were joined.
 
     Args:
         frame: the table as it was read.
-        names: its columns of text.
+        names: its columns of text, and those whose name says that they may hold symbols.
         prices: open and close, [T] each.
         table: names the rows.
     """

@@ -450,7 +450,9 @@ def test_what_unpacks_to_too_much_is_stopped_at_a_stated_limit(tmp_path, monkeyp
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.csv", text)
     pd.DataFrame({name: np.ones(50_000) for name in "ohlcv"}).to_parquet(tmp_path / "a.parquet")
-    for name in ("a.csv.gz", "a.zip", "a.parquet"):
+    frame().assign(note="x" * 300_000).to_parquet(tmp_path / "text.parquet")  # one text, in each of the rows
+    frame().assign(ticks=[[1.0] * 50_000] * 6).to_parquet(tmp_path / "lists.parquet")
+    for name in ("a.csv.gz", "a.zip", "a.parquet", "text.parquet", "lists.parquet"):
         with pytest.raises(DataError, match="unpacks to more than 1 MiB"):
             load_bars(tmp_path / name)
 

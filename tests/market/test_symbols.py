@@ -96,6 +96,16 @@ def test_text_that_changes_at_a_jump_of_the_price_is_refused(column):
     assert len(load_bars(table.assign(**{column: ["AAA", "BBB"] * 6}))) == 12
 
 
+@pytest.mark.parametrize("codes", [("000001", "600000"), (10001, 10002)])
+@pytest.mark.parametrize("column", ["code", "permno", "secid"])
+def test_codes_that_change_at_a_jump_of_the_price_are_refused(tmp_path, column, codes):
+    table = long(column, codes, starts=("2024-01-01", "2024-02-01"), factor=4.0)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    for source in (table, tmp_path / "a.csv"):
+        with pytest.raises(DataError, match=rf"'{column}' changes from .*105 to 398.*'symbol'"):
+            load_bars(source)
+
+
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_a_column_of_another_name_that_tells_histories_apart_is_named(interleaved):
     table = long("firm")
