@@ -200,10 +200,16 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
     factor = repaired_by if adjusted_by is None else adjusted_by if repaired_by is None else repaired_by * adjusted_by
     funding, funding_note = _funding(table, roles, label)
     notes += [repair_note, *adjusted_notes, split_note(times, prices), label_note]
-    notes += [gap_note(times, tz), dropped_note, funding_note, _volume_note(columns, prices["volume"], factor, times)]
+    calendar = find_calendar(times, tz) if len(times) > 1 else None
+    notes += [
+        gap_note(times, tz, calendar),
+        dropped_note,
+        funding_note,
+        _volume_note(columns, prices["volume"], factor, times),
+    ]
     arrays = {role: _read_only(values) for role, values in prices.items()}
     times.flags.writeable = False
-    return Bars(
+    bars = Bars(
         symbols=(name,),
         times=times,
         columns={column: _read_only(values) for column, values in columns.items()},
@@ -215,6 +221,8 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
         format=table.description,
         **arrays,
     )
+    vars(bars)["calendar"] = calendar  # the cached property, which would find the same
+    return bars
 
 
 def _to_close_times(table: Rows, roles: ColumnRoles, times: np.ndarray, label: str) -> tuple[np.ndarray, str | None]:

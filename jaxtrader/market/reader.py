@@ -123,8 +123,8 @@ def _check_unpacked(file: File, whole: Any) -> None:
         # Its different texts, and which of them is in each row.
         column = parquet.ParquetFile(whole, read_dictionary=[name]).read(columns=[name])
         for piece in (piece for one in column.columns for piece in one.chunks):
-            lengths = compute.binary_length(piece.dictionary)
-            size += compute.sum(lengths.take(piece.indices)).as_py() or 0
+            lengths = compute.call_function("binary_length", [piece.dictionary]).to_numpy(zero_copy_only=False)
+            size += int(lengths[piece.indices.drop_null().to_numpy()].sum())
         file.check_unpacked(size)
 
 
