@@ -138,10 +138,15 @@ def find_run(run_dir: str | PathLike[str] | None) -> Path:
 
 
 def resume_command(folder: Path) -> str:
-    """Return what resumes a run: a command where it began with one, else Python."""
+    """Return what resumes a run: a command where it began with one, else Python. A seed or a fold is a part of one."""
+    of, call = "train", "Trainer(..., run_dir={!r}).train(resume=True)"
+    if folder in member_folders(folder.parent):
+        folder = folder.parent
+    if folder in fold_folders(folder.parent):
+        folder, of, call = folder.parent, "walk-forward", "walk_forward(..., run_dir={!r}, resume=True)"
     if (folder / SETTINGS).is_file():
-        return shlex.join(["jaxtrader", "train", "--resume", str(folder)])
-    return f"Trainer(..., run_dir={str(folder)!r}).train(resume=True)"
+        return shlex.join(["jaxtrader", of, "--resume", str(folder)])
+    return call.format(str(folder))
 
 
 @contextlib.contextmanager
