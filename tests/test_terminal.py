@@ -114,7 +114,7 @@ def test_the_command_loads_next_to_nothing_before_it_hears_ctrl_c():
     assert child.stdout.strip() == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_what_ends_a_process_is_heard_as_ctrl_c(number, monkeypatch, capsys):
     before = signal.getsignal(number)
     monkeypatch.setattr(cli, "_run", lambda argv: signal.raise_signal(number))

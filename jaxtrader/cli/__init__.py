@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OK", "main", "parse"]
 
-# Ctrl-C, and what ends a container, a job or a terminal.
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+# Ctrl-C, what ends a container, a job or a terminal, and SLURM's warning.
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

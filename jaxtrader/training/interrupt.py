@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -19,6 +20,20 @@ SIGNALS = tuple(
 PATIENCE = 2.0  # seconds after a second signal, before the process ends from outside the main thread
 
 _ends_process = False
+_outer: _Outer | None = None
+
+
+@dataclass
+class _Outer:
+    """The block of `stop_on_signals` that hears the signals, for the blocks inside it.
+
+    Attributes:
+        stop: the event that the first signal sets.
+        told: `notify` and `leave` of each block, the innermost last.
+    """
+
+    stop: threading.Event
+    told: list[tuple[Callable[[str], None], Callable[[], None]]]
 
 
 def raise_interrupt(signum: int, frame: FrameType | None) -> None:
@@ -56,15 +71,27 @@ def stop_on_signals(
     user's own stays too, except for Ctrl-C. Outside the main thread, where Python delivers no signals, the event is
     never set.
 
+    A block inside another one has the event of that one. So where several trainings follow each other, a signal that
+    one of them hears too late, or that comes between two of them, stops the next one.
+
     Args:
         notify: tells the user at once that the training will stop, since a chunk or its compilation may take some
             seconds more. It is called from another thread.
         leave: restores the terminal before the process ends, see `ending_the_process`.
     """
-    stop = threading.Event()
+    global _outer
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield threading.Event()
         return
+    if _outer is not None:
+        _outer.told.append((notify, leave))
+        try:
+            yield _outer.stop
+        finally:
+            _outer.told.pop()
+        return
+    stop = threading.Event()
+    told = [(notify, leave)]
     # Python runs a handler only when the main thread returns from a compilation or a chunk. Before that it writes the
     # signal's number to this pipe.
     reader, writer = os.pipe()
@@ -79,10 +106,10 @@ def stop_on_signals(
             heard.append(number[0])
             if len(heard) == 1:
                 stop.set()
-                notify(STOPPING)
+                told[-1][0](STOPPING)
             elif _ends_process and not left.wait(PATIENCE):
                 with contextlib.suppress(Exception):
-                    leave()
+                    told[-1][1]()
                 os._exit(128 + signal.SIGINT)
 
     called: list[int] = []
@@ -107,8 +134,10 @@ def stop_on_signals(
             if ours:
                 replaced[each] = before
                 signal.signal(each, handle)
+        _outer = _Outer(stop, told)
         yield stop
     finally:
+        _outer = None
         left.set()
         for each, before in replaced.items():
             signal.signal(each, before)

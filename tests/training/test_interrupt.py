@@ -46,6 +46,21 @@ def test_the_first_asks_to_stop_and_the_second_interrupts(number):
     assert signal.getsignal(number) is expected
 
 
+def test_a_block_inside_another_has_its_event_and_tells_by_itself():
+    said = []
+    told = threading.Event()
+    with stop_on_signals(said.append) as outer:
+        with stop_on_signals(lambda text: (said.append("inner"), told.set())) as stop:
+            assert stop is outer
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert told.wait(10)
+        assert said == ["inner"]
+        with stop_on_signals(print) as following:
+            assert following.is_set(), "a signal that came too late for one training stops the next"
+    with stop_on_signals(print) as later:
+        assert not later.is_set()
+
+
 def test_what_is_ignored_and_what_the_user_handles_stay():
     heard = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
