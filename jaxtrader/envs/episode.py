@@ -154,7 +154,14 @@ FinishFn = Callable[[Any, Trajectory, Rows], tuple[Any, Any]]
 
 
 def run(
-    decide: DecideFn, move: MoveFn, account: Any, rows: Rows, *, finish: FinishFn | None = None, every: int = 1
+    decide: DecideFn,
+    move: MoveFn,
+    account: Any,
+    rows: Rows,
+    *,
+    finish: FinishFn | None = None,
+    every: int = 1,
+    unroll: int = 1,
 ) -> tuple[Any, Any]:
     """Carry accounts over bars, one decision after another.
 
@@ -167,6 +174,7 @@ def run(
         finish: `(account, trajectory, row) -> (account, output)` after each decision. It may restart accounts, and
             chooses the output. None: the output is the whole trajectory.
         every: bars between two decisions.
+        unroll: decisions in one pass of the compiled loop.
 
     Returns:
         The accounts after the last bar, and the outputs stacked over decisions. XLA drops what no output needs.
@@ -178,7 +186,7 @@ def run(
         trajectory = trajectory.replace(decision=extras)
         return (account, trajectory) if finish is None else finish(account, trajectory, row)
 
-    return jax.lax.scan(step, account, rows)
+    return jax.lax.scan(step, account, rows, unroll=unroll)
 
 
 def run_decision(move: MoveFn, account: Any, action: Any, row: Rows, every: int = 1) -> tuple[Any, Trajectory]:

@@ -22,9 +22,8 @@ from jaxtrader.training.train_settings import TrainSettings
 
 # A run may go on for longer, elsewhere, on other devices, and with another answer to divergence. What it was
 # initialised from is over.
-MAY_CHANGE = (
-    *("total_steps", "num_episodes", "run_dir", "devices", "seeds_at_once", "on_divergence", "refit_normalizer"),
-)
+MAY_CHANGE = ("total_steps", "num_episodes", "run_dir", "devices", "on_divergence", "refit_normalizer")
+UNKNOWN_BEFORE = {"unroll": "1"}  # settings that earlier versions did not have, and what they did, as JSON
 
 Identity = dict[str, str]
 """Names of settings and data, with their values as JSON."""
@@ -61,7 +60,8 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         old, new = before.get(name), now.get(name)
         if old == new or name in MAY_CHANGE:  # `devices`, in a run of an earlier version
             continue
-        if name not in before and new == "null":  # a rule or cost that is off, and that was not known then
+        # A rule or cost that is off, or a setting, that was not known then.
+        if name not in before and new == UNKNOWN_BEFORE.get(name, "null"):
             continue
         if name.endswith(" bars"):
             found.append(f"the {name} have other numbers")

@@ -73,6 +73,7 @@ class MarketRollouts:
         paths: number of market paths.
         accounts: number of accounts on each path.
         shards: number of equal shards of paths, each with random numbers of its own. See `devices.shard_keys`.
+        unroll: decisions in one pass of the compiled loop.
     """
 
     env: TradingEnv
@@ -80,6 +81,7 @@ class MarketRollouts:
     paths: int
     accounts: int
     shards: int = 1
+    unroll: int = 1
 
     @property
     def bars(self) -> int:
@@ -147,7 +149,13 @@ class MarketRollouts:
             return env.restart(account, terminated), (kept, sums)
 
         account, (kept, sums) = run(
-            decide, env.move_function(params), paths.account, rows, finish=finish, every=env.decision_every
+            decide,
+            env.move_function(params),
+            paths.account,
+            rows,
+            finish=finish,
+            every=env.decision_every,
+            unroll=self.unroll,
         )
         # The state before any reset bootstraps the rollout. GAE ignores it where the last step was ruin.
         final = Rows(inputs=None, **market_at(env, params, paths.cursor + self.bars)).for_accounts()
@@ -208,12 +216,14 @@ class EnvRollouts:
         length: steps in a rollout.
         num_envs: number of environments.
         shards: number of equal shards of environments, each with random numbers of its own.
+        unroll: steps in one pass of the compiled loop.
     """
 
     env: Any
     length: int
     num_envs: int
     shards: int = 1
+    unroll: int = 1
 
     def part(self, count: int) -> EnvRollouts:
         """The part that each of `count` devices collects."""
@@ -267,7 +277,8 @@ class EnvRollouts:
             return Envs(env_state, obs, jnp.where(done, 0, returns)), (kept, final_value, stats)
 
         acting, last = jax.random.split(key)
-        envs, (kept, final_value, stats) = jax.lax.scan(step, envs, jax.random.split(acting, self.length))
+        keys = jax.random.split(acting, self.length)
+        envs, (kept, final_value, stats) = jax.lax.scan(step, envs, keys, unroll=self.unroll)
         _, extras = act(shard_keys(last), envs.obs)
         following = jnp.concatenate([kept["value"][1:], extras.get("value", nothing)[None]])
         limit = kept["truncated"] & ~kept["terminated"]

@@ -23,6 +23,8 @@ class TrainSettings:
         accounts_per_path: The number of accounts on each market path. They share its bars and its encoding. By default
             it is 2 where the window is above 1 and num_envs is a multiple of 16 num_minibatches, and 1 elsewhere.
         rollout_length: The number of steps of each account between two updates. It divides the episode length.
+        unroll: The number of steps that the compiled loop of a rollout does in one pass. More of them are fewer
+            launches on an accelerator, take longer to compile, and may change the last digits.
         num_episodes: The number of episodes to train, summed over all accounts. It stands instead of total_steps.
         total_steps: The number of steps to train, summed over all accounts.
         updates_per_chunk: The number of updates between two log records. The device does not wait in between.
@@ -33,9 +35,6 @@ class TrainSettings:
         seed: The seed of all random numbers.
         seeds: The number of trainings, with this seed and those after it. The policy trades the mean of their targets.
             Their spread shows how much is luck.
-        seeds_at_once: The number of seeds that one program trains side by side. By default they are as many as fit the
-            memory of a GPU or TPU. On a CPU it is 1, which is as fast there. The result does not depend on it, but for
-            the order of sums.
         on_divergence: The answer to numbers that are no longer finite. "stop" ends training with the last good state
             saved. "halve" goes back to the last checkpoint and goes on with half the learning rate, at most ten times.
         refit_normalizer: Whether features are scaled by the new training bars, where training starts from an earlier
@@ -46,6 +45,7 @@ class TrainSettings:
     num_envs: int = 256
     accounts_per_path: int | None = None
     rollout_length: int = 64
+    unroll: int = 1
     num_episodes: int | None = None
     total_steps: int | None = None
     updates_per_chunk: int = 4
@@ -53,7 +53,6 @@ class TrainSettings:
     devices: int = 1
     seed: int = 0
     seeds: int = 1
-    seeds_at_once: int | None = None
     on_divergence: OnDivergence = "stop"
     refit_normalizer: bool = False
     run_dir: str | PathLike[str] | None = None
@@ -63,6 +62,7 @@ class TrainSettings:
         for name in (
             "num_envs",
             "rollout_length",
+            "unroll",
             "updates_per_chunk",
             "eval_every",
             "devices",
@@ -70,8 +70,8 @@ class TrainSettings:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        if self.seeds_at_once is not None and self.seeds_at_once < 1:
-            raise ValueError(f"seeds_at_once {self.seeds_at_once} must be at least 1")
+        if self.unroll > self.rollout_length:
+            raise ValueError(f"unroll {self.unroll} is more than rollout_length {self.rollout_length}; give fewer")
         if self.on_divergence not in get_args(OnDivergence):
             raise ValueError(f"on_divergence {self.on_divergence!r} is unknown; use 'stop' or 'halve'")
         if (self.num_episodes is None) == (self.total_steps is None):

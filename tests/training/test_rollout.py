@@ -229,6 +229,15 @@ def test_bytes_a_transition_do_not_grow_with_the_window(
     assert bytes_per_transition(shapes) == 46
 
 
+def test_an_unrolled_loop_gives_the_same_rollout(
+    rollouts: MarketRollouts, paths: MarketPaths, agent: PPOAgent, state: PPOState, params: EnvParams
+) -> None:
+    key = jax.random.key(2)
+    one = collect(rollouts, paths, agent, state, params, key)
+    unrolled = collect(dataclasses.replace(rollouts, unroll=3), paths, agent, state, params, key)
+    chex.assert_trees_all_close(unrolled, one, rtol=1e-5, atol=1e-6)
+
+
 def test_nothing_is_gathered_within_the_scan_over_bars(
     rollouts: MarketRollouts, paths: MarketPaths, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
