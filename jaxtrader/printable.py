@@ -1,6 +1,11 @@
 """Text from files, as people may be shown it. It has no other imports, so every module of the package can use it."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def printable(text: str) -> str:
@@ -40,3 +45,9 @@ def plain_cell(cell: Any) -> Any:
         return cell
     text = printable(cell)
     return f"'{text}" if text.lstrip().startswith(("=", "+", "-", "@")) else text
+
+
+def as_csv(frame: pd.DataFrame, *, index: bool) -> str:
+    """Return a frame as CSV in which no text is a formula to a spreadsheet, see `plain_cell`."""
+    texts = {column: frame[column].map(plain_cell) for column in frame.columns if frame[column].dtype.kind == "O"}
+    return frame.assign(**texts).rename(columns=plain_cell).to_csv(index=index, lineterminator="\n")

@@ -19,10 +19,9 @@ from jaxtrader import terminal
 from jaxtrader.cli import BAD_INPUT, OK, config_file, main
 from jaxtrader.cli.settings import resolved
 from jaxtrader.files import FileError
-from jaxtrader.printable import plain_cell, printable, printable_data, shown
+from jaxtrader.printable import as_csv, plain_cell, printable, printable_data, shown
 from jaxtrader.report.content import make_report
 from jaxtrader.report.page import page
-from jaxtrader.report.writing import as_csv
 
 CLEAR, TURN = "\x1b[2J\x1b[H", "\u202e"  # clears a terminal; writes what follows from right to left
 NAME = f"a{CLEAR}{TURN}b\u2028\x9b1m"

@@ -5,18 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxtrader import files
 from jaxtrader.evaluation.figure import figure
 from jaxtrader.evaluation.verdict import POLICY
-from jaxtrader.printable import plain_cell
+from jaxtrader.printable import as_csv
 from jaxtrader.report.content import Table, make_report
 from jaxtrader.report.evidence import Evidence
 from jaxtrader.report.page import page
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PAGE, FIGURE = "report.html", "report.png"
 DPI = 130
@@ -65,9 +62,3 @@ def write_report(
         names.append(f"{name}.csv")
         files.write_text(folder / names[-1], as_csv(frame, index=name == "equity"))
     return names
-
-
-def as_csv(frame: pd.DataFrame, *, index: bool) -> str:
-    """Return a frame as CSV in which no text is a formula to a spreadsheet, see `plain_cell`."""
-    texts = {column: frame[column].map(plain_cell) for column in frame.columns if frame[column].dtype.kind == "O"}
-    return frame.assign(**texts).rename(columns=plain_cell).to_csv(index=index, lineterminator="\n")
