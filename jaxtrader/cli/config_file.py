@@ -65,7 +65,7 @@ def flat(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 def _config_of(run: Path, typed: Mapping[str, Any]) -> Path:
     """The settings of a run that is to be resumed."""
-    for name in ("config", "run_dir", "init_from", "dry_run"):
+    for name in ("config", "run_dir", "init_from", "dry_run", "refit"):
         if name in typed:
             raise BadInput(
                 f"--resume {run} takes the run's own settings and folder: leave out {typed[name][0].keyword}"

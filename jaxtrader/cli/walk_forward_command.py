@@ -17,7 +17,7 @@ from jaxtrader.market.folds import walk_forward_folds
 from jaxtrader.training import interrupt
 from jaxtrader.training.run_folder import find_run, make_run_dir, only_writer
 from jaxtrader.training.train_settings import TrainSettings
-from jaxtrader.training.walk_forward import FoldPlan, plan_folds, run_folds
+from jaxtrader.training.walk_forward import FoldPlan, check_resume, plan_folds, run_folds
 
 PART = "all tests"
 
@@ -62,12 +62,14 @@ def walk(values: Values, console: Console) -> int:
     with inputs.checked():
         plan = plan_walk(values)
         folder = find_run(resumed) if resumed else make_run_dir(values["run_dir"], "walk-forward")
+        if resumed:
+            check_resume(plan.plans, folder)
         settings = {**values, **inputs.absolute(values, "data", "network")}
         with only_writer(folder):
             config_file.write(folder, "walk-forward", settings)
     if not values["quiet"]:
         tables.print_facts(console, _facts(plan))
-    with interrupt.ending_the_process(), only_writer(folder):
+    with interrupt.ending_the_process():
         found = run_folds(plan.env, plan.plans, folder, refit=values["refit"], resume=bool(resumed))
     policies, identity = found.policies, identity_of(fold.training.policy_path for fold in found.folds)
     evidence = reporting.evaluate_policy(policies, identity, folder, {PART: policies.market}, values)

@@ -1,36 +1,26 @@
-"""Several seeds as one training: each trains a member, and the members together are the policy.
-
-Members follow one another, or a block of them is one program (`dispatch.py`).
-"""
+"""Several seeds as one training: each trains a member, and the members together are the policy."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
-
-from jaxtrader import hosts
-from jaxtrader.agents.policy import ensemble, save_policy
+from jaxtrader.agents.policy import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS
-from jaxtrader.training.callbacks import EarlyStopping
-from jaxtrader.training.dispatch import (
-    Block,
-    SharedProgress,
-    bytes_of_block,
-    even,
-    free_bytes,
-    lanes_that_fit,
-)
 from jaxtrader.training.interrupt import stop_on_signals
+from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_config import describe, write_config
-from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, member_folder, only_writer
+from jaxtrader.training.run_folder import (
+    CHECKPOINTS,
+    find_run,
+    is_run,
+    make_run_dir,
+    member_folder,
+    member_folders,
+    only_writer,
+)
 
 if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer, TrainResult
@@ -38,89 +28,65 @@ if TYPE_CHECKING:
 
 def check_members(trainer: Trainer) -> None:
     """Raise ValueError where the mean of several policies cannot be traded."""
-    if not isinstance(trainer.env, TradingEnv):
-        raise ValueError(f"seeds {trainer.seeds} needs a TradingEnv, whose targets have a mean; use seeds=1")
+    if not (trainer.on_market_paths and isinstance(trainer.agent, PPOAgent)):
+        raise ValueError(
+            f"seeds {trainer.seeds} needs a TradingEnv and a PPOAgent, whose policies have a mean; use seeds=1"
+        )
     for name in BRACKETS:
         value = getattr(trainer.env, name)
         if isinstance(value, tuple):
             raise ValueError(f"{name} {value} is one for each position, and an ensemble needs one number; use seeds=1")
-    if (trainer.seeds_at_once or 1) > 1 and (why := _why_not_at_once(trainer)):
-        raise ValueError(f"seeds_at_once {trainer.seeds_at_once} needs {why}; leave it out")
 
 
-def _why_not_at_once(trainer: Trainer) -> str:
-    """What several seeds as one program need, and this training has not. Empty where it has all."""
-    if trainer.devices > 1:
-        return "one device"
-    if not all(type(each) is EarlyStopping for each in trainer.callbacks):
-        return "no callbacks but EarlyStopping, since others see one seed after another"
-    return ""
-
-
-def seeds_at_once(trainer: Trainer) -> int:
-    """How many seeds one program trains side by side, on the device at hand.
-
-    An agent of the user's own may hold what `jax.vmap` cannot take, so it is asked for.
-    """
-    if trainer.seeds_at_once is not None:
-        return even(trainer.seeds, trainer.seeds_at_once)
-    free = None if jax.default_backend() == "cpu" else free_bytes(jax.local_devices()[0])
-    if free is None or hosts.count() > 1 or _why_not_at_once(trainer) or type(trainer.agent) is not PPOAgent:
-        return 1
-    agent = trainer.agent_arrays
-    fresh = trainer.fresh(agent, trainer.earlier.members[0] if trainer.earlier is not None else None)
-
-    def bytes_of(lanes: int) -> int:
-        return bytes_of_block(lanes, fresh.train_state, agent, fresh.params, trainer.limits, trainer.rollouts)
-
-    return lanes_that_fit(trainer.seeds, bytes_of, free)
+def check_seeds(trainer: Trainer, run_dir: Path) -> None:
+    """Raise ValueError where a training would leave out a seed of the run that it continues. It may add some."""
+    begun = [int(path.name.removeprefix("seed-")) for path in member_folders(run_dir) if is_run(path)]
+    is_single = any((run_dir / name).is_file() for name in CHECKPOINTS)
+    now = range(trainer.seed, trainer.seed + trainer.seeds)
+    if (trainer.seeds == 1 and not begun) or (trainer.seeds > 1 and not is_single and set(begun) <= set(now)):
+        return
+    had = f"has the seeds {', '.join(map(str, begun))}" if begun else "is a training of one seed"
+    raise ValueError(
+        f"the run {run_dir} cannot be continued: it {had}, and this training is of seed {', '.join(map(str, now))}; "
+        "give the seed and the seeds of the run, to which more may be added where it has several"
+    )
 
 
 def check_members_to_resume(trainer: Trainer) -> None:
     """Raise what resuming would raise for a member that has begun."""
     run_dir = find_run(trainer.run_dir)
+    check_seeds(trainer, run_dir)
     for seed in range(trainer.seed, trainer.seed + trainer.seeds):
         if is_run(folder := member_folder(run_dir, seed)):
             dataclasses.replace(trainer, seed=seed, seeds=1, run_dir=folder, init_from=None).check_resume()
 
 
 def train_members(trainer: Trainer, resume: bool) -> TrainResult:
-    """Train the members, each in a folder of its own, and save the ensemble.
+    """Train one member after another, each in a folder of its own, and save the ensemble.
 
-    All members share the compiled programs, and each is the same as a training with its seed alone. In a block that is
-    up to the order of sums. From an ensemble of an earlier training each starts from its own member. Where a signal
-    ends a member, the ensemble is that of the members before it, or of its block where there is none.
+    All members share the compiled programs, and each is the same as a training with its seed alone. From an ensemble of
+    an earlier training each starts from its own member. Where a signal ends a member, the ensemble is that of the
+    members before it, or of this one where there is none.
     """
     run_dir = find_run(trainer.run_dir) if resume else make_run_dir(trainer.run_dir, trainer.env.name.lower())
-    with only_writer(run_dir):
+    check_seeds(trainer, run_dir)
+    with only_writer(run_dir), stop_on_signals(Progress(1, enabled=trainer.progress).print):
         return _train_members(trainer, run_dir, resume)
 
 
 def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult:
     about = describe(trainer, trainer.env, trainer.agent, trainer.valid, trainer.about)
     write_config(run_dir, trainer, trainer.agent, about)
-    earlier = trainer.earlier.members if trainer.earlier is not None else (None,)
-    members = [
-        dataclasses.replace(
-            trainer,
-            seed=trainer.seed + i,
-            seeds=1,
-            seeds_at_once=None,
-            run_dir=member_folder(run_dir, trainer.seed + i),
-            init_from=earlier[i % len(earlier)],
-        )
-        for i in range(trainer.seeds)
-    ]
     results: list[TrainResult] = []
-    seconds, count = 0.0, seeds_at_once(trainer)
-    for i in range(0, len(members), count):
-        block = _train_block(members[i : i + count], count, resume)
-        results += block
-        seconds += max(result.seconds for result in block)
-        if any(result.interrupted for result in block):
+    earlier = trainer.earlier.members if trainer.earlier is not None else (None,)
+    for i, seed in enumerate(range(trainer.seed, trainer.seed + trainer.seeds)):
+        folder = member_folder(run_dir, seed)
+        member = dataclasses.replace(trainer, seed=seed, seeds=1, run_dir=folder, init_from=earlier[i % len(earlier)])
+        results.append(member.train_here(resume=resume and is_run(folder)))
+        if results[-1].interrupted:
             break
     finished = [result for result in results if not result.interrupted] or results
-    policy = ensemble([result.policy for result in finished])
+    policy = ensemble([load_policy(result.policy_path) for result in finished])
     about = {**policy.about, "seeds": [_seed(result) for result in finished]}
     path = run_dir / "policy.pkl"
     save_policy(path, dataclasses.replace(policy, about=about))
@@ -131,27 +97,11 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
         updates=sum(result.updates for result in results),
         steps=sum(result.steps for result in results),
         episodes=sum(result.episodes for result in results),
-        seconds=seconds,
+        seconds=sum(result.seconds for result in results),
         best=None,
         run_dir=run_dir,
         members=tuple(results),
     )
-
-
-def _train_block(members: Sequence[Trainer], lanes: int, resume: bool) -> list[TrainResult]:
-    """Train members side by side, in a program of so many lanes. One lane is the program of one training."""
-    resumes = [resume and is_run(Path(str(member.run_dir))) for member in members]
-    if lanes == 1:
-        return [member.train_here(resume=goes_on) for member, goes_on in zip(members, resumes, strict=True)]
-    with contextlib.ExitStack() as opened:
-        progress = opened.enter_context(members[0].make_progress(len(members)))
-        shared = SharedProgress(progress)
-        stop = opened.enter_context(stop_on_signals(progress.print, progress.close))
-        trainings = []
-        for member, goes_on in zip(members, resumes, strict=True):
-            own = dataclasses.replace(member, callbacks=[copy.copy(each) for each in member.callbacks])
-            trainings.append(opened.enter_context(own.begin(goes_on, shared.of(member.seed), stop)))
-        return Block(trainings, lanes, stop).run()
 
 
 def _seed(result: TrainResult) -> int:

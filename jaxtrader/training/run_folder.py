@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import time
 from collections.abc import Generator
@@ -15,8 +16,10 @@ from jaxtrader.files import FileError
 
 METRICS = "metrics.jsonl"
 NEWEST, PREVIOUS, BEST = CHECKPOINTS = ("checkpoint.pkl", "checkpoint.previous.pkl", "checkpoint.best.pkl")
-SETTINGS = "config.toml"  # of a run that began with `jaxtrader train`
+SETTINGS = "config.toml"  # of a run that began with a command
+SWEEP = "sweep.json"  # of a sweep
 LOOKS, LOOK_SECONDS = 3, 0.02  # how often a lock is tried, and the time in between
+_PART = re.compile(r"(seed|fold|config)-\d+")  # what a run of several calls the folder of one
 BEFORE_TRAINING = {SETTINGS, "config.json", METRICS}  # what a run has before its first checkpoint
 
 
@@ -63,8 +66,8 @@ def refuse_full(path: Path) -> None:
         return
     if is_run(path):
         raise FileExistsError(
-            f"{path} is not empty: it holds a run, which `jaxtrader train --resume {path}` or train(resume=True) "
-            "continues; give another folder, or move this one away"
+            f"{path} is not empty: it holds a run, which `{resume_command(path)}` continues; give another folder, or "
+            "move this one away"
         )
     raise FileExistsError(f"{path} is not empty: give another folder, or move this one away")
 
@@ -77,9 +80,9 @@ def holds_nothing(folder: Path) -> bool:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a training has begun in the folder, or one of several seeds in a folder of its own below it."""
+    """Whether a training has begun in the folder, or one of several seeds or folds in a folder of its own below it."""
     return any((folder / name).is_file() for name in (METRICS, *CHECKPOINTS)) or any(
-        map(is_run, member_folders(folder))
+        map(is_run, (*member_folders(folder), *fold_folders(folder)))
     )
 
 
@@ -138,15 +141,20 @@ def find_run(run_dir: str | PathLike[str] | None) -> Path:
 
 
 def resume_command(folder: Path) -> str:
-    """Return what resumes a run: a command where it began with one, else Python. A seed or a fold is a part of one."""
-    of, call = "train", "Trainer(..., run_dir={!r}).train(resume=True)"
-    if folder in member_folders(folder.parent):
-        folder = folder.parent
-    if folder in fold_folders(folder.parent):
-        folder, of, call = folder.parent, "walk-forward", "walk_forward(..., run_dir={!r}, resume=True)"
-    if (folder / SETTINGS).is_file():
-        return shlex.join(["jaxtrader", of, "--resume", str(folder)])
-    return call.format(str(folder))
+    """Return what resumes a run, or the run of several to which it belongs: a command where it began with one."""
+    run = folder
+    while _PART.fullmatch(run.name) and (run.parent / METRICS).is_file():
+        run = run.parent
+    if (run / SWEEP).is_file():
+        if (folder / SETTINGS).is_file() or (folder.parent / SETTINGS).is_file():
+            return "the same jaxtrader sweep"
+        return f"jaxtrader.sweep(..., run_dir={str(run)!r}, resume=True)"
+    is_walk = bool(fold_folders(run))
+    if (run / SETTINGS).is_file():
+        return shlex.join(["jaxtrader", "walk-forward" if is_walk else "train", "--resume", str(run)])
+    if is_walk:
+        return f"jaxtrader.walk_forward(..., run_dir={str(run)!r}, resume=True)"
+    return f"Trainer(..., run_dir={str(run)!r}).train(resume=True)"
 
 
 @contextlib.contextmanager

@@ -30,14 +30,17 @@ from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
+from jaxtrader.printable import as_csv
 from jaxtrader.training.configurations import Configuration, SweepPlan, label, plain, plan_sweep
-from jaxtrader.training.run_folder import holds_nothing, is_run, make_run_dir, only_writer
+from jaxtrader.training.interrupt import stop_on_signals
+from jaxtrader.training.progress import Progress
+from jaxtrader.training.run_folder import SWEEP, holds_nothing, is_run, make_run_dir, only_writer
 from jaxtrader.training.trainer import Trainer, TrainingDiverged
 
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORD, TABLE = "sweep.json", "sweep.csv"
+RECORD, TABLE = SWEEP, "sweep.csv"
 FIGURES = ("mean_exposure", "turnover", "max_drawdown", "total_return", "costs")  # of the table, beside the ratios
 
 
@@ -217,7 +220,8 @@ def run_sweep(plan: SweepPlan, folder: Path, report_step: Callable[[str], None] 
         report_step: is told what is being done.
     """
     earlier, names = check_resume(plan, folder), _names(plan)
-    with only_writer(folder):
+    progress = Progress(1, enabled=plan.configurations[0].trainer.progress)
+    with only_writer(folder), stop_on_signals(progress.print):
         done: list[ConfigurationResult] = []
         _write(plan, folder, done, earlier)
         for name, each in zip(names, plan.configurations, strict=True):
@@ -233,7 +237,7 @@ def run_sweep(plan: SweepPlan, folder: Path, report_step: Callable[[str], None] 
                 done[i] = replace(done[i], test=tested)
         found = Sweep(tuple(done), folder)
         _write(plan, folder, done, earlier, found)
-        files.write_text(folder / TABLE, found.to_frame().to_csv(lineterminator="\n"))
+        files.write_text(folder / TABLE, as_csv(found.to_frame(), index=True))
         return found
 
 

@@ -12,8 +12,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property, partial
 from os import PathLike
@@ -26,7 +25,7 @@ import numpy as np
 from jax import Array
 
 from jaxtrader import compilation, devices, files, hosts
-from jaxtrader.agents.policy import Policy, load_trained
+from jaxtrader.agents.policy import Policy, load_policy, load_trained
 from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs import rewards
 from jaxtrader.envs.protocols import Environment
@@ -36,10 +35,9 @@ from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
 from jaxtrader.training.callbacks import Callback, CallbackList, TrainingRun, check_callbacks
 from jaxtrader.training.checkpoint import MAX_HALVINGS, Checkpoint, find_checkpoint, restore, save_checkpoint
-from jaxtrader.training.dispatch import Chunk, Copy, Own, Place, Report, Share, Snapshot, Steps, run_alone
 from jaxtrader.training.identity import Identity, identity, machine
 from jaxtrader.training.interrupt import stop_on_signals
-from jaxtrader.training.members import check_members, check_members_to_resume, train_members
+from jaxtrader.training.members import check_members, check_members_to_resume, check_seeds, train_members
 from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.records import Recorder
@@ -220,7 +218,7 @@ class Trainer(TrainSettings):
     def earlier(self) -> Policy | None:
         """The policy that training starts from."""
         given = self.init_from
-        return given if given is None or isinstance(given, Policy) else load_trained(given, self.agent, self.env)
+        return given if given is None or isinstance(given, Policy) else load_policy(given)
 
     def _usual_accounts(self) -> int:
         """Return how many accounts share a path where that is not said.
@@ -269,9 +267,9 @@ class Trainer(TrainSettings):
         if self.on_market_paths:
             assert isinstance(self.env, TradingEnv)
             return MarketRollouts(
-                self.env, self.rollout_length, self.num_paths, self.num_envs // self.num_paths, shards
+                self.env, self.rollout_length, self.num_paths, self.num_envs // self.num_paths, shards, self.unroll
             )
-        return EnvRollouts(self.env, self.rollout_length, self.num_envs, shards)
+        return EnvRollouts(self.env, self.rollout_length, self.num_envs, shards, self.unroll)
 
     @package_settings()
     def train(self, resume: bool = False) -> TrainResult:
@@ -323,69 +321,27 @@ class Trainer(TrainSettings):
         """Do the work of `train` in this process and its own folder."""
         if self.seeds > 1:
             return train_members(self, resume)
-        with (
-            self.make_progress() as progress,
-            stop_on_signals(progress.print, progress.close) as stop,
-            self.begin(resume, progress, stop) as (training, steps),
-        ):
-            return run_alone(training, steps)
-
-    @contextmanager
-    def begin(
-        self, resume: bool, progress: Progress | Share, stop: threading.Event
-    ) -> Generator[tuple[_TrainingLoop, Steps]]:
-        """Lock the run folder, and yield a training of one seed and its steps, for `dispatch.py`.
-
-        Args:
-            resume: see `train`.
-            progress: shows it.
-            stop: is set where it shall save and end.
-        """
         run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
-        with only_writer(run_dir):
+        with (
+            only_writer(run_dir),
+            self._make_progress() as progress,
+            stop_on_signals(progress.print, progress.close) as stop,
+        ):
             if not (resume or holds_nothing(run_dir)):  # another training has begun here in the meantime
                 refuse_full(run_dir)
             checkpoint = self._find_checkpoint(run_dir, set_aside=True) if resume else None
             if resume and checkpoint is None:
                 progress.print(f"{run_dir} has no checkpoint yet; its training begins anew")
             with JsonlLogger(run_dir / METRICS) as log:
-                training = _TrainingLoop(self, run_dir, log, progress, stop)
                 try:
-                    yield training, training.steps(checkpoint)
+                    result = _TrainingLoop(self, run_dir, log, progress, stop).run(checkpoint)
                 except KeyboardInterrupt:
                     saved = ", ".join(sorted(path.name for path in run_dir.glob("*.pkl"))) or "nothing yet"
                     progress.print(f"left at once; saved in {run_dir} before: {saved}; {_resume_hint(run_dir)}")
                     raise
-
-    def fresh(self, agent: Any, earlier: Policy | None) -> Fresh:
-        """Make a training's first train state and parameters.
-
-        Args:
-            agent: see `agent_arrays`.
-            earlier: the policy to start from. None: from new weights.
-        """
-        init_key, begin_key, key = jax.random.split(jax.random.key(self.seed), 3)
-        raw = self.env.default_params if self.env_params is None else without_64_bits(self.env_params)
-        agent_state = init_agent(agent, init_key, raw, env=self.env)
-        if earlier is not None:
-            agent_state = agent.start_from(agent_state, earlier.state, keep_scale=not self.refit_normalizer)
-        agent_state, params = agent.prepare(agent_state, raw)
-        zero = jnp.zeros((), jnp.int32)
-        env_states = begin_rollouts(begin_key, params, rollouts=self.rollouts)
-        return Fresh(TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool)), params, raw)
-
-    @property
-    def limits(self) -> dict[str, Array]:
-        """Updates and episodes at which training ends, as `run_chunk` takes them."""
-        return {
-            "updates": jnp.asarray(self.total_updates or NO_LIMIT, jnp.int32),
-            "episodes": jnp.asarray(self.num_episodes or NO_LIMIT, jnp.int32),
-        }
-
-    @property
-    def agent_arrays(self) -> Any:
-        """The agent with float32 arrays in the place of floats, which would be traced as another program."""
-        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float) else x, self.agent)
+            if result.interrupted:
+                progress.print(f"saved in {run_dir}; {_resume_hint(run_dir)}")
+            return result
 
     def check_resume(self) -> None:
         """Raise what `train(resume=True)` would raise for the run in `run_dir`. Nothing is written."""
@@ -405,9 +361,10 @@ class Trainer(TrainSettings):
 
     def _find_checkpoint(self, run_dir: Path, set_aside: bool) -> Checkpoint | None:
         """Return the checkpoint from which a run goes on, and warn of those that are damaged. None: it has none."""
+        check_seeds(self, run_dir)
         checkpoint, notes = find_checkpoint(run_dir, self.identity, set_aside)
         for text in notes:
-            warnings.warn(text, stacklevel=4)
+            warnings.warn(text, stacklevel=3)
         if checkpoint is None:
             return None
         if self.total_updates is not None and self.total_updates < checkpoint.updates:
@@ -422,12 +379,11 @@ class Trainer(TrainSettings):
         assert goal is not None
         return goal
 
-    def make_progress(self, seeds: int = 1) -> Progress:
-        """Return a display for so many seeds."""
+    def _make_progress(self) -> Progress:
         if self.num_episodes is not None:
-            return Progress(seeds * self.num_episodes, "episodes", enabled=self.progress)
+            return Progress(self.num_episodes, "episodes", enabled=self.progress)
         assert self.total_updates is not None
-        return Progress(seeds * self.total_updates * self.steps_per_update, "steps", enabled=self.progress)
+        return Progress(self.total_updates * self.steps_per_update, "steps", enabled=self.progress)
 
 
 def _moved(result: TrainResult, folder: Path, run_dir: Path) -> TrainResult:
@@ -448,21 +404,6 @@ class _Snapshot:
     scores: dict[str, Array]
 
 
-@dataclass(frozen=True)
-class Fresh:
-    """What a training begins with.
-
-    Attributes:
-        train_state: the first one.
-        params: parameters of the environment, prepared by the agent.
-        raw: the same before that.
-    """
-
-    train_state: TrainState
-    params: Any
-    raw: Any
-
-
 class _Rejected(Exception):
     """An update was rejected.
 
@@ -476,22 +417,20 @@ class _Rejected(Exception):
 
 
 class _TrainingLoop:
-    """One call of `Trainer.train`, of one seed.
+    """One call of `Trainer.train`.
 
     Attributes:
-        place: of the train state, see `train_state`.
-        inputs: see `dispatch.Training`.
+        train_state: on the device, after all chunks that were dispatched.
         policy: the content of policy.pkl where validation chose one.
         halvings: how often the learning rate was halved.
         initial: what the policy says of itself that training started from.
     """
 
-    inputs: tuple[Any, Any, dict[str, Array]]
+    train_state: TrainState
 
     def __init__(
-        self, trainer: Trainer, run_dir: Path, log: JsonlLogger, progress: Progress | Share, stop: threading.Event
+        self, trainer: Trainer, run_dir: Path, log: JsonlLogger, progress: Progress, stop: threading.Event
     ) -> None:
-        self.place: Place = Own()
         self.trainer, self.run_dir, self.log, self.progress, self.stop = trainer, run_dir, log, progress, stop
         self.callbacks = CallbackList(trainer.callbacks)
         self.recorder = Recorder(trainer.steps_per_update)
@@ -505,16 +444,10 @@ class _TrainingLoop:
         self.saved: tuple[int, int] | None = None  # updates and length of the log at the last checkpoint
         self.snapshot_at = time.monotonic()
         self.agreed = self._wishes
-        self.agent: Any = trainer.agent_arrays
-
-    @property
-    def train_state(self) -> TrainState:
-        """On the device, after all chunks that were dispatched."""
-        return self.place.get()
-
-    @train_state.setter
-    def train_state(self, state: TrainState) -> None:
-        self.place.set(state)
+        # Python floats become float32 arrays. Otherwise a float and an array would be traced as two programs.
+        self.agent: Any = jax.tree.map(
+            lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float) else x, trainer.agent
+        )
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -529,43 +462,17 @@ class _TrainingLoop:
         best = None if self.validation is None else self.validation.best
         return None if best is None else best["valid_reward_per_bar"]
 
-    def steps(self, checkpoint: Checkpoint | None) -> Steps:
-        """Train from a checkpoint, or from the beginning, and tell the callbacks of the end.
-
-        Yields what `dispatch.py` answers, and returns the result.
-        """
+    def run(self, checkpoint: Checkpoint | None) -> TrainResult:
+        """Train from a checkpoint, or from the beginning, and tell the callbacks of the end."""
         try:
-            result = yield from self._run(checkpoint)
+            result = self._run(checkpoint)
         except BaseException as error:
             self.callbacks.fail(error)
             raise
         self.callbacks.end(result)
-        if result.interrupted:
-            self.progress.print(f"saved; {_resume_hint(self.run_dir)}")
         return result
 
-    def share(self, other: _TrainingLoop) -> None:
-        """See `dispatch.Training`."""
-        agent, _, limits = self.inputs
-        self.params, self.inputs = other.params, (agent, other.inputs[1], limits)
-        if self.validation is not None and other.validation is not None:
-            self.validation.params = other.validation.params
-
-    def dispatch(self, count: int) -> Report:
-        """Dispatch a chunk of `count` updates, as a program of its own."""
-        agent, params, limits = self.inputs
-        self.train_state, report = run_chunk(
-            self.train_state,
-            agent,
-            params,
-            limits,
-            self.replicate(jnp.asarray(count, jnp.int32)),
-            rollouts=self.rollouts,
-            mesh=self.mesh,
-        )
-        return partial(jax.device_get, report)
-
-    def _run(self, checkpoint: Checkpoint | None) -> Generator[Chunk | Copy, Any, TrainResult]:
+    def _run(self, checkpoint: Checkpoint | None) -> TrainResult:
         trainer = self.trainer
         self._begin(checkpoint)
         if isinstance(trainer.env, TradingEnv) and (short := trainer.env.symbols_without_room(trainer.rollout_length)):
@@ -578,11 +485,11 @@ class _TrainingLoop:
         while True:
             self.callbacks.start(TrainingRun(self.run_dir, config, tuple(self.history)))
             try:
-                yield from self._train()
+                self._train()
             except _Rejected as rejected:
                 self._after_rejection(rejected.reasons)
             else:
-                return (yield from self._finish())
+                return self._finish()
 
     @property
     def _is_complete(self) -> bool:
@@ -594,16 +501,20 @@ class _TrainingLoop:
             or (episodes is not None and self.recorder.episodes >= episodes)
         )
 
-    def _train(self) -> Steps:
+    def _train(self) -> None:
         """Train until the end or a signal, with one chunk on the device while the one before is logged.
 
         Chunks and validations lie at multiples of their lengths, also after a run was resumed. Several processes agree
         on when to stop and save: each chunk carries their wishes, which are known when it is fetched.
         """
-        trainer = self.trainer
-        self.inputs = self.replicate((self.agent, self.params, trainer.limits))
+        trainer, replicate = self.trainer, self.replicate
+        limits = {
+            "updates": jnp.asarray(trainer.total_updates or NO_LIMIT, jnp.int32),
+            "episodes": jnp.asarray(trainer.num_episodes or NO_LIMIT, jnp.int32),
+        }
+        agent, params, limits = replicate((self.agent, self.params, limits))
         dispatched, end = self.recorder.updates, trainer.total_updates or NO_LIMIT
-        pending: deque[tuple[Report, dict[str, Any], Snapshot | None]] = deque()
+        pending: deque[tuple[dict[str, Any], dict[str, Any], _Snapshot | None]] = deque()
         self.agreed = hosts.answer(hosts.ask(self._wishes, self.mesh))
         finished = self._is_complete
         while not finished:
@@ -611,20 +522,26 @@ class _TrainingLoop:
             until_eval = trainer.eval_every - since_eval
             until_chunk = trainer.updates_per_chunk - since_eval % trainer.updates_per_chunk
             count = min(until_chunk, until_eval, end - dispatched)
+            dispatched += count
             began = time.perf_counter()
             if self.recorder.compile_seconds is None:
                 self.progress.wait("compiling the training step, or loading it from an earlier run")
-            report = yield Chunk(dispatched, count)
-            dispatched += count
+            self.train_state, report = run_chunk(
+                self.train_state,
+                agent,
+                params,
+                limits,
+                replicate(jnp.asarray(count, jnp.int32)),
+                rollouts=self.rollouts,
+                mesh=self.mesh,
+            )
             if self.recorder.compile_seconds is None:
                 self.recorder.compile_seconds = time.perf_counter() - began
             is_eval = count == until_eval or dispatched == end
             asked = hosts.ask(self._wishes, self.mesh)
             self._agree(None)
             takes = is_eval or self.agreed["save"]
-            pending.append((report, asked, (yield Copy(is_eval)) if takes else None))
-            if takes:
-                self.snapshot_at = time.monotonic()
+            pending.append((report, asked, self._snapshot(self.train_state, is_eval) if takes else None))
             finished = dispatched >= end or self.agreed["stop"]
             while len(pending) > (0 if finished else 1):
                 report, asked, snapshot = pending.popleft()
@@ -652,17 +569,24 @@ class _TrainingLoop:
     def _begin(self, checkpoint: Checkpoint | None) -> None:
         """Make the first train state, the prepared parameters and the validation, or restore them."""
         trainer = self.trainer
-        earlier = trainer.earlier if checkpoint is None else None
-        fresh = trainer.fresh(self.agent, earlier)
-        train_state, self.params = fresh.train_state, fresh.params
-        if earlier is not None:
-            self.initial = origin(earlier)
+        init_key, begin_key, key = jax.random.split(jax.random.key(trainer.seed), 3)
+        raw = trainer.env.default_params if trainer.env_params is None else without_64_bits(trainer.env_params)
+        agent_state = init_agent(self.agent, init_key, raw, env=trainer.env)
+        if trainer.earlier is not None and checkpoint is None:
+            agent_state = self.agent.start_from(
+                agent_state, trainer.earlier.state, keep_scale=not trainer.refit_normalizer
+            )
+            self.initial = origin(trainer.earlier)
+        agent_state, self.params = self.agent.prepare(agent_state, raw)
+        zero = jnp.zeros((), jnp.int32)
+        env_states = begin_rollouts(begin_key, self.params, rollouts=self.rollouts)
+        train_state = TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool))
         self.template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
         if checkpoint is not None:
             self._warn_of_another_machine(checkpoint)
             train_state = self._restore(checkpoint)
             self._warn_of_another_length(checkpoint, train_state)
-            _, self.params = self.agent.prepare(train_state.agent_state, fresh.raw)  # with the scales of the run
+            _, self.params = self.agent.prepare(train_state.agent_state, raw)  # with the scales of the run
         if trainer.valid is not None:
             assert isinstance(trainer.env, TradingEnv)
             self.validation = Validation.prepare(trainer.valid, trainer.env, self.agent, train_state.agent_state)
@@ -769,9 +693,9 @@ class _TrainingLoop:
             return f"The learning rate was halved {self.halvings} times, so look at the prices and features"
         return "Try a lower learning_rate or max_grad_norm, or on_divergence='halve'"
 
-    def snapshot(self, validate: bool) -> _Snapshot:
+    def _snapshot(self, train_state: TrainState, validate: bool) -> _Snapshot:
         """Copy the train state, whose buffers the next chunk takes over, and enqueue its validation."""
-        train_state, scores = devices.readable(copy_arrays(self.train_state), self.mesh), {}
+        train_state, scores = devices.readable(copy_arrays(train_state), self.mesh), {}
         if self.validation is not None and validate:
             scores = self.validation.score(self.agent, devices.to_first(train_state.agent_state, self.mesh))
         if self.mesh is not None:
@@ -779,11 +703,12 @@ class _TrainingLoop:
             # work needs, and wait there for the part on the other device, which waits for this work. XLA ends the
             # process after 40 seconds of that.
             jax.block_until_ready((train_state, scores))
+        self.snapshot_at = time.monotonic()
         return _Snapshot(train_state, scores)
 
-    def _fetch(self, wait: Report, snapshot: Snapshot | None) -> None:
+    def _fetch(self, report: dict[str, Any], snapshot: _Snapshot | None) -> None:
         """Wait for a chunk, log it and save its snapshot. Raises _Rejected where its last update was rejected."""
-        report = wait()
+        report = jax.device_get(report)
         record, is_best = self.recorder.record(report), False
         if record is not None:
             if snapshot is not None:
@@ -796,7 +721,7 @@ class _TrainingLoop:
         if snapshot is not None and record is not None:
             self._save_checkpoint(snapshot.train_state, is_best)
 
-    def _choose(self, snapshot: Snapshot, record: dict[str, Any]) -> bool:
+    def _choose(self, snapshot: _Snapshot, record: dict[str, Any]) -> bool:
         """Add the validation's figures to the record, and save the policy where it is the best so far."""
         if self.validation is None or not snapshot.scores:
             return False
@@ -817,7 +742,7 @@ class _TrainingLoop:
         self.callbacks.record(record)
         self.progress.update(record["steps" if self.trainer.num_episodes is None else "episodes"], record)
 
-    def _finish(self) -> Generator[Chunk | Copy, Any, TrainResult]:
+    def _finish(self) -> TrainResult:
         """Validate at the end where the last record has no validation, and write the files of the end.
 
         An interrupted training is not validated: it may go on, and then be as if it had never stopped.
@@ -825,7 +750,7 @@ class _TrainingLoop:
         last = self.history[-1] if self.history else {"updates": 0, "steps": 0, "episodes": 0}
         if self._is_complete and self.validation is not None and "valid_reward_per_bar" not in last:
             record = {**last, "seconds": self.recorder.seconds}
-            is_best = self._choose((yield Copy(validate=True)), record)
+            is_best = self._choose(self._snapshot(self.train_state, validate=True), record)
             self._write(record)
             self._save_checkpoint(self.train_state, is_best)
         self._save_end()

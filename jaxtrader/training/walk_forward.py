@@ -21,7 +21,9 @@ from jaxtrader.evaluation.result import SHOWN, BacktestResult
 from jaxtrader.evaluation.succession import Succession, joined
 from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.market.market import Market
-from jaxtrader.training.run_folder import is_run, make_run_dir
+from jaxtrader.training.interrupt import stop_on_signals
+from jaxtrader.training.progress import Progress
+from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, only_writer
 from jaxtrader.training.trainer import Trainer, TrainResult
 
 if TYPE_CHECKING:
@@ -69,10 +71,8 @@ class WalkForward:
 
     @property
     def policies(self) -> Succession:
-        """The policies of all folds, each with the test that it trades and the validation that chose it."""
-        folds = [fold.fold for fold in self.folds]
-        policies = tuple(fold.policy for fold in self.folds)
-        return Succession(policies, tuple(fold.test for fold in folds), tuple(fold.valid for fold in folds))
+        """The policies of all folds, each with the test that it trades."""
+        return Succession(tuple(fold.policy for fold in self.folds), tuple(fold.fold.test for fold in self.folds))
 
     def plot(self) -> Figure:
         """Return a matplotlib figure of equity, drawdown and exposure."""
@@ -123,8 +123,11 @@ def walk_forward(
         settings: of `Trainer`: `total_steps`, `seeds` and so on.
 
     Raises:
-        ValueError: a fold has too few bars to train or to test on, or a setting is not valid. Nothing is trained then.
+        ValueError: a fold has too few bars to train or to test on, a setting is not valid, or the walk to resume had
+            others. Nothing is trained then.
         FileExistsError: run_dir is not empty.
+        FileNotFoundError: there is no walk to resume.
+        FileError: another process writes to run_dir.
 
     Example:
         >>> env = jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), positions=(0, 1), window=2)
@@ -138,7 +141,7 @@ def walk_forward(
     if folds is None or isinstance(folds, int):
         folds = walk_forward_folds(env.market, folds)
     plans = plan_folds(env, agent, folds, **settings)
-    folder = Path(run_dir) if resume and run_dir is not None else make_run_dir(run_dir, "walk-forward")
+    folder = find_run(run_dir) if resume else make_run_dir(run_dir, "walk-forward")
     return run_folds(env, plans, folder, refit=refit, resume=resume)
 
 
@@ -147,7 +150,7 @@ class FoldPlan:
     """One fold before its training.
 
     Attributes:
-        fold: its parts. Validation and test have the symbols that can be traded.
+        fold: its parts. The test has the symbols that can be traded.
         trainer: trains on them. It has no folder yet.
     """
 
@@ -169,7 +172,7 @@ def plan_folds(env: TradingEnv, agent: Agent, folds: Sequence[Fold], **settings:
             trainer = Trainer(env.with_market(fold.train), agent, valid=valid, **settings)
         except ValueError as error:
             raise ValueError(f"fold {i}: {error}") from error
-        plans.append(FoldPlan(dataclasses.replace(fold, valid=valid, test=test), trainer))
+        plans.append(FoldPlan(dataclasses.replace(fold, test=test), trainer))
     return plans
 
 
@@ -177,18 +180,38 @@ def run_folds(
     env: TradingEnv, plans: Sequence[FoldPlan], folder: Path, *, refit: Refit = "fresh", resume: bool = False
 ) -> WalkForward:
     """Train and test each fold in a folder of its own, and join the tests. See `walk_forward`."""
+    if resume:
+        check_resume(plans, folder)
     done: list[FoldResult] = []
     interrupted = False
+    with only_writer(folder), stop_on_signals(Progress(1, enabled=plans[0].trainer.progress).print):
+        for i, plan in enumerate(plans, 1):
+            earlier = done[-1].policy if refit == "warm" and done else plan.trainer.init_from
+            trainer = dataclasses.replace(plan.trainer, run_dir=folder / f"fold-{i}", init_from=earlier)
+            training = trainer.train(resume=resume and is_run(folder / f"fold-{i}"))
+            interrupted = training.interrupted
+            if not interrupted or not done:
+                done.append(FoldResult(plan.fold, training, backtest(training.policy, plan.fold.test)))
+            if interrupted:
+                break
+        return WalkForward(joined(env, [one.result for one in done]), tuple(done), folder, interrupted)
+
+
+def check_resume(plans: Sequence[FoldPlan], folder: Path) -> None:
+    """Raise what resuming a walk would raise for a fold that has begun. Nothing is written.
+
+    Raises:
+        ValueError: the fold had other settings or bars.
+        FileError: its checkpoints are damaged, or another process writes to it.
+    """
     for i, plan in enumerate(plans, 1):
-        earlier = done[-1].policy if refit == "warm" and done else plan.trainer.init_from
-        trainer = dataclasses.replace(plan.trainer, run_dir=folder / f"fold-{i}", init_from=earlier)
-        training = trainer.train(resume=resume and is_run(folder / f"fold-{i}"))
-        interrupted = training.interrupted
-        if not interrupted or not done:
-            done.append(FoldResult(plan.fold, training, backtest(training.policy, plan.fold.test)))
-        if interrupted:
-            break
-    return WalkForward(joined(env, [one.result for one in done]), tuple(done), folder, interrupted)
+        own = folder / f"fold-{i}"
+        if not is_run(own):
+            continue
+        try:
+            dataclasses.replace(plan.trainer, run_dir=own).check_resume()
+        except ValueError as error:
+            raise ValueError(f"fold {i}: {error}") from error
 
 
 def _tradable(env: TradingEnv, market: Market, name: str) -> Market:

@@ -32,8 +32,6 @@ def test_the_tests_are_one_result_with_a_report(walked):
     page = (run / "report.html").read_text()
     assert "<h2>Folds</h2>" in page
     assert "12-month momentum" in page
-    assert "<h2>Features</h2>" in page
-    assert len(record["importance"]) == 2, "of both features, on the validations of both folds"
 
 
 def test_a_walk_is_resumed_with_its_own_settings(walked, capsys):
@@ -43,6 +41,18 @@ def test_a_walk_is_resumed_with_its_own_settings(walked, capsys):
     assert "fold 2, from 2020-10-" in out
     assert "look 2 at these bars, with 1 policy" in out
     assert (walked / "run/fold-2/policy.pkl").read_bytes() == before
+
+
+def test_a_walk_with_other_settings_is_refused_and_keeps_its_own(walked, capsys):
+    run = walked / "run"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for flags, says in (
+        (["--fee-bps", "7"], "fold 1: the run"),
+        (["--folds", "3"], "the training bars have other numbers"),
+        (["--refit", "warm"], "leave out --refit"),
+    ):
+        assert says in refused(capsys, ["walk-forward", "--resume", run, *flags])
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_its_report_is_written_anew_with_seeds_folds_and_costs(walked, capsys):
@@ -72,23 +82,6 @@ def test_its_tests_are_traded_again_at_other_costs(walked, capsys):
     said = refused(capsys, ["backtest", run, "--start", "2020-12-01"])
     assert "leave out --start" in said
     assert "fold-2" in said
-
-
-def test_one_policy_of_it_knows_its_own_data(walked, capsys):
-    fold = walked / "run/fold-2"
-    record = json.loads((walked / "run/result.json").read_text())["folds"]["fold 2"]
-    assert main(["backtest", str(fold), "--save", str(walked / "alone")]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "no test" not in out
-    alone = json.loads((walked / "alone/result.json").read_text())["parts"]["test"]
-    assert alone["first"] == record["first"]
-    assert alone["total"]["policy"] == pytest.approx(record["total"]["policy"])
-    assert main(["backtest", str(fold / "policy.pkl"), "--part", "valid", "--no-report"]) == 0
-    assert "Training and selection used dates before 2020-10-" in " ".join(capsys.readouterr().out.split())
-    assert "give --data FILE" in refused(capsys, ["backtest", fold, "--symbols", "X"])
-    assert "have the parts" in refused(capsys, ["backtest", fold, "--part", "all"])
-    assert main(["report", str(fold)]) == 0
-    assert list(json.loads((fold / "result.json").read_text())["parts"]) == ["train", "validation", "test"]
 
 
 def test_runs_are_compared_on_the_bars_that_all_have(walked, tmp_path, capsys):

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from agents.test_own_network import Assets
 from live.test_live import HISTORY, NEW_YORK, loud, minutes
 from market.price_tables import random_bars
 
 from jaxtrader.agents.policy import Policy, ensemble
-from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.ledger.costs import Costs
@@ -60,8 +58,8 @@ def daily() -> list[Bars]:
     return [random_bars(times[mask], symbol) for mask, symbol in zip(kept, SYMBOLS, strict=True)]
 
 
-def policy_on(histories: Sequence[Bars], seed: int = 1, agent: PPOAgent | None = None, **settings: Any) -> Policy:
-    return loud(TradingEnv(Market.from_bars(histories, FEATURES, align=True), window=4, **settings), seed, agent)
+def policy_on(histories: Sequence[Bars], seed: int = 1, **settings: Any) -> Policy:
+    return loud(TradingEnv(Market.from_bars(histories, FEATURES, align=True), window=4, **settings), seed)
 
 
 def check_equal(live: Live, result: Any, i: int) -> None:
@@ -89,11 +87,9 @@ def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = 
     return result
 
 
-@pytest.mark.parametrize("agent", [None, PPOAgent(network=Assets())], ids=["ours", "own network"])
-def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_path, agent):
+def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_path):
     histories = daily()
-    settings: dict[str, Any] = {"positions": "weights", "rules": Rules(delay=1), "costs": Costs(cash_rate=0.1)}
-    policy = policy_on(histories, agent=agent, **settings)
+    policy = policy_on(histories, positions="weights", rules=Rules(delay=1), costs=Costs(cash_rate=0.1))
     result = followed(policy, histories, HISTORY, tmp_path / "live")
     assert (result.fills["reason"] == "delisted").any()
     assert np.isnan(result.targets[:, 1]).any(), "an asset without a bar is held"

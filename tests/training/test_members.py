@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import chex
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.training.run_folder import resume_command
+from jaxtrader.training.callbacks import Callback
 from jaxtrader.training.trainer import Trainer
 
 STEPS = 8 * 8  # of an update of `make`
@@ -54,6 +57,34 @@ def test_a_run_that_was_stopped_between_two_seeds_is_resumed(trained, make, tmp_
         make(tmp_path / "run", seed=4, seeds=2).train()
 
 
+@pytest.mark.parametrize(("seed", "seeds"), [(4, 1), (5, 2), (3, 2)])
+def test_a_seed_of_a_run_is_not_left_out_where_it_is_resumed(trained, make, seed, seeds):
+    before = {path: path.read_bytes() for path in trained.run_dir.rglob("*") if path.is_file()}
+    trainer = make(trained.run_dir, seed=seed, seeds=seeds)
+    for attempt in (trainer.check_resume, lambda: trainer.train(resume=True)):
+        with pytest.raises(ValueError, match=rf"it has the seeds 4, 5, and this training is of seed {seed}"):
+            attempt()
+    with pytest.raises(ValueError, match="it is a training of one seed, and this training is of seed 4, 5"):
+        make(trained.run_dir / "seed-4", seed=4, seeds=2).check_resume()
+    assert {path: path.read_bytes() for path in trained.run_dir.rglob("*") if path.is_file()} == before
+
+
+class StopLate(Callback):
+    """Asks to stop when the first seed's training has just been finished."""
+
+    def on_end(self, result):
+        if result.run_dir.name == "seed-4":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_that_comes_when_a_seed_is_finished_stops_the_next(trained, make, tmp_path):
+    stopped = make(tmp_path / "run", seed=4, seeds=2, callbacks=[StopLate()]).train()
+    assert stopped.interrupted
+    assert [member.updates for member in stopped.members] == [3, 2]
+    resumed = make(tmp_path / "run", seed=4, seeds=2).train(resume=True)
+    assert resumed.policy_path.read_bytes() == trained.policy_path.read_bytes()
+
+
 def test_each_member_starts_from_its_own_earlier_policy(trained, make, tmp_path):
     warm = make(tmp_path / "warm", seed=4, seeds=2, init_from=trained.policy_path).train()
     alone = make(tmp_path / "alone", seed=5, init_from=trained.members[1].policy_path).train()
@@ -70,15 +101,3 @@ def test_policies_without_a_mean_are_refused_before_training(env, make, tmp_path
         Trainer(CountEnv(), FakeAgent(), total_steps=10, seeds=2)
     with pytest.raises(ValueError, match="seeds 0"):
         make(tmp_path / "none", seeds=0)
-
-
-def test_a_seed_or_a_fold_is_resumed_with_its_whole_run(tmp_path):
-    seed = tmp_path / "walk" / "fold-2" / "seed-1"
-    seed.mkdir(parents=True)
-    assert resume_command(seed) == f"walk_forward(..., run_dir={str(tmp_path / 'walk')!r}, resume=True)"
-    (tmp_path / "walk" / "config.toml").touch()
-    assert resume_command(seed) == f"jaxtrader walk-forward --resume {tmp_path / 'walk'}"
-    (tmp_path / "run" / "seed-1").mkdir(parents=True)
-    assert resume_command(tmp_path / "run" / "seed-1") == (
-        f"Trainer(..., run_dir={str(tmp_path / 'run')!r}).train(resume=True)"
-    )

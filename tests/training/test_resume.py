@@ -22,8 +22,9 @@ from jaxtrader.files import FileError
 from jaxtrader.training import metrics_log, update
 from jaxtrader.training import trainer as trainer_module
 from jaxtrader.training.checkpoint import read_checkpoint, restore
+from jaxtrader.training.identity import differences
 from jaxtrader.training.records import TIME_FIELDS
-from jaxtrader.training.run_folder import CHECKPOINTS, only_writer
+from jaxtrader.training.run_folder import CHECKPOINTS, only_writer, resume_command
 from jaxtrader.training.trainer import Trainer, TrainingDiverged
 
 STEPS = 8 * 8  # of an update of `make`
@@ -267,6 +268,36 @@ def test_settings_and_data_that_would_break_the_bits_are_refused_by_name(make, w
     assert {path.name: path.read_bytes() for path in whole.run_dir.iterdir()} == before
 
 
+def test_a_setting_of_a_later_version_may_have_what_earlier_ones_did(make, whole):
+    before = {name: value for name, value in make(whole.run_dir).identity.items() if name != "unroll"}
+    assert differences(before, make(whole.run_dir).identity) == []
+    assert differences(before, make(whole.run_dir, unroll=2).identity) == ["unroll was not there and is 2"]
+
+
+@pytest.mark.parametrize(
+    ("top", "run", "resumes"),
+    [
+        ("config.toml", "", "jaxtrader train --resume {}"),
+        ("config.toml", "seed-3", "jaxtrader train --resume {}"),
+        ("config.toml", "fold-2/seed-3", "jaxtrader walk-forward --resume {}"),
+        ("sweep.json", "config-2/seed-3", "the same jaxtrader sweep"),
+        (None, "seed-3", "Trainer(..., run_dir='{}').train(resume=True)"),
+        (None, "fold-2", "jaxtrader.walk_forward(..., run_dir='{}', resume=True)"),
+        (None, "other", "Trainer(..., run_dir='{}/other').train(resume=True)"),
+    ],
+)
+def test_a_part_of_a_run_is_resumed_by_what_resumes_all_of_it(top, run, resumes, tmp_path):
+    place = tmp_path / run
+    place.mkdir(parents=True, exist_ok=True)
+    for folder in (tmp_path, *place.parents[: run.count("/")]):
+        (folder / "metrics.jsonl").touch()
+    if top:
+        (tmp_path / top).touch()
+    if top == "sweep.json":
+        (tmp_path / "config-2" / "config.toml").touch()
+    assert resume_command(place) == resumes.format(tmp_path)
+
+
 def test_bars_that_were_added_behind_the_training_change_nothing(make, whole, env, market, tmp_path):
     train, _ = market.split(0.6, 0.4)
     first = make(tmp_path / "run", env=env.with_market(train), total_steps=3 * STEPS).train()
@@ -454,7 +485,7 @@ def test_a_folder_without_a_run_is_refused_and_one_that_never_saved_begins(make,
     (run / "metrics.jsonl").touch()  # as a process leaves it that is killed while it compiles
     (run / ".0123456789ab.tmp").touch()
     assert make(run, total_steps=1).train().updates == 1
-    with pytest.raises(FileExistsError, match=r"is not empty.*--resume"):
+    with pytest.raises(FileExistsError, match=r"is not empty.*train\(resume=True\)"):
         make(run, total_steps=1).train()
 
 

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.files import FileError
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.market.folds import walk_forward_folds
+from jaxtrader.training.run_folder import only_writer
 from jaxtrader.training.trainer import Trainer
 from jaxtrader.training.walk_forward import walk_forward
 
@@ -64,6 +66,17 @@ def test_a_walk_that_was_stopped_goes_on(found, env, agent, folds, tmp_path):
     walk_forward(env, agent, folds[:1], run_dir=tmp_path / "run", **SETTINGS)
     resumed = walk_forward(env, agent, folds, run_dir=tmp_path / "run", resume=True, **SETTINGS)
     np.testing.assert_array_equal(resumed.result.equity, found.result.equity)
+
+
+def test_a_walk_that_cannot_go_on_is_refused_by_name(found, env, agent, folds, tmp_path):
+    with pytest.raises(ValueError, match="resume needs the folder"):
+        walk_forward(env, agent, folds, resume=True, **SETTINGS)
+    with pytest.raises(FileNotFoundError, match="there is no run"):
+        walk_forward(env, agent, folds, run_dir=tmp_path / "none", resume=True, **SETTINGS)
+    with pytest.raises(ValueError, match=r"fold 1: .*seed was 0 and is 1"):
+        walk_forward(env, agent, folds, run_dir=found.run_dir, resume=True, seed=1, **SETTINGS)
+    with only_writer(found.run_dir), pytest.raises(FileError, match="in use"):
+        walk_forward(env, agent, folds, run_dir=found.run_dir, resume=True, **SETTINGS)
 
 
 def test_a_warm_fold_starts_from_the_policy_before(found, env, agent, folds, tmp_path):
