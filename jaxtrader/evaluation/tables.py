@@ -25,6 +25,7 @@ from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.statistics import ROUNDING
 from jaxtrader.evaluation.trades import figures
 from jaxtrader.evaluation.verdict import POLICY, Part
+from jaxtrader.ledger.account import DELISTED, REASONS
 
 LABELS = {BUY_AND_HOLD: " buy and hold", EXPOSURE_MATCHED: " same exposure"}
 
@@ -290,7 +291,7 @@ def trades_line(result: BacktestResult) -> str:
 
 
 def orders_line(result: BacktestResult) -> str | None:
-    """On how many bars orders did not fill as asked, and why. None where all did."""
+    """On how many bars orders did not fill as asked and why, and what a delisting closed. None where there is none."""
     counts = (
         (result.clipped, "cut to what leverage, volume or cash allow"),
         (result.dropped, "given up for lack of cash, size or a bar"),
@@ -299,7 +300,18 @@ def orders_line(result: BacktestResult) -> str | None:
         (result.unmet, "not filled at their limit"),
     )
     parts = [f"{count:,} {why}" for count, why in counts if count]
-    return f"bars on which orders were not filled as asked: {', '.join(parts)}" if parts else None
+    said = [f"bars on which orders were not filled as asked: {', '.join(parts)}"] if parts else []
+    return ". ".join([*said, *_delistings(result.fills)]) or None
+
+
+def _delistings(fills: np.ndarray) -> list[str]:
+    """How many positions were closed as delisted, and in how many of their assets the account trades again."""
+    closed = np.flatnonzero(fills["reason"] == REASONS[DELISTED])
+    if not closed.size:
+        return []
+    again = sum(bool((fills["symbol"][at + 1 :] == fills["symbol"][at]).any()) for at in closed)
+    returned = f", and {again:,} of these assets traded again later" if again else ""
+    return [f"positions closed as delisted, for lack of bars: {closed.size:,}{returned}"]
 
 
 def break_even_line(cost: float) -> str:

@@ -301,8 +301,8 @@ def _open_weekdays(
     counts = np.bincount(_weekday(dates), minlength=7)
     if span[1] - span[0] >= np.timedelta64(SHORT_SPAN, "D"):
         return counts >= 0.4 * counts.max(), True
-    spanned = np.zeros(7, bool)
-    spanned[_weekday(np.arange(span[0], span[1] + 1))] = True
+    times = np.bincount(_weekday(np.arange(span[0], span[1] + 1)), minlength=7)
+    spanned = times > 0
     weekdays = counts > 0
     if not weekdays[5:].any():
         week_is_seen = bool(spanned[5:].all())
@@ -313,7 +313,7 @@ def _open_weekdays(
     closed = spanned & ~weekdays
     if closed.sum() >= 2:
         weekdays |= ~spanned
-    elif daily or day_and_night:
+    elif (daily or day_and_night) and not (times[closed] > 1).any():  # else it is shut each week: no hole
         weekdays[:] = True
     elif not spanned.all():
         # An exchange that opens on Saturdays rests on the two days before. One that opens on Sundays does so, too.

@@ -175,8 +175,13 @@ def test_trades_are_counted_by_hand():
 
 def test_orders_that_were_not_filled_as_asked_are_told():
     counts = {"clipped": 3, "dropped": 1200, "ignored_targets": 0, "beyond_cap": 7, "unmet": 0}
-    assert NUMBER.findall(tables.orders_line(SimpleNamespace(**counts))) == ["3", "1,200", "7"]
-    assert tables.orders_line(SimpleNamespace(**dict.fromkeys(counts, 0))) is None
+    fills = np.array([("A", "order"), ("B", "delisted"), ("A", "delisted"), ("A", "order")], "U8, U8")
+    fills.dtype.names = ("symbol", "reason")
+    assert NUMBER.findall(tables.orders_line(SimpleNamespace(**counts, fills=fills[:1]))) == ["3", "1,200", "7"]
+    none = dict.fromkeys(counts, 0)
+    assert tables.orders_line(SimpleNamespace(**none, fills=fills[:1])) is None
+    assert NUMBER.findall(tables.orders_line(SimpleNamespace(**none, fills=fills[:3]))) == ["2"]
+    assert NUMBER.findall(tables.orders_line(SimpleNamespace(**none, fills=fills))) == ["2", "1"]
 
 
 def test_a_total_and_its_record_keep_how_often_orders_were_not_filled_as_asked():

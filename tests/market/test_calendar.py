@@ -179,6 +179,7 @@ FULL_DAY = 24 * 60
         (np.asarray(pd.bdate_range("2024-03-04", periods=60), "M8[ns]"), 252, "260"),
         (np.asarray(pd.bdate_range("2020-01-01", "2022-12-31"), "M8[ns]"), 260, None),
         (np.asarray(YEARS, "M8[ns]"), 252, None),
+        (np.asarray(pd.date_range("2024-03-03", periods=20).delete([6, 13]), "M8[ns]"), 312, None),  # with Sundays
         (np.asarray(YEARS[RNG.random(len(YEARS)) < 0.5], "M8[ns]"), 126, None),
         (np.asarray(pd.date_range("2024-03-04 07:00", periods=60, freq="h"), "M8[ns]"), 8760, "whole week"),
         (np.asarray(pd.date_range("2024-03-04", periods=1000, freq="min"), "M8[ns]"), 60 * 8760, "whole week"),
