@@ -109,7 +109,7 @@ class Run:
         write(self.name, COLUMNS, self.rows, self.facts)
 
     def has(self, seconds: float, part: str, what: str) -> bool:
-        """Whether so many seconds are left; else the row says that it was skipped."""
+        """Whether so many seconds are left. If not, the row says that it was skipped."""
         if self.left >= seconds:
             return True
         self.add(part, what, "skipped", f"{self.left:.0f} s of the budget are left, and it may take {seconds:.0f}")

@@ -1,7 +1,7 @@
 """How many bars a second does a backtest of given targets take, beside vectorbt and backtesting.py?
 
-64 paths of a random walk have a new random target at each bar. Ours runs three ways: `simulate` of all, for the
-equities; the same with every result read (fills, costs, exposures); and `simulate` of one path after the other. Then
+64 paths of a random walk have a new random target at each bar. Ours runs three ways: `simulate` of all for the
+equities, the same with every result read (fills, costs, exposures), and `simulate` of one path after the other. Then
 one longer path runs alone. The final equities of ours and a peer's must agree, so that it is the same work. With
 vectorbt they agree to 1e-9: target shares of equity, filled at the next open, fee and slippage. With backtesting.py
 they agree to 1e-6: one path, flat or half invested, filled at the close, without costs.

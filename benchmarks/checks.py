@@ -74,7 +74,7 @@ VERDICT = re.compile(r"^(\w[\w ]{13})(pass|FAIL) +(\S+)  at (most|least) (\S+)",
 
 @dataclass(frozen=True)
 class Run:
-    """What the command said: its exit code, each check's figure and limit, those that failed; and how long it took."""
+    """What the command said: its exit code, each check's figure and limit, those that failed, and how long it took."""
 
     code: int
     figures: dict[str, str]
@@ -83,7 +83,7 @@ class Run:
 
 
 def check(*words: str) -> Run:
-    """`jaxtrader check WORDS`; what it printed is read back."""
+    """`jaxtrader check WORDS`. What it printed is read back."""
     said = io.StringIO()
     began = time.perf_counter()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -148,7 +148,7 @@ def planted(frame: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def runs(folder: Path, seeds: int, quick: bool) -> list[tuple[str, str, str, Sequence[str]]]:
-    """Market, what is planted, the check for it, and the words of the command; the files are written to the folder."""
+    """Market, what is planted, the check for it, and the words of the command. The files are written to the folder."""
     (folder / "mine.py").write_text(MINE)
     bars = 500 if quick else 3_000
     plan: list[tuple[str, str, str, Sequence[str]]] = []

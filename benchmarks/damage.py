@@ -1,9 +1,9 @@
 """Is a damaged or forged policy or checkpoint refused by name, for what it weighs?
 
 Each byte of a policy file and of a checkpoint has a bit flipped, and each of their prefixes is read. Then come files
-with a valid checksum whose content was made to cost: integers that all have one hash, shapes of long integers, millions
-of lists, networks of a million layers, a pipe in place of a file, a call of `os.system`. The line: each is refused with
-its name, within 2 s of the processor and 1 GB.
+with a valid checksum whose content was made to cost. They hold integers that all have one hash, shapes of long
+integers, millions of lists, or networks of a million layers. One is a pipe in place of a file, and one calls
+`os.system`. The line: each is refused with its name, within 2 s of the processor and 1 GB.
 
     python benchmarks/damage.py [--quick]
 """

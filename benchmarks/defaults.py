@@ -1,8 +1,9 @@
 """Which defaults do not overfit on real bars? Each candidate changes a few settings of `jaxtrader walk-forward`.
 
 In each fold it trains three seeds on the past, and trades the mean of their targets on the bars that follow. The figure
-is the excess over its own matched exposure: the return of a bar less that of holding the fold's mean exposure at the
-same costs, as a mean over symbols. Its annual information ratio has a 95% interval from the stationary bootstrap.
+is the excess over its own matched exposure. That is the return of a bar less that of holding the fold's mean exposure
+at the same costs, as a mean over symbols. Its annual information ratio has a 95% interval from the stationary
+bootstrap.
 
 A choice of defaults must not see the bars by which it is shown. `--part choose` has every second symbol, the first one
 among them, and bars before `--until` alone. `--part rest` has the other symbols, and tests on bars from then on.

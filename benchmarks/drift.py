@@ -94,7 +94,7 @@ def full(market: jt.Market, seed: int = 0) -> jt.Market:
 
 
 def exposures(bars: int, assets: int, most: float, seed: int) -> np.ndarray:
-    """Exposures `[bar, asset]` in float32, held for 50 bars on average; flat a tenth of the time."""
+    """Exposures `[bar, asset]` in float32, held for 50 bars on average, and flat a tenth of the time."""
     rng = np.random.default_rng(seed + 1)
     drawn = rng.uniform(-most, most, (bars, assets)) / assets
     drawn = np.where(rng.random((bars, assets)) < 0.1, 0, drawn)

@@ -61,7 +61,7 @@ def drawn(key: Any, shape: tuple[int, ...], actions: int) -> Any:
 
 @partial(jax.jit, static_argnames=("env", "length"), donate_argnums=0)
 def walk(carry: Any, key: Any, params: Any, *, env: jt.TradingEnv, length: int) -> Any:
-    """`length` steps of every environment; observations are carried, so that they are written."""
+    """`length` steps of every environment. Observations are carried, so that they are written."""
     envs = len(carry[1].time)
 
     def step(carry: Any, step_key: Any) -> tuple[Any, Any]:
@@ -103,7 +103,7 @@ def paths(carry: Any, key: Any, params: Any, *, rollouts: MarketRollouts, count:
 
 
 class Ours:
-    """One of the two ways, compiled; each call is a repetition. `processor` is as a Peer's."""
+    """One of the two ways, compiled. Each call is a repetition. `processor` is as a Peer's."""
 
     def __init__(self, kind: str, env: jt.TradingEnv, params: Any, envs: int, steps: int) -> None:
         key = jax.random.key(0)

@@ -2,8 +2,8 @@
 
 The stocks are drawn: a common factor and noise of their own, without any signal, so no policy can be better than luck.
 Both trainers see the same features of each stock, and train on the same bars with the same number of environments,
-epochs and minibatches. Both trade the same later bars by their modes. What differs is FinRL's or ours by nature: it
-buys and sells up to 100 shares a stock and day at the close that it saw, we trade to weights at the next open.
+epochs and minibatches. Both trade the same later bars by their modes. What differs is FinRL's or ours by nature. It
+buys and sells up to 100 shares a stock and day at the close that it saw. We trade to weights at the next open.
 
     python benchmarks/finrl.py [--quick] [--seeds N] [--peer-python finrl=PYTHON]
 

@@ -94,7 +94,7 @@ class Setting:
     Attributes:
         agent: of PPOAgent, what differs from its defaults.
         shape: environments, bars of each between two updates.
-        steps: over which the rate falls to 0, if it does; training is over there.
+        steps: over which the rate falls to 0, if it does. Training ends there.
     """
 
     agent: dict[str, Any]
@@ -114,11 +114,11 @@ class Setting:
         return f"PPOAgent({words}), {envs} environments x {bars}{steps}"
 
 
-# Found by hand, on seeds that are not among the table's. The first is PPO with less of a trace and fewer epochs; the
+# Found by hand, on seeds that are not among the table's. The first is PPO with less of a trace and fewer epochs. The
 # second takes one pass in small steps at a high rate, which must then decay. The peer has its twin, for as many steps
-# and fewer, and all else that was fast for it. The nets are 2x32, half of the work of 2x64; the peer has both. A
-# continuous policy starts wide, ours and the peer's, and learns its deviation, which gets to 99% of (b) much faster
-# than the default of either; so wide, what its mode would earn says little of the noise, and our baseline is off.
+# and fewer, and all else that was fast for it. The nets are 2x32, half of the work of 2x64, and the peer has both. A
+# continuous policy starts wide, ours and the peer's, and learns its deviation. That gets to 99% of (b) much faster than
+# the default of either. What the mode of so wide a policy would earn says little of the noise, so our baseline is off.
 NET = (32, 32)
 _OURS = {"gamma": 0.95, "entropy_coef": 0.0, "log_std_init": 1.0, "market_baseline": False, "hidden": NET}
 OURS = {
@@ -170,7 +170,7 @@ MEMORIES: dict[str, tuple[int, dict[str, Any]]] = {
 }
 MEMORY_STEPS, MEMORY_SHAPE = 2_097_152, (256, 64)
 WINDOW, WINDOWED_SHAPE = 16, (512, 32)
-WINDOWED_MARKS = (262_144, 524_288, 999_424)  # in steps; the last is the end of the schedule
+WINDOWED_MARKS = (262_144, 524_288, 999_424)  # in steps. The last is the end of the schedule.
 # What a position costs on a random walk adds up slowly: it takes a long horizon to see it.
 IDLE_AGENT: dict[str, Any] = {"gae_lambda": 0.99, "num_epochs": 2, "entropy_coef": 0.03, "hidden": NET}
 IDLE_SHAPE = (512, 64)
@@ -287,7 +287,7 @@ def _ratio(theirs: float, ours: float) -> str:
 
 
 def _curves(name: str, found: dict[tuple[str, str], list[Race]], clock: str, marks: tuple[float, ...]) -> None:
-    """The median score within so many seconds or steps; a race that is over stays at its last score."""
+    """The median score within so many seconds or steps. A race that is over stays at its last score."""
     rows = []
     for place, runs in found.items():
         # Before its first score a race has none: it counts as the lowest.

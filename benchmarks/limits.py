@@ -69,7 +69,7 @@ def traffic(mebibytes: list[int], repeats: int) -> list[list[Any]]:
 
 def flops_by_hand(agent: jt.PPOAgent, window: int, actions: int) -> float:
     """Of one transition in one update: each product twice its size forwards, and again for each gradient it has."""
-    first = (window * FEATURES + len(ACCOUNT_FEATURES)) * agent.hidden[0] * 2  # two torsos; no gradient of its input
+    first = (window * FEATURES + len(ACCOUNT_FEATURES)) * agent.hidden[0] * 2  # two torsos, whose input has no gradient
     later = 2 * sum(a * b for a, b in zip(agent.hidden, agent.hidden[1:], strict=False)) + agent.hidden[-1] * (
         actions + 1
     )

@@ -1,9 +1,9 @@
 """How long does a live decision take, does anything compile anew, and does the memory grow?
 
-Random walks are given to `policy.live` bar by bar: the policy of `jaxtrader train` (three seeds, seven features, daily
-bars), one of minutes with a window of 32, features of the clock and of 5-minute bars, and a portfolio of 30 assets. The
-time is that of `on_bar`, the first bars left out. `compiled` counts programs, `grown` is what the process holds more at
-the end than after the first tenth.
+Random walks are given to `policy.live` bar by bar. There are three policies: that of `jaxtrader train` (three seeds,
+seven features, daily bars), one of minutes and one of 30 assets. That of minutes has a window of 32, and features of
+the clock and of 5-minute bars. The time is that of `on_bar`, the first bars left out. `compiled` counts programs,
+`grown` is what the process holds more at the end than after the first tenth.
 
     python benchmarks/live_bars.py [--bars 20000] [--quick]
 """

@@ -47,7 +47,7 @@ def describe() -> dict[str, Any]:
 
 
 def commit() -> dict[str, str]:
-    """The checkout's commit, "+" where it was changed since; nothing where it is none."""
+    """The checkout's commit, with "+" where it was changed since. Nothing outside a checkout."""
     git = ("git", "-C", str(Path(__file__).parent))
     try:
         known = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
@@ -118,7 +118,7 @@ def write(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], fact
 
 
 def seconds(function: Any, repeats: int) -> list[float]:
-    """Wall times of `function()`, which must block until its work is done; the caller has warmed it up."""
+    """Wall times of `function()`, which must block until its work is done. The caller has warmed it up."""
     times = []
     for _ in range(repeats):
         began = time.perf_counter()

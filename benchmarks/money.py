@@ -42,7 +42,7 @@ def key(case: Case) -> tuple[bytes, float]:
 
 
 def main() -> None:
-    """Ask gym-trading-env, or take what it answered before; compare; report."""
+    """Ask gym-trading-env, or take what it answered before, and report how ours compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two cases, from the stored answers")
     parser.add_argument("--write", action="store_true", help="store the answers for the tests")

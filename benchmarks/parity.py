@@ -30,7 +30,7 @@ def differences(case: Case, answer: np.ndarray) -> list[float]:
 
 
 def main() -> None:
-    """Ask the peers, or take what they answered before; compare; report."""
+    """Ask the peers, or take what they answered before, and report how ours compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="two cases of each, from the stored answers")
     parser.add_argument("--write", action="store_true", help="store the answers for the tests")

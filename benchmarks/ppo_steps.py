@@ -111,7 +111,7 @@ CASES = (
 )
 DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
 BESIDE = (Case(), Case(128), Case(512), Case(hidden=(256, 256, 256)))
-# What of ours runs beside the peers too; what sharing paths costs in learning: known_optimum.py --parts agents.
+# What of ours runs beside the peers too. `known_optimum.py --parts agents` says what sharing paths costs in learning.
 OTHERWISE: dict[str, dict[str, int]] = {
     "2 devices": {"devices": 2},
     "2 accounts a path": {"agents": 2},
@@ -154,7 +154,7 @@ def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool, 
 
 
 def dense(market: jt.Market, shapes: list[tuple[int, int]], repeats: int, quick: bool) -> None:
-    """Encoders on paths and on stored windows, in turn; in a longer rollout, more of a path's bars are decided on."""
+    """Encoders on paths and on stored windows, in turn. In a longer rollout, more of a path's bars are decided on."""
     rows: list[list[Any]] = []
     for case, (envs, length) in itertools.product((Case(QUICK["window"]),) if quick else DENSE, shapes):
         ways = {"paths": case.training(market, envs, length), "stored windows": case.dense(market, envs, length)}

@@ -79,7 +79,7 @@ class Learner:
         self.carry = kept
 
     def train(self, updates: int) -> float:
-        """Some updates; the seconds that they took."""
+        """Make some updates, and return the seconds that they took."""
         began = time.perf_counter()
         count = jnp.asarray(updates, jnp.int32)
         self.carry, _ = run_chunk(self.carry, self.agent, self.params, self.limits, count, rollouts=self.rollouts)
@@ -112,7 +112,7 @@ class Race:
     shares: list[float] = dataclasses.field(default_factory=list)
 
     def add(self, seconds: float, steps: int, share: float) -> bool:
-        """Note a score; True where the race is over."""
+        """Note a score, and return whether the race is over."""
         self.seconds.append(seconds)
         self.steps.append(steps)
         self.shares.append(share)
@@ -131,17 +131,18 @@ class Race:
 
     @property
     def time(self) -> float:
-        """Seconds to the first of the three; infinite where they were not had."""
+        """Seconds to the first of the three, infinite where there were none."""
         return self.seconds[-IN_A_ROW] if self.won else math.inf
 
     def share_after(self, most: float, clock: str) -> float:
-        """The last score within so many "seconds" or "steps"; what won stays where it was, NaN before the first."""
+        """The last score within so many "seconds" or "steps". What won stays where it was, NaN before the first."""
         passed = sum(x <= most for x in getattr(self, clock))
         return self.shares[passed - 1] if passed else math.nan
 
 
 def race_ours(learner: Learner, limit: float, portion: float = SLICE) -> Race:
-    """Train until the level, the limit in seconds or the schedule's end; a score after each `portion` of seconds."""
+    """Train until the level, the limit in seconds or the schedule's end, with a score after each `portion` of
+    seconds."""
     race, clock, updates = Race(learner.compile_seconds), 0.0, 1
     while clock < limit and learner.left:
         spent = 0.0

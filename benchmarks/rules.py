@@ -1,11 +1,11 @@
 """What do all the rules of the ledger cost? Everything on runs against the plain rules, each pair in turn.
 
 Everything is leverage 2 and a maintenance margin, three rates and funding, brackets, a delay of one bar, lots, a
-minimum trade, a volume cap, a fixed fee, impact, a fee an asset where there are several, missing bars, a delisting,
-and flat at the end of each day. In PPO costs are drawn anew for each episode. Plain is fee, slippage and the band on
-the same bars. Positions are -1, 0 and 1. Continuous ones use the leverage, and are from -1 to 1 without it. PPO is
-the Trainer's own chunk, end to end. The bare ledger is `ledger.step` alone, along many paths with given targets. A
-single path is `simulate` with its whole result.
+minimum trade and a volume cap. It has a fixed fee, impact, and a fee an asset where there are several. Bars are
+missing, an asset is delisted, and accounts are flat at the end of each day. In PPO costs are drawn anew for each
+episode. Plain is fee, slippage and the band on the same bars. Positions are -1, 0 and 1. Continuous ones use the
+leverage, and are from -1 to 1 without it. PPO is the Trainer's own chunk, end to end. The bare ledger is `ledger.step`
+alone, along many paths with given targets. A single path is `simulate` with its whole result.
 
     python benchmarks/rules.py [--quick] [--repeats N]
 """
@@ -39,13 +39,13 @@ Runner = Callable[[], float]
 
 
 def costs(assets: int, scale: float = 1.0) -> jt.Costs:
-    """All costs; the fee is one an asset, where there are several."""
+    """All costs. The fee is one an asset, where there are several."""
     fee = scale * LOW["fee"] * np.arange(1, assets + 1) if assets > 1 else scale * LOW["fee"]
     return dataclasses.replace(ALL["costs"], fee=fee)
 
 
 def cases(bars: int, assets: int, drawn: bool = False) -> dict[str, tuple[jt.Market, dict[str, Any]]]:
-    """Market and settings of the two; with `drawn`, costs are anew for each episode."""
+    """Market and settings of the two. With `drawn`, costs are anew for each episode."""
     market = random_market(bars, assets, 0)
     charged = jt.Costs.between(costs(assets, 0.5), costs(assets)) if drawn else costs(assets)
     return {"plain": (market, PLAIN), "everything": (full(market), {**EVERYTHING, "costs": charged})}
@@ -59,7 +59,7 @@ def training(
     agents: int = 1,
     positions: Any = (-1.0, 0.0, 1.0),
 ) -> Runner:
-    """PPO steps a second, of one chunk of updates; several assets are traded as weights."""
+    """PPO steps a second, of one chunk of updates. Several assets are traded as weights."""
     positions = "weights" if market.close.shape[1] > 1 else positions
     env = jt.TradingEnv(market, positions=positions, **settings)
     chunk = Training(env, env.default_params, jt.PPOAgent(), MarketRollouts(env, length, paths, agents))

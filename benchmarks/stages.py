@@ -95,7 +95,7 @@ def spent(market: jt.Market, case: Case, envs: int, length: int, repeats: int) -
 
 
 def minibatch(agent: PPOAgent, state: Any, rollout: Any) -> dict[str, Any]:
-    """The first paths of a rollout, as `learn` hands them to a gradient step; targets do not matter for the time."""
+    """The first paths of a rollout, as `learn` hands them to a gradient step. Targets do not matter for the time."""
     paths = rollout.reward.shape[1] // agent.num_minibatches
     rows = {name: getattr(rollout, name) for name in ("action", "log_prob", "account")}
     rows |= {"action": state.network.actions.from_env(rollout.action), "advantage": rollout.reward}

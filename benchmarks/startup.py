@@ -23,7 +23,7 @@ from pathlib import Path
 from machine import report, seconds
 
 THEIRS = "import jax, flax.linen, optax, chex"
-# Names are imported where they are first used; these bring all that training needs.
+# Names are imported where they are first used. These bring all that training needs.
 OURS = "from jaxtrader import Market, PPOAgent, Trainer, TradingEnv, backtest, simulate"
 TINY = ("--num-envs", "8", "--num-minibatches", "1", "--rollout-length", "16", "--hidden", "4")
 

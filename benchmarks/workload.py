@@ -87,7 +87,7 @@ class Dense:
 class WindowAgent(jt.PPOAgent):
     """PPO on a TradingEnv that is stepped as an ordinary environment: the encoder reads every stored window by itself.
 
-    The same network, weights and numbers as on paths; what it lacks is that neighbouring windows share their bars.
+    The same network, weights and numbers as on paths. What it lacks is that neighbouring windows share their bars.
     """
 
     def _decision_inputs(self, state: PPOState, batch: dict[str, Any], params: Any) -> tuple[Any, Any]:
@@ -112,7 +112,7 @@ def begin(
 
 
 class Training:
-    """A training chunk of `updates` updates, compiled and not yet run; each call runs it once more (not of `shapes`).
+    """A training chunk of `updates` updates, compiled and not yet run. Each call runs it once more (not of `shapes`).
 
     Attributes:
         steps: environment steps a call.

@@ -7,7 +7,7 @@ from importlib import import_module
 
 from jaxtrader.aliases import install
 
-TYPE_CHECKING = False  # which type checkers take for true; `typing` takes longer to load than all of this
+TYPE_CHECKING = False  # Type checkers take it for true. `typing` takes longer to load than all of this.
 if TYPE_CHECKING:
     from jaxtrader import checks
     from jaxtrader.agents.policy import load_policy
@@ -76,7 +76,7 @@ __all__ = [
     "walk_forward_folds",
 ]
 
-# Where each name lives; a name without an attribute is the module itself.
+# Where each name lives. A name without an attribute is the module itself.
 _HOMES = {
     "Agent": "jaxtrader.agents.protocol:Agent",
     "MarketAgent": "jaxtrader.agents.protocol:MarketAgent",

@@ -5,9 +5,9 @@ the file's size. The caller turns a train state into nested dicts (`flax.seriali
 NumPy arrays into device arrays.
 
 A file is the pickle (protocol 4) of `{"format": "jaxtrader", "version": 1, "kind": ..., "tree": ...}`, followed by the
-32 raw bytes of its SHA-256. A plain `pickle.load` stops before the sum and gives the same containers, with arrays as
-`{"__array__": [dtype name, shape, little-endian bytes in C order]}`, typed PRNG keys as
-`{"__key__": [implementation, dtype name, shape, bytes]}` and tuples as `{"__tuple__": [...]}`.
+32 raw bytes of its SHA-256. A plain `pickle.load` stops before the sum and gives the same containers. An array is
+`{"__array__": [dtype name, shape, little-endian bytes in C order]}`. A typed PRNG key is `{"__key__": [implementation,
+dtype name, shape, bytes]}`, and a tuple is `{"__tuple__": [...]}`.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def save(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
     Args:
         path: the file. Missing folders are made.
         kind: what the file is, such as "policy" or "checkpoint". `load` must be given the same.
-        tree: dicts with string keys, lists, tuples, str, int, float, bool, None, NumPy or JAX arrays, NumPy scalars
-            (they come back as arrays without dimensions) and typed PRNG keys, nested up to 100 levels.
+        tree: dicts with string keys, lists, tuples, str, int, float, bool, None, NumPy or JAX arrays, NumPy scalars and
+            typed PRNG keys, nested up to 100 levels. Scalars come back as arrays without dimensions.
 
     Raises:
         FileError: the tree holds another type (the message says where), or the file cannot be written.

@@ -13,9 +13,9 @@ NO_SYNONYMS: Mapping[str, str] = MappingProxyType({})
 def nearest(word: str, names: Iterable[str], synonyms: Mapping[str, str] = NO_SYNONYMS) -> str | None:
     """Return the name that is meant by a word, or None where none is near.
 
-    Case, hyphens and underscores do not count. In this order it is the same name, the name of which the word is a
-    synonym, one that begins with the word, one of which the word is a part, one that the word begins with, the name
-    with these initials, and the most similar one. Of several the first counts.
+    Case, hyphens and underscores do not count. These are tried in turn: the same name, the name of which the word is a
+    synonym, one that begins with the word, and one that has it as a part. Then come one that the word begins with, the
+    name with these initials, and the most similar one. Of several the first counts.
 
     Args:
         word: what was written.

@@ -64,11 +64,11 @@ def parse(value: Any, hint: Any, where: str = "") -> Any:
 
     Args:
         value: what `files.load` returned, or a part of it.
-        hint: bool, int, float (which takes an int too), str, None, Any, Literal, a union, np.ndarray with `Array`,
-            list[X], tuple[X, ...] and tuple[X, Y] (which take a list too), dict[str, X], or a dataclass. int and float
+        hint: bool, int, float, str, None, Any, Literal, a union, np.ndarray with `Array`, list[X], tuple[X, ...],
+            tuple[X, Y], dict[str, X], or a dataclass. A float may be an int, and a tuple may be a list. int and float
             may be annotated with a `Range`, list and tuple with a `Length`. A dataclass stands for a dict of its
-            fields, where those with a default may be missing. Others may be there only where its class has
-            `FURTHER = True`. They are then left out.
+            fields, where those with a default may be missing. Others may be there only where its class has `FURTHER =
+            True`. They are then left out.
         where: the name of the value, for messages.
 
     Raises:

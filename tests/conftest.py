@@ -1,6 +1,6 @@
 """Shared tiny fixtures: two random walks of unequal length as a market, an environment and an agent over it.
 
-Session-wide and read-only; shapes are shared so that little is compiled. Nothing here is an oracle.
+Session-wide and read-only. Shapes are shared so that little is compiled. Nothing here is an oracle.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from functools import partial
 from typing import Any
 
 # Before JAX is loaded, and for the processes that tests start. Most of the time is compiling, and the optimiser is not
-# what is tested: without it a third is saved. `optimised` is for what runs long; "false" from outside is for all, and
-# then nothing is left out. XLA's older way to emit fused loops compiles three times as fast, to code that is slower; it
-# aborts at a flag that it does not know, so only where the flag is known.
+# what is tested: without it a third is saved. `optimised` is for what runs long. "false" from outside is for all, and
+# then nothing is left out. XLA's older way to emit fused loops compiles three times as fast, to code that is slower. It
+# aborts at a flag that it does not know, so the flag is given only where it is known.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "true" and importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
@@ -200,7 +200,8 @@ def params(prepared: tuple[PPOState, EnvParams]) -> EnvParams:
 def with_encoder(
     env: TradingEnv, agent: PPOAgent, state: PPOState, raw_params: EnvParams
 ) -> Callable[..., tuple[PPOAgent, PPOState]]:
-    """`with_encoder(encoder="tcn")`: the agent and state with another encoder and random weights; compiles nothing."""
+    """`with_encoder(encoder="tcn")`: the agent and state with another encoder and random weights. It compiles
+    nothing."""
 
     def make(**settings: Any) -> tuple[PPOAgent, PPOState]:
         other = agent.replace(encoder_width=16, **settings)

@@ -51,7 +51,7 @@ class Place(struct.PyTreeNode):
 
 
 class Tabular:
-    """An environment that lives by `Tables`; state 0 is seen as -1, state 1 as 1."""
+    """An environment that lives by `Tables`. State 0 is seen as -1, state 1 as 1."""
 
     name = "Tabular"
 
@@ -143,8 +143,8 @@ LOSS, GAIN = 0.98, 1.06
 def patience(cycles: int, cost: float) -> tuple[Market, float]:
     """A market that pays only those who were in before a loss, and the most that long or flat can earn: a log return.
 
-    A cycle: a bar with the signal; a bar that loses 2%; a gap up of 6% over night, which an order of the evening before
-    is too late for; then 3 to 6 bars that fall back to where the cycle began.
+    A cycle begins with a bar with the signal and a bar that loses 2%. A gap up of 6% over night follows, which an order
+    of the evening before is too late for. Then 3 to 6 bars fall back to where the cycle began.
 
     Args:
         cycles: how often.

@@ -20,7 +20,7 @@ NAMES = {field.name for field in dataclasses.fields(Rules)}
 
 
 def env_settings(settings: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
-    """Keyword arguments of `TradingEnv`; `defaults` are rules that the settings may override."""
+    """Keyword arguments of `TradingEnv`. `defaults` are rules that the settings may override."""
     rules = defaults | {name: value for name, value in settings.items() if name in NAMES}
     rest = {name: value for name, value in settings.items() if name not in NAMES}
     return {**rest, "rules": Rules(**rules)} if rules else rest

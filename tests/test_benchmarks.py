@@ -65,7 +65,7 @@ def marked(case: tuple) -> Any:
 
 @pytest.fixture
 def results(tmp_path, monkeypatch):
-    """Where the scripts write; their modules are loaded anew, since one of them reads the place at import."""
+    """Where the scripts write. Their modules are loaded anew, since one of them reads the place at import."""
     monkeypatch.setenv("BENCHMARK_RESULTS", str(tmp_path))
     monkeypatch.syspath_prepend(str(SCRIPTS))
     monkeypatch.delitem(sys.modules, "machine", raising=False)
@@ -87,7 +87,7 @@ def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, colu
     if script == "accelerator":
         assert "NOT EXACT" not in written["accelerator_quick"]["facts"]
         assert {row["part"] for row in written["accelerator_quick"]["rows"]} == PARTS_OF_ACCELERATOR
-    if script == "drift":  # README: 1e-6 within 1,000 bars; a float32 that lost more than roundings is far off
+    if script == "drift":  # README: 1e-6 within 1,000 bars, a float32 that lost more than roundings is far off
         assert all(float(row["up to 1,000 bars"]) < 1e-4 for row in written["drift_quick"]["rows"])
 
 

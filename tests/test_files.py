@@ -212,7 +212,7 @@ class TestDamage:
         good = path.read_bytes()
         for i in range(len(good)):
             path.write_bytes(good[:i] + bytes([good[i] ^ (1 << i % 8)]) + good[i + 1 :])
-            # Bytes 0, 1 and 11 to 31 say whose file it is; the frame's length between them and all behind is summed.
+            # Bytes 0, 1 and 11 to 31 say whose file it is. The frame's length between them and all behind is summed.
             ours = i in range(2, 11) or i >= 11 + 21
             assert ("is damaged" if ours else "is not a jaxtrader file") in load_error(path)
         path.write_bytes(good)

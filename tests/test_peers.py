@@ -1,4 +1,5 @@
-"""The NumPy market that peers train on against jaxtrader's own ledger in float64; the actor that is scored for them."""
+"""The NumPy market that peers train on against jaxtrader's own ledger in float64, and the actor that is scored for
+them."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ NUM_ENVS, STEPS = 64, 200
 
 
 def data_of(market: Market) -> MarketData:
-    """The same columns; what the features' look-back forbids is taken off the segments."""
+    """The same columns. What the features' look-back forbids is taken off the segments."""
     segments = market.segments.copy()
     segments[:, 1] = market.first_decisions(1)
     features = np.float32(np.nan_to_num(market.features[:, 0]))
@@ -97,7 +98,7 @@ def test_numpy_market_is_trading_env_step_by_step(make_market, positions, costs,
                 target = np.asarray(positions)[action]
             obs, reward, terminated, truncated, final = peer.step(action)
             state, *expected = bar(state, jnp.asarray(target), params)
-            # Both are float64; an observation is float32.
+            # Both are float64. An observation is float32.
             np.testing.assert_allclose(reward, expected[0], atol=1e-13)
             np.testing.assert_array_equal(terminated, expected[1])
             np.testing.assert_array_equal(truncated, expected[2])

@@ -23,7 +23,7 @@ from jaxtrader.printable import as_csv, plain_cell, printable, printable_data, s
 from jaxtrader.report.content import make_report
 from jaxtrader.report.page import page
 
-CLEAR, TURN = "\x1b[2J\x1b[H", "\u202e"  # clears a terminal; writes what follows from right to left
+CLEAR, TURN = "\x1b[2J\x1b[H", "\u202e"  # clears a terminal, writes what follows from right to left
 NAME = f"a{CLEAR}{TURN}b\u2028\x9b1m"
 ROWS = "".join(f"{name},2024-01-{day:02d},9,11,8,10,5,1\n" for name in (f"X{NAME}", "=1+1") for day in range(2, 9))
 PRICES = f"symbol,date,open,high,low,close,volume,more{NAME}\n{ROWS}"

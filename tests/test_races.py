@@ -91,7 +91,7 @@ def test_runners_take_turns_and_a_ratio_is_the_median_of_neighbours():
     runners = {name: lambda name=name: calls.append(name) or float(len(calls)) for name in "ab"}
     assert in_turn(runners, 3) == {"a": [1, 3, 5], "b": [2, 4, 6]}
     assert calls == list("ababab")
-    assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == 2.0  # of 2, 3 and 1; the medians' would be 4 / 3
+    assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == 2.0  # of 2, 3 and 1, the medians' would be 4 / 3
 
 
 PEER = """#!{python}

@@ -10,7 +10,7 @@ from turns import Work, serve
 
 
 def vectorbt(open_: np.ndarray, targets: np.ndarray, close: np.ndarray, **costs: float) -> tuple[Work, dict[str, Any]]:
-    """Target shares of equity of the bar before, filled at the open; the equity of every bar is computed too."""
+    """Target shares of equity of the bar before, filled at the open. The equity of every bar is computed too."""
     import vectorbt as vbt
 
     late = np.concatenate([np.full_like(targets[:1], np.nan), targets[:-1]])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from turns import Work, serve
 
-# Each reset of gym-trading-env fills a table with a row for every bar of its frame: of 100,000 bars that would be a
+# Each reset of gym-trading-env fills a table with a row for every bar of its frame. Of 100,000 bars that would be a
 # part of its time, so it gets few, in its favour.
 GYM_TRADING_ENV_BARS = 2_000
 
@@ -22,7 +22,7 @@ def bars_of(market: str) -> pd.DataFrame:
 
 
 def trading_env(frame: pd.DataFrame, window: int, episode: int) -> gymnasium.Env:
-    """gym-trading-env on the first bars of a frame with columns f0, f1, ...; fees of 6 basis points."""
+    """gym-trading-env on the first bars of a frame with columns f0, f1 and so on, at fees of 6 basis points."""
     import gym_trading_env  # noqa: F401  registers "TradingEnv"
 
     features = {name: f"feature_{name}" for name in frame if name.startswith("f")}
@@ -39,7 +39,7 @@ def trading_env(frame: pd.DataFrame, window: int, episode: int) -> gymnasium.Env
 
 
 def anytrading(frame: pd.DataFrame, window: int, episode: int) -> gymnasium.Env:
-    """gym-anytrading's stocks, whose features are price and change; its episodes run to the end of the frame."""
+    """gym-anytrading's stocks, whose features are price and change. Its episodes run to the end of the frame."""
     import gym_anytrading  # noqa: F401  registers "stocks-v0"
 
     frame = frame.rename(columns={"close": "Close"})

@@ -48,7 +48,7 @@ class MarketData:
 
 @dataclass(frozen=True)
 class Settings:
-    """What accounts trade under; the names and meanings of TradingEnv's arguments.
+    """What accounts trade under, with the names and meanings of TradingEnv's arguments.
 
     `positions` holds the exposures of the discrete actions, or is "continuous": an exposure in [-1, 1].
     """
@@ -63,7 +63,7 @@ class Settings:
 
 @dataclass
 class Accounts:
-    """The state of `num` ledgers, each array `[num]`; see `Account` in jaxtrader's ledger."""
+    """The state of `num` ledgers, each array `[num]`. See `Account` in jaxtrader's ledger."""
 
     cash: np.ndarray
     units: np.ndarray
@@ -86,7 +86,7 @@ class Accounts:
 class NumpyMarket:
     """`num_envs` accounts that trade side by side, each from its own bar, with auto-reset.
 
-    After ruin (terminated) an account begins anew, flat, at the next bar of the same episode; at the time limit or the
+    After ruin (terminated) an account begins anew, flat, at the next bar of the same episode. At the time limit or the
     end of its history (truncated) it begins at a random bar with a random exposure.
     """
 
@@ -150,7 +150,7 @@ class NumpyMarket:
         return obs, reward, terminated, truncated, final
 
     def observe(self) -> np.ndarray:
-        """[num_envs, F + 4] float32: the bar's features; exposure, last target, gain since entry, bars since a fill."""
+        """[num_envs, F + 4] float32: the bar's features, exposure, last target, gain since entry, bars since a fill."""
         account, cursor = self.accounts, self.cursor
         price = self.data.close[cursor]
         features = self.data.features[cursor]
@@ -166,7 +166,7 @@ class NumpyMarket:
         return obs
 
     def _trade(self, target: np.ndarray) -> np.ndarray:
-        """Carry the accounts from close[cursor] to close[cursor + 1]; True where that was ruin."""
+        """Carry the accounts from close[cursor] to close[cursor + 1]. Returns where that was ruin."""
         account, settings = self.accounts, self.settings
         price, close = self.data.open[self.cursor + 1], self.data.close[self.cursor + 1]
         equity = account.cash + account.units * price
@@ -197,7 +197,7 @@ class NumpyMarket:
     def _cut_to_cash(
         self, order: np.ndarray, price: np.ndarray, equity: np.ndarray, ruined: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Orders that cash can pay for, and where they were cut; a cut that leaves dust is no trade."""
+        """Orders that cash can pay for, and where they were cut. A cut that leaves dust is no trade."""
         cash = self.accounts.cash
         pay = order * price * (1 + self._buy_cost)
         cut = (order > 0) & (pay > cash) & ~ruined

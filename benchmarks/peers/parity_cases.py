@@ -1,6 +1,6 @@
 """The same targets with others: what they are given, what they answered, and what `simulate` makes of it.
 
-`benchmarks/parity.py` and `money.py` ask the others, each in its own environment, and store their answers as .npz; the
+`benchmarks/parity.py` and `money.py` ask the others, each in its own environment, and store their answers as .npz. The
 tests in `tests/parity` replay them. Prices that the package brings are not stored again, walks are in whole cents.
 """
 
@@ -36,7 +36,7 @@ class Case:
     Attributes:
         name: one line, also the key in a file.
         symbols: stocks that the package brings, or () where `walk` holds prices.
-        targets: [T, A] exposures in hundredths; NaN holds.
+        targets: [T, A] exposures in hundredths, where NaN holds.
         settings: fill, fee, slippage and what else a peer's rules need.
         walk: [4, T, A] open, high, low, close in cents.
     """
@@ -74,7 +74,7 @@ class Case:
         return jt.simulate(market, self.targets, dtype=dtype, start=start_of(market), **given)
 
     def marks(self, dtype: Literal["float64", "float32"] = "float64") -> np.ndarray:
-        """Our equity at each close; backtesting.py marks before it trades there, so what that cost is added again."""
+        """Our equity at each close. backtesting.py marks before it trades there, so what that cost is added again."""
         result = self.result(dtype)
         return result.equity + (result.costs_paid if self.settings.get("marked") == "before" else 0.0)
 
@@ -85,7 +85,7 @@ def start_of(market: Market) -> int:
 
 
 def vectorbt_cases() -> list[Case]:
-    """Long, short and flat on a real stock; random exposures on a walk; weights over four stocks and four walks."""
+    """Long, short and flat on a real stock, random exposures on a walk, and weights over four stocks and four walks."""
     dear, free, low = {"fee": 1e-3, "slippage": 5e-4}, {"fee": 0.0, "slippage": 0.0}, {"fee": 1e-5, "slippage": 2e-5}
     apple = _held(np.random.default_rng(1).choice([-1.0, 0.0, 1.0, np.nan], (3270, 1), p=[0.3, 0.3, 0.3, 0.1]), 0.15)
     busy = np.random.default_rng(2).integers(-100, 101, (5000, 1)) / 100
@@ -104,7 +104,8 @@ def vectorbt_cases() -> list[Case]:
 
 
 def backtesting_cases() -> list[Case]:
-    """Exposures changed now and then at the close itself; entries at the open that end by bracket or after ten bars."""
+    """Exposures changed now and then at the close itself, and entries at the open that end by bracket or after ten
+    bars."""
     rng = np.random.default_rng(7)
     apple, walk = np.full((3270, 1), np.nan), np.full((2000, 1), np.nan)
     for targets in (apple, walk):  # it has no call at the first bar, and nothing fills after the last

@@ -1,8 +1,8 @@
 """Training steps of Rejax's PPO: on jaxtrader's own market with dense windows, or on CartPole.
 
 The market is TradingEnv behind the interface of Rejax's gymnax, its window and account flattened to one array, which
-Rejax stores for every environment and step. The money is ours; that the window is written out and stepped through
-TradingEnv.step, where our trainer has paths, is part of the difference.
+Rejax stores for every environment and step. The money is ours. Here the window is written out and stepped through
+TradingEnv.step, where our trainer has paths. That is part of the difference.
 """
 
 from __future__ import annotations

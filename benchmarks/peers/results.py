@@ -18,7 +18,7 @@ UNIT = 1e-9  # the smallest fraction of a share that backtesting.py trades
 
 
 def vectorbt(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
-    """Target shares of equity, one cash for all assets; marked at each close after the trades up to it."""
+    """Target shares of equity, one cash for all assets, marked at each close after the trades up to it."""
     import vectorbt as vbt
 
     targets, price = columns["targets"], columns["close"]
@@ -63,7 +63,7 @@ def backtesting(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
             """Nothing to compute."""
 
         def next(self) -> None:
-            """The order of this close; NaN holds."""
+            """The order of this close, where NaN holds."""
             t = len(self.data) - 1
             if np.isnan(wanted[t]):
                 return
@@ -95,7 +95,7 @@ def backtesting(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
 
 
 def gym_trading_env(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
-    """Its portfolio's valuations from 1000 in cash, as they are; `rate` is its interest of one step."""
+    """Its portfolio's valuations from 1000 in cash, as they are. `rate` is its interest of one step."""
     import gym_trading_env  # noqa: F401  registers "TradingEnv"
     import gymnasium
 

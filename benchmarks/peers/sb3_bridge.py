@@ -2,9 +2,9 @@
 
     python benchmarks/peers/sb3_bridge.py [--steps 300000]
 
-It needs jaxtrader with its extra `sb3`. It prints what the checker says of each form of the environment, the share of
-the optimum of an AR(1) market before and after training, the steps a second, and the backtest of the model. It ends
-with an error where the checker warns of a fault, or the model learns less than half of the optimum.
+It needs jaxtrader with its extra `sb3`. It prints what the checker says of each form of the environment, the steps a
+second, and the backtest of the model. It also prints the share of the optimum of an AR(1) market before and after
+training. It ends with an error where the checker warns of a fault, or the model learns less than half of the optimum.
 """
 
 from __future__ import annotations

@@ -2,11 +2,11 @@
 
     python benchmarks/peers/sb3_market.py market.npz config.json weights_folder
 
-It runs in an environment of its own (stable-baselines3 and NumPy; no JAX, no jaxtrader), which `install.py` makes.
-`market.npz` is what `MarketData.load` reads; `config.json` may set any field of `Config` and of `Settings`. After each
+It runs in an environment of its own (stable-baselines3 and NumPy, without JAX and jaxtrader), which `install.py` makes.
+`market.npz` is what `MarketData.load` reads. `config.json` may set any field of `Config` and of `Settings`. After each
 slice of training it prints a line, `{"steps": ..., "seconds": ..., "over": ..., "file": ...}`, and waits for a line
-`go` or `stop`; `over` where it was the last.
-Seconds are of rollouts and updates only: the clock stands while it imports, warms up, writes weights and waits.
+`go` or `stop`. `over` says whether it was the last. Seconds are of rollouts and updates only: the clock stands while it
+imports, warms up, writes weights and waits.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class Config:
 
     Attributes:
         n_envs: accounts side by side. n_steps: bars of each between two updates.
-        net: widths of the hidden layers, the same for the separate actor and critic; tanh.
+        net: widths of the hidden tanh layers, the same for the separate actor and critic.
         reward_scale: log rewards are multiplied by this, about 1 / volatility a bar: else the critic's noise drowns
             them, since SB3 scales no value targets.
         slice_seconds: of training between two lines.
-        total_steps: where training ends by itself; with `linear` the rate falls to 0 until there.
-        threads: of torch; 0 leaves its own choice. With nets this small a second gains a fifth.
+        total_steps: where training ends by itself. With `linear` the rate falls to 0 until there.
+        threads: of torch, and 0 leaves its own choice. With nets this small a second gains a fifth.
     """
 
     n_envs: int = 256
@@ -151,7 +151,7 @@ class Slices(BaseCallback):
 
 
 def weights(model: PPO) -> dict[str, np.ndarray]:
-    """The actor: `kernel_i [in, out]` and `bias_i` of each layer, tanh between them; `log_std` if it is continuous."""
+    """The actor: `kernel_i [in, out]` and `bias_i` of each layer, tanh between them. `log_std` if it is continuous."""
     policy = model.policy
     layers = [x for x in policy.mlp_extractor.policy_net if isinstance(x, torch.nn.Linear)] + [policy.action_net]
     out = {}
@@ -183,7 +183,7 @@ class MarketVecEnv(VecEnv):
         self.actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """One bar; SB3 bootstraps a time limit with `terminal_observation` where `TimeLimit.truncated` is set."""
+        """One bar. SB3 bootstraps a time limit with `terminal_observation` where `TimeLimit.truncated` is set."""
         obs, reward, terminated, truncated, final = self.market.step(self.actions.reshape(-1))
         done = terminated | truncated
         infos = self.quiet

@@ -1,6 +1,6 @@
 """Turns: a peer measures in a process and an environment of its own, one repetition at a time at the parent's word.
 
-A peer's script calls `serve`; a benchmark opens a `Peer` and runs it and ours in turn, so that both meet the same load
+A peer's script calls `serve`. A benchmark opens a `Peer` and runs it and ours in turn, so that both meet the same load
 and a ratio is of neighbours in time. Standard library only: both environments import it.
 """
 

@@ -79,7 +79,7 @@ def attend(
 ) -> Float[Array, "n later heads d"]:
     """Return the softmax attention of each query to the `bars - later + 1` bars that end at its own.
 
-    Queries attend in blocks. A block needs only the keys of its own bars and of a span before them, so the work grows
+    Queries attend in blocks. A block needs only the keys of its own bars and of a span before them. So the work grows
     with bars times span, and not with the square of the bars.
     """
     later, span = query.shape[1], key.shape[1] - query.shape[1] + 1

@@ -21,7 +21,7 @@ def gae(
 ) -> tuple[Float[Array, " time *b"], Float[Array, " time *b"]]:
     """Return advantages and value targets (advantage + value).
 
-    delta = r + gamma V(next) [not terminated] - V;  A = delta + gamma lam A(next) [not done].
+    A = delta + gamma lam A(next) [not done], where delta = r + gamma V(next) [not terminated] - V.
 
     Args:
         reward: reward of each step.

@@ -188,11 +188,11 @@ class Policy:
             window: raw features `[window, feature]`, in the order of `features`, oldest first. The last row is the bar
                 that has just closed. A portfolio's window is `[window, A, feature]`, of any number of assets. It is NaN
                 where an asset was not listed yet, and in the last row of assets that cannot be traded now.
-            account: the numbers of `account_names`, see `TradingEnv.account_features`: exposure, last target,
-                unrealised return in 20-bar moves, bars since the last fill / 20 (at most 1), then what the reward shows
-                of its state. For a portfolio: one row for each asset, which may have one more number, 1 or 0, for
-                whether the asset can be traded now. The result is NaN (hold) where it is 0. The default is an account
-                that never traded. A live trader keeps the reward's state itself: it begins as
+            account: the numbers of `account_names`, see `TradingEnv.account_features`. They are the exposure, the last
+                target, the unrealised return in 20-bar moves, and the bars since the last fill / 20 (at most 1). What
+                the reward shows of its state follows. For a portfolio: one row for each asset, which may have one more
+                number, 1 or 0, for whether the asset can be traded now. The result is NaN (hold) where it is 0. The
+                default is an account that never traded. A live trader keeps the reward's state itself: it begins as
                 `reward.begin((), dtype)`, becomes `reward(move, state)[1]` after each bar, and shows
                 `reward.observe(state)`.
 

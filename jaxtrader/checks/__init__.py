@@ -1,8 +1,8 @@
 """Five checks of a market and its features for leaks, to run before a result on them is believed.
 
 Two checks look at the features alone. `past_only` tests that they use the past only. `plausible` tests that they do not
-know too much of the next return. Three checks train a small agent and judge it on held-out bars: with every feature one
-bar later (`delayed`), with the future among its features (`oracle`), and on shuffled bars (`shuffled`). A check that
+know too much of the next return. Three checks train a small agent and judge it on held-out bars. `delayed` gives it
+every feature one bar later, `oracle` has the future among its features, and `shuffled` shuffles the bars. A check that
 passes has found no fault of its kind. It is no evidence that a policy will earn.
 """
 

@@ -63,7 +63,7 @@ def plausible(
     """Correlate the ranks of every feature with the return that a decision on it earns, from fill to fill.
 
     Ranks are taken within each symbol and pooled over symbols (Spearman's correlation). The t statistic is clustered by
-    time stamp, since symbols move together: it is the sum over bars of the products, divided by the root of the sum of
+    time stamp, since symbols move together. It is the sum over bars of the products, divided by the root of the sum of
     their squares. |rho| / |t| is the standard error of the correlation.
 
     The check judges the size of the effect and its t together. It takes 3 standard errors off the correlation and

@@ -30,9 +30,9 @@ def delayed(
     """Train twice, with the features as they are and one bar later, and check that the result does not collapse.
 
     Both trainings have the same seed and settings. The excess is the return above buy-and-hold at the policy's mean
-    exposure. The check fails where all three hold: the excess has t > 3, the paired difference of the two excesses has
-    t > 3, and the agent with late features keeps less than half of the excess. The figure is the smaller of the two t
-    statistics, and 0 where half or more is kept.
+    exposure. The check fails where both the excess and the paired difference of the two excesses have t > 3. The agent
+    with late features must also keep less than half of the excess. The figure is the smaller of the two t statistics,
+    and 0 where half or more is kept.
 
     Features of the past fade slowly. A leak of the next return is worth nothing once that return has been earned. So a
     leak over many bars passes here. A true signal that fades within one bar fails, and only a proof of when it was
@@ -67,9 +67,9 @@ def oracle(
     """Add the decision's own return, from fill to fill, to the features, and check that the agent gets rich.
 
     The figure is the agent's log growth divided by that of the best position for the sign of the same column at every
-    bar, at the same costs and through the same ledger. At least 80% must be captured. A learner that works captures
-    nearly all. An untrained network captures the correlation of its decisions with the column: 0 on average, and hardly
-    ever 80% among many features. Beside a single feature it passes with one seed in five, so try another seed.
+    bar. Both pay the same costs in the same ledger. At least 80% must be captured. A learner that works captures nearly
+    all. An untrained network captures the correlation of its decisions with the column: 0 on average, and hardly ever
+    80% among many features. Beside a single feature it passes with one seed in five, so try another seed.
 
     The check tests the learner, the market's fills and the features' alignment together. The costs are such that the
     future is worth knowing (see `CheckSettings.affordable_costs`).
@@ -105,8 +105,8 @@ def shuffled(
 
     The figure is the t statistic of the excess over buy-and-hold at the policy's mean exposure, at most 3. Where it is
     more, bars are shuffled and an agent is trained once again, and the smaller t counts. By chance t exceeds 3 once in
-    740 times. It does so once in about 200 where a policy trades against its recent past, because its mean exposure,
-    known only in hindsight, leans against the drift that the bars happened to have. Twice in a row it hardly happens.
+    740 times. It does so once in about 200 where a policy trades against its recent past. Its mean exposure, known only
+    in hindsight, then leans against the drift that the bars happened to have. Twice in a row it hardly happens.
 
     A failure means that a feature function sees later bars, or that the evaluation pays for nothing. A column that was
     computed elsewhere moves with its bar and knows nothing of the new next bar. Checks 2 and 3 are for those columns.

@@ -30,7 +30,7 @@ from jaxtrader.ledger.cost_rates import CostRates
 
 
 def check(values: Values, console: Console) -> int:
-    """Run the checks and print them; OK where all pass, else FAILED."""
+    """Run the checks and print them. Returns OK where all pass, else FAILED."""
     began = time.perf_counter()
     with inputs.checked():
         if not 0 <= values["seed"] < 2**32:
@@ -74,7 +74,7 @@ def chosen(only: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def named(specs: Sequence[str]) -> list[str | jt.features.Feature]:
-    """Features by name as they stand, and the `Feature` that each FILE.py:NAME names; a file is run once for all.
+    """Features by name as they stand, and the `Feature` that each FILE.py:NAME names. A file is run once for all.
 
     Raises BadInput where the file or the name is none.
     """

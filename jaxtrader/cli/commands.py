@@ -53,7 +53,7 @@ RUNS = {
 
 
 def run(name: str, given: Mapping[str, Any]) -> int:
-    """Run the command of this name with the settings that were given; its exit code.
+    """Run the command of this name with the settings that were given, and return its exit code.
 
     Raises:
         BadInput: what the user gave cannot be used. Nothing has been written.

@@ -8,7 +8,7 @@ what C++ prints goes through this script, a process of its own that imports noth
 It copies its input to standard error. The text with which JAX ends a process becomes the sentence NOT_JOINED where the
 processes had not come together yet, else LOST. A line that begins with the character 0 replaces LOST by what follows,
 and says that all before is explained.
-The character 1 alone prints LOST now. It is printed once; where it is nothing, JAX's text is dropped.
+The character 1 alone prints LOST now. It is printed once. Where it is empty, JAX's text is dropped.
 """
 
 from __future__ import annotations

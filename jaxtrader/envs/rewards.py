@@ -147,7 +147,7 @@ class DrawdownPenalised(MoveReward):
     """Log return r - lam (d' - d), with the drawdown d = log(peak / equity). Raises ValueError where lam < 0.
 
     The drawdown after the bar is d' = max(d - r, 0). Undiscounted rewards add up to log(E_T / E_0) - lam d_T. With a
-    discount gamma they are worth the sum of gamma^t (r - lam (1 - gamma) d'), so the drawdown itself is charged at each
+    discount gamma they are worth the sum of gamma^t (r - lam (1 - gamma) d'). So the drawdown itself is charged at each
     bar (potential-based shaping, Ng, Harada and Russell 1999). Chekhlov, Uryasev and Zabarankin (2005) use the average
     drawdown as a measure of risk. The agent sees 1 - exp(-d), the drawdown as a share of the peak.
     """

@@ -14,7 +14,7 @@ from jax import Array
 
 from jaxtrader.envs.env_settings import Positions
 
-BOUND = float(jnp.finfo(jnp.float32).max) / 2  # features have no limit; `sample` needs a finite width
+BOUND = float(jnp.finfo(jnp.float32).max) / 2  # features have no limit, but `sample` needs a finite width
 
 
 class ObservationSpace(Box):

@@ -246,8 +246,8 @@ class TradingEnv(EnvSettings):
         """Trade accounts over the bars up to the next decision. Several bars are on the first axis of `bars`.
 
         Returns the accounts at the next decision, the rewards, whether ruin ended the accounts, and `info`. It holds
-        the `target` `[*b, A]`, the sums `turnover`, `cost` and `financing` over the bars, and the flags `fills`,
-        `clipped`, `dropped` and `invalid_action`, each set if it was set at any bar. With limit orders there is
+        the `target` `[*b, A]`, and the sums `turnover`, `cost` and `financing` over the bars. The flags `fills`,
+        `clipped`, `dropped` and `invalid_action` are set if they were set at any bar. With limit orders there is
         `unmet` too, for one that did not fill.
         """
         row = Rows(bars=bars, tradable=tradable)

@@ -45,9 +45,9 @@ def baselines(market: Market, result: BacktestResult) -> dict[str, BacktestResul
 def buy_and_hold(market: Market, result: BacktestResult) -> BacktestResult:
     """Buy with all the capital at bar 0 of a result, in equal parts where there are several assets, and hold.
 
-    An asset that is listed later is ordered at its first bar, for an equal part of the cash that is left for it and for
-    the assets still to come. An order waits until it can fill: its asset needs a bar, and impact a traded value to be
-    sized by. Nothing is bought on credit. There is no band, so that a part of 1/30 is bought too.
+    An asset that is listed later is ordered at its first bar. It gets an equal part of the cash that is left for it and
+    for the assets still to come. An order waits until it can fill: its asset needs a bar, and impact a traded value to
+    be sized by. Nothing is bought on credit. There is no band, so that a part of 1/30 is bought too.
     """
     listed = np.ones(result.targets.shape, bool)
     if market.present is not None:

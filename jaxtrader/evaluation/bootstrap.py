@@ -3,8 +3,9 @@
 Returns of neighbouring bars depend on each other, so blocks of bars are drawn, not bars (Politis and Romano, 1994). The
 mean block length follows from the returns (Politis and White, 2004, with the correction of Patton et al., 2009).
 Intervals are studentised: each draw is divided by its own standard error. Their coverage is closer to nominal on short
-samples than that of plain percentiles (Hall, 1988; for Sharpe ratios Ledoit and Wolf, 2008). Where few bars carry the
-estimate, as of two accounts that differ in a handful of bars, many draws have no error. The interval is then symmetric.
+samples than that of plain percentiles (Hall, 1988, and for Sharpe ratios Ledoit and Wolf, 2008). Where few bars carry
+the estimate, as of two accounts that differ in a handful of bars, many draws have no error. The interval is then
+symmetric.
 
 `returns [N]` are simple returns a bar over cash. All figures are of one bar. Times the root of the bars a year, a
 Sharpe ratio is annual, and so are its error and its interval.

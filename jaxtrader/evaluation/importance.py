@@ -1,7 +1,7 @@
 """Which features does a policy use? Each feature is moved in time by itself, and the policy trades again.
 
 A feature that the decisions do not need can be moved without any change. The loss of Sharpe ratio is the feature's
-permutation importance (Breiman, 2001, https://doi.org/10.1023/A:1010933404324; for any model Fisher, Rudin and
+permutation importance (Breiman, 2001, https://doi.org/10.1023/A:1010933404324, and for any model Fisher, Rudin and
 Dominici, 2019, https://jmlr.org/papers/v20/18-760.html). Shuffled bars would destroy the slow movement of most
 features, so that a window would show what no market shows. A rotation keeps the distribution and the autocorrelation of
 the feature, and breaks what connects it with the prices and with the other features.

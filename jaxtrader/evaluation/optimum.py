@@ -164,8 +164,8 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
         seed: of that path. Training paths must have another.
 
     Raises:
-        ValueError: there is no position of 0 to choose, the reward is not the log return, fills are not at the next
-            open, or rules or costs give the ledger a state beyond the exposure.
+        ValueError: there is no position of 0 to choose, or the reward is not the log return. Or fills are not at the
+            next open, or rules or costs give the ledger a state beyond the exposure.
 
     Example:
         >>> process = jt.datasets.AR1()

@@ -65,9 +65,10 @@ class BacktestResult:
             `Carry`.
         cash_returns: what cash alone earned in each bar at the `cash_rate` of the costs, a fraction (money rule 6). A
             combined result weighs that of its members, and capital out of the market is owed nothing.
-        fills: one record an execution: `bar, time, symbol, units` (signed), `price` (before slippage), `fee, slippage`
-            (in units of the initial capital), `equity` (at that price, before costs), `position` (units after it),
-            `reason` (one of the ledger's REASONS) and `forced` (ruin or liquidation closed it).
+        fills: one record an execution. `bar`, `time` and `symbol` say where it was. `units` are signed, and `price` is
+            that before slippage. `fee` and `slippage` are in units of the initial capital. `equity` is at that price,
+            before costs, and `position` is the units after the fill. `reason` is one of the ledger's REASONS. `forced`
+            says whether ruin or a liquidation closed the position.
         last_price: of each asset, at which open trades are valued.
         next_target: the target of each asset whose order fills in the next bar, after any delay. NaN holds, also where
             a bracket keeps a position closed. Band, leverage and `rebalance` decide whether and how far the next bar

@@ -7,9 +7,9 @@ The errors follow from the influence of each bar on the ratio. With z = (r - mea
 z - S (z^2 - 1) / 2. The standard error is the deviation of the influences over sqrt(N), for independent bars of any
 distribution. This is the formula of Mertens (2002), which with normal returns is that of Lo (2002,
 https://doi.org/10.2469/faj.v58.n4.2453). For the difference of two ratios over the same bars, the influences are
-subtracted bar by bar, so that what moves both cancels: the delta method of Ledoit and Wolf (2008,
-https://doi.org/10.1016/j.jempfin.2008.03.002), which with normal returns is that of Jobson and Korkie (1981) as
-corrected by Memmel (2003). Returns that follow on each other (autocorrelation) are not accounted for.
+subtracted bar by bar, so that what moves both cancels. This is the delta method of Ledoit and Wolf (2008,
+https://doi.org/10.1016/j.jempfin.2008.03.002). With normal returns it is that of Jobson and Korkie (1981) as corrected
+by Memmel (2003). Returns that follow on each other (autocorrelation) are not accounted for.
 """
 
 from __future__ import annotations

@@ -34,12 +34,12 @@ def trades_of(
         carry_after_open: the part of it that belongs to what stood after the orders at each bar's open.
 
     Returns:
-        One record a trade, in order of entry: `symbol`, `side` (1 long, -1 short), `entry_time`, `exit_time` (NaT while
-        open), `entry_price` and `exit_price` (averages over all its entries and exits by units, before costs; NaN where
-        nothing was sold yet), `units` (all that was entered), `costs`, `pnl` (after costs, before financing, in units
-        of the initial capital), `return` (pnl / value entered), `bars` (from the first fill to the last, or to the
-        end), `open`, and `carry` (funding, the fee on shorts and the interest on debt while it was held, below 0 where
-        it was paid).
+        One record a trade, in order of entry. `side` is 1 for a long and -1 for a short. `exit_time` is NaT while the
+        trade is `open`. `entry_price` and `exit_price` are averages over all its entries and exits by units, before
+        costs, and NaN where nothing was sold yet. `units` is all that was entered. `costs`, `pnl` and `carry` are in
+        units of the initial capital. `pnl` is after costs and before financing, and `return` is pnl / value entered.
+        `bars` counts from the first fill to the last, or to the end. `carry` is funding, the fee on shorts and the
+        interest on debt while it was held, below 0 where it was paid.
     """
     if len(symbols) == 1:
         return _of_asset(fills, times, last[0], carry[:, 0], carry_after_open[:, 0])
@@ -56,9 +56,9 @@ def figures(trades: np.ndarray) -> dict[str, float]:
         trades: the records of `trades_of`.
 
     Returns:
-        `num_trades` counts open trades too. All else is of closed ones, and NaN without any: `win_rate` (share with a
-        profit after costs and carry), `profit_factor` (profits / losses after costs and carry, NaN without a loss),
-        `mean_trade_bars` and `mean_trade_days` (from the first fill to the last, in bars and in calendar time).
+        `num_trades` counts open trades too. All else is of closed ones, and NaN without any. `win_rate` is the share
+        with a profit, and `profit_factor` is profits / losses, NaN without a loss. Both are after costs and carry.
+        `mean_trade_bars` and `mean_trade_days` are from the first fill to the last, in bars and in calendar time.
     """
     closed = trades[~trades["open"]]
     if not len(closed):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-Rate = float | Any | None  # a number, one number for each asset, or the name of a column; None: not charged
+Rate = float | Any | None  # a number, one number for each asset, or the name of a column. None is not charged.
 
 
 @dataclass(frozen=True)
 class CostRates:
     """What trading and holding cost. Rates are fractions: 1e-4 is one basis point. The default is not free.
 
-    Each rate is a number, or one number for each asset; the rates on cash are one number. In Python a rate may name a
+    Each rate is a number, or one number for each asset. The rates on cash are one number. In Python a rate may name a
     column of the bars, which holds it for each bar. A rate that is None is not charged and not compiled.
 
     Attributes:

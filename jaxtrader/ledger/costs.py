@@ -274,8 +274,8 @@ def charges(
 ) -> tuple[Float[Array, "*b A"], Float[Array, "*b A"]]:
     """Compute fee and slippage, in units of the initial capital, of an order of d signed units (money rule 4).
 
-    With p' = p (1 + slippage sign(d)), a fill at the market price p takes d p' + fee |d| p' + fixed fee from cash.
-    p' is never beyond `worst`, the limit of a limit order.
+    A fill at the market price p takes d p' + fee |d| p' + fixed fee from cash, with p' = p (1 + slippage sign(d)). A
+    limit order's p' is never beyond `worst`, its limit.
     """
     notional = jnp.abs(order) * price
     rate = costs.slippage

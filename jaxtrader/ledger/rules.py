@@ -29,13 +29,13 @@ class Rules:
 
     Attributes:
         fill: When a decision taken at a bar's close fills. "next_open": at the next bar's open. "next_close": at the
-            next bar's close; what is bought at the close that ends a session or a listing is sold there at once.
+            next bar's close. What is bought at the close that ends a session or a listing is sold there at once.
             "close": at the close that the decision saw, which is optimistic and meant for comparison. "limit": at a
             limit that rests for the next bar, or at its open where that is better, or not at all.
         rebalance_band: The smallest trade, as a share of equity. Smaller trades are not made, except to go flat. By
             default it is 0.05, or half of an equal weight where an account has more than 10 assets.
-        rebalance: When a target is traded. "always": at every bar. "on_change": only when the target changes or is 0;
-            what a stop, the margin or a session's end has closed then stays closed until the target changes.
+        rebalance: When a target is traded. "always": at every bar. "on_change": only when the target changes or is 0.
+            What a stop, the margin or a session's end has closed then stays closed until the target changes.
         ruin_level: The share of the initial capital at or below which everything is closed for good.
         max_leverage: The largest gross exposure that orders may ask for, in units of equity. Larger orders are all
             cut by one factor. The share of an asset that has no bar or was stopped stays in cash. Above 1 the account

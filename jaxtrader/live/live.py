@@ -245,8 +245,8 @@ class Live:
             after_gap: accept bars that are missing before this one.
 
         Raises:
-            ValueError: the bar is out of order, came already, has another spacing than the history (nights, weekends,
-                and gaps such as the history has are expected), or breaks a rule of bars.
+            ValueError: the bar is out of order, came already, breaks a rule of bars, or has another spacing than the
+                history. Nights, weekends, and gaps such as the history has are expected.
         """
         if len(self.symbols) > 1:
             raise ValueError(f"the policy trades {len(self.symbols)} assets; call on_bars(time, {{symbol: bar}})")

@@ -106,7 +106,7 @@ def advance(
 def arrays(columns: Float[Array, "3 column A"], names: tuple[str, ...]) -> MarketArrays:
     """Return the columns as the arrays of a market of three rows.
 
-    The row BEFORE only says which assets had no bar at the last session's end and none since: it is a session's end,
+    The row BEFORE only says which assets had no bar at the last session's end and none since. It is a session's end,
     and those assets are not present there (see `ledger.bar.late_bars`).
     """
     fields: dict[str, Any] = {name: columns[:, i] for i, name in enumerate(names)}

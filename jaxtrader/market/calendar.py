@@ -23,7 +23,7 @@ MIN_CLOSURE = 3 * HOUR  # longer than a lunch break, shorter than a night
 SHORTEST_DAY = 20 * HOUR  # a day is 23 hours long where clocks are set forward
 SLOT = np.timedelta64(30, "m")
 SLOTS = 48  # a day
-# A day of a market that never closes is full within this share of 24 hours: in autumn it has 25, and a week of
+# A day of a market that never closes is full within this share of 24 hours. In autumn it has 25, and a week of
 # currencies that ends within a UTC day takes some bars off.
 FULL_DAY = (0.97, 1.06)
 MAX_SINGLE_SESSION = 16 * HOUR  # stocks trade so long at most, with the hours before and after the exchange's own
@@ -228,8 +228,8 @@ def _daily_closures(slots: np.ndarray, bar: np.timedelta64) -> tuple[np.ndarray,
     """Find when the market is shut each day.
 
     Returns:
-        The half-hours of the day in which bars close [48], the time of day of the middle of each closure, and how long
-        the market is open in a day.
+        The half-hours of the day in which bars close [48], the time of day of each closure's middle, and how long the
+        market is open in a day.
     """
     on_days = np.bincount(slots % SLOTS, minlength=SLOTS)
     open_slots = on_days >= max(1, 0.05 * on_days.max())  # some prints at odd hours open no market

@@ -1,7 +1,8 @@
 """The table of known file formats, as data. Nothing here reads a file.
 
-Most files need no entry, because `columns.py` knows their names. An entry says what names alone do not: the columns of
-a table without a header, the order of day and month, which end of its bar a time marks, or which of two volumes counts.
+Most files need no entry, because `columns.py` knows their names. An entry says what names alone do not. That is the
+columns of a table without a header, the order of day and month, which end of its bar a time marks, or which of two
+volumes counts.
 """
 
 import dataclasses

@@ -119,8 +119,8 @@ class Market:
         notes: what loading found, one sentence each.
         present: [T, A] bool, the asset has a bar at this row. At other rows its open, high, low and close are its last
             close (before its first bar its first open), and its volume is 0. None if no bar is missing.
-        delisted: [T, A] bool, the first row at which an asset counts as delisted, because it has had no bar for more
-            than 14 days while others had (money rule 9). None if there is no such row.
+        delisted: [T, A] bool, the first row at which an asset counts as delisted. It has had no bar for more than 14
+            days while others had (money rule 9). None if there is no such row.
         listed: [T, A] bool, a policy can decide on the asset: from the first bar at which all its features are known,
             but not while it counts as delisted. None if all assets are listed at all rows from `ready` on.
         bar_dt: [T] years (ACT/365) from the open of the row's bars to their close: `dt`, or the usual spacing where
@@ -129,9 +129,9 @@ class Market:
             none is paid and where no bar is. None if no file has a funding rate.
         price_factor: [T, A] adjusted / unadjusted price, 1 for a file without an adjusted close. None if no file has
             one.
-        adv: [T, A] average traded value of a bar in currency: the mean of unadjusted close times volume over the last
-            20 bars, or as many as there are, including this one. At least 1e-6. None if the volume of a symbol is 0 in
-            more than 1% of its bars, or constant.
+        adv: [T, A] average traded value of a bar in currency. It is the mean of unadjusted close times volume over the
+            last 20 bars, or as many as there are, including this one. At least 1e-6. None if the volume of a symbol is
+            0 in more than 1% of its bars, or constant.
         session_end: [T] bool, the last bar of a trading session, see `sessions.session_ends`. None for bars of a day or
             longer, and for markets that trade around the clock.
         columns: further numeric columns of the bars by their names, [T, A] each, which costs may name. At a row without
@@ -202,8 +202,8 @@ class Market:
                 them.
 
         Raises:
-            DataError: all histories are too short, a symbol or feature comes twice, a feature is not finite
-                after its warm-up, or histories to be aligned differ in their bar length or share no times.
+            DataError: all histories are too short, a symbol or feature comes twice, or a feature is not finite after
+                its warm-up. Or histories to be aligned differ in their bar length or share no times.
         """
         histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
         if not histories or not all(isinstance(history, Bars) for history in histories):

@@ -130,7 +130,7 @@ def read_numbers(
 
 
 def _bare(values: "pd.Series") -> "pd.Series":
-    """Text without spaces, currencies and scales; missing where it stands for a missing value."""
+    """Text without spaces, currencies and scales. It is missing where it stands for a missing value."""
     text = values.astype("str").str.strip().mask(values.isna().to_numpy(bool))
     plain = text.isna() | text.str.fullmatch(r"[-+]?[\d.,]+").fillna(False).astype(bool)
     if plain.all():

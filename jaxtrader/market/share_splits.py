@@ -31,7 +31,7 @@ TOLERANCE = (3.5, 0.06, 0.1)  # in usual moves, with a lower limit for days on w
 PROMINENCE = 8.0  # in usual moves between a close and the next open
 EVIDENCE = (60, 1000)  # how many of the largest jumps are looked at: these, and further ones that may be splits
 BEFORE = 20  # sessions, by which volume and range are usual
-# The largest activity of a calm jump. From 2:1 on it is this times the ratio squared: news that halve a price or more
+# The largest activity of a calm jump. From 2:1 on it is this times the ratio squared. News that halve a price or more
 # come with far more activity than that, and are rarer the larger the jump is.
 CALM = 3.0
 NEWS = 5.0  # activity from which on jumps are taken to be news
@@ -78,10 +78,10 @@ def find_splits(times: np.ndarray, prices: Mapping[str, np.ndarray]) -> list[Spl
     median. The activity of a bar is its volume times its range (log high / low), each relative to its median of the 20
     sessions before. More shares after a split are allowed for.
 
-    Where large jumps come with a high activity, as they do on an exchange, every calm jump that fits a ratio is a
-    split, unless a larger calm jump fits none. Elsewhere volume says nothing. There the splits must be the largest
-    jumps of the history, and three times as large as the next one. The tails of returns follow a third power
-    (Gopikrishnan et al. 1998, https://doi.org/10.1007/s100510050292), by which one largest value in 27 is.
+    On an exchange, large jumps come with a high activity. Where they do, every calm jump that fits a ratio is a split,
+    unless a larger calm jump fits none. Elsewhere volume says nothing. There the splits must be the largest jumps of
+    the history, and three times as large as the next one. The tails of returns follow a third power (Gopikrishnan et
+    al. 1998, https://doi.org/10.1007/s100510050292), by which one largest value in 27 is.
 
     Args:
         times: [T] closes, datetime64[ns], increasing.
@@ -164,7 +164,7 @@ class _Jumps:
     def activity(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the volume times the range of the bars after the jumps `places` [n], relative to the usual before.
 
-        The second one leaves out of the range what the bar's move from open to close has above the usual: on a day of a
+        The second one leaves out of the range what the bar's move from open to close has above the usual. On a day of a
         large market move, the range is wide in one direction.
         """
         rows, before = self.rows[places], places[:, None] - np.arange(1, BEFORE + 1)

@@ -46,8 +46,8 @@ class Progress:
     """Shows the progress of a training run: a bar, the speed, the time left and the last figures.
 
     On a terminal the display redraws itself in place and restores the terminal at its end, also after an exception.
-    Elsewhere (a pipe, a file, a notebook, a dumb terminal) it writes plain lines without control codes: one at the
-    first update, then at most one every `PLAIN_SECONDS`, and one for the last update.
+    Elsewhere (a pipe, a file, a notebook, a dumb terminal) it writes plain lines without control codes. There is one at
+    the first update, then at most one every `PLAIN_SECONDS`, and one for the last update.
     """
 
     PLAIN_SECONDS = 5.0

@@ -124,8 +124,8 @@ def run_chunk(
         mesh: the devices. Each collects and learns from its own paths, and gradients are means over all devices.
 
     Returns:
-        The new train state, and a report: "updates" and "episodes" so far, "sums" of the metrics over the chunk's
-        updates, and "bad", which says of each reason for a rejection whether it occurred.
+        The new train state, and a report. It has "updates" and "episodes" so far, "sums" of the metrics over the
+        chunk's updates, and "bad", which says of each reason for a rejection whether it occurred.
     """
     run = partial(_run_updates, rollouts)
     if mesh is not None:

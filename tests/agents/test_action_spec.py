@@ -97,7 +97,7 @@ def test_outputs_become_the_distribution_of_their_kind_softly_bounded() -> None:
 
 @pytest.mark.parametrize("log_std", [0.5, -1.75, -3.0])
 def test_a_mean_is_itself_within_the_box_and_never_out_of_reach_of_its_draws(log_std: float) -> None:
-    """One deviation beyond by an excess of two, smooth at the bound; from far out the draws still lead back."""
+    """One deviation beyond by an excess of two, smooth at the bound. From far out the draws still lead back."""
     box, std = ActionSpec("box", 1, (1,)), np.exp(log_std)
 
     @jax.jit

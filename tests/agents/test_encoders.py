@@ -34,7 +34,7 @@ CASES = [
 
 @cache
 def make(kind: encoders.Kind, window: int, depth: int | None, **changes) -> tuple[ActorCritic, dict]:
-    """A network and weights that are all of a size, so that a lost one shows; no initialisation is compiled."""
+    """A network and weights that are all of a size, so that a lost one shows. No initialisation is compiled."""
     network = ActorCritic(
         window,
         ASSETS * FEATURES,
@@ -95,7 +95,7 @@ def test_a_decision_depends_on_every_bar_of_its_window_and_on_no_other(
     (_, slope), contexts = pulled(network)(weights, chunk, pull)
     felt = np.abs(slope).max((0, 2, 3)) > 0
     np.testing.assert_array_equal(np.flatnonzero(felt), np.arange(decision, decision + window))
-    # The same by changing bars; outside the window no bit moves.
+    # The same by changing bars. Outside the window no bit moves.
     oldest, newest = decision, decision + window - 1
     for row, moves in ((oldest - 1, False), (oldest, True), (newest, True), (newest + 1, False)):
         changed = chunk.copy()

@@ -14,7 +14,7 @@ TIME, BATCH = 13, 6
 
 
 def by_episode(reward, value, next_value, terminated, done, gamma, lam):
-    """A_t = sum over k of (gamma lam)^k delta_{t+k}, up to the end of t's own episode; one environment."""
+    """A_t = sum over k of (gamma lam)^k delta_{t+k}, up to the end of t's own episode, in one environment."""
     advantage = np.zeros(len(reward))
     for t in range(len(reward)):
         weight = 1.0

@@ -1,4 +1,4 @@
-"""The running normaliser against NumPy over all data, and the market's where assets come and go; see test_ppo.py."""
+"""The running normaliser against NumPy over all data, and the market's where assets come and go. See test_ppo.py."""
 
 from __future__ import annotations
 

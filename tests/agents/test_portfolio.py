@@ -19,7 +19,7 @@ Network = PortfolioActorCritic
 
 @cache
 def make(kind: str = "simplex", assets: int = ASSETS, **changes) -> tuple[Network, dict]:
-    """A network and weights that are all of a size, so that a lost one shows; no initialisation is compiled."""
+    """A network and weights that are all of a size, so that a lost one shows. No initialisation is compiled."""
     actions = ActionSpec(kind, assets, (assets,))
     network = Network(WINDOW, FEATURES, K, actions, **{"hidden": (8, 6), "encoder_width": 16, **changes})
     rng, shapes = np.random.default_rng(5), jax.eval_shape(network.fresh, jax.random.key(1))
@@ -124,7 +124,7 @@ def test_permuting_the_assets_permutes_the_scores_and_leaves_the_value(masked: b
 
 @pytest.mark.parametrize("kind", ["simplex", "box"])
 def test_an_asset_that_cannot_be_traded_is_as_if_it_were_not_there(kind: str) -> None:
-    """And with all tradable the mask changes nothing; with none at all everything is finite."""
+    """And with all tradable the mask changes nothing. With none at all everything is finite."""
     network, weights = make(kind)
     window, account = seen(ASSETS + 1)
     listed = np.ones(account.shape[:2], bool)

@@ -83,7 +83,7 @@ def test_a_small_effect_passes_however_many_bars_there_are():
 
 @pytest.mark.parametrize("ahead", [1, 2, 5])
 def test_a_column_that_knows_a_later_return_fails(ahead):
-    """It knows nothing of the next one; a policy with a memory, or that waits, gets rich all the same."""
+    """It knows nothing of the next one. A policy with a memory, or that waits, gets rich all the same."""
 
     def later(bars, rng):
         return np.roll(leak(0.5)(bars, rng), -ahead, axis=0)

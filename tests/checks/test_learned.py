@@ -245,7 +245,7 @@ def test_costs_are_at_most_a_tenth_of_the_mean_move():
     market = Market.from_bars(walk(), features=["noise"])
     assert CheckSettings().affordable_costs(market) == Costs(fee=1e-4, slippage=5e-4)
     calm = CheckSettings().affordable_costs(Market.from_bars(walk(deviation=0.0005), features=["noise"]))
-    # sd of the move between opens: sqrt(1 + 2 / 16) deviations; its mean size sqrt(2 / pi) of that
+    # sd of the move between opens: sqrt(1 + 2 / 16) deviations. Its mean size is sqrt(2 / pi) of that
     expected = 0.1 * 0.0005 * np.sqrt(1.125 * 2 / np.pi)
     assert calm.fee + calm.slippage == pytest.approx(expected, rel=0.1)
     assert calm.slippage == pytest.approx(5 * calm.fee)

@@ -1,6 +1,6 @@
 """The command around the checks: what it prints, its exit code, features from a Python file, and bad input.
 
-The two checks that train nothing run through it here; the command with the others in tests/training/checks.
+The two checks that train nothing run through it here. tests/checks has the others.
 """
 
 import numpy as np
@@ -81,7 +81,7 @@ honest = Feature("honest", 2, move)
 def walk(tmp_path_factory):
     """A folder with mine.py and with 500 bars of a random walk.
 
-    `peek` is what a decision at a row's close earns, and half of it noise; `late` the same column two bars later.
+    `peek` is what a decision at a row's close earns, and half of it noise. `late` is the same column two bars later.
     """
     folder, rng = tmp_path_factory.mktemp("walk"), np.random.default_rng(0)
     (folder / "mine.py").write_text(LEAKS)
@@ -129,7 +129,7 @@ def test_only_the_checks_that_are_asked_for_run_and_are_spoken_of(walk, capsys):
 
 
 def test_the_bundled_stocks_with_the_default_features_know_nothing_early(capsys):
-    """All that is checked without training; benchmarks/checks.py runs the command in full, over ten seeds."""
+    """All that is checked without training. benchmarks/checks.py runs the command in full, over ten seeds."""
     assert main(["check", "--only", "past-only,plausible"]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "past only, plausible passed in " in out

@@ -80,7 +80,7 @@ def test_a_run_leaves_its_files_and_says_where(tiny):
 def test_the_first_lines_say_data_dates_costs_and_fill(tiny):
     _, out = tiny
     lines = out.splitlines()
-    # 70/15/15 of 300 days from 2020-01-01: cuts at rows 210 and 255; two symbols
+    # 70/15/15 of 300 days from 2020-01-01: cuts at rows 210 and 255, two symbols
     assert lines[0] == "data        two.csv: UP, DN, 2020-01-01 to 2020-10-26, 600 bars, 365 periods a year"
     assert lines[1] == "train       2020-01-01 to 2020-07-28, 420 bars"
     assert lines[2] == "validation  2020-07-29 to 2020-09-11, 90 bars"

@@ -73,7 +73,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """To 1e-5 after 20 updates; the first prints and writes, and one process goes on with the run."""
+    """To 1e-5 after 20 updates. The first prints and writes, and one process goes on with the run."""
     argv = ["train", "--data", str(bars), *SMALL, "--no-report", "--total-steps", STEPS]
     assert main([*argv, "--run-dir", str(tmp_path / "one")]) == 0
     (code, out, messages), other = end(start(*argv[1:], "--run-dir", tmp_path / "two"))

@@ -67,7 +67,7 @@ def lived(env, actions):
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_an_account_that_decides_every_third_bar_is_that_of_the_scalar_reference(name):
-    """What is asked for is asked for again at both bars between, whatever session ends there; also what is held.
+    """What is asked for is asked for again at both bars between, whatever session ends there. So is what is held.
 
     An asset without a bar at the decision is held until the next, and so is all where an action is none.
     """

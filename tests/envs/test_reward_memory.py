@@ -1,4 +1,4 @@
-"""A reward's state in the environment, in training and in policy files; and nothing where there is none."""
+"""A reward's state in the environment, in training and in policy files, and nothing where there is none."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def step(env: TradingEnv, key: jax.Array, state, action: jax.Array, params: EnvP
 
 @dataclasses.dataclass(frozen=True)
 class Calm(MoveReward):
-    """Charges exposure; keeps nothing."""
+    """It charges exposure and keeps nothing."""
 
     price: float = 0.01
 
@@ -84,7 +84,7 @@ def program(env: TradingEnv, params: EnvParams):
 
 
 def test_a_reward_without_a_state_adds_nothing_to_the_program(env: TradingEnv, raw_params: EnvParams) -> None:
-    """The step is the ledger's, the target's and the formula; a wrapper leaves no trace, nor does what is not read."""
+    """The step is the ledger's, the target's and the formula. A wrapper leaves no trace, nor does what is not read."""
 
     def own(before: jax.Array, after: jax.Array) -> jax.Array:
         return rewards.LogReturn()(before, after)

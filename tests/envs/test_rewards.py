@@ -1,4 +1,4 @@
-"""Rewards against NumPy, at the floor, and as data; those of a whole move against plain loops over random paths."""
+"""Rewards against NumPy, at the floor, and as data, and those of a whole move against plain loops over random paths."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def paths(bars: int = 400, count: int = 8, seed: int = 0) -> np.ndarray:
 
 
 def moody_saffell(equity: np.ndarray, eta: float, volatility: float, downside: bool) -> tuple[np.ndarray, np.ndarray]:
-    """D of one path as the paper writes it, with B + (volatility / 10)^2 for B in it; and A, B after each bar."""
+    """D of one path as the paper writes it, with B + (volatility / 10)^2 for B in it, and A, B after each bar."""
     extra = (0.1 * volatility) ** 2
     a, b, out, moments = 0.0, volatility**2, [], []
     for before, after in pairwise(equity.tolist()):
@@ -195,7 +195,7 @@ def test_eta_times_their_sum_is_the_growth_of_the_ratio(downside: bool) -> None:
 
 
 def test_the_first_two_bars_of_the_differential_sharpe_by_hand() -> None:
-    """A = 0, B = 1e-4, and 1e-6 is added. Bar 1: r 0.02, D = 0.02 / sqrt(1.01e-4); A' = 0.002, B' = 1.3e-4.
+    """A = 0, B = 1e-4, and 1e-6 is added. Bar 1: r 0.02, D = 0.02 / sqrt(1.01e-4). A' = 0.002, B' = 1.3e-4.
 
     Bar 2: r -0.01, dA = -0.012, dB = -3e-5, D = (1.31e-4 x -0.012 + 0.001 x 3e-5) / (1.27e-4)^1.5.
     """
@@ -207,7 +207,7 @@ def test_the_first_two_bars_of_the_differential_sharpe_by_hand() -> None:
 
 @pytest.mark.parametrize("make", [rewards.differential_sharpe, rewards.differential_downside])
 def test_after_a_long_rest_the_differential_ratios_stay_in_scale(make) -> None:
-    """The moments decay to 0 in 5,000 flat bars; then a return of one usual deviation must not be paid without end."""
+    """The moments decay to 0 in 5,000 flat bars. Then a return of one usual deviation must not be paid without end."""
     equity = np.concatenate([np.ones(5001), [1.01]])[:, None]
     earned, _ = along(make(0.02, 0.01), equity, dtype="float32")
     np.testing.assert_array_equal(earned[:-1], 0)

@@ -194,7 +194,7 @@ def test_a_long_path_with_a_strong_edge_does_not_overflow(env, params):
     found, _ = rollout_policy(Foresight(), None, params, env=env, decisions=bars - 3, rewards_only=True)
     reward = np.asarray(found)[10:-1, 0]
     assert np.isfinite(reward).all()
-    # A short at 1.5 gains a third; a long at 1 gains half; each less the costs of turning the whole position round.
+    # A short at 1.5 gains a third, and a long at 1 gains half, each less the costs of turning the whole position round.
     assert reward.sum() > 300
     np.testing.assert_allclose(reward[2:], reward[:-2], atol=1e-5)
 

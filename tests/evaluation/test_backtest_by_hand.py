@@ -29,7 +29,7 @@ class NoState(struct.PyTreeNode):
 
 
 class HalfTheSignal(struct.PyTreeNode, MarketActor):
-    """An exposure of half the last bar's first feature, within [-1, 1]; per asset where there are several."""
+    """An exposure of half the last bar's first feature, within [-1, 1], per asset where there are several."""
 
     def prepare(self, state, params):
         return state, params

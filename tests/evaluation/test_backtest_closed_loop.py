@@ -19,7 +19,7 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
-RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year; high, so that a few bars show it
+RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year, and high, so that a few bars show it
 
 
 def loud(agent, env) -> Policy:
@@ -53,7 +53,7 @@ def seen_of(ledger, market, bars_since_fill, leverage, t):
 
 
 def closed_loop(policy, market, env, settings):
-    """Targets, equity and the reasons of all fills; decisions every `decision_every` bars, asked for again between."""
+    """Targets, equity and the reasons of all fills. Decisions every `decision_every` bars, asked for again between."""
     assets, every = market.close.shape[1], env.decision_every
     ledger, bars_since_fill = Ledger(assets, settings), np.full(assets, 20)
     first, end = int(market.first_decisions(env.window)[0]), len(market.close)
@@ -115,7 +115,7 @@ def test_delay_decision_every_stop_loss_take_profit_leverage_margin_and_interest
 
 
 def test_a_portfolio_with_missing_bars_a_late_asset_and_one_that_leaves(agent):
-    """Three assets that lack a third of their bars, each at times of its own; an order that meets none is cancelled."""
+    """Three assets that lack a third of their bars, each at times of its own. An order that meets none is cancelled."""
     rng, parts = np.random.default_rng(2), []
     for name, first, last in (("A", 0, 90), ("B", 20, 90), ("C", 0, 60)):
         kept = np.flatnonzero(rng.random(last - first) > 0.3) + first

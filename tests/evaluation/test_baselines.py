@@ -94,7 +94,7 @@ def test_exposure_matched_of_a_combined_result_is_of_each_symbol(market):
     for symbol, result in results.items():
         one = found[EXPOSURE_MATCHED].by_symbol[symbol]
         assert one.targets[0, 0] == result.exposure.mean()
-    # Half of each at its own first open; B ends ten days before A and stays there.
+    # Half of each at its own first open. B ends ten days before A and stays there.
     a, b = (market.close[end, 0] / market.open[start, 0] / 1.002 / 1.001 for start, end in ((1, 99), (101, 189)))
     assert found[BUY_AND_HOLD].equity[-1] == pytest.approx((a + b) / 2, rel=1e-13)
 
@@ -237,7 +237,7 @@ def account(last, turnover):
 
 
 def test_break_even_by_hand():
-    """A lead of log(1.21 / 1.1) over 4 - 0.5 of turnover more; behind, it is below 0; and where there is none, NaN."""
+    """A lead of log(1.21 / 1.1) over 4 - 0.5 of turnover more. Behind, it is below 0, and where there is none, NaN."""
     one, other = account(1.21, [1.0, 3.0]), account(1.1, [0.5, 0.0])
     assert break_even(one, other) == pytest.approx(1e4 * math.log(1.1) / 3.5, rel=1e-13)
     assert break_even(account(1.0, [1.0, 3.0]), other) == pytest.approx(-1e4 * math.log(1.1) / 3.5, rel=1e-13)

@@ -55,14 +55,14 @@ def test_funding_at_a_stamp_belongs_to_the_position_that_a_flip_opened_just_befo
     """Long from bar 1. The open of bar 2 turns it short, and the close of bar 2 is the stamp: the short gets 1%."""
     frame = daily([100.0] * 4, [100.0, 100.0, 110.0, 110.0]).assign(funding=[0, 0.002, 0.01, 0])
     result = simulate(market_of(frame, symbol="X"), [1.0, -1.0, HOLD, HOLD], costs=free(), rules=CREDIT)
-    # 0.01 units at 100 pay 0.002; equity 0.998 is short at 100, so worth 1.0978 at 110
+    # 0.01 units at 100 pay 0.002, equity 0.998 is short at 100, so worth 1.0978 at 110
     np.testing.assert_allclose(result.carry[:, 0], [0, -0.002, 0.01 * 0.998 * 1.1, 0], rtol=1e-12)
     np.testing.assert_allclose(result.trades["carry"], [-0.002, 0.01 * 0.998 * 1.1], rtol=1e-12)
     np.testing.assert_allclose(result.carry.sum(1), result.financing, rtol=1e-12)
     at_close = simulate(
         market_of(frame, symbol="X"), [1.0, -1.0, HOLD, HOLD], costs=free(), rules=CREDIT.replace(fill="next_close")
     )
-    # bought at the close of bar 1 after its stamp; sold at that of bar 2 after the long has paid for 1.1
+    # bought at the close of bar 1 after its stamp, sold at that of bar 2 after the long has paid for 1.1
     np.testing.assert_allclose(at_close.trades["carry"], [-0.011, 0], rtol=1e-12)
 
 

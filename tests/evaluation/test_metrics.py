@@ -19,7 +19,7 @@ RATIOS = {"volatility", "sortino", "value_at_risk", "expected_shortfall", "skew"
 
 
 def figures(equity, periods_per_year=252.0, initial=1.0, **other):
-    """`compute` with an idle account, unless told otherwise; any warning is an error."""
+    """`compute` with an idle account, unless told otherwise. Any warning is an error."""
     n = len(equity)
     idle = {"exposure": np.zeros((n, 1)), "turnover": np.zeros(n), "costs": np.zeros(n)} | other
     with warnings.catch_warnings():

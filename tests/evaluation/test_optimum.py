@@ -1,4 +1,5 @@
-"""The optimum against closed forms, linear programs, its neighbours and the ledger; scores against agents by hand."""
+"""The optimum against closed forms, linear programs, its neighbours and the ledger, and scores against agents by
+hand."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ from jaxtrader.market.synthetic import AR1, HiddenRegime, OrnsteinUhlenbeck, Pro
 COSTS = Costs(fee=1e-4, slippage=4e-4)
 BARS = 100_000
 DISCRETE = (-1, 0, 1)
-# The best exposure of "(b)" is nearly always a bound of it; that of "(b) between", 1 / volatility x sqrt(r2) = 1 a
-# deviation of the signal, nearly never.
+# The best exposure of "(b)" is nearly always a bound of it. That of "(b) between", 1 / volatility x sqrt(r2) = 1 a
+# deviation of the signal, nearly never is.
 CASES: dict[str, tuple[AR1 | OrnsteinUhlenbeck | HiddenRegime, Any, float]] = {
     "(a)": (AR1(), DISCRETE, 5e-4),
     "(a) other": (AR1(0.02, 0.02, 0.8), DISCRETE, 5e-4),
@@ -115,15 +116,15 @@ def binned(process: Process, signals: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def linear_program(process: Process, exposures: np.ndarray, cost: float, points: int) -> float:
     """The gain of the same problem in another discretisation, by another algorithm.
 
-    States in bins with transition probabilities by integration (Tauchen 1986), an exposure that stays
-    where it was put, and the primal linear program of an average-reward Markov decision process (Puterman 1994, 8.8):
-    over the frequencies at each (signal, exposure) of living through a bar, of buying up to the next exposure and of
-    selling down to the last, since costs in proportion are those of a chain of small orders.
+    States are in bins with transition probabilities by integration (Tauchen 1986), and an exposure stays where it was
+    put. This is the primal linear program of an average-reward Markov decision process (Puterman 1994, 8.8). It is over
+    the frequencies at each (signal, exposure) of living through a bar, of buying up to the next exposure and of selling
+    down to the last. Costs in proportion are those of a chain of small orders.
     """
     signals, count = np.linspace(-4.5, 4.5, points), len(exposures)
     returns, density, move = binned(process, signals)
     live = (np.log1p(exposures[:, None] * returns[:, None]) * density[:, None]).sum(-1)
-    # A bar takes a short of -1 to -1 - 2r; beyond the bound it is bought back, and discrete positions trade either way.
+    # A bar takes a short of -1 to -1 - 2r. Beyond the bound it is bought back, and discrete positions trade either way.
     drift = 2 * cost * (np.abs(returns) * density).sum(-1) * (1.0 if count == 3 else 0.5)
     live -= np.where(exposures == -1, drift[:, None], 0)
     order = np.tile(-cost * np.diff(exposures), points)
@@ -146,8 +147,8 @@ def linear_program(process: Process, exposures: np.ndarray, cost: float, points:
 def test_the_gain_equals_a_linear_program(case: str) -> None:
     """To 1%: bins of width h add h^2 / 12 to the variance of a signal's step, exposures d apart lose (vol. d)^2 / 24.
 
-    The former is 0.1% to 1% of a step's, and half of that of the gain. The latter, half the variance of an exposure
-    that is off by up to d / 2, is 0.4% of the gain of "(b) between", and none of what is best at a bound.
+    The former is 0.1% to 1% of a step's, and half of that of the gain. The latter is half the variance of an exposure
+    that is off by up to d / 2. It is 0.4% of the gain of "(b) between", and none of what is best at a bound.
     """
     process, positions, cost = CASES[case]
     exposures, points = (np.linspace(-1, 1, 11), 61) if positions == "continuous" else (np.array(positions, float), 121)

@@ -31,13 +31,11 @@ def random_market(seed=0, volatility=0.05):
     return flat_bars(50 * np.exp(np.cumsum(rng.normal(0, volatility, BARS))))
 
 
-# One price a bar; "close" fills the target of a bar at its own price. Fee 1%, no slippage:
-#   bar 0, 100: buy 0.5: 0.005 units, fee 0.005, cash 0.495.
-#   bar 1, 120: hold (0.6).
-#   bar 2, 140: E = 0.495 + 0.7 = 1.195; target -0.5 is -0.5975: sell 0.7 + 0.5975 = 1.2975, fee 0.012975:
-#       cash 0.495 + 1.2975 - 0.012975 = 1.779525, units -0.5975 / 140.
-#   bar 3, 70: short value 0.29875; buy it back, fee 0.0029875: cash 1.779525 - 0.29875 - 0.0029875 = 1.4777875.
-#   bar 4, 100: buy 0.2 E = 0.2955575: fee 0.002955575. bar 5, 110: that is worth 0.32511325; open at the end.
+# One price a bar. "close" fills the target of a bar at its own price. Fee 1%, no slippage:   bar 0, 100: buy 0.5: 0.005
+# units, fee 0.005, cash 0.495.   bar 1, 120: hold (0.6).   bar 2, 140: E = 0.495 + 0.7 = 1.195, target -0.5 is -0.5975:
+# sell 0.7 + 0.5975 = 1.2975, fee 0.012975:       cash 0.495 + 1.2975 - 0.012975 = 1.779525, units -0.5975 / 140.   bar
+# 3, 70: short value 0.29875. Buy it back, fee 0.0029875: cash 1.779525 - 0.29875 - 0.0029875 = 1.4777875.   bar 4, 100:
+# buy 0.2 E = 0.2955575: fee 0.002955575. bar 5, 110: that is worth 0.32511325. Open at the end.
 PRICES = [100, 120, 140, 70, 100, 110]
 TARGETS = [0.5, NAN, -0.5, 0.0, 0.2, NAN]
 
@@ -86,8 +84,8 @@ def test_trades_by_hand(small):
 
 
 def test_entry_and_exit_prices_are_averages_over_the_trade():
-    # 0.2 E at 100: 0.002 units; at 200, E = 1.2: 0.5 E = 0.6 is 0.003 units (+0.001); at 100, E = 0.9: 0.2 E is 0.0018
-    # (-0.0012); at 150 flat (-0.0018). Entries (0.2 + 0.2) / 0.003; exits (0.12 + 0.27) / 0.003.
+    # 0.2 E at 100: 0.002 units. At 200, E = 1.2: 0.5 E = 0.6 is 0.003 units (+0.001). At 100, E = 0.9: 0.2 E is 0.0018
+    # (-0.0012). At 150 flat (-0.0018). Entries (0.2 + 0.2) / 0.003. Exits (0.12 + 0.27) / 0.003.
     result = simulate(
         flat_bars([100, 200, 100, 150, 1, 1]),
         [0.2, 0.5, 0.2, 0, 0, 0],
@@ -112,7 +110,7 @@ def test_no_fill_is_no_trade_and_no_win_rate():
 @pytest.mark.parametrize("volatility", [0.05, 0.6])
 @pytest.mark.parametrize("fill", ["next_open", "close"])
 def test_the_result_adds_up(fill, volatility):
-    """Equity from the fills alone; what all trades gained is what the account gained; costs add up three ways."""
+    """Equity from the fills alone. What all trades gained is what the account gained. Costs add up three ways."""
     market = random_market(4, volatility=volatility)
     result = simulate(
         market, busy(4), costs=Costs(fee=0.002, slippage=0.001), rules=Rules(rebalance_band=0.0, fill=fill)
@@ -157,7 +155,7 @@ def test_an_account_gains_what_its_trades_and_the_financing_say():
 
 
 def test_ruined_at_a_mark_is_a_forced_fill_and_ignored_targets_count_later_ones():
-    # Short 1.0 at 100: 0.01 units, cash 1.99. At 200 that is -0.01; bought back there at a fee of 1% of 2: -0.03.
+    # Short 1.0 at 100: 0.01 units, cash 1.99. At 200 that is -0.01. Bought back there at a fee of 1% of 2: -0.03.
     fee = Costs(fee=0.01, slippage=0.0)
     result = simulate(
         flat_bars([100, 200, 50, 50, 50, 50]),
@@ -246,10 +244,10 @@ def test_combine_by_hand(pair):
     np.testing.assert_allclose(pair.equity, [1, 1.05, 1.35, 1.5, 1.25, 1.25], rtol=1e-14)
     assert len(pair.times) == 6
     assert (np.diff(pair.times) > 0).all()
-    # Position values: A 0.5, 0.55, 0.6, 0.75, out of the market; B 0, 0.25, 0.5, 0.5, sold, 0.
+    # Position values: A 0.5, 0.55, 0.6, 0.75, out of the market. B 0, 0.25, 0.5, 0.5, sold, 0.
     values = np.array([[0.5, 0.55, 0.6, 0.75, 0, 0], [0, 0.25, 0.5, 0.5, 0, 0]]).T
     np.testing.assert_allclose(pair.exposure, values / pair.equity[:, None], rtol=1e-14)
-    # Traded: A 1.0 of its half on day 1; B half of its half on day 2; on day 5 0.5 of B's 1.0, which was half of the
+    # Traded: A 1.0 of its half on day 1. B half of its half on day 2. On day 5 0.5 of B's 1.0, which was half of the
     # total the day before.
     np.testing.assert_allclose(pair.turnover, [0.5, 0.25, 0, 0, 0.25, 0], rtol=1e-14)
     np.testing.assert_allclose(pair.fills["units"], [0.005, 0.025, -0.025], rtol=1e-14)

@@ -415,7 +415,7 @@ def test_targets_by_symbol_that_cannot_be_are_refused(several, targets, settings
     ],
 )
 def test_fills_stepped_again_from_holdings_are_those_of_the_pass(market, rules, monkeypatch, optimised):
-    """Under plain rules a pass keeps holdings alone; its events are then those that a pass with events keeps."""
+    """Under plain rules a pass keeps holdings alone. Its events are then those that a pass with events keeps."""
     module = sys.modules["jaxtrader.evaluation.simulate"]
     for program in (module._run_targets, module._events):
         program.clear_cache()  # of what other tests compiled as they do, not as users do

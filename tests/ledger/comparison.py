@@ -27,12 +27,12 @@ EVERY_ROW = slice(None)
 
 
 def settings_of(costs: Costs, **rules: Any) -> Settings:
-    """The same costs and rules; no band unless one is given, as in `simulate`."""
+    """The same costs and rules, without a band unless one is given, as in `simulate`."""
     return Settings(**{name: getattr(costs, name) for name in RATES}, **rules)
 
 
 def costs_of(settings: Settings) -> Costs:
-    """The same costs as the ledger takes them; fee and slippage are traced also where there are none."""
+    """The same costs as the ledger takes them. Fee and slippage are traced also where there are none."""
     return Costs(**{"fee": 0.0, "slippage": 0.0} | {n: x for n, x in vars(settings.costs).items() if x is not None})
 
 

@@ -17,7 +17,7 @@ from jaxtrader.market.features import log_return
 from jaxtrader.market.market import Market
 
 BARS = 64  # what `simulate` rounds up to: no two programs
-RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year; high, so that a few bars show it
+RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year, and high, so that a few bars show it
 COMMISSION = {"share_fee": 0.02, "min_fee": 1.0, "max_fee": 0.01}
 FULL = {
     "max_leverage": 3.0,
@@ -32,7 +32,7 @@ FULL = {
     "multiplier": 1.5,
     "tick": 0.01,
 }
-# The three fills, each with all rules that fit it; the margin is watched inside the bar with one asset only.
+# The three fills, each with all rules that fit it. The margin is watched inside the bar with one asset only.
 BY_FILL = {
     "next_open": (3, {**FULL, "fill": "next_open"}),
     "next_close": (3, {**FULL, "fill": "next_close", "flat_at_session_end": True}),
@@ -42,13 +42,14 @@ BASE = Market.from_bars(walk("X", BARS, 0), [log_return()])
 
 
 def all_costs(assets, **more):
-    """All costs; the fee is one an asset, where there are several."""
+    """All costs. The fee is one an asset, where there are several."""
     fee = np.array([0.001, 0.0, 0.004])[:assets] if assets > 1 else 0.001
     return Costs(**{"fee": fee, "slippage": 0.002, "fixed_fee": 2.0, "impact": 0.5, **COMMISSION, **RATES, **more})
 
 
 def market_of(seed, assets, volatility=0.03):
-    """All columns that a market can have: leaps, gaps, missing bars, delistings, sessions; rows of unequal length."""
+    """All columns that a market can have: leaps, gaps, missing bars, delistings, sessions, and rows of unequal
+    length."""
     rng = np.random.default_rng(seed)
     shape = (BARS, assets)
     ends = np.where(rng.random(assets) < 0.5, rng.integers(20, BARS, assets), BARS)

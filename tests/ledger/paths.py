@@ -126,7 +126,7 @@ FIGURES += ("fee", "slippage", "traded", "unmet")
 
 
 def assert_agree(got, expected, rtol, atol):
-    """Whole accounts, bar by bar; `atol` is a part of the largest number of each figure."""
+    """Whole accounts, bar by bar. `atol` is a part of the largest number of each figure."""
     for name, mine in got.items():
         want = expected[name]
         if want.dtype == bool:

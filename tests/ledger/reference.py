@@ -138,8 +138,8 @@ class Execution:
 
 @dataclass
 class Move:
-    """What one bar did: fills in the order of time (at one moment by asset), financing, cuts, drops, and closings that
-    could not wait and were larger than the volume cap."""
+    """What one bar did: fills in the order of time (at one moment by asset), financing, cuts and drops. `beyond_cap`: a
+    closing that could not wait was larger than the volume cap."""
 
     executions: list[Execution] = field(default_factory=list)
     financing: float = 0.0
@@ -199,7 +199,7 @@ class Ledger:
     # --- rule 2: a bar, in order --------------------------------------------------------------------------------------
 
     def step(self, target, prev_close, open, close, **more) -> Move:
-        """From close[t] to close[t+1], with the target decided at close[t]; `more` are the other fields of `Bar`."""
+        """From close[t] to close[t+1], with the target decided at close[t]. `more` are the other fields of `Bar`."""
         bar = Bar(list(map(float, prev_close)), list(map(float, open)), list(map(float, close)), **more)
         due = self.pop_delayed_target(target)
         move = Move()
@@ -550,7 +550,7 @@ class Ledger:
         return -self.units[a] if abs(self.units[a] + d) * p <= self.settings.dust * equity else d
 
     def unblock(self, due: list[float]) -> None:
-        """Rule 8: a stopped asset may be entered again once its target has left that sign; NaN says nothing."""
+        """Rule 8: a stopped asset may be entered again once its target has left that sign. NaN says nothing."""
         for a in range(self.assets):
             if not math.isnan(due[a]) and sign(due[a]) != self.stopped[a]:
                 self.stopped[a] = 0
@@ -586,14 +586,14 @@ class Ledger:
         return self.cash / (self.settings.margin * abs(self.units[0]) - self.units[0])
 
     def liquidate(self, prices, bar: Bar, move: Move) -> None:
-        """Everything that has a real bar is sold; the account goes on."""
+        """Everything that has a real bar is sold. The account goes on."""
         equity = self.value(prices)
         for a in range(self.assets):
             if self.units[a] != 0 and bar.present[a]:
                 self.force(a, prices[a], LIQUIDATION, equity, bar, move)
 
     def ruin(self, prices, bar: Bar, move: Move) -> None:
-        """Rule 7: everything that has a bar is closed; the account is frozen."""
+        """Rule 7: everything that has a bar is closed. The account is frozen."""
         equity = self.value(prices)
         for a in range(self.assets):
             if self.units[a] != 0 and bar.present[a]:
@@ -846,12 +846,13 @@ def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, l
     """Rule 10: equity[t] is marked at close[t] after every fill up to and including close[t].
 
     Prices and targets are [bars][assets]. `columns` are further fields of `Bar`, one row for each bar, as a market has
-    them: prices and flags in the row of the bar, `dt`, `bar_dt` and `funding` in the row of the bar that they end at,
-    `volatility` and `adv` in the row of the last bar they know, `stop_loss` and `take_profit` in that of the decision.
+    them. Prices and flags are in the row of the bar, and `dt`, `bar_dt` and `funding` in the row of the bar that they
+    end at. `volatility` and `adv` are in the row of the last bar they know, `stop_loss` and `take_profit` in that of
+    the decision.
 
     Returns equity, units, financing and fills (bar, asset, units, price, fee, slippage) with their reasons and the
-    equity before their costs (`worth`), the bar of ruin, and the rows where an order was clipped or dropped, or a
-    closing was larger than the volume cap.
+    equity before their costs (`worth`). It also returns the bar of ruin, and the rows where an order was clipped or
+    dropped, or a closing was larger than the volume cap.
     """
     bars, assets = len(closes), len(closes[0])
     rules, ledger = settings.rules, Ledger(assets, settings)

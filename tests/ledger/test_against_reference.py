@@ -81,7 +81,7 @@ def test_float32_stays_within_1e_4_over_5000_bars(assets):
 
 
 BARS, PATHS = 150, 12
-INTEREST = {"cash_rate": 0.5, "borrow_rate": 1.0, "short_rate": 0.7}  # a year; high, so that a few bars show it
+INTEREST = {"cash_rate": 0.5, "borrow_rate": 1.0, "short_rate": 0.7}  # a year, and high, so that a few bars show it
 IN_CURRENCY = {"lot": 7.0, "min_trade": 900.0, "capital": 1e5, "volume_cap": 0.2, "impact": 0.7, "fixed_fee": 3.0}
 BY_ASSET = {"fee": [0.001, 0.0, 0.004], "slippage": [0.0, 0.003, 0.001], "fixed_fee": [0.0, 20.0, 5.0], "capital": 1e4}
 COMMISSION = {"share_fee": 0.05, "min_fee": 90.0, "max_fee": 0.02, "capital": 1e5}

@@ -9,7 +9,7 @@ CASES = [
         "name": "a delay of 1 fills one open later; the first bar holds",
         "settings": {"delay": 1},
         "bars": [bar(1.0, 101.0, 100.0), bar(0.0, 50.0), bar(NAN, 60.0, prev_close=50.0)],
-        # 1 / 50 = 0.02; sold at 60
+        # 1 / 50 = 0.02, sold at 60
         "fills": [(1, 0, 0.02, 50.0, "order"), (2, 0, -0.02, 60.0, "order")],
         "cash": 1.2,
         "units": [0.0],
@@ -24,7 +24,7 @@ CASES = [
             bar(0.0, 80.0, 50.0, prev_close=80.0),
             bar(0.0, 50.0, 75.0, prev_close=50.0),
         ],
-        # 0.02 bought at 50; at 75 E = 1.5: to -0.02, by -0.04; cash 3
+        # 0.02 bought at 50. At 75 E = 1.5: to -0.02, by -0.04, cash 3
         "fills": [(2, 0, 0.02, 50.0, "order"), (3, 0, -0.04, 75.0, "order")],
         "cash": 3.0,
         "units": [-0.02],

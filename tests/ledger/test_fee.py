@@ -15,7 +15,7 @@ CASES = [
         "name": "fees and slippage by asset",
         "settings": {"fee": [0.01, 0.02], "slippage": [0.0, 0.1]},
         "bars": [bar([0.4, -0.5], TWO)],
-        # Sale: 0.005 x 90 = 0.45 comes in, fee 0.009; buy: 0.4 + 0.004. 1 + 0.45 - 0.009 - 0.404
+        # Sale: 0.005 x 90 = 0.45 comes in, fee 0.009. Buy: 0.4 + 0.004. 1 + 0.45 - 0.009 - 0.404
         "fills": [(0, 0, 0.004, 100.0, "order"), (0, 1, -0.005, 100.0, "order")],
         "fees": 0.013,
         "slippage": 0.05,
@@ -61,7 +61,7 @@ def test_sales_pay_for_buys_at_the_same_bar():
 
 
 def test_buys_without_cash_are_dropped_free_of_fee_and_counted():
-    # No cash; two are 4% over their weight, inside the band, so nothing is sold; the third, 8% under, cannot be bought.
+    # No cash. Two are 4% over their weight, inside the band, so nothing is sold. The third, 8% under, cannot be bought.
     units = [0.0034, 0.0034, 0.0032]
     account, fill, _ = one_bar([0.3, 0.3, 0.4], (100, 100, 100), units=units, cash=0.0, rebalance_band=0.05)
     assert fill.dropped

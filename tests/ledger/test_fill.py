@@ -12,7 +12,7 @@ from jaxtrader.ledger import ledger
 
 
 def test_next_open_fills_at_the_open():
-    # 0.5 of 1.0 bought at 110: cash 1 - 0.5 * 1.0302 = 0.4849; at 121 the 0.5 is worth 0.55.
+    # 0.5 of 1.0 bought at 110: cash 1 - 0.5 * 1.0302 = 0.4849. At 121 the 0.5 is worth 0.55.
     account, fill, closing = one_bar(0.5, PRICES)
     assert account.cash == near(0.4849)
     assert account.units[0] == near(0.5 / 110)
@@ -51,7 +51,7 @@ def test_a_target_of_zero_leaves_exactly_no_units():
 
 
 def test_a_short_sale_brings_cash_and_owes_units():
-    # 0.5 sold at 110 brings 0.4851; at 121 the debt is 0.55: 1.4851 - 0.55.
+    # 0.5 sold at 110 brings 0.4851. At 121 the debt is 0.55: 1.4851 - 0.55.
     account, _, _ = one_bar(-0.5, PRICES)
     assert account.cash == near(1.4851)
     assert account.equity == near(0.9351)
@@ -59,7 +59,7 @@ def test_a_short_sale_brings_cash_and_owes_units():
 
 
 def test_a_flip_from_long_to_short_is_one_sale():
-    # E = 0.5 + 0.55 = 1.05; from +0.55 to -0.525 sells 1.075, brings 1.075 * 0.9702 = 1.042965; the debt is 0.5775.
+    # E = 0.5 + 0.55 = 1.05. From +0.55 to -0.525 sells 1.075, brings 1.075 * 0.9702 = 1.042965. The debt is 0.5775.
     account, fill, _ = one_bar(-0.5, PRICES, units=0.005, cash=0.5)
     assert account.cash == near(1.542965)
     assert account.units[0] == near(-0.525 / 110)
@@ -69,8 +69,8 @@ def test_a_flip_from_long_to_short_is_one_sale():
 
 
 def test_entry_is_the_average_of_adds_and_survives_a_partial_exit():
-    # 0.005 at 100; at 200 E = 1.5, 80% is 0.006 units: 0.001 more, average (0.5 + 0.2) / 0.006;
-    # at 100 E = 0.3 + 0.6 = 0.9, 50% is 0.0045 units: 0.0015 less; then flat.
+    # 0.005 at 100. At 200 E = 1.5, 80% is 0.006 units: 0.001 more, average (0.5 + 0.2) / 0.006. At 100 E = 0.3 + 0.6 =
+    # 0.9, 50% is 0.0045 units: 0.0015 less. Then flat.
     closes = np.array([100.0, 100, 200, 100, 100])[:, None]
     account, _, _ = path(closes, closes[1:], np.array([0.5, 0.8, 0.5, 0.0])[:, None])
     # 1e-14: the rounding of a few operations.

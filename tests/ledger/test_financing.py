@@ -27,7 +27,7 @@ CASES = [
         "name": "a weekend earns the cash_rate of three nights, and interest accumulates",
         "settings": {"cash_rate": 0.0365},
         "bars": [bar(NAN, dt=3 * DAY), bar(NAN, dt=DAY)],
-        # 0.0365 x 3 / 365 = 0.0003; then 0.0001 on 1.0003
+        # 0.0365 x 3 / 365 = 0.0003, then 0.0001 on 1.0003
         "fills": [],
         "financing": [0.0003, 0.00010003],
         "cash": 1.00040003,
@@ -84,7 +84,7 @@ CASES = [
         "name": "funding is paid by who holds at its time: a flip at the open before it gets what longs pay",
         "start": LONG,
         "bars": [bar(-1.0, 100.0, funding=0.01)],
-        # 0.02 units sold at 100; the short of 1.0 receives 0.01
+        # 0.02 units sold at 100, the short of 1.0 receives 0.01
         "fills": [(0, 0, -0.02, 100.0, "order")],
         "financing": [0.01],
         "cash": 2.01,
@@ -96,7 +96,7 @@ CASES = [
         "start": LONG,
         "settings": {"fill": "next_close", "flat_at_session_end": True},
         "bars": [
-            bar(-1.0, 100.0, funding=0.01),  # the long pays 0.01; E = 0.99: sold 0.0199 at 100
+            bar(-1.0, 100.0, funding=0.01),  # the long pays 0.01, E = 0.99: sold 0.0199 at 100
             bar(NAN, 100.0, 110.0, funding=0.01, session_end=True),  # the short of 1.089 gets 0.01089
         ],
         "fills": [(0, 0, -0.0199, 100.0, "order"), (1, 0, 0.0099, 110.0, "session end")],
@@ -154,7 +154,7 @@ CASES = [
         "name": "fill at the close: the order comes first, and financing is on the new position",
         "settings": {"fill": "close", "short_rate": 0.0365},
         "bars": [bar(-1.0, 95.0, 90.0, dt=DAY)],
-        # Sold at 100: cash 2; then 0.0001 x 1; at 90: 1.9999 - 0.9
+        # Sold at 100: cash 2, then 0.0001 x 1. At 90: 1.9999 - 0.9
         "fills": [(0, 0, -0.01, 100.0, "order")],
         "financing": [-0.0001],
         "cash": 1.9999,
@@ -165,7 +165,7 @@ CASES = [
         "name": "fill at the open: financing is on what was held before",
         "settings": {"cash_rate": 0.0365, "short_rate": 0.0365},
         "bars": [bar(-1.0, 100.0, 90.0, dt=DAY)],
-        # 0.0001 on cash; E = 1.0001: -0.010001 units, cash 2.0002; 2.0002 - 0.90009
+        # 0.0001 on cash, E = 1.0001: -0.010001 units, cash 2.0002. Then 2.0002 - 0.90009
         "fills": [(0, 0, -0.010001, 100.0, "order")],
         "financing": [0.0001],
         "cash": 2.0002,
@@ -205,7 +205,7 @@ def test_where_the_open_is_the_close_before_both_fills_are_the_same_money(target
 @few
 @given(seeds, st.sampled_from([0.4, 1.0, 1.8, 2.5, -0.5, -1.5]))
 def test_interest_adds_up_over_the_holding_period(seed, exposure):
-    """One order, then held: debt and credit grow by (1 + rate x years) a bar; a short pays for its value each bar."""
+    """One order, then held: debt and credit grow by (1 + rate x years) a bar. A short pays for its value each bar."""
     market = dataclasses.replace(market_of(seed, 1, 0.002), present=None, delisted=None, funding=None)
     rules = {"max_leverage": 3.0, "maintenance_margin": 0.0}
     costs = Costs(fee=0.0, slippage=0.0, **RATES)
@@ -225,7 +225,7 @@ def test_interest_adds_up_over_the_holding_period(seed, exposure):
             units = exposure * cash / market.open[4, 0]
             cash -= units * market.open[4, 0]
         cash += interest(market.open[t, 0], inside[t])
-    # 1e-12: the rounding of 64 bars; the sum below subtracts nearly equal numbers.
+    # 1e-12: the rounding of 64 bars. The sum below subtracts nearly equal numbers.
     assert result.equity[-1] == pytest.approx(cash + units * close[-1], rel=1e-12)
     if exposure > 1:
         debt = (exposure - 1) * before * (1 + RATES["borrow_rate"] * inside[4])
@@ -250,7 +250,7 @@ def test_interest_of_minutes_is_not_lost_in_float32(exposure):
         simulate(market, targets, costs=costs, dtype=kind, **run_settings(rules)) for kind in ("float32", "float64")
     )
     expected = exposure + (1 - exposure) * (1 + 0.02 / 365 / 1440) ** 19_999  # but for the first bar, flat
-    # The closed form leaves out the first bar, 4e-8 of a position; float32 rounds an equity near 1 by 6e-8, and twice.
+    # The closed form leaves out the first bar, 4e-8 of a position. float32 rounds an equity near 1 by 6e-8, and twice.
     assert exact.equity[-1] == pytest.approx(expected, abs=1e-7)
     np.testing.assert_allclose(rough.equity, exact.equity, rtol=0, atol=1.5e-7)
     # Training's own steps, from an account that it opened.

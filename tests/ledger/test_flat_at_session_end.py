@@ -25,7 +25,7 @@ CASES = [
         "settings": {"fee": 0.1, "flat_at_session_end": True},
         "bars": [
             bar(NAN, 100.0, 110.0, session_end=True),  # 1.1 - 0.11
-            bar(0.5, 99.0, prev_close=110.0),  # 0.495 / 99 = 0.005; fee 0.0495
+            bar(0.5, 99.0, prev_close=110.0),  # 0.495 / 99 = 0.005, fee 0.0495
         ],
         "fills": [(0, 0, -0.01, 110.0, "session end"), (1, 0, 0.005, 99.0, "order")],
         "cash": 0.4455,

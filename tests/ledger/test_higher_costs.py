@@ -62,7 +62,7 @@ def dearer(name, low, more):
 @few
 @given(seeds, st.floats(0, 0.05), st.floats(0, 1))
 def test_a_higher_cost_never_leaves_more_after_that_fill(name, seed, low, more):
-    """The same order, as it is sized before costs; where cash bounds it (leverage 1), for the costs by value.
+    """The same order, as it is sized before costs. Where cash bounds it (leverage 1), this is of the costs by value.
 
     A fixed fee that cash cannot pay drops the buy, and a lot that it cannot pay is not bought: both may save costs.
     """
@@ -130,7 +130,7 @@ def test_a_higher_cost_never_leaves_more_along_a_path(leverage, seed, low, more)
     """With band, lots, brackets, margin and ruin off: nothing happens in the one account and not in the other.
 
     Where cash bounds buys (leverage 1) for the costs by value alone. A fixed fee may drop a buy, and a dearer impact
-    leaves more cash idle, since the cut is sized at the whole order's: both accounts are then of other positions. Debt
+    leaves more cash idle, since the cut is sized at the whole order's. Both accounts are then of other positions. Debt
     there is none, so no borrow rate.
     """
     rng = np.random.default_rng(seed)

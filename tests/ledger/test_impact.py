@@ -9,7 +9,7 @@ CASES = [
         "name": "impact is slippage that grows with the root of the order's share of the volume",
         "settings": {"impact": 1.0, "slippage": 0.002, "capital": 1_000_000.0},
         "bars": [bar(0.25, volatility=0.02, adv=100_000_000.0)],
-        # sqrt(250,000 / 100,000,000) = 0.05, x 0.02 = 0.001; with 0.002: 0.25 x 0.003
+        # sqrt(250,000 / 100,000,000) = 0.05, x 0.02 = 0.001, with 0.002: 0.25 x 0.003
         "fills": [(0, 0, 0.0025, 100.0, "order")],
         "slippage": 0.00075,
         "cash": 0.74925,

@@ -32,7 +32,7 @@ CASES = [
         "name": "lots round raw shares towards zero: raw = units x capital x adjusted / raw price",
         "settings": {"lot": 10.0, "capital": 10_000.0},
         "bars": [bar(0.333, 50.0, prev_close=50.0, price_factor=0.5)],
-        # 0.00666 units are 33.3 raw shares at 100; 30 of them are 0.006 units at 50
+        # 0.00666 units are 33.3 raw shares at 100, 30 of them are 0.006 units at 50
         "fills": [(0, 0, 0.006, 50.0, "order")],
         "cash": 0.7,
         "units": [0.006],
@@ -92,8 +92,8 @@ CASES = [
             "lot": 10.0,
         },
         "bars": [bar([0.0, -0.2, 0.6], [100.0] * 3, adv=[1000.0, 1e9, 1e9])],
-        # E = 1. The first: 100 of currency, a share, no lot of it: 1.3 stay. The second: 27 shares, so 20, to -13; the
-        # third 60. 0.2 are left for 0.13 + 0.6: k = 20 / 73. -7 - 3.6 shares are 10, to -3; 16.4 shares are 10.
+        # E = 1. The first: 100 of currency, a share, no lot of it: 1.3 stay. The second: 27 shares, so 20, to -13. The
+        # third: 60. 0.2 are left for 0.13 + 0.6: k = 20 / 73. -7 - 3.6 shares are 10, to -3, and 16.4 shares are 10.
         "fills": [(0, 1, -0.001, 100.0, "order"), (0, 2, 0.001, 100.0, "order")],
         "cash": -0.37,
         "units": [0.013, -0.0003, 0.001],
@@ -111,7 +111,7 @@ CASES = [
             "lot": 10.0,
         },
         "bars": [bar([0.0, -0.2, 0.6], [100.0] * 3, adv=[1000.0, 1e9, 1e9])],
-        # As before, with 0.03 left: k = 3 / 73. -7 - 0.5 shares are no lot, and would leave 7; 2.5 shares are none.
+        # As before, with 0.03 left: k = 3 / 73. -7 - 0.5 shares are no lot, and would leave 7, and 2.5 shares are none.
         "fills": [(0, 1, -0.0007, 100.0, "order")],
         "cash": -0.3,
         "units": [0.013, 0.0, 0.0],

@@ -26,7 +26,7 @@ CASES = [
         "settings": {"fee": 0.01, "max_leverage": 2.0, "fill": "next_close"},
         "bars": [
             bar(1.0, 95.0, 70.0, high=96.0, low=40.0, stop_loss=0.5),  # -1 + 1.33333333 - 0.01333333
-            bar(1.0, 70.0, 80.0, prev_close=70.0),  # 0.32 / 80 = 0.004 units; fee 0.0032 on credit
+            bar(1.0, 70.0, 80.0, prev_close=70.0),  # 0.32 / 80 = 0.004 units, fee 0.0032 on credit
         ],
         "fills": [(0, 0, -0.02, 66.66666666666667, "liquidation"), (1, 0, 0.004, 80.0, "order")],
         "cash": -0.0032,
@@ -39,7 +39,7 @@ CASES = [
         "start": DEBT,
         "settings": {"fee": 0.01, "max_leverage": 2.0},
         "bars": [bar(0.5, 60.0, 80.0)],
-        # E = 0.2 < 0.25 x 1.2; -1 + 1.2 - 0.012
+        # E = 0.2 < 0.25 x 1.2, cash -1 + 1.2 - 0.012
         "fills": [(0, 0, -0.02, 60.0, "liquidation")],
         "cash": 0.188,
         "units": [0.0],
@@ -62,7 +62,7 @@ CASES = [
         "start": DEBT,
         "settings": {"max_leverage": 2.0, "borrow_rate": 0.365},
         "bars": [bar(NAN, 66.7, 80.0, dt=DAY)],
-        # Without interest E = 0.334 > 0.25 x 1.334 = 0.3335; a day costs 0.001: 0.333 < 0.3335
+        # Without interest E = 0.334 > 0.25 x 1.334 = 0.3335, a day costs 0.001: 0.333 < 0.3335
         "fills": [(0, 0, -0.02, 66.7, "liquidation")],
         "financing": [-0.001],
         "cash": 0.333,
@@ -96,7 +96,7 @@ CASES = [
         "settings": {"max_leverage": 2.0, "fee": 0.01},
         "bars": [
             bar([NAN, NAN], [100.0, 100.0], [90.0, 90.0], low=[30.0, 30.0]),
-            # E = -1 + 1.3 = 0.3 < 0.25 x 1.3 = 0.325; all sold: 1.3 - 0.013
+            # E = -1 + 1.3 = 0.3 < 0.25 x 1.3 = 0.325, all sold: 1.3 - 0.013
             bar([NAN, NAN], [90.0, 90.0], [70.0, 60.0], prev_close=[90.0, 90.0]),
         ],
         "fills": [(1, 0, -0.01, 70.0, "liquidation"), (1, 1, -0.01, 60.0, "liquidation")],

@@ -57,7 +57,7 @@ CASES = [
         "start": {"cash": 0.0, "units": [0.012, 0.002, 0.002, -0.006], "entry": [100.0] * 4},
         "settings": {"max_leverage": 2.0, "maintenance_margin": 0.0, "volume_cap": 0.1, "capital": 1000.0},
         "bars": [bar([0.0, 0.8, -0.4, -0.4], [100.0] * 4, adv=[2000.0, 1e9, 1e9, 1e9])],
-        # E = 1. 0.2 of 1.2 are sold: 1.0 stay; 0.2 of the second, none of the third, 0.4 of the fourth. 2 - 1.6 = 0.4
+        # E = 1. 0.2 of 1.2 are sold: 1.0 stay, 0.2 of the second, none of the third, 0.4 of the fourth. 2 - 1.6 = 0.4
         # for 0.6 + 0.4: k = 0.4
         "fills": [
             (0, 0, -0.002, 100.0, "order"),
@@ -75,7 +75,7 @@ CASES = [
         "start": {"cash": -1.0, "units": [0.0208, 0.0], "entry": [100.0, 0.0]},
         "settings": {"max_leverage": 2.0, "maintenance_margin": 0.0, "rebalance_band": 0.05},
         "bars": [bar([1.9, 0.1], TWO)],
-        # E = 1.08, 2.16 at most; 1.9 x 1.08 = 2.052 is 0.028 away, less than 0.054. 0.08 are left of 0.108
+        # E = 1.08, 2.16 at most. 1.9 x 1.08 = 2.052 is 0.028 away, less than 0.054. 0.08 are left of 0.108
         "fills": [(0, 1, 0.0008, 100.0, "order")],
         "cash": -1.08,
         "units": [0.0208, 0.0008],
@@ -110,7 +110,7 @@ def test_a_target_beyond_the_limit_is_capped_and_counted():
 
 
 def test_nan_holds_the_units_and_uses_up_the_leverage_first():
-    # Two assets at 100: 0.006 held by NaN is 60% of 1.0; 0.9 for the other is capped at 0.4 and counted.
+    # Two assets at 100: 0.006 held by NaN is 60% of 1.0, and 0.9 for the other is capped at 0.4 and counted.
     account, fill, _ = one_bar([NAN, 0.9], (100, 100, 100), units=[0.006, 0.0], cash=0.4, costs=FREE)
     # 1e-14: the rounding of a few operations.
     np.testing.assert_allclose(account.units, [0.006, 0.004], rtol=1e-14)

@@ -32,7 +32,7 @@ CASES = [
         "start": {"cash": 0.06, "units": [0.0094], "entry": [100.0]},
         "settings": {"min_trade": 595.0, "capital": 10_000.0, "fee": 0.01},
         "bars": [bar(1.0)],
-        # 0.06 wanted, 600 of currency; with the fee 0.0606: k = 0.990099, 594 of currency
+        # 0.06 wanted, 600 of currency, with the fee 0.0606: k = 0.990099, 594 of currency
         "fills": [],
         "cash": 0.06,
         "units": [0.0094],
@@ -63,7 +63,7 @@ CASES = [
             "min_trade": 1150.0,
         },
         "bars": [bar([0.0, -0.2, 0.6, 0.2], [100.0] * 4, adv=[1000.0, 1e9, 1e9, 1e9])],
-        # The sale of 100 is dropped: 1.3 stay. 0.2 for 0.2 + 0.6 + 0.2: k = 0.2. To -0.04, by 0.11 = 1100; 0.12 = 1200;
+        # The sale of 100 is dropped: 1.3 stay. 0.2 for 0.2 + 0.6 + 0.2: k = 0.2. To -0.04, by 0.11 = 1100, 0.12 = 1200,
         # 0.04 = 400.
         "fills": [(0, 1, -0.0011, 100.0, "order"), (0, 2, 0.0012, 100.0, "order")],
         "cash": -0.38,

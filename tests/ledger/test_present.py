@@ -67,7 +67,7 @@ CASES = [
         "start": {"cash": -1.0, "units": [0.02], "entry": [200.0]},
         "settings": {"max_leverage": 2.0},
         "bars": [
-            # At a last close of 60 (E = 0.2, below 0.25 x 1.2; the stop stands at 190) nothing can be done.
+            # At a last close of 60 (E = 0.2, below 0.25 x 1.2, the stop stands at 190) nothing can be done.
             bar(NAN, 60.0, prev_close=60.0, present=False, stop_loss=0.05),
             bar(NAN, 65.0, prev_close=60.0, stop_loss=0.05),  # -1 + 1.3
         ],

@@ -74,7 +74,7 @@ def test_many_costs_in_one_step_of_the_environment_pay_what_each_pays(make_marke
     (batch, alone) = swept(3)
     params, key = env.default_params, jax.random.key(0)
     _, state = env.reset(key, params)
-    across = params.replace(arrays=None, costs=0)  # the axis of every rate; the arrays has none
+    across = params.replace(arrays=None, costs=0)  # the axis of every rate. The arrays have none.
 
     @jax.jit
     def steps(params):

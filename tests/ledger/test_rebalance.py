@@ -74,7 +74,7 @@ CASES = [
     },
     {
         "name": "on change: liquidation closes for good, though the volume had cut the order before it",
-        # 2 of 3 bought at 100 for a debt of 1; where 0.02 p - 1 = 0.25 * 0.02 p all is sold, and not bought again.
+        # 2 of 3 bought at 100 for a debt of 1. Where 0.02 p - 1 = 0.25 * 0.02 p all is sold, and not bought again.
         "settings": {
             "rebalance": "on_change",
             "volume_cap": 1.0,
@@ -98,7 +98,7 @@ def test_rebalance_as_worked_by_hand(case, come_out):
 
 
 def test_on_change_trades_only_when_the_target_changes():
-    # 0.5 / 100 at 100; at 200 the unchanged 0.5 holds 0.005 units; 0.6 of 1.5 is 0.9 / 200; NaN does not forget 0.6.
+    # 0.5 / 100 at 100. At 200 the unchanged 0.5 holds 0.005 units, 0.6 of 1.5 is 0.9 / 200. NaN does not forget 0.6.
     closes = np.array([100.0, 100, 200, 200, 300, 300])[:, None]
     targets = np.array([0.5, 0.5, 0.6, NAN, 0.6])[:, None]
     account, _, _ = path(closes, closes[1:], targets, rebalance="on_change")

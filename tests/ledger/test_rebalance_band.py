@@ -38,7 +38,7 @@ def test_equal_weights_of_many_assets_are_bought_by_default():
 
 
 def test_dust_is_no_trade():
-    # At 110 and E = 1, 0.5 / 110 units are the target; 1e-13 of it is rounding, 1e-11 is an order.
+    # At 110 and E = 1, 0.5 / 110 units are the target, and 1e-13 of it is rounding, 1e-11 is an order.
     held = 0.5 / 110
     assert not one_bar(0.5, PRICES, units=held * (1 + 1e-13), cash=0.5, costs=FREE)[1].units.any()
     assert one_bar(0.5, PRICES, units=held * (1 + 1e-11), cash=0.5, costs=FREE)[1].units[0] < 0

@@ -23,7 +23,7 @@ CLOSED |= {"close": CLOSED["next_open"], "next_close": CLOSED["next_open"] | {"s
 
 @pytest.mark.parametrize("name", BY_FILL)
 def test_every_fill_under_all_rules_is_that_of_the_scalar_reference(name):
-    """Bar, asset, units, price, fee, slippage, reason; with brackets, margin, lots, impact, missing and last bars."""
+    """Bar, asset, units, price, fee, slippage, reason, with brackets, margin, lots, impact, missing and last bars."""
     assets, rules = BY_FILL[name]
     reasons = Counter()
     for seed in range(24):
@@ -52,7 +52,7 @@ def test_every_fill_without_brackets_and_margin_is_that_of_the_scalar_reference(
 
 @pytest.mark.parametrize("name", [pytest.param("next_open", marks=pytest.mark.slow), "next_close", "close"])
 def test_every_fill_on_change_is_that_of_the_scalar_reference(name):
-    """Under all rules; what volume or a missing bar kept from its target is tried again, the rest is left to move."""
+    """Under all rules. What volume or a missing bar kept from its target is tried again, the rest is left to move."""
     assets, rules = BY_FILL[name]
     rules = {**rules, "rebalance": "on_change"}
     orders = {"always": 0, "on_change": 0}
@@ -130,7 +130,7 @@ def test_every_fill_keeps_the_rules_it_was_made_under(name, seed, volatility):
     at = market.open if rules.fill == "next_open" else market.close
     np.testing.assert_array_equal(price[order], at[bar, asset][order])
     assert (result.units[market.session_end[:, None] & market.present] == 0).all() or not rules.flat_at_session_end
-    # Whole lots of raw shares, none too small, none beyond the volume; a target of 0 sells what there is, if it can.
+    # Whole lots of raw shares, none too small, none beyond the volume. A target of 0 sells what there is, if it can.
     known = bar - (rules.fill != "close")
     lots = np.abs(fills["units"]) * 1e5 * market.price_factor[bar, asset] / (5 * 1.5)
     whole = np.abs(lots - np.round(lots)) < 1e-6 + 1e-14 * lots  # where a price has fallen to nothing they are many
@@ -212,8 +212,8 @@ def test_the_scale_of_prices_does_not_matter_without_lots_and_impact(seed, power
 def test_any_scale_of_prices_leaves_the_result_but_for_roundings(seed, scale):
     """Targets and prices are drawn from ranges, so none is within 1e-12 of a band, level or limit by chance.
 
-    Where the rules themselves put an order on an edge (a target met before, gross exposure at the leverage) the ledger
-    has a tolerance, its dust of 1e-12: a thousand times these roundings.
+    The rules themselves may put an order on an edge (a target met before, gross exposure at the leverage). There the
+    ledger has a tolerance, its dust of 1e-12: a thousand times these roundings.
     """
     result, scaled = results_in_two_units(seed, scale)
     np.testing.assert_allclose(scaled.equity, result.equity, rtol=1e-12)

@@ -18,7 +18,7 @@ CASES = [
         "start": SHORT,
         "settings": {"fee": 0.01, "cash_rate": 0.1},
         "bars": [
-            bar(1.0, 199.5, 150.0),  # E = 2 - 1.995 = 0.005 <= 0.01; fee 0.01995
+            bar(1.0, 199.5, 150.0),  # E = 2 - 1.995 = 0.005 <= 0.01, fee 0.01995
             bar(1.0, 150.0, prev_close=150.0, dt=1.0),  # frozen: no order, no interest
         ],
         "fills": [(0, 0, 0.01, 199.5, "ruin")],
@@ -33,7 +33,7 @@ CASES = [
         "start": {"cash": 2.0, "units": [-0.005, -0.005], "entry": [100.0, 100.0]},
         "settings": {"fee": 0.01, "short_rate": 0.1},
         "bars": [
-            bar([NAN, 1.0], [299.5, 100.0], present=[True, False]),  # E = 2 - 1.4975 - 0.5; 1.4975 and 0.014975 paid
+            bar([NAN, 1.0], [299.5, 100.0], present=[True, False]),  # E = 2 - 1.4975 - 0.5, 1.4975 and 0.014975 paid
             bar([1.0, 1.0], [299.5, 100.0], prev_close=[299.5, 100.0], present=[True, False], dt=1.0),
             bar([1.0, 1.0], [299.5, 80.0], [299.5, 120.0], prev_close=[299.5, 100.0], present=[True, True], dt=1.0),
         ],
@@ -74,7 +74,7 @@ def test_ruin_level_as_worked_by_hand(case, come_out):
 
 
 def test_ruin_at_an_open_gap_closes_everything_and_cancels_the_order():
-    # Short 0.01 with 2.0 in cash; at 200 nothing is left. Buying back costs 2 * 1.0302 = 2.0604.
+    # Short 0.01 with 2.0 in cash. At 200 nothing is left. Buying back costs 2 * 1.0302 = 2.0604.
     account, fill, closing = one_bar(1.0, (100, 200, 100), units=-0.01, cash=2.0)
     assert account.ruined
     assert fill.units[0] == 0.01

@@ -21,7 +21,7 @@ from jaxtrader.market.bars import DataError
 from jaxtrader.market.market import Market
 
 NAN, INF = math.nan, math.inf
-RULES = [  # what is given last is wrong; what the message says of it, and of the way out
+RULES = [  # what is given (the last is wrong), and what the message says of it and of the way out
     ({"max_leverage": 0}, r"max_leverage 0 .*\(0, 100\]"),
     ({"max_leverage": -2.0}, r"max_leverage -2.0 .*\(0, 100\]"),
     ({"max_leverage": NAN}, r"max_leverage nan .*\(0, 100\]"),

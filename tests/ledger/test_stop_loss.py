@@ -71,7 +71,7 @@ CASES = [
         "start": LONG,
         "settings": {"fee": 0.01},
         "bars": [bar(0.5, **GAP, stop_loss=0.05)],
-        # E = 0.9, d = 0.5 x 0.9 / 90 - 0.01 = -0.005; the rest meets a level (95) that is behind the open: again 90.
+        # E = 0.9, d = 0.5 x 0.9 / 90 - 0.01 = -0.005. The rest meets a level (95) that is behind the open: again 90.
         # Cash: 2 x (0.45 - 0.0045).
         "fills": [(0, 0, -0.005, 90.0, "order"), (0, 0, -0.005, 90.0, "stop")],
         "fees": 0.009,
@@ -96,7 +96,7 @@ CASES = [
         "start": LONG,
         "settings": {"fee": 0.01, "slippage": 0.1},
         "bars": [bar(NAN, 98.0, 97.0, high=99.0, low=94.0, stop_loss=0.05)],
-        # p' = 95 x 0.9 = 85.5; 0.855 comes in, fee 0.00855; slippage 0.095
+        # p' = 95 x 0.9 = 85.5, 0.855 comes in, fee 0.00855, slippage 0.095
         "fills": [(0, 0, -0.01, 95.0, "stop")],
         "fees": 0.00855,
         "slippage": 0.095,
@@ -140,7 +140,7 @@ CASES = [
         "name": "a stop counts in the bar of the entry, from the entry's price without its costs",
         "settings": {"fee": 0.01},
         "bars": [bar(1.0, 100.0, 97.0, high=101.0, low=94.0, stop_loss=0.05)],
-        # The buy is cut to 1 / 1.01 of 0.01 units and leaves no cash; 0.0099009901 x 95 x 0.99
+        # The buy is cut to 1 / 1.01 of 0.01 units and leaves no cash, 0.0099009901 x 95 x 0.99
         "fills": [(0, 0, 0.01 / 1.01, 100.0, "order"), (0, 0, -0.01 / 1.01, 95.0, "stop")],
         "cash": 0.931188118811881,
         "units": [0.0],
@@ -151,12 +151,12 @@ CASES = [
         "name": "an add moves the entry price, a partial exit does not",
         "start": {"cash": 0.5, "units": [0.005], "entry": [100.0]},
         "bars": [
-            # E = 0.5 + 0.6 = 1.1, target 0.8: d = 0.88 / 120 - 0.005 = 0.00233333; cash 0.22
+            # E = 0.5 + 0.6 = 1.1, target 0.8: d = 0.88 / 120 - 0.005 = 0.00233333, cash 0.22
             # entry (0.005 x 100 + 0.00233333 x 120) / 0.00733333 = 0.78 / 0.00733333 = 106.363636
             bar(0.8, 120.0, stop_loss=0.05),
-            # E = 1.1, target 0.4: d = -0.00366667; cash 0.66, units 0.00366667, entry as it was
+            # E = 1.1, target 0.4: d = -0.00366667, cash 0.66, units 0.00366667, entry as it was
             bar(0.4, 120.0, prev_close=120.0, stop_loss=0.05),
-            # stop level 0.95 x 106.363636 = 101.0454545; 0.66 + 0.00366667 x 101.0454545 = 0.66 + 0.3705
+            # stop level 0.95 x 106.363636 = 101.0454545, 0.66 + 0.00366667 x 101.0454545 = 0.66 + 0.3705
             bar(NAN, 120.0, 110.0, prev_close=120.0, low=101.0, high=121.0, stop_loss=0.05),
         ],
         "fills": [

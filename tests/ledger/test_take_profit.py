@@ -22,7 +22,7 @@ CASES = [
         "start": LONG,
         "settings": {"lot": 100.0, "capital": 10_000.0},
         "bars": [bar(0.9, 112.0, 112.0, high=113.0, low=94.0, stop_loss=0.05, take_profit=0.1)],
-        # 10 shares too many of 100 held: no lot. Sold at 112; the stop at 95 comes too late, and 0.9 is a side it left
+        # 10 shares too many of 100 held: no lot. Sold at 112. The stop at 95 comes too late, and 0.9 is a side it left
         "fills": [(0, 0, -0.01, 112.0, "take profit")],
         "cash": 1.12,
         "units": [0.0],
@@ -32,7 +32,7 @@ CASES = [
         "name": "an open beyond the take-profit is left to the order that trades there",
         "start": LONG,
         "bars": [bar(0.5, 112.0, 112.0, high=113.0, low=110.0, stop_loss=0.05, take_profit=0.1)],
-        # 0.005 sold at the open, by the order; the rest stands beyond its take-profit, and goes at the open too
+        # 0.005 sold at the open, by the order. The rest stands beyond its take-profit, and goes at the open too
         "fills": [(0, 0, -0.005, 112.0, "order"), (0, 0, -0.005, 112.0, "take profit")],
         "cash": 1.12,
         "units": [0.0],

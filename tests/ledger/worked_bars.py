@@ -1,12 +1,11 @@
 """How bars worked out by hand are written down, and how the ledger and the reference are held against them.
 
-A case holds `start` (fields of the account; a cash of 1.0 and no position unless said), `settings` (rules and costs; no
-costs and no band unless said), `bars` (made by `bar`) and what must come out: `fills` as (bar, asset, units, price,
-reason), the last `cash`, `units` and `equity`, and, where a case is about them, `financing` of each bar, `fees` and
-`slippage` in sum, the `worth` of the account at each fill, `stopped`, `ruined`, and the bars `clipped`, `dropped` and
-`beyond_cap`.
-The comments of a case hold its arithmetic, done without a program. The tables stand in the test of the field that they
-are about, `test_<field>.py`.
+A case holds `start`, `settings`, `bars` and what must come out. `start` has fields of the account, with a cash of 1.0
+and no position unless said. `settings` has rules and costs, without costs and a band unless said. `bars` are made by
+`bar`. What must come out is `fills` as (bar, asset, units, price, reason), and the last `cash`, `units` and `equity`.
+Where a case is about them, it is also `financing` of each bar, `fees` and `slippage` in sum, the `worth` of the account
+at each fill, `stopped`, `ruined`, and the bars `clipped`, `dropped` and `beyond_cap`. The comments of a case hold its
+arithmetic, done without a program. The tables stand in the test of the field that they are about, `test_<field>.py`.
 """
 
 from __future__ import annotations

@@ -300,7 +300,7 @@ def test_a_session_is_followed_by_the_next_one_and_daily_bars_are_none_of_it():
     hours = [day + pd.Timedelta(hours=h) for day in times for h in (10.5, 11.5, 12.5, 13.5, 14.5, 15.5, 16)]
     utc = pd.DatetimeIndex(hours).tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[ns]")
     schedule = Schedule.of(utc, NEW_YORK)
-    close = utc[-1]  # Thursday before Easter, 16:00 in New York; summer time began on March 10th
+    close = utc[-1]  # Thursday before Easter, 16:00 in New York, where summer time began on March 10th
 
     def at(text: str) -> np.datetime64:
         return pd.Timestamp(text, tz=NEW_YORK).tz_convert("UTC").tz_localize(None).to_datetime64()

@@ -204,7 +204,7 @@ def test_label_open_adds_the_regular_spacing():
 def test_repair_clip_sets_the_envelope_and_counts(tmp_path):
     rows = ["2024-01-02,10,9,9.5,11,100", "2024-01-03,11,13,10,12,", "2024-01-04,12,14,13.5,13,300"]
     bars = load_bars(write(tmp_path / "a.csv", rows), repair="clip")
-    # By hand: row 1 max(10, 9, 9.5, 11) = 11 and min = 9; row 3 low = min(12, 14, 13.5, 13) = 12.
+    # By hand: row 1 max(10, 9, 9.5, 11) = 11 and min = 9. Row 3 low = min(12, 14, 13.5, 13) = 12.
     assert bars.high[:, 0].tolist() == [11, 13, 14]
     assert bars.low[:, 0].tolist() == [9, 10, 12]
     assert bars.volume[:, 0].tolist() == [100, 0, 300]

@@ -69,7 +69,7 @@ def test_no_look_ahead_and_lookback_is_enough(feature):
 
 @pytest.mark.parametrize("feature", ALL, ids=lambda feature: feature.name)
 def test_lookback_is_exact(feature):
-    """Every bar before t-lookback+1 and after t may change; bar t-lookback+1 itself matters."""
+    """Every bar before t-lookback+1 and after t may change. Bar t-lookback+1 itself matters."""
     bars, t, k = walk(), 40, feature.lookback
     changed = cut(bars, 0, BARS)
     for values in (changed.open, changed.high, changed.low, changed.close, changed.volume, changed.columns["signal"]):

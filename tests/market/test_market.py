@@ -105,7 +105,7 @@ def test_column_warm_up_moves_ready():
 def test_split_by_date_cuts_all_symbols_at_once():
     market = both()
     train, test = market.split("2020-03-01")
-    # 2020-03-01 is day 60 of LONG (31 + 29) and day 10 of SHORT; the bar at the date belongs to the later part.
+    # 2020-03-01 is day 60 of LONG (31 + 29) and day 10 of SHORT. The bar at the date belongs to the later part.
     np.testing.assert_array_equal(train.segments, [[0, 0, 60], [100, 100, 110]])
     np.testing.assert_array_equal(test.segments, [[0, 60, 100], [100, 110, 140]])
     for part in (train, test):
@@ -144,7 +144,7 @@ def test_split_leaves_out_symbols_without_bars():
 def test_split_of_a_split_keeps_history_start():
     _, late = both().split("2020-02-01")
     first, second = late.split(0.5, 0.5)
-    # 69 days are left; the cut is after round(34.5) = 34 of them, 2020-03-06.
+    # 69 days are left. The cut is after round(34.5) = 34 of them, 2020-03-06.
     np.testing.assert_array_equal(first.segments, [[0, 31, 65], [100, 100, 115]])
     np.testing.assert_array_equal(second.segments, [[0, 65, 100], [100, 115, 140]])
 

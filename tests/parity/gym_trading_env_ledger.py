@@ -1,7 +1,7 @@
 """gym-trading-env 0.3.5's money, formula by formula, so that ours can be held against it. Its rules are not ours.
 
 The operations stand in the order of its `utils/portfolio.py` and `environments.py`, so that a figure is the same to the
-last bit. Scalar floats; for tests only.
+last bit. It computes with scalar floats, for tests only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Portfolio:
 
 
 def valuations(closes: Sequence[float], positions: Sequence[float], fee: float, rate: float) -> list[float]:
-    """What it reports at each close from 1000 in cash; positions[t] is asked for at close[t], a change is traded."""
+    """What it reports at each close from 1000 in cash. positions[t] is asked for at close[t], a change is traded."""
     portfolio, held, found = Portfolio(0.0, 1000.0), 0.0, [1000.0]
     for t in range(len(closes) - 1):
         if positions[t] != held:

@@ -106,7 +106,7 @@ def test_a_gradient_is_that_of_all_paths_on_one_device(
     blocks: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The raw one, before the clip and Adam, which would hide a factor; and an update by it, metrics included."""
+    """The raw one, before the clip and Adam, which would hide a factor. Then an update by it, metrics included."""
     if blocks != "one block":
         monkeypatch.setattr("jaxtrader.agents.blocks.block_count", lambda paths, *_: paths)
     batch = {name: jnp.moveaxis(getattr(rollout, name), 1, 0) for name in ("action", "log_prob", "account")}
@@ -203,7 +203,7 @@ def twice(tmp_path_factory: Any, env: TradingEnv, market: Market) -> Any:
 
 @pytest.mark.slow
 def test_training_on_two_devices(twice: Any, env: TradingEnv) -> None:
-    """The same seed gives the same bits and another seed others; all that follows is on one device again."""
+    """The same seed gives the same bits and another seed others. All that follows is on one device again."""
     one, again, other = twice("one"), twice("again"), twice("other", seed=4)
     chex.assert_trees_all_equal(one.state, again.state)
     first = lambda result: np.asarray(jax.tree.leaves(result.state.params)[0])  # noqa: E731
@@ -312,7 +312,7 @@ def test_what_cannot_be_divided_is_refused(env: TradingEnv, agent: PPOAgent, tmp
 
 
 def test_the_command_splits_the_cpu_before_jax_is_used() -> None:
-    """In a process of its own, which has not used JAX until the command runs; a later split changes nothing."""
+    """In a process of its own, which has not used JAX until the command runs. A later split changes nothing."""
     code = """
 import jax
 from jaxtrader import devices

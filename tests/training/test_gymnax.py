@@ -28,7 +28,7 @@ REFUSED: dict[str, str] = {}  # name: what the ValueError says. None has to be: 
 
 @pytest.fixture(scope="module")
 def gymnax() -> Any:
-    """The library; its MNIST bandit would download its images, so two blank ones stand in for them."""
+    """The library. Its MNIST bandit would download its images, so two blank ones stand in for them."""
     import gymnax.wrappers  # 4 s: only here
     from gymnax.utils import load_mnist
 

@@ -193,7 +193,7 @@ def test_act_divides_the_account_between_any_number_of_assets(
 def test_a_backtest_is_one_result_of_all_assets_and_equals_a_walk_bar_by_bar(
     saved: Policy, make_portfolio: Callable[..., Market]
 ) -> None:
-    """With `act` and the scalar reference ledger; on four assets, though it was trained on three."""
+    """With `act` and the scalar reference ledger, on four assets, though it was trained on three."""
     market = make_portfolio(4, 60, seed=5)
     result = backtest(saved, market)
     assert result.symbols == ("P0", "P1", "P2", "P3")

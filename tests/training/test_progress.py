@@ -53,7 +53,7 @@ def pipe() -> Console:
 
 
 def screen(console: Console) -> str:
-    """The text without control codes; each time it was drawn over stands below the time before."""
+    """The text without control codes. Each time it was drawn over stands below the time before."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue().replace("\r", "\n"))
 
 

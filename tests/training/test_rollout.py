@@ -65,7 +65,7 @@ def test_lanes_begin_on_their_own_bars_with_staggered_ages(
 def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
     rollouts: MarketRollouts, env: TradingEnv, raw_params: EnvParams, reward: Any, close: float
 ) -> None:
-    """The same actions from the same state; prices fall by 99.5% at bar 33, while some accounts on path 0 are long."""
+    """The same actions from the same state. Prices fall by 99.5% at bar 33, while some accounts on path 0 are long."""
     scale = np.where((np.arange(240) >= 33) & (np.arange(240) < 150), np.float32(0.005), 1)[:, None]
     arrays = raw_params.arrays
     params = raw_params.replace(
@@ -126,7 +126,7 @@ def test_a_rollout_of_exposures_equals_that_of_the_same_discrete_choices(
 def test_next_value_is_the_value_after_the_step_and_before_any_reset(
     rollouts: MarketRollouts, env: TradingEnv, raw_params: EnvParams
 ) -> None:
-    """Replay's value is the exposure; every path reaches its time limit here, and is drawn anew."""
+    """Replay's value is the exposure. Every path reaches its time limit here, and is drawn anew."""
     price = raw_params.arrays.close[jnp.full((PATHS, 1), 20)]
     account = env_account(jnp.full((PATHS, ACCOUNTS, 1), 1.0, jnp.float32), price)
     full = lambda x: jnp.full(PATHS, x, jnp.int32)  # noqa: E731
@@ -241,7 +241,7 @@ def test_an_unrolled_loop_gives_the_same_rollout(
 def test_nothing_is_gathered_within_the_scan_over_bars(
     rollouts: MarketRollouts, paths: MarketPaths, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
-    """The bars, their contexts and a few draws are the scan's inputs; what is looked up stands before it."""
+    """The bars, their contexts and a few draws are the scan's inputs. What is looked up stands before it."""
     key = jax.random.key(0)
     program = jax.make_jaxpr(lambda *a: rollouts.collect(*a))(paths, agent, state, params, key).jaxpr
 
@@ -265,7 +265,8 @@ def test_nothing_is_gathered_within_the_scan_over_bars(
 
 @struct.dataclass
 class Counter:
-    """Counts to `limit` (truncated there) and pays 1 a step plus 10 x the action; ends for good on reaching `cliff`."""
+    """Counts to `limit` (truncated there) and pays 1 a step plus 10 x the action. It ends for good on reaching
+    `cliff`."""
 
     count: Array
     limit: Array
@@ -294,7 +295,7 @@ class Count:
 
 @struct.dataclass
 class Watcher:
-    """Acts 0 always; its value is 100 + what it sees first."""
+    """It acts 0 always. Its value is 100 + what it sees first."""
 
     def select_action(self, state: None, obs: Array, key: Array, deterministic: bool = False) -> tuple:
         return jnp.zeros(obs.shape[0], jnp.int32), {"value": 100 + obs[:, 0]}
@@ -322,7 +323,7 @@ def test_env_rollouts_bootstrap_a_time_limit_with_the_final_observation() -> Non
     before = np.asarray(rollout.observations)[..., 0]
     np.testing.assert_array_equal(before[:, 0], [0, 1, 2, 3, 4] * 2 + [0, 1])
     np.testing.assert_array_equal(rollout.value[..., 0], 100 + before)
-    # One more than before, also at a time limit; where it terminated nothing is asked.
+    # One more than before, also at a time limit. Where it terminated nothing is asked.
     np.testing.assert_array_equal(rollout.next_value[..., 0][~terminated], (101 + before)[~terminated])
     np.testing.assert_array_equal(rollout.reward, 1)
     assert int(stats["episodes"]) == 8

@@ -214,7 +214,7 @@ def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, marke
         jax.jit(lambda x: x + 1)(jnp.zeros(3))
         trainer.train()
     assert compiled[0] > 0, "compilations must be seen to be counted"
-    assert len(compiled) == 9  # chunks of 2 and 1 in turn; 3 of them until the first validation is fetched
+    assert len(compiled) == 9  # chunks of 2 and 1 in turn, and 3 of them until the first validation is fetched
     assert compiled[3:] == [compiled[3]] * 6
     assert sum("Compiling" in record.getMessage() for record in caplog.records) == compiled[3]
 
