@@ -26,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 from drift import CASES as LEDGER_CASES
 from drift import drift
+from hardware_limits import timed, traffic, whole
 from hlo import Program
-from limits import timed, traffic, whole
 from machine import parsed, show, write
 from ppo_steps import Case
 from stages import minibatch

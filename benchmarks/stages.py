@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from limits import timed
+from hardware_limits import timed
 from machine import parsed, report
 from ppo_steps import Case
 from workload import FEATURES, QUICK, begin, random_market

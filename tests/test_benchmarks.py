@@ -21,14 +21,14 @@ SCRIPTS = Path(__file__).parent.parent / "benchmarks"
 CASES = [
     ("env_steps", {"env_steps_quick": 2}, "steps/s"),
     ("ppo_steps", {"ppo_steps_quick": 1, "ppo_steps_dense_quick": 2, "ppo_steps_beside_quick": 1}, "steps/s"),
-    ("backtest", {"backtest_quick": 6}, "bars/s"),
+    ("backtest_speed", {"backtest_speed_quick": 6}, "bars/s"),
     ("memory", {"memory_quick": 2}, "stored, B"),
-    ("limits", {"limits_quick": 3}, "ms"),
+    ("hardware_limits", {"hardware_limits_quick": 3}, "ms"),
     ("live_bars", {"live_bars_quick": 3}, "median ms"),
     ("stages", {"stages_quick": 1}, "gradients, %"),
     ("scaling", {"scaling_quick": 1}, "steps/s"),
     ("drift", {"drift_quick": 2}, "assets"),
-    ("rules", {"rules_quick": 2}, "everything / plain"),
+    ("rules_cost", {"rules_cost_quick": 2}, "everything / plain"),
     ("parity", {"parity_quick": 4}, "float32"),
     ("startup", {"startup_quick": 7}, "median s"),
     ("gymnax_control", {"gymnax_control_quick": 1}, "median return"),
@@ -55,7 +55,8 @@ CASES = [
 
 
 PARTS_OF_ACCELERATOR = {"limits", "exact", "speed", "launches", "seeds"}
-QUICK = {"backtest", "faults", "intervals", "money", "parity"}  # the others compile a training, or start processes
+# The others compile a training, or start processes.
+QUICK = {"backtest_speed", "faults", "intervals", "money", "parity"}
 
 
 def marked(case: tuple) -> Any:
@@ -129,11 +130,11 @@ def test_a_device_that_is_not_there_is_refused_in_one_sentence(results, monkeypa
         raise RuntimeError("Unable to initialize backend 'tpu'")
 
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")  # and as it was afterwards
-    monkeypatch.setattr(sys, "argv", ["limits.py", "--quick", "--device", "tpu"])
+    monkeypatch.setattr(sys, "argv", ["hardware_limits.py", "--quick", "--device", "tpu"])
     monkeypatch.setattr(jax, "devices", none)
     try:
         with pytest.raises(SystemExit):
-            runpy.run_path(str(SCRIPTS / "limits.py"), run_name="__main__")
+            runpy.run_path(str(SCRIPTS / "hardware_limits.py"), run_name="__main__")
     finally:
         jax.config.update("jax_platforms", before)
     assert "--device tpu: JAX finds none here" in capsys.readouterr().err

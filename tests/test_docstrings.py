@@ -14,7 +14,7 @@ import jaxtrader as jt
 
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PUBLIC = [name for name in jt.__all__ if callable(getattr(jt, name))]
-OPTIONAL = ("jaxtrader.bridges.sb3", "jaxtrader.examples.sb3")  # of an extra that the tests do not have
+OPTIONAL = ("jaxtrader.bridges.sb3", "jaxtrader.examples.stable_baselines3")  # of an extra that the tests do not have
 
 
 def modules() -> list[str]:

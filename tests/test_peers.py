@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpy_market import MarketData, NumpyMarket, Settings
-from settings import bars_after, env_settings
+from rule_settings import bars_after, env_settings
 
 from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, is_truncated
 from jaxtrader.envs.trading import TradingEnv

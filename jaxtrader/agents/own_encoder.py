@@ -1,4 +1,4 @@
-"""Flax modules of the user's own, as the encoder of a network. See own_network.py for those that are the network."""
+"""Flax modules of the user's own, as the encoder of a network. See own_actor_critic.py for whole networks."""
 
 from __future__ import annotations
 

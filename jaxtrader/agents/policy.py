@@ -23,11 +23,11 @@ from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
 from jaxtrader.agents.export import Exported, Format, export
 from jaxtrader.agents.networks import ActorCritic
-from jaxtrader.agents.own_agent import placeholder_market, read_own, restored
+from jaxtrader.agents.own_actor_critic import OwnActorCritic
+from jaxtrader.agents.own_agent_file import placeholder_market, read_own, restored
 from jaxtrader.agents.own_encoder import Own
-from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy_file import read_members, write_ensemble, write_policy
-from jaxtrader.agents.portfolio import PortfolioActorCritic
+from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.agents.ppo_state import PPOState

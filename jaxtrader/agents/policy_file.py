@@ -22,8 +22,8 @@ from jaxtrader import files
 from jaxtrader.agents.action_spec import ActionSpec, Bounds, check_bounds
 from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
+from jaxtrader.agents.own_actor_critic import OwnActorCritic
 from jaxtrader.agents.own_encoder import NotGiven, named
-from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy_schema import (
     AGENT,
     ENSEMBLE,
@@ -40,7 +40,7 @@ from jaxtrader.agents.policy_schema import (
     PolicyFile,
     ScalePart,
 )
-from jaxtrader.agents.portfolio import PortfolioActorCritic
+from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.envs import actions as env_actions
 from jaxtrader.envs import rewards

@@ -29,10 +29,10 @@ from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.gae import explained_variance, gae
 from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, standardized
+from jaxtrader.agents.own_actor_critic import OwnActorCritic
 from jaxtrader.agents.own_encoder import OwnEncoder, own
-from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy_file import read_policy, write_policy
-from jaxtrader.agents.portfolio import PortfolioActorCritic
+from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo_settings import PPOSettings, Precision, Schedule
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import MarketAgent, Rollout

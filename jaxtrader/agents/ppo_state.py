@@ -12,7 +12,7 @@ from jaxtyping import Float
 from jaxtrader.agents.action_spec import Bounds
 from jaxtrader.agents.networks import ActorCritic
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
-from jaxtrader.agents.portfolio import PortfolioActorCritic
+from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 
 
 class PPOState(struct.PyTreeNode):

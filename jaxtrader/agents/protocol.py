@@ -14,7 +14,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from jaxtrader.agents.normalization import standardized
-from jaxtrader.agents.own_agent import write_own
+from jaxtrader.agents.own_agent_file import write_own
 from jaxtrader.envs.observation import chunks
 from jaxtrader.envs.protocols import Environment
 

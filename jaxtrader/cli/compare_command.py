@@ -13,7 +13,7 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import OK, BadInput, CompareSettings, of, spelt
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.comparison import compare
-from jaxtrader.report.comparison import comparison_report, comparison_table, settings_table
+from jaxtrader.report.comparison_page import comparison_report, comparison_table, settings_table
 from jaxtrader.report.evidence import traded
 from jaxtrader.report.page import page
 from jaxtrader.training.run_folder import folder_of_runs

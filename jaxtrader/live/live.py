@@ -25,7 +25,7 @@ from jaxtrader.ledger import costs as cost_rates
 from jaxtrader.ledger.account import REASONS, exposure
 from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.live import schedule
-from jaxtrader.live.account import BY_SYMBOL, exposures_of, filled, opened
+from jaxtrader.live.live_account import BY_SYMBOL, exposures_of, filled, opened
 from jaxtrader.live.recent import PRICES, RecentBars, bar_at, up_to
 from jaxtrader.live.rows import MarketRows
 from jaxtrader.live.schedule import Schedule, moment, nanoseconds_of

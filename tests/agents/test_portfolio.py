@@ -11,7 +11,7 @@ import pytest
 
 from jaxtrader.agents import encoders
 from jaxtrader.agents.action_spec import ActionSpec
-from jaxtrader.agents.portfolio import PortfolioActorCritic
+from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 
 WINDOW, ASSETS, FEATURES, K = 4, 3, 2, 4
 Network = PortfolioActorCritic

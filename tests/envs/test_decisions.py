@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ledger.comparison import moves_of
+from ledger.against_reference import moves_of
 from ledger.markets import BARS, RATES, market_of
 from ledger.reference import LIQUIDATION, RUIN, SESSION
-from settings import bars_after, env_settings
+from rule_settings import bars_after, env_settings
 
 from jaxtrader.envs.episode import EnvState, rows_ahead
 from jaxtrader.envs.trading import TradingEnv

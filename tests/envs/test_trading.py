@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from conftest import masked, walk
-from settings import bars_after, env_account, env_settings
+from rule_settings import bars_after, env_account, env_settings
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, draw_starts

@@ -13,7 +13,7 @@ from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ledger.markets import BARS, FULL, RATES, all_costs, market_of
-from settings import bars_after, env_settings, run_settings
+from rule_settings import bars_after, env_settings, run_settings
 
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import most_decisions, rollout_policy

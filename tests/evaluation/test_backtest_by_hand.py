@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 from flax import struct
-from ledger.comparison import assert_same_result, reference_of
+from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BARS, market_of
-from settings import env_settings, run_settings
+from rule_settings import env_settings, run_settings
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy

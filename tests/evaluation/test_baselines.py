@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from evaluation.priced_markets import daily, market_of, random_bars
-from settings import run_settings
+from rule_settings import run_settings
 
 from jaxtrader.evaluation.baselines import (
     BUY_AND_HOLD,

@@ -11,7 +11,7 @@ from evaluation.priced_markets import daily, market_of
 from evaluation.test_backtest_by_hand import HalfTheSignal, NoState
 from ledger.markets import BARS, BY_FILL, RATES, all_costs, orders_of
 from ledger.markets import market_of as market_of_all_columns
-from settings import run_settings
+from rule_settings import run_settings
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv

@@ -15,7 +15,7 @@ import pytest
 import scipy.optimize
 import scipy.sparse
 import scipy.stats
-from settings import env_settings
+from rule_settings import env_settings
 
 from jaxtrader.envs import rewards
 from jaxtrader.envs.trading import TradingEnv

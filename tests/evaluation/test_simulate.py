@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 from evaluation.priced_markets import BARS, busy, market_of, random_bars
-from ledger.comparison import assert_same_result, reference_of
+from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import market_of as market_with_all_columns
 from ledger.markets import orders_of
-from settings import run_settings
+from rule_settings import run_settings
 
 from jaxtrader.evaluation.result import combine
 from jaxtrader.evaluation.simulate import simulate

@@ -1,7 +1,7 @@
 """The examples run in their small form, each in an empty folder, and print what they promise.
 
-What they share (the environment, the network, the size) compiles once. `sb3` needs torch, so it runs where that is:
-`python -m jaxtrader.examples.sb3`, and benchmarks/peers/sb3_bridge.py.
+What they share (the environment, the network, the size) compiles once. `stable_baselines3` needs torch, so it runs
+where that is: `python -m jaxtrader.examples.stable_baselines3`, and benchmarks/peers/sb3_bridge.py.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ PRINTS = {
     "own_data": ("mood", "policy", "buy and hold"),
     "own_reward": ("twice", "streak", "buy and hold"),
     "portfolio": ("equal weights", "mean weights: AAPL "),
-    "sweep": ("config-2", "the best: {'gamma': "),
-    "walk_forward": ("fold 2", "all"),
+    "sweep_settings": ("config-2", "the best: {'gamma': "),
+    "walk_forward_folds": ("fold 2", "all"),
 }
 HELPERS = {"running", "dqn"}
-ELSEWHERE = {"sb3", "live_paper"}  # the latter in tests/live
+ELSEWHERE = {"stable_baselines3", "live_paper"}  # the latter in tests/live
 ROOT = Path(jaxtrader.examples.__path__[0])
 
 
@@ -57,7 +57,7 @@ def test_every_example_is_tested() -> None:
 def test_an_example_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
     with pytest.raises(SystemExit, match=r'pip install "jaxtrader\[sb3\]"'):
-        importlib.import_module("jaxtrader.examples.sb3").main(quick=True)
+        importlib.import_module("jaxtrader.examples.stable_baselines3").main(quick=True)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 from conftest import walk
-from settings import run_settings
+from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from ledger.comparison import bar_of, costs_of
+from ledger.against_reference import bar_of, costs_of
 from ledger.reference import REASONS, Ledger
 from ledger.worked_bars import FREE, NAN
 

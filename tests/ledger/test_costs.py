@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ledger.comparison import assert_same_result, reference_of
+from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BY_FILL, market_of, orders_of
-from settings import run_settings
+from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs, from_dict

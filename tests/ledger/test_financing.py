@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ledger.markets import BARS, BASE, RATES, market_of
 from ledger.paths import few, seeds
 from ledger.worked_bars import DAY, DEBT, LONG, NAN, SHORT, TWO, assert_as_worked, bar, worked
-from settings import env_settings, run_settings
+from rule_settings import env_settings, run_settings
 
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.simulate import simulate

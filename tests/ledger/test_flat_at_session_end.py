@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 from hypothesis import given
-from ledger.comparison import assert_same_result, reference_of
+from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BARS, market_of, orders_of
 from ledger.paths import few, seeds
 from ledger.worked_bars import LONG, NAN, TWO, assert_as_worked, bar, worked

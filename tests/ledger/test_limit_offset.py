@@ -5,10 +5,10 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from ledger.comparison import assert_same_result, reference_of
+from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BARS, BASE, all_costs, market_of, orders_of
 from ledger.worked_bars import LONG, NAN, SHORT, TWO, assert_as_worked, bar, worked
-from settings import run_settings
+from rule_settings import run_settings
 
 import jaxtrader as jt
 

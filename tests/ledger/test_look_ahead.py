@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger.markets import BARS, BY_FILL, all_costs, market_of, orders_of
 from ledger.paths import few, seeds
-from settings import run_settings
+from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
 

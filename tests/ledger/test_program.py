@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ledger.markets import BY_FILL, all_costs, market_of, orders_of
-from settings import run_settings
+from rule_settings import run_settings
 
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.simulate import simulate

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger.comparison import assert_same_result, reference_of
+from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BARS, BY_FILL, FULL, RATES, all_costs, market_of, orders_of, result_of
 from ledger.paths import few, seeds
-from settings import run_settings
+from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.account import REASONS

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from settings import env_settings, run_settings
+from rule_settings import env_settings, run_settings
 
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.simulate import simulate

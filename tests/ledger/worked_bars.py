@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ledger.comparison import bar_of, costs_of
+from ledger.against_reference import bar_of, costs_of
 from ledger.reference import Bar, Ledger, Settings
 
 from jaxtrader.ledger import ledger

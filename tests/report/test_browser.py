@@ -13,7 +13,7 @@ from jaxtrader.evaluation.baselines import BUY_AND_HOLD
 from jaxtrader.evaluation.comparison import compare
 from jaxtrader.evaluation.importance import Importance
 from jaxtrader.evaluation.verdict import POLICY
-from jaxtrader.report.comparison import comparison_report
+from jaxtrader.report.comparison_page import comparison_report
 from jaxtrader.report.content import make_report
 from jaxtrader.report.page import page
 

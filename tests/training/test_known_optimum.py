@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from settings import env_settings
+from rule_settings import env_settings
 
 from jaxtrader import PPOAgent, TradingEnv, Trainer
 from jaxtrader.evaluation.optimum import solve

@@ -16,7 +16,7 @@ from flax import struct
 from jax import Array
 from jax.extend.core import jaxprs_in_params
 from market_paths import ACCOUNTS, LENGTH, PATHS, Replay, collect, observe, step
-from settings import env_account
+from rule_settings import env_account
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs import rewards

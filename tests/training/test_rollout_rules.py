@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import init
 from market_paths import ACCOUNTS, LENGTH, PATHS, Replay, collect, observe, step
-from settings import bars_after, with_settings
+from rule_settings import bars_after, with_settings
 
 from jaxtrader.envs.episode import EnvState
 from jaxtrader.envs.trading import TradingEnv

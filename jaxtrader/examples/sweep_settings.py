@@ -1,6 +1,6 @@
 """A sweep: each choice of some settings is trained, and the best is chosen on validation.
 
-python -m jaxtrader.examples.sweep [--quick]
+python -m jaxtrader.examples.sweep_settings [--quick]
 """
 
 from __future__ import annotations

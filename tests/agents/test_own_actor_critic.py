@@ -16,8 +16,8 @@ import jaxtrader as jt
 from jaxtrader import files
 from jaxtrader.agents import own_encoder
 from jaxtrader.agents.action_spec import ActionSpec
+from jaxtrader.agents.own_actor_critic import OwnActorCritic
 from jaxtrader.agents.own_encoder import own
-from jaxtrader.agents.own_network import OwnActorCritic
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import main

@@ -7,7 +7,7 @@ episode. Plain is fee, slippage and the band on the same bars. Positions are -1,
 leverage, and are from -1 to 1 without it. PPO is the Trainer's own chunk, end to end. The bare ledger is `ledger.step`
 alone, along many paths with given targets. A single path is `simulate` with its whole result.
 
-    python benchmarks/rules.py [--quick] [--repeats N]
+    python benchmarks/rules_cost.py [--quick] [--repeats N]
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def main() -> None:
         f"{paths} x {length} steps an update, window 32, MLP 2x64, 4 epochs x 4 minibatches; bare: {wide} paths x "
         f"{length}; simulate: {bars:,} bars; a quarter of the paths for several assets; median of {repeats} turns"
     )
-    report("rules" + ("_quick" if quick else ""), columns, rows, {"work": work})
+    report("rules_cost" + ("_quick" if quick else ""), columns, rows, {"work": work})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ one longer path runs alone. The final equities of ours and a peer's must agree, 
 vectorbt they agree to 1e-9: target shares of equity, filled at the next open, fee and slippage. With backtesting.py
 they agree to 1e-6: one path, flat or half invested, filled at the close, without costs.
 
-    python benchmarks/backtest.py [--quick] [--peers backtests] [--peer-python PEER=PYTHON]
+    python benchmarks/backtest_speed.py [--quick] [--peers backtests] [--peer-python PEER=PYTHON]
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main() -> None:
         f"{paths} paths of {bars:,} bars, one of {LONG * bars:,}; float64, the next open, fee {FEE:g}, slippage "
         f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt all equities and all results in float64"
     )
-    report("backtest" + ("_quick" if given.quick else ""), columns, rows, {"work": work, **facts})
+    report("backtest_speed" + ("_quick" if given.quick else ""), columns, rows, {"work": work, **facts})
 
 
 if __name__ == "__main__":

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 from conftest import init, masked
 from ledger.reference import Ledger, Settings
-from settings import env_account
+from rule_settings import env_account
 
 from jaxtrader.agents.policy import Policy, load_policy
-from jaxtrader.agents.portfolio import PortfolioActorCritic
+from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs.episode import EnvParams, EnvState
 from jaxtrader.envs.observation import Observation

@@ -5,7 +5,7 @@ Matrix products and additions of large arrays say what there is to have: the bes
 forwards and backwards. Its bytes are XLA's count for one minibatch times 16, since XLA counts the body of a loop once.
 They include what stays in a cache, so their share may pass 1.
 
-    python benchmarks/limits.py [--quick]
+    python benchmarks/hardware_limits.py [--quick]
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def main() -> None:
             raise SystemExit(f"XLA counts {counts:.2f} times our operations: one of the two is wrong, and so its bytes")
         share = f"{flops / peak:.2f} of the fastest product, {moved / band:.2f} of the largest array's traffic"
         facts[f"PPO update, window {window}"] = f"{share}; XLA counts {counts:.2f} times our operations"
-    report("limits" + ("_quick" if quick else ""), ["what", "GFLOP/s", "GB/s", "ms", "compile s"], rows, facts)
+    report("hardware_limits" + ("_quick" if quick else ""), ["what", "GFLOP/s", "GB/s", "ms", "compile s"], rows, facts)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Stable-Baselines3's PPO trains in our environment, and we test its model by our ledger.
 
 pip install "jaxtrader[sb3]"
-python -m jaxtrader.examples.sb3 [--quick]
+python -m jaxtrader.examples.stable_baselines3 [--quick]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Walk-forward: train anew in each fold, test on the bars that follow, and join the tests to one account.
 
-python -m jaxtrader.examples.walk_forward [--quick]
+python -m jaxtrader.examples.walk_forward_folds [--quick]
 """
 
 from __future__ import annotations
