@@ -112,6 +112,35 @@ def parse(value: Any, hint: Any, where: str = "") -> Any:
     return value
 
 
+def misfit(stored: Any, template: Any) -> str | None:
+    """Return where a tree of arrays has another shape or type than a template, and None where it fits.
+
+    Args:
+        stored: nested containers of arrays, such as what `files.load` returned.
+        template: the same with the right shapes and types. Its numbers do not matter.
+
+    Example:
+        >>> misfit({"rate": np.zeros(2)}, {"rate": np.zeros(3)})
+        "['rate'] is ((2,), 'float64'), not ((3,), 'float64')"
+    """
+    found, expected = _shapes(stored), _shapes(template)
+    for place in dict.fromkeys((*expected, *found)):
+        if found.get(place) != expected.get(place):
+            return f"{place} is {found.get(place)}, not {expected.get(place)}"
+    return None
+
+
+def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and type of each array of a tree, by its place."""
+    import jax
+
+    shapes = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = leaf if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct) else np.asarray(leaf)
+        shapes[jax.tree_util.keystr(path)] = array.shape, str(array.dtype)
+    return shapes
+
+
 def _parse_union(value: Any, hint: Any, where: str) -> Any:
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if value is None and len(kinds) < len(get_args(hint)):

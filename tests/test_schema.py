@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import pytest
 
-from jaxtrader.schema import MAX_ITEMS, MAX_TEXT, Array, Count, Length, Number, Range, SchemaError, parse
+from jaxtrader.schema import MAX_ITEMS, MAX_TEXT, Array, Count, Length, Number, Range, SchemaError, misfit, parse
 
 
 @dataclass(frozen=True)
@@ -116,3 +116,15 @@ def test_any_number_but_nan_is_a_number() -> None:
     assert parse(float("inf"), Number) == float("inf")
     with pytest.raises(SchemaError, match="nan"):
         parse(float("nan"), Number)
+
+
+def test_a_tree_of_arrays_that_is_not_as_its_template_is_named_by_its_place() -> None:
+    template = {"layer": {"kernel": np.zeros((2, 3), np.float32)}, "count": np.int32(0)}
+    assert misfit({"layer": {"kernel": np.ones((2, 3), np.float32)}, "count": np.int32(7)}, template) is None
+    for tree, says in (
+        ({**template, "layer": {"kernel": np.zeros((3, 2), np.float32)}}, "['layer']['kernel'] is ((3, 2), 'float32')"),
+        ({**template, "count": 0.0}, "['count'] is ((), 'float64'), not ((), 'int32')"),
+        ({"count": np.int32(0)}, "['layer']['kernel'] is None"),
+        ({**template, "more": np.zeros(1)}, "['more'] is ((1,), 'float64'), not None"),
+    ):
+        assert says in str(misfit(tree, template))

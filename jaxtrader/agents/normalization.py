@@ -5,7 +5,7 @@ Market features are scaled by moments of the training bars, which are fitted onc
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -111,6 +111,14 @@ class ValueScale(struct.PyTreeNode):
         return mean, jnp.where(self.weight > 0, jnp.maximum(jnp.sqrt(variance), 1e-6), 0)
 
 
+@runtime_checkable
+class Normalized(Protocol):
+    """A state of an agent with a scale of the market's features, None before it is fitted."""
+
+    normalizer: Any
+    replace: Any
+
+
 @jax.jit  # one program instead of one for each operation
 def normalize(normalizer: Normalizer | RunningNormalizer, arrays: MarketArrays) -> MarketArrays:
     """Return the arrays with standardised features. Where an asset is not listed they are 0, which is the mean."""
@@ -126,7 +134,7 @@ def standardized(state: Any, env_params: Any) -> tuple[Any, Any]:
     It is what `Agent.prepare` does on the host, before anything is traced. A state without the field `normalizer`, and
     the parameters of another environment than a TradingEnv, stay as they are.
     """
-    if not (hasattr(state, "normalizer") and hasattr(state, "replace") and isinstance(env_params, EnvParams)):
+    if not (isinstance(state, Normalized) and isinstance(env_params, EnvParams)):
         return state, env_params
     if state.normalizer is None:
         state = state.replace(normalizer=fit_normalizer(env_params.arrays))

@@ -16,6 +16,7 @@ from flax import serialization
 from jaxtrader import files
 from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
+from jaxtrader.schema import misfit
 
 if TYPE_CHECKING:
     from jaxtrader.agents.protocol import Agent
@@ -72,14 +73,11 @@ def restored(path: str | PathLike[str], stored: dict[str, Any], agent: Agent | N
         raise ValueError(f"{path} holds a policy of {name}, not of {type(agent).__name__}; give agent={name}(...)")
     template, _ = agent.prepare(jax.jit(lambda key: agent.init(key, env, env_params))(jax.random.key(0)), env_params)
     template = agent.acting_part(template)
-    arrays, expected = (_arrays(tree) for tree in (stored["state"], serialization.to_state_dict(template)))
-    for place in dict.fromkeys((*expected, *arrays)):
-        has, wants = (None if x is None else (x.shape, str(x.dtype)) for x in (arrays.get(place), expected.get(place)))
-        if has != wants:
-            raise FileError(
-                f"{path} does not fit {agent!r:.80}: its state{place} is {has}, not {wants}; give the agent the "
-                "settings with which it was trained"
-            )
+    if (difference := misfit(stored["state"], serialization.to_state_dict(template))) is not None:
+        raise FileError(
+            f"{path} does not fit {agent!r:.80}: its state{difference}; give the agent the settings with which it was "
+            "trained"
+        )
     state = jax.tree.map(jnp.asarray, serialization.from_state_dict(template, stored["state"]))
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)):
         raise FileError(f"{path} holds numbers that are not finite, so its decisions mean nothing; train it again")
@@ -110,9 +108,3 @@ def placeholder_market(features: tuple[str, ...], assets: int, bars: int) -> Mar
         source="nothing",
         notes=(),
     )
-
-
-def _arrays(tree: Any) -> dict[str, Any]:
-    """Return the arrays of a tree by their places in it."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): x if hasattr(x, "dtype") else np.asarray(x) for path, x in leaves}

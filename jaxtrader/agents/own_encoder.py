@@ -220,7 +220,7 @@ def operations(module: nn.Module, inputs: tuple[Array, ...]) -> int:
     """Return how many numbers the operations of a module give for these inputs, with those of its initialisation."""
     program = jax.make_jaxpr(lambda *x: module.init_with_output(jax.random.key(0), *x)[0])(*inputs)
     made = [x.aval for equation in program.eqns for x in equation.outvars]
-    return sum(math.prod(x.shape) for x in made if hasattr(x, "shape"))
+    return sum(math.prod(x.shape) for x in made if isinstance(x, jax.core.ShapedArray))
 
 
 def _is_plain(value: Any) -> bool:

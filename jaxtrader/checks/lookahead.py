@@ -155,5 +155,7 @@ def _compute(feature: Feature, bars: Bars) -> Float[np.ndarray, "time asset"]:
 
 def _cut(bars: Bars, start: int, end: int) -> Bars:
     """Return the bars of rows start..end-1, as if no others had been loaded."""
-    cut: dict[str, Any] = {name: values[start:end] for name, values in vars(bars).items() if hasattr(values, "shape")}
+    cut: dict[str, Any] = {
+        name: values[start:end] for name, values in vars(bars).items() if isinstance(values, np.ndarray)
+    }
     return dataclasses.replace(bars, **cut, columns={name: values[start:end] for name, values in bars.columns.items()})

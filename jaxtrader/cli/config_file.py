@@ -17,6 +17,8 @@ from jaxtrader.cli.settings import COMMANDS, BadInput, HostSettings, key
 
 NAME = "config.toml"
 EITHER = {"num_episodes": "total_steps", "total_steps": "num_episodes"}  # the one, typed, replaces the other of a file
+GROUPS = {flags.group for command in COMMANDS.values() for flags in command.flags}
+SETTINGS = {name for command in COMMANDS.values() for name in command.fields} - GROUPS  # no names of tables
 HOSTS = tuple(field.name for field in fields(HostSettings))
 OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "quiet", *HOSTS)  # what a repetition does not repeat
 
@@ -36,7 +38,13 @@ def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         path = path / NAME if path.is_dir() else path
     else:
         return
-    settings = flat(read_tables(path, f"{flag} {path}"), path)
+    tables = read_tables(path, f"{flag} {path}")
+    if "sweep" in tables:
+        raise BadInput(f"{path} has a table [sweep], so it is a file of `jaxtrader sweep {path}`")
+    settings = flat(tables, path)
+    for name in ("config", "resume"):
+        if name in settings:
+            raise BadInput(f"{path}: {name} names another file of settings, which is not read; type --{name}")
     settings = {name: value for name, value in settings.items() if EITHER.get(name.replace("-", "_")) not in typed}
     # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
     Dict({commands[0]: settings}, source=str(path))(app, commands, arguments)
@@ -53,13 +61,24 @@ def read_tables(path: Path, named: str) -> dict[str, Any]:
 
 
 def flat(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The settings of all tables together. Raises BadInput where one has the name of a flag that says no."""
+    """The settings of all tables together.
+
+    Raises BadInput where a setting stands twice, is a table, or has the name of a flag that says no.
+    """
     settings: dict[str, Any] = {}
-    for name, value in tables.items():
-        settings |= value if isinstance(value, dict) else {name: value}
-    for name in settings:
-        if name.startswith(("no_", "no-")):  # cyclopts would read no_adjust = true as adjust = true
-            raise BadInput(f"{path}: {name} is the name of a flag; write {name[3:]} = false")
+    for table, content in tables.items():
+        if isinstance(content, list) and any(isinstance(item, dict) for item in content):
+            raise BadInput(f"{path}: [[{table}]] is a list of tables; write [{table}]")
+        if isinstance(content, dict) and table in SETTINGS:
+            raise BadInput(f"{path}: {table} is a table; a setting is a value or a list")
+        for name, value in (content if isinstance(content, dict) else {table: content}).items():
+            if name.startswith(("no_", "no-")):  # cyclopts would read no_adjust = true as adjust = true
+                raise BadInput(f"{path}: {name} is the name of a flag; write {name[3:]} = false")
+            if isinstance(value, dict):
+                raise BadInput(f"{path}: {name} is a table inside [{table}]; a setting is a value or a list")
+            if name.replace("-", "_") in {known.replace("-", "_") for known in settings}:
+                raise BadInput(f"{path}: {name} stands twice; leave one of them out")
+            settings[name] = value
     return settings
 
 

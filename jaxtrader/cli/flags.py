@@ -125,6 +125,7 @@ def _parameter(
     default, shown = settings.default(name, field)
     flag, needed = "--" + key.replace("_", "-"), field.default is dataclasses.MISSING
     members = _members(kind)
+    percent = 100 if field.name in settings.BPS else 0.01  # 1% in the units of the flag
     is_list = any(get_origin(member) is tuple for member in members)
     # cyclopts reads neither commas nor 2e6, and says less of what is wrong.
     is_ours = is_list or any(member in (int, float) or get_origin(member) is Literal for member in members)
@@ -137,7 +138,7 @@ def _parameter(
         metavar=kind.__metadata__[0] if get_origin(kind) is Annotated else _metavar(kind) if is_list else None,
         show=everything or first is None or field.name in first,
         show_default=(lambda _: shown) if shown and bool not in members else False,
-        converter=(lambda _, tokens: _value(kind, tokens)) if is_ours else None,
+        converter=(lambda _, tokens: _value(kind, tokens, percent)) if is_ours else None,
         n_tokens=1 if is_ours else None,
         allow_leading_hyphen=is_ours,
         allow_repeating=True,
@@ -201,36 +202,36 @@ def _metavar(kind: Any) -> str:
     return "|".join(names)
 
 
-def _value(kind: Any, tokens: Sequence[Token]) -> Any:
+def _value(kind: Any, tokens: Sequence[Token], percent: float) -> Any:
     """The value of a setting: of the items of a list in a file, or of the last word, where a flag is typed twice."""
     tokens = tokens[-1:] if tokens[0].source == "cli" else tokens
-    return _read(kind, ",".join(token.value for token in tokens))
+    return _read(kind, ",".join(token.value for token in tokens), percent)
 
 
-def _read(kind: Any, text: str) -> Any:
+def _read(kind: Any, text: str, percent: float) -> Any:
     """A value of the annotation: a list with commas between its items, a whole number such as 2e6, or another."""
     for member in sorted(_members(kind), key=lambda member: get_origin(member) is tuple):
         with contextlib.suppress(ValueError, cyclopts.CycloptsError):
             if get_origin(member) is tuple:
                 words = text.strip("()[] ").split(",")
-                return tuple(_read(get_args(member)[0], word.strip()) for word in words if word.strip())
+                return tuple(_read(get_args(member)[0], word.strip(), percent) for word in words if word.strip())
             if member is not int:
                 return cyclopts.convert(member, [text])
             if (number := float(text)).is_integer():
                 return int(text) if text.lstrip("+-").isdigit() else int(number)
-    raise ValueError(f'unable to convert "{text}" into {_metavar(kind)}{_way_out(kind, text)}')
+    raise ValueError(f'unable to convert "{text}" into {_metavar(kind)}{_way_out(kind, text, percent)}')
 
 
-def _way_out(kind: Any, text: str) -> str:
+def _way_out(kind: Any, text: str, percent: float) -> str:
     """What may have been meant by a value that cannot be read."""
     members = [get_args(member)[0] if get_origin(member) is tuple else member for member in _members(kind)]
     choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if (meant := nearest(text, choices)) is not None:
         return f"; did you mean {meant}?"
-    share, number = re.fullmatch(r"([\d.]+) ?%", text), re.fullmatch(r"([\d.,_]+)([kmb]?)", text.lower())
+    share, number = re.fullmatch(r"([\d.]+) ?%", text), re.fullmatch(r"(\d[\d,_]*(?:\.\d+)?)([kmb]?)", text.lower())
     if float in members and share:
-        return f"; write {share[1]}% as {float(share[1]) / 100:g}"
+        return f"; write {share[1]}% as {float(share[1]) * percent:g}"
     if int in members and number:
-        digits = re.sub(r"[,_]", "", number[1])
-        return f"; write it as {digits}{dict(k='e3', m='e6', b='e9').get(number[2], '')}"
+        written = re.sub(r"[,_]", "", number[1]) + {"k": "e3", "m": "e6", "b": "e9"}.get(number[2], "")
+        return f"; write it as {written}" if float(written).is_integer() else "; it must be a whole number"
     return ""

@@ -56,6 +56,9 @@ def sentence(error: cyclopts.CycloptsError) -> str:
         token = error.argument.tokens[0]
         source = "" if token.source == "cli" else f" from {token.source}"
         return f"Invalid value for {(token.keyword or '').strip('[]')}{source}: {error.msg}"
+    if isinstance(error, cyclopts.CoercionError) and error.token and error.token.source != "cli":
+        key = error.token.keyword or ""  # cyclopts puts the key of a file into brackets
+        return str(error).replace(key, key.strip("[]"), 1).removesuffix(".")
     return str(error)
 
 

@@ -27,7 +27,7 @@ from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajec
 from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.observed import Observed
-from jaxtrader.evaluation.python_policy import host_trajectory, of_function, of_model, with_exposures
+from jaxtrader.evaluation.python_policy import Model, host_trajectory, of_function, of_model, with_exposures
 from jaxtrader.evaluation.result import BacktestResult, combine
 from jaxtrader.evaluation.target_table import backtest_table
 from jaxtrader.jax_settings import package_settings
@@ -89,14 +89,14 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
             check_tradable(own)
             state = policy.state_for(own.assets)
             return _result(own, _exact_trajectory(policy.acting_agent, state, own))
-    if not (isinstance(policy, Agent | MarketActor) or callable(policy) or hasattr(policy, "predict")):
+    if not (isinstance(policy, Agent | MarketActor) or callable(policy) or isinstance(policy, Model)):
         return backtest_table(policy, market, env, changes)
     with package_settings():
         trained, form = _trained_in(env)
         own = _environment(trained, market, changes)
         if isinstance(policy, Agent | MarketActor):
             return _of_agent(policy, state, own, trained is not None)
-        if hasattr(policy, "predict"):
+        if isinstance(policy, Model):
             if form is None:
                 raise ValueError(
                     f"{type(policy).__name__} was trained on observations of an environment; give it, as in "

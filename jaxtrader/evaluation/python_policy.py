@@ -10,7 +10,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,13 @@ Decide = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 BLOCK = 1024  # decisions whose arrays are put together at once: a million small arrays take much memory
 
 
+@runtime_checkable
+class Model(Protocol):
+    """A trained model of another library, such as one of Stable-Baselines3. Its `predict` takes a batch."""
+
+    predict: Callable[..., Any]
+
+
 def host_trajectory(env: TradingEnv, params: EnvParams, decide: Decide, decisions: int) -> Trajectory:
     """Return what `rollout_policy` returns, with decisions that are made in Python, one after another.
 
@@ -48,11 +55,11 @@ def host_trajectory(env: TradingEnv, params: EnvParams, decide: Decide, decision
     kept: list[Trajectory] = []
     blocks: list[Trajectory] = []
     for number in range(decisions):
-        due = first + number * env.decision_every
-        now = np.minimum(due, ends - 1)
+        asked = first + number * env.decision_every
+        now = np.minimum(asked, ends - 1)
         windows = features[now[:, None] - np.arange(env.window)[::-1]]
         # Code of others runs under the caller's settings of JAX.
-        action = decide(windows, np.asarray(seen), now, due < ends)
+        action = decide(windows, np.asarray(seen), now, asked < ends)
         with package_settings(x64=True):
             account, seen, trajectory = _step(account, jnp.asarray(action), seen, rows, params, number, env=env)
             kept.append(trajectory)
@@ -112,9 +119,9 @@ def of_function(function: Callable[[Observation], Any], env: TradingEnv) -> Deci
     limit = env.rules.max_leverage
     low = 0.0 if env.positions == "weights" else -limit
 
-    def decide(windows: np.ndarray, accounts: np.ndarray, now: np.ndarray, due: np.ndarray) -> np.ndarray:
+    def decide(windows: np.ndarray, accounts: np.ndarray, now: np.ndarray, live: np.ndarray) -> np.ndarray:
         targets = np.full((len(windows), env.assets), np.nan)
-        for i in np.flatnonzero(due):
+        for i in np.flatnonzero(live):
             given = function(Observation(windows[i], accounts[i]))
             try:
                 target = np.empty(0) if given is None else np.asarray(given, np.float64).reshape(-1)
@@ -139,21 +146,21 @@ def of_function(function: Callable[[Observation], Any], env: TradingEnv) -> Deci
     return decide
 
 
-def of_model(model: Any, form: GymnasiumForm, env: TradingEnv) -> Decide:
+def of_model(model: Model, form: GymnasiumForm, env: TradingEnv) -> Decide:
     """Return how a model decides by `predict(observations)`, as those of Stable-Baselines3 do, in a batch of segments.
 
     Where `predict` takes them, it gets `deterministic=True`, and the `state` of a recurrent model with `episode_start`.
     """
     takes = inspect.signature(model.predict).parameters
-    memory: dict[str, Any] = {"state": None, "episode_start": True}
+    recurrent: dict[str, Any] = {"state": None, "episode_start": True}
 
-    def decide(windows: np.ndarray, accounts: np.ndarray, now: np.ndarray, due: np.ndarray) -> np.ndarray:
-        given = {"deterministic": True, **memory, "episode_start": np.full(len(windows), memory["episode_start"])}
+    def decide(windows: np.ndarray, accounts: np.ndarray, now: np.ndarray, live: np.ndarray) -> np.ndarray:
+        given = {"deterministic": True, **recurrent, "episode_start": np.full(len(windows), recurrent["episode_start"])}
         answer = model.predict(
             form.observation(windows, accounts), **{name: x for name, x in given.items() if name in takes}
         )
-        action, memory["state"] = answer if isinstance(answer, tuple) else (answer, None)
-        memory["episode_start"] = False
+        action, recurrent["state"] = answer if isinstance(answer, tuple) else (answer, None)
+        recurrent["episode_start"] = False
         if len(np.atleast_1d(action)) != len(windows):
             raise ValueError(
                 f"the model predicts an action of shape {np.shape(action)} for {len(windows)} observations; its "

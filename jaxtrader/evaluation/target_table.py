@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,6 +14,14 @@ from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
 
 SETTINGS = ("rules", "costs", *BRACKETS, "dtype")
+
+
+@runtime_checkable
+class TimeTable(Protocol):
+    """What a pandas Series or DataFrame has, and arrays, lists and dicts of targets have not."""
+
+    index: Any
+    to_numpy: Any
 
 
 def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, Any]) -> BacktestResult:
@@ -35,7 +43,7 @@ def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, A
     settings: dict[str, Any] = {}
     if isinstance(env, TradingEnv):
         settings = {name: getattr(env, name) for name in SETTINGS if name != "dtype"}
-    targets = by_time(table, market) if hasattr(table, "index") and hasattr(table, "to_numpy") else table
+    targets = by_time(table, market) if isinstance(table, TimeTable) else table
     results = simulate(market, targets, **settings | dict(changes))
     if not isinstance(results, BacktestResults):
         return results

@@ -19,7 +19,7 @@ DUST = 1e-9
 CLIP_HINT = "correct it or load with repair='clip' (--repair clip)"
 
 
-def check_times(times: np.ndarray, row_name: RowName, source: str) -> None:
+def check_times(times: np.ndarray, row_name: RowName) -> None:
     """Raise DataError unless `times` [T] (datetime64[ns]) are strictly increasing."""
     steps = np.diff(times).astype(np.int64)
     bad = np.flatnonzero(steps <= 0)

@@ -185,7 +185,7 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
     table, roles, times, tz = history.rows, history.roles, history.times, history.tz
     label, repair, adjust = options["label"], options["repair"], options["adjust"]
     notes: list[str | None] = list(table.notes)
-    check_times(times, table.row_name, table.source)
+    check_times(times, table.row_name)
     times, label_note = _to_close_times(table, roles, times, label)
     prices = {role: table.numbers[column] for role, column in roles.prices.items()}
     prices["volume"] = np.zeros(len(times)) if roles.volume is None else table.numbers[roles.volume]

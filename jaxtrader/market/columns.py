@@ -109,12 +109,6 @@ class ColumnRoles:
     other_volumes: tuple[str, ...] = ()
     maybe_symbol: tuple[str, ...] = ()
 
-    @property
-    def all_numbers(self) -> tuple[str, ...]:
-        """The columns that must hold numbers."""
-        further = (self.volume, self.adjusted, self.funding)
-        return (*self.prices.values(), *(name for name in further if name is not None))
-
 
 @functools.lru_cache(1 << 19)
 def canonical(name: object) -> str:

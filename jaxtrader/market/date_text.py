@@ -28,7 +28,6 @@ WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
 DAY_NAME_YEAR = re.compile(WEEKDAY + r"(\d{1,2})(?:st|nd|rd|th)?[-\s./]*([a-z]{3,9})\.?[-\s./,]*(\d{4}|\d{2})", re.I)
 NAME_DAY_YEAR = re.compile(WEEKDAY + r"([a-z]{3,9})\.?[-\s]*(\d{1,2})(?:st|nd|rd|th)?[,\s-]+(\d{4})", re.I)
 CLOCK_PARTS = re.compile(r"(\d{1,2}):?(\d{2})?:?(\d{2})?(?:[.,](\d{1,9}))?(?:[- ]?\s*([ap])\.?m\.?)?", re.IGNORECASE)
-NOT_A_TIME = np.datetime64("NaT", "ns")
 
 
 def read_dates(text: "pd.Series", day_first: bool | None, row_name: RowName) -> np.ndarray:

@@ -17,7 +17,7 @@ from flax import serialization
 from jaxtrader import files
 from jaxtrader.files import FileError
 from jaxtrader.printable import shown
-from jaxtrader.schema import Array, Count, Natural, Range, SchemaError, parse
+from jaxtrader.schema import Array, Count, Natural, Range, SchemaError, misfit, parse
 from jaxtrader.training.identity import differences
 from jaxtrader.training.metrics_log import begins_with
 from jaxtrader.training.run_folder import BEST, CHECKPOINTS, METRICS, NEWEST, PREVIOUS
@@ -207,19 +207,11 @@ def restore(path: Path, checkpoint: Checkpoint, template: TrainState) -> TrainSt
 
     Raises FileError where an array is missing, or has another shape or type.
     """
-    arrays, expected = (_arrays(tree) for tree in (checkpoint.train_state, serialization.to_state_dict(template)))
-    for name in dict.fromkeys((*expected, *arrays)):
-        stored, wanted = (None if x is None else (x.shape, x.dtype) for x in (arrays.get(name), expected.get(name)))
-        if stored != wanted:
-            raise FileError(f"{path} does not fit the training: its train_state{name} is {stored}, not {wanted}")
+    if (difference := misfit(checkpoint.train_state, serialization.to_state_dict(template))) is not None:
+        raise FileError(f"{path} does not fit the training: its train_state{difference}")
     try:
         state = serialization.from_state_dict(template, cast(dict[str, Any], checkpoint.train_state))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FileError(f"{path} does not fit the training: {shown(error, 200)}") from error
     # Leaves must be JAX arrays: a program is traced anew for NumPy arrays.
     return jax.tree.map(jnp.asarray, state)
-
-
-def _arrays(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): x if hasattr(x, "dtype") else np.asarray(x) for path, x in leaves}

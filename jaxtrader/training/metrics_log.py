@@ -9,11 +9,19 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from jaxtrader.files import FileError
+
+
+@runtime_checkable
+class _Array(Protocol):
+    """An array or a scalar of NumPy, JAX or another library."""
+
+    dtype: Any
+    __array__: Any
 
 
 class JsonlLogger:
@@ -123,7 +131,7 @@ def _plain(value: Any, name: str) -> Any:
         return {str(key): _plain(child, f"{name}.{key}") for key, child in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(child, f"{name}[{i}]") for i, child in enumerate(value)]
-    if hasattr(value, "__array__") and hasattr(value, "dtype"):
+    if isinstance(value, _Array):
         array = np.asarray(value)
         # NumPy gives bfloat16 the kind V. Complex numbers and objects have no place in a log.
         if array.dtype.kind not in "biu":

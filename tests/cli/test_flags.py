@@ -320,6 +320,15 @@ def test_all_settings_of_train_are_read_again_from_the_file_that_a_run_writes(tm
         ("fill = 'next_opn'", ("fill", "next_opn", "did you mean next_open?")),
         ("positions = ['a', 1]", ("positions", "a,1", "continuous|weights")),
         ("no_adjust = true", ("no_adjust", "adjust = false")),
+        ("window = 2.5", ("window", "2.5", "whole number")),
+        ("window = {bars = 3}", ("window is a table", "a value or a list")),
+        ("[money]\nfee_bps = {low = 1}", ("fee_bps is a table inside [money]",)),
+        ("[[money]]\nfee_bps = 1", ("[[money]]", "write [money]")),
+        ("fee-bps = 1\n[money]\nfee_bps = 2", ("fee_bps stands twice",)),
+        ("[sweep]\ngamma = [0.9, 0.99]", ("[sweep]", "jaxtrader sweep")),
+        ("config = 'other.toml'", ("config", "type --config")),
+        ("resume = 'runs/x'", ("resume", "type --resume")),
+        ("fee_bps = '5%'", ("fee_bps", "write 5% as 500")),
         ("seed = = 3", ("is not TOML", "line 1")),
     ],
 )
@@ -334,8 +343,14 @@ def test_a_wrong_file_is_one_sentence_with_the_file_the_key_and_the_nearest_righ
     assert [file.name for file in tmp_path.iterdir()] == ["run.toml"]
 
 
+@pytest.mark.parametrize("command", [("train",), ("walk-forward",), ("check",), ("backtest", "run")])
+def test_a_file_that_is_wrong_or_not_there_is_refused_by_every_command_that_takes_one(command, tmp_path):
+    assert "no such file" in refused(*command, "--config", str(tmp_path / "none.toml"))
+    assert "did you mean slippage_bps?" in refused(*command, "--config", toml(tmp_path, "slipage_bps = 1"))
+    assert "'high'" in refused(*command, "--config", toml(tmp_path, "fee_bps = 'high'")).replace('"', "'")
+
+
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
-    assert "no such file" in refused("train", "--config", str(tmp_path / "none.toml"))
     assert "config.toml cannot be read" in refused("train", "--config", str(tmp_path))  # a run folder without one
     (tmp_path / "run.toml").write_bytes(b"\xff\xfe")
     assert "is not TOML" in refused("train", "--config", str(tmp_path / "run.toml"))
