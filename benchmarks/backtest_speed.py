@@ -34,7 +34,7 @@ COSTS, FREE = jt.Costs(FEE, SLIPPAGE), jt.Costs(0.0, 0.0)
 AT_CLOSE = jt.Rules(fill="close", rebalance="on_change", rebalance_band=0.0)
 TOLERANCE = {"vectorbt": 1e-9, "backtesting.py": 1e-6}
 LONG = 5  # times as many bars where it is one path
-PASS, BOOKS = "jaxtrader, simulate, all equities", "jaxtrader, simulate, all results"
+PASS, RESULTS = "jaxtrader, simulate, all equities", "jaxtrader, simulate, all results"
 PASS_32 = "jaxtrader, simulate, all equities, float32"
 ALONE, ONE = "jaxtrader, simulate, one after the other", "jaxtrader, simulate, one path"
 HALF = "jaxtrader, simulate, one path, half or flat"
@@ -114,7 +114,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     ours = {
         PASS: Ours(many[1].size, all_at_once),
         PASS_32: Ours(many[1].size, lambda: all_at_once(dtype="float32")),
-        BOOKS: Ours(many[1].size, results),
+        RESULTS: Ours(many[1].size, results),
         ALONE: Ours(many[1].size, alone),
         ONE: Ours(one[1].size, lambda: path(one[2], costs=COSTS)),
         HALF: Ours(one[1].size, lambda: path(half[2], costs=FREE, rules=AT_CLOSE)),
@@ -122,7 +122,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     np.testing.assert_allclose(ours[PASS].final, ours[ALONE].final, rtol=1e-12)
     np.testing.assert_allclose(ours[PASS_32].final, ours[ALONE].final, rtol=1e-3)
     beside = {
-        "vectorbt": Peers("vectorbt", PASS, many, (PASS, BOOKS)),
+        "vectorbt": Peers("vectorbt", PASS, many, (PASS, RESULTS)),
         "vectorbt, one path": Peers("vectorbt", ONE, one, (ONE,)),
         "backtesting.py": Peers("backtesting.py", HALF, half, (HALF,)),
     }
@@ -145,7 +145,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     for name, rates in found.items():
         compiled = ours[name].compile_seconds if name in ours else "-"
         over = [f"{ratio(found[our], rates):.1f}" for our in beside[name].beside] if name in beside else []
-        wide = (many if name in (PASS, PASS_32, BOOKS, ALONE, "vectorbt") else one)[1].shape[1]
+        wide = (many if name in (PASS, PASS_32, RESULTS, ALONE, "vectorbt") else one)[1].shape[1]
         spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
         rows.append([name, wide, statistics.median(rates), spread, compiled, " and ".join(over) or "-"])
     if running:

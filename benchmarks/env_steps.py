@@ -34,7 +34,7 @@ from jaxtrader.training.rollout import MarketRollouts
 from jaxtrader.training.update import begin_rollouts, copy_arrays
 
 WINDOW, EPISODE, LENGTH = 32, 256, 64
-STEP, LANES = "jaxtrader, step", "jaxtrader, paths"
+STEP, PATHS = "jaxtrader, step", "jaxtrader, paths"
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
         save_bars(market, size.bars)
         scalar = scalar_peers(pythons["gym"], market, stack, 20_000) if "gym" in pythons else {}
         for envs in size.envs:
-            ours = {kind: Ours(kind, env, params, envs, min(size.steps, size.each * envs)) for kind in (STEP, LANES)}
+            ours = {kind: Ours(kind, env, params, envs, min(size.steps, size.each * envs)) for kind in (STEP, PATHS)}
             peers, count = dict(scalar), dict.fromkeys(scalar, 1)
             for peer in scalar.values():
                 peer.processor.clear()
@@ -186,7 +186,7 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
                 found = in_turn(runners, size.repeats)
             for name, rates in found.items():
                 compiled = f"{ours[name].compile_seconds:.1f}" if name in ours else "-"
-                over = [f"{ratio(found[kind], rates):.1f}" if name in peers else "-" for kind in (STEP, LANES)]
+                over = [f"{ratio(found[kind], rates):.1f}" if name in peers else "-" for kind in (STEP, PATHS)]
                 spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
                 spent = 1e9 * statistics.median({**ours, **peers}[name].processor)
                 rows.append([name, envs, count.get(name, envs), statistics.median(rates), spread, spent])

@@ -198,9 +198,9 @@ def race_peer(
         columns = {name: getattr(env.market, name)[:, 0] for name in ("open", "close", "volatility")}
         features = np.asarray(params.arrays.features)[:, 0]
         np.savez(market, **columns, features=features, segments=env.market.segments)
-        terms = {"positions": env.positions, "fee": env.costs.fee, "slippage": env.costs.slippage}
-        terms |= {"rebalance_band": env.rules.rebalance_band, "episode_length": env.episode_length}
-        config.write_text(json.dumps({**settings, **terms, "seed": seed, "slice_seconds": SLICE}))
+        conditions = {"positions": env.positions, "fee": env.costs.fee, "slippage": env.costs.slippage}
+        conditions |= {"rebalance_band": env.rules.rebalance_band, "episode_length": env.episode_length}
+        config.write_text(json.dumps({**settings, **conditions, "seed": seed, "slice_seconds": SLICE}))
         script = Path(__file__).parent / "peers" / "sb3_market.py"
         command = [python, str(script), str(market), str(config), str(Path(folder) / "weights")]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

@@ -117,17 +117,17 @@ def backtesting_cases() -> list[Case]:
     # It takes no entry whose brackets do not lie around the last close: where the open leaps, none is asked for.
     bars = jt.load_bundled("AAPL")
     bracketed[:-1][np.abs(bars.open[1:] / bars.close[:-1] - 1) > 0.02] = 0.0
-    terms = {"fee": 1e-3, "slippage": 0.0}
+    costs = {"fee": 1e-3, "slippage": 0.0}
     return [
-        Case("AAPL, long and short, close", ("AAPL",), apple, {"fill": "close", **terms, "marked": "before"}),
+        Case("AAPL, long and short, close", ("AAPL",), apple, {"fill": "close", **costs, "marked": "before"}),
         Case(
-            "a walk, long and short, close", (), walk, {"fill": "close", **terms, "marked": "before"}, _walk(8, 2000, 1)
+            "a walk, long and short, close", (), walk, {"fill": "close", **costs, "marked": "before"}, _walk(8, 2000, 1)
         ),
         Case(
             "AAPL, entries with a stop and a take-profit, next_open",
             ("AAPL",),
             bracketed,
-            {"fill": "next_open", **terms, "stop_loss": 0.03, "take_profit": 0.05},
+            {"fill": "next_open", **costs, "stop_loss": 0.03, "take_profit": 0.05},
         ),
     ]
 

@@ -65,7 +65,7 @@ def backtest_policy(values: Values, console: Console) -> int:
 
 def _subject(path: Path, wanted: BacktestData, values: Values) -> tuple[Policy | Succession, bytes, str, jt.Market]:
     """What is tested, what identifies it, and the name and the bars of the part that it is tested on."""
-    if finished.is_walk(path):
+    if finished.is_walk_forward(path):
         own = {"data": wanted.data, "part": wanted.part, "start": wanted.start, "end": wanted.end}
         given = [flag(name) for name, value in {**own, **of(Source, values)}.items() if value is not None]
         if given:
@@ -95,7 +95,7 @@ def _changes(policy: Policy | Succession, values: Values) -> dict[str, Any]:
 def _print_one(evidence: Evidence, title: str, values: Values, console: Console) -> None:
     """Print and save what there is to say of one result."""
     if evidence.folds:
-        reporting.print_walk(evidence, console)
+        reporting.print_walk_forward(evidence, console)
     else:
         console.print(reporting.result_table(evidence))
         console.print()

@@ -26,7 +26,7 @@ from jaxtrader.cli.report_command import rewrite_report
 from jaxtrader.cli.settings import TRAINING, Failed, resolved
 from jaxtrader.cli.sweep_command import sweep
 from jaxtrader.cli.train_command import train
-from jaxtrader.cli.walk_forward_command import walk
+from jaxtrader.cli.walk_forward_command import walk_forward
 from jaxtrader.cli.watch_command import watch
 from jaxtrader.evaluation import tables
 from jaxtrader.printable import printable
@@ -39,7 +39,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 RUNS = {
     "train": train,
-    "walk-forward": walk,
+    "walk-forward": walk_forward,
     "sweep": sweep,
     "backtest": backtest_policy,
     "report": rewrite_report,

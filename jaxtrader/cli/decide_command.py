@@ -63,7 +63,7 @@ def _now() -> np.datetime64:
 
 
 def _policy(path: Path) -> Policy:
-    if path.is_dir() and finished.is_walk(path):
+    if path.is_dir() and finished.is_walk_forward(path):
         last = fold_folders(path)[-1]
         raise BadInput(f"{path} is a walk-forward: give one of its policies, as in `jaxtrader decide {last}`")
     policy = jt.load_policy(path / POLICY_FILE if path.is_dir() else path)
@@ -108,8 +108,8 @@ def _positions(given: tuple[float, ...] | None, histories: Sequence[jt.Bars]) ->
 def _account(policy: Policy, own: Sequence[jt.Bars], file: Path, positions: dict[str, float] | None) -> Live:
     """The account that was kept, at the last bar, or one that begins there."""
     if positions is not None or not file.exists():
-        held = None if positions is None else {bars.symbols[0]: positions[bars.symbols[0]] for bars in own}
-        return policy.live(own, held)
+        position = None if positions is None else {bars.symbols[0]: positions[bars.symbols[0]] for bars in own}
+        return policy.live(own, position)
     try:
         live = policy.resume_live(file, history=own)
         live.catch_up(own)

@@ -12,10 +12,10 @@ import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import config_file, flags, inputs, waiting
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.reporting import POLICY_FILE, identity_of, title_of_walk
+from jaxtrader.cli.reporting import POLICY_FILE, identity_of, title_of_walk_forward
 from jaxtrader.cli.settings import PARTS, BadInput, MarketSettings, Source, of, resolved
 from jaxtrader.cli.synthetic_command import made_by
-from jaxtrader.cli.walk_forward_command import PART, plan_walk
+from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.training.run_folder import fold_folders, is_run
 from jaxtrader.training.sweep import RECORD
@@ -42,7 +42,7 @@ class FinishedRun:
     @property
     def title(self) -> str:
         """What its report is called."""
-        return title_of_walk(self.folder) if isinstance(self.policy, Succession) else self.folder.name
+        return title_of_walk_forward(self.folder) if isinstance(self.policy, Succession) else self.folder.name
 
 
 def read(folder: Path, given: Values) -> FinishedRun:
@@ -58,10 +58,10 @@ def read(folder: Path, given: Values) -> FinishedRun:
     with inputs.checked():
         if not folder.is_dir():
             raise BadInput(f"{folder} is no folder of a run; give the folder that `jaxtrader train` wrote")
-        return _walk(folder, given) if is_walk(folder) else _training(folder, given)
+        return _walk_forward(folder, given) if is_walk_forward(folder) else _training(folder, given)
 
 
-def is_walk(folder: Path) -> bool:
+def is_walk_forward(folder: Path) -> bool:
     """Whether a folder is that of a walk-forward."""
     return bool(fold_folders(folder))
 
@@ -88,7 +88,7 @@ def _training(folder: Path, given: Values) -> FinishedRun:
     return FinishedRun(folder, policy, parts, settings, path.read_bytes())
 
 
-def _walk(folder: Path, given: Values) -> FinishedRun:
+def _walk_forward(folder: Path, given: Values) -> FinishedRun:
     path = folder / config_file.NAME
     if not path.is_file():
         raise BadInput(f"{folder} has no {path.name}, so `jaxtrader walk-forward` did not begin it")
@@ -98,7 +98,7 @@ def _walk(folder: Path, given: Values) -> FinishedRun:
     settings = resolved("walk-forward", {**written, **_given(given)})
     _check_data(settings, folder)
     waiting.say_reading(settings["data"])
-    plans = plan_walk({**settings, "quiet": True}).plans
+    plans = plan_walk_forward({**settings, "quiet": True}).plans
     paths = [folder / f"fold-{i}" / POLICY_FILE for i in range(1, len(plans) + 1)]
     if missing := [each for each in paths if not each.is_file()]:
         raise BadInput(

@@ -31,31 +31,31 @@ HOLD_SECONDS = 30.0  # how long the lines before wait for the end
 def main() -> None:
     """Copy until the process is gone."""
     not_joined, lost = (word.encode() for word in sys.argv[1:])
-    held = unfinished = b""
+    waiting = unfinished = b""
     while True:
-        if held and not select.select([0], [], [], HOLD_SECONDS)[0]:
-            os.write(2, held)
-            held = b""
+        if waiting and not select.select([0], [], [], HOLD_SECONDS)[0]:
+            os.write(2, waiting)
+            waiting = b""
         data = os.read(0, 2**16)
         if not data:
-            os.write(2, held + unfinished)
+            os.write(2, waiting + unfinished)
             return
         lines = (unfinished + data).split(b"\n")
         unfinished = lines.pop()
         for i, line in enumerate(lines):
             if line.startswith(b"\0"):
-                lost, held = line[1:], b""
+                lost, waiting = line[1:], b""
             elif line == b"\1":
                 say(lost)
-                lost = held = b""
+                lost = waiting = b""
             elif FATAL in line:
                 text = b"\n".join(lines[i:]) + unfinished
                 while more := os.read(0, 2**16):
                     text += more
                 say(not_joined if JOINING in text else lost)
                 return
-            elif held or any(word in line for word in ABOUT):
-                held += line + b"\n"
+            elif waiting or any(word in line for word in ABOUT):
+                waiting += line + b"\n"
             elif not NOISE.fullmatch(line):
                 os.write(2, line + b"\n")
 

@@ -121,12 +121,12 @@ def identity_of(paths: Iterable[Path]) -> bytes:
     return digest.digest()
 
 
-def title_of_walk(folder: Path) -> str:
+def title_of_walk_forward(folder: Path) -> str:
     """What the report of a walk-forward is called."""
     return f"walk-forward of {folder.name}"
 
 
-def print_walk(evidence: Evidence, console: Console) -> None:
+def print_walk_forward(evidence: Evidence, console: Console) -> None:
     """Print the results of a walk-forward: all tests together, and each fold."""
     console.print(result_table(evidence))
     console.print()

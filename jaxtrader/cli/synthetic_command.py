@@ -38,13 +38,13 @@ def train_synthetic(values: Values, console: Console) -> int:
     if not hosts.is_first():
         return INTERRUPTED if result.interrupted else OK
     test = best.on_path(TEST_BARS, seed=_seeds(values["seed"])[2])
-    reward, held = _score(jt.load_policy(result.policy_path), test)
+    reward, time_in_market = _score(jt.load_policy(result.policy_path), test)
     if not values["quiet"]:
-        console.print(_table(test, reward, held))
+        console.print(_table(test, reward, time_in_market))
         console.print()
-    write_record(_record(test, reward, held), result.run_dir)
+    write_record(_record(test, reward, time_in_market), result.run_dir)
     facts = [
-        ("result", f"{phrases.interrupted(result)} {_sentence(test, reward, held)}".strip()),
+        ("result", f"{phrases.interrupted(result)} {_sentence(test, reward, time_in_market)}".strip()),
         ("files", phrases.files(result)),
     ]
     real = "jaxtrader train, on real bars, whose best policy nobody knows"
@@ -76,8 +76,8 @@ def _seeds(seed: int) -> tuple[int, int, int]:
 def _score(policy: Policy, test: Optimum) -> tuple[float, float]:
     agent = policy.acting_agent
     _, params = agent.prepare(policy.state, test.env.default_params)
-    reward, held = test.score(agent, policy.state, params)
-    return float(reward), float(held)
+    reward, time_in_market = test.score(agent, policy.state, params)
+    return float(reward), float(time_in_market)
 
 
 def _facts(trainer: jt.Trainer, best: Optimum) -> Iterator[tuple[str, str]]:
@@ -91,10 +91,10 @@ def _facts(trainer: jt.Trainer, best: Optimum) -> Iterator[tuple[str, str]]:
     yield "training", phrases.goal(trainer)
 
 
-def _rows(test: Optimum, reward: float, held: float) -> dict[str, tuple[float, float | None, float]]:
+def _rows(test: Optimum, reward: float, time_in_market: float) -> dict[str, tuple[float, float | None, float]]:
     """Reward a bar, share of the optimum (None where there is none to share), and share of bars in a position."""
     rows = {
-        "policy": (reward, held),
+        "policy": (reward, time_in_market),
         "best possible": (test.reward_per_bar, test.time_in_market),
         "flat": (test.flat_reward_per_bar, 0.0),
     }
@@ -105,28 +105,28 @@ def _rows(test: Optimum, reward: float, held: float) -> dict[str, tuple[float, f
     }
 
 
-def _record(test: Optimum, reward: float, held: float) -> dict[str, Any]:
+def _record(test: Optimum, reward: float, time_in_market: float) -> dict[str, Any]:
     """The table as plain data."""
     names = ("reward_per_bar", "share_of_optimum", "time_in_market")
-    rows = {name: dict(zip(names, row, strict=True)) for name, row in _rows(test, reward, held).items()}
-    return {"bars": TEST_BARS, "rows": rows, "result": _sentence(test, reward, held)}
+    rows = {name: dict(zip(names, row, strict=True)) for name, row in _rows(test, reward, time_in_market).items()}
+    return {"bars": TEST_BARS, "rows": rows, "result": _sentence(test, reward, time_in_market)}
 
 
-def _table(test: Optimum, reward: float, held: float) -> Group:
+def _table(test: Optimum, reward: float, time_in_market: float) -> Group:
     lines = [Text(f"{'':<15}{'bp a bar':>10}{'of optimum':>13}{'in position':>14}", style="dim")]
-    for name, (earned, of_best, share) in _rows(test, reward, held).items():
+    for name, (earned, of_best, share) in _rows(test, reward, time_in_market).items():
         told = "-" if of_best is None else f"{of_best:.1%}"
         lines.append(Text(f"{name:<15}{1e4 * earned:>10.3f}{told:>13}{share:>14.1%}"))
     return Group(*lines)
 
 
-def _sentence(test: Optimum, reward: float, held: float) -> str:
+def _sentence(test: Optimum, reward: float, time_in_market: float) -> str:
     share, path = test.share(reward), f"a fresh path of {TEST_BARS:,} bars"
     if share != share:
-        verdict = "and it has learnt that" if held < IDLE else "which it has not learnt"
+        verdict = "and it has learnt that" if time_in_market < IDLE else "which it has not learnt"
         return (
-            f"On {path} the policy holds a position on {held:.2%} of bars; the best is to hold none, as nothing pays, "
-            f"{verdict}."
+            f"On {path} the policy holds a position on {time_in_market:.2%} of bars; the best is to hold none, as "
+            f"nothing pays, {verdict}."
         )
     found = "the learner finds what is there" if share >= FOUND else "the learner has not found all that is there"
     return (

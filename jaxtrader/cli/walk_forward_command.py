@@ -23,7 +23,7 @@ PART = "all tests"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class WalkPlan:
+class WalkForwardPlan:
     """All that a walk-forward needs, built and checked.
 
     Attributes:
@@ -37,7 +37,7 @@ class WalkPlan:
     plans: list[FoldPlan]
 
 
-def plan_walk(values: Values) -> WalkPlan:
+def plan_walk_forward(values: Values) -> WalkForwardPlan:
     """Build and check everything before anything is compiled or written. Raises ValueError, OSError or BadInput."""
     wanted = FoldSettings(**of(FoldSettings, values))
     data, source = TrainData(**of(TrainData, values)), Source(**of(Source, values))
@@ -53,14 +53,16 @@ def plan_walk(values: Values) -> WalkPlan:
         embargo=wanted.embargo,
     )
     agent = own_code.agent(values)
-    return WalkPlan(market, env, plan_folds(env, agent, folds, progress=not values["quiet"], **_training(values)))
+    return WalkForwardPlan(
+        market, env, plan_folds(env, agent, folds, progress=not values["quiet"], **_training(values))
+    )
 
 
-def walk(values: Values, console: Console) -> int:
+def walk_forward(values: Values, console: Console) -> int:
     """`jaxtrader walk-forward`."""
     resumed = values["resume"]
     with inputs.checked():
-        plan = plan_walk(values)
+        plan = plan_walk_forward(values)
         folder = find_run(resumed) if resumed else make_run_dir(values["run_dir"], "walk-forward")
         if resumed:
             check_resume(plan.plans, folder)
@@ -73,10 +75,10 @@ def walk(values: Values, console: Console) -> int:
         found = run_folds(plan.env, plan.plans, folder, refit=values["refit"], resume=bool(resumed))
     policies, identity = found.policies, identity_of(fold.training.policy_path for fold in found.folds)
     evidence = reporting.evaluate_policy(policies, identity, folder, {PART: policies.market}, values)
-    title = reporting.title_of_walk(folder)
+    title = reporting.title_of_walk_forward(folder)
     names = reporting.write_all(folder, evidence, title, settings, report=values["report"])
     if not values["quiet"]:
-        reporting.print_walk(evidence, console)
+        reporting.print_walk_forward(evidence, console)
     resume = shlex.join(["jaxtrader", "walk-forward", "--resume", str(folder)])
     lines = [*reporting.facts(evidence), ("files", f"{folder}: {', '.join([*names, 'result.json'])}")]
     following = resume if found.interrupted else shlex.join(["jaxtrader", "backtest", str(folder)])
@@ -84,7 +86,7 @@ def walk(values: Values, console: Console) -> int:
     return INTERRUPTED if found.interrupted else OK
 
 
-def _facts(plan: WalkPlan) -> list[tuple[str, str]]:
+def _facts(plan: WalkForwardPlan) -> list[tuple[str, str]]:
     """The first lines: data, rules and folds."""
     market, env = plan.market, plan.env
     facts = [("data", phrases.data(market)), ("costs", phrases.rules(env)), ("positions", phrases.choice(env))]

@@ -281,8 +281,8 @@ class TradingEnv(EnvSettings):
         financing: bool = False,
     ) -> EnvAccount:
         """Open accounts with the state of the reward and the costs of the episode, see `ledger.open_account`."""
-        held = {"brackets": self.has_brackets, "trailing": self.trailing_stop is not None}
-        account = ledger.open_account(exposure, price, self.rules, **held, financing=financing)
+        optional = {"brackets": self.has_brackets, "trailing": self.trailing_stop is not None}
+        account = ledger.open_account(exposure, price, self.rules, **optional, financing=financing)
         state = None
         if isinstance(self.reward, MoveReward):
             state = self.reward.begin(account.equity.shape, account.equity.dtype)

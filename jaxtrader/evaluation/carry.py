@@ -44,8 +44,9 @@ def cash_returns(costs: Costs, bars: Bar) -> Float[np.ndarray, " bar"]:
     if rate is None:
         return np.zeros(len(bars.close))
     before = _of_rows(rate) * np.asarray(bars.years)
-    inside = 0.0 if bars.years_inside is None else _of_rows(rate) * np.asarray(bars.years_inside)
-    earned = (before + inside + before * inside)[:, 0]  # the interest of the bar's own time is on the interest before
+    within_bar = 0.0 if bars.years_inside is None else _of_rows(rate) * np.asarray(bars.years_inside)
+    # The interest of the bar's own time is on the interest before.
+    earned = (before + within_bar + before * within_bar)[:, 0]
     earned[0] = 0
     return earned
 
@@ -75,31 +76,32 @@ def carry(
         events: what else happened in each bar.
     """
     costs = costs_at(costs, bars)
-    money, held, frozen = _before(cash)[:, None], _before(units), _before(ruined)[:, None]
-    value = held * np.asarray(bars.prev_close)
+    money, position, frozen = _before(cash)[:, None], _before(units), _before(ruined)[:, None]
+    value = position * np.asarray(bars.prev_close)
     total, after_open = np.zeros_like(units), np.zeros_like(units)
     if bars.years is not None:
-        idle, own = _interest(money, value, np.abs(value), np.asarray(bars.years), costs)
-        total += np.where(frozen, 0, own)
-        money += np.where(frozen, 0, idle + own.sum(1, keepdims=True))
+        idle, charged = _interest(money, value, np.abs(value), np.asarray(bars.years), costs)
+        total += np.where(frozen, 0, charged)
+        money += np.where(frozen, 0, idle + charged.sum(1, keepdims=True))
     if bars.dividend is not None:
-        own = np.where(frozen, 0, held * np.asarray(bars.dividend))
-        total += own
-        money += own.sum(1, keepdims=True)
+        charged = np.where(frozen, 0, position * np.asarray(bars.dividend))
+        total += charged
+        money += charged.sum(1, keepdims=True)
     for fill in (events.gap_exits, order if rules.fill == "next_open" else None):
         if fill is not None:
-            held = held + fill.units
+            position = position + fill.units
             money = money - (fill.units * fill.price + fill.fee + fill.slippage).sum(1, keepdims=True)
     if rules.fill == "next_open":  # ruin is checked where the order fills
         frozen = frozen | (np.asarray(order.equity) <= rules.ruin_level)[:, None]
     if bars.years_inside is not None:
-        own = _interest(money, held * np.asarray(bars.open), np.abs(value), np.asarray(bars.years_inside), costs)[1]
+        opened, years = position * np.asarray(bars.open), np.asarray(bars.years_inside)
+        charged = _interest(money, opened, np.abs(value), years, costs)[1]
         if rules.fill == "limit":  # which is on what was held before the order
-            total += np.where(frozen, 0, own)
+            total += np.where(frozen, 0, charged)
         else:
-            after_open += np.where(frozen, 0, own)
+            after_open += np.where(frozen, 0, charged)
     if bars.funding is not None:
-        left = held if events.intrabar_exits is None else held + events.intrabar_exits.units
+        left = position if events.intrabar_exits is None else position + events.intrabar_exits.units
         left = left + order.units if rules.fill == "limit" else left
         after_open -= np.where(frozen, 0, bars.funding * left * bars.close)
     total += after_open
@@ -116,15 +118,15 @@ def _interest(
     long, short = np.maximum(value, 0), np.maximum(-value, 0)
     free = cash - short.sum(1, keepdims=True)
     idle = np.zeros_like(free) if costs.cash_rate is None else _of_rows(costs.cash_rate) * np.maximum(free, 0) * years
-    own = np.zeros_like(value)
+    charged = np.zeros_like(value)
     if costs.borrow_rate is not None:
         size = np.where(value.any(1, keepdims=True), np.where(long.any(1, keepdims=True), long, short), otherwise)
         total = size.sum(1, keepdims=True)
         share = np.divide(size, total, out=np.zeros_like(size), where=total > 0)
-        own -= share * _of_rows(costs.borrow_rate) * np.maximum(-free, 0) * years
+        charged -= share * _of_rows(costs.borrow_rate) * np.maximum(-free, 0) * years
     if costs.short_rate is not None:
-        own -= _of_rows(costs.short_rate) * short * years
-    return idle, own
+        charged -= _of_rows(costs.short_rate) * short * years
+    return idle, charged
 
 
 def _of_rows(rate: ArrayLike) -> Float[np.ndarray, "bar A"]:

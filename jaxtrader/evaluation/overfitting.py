@@ -132,10 +132,10 @@ def backtest_overfitting(returns: Float[np.ndarray, "bar configuration"], blocks
     halves = np.zeros((math.comb(blocks, blocks // 2), blocks))
     for row, chosen in enumerate(itertools.combinations(range(blocks), blocks // 2)):
         halves[row, chosen] = 1
-    inside, outside = (_sharpe_of_sums(*(half @ sums for sums in moments)) for half in (halves, 1 - halves))
-    chosen = np.take_along_axis(outside, inside.argmax(1)[:, None], axis=1)
+    in_sample, out_of_sample = (_sharpe_of_sums(*(half @ sums for sums in moments)) for half in (halves, 1 - halves))
+    chosen = np.take_along_axis(out_of_sample, in_sample.argmax(1)[:, None], axis=1)
     # The rank among K, with ties in the middle. Half of K + 1 is the median.
-    rank = (outside < chosen).sum(1) + ((outside == chosen).sum(1) + 1) / 2
+    rank = (out_of_sample < chosen).sum(1) + ((out_of_sample == chosen).sum(1) + 1) / 2
     return float(np.mean(rank < (returns.shape[1] + 1) / 2))
 
 

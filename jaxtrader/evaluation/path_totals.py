@@ -26,15 +26,15 @@ def total_sharpe(
             generator never holds those of all members.
     """
     times = union([member.times for member in members])
-    total = owed = np.zeros((1, len(times)))  # owed: what cash would have earned on the members' equity
+    total = cash_earned = np.zeros((1, len(times)))  # by cash on the members' equity
     for member, equity in zip(members, equities, strict=True):
         rows = np.searchsorted(times, member.times)
         total = total + _on_union(equity, rows, len(times))
-        owed = np.broadcast_to(owed, total.shape).copy() if len(owed) < len(total) else owed
-        owed[:, rows] += _before(equity) * member.cash_returns
-    total, owed = total / len(members), owed / len(members)
+        cash_earned = np.broadcast_to(cash_earned, total.shape).copy() if len(cash_earned) < len(total) else cash_earned
+        cash_earned[:, rows] += _before(equity) * member.cash_returns
+    total, cash_earned = total / len(members), cash_earned / len(members)
     before = _before(total)
-    cash = np.divide(owed, before, out=np.full(total.shape, np.nan), where=before > 0)
+    cash = np.divide(cash_earned, before, out=np.full(total.shape, np.nan), where=before > 0)
     excess = np.stack([metrics.bar_returns(path) for path in total]) - cash
     deviation = excess.std(axis=1, ddof=1)
     ratio = np.divide(excess.mean(axis=1), deviation, where=deviation > metrics.ROUNDING, out=np.zeros(len(total)))

@@ -161,24 +161,24 @@ class BacktestResult:
         ruined_at = int(np.argmax(ruined)) if ruined.any() else None
         late = np.isfinite(targets[ruined_at:]).any(-1) if ruined_at is not None else np.zeros(0)
         exposure = _ratio(units * close, equity[:, None])
-        held = _held(exposure, order, events, marks, rules)
-        financing, held_cost = np.zeros(len(times)), Carry(np.zeros_like(units), np.zeros_like(units))
+        held_exposure = _held_exposure(exposure, order, events, marks, rules)
+        financing, holding_cost = np.zeros(len(times)), Carry(np.zeros_like(units), np.zeros_like(units))
         if events.financing is not None:
             financing = np.asarray(events.financing)
-            held_cost = carry(bars, costs, rules, _number(holdings.cash), units, ruined, order, events)
+            holding_cost = carry(bars, costs, rules, _number(holdings.cash), units, ruined, order, events)
         return cls(
             symbols=symbols,
             times=times,
             equity=equity,
             exposure=exposure,
-            held_exposure=held,
+            held_exposure=held_exposure,
             units=units,
             targets=targets,
             turnover=np.bincount(fills["bar"], traded, len(times)),
             costs_paid=np.bincount(fills["bar"], fills["fee"] + fills["slippage"], len(times)),
             financing=financing,
-            carry=held_cost.total,
-            carry_after_open=held_cost.after_open,
+            carry=holding_cost.total,
+            carry_after_open=holding_cost.after_open,
             cash_returns=cash_returns(costs, bars),
             fills=fills,
             last_price=close[-1],
@@ -467,7 +467,7 @@ def _by_bar(trajectory: Trajectory, rules: Rules) -> tuple[Fill, Events]:
     return (events if rules.fill == "close" else later).order, later
 
 
-def _held(
+def _held_exposure(
     exposure: Float[np.ndarray, "bar A"], order: Fill, events: Events, marks: Float[np.ndarray, " bar"], rules: Rules
 ) -> Float[np.ndarray, "bar A"]:
     """Position value / equity of what stood in each bar: at its close, or when it was closed after the bar's open.
@@ -504,13 +504,13 @@ def _next_target(holdings: Holdings, targets: Float[np.ndarray, "bar A"], rules:
     wait = rules.delay + (rules.fill != "close")
     if holdings.ruined[-1] or not 0 < wait <= len(targets):
         return np.full(targets.shape[1], np.nan)
-    due = targets[len(targets) - wait]
+    target = targets[len(targets) - wait]
     if holdings.stopped is None:
-        return due
+        return target
     stopped = np.asarray(holdings.stopped)[-1]
-    held = np.sign(np.asarray(holdings.units)[-1]) == stopped  # what the volume cap has left of a bracket's exit
-    blocked = (stopped != 0) & ((np.sign(due) == stopped) | (np.isnan(due) & held))
-    return np.where(blocked, np.where(held, 0.0, np.nan), due)
+    remains = np.sign(np.asarray(holdings.units)[-1]) == stopped  # what the volume cap has left of a bracket's exit
+    blocked = (stopped != 0) & ((np.sign(target) == stopped) | (np.isnan(target) & remains))
+    return np.where(blocked, np.where(remains, 0.0, np.nan), target)
 
 
 def _fill_table(

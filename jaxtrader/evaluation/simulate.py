@@ -279,8 +279,8 @@ def _holdings_suffice(history: _History) -> bool:
     retries = rules.rebalance == "on_change" and (
         rules.volume_cap is not None or not columns.keys().isdisjoint(("present", "delisted", "volatility"))
     )
-    inside = not columns.keys().isdisjoint(("funding", "bar_dt"))
-    return not (history.brackets is not None or rules.margin or retries or inside or rules.fill == "limit")
+    has_own_time = not columns.keys().isdisjoint(("funding", "bar_dt"))
+    return not (history.brackets is not None or rules.margin or retries or has_own_time or rules.fill == "limit")
 
 
 def _run_together(histories: Sequence[_History], *, with_events: bool) -> list[Trajectory]:
@@ -313,7 +313,7 @@ def _run_targets(
 
     def one(history: Any) -> Trajectory:
         columns, targets, brackets = history
-        return _carry(columns, targets, brackets, costs, rules, with_events=with_events)
+        return _run_history(columns, targets, brackets, costs, rules, with_events=with_events)
 
     return jax.lax.map(one, (columns, targets, brackets))
 
@@ -329,14 +329,14 @@ def _run_paths(
     """The equity of an account for each path of targets over one history. All accounts step side by side."""
 
     def equity(targets: Array) -> Array:
-        holdings = _carry(columns, targets, brackets, costs, rules, with_events=False).account
+        holdings = _run_history(columns, targets, brackets, costs, rules, with_events=False).account
         assert isinstance(holdings, Holdings)
         return holdings.cash + (holdings.units * columns["close"]).sum(-1)
 
     return jax.vmap(equity)(targets)
 
 
-def _carry(
+def _run_history(
     columns: Columns,
     targets: Float[Array, "bar A"],
     brackets: Brackets | None,
@@ -359,8 +359,9 @@ def _carry(
     targets = without_dust(targets)
     bars = _bars(columns, rules)
     financing = bars.years is not None or bars.funding is not None
-    held = {"brackets": brackets is not None, "trailing": brackets is not None and brackets.trailing_stop is not None}
-    flat = ledger.open_account(jnp.zeros_like(targets[0]), columns["close"][0], rules, **held, financing=financing)
+    trailing = brackets is not None and brackets.trailing_stop is not None
+    optional = {"brackets": brackets is not None, "trailing": trailing}
+    flat = ledger.open_account(jnp.zeros_like(targets[0]), columns["close"][0], rules, **optional, financing=financing)
     rows = Rows(bars=bars, inputs=(targets, brackets))
     return run(lambda account, row: (row.inputs, None), move, flat, rows, finish=keep)[1]
 
@@ -374,34 +375,34 @@ def _bars(columns: Columns, rules: Rules) -> Bar:
 def _with_events(history: _History, trajectory: Trajectory) -> Trajectory:
     """The trajectory of one history with its events, from the holdings at each close."""
     rows = round_length(len(history.targets))
-    due = np.concatenate([np.full_like(history.targets[: history.rules.delay], np.nan), history.targets])
-    due = due[: len(history.targets)]
+    delayed = np.concatenate([np.full_like(history.targets[: history.rules.delay], np.nan), history.targets])
+    delayed = delayed[: len(history.targets)]
     padded = jax.tree.map(
-        lambda x: pad_rows(np.asarray(x), rows), (history.columns, due, _previous(due), trajectory.account)
+        lambda x: pad_rows(np.asarray(x), rows), (history.columns, delayed, _previous(delayed), trajectory.account)
     )
     events = _events(*padded, history.costs.cast(history.dtype), history.rules.replace(delay=0))
-    return trajectory.replace(events=jax.tree.map(lambda x: np.asarray(x)[: len(due)], events))
+    return trajectory.replace(events=jax.tree.map(lambda x: np.asarray(x)[: len(delayed)], events))
 
 
 @partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames="rules")
-def _events(columns: Columns, due: Array, last: Array, holdings: Holdings, costs: Costs, rules: Rules) -> Events:
+def _events(columns: Columns, delayed: Array, last: Array, holdings: Holdings, costs: Costs, rules: Rules) -> Events:
     """The events after each close: all rows are stepped again at once, each from its holdings.
 
     The units of an order are the difference between two holdings. Sizing the order again could decide otherwise on the
     edge of the band, where one rounding is enough.
     """
-    bars, due = _bars(columns, rules), without_dust(due)
+    bars, delayed = _bars(columns, rules), without_dust(delayed)
     rates = costs_at(costs, bars, order=True)
-    flat = ledger.open_account(jnp.zeros_like(due), columns["close"], rules)
+    flat = ledger.open_account(jnp.zeros_like(delayed), columns["close"], rules)
     account = flat.replace(cash=holdings.cash, units=holdings.units, ruined=holdings.ruined, target=last)
     if rules.fill == "close":
         moved, events = ledger.move(account, None, bars, costs, rules)
         before = jax.tree.map(lambda first, x: jnp.concatenate([first[:1], x[:-1]]), flat, moved)
         bars = at_order(bars)
-        _, order = ledger.execute(before.replace(target=last), due, bars.prev_close, bars, rates, rules)
+        _, order = ledger.execute(before.replace(target=last), delayed, bars.prev_close, bars, rates, rules)
         units = holdings.units - before.units
     else:
-        _, events = ledger.step(account, due, bars, costs, rules)
+        _, events = ledger.step(account, delayed, bars, costs, rules)
         order = events.order
         assert order is not None
         after = jnp.concatenate([holdings.units[1:], holdings.units[-1:]])
@@ -412,11 +413,11 @@ def _events(columns: Columns, due: Array, last: Array, holdings: Holdings, costs
     return events.replace(order=order.replace(units=units, fee=fee, slippage=slippage))
 
 
-def _previous(due: np.ndarray) -> np.ndarray:
+def _previous(delayed: np.ndarray) -> np.ndarray:
     """The target before each row's: the last that was not NaN, and 0 before the first."""
-    rows = np.where(np.isnan(due), -1, np.arange(len(due))[:, None])
+    rows = np.where(np.isnan(delayed), -1, np.arange(len(delayed))[:, None])
     rows = np.concatenate([np.full_like(rows[:1], -1), np.maximum.accumulate(rows, 0)[:-1]])
-    return np.where(rows < 0, 0, np.take_along_axis(due, np.maximum(rows, 0), 0))
+    return np.where(rows < 0, 0, np.take_along_axis(delayed, np.maximum(rows, 0), 0))
 
 
 # --- checks of the arguments ---

@@ -56,10 +56,11 @@ PERIOD_RETURNS = (
     Figure("error\nperiod", "period_sharpe_error", 2, "f"),
     DRAWDOWN,
 )
-EXPOSURE, HELD = Figure("expos.\nmean", "mean_exposure", 2, "f"), Figure("held\nbars", "time_in_market", 0, "%")
+EXPOSURE = Figure("expos.\nmean", "mean_exposure", 2, "f")
+TIME_IN_MARKET = Figure("held\nbars", "time_in_market", 0, "%")
 COSTS = Figure("costs\ntotal", "costs", 2, "%")
-ACTIVITY = (EXPOSURE, HELD, Figure("turns\na year", "turnover", 2, "f"), COSTS)
-PERIOD_ACTIVITY = (EXPOSURE, HELD, Figure("turns\nperiod", "period_turnover", 2, "f"), COSTS)
+ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\na year", "turnover", 2, "f"), COSTS)
+PERIOD_ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\nperiod", "period_turnover", 2, "f"), COSTS)
 ANNUAL = ("cagr", "calmar", "sharpe", "sharpe_error", "sortino")  # of a result below a year nobody should read them
 ORDERS = ("clipped", "dropped", "ignored_targets", "beyond_cap", "unmet")  # counts of bars in a result
 PLAIN_WIDTH = 100  # columns where the output is no terminal
@@ -139,10 +140,10 @@ class ResultTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Print as many parts side by side as the width allows, and at least one."""
-        beside = max((options.max_width - LABEL_WIDTH) // (PART_WIDTH + 1), 1)
+        side_by_side = max((options.max_width - LABEL_WIDTH) // (PART_WIDTH + 1), 1)
         names = list(self.parts)
-        for first in range(0, len(names), beside):
-            yield self._beside({name: self.parts[name] for name in names[first : first + beside]})
+        for first in range(0, len(names), side_by_side):
+            yield self._side_by_side({name: self.parts[name] for name in names[first : first + side_by_side]})
         hidden = len(self._symbols()) - MAX_SYMBOLS
         if hidden > 0:
             yield f"{hidden} more symbols are not shown; result.by_symbol of jaxtrader.backtest has them\n"
@@ -151,7 +152,7 @@ class ResultTable:
     def _symbols(self) -> list[str]:
         return list(dict.fromkeys(symbol for part in self.parts.values() for symbol in _by_symbol(part[POLICY])))
 
-    def _beside(self, parts: Mapping[str, Part]) -> Table:
+    def _side_by_side(self, parts: Mapping[str, Part]) -> Table:
         names, symbols = list(next(iter(parts.values()))), self._symbols()
         shown: list[str | None] = [*symbols[:MAX_SYMBOLS], None] if len(symbols) > 1 else [*symbols]  # None: together
         rows = [(symbol, name) for symbol in shown for name in names]

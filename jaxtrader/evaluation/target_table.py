@@ -82,9 +82,9 @@ def by_time(table: Any, market: Market) -> dict[str, np.ndarray]:
         times = market.times[first:end]
         moments = (index.tz_localize(market.tz_of(history) or "UTC") if index.tz is None else index).tz_convert("UTC")
         stamps = moments.tz_localize(None).to_numpy().astype("datetime64[ns]")
-        inside = (times[0] <= stamps) & (stamps <= times[-1])
+        in_segment = (times[0] <= stamps) & (stamps <= times[-1])
         rows = np.minimum(np.searchsorted(times, stamps), len(times) - 1)
-        if (strange := inside & (times[rows] != stamps)).any():
+        if (strange := in_segment & (times[rows] != stamps)).any():
             raise ValueError(
                 f"{history} has no bar at {index[int(np.argmax(strange))]}; give the times of its bars, as in "
                 "table.reindex(result.times, method='ffill')"
@@ -92,7 +92,7 @@ def by_time(table: Any, market: Market) -> dict[str, np.ndarray]:
         own = np.full((len(times), len(symbols)), np.nan)
         for k, symbol in enumerate(symbols):
             if symbol in names:
-                own[rows[inside], k] = values[inside, names.index(symbol)]
+                own[rows[in_segment], k] = values[in_segment, names.index(symbol)]
         targets[history] = own
     if not targets:
         raise ValueError("the table has no column; give one for each symbol")

@@ -117,11 +117,11 @@ def _of_asset(
     trades["bars"] = end - fills["bar"][new]
     trades["open"] = still
     if count and (carry.any() or carry_after_open.any()):
-        trades["carry"] = _carry(fills["bar"][new], end, carry, carry_after_open)
+        trades["carry"] = _carry_of_trades(fills["bar"][new], end, carry, carry_after_open)
     return trades
 
 
-def _carry(
+def _carry_of_trades(
     entered: np.ndarray,
     left: np.ndarray,
     carry: Float[np.ndarray, " bar"],
@@ -135,10 +135,10 @@ def _carry(
     bars = np.flatnonzero((carry != 0) | (after_open != 0))
     before = np.maximum(np.searchsorted(entered, bars, side="left") - 1, 0)
     latest = np.maximum(np.searchsorted(entered, bars, side="right") - 1, 0)
-    held = (entered[before] < bars) & (bars <= left[before])
-    trade = np.where(held, before, latest)
-    own = np.bincount(trade, (carry - after_open)[bars], len(entered))
-    return own + np.bincount(latest, after_open[bars], len(entered))
+    open_before = (entered[before] < bars) & (bars <= left[before])
+    trade = np.where(open_before, before, latest)
+    charged = np.bincount(trade, (carry - after_open)[bars], len(entered))
+    return charged + np.bincount(latest, after_open[bars], len(entered))
 
 
 def _record(symbol: np.dtype) -> np.dtype:

@@ -171,18 +171,18 @@ def _headline(part: Part, trials: Trials | None, probability: float | None) -> s
         return f"The policy held nothing on these {bars}."
     if _are_one(result, matched):
         return f"The policy is holding at its mean exposure on these {bars}."
-    against, held = "holding the same exposure", lead(result, matched)
+    against, difference = "holding the same exposure", lead(result, matched)
     if not matched.held_exposure.any():
         against = "cash"
-    if math.isnan(held.value) or math.isnan(held.low):
+    if math.isnan(difference.value) or math.isnan(difference.low):
         return f"The policy cannot be told from {against} on {bars}: its returns vary too little."
-    figures = f"Sharpe difference {held.value:+.2f} (95%: {held.low:.2f} to {held.high:.2f})"
-    if not held.is_sure:
+    figures = f"Sharpe difference {difference.value:+.2f} (95%: {difference.low:.2f} to {difference.high:.2f})"
+    if not difference.is_sure:
         return (
-            f"Not distinguishable from {against} on {bars}: {figures}. A true difference of {held.detectable:.2g} "
-            "would be found 4 times in 5, and a smaller one less often."
+            f"Not distinguishable from {against} on {bars}: {figures}. A true difference of "
+            f"{difference.detectable:.2g} would be found 4 times in 5, and a smaller one less often."
         )
-    if held.value < 0:
+    if difference.value < 0:
         return f"Worse than {against} on {bars}: {figures}."
     over_holding = lead(result, holder)
     if over_holding.high < 0:

@@ -139,15 +139,15 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
     if "volatility" in now:  # impact needs a known average of the traded value
         traded = now["adv"] > VALUE_FLOOR
         fillable = traded if fillable is None else fillable & traded
-    years, inside = then.get("dt"), then.get("bar_dt")
+    years, within_bar = then.get("dt"), then.get("bar_dt")
     return Bar(
         prev_close=now["close"],
         open=then["open"],
         close=then["close"],
         high=then.get("high"),
         low=then.get("low"),
-        years=years if inside is None else years - inside,
-        years_inside=inside,
+        years=years if within_bar is None else years - within_bar,
+        years_inside=within_bar,
         funding=then.get("funding"),
         dividend=then.get("dividend"),
         factor=then.get("price_factor"),

@@ -371,8 +371,8 @@ def funding(account: Account, price: Float[Array, "*b A"], rate: Float[Array, "*
 
 def dividends(account: Account, paid: Float[Array, "*b A"]) -> Float[Array, "*b"]:
     """Compute the dividends of the holdings, below 0 where shorts pay more than longs get (money rule 6a)."""
-    due = (account.units * paid).sum(-1)
-    return jnp.where(account.ruined, 0, due)
+    received = (account.units * paid).sum(-1)
+    return jnp.where(account.ruined, 0, received)
 
 
 def _to_plain(rate: ArrayLike | None) -> Any:

@@ -171,12 +171,12 @@ def _rest(
         late = limits.comes_before(account, resting, bar, rules, brackets)
         account, exits, liquidated = exit_intrabar(account, bar, costs, rules, brackets, late)
         account, resting = _cancel_resting(account, resting, exits, liquidated)
-    account, inside, resting, met = limits.fill_inside(account, resting, bar, costs, rules)
+    account, intrabar, resting, met = limits.fill_inside(account, resting, bar, costs, rules)
     if watched:
         from_limit = bar.replace(open=jnp.where(met, resting.price, bar.open))  # prices came to the limit from the open
         account, later, _ = exit_intrabar(account, from_limit, costs, rules, brackets, ~met)
         exits = later if exits is None else merge_fills(exits, later)
-    order = merge_fills(at_open, inside)
+    order = merge_fills(at_open, intrabar)
     clipped, dropped = order.clipped | resting.clipped, order.dropped | resting.dropped
     return account, order.replace(clipped=clipped, dropped=dropped, unmet=(resting.units != 0).any(-1)), exits
 

@@ -24,7 +24,7 @@ from jaxtrader.market.trailing import BARS, last_volatility, traded_value
 PRICES = ("open", "high", "low", "close")
 OPTIONAL = ("funding", "price_factor")
 HOUR = np.timedelta64(1, "h")
-SPARE = 512  # rows that are written before the buffer is moved back to its beginning
+FREE_ROWS = 512  # rows that are written before the buffer is moved back to its beginning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +91,7 @@ class RecentBars:
         self.rows, self._buffers = rows, {}
         for name, values in fields.items():
             if values is not None:
-                buffer = np.zeros((self.kept + SPARE, *values.shape[1:]), values.dtype)
+                buffer = np.zeros((self.kept + FREE_ROWS, *values.shape[1:]), values.dtype)
                 buffer[:rows] = values[len(history) - rows :]
                 self._buffers[name] = buffer
         # Of resampled features: the last complete frame and the value there, committed and of the candidate.
@@ -122,7 +122,7 @@ class RecentBars:
             DataError: the bar breaks a rule of bars.
         """
         numbers = self._checked(time, bar)
-        if self.rows == self.kept + SPARE:
+        if self.rows == self.kept + FREE_ROWS:
             for buffer in self._buffers.values():
                 buffer[: self.kept] = buffer[self.rows - self.kept : self.rows]
             self.rows = self.kept

@@ -134,9 +134,9 @@ def _hold(env: TradingEnv, params: EnvParams, carried: Carried, bar: Bar) -> Env
     target, _ = actions.targets(
         env.positions, carried.action, before.units.shape[-1], dtype, env.rules.max_leverage, carried.tradable
     )
-    account, due = ledger.pop_delayed_target(before, target, env.rules)
-    account = ledger.lift_blocks(account, due)
-    account = account.replace(target=jnp.where(jnp.isnan(due), account.target, due))
+    account, delayed = ledger.pop_delayed_target(before, target, env.rules)
+    account = ledger.lift_blocks(account, delayed)
+    account = account.replace(target=jnp.where(jnp.isnan(delayed), account.target, delayed))
     rules = env.rules.replace(maintenance_margin=0.0, flat_at_session_end=False, ruin_level=0.0, volume_cap=None)
     bar = bar.replace(present=None, delisted=None, late=None)
     after, _ = ledger.move(account, None, bar, before.effective_costs(params), rules)

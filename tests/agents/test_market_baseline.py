@@ -159,8 +159,8 @@ def test_learn_applies_market_baseline_where_positions_are_continuous(
     taken = []
     monkeypatch.setattr(ppo, "regress_out", lambda advantage, known: taken.append(known) or -advantage)
     for positions, on, expected in (("continuous", True, 1), ("continuous", False, 0), ((-1.0, 0.0, 1.0), True, 0)):
-        trader, given = dataclasses.replace(env, positions=positions), agent.replace(market_baseline=on, num_epochs=1)
-        state, params, rollout, _ = lived(trader, agent, raw_params, part=False)
+        changed, given = dataclasses.replace(env, positions=positions), agent.replace(market_baseline=on, num_epochs=1)
+        state, params, rollout, _ = lived(changed, agent, raw_params, part=False)
         taken.clear()
         jax.eval_shape(given.learn, state, rollout, params, KEY)
         assert len(taken) == expected

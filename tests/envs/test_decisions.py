@@ -126,7 +126,7 @@ def test_nothing_up_to_a_bar_depends_on_later_ones_where_decisions_are_rare(name
     assert (before[1].equity[rows:] != after[1].equity[rows:]).all()
 
 
-def test_lanes_take_their_bars_as_single_steps_do():
+def test_market_paths_take_their_bars_as_single_steps_do():
     """Of three assets, three bars a decision, with every column: missing and last bars and session ends among them."""
     env, _, _ = made("weights at the next open", 0)
     params, first = env.default_params, np.array([0, 9], np.int32)

@@ -26,7 +26,7 @@ from jaxtrader.examples.dqn import DQN
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
-from jaxtrader.live.recent import SPARE, RecentBars, newest_rows
+from jaxtrader.live.recent import FREE_ROWS, RecentBars, newest_rows
 from jaxtrader.live.schedule import Schedule
 from jaxtrader.live.step import advance
 from jaxtrader.market.bars import Bars
@@ -174,7 +174,7 @@ def test_a_row_has_the_numbers_of_the_whole_history_to_the_bit():
             np.testing.assert_array_equal(row.features, market.features[i, 0], err_msg=frequency)
             assert row.volatility == market.volatility[i, 0]
             assert row.adv == market.adv[i, 0]
-        assert len(recent.bars) <= recent.kept + SPARE, "old bars are forgotten"
+        assert len(recent.bars) <= recent.kept + FREE_ROWS, "old bars are forgotten"
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ UPDATES = 20
 NO_CLIP = {"max_grad_norm": 1e9, "hidden": (8,), "num_epochs": 2, "num_minibatches": 2}
 
 
-class Walk:
+class RandomWalkEnv:
     """A walk on a line that random steps disturb: an ordinary environment, truncated after 5 to 8 steps."""
 
     name, default_params = "Walk", None
@@ -81,6 +81,6 @@ if __name__ == "__main__":
     env = jt.TradingEnv(market, window=4, episode_length=16, positions="continuous")
     found = {
         "accounts on market paths": apart(env, jt.PPOAgent(**NO_CLIP), accounts_per_path=2),
-        "an ordinary environment": apart(Walk(), jt.PPOAgent(**NO_CLIP)),
+        "an ordinary environment": apart(RandomWalkEnv(), jt.PPOAgent(**NO_CLIP)),
     }
     json.dump(found, sys.stdout)

@@ -134,8 +134,8 @@ def test_the_ratio_of_a_portfolios_first_minibatch_is_1_and_all_weights_learn(
         for key in path:
             old = old[key.key]
         assert np.isfinite(new).all()
-        led = path[0].key == "log_std" and lived["env"].positions == "continuous"
-        assert np.array_equal(new, old) == led, path
+        scheduled = path[0].key == "log_std" and lived["env"].positions == "continuous"
+        assert np.array_equal(new, old) == scheduled, path
 
 
 # --- in a file ---
@@ -224,11 +224,11 @@ def test_an_asset_that_comes_late_and_one_that_leaves_are_ordered_only_while_the
     market = Market.from_bars(bars, features=list(whole.feature_names), align=True)
     result = backtest(saved, market)
     first = int(market.first_decisions(saved.window)[0])
-    there = (market.present & market.listed)[first:]
-    assert 0 < there[:, 1].argmax() < len(result) > there[:, 2].sum()
-    np.testing.assert_array_equal(np.isnan(result.targets), ~there)
-    assert (result.units[: there[:, 1].argmax() + 1, 1] == 0).all()
-    last, gone = int(np.flatnonzero(there[:, 2])[-1]), 39 + 15 - first  # 15 days after its last bar
+    can_decide = (market.present & market.listed)[first:]
+    assert 0 < can_decide[:, 1].argmax() < len(result) > can_decide[:, 2].sum()
+    np.testing.assert_array_equal(np.isnan(result.targets), ~can_decide)
+    assert (result.units[: can_decide[:, 1].argmax() + 1, 1] == 0).all()
+    last, gone = int(np.flatnonzero(can_decide[:, 2])[-1]), 39 + 15 - first  # 15 days after its last bar
     assert len(set(result.units[last:gone, 2])) == 1, "held while nobody knows whether it comes back"
     assert result.units[last, 2] != 0
     assert (result.units[gone:, 2] == 0).all(), "closed as delisted"

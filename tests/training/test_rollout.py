@@ -42,7 +42,7 @@ def paths(rollouts: MarketRollouts, raw_params: EnvParams) -> MarketPaths:
     return jax.jit(rollouts.begin)(jax.random.key(11), raw_params)
 
 
-def test_lanes_begin_on_their_own_bars_with_staggered_ages(
+def test_market_paths_begin_on_their_own_bars_with_staggered_ages(
     env: TradingEnv, paths: MarketPaths, raw_params: EnvParams
 ) -> None:
     np.testing.assert_array_equal(paths.age, [0, 8, 0, 8, 0, 8])
@@ -174,7 +174,7 @@ def test_turn_over_against_a_recount_in_numpy(
     assert not partial.any()
 
 
-def test_lanes_see_nothing_of_later_bars(
+def test_market_paths_see_nothing_of_later_bars(
     rollouts: MarketRollouts, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
     state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))  # before the first update V is 0
@@ -201,7 +201,7 @@ def test_lanes_see_nothing_of_later_bars(
     assert not np.array_equal(a.reward[rows - 1], b.reward[rows - 1])
 
 
-def test_lanes_act_like_select_action_on_the_same_bars(
+def test_market_paths_act_like_select_action_on_the_same_bars(
     rollouts: MarketRollouts, paths: MarketPaths, env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
     """log_prob and value of a path's first decisions are those of `select_action` on the observation of that bar."""
