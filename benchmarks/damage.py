@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import io
 import os
-import signal
 import struct
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from kills import tiny_trainer
-from machine import parsed, report
+from machine import parsed, report, time_limit
 
 import jaxtrader as jt
 from jaxtrader import files
@@ -53,7 +52,7 @@ class Tally:
         _forget_peak()
         began = time.process_time()
         try:
-            with _limit():
+            with time_limit(LIMIT):
                 read(path)
         except files.FileError as error:
             outcome = "refused" if path.name in str(error) and "\n" not in str(error) else "other"
@@ -71,10 +70,6 @@ class Tally:
         return [self.what, self.counts.total(), *counts, round(self.slowest, 3), round(self.most)]
 
 
-class _Hang(BaseException):
-    """A try took too long."""
-
-
 def _memory(name: str) -> float:
     """A figure of /proc/self/status in MiB. 0 on other systems than Linux."""
     with contextlib.suppress(OSError):
@@ -87,20 +82,6 @@ def _memory(name: str) -> float:
 def _forget_peak() -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-@contextlib.contextmanager
-def _limit() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise _Hang
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LIMIT)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def regions(sound: Path, read: Read, step: int) -> Iterator[Tally]:

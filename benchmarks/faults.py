@@ -14,14 +14,13 @@ import contextlib
 import gzip
 import io
 import random
-import signal
 import tempfile
 import time
 import traceback
 import warnings
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ import pandas as pd
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as hypothesis_seed
 from hypothesis import strategies as st
-from machine import parsed, report
+from machine import Hang, parsed, report, time_limit
 
 import jaxtrader as jt
 from jaxtrader.cli import main as jaxtrader
@@ -310,14 +309,14 @@ class Tally:
         began = time.perf_counter()
         outcome, message = "read", ""
         try:
-            with _limit(), warnings.catch_warnings():
+            with time_limit(HANG_SECONDS), warnings.catch_warnings():
                 warnings.simplefilter("error", RuntimeWarning)
                 read()
         except (jt.DataError, _Refused) as error:
             outcome, message = "refused", str(error)
             if "\n" in message or len(message) > 1000:
                 outcome = "long sentences"
-        except _Hang:
+        except Hang:
             outcome, message = "hangs", traceback.format_exc()
         except Exception:
             outcome, message = "tracebacks", traceback.format_exc()
@@ -337,26 +336,8 @@ class Tally:
         ]
 
 
-class _Hang(BaseException):
-    """A try took too long."""
-
-
 class _Refused(Exception):
     """The command refused a file, in the way that it is meant to."""
-
-
-@contextlib.contextmanager
-def _limit() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise _Hang
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(HANG_SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def command(path: Path, chosen: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from jaxtrader.cli.settings import OK, SHARES, BadInput, DataFile, MarketSetting
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
 from jaxtrader.market.clock import common_zone, wall_clock
-from jaxtrader.market.market import check_periods, long_enough
+from jaxtrader.market.market import long_enough
+from jaxtrader.market.periods import check_periods
 
 
 def describe_file(values: Values, console: Console) -> int:

@@ -26,9 +26,10 @@ from jaxtrader.agents.protocol import Agent, MarketActor
 from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajectory, rows_ahead, run
 from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.observed import Observed
 from jaxtrader.evaluation.python_policy import Model, host_trajectory, of_function, of_model, with_exposures
-from jaxtrader.evaluation.result import BacktestResult, combine
+from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.target_table import backtest_table
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.bar import ledger_columns

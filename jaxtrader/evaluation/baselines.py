@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from jaxtrader.evaluation.result import BacktestResult, combine
+from jaxtrader.evaluation.combined import combine
+from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.market.market import Market
 from jaxtrader.market.trailing import VALUE_FLOOR

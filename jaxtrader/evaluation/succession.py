@@ -17,7 +17,8 @@ import numpy as np
 from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
-from jaxtrader.evaluation.result import BacktestResult, combine
+from jaxtrader.evaluation.combined import combine
+from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import BRACKETS, Rules

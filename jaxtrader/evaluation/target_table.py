@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.result import BacktestResult, BacktestResults, combine
+from jaxtrader.evaluation.combined import combine
+from jaxtrader.evaluation.result import BacktestResult, BacktestResults
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market

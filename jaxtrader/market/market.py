@@ -28,11 +28,12 @@ from jaxtrader.market.align import (
 )
 from jaxtrader.market.bar_checks import PRICE_LIMITS
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.calendar import SHORTEST_DAY, TradingCalendar, find_calendar, total_periods_per_year
+from jaxtrader.market.calendar import SHORTEST_DAY, find_calendar
 from jaxtrader.market.clock import common_zone, wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import DEFAULT, Feature, resolve
 from jaxtrader.market.lengths import pad_rows
+from jaxtrader.market.periods import annualise
 from jaxtrader.market.splits import cut_segments
 
 OPTIONAL_COLUMNS = ("present", "delisted", "listed", "bar_dt", "funding", "price_factor", "adv", "session_end")
@@ -236,19 +237,8 @@ class Market:
         else:
             columns, times = concatenate_histories(parts), [history.times for history in histories]
             calendars = [history.calendar for history in histories]
-        given = _given_periods((*names, *left_out), periods_per_year)
-        periods = {
-            name: given[name] if name in given else _found_periods(name, calendar)
-            for name, calendar in zip(names, calendars, strict=True)
-        }
-        notes += [
-            f"{name}: {calendar.doubt}"
-            for name, calendar in zip(names, calendars, strict=True)
-            if name not in given and calendar is not None and calendar.doubt is not None
-        ]
-        total = next(iter(periods.values()))
-        if len(names) > 1 and (periods_per_year is None or isinstance(periods_per_year, Mapping)):
-            total = total_periods_per_year(times, list(periods.values()), tz)
+        periods, total, doubts = annualise(names, left_out, calendars, times, periods_per_year, tz)
+        notes += doubts
         return cls(
             **_read_only(columns),
             symbols=names,
@@ -475,29 +465,3 @@ def _read_only(columns: Columns) -> Columns:
         if isinstance(values, np.ndarray):
             values.flags.writeable = False
     return columns
-
-
-def check_periods(given: float) -> float:
-    """Return a given number of bars in a year. Raise DataError if it cannot be one."""
-    if not (np.isfinite(given) and given > 0):
-        raise DataError(f"periods_per_year={given} is not valid; it must be a finite number above 0.")
-    return float(given)
-
-
-def _given_periods(names: Sequence[str], given: float | Mapping[str, float] | None) -> dict[str, float]:
-    """Return the numbers of bars in a year that are given, by history."""
-    if given is None:
-        return {}
-    by_name = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
-    for name in by_name:
-        if name not in names:
-            raise DataError(f"periods_per_year names {name!r}, which is no history here; there are {', '.join(names)}.")
-    return {name: check_periods(periods) for name, periods in by_name.items()}
-
-
-def _found_periods(name: str, calendar: TradingCalendar | None) -> float:
-    if calendar is None:
-        raise DataError(
-            f"{name} has one bar, so periods_per_year cannot be measured; give more bars, or periods_per_year."
-        )
-    return calendar.periods_per_year

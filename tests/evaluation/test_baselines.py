@@ -20,7 +20,7 @@ from jaxtrader.evaluation.baselines import (
     buy_and_hold,
     exposure_matched,
 )
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules

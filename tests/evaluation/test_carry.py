@@ -17,7 +17,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, baselines
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.evaluation.strategies import CASH, strategies
 from jaxtrader.evaluation.tables import legend

@@ -11,7 +11,7 @@ import pytest
 from evaluation.priced_markets import busy, daily, market_of, random_bars
 
 from jaxtrader.evaluation import looks
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.files import FileError
 

@@ -9,7 +9,7 @@ import pytest
 from evaluation.priced_markets import busy, daily, market_of, random_bars
 
 from jaxtrader.evaluation.baselines import baselines
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from evaluation.priced_markets import BARS, busy, daily, market_of
 
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules

@@ -14,7 +14,7 @@ from ledger.markets import market_of as market_with_all_columns
 from ledger.markets import orders_of
 from rule_settings import run_settings
 
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules

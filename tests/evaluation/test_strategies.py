@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from evaluation.priced_markets import busy, daily, market_of, random_bars
 
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.evaluation.strategies import CASH, EQUAL_WEIGHT, MOMENTUM, VOLATILITY_TARGET, strategies
 from jaxtrader.ledger.costs import Costs

@@ -13,7 +13,7 @@ from evaluation.accounts import account, returns
 
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.ledger.rules import Rules
 
 NUMBER = re.compile(r"[-+]?\d+(?:[.,]\d+)*%?")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from evaluation.priced_markets import BARS, busy, daily, market_of, random_bars
 
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate, simulate_paths
 from jaxtrader.evaluation.timing import timing_test
 from jaxtrader.ledger.costs import Costs

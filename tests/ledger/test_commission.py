@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from ledger.worked_bars import LONG, assert_as_worked, bar, worked
+from ledger.worked_bars import GIVEN_UP, STOPPED_AT_95, assert_as_worked, bar, worked
 
 import jaxtrader as jt
 
@@ -88,25 +87,15 @@ CASES = [
     },
     {
         "name": "a buy whose part of the cash is less than the least fee is given up, and counted",
+        **GIVEN_UP,
         "settings": {"min_fee": 1.0, "capital": 100.0},
-        "start": {"cash": 0.005, "units": [0.00995], "entry": [100.0]},
-        "bars": [bar(1.0)],
-        "fills": [],
-        "fees": 0.0,
-        "cash": 0.005,
-        "units": [0.00995],
-        "equity": 1.0,
-        "dropped": [0],
     },
     {
         "name": "a stop pays the commission too",
-        "start": LONG,
+        **STOPPED_AT_95,
         "settings": BROKER,
-        "bars": [bar(np.nan, 98.0, 97.0, high=99.0, low=94.0, stop_loss=0.05)],
-        "fills": [(0, 0, -0.01, 95.0, "stop")],
         "fees": 0.0001,
         "cash": 0.9499,
-        "units": [0.0],
         "equity": 0.9499,
     },
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ledger.worked_bars import LONG, NAN, assert_as_worked, bar, worked
+from ledger.worked_bars import GIVEN_UP, NAN, STOPPED_AT_95, assert_as_worked, bar, worked
 
 CASES = [
     {
@@ -42,25 +42,15 @@ CASES = [
     },
     {
         "name": "a buy whose fixed fee is more than the cash is given up, free, and counted",
-        "start": {"cash": 0.005, "units": [0.00995], "entry": [100.0]},
+        **GIVEN_UP,
         "settings": {"fixed_fee": 10.0, "capital": 1000.0},
-        "bars": [bar(1.0)],
-        "fills": [],
-        "fees": 0.0,
-        "cash": 0.005,
-        "units": [0.00995],
-        "equity": 1.0,
-        "dropped": [0],
     },
     {
         "name": "forced closes pay the fixed fee too",
-        "start": LONG,
+        **STOPPED_AT_95,
         "settings": {"fixed_fee": 10.0, "capital": 1000.0},
-        "bars": [bar(NAN, 98.0, 97.0, high=99.0, low=94.0, stop_loss=0.05)],
-        "fills": [(0, 0, -0.01, 95.0, "stop")],
         "fees": 0.01,
         "cash": 0.94,
-        "units": [0.0],
         "equity": 0.94,
     },
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ledger.worked_bars import LONG, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import STOPPED_AT_95, TWO, assert_as_worked, bar, worked
 
 import jaxtrader as jt
 
@@ -27,14 +27,11 @@ CASES = [
     },
     {
         "name": "a stop sells at the tick below its level, and at none more where the level is on one",
-        "start": LONG,
+        **STOPPED_AT_95,
         "settings": {"tick": 0.4},
-        "bars": [bar(np.nan, 98.0, 97.0, high=99.0, low=94.0, stop_loss=0.05)],
         # 95 is 237.5 ticks: 94.8
-        "fills": [(0, 0, -0.01, 95.0, "stop")],
         "slippage": 0.002,
         "cash": 0.948,
-        "units": [0.0],
         "equity": 0.948,
     },
     {

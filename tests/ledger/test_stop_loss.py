@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given
 from ledger.paths import few, seeds, step
-from ledger.worked_bars import INF, LONG, NAN, SHORT, assert_as_worked, bar, worked
+from ledger.worked_bars import INF, LONG, NAN, SHORT, STOPPED_AT_95, assert_as_worked, bar, worked
 
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Brackets
@@ -93,15 +93,12 @@ CASES = [
     },
     {
         "name": "a stop inside the bar fills at its level, and costs slippage and fee",
-        "start": LONG,
+        **STOPPED_AT_95,
         "settings": {"fee": 0.01, "slippage": 0.1},
-        "bars": [bar(NAN, 98.0, 97.0, high=99.0, low=94.0, stop_loss=0.05)],
         # p' = 95 x 0.9 = 85.5, 0.855 comes in, fee 0.00855, slippage 0.095
-        "fills": [(0, 0, -0.01, 95.0, "stop")],
         "fees": 0.00855,
         "slippage": 0.095,
         "cash": 0.84645,
-        "units": [0.0],
         "equity": 0.84645,
         "stopped": [1],
     },

@@ -56,6 +56,26 @@ def bar(target: Any, open: Any = 100.0, close: Any = None, **more: Any) -> dict[
     return {"prev_close": [100.0] * len(open), "target": target, "open": open, "close": close, **fields}
 
 
+# A long that a stop closes at 95, inside the bar. Cash, equity and costs are for the case to say.
+STOPPED_AT_95: dict[str, Any] = {
+    "start": LONG,
+    "bars": [bar(NAN, 98.0, 97.0, high=99.0, low=94.0, stop_loss=0.05)],
+    "fills": [(0, 0, -0.01, 95.0, "stop")],
+    "units": [0.0],
+}
+# A buy that the cash of 0.005 cannot pay for. It is given up, free, and counted.
+GIVEN_UP: dict[str, Any] = {
+    "start": {"cash": 0.005, "units": [0.00995], "entry": [100.0]},
+    "bars": [bar(1.0)],
+    "fills": [],
+    "fees": 0.0,
+    "cash": 0.005,
+    "units": [0.00995],
+    "equity": 1.0,
+    "dropped": [0],
+}
+
+
 def worked(cases: list[dict[str, Any]]) -> Any:
     """Parametrize a test over cases, each by the ledger and by the reference."""
 

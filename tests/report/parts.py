@@ -6,7 +6,7 @@ import numpy as np
 from evaluation.priced_markets import busy, market_of, random_bars
 
 from jaxtrader.evaluation.baselines import baselines
-from jaxtrader.evaluation.result import combine
+from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.ledger.costs import Costs

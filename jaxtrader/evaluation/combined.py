@@ -1,0 +1,109 @@
+"""Several results as one account: equal capital in each, never rebalanced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxtrader.evaluation.result import BacktestResult, joined, ratio
+from jaxtrader.market.calendar import total_periods_per_year
+from jaxtrader.market.clock import common_zone, union
+
+
+def combine(results: Mapping[str, BacktestResult], periods_per_year: float | None = None) -> BacktestResult:
+    """Equal capital in each result, never rebalanced, on the union calendar (money rule 10).
+
+    A result that has not begun counts as its capital in cash. One that has ended stays at its last equity, out of the
+    market. Exposure has a column a member's asset, position value / total equity, so that the columns add up to the
+    total's. Turnover weighs a member by its share of the total at the bar before. Amounts are in units of all the
+    capital, of which each member had an equal part. With a `capital` in currency, each member had that much.
+
+    Args:
+        results: by symbol, under the same rules and costs.
+        periods_per_year: of the union calendar. None finds it from the union of their times.
+
+    Raises:
+        ValueError: no result, or results under different rules or costs.
+    """
+    members = list(results.values())
+    if not members:
+        raise ValueError("combine needs at least one result, and got none")
+    first = members[0]
+    for symbol, member in results.items():
+        if (member.rules, member.costs.to_dict()) != (first.rules, first.costs.to_dict()):
+            raise ValueError(
+                f"the result of {symbol} was run under {member.rules} and {member.costs}, the first under "
+                f"{first.rules} and {first.costs}; combine results of the same rules and costs"
+            )
+    times = union([member.times for member in members])
+    rows = [np.searchsorted(times, member.times) for member in members]
+    share = 1 / len(members)
+    equity = np.stack([share * _forward_filled(times, member, member.equity, member.initial) for member in members])
+    weights = ratio(equity, equity.sum(0))
+    equal = np.full_like(weights, share)
+    before = np.hstack([equal[:, :1], weights[:, :-1]])
+
+    def summed(name: str, weights: np.ndarray) -> np.ndarray:
+        """A column of amounts over all members, each weighted at its bars."""
+        parts = zip(rows, members, weights, strict=True)
+        return np.sum([np.bincount(at, getattr(member, name) * w[at], len(times)) for at, member, w in parts], 0)
+
+    def side_by_side(name: str, weights: np.ndarray) -> np.ndarray:
+        """A column of each member's assets, weighted at each bar, and 0 out of the market."""
+        parts = zip(members, weights, strict=True)
+        return np.hstack([_in_market(times, member, getattr(member, name)) * w[:, None] for member, w in parts])
+
+    def at_own_bars(name: str, weights: float, otherwise: float) -> np.ndarray:
+        """A column of each member's assets, weighted, at its own bars, and something else at all others."""
+        columns = [np.full((len(times), len(member.symbols)), otherwise) for member in members]
+        for at, member, column in zip(rows, members, columns, strict=True):
+            column[at] = weights * getattr(member, name)
+        return np.hstack(columns)
+
+    tz = common_zone(member.tz for member in members)
+    periods = periods_per_year or total_periods_per_year(
+        [member.times for member in members], [member.periods_per_year for member in members], tz
+    )
+    ruins = [member.times[member.ruined_at] for member in members if member.ruined_at is not None]
+    return BacktestResult(
+        symbols=tuple(symbol for member in members for symbol in member.symbols),
+        times=times,
+        equity=equity.sum(0),
+        exposure=side_by_side("exposure", weights),
+        held_exposure=side_by_side("held_exposure", weights),
+        units=side_by_side("units", equal),
+        targets=at_own_bars("targets", 1.0, otherwise=np.nan),
+        turnover=summed("turnover", before),
+        costs_paid=summed("costs_paid", equal),
+        financing=summed("financing", equal),
+        carry=at_own_bars("carry", share, otherwise=0.0),
+        carry_after_open=at_own_bars("carry_after_open", share, otherwise=0.0),
+        cash_returns=summed("cash_returns", before),
+        fills=joined([member.fills for member in members], share, rows),
+        last_price=np.concatenate([member.last_price for member in members]),
+        next_target=np.concatenate([member.next_target for member in members]),
+        ruined_at=int(np.searchsorted(times, max(ruins))) if len(ruins) == len(members) else None,
+        ignored_targets=sum(member.ignored_targets for member in members),
+        clipped=sum(member.clipped for member in members),
+        dropped=sum(member.dropped for member in members),
+        beyond_cap=sum(member.beyond_cap for member in members),
+        unmet=sum(member.unmet for member in members),
+        periods_per_year=periods,
+        costs=first.costs,
+        rules=first.rules,
+        by_symbol=dict(results),
+        tz=tz,
+    )
+
+
+def _forward_filled(times: np.ndarray, result: BacktestResult, column: np.ndarray, before: float) -> np.ndarray:
+    """A result's column on other times: its last known row, `before` where it has not begun."""
+    row = np.searchsorted(result.times, times, side="right") - 1
+    known = (row >= 0).reshape(-1, *[1] * (column.ndim - 1))
+    return np.where(known, column[np.maximum(row, 0)], before)
+
+
+def _in_market(times: np.ndarray, result: BacktestResult, column: np.ndarray) -> np.ndarray:
+    """A result's `[bar, A]` column on other times, 0 before it begins and after it ends."""
+    return np.where((times <= result.times[-1])[:, None], _forward_filled(times, result, column, 0.0), 0.0)
