@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from jaxtrader.training import loggers
     from jaxtrader.training.callbacks import Callback, EarlyStopping
     from jaxtrader.training.sweep import sweep
-    from jaxtrader.training.trainer import Trainer, TrainingDiverged, TrainResult
+    from jaxtrader.training.train_result import TrainingDiverged, TrainResult
+    from jaxtrader.training.trainer import Trainer
     from jaxtrader.training.walk_forward import walk_forward
 
 __version__ = "0.1.0"
@@ -93,9 +94,9 @@ _HOMES = {
     "Rules": "jaxtrader.ledger.rules:Rules",
     "PPOAgent": "jaxtrader.agents.ppo:PPOAgent",
     "TradingEnv": "jaxtrader.envs.trading:TradingEnv",
-    "TrainResult": "jaxtrader.training.trainer:TrainResult",
+    "TrainResult": "jaxtrader.training.train_result:TrainResult",
     "Trainer": "jaxtrader.training.trainer:Trainer",
-    "TrainingDiverged": "jaxtrader.training.trainer:TrainingDiverged",
+    "TrainingDiverged": "jaxtrader.training.train_result:TrainingDiverged",
     "backtest": "jaxtrader.evaluation.backtest:backtest",
     "datasets": "jaxtrader.market.datasets",
     "checks": "jaxtrader.checks",

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxtrader.training.trainer import TrainResult
+    from jaxtrader.training.train_result import TrainResult
 
 Record = Mapping[str, Any]
 

@@ -20,7 +20,7 @@ from jaxtrader import files
 from jaxtrader.training.callbacks import Logger, Record, TrainingRun
 
 if TYPE_CHECKING:
-    from jaxtrader.training.trainer import TrainResult
+    from jaxtrader.training.train_result import TrainResult
 
 MAX_PARAMETER = 500  # characters of a setting's value in MLflow, whose servers differ in what they take
 

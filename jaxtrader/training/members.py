@@ -23,7 +23,8 @@ from jaxtrader.training.run_folder import (
 )
 
 if TYPE_CHECKING:
-    from jaxtrader.training.trainer import Trainer, TrainResult
+    from jaxtrader.training.train_result import TrainResult
+    from jaxtrader.training.trainer import Trainer
 
 
 def check_members(trainer: Trainer) -> None:

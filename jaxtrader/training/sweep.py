@@ -35,7 +35,8 @@ from jaxtrader.training.configurations import Configuration, SweepPlan, label, p
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import SWEEP, holds_nothing, is_run, make_run_dir, only_writer
-from jaxtrader.training.trainer import Trainer, TrainingDiverged
+from jaxtrader.training.train_result import TrainingDiverged
+from jaxtrader.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,7 +24,8 @@ from jaxtrader.market.market import Market
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, only_writer
-from jaxtrader.training.trainer import Trainer, TrainResult
+from jaxtrader.training.train_result import TrainResult
+from jaxtrader.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd

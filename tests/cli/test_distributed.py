@@ -27,9 +27,9 @@ from jaxtrader.cli.settings import BadInput
 COMMAND = """
 import sys
 from jaxtrader.cli import distributed, main
-from jaxtrader.training import trainer
+from jaxtrader.training import training_loop
 distributed.HEARTBEAT_SECONDS = 5
-trainer.CHECKPOINT_SECONDS = 0.0 if sys.argv[-1] == "0" else 1e9
+training_loop.CHECKPOINT_SECONDS = 0.0 if sys.argv[-1] == "0" else 1e9
 sys.exit(main(sys.argv[1:]))
 """
 STEPS = "2560"  # 20 updates

@@ -11,7 +11,7 @@ import pytest
 
 import jaxtrader as jt
 from jaxtrader.cli import main
-from jaxtrader.training import trainer as trainer_module
+from jaxtrader.training import training_loop
 
 FEATURES = "log_return_5,volatility_10"
 TINY = (
@@ -44,7 +44,7 @@ def whole(tmp_path_factory):
 
 def train_until_killed(whole, run, monkeypatch, *flags):
     """Begin the same run elsewhere, and kill it before its second validation is saved."""
-    save = trainer_module._TrainingLoop._save_checkpoint
+    save = training_loop.TrainingLoop._save_checkpoint
 
     def save_or_die(loop, *args):
         if loop.recorder.updates >= 4:
@@ -52,7 +52,7 @@ def train_until_killed(whole, run, monkeypatch, *flags):
         save(loop, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module._TrainingLoop, "_save_checkpoint", save_or_die)
+        patch.setattr(training_loop.TrainingLoop, "_save_checkpoint", save_or_die)
         with pytest.raises(Killed):
             main(["train", "--data", str(whole.parent / "bars.csv"), *SMALL, "--run-dir", str(run), *flags])
 

@@ -9,7 +9,7 @@ import pytest
 from cli.test_resuming import FEATURES, Killed, prices
 
 from jaxtrader.cli import main
-from jaxtrader.training import trainer as trainer_module
+from jaxtrader.training import training_loop
 
 TINY = f"""
 data = "bars.csv"
@@ -89,7 +89,7 @@ def test_a_sweep_that_was_killed_goes_on_and_trains_nothing_twice(place, monkeyp
     page = (place / "whole" / "report.html").read_text()
     assert "<h2>Configurations</h2>" in page
 
-    save = trainer_module._TrainingLoop._save_checkpoint
+    save = training_loop.TrainingLoop._save_checkpoint
     folders = []
 
     def save_or_die(loop, *args):
@@ -99,7 +99,7 @@ def test_a_sweep_that_was_killed_goes_on_and_trains_nothing_twice(place, monkeyp
         save(loop, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module._TrainingLoop, "_save_checkpoint", save_or_die)
+        patch.setattr(training_loop.TrainingLoop, "_save_checkpoint", save_or_die)
         with pytest.raises(Killed):
             run(place, text)
     assert (place / "runs/mine/config-2/config.toml").is_file(), "it is there from the beginning"
@@ -108,7 +108,7 @@ def test_a_sweep_that_was_killed_goes_on_and_trains_nothing_twice(place, monkeyp
     assert "--total-steps was 500" in capsys.readouterr().err
     folders.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module._TrainingLoop, "__init__", counted(trainer_module._TrainingLoop.__init__, folders))
+        patch.setattr(training_loop.TrainingLoop, "__init__", counted(training_loop.TrainingLoop.__init__, folders))
         assert run(place, text) == 0
     assert folders == ["config-2/seed-0", "config-2/seed-1"]
     for name in ("config-1/policy.pkl", "config-2/policy.pkl", "config-2/seed-0/last.pkl"):

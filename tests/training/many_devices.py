@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 import jaxtrader as jt
-from jaxtrader.training.trainer import TrainResult
+from jaxtrader.training.train_result import TrainResult
 
 UPDATES = 20
 NO_CLIP = {"max_grad_norm": 1e9, "hidden": (8,), "num_epochs": 2, "num_minibatches": 2}

@@ -7,7 +7,7 @@ from trainers import called_back as trainer
 import jaxtrader as jt
 from jaxtrader import files
 from jaxtrader.training.callbacks import TrainingRun
-from jaxtrader.training.trainer import TrainingDiverged
+from jaxtrader.training.train_result import TrainingDiverged
 
 
 def run_of(scores):

@@ -19,7 +19,8 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.training.configurations import plan_sweep, scored_alike
 from jaxtrader.training.sweep import ConfigurationResult, Sweep, sweep
-from jaxtrader.training.trainer import Trainer, TrainingDiverged
+from jaxtrader.training.train_result import TrainingDiverged
+from jaxtrader.training.trainer import Trainer
 
 SETTINGS = {"num_envs": 8, "rollout_length": 8, "total_steps": 128}
 
