@@ -106,3 +106,10 @@ def test_a_flag_that_does_not_exist_is_found() -> None:
         parse_only(["train", "--no-such-flag", "1"])
     with pytest.raises(AssertionError, match="no-such-command"):
         parse_only(["no-such-command"])
+
+
+@pytest.mark.parametrize("readme", [TOP, *FOLDERS], ids=name)
+def test_the_modules_that_a_readme_names_exist(readme: Path) -> None:
+    there = {path.name for folder in ("jaxtrader", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
+    named = set(re.findall(r"(?<![\w.:*])(\w+\.py)\b", BLOCK.sub("", readme.read_text())))
+    assert named - there - {"backtesting.py"} == set()  # a library
