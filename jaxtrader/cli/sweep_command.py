@@ -134,10 +134,11 @@ def read_file(path: Path) -> SweepFile:
             way = "; give --run-dir to the command" if name == "run_dir" else ""
             raise BadInput(f"{path}: {name} is of a single run, and not of a sweep; leave it out{way}")
     swept: dict[str, list[Any]] = {}
-    for name, listed in config_file.flat({"sweep": lists}, path).items():
+    for name, listed in lists.items():
         if not isinstance(listed, list):
             way = "" if isinstance(listed, dict) else f"; write {name} = [{spelt(listed)}]"
             raise BadInput(f"{path}: {name} in [sweep] is no list of values{way}")
+    for name, listed in config_file.flat({"sweep": lists}, path).items():
         # A list without values is told below, where its name has been looked up.
         read = flags.read_settings("train", [{name: value} for value in listed or [1]], f"{path} [sweep]")
         keys = {key for one in read for key in one}
