@@ -5,7 +5,7 @@ exact: the ledger, a rollout of given actions and PPO's gradient on the device, 
 speed: PPO end to end over environments, precisions, accounts a path, windows and networks, one setting moved at a time.
     Beside each row is its share of the measured rate of products, and what tracing and compiling took.
 launches: what a decision of a rollout and a gradient step launch as compiled here, and the time of each.
-seeds: 16 trainings as one program, beside one.
+seeds: 16 trainings as one program, as Trainer(seeds=16) runs them, beside one.
 
 The file is written anew after each part and each row of `speed`, so a run that is cut off keeps what it had. A row that
 may not end within the budget is skipped with a line.
@@ -37,7 +37,7 @@ import jaxtrader as jt
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.training.rollout import MarketRollouts
-from jaxtrader.training.update import NO_LIMIT, _run_updates
+from jaxtrader.training.update import NO_LIMIT, run_block, run_chunk
 
 COLUMNS = ("part", "what", "figure", "unit", "share of the products' rate", "trace s", "compile s")
 LENGTH, SEEDS = 64, 16
@@ -318,16 +318,18 @@ def seeds(run: Run) -> None:
     env = TradingEnv(random_market(bars), window=case.window)
     rollouts = MarketRollouts(env, length, envs, 1)
     carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
-    many = jax.tree.map(lambda x: jnp.stack([x] * count), carry)
+    many, agents = (jax.tree.map(lambda x: jnp.stack([x] * count), tree) for tree in (carry, agent))
     many = many.replace(key=jax.random.split(jax.random.key(1), count))
     ends = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
-    updates = jnp.asarray(2, jnp.int32)
-    program = partial(_run_updates, rollouts)
+    updates = 2
+    programs = {
+        "one seed": (1, run_chunk, (carry, agent, params, ends, jnp.asarray(updates, jnp.int32))),
+        f"{count} seeds": (count, run_block, (many, agents, params, ends, jnp.full(count, updates, jnp.int32))),
+    }
     rates = {}
-    for name, given, axes in (("one seed", carry, None), (f"{count} seeds", many, 0)):
-        each = program if axes is None else jax.vmap(program, (0, None, None, None, None))
-        took, compiled, _ = timed(each, given, agent, params, ends, updates, repeats=3)
-        rates[name] = (1 if axes is None else count) * 2 * envs * length / took
+    for name, (members, program, given) in programs.items():
+        took, compiled, _ = timed(partial(program, rollouts=rollouts), *given, repeats=3)
+        rates[name] = members * updates * envs * length / took
         run.add("seeds", f"{name}, {envs:,} environments each", rates[name], "steps/s", "-", "-", compiled)
     one, together = rates.values()
     run.facts["seeds"] = f"{count} seeds in one program make {together / one:.1f} times the steps/s of one"

@@ -87,14 +87,13 @@ class Expected(Ensemble):
 
     def act(self, state: Any, context: Any, account: Any, key: Any, deterministic: bool = False) -> Any:
         """Return the mean over members of the exposure that each expects of itself."""
-        contexts = context.reshape(*context.shape[:-1], len(state), -1)
 
         def member(one: Any, seen: Any) -> Any:
             distribution, value = self.member._head(one, one.params, seen, account)
             return jax.nn.softmax(distribution.logits), value
 
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *state)
-        shares, value = jax.vmap(member, in_axes=(0, -2))(stacked, contexts)
+        shares, value = jax.vmap(member, in_axes=(0, account.ndim - 2))(stacked, context)
         return (shares @ jnp.asarray(self.positions, jnp.float32)).mean(0)[..., None], {"value": value.mean(0)}
 
 

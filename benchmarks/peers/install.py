@@ -13,13 +13,15 @@ HOME = Path(os.environ.get("BENCHMARK_PEERS") or Path(__file__).parent.parent / 
 # What decides about their speed is pinned too, not only they themselves.
 _TABLES = ("numpy==2.4.6", "pandas==3.1.1")
 _TORCH, _JAX = ("torch==2.13.0",), ("jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.8", "optax==0.2.8")
+# What our own modules import, where they build a peer's market.
+_OURS = ("filelock==4.3.1", "platformdirs==4.14.9")
 _SB3 = (*_TORCH, *_TABLES, "stable-baselines3==2.9.2", "gymnasium==1.4.0")
 PACKAGES = {
     "sb3": _SB3,
     "gym": (*_SB3, "gym-trading-env==0.3.5", "gym-anytrading==2.0.0"),
     "sbx": (*_SB3, *_JAX, "tfp-nightly==0.26.0.dev20261027", "sbx-rl==0.28.0", "gym-trading-env==0.3.5"),
     "torchtrade": (*_TORCH, *_TABLES, "tensordict==0.13.0", "torchrl==0.13.3", "torchtrade==0.1.0"),
-    "rejax": (*_JAX, *_TABLES, "gymnax==0.0.9", "rejax==0.1.3", "jaxtyping==0.3.11"),
+    "rejax": (*_JAX, *_TABLES, *_OURS, "gymnax==0.0.9", "rejax==0.1.3", "jaxtyping==0.3.11"),
     "gymtrading": (*_TABLES, "gym-trading-env==0.3.5", "gymnasium==1.4.0"),
     "finrl": (*_SB3, "matplotlib==3.11.2"),
     "backtests": (*_TABLES, "numba==0.68.1", "vectorbt==1.2.0", "backtesting==0.6.6"),

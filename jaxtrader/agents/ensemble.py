@@ -14,11 +14,9 @@ from flax import struct
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
-from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import MarketActor
 
-States = tuple[PPOState, ...]
+States = tuple[Any, ...]
 
 
 class Ensemble(struct.PyTreeNode, MarketActor):
@@ -28,42 +26,46 @@ class Ensemble(struct.PyTreeNode, MarketActor):
     `positions="continuous"`. Members of weights are averaged as weights.
 
     Attributes:
-        member: the agent with which each member acts.
+        member: the agent with which each member acts, a PPOAgent or one of the user's own.
         positions: target exposures of the members' discrete actions. None: their actions are exposures or weights.
     """
 
-    member: PPOAgent
+    member: Any
     positions: tuple[float, ...] | None = struct.field(pytree_node=False, default=None)
 
     def prepare(self, state: States, env_params: Any) -> tuple[States, Any]:
         """Normalise the features as the first member does. All members were trained on the same bars."""
         return state, self.member.prepare(state[0], env_params)[1]
 
-    def encode(self, state: States, chunk: Float[Array, "*b bars assets features"]) -> Float[Array, "*b decisions W"]:
-        """Return the contexts of all members, one after the other on the last axis."""
-        contexts = jax.vmap(self.member.encode, in_axes=(0, None), out_axes=-2)(_stacked(state), chunk)
-        return contexts.reshape(*contexts.shape[:-2], -1)
+    def encode(self, state: States, chunk: Float[Array, "*b bars assets features"]) -> Any:
+        """Return the contexts of all members, `[*b, decisions, member, ...]`."""
+        return jax.vmap(self.member.encode, in_axes=(0, None), out_axes=chunk.ndim - 2)(_stacked(state), chunk)
 
     def act(
         self,
         state: States,
-        context: Float[Array, "*b W"],
-        account: Array,
+        context: Any,
+        account: Float[Array, "*b A K"],
         key: PRNGKeyArray,
         deterministic: bool = False,
     ) -> tuple[Float[Array, "*b A"], dict[str, Array]]:
-        """Return the mean of the members' targets, and the mean of their values. There is no `log_prob`."""
+        """Return the mean of the members' targets, and of their values where they have any. There is no `log_prob`."""
 
-        def member(state: PPOState, context: Array) -> tuple[Array, dict[str, Array]]:
+        def member(state: Any, context: Any) -> tuple[Array, dict[str, Array]]:
             return self.member.act(state, context, account, key, deterministic)
 
-        contexts = context.reshape(*context.shape[:-1], len(state), -1)
-        actions, about = jax.vmap(member, in_axes=(0, -2))(_stacked(state), contexts)
+        actions, about = jax.vmap(member, in_axes=(0, account.ndim - 2))(_stacked(state), context)
         if self.positions is not None:
             actions = jnp.asarray(self.positions, jnp.float32)[actions][..., None]
-        return actions.mean(0), {"value": about["value"].mean(0)}
+        return actions.mean(0), {"value": about["value"].mean(0)} if "value" in about else {}
+
+    def contexts(self, context: Any, account: Float[Array, "*b A K"]) -> list[Any]:
+        """Return the context of each member, which `encode` put together."""
+        axis = account.ndim - 2
+        count = jax.tree.leaves(context)[0].shape[axis]
+        return [jax.tree.map(lambda x, i=i: jnp.take(x, i, axis), context) for i in range(count)]
 
 
-def _stacked(states: States) -> PPOState:
+def _stacked(states: States) -> Any:
     """One state with a leading axis of members. Inside jit, so that a change of the number alone compiles anew."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)

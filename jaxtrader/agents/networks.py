@@ -128,11 +128,16 @@ class ActorCritic(nn.Module):
         """Return a mask of the assets whose actions count. None: all count."""
         return None
 
+    @property
+    def initial_assets(self) -> int:
+        """The number of assets on which the weights are made. They are shared between assets."""
+        return 1
+
     @nn.nowrap
     def fresh(self, key: PRNGKeyArray) -> dict[str, Any]:
         """Return initial weights, in float32."""
-        chunk = jnp.zeros((1, self.window, 1, self.features))
-        account = jnp.zeros((1, 1, 1, self.account)) if self.account else None
+        chunk = jnp.zeros((1, self.window, self.initial_assets, self.features))
+        account = jnp.zeros((1, 1, self.initial_assets, self.account)) if self.account else None
         return cast(dict[str, Any], self.init(key, chunk, account))["params"]
 
 

@@ -5,6 +5,8 @@ Reading imports nothing that a file names. The user gives the agent, whose `init
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -14,50 +16,65 @@ import numpy as np
 from flax import serialization
 
 from jaxtrader import files
+from jaxtrader.agents.policy_schema import MAX_MEMBERS, OWN, OWN_VERSION, About, OwnAgentFile
 from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
-from jaxtrader.schema import misfit
+from jaxtrader.printable import printable_data, shown
+from jaxtrader.schema import SchemaError, misfit, parse
 
 if TYPE_CHECKING:
     from jaxtrader.agents.protocol import Agent
 
-OWN = "OwnAgent"
-VERSION = 1
 
+def write_own(path: str | PathLike[str], agent: Agent, states: Sequence[Any], about: dict[str, Any]) -> None:
+    """Write an agent's states, of several seeds an ensemble's, and `about` to a policy file.
 
-def write_own(path: str | PathLike[str], agent: Agent, state: Any, about: dict[str, Any]) -> None:
-    """Write an agent's state and `about` to a policy file."""
-    content = {"agent": OWN, "version": VERSION, "name": type(agent).__name__}
-    files.save(
-        path, "policy", {**content, "state": serialization.to_state_dict(agent.acting_part(state)), "about": about}
-    )
-
-
-def read_own(path: str | PathLike[str]) -> dict[str, Any] | None:
-    """Return the content of a file that `write_own` wrote, and None where it is the file of a PPOAgent.
-
-    Raises FileError where the file is damaged, or of a newer version.
+    Raises files.FileError where there are more than MAX_MEMBERS, or the file cannot be written.
     """
-    stored = files.load(path, "policy")
-    if not isinstance(stored, dict) or not isinstance(name := stored.get("agent"), str) or name != OWN:
-        return None
-    if type(stored.get("version")) is not int or stored["version"] != VERSION:
+    if len(states) > MAX_MEMBERS:
+        raise FileError(f"{path} would hold {len(states)} members, and a file holds {MAX_MEMBERS}; save fewer")
+    plain = [serialization.to_state_dict(agent.acting_part(state)) for state in states]
+    held = {"state": plain[0]} if len(plain) == 1 else {"members": plain}
+    content = {"agent": OWN, "version": OWN_VERSION, "name": type(agent).__name__, **held, "about": about}
+    files.save(path, "policy", content)
+
+
+def is_own(stored: Any) -> bool:
+    """Whether the content of a policy file is what `write_own` wrote."""
+    return isinstance(stored, dict) and type(stored.get("agent")) is str and stored["agent"] == OWN
+
+
+def parsed_own(path: str | PathLike[str], stored: dict[str, Any]) -> OwnAgentFile:
+    """Return the content of a file after its checks.
+
+    Raises FileError where it does not fit its schema, or is of a newer version.
+    """
+    version = stored.get("version")
+    if type(version) is int and version > OWN_VERSION:
         raise FileError(
-            f"{path} has version {stored.get('version')!r:.20} of an own agent's policy, and this jaxtrader reads "
-            f"{VERSION}; install a newer jaxtrader"
+            f"{path} has version {version} of an own agent's policy, and this jaxtrader reads {OWN_VERSION}; install "
+            "a newer jaxtrader"
         )
-    types = {"agent": str, "version": int, "name": str, "state": dict, "about": dict}
-    if stored.keys() != types.keys() or not all(type(stored[name]) is kind for name, kind in types.items()):
-        raise FileError(f"{path} is damaged: it does not hold {', '.join(types)}; train it again")
-    return stored
+    try:
+        content: OwnAgentFile = parse(stored, OwnAgentFile)
+        parse(content.about, About, "about")
+        if ("env" in content.about) != ("features" in content.about):
+            raise SchemaError("about has only one of env and features")
+        if ("members" in stored) == ("state" in stored) or content.members == []:
+            raise SchemaError("it has no state, or several")
+    except (SchemaError, TypeError, ValueError) as error:
+        raise FileError(f"{path} is damaged ({shown(error, 300)}); train it again") from error
+    return dataclasses.replace(content, about=printable_data(content.about))
 
 
-def restored(path: str | PathLike[str], stored: dict[str, Any], agent: Agent | None, env: Any, env_params: Any) -> Any:
-    """Return an agent's state from a file's content.
+def restored(
+    path: str | PathLike[str], stored: OwnAgentFile, agent: Agent | None, env: Any, env_params: Any
+) -> tuple[Any, ...]:
+    """Return the states of an agent from a file's content: one, or those of an ensemble's members.
 
     Args:
         path: of the file, for messages.
-        stored: see `read_own`.
+        stored: see `parsed_own`.
         agent: the agent that was trained.
         env: its environment, with the same shapes.
         env_params: parameters of the environment.
@@ -66,19 +83,25 @@ def restored(path: str | PathLike[str], stored: dict[str, Any], agent: Agent | N
         ValueError: there is no agent, or one of another class.
         FileError: the state is not one of this agent in this environment.
     """
-    name = stored["name"]
+    name = stored.name
     if agent is None:
         raise ValueError(f"{path} holds a policy of {name}, which is code of its user; give it: agent={name}(...)")
     if type(agent).__name__ != name:
         raise ValueError(f"{path} holds a policy of {name}, not of {type(agent).__name__}; give agent={name}(...)")
     template, _ = agent.prepare(jax.jit(lambda key: agent.init(key, env, env_params))(jax.random.key(0)), env_params)
     template = agent.acting_part(template)
-    if (difference := misfit(stored["state"], serialization.to_state_dict(template))) is not None:
+    states = [stored.state] if stored.members is None else stored.members
+    return tuple(_restored(path, state, agent, template) for state in states)
+
+
+def _restored(path: str | PathLike[str], stored: Any, agent: Agent, template: Any) -> Any:
+    """Return a state in the containers of another one. Raises FileError where it does not fit."""
+    if (difference := misfit(stored, serialization.to_state_dict(template))) is not None:
         raise FileError(
             f"{path} does not fit {agent!r:.80}: its state{difference}; give the agent the settings with which it was "
             "trained"
         )
-    state = jax.tree.map(jnp.asarray, serialization.from_state_dict(template, stored["state"]))
+    state = jax.tree.map(jnp.asarray, serialization.from_state_dict(template, stored))
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)):
         raise FileError(f"{path} holds numbers that are not finite, so its decisions mean nothing; train it again")
     return state

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,9 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxtrader.agents.layers import windows_of
+from jaxtrader.printable import shown
 
+MOST_SHOWN = 300  # characters of an error of the user's code
 SAME = 1e-3  # of the size of the outputs: by so much float32 may differ between a chunk and its windows
 
 
@@ -92,7 +95,7 @@ def named(name: str, settings: dict[str, Any], given: Any = None) -> Own:
         settings: its fields, as `Own.settings` returned them.
         given: the class, or a module of it. None: it was given earlier.
 
-    Raises NotGiven where no such class was given, and ValueError where it does not take these settings.
+    Raises NotGiven where no such class was given, or it does not take these settings.
     """
     module = _GIVEN.get(name) if given is None else given
     found = module if inspect.isclass(module) else type(module)
@@ -108,7 +111,7 @@ def named(name: str, settings: dict[str, Any], given: Any = None) -> Own:
     try:
         return own(found(**{key: tuple(x) if isinstance(x, list) else x for key, x in settings.items()}))
     except TypeError as error:
-        raise ValueError(f"{name} does not take the settings of the file ({error}); give a module of it") from error
+        raise NotGiven(f"this {name} does not take the settings of the file ({error}); give a module of it") from error
 
 
 class OwnEncoder(nn.Module):
@@ -163,17 +166,15 @@ class OwnEncoder(nn.Module):
 
     @nn.nowrap
     def _check(self, inputs: int) -> None:
-        name, key = type(self.module).__name__, jax.random.key(0)
+        name = type(self.module).__name__
         # Flat axes of a batch, and bars enough that a window has neighbours.
         chunk = jnp.asarray(np.random.default_rng(0).normal(size=(2, self.window + 6, inputs)), jnp.float32)
         windows = windows_of(chunk, self.window).reshape(-1, self.window, inputs)
-        try:
-            whole, weights = self.module.init_with_output(key, _seen(self.module, chunk, self.window))
-            each: Any = self.module.apply(weights, _seen(self.module, windows, self.window))
-        except (TypeError, ValueError, IndexError, flax.errors.FlaxError) as error:
-            raise ValueError(f"{name} cannot encode bars: {error}") from error
+        whole, each = (_seen(self.module, bars, self.window) for bars in (chunk, windows))
+        weights = fresh_weights(self.module, "encode bars", whole)
+        whole, each = (called(self.module, "encode bars", weights, bars) for bars in (whole, each))
         decisions = chunk.shape[1] - self.window + 1
-        if getattr(whole, "shape", ())[:-1] != (2, decisions):
+        if getattr(whole, "shape", ())[:-1] != (2, decisions) or getattr(each, "size", 0) != whole.size:
             takes, gives = (
                 ("chunks", "[*b, bars - window + 1, width]")
                 if reads_chunks(self.module)
@@ -187,14 +188,60 @@ class OwnEncoder(nn.Module):
                 f"{decisions} decisions; it must give {gives}"
             )
         each = each.reshape(whole.shape)
-        if not np.isfinite(whole).all():
-            raise ValueError(f"{name} gives numbers that are not finite for random bars")
+        check_numbers(name, whole)
         difference = float(jnp.abs(whole - each).max())
         if difference > SAME * (1 + float(jnp.abs(each).max())):
             raise ValueError(
                 f"{name} encodes a chunk differently than its windows one by one (by {difference:.2g}), so it sees "
                 f"bars outside of the window of {self.window}; let each decision depend on its own window alone"
             )
+
+
+def fresh_weights(module: nn.Module, attempt: str, *inputs: Array) -> Any:
+    """Return fresh weights of a user's module for these inputs.
+
+    Raises ValueError where it cannot be called so, or needs more than float32 weights: other variables, or random
+    numbers. `attempt` says what it cannot, in messages.
+    """
+    name = type(module).__name__
+    variables = _tried(module, attempt, lambda: module.init(jax.random.key(0), *inputs))
+    further = ", ".join(sorted(set(variables) - {"params"}))
+    if further:
+        raise ValueError(
+            f"{name} keeps {further} beside its weights, as BatchNorm does, and a policy has weights alone; use "
+            "LayerNorm or GroupNorm"
+        )
+    weights = variables.get("params", {})
+    types = sorted({str(x.dtype) for x in jax.tree.leaves(weights)} - {"float32"})
+    if types:
+        raise ValueError(f"{name} has weights of {', '.join(types)}; leave param_dtype at float32")
+    return weights
+
+
+def called(module: nn.Module, attempt: str, weights: Any, *inputs: Array) -> Any:
+    """Return what a user's module gives. Raises ValueError where it cannot be called, see `fresh_weights`."""
+    return _tried(module, attempt, lambda: module.apply({"params": weights}, *inputs))
+
+
+def _tried(module: nn.Module, attempt: str, call: Callable[[], Any]) -> Any:
+    name = type(module).__name__
+    try:
+        return call()
+    except flax.errors.InvalidRngError as error:
+        raise ValueError(
+            f"{name} draws random numbers, as Dropout does, and a policy decides without any; leave that out, or say "
+            "deterministic=True"
+        ) from error
+    except Exception as error:  # what the user's code raises is not known
+        raise ValueError(f"{name} cannot {attempt}: {shown(' '.join(str(error).split()), MOST_SHOWN)}") from error
+
+
+def check_numbers(name: str, numbers: Array) -> None:
+    """Raise ValueError where a module's output is not of finite floats."""
+    if not jnp.issubdtype(numbers.dtype, jnp.floating):
+        raise ValueError(f"{name} gives numbers of {numbers.dtype}; it must give floats, such as float32")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{name} gives numbers that are not finite for random bars")
 
 
 def reads_chunks(module: nn.Module) -> bool:

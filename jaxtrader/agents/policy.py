@@ -24,9 +24,10 @@ from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
 from jaxtrader.agents.export import Exported, Format, export
 from jaxtrader.agents.networks import ActorCritic
 from jaxtrader.agents.own_actor_critic import OwnActorCritic
-from jaxtrader.agents.own_agent_file import placeholder_market, read_own, restored
+from jaxtrader.agents.own_agent_file import is_own, parsed_own, placeholder_market, restored, write_own
 from jaxtrader.agents.own_encoder import Own
-from jaxtrader.agents.policy_file import read_members, write_ensemble, write_policy
+from jaxtrader.agents.policy_file import read_members, static_parts, write_ensemble, write_policy
+from jaxtrader.agents.policy_schema import OwnAgentFile
 from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_settings import PPOSettings
@@ -99,16 +100,15 @@ class Policy:
         An agent of the user's own is itself, or the `WindowActor` around it.
         """
         if isinstance(self.agent, Ensemble):
-            member = PPOAgent(matmul_precision=self.agent.member.matmul_precision)
-            return Ensemble(member, self.agent.positions)
+            return Ensemble(self.members[0].acting_agent, self.agent.positions)
         if isinstance(self.agent, PPOAgent):
             return PPOAgent(matmul_precision=self.agent.matmul_precision)
         return actor_of(self.agent, self.window) if self.trades else self.agent
 
     @property
     def is_own(self) -> bool:
-        """Whether the agent is of the user's own, and not of this package."""
-        return not isinstance(self.agent, PPOAgent | Ensemble)
+        """Whether the agent, or that of each member, is of the user's own, and not of this package."""
+        return not isinstance(self.members[0].agent, PPOAgent)
 
     @property
     def members(self) -> tuple[Policy, ...]:
@@ -247,7 +247,7 @@ class Policy:
         agent = self.acting_agent.member if isinstance(self.acting_agent, Ensemble) else self.acting_agent
         if not isinstance(agent, PPOAgent):
             raise ValueError(
-                f"decisions of a {type(self.agent).__name__} cannot be explained; only those of PPOAgent can"
+                f"decisions of a {type(self.members[0].agent).__name__} cannot be explained; only those of PPOAgent can"
             )
         positions = self.agent.positions if isinstance(self.agent, Ensemble) else self.positions
         exposures = positions if isinstance(positions, tuple) else None
@@ -414,8 +414,8 @@ class Policy:
             )
         if self.is_own and assets != self.assets:
             raise ValueError(
-                f"the policy of {type(self.agent).__name__} trades {self.assets} assets, and the market has {assets}; "
-                "give the same number"
+                f"the policy of {type(self.members[0].agent).__name__} trades {self.assets} assets, and the market has "
+                f"{assets}; give the same number"
             )
         settings: dict[str, Any] = dict(self._trained_in("env"))
         settings |= {"positions": self.positions, "rules": self.rules, "costs": self.costs}
@@ -489,22 +489,27 @@ def load_policy(
         ((0.0, 1.0), 2)
     """
     path = Path(path) / "policy.pkl" if Path(path).is_dir() else path
-    if (own := read_own(path)) is not None:
-        return _of_own_agent(path, own, agent, env, env_params)
+    stored = files.load(path, "policy")
+    if is_own(stored):
+        return _of_own_agent(path, parsed_own(path, stored), agent, env, env_params)
     if agent is not None:
         raise ValueError(f"{path} holds a policy of PPOAgent; leave out agent")
-    states, about = read_members(path, network)
+    states, about = read_members(path, stored, network)
     try:
         agent = _agent(about.get("agent", {}), states[0].network)
     except (TypeError, ValueError) as error:
         raise files.FileError(f"{path} is damaged: its agent is none ({error}); train it again") from error
-    members = [Policy(agent, state, about) for state in states]
-    if not members[0].trades:
-        if len(members) > 1:
-            raise files.FileError(f"{path} is damaged: an ensemble of no TradingEnv; train it again")
+    return _joined(path, [Policy(agent, state, about) for state in states])
+
+
+def _joined(path: Any, members: list[Policy]) -> Policy:
+    """Return the policy of the members of a file."""
+    if len(members) == 1:
         return members[0]
+    if not members[0].trades:
+        raise files.FileError(f"{path} is damaged: an ensemble of no TradingEnv; train it again")
     try:
-        return members[0] if len(members) == 1 else ensemble(members)
+        return ensemble(members)
     except ValueError as error:
         raise files.FileError(f"{path} is damaged: {error}; train it again") from error
 
@@ -514,27 +519,29 @@ def load_trained(path: str | PathLike[str], agent: Agent, env: Environment) -> P
     return load_policy(path) if isinstance(agent, PPOAgent) else load_policy(path, agent=agent, env=env)
 
 
-def _of_own_agent(path: Any, stored: dict[str, Any], agent: Any, env: Any, env_params: Any) -> Policy:
+def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_params: Any) -> Policy:
     """Return the policy of an agent of the user's own, from the content of its file."""
-    policy = Policy(agent, None, stored["about"])
+    policy = Policy(agent, None, stored.about)
     if env is None and policy.trades:
-        if (seen := stored["about"]["env"].get("reward", {}).get("observed")) and agent is not None:
+        described = stored.about["env"]
+        if (seen := described["reward"].get("observed")) and agent is not None:
             raise ValueError(
                 f"{path}: decisions see the {', '.join(seen)} of a reward of its user; give the TradingEnv of the "
                 "training: env=..."
             )
         try:
-            bars = policy.window + int(stored["about"]["env"]["decision_every"]) + policy.rules.delay + 1
+            bars = policy.window + described["decision_every"] + policy.rules.delay + 1
             market = placeholder_market(policy.features, policy.assets, bars)
             settings: dict[str, Any] = {"rules": policy.rules, "costs": policy.costs, "positions": policy.positions}
-            settings |= {"reward": rewards.from_dict(stored["about"]["env"]["reward"])}
-            env = TradingEnv(market, **stored["about"]["env"] | settings)
+            settings |= {"reward": rewards.from_dict(described["reward"])}
+            env = TradingEnv(market, **described | settings)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise files.FileError(f"{path} is damaged: it does not say its environment ({error!r})") from error
     if env is None and agent is not None:
-        raise ValueError(f"{path} holds a policy of {stored['name']} for an environment of its user; give it: env=...")
+        raise ValueError(f"{path} holds a policy of {stored.name} for an environment of its user; give it: env=...")
     params = getattr(env, "default_params", None) if env_params is None else env_params
-    return dataclasses.replace(policy, state=restored(path, stored, agent, env, params))
+    states = restored(path, stored, agent, env, params)
+    return _joined(path, [dataclasses.replace(policy, state=state) for state in states])
 
 
 def _plain(action: jax.Array) -> float | np.ndarray:
@@ -557,22 +564,21 @@ def ensemble(members: Sequence[Policy]) -> Policy:
                 f"the members were trained in different environments ({each.about['env']} and {settings}); average "
                 "policies of one environment"
             )
-        if jax.tree.structure(each.state) != jax.tree.structure(first.state):
+        if static_parts(each.state) != static_parts(first.state):
             raise ValueError("the members have different networks; average policies of one network")
     for name in BRACKETS:
         if isinstance(settings.get(name), (list, tuple)):  # a file of before has fewer brackets
             raise ValueError(f"{name} {settings[name]} is one for each position; an ensemble needs one number for all")
     positions = first.positions if isinstance(first.positions, tuple) else None
-    member = first.agent
-    assert isinstance(member, PPOAgent)
-    return Policy(Ensemble(member, positions), tuple(first_state(each.state) for each in members), first.about)
+    return Policy(Ensemble(first.agent, positions), tuple(each.state for each in members), first.about)
 
 
 def save_policy(path: str | PathLike[str], policy: Policy) -> None:
     """Write a policy, or an ensemble, to a policy file."""
     if policy.is_own:
-        assert isinstance(policy.agent, Agent)
-        policy.agent.save_model(path, policy.state, policy.about)
+        agent = policy.members[0].agent
+        assert isinstance(agent, Agent)
+        write_own(path, agent, [each.state for each in policy.members], policy.about)
     elif isinstance(policy.state, tuple):
         write_ensemble(path, policy.state, policy.about)
     else:

@@ -22,8 +22,8 @@ from jaxtrader import files
 from jaxtrader.agents.action_spec import ActionSpec, Bounds, check_bounds
 from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
-from jaxtrader.agents.own_actor_critic import OwnActorCritic
-from jaxtrader.agents.own_encoder import NotGiven, named
+from jaxtrader.agents.own_actor_critic import OwnActorCritic, OwnPortfolio
+from jaxtrader.agents.own_encoder import NotGiven, Own, named
 from jaxtrader.agents.policy_schema import (
     AGENT,
     ENSEMBLE,
@@ -54,6 +54,7 @@ NETWORKS: dict[str, type[ActorCritic]] = {
     "single": ActorCritic,
     "portfolio": PortfolioActorCritic,
     "own": OwnActorCritic,
+    "own portfolio": OwnPortfolio,
 }
 NETWORK_FIELDS = tuple(field.name for field in dataclasses.fields(NetworkPart) if field.name not in ("kind", "module"))
 DISTRIBUTION_NAMES = {"discrete": "categorical", "box": "censored normal", "simplex": "logistic normal"}
@@ -109,20 +110,24 @@ def read_policy(path: str | PathLike[str], network: Any = None) -> tuple[PPOStat
 
     Raises files.FileError where the file is not a sound policy of PPOAgent. An ensemble is none.
     """
-    states, about = read_members(path, network)
+    states, about = read_members(path, files.load(path, "policy"), network)
     if len(states) > 1:
         raise files.FileError(f"{path} holds an ensemble of {len(states)} policies; read it by load_policy(path)")
     return states[0], about
 
 
-def read_members(path: str | PathLike[str], network: Any = None) -> tuple[tuple[PPOState, ...], dict[str, Any]]:
+def read_members(
+    path: str | PathLike[str], stored: Any, network: Any = None
+) -> tuple[tuple[PPOState, ...], dict[str, Any]]:
     """Return a state to act with for each member, and `about`. A policy that is no ensemble has one member.
 
-    `network` is the class, or the module, of a network or encoder of the user's own. None: it was given before.
+    Args:
+        path: of the file, for messages.
+        stored: its content, as `files.load` returned it.
+        network: the class, or the module, of a network or encoder of the user's own. None: it was given before.
 
     Raises files.FileError where the file is not a sound policy of PPOAgent, or an ensemble of them.
     """
-    stored = files.load(path, "policy")
     agent = stored.get("agent") if isinstance(stored, dict) else None
     if not isinstance(agent, str) or agent not in (AGENT, ENSEMBLE):
         raise files.FileError(f"{path} holds no {AGENT} policy; give the policy.pkl that `jaxtrader train` wrote")
@@ -158,7 +163,7 @@ def _members(stored: dict[str, Any], version: Any, given: Any) -> tuple[tuple[PP
     else:
         members = [stored]
     states = tuple(_state(parse(_from_version_2(member), PolicyFile), given) for member in members)
-    if any(_static(state) != _static(states[0]) for state in states):
+    if any(static_parts(state) != static_parts(states[0]) for state in states):
         raise ValueError(f"{len(states)} members, whose networks must be the same")
     about = printable_data(stored["about"])  # the names of features are those of bars, which are printable too
     _check_about(about, states[0])
@@ -170,7 +175,7 @@ def _numbers(state: PPOState) -> Any:
     return state.params, state.normalizer, state.value_scale
 
 
-def _static(state: PPOState) -> Any:
+def static_parts(state: Any) -> Any:
     """What members of an ensemble share: their arrays can then be stacked."""
     return jax.tree.structure(state), _shapes(jax.tree.leaves(state))
 
@@ -253,18 +258,28 @@ def _network(stored: NetworkPart, actions: ActionSpec, params: dict[str, Any], g
     fields: dict[str, Any] = {name: getattr(stored, name) for name in NETWORK_FIELDS}
     if isinstance(stored.encoder, OwnPart):
         fields["encoder"] = named(stored.encoder.name, stored.encoder.settings, given)
-    if (stored.kind == "own") != (stored.module is not None):
+    if issubclass(NETWORKS[stored.kind], OwnActorCritic) != (stored.module is not None):
         raise ValueError(f"a network of kind {stored.kind} and the module {stored.module}")
     check_layers(**{name: fields[name] for name in ("hidden", *NETWORK_FIELDS[NETWORK_FIELDS.index("encoder") :])})
     weights = jax.tree.leaves(params)
     if not all(isinstance(x, np.ndarray) for x in weights):
         raise ValueError("weights that are no arrays")
-    if len(weights) < max(len(stored.hidden), stored.encoder_depth or 0 if stored.encoder != "mlp" else 0):
+    layers = max(len(stored.hidden), stored.encoder_depth or 0 if stored.encoder != "mlp" else 0)
+    if stored.module is None and len(weights) < layers:
         raise ValueError(f"{len(weights)} arrays of weights, for more layers")  # before so many are built
     if stored.module is not None:
         fields["module"] = named(stored.module.name, stored.module.settings, given)
     network = NETWORKS[stored.kind](actions=actions, **fields)
-    if _shapes(params) != _shapes(_fresh_shapes(cast(Hashable, network))):
+    of_user = [x.name for x in (fields.get("module"), fields["encoder"]) if isinstance(x, Own)]
+    try:
+        fresh = _fresh_shapes(cast(Hashable, network))
+    except ValueError:
+        if not of_user:
+            raise
+        fresh = {}
+    if _shapes(params) != _shapes(fresh):
+        if of_user:
+            raise NotGiven(f"its weights are none of this {of_user[0]}; give the class as it was in the training")
         raise ValueError("weights of another network")
     return network
 

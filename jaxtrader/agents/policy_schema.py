@@ -20,6 +20,8 @@ from jaxtrader.schema import Array, Count, Length, Natural, Range
 AGENT = "PPOAgent"
 ENSEMBLE = "Ensemble"
 VERSION = 3
+OWN = "OwnAgent"
+OWN_VERSION = 1
 MAX_MEMBERS = 256  # of an ensemble
 Float32 = Annotated[np.ndarray, Array("float32")]
 Scalar = Annotated[np.ndarray, Array("float32", 0)]
@@ -39,10 +41,10 @@ class OwnPart:
 class NetworkPart:
     """The network: `kind`, a name in NETWORKS, and the fields of `ActorCritic`, whose ranges are those of its settings.
 
-    `module` is of the kind "own" alone.
+    `module` is of the kinds "own" and "own portfolio" alone.
     """
 
-    kind: Literal["single", "portfolio", "own"]
+    kind: Literal["single", "portfolio", "own", "own portfolio"]
     window: Annotated[int, Range(1, MAX_WINDOW)]
     features: Count
     account: Annotated[int, Range(0, 1000)]
@@ -124,6 +126,27 @@ class EnsembleFile:
     agent: Literal["Ensemble"]
     version: Literal[3]
     members: Annotated[list[dict[str, Any]], Length(MAX_MEMBERS)]
+    about: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnAgentFile:
+    """What the file of an agent of the user's own holds.
+
+    Attributes:
+        agent: OWN.
+        version: OWN_VERSION of this schema.
+        name: of the agent's class.
+        state: of the agent, as plain containers and arrays. Which ones, its `init` says.
+        members: such a state for each member of an ensemble, in its place.
+        about: what the policy was trained on, see `About`.
+    """
+
+    agent: Literal["OwnAgent"]
+    version: Literal[1]
+    name: str
+    state: Any = None
+    members: Annotated[list[Any], Length(MAX_MEMBERS)] | None = None
     about: dict[str, Any]
 
 

@@ -29,7 +29,7 @@ from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.gae import explained_variance, gae
 from jaxtrader.agents.networks import ActorCritic, check_layers
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, standardized
-from jaxtrader.agents.own_actor_critic import OwnActorCritic
+from jaxtrader.agents.own_actor_critic import OwnActorCritic, OwnPortfolio
 from jaxtrader.agents.own_encoder import OwnEncoder, own
 from jaxtrader.agents.policy_file import read_policy, write_policy
 from jaxtrader.agents.portfolio_network import PortfolioActorCritic
@@ -112,11 +112,9 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         That module is called once, on random numbers.
         """
         window = env.window if isinstance(env, TradingEnv) else 1
-        if self.network is not None and isinstance(env, TradingEnv) and env.positions == "weights":
-            raise ValueError("PPOAgent(network=...) trades one asset; for a portfolio give encoder=...")
         if self.network is not None and isinstance(env, TradingEnv):
             features, account = len(env.market.feature_names), len(env.account_names)
-            OwnActorCritic(window, features, account, action_spec_of(env, None)[0], module=own(self.network)).check()
+            self._kind(env.assets)(window, features, account, action_spec_of(env, None)[0]).check()
         if not isinstance(self.encoder, str):
             if isinstance(env, TradingEnv):
                 OwnEncoder(window, own(self.encoder)).check(len(env.market.feature_names))
@@ -138,8 +136,10 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         """
         self.check_env(env)
         network, bounds, obs_shape = self._network(key, env, params)
-        if isinstance(network, OwnActorCritic) and obs_shape is not None:
+        if obs_shape is not None and isinstance(network, OwnActorCritic):
             network.check()
+        elif obs_shape is not None and not isinstance(self.encoder, str):
+            OwnEncoder(1, own(self.encoder)).check(network.features)
         weights = network.fresh(key)
         if network.actions.continuous:
             first, _ = self._log_std_ends(network)
@@ -173,10 +173,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
                 )
             window, account, obs_shape = 1, 0, obs.shape
             assets, features = 1, math.prod(obs.shape)
-        kind: Any = PortfolioActorCritic if assets > 1 else ActorCritic
-        if self.network is not None:
-            kind = partial(OwnActorCritic, module=own(self.network))
-        network = kind(
+        network = self._kind(assets)(
             window=window,
             features=features,
             account=account,
@@ -188,6 +185,12 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             compute_dtype=self.compute_dtype,
         )
         return network, bounds, obs_shape
+
+    def _kind(self, assets: int) -> Callable[..., Any]:
+        """Return the class of the network for so many assets, with a module of the user's own where that is all."""
+        if self.network is None:
+            return PortfolioActorCritic if assets > 1 else ActorCritic
+        return partial(OwnPortfolio if assets > 1 else OwnActorCritic, module=own(self.network))
 
     def _optimizer(self) -> optax.GradientTransformation:
         """Return the clip of the global norm, and Adam's direction, over all weights as one vector.
@@ -213,13 +216,16 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         """
         now, before = state.network, earlier.network
         changed = []
-        if type(now) is not type(before):
+        if isinstance(now, PortfolioActorCritic) != isinstance(before, PortfolioActorCritic):
             changed.append("the policy divides one account between assets, or trades one asset, and this training not")
         elif isinstance(now, PortfolioActorCritic) and before.actions.kind == now.actions.kind:
-            before = before.clone(actions=now.actions)  # it decides on any number of assets
-        if isinstance(now, OwnActorCritic) and isinstance(before, OwnActorCritic) and now.module != before.module:
-            changed.append(f"network is {now.module}, and the policy has {before.module}")
+            before = earlier.for_assets(now.actions.size).network
+        modules = [each.module if isinstance(each, OwnActorCritic) else None for each in (now, before)]
+        if modules[0] != modules[1]:
+            changed.append(f"network is {modules[0]}, and the policy has {modules[1]}")
         unused = () if now.encoder != "mlp" or before.encoder != "mlp" else ("encoder_width", "encoder_depth")
+        if any(modules):
+            unused = ("hidden", "encoder", "encoder_width", "encoder_depth")
         for name in ("window", "features", "account", "actions", "hidden", "encoder", "encoder_width", "encoder_depth"):
             if name not in unused and getattr(now, name) != getattr(before, name):
                 changed.append(f"{name} is {getattr(now, name)}, and the policy has {getattr(before, name)}")

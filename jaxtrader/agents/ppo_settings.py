@@ -48,8 +48,8 @@ class PPOSettings:
         encoder_depth: The number of layers of the encoder. By default tcn has as many as it needs to see the window,
             gru has 1, and attention and lru have 2.
         network: A Flax module of your own as the whole network, in the place of encoder and hidden layers, see
-            `OwnActorCritic`. On the command line it is FILE.py:CLASS, and that file is run. A module that takes bars
-            alone is an encoder there.
+            `OwnActorCritic`, and `OwnPortfolio` for several assets. On the command line it is FILE.py:CLASS, and that
+            file is run. A module that takes bars alone is an encoder there.
         compute_dtype: The number format of encoder and hidden layers. "bfloat16" pays on accelerators only. Weights,
             outputs and money stay in float32.
         matmul_precision: The precision of float32 products. "highest" is float32. "high" and "default" let an

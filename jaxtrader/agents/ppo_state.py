@@ -12,6 +12,7 @@ from jaxtyping import Float
 from jaxtrader.agents.action_spec import Bounds
 from jaxtrader.agents.networks import ActorCritic
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
+from jaxtrader.agents.own_actor_critic import OwnPortfolio
 from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 
 
@@ -42,12 +43,19 @@ class PPOState(struct.PyTreeNode):
     decision_every: int = struct.field(pytree_node=False, default=1)
 
     def for_assets(self, assets: int) -> PPOState:
-        """Return the same policy over so many assets. Only a portfolio's network takes another number."""
+        """Return the same policy over so many assets. Only a portfolio's network takes another number.
+
+        Raises ValueError where that is a module of the user's own, whose weights are for another number.
+        """
+        if assets == self.network.actions.size:
+            return self
         bounds = self.bounds
         if bounds is not None:
             low, high = (jnp.broadcast_to(x[:1], (assets,)) for x in bounds)
             bounds = (low, high)
         network = self.network.clone(actions=self.network.actions.for_assets(assets))
+        if isinstance(network, OwnPortfolio):
+            network.check_weights(self.params)
         return self.replace(network=network, bounds=bounds)
 
     def normalised(self, window: Float[Array, "*b bar A F"]) -> Float[Array, "*b bar A F"]:

@@ -212,7 +212,7 @@ class Agent(ABC):
 
     def save_model(self, path: str | PathLike[str], state: Any, about: dict[str, Any]) -> None:
         """Write a policy file with the state, and with `about`, plain data. `load_policy(path, agent=...)` reads it."""
-        write_own(path, self, state, about)
+        write_own(path, self, [state], about)
 
 
 class MarketActor(ABC):

@@ -35,7 +35,7 @@ def backtest_policy(values: Values, console: Console) -> int:
     wanted = BacktestData(**of(BacktestData, values))
     with inputs.checked():
         path = Path(wanted.run)
-        policy, identity, name, market = _subject(path, wanted, values)
+        policy, identity, name, market, unseen = _subject(path, wanted, values)
         inputs.check_take_profit(values)
         changes = {label: _changes(policy, chosen) for label, chosen in choices(CostRates, values).items()}
         envs = [policy.environment(market, **each) for each in changes.values()]
@@ -46,7 +46,7 @@ def backtest_policy(values: Values, console: Console) -> int:
     rows: dict[str, tables.Part] = {other: judge(policy, market, **given) for other, given in others}
     folder = path if path.is_dir() else path.parent
     evidence = reporting.evaluate_policy(policy, identity, folder, {name: market}, values, **last)
-    notes = [*tables.grouped(market.notes), *_overlap(policy, market, path)]
+    notes = [*tables.grouped(market.notes), *_overlap(policy, market, unseen)]
     costs = "those of each row; " * (len(envs) > 1) + phrases.rules(envs[-1])
     facts = [("policy", str(path)), ("data", phrases.data(market)), ("costs", costs)]
     tables.print_facts(console, [*facts, *(("note", in_flags(note)) for note in notes)])
@@ -63,23 +63,47 @@ def backtest_policy(values: Values, console: Console) -> int:
     return OK
 
 
-def _subject(path: Path, wanted: BacktestData, values: Values) -> tuple[Policy | Succession, bytes, str, jt.Market]:
-    """What is tested, what identifies it, and the name and the bars of the part that it is tested on."""
+def _subject(
+    path: Path, wanted: BacktestData, values: Values
+) -> tuple[Policy | Succession, bytes, str, jt.Market, np.datetime64 | None]:
+    """What is tested, what identifies it, the name and the bars of the part, and from when on all bars are a test."""
+    source = Source(**of(Source, values))
+    own = {"data": wanted.data, "part": wanted.part, "start": wanted.start, "end": wanted.end}
+    given = [flag(name) for name, value in {**own, **of(Source, values)}.items() if value is not None]
     if finished.is_walk_forward(path):
-        own = {"data": wanted.data, "part": wanted.part, "start": wanted.start, "end": wanted.end}
-        given = [flag(name) for name, value in {**own, **of(Source, values)}.items() if value is not None]
         if given:
             last = fold_folders(path)[-1]
             raise BadInput(
                 f"{path} is a walk-forward, whose policies trade their own tests: leave out {given[0]}, or give one of "
-                f"its policies with a file, as in `jaxtrader backtest {last} --data FILE`"
+                f"its policies, as in `jaxtrader backtest {last} {given[0]} ...`"
             )
         run = finished.read(path, values)
-        return run.policy, run.identity, *next(iter(run.parts.items()))
+        return run.policy, run.identity, *next(iter(run.parts.items())), None
+    if wanted.data is None and finished.fold_of(path) is not None:
+        return _of_fold(path, wanted, source, values)
     file = finished.policy_of(path) if path.is_dir() else path
     policy = jt.load_policy(file)
-    name, market = _asked(wanted, Source(**of(Source, values)), of(MarketSettings, values), policy)
-    return policy, file.read_bytes(), name, market
+    name, market = _asked(wanted, source, of(MarketSettings, values), policy)
+    command = inputs.asked_of(policy, path)
+    # A synthetic market's later bars are new ones.
+    later = command["cuts"][1] if command is not None and command["synthetic"] is None else None
+    return policy, file.read_bytes(), name, market, later and np.datetime64(later)
+
+
+def _of_fold(
+    path: Path, wanted: BacktestData, source: Source, values: Values
+) -> tuple[Policy, bytes, str, jt.Market, np.datetime64]:
+    """One policy of a walk-forward, on a part of its own fold."""
+    if reading := list(phrases.reading(source)):
+        raise BadInput(f"{reading[0]} says how to read a file: give --data FILE with it")
+    run = finished.read_fold(path, values)
+    name = PARTS.get(wanted.part or "test")
+    if name not in run.parts:
+        has = ", ".join(key for key, value in PARTS.items() if value in run.parts)
+        raise BadInput(f"--part {wanted.part}: the bars of {path} have the parts {has}; give one of them")
+    assert isinstance(run.policy, Policy)
+    market = inputs.narrowed(run.parts[name], wanted.start, wanted.end, Source(**of(Source, run.settings)))
+    return run.policy, run.identity, name, market, inputs.first_time(run.parts[PARTS["test"]])
 
 
 def _changes(policy: Policy | Succession, values: Values) -> dict[str, Any]:
@@ -143,13 +167,13 @@ def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) 
     return PARTS.get(part, "all bars"), inputs.narrowed(market, wanted.start, wanted.end, trained)
 
 
-def _overlap(policy: Policy | Succession, market: jt.Market, path: Path) -> Iterator[str]:
-    """A warning where the bars are not new to the policy."""
+def _overlap(policy: Policy | Succession, market: jt.Market, unseen: np.datetime64 | None) -> Iterator[str]:
+    """A warning where the bars are not new to the policy. `unseen` is the moment from which on they are."""
     if isinstance(policy, Succession):
         return
-    command = inputs.asked_of(policy, path)
-    if command is None:
-        yield "This policy does not say on which dates it was trained: only later ones are a test."
-    elif command["synthetic"] is None and inputs.first_time(market) < np.datetime64(command["cuts"][1]):
-        until = wall_clock(np.array([command["cuts"][1]], "datetime64[ns]"), market.tz)[0].astype("datetime64[D]")
+    if unseen is None:
+        if (policy.about.get("command") or {}).get("synthetic") is None:
+            yield "This policy does not say on which dates it was trained: only later ones are a test."
+    elif inputs.first_time(market) < unseen:
+        until = wall_clock(np.array([unseen], "datetime64[ns]"), market.tz)[0].astype("datetime64[D]")
         yield f"Training and selection used dates before {until}: what lies before it is no test."

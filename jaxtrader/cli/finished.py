@@ -19,6 +19,7 @@ from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.training.run_folder import fold_folders, is_run
 from jaxtrader.training.sweep import RECORD
+from jaxtrader.training.walk_forward import FoldPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class FinishedRun:
 
     Attributes:
         folder: of the run.
-        policy: of a training, or the policies of a walk-forward's folds.
+        policy: of a training or of one fold, or the policies of a walk-forward's folds.
         parts: the bars by the name of their part, in the order of time. The last part is the one that is judged.
         settings: of the run.
         identity: what identifies the policy among the tries.
@@ -58,12 +59,39 @@ def read(folder: Path, given: Values) -> FinishedRun:
     with inputs.checked():
         if not folder.is_dir():
             raise BadInput(f"{folder} is no folder of a run; give the folder that `jaxtrader train` wrote")
-        return _walk_forward(folder, given) if is_walk_forward(folder) else _training(folder, given)
+        if is_walk_forward(folder):
+            return _walk_forward(folder, given)
+        return _training(folder, given) if fold_of(folder) is None else read_fold(folder, given)
 
 
 def is_walk_forward(folder: Path) -> bool:
     """Whether a folder is that of a walk-forward."""
     return bool(fold_folders(folder))
+
+
+def fold_of(path: Path) -> tuple[Path, int] | None:
+    """The folder of the walk-forward that a policy or a run folder is a part of, and the number of its fold."""
+    for place in (path, *path.parents)[:3]:  # of fold-2, its policy.pkl, its seed-0, and the policy.pkl of that
+        if place in fold_folders(place.parent) and (place.parent / config_file.NAME).is_file():
+            return place.parent, int(place.name.removeprefix("fold-"))
+    return None
+
+
+def read_fold(path: Path, given: Values) -> FinishedRun:
+    """The same as `read` of one policy of a walk-forward, whose parts are those of its fold."""
+    found = fold_of(path)
+    assert found is not None
+    folder, number = found
+    file = policy_of(path) if path.is_dir() else path
+    policy = jt.load_policy(file)
+    settings, plans = _planned(folder, given)
+    if number > len(plans):
+        raise BadInput(f"{folder} has {len(plans)} folds by its {config_file.NAME}, and no {path.name}")
+    fold = plans[number - 1].fold
+    _check_bars(policy, fold.train, file.parent, settings)
+    parts = {"train": fold.train, "valid": fold.valid, "test": fold.test}
+    named = {PARTS[name]: part for name, part in parts.items() if part is not None}
+    return FinishedRun(file.parent, policy, named, settings, file.read_bytes())
 
 
 def _training(folder: Path, given: Values) -> FinishedRun:
@@ -89,16 +117,7 @@ def _training(folder: Path, given: Values) -> FinishedRun:
 
 
 def _walk_forward(folder: Path, given: Values) -> FinishedRun:
-    path = folder / config_file.NAME
-    if not path.is_file():
-        raise BadInput(f"{folder} has no {path.name}, so `jaxtrader walk-forward` did not begin it")
-    (written,) = flags.read_settings(
-        "walk-forward", [config_file.flat(config_file.read_tables(path, str(path)), path)], str(path)
-    )
-    settings = resolved("walk-forward", {**written, **_given(given)})
-    _check_data(settings, folder)
-    waiting.say_reading(settings["data"])
-    plans = plan_walk_forward({**settings, "quiet": True}).plans
+    settings, plans = _planned(folder, given)
     paths = [folder / f"fold-{i}" / POLICY_FILE for i in range(1, len(plans) + 1)]
     if missing := [each for each in paths if not each.is_file()]:
         raise BadInput(
@@ -108,8 +127,23 @@ def _walk_forward(folder: Path, given: Values) -> FinishedRun:
     policies = tuple(map(jt.load_policy, paths))
     for plan, policy in zip(plans, policies, strict=True):
         _check_bars(policy, plan.fold.train, folder, settings)
-    policy = Succession(policies, tuple(plan.fold.test for plan in plans))
+    folds = [plan.fold for plan in plans]
+    policy = Succession(policies, tuple(fold.test for fold in folds), tuple(fold.valid for fold in folds))
     return FinishedRun(folder, policy, {PART: policy.market}, settings, identity_of(paths))
+
+
+def _planned(folder: Path, given: Values) -> tuple[Values, list[FoldPlan]]:
+    """The settings of a walk-forward, and its folds, cut anew."""
+    path = folder / config_file.NAME
+    if not path.is_file():
+        raise BadInput(f"{folder} has no {path.name}, so `jaxtrader walk-forward` did not begin it")
+    (written,) = flags.read_settings(
+        "walk-forward", [config_file.flat(config_file.read_tables(path, str(path)), path)], str(path)
+    )
+    settings = resolved("walk-forward", {**written, **_given(given)})
+    _check_data(settings, folder)
+    waiting.say_reading(settings["data"])
+    return settings, plan_walk_forward({**settings, "quiet": True}).plans
 
 
 def _given(given: Values) -> Values:

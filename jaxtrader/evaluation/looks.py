@@ -5,8 +5,11 @@ bars belong together, whatever the file and the symbols that the bars came from.
 least a twentieth of the other's bars, as those of fewer years or fewer symbols.
 
 Bars are known again by marks. A mark is a digest of the highs, lows and closes of eight bars in a row of one asset,
-without their times. A line keeps a random sample of them. Prices that were adjusted anew are other bars, and so are
-bars of another length.
+without their times. It is of their shape: each price as one of sixteen levels between the lowest and the highest of the
+eight bars. So prices that were adjusted anew for dividends or a split are the same bars, since all prices before change
+by one factor, up to their rounding. Where the closes have few levels, or a tick is large, the shape says too little,
+and the mark is of the prices themselves. A line keeps a random sample of the marks. Bars of another length are
+other bars.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +36,10 @@ from jaxtrader.market.market import Market
 NAME = "looks.jsonl"
 IN_A_ROW = 8  # bars of a mark
 SAMPLED, SAMPLED_OF_AN_ASSET = 512, 8  # marks that a line keeps, and at least so many of each asset
+LEVELS = 16  # of a price in the shape of a mark
+ENOUGH_LEVELS = 5  # of the eight closes, from which the shape tells bars apart
 HEX = 12  # digits of a mark in the file
+SHAPES = "shapes:"  # begins a sample. One of before shapes begins with its first mark, and knows no bars again.
 SHARED = 0.05  # of the bars of one evaluation, from which it belongs to another
 BEGINS = b'{"bars": "'  # each line
 
@@ -48,7 +55,8 @@ class Look:
         run: where it came from, for people.
         time: when, in UTC.
         windows: how many marks the bars have.
-        sample: some of these marks, one after the other. It is empty where an earlier look at the same bars has it.
+        sample: some of these marks, one after the other, behind SHAPES. It is empty where an earlier look at the same
+            bars has it.
         marks: all of them, of a look that is being made.
     """
 
@@ -123,7 +131,7 @@ def record(folder: Path, look: Look) -> list[Look]:
     """
     path = folder / NAME
     earlier = read(path)
-    sampled = {one.bars: one for one in earlier if one.sample}
+    sampled = {one.bars: one for one in earlier if one.sample.startswith(SHAPES)}
     if look.bars in sampled:
         look = dataclasses.replace(look, sample="")
     same = {look.bars, *(bars for bars, one in sampled.items() if _share(one, look) >= SHARED)}
@@ -206,19 +214,48 @@ def _marks(market: Market, rows: slice) -> list[np.ndarray]:
         own = np.arange(rows.start, rows.stop)
         if market.present is not None:
             own = own[market.present[own, asset]]
-        # Float32, as above.
-        prices = np.stack([column[own, asset] for column in (market.close, market.high, market.low)]).astype(np.float32)
         if len(own) < IN_A_ROW:
             continue
-        bits = prices.view(np.uint32).astype(np.uint64)
-        bar = _mixed(_mixed(bits[0] << np.uint64(32) | bits[1]) + bits[2])
-        rolled = np.zeros(len(own) - IN_A_ROW + 1, np.uint64)
-        for place in range(IN_A_ROW):
-            rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + bar[place : place + len(rolled)]
-        close = np.lib.stride_tricks.sliding_window_view(prices[0], IN_A_ROW)
-        moves = close.max(1) > close.min(1)  # prices that stand still are no mark
-        found.append(np.unique(_mixed(rolled[moves]) >> np.uint64(64 - 4 * HEX)))
+        prices = np.stack([column[own, asset] for column in (market.close, market.high, market.low)])
+        moves, shape, is_told = _shapes(prices)
+        marks = np.where(is_told, shape, _exact(prices))
+        found.append(np.unique(_mixed(marks[moves]) >> np.uint64(64 - 4 * HEX)))
     return found
+
+
+def _shapes(prices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each eight bars in a row: whether their closes move, a number of their shape, and whether that tells enough.
+
+    Args:
+        prices: `[close high low, bar]`.
+    """
+    count = prices.shape[1] - IN_A_ROW + 1
+    parts = [prices[:, place : place + count] for place in range(IN_A_ROW)]
+    low, high = (reduce(choose, (part[row] for part in parts)) for choose, row in ((np.minimum, 2), (np.maximum, 1)))
+    # Rounding moves a price that is on the border of two levels. The lowest and the highest price lie on none.
+    scale = (LEVELS - 0.5) / np.where(high > low, high - low, 1.0)
+    rolled, seen = np.zeros(count, np.uint64), np.zeros(count, np.uint32)
+    for part in parts:
+        levels = np.clip((part - low) * scale + 0.25, 0, LEVELS - 1).astype(np.uint64)
+        seen |= np.uint32(1) << levels[0].astype(np.uint32)
+        bar = (levels[0] * LEVELS + levels[1]) * LEVELS + levels[2]
+        rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + _mixed(bar)
+    closes = np.sort(np.stack([part[0] for part in parts]), axis=0)
+    moves = closes[-1] > closes[0]  # prices that stand still are no mark
+    # Two closes that are nearer than half a level, and not the same, show that a tick is no larger.
+    gaps = np.diff(closes, axis=0)
+    is_fine = np.where(gaps > 0, gaps, np.inf).min(0) * scale < 0.5
+    return moves, rolled, is_fine & (np.bitwise_count(seen) >= ENOUGH_LEVELS)
+
+
+def _exact(prices: np.ndarray) -> np.ndarray:
+    """A number of the prices themselves of each eight bars in a row. In float32, as above."""
+    bits = prices.astype(np.float32).view(np.uint32).astype(np.uint64)
+    bar = _mixed(_mixed(bits[0] << np.uint64(32) | bits[1]) + bits[2])
+    rolled = np.zeros(len(bar) - IN_A_ROW + 1, np.uint64)
+    for place in range(IN_A_ROW):
+        rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + bar[place : place + len(rolled)]
+    return rolled
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
@@ -231,11 +268,13 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
 def _sample(marks: Sequence[np.ndarray]) -> str:
     """The lowest marks of each asset, which are as good as drawn by chance, as text."""
     most = max(SAMPLED_OF_AN_ASSET, SAMPLED // max(len(marks), 1))
-    return "".join(f"{mark:0{HEX}x}" for own in marks for mark in own[:most].tolist())
+    sample = "".join(f"{mark:0{HEX}x}" for own in marks for mark in own[:most].tolist())
+    return SHAPES + sample if sample else ""
 
 
 def _numbers(sample: str) -> np.ndarray:
     """The marks of a sample. Raises ValueError where it is none."""
+    sample = sample.removeprefix(SHAPES)
     if len(sample) % HEX:
         raise ValueError(f"{len(sample)} digits are no marks of {HEX}")
     return np.array([int(sample[i : i + HEX], 16) for i in range(0, len(sample), HEX)], np.uint64)

@@ -18,6 +18,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.combined import combine
+from jaxtrader.evaluation.importance import Importance, permutation_importance
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import CostRange, Costs
@@ -32,10 +33,12 @@ class Succession:
     Attributes:
         policies: in the order of time. They were trained under the same rules and costs.
         tests: the bars of each. They are parts of one market, share its arrays, and do not overlap.
+        valids: the bars on which each was chosen, which no policy was trained on. None where there are none.
     """
 
     policies: tuple[Policy, ...]
     tests: tuple[Market, ...]
+    valids: tuple[Market | None, ...] = ()
 
     @cached_property
     def market(self) -> Market:
@@ -51,7 +54,7 @@ class Succession:
     def members(self) -> tuple[Succession, ...]:
         """One succession for each member of the policies, which are ensembles of as many."""
         members = zip(*(policy.members for policy in self.policies), strict=True)
-        return tuple(Succession(each, self.tests) for each in members)
+        return tuple(Succession(each, self.tests, self.valids) for each in members)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -85,6 +88,18 @@ class Succession:
         """The result of each policy on its own test, from flat. Arguments are those of `Succession.backtest`."""
         tests = [dataclasses.replace(test, columns=market.columns) for test in self.tests]
         return [backtest(policy, test, **changes) for policy, test in zip(self.policies, tests, strict=True)]
+
+    def importance(self, **settings: Any) -> Importance | None:
+        """What each feature is worth to the policies, each on the bars on which it was chosen. None without such bars.
+
+        Args:
+            settings: of `permutation_importance`.
+        """
+        valids = [valid for valid in self.valids if valid is not None]
+        if not valids or len(valids) < len(self.policies):
+            return None
+        pairs = zip(self.policies, valids, strict=True)
+        return Importance.of([permutation_importance(policy, valid, **settings) for policy, valid in pairs])
 
 
 def joined(env: TradingEnv, results: Sequence[BacktestResult]) -> BacktestResult:

@@ -24,8 +24,9 @@ from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger import costs as cost_rates
 from jaxtrader.ledger.account import REASONS, exposure
 from jaxtrader.ledger.rules import BRACKETS, Rules
-from jaxtrader.live import schedule
+from jaxtrader.live import live_schema, schedule
 from jaxtrader.live.live_account import BY_SYMBOL, exposures_of, filled, opened
+from jaxtrader.live.live_schema import KIND, VERSION, LiveFile
 from jaxtrader.live.recent import PRICES, RecentBars, bar_at, up_to
 from jaxtrader.live.rows import MarketRows
 from jaxtrader.live.schedule import Schedule, moment, nanoseconds_of
@@ -38,9 +39,8 @@ from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, resolve
 from jaxtrader.market.sessions import session_ends
 from jaxtrader.market.splits import nanoseconds
+from jaxtrader.schema import SchemaError
 
-KIND = "live"
-VERSION = 1
 CHANGED = BRACKETS  # settings of a backtest's changes, beside rules and costs
 FILLS = ("assumed", "reported")
 COMPARED, SAME = 20, 0.05  # bars whose prices are compared, and by how much their factors may differ
@@ -143,33 +143,27 @@ class Live:
         reward: Any,
     ) -> Live:
         """See `Policy.resume_live`."""
-        stored, specs = files.load(path, KIND), _specs(policy, features)
-        if not isinstance(stored, dict) or stored.get("version") != VERSION:
-            raise files.FileError(f"{path} is the state of another jaxtrader; begin anew with policy.live(history)")
-        if [each.name for each in specs] != stored["features"]:
+        (stored, described), specs = live_schema.read(path), _specs(policy, features)
+        if [each.name for each in specs] != stored.features:
             raise ValueError(
-                f"{path} is the state of a policy with the features {', '.join(stored['features'])}, and this one has "
+                f"{path} is the state of a policy with the features {', '.join(stored.features)}, and this one has "
                 f"{', '.join(each.name for each in specs)}; resume with the policy that it was saved with"
             )
         try:
-            rows, usual = MarketRows.from_plain(stored["rows"], specs), Schedule(**stored["schedule"])
-            env = cls._environment(policy, path, rows, stored["env"], reward)
+            rows, usual = MarketRows.from_plain(stored.rows, specs), Schedule(**vars(stored.schedule))
+            env = cls._environment(policy, path, rows, described, reward)
             with on_cpu(), package_settings(x64=True):
                 carried = _carried(env, rows, stored)
-            shares = stored["decision"]["probabilities"]
-            told = {
-                "time": moment(stored["decision"]["time"]),
-                "probabilities": None if shares is None else {position: share for position, share in shares},
-            }
-            decision = Decision(**stored["decision"] | told)
-            fills, age = stored["fills"], stored["age"]
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise files.FileError(f"{path} is damaged ({error!r}); begin anew with policy.live(history)") from error
+        except (SchemaError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise live_schema.damaged(path, error) from error
         if history is not None:
             rows, usual, carried = _renewed(policy, path, rows, usual, carried, _histories(history), specs, env)
-        live = cls(policy, env, fills, rows, usual, carried)
-        live.decision = decision
-        live._age = age
+        live = cls(policy, env, stored.fills, rows, usual, carried)
+        shares = stored.decision.probabilities
+        told: dict[str, Any] = {"time": moment(stored.decision.time)}
+        told |= {"probabilities": None if shares is None else dict(shares)}
+        live.decision = Decision(**vars(stored.decision) | told)
+        live._age = stored.age
         return live
 
     @staticmethod
@@ -179,7 +173,7 @@ class Live:
         changes |= {"rules": Rules(**stored["rules"]), "costs": cost_rates.from_dict(stored["costs"])}
         changes |= {} if reward is None else {"reward": reward}
         env = policy.environment(rows.stand_in(policy.features), **changes)
-        other = [name for name, value in env.to_dict().items() if value != stored[name]]
+        other = [name for name, value in env.to_dict().items() if value != stored.get(name)]
         if other or (len(rows.symbols) > 1) != policy.portfolio:
             name = other[0] if other else "number of assets"
             raise ValueError(
@@ -481,15 +475,15 @@ def _specs(policy: Policy, features: Sequence[str | Feature] | None) -> tuple[Fe
     return tuple(map(resolve, policy.features if features is None else features))
 
 
-def _carried(env: TradingEnv, rows: MarketRows, stored: dict[str, Any]) -> Carried:
-    """The account and the action of a state file. Any error means that it does not fit."""
+def _carried(env: TradingEnv, rows: MarketRows, stored: LiveFile) -> Carried:
+    """The account and the action of a state file. Raises SchemaError where they are of other rules."""
     fresh = opened(env, rows.column("close"), np.zeros(len(rows.symbols)), rows.names)
-    leaves, structure = jax.tree.flatten(fresh.account)
-    if [np.shape(x) for x in stored["account"]] != [x.shape for x in leaves]:
-        raise KeyError("an account of other rules")
-    account = structure.unflatten([jnp.asarray(x, y.dtype) for x, y in zip(stored["account"], leaves, strict=True)])
-    tradable = None if stored["tradable"] is None else jnp.asarray(stored["tradable"])
-    return Carried(account, jnp.asarray(stored["action"], fresh.action.dtype), tradable)
+    leaves, structure = jax.tree.flatten(fresh)
+    given = [*stored.account, stored.action, *([] if stored.tradable is None else [stored.tradable])]
+    kinds = [[(np.shape(x), getattr(x, "dtype", np.dtype("O")).kind) for x in each] for each in (given, leaves)]
+    if kinds[0] != kinds[1]:
+        raise SchemaError("its account is one of other rules")
+    return structure.unflatten([jnp.asarray(x, y.dtype) for x, y in zip(given, leaves, strict=True)])
 
 
 def _differ(before: RecentBars, now: RecentBars) -> bool:

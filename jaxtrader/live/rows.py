@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.live.live_schema import BarsPart, RowsPart
 from jaxtrader.live.recent import OPTIONAL, PRICES, RecentBars, Row, newest_rows
 from jaxtrader.live.schedule import moment, nanoseconds_of, usual_close
 from jaxtrader.live.step import COLUMN, FLAGS, NEWEST, SHARED
@@ -185,27 +186,20 @@ class MarketRows:
         }
 
     @classmethod
-    def from_plain(cls, stored: dict[str, Any], specs: Sequence[Feature]) -> MarketRows:
-        """Return the rows that `to_plain` described. Any error means that a part is missing or does not fit."""
-        symbols, names, silence = tuple(stored["symbols"]), tuple(stored["names"]), stored["silence"]
+    def from_plain(cls, stored: RowsPart, specs: Sequence[Feature]) -> MarketRows:
+        """Return the rows that `to_plain` described."""
+        names, silence = stored.names, stored.silence
         recent = tuple(
-            RecentBars(_bars(each, symbol), specs, "adv" in names, each["bars_per_frame"])
-            for each, symbol in zip(stored["recent"], symbols, strict=True)
+            RecentBars(_bars(each, symbol), specs, "adv" in names, each.bars_per_frame)
+            for each, symbol in zip(stored.recent, stored.symbols, strict=True)
         )
-        own, columns = tuple(newest_rows(recent, offered=False)), stored["columns"]
+        own = tuple(newest_rows(recent, offered=False))
         if "present" in names:
-            here = columns[NEWEST, names.index("present")] != 0
+            here = stored.columns[NEWEST, names.index("present")] != 0
             own = tuple(row if is_here else row.without_bar() for row, is_here in zip(own, here, strict=True))
-        same = ("tz", "columns", "window", "missed", "length", "usual_close")
-        return cls(
-            **{name: stored[name] for name in same},
-            symbols=symbols,
-            names=names,
-            recent=recent,
-            own=own,
-            silence=None if silence is None else Silence(**silence),
-            time=moment(stored["time"]),
-        )
+        changed: dict[str, Any] = {"recent": recent, "time": moment(stored.time)}
+        changed["silence"] = None if silence is None else Silence(**vars(silence))
+        return cls(own=own, **vars(stored) | changed)
 
     def stand_in(self, features: tuple[str, ...]) -> Market:
         """Return a market of the newest row alone.
@@ -293,8 +287,7 @@ def _listed_features(market: Market, window: int) -> np.ndarray:
     return features if market.listed is None else np.where(market.listed[-window:, :, None], features, np.nan)
 
 
-def _bars(stored: dict[str, Any], symbol: str) -> Bars:
-    times = stored["times"].astype("datetime64[ns]")
-    arrays = {name: stored[name] for name in (*PRICES, "volume", *OPTIONAL)}
-    columns = stored["columns"]
-    return Bars(symbols=(symbol,), times=times, columns=columns, source="state", notes=(), tz=stored["tz"], **arrays)
+def _bars(stored: BarsPart, symbol: str) -> Bars:
+    fields = vars(stored) | {"times": stored.times.astype("datetime64[ns]")}
+    del fields["bars_per_frame"]
+    return Bars(symbols=(symbol,), source="state", notes=(), **fields)

@@ -172,10 +172,11 @@ def action_type(env: TradingEnv) -> DTypeLike:
 
 def _probabilities(agent: Any, state: Any, context: Array, seen: Array) -> Float[Array, " positions"] | None:
     """The probability of each position, of an ensemble the mean over its members. None: not of positions."""
-    states, member = (state, agent.member) if isinstance(agent, Ensemble) else ((state,), agent)
+    states, member, each = (state,), agent, [context]
+    if isinstance(agent, Ensemble):
+        states, member, each = state, agent.member, agent.contexts(context, seen)
     if not isinstance(member, PPOAgent):
         return None
-    each = context.reshape(*context.shape[:-1], len(states), -1)
-    found = [member.distribution(one, each[..., i, :], seen) for i, one in enumerate(states)]
+    found = [member.distribution(one, own, seen) for one, own in zip(states, each, strict=True)]
     shares = [jnp.exp(one.log_probs()[0]) for one in found if isinstance(one, Categorical)]
     return jnp.stack(shares).mean(0) if shares else None

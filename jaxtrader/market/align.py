@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, format_time, spacing
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.calendar import find_calendar
+from jaxtrader.market.calendar import SHORTEST_DAY, find_calendar
 from jaxtrader.market.clock import DAY, union, wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, compute_features
@@ -32,6 +32,10 @@ _LIMIT = int(MAX_SILENCE / np.timedelta64(1, "ns"))
 MAX_SILENCE_RATIO = 3  # and so is, for a thin asset or longer bars, this multiple of its longest wait so far
 SHORT_STEPS = 0.02  # share of its steps that is as long as a bar, for the thinnest asset
 MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more are of different lengths
+# Bars that begin so much earlier than the row before, as a share of their length, overlap it. Clocks are set forward by
+# 4% of a day.
+MAX_OVERLAP = 0.05
+FEW_OVERLAPS = 0.05  # share of an asset's bars, for those that end early before a holiday
 
 Columns = dict[str, Any]
 """Arrays by the names of `Market`'s fields."""
@@ -285,15 +289,88 @@ def check_alignable(histories: Sequence[Bars]) -> None:
 
 
 def _check_shared_times(histories: Sequence[Bars]) -> None:
-    times, counts = np.unique(np.concatenate([history.times for history in histories]), return_counts=True)
-    shared = times[counts > 1]
     for history in histories:
-        if not np.isin(history.times, shared, assume_unique=True).any():
+        first, last = history.times[[0, -1]]
+        if not any(other.times[0] <= last and first <= other.times[-1] for other in histories if other is not history):
             raise DataError(
-                f"{history.symbols[0]} has no bar time in common with another symbol (it runs from "
-                f"{format_time(history.times[0])} to {format_time(history.times[-1])}); bring the "
-                "times to one zone and one label (tz=, label=), leave it out, or load separate histories without align."
+                f"{history.symbols[0]} has no time in common with another symbol (it runs from {format_time(first)} to "
+                f"{format_time(last)}); leave it out, or load separate histories without align."
             )
+
+
+def share_days(parts: Sequence[Columns], zones: Sequence[str | None]) -> Sequence[Columns]:
+    """Put bars of a day or longer that close at different times of one day on one row, at the latest of these closes.
+
+    A decision between two closes of a day would fill at an open of that day, which is past. Closes at midnight may be
+    of the day before, so beside others they stay as they are.
+
+    Args:
+        parts: the columns of one asset each.
+        zones: of their wall clocks. None is UTC.
+    """
+    if (np.diff(union([part["times"] for part in parts])) >= SHORTEST_DAY).all():
+        return parts
+    clocks = [wall_clock(part["times"], tz) for part, tz in zip(parts, zones, strict=True)]
+    days = [clock.astype("datetime64[D]") for clock in clocks]
+    midnight = np.concatenate([clock == day for clock, day in zip(clocks, days, strict=True)])
+    if midnight.any() != midnight.all() or any(len(np.unique(each)) < len(each) for each in days):
+        return parts
+    rows = np.unique(np.concatenate(days))
+    latest = np.full(len(rows), np.iinfo(np.int64).min)
+    at = [np.searchsorted(rows, each) for each in days]
+    for part, own in zip(parts, at, strict=True):
+        latest[own] = np.maximum(latest[own], part["times"].astype("datetime64[ns]").astype(np.int64))
+    closes = latest.astype("datetime64[ns]")
+    return [{**part, "times": closes[own]} for part, own in zip(parts, at, strict=True)]
+
+
+def overlap_notes(names: Sequence[str], parts: Sequence[Columns], times: np.ndarray, tz: str | None) -> list[str]:
+    """Raise DataError where bars begin before the row before them: an order of that row would fill at a past price.
+
+    Args:
+        names: of the assets.
+        parts: the columns of one asset each.
+        times: [T] of all together.
+        tz: zone in which times are shown.
+
+    Returns:
+        A note on each asset with a few of such bars.
+    """
+    notes, lengths = [], _bar_lengths([part["times"] for part in parts])
+    steps = np.diff(times, prepend=times[:1])
+    for name, part, length in zip(names, parts, lengths, strict=True):
+        own = part["times"]
+        rows = np.searchsorted(times, own)
+        begun = np.maximum(own[1:] - length, own[:-1])  # a session may end with a shorter bar
+        late = (own - steps[rows])[1:] - begun > MAX_OVERLAP * length
+        count = int(late.sum())
+        if count > FEW_OVERLAPS * len(own):
+            at = int(rows[int(np.argmax(late)) + 1])
+            close, before = (format_time(time) for time in wall_clock(times[[at, at - 1]], tz))
+            raise DataError(
+                f"{count:,} of the {len(own):,} bars of {name} begin before the row before them: the one that closes "
+                f"at {close} begins before {before}, where another symbol closes. An order of that row would fill at "
+                "a price of the past. Give bars that close together, with one stamp a period (tz=, label=), or load "
+                "separate histories without align."
+            )
+        if count:
+            notes.append(
+                f"{name}: {count:,} of its bars begin before the row before them, as another symbol closes late. An "
+                "order of that row fills at an open of the past."
+            )
+    return notes
+
+
+def _bar_lengths(calendars: Sequence[np.ndarray]) -> list[np.timedelta64]:
+    """Return the length of the bars of each history, also where a thin one has few that follow each other."""
+    shortest = [np.quantile(np.diff(own), SHORT_STEPS, method="lower") for own in calendars if len(own) > 1]
+    least = min(shortest, default=np.timedelta64(0, "ns"))
+    lengths = []
+    for own in calendars:
+        step = np.quantile(np.diff(own), SHORT_STEPS, method="lower") if len(own) > 1 else least
+        on_grid = step > least and np.mean(np.diff(own) % step == np.timedelta64(0)) > 0.9
+        lengths.append(step if step < 2 * least or on_grid else least)
+    return lengths
 
 
 def _check_equal_spacing(histories: Sequence[Bars]) -> None:

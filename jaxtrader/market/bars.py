@@ -24,7 +24,7 @@ from jaxtrader.market.bar_checks import (
 from jaxtrader.market.calendar import TradingCalendar, find_calendar, gap_note
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.columns import ADJUSTED_VOLUME, ColumnRoles, canonical
-from jaxtrader.market.corporate_actions import adjustment, read_actions
+from jaxtrader.market.corporate_actions import adjustment, read_actions, volume_note
 from jaxtrader.market.errors import DataError as DataError
 from jaxtrader.market.errors import shown
 from jaxtrader.market.histories import History, read_histories, select
@@ -200,10 +200,16 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
     factor = repaired_by if adjusted_by is None else adjusted_by if repaired_by is None else repaired_by * adjusted_by
     funding, funding_note = _funding(table, roles, label)
     notes += [repair_note, *adjusted_notes, split_note(times, prices), label_note]
-    notes += [gap_note(times, tz), dropped_note, funding_note, _volume_note(columns, prices["volume"])]
+    calendar = find_calendar(times, tz) if len(times) > 1 else None
+    notes += [
+        gap_note(times, tz, calendar),
+        dropped_note,
+        funding_note,
+        _volume_note(columns, prices["volume"], factor, times),
+    ]
     arrays = {role: _read_only(values) for role, values in prices.items()}
     times.flags.writeable = False
-    return Bars(
+    bars = Bars(
         symbols=(name,),
         times=times,
         columns={column: _read_only(values) for column, values in columns.items()},
@@ -215,6 +221,8 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
         format=table.description,
         **arrays,
     )
+    vars(bars)["calendar"] = calendar  # the cached property, which would find the same
+    return bars
 
 
 def _to_close_times(table: Rows, roles: ColumnRoles, times: np.ndarray, label: str) -> tuple[np.ndarray, str | None]:
@@ -305,11 +313,13 @@ def _funding(table: Rows, roles: ColumnRoles, label: str) -> tuple[np.ndarray | 
     return np.append(rate[1:], 0.0), f"{note} {moved}" if note else moved
 
 
-def _volume_note(columns: Mapping[str, np.ndarray], volume: np.ndarray) -> str | None:
-    """Describe an adjusted volume beside the volume, which shows how many shares were traded then."""
+def _volume_note(
+    columns: Mapping[str, np.ndarray], volume: np.ndarray, factor: np.ndarray | None, times: np.ndarray
+) -> str | None:
+    """Describe an adjusted volume beside the volume, which shows how many shares were traded then, or its jumps."""
     name = next((name for name in columns if canonical(name) in ADJUSTED_VOLUME), None)
     if name is None or np.array_equal(columns[name], volume):
-        return None
+        return None if factor is None or not volume.any() else volume_note(factor, times)
     return (
         f"'{shown(name)}' is a column and not the volume, as the traded value needs the shares of its day. So "
         "volume_ratio jumps at a split."

@@ -11,6 +11,7 @@ said in `TradingCalendar.doubt`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtrader.market.bar_checks import format_duration, format_time, spacing
 from jaxtrader.market.clock import DAY, time_of_day, union, wall_clock
 
+FEW_BARS = 2000
 HOUR = np.timedelta64(1, "h")
 MIN_CLOSURE = 3 * HOUR  # longer than a lunch break, shorter than a night
 SHORTEST_DAY = 20 * HOUR  # a day is 23 hours long where clocks are set forward
@@ -89,6 +91,17 @@ def find_calendar(times: np.ndarray, tz: str | None, *, daily: bool = False) -> 
         daily: these are the times of several assets with bars of a day or longer, which may close at various times of
             the day. So they are not the bars of a session.
     """
+    if len(times) > FEW_BARS:
+        return _found(times, tz, daily=daily)
+    return _found_once(times.astype("datetime64[ns]").tobytes(), tz, daily)  # of thousands of symbols, many share it
+
+
+@functools.lru_cache(maxsize=128)
+def _found_once(times: bytes, tz: str | None, daily: bool) -> TradingCalendar:
+    return _found(np.frombuffer(times, "datetime64[ns]"), tz, daily=daily)
+
+
+def _found(times: np.ndarray, tz: str | None, *, daily: bool) -> TradingCalendar:
     bar = spacing(times)
     if daily:
         bar = max(bar, DAY)
@@ -134,15 +147,17 @@ def total_periods_per_year(calendars: Sequence[np.ndarray], periods: Sequence[fl
     return find_calendar(together, tz).periods_per_year if len(together) > 1 else float(max(periods))
 
 
-def gap_note(times: np.ndarray, tz: str | None) -> str | None:
+def gap_note(times: np.ndarray, tz: str | None, calendar: TradingCalendar | None = None) -> str | None:
     """Describe the gaps in `times` [T], which show the wall clock of `tz`, or return None without any.
+
+    `calendar` is theirs, if it is known already.
 
     A gap is a step of more than 1.5 times the usual one. In a market that closes, lunch breaks and steps of 6 hours to
     4.5 days, which are nights, weekends and holidays, are no gaps.
     """
     if len(times) < 3:
         return None
-    calendar = find_calendar(times, tz)
+    calendar = calendar or find_calendar(times, tz)
     steps, regular = np.diff(times), calendar.bar
     long = steps > regular * 3 // 2
     closes = calendar.closes and regular <= DAY

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from jaxtrader.market.errors import DataError, shown
-from jaxtrader.market.formats import Format
+from jaxtrader.market.formats import CHINESE_UNIT, Format
 
 INDEX = "__index__"  # an index of times is moved into a column of this name
 TIMESTAMPS = ("datetime", "timestamp", "datetimeutc", "timestamputc")
@@ -18,63 +18,65 @@ EPOCHS = ("unix", "unixtime", "unixtimestamp", "epoch", "windowstart", "tsevent"
 TIMES_OF_DAY = ("time", "hour", "timeofday", "时间")
 DATES = (
     *("date", "day", "dt", "tradedate", "tradingday", "tradingdate", "dates", "traddt", "bizdt"),
-    *("日期", "交易日期", "日付", "날짜", "일자", "datum", "fecha", "data", "дата"),
+    *("日期", "交易日期", "日付", "日付け", "날짜", "일자", "datum", "fecha", "data", "дата", "trddt"),
 )
 OTHER_TIMES = (
     *("localtime", "gmttime", "utctime", "utc", "timeutc", "timegmt", "timeeet", "gmt", "tradetime", "bartime"),
-    *("opentime", "starttime", "ts", "t", "closetime", "endtime", "index0"),
+    *("opentime", "starttime", "ts", "t", "closetime", "endtime", "index0", "timekey", "etcutc"),
 )
 TIMES = (*TIMESTAMPS, *EPOCHS, *TIMES_OF_DAY, *DATES, *OTHER_TIMES)
 SYMBOL = ("symbol", "ticker", "sym", "instrument", "tic", "tscode", "tckrsymb", "股票代码", "证券代码")
 # Columns of these names hold symbols, or something else. `symbols.py` looks at their values.
 MAYBE_SYMBOL = (
     *("asset", "stock", "code", "name", "security", "secid", "pair", "coin", "market", "permno", "isin", "figi"),
-    *(
-        "cusip",
-        "ric",
-        "instrumentid",
-        "currency",
-        "company",
-        "contract",
-        "indexname",
-        "代码",
-        "名称",
-        "股票名称",
-        "银行",
-    ),
+    *("cusip", "ric", "sid", "gvkey", "epic", "etf", "fund", "scrip", "crypto", "cryptocurrency", "underlying", "id"),
+    *("instrumentid", "conid", "assetid", "stockid", "symbolid", "uniqueid", "investmentid", "orderbookid", "symbols"),
+    *("currency", "currencypair", "company", "contract", "product", "index", "level1", "stkcd", "isincode"),
+    *("indexname", "companyname", "securityname", "stockname", "scripname", "brandname", "stocksymbol", "actsymbol"),
+    *("tickersymbol", "tradingsymbol", "stockcode", "secucode", "seccode", "securitycode", "securitiescode"),
+    *("windcode", "代码", "名称", "股票名称", "银行", "股票", "品种", "合约", "合约代码", "证券简称", "简称"),
 )
 PRICES = {
     "open": (
         *("open", "o", "openprice", "pxopen", "opnpric", "openingprice", "startprice"),
         *("开盘", "开盘价", "始値", "시가", "eröffnung", "eröffn", "eroffnung", "erster", "ouverture", "ouv"),
-        *("apertura", "abertura", "otwarcie", "открытие"),
+        *("apertura", "abertura", "otwarcie", "открытие", "откр", "opnprc"),
     ),
     "high": (
         *("high", "h", "highprice", "max", "pxhigh", "hghpric", "最高", "最高价", "高値", "고가"),
         *("hoch", "haut", "plushaut", "máximo", "maximo", "máxima", "najwyzszy", "максимум"),
+        *("massimo", "hoog", "макс", "高", "hiprc"),
     ),
     "low": (
         *("low", "l", "lowprice", "min", "pxlow", "lwpric", "最低", "最低价", "安値", "저가"),
         *("tief", "bas", "plusbas", "mínimo", "minimo", "mínima", "najnizszy", "минимум"),
+        *("laag", "мин", "低", "loprc"),
     ),
     "close": (
         *("close", "c", "closeprice", "last", "closelast", "price", "prices", "pxlast", "clspric", "closingprice"),
         *("lastprice", "closevalue", "收盘", "收盘价", "終値", "종가", "schluss", "schlusskurs", "zuletzt"),
-        *("dernier", "clôture", "cloture", "último", "ultimo", "cierre", "fechamento", "zamkniecie", "закрытие"),
+        *("dernier", "clôture", "cloture", "clot", "último", "ultimo", "cierre", "fechamento", "zamkniecie"),
+        *("закрытие", "laatste", "ostatnio", "цена", "latest", "clsprc", "closeclosepriceadjustedforsplits"),
     ),
 }
 VOLUME = (
     *("volume", "vol", "v", "realvolume", "tickvol", "tickvolume", "totalvolume", "pxvolume", "volumefrom"),
     *("sharestraded", "noofshares", "tottrdqty", "totaltradedquantity", "totaltradequantity", "ttltradgvol", "qty"),
-    *("成交量", "出来高", "거래량", "volumen", "stuecke", "wolumen", "объем", "объём", "tradedvolume"),
+    *("成交量", "交易量", "出来高", "거래량", "volumen", "stuecke", "wolumen", "wol", "объем", "объём"),
+    *("tradedvolume", "dnshrtrd"),
 )
-ADJUSTED = ("adjclose", "adjustedclose", "adjusted", "closeadj", "closeadjusted", "adjcloseprice", "adj")
+ADJUSTED = (
+    *("adjclose", "adjustedclose", "adjusted", "closeadj", "closeadjusted", "adjcloseprice", "adj"),
+    "adjcloseadjustedclosepriceadjustedforsplitsanddividendandorcapitalgaindistributions",  # as copied from a page
+)
 ADJUSTED_VOLUME = ("adjvolume", "adjustedvolume", "volumeadj", "adjvol")
 FUNDING = ("funding", "fundingrate")
 # By these names a header is told from data. Those of one letter and of many meanings say too little.
 NAMES = frozenset(
     {*TIMES, *SYMBOL, *VOLUME, *ADJUSTED, *(name for names in PRICES.values() for name in names)} - {"v", "data", "min"}
 )
+
+ROW_NUMBERS = re.compile(r"|index|unnamed\d+")  # which pandas saves with a table. Text there may be symbols.
 
 Affix = Callable[[str], str]
 
@@ -94,7 +96,8 @@ class ColumnRoles:
         prefix: the prefix or suffix that the price columns share, or None.
         other_times: further columns that may hold the times, if `time` cannot be read.
         other_volumes: further columns that may hold the volume, if `volume` is 0 throughout. They are also in `others`.
-        maybe_symbol: columns that may hold symbols, if `symbol` is None. They are also in `others`.
+        maybe_symbol: columns that may hold symbols, if `symbol` is None. They are also in `others`,
+            except what is named like row numbers.
     """
 
     time: tuple[str, ...]
@@ -114,11 +117,12 @@ class ColumnRoles:
 def canonical(name: object) -> str:
     """Return a name in lower case without numbering, spaces and punctuation.
 
-    `Adj. Close` becomes `adjclose`, and `4. close` becomes `close`.
+    `Adj. Close` becomes `adjclose`, `4. close` becomes `close`, and `收盘价(元)` becomes `收盘价`.
     """
     if name is None:
         return ""
-    return re.sub(r"[\W_]", "", re.sub(r"^\d+[a-z]?\.\s+(?=[^\W\d])", "", str(name).lower()))
+    text = re.sub(r"^\d+[a-z]?\.\s+(?=[^\W\d])", "", str(name).lower())
+    return re.sub(r"[\W_]", "", CHINESE_UNIT.sub("", text))
 
 
 def recognise_columns(names: Sequence[str], source: str, format: Format | None = None) -> ColumnRoles:
@@ -135,9 +139,14 @@ def recognise_columns(names: Sequence[str], source: str, format: Format | None =
     remaining = {name: canonical(name) for name in names if name != INDEX}
     for role, pattern in zip(PRICES, format.prices if format else (), strict=False):
         remaining |= {name: role for name in remaining if re.fullmatch(pattern, name.strip().lower())}
+    symbol = format.symbol if format and format.symbol in remaining else None
+    if symbol:
+        del remaining[symbol]
     _refuse_twice(remaining, source)
-    symbol = _pop(remaining, SYMBOL)
+    symbol = symbol or _pop(remaining, SYMBOL)
     candidates = _time_candidates(remaining)
+    if not candidates and format and format.time:
+        candidates = [(name,) for name in remaining if re.fullmatch(format.time, name.strip().lower())]
     if INDEX in names:
         candidates = [(INDEX,), *candidates]
     for name in candidates[0] if candidates else ():
@@ -153,10 +162,12 @@ def recognise_columns(names: Sequence[str], source: str, format: Format | None =
         del remaining[volumes[0]]
     adjusted = _pop(remaining, tuple(map(with_affix, ADJUSTED))) or _pop(remaining, ADJUSTED)
     funding = _find(remaining, tuple(map(with_affix, FUNDING))) or _find(remaining, FUNDING)
-    unwanted = re.compile(r"|index|unnamed\d+")  # row numbers that pandas saved with the table
     times = {name for candidate in candidates for name in candidate}
-    others = tuple(name for name, key in remaining.items() if name not in times and not unwanted.fullmatch(key))
-    maybe = tuple(name for name in _find_all(remaining, MAYBE_SYMBOL) if name in others)
+    others = tuple(name for name, key in remaining.items() if name not in times and not ROW_NUMBERS.fullmatch(key))
+    maybe = [
+        *_find_all(remaining, MAYBE_SYMBOL),
+        *(name for name, key in remaining.items() if ROW_NUMBERS.fullmatch(key)),
+    ]
     return ColumnRoles(
         time=candidates[0],
         prices=prices,
@@ -168,7 +179,7 @@ def recognise_columns(names: Sequence[str], source: str, format: Format | None =
         prefix=prefix,
         other_times=tuple(candidates[1:]),
         other_volumes=tuple(name for name in volumes[1:] if canonical(name) in VOLUME),
-        maybe_symbol=() if symbol else maybe,
+        maybe_symbol=() if symbol else tuple(name for name in dict.fromkeys(maybe) if name not in times),
     )
 
 

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxtrader.market.bar_checks import PRICE_LIMITS, RowName
+from jaxtrader.market.bar_checks import PRICE_LIMITS, RowName, format_time
 from jaxtrader.market.columns import canonical
 from jaxtrader.market.errors import DataError
+from jaxtrader.market.share_splits import SMALLEST
 
 DIVIDENDS = ("dividends", "dividend", "dividendamount", "dividendpershare", "cashdividend", "divcash", "exdividend")
 SPLITS = ("stocksplits", "stocksplit", "splits", "split", "splitratio", "splitfactor", "splitcoefficient")
@@ -132,6 +133,22 @@ def adjustment(
     factor = np.ones(len(events))
     factor[:-1] = np.cumprod(events[:0:-1])[::-1]
     return factor, notes
+
+
+def volume_note(factor: np.ndarray, times: np.ndarray) -> str | None:
+    """Name the splits at which a volume in shares of its day may jump, or return None without any.
+
+    Args:
+        factor: [T] by which raw prices were multiplied. It steps by the ratio of a split.
+        times: [T] datetime64[ns].
+    """
+    rows = np.flatnonzero(np.abs(np.diff(np.log(factor))) > SMALLEST) + 1
+    if not rows.size:
+        return None
+    return (
+        f"Volume is taken as the shares of its day. So volume_ratio may jump at {_share(len(rows), len(rows), 'split')}"
+        f", the first at {format_time(times[rows[0]])}."
+    )
 
 
 def _dividend_note(name: str, raw: bool | None, dividends: str) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MONTHS = {name: number for number, name in enumerate(NAMES, start=1)}
 CLOCK = r"\d{1,2}(?::\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?:\s*[AaPp]\.?[Mm]\.?)?|[- ]?[AaPp][Mm])"
 STAMP = rf"^(\S.*?)(?:[T,\s]+({CLOCK}|(?<=^\d{{8}}[T ])(?:\d{{4}}|\d{{6}})))?$"
@@ -24,7 +25,7 @@ YEAR_FIRST = re.compile(r"(\d{4})\s*[-./年]\s*(\d{1,2})\s*[-./月]\s*(\d{1,2})�
 COMPACT = re.compile(r"(\d{4})(\d{2})(\d{2})")
 YEAR_LAST = re.compile(r"(\d{1,2})([-./])(\d{1,2})\2(\d{4}|\d{2})")
 SHORT_YEAR = re.compile(r"(\d{2})([-./])(\d{1,2})\2(\d{2})")  # the year may be at either end
-WEEKDAY = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*\.?,?\s+)?"
+WEEKDAY = rf"(?:(?:{'|'.join(DAYS)})[a-z]*\.?,?\s+)?"
 DAY_NAME_YEAR = re.compile(WEEKDAY + r"(\d{1,2})(?:st|nd|rd|th)?[-\s./]*([a-z]{3,9})\.?[-\s./,]*(\d{4}|\d{2})", re.I)
 NAME_DAY_YEAR = re.compile(WEEKDAY + r"([a-z]{3,9})\.?[-\s]*(\d{1,2})(?:st|nd|rd|th)?[,\s-]+(\d{4})", re.I)
 CLOCK_PARTS = re.compile(r"(\d{1,2}):?(\d{2})?:?(\d{2})?(?:[.,](\d{1,9}))?(?:[- ]?\s*([ap])\.?m\.?)?", re.IGNORECASE)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 import numpy as np
 
 from jaxtrader.market.columns import MAYBE_SYMBOL, SYMBOL, TIMES, canonical
-from jaxtrader.market.dialect import Dialect, Header, dialect_of
+from jaxtrader.market.date_text import DAYS, MONTHS
+from jaxtrader.market.dialect import NUMBER_LIKE, Dialect, Header, dialect_of
 from jaxtrader.market.encodings import ASIAN, encoding_of
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.market.formats import YFINANCE, Format, format_of, headerless_format_of
@@ -27,6 +28,7 @@ MISSING = [
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
     *("NULL", "NaN", "None", "n/a", "nan", "null"),
 ]
+MOST_PROSE = 5  # lines behind the last bar
 # The layout is found from the beginning of a file, which is read up to its header and some rows.
 ROWS_AT_ONCE = 1 << 18  # so that the text of few rows is in memory at once
 HEAD_BYTES, MOST_HEAD_BYTES, HEAD_LINES = 1 << 16, 1 << 24, 30
@@ -84,16 +86,17 @@ def read_delimited(file: File, head: bytes, decimal: str | None) -> Delimited:
     points = "decimal" if format and format.points_are_decimal else "likely" if likely else "unknown"
     unsure = decimal is None and points != "decimal"
     try:
-        frame, rows = _read(file, encoding, dialect, header, decimal, unsure)
+        frame, rows, note = _read(file, encoding, dialect, header, decimal, unsure)
     except UnicodeDecodeError as error:  # the beginning was ASCII
         encoding = encoding_of(_beyond_ascii(file))
         if encoding is None or encoding not in (*ASIAN, "cp1252"):
             raise _no_text(file) from error
         try:
-            frame, rows = _read(file, encoding, dialect, header, decimal, unsure)
+            frame, rows, note = _read(file, encoding, dialect, header, decimal, unsure)
         except UnicodeDecodeError:
             raise _no_text(file) from error
-    notes = () if encoding.startswith("utf-8") else (f"The text was read as {_spelt(encoding)}.",)
+    encoding_note = None if encoding.startswith("utf-8") else f"The text was read as {_spelt(encoding)}."
+    notes = tuple(each for each in (encoding_note, note) if each)
     return Delimited(frame, rows, header, format, points, notes)
 
 
@@ -180,8 +183,11 @@ def _no_header(file: File, dialect: Dialect) -> DataError:
 
 def _read(
     file: File, encoding: str, dialect: Dialect, header: Header, decimal: str | None, unsure: bool
-) -> tuple["pd.DataFrame", np.ndarray]:
-    """Read the rows. The columns are numbered from 0. `unsure` keeps text whose points may stand between thousands."""
+) -> tuple["pd.DataFrame", np.ndarray, str | None]:
+    """Read the rows, and say what text behind them was left out. The columns are numbered from 0.
+
+    `unsure` keeps text whose points may stand between thousands.
+    """
     assert header.names is not None
     named, width = len(header.names), max(len(header.names), dialect.width)
     if width - named > 0 and any(any(row[named:]) for row in dialect.sample if len(row) == dialect.width):
@@ -199,6 +205,12 @@ def _read(
     blank = frame.isna().to_numpy(bool).all(axis=1)
     if blank.any():
         frame, rows = frame.take(np.flatnonzero(~blank)).reset_index(drop=True), rows[~blank]
+    bars = _without_prose(frame)
+    note = None
+    if bars < len(frame):
+        text = shown(frame.iloc[bars, 0])
+        note = f"The text behind the last bar was left out: '{text}'."
+        frame, rows = frame.iloc[:bars], rows[:bars]
     if not len(frame):
         raise DataError(f"{file.name} has a header but no bars; add one line for each bar.")
     for i in range(named, width):
@@ -208,7 +220,22 @@ def _read(
                 f"{file.name}, row {rows[row]}: {i + 1} values, but the header has {named} names; correct the file and "
                 "load it again."
             )
-    return frame.iloc[:, :named], rows
+    return frame.iloc[:, :named], rows, note
+
+
+def _without_prose(frame: "pd.DataFrame") -> int:
+    """Return the number of rows before lines of prose at the end, such as "Downloaded from ..."."""
+    for bars in range(len(frame), max(0, len(frame) - MOST_PROSE), -1):
+        first, *others = frame.iloc[bars - 1]
+        text = str(first).strip().lower()
+        is_time = NUMBER_LIKE.match(text) or text[:3] in (*MONTHS, *DAYS)
+        if not isinstance(first, str) or not others or is_time or not all(map(_is_missing, others)):
+            return bars
+    return max(0, len(frame) - MOST_PROSE)
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is None or cell != cell or cell == ""
 
 
 def _maybe_in_groups(frame: "pd.DataFrame", dialect: Dialect, no_numbers: set[int]) -> list[int]:

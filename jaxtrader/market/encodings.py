@@ -9,7 +9,7 @@ from jaxtrader.market.columns import NAMES
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 ASIAN = ("gb18030", "cp932", "cp949")  # Chinese, Japanese (Shift-JIS) and Korean
-FOREIGN_NAMES = tuple(name for name in NAMES if not name.isascii())  # of columns
+FOREIGN_NAMES = tuple(name for name in NAMES if not name.isascii() and len(name) > 1)  # of columns
 KANA, HANGUL = re.compile(r"[\u3040-\u30ff]"), re.compile(r"[\uac00-\ud7a3]")
 MOSTLY = 0.9
 

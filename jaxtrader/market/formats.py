@@ -12,15 +12,18 @@ from typing import Any
 
 TIME = r"\d{4}[-./]?\d\d[-./]?\d\d([ T]\d\d:?\d\d(:?\d\d)?)?|\d{9,19}(\.\d+)?"
 ISO = r"\d{4}-\d\d-\d\d"
+OFFSET = r"(\.\d+)?(Z|[-+]\d\d:?\d\d)?"
 DAY = r"\d{4}[-./]?\d\d[-./]?\d\d"
 US_DAY = r"\d\d/\d\d/\d{4}"
 CLOCK = r"\d\d:\d\d(:\d\d)?"
 EPOCH_MS = r"1\d{12}|1\d{15}"  # of ms or us since 1970, from 2001 to 2033
 EPOCH_S = r"\d{9,10}"
 NUMBER = r"-?\d*\.?\d+([eE][-+]?\d+)?"
+CHINESE_UNIT = re.compile(r"\s*[((][^()()]*[\u4e00-\u9fff][^()()]*[))]\s*$")  # behind a name, as in 收盘价(元)
 MOST_NAMES = 200  # of a header are looked at
 OHLCV = ("open", "high", "low", "close", "volume")
 CLOSE_SECOND = ("open", "close", "high", "low", "volume")
+WITH_TICKS = ("open", "high", "low", "close", "tickvol", "vol")
 WITH_VWAP = ("open", "high", "low", "close", "vwap", "volume")
 
 
@@ -38,6 +41,9 @@ class Format:
         day_first: the order of numeric dates. None if it is not known.
         price_unit: what 1 means in a price that is written as a whole number. None where it means 1.
         points_are_decimal: a program writes it, which never puts points between thousands.
+        decimal: the decimal mark, where its numbers in text have commas between thousands.
+        time: a pattern of the name of the times, which are looked for there if no other column may hold them.
+        symbol: the name of the symbols, where case alone tells it from another name.
     """
 
     name: str
@@ -49,6 +55,9 @@ class Format:
     day_first: bool | None = None
     price_unit: float | None = None
     points_are_decimal: bool = False
+    decimal: str | None = None
+    time: str | None = None
+    symbol: str | None = None
 
 
 def _bars(
@@ -68,14 +77,20 @@ BINANCE = (
     *((name, NUMBER) for name in ("quote_volume", "count", "taker_buy_volume", "taker_buy_quote_volume", "ignore")),
 )
 
+OKX = (("volume_in_coin", NUMBER), ("volume_in_currency", NUMBER), ("confirmed", "[01]"))
+
 # Alpha Vantage gives a coin's prices in a market's currency, and then (b) in dollars.
 IN_TWO_CURRENCIES = tuple(rf"{number}a\. {name} \(.+\)" for number, name in enumerate(OHLCV[:4], start=1))
+AND_IN_DOLLARS = tuple(rf"{name} \((?!usd).+\)" for name in OHLCV[:4])
 
 # The first that fits is taken.
 FORMATS = (
     _without_header("Binance klines", *_bars(("open_time", EPOCH_MS), further=BINANCE)),
     _without_header("MetaTrader 4", *_bars(("date", DAY), ("time", CLOCK))),
-    _without_header("MetaTrader 4", *_bars(("datetime", r"\d{4}\.\d\d\.\d\d " + CLOCK))),
+    _without_header("MetaTrader 4", *_bars(("datetime", rf"\d{{4}}\.\d\d\.\d\d( {CLOCK})?"))),
+    _without_header(
+        "MetaTrader 5", *_bars(("date", DAY), ("time", CLOCK), order=WITH_TICKS, further=[("spread", r"\d+")])
+    ),
     _without_header("HistData", *_bars(("datetime", r"\d{8} \d{6}"))),
     _without_header("Kraken", *_bars(("unix", EPOCH_S), further=[("trades", r"\d+")])),
     _without_header("Kraken", *_bars(("unix", EPOCH_S), order=WITH_VWAP, further=[("trades", r"\d+")])),
@@ -83,8 +98,10 @@ FORMATS = (
     _without_header("Bitfinex", *_bars(("timestamp", EPOCH_MS), order=CLOSE_SECOND)),
     _without_header("KuCoin", *_bars(("unix", EPOCH_S), order=CLOSE_SECOND, further=[("turnover", NUMBER)])),
     _without_header("ccxt", *_bars(("timestamp", EPOCH_MS))),
-    _without_header("FirstRate Data", *_bars(("datetime", ISO + "( " + CLOCK + ")?"))),
-    _without_header("FirstRate Data", *_bars(("datetime", ISO + " " + CLOCK), order=OHLCV[:4])),
+    _without_header("Bybit", *_bars(("timestamp", EPOCH_MS), further=[("turnover", NUMBER)])),
+    _without_header("OKX", *_bars(("timestamp", EPOCH_MS), further=OKX)),
+    _without_header("FirstRate Data", *_bars(("datetime", f"{ISO}([ T]{CLOCK}{OFFSET})?"))),
+    _without_header("FirstRate Data", *_bars(("datetime", f"{ISO}[ T]{CLOCK}{OFFSET}"), order=OHLCV[:4])),
     _without_header("Kibot", *_bars(("date", US_DAY), ("time", CLOCK)), day_first=False),
     _without_header("Kibot", *_bars(("date", US_DAY)), day_first=False),
     Format(
@@ -98,12 +115,19 @@ FORMATS = (
     ),
     Format("CryptoDataDownload", names=("date", "symbol", "open", "volume .+"), stamps="open", points_are_decimal=True),
     Format("CryptoCompare", names=("volume ?from", "volume ?to"), stamps="open"),
-    Format("Nasdaq.com", names=("date", "close/last", "open"), day_first=False),
-    Format("investing.com", names=("date", "price", "open", "vol\\.", "change %")),
-    Format("investing.com", names=("date", "price", "open", "high", "low", "change %")),
+    Format("Nasdaq.com", names=("date", "close/last", "open"), day_first=False, decimal="."),
+    Format("investing.com", names=("date", "price", "open", "vol\\.", "change %"), decimal="."),
+    Format("investing.com", names=("date", "price", "open", "high", "low", "change %"), decimal="."),
     Format("Alpha Vantage", names=IN_TWO_CURRENCIES, prices=IN_TWO_CURRENCIES),
+    Format("Alpha Vantage", names=(*AND_IN_DOLLARS, r"open \(usd\)"), prices=AND_IN_DOLLARS),
     Format("Alpha Vantage", names=(r"1a?\. open.*", r"2a?\. high.*", r"4a?\. close.*")),
-    Format("Polygon aggregates", names=("o", "h", "l", "c", "vw", "t"), stamps="open", points_are_decimal=True),
+    Format(
+        "Polygon aggregates",
+        names=("o", "h", "l", "c", "vw", "t"),
+        stamps="open",
+        points_are_decimal=True,
+        symbol="T",
+    ),
     Format("Polygon flat file", names=("window_start", "transactions"), stamps="open", points_are_decimal=True),
     Format(
         "Databento",
@@ -115,22 +139,23 @@ FORMATS = (
     Format("Alpaca", names=("timestamp", "trade_count", "vwap"), stamps="open", points_are_decimal=True),
     Format(
         "Dukascopy",
-        names=("local time|gmt time|utc|time \\(.+\\)", "open", "close"),
+        names=("local time|gmt time|(etc/)?utc|time \\(.+\\)", "open", "close"),
         stamps="open",
         day_first=True,
         points_are_decimal=True,
     ),
     Format("MetaTrader 5", names=("<date>", "<open>", "<tick_?vol>"), stamps="open", points_are_decimal=True),
     Format("Stooq or Finam", names=("<date>", "<per>", "<open>")),
-    Format("NSE", names=("date", "open", "shares traded|turnover.*cr.*")),
-    Format("NSE", names=("series", "prev\\.? ?close", "ltp|last price|vwap|average price")),
+    Format("NSE", names=("date", "open", "shares traded|turnover.*cr.*"), decimal="."),
+    Format("NSE", names=("series", "prev\\.? ?close", "ltp|last price|vwap|average price"), decimal="."),
     Format("NSE bhavcopy", names=("tottrdqty|ttltradgvol", "prevclose|prvsclsgpric")),
-    Format("BSE", names=("wap", "no\\. ?of shares")),
+    Format("BSE", names=("wap", "no\\. ?of shares"), decimal="."),
     Format("akshare", names=("日期|时间", "开盘", "收盘", "最高", "最低")),
     Format("yucezhe", names=("股票代码", "交易日期", "开盘价", "收盘价")),
     Format("Tushare", names=("ts_code", "trade_date|trade_time")),
     Format("baostock", names=("code", "date", "adjustflag")),
     Format("FinRL", names=("date", "tic")),
+    Format("yfinance", names=("price", "close", "high", "low", "open"), time="price", points_are_decimal=True),
     Format("Ariva", names=("datum", "erster", "schlusskurs"), volume=("stuecke", "stücke")),
 )
 
@@ -140,7 +165,7 @@ YFINANCE = Format("yfinance (a header of several lines)", points_are_decimal=Tru
 
 def format_of(names: Sequence[str]) -> Format | None:
     """Return the format whose names are all among these, or None."""
-    written = [name.strip().lower() for name in names[:MOST_NAMES]]
+    written = [CHINESE_UNIT.sub("", name.strip().lower()) for name in names[:MOST_NAMES]]
     for each in FORMATS:
         if each.names and all(any(re.fullmatch(pattern, name) for name in written) for pattern in each.names):
             return each

@@ -23,6 +23,8 @@ from jaxtrader.printable import printable
 # Files of one symbol are named by it and by the time that they hold: BTCUSDT-1h-2024-01.csv.
 PERIOD = r"[-_. ]+(?:19|20)\d\d(?:[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?\d\d)?)?$"
 
+DASHES = "[-\u2013\u2014]+"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class History:
@@ -123,8 +125,8 @@ def _histories_of(
     not_numbers = tuple(other for other in roles.others if other not in numbers)
     if roles.symbol is None:
         prices = {role: numbers[name] for role, name in roles.prices.items()}
-        refuse_spliced(table.frame, not_numbers, prices, table)
-    roles, volume_note = _volume(roles, numbers)
+        refuse_spliced(table.frame, tuple(dict.fromkeys((*not_numbers, *roles.maybe_symbol))), prices, table)
+    roles, volume_note = _volume(table, roles, numbers)
     unit_note = _to_unit(table, roles, numbers)
     format_note = f"Read as {table.format.name}." if table.format else None
     stamps = table.format.stamps if table.format else None
@@ -224,16 +226,35 @@ def _numbers(table: Table, roles: ColumnRoles, decimal: str | None) -> tuple[dic
     prices = [*roles.prices.values(), *([roles.adjusted] if roles.adjusted else [])]
     single = [[name] for name in (roles.volume, roles.funding) if name is not None]
     wanted = [name for name in roles.others if name != roles.funding]
+    if decimal is None and table.format:
+        decimal = table.format.decimal
     return read_numbers(table.frame, [prices, *single], wanted, decimal, table.row_name, table.points)
 
 
-def _volume(roles: ColumnRoles, numbers: dict[str, np.ndarray]) -> tuple[ColumnRoles, str | None]:
-    """Take another volume where the first is 0 throughout: MetaTrader counts ticks where it knows no volume."""
+def _volume(table: Table, roles: ColumnRoles, numbers: dict[str, np.ndarray]) -> tuple[ColumnRoles, str | None]:
+    """Return the roles with the volume that counts, and a note. Changes `numbers`.
+
+    A dash says that no volume was reported. Interactive Brokers writes -1 in all bars of what has no volume.
+    Another volume is taken where the first is 0 throughout: MetaTrader counts ticks where it knows no volume.
+    """
     if roles.volume is None:
         return roles, None
-    if np.isnan(numbers[roles.volume]).all():
+    volume = numbers[roles.volume]
+    missing = np.isnan(volume)
+    if (missing | (volume == -1)).all():
         return dataclasses.replace(roles, volume=None), f"'{shown(roles.volume)}' is missing in every bar."
-    if numbers[roles.volume].any():
+    if missing.any():
+        rows = np.flatnonzero(missing)
+        written = table.frame[roles.volume].iloc[rows].astype("str").str.strip()
+        rows = rows[written.str.fullmatch(DASHES).fillna(False).to_numpy(bool)]
+        if rows.size:
+            numbers[roles.volume] = volume = volume.copy()
+            volume[rows] = 0.0
+            note = (
+                f"'{shown(roles.volume)}' is a dash in {len(rows):,} bars, which reports no volume, so it is 0 there."
+            )
+            return roles, note
+    if volume.any():
         return roles, None
     for name in roles.other_volumes:
         if name in numbers and numbers[name].any():

@@ -24,6 +24,8 @@ from jaxtrader.market.align import (
     check_alignable,
     compute_columns,
     concatenate_histories,
+    overlap_notes,
+    share_days,
     volume_notes,
 )
 from jaxtrader.market.bar_checks import PRICE_LIMITS
@@ -198,13 +200,15 @@ class Market:
             periods_per_year: number of bars in a year, one for all or by symbol. What is not given is found from the
                 times of each history (`calendar.py`).
             align: combine all symbols to one history on the union of their calendars, for an account that trades all of
-                them. Otherwise each symbol is a history of its own.
+                them. Bars of a day that close at different times of it share a row, at the latest close. Otherwise each
+                symbol is a history of its own.
             min_bars: a symbol with fewer bars is left out, and so is one that is shorter than a look-back. `notes` name
                 them.
 
         Raises:
             DataError: all histories are too short, a symbol or feature comes twice, or a feature is not finite after
-                its warm-up. Or histories to be aligned differ in their bar length or share no times.
+                its warm-up. Or histories to be aligned differ in their bar length, share no times, or have bars that
+                begin before a bar of another has closed.
         """
         histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
         if not histories or not all(isinstance(history, Bars) for history in histories):
@@ -230,7 +234,10 @@ class Market:
         tz = common_zone(history.tz for history in histories)
         if align:
             daily = all(one.calendar.bar >= SHORTEST_DAY for one in histories if one.calendar is not None)
+            if daily:
+                parts = share_days(parts, [history.tz for history in histories])
             columns = align_histories(parts, tz, daily=daily)
+            notes += overlap_notes(names, parts, columns["times"], tz)
             notes += alignment_notes(names, parts, columns, tz)
             names, times = (",".join(names),), [columns["times"]]
             calendars = [find_calendar(times[0], tz, daily=daily) if len(times[0]) > 1 else None]

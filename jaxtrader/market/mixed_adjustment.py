@@ -26,6 +26,8 @@ def check_one_adjustment(prices: Mapping[str, np.ndarray], row_name: RowName) ->
         prices: open, high, low and close, [T] each.
         row_name: names a row in the message.
     """
+    if not _is_outside(prices).any():  # in most histories
+        return
     odd, rows = _odd(prices)
     in_a_row = (rows[ROWS - 1 :] - rows[: len(rows) - ROWS + 1] == ROWS - 1).any() if len(rows) >= ROWS else False
     if in_a_row or len(rows) >= max(ROWS, SHARE * len(prices["close"])):
@@ -67,6 +69,13 @@ def unify(
         f"{len(rows):,} bars did not fit before."
     )
     return widen_dust(out), ratio if odd == ("close",) else None, note
+
+
+def _is_outside(prices: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Mark the rows [T] whose open or close lies outside of low to high."""
+    low, high = prices["low"] * (1 - MISSED), prices["high"] * (1 + MISSED)
+    top, bottom = np.maximum(prices["open"], prices["close"]), np.minimum(prices["open"], prices["close"])
+    return (bottom < low) | (top > high)
 
 
 def _odd(prices: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -1,5 +1,6 @@
 """Reads a path or a DataFrame into tables, one for each file: which reader a file needs, and what its header says."""
 
+import datetime
 import importlib.util
 import io
 import re
@@ -91,11 +92,8 @@ def _read_parquet(file: File) -> Table:
     try:
         with file.open() as stream:
             whole = stream if stream.seekable() else io.BytesIO(stream.read())
-            contents = parquet.ParquetFile(whole)
-            meta, names = contents.metadata, contents.schema_arrow.names
-            # Equal values take next to no room in the file, and 8 bytes each in memory.
-            file.check_unpacked(max(8 * meta.num_rows * len(names), _bytes(meta)))
-            unique_names(names, file.name)
+            unique_names(parquet.read_schema(whole).names, file.name)
+            _check_unpacked(file, whole)
             frame = pd.read_parquet(whole)
     except DataError:
         raise
@@ -106,8 +104,28 @@ def _read_parquet(file: File) -> Table:
     return _of_frame(frame, file.name, file.stem)
 
 
-def _bytes(meta: Any) -> int:
-    return sum(meta.row_group(i).total_byte_size for i in range(meta.num_row_groups))
+def _check_unpacked(file: File, whole: Any) -> None:
+    """Raise DataError where a Parquet file is far larger in memory than it is.
+
+    Equal values take next to no room in the file, and 8 bytes each in memory, or all of their text.
+    """
+    import pyarrow as pa
+    from pyarrow import compute, parquet
+
+    contents = parquet.ParquetFile(whole)
+    meta, schema = contents.metadata, contents.schema_arrow
+    groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
+    values = sum(group.column(j).num_values for group in groups for j in range(group.num_columns))
+    size = max(8 * values, sum(group.total_byte_size for group in groups))
+    file.check_unpacked(size)
+    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
+    for name in texts:
+        # Its different texts, and which of them is in each row.
+        column = parquet.ParquetFile(whole, read_dictionary=[name]).read(columns=[name])
+        for piece in (piece for one in column.columns for piece in one.chunks):
+            lengths = compute.call_function("binary_length", [piece.dictionary]).to_numpy(zero_copy_only=False)
+            size += int(lengths[piece.indices.drop_null().to_numpy()].sum())
+        file.check_unpacked(size)
 
 
 def _of_frame(frame: "pd.DataFrame", source: str, stem: str | None) -> Table:
@@ -119,6 +137,14 @@ def _of_frame(frame: "pd.DataFrame", source: str, stem: str | None) -> Table:
     if isinstance(frame.columns, pd.MultiIndex):
         names, tickers = _levels(frame, source)
         format = YFINANCE
+        first = ["" if pd.isna(cell) else str(cell) for cell in frame.iloc[0]]
+        if canonical(first[0]) in TIMES and not any(
+            first[1:]
+        ):  # pandas was told of two lines of names, and there are three
+            names[0], tickers[0] = first[0], ""
+            frame, rows = frame.iloc[1:], rows[1:]
+            if not len(frame):
+                raise DataError(f"{source} has a header but no bars; add one row for each bar.")
     else:
         names = ["" if name is None else str(name) for name in frame.columns]
         if names == [str(i) for i in range(len(names))]:
@@ -188,7 +214,8 @@ def _with_index(
     else:
         key = canonical(index.name)
         values = [index.to_timestamp() if isinstance(index, pd.PeriodIndex) else index]
-        if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or (index.name is not None and key in TIMES):
+        dates = index.dtype.kind == "O" and all(isinstance(value, datetime.date) for value in index)
+        if dates or isinstance(index, pd.DatetimeIndex | pd.PeriodIndex) or (index.name is not None and key in TIMES):
             added = [INDEX]
         elif index.name is not None and key in SYMBOL:
             added = [str(index.name)]

@@ -90,9 +90,11 @@ def find_splits(times: np.ndarray, prices: Mapping[str, np.ndarray]) -> list[Spl
     Returns:
         The splits from the first to the last.
     """
+    if not _is_large(prices["open"][1:] / prices["close"][:-1]).any():  # in most histories
+        return []
     rows = _first_bars(times)
     ratio = prices["open"][rows] / prices["close"][rows - 1]
-    if not ((ratio > math.exp(SMALLEST)) | (ratio < math.exp(-SMALLEST))).any():
+    if not _is_large(ratio).any():
         return []
     jumps = _Jumps(rows, np.log(ratio), prices)
     size = np.abs(jumps.gaps)
@@ -118,6 +120,10 @@ def find_splits(times: np.ndarray, prices: Mapping[str, np.ndarray]) -> list[Spl
             if size[i] >= ISOLATION * following:
                 found = calm[: place + 1]
     return sorted((fits[i] for i in found), key=lambda split: split.row)
+
+
+def _is_large(ratio: np.ndarray) -> np.ndarray:
+    return (ratio > math.exp(SMALLEST)) | (ratio < math.exp(-SMALLEST))
 
 
 def _first_bars(times: np.ndarray) -> np.ndarray:

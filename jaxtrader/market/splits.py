@@ -76,6 +76,11 @@ def _cut_by_fractions(calendar: np.ndarray, fractions: list[float]) -> list[int]
             f"and their sum ({total:g}) at most 1. To cut at a year, give a date such as '2011-01-01'."
         )
     rows = np.round(np.cumsum(fractions) * len(calendar)).astype(int)
+    if (np.diff(rows, prepend=0) == 0).any():
+        raise DataError(
+            f"{len(calendar):,} bars are too few for parts of {', '.join(f'{fraction:g}' for fraction in fractions)}, "
+            "each of which needs a bar; give more bars, or larger fractions."
+        )
     return [ALWAYS, *(int(calendar[row]) if row < len(calendar) else FOREVER for row in rows)]
 
 

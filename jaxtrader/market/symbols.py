@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxtrader.market.columns import PRICES, ColumnRoles, canonical
+from jaxtrader.market.columns import PRICES, ROW_NUMBERS, ColumnRoles, canonical
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.market.table import Table
 from jaxtrader.printable import printable
@@ -99,12 +99,14 @@ def symbol_column(table: Table, roles: ColumnRoles, times: np.ndarray) -> tuple[
         if values.isna().any():
             continue
         codes, distinct = values.astype(str).factorize()
-        if len(distinct) == 1 and not _is_number(distinct[0]):
+        numbers = all(map(_is_number, distinct[:FEW_VALUES]))
+        if numbers and ROW_NUMBERS.fullmatch(canonical(name)):
+            continue
+        if len(distinct) == 1 and not numbers:
             return name, None
         if not 1 < len(distinct) <= max(1, len(codes) // 2):
             continue
         blocks = np.count_nonzero(np.diff(codes)) == len(distinct) - 1
-        numbers = all(map(_is_number, distinct[:FEW_VALUES]))
         if not _is_one_history_each(codes, times):
             continue
         if not one_history or (blocks and not numbers):
@@ -155,11 +157,11 @@ def _is_one_history_each(codes: np.ndarray, times: np.ndarray) -> bool:
 
 
 def refuse_spliced(frame: "pd.DataFrame", names: Sequence[str], prices: dict[str, np.ndarray], table: Table) -> None:
-    """Raise DataError where a text column of few values changes at a jump of the price, as if two symbols were joined.
+    """Raise DataError where a column of few values changes at a jump of the price, as if two symbols were joined.
 
     Args:
         frame: the table as it was read.
-        names: its columns of text.
+        names: its columns of text, and those whose name says that they may hold symbols.
         prices: open and close, [T] each.
         table: names the rows.
     """

@@ -58,7 +58,7 @@ class Evidence:
         timing: the test of timing on the last part. None where it has too few bars.
         trials: what was tried on the bars of the last part. None where no folder keeps count.
         uncounted: why the look was not counted, where it should have been.
-        importance: what each feature is worth on the validation part. None where there is no such part.
+        importance: what each feature is worth on the validation part, or on those of all folds. None without one.
         overfitting: of the choice of the policy among the configurations of a sweep.
         folds: the results of each policy of a walk-forward on its own test, from flat.
     """
@@ -173,7 +173,10 @@ def gather(
         except FileError as error:  # which must not cost the result
             uncounted = str(error)
     importance = None
-    if VALIDATION in markets and isinstance(policy, Policy):
+    if isinstance(policy, Succession):
+        report_step("features")
+        importance = policy.importance(most_bars=IMPORTANCE_BARS, **changes)
+    elif VALIDATION in markets:
         report_step("features")
         importance = permutation_importance(policy, markets[VALIDATION], most_bars=IMPORTANCE_BARS, **changes)
     return Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance, folds=folds)

@@ -94,8 +94,9 @@ def _importance(report: Report) -> str:
         )
     note = (
         "How much Sharpe ratio the policy loses on validation when one feature is rotated in time and all else stays: "
-        "the mean of several rotations, and their standard deviation. Features that resemble each other share their "
-        "importance. Below 0 the policy did better without the feature. A loss within its spread may be chance."
+        "the mean of several rotations, in a walk-forward of all folds, and their standard deviation. Features that "
+        "resemble each other share their importance. Below 0 the policy did better without the feature. A loss within "
+        "its spread may be chance."
     )
     return (
         '<section><h2>Features</h2><table class="importance"><tbody>'

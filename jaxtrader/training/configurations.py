@@ -38,7 +38,7 @@ RATES = (*LIMITS, "rebates")
 WHOLE = ("costs", "rules", "reward")  # of an environment, as objects
 TRAINER = tuple(name for name in _names(Trainer) if name not in ("env", "agent", "valid", "env_params", "run_dir"))
 # Seeds show what is luck in a configuration, so they are none themselves. A device changes the last digits alone.
-NOT_SWEPT = ("seed", "seeds", "devices")
+NOT_SWEPT = ("seed", "seeds", "seeds_at_once", "devices")
 AS_THEY_ARE = ("about", "progress", "callbacks")  # which decide about no training, and may be lists themselves
 
 

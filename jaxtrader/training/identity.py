@@ -22,7 +22,9 @@ from jaxtrader.training.train_settings import TrainSettings
 
 # A run may go on for longer, elsewhere, on other devices, and with another answer to divergence. What it was
 # initialised from is over.
-MAY_CHANGE = ("total_steps", "num_episodes", "run_dir", "devices", "on_divergence", "refit_normalizer")
+MAY_CHANGE = (
+    *("total_steps", "num_episodes", "run_dir", "devices", "seeds_at_once", "on_divergence", "refit_normalizer"),
+)
 UNKNOWN_BEFORE = {"unroll": "1"}  # settings that earlier versions did not have, and what they did, as JSON
 
 Identity = dict[str, str]

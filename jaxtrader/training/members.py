@@ -1,14 +1,33 @@
-"""Several seeds as one training: each trains a member, and the members together are the policy."""
+"""Several seeds as one training: each trains a member, and the members together are the policy.
+
+Members follow one another, or a block of them is one program (`dispatch.py`).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxtrader.agents.policy import ensemble, load_policy, save_policy
+import jax
+
+from jaxtrader import hosts
+from jaxtrader.agents.policy import ensemble, save_policy
 from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS
+from jaxtrader.training.callbacks import EarlyStopping
+from jaxtrader.training.dispatch import (
+    Block,
+    SharedProgress,
+    bytes_of_block,
+    even,
+    free_bytes,
+    lanes_that_fit,
+)
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_config import describe, write_config
@@ -29,14 +48,42 @@ if TYPE_CHECKING:
 
 def check_members(trainer: Trainer) -> None:
     """Raise ValueError where the mean of several policies cannot be traded."""
-    if not (trainer.on_market_paths and isinstance(trainer.agent, PPOAgent)):
-        raise ValueError(
-            f"seeds {trainer.seeds} needs a TradingEnv and a PPOAgent, whose policies have a mean; use seeds=1"
-        )
+    if not isinstance(trainer.env, TradingEnv):
+        raise ValueError(f"seeds {trainer.seeds} needs a TradingEnv, whose targets have a mean; use seeds=1")
     for name in BRACKETS:
         value = getattr(trainer.env, name)
         if isinstance(value, tuple):
             raise ValueError(f"{name} {value} is one for each position, and an ensemble needs one number; use seeds=1")
+    if (trainer.seeds_at_once or 1) > 1 and (why := _why_not_at_once(trainer)):
+        raise ValueError(f"seeds_at_once {trainer.seeds_at_once} needs {why}; leave it out")
+
+
+def _why_not_at_once(trainer: Trainer) -> str:
+    """What several seeds as one program need, and this training has not. Empty where it has all."""
+    if trainer.devices > 1:
+        return "one device"
+    if not all(type(each) is EarlyStopping for each in trainer.callbacks):
+        return "no callbacks but EarlyStopping, since others see one seed after another"
+    return ""
+
+
+def seeds_at_once(trainer: Trainer) -> int:
+    """How many seeds one program trains side by side, on the device at hand.
+
+    An agent of the user's own may hold what `jax.vmap` cannot take, so it is asked for.
+    """
+    if trainer.seeds_at_once is not None:
+        return even(trainer.seeds, trainer.seeds_at_once)
+    free = None if jax.default_backend() == "cpu" else free_bytes(jax.local_devices()[0])
+    if free is None or hosts.count() > 1 or _why_not_at_once(trainer) or type(trainer.agent) is not PPOAgent:
+        return 1
+    agent = trainer.agent_arrays
+    fresh = trainer.fresh(agent, trainer.earlier.members[0] if trainer.earlier is not None else None)
+
+    def bytes_of(lanes: int) -> int:
+        return bytes_of_block(lanes, fresh.train_state, agent, fresh.params, trainer.limits, trainer.rollouts)
+
+    return lanes_that_fit(trainer.seeds, bytes_of, free)
 
 
 def check_seeds(trainer: Trainer, run_dir: Path) -> None:
@@ -63,11 +110,11 @@ def check_members_to_resume(trainer: Trainer) -> None:
 
 
 def train_members(trainer: Trainer, resume: bool) -> TrainResult:
-    """Train one member after another, each in a folder of its own, and save the ensemble.
+    """Train the members, each in a folder of its own, and save the ensemble.
 
-    All members share the compiled programs, and each is the same as a training with its seed alone. From an ensemble of
-    an earlier training each starts from its own member. Where a signal ends a member, the ensemble is that of the
-    members before it, or of this one where there is none.
+    All members share the compiled programs, and each is the same as a training with its seed alone. In a block that is
+    up to the order of sums. From an ensemble of an earlier training each starts from its own member. Where a signal
+    ends a member, the ensemble is that of the members before it, or of its block where there is none.
     """
     run_dir = find_run(trainer.run_dir) if resume else make_run_dir(trainer.run_dir, trainer.env.name.lower())
     check_seeds(trainer, run_dir)
@@ -78,16 +125,28 @@ def train_members(trainer: Trainer, resume: bool) -> TrainResult:
 def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult:
     about = describe(trainer, trainer.env, trainer.agent, trainer.valid, trainer.about)
     write_config(run_dir, trainer, trainer.agent, about)
-    results: list[TrainResult] = []
     earlier = trainer.earlier.members if trainer.earlier is not None else (None,)
-    for i, seed in enumerate(range(trainer.seed, trainer.seed + trainer.seeds)):
-        folder = member_folder(run_dir, seed)
-        member = dataclasses.replace(trainer, seed=seed, seeds=1, run_dir=folder, init_from=earlier[i % len(earlier)])
-        results.append(member.train_here(resume=resume and is_run(folder)))
-        if results[-1].interrupted:
+    members = [
+        dataclasses.replace(
+            trainer,
+            seed=trainer.seed + i,
+            seeds=1,
+            seeds_at_once=None,
+            run_dir=member_folder(run_dir, trainer.seed + i),
+            init_from=earlier[i % len(earlier)],
+        )
+        for i in range(trainer.seeds)
+    ]
+    results: list[TrainResult] = []
+    seconds, count = 0.0, seeds_at_once(trainer)
+    for i in range(0, len(members), count):
+        block = _train_block(members[i : i + count], count, resume)
+        results += block
+        seconds += max(result.seconds for result in block)
+        if any(result.interrupted for result in block):
             break
     finished = [result for result in results if not result.interrupted] or results
-    policy = ensemble([load_policy(result.policy_path) for result in finished])
+    policy = ensemble([result.policy for result in finished])
     about = {**policy.about, "seeds": [_seed(result) for result in finished]}
     path = run_dir / "policy.pkl"
     save_policy(path, dataclasses.replace(policy, about=about))
@@ -98,11 +157,27 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
         updates=sum(result.updates for result in results),
         steps=sum(result.steps for result in results),
         episodes=sum(result.episodes for result in results),
-        seconds=sum(result.seconds for result in results),
+        seconds=seconds,
         best=None,
         run_dir=run_dir,
         members=tuple(results),
     )
+
+
+def _train_block(members: Sequence[Trainer], lanes: int, resume: bool) -> list[TrainResult]:
+    """Train members side by side, in a program of so many lanes. One lane is the program of one training."""
+    resumes = [resume and is_run(Path(str(member.run_dir))) for member in members]
+    if lanes == 1:
+        return [member.train_here(resume=goes_on) for member, goes_on in zip(members, resumes, strict=True)]
+    with contextlib.ExitStack() as opened:
+        progress = opened.enter_context(members[0].make_progress(len(members)))
+        shared = SharedProgress(progress)
+        stop = opened.enter_context(stop_on_signals(progress.print, progress.close))
+        trainings = []
+        for member, goes_on in zip(members, resumes, strict=True):
+            own = dataclasses.replace(member, callbacks=[copy.copy(each) for each in member.callbacks])
+            trainings.append(opened.enter_context(own.begin(goes_on, shared.of(member.seed), stop)))
+        return Block(trainings, lanes, stop).run()
 
 
 def _seed(result: TrainResult) -> int:

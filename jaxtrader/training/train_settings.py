@@ -35,6 +35,9 @@ class TrainSettings:
         seed: The seed of all random numbers.
         seeds: The number of trainings, with this seed and those after it. The policy trades the mean of their targets.
             Their spread shows how much is luck.
+        seeds_at_once: The number of seeds that one program trains side by side. By default they are as many as fit the
+            memory of a GPU or TPU. On a CPU it is 1, which is as fast there. The result does not depend on it, but for
+            the order of sums.
         on_divergence: The answer to numbers that are no longer finite. "stop" ends training with the last good state
             saved. "halve" goes back to the last checkpoint and goes on with half the learning rate, at most ten times.
         refit_normalizer: Whether features are scaled by the new training bars, where training starts from an earlier
@@ -53,6 +56,7 @@ class TrainSettings:
     devices: int = 1
     seed: int = 0
     seeds: int = 1
+    seeds_at_once: int | None = None
     on_divergence: OnDivergence = "stop"
     refit_normalizer: bool = False
     run_dir: str | PathLike[str] | None = None
@@ -70,6 +74,8 @@ class TrainSettings:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if self.seeds_at_once is not None and self.seeds_at_once < 1:
+            raise ValueError(f"seeds_at_once {self.seeds_at_once} must be at least 1")
         if self.unroll > self.rollout_length:
             raise ValueError(f"unroll {self.unroll} is more than rollout_length {self.rollout_length}; give fewer")
         if self.on_divergence not in get_args(OnDivergence):

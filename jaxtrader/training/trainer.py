@@ -6,24 +6,31 @@ out many accounts on market paths, and it can validate.
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
+import jax
+import jax.numpy as jnp
+from jax import Array
+
 from jaxtrader import compilation, devices, hosts
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy, load_trained
 from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
-from jaxtrader.jax_settings import package_settings
+from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
 from jaxtrader.training.callbacks import Callback, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint
+from jaxtrader.training.dispatch import Share, Steps, run_alone
 from jaxtrader.training.identity import Identity, identity
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.members import check_members, check_members_to_resume, check_seeds, train_members
@@ -38,11 +45,15 @@ from jaxtrader.training.run_folder import (
     make_run_dir,
     only_writer,
     refuse_full,
-    resume_command,
 )
 from jaxtrader.training.train_result import TrainResult
-from jaxtrader.training.train_settings import TrainSettings
-from jaxtrader.training.training_loop import TrainingLoop
+from jaxtrader.training.train_settings import NO_LIMIT, TrainSettings
+from jaxtrader.training.training_loop import Fresh, TrainingLoop, resume_hint
+from jaxtrader.training.update import (
+    TrainState,
+    begin_rollouts,
+    init_agent,
+)
 from jaxtrader.training.validation import check_validation
 from jaxtrader.training.warm_start import check_earlier
 
@@ -126,7 +137,7 @@ class Trainer(TrainSettings):
     def earlier(self) -> Policy | None:
         """The policy that training starts from."""
         given = self.init_from
-        return given if given is None or isinstance(given, Policy) else load_policy(given)
+        return given if given is None or isinstance(given, Policy) else load_trained(given, self.agent, self.env)
 
     def _usual_accounts(self) -> int:
         """Return how many accounts share a path where that is not said.
@@ -229,27 +240,69 @@ class Trainer(TrainSettings):
         """Do the work of `train` in this process and its own folder."""
         if self.seeds > 1:
             return train_members(self, resume)
-        run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
         with (
-            only_writer(run_dir),
-            self._make_progress() as progress,
+            self.make_progress() as progress,
             stop_on_signals(progress.print, progress.close) as stop,
+            self.begin(resume, progress, stop) as (training, steps),
         ):
+            return run_alone(training, steps)
+
+    @contextmanager
+    def begin(
+        self, resume: bool, progress: Progress | Share, stop: threading.Event
+    ) -> Generator[tuple[TrainingLoop, Steps]]:
+        """Lock the run folder, and yield a training of one seed and its steps, for `dispatch.py`.
+
+        Args:
+            resume: see `train`.
+            progress: shows it.
+            stop: is set where it shall save and end.
+        """
+        run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
+        with only_writer(run_dir):
             if not (resume or holds_nothing(run_dir)):  # another training has begun here in the meantime
                 refuse_full(run_dir)
             checkpoint = self.newest_checkpoint(run_dir, set_aside=True) if resume else None
             if resume and checkpoint is None:
                 progress.print(f"{run_dir} has no checkpoint yet; its training begins anew")
             with JsonlLogger(run_dir / METRICS) as log:
+                training = TrainingLoop(self, run_dir, log, progress, stop)
                 try:
-                    result = TrainingLoop(self, run_dir, log, progress, stop).run(checkpoint)
+                    yield training, training.steps(checkpoint)
                 except KeyboardInterrupt:
                     saved = ", ".join(sorted(path.name for path in run_dir.glob("*.pkl"))) or "nothing yet"
-                    progress.print(f"left at once; saved in {run_dir} before: {saved}; {_resume_hint(run_dir)}")
+                    progress.print(f"left at once; saved in {run_dir} before: {saved}; {resume_hint(run_dir)}")
                     raise
-            if result.interrupted:
-                progress.print(f"saved in {run_dir}; {_resume_hint(run_dir)}")
-            return result
+
+    def fresh(self, agent: Any, earlier: Policy | None) -> Fresh:
+        """Make a training's first train state and parameters.
+
+        Args:
+            agent: see `agent_arrays`.
+            earlier: the policy to start from. None: from new weights.
+        """
+        init_key, begin_key, key = jax.random.split(jax.random.key(self.seed), 3)
+        raw = self.env.default_params if self.env_params is None else without_64_bits(self.env_params)
+        agent_state = init_agent(agent, init_key, raw, env=self.env)
+        if earlier is not None:
+            agent_state = agent.start_from(agent_state, earlier.state, keep_scale=not self.refit_normalizer)
+        agent_state, params = agent.prepare(agent_state, raw)
+        zero = jnp.zeros((), jnp.int32)
+        env_states = begin_rollouts(begin_key, params, rollouts=self.rollouts)
+        return Fresh(TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool)), params, raw)
+
+    @property
+    def limits(self) -> dict[str, Array]:
+        """Updates and episodes at which training ends, as `run_chunk` takes them."""
+        return {
+            "updates": jnp.asarray(self.total_updates or NO_LIMIT, jnp.int32),
+            "episodes": jnp.asarray(self.num_episodes or NO_LIMIT, jnp.int32),
+        }
+
+    @property
+    def agent_arrays(self) -> Any:
+        """The agent with float32 arrays in the place of floats, which would be traced as another program."""
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float) else x, self.agent)
 
     def check_resume(self) -> None:
         """Raise what `train(resume=True)` would raise for the run in `run_dir`. Nothing is written."""
@@ -272,7 +325,7 @@ class Trainer(TrainSettings):
         check_seeds(self, run_dir)
         checkpoint, notes = find_checkpoint(run_dir, self.identity, set_aside)
         for text in notes:
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, stacklevel=4)
         if checkpoint is None:
             return None
         if self.total_updates is not None and self.total_updates < checkpoint.updates:
@@ -287,18 +340,15 @@ class Trainer(TrainSettings):
         assert goal is not None
         return goal
 
-    def _make_progress(self) -> Progress:
+    def make_progress(self, seeds: int = 1) -> Progress:
+        """Return a display for so many seeds."""
         if self.num_episodes is not None:
-            return Progress(self.num_episodes, "episodes", enabled=self.progress)
+            return Progress(seeds * self.num_episodes, "episodes", enabled=self.progress)
         assert self.total_updates is not None
-        return Progress(self.total_updates * self.steps_per_update, "steps", enabled=self.progress)
+        return Progress(seeds * self.total_updates * self.steps_per_update, "steps", enabled=self.progress)
 
 
 def _moved(result: TrainResult, folder: Path, run_dir: Path) -> TrainResult:
     """Return a result that names the folder in which process 0 has written."""
     place = run_dir / result.run_dir.relative_to(folder)
     return replace(result, run_dir=place, members=tuple(_moved(member, folder, run_dir) for member in result.members))
-
-
-def _resume_hint(run_dir: Path) -> str:
-    return f"go on with: {resume_command(run_dir)}"

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections import deque
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,25 +24,21 @@ from jax import Array
 from jaxtrader import devices, files, hosts
 from jaxtrader.envs import rewards
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.jax_settings import without_64_bits
 from jaxtrader.training.callbacks import CallbackList, TrainingRun
 from jaxtrader.training.checkpoint import MAX_HALVINGS, Checkpoint, restore, save_checkpoint
+from jaxtrader.training.dispatch import Chunk, Copy, Own, Place, Report, Share, Snapshot, Steps
 from jaxtrader.training.identity import machine
 from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.records import Recorder
 from jaxtrader.training.run_config import describe, write_config
-from jaxtrader.training.run_folder import (
-    NEWEST,
-)
+from jaxtrader.training.run_folder import NEWEST, resume_command
 from jaxtrader.training.train_result import TrainingDiverged, TrainResult
 from jaxtrader.training.train_settings import NO_LIMIT
 from jaxtrader.training.update import (
     DEVICES_DIFFER,
     TrainState,
-    begin_rollouts,
     copy_arrays,
-    init_agent,
     place_train_state,
     run_chunk,
 )
@@ -62,6 +59,21 @@ class _Snapshot:
     scores: dict[str, Array]
 
 
+@dataclass(frozen=True)
+class Fresh:
+    """What a training begins with.
+
+    Attributes:
+        train_state: the first one.
+        params: parameters of the environment, prepared by the agent.
+        raw: the same before that.
+    """
+
+    train_state: TrainState
+    params: Any
+    raw: Any
+
+
 class _Rejected(Exception):
     """An update was rejected.
 
@@ -75,20 +87,22 @@ class _Rejected(Exception):
 
 
 class TrainingLoop:
-    """One call of `Trainer.train`.
+    """One call of `Trainer.train`, of one seed.
 
     Attributes:
-        train_state: on the device, after all chunks that were dispatched.
+        place: of the train state, see `train_state`.
+        inputs: see `dispatch.Training`.
         policy: the content of policy.pkl where validation chose one.
         halvings: how often the learning rate was halved.
         initial: what the policy says of itself that training started from.
     """
 
-    train_state: TrainState
+    inputs: tuple[Any, Any, dict[str, Array]]
 
     def __init__(
-        self, trainer: Trainer, run_dir: Path, log: JsonlLogger, progress: Progress, stop: threading.Event
+        self, trainer: Trainer, run_dir: Path, log: JsonlLogger, progress: Progress | Share, stop: threading.Event
     ) -> None:
+        self.place: Place = Own()
         self.trainer, self.run_dir, self.log, self.progress, self.stop = trainer, run_dir, log, progress, stop
         self.callbacks = CallbackList(trainer.callbacks)
         self.recorder = Recorder(trainer.steps_per_update)
@@ -102,10 +116,16 @@ class TrainingLoop:
         self.saved: tuple[int, int] | None = None  # updates and length of the log at the last checkpoint
         self.snapshot_at = time.monotonic()
         self.agreed = self._wishes
-        # Python floats become float32 arrays. Otherwise a float and an array would be traced as two programs.
-        self.agent: Any = jax.tree.map(
-            lambda x: jnp.asarray(x, jnp.float32) if isinstance(x, float) else x, trainer.agent
-        )
+        self.agent: Any = trainer.agent_arrays
+
+    @property
+    def train_state(self) -> TrainState:
+        """On the device, after all chunks that were dispatched."""
+        return self.place.get()
+
+    @train_state.setter
+    def train_state(self, state: TrainState) -> None:
+        self.place.set(state)
 
     @cached_property
     def about(self) -> dict[str, Any]:
@@ -120,17 +140,43 @@ class TrainingLoop:
         best = None if self.validation is None else self.validation.best
         return None if best is None else best["valid_reward_per_bar"]
 
-    def run(self, checkpoint: Checkpoint | None) -> TrainResult:
-        """Train from a checkpoint, or from the beginning, and tell the callbacks of the end."""
+    def steps(self, checkpoint: Checkpoint | None) -> Steps:
+        """Train from a checkpoint, or from the beginning, and tell the callbacks of the end.
+
+        Yields what `dispatch.py` answers, and returns the result.
+        """
         try:
-            result = self._run(checkpoint)
+            result = yield from self._run(checkpoint)
         except BaseException as error:
             self.callbacks.fail(error)
             raise
         self.callbacks.end(result)
+        if result.interrupted:
+            self.progress.print(f"saved; {resume_hint(self.run_dir)}")
         return result
 
-    def _run(self, checkpoint: Checkpoint | None) -> TrainResult:
+    def share(self, other: TrainingLoop) -> None:
+        """See `dispatch.Training`."""
+        agent, _, limits = self.inputs
+        self.params, self.inputs = other.params, (agent, other.inputs[1], limits)
+        if self.validation is not None and other.validation is not None:
+            self.validation.params = other.validation.params
+
+    def dispatch(self, count: int) -> Report:
+        """Dispatch a chunk of `count` updates, as a program of its own."""
+        agent, params, limits = self.inputs
+        self.train_state, report = run_chunk(
+            self.train_state,
+            agent,
+            params,
+            limits,
+            self.replicate(jnp.asarray(count, jnp.int32)),
+            rollouts=self.rollouts,
+            mesh=self.mesh,
+        )
+        return partial(jax.device_get, report)
+
+    def _run(self, checkpoint: Checkpoint | None) -> Generator[Chunk | Copy, Any, TrainResult]:
         trainer = self.trainer
         self._begin(checkpoint)
         if isinstance(trainer.env, TradingEnv) and (short := trainer.env.symbols_without_room(trainer.rollout_length)):
@@ -143,11 +189,11 @@ class TrainingLoop:
         while True:
             self.callbacks.start(TrainingRun(self.run_dir, config, tuple(self.history)))
             try:
-                self._train()
+                yield from self._train()
             except _Rejected as rejected:
                 self._after_rejection(rejected.reasons)
             else:
-                return self._finish()
+                return (yield from self._finish())
 
     @property
     def _is_complete(self) -> bool:
@@ -159,20 +205,16 @@ class TrainingLoop:
             or (episodes is not None and self.recorder.episodes >= episodes)
         )
 
-    def _train(self) -> None:
+    def _train(self) -> Steps:
         """Train until the end or a signal, with one chunk on the device while the one before is logged.
 
         Chunks and validations lie at multiples of their lengths, also after a run was resumed. Several processes agree
         on when to stop and save: each chunk carries their wishes, which are known when it is fetched.
         """
-        trainer, replicate = self.trainer, self.replicate
-        limits = {
-            "updates": jnp.asarray(trainer.total_updates or NO_LIMIT, jnp.int32),
-            "episodes": jnp.asarray(trainer.num_episodes or NO_LIMIT, jnp.int32),
-        }
-        agent, params, limits = replicate((self.agent, self.params, limits))
+        trainer = self.trainer
+        self.inputs = self.replicate((self.agent, self.params, trainer.limits))
         dispatched, end = self.recorder.updates, trainer.total_updates or NO_LIMIT
-        pending: deque[tuple[dict[str, Any], dict[str, Any], _Snapshot | None]] = deque()
+        pending: deque[tuple[Report, dict[str, Any], Snapshot | None]] = deque()
         self.agreed = hosts.answer(hosts.ask(self._wishes, self.mesh))
         finished = self._is_complete
         while not finished:
@@ -180,26 +222,20 @@ class TrainingLoop:
             until_eval = trainer.eval_every - since_eval
             until_chunk = trainer.updates_per_chunk - since_eval % trainer.updates_per_chunk
             count = min(until_chunk, until_eval, end - dispatched)
-            dispatched += count
             began = time.perf_counter()
             if self.recorder.compile_seconds is None:
                 self.progress.wait("compiling the training step, or loading it from an earlier run")
-            self.train_state, report = run_chunk(
-                self.train_state,
-                agent,
-                params,
-                limits,
-                replicate(jnp.asarray(count, jnp.int32)),
-                rollouts=self.rollouts,
-                mesh=self.mesh,
-            )
+            report = yield Chunk(dispatched, count)
+            dispatched += count
             if self.recorder.compile_seconds is None:
                 self.recorder.compile_seconds = time.perf_counter() - began
             is_eval = count == until_eval or dispatched == end
             asked = hosts.ask(self._wishes, self.mesh)
             self._agree(None)
             takes = is_eval or self.agreed["save"]
-            pending.append((report, asked, self._snapshot(self.train_state, is_eval) if takes else None))
+            pending.append((report, asked, (yield Copy(is_eval)) if takes else None))
+            if takes:
+                self.snapshot_at = time.monotonic()
             finished = dispatched >= end or self.agreed["stop"]
             while len(pending) > (0 if finished else 1):
                 report, asked, snapshot = pending.popleft()
@@ -227,24 +263,17 @@ class TrainingLoop:
     def _begin(self, checkpoint: Checkpoint | None) -> None:
         """Make the first train state, the prepared parameters and the validation, or restore them."""
         trainer = self.trainer
-        init_key, begin_key, key = jax.random.split(jax.random.key(trainer.seed), 3)
-        raw = trainer.env.default_params if trainer.env_params is None else without_64_bits(trainer.env_params)
-        agent_state = init_agent(self.agent, init_key, raw, env=trainer.env)
-        if trainer.earlier is not None and checkpoint is None:
-            agent_state = self.agent.start_from(
-                agent_state, trainer.earlier.state, keep_scale=not trainer.refit_normalizer
-            )
-            self.initial = origin(trainer.earlier)
-        agent_state, self.params = self.agent.prepare(agent_state, raw)
-        zero = jnp.zeros((), jnp.int32)
-        env_states = begin_rollouts(begin_key, self.params, rollouts=self.rollouts)
-        train_state = TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool))
+        earlier = trainer.earlier if checkpoint is None else None
+        fresh = trainer.fresh(self.agent, earlier)
+        train_state, self.params = fresh.train_state, fresh.params
+        if earlier is not None:
+            self.initial = origin(earlier)
         self.template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
         if checkpoint is not None:
             self._warn_of_another_machine(checkpoint)
             train_state = self._restore(checkpoint)
             self._warn_of_another_length(checkpoint, train_state)
-            _, self.params = self.agent.prepare(train_state.agent_state, raw)  # with the scales of the run
+            _, self.params = self.agent.prepare(train_state.agent_state, fresh.raw)  # with the scales of the run
         if trainer.valid is not None:
             assert isinstance(trainer.env, TradingEnv)
             self.validation = Validation.prepare(trainer.valid, trainer.env, self.agent, train_state.agent_state)
@@ -351,9 +380,9 @@ class TrainingLoop:
             return f"The learning rate was halved {self.halvings} times, so look at the prices and features"
         return "Try a lower learning_rate or max_grad_norm, or on_divergence='halve'"
 
-    def _snapshot(self, train_state: TrainState, validate: bool) -> _Snapshot:
+    def snapshot(self, validate: bool) -> _Snapshot:
         """Copy the train state, whose buffers the next chunk takes over, and enqueue its validation."""
-        train_state, scores = devices.readable(copy_arrays(train_state), self.mesh), {}
+        train_state, scores = devices.readable(copy_arrays(self.train_state), self.mesh), {}
         if self.validation is not None and validate:
             scores = self.validation.score(self.agent, devices.to_first(train_state.agent_state, self.mesh))
         if self.mesh is not None:
@@ -361,12 +390,11 @@ class TrainingLoop:
             # work needs, and wait there for the part on the other device, which waits for this work. XLA ends the
             # process after 40 seconds of that.
             jax.block_until_ready((train_state, scores))
-        self.snapshot_at = time.monotonic()
         return _Snapshot(train_state, scores)
 
-    def _fetch(self, report: dict[str, Any], snapshot: _Snapshot | None) -> None:
+    def _fetch(self, wait: Report, snapshot: Snapshot | None) -> None:
         """Wait for a chunk, log it and save its snapshot. Raises _Rejected where its last update was rejected."""
-        report = jax.device_get(report)
+        report = wait()
         record, is_best = self.recorder.record(report), False
         if record is not None:
             if snapshot is not None:
@@ -379,7 +407,7 @@ class TrainingLoop:
         if snapshot is not None and record is not None:
             self._save_checkpoint(snapshot.train_state, is_best)
 
-    def _choose(self, snapshot: _Snapshot, record: dict[str, Any]) -> bool:
+    def _choose(self, snapshot: Snapshot, record: dict[str, Any]) -> bool:
         """Add the validation's figures to the record, and save the policy where it is the best so far."""
         if self.validation is None or not snapshot.scores:
             return False
@@ -400,7 +428,7 @@ class TrainingLoop:
         self.callbacks.record(record)
         self.progress.update(record["steps" if self.trainer.num_episodes is None else "episodes"], record)
 
-    def _finish(self) -> TrainResult:
+    def _finish(self) -> Generator[Chunk | Copy, Any, TrainResult]:
         """Validate at the end where the last record has no validation, and write the files of the end.
 
         An interrupted training is not validated: it may go on, and then be as if it had never stopped.
@@ -408,7 +436,7 @@ class TrainingLoop:
         last = self.history[-1] if self.history else {"updates": 0, "steps": 0, "episodes": 0}
         if self._is_complete and self.validation is not None and "valid_reward_per_bar" not in last:
             record = {**last, "seconds": self.recorder.seconds}
-            is_best = self._choose(self._snapshot(self.train_state, validate=True), record)
+            is_best = self._choose((yield Copy(validate=True)), record)
             self._write(record)
             self._save_checkpoint(self.train_state, is_best)
         self._save_end()
@@ -463,3 +491,8 @@ class TrainingLoop:
         )
         save_checkpoint(self.run_dir, checkpoint, is_best)
         self.saved = now
+
+
+def resume_hint(run_dir: Path) -> str:
+    """Return how a training goes on."""
+    return f"go on with: {resume_command(run_dir)}"

@@ -22,7 +22,16 @@ from jaxtrader.devices import REPLICATED, SHARDED
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 from jaxtrader.training.train_settings import NO_LIMIT
 
-__all__ = ["NO_LIMIT", "TrainState", "begin_rollouts", "copy_arrays", "init_agent", "place_train_state", "run_chunk"]
+__all__ = [
+    "NO_LIMIT",
+    "TrainState",
+    "begin_rollouts",
+    "copy_arrays",
+    "init_agent",
+    "place_train_state",
+    "run_block",
+    "run_chunk",
+]
 
 DEVICES_DIFFER = "parameters, which differ between the devices"  # a reason why an update is rejected
 
@@ -133,6 +142,36 @@ def run_chunk(
         in_specs = (specs, REPLICATED, REPLICATED, REPLICATED, REPLICATED)
         run = devices.run_on_all(partial(_run_updates, rollouts.part(mesh.size)), mesh, in_specs, (specs, REPLICATED))
     return run(train_state, agent, params, limits, count)
+
+
+@partial(compilation.Jitted, cpu_options=compilation.LEVEL_1, static_argnames=("rollouts", "shared"), donate_argnums=0)
+def run_block(
+    train_states: TrainState,
+    agents: Agent,
+    params: Any,
+    limits: dict[str, Array],
+    counts: Int[Array, " member"],
+    *,
+    rollouts: MarketRollouts | EnvRollouts,
+    shared: bool = True,
+) -> tuple[TrainState, dict[str, Any]]:
+    """`run_chunk` of several trainings side by side, as one program on one device.
+
+    A training that has made its updates keeps its state while the others go on.
+
+    Args:
+        train_states, agents: stacked, one for each training. The states' buffers are donated.
+        params: parameters of the environment, which all share. Else they are stacked too.
+        limits: of each training, see `run_chunk`.
+        counts: the number of updates of each.
+        rollouts: how each collects experience.
+        shared: whether all share the parameters.
+
+    Returns:
+        The new train states and the reports, stacked.
+    """
+    run = jax.vmap(partial(_run_updates, rollouts), (0, 0, None if shared else 0, None, 0))
+    return run(train_states, agents, params, limits, counts)
 
 
 def _run_updates(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 from jax import Array
 
+from jaxtrader import compilation
 from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation import optimum
 from jaxtrader.evaluation.backtest import check_tradable, mean_reward
-from jaxtrader.evaluation.optimum import Optimum
+from jaxtrader.evaluation.optimum import Optimum, ScoringPath
 from jaxtrader.market.market import Market
 
 
@@ -53,13 +58,27 @@ class Validation:
 
     def score(self, agent: Agent, agent_state: Any) -> dict[str, Array]:
         """Return the figures of a policy. They are enqueued on the device, and the host does not wait for them."""
-        actor = actor_of(agent, self.env.window)
-        if isinstance(self.data, Optimum):
-            reward, time_in_market = self.data.score(actor, agent_state, self.params)
-            return {"valid_reward_per_bar": reward, "valid_time_in_market": time_in_market}
-        return {"valid_reward_per_bar": mean_reward(actor, agent_state, self.params, env=self.env)}
+        path, env = self._scored_on
+        return _score(actor_of(agent, self.env.window), agent_state, self.params, path, env=env)
 
-    def choose(self, scores: dict[str, Array], record: dict[str, Any]) -> bool:
+    def score_all(self, agent: Agent, agent_states: Any, params: EnvParams, shared: bool = True) -> dict[str, Array]:
+        """Return the figures of several policies, stacked as their states are. One program computes them all.
+
+        Args:
+            agent: of which all are policies.
+            agent_states: stacked.
+            params: that all share, or stacked. Each is a validation's `params`.
+            shared: whether all share the parameters.
+        """
+        path, env = self._scored_on
+        return _score_all(actor_of(agent, self.env.window), agent_states, params, path, env=env, shared=shared)
+
+    @property
+    def _scored_on(self) -> tuple[ScoringPath | None, TradingEnv]:
+        """The path of an optimum, None of a market, and its environment."""
+        return (self.data.path, self.data.env) if isinstance(self.data, Optimum) else (None, self.env)
+
+    def choose(self, scores: Mapping[str, Any], record: dict[str, Any]) -> bool:
         """Add the figures of a policy to its record, and return whether the policy is the best so far.
 
         Of equal policies the earlier is the best. A score that is not finite chooses nothing.
@@ -74,3 +93,21 @@ class Validation:
         if self.best is not None:
             record["valid_best"] = self.best["valid_reward_per_bar"]
         return is_best
+
+
+def _score(
+    actor: Any, agent_state: Any, params: EnvParams, path: ScoringPath | None, *, env: TradingEnv
+) -> dict[str, Array]:
+    """The figures of one policy on the bars of `env`, or on the path of an optimum."""
+    if path is None:
+        return {"valid_reward_per_bar": mean_reward(actor, agent_state, params, env=env)}
+    reward, time_in_market = optimum.score(actor, agent_state, params, path, env=env)
+    return {"valid_reward_per_bar": reward, "valid_time_in_market": time_in_market}
+
+
+@partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames=("env", "shared"))
+def _score_all(
+    actor: Any, agent_states: Any, params: EnvParams, path: ScoringPath | None, *, env: TradingEnv, shared: bool
+) -> dict[str, Array]:
+    each = lambda state, params: _score(actor, state, params, path, env=env)  # noqa: E731
+    return jax.vmap(each, (0, None if shared else 0))(agent_states, params)

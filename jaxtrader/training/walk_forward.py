@@ -72,8 +72,10 @@ class WalkForward:
 
     @property
     def policies(self) -> Succession:
-        """The policies of all folds, each with the test that it trades."""
-        return Succession(tuple(fold.policy for fold in self.folds), tuple(fold.fold.test for fold in self.folds))
+        """The policies of all folds, each with the test that it trades and the validation that chose it."""
+        folds = [fold.fold for fold in self.folds]
+        policies = tuple(fold.policy for fold in self.folds)
+        return Succession(policies, tuple(fold.test for fold in folds), tuple(fold.valid for fold in folds))
 
     def plot(self) -> Figure:
         """Return a matplotlib figure of equity, drawdown and exposure."""
@@ -151,7 +153,7 @@ class FoldPlan:
     """One fold before its training.
 
     Attributes:
-        fold: its parts. The test has the symbols that can be traded.
+        fold: its parts. Validation and test have the symbols that can be traded.
         trainer: trains on them. It has no folder yet.
     """
 
@@ -173,7 +175,7 @@ def plan_folds(env: TradingEnv, agent: Agent, folds: Sequence[Fold], **settings:
             trainer = Trainer(env.with_market(fold.train), agent, valid=valid, **settings)
         except ValueError as error:
             raise ValueError(f"fold {i}: {error}") from error
-        plans.append(FoldPlan(dataclasses.replace(fold, test=test), trainer))
+        plans.append(FoldPlan(dataclasses.replace(fold, valid=valid, test=test), trainer))
     return plans
 
 

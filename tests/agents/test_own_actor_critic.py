@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import jaxtrader as jt
 from jaxtrader import files
 from jaxtrader.agents import own_encoder
 from jaxtrader.agents.action_spec import ActionSpec
-from jaxtrader.agents.own_actor_critic import OwnActorCritic
+from jaxtrader.agents.own_actor_critic import OwnActorCritic, OwnPortfolio
 from jaxtrader.agents.own_encoder import own
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.ppo import PPOAgent
@@ -41,6 +42,65 @@ class Both(nn.Module):
         for width in self.layers:
             x = nn.tanh(nn.Dense(width)(x))
         return nn.Dense(self.actions)(x), nn.Dense(1)(x)[:, 0]
+
+
+class Assets(nn.Module):
+    """The whole network of a portfolio, with weights that are shared between assets."""
+
+    @nn.compact
+    def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
+        each = jnp.concatenate([jnp.moveaxis(window, 1, 2).reshape(*account.shape[:2], -1), account], -1)
+        each, there = nn.tanh(nn.Dense(8)(each)), account[..., -1:]
+        mean = (each * there).sum(1) / jnp.maximum(there.sum(1), 1)
+        return nn.Dense(1)(each - mean[:, None])[..., 0], nn.Dense(1)(mean)[:, 0]
+
+
+class Joint(nn.Module):
+    """The whole network of a portfolio, with weights of each asset."""
+
+    @nn.compact
+    def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = jnp.concatenate([x.reshape(len(x), -1) for x in (window, account)], -1)
+        return nn.Dense(account.shape[1])(x), nn.Dense(1)(x)[:, 0]
+
+
+class Changed(nn.Module):
+    """What became of a class after a training."""
+
+    width: int = 8
+    layers: tuple[int, ...] = (4,)
+    actions: int = 3
+
+    @nn.compact
+    def __call__(self, window: jax.Array, account: jax.Array | None = None) -> jax.Array:
+        return nn.Dense(7)(window[..., -1, :])
+
+
+class Faulty(nn.Module):
+    """The whole network, with a fault."""
+
+    fault: str
+
+    @nn.compact
+    def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
+        x = window.reshape(len(window), -1)
+        if self.fault == "norm":
+            x = nn.BatchNorm(use_running_average=True)(x)
+        if self.fault == "dropout":
+            x = nn.Dropout(0.5, deterministic=False)(x)
+        if self.fault == "rows":
+            x = x - x.mean(0)
+        if self.fault == "error":
+            raise RuntimeError("no\nluck")
+        if self.fault == "weights":
+            return x[:, :3], x[:, 0]
+        dtype = jnp.bfloat16 if self.fault == "bfloat16" else jnp.float32
+        x = nn.Dense(4, param_dtype=dtype)(x)
+        if self.fault == "whole":
+            x = x.astype(int)
+        if self.fault == "nan":
+            x = jnp.log(x)
+        return (x[:, :3], x[:, 3]) if self.fault != "list" else [x[:, :3], x[:, 3]]  # pyrefly: ignore[bad-return]
 
 
 class Pool(nn.Module):
@@ -81,6 +141,14 @@ class Flat(nn.Module):
         return nn.Dense(1)(bars.reshape(bars.shape[0], -1))[:, 0]
 
 
+class Noisy(nn.Module):
+    """An encoder with dropout."""
+
+    @nn.compact
+    def __call__(self, bars: jax.Array) -> jax.Array:
+        return nn.Dropout(0.5, deterministic=False)(nn.Dense(2)(bars[..., -1, :]))
+
+
 @pytest.fixture
 def another_process() -> Iterator[None]:
     """What was given in this process is forgotten for a while."""
@@ -112,6 +180,56 @@ def test_a_chunk_with_many_accounts_is_the_module_window_by_window() -> None:
         np.testing.assert_allclose(value[path, t, a], worth[0], atol=1e-6)
 
 
+def test_a_portfolio_is_the_module_window_by_window_and_says_what_can_be_traded() -> None:
+    network, rng = OwnPortfolio(4, 2, 3, ActionSpec("simplex", 3, (3,)), module=own(Assets())), np.random.default_rng(0)
+    weights = network.fresh(jax.random.key(0))
+    chunk, account = rng.normal(size=(2, 9, 3, 2)), rng.normal(size=(2, 6, 5, 3, 3))  # 6 decisions, 5 accounts
+    there = rng.random((2, 6, 5, 3, 1)) > 0.3
+    seen = np.concatenate([account, there], -1)
+    chunk, account, seen = (jnp.asarray(x, jnp.float32) for x in (chunk, account, seen))
+    contexts = network.apply({"params": weights}, chunk, method="encode")[:, :, None]
+    outputs, value = network.apply({"params": weights}, contexts, seen, method="head")
+    always, _ = network.apply({"params": weights}, contexts, account, method="head")
+    assert outputs.shape == (2, 6, 5, 3)
+    for path, t, a in ((0, 0, 0), (1, 5, 4), (1, 2, 3)):
+        window = chunk[path, t : t + 4][None]
+        alone, worth = Assets().apply({"params": weights["own"]}, window, seen[path, t, a][None])
+        np.testing.assert_allclose(outputs[path, t, a], alone[0], atol=1e-6)
+        np.testing.assert_allclose(value[path, t, a], worth[0], atol=1e-6)
+        ones = jnp.concatenate([account[path, t, a], jnp.ones((3, 1))], -1)[None]
+        alone, _ = Assets().apply({"params": weights["own"]}, window, ones)
+        np.testing.assert_allclose(always[path, t, a], alone[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("positions", ["weights", pytest.param("continuous", marks=pytest.mark.slow)])
+def test_a_portfolio_trains_and_its_file_decides_on_any_number_of_assets_where_weights_are_shared(
+    positions: Any, portfolio: TradingEnv, make_portfolio: Any, tmp_path: Path, another_process: None
+) -> None:
+    env = dataclasses.replace(portfolio, positions=positions)
+    module = Assets() if positions == "weights" else Joint()
+    agent = PPOAgent(num_epochs=1, num_minibatches=2, network=module)
+    result = trained(env, agent, tmp_path / "run")
+    assert np.isfinite(result.history[-1]["grad_norm"])
+    expected = backtest(result.policy, env.market)
+    own_encoder._GIVEN.clear()
+    policy = load_policy(result.policy_path, type(module))
+    np.testing.assert_array_equal(backtest(policy, env.market).targets, expected.targets)
+    window, four = env.market.features[20:24], make_portfolio(4)
+    assert policy.act(window).shape == (3,)
+    if positions == "weights":
+        turned = policy.act(window[:, ::-1])
+        np.testing.assert_allclose(turned[::-1], policy.act(window), atol=1e-6)
+        assert backtest(policy, four).targets.shape[1] == 4
+        return
+    with pytest.raises(ValueError, match="Joint has weights for the number of assets of its training, and there are 4"):
+        backtest(policy, four)
+    size = {"num_envs": 8, "rollout_length": 16, "total_steps": 256, "init_from": result.policy_path}
+    Trainer(env, agent, **size)
+    other = TradingEnv(four, positions=positions, window=4)
+    with pytest.raises(ValueError, match="Joint has weights for the number of assets"):
+        Trainer(other, agent, **size)
+
+
 @pytest.mark.parametrize("settings", [{"network": Both(6, (5,))}, {"encoder": Pool(6)}, {"encoder": Chunked()}])
 def test_it_trains_is_saved_and_comes_back_with_its_class_alone(
     settings: dict[str, Any], env: TradingEnv, tmp_path: Path, another_process: None
@@ -126,6 +244,8 @@ def test_it_trains_is_saved_and_comes_back_with_its_class_alone(
         load_policy(tmp_path / "run")
     with pytest.raises(files.FileError, match=f"its network is a {name}.*and no Flat"):
         load_policy(tmp_path / "run", Flat)
+    with pytest.raises(files.FileError, match=f"its weights are none of this {name}; give the class as it was"):
+        load_policy(tmp_path / "run", type(name, (Changed,), {}))
     policy = load_policy(tmp_path / "run", type(module))
     assert policy.agent == result_agent(agent, policy.agent)
     np.testing.assert_array_equal(backtest(policy, env.market).targets, expected.targets)
@@ -163,6 +283,16 @@ def test_it_learns_the_sign_of_a_signal(optimised: None, tmp_path: Path) -> None
         ({"encoder": Flat()}, "Flat cannot encode bars"),
         ({"network": Both(actions=4)}, r"Both gives the shapes \[\(3, 4\), \(3,\)\].*must return \(outputs \[n, 3\]"),
         ({"network": Pool()}, "Pool cannot be called with a window"),
+        ({"network": Faulty("norm")}, "Faulty keeps batch_stats beside its weights, as BatchNorm does"),
+        ({"network": Faulty("dropout")}, "Faulty draws random numbers, as Dropout does"),
+        ({"network": Faulty("rows")}, "Faulty gives another result for a decision beside other decisions"),
+        ({"network": Faulty("error")}, r"Faulty cannot be called with a window \[n, 4, 3\] and .* \[n, 4\]: no luck$"),
+        ({"network": Faulty("weights")}, "Faulty has no weights"),
+        ({"network": Faulty("bfloat16")}, "Faulty has weights of bfloat16; leave param_dtype at float32"),
+        ({"network": Faulty("whole")}, "Faulty gives numbers of int32"),
+        ({"network": Faulty("nan")}, "Faulty gives numbers that are not finite"),
+        ({"network": Faulty("list")}, "Faulty gives the shapes"),
+        ({"encoder": Noisy()}, "Noisy draws random numbers"),
         ({"network": Both(), "encoder": "tcn"}, "reads the window itself; leave out encoder"),
         ({"network": "mine.py:Both"}, "must be a Flax module, not its name"),
     ],

@@ -74,6 +74,35 @@ def test_an_ordinary_environment_is_given_again(tmp_path: Path) -> None:
         jt.load_policy(result.policy_path, agent=AGENT)
 
 
+def test_two_seeds_trade_the_mean_of_their_targets(env: TradingEnv, tmp_path: Path) -> None:
+    settings = {"num_envs": 8, "rollout_length": 8, "total_steps": 128, "progress": False, "seeds": 2}
+    result = jt.Trainer(env, AGENT, valid=env.market, run_dir=tmp_path / "run", **settings).train()
+    policy = jt.load_policy(tmp_path / "run", agent=AGENT)
+    assert policy.about["seeds"] == [0, 1]
+    members = [jt.load_policy(one.policy_path, agent=AGENT) for one in result.members]
+    windows = [env.market.features[t : t + 4, 0] for t in range(20, 60)]
+    taken = [policy.act(window) for window in windows]
+    np.testing.assert_allclose(taken, [np.mean([one.act(window) for one in members]) for window in windows])
+    assert len(set(taken)) > 1, "a constant policy would prove nothing"
+    assert policy.positions == "continuous"
+    together = jt.backtest(policy, env.market)
+    np.testing.assert_array_equal(jt.backtest(result.policy, env.market).targets, together.targets)
+    own = together.by_symbol["S0"]
+    alone = [jt.backtest(one, env.market).by_symbol["S0"].targets[0, 0] for one in members]
+    assert own.targets[0, 0] == pytest.approx(np.mean(alone))
+    with pytest.raises(ValueError, match="decisions of a DQN cannot be explained"):
+        policy.explain(own, 20)
+    with pytest.raises(ValueError, match="only a policy that PPOAgent trained"):
+        policy.export(tmp_path / "policy.onnx")
+    with pytest.raises(ValueError, match="a policy of DQN, which is code of its user"):
+        jt.load_policy(tmp_path / "run")
+    content = files.load(tmp_path / "run" / "policy.pkl", "policy")
+    for change in ({"members": []}, {"members": content["members"] * 200}, {"state": content["members"][0]}):
+        files.save(tmp_path / "bad.pkl", "policy", content | change)
+        with pytest.raises(FileError, match="is damaged"):
+            jt.load_policy(tmp_path / "bad.pkl", agent=AGENT)
+
+
 @struct.dataclass
 class Other(DQN):
     """Another class."""
@@ -93,9 +122,11 @@ def test_a_file_imports_nothing_and_says_what_it_wants(trained: Any, env: Tradin
     content = files.load(path, "policy")
     assert content["state"]["opt_state"] is None
     for change, message in [
-        ({"state": 3}, "it does not hold agent"),
+        ({"state": 3}, "does not fit DQN"),
+        ({"name": 3}, "is damaged .name is 3, and must be a text"),
+        ({"further": 3}, "is damaged .further is a field that is not known"),
         ({"version": 9}, "install a newer jaxtrader"),
-        ({"about": {**content["about"], "env": {}}}, "does not say its environment"),
+        ({"about": {**content["about"], "env": {}}}, "is damaged .about.env.rules is missing"),
         ({"state": {**content["state"], "epsilon": np.float32("nan")}}, "not finite"),
         ({"state": {**content["state"], "further": np.zeros(2)}}, r"its state\['further'\] is"),
     ]:

@@ -18,7 +18,9 @@ def write(folder, symbols):
     return str(file)
 
 
-@pytest.mark.parametrize(("bars", "enough"), [(30, False), (452, False), (453, True)])
+@pytest.mark.parametrize(
+    ("bars", "enough"), [(1, False), (2, False), (3, False), (30, False), (452, False), (453, True)]
+)
 def test_train_keeps_what_data_promises(tmp_path, capsys, bars, enough):
     # 252 bars of history, 64 to trade and one more are 317, which are 70% of 453.
     file = write(tmp_path, {"X": bars})

@@ -32,6 +32,8 @@ def test_the_tests_are_one_result_with_a_report(walked):
     page = (run / "report.html").read_text()
     assert "<h2>Folds</h2>" in page
     assert "12-month momentum" in page
+    assert "<h2>Features</h2>" in page
+    assert len(record["importance"]) == 2, "of both features, on the validations of both folds"
 
 
 def test_a_walk_is_resumed_with_its_own_settings(walked, capsys):
@@ -82,6 +84,23 @@ def test_its_tests_are_traded_again_at_other_costs(walked, capsys):
     said = refused(capsys, ["backtest", run, "--start", "2020-12-01"])
     assert "leave out --start" in said
     assert "fold-2" in said
+
+
+def test_one_policy_of_it_knows_its_own_data(walked, capsys):
+    fold = walked / "run/fold-2"
+    record = json.loads((walked / "run/result.json").read_text())["folds"]["fold 2"]
+    assert main(["backtest", str(fold), "--save", str(walked / "alone")]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "no test" not in out
+    alone = json.loads((walked / "alone/result.json").read_text())["parts"]["test"]
+    assert alone["first"] == record["first"]
+    assert alone["total"]["policy"] == pytest.approx(record["total"]["policy"])
+    assert main(["backtest", str(fold / "policy.pkl"), "--part", "valid", "--no-report"]) == 0
+    assert "Training and selection used dates before 2020-10-" in " ".join(capsys.readouterr().out.split())
+    assert "give --data FILE" in refused(capsys, ["backtest", fold, "--symbols", "X"])
+    assert "have the parts" in refused(capsys, ["backtest", fold, "--part", "all"])
+    assert main(["report", str(fold)]) == 0
+    assert list(json.loads((fold / "result.json").read_text())["parts"]) == ["train", "validation", "test"]
 
 
 def test_runs_are_compared_on_the_bars_that_all_have(walked, tmp_path, capsys):

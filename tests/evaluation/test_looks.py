@@ -77,6 +77,41 @@ def test_prices_that_stand_still_are_no_mark(tmp_path: Path):
         assert (len(found), found[0].windows) == (1, 0)
 
 
+@pytest.mark.parametrize("digits", [2, 4])
+def test_prices_that_were_adjusted_anew_are_the_same_bars(digits, tmp_path: Path):
+    """Each dividend scales all prices before it, and files round them."""
+    adjusted = random_bars(3, 1200)
+    market = market_of(adjusted.round(digits), symbol="X")
+    looks.record(tmp_path, looks.look_at(market, simulate(market, 1.0), b"before", ""))
+    prices = ["open", "high", "low", "close"]
+    for row in range(40, 1200, 63):
+        adjusted.iloc[:row, [adjusted.columns.get_loc(name) for name in prices]] *= 1 - 0.006
+    anew = market_of(adjusted.round(digits), symbol="X")
+    found = looks.record(tmp_path, looks.look_at(anew, simulate(anew, 1.0), b"anew", ""))
+    assert len(found) == 2
+    assert looks.trials(found, 1200).overlapping == 1
+
+
+def test_bars_that_only_resemble_each_other_are_others(tmp_path: Path):
+    """Companies of one market move together: nine tenths of their variance is common here."""
+    rng = np.random.default_rng(0)
+    common = rng.normal(0, 0.01, 3000)
+    for i in range(6):
+        close = 50 * np.exp(np.cumsum(common + rng.normal(0, 0.0033, 3000)))
+        market = market_of(daily(close.tolist()), symbol=f"S{i}")
+        assert len(looks.record(tmp_path, looks.look_at(market, simulate(market, 1.0), b"x", ""))) == 1
+
+
+def test_bars_with_a_large_tick_are_known_by_their_prices(tmp_path: Path):
+    """Eight closes of few levels have one shape in many places."""
+    rng = np.random.default_rng(1)
+    walks = [begin + np.cumsum(rng.integers(-1, 2, 3000)) for begin in (500, 900)]
+    for i, (walk, looked) in enumerate(((walks[0], 1), (walks[1], 1), (walks[0][1000:], 2))):
+        market = market_of(daily((0.01 * walk).tolist()), symbol="X")
+        look = looks.look_at(market, simulate(market, 1.0), bytes([i]), "")
+        assert len(looks.record(tmp_path, look)) == looked
+
+
 def _digest(policy: bytes) -> str:
     return hashlib.sha256(policy).hexdigest()[:24]
 

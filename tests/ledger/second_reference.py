@@ -1,11 +1,12 @@
 """The money rules once more, as a scalar loop over Python floats.
 
 It was written from `jaxtrader/ledger/README.md` alone, before its author saw any other code of the ledger. The columns
-of a `Market`, such as the average traded value, are taken as they are.
+of a `Market`, such as the average traded value, are taken as they are. Trailing stops and limit orders were added
+later, from the text of rules 8a and 12.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ import jaxtrader as jt
 
 DUST = 1e-12  # rule 1, float64
 UNKNOWN_ADV = 1e-6  # rule 4
+BRACKETS = ("stop", "take profit", "trailing stop")  # reasons
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Record:
     clipped: set[int] = field(default_factory=set)
     dropped: set[int] = field(default_factory=set)
     beyond_cap: set[int] = field(default_factory=set)
+    unmet: set[int] = field(default_factory=set)
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Rates:
     """The rates of one row."""
 
     fee: list[float]
+    maker_fee: list[float]
     slippage: list[float]
     fixed_fee: list[float]  # in units of the capital
     impact: list[float] | None
@@ -42,6 +46,7 @@ class Rates:
     share_fee: list[float]  # of a unit, in units of the capital
     min_fee: list[float] | None  # in units of the capital
     max_fee: list[float] | None
+    worst: list[float] | None = None  # the prices beyond which limit orders pay nothing
 
 
 @dataclass
@@ -55,6 +60,19 @@ class Orders:
     dropped: bool
 
 
+@dataclass
+class Resting:
+    """Limit orders that rest for one bar (rule 12)."""
+
+    size: list[float]  # 0 where nothing rests
+    limit: list[float]
+    capped: list[bool]
+
+    def cancel(self, assets) -> None:
+        for i in assets:
+            self.size[i] = 0.0
+
+
 def _sign(x: float) -> int:
     return (x > 0) - (x < 0)
 
@@ -62,7 +80,7 @@ def _sign(x: float) -> int:
 class Ledger:
     """One account on the one history of a market."""
 
-    def __init__(self, market: jt.Market, targets, rules: jt.Rules, costs: jt.Costs, stop_loss=None, take_profit=None):
+    def __init__(self, market: jt.Market, targets, rules: jt.Rules, costs: jt.Costs, **brackets):
         self.market, self.rules, self.costs = market, rules, costs
         self.bars, self.assets = np.shape(targets)
         self.all = range(self.assets)
@@ -86,8 +104,9 @@ class Ledger:
         self.session_end = [False] * self.bars if ends is None else ends[rows].tolist()
 
         self.targets = [[0.0 if abs(w) <= DUST else w for w in row] for row in np.asarray(targets, float).tolist()]
-        self.stop = self._brackets(stop_loss)
-        self.take = self._brackets(take_profit)
+        self.stop, self.take, self.trail = (
+            self._brackets(brackets.get(name)) for name in ("stop_loss", "take_profit", "trailing_stop")
+        )
         self.capital = 1.0 if rules.capital is None else rules.capital
         self.multiplier = np.broadcast_to(1.0 if rules.multiplier is None else rules.multiplier, self.assets).tolist()
         self.tick = None if rules.tick is None else np.broadcast_to(rules.tick, self.assets).tolist()
@@ -106,6 +125,7 @@ class Ledger:
 
         self.cash = 1.0
         self.units, self.entry = [0.0] * self.assets, [0.0] * self.assets
+        self.best = [0.0] * self.assets  # the best price since the entry (rule 8a)
         self.block = [0] * self.assets  # the sign of the position that a bracket has closed
         self.last_target = [0.0] * self.assets
         self.again = [False] * self.assets  # the mark of rule 3
@@ -156,6 +176,7 @@ class Ledger:
 
         return Rates(
             fee=each("fee"),
+            maker_fee=each("fee" if self.costs.maker_fee is None else "maker_fee"),
             slippage=each("slippage"),
             fixed_fee=[x / self.capital for x in each("fixed_fee")],
             impact=None if self.costs.impact is None else each("impact"),
@@ -184,6 +205,7 @@ class Ledger:
         rules, bar = self.rules, t + 1
         present, opens, closes = self.present[bar], self.open[bar], self.close[bar]
         rates = self._rates(bar)
+        resting = self._place(t, bar) if rules.fill == "limit" and not self.ruined else None
         if not self.ruined:
             night = self.dt[bar] if self.bar_dt is None else self.dt[bar] - self.bar_dt[bar]
             self._interest(rates, self.close[t], night)  # 2b
@@ -192,7 +214,7 @@ class Ledger:
                 self.cash += sum(u * x for u, x, here in zip(self.units, paid, present, strict=True) if here)
 
         # 2c
-        cancelled = False
+        cancelled, closed = False, set()
         if self.ruined:
             for i in self.all:
                 if present[i]:
@@ -202,7 +224,7 @@ class Ledger:
             cancelled = True
             self._liquidate(opens, t, bar, rates)
         elif not (rules.fill == "next_open" and self._equity(opens) <= rules.ruin_level):
-            self._close_at_open(t, bar, rates)
+            closed = self._close_at_open(t, bar, rates)
         self.missed_end = [self.missed_end[i] and not present[i] for i in self.all]
 
         # 2d
@@ -213,7 +235,11 @@ class Ledger:
         if self.bar_dt is not None:
             self._interest(rates, opens, self.bar_dt[bar])
 
-        cancelled = self._close_inside(t, bar, rates) or cancelled  # 2e
+        if resting is None:
+            cancelled = "liquidation" in self._close_inside(t, bar, rates).values() or cancelled  # 2e
+        else:
+            resting.cancel(self.all if cancelled else closed)
+            self._inside_with_limits(resting, t, bar, rates)
 
         # 2f
         for i in self.all:
@@ -263,58 +289,150 @@ class Ledger:
             if present[i]:
                 self._close(i, prices, "ruin", t, bar, rates)
 
-    def _levels(self, i: int, t: int) -> tuple[float, float]:
-        """The prices of stop and take-profit, NaN where there is none (rule 8)."""
+    def _levels(self, i: int, t: int) -> tuple[float, float, float]:
+        """The prices of stop, trailing stop and take-profit, NaN where there is none (rules 8 and 8a)."""
         side = _sign(self.units[i])
-        return self.entry[i] * (1 - side * self.stop[t][i]), self.entry[i] * (1 + side * self.take[t][i])
+        return (
+            self.entry[i] * (1 - side * self.stop[t][i]),
+            self.best[i] * (1 - side * self.trail[t][i]),
+            self.entry[i] * (1 + side * self.take[t][i]),
+        )
 
-    def _close_at_open(self, t: int, bar: int, rates: Rates) -> None:
-        """2c, step 3."""
-        opens, present = self.open[bar], self.present[bar]
+    def _close_at_open(self, t: int, bar: int, rates: Rates) -> set[int]:
+        """2c, step 3. Returns the assets that it closes."""
+        opens, present, closed = self.open[bar], self.present[bar], set()
         traded = [False] * self.assets
         if self.rules.fill == "next_open":
             asked = self._due(t)
             self._lift_blocks(asked)
             traded = [d != 0 for d in self._size(asked, t, bar, opens, present).size]
-        levels = [(i, *self._levels(i, t)) for i in self.all if self.units[i] != 0 and present[i] and not traded[i]]
-        for i, stop, take in levels:
+        held = [i for i in self.all if self.units[i] != 0 and present[i] and not traded[i]]
+        for i, (stop, trail, take) in [(i, self._levels(i, t)) for i in held]:
             side, p = _sign(self.units[i]), opens[i]
+            passed = [x for x in ((stop, "stop"), (trail, "trailing stop")) if side * (p - x[0]) <= 0]
             if self.missed_end[i]:
-                self._close(i, opens, "session end", t, bar, rates)
-            elif side * (p - stop) <= 0:
-                self._close(i, opens, "stop", t, bar, rates)
+                reason = "session end"
+            elif passed:
+                reason = max(passed, key=lambda each: side * each[0])[1]
             elif side * (p - take) >= 0:
-                self._close(i, opens, "take profit", t, bar, rates)
+                reason = "take profit"
+            else:
+                continue
+            closed.add(i)
+            self._close(i, opens, reason, t, bar, rates)
+        return closed
 
-    def _close_inside(self, t: int, bar: int, rates: Rates) -> bool:
-        """2e. Whether the account was liquidated."""
-        liquidated = False
-        for i in self.all:
-            u, p = self.units[i], self.open[bar][i]
+    def _adverse(self, i: int, t: int, p: float) -> list[tuple[float, str]]:
+        """Margin and the nearer stop of a position whose bar opened at p, the first of two at one price first."""
+        u, side = self.units[i], _sign(self.units[i])
+        margin = math.nan
+        if self.margin > 0 and self.assets == 1:
+            margin = -self.cash / ((1 - self.margin) * u) if u > 0 else self.cash / ((1 + self.margin) * -u)
+            margin = math.nan if u > 0 and margin <= 0 else margin
+        stop, trail, _ = self._levels(i, t)
+        stops = [each for each in ((stop, "stop"), (trail, "trailing stop")) if not math.isnan(each[0])]
+        nearer = [max(stops, key=lambda each: side * each[0])] if stops else []
+        levels = [(margin, "liquidation"), *nearer]
+        return [(side * min(side * x, side * p), reason) for x, reason in levels if not math.isnan(x)]
+
+    def _close_inside(self, t: int, bar: int, rates: Rates, assets=None, opens=None) -> dict[int, str]:
+        """2e for some assets whose bar begins at `opens`. Returns what it closes, with the reasons."""
+        opens, closed = self.open[bar] if opens is None else opens, {}
+        for i in self.all if assets is None else assets:
+            u, p = self.units[i], opens[i]
             if u == 0 or not self.present[bar][i]:
                 continue
             side = _sign(u)
             against, favour = (self.low[bar][i], self.high[bar][i])[::side]
-            stop, take = self._levels(i, t)
-            margin = math.nan
-            if self.margin > 0 and self.assets == 1:
-                margin = -self.cash / ((1 - self.margin) * u) if u > 0 else self.cash / ((1 + self.margin) * -u)
-                margin = math.nan if u > 0 and margin <= 0 else margin
-            found = []  # the price of each level that is met: the worse of level and open
-            for reason, level in (("liquidation", margin), ("stop", stop)):
-                if side * (against - level) <= 0:
-                    found.append((side * min(side * level, side * p), reason))
+            self._see(i, p)
+            found = [each for each in self._adverse(i, t, p) if side * (against - each[0]) <= 0]
+            take = self._levels(i, t)[2]
+            reached = favour if math.isnan(take) else side * min(side * favour, max(side * take, side * p))
             if found:
                 price, reason = max(found, key=lambda each: side * each[0])  # the first of two at one price
-            elif side * (favour - take) >= 0:
-                price, reason = side * max(side * take, side * p), "take profit"
             else:
-                continue
-            prices = list(self.open[bar])
+                self._see(i, reached)
+                trail = self._levels(i, t)[1]
+                if side * (against - trail) <= 0:
+                    price, reason = trail, "trailing stop"
+                elif side * (favour - take) >= 0:
+                    price, reason = side * max(side * take, side * p), "take profit"
+                else:
+                    self._see(i, favour)
+                    continue
+            prices = list(opens)
             prices[i] = price
-            liquidated |= reason == "liquidation"
+            closed[i] = reason
             self._close(i, prices, reason, t, bar, rates)
-        return liquidated
+            self._see(i, favour)
+        return closed
+
+    def _see(self, i: int, price: float) -> None:
+        """Move the best price of a position (rule 8a)."""
+        if self.units[i] != 0:
+            self.best[i] = (max if self.units[i] > 0 else min)(self.best[i], price)
+
+    # Limit orders (rule 12)
+
+    def _place(self, t: int, bar: int) -> Resting:
+        """Place orders at close[t]."""
+        asked, closes, none = self._due(t), self.close[t], [True] * self.assets
+        self._lift_blocks(asked)
+        orders = self._size(asked, t, t, closes, none)
+        self._count(orders, bar)
+        for i, w in enumerate(asked):
+            if not math.isnan(w):
+                self.last_target[i], self.again[i] = w, orders.capped[i] or orders.given_up[i]
+        limit = []
+        for i in self.all:
+            side = _sign(orders.size[i])
+            price = closes[i] * (1 - side * (self.rules.limit_offset or 0.0))
+            limit.append(price if self.tick is None or side == 0 else self._on_tick(i, price, -side, t))
+        return Resting(orders.size, limit, orders.capped)
+
+    def _inside_with_limits(self, resting: Resting, t: int, bar: int, rates: Rates) -> None:
+        """Steps 2 to 5 of rule 12."""
+        opens, present = self.open[bar], self.present[bar]
+        low, high = self.low[bar], self.high[bar]
+
+        def met(lows, highs) -> list[int]:
+            return [
+                i
+                for i in self.all
+                if present[i]
+                and (
+                    (resting.size[i] > 0 and lows[i] <= resting.limit[i])
+                    or (resting.size[i] < 0 and highs[i] >= resting.limit[i])
+                )
+            ]
+
+        self._fill_limits(resting, met(opens, opens), t, bar, opens, rates)  # 2
+
+        def order_first(i: int) -> bool:
+            """Whether the order adds at a limit that is nearer the open than the first adverse level."""
+            u, d = self.units[i], resting.size[i]
+            if u * d <= 0:
+                return False
+            side = _sign(u)
+            return all(side * (resting.limit[i] - level) > 0 for level, _ in self._adverse(i, t, opens[i]))
+
+        closed = self._close_inside(t, bar, rates, [i for i in self.all if not order_first(i)])  # 3
+        resting.cancel(self.all if "liquidation" in closed.values() else closed)
+        makers = met(low, high)
+        prices = [resting.limit[i] if i in makers else opens[i] for i in self.all]
+        as_maker = replace(rates, fee=rates.maker_fee, slippage=[0.0] * self.assets, impact=None)
+        self._fill_limits(resting, makers, t, bar, prices, as_maker)  # 4
+        self._close_inside(t, bar, rates, makers, prices)  # 5
+        if any(resting.size):
+            self.record.unmet.add(bar)
+        for i in self.all:
+            self.again[i] |= resting.size[i] != 0
+
+    def _fill_limits(self, resting: Resting, assets, t: int, bar: int, prices, rates: Rates) -> None:
+        sizes = [resting.size[i] if i in assets else 0.0 for i in self.all]
+        orders = Orders(sizes, [False] * self.assets, resting.capped, clipped=False, dropped=False)
+        resting.cancel(assets)
+        self._pay(orders, t, bar, prices, replace(rates, worst=resting.limit))
 
     # The order (rules 3, 5 and 8)
 
@@ -432,7 +550,8 @@ class Ledger:
             paid = [self._paid(i, size[i], prices[i], t, bar, rates) for i in self.all]
             buys, sales = [i for i in self.all if size[i] > 0], [i for i in self.all if size[i] < 0]
             fee = [self._commission(i, size[i], paid[i], rates) for i in self.all]
-            cash = self.cash - sum(size[i] * paid[i] + fee[i] + fixed[i] for i in sales)
+            spent = [size[i] * paid[i] + fee[i] + fixed[i] for i in sales]
+            cash = self.cash - sum(spent if rates.worst is None else [max(0.0, x) for x in spent])
             cash -= sum(fixed[i] for i in buys)
             need = sum(size[i] * paid[i] + fee[i] for i in buys)
             if buys and need > cash:
@@ -440,7 +559,7 @@ class Ledger:
                 orders.clipped |= need - max(0.0, cash) > all_costs + DUST * equity
                 orders.dropped |= cash <= 0
                 cut = max(0.0, cash) / need
-                exhausted = self.rules.lot is None and rates.impact is None
+                exhausted = self.rules.lot is None and rates.impact is None and (rates.worst is None or not sales)
                 for i in buys:
                     d = self._payable(i, cut * (size[i] * paid[i] + fee[i]), paid[i], rates)
                     orders.dropped |= d == 0 and cash > 0
@@ -451,16 +570,19 @@ class Ledger:
                         d, orders.dropped = 0.0, True
                     size[i] = d
                     exhausted &= d != 0
-        if orders.clipped:
-            self.record.clipped.add(bar)
-        if orders.dropped:
-            self.record.dropped.add(bar)
+        self._count(orders, bar)
         for i in self.all:
             if size[i] != 0:
                 leaves_dust = abs(self.units[i] + size[i]) * prices[i] <= DUST * equity
                 self._fill(i, -self.units[i] if leaves_dust else size[i], prices[i], "order", t, bar, rates)
         if exhausted:
             self.cash = 0.0
+
+    def _count(self, orders: Orders, bar: int) -> None:
+        if orders.clipped:
+            self.record.clipped.add(bar)
+        if orders.dropped:
+            self.record.dropped.add(bar)
 
     def _lots(self, i: int, d: float, bar: int) -> float:
         if self.rules.lot is None or d == -self.units[i]:
@@ -490,12 +612,19 @@ class Ledger:
 
     def _paid(self, i: int, d: float, price: float, t: int, bar: int, rates: Rates) -> float:
         paid = price * (1 + self._friction(i, d, price, t, rates) * _sign(d))
-        if self.tick is None:
-            return paid
-        tick = self.tick[i] * self.price_factor[bar][i]
-        whole = round(paid / tick)
-        if abs(paid / tick - whole) > DUST * max(1, whole):
-            whole = math.ceil(paid / tick) if d > 0 else math.floor(paid / tick)
+        if self.tick is not None:
+            paid = self._on_tick(i, paid, d, bar)
+        if rates.worst is not None:
+            paid = min(paid, rates.worst[i]) if d > 0 else max(paid, rates.worst[i])
+        return paid
+
+    def _on_tick(self, i: int, price: float, up: float, row: int) -> float:
+        """The price on a tick (rule 4b), up where `up` is above 0."""
+        assert self.tick is not None
+        tick = self.tick[i] * self.price_factor[row][i]
+        whole = round(price / tick)
+        if abs(price / tick - whole) > DUST * max(1, whole):
+            whole = math.ceil(price / tick) if up > 0 else math.floor(price / tick)
         return whole * tick
 
     def _commission(self, i: int, d: float, paid: float, rates: Rates) -> float:
@@ -519,7 +648,7 @@ class Ledger:
         self.cash -= d * paid + fee
         u, after = self.units[i], self.units[i] + d
         if _sign(u) * _sign(after) <= 0:
-            self.entry[i] = price
+            self.entry[i] = self.best[i] = price
         elif abs(after) > abs(u):
             self.entry[i] += (price - self.entry[i]) * (d / after)  # so that adds at one price leave it there exactly
         self.units[i] = 0.0 if d == -u else after
@@ -534,12 +663,12 @@ class Ledger:
         if reason != "ruin" and abs(u) * price <= DUST * equity:
             self.cash, self.units[i] = self.cash + u * price, 0.0
             return
-        if reason in ("stop", "take profit"):
+        if reason in BRACKETS:
             self.block[i] = _sign(u)
         if self.rules.volume_cap is not None:
             most = self._most(i, t)
             if abs(u) * price > most * (1 + DUST):
-                if reason in ("stop", "take profit", "liquidation"):
+                if reason in (*BRACKETS, "liquidation"):
                     self.again[i] = reason != "liquidation"
                     left = abs(u) - most / price
                     if most <= DUST * equity:
@@ -561,6 +690,6 @@ class Ledger:
         fills[first:] = joined.values()
 
 
-def trade(market, targets, rules, costs, stop_loss=None, take_profit=None) -> Record:
-    """Trade the one history of a market by targets `[N, A]` (money rule 2)."""
-    return Ledger(market, targets, rules, costs, stop_loss, take_profit).run()
+def trade(market, targets, rules, costs, **brackets) -> Record:
+    """Trade the one history of a market by targets `[N, A]` and brackets by their names (money rule 2)."""
+    return Ledger(market, targets, rules, costs, **brackets).run()

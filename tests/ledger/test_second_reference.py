@@ -9,10 +9,12 @@ from ledger.second_reference import trade
 
 import jaxtrader as jt
 
+MARKET_ORDERS = 24  # seeds up to here have fills at an open or a close, those from here on limit orders
 BARS = 63
 PATHS = 13  # of each drawn set of rules
 HIGHEST = {
     "fee": 2e-3,
+    "maker_fee": 1e-3,
     "slippage": 2e-3,
     "fixed_fee": 50.0,
     "impact": 1.0,
@@ -27,7 +29,7 @@ HIGHEST = {
 
 def _drawn_rules(seed: int):
     """Rules, and the rates and columns that go with them: what is compiled once for all paths of a seed."""
-    rng = np.random.default_rng([seed, 0])
+    rng, more = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 2])
 
     def on(share=0.5):
         return rng.random() < share
@@ -58,6 +60,14 @@ def _drawn_rules(seed: int):
     commission = [x for x in ("share_fee", "min_fee") if on(0.3)]
     commission += ["max_fee"] if commission and on() else []
     rates, by_column = rates + commission, by_column + [x for x in commission if on(0.2)]
+    if seed >= MARKET_ORDERS:
+        rules |= {"fill": "limit", "limit_offset": float(more.choice([0.003, 0.01])) if more.random() < 0.8 else None}
+        makers = ["maker_fee"] if more.random() < 0.6 else []
+        rates, rebates = rates + makers, rebates + [x for x in makers if more.random() < 0.3]
+        by_column += [x for x in makers if more.random() < 0.2]
+        brackets = [x for x in brackets if x != "take_profit"]
+    elif more.random() < 0.5:
+        brackets.append("trailing_stop")
     return jt.Rules(capital=100_000.0, **rules), assets, kind, rates, by_column, columns, brackets, rebates
 
 
@@ -152,9 +162,10 @@ def _assert_equal(seed: int, path: int) -> None:
     assert result.clipped == len(expected.clipped)
     assert result.dropped == len(expected.dropped)
     assert result.beyond_cap == len(expected.beyond_cap)
+    assert result.unmet == len(expected.unmet)
 
 
-QUICK = (4, 6, 17, 19)  # of one to four assets
+QUICK = (4, 6, 17, 19, 26)  # of one to four assets, the last with limit orders
 
 
 @pytest.mark.parametrize("seed", QUICK)
@@ -164,7 +175,7 @@ def test_the_ledger_agrees_with_a_reference_of_the_rules(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", sorted({*range(24)} - {*QUICK}))
+@pytest.mark.parametrize("seed", sorted({*range(32)} - {*QUICK}))
 def test_the_ledger_agrees_with_a_reference_of_the_rules_on_many_kinds_of_rules(seed):
     for path in range(PATHS):
         _assert_equal(seed, path)

@@ -78,9 +78,9 @@ FREQUENCIES: dict[str, Any] = {
 }
 
 
-def loud(env: TradingEnv, seed: int = 1) -> Policy:
+def loud(env: TradingEnv, seed: int = 1, agent: PPOAgent | None = None) -> Policy:
     """A fresh policy with weights whose decisions differ from bar to bar."""
-    agent = PPOAgent(hidden=(8, 8))
+    agent = agent or PPOAgent(hidden=(8, 8))
     params = env.default_params
     state, _ = agent.prepare(init(agent, jax.random.key(0), env, params), params)
     rng = np.random.default_rng(seed)
@@ -376,9 +376,27 @@ def test_a_state_of_another_policy_or_a_damaged_one_is_refused(hourly, tmp_path)
     with pytest.raises(files.FileError, match="'policy' file, not a 'live' file"):
         policy.resume_live(tmp_path / "policy.pkl")
     stored = files.load(tmp_path / "live", "live")
-    for change in ({"account": []}, {"version": 9}, {"rows": {}}, {"schedule": {}}):
+    rows, schedule = stored["rows"], stored["schedule"]
+    recent = rows["recent"][0]
+    for change, match in (
+        ({"account": []}, "its account is one of other rules"),
+        ({"account": ["x", *stored["account"][1:]]}, "its account is one of other rules"),
+        ({"version": 9}, "a newer jaxtrader"),
+        ({"version": "1"}, "version is '1', and must be 1"),
+        ({"rows": {}}, "rows.symbols is missing"),
+        ({"rows": rows | {"window": rows["window"][..., 1:]}}, r"rows.window has the shape \(4, 1, 1\)"),
+        ({"rows": rows | {"names": rows["names"][1:]}}, "rows.names has no open"),
+        ({"rows": rows | {"recent": [recent | {"close": recent["close"][1:]}]}}, r"rows.recent\[0\], 3 has the shape"),
+        ({"rows": rows | {"recent": [recent | {"times": recent["times"][::-1]}]}}, "times do not increase"),
+        ({"schedule": schedule | {"bar": 0}}, "schedule.bar is 0"),
+        ({"schedule": schedule | {"open_slots": schedule["open_slots"][1:]}}, "schedule.open_slots has 335 parts"),
+        ({"age": -1}, "age is -1"),
+        ({"decision": stored["decision"] | {"target": "all"}}, "decision.target is 'all'"),
+        ({"env": stored["env"] | {"window": 0}}, "window 0 must be a whole number"),
+        ({"further": 1}, "further is a field that is not known"),
+    ):
         files.save(tmp_path / "damaged", "live", stored | change)
-        with pytest.raises(files.FileError, match="begin anew"):
+        with pytest.raises(files.FileError, match=f"{match}.*begin anew"):
             policy.resume_live(tmp_path / "damaged")
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from agents.test_own_actor_critic import Assets
 from live.test_live import HISTORY, NEW_YORK, loud, minutes
 from market.price_tables import random_bars
 
 from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.ledger.costs import Costs
@@ -58,8 +60,8 @@ def daily() -> list[Bars]:
     return [random_bars(times[mask], symbol) for mask, symbol in zip(kept, SYMBOLS, strict=True)]
 
 
-def policy_on(histories: Sequence[Bars], seed: int = 1, **settings: Any) -> Policy:
-    return loud(TradingEnv(Market.from_bars(histories, FEATURES, align=True), window=4, **settings), seed)
+def policy_on(histories: Sequence[Bars], seed: int = 1, agent: PPOAgent | None = None, **settings: Any) -> Policy:
+    return loud(TradingEnv(Market.from_bars(histories, FEATURES, align=True), window=4, **settings), seed, agent)
 
 
 def check_equal(live: Live, result: Any, i: int) -> None:
@@ -87,9 +89,11 @@ def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = 
     return result
 
 
-def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_path):
+@pytest.mark.parametrize("agent", [None, PPOAgent(network=Assets())], ids=["ours", "own network"])
+def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_path, agent):
     histories = daily()
-    policy = policy_on(histories, positions="weights", rules=Rules(delay=1), costs=Costs(cash_rate=0.1))
+    settings: dict[str, Any] = {"positions": "weights", "rules": Rules(delay=1), "costs": Costs(cash_rate=0.1)}
+    policy = policy_on(histories, agent=agent, **settings)
     result = followed(policy, histories, HISTORY, tmp_path / "live")
     assert (result.fills["reason"] == "delisted").any()
     assert np.isnan(result.targets[:, 1]).any(), "an asset without a bar is held"

@@ -341,7 +341,7 @@ def test_a_longer_file_leaves_the_result_of_a_shorter_one_as_it_was():
 
 
 def test_union_calendar_gives_dt_and_periods_per_year():
-    odd, even = DAYS[::2], DAYS[[0, *range(1, 60, 2)]]
+    odd, even = DAYS[[0, 1, *range(2, 60, 2)]], DAYS[[0, *range(1, 60, 2)]]
     market = Market.from_bars([history("ODD", odd), history("EVEN", even)], FEATURES, align=True)
     assert len(market.times) == 60
     assert market.periods_per_year == 365
@@ -360,14 +360,43 @@ def test_a_bar_of_less_than_a_day_has_its_own_time_and_a_night_has_the_rest():
     np.testing.assert_array_equal(mixed.bar_dt[: len(WHOLE)], 0)
 
 
-def test_daily_bars_that_close_at_two_times_of_a_day_have_no_sessions():
+def test_daily_bars_that_close_at_two_times_of_a_day_share_a_row():
+    """A decision at the earlier close would buy the others at their open of that day, hours before it."""
     early, late = DAYS + pd.Timedelta("16h"), DAYS + pd.Timedelta("16h30min")
     parts = [history(name, times) for name, times in zip("ABCD", (early, early, late, late), strict=True)]
-    market = Market.from_bars([*parts, history("THIN", early[[0, 1, 2, *range(10, 60, 9)]])], FEATURES[:1], align=True)
-    assert market.close.shape == (120, 5)
+    thin = history("THIN", early[[0, 1, 2, *range(10, 60, 9)]])
+    market = Market.from_bars([*parts, thin], FEATURES[:1], align=True)
+    np.testing.assert_array_equal(market.times, late.to_numpy())
+    np.testing.assert_array_equal(market.close[:, 0], parts[0].close[:, 0])
     assert market.session_end is market.bar_dt is market.delisted is None
-    assert market.periods_per_year == 2 * 365
+    assert market.periods_per_year == 365
     assert not any("session" in note for note in market.notes)
+
+
+def test_dates_of_several_zones_share_a_row():
+    tokyo, new_york = (
+        dataclasses.replace(history(name, DAYS - pd.Timedelta(f"{hours}h")), tz=tz)
+        for name, hours, tz in (("N225", 9, "Asia/Tokyo"), ("SPY", -5, "America/New_York"))
+    )
+    market = Market.from_bars([tokyo, new_york], FEATURES[:1], align=True)
+    np.testing.assert_array_equal(market.times, new_york.times)
+    np.testing.assert_array_equal(market.close, np.hstack([tokyo.close, new_york.close]))
+
+
+def test_exchanges_that_trade_one_after_another_are_aligned():
+    hours = [DAYS + pd.Timedelta(f"{minutes}m") for minutes in (60, 120, 180, 870, 930, 990)]
+    early, late = hours[0].union(hours[1]).union(hours[2]), hours[3].union(hours[4]).union(hours[5])
+    market = Market.from_bars([history("N225", early), history("SPY", late)], FEATURES[:1], align=True)
+    assert market.close.shape == (360, 2)
+    assert not any("begin" in note for note in market.notes)
+
+
+def test_a_few_bars_that_begin_early_are_a_note():
+    week = pd.date_range("2020-01-03", periods=60, freq="W-FRI")
+    thursday = week.delete(30).union([week[30] - pd.Timedelta("1D")])
+    market = Market.from_bars([history("A", week), history("B", thursday)], FEATURES[:1], align=True)
+    (note,) = (note for note in market.notes if "begin" in note)
+    assert note.startswith("A: 1 of its bars begin before the row before them")
 
 
 def test_an_asset_that_seldom_trades_is_aligned():
@@ -395,6 +424,8 @@ TWO = dataclasses.replace(WHOLE, symbols=("X", "Y"), close=np.hstack([WHOLE.clos
         ([WHOLE, dataclasses.replace(LATE, symbols=("A,B",))], "'A,B' .* rename"),
         ([WHOLE, history("NOON", DAYS + pd.Timedelta("12h"))], "WHOLE .*tz=, label="),
         ([history("OLD", DAYS[:30]), history("NEW", DAYS[30:])], "OLD .* leave it out"),
+        ([history("COIN", HOURS), history("HALF", HOURS + pd.Timedelta("30min"))], "COIN begin before .* label="),
+        ([history("ONE", HOURS), history("TWO", HOURS[::2])], "TWO begin before .* past"),
         ([WHOLE, history("HOURLY", HOURS)], "HOURLY .* 1:00:00 and WHOLE .* 1 day; .* resample"),
         ([history("TINY", DAYS[:4]), history("BRIEF", DAYS[:5])], "BRIEF has 5 bars, .* volatility_5"),
         ([WHOLE, dataclasses.replace(LATE, times=LATE.times[::-1])], "LATE .* sort"),

@@ -219,7 +219,7 @@ def test_adjusted_close_scales_prices_and_is_noted(tmp_path):
     assert [getattr(bars, name)[0, 0] for name in ("open", "high", "low", "close", "volume")] == [10, 12, 9, 11, 100]
     assert "multiplied by 'Adj Close' / close" in bars.notes[0]
     assert "--no-adjust" in bars.notes[0]
-    assert not any("split" in note for note in bars.notes)
+    assert not any("unadjusted splits" in note for note in bars.notes)
     raw = load_bars(path, adjust=False)
     assert raw.open[0, 0] == 20
     assert any("'Adj Close' was not applied" in note for note in raw.notes)

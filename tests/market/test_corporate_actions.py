@@ -55,6 +55,16 @@ def test_a_listed_split_that_prices_do_not_show_is_adjusted_already():
     assert any("'Stock Splits' was not used" in note for note in bars.notes)
 
 
+def test_splits_at_which_volume_may_jump_are_named():
+    days, shares = pd.bdate_range("2024-01-01", periods=60), np.where(np.arange(60) < 30, 1.0, 4.0)
+    table = pd.DataFrame({name: 100 / shares for name in ("open", "high", "low", "close")}, index=days)
+    for split in ({"Stock Splits": np.where(np.arange(60) == 30, 4.0, 0)}, {"Adj Close": np.full(60, 25.0)}):
+        raw = load_bars(table.assign(volume=1e4 * shares, **split))
+        assert any("volume_ratio may jump at 1 split, the first at 2024-02-12" in note for note in raw.notes)
+    for other in (quarterly(raw=True), table.assign(volume=0, **split), table.assign(volume=1e4)):
+        assert not any("volume_ratio" in note for note in load_bars(other).notes)
+
+
 def quarterly(raw: bool) -> pd.DataFrame:
     """Ten years of a stock that pays 2% each quarter."""
     table = pd.DataFrame(walk(1, 2500, deviation=0.01, freedom=8.0), index=pd.bdate_range("2010-01-01", periods=2500))

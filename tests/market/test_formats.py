@@ -1,11 +1,15 @@
 """Each known format is recognised from a small file, and gives the times, prices and volume that the file shows."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import jaxtrader
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.errors import DataError
-from jaxtrader.market.formats import FORMATS, format_of, headerless_format_of
+from jaxtrader.market.formats import FORMATS, YFINANCE, format_of, headerless_format_of
 
 # Above each file: its format, the time of its last bar, and what that bar's open, high, low, close and volume are.
 FILES = """
@@ -21,6 +25,18 @@ FILES = """
 ### MetaTrader 4 without a header | 2024-03-01T02:00 | 1.7 1.8 1.1 1.3 90
 2024.03.01 01:00\t1.5\t1.9\t1.2\t1.7\t120
 2024.03.01 02:00\t1.7\t1.8\t1.1\t1.3\t90
+### MetaTrader 4 without a header | 2024-03-02T00:00 | 1.7 1.8 1.1 1.3 90
+2024.03.01,1.5,1.9,1.2,1.7,120
+2024.03.02,1.7,1.8,1.1,1.3,90
+### MetaTrader 5 without a header | 2024-03-01T02:00 | 1.7 1.8 1.1 1.3 90
+2024.03.01\t01:00:00\t1.5\t1.9\t1.2\t1.7\t120\t0\t3
+2024.03.01\t02:00:00\t1.7\t1.8\t1.1\t1.3\t90\t0\t3
+### Bybit without a header | 2024-03-01T01:00 | 1.7 1.8 1.1 1.3 2.5
+1709254800000,1.7,1.8,1.1,1.3,2.5,9.1
+1709251200000,1.5,1.9,1.2,1.7,0.5,8.1
+### OKX without a header | 2024-03-01T01:00 | 1.7 1.8 1.1 1.3 2.5
+1709254800000,1.7,1.8,1.1,1.3,2.5,9,9.1,1
+1709251200000,1.5,1.9,1.2,1.7,0.5,8,8.1,1
 ### HistData without a header | 2024-03-01T01:01 | 1.7 1.8 1.1 1.3 5
 20240301 010000;1.5;1.9;1.2;1.7;0
 20240301 010100;1.7;1.8;1.1;1.3;5
@@ -51,6 +67,9 @@ FILES = """
 ### FirstRate Data without a header | 2024-03-01T09:31 | 1.7 1.8 1.1 1.3 0
 2024-03-01 09:30:00,1.5,1.9,1.2,1.7
 2024-03-01 09:31:00,1.7,1.8,1.1,1.3
+### FirstRate Data without a header | 2024-03-01T14:31 | 1.7 1.8 1.1 1.3 2500
+2024-03-01T09:30:00-05:00,1.5,1.9,1.2,1.7,500
+2024-03-01T09:31:00-05:00,1.7,1.8,1.1,1.3,2500
 ### Kibot without a header | 2009-09-02T09:30 | 1.7 1.8 1.1 1.3 2500
 09/01/2009,09:30,1.5,1.9,1.2,1.7,500
 09/02/2009,09:30,1.7,1.8,1.1,1.3,2500
@@ -83,6 +102,10 @@ Date,Close/Last,Volume,Open,High,Low
 Date,Price,Open,High,Low,Vol.,Change %
 May 31 2022,1.3,1.7,1.8,1.1,-,0.5%
 ### investing.com | 2022-05-31T00:00 | 1.7 1.8 1.1 1.3 0
+Date,Price,Open,High,Low,Vol.,Change %
+May 31 2022,1.3,1.7,1.8,1.1,-,0.5%
+May 30 2022,1.3,1.7,1.8,1.1,2.50B,0.5%
+### investing.com | 2022-05-31T00:00 | 1.7 1.8 1.1 1.3 0
 Date,Price,Open,High,Low,Change %
 May 31 2022,1.3,1.7,1.8,1.1,0.5%
 ### Alpha Vantage | 2024-03-02T00:00 | 1.7 1.8 1.1 1.3 5
@@ -92,9 +115,15 @@ timestamp,1. open,2. high,3. low,4. close,5. volume
 ### Alpha Vantage | 2024-03-02T00:00 | 1.7 1.8 1.1 1.3 5
 timestamp,1a. open (EUR),1b. open (USD),2a. high (EUR),2b. high (USD),3a. low (EUR),4a. close (EUR),5. volume
 2024-03-02,1.7,9,1.8,9,1.1,1.3,5
+### Alpha Vantage | 2024-03-02T00:00 | 1.7 1.8 1.1 1.3 5
+timestamp,open (EUR),high (EUR),low (EUR),close (EUR),open (USD),high (USD),low (USD),close (USD),volume
+2024-03-02,1.7,1.8,1.1,1.3,9,9,9,9,5
 ### Polygon aggregates | 2024-03-01T00:00 | 1.7 1.8 1.1 1.3 19.5
 v,vw,o,c,h,l,t,n
 19.5,1.6,1.7,1.3,1.8,1.1,1709251200000,10
+### Polygon aggregates | 2024-03-01T00:00 | 1.7 1.8 1.1 1.3 19.5
+T,v,vw,o,c,h,l,t,n
+AAPL,19.5,1.6,1.7,1.3,1.8,1.1,1709251200000,10
 ### Polygon flat file | 2024-03-01T00:00 | 1.7 1.8 1.1 1.3 19
 ticker,volume,open,close,high,low,window_start,transactions
 A,19,1.7,1.3,1.8,1.1,1709251200000000000,10
@@ -113,6 +142,9 @@ Local time,Open,High,Low,Close,Volume
 ### Dukascopy | 2021-01-02T05:00 | 1.7 1.8 1.1 1.3 878.43
 Gmt time,Open,High,Low,Close,Volume
 02.01.2021 05:00:00.000,1.7,1.8,1.1,1.3,878.43
+### Dukascopy | 2021-01-02T05:00 | 1.7 1.8 1.1 1.3 878.43
+Etc/UTC,Open,High,Low,Close,Volume
+02.01.2021 05:00:00.000 UTC,1.7,1.8,1.1,1.3,878.43
 ### MetaTrader 5 | 2024-03-01T01:00 | 1.7 1.8 1.1 1.3 1392
 <DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>
 2024.03.01\t01:00:00\t1.7\t1.8\t1.1\t1.3\t1392\t0\t0
@@ -125,6 +157,9 @@ Date,Open,High,Low,Close,Shares Traded,Turnover (Rs. Cr)
 ### NSE | 2024-04-30T00:00 | 1002.5 1003 1001.1 1002.2 304078
 "Date ","series ","OPEN ","HIGH ","LOW ","PREV. CLOSE ","ltp ","close ","vwap ","VOLUME ","VALUE "
 "30-Apr-2024","EQ","1,002.50","1,003.00","1,001.10","1,001.00","1,002.0","1,002.20","1,002.1","3,04,078","9.5"
+### NSE | 2024-05-03T00:00 | 102.5 103 101.1 102.2 2500
+Symbol,Series,Date,Prev Close,Open Price,High Price,Low Price,Last Price,Close Price,Total Traded Quantity
+X,EQ,03-May-2024,101,102.5,103,101.1,102,102.2,"2,500"
 ### NSE bhavcopy | 2020-01-01T00:00 | 1.7 1.8 1.1 1.3 19
 SYMBOL,SERIES,OPEN,HIGH,LOW,CLOSE,LAST,PREVCLOSE,TOTTRDQTY,TOTTRDVAL,TIMESTAMP
 INFY,EQ,1.7,1.8,1.1,1.3,1.31,1.2,19,99,01-JAN-2020
@@ -134,6 +169,9 @@ Date,Open Price,High Price,Low Price,Close Price,WAP,No.of Shares,No. of Trades,
 ### akshare | 2024-03-01T00:00 | 1.7 1.8 1.1 1.3 19
 日期,股票代码,开盘,收盘,最高,最低,成交量,成交额
 2024-03-01,000001,1.7,1.3,1.8,1.1,19,99
+### akshare | 2024-03-01T00:00 | 1.7 1.8 1.1 1.3 19
+日期,开盘(元),收盘(元),最高(元),最低(元),成交量(手)
+2024-03-01,1.7,1.3,1.8,1.1,19
 ### yucezhe | 2024-03-01T00:00 | 1.7 1.8 1.1 1.3 19
 更多数据请看网站
 股票代码,股票名称,交易日期,开盘价,最高价,最低价,收盘价,成交量
@@ -149,6 +187,10 @@ date,code,open,high,low,close,volume,adjustflag
 ,date,open,high,low,close,volume,tic,day
 0,2024-02-29,1.5,1.9,1.2,1.7,4,A,3
 1,2024-03-01,1.7,1.8,1.1,1.3,19,A,4
+### yfinance | 2024-03-04T00:00 | 1.7 1.8 1.1 1.3 19
+Price,Close,High,Low,Open,Volume
+2024-03-01,1.7,1.9,1.2,1.5,4
+2024-03-04,1.3,1.8,1.1,1.7,19
 ### Ariva | 2024-03-01T00:00 | 1.7 1.8 1.1 1.3 1019500
 Datum;Erster;Hoch;Tief;Schlusskurs;Stuecke;Volumen
 2024-03-01;1,7;1,8;1,1;1,3;1.019.500;99.000.000
@@ -172,6 +214,19 @@ def test_a_file_of_a_known_format_is_read_with_a_note(tmp_path, name, time, valu
 
 def test_each_format_has_a_file_here():
     assert {case[0] for case in CASES} == {known.name for known in FORMATS}
+
+
+def test_the_table_in_the_readme_lists_each_format():
+    readme = (Path(jaxtrader.__file__).parent / "market" / "README.md").read_text(encoding="utf-8")
+    listed = {
+        told: cells.split(", ") for told, cells in re.findall(r"^\| ([\w, ]+?) \| (.+) \|$", readme, re.MULTILINE)
+    }
+    names = {True: [], False: []}
+    for known in FORMATS:
+        names[bool(known.cells)].append(known.name.removesuffix(" without a header"))
+    assert sorted(listed["cells, without a header"]) == sorted(set(names[True]))
+    assert sorted(listed["names"]) == sorted(set(names[False]))
+    assert listed["lines of names"] == [YFINANCE.name.partition(" (")[0]]
 
 
 def test_plain_names_are_of_no_known_format():

@@ -194,7 +194,7 @@ def test_no_look_ahead_across_a_split():
         ((True,), 0, "True .*write it as"),
         (("2030-01-01",), 0, "Part 2 .*2030-01-01.* 2020-01-01 to 2020-04-09, so move"),
         (("2019-01-01",), 0, "Part 1 .*2019-01-01.*move the cut"),
-        ((0.001, 0.5), 0, "Part 1 .*move the cut"),
+        ((0.001, 0.5), 0, r"100 bars are too few for parts of 0\.001, 0\.5"),
         ((0.1, 0.5), 10, "Part 1 .*embargo of 10 bars.*move"),
         ((0.5, 0.5), -1, "embargo=-1 .*0 or more"),
     ],

@@ -29,7 +29,6 @@ def read(tmp_path, text, **options):
         ("12,34,567", 1234567),  # lakh
         ("1,234.5", 1234.5),
         ("$1,234.50", 1234.5),
-        ("-", None),
         ("55.20K", 55200),
         ("1.27M", 1.27e6),
         ("2.5bn", 2.5e9),
@@ -50,6 +49,21 @@ def test_a_number_is_read_as_it_is_written(tmp_path, written, number):
             read(tmp_path, text)
     else:
         assert read(tmp_path, text).volume[:, 0].tolist() == [number, 7]
+
+
+@pytest.mark.parametrize("dash", ["-", "--", "—"])
+def test_a_dash_reports_no_volume_and_is_noted(tmp_path, dash):
+    bars = read(tmp_path, table([dash, "7", dash]))
+    assert bars.volume[:, 0].tolist() == [0, 7, 0]
+    assert "'volume' is a dash in 2 bars, which reports no volume, so it is 0 there." in bars.notes
+    for none in (dash, "-1"):
+        bars = read(tmp_path, table([none] * 3))
+        assert bars.volume[:, 0].tolist() == [0, 0, 0]
+        assert "'volume' is missing in every bar." in bars.notes
+    with pytest.raises(DataError, match="row 2: volume is -1"):
+        read(tmp_path, table(["-1", "7"]))
+    with pytest.raises(DataError, match="row 2: close is missing"):
+        read(tmp_path, table(["7", "8"]).replace(";10.5;7", f";{dash};7"))
 
 
 def test_decimal_commas_with_points_between_thousands(tmp_path):

@@ -211,7 +211,8 @@ def test_every_shape_of_yfinance(tmp_path, tickers, by_ticker, named):
     flat.to_csv(tmp_path / "c.csv")
     flat.to_parquet(tmp_path / "d.parquet")
     files = [tmp_path / name for name in ("a.csv", "b.csv", "c.csv", "d.parquet")]
-    for source in (wide, flat, *files, pd.read_csv(files[0]), pd.read_csv(files[1])):
+    two_lines = [pd.read_csv(files[0], header=[0, 1], index_col=column) for column in (0, None)]
+    for source in (wide, flat, *files, pd.read_csv(files[0]), pd.read_csv(files[1]), *two_lines):
         loaded = load_bars(source, symbols=tickers)
         for i, bars in enumerate(loaded):
             assert bars.format.startswith("yfinance")
@@ -251,6 +252,23 @@ def test_rows_of_thousands_of_cells_are_read_like_others(tmp_path, monkeypatch):
     usual = list(both())
     monkeypatch.setattr(delimited, "MANY_COLUMNS", 2)
     assert list(both()) == usual
+
+
+def test_lines_of_prose_behind_the_last_bar_are_left_out_with_a_note(tmp_path):
+    for prose in ('"Downloaded from Example.com as of 01-05-2024, 05:00pm"', "数据来源:通达信", "Totals,,,,,"):
+        bars = load_bars(write(tmp_path / "a.csv", [*GOOD, prose, "", "All prices in dollars"]))
+        assert bars.close[:, 0].tolist() == [11, 12, 13]
+        assert any(note.startswith("The text behind the last bar was left out: ") for note in bars.notes)
+    for cut in ("2024-01-05", '"May 5, 2024"', "Fri"):  # what may be a bar is never left out
+        with pytest.raises(DataError, match="row 5: "):
+            load_bars(write(tmp_path / "a.csv", [*GOOD, cut]))
+    with pytest.raises(DataError, match=r"row 2: .*'prose' is not a readable time"):
+        load_bars(write(tmp_path / "a.csv", ["prose", *GOOD]))
+
+
+def test_an_index_of_dates_of_python_holds_the_times():
+    bars = load_bars(frame().set_axis(frame().index.date, axis=0))
+    np.testing.assert_array_equal(bars.times, frame().index.to_numpy("M8[ns]"))
 
 
 def test_a_text_index_is_named_as_that():
@@ -432,7 +450,9 @@ def test_what_unpacks_to_too_much_is_stopped_at_a_stated_limit(tmp_path, monkeyp
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.csv", text)
     pd.DataFrame({name: np.ones(50_000) for name in "ohlcv"}).to_parquet(tmp_path / "a.parquet")
-    for name in ("a.csv.gz", "a.zip", "a.parquet"):
+    frame().assign(note="x" * 300_000).to_parquet(tmp_path / "text.parquet")  # one text, in each of the rows
+    frame().assign(ticks=[[1.0] * 50_000] * 6).to_parquet(tmp_path / "lists.parquet")
+    for name in ("a.csv.gz", "a.zip", "a.parquet", "text.parquet", "lists.parquet"):
         with pytest.raises(DataError, match="unpacks to more than 1 MiB"):
             load_bars(tmp_path / name)
 

@@ -20,7 +20,25 @@ def long(column, names=("AAA", "BBB"), starts=("2024-01-01", "2024-01-01"), fact
 
 
 @pytest.mark.parametrize(
-    "column", ["symbol", "Ticker", "tic", "ts_code", "Name", "Stock", "code", "asset", "股票代码", "isin", "pair"]
+    "column",
+    [
+        *(
+            "symbol",
+            "Ticker",
+            "tic",
+            "ts_code",
+            "Name",
+            "Stock",
+            "code",
+            "asset",
+            "股票代码",
+            "isin",
+            "pair",
+            "Index",
+            "ID",
+        ),
+        *("stock_id", "Stock Name", "SecuritiesCode", "tradingsymbol", "act_symbol", "合约代码", "Unnamed: 1"),
+    ],
 )
 def test_a_symbol_column_by_its_name(tmp_path, column):
     table = long(column)
@@ -28,6 +46,18 @@ def test_a_symbol_column_by_its_name(tmp_path, column):
     for source in (table, tmp_path / "a.csv", table.set_index([column, "date"])):
         assert [bars.symbols[0] for bars in load_bars(source)] == ["AAA", "BBB"]
     assert load_bars(table.iloc[:6]).symbols == ("AAA",)
+
+
+def test_row_numbers_are_no_symbols(tmp_path):
+    # Two tables were put one below the other without new numbers.
+    second = frame(start="2024-02-01").reset_index(names="date")
+    for name in ("index", "Unnamed: 1"):
+        table = pd.concat([frame().reset_index(names="date"), second]).reset_index(names=name)
+        assert len(load_bars(table)) == 12
+    first, second = frame(freq="2h").reset_index(names="date"), frame(freq="2h", start="2024-01-01 01:00")
+    table = pd.concat([first, second.reset_index(names="date")]).reset_index(names="index")
+    with pytest.raises(DataError, match="earlier than"):
+        load_bars(table)
 
 
 def test_codes_keep_their_zeros(tmp_path):
@@ -64,6 +94,16 @@ def test_text_that_changes_at_a_jump_of_the_price_is_refused(column):
     assert len(load_bars(table.assign(**{column: "AAA"}))) == 12
     assert len(load_bars(long(column, starts=("2024-01-01", "2024-02-01")))) == 12
     assert len(load_bars(table.assign(**{column: ["AAA", "BBB"] * 6}))) == 12
+
+
+@pytest.mark.parametrize("codes", [("000001", "600000"), (10001, 10002)])
+@pytest.mark.parametrize("column", ["code", "permno", "secid"])
+def test_codes_that_change_at_a_jump_of_the_price_are_refused(tmp_path, column, codes):
+    table = long(column, codes, starts=("2024-01-01", "2024-02-01"), factor=4.0)
+    table.to_csv(tmp_path / "a.csv", index=False)
+    for source in (table, tmp_path / "a.csv"):
+        with pytest.raises(DataError, match=rf"'{column}' changes from .*105 to 398.*'symbol'"):
+            load_bars(source)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])

@@ -15,6 +15,7 @@ from jaxtrader.evaluation.importance import Importance
 from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.report.comparison_page import comparison_report
 from jaxtrader.report.content import make_report
+from jaxtrader.report.evidence import fold_table
 from jaxtrader.report.page import page
 
 pytestmark = pytest.mark.slow
@@ -31,6 +32,7 @@ return [...document.querySelectorAll('.chart')].map(
 
 CHARTS = {
     "report": {"equity", "drawdown", "rolling", "price", "training"},
+    "walk": {"equity", "drawdown", "rolling", "price", "training"},
     "comparison": {"equity", "drawdown", "rolling"},
 }
 
@@ -47,10 +49,24 @@ def addresses(tmp_path_factory) -> dict[str, str]:
         training={"seed 0": records},
         importance=Importance(("a_feature_with_a_long_name", "b"), 0.5, np.array([[0.1, 0.3], [-1.0, -3.0]])),
     )
+    tests, market = parts["test"], markets["test"]
+    begins = tests[POLICY].times[::100]
+    folds = {f"fold {i}": tests for i in range(1, len(begins) + 1)}
+    walk = make_report(
+        {"all tests": tests},
+        {"all tests": market},
+        title="walk-forward of a run with a long name-0001",
+        verdict=["A verdict."],
+        further=[fold_table(folds)],
+        training={name: records for name in folds},
+        importance=Importance.of([Importance(("a", "b"), 0.5, np.array([[0.1, 0.3], [-1.0, -3.0]]))] * 2),
+        folds=begins,
+    )
     found = compare({"a run with a long name/0001": parts["test"][POLICY], "other": parts["test"][BUY_AND_HOLD]})
     settings = {name: {"total_steps": str(i)} for i, name in enumerate(found.results)}
     folder: Path = tmp_path_factory.mktemp("report")
-    for name, each in (("report", report), ("comparison", comparison_report(found, settings))):
+    pages = {"report": report, "walk": walk, "comparison": comparison_report(found, settings)}
+    for name, each in pages.items():
         (folder / f"{name}.html").write_text(page(each), encoding="utf-8")
     return {name: (folder / f"{name}.html").as_uri() for name in CHARTS}
 
@@ -59,6 +75,8 @@ def addresses(tmp_path_factory) -> dict[str, str]:
     ("name", "width", "scheme"),
     [
         *(("report", width, scheme) for width in (390, 1440) for scheme in ("light", "dark")),
+        ("walk", 390, "dark"),
+        ("walk", 1440, "light"),
         ("comparison", 390, "light"),
         ("comparison", 1440, "dark"),
     ],

@@ -1,0 +1,203 @@
+"""Several seeds as one program: each is the training of its seed, whatever happens to the others."""
+
+import json
+import os
+import shutil
+import signal
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from trainers import Recording, path_trainer
+
+from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.training.callbacks import EarlyStopping
+from jaxtrader.training.checkpoint import read_checkpoint
+from jaxtrader.training.dispatch import SharedProgress, bytes_of_block, even, lanes_that_fit
+from jaxtrader.training.metrics_log import JsonlLogger
+from jaxtrader.training.progress import Progress
+from jaxtrader.training.records import TIME_FIELDS
+from jaxtrader.training.run_folder import CHECKPOINTS
+from jaxtrader.training.train_result import TrainingDiverged
+
+STEPS = 8 * 8  # of an update of `make`
+SEED = 4
+# A product of a whole block sums in another order than that of one training, and twelve gradient steps carry that on.
+CLOSE = {"rtol": 2e-4, "atol": 2e-5}
+
+
+@pytest.fixture(scope="module")
+def make(env, agent, market):
+    def trainer(run_dir, **settings):
+        settings = {"total_steps": 6 * STEPS, "updates_per_chunk": 2, "eval_every": 3, "valid": market, **settings}
+        settings = {"seed": SEED, "seeds": 2, "seeds_at_once": 2, **settings}
+        return path_trainer(env, settings.pop("agent", agent), run_dir, **settings)
+
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def block(make, tmp_path_factory):
+    return make(tmp_path_factory.mktemp("block") / "run", seeds=3).train()
+
+
+def records(result):
+    return [{name: x for name, x in record.items() if name not in TIME_FIELDS} for record in result.history]
+
+
+def plain(leaf):
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+def assert_same_run(one, other):
+    """The same bits in all that decides, and in the logs."""
+    assert records(one) == records(other)
+    for mine, theirs in zip(one.members, other.members, strict=True):
+        chex.assert_trees_all_equal(mine.state, theirs.state)
+        for name in ("policy.pkl", "last.pkl"):
+            assert (mine.run_dir / name).read_bytes() == (theirs.run_dir / name).read_bytes()
+    assert one.policy_path.read_bytes() == other.policy_path.read_bytes()
+
+
+def test_members_of_blocks_are_the_trainings_of_their_seeds(block, make, tmp_path):
+    alone = make(tmp_path / "run", seeds=3, seeds_at_once=1).train()
+    assert [len(member.history) for member in block.members] == [len(member.history) for member in alone.members]
+    for mine, theirs in zip(records(block), records(alone), strict=True):
+        assert mine.keys() == theirs.keys()
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-4, nan_ok=True)
+        assert [mine[name] for name in ("seed", "updates", "steps", "episodes")] == [
+            theirs[name] for name in ("seed", "updates", "steps", "episodes")
+        ]
+    for mine, theirs in zip(block.members, alone.members, strict=True):
+        chex.assert_trees_all_close(mine.state, theirs.state, **CLOSE)
+        assert mine.best["updates"] == theirs.best["updates"]
+        saved = [load_policy(result.policy_path) for result in (mine, theirs)]
+        chex.assert_trees_all_close(*(policy.state.params for policy in saved), **CLOSE)
+        assert saved[0].about["updates"] == saved[1].about["updates"]
+        states = [read_checkpoint(result.run_dir / CHECKPOINTS[0]).train_state for result in (mine, theirs)]
+        chex.assert_trees_all_close(*(jax.tree.map(plain, state) for state in states), **CLOSE)
+        lines = [(result.run_dir / "metrics.jsonl").read_text().splitlines() for result in (mine, theirs)]
+        assert [json.loads(line).keys() for line in lines[0]] == [json.loads(line).keys() for line in lines[1]]
+    assert load_policy(block.policy_path).about["seeds"] == [4, 5, 6]
+    assert block.seconds < sum(member.seconds for member in block.members), "the two of a block share their seconds"
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(block.members[0].state))
+
+
+@pytest.fixture
+def stopped(make, tmp_path, monkeypatch):
+    """A block of two that Ctrl-C ended after its first records."""
+    write, written = JsonlLogger.write, []
+
+    def then_stop(log, record):
+        write(log, record)
+        written.append(record)
+        if len(written) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JsonlLogger, "write", then_stop)
+        result = make(tmp_path / "run").train()
+    assert result.interrupted
+    assert all(0 < member.updates < 6 and member.interrupted for member in result.members)
+    assert len(load_policy(result.policy_path).members) == 2
+    return result
+
+
+def test_a_block_that_was_stopped_is_resumed_to_the_same_bits(stopped, make, tmp_path):
+    whole = make(tmp_path / "whole").train()
+    assert_same_run(make(stopped.run_dir).train(resume=True), whole)
+    again = make(stopped.run_dir).train(resume=True)
+    assert again.updates == whole.updates, "all were complete"
+
+
+def test_members_that_are_at_different_updates_meet_again(stopped, make, tmp_path):
+    folder = stopped.members[0].run_dir
+    shutil.rmtree(folder)  # this one begins anew, and the other goes on
+    assert_same_run(make(stopped.run_dir).train(resume=True), make(tmp_path / "whole").train())
+
+
+def test_each_has_its_own_early_stopping(make, tmp_path):
+    settings = {"total_steps": 12 * STEPS, "callbacks": (EarlyStopping(1),)}
+    one, other = (make(tmp_path / str(n), seeds_at_once=n, **settings).train() for n in (1, 2))
+    assert [member.updates for member in one.members] == [member.updates for member in other.members]
+    assert len({member.updates for member in one.members}) == 2, "one stops before the other, or this shows nothing"
+    assert not other.interrupted
+
+
+class Fragile(PPOAgent):
+    """Its numbers are NaN above a learning rate, where its first weight is positive: with seed 6, and not with 5."""
+
+    def learn(self, state, rollout, params, key):
+        state, metrics = super().learn(state, rollout, params, key)
+        broken = (state.params["first_kernel"].ravel()[0] > 0) & (state.learning_rate > 5e-4)
+        return state.replace(params=jax.tree.map(lambda x: jnp.where(broken, jnp.nan, x), state.params)), metrics
+
+
+@pytest.mark.slow
+def test_a_member_that_diverges_goes_back_by_itself_or_ends_all(agent, make, tmp_path):
+    fragile = Fragile(hidden=(8, 8), num_epochs=2, num_minibatches=2, learning_rate=1e-3, schedule="constant")
+    settings = {"agent": fragile, "on_divergence": "halve", "seed": 5}
+    one, other = (make(tmp_path / str(n), seeds_at_once=n, **settings).train() for n in (1, 2))
+    rates = [[record["learning_rate"] for record in result.history] for result in (one, other)]
+    assert rates[0] == pytest.approx(rates[1])
+    assert rates[0] == pytest.approx([1e-3] * 4 + [5e-4] * 4), "one member halved its rate and one did not"
+    for mine, theirs in zip(one.members, other.members, strict=True):
+        chex.assert_trees_all_close(mine.state.params, theirs.state.params, **CLOSE)
+    with pytest.raises(TrainingDiverged, match="parameters"):
+        make(tmp_path / "stop", agent=fragile, seed=5).train()
+    saved = [read_checkpoint(tmp_path / "stop" / f"seed-{seed}" / CHECKPOINTS[0]) for seed in (5, 6)]
+    assert saved[0].updates > 0, "the other member saved what it had"
+    assert saved[1].updates == 0
+
+
+def test_what_does_not_go_as_one_program_is_refused_before_training(make, tmp_path):
+    with pytest.raises(ValueError, match="seeds_at_once 2 needs no callbacks but EarlyStopping"):
+        make(tmp_path / "callbacks", callbacks=(Recording(),))
+    with pytest.raises(ValueError, match="seeds_at_once 2 needs one device"):
+        make(tmp_path / "devices", devices=2)
+    with pytest.raises(ValueError, match="seeds_at_once 0 must be at least 1"):
+        make(tmp_path / "none", seeds_at_once=0)
+
+
+def test_a_block_has_as_many_lanes_as_fit_and_blocks_are_even():
+    asked = []
+
+    def bytes_of(lanes):
+        asked.append(lanes)
+        return 100 + 10 * lanes
+
+    assert lanes_that_fit(16, bytes_of, 300) == 16
+    assert asked == [16]
+    assert lanes_that_fit(16, bytes_of, 190) == 8  # 9 fit, which would be blocks of 9 and 7
+    assert lanes_that_fit(16, bytes_of, 1) == 1
+    assert [even(16, most) for most in (16, 10, 8, 3, 1)] == [16, 8, 8, 3, 1]
+
+
+def test_the_bytes_of_a_block_are_those_of_its_program(make, tmp_path):
+    trainer = make(tmp_path / "run", seed=SEED, seeds=1, seeds_at_once=None)
+    agent = trainer.agent_arrays
+    fresh = trainer.fresh(agent, None)
+    state = sum(plain(leaf).nbytes for leaf in jax.tree.leaves(fresh.train_state))
+    needed = bytes_of_block(2, fresh.train_state, agent, fresh.params, trainer.limits, trainer.rollouts)
+    assert needed > 2 * 2 * state, "two states, two copies of them, and what the program computes with"
+
+
+def test_the_display_counts_all_members_and_shows_the_means_of_their_figures(capsys):
+    progress = Progress(200, "steps")
+    shared = SharedProgress(progress)
+    for seed, loss, speed in ((4, 1.0, 10.0), (5, 3.0, np.nan)):
+        shared.of(seed).wait("compiling")
+        shared.of(seed).update(50, {"updates": 1, "steps": 50, "policy_loss": loss, "steps_per_second": speed})
+    shared.of(5).print("note: IBM is short")
+    shared.of(4).print("note: IBM is short")
+    shared.of(4).print("note: update 3 was rejected")
+    progress.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("compiling ...") == 1
+    assert lines.count("note: IBM is short") == 1
+    assert "seed 4: note: update 3 was rejected" in lines
+    assert "100/200 steps" in lines[-1]
+    assert "policy loss 2" in lines[-1]
