@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import re
 import shlex
 from typing import Any
@@ -40,6 +41,7 @@ _RANGE = re.compile(rf"(is outside [\[(])({_NUMBER}), ({_NUMBER})([\])])(?:: [^;
 _REBATES = re.compile(r"a rate that is named in Costs\.rebates may be below 0")  # a setting of Python alone
 
 
+@functools.lru_cache(maxsize=1024)  # thousands of symbols share their notes
 def in_flags(message: str) -> str:
     """Return a message of the API in the words of the command line: flags, and values as they are typed."""
     message = _REBATES.sub("only the Costs of Python can allow it below 0", _CALL.sub(r"\1", message))
