@@ -66,7 +66,7 @@ def train(values: Values, console: Console) -> int:
     if not values["quiet"]:
         console.print(reporting.result_table(evidence))
         console.print()
-    title = f"{name}: {result.run_dir.name}"
+    title = result.run_dir.name
     written = reporting.write_all(result.run_dir, evidence, title, plan.values, report=values["report"])
     facts = [] if not result.interrupted else [("interrupted", phrases.interrupted(result))]
     facts += [*reporting.facts(evidence), ("files", phrases.files(result, written))]

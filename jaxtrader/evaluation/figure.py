@@ -23,7 +23,7 @@ SHADES = {"validation": "#e6a014", "test": "#1667c7"}
 
 
 def figure(parts: Mapping[str, Part], title: str = "") -> Figure:
-    """Return a figure of the policy beside its baselines, with validation and test shaded.
+    """Return a figure of the policy beside its baselines, with validation and test shaded and named.
 
     Args:
         parts: the results by name, by the name of their part, in the order of time.
@@ -60,6 +60,10 @@ def figure(parts: Mapping[str, Part], title: str = "") -> Figure:
         for part, shade in SHADES.items():
             if part in parts:
                 axis.axvspan(local[part][0], local[part][-1], color=shade, alpha=0.1, lw=0)
+    for part in SHADES:
+        if part in parts:
+            place = {"transform": axes[0].get_xaxis_transform(), "va": "bottom", "clip_on": True}
+            axes[0].text(local[part][0], 0.02, f" {part}", fontsize=8, color="#647080", **place)
     handles, names = axes[0].get_legend_handles_labels()
     axes[0].legend(handles[::-1], names[::-1], loc="upper left", fontsize=8, frameon=False)
     axes[0].set_title(textwrap.fill(title, TITLE_WIDTH), loc="left", fontsize=10, parse_math=False)

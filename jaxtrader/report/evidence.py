@@ -247,10 +247,10 @@ def _interval_table(part: Part) -> Table | None:
     block = f"{mean.block:.3g} bar{'s' * (mean.block > 1)}"
     note = (
         f"95% intervals by a stationary block bootstrap, with blocks of {block} on average for the return, as its "
-        "autocorrelation asks for. Differences are paired, bar by bar. The last column is the true difference that "
-        "would be found 4 times in 5."
+        "autocorrelation asks for. Differences are paired, bar by bar. Detectable is the true difference that would be "
+        "found 4 times in 5."
     )
-    return Table("What the bars can tell", ["", "estimate", "low", "high", "found 4 in 5"], rows, note)
+    return Table("What the bars can tell", ["", "estimate", "low", "high", "detectable"], rows, note)
 
 
 def fold_table(folds: Mapping[str, Part]) -> Table:

@@ -27,7 +27,9 @@ def page(report: Report) -> str:
         _price(report),
         *map(_table, report.further),
         _importance(report),
-        _chart("training", "Training: reward a bar on validation") if report.curves["training"] else "",
+        _chart("training", "Training: reward a bar on validation", "By steps of training.")
+        if report.curves["training"]
+        else "",
         _settings(report),
     ]
     return Template(_asset("page.html")).substitute(

@@ -8,15 +8,20 @@
   const lines = ["--policy", "#8a94a3", "#c77d16", "#7a5fc0", "#2a9d8f", "#c2556e", "#6b8e23"];
   const lineColour = (i) => (lines[i % lines.length].startsWith("--") ? colour(lines[i % lines.length]) : lines[i % lines.length]);
   const charts = [];
+  // A day of the month says its month too, since the axis may have no other mark of that. Null is the usual text.
+  const tick = (time, type) =>
+    type === 2 ? new Date(1000 * time).toLocaleDateString("en-US", { month: "short", day: "numeric", timeZone: "UTC" }) : null;
+  // Nothing lies beyond the first and the last bar, and the labels of these two are not cut off.
+  const edges = { minBarSpacing: 0.01, fixLeftEdge: true, fixRightEdge: true };
 
   function options() {
     const line = colour("--line");
     return {
       autoSize: true,
-      layout: { background: { color: "transparent" }, textColor: colour("--faint"), fontFamily: "inherit", attributionLogo: true },
+      layout: { background: { color: "transparent" }, textColor: colour("--faint"), fontFamily: "inherit", attributionLogo: false, panes: { separatorColor: line, enableResize: false } },
       grid: { vertLines: { color: line }, horzLines: { color: line } },
       rightPriceScale: { borderColor: line },
-      timeScale: { borderColor: line, timeVisible: data.intraday, secondsVisible: false, minBarSpacing: 0.01 },
+      timeScale: { borderColor: line, timeVisible: data.intraday, secondsVisible: false, tickMarkFormatter: tick, ...edges },
       // A page is scrolled with the wheel or the finger. Charts must not take that away.
       handleScroll: { mouseWheel: false, vertTouchDrag: false },
       handleScale: { mouseWheel: false },
@@ -93,17 +98,16 @@
       charts.splice(charts.indexOf(priceChart), 1);
       priceChart.remove();
     }
-    priceChart = chart("price", 320);
-    // The room below the lowest price is for the exposure, and no price.
-    const positive = symbol.close.every((x) => x === null || x > 0);
+    priceChart = chart("price", 380);
     const digits = Math.max(...symbol.close) < 10 ? 4 : 2;
     const close = priceChart.addSeries(LineSeries, {
       color: colour("--ink"), lineWidth: 1, priceLineVisible: false,
-      priceFormat: { type: "custom", minMove: 1e-6, formatter: (x) => (positive && x <= 0 ? "" : x.toFixed(digits)) },
+      priceFormat: { type: "custom", minMove: 1e-6, formatter: (x) => x.toFixed(digits) },
     });
     close.setData(points(symbol.times, symbol.close));
+    // The exposure has a pane of its own below the price.
     const exposure = priceChart.addSeries(AreaSeries, {
-      priceScaleId: "exposure", lineColor: colour("--policy"), lineWidth: 1, topColor: colour("--test"),
+      lineColor: colour("--policy"), lineWidth: 1, topColor: colour("--test"),
       bottomColor: "transparent", priceLineVisible: false, lastValueVisible: false, lineType: 1,
       priceFormat: { type: "custom", minMove: 1e-6, formatter: percent },
       autoscaleInfoProvider: (original) => {
@@ -111,9 +115,10 @@
         if (found) found.priceRange.minValue = Math.min(found.priceRange.minValue, 0);
         return found;
       },
-    });
-    priceChart.priceScale("exposure").applyOptions({ scaleMargins: { top: 0.8, bottom: 0 } });
-    close.priceScale().applyOptions({ scaleMargins: { top: 0.06, bottom: 0.24 } });
+    }, 1);
+    exposure.priceScale().applyOptions({ scaleMargins: { top: 0.12, bottom: 0.04 } });
+    close.priceScale().applyOptions({ scaleMargins: { top: 0.08, bottom: 0.08 } });
+    priceChart.panes().forEach((pane, i) => pane.setStretchFactor(i === 0 ? 3 : 1));
     exposure.setData(points(symbol.times, symbol.exposure));
     createSeriesMarkers(close, symbol.fills.map(([time, side]) => ({
       time, position: side > 0 ? "belowBar" : "aboveBar", shape: side > 0 ? "arrowUp" : "arrowDown",
@@ -130,7 +135,7 @@
     if (!document.getElementById("training")) return;
     // Steps take the place of time: the axis counts seconds, and a step is one of them.
     const made = chart("training", 220, {
-      timeScale: { borderColor: colour("--line"), tickMarkFormatter: (x) => `${(x / 1e6).toPrecision(2)}M`, minBarSpacing: 0.01 },
+      timeScale: { borderColor: colour("--line"), tickMarkFormatter: (x) => `${(x / 1e6).toPrecision(2)}M`, ...edges },
       localization: { timeFormatter: (x) => `${x.toLocaleString()} steps` },
     });
     const names = data.training.map((run, i) => {
