@@ -17,7 +17,7 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from jaxtrader.ledger.costs import CostRange, Costs
+from jaxtrader.ledger.costs import CASH_RATES, CostRange, Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.trailing import VALUE_FLOOR
 
@@ -100,9 +100,17 @@ def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brack
         if market.present is not None:
             columns["late"] = late_bars(market.present, columns["session_end"])
     for name, column in costs.columns.items():
-        shared = name in ("cash_rate", "borrow_rate")
-        columns[RATE + name] = market.columns[column][:, :1] if shared else market.columns[column]
+        rates = market.columns[column]
+        columns[RATE + name] = _of_cash(rates, market.present) if name in CASH_RATES else rates
     return {name: column for name, column in columns.items() if column is not None}
+
+
+def _of_cash(rates: Any, present: Any) -> Any:
+    """Return the rate of the one cash account, `[T, 1]`: that of an asset with a bar, as others repeat an older one."""
+    if present is None:
+        return rates[:, :1]
+    xp = np if isinstance(rates, np.ndarray) else jnp
+    return xp.take_along_axis(rates, xp.argmax(present, 1)[:, None], 1)
 
 
 def late_bars(present: Any, session_end: Any) -> Any:

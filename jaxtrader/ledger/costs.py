@@ -14,6 +14,8 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxtrader.ledger.account import dust
 from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.market.bar_checks import format_time
+from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.trailing import VALUE_FLOOR
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ LIMITS = {  # lowest value, upper bound (exclusive), meaning of the number
 }
 
 
+CASH_RATES = ("cash_rate", "borrow_rate")  # of the one cash account that all assets share
 REBATES = ("fee", "borrow_rate", "short_rate", "maker_fee")  # rates that `Costs.rebates` may name
 
 
@@ -148,17 +151,23 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
                 raise ValueError(f"{name} names the column {column!r}, and the bars' further columns are {known}")
             rates = market.columns[column]
             if np.isnan(rates).any():
-                row = int(np.argmax(np.isnan(rates).any(-1)))
-                raise ValueError(f"{name}: the column {column!r} has no number at {market.times[row]}; fill it in")
-            if name in ("cash_rate", "borrow_rate") and (rates != rates[:, :1]).any():
-                raise ValueError(f"{name}: the column {column!r} differs between assets, which share one cash account")
+                row, asset = (int(found[0]) for found in np.nonzero(np.isnan(rates)))
+                where = _bar_name(market, row, asset)
+                raise ValueError(f"{name}: the column {column!r} has no number at {where}; fill it in")
+            if name in CASH_RATES and market.present is not None:  # a row without a bar repeats an older rate
+                rates = np.where(market.present, rates, rates[np.arange(len(rates)), market.present.argmax(1)][:, None])
+            if name in CASH_RATES and (differ := (rates != rates[:, :1]).any(1)).any():
+                where = _bar_name(market, int(np.argmax(differ)))
+                raise ValueError(
+                    f"{name}: the column {column!r} differs between assets at {where}, and they share one cash account"
+                )
             self._check_range(name, rates, f" in the column {column!r}")
 
     def check_assets(self, assets: int) -> None:
         """Raise ValueError where a rate holds numbers for another number of assets."""
         for name in LIMITS:
             count = np.size(getattr(self, name)) if self.has(name) and name not in self.columns else 1
-            if name in ("cash_rate", "borrow_rate"):
+            if name in CASH_RATES:
                 if count != 1:
                     raise ValueError(f"{name} holds {count} numbers; give one, as all assets share one cash account")
             elif count not in (1, assets):
@@ -255,6 +264,16 @@ class CostRange(struct.PyTreeNode):
     def to_dict(self) -> dict[str, Any]:
         """Return both bounds as plain data."""
         return {"low": self.low.to_dict(), "high": self.high.to_dict()}
+
+
+def _bar_name(market: Any, row: int, asset: int | None = None) -> str:
+    """Return the time of a row of a market, and the symbol of an asset there."""
+    time = format_time(wall_clock(market.times[row : row + 1], market.tz)[0])
+    if asset is None:
+        return time
+    history = int(np.flatnonzero((market.segments[:, 0] <= row) & (row < market.segments[:, 2]))[:1].sum())
+    name = market.symbols[history]
+    return f"{time}, a bar of {name.split(',')[asset] if market.close.shape[1] > 1 else name}"
 
 
 def from_dict(stored: dict[str, Any]) -> Costs | CostRange:

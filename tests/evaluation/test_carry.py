@@ -24,6 +24,8 @@ from jaxtrader.evaluation.tables import legend
 from jaxtrader.evaluation.timing import timing_test
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.bars import load_bars
+from jaxtrader.market.market import Market
 
 HOLD = np.nan
 DAY = 0.0365  # a year's rate that is 0.0001 a day
@@ -127,6 +129,20 @@ def test_each_day_is_financed_at_the_rate_of_its_row(rated):
     text = legend({"test": {"policy": result}})
     assert "'cash'" in text
     assert "10.9%" in text, "the mean of five days at 1 to 5 times 3.65%"
+
+
+def test_the_cash_of_several_assets_earns_the_rate_of_one_that_has_a_bar():
+    """B is listed late and misses a day: there it would repeat a rate of another day."""
+    whole = daily([100.0] * 6).assign(cash=DAY * np.arange(6.0))
+    table = {"B": whole.iloc[[1, 2, 4, 5]], "A": whole}
+    market = Market.from_bars(load_bars(table), features=["gap"], align=True)
+    result = simulate(market, np.zeros((6, 2)), costs=free(cash_rate="cash"))
+    np.testing.assert_allclose(result.cash_returns, 1e-4 * np.arange(6), rtol=1e-12)
+    np.testing.assert_allclose(result.equity, np.cumprod(1 + 1e-4 * np.arange(6)), rtol=1e-12)
+    table["B"] = table["B"] * [1, 1, 1, 1, 1, 2]
+    other = Market.from_bars(load_bars(table), features=["gap"], align=True)
+    with pytest.raises(ValueError, match=r"cash_rate: .*'cash' differs between assets at"):
+        simulate(other, np.zeros((6, 2)), costs=free(cash_rate="cash"))
 
 
 def test_a_backtest_and_all_that_stands_beside_it_are_financed_by_the_same_columns(rated):

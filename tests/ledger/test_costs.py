@@ -223,7 +223,7 @@ def test_an_environment_charges_the_rate_of_the_bar(env, market) -> None:
         (Costs(fee="spread"), r"fee -0.001 in the column 'spread' .*Costs.rebates"),
         (Costs(slippage="spread", rebates=("slippage",)), "rebates 'slippage' .*fee, borrow_rate, short_rate"),
         (Costs(fee=-0.001), r"fee -0.001 .*Costs.rebates"),
-        (Costs(fee="holed"), "fee: the column 'holed' has no number at"),
+        (Costs(fee="holed"), "fee: the column 'holed' has no number at .*, a bar of S0; fill it in"),
         (Costs(fee=-0.6, rebates=("fee",)), r"fee -0.6 .*\[-0.5, 0.5\)"),
     ],
 )
