@@ -109,7 +109,7 @@ def _of_cash(rates: Any, present: Any) -> Any:
     """Return the rate of the one cash account, `[T, 1]`: that of an asset with a bar, as others repeat an older one."""
     if present is None:
         return rates[:, :1]
-    xp = np if isinstance(rates, np.ndarray) else jnp
+    xp: Any = np if isinstance(rates, np.ndarray) else jnp
     return xp.take_along_axis(rates, xp.argmax(present, 1)[:, None], 1)
 
 
