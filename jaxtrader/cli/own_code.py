@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
+import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import flax.linen as nn
@@ -26,12 +30,10 @@ def load_module(named: str) -> nn.Module:
     if not file or not name.isidentifier():
         raise BadInput(f"--network {named} must be a file and the name of a Flax module in it, as in mine.py:MyNetwork")
     path = Path(file)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if not path.is_file() or spec is None or spec.loader is None:
+    if not path.is_file() or path.suffix != ".py":
         raise BadInput(f"--network {named}: {file} is no Python file; check the path")
-    code = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(code)
+        code = _run(path.resolve(), path.stat().st_mtime_ns)
     except Exception as error:
         raise BadInput(f"--network {named}: {file} does not run ({type(error).__name__}: {error})") from error
     found = getattr(code, name, None)
@@ -45,6 +47,29 @@ def load_module(named: str) -> nn.Module:
         return own(module).module
     except TypeError as error:
         raise BadInput(f"--network {named}: {error}; give each field of the class a default") from error
+
+
+@functools.cache
+def _run(path: Path, changed: int) -> ModuleType:
+    """Run a file, once where it has not changed: the plans of a sweep have one class, and share compiled programs.
+
+    As with `python FILE`, it may import what is beside it.
+    """
+    name = f"own_code_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    code = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    spec.loader.exec_module(code)
+    return code
+
+
+def backtest_command(folder: Path, values: Mapping[str, Any]) -> str:
+    """The command that trades a run's test again. The code of its network is named again, since no file gives it."""
+    named = [] if values.get("network") is None else ["--network", values["network"]]
+    return shlex.join(["jaxtrader", "backtest", str(folder), *named])
 
 
 def agent(values: Mapping[str, Any]) -> jt.PPOAgent:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 import jaxtrader as jt
-from jaxtrader.cli import config_file, flags, inputs, phrases, reporting, waiting
+from jaxtrader.cli import config_file, flags, inputs, own_code, phrases, reporting, waiting
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import (
     COMMANDS,
@@ -117,8 +117,10 @@ def sweep(values: Values, console: Console) -> int:
     lines = [("best", _best(file, best)), *_failures(found), *reporting.facts(evidence)]
     lines.append(("files", f"{folder}: {', '.join([TABLE, RECORD, *names, 'result.json'])}, a folder for each"))
     compared = [str(one.folder) for one in sorted(found.trained, key=lambda one: -one.score)[:2]]
-    following = ["compare", *compared] if len(compared) > 1 else ["backtest", str(best.folder)]
-    tables.print_facts(console, [*lines, ("next", shlex.join(["jaxtrader", *following]))])
+    following = own_code.backtest_command(best.folder, plan.values)
+    if len(compared) > 1:
+        following = shlex.join(["jaxtrader", "compare", *compared])
+    tables.print_facts(console, [*lines, ("next", following)])
     return OK
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader import hosts
-from jaxtrader.cli import inputs, phrases, reporting
+from jaxtrader.cli import inputs, own_code, phrases, reporting
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import dry_run, next_step, train_in_folder
 from jaxtrader.cli.settings import (
@@ -70,7 +69,7 @@ def train(values: Values, console: Console) -> int:
     written = reporting.write_all(result.run_dir, evidence, title, plan.values, report=values["report"])
     facts = [] if not result.interrupted else [("interrupted", phrases.interrupted(result))]
     facts += [*reporting.facts(evidence), ("files", phrases.files(result, written))]
-    backtest = shlex.join(["jaxtrader", "backtest", str(result.run_dir)])
+    backtest = own_code.backtest_command(result.run_dir, plan.values)
     tables.print_facts(console, [*facts, ("next", next_step(result, backtest))])
     return INTERRUPTED if result.interrupted else OK
 

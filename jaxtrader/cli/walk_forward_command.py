@@ -81,7 +81,7 @@ def walk_forward(values: Values, console: Console) -> int:
         reporting.print_walk_forward(evidence, console)
     resume = shlex.join(["jaxtrader", "walk-forward", "--resume", str(folder)])
     lines = [*reporting.facts(evidence), ("files", f"{folder}: {', '.join([*names, 'result.json'])}")]
-    following = resume if found.interrupted else shlex.join(["jaxtrader", "backtest", str(folder)])
+    following = resume if found.interrupted else own_code.backtest_command(folder, values)
     tables.print_facts(console, [*lines, ("next", following)])
     return INTERRUPTED if found.interrupted else OK
 

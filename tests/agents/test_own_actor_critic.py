@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from jaxtrader.agents.own_actor_critic import OwnActorCritic, OwnPortfolio
 from jaxtrader.agents.own_encoder import own
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.cli import main
+from jaxtrader.cli import main, own_code
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.training.trainer import Trainer
@@ -312,6 +314,8 @@ def test_what_is_no_module_is_one_sentence(module: Any, message: str) -> None:
 
 
 CODE = """
+print("mine.py runs")
+
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -327,6 +331,19 @@ class Needy(nn.Module):
 """
 
 
+def test_a_file_of_code_may_have_late_annotations_and_import_its_neighbour(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_process: None
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "its_neighbour.py").write_text("WIDTH = 5\n")
+    code = CODE.replace("width: int = 4", "width: int = WIDTH")
+    path = tmp_path / "late.py"
+    path.write_text(f"from __future__ import annotations\nfrom its_neighbour import WIDTH\n{code}")
+    module = own_code.load_module(f"{path}:Mine")
+    assert own(module).settings == {"width": 5}
+    assert type(own_code.load_module(f"{path}:Mine")) is type(module), "it is run once"
+
+
 @pytest.mark.slow
 def test_the_command_line_takes_a_file_and_a_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], another_process: None
@@ -337,7 +354,9 @@ def test_the_command_line_takes_a_file_and_a_class(
     small += ["--seeds", "1", "--symbols", "AAPL", "--window", "2", "--no-report", "--quiet", "--hidden", "8"]
     assert main(["train", "--network", "mine.py:Mine", "--run-dir", "run", *small]) == 0
     own_encoder._GIVEN.clear()
-    capsys.readouterr()
+    printed = capsys.readouterr().out
+    assert printed.count("mine.py runs") == 1
+    assert re.search(r"next +jaxtrader backtest run --network \S*mine.py:Mine", printed)
     assert main(["backtest", "run"]) == 2
     assert "its network is a Mine (width: 4)" in capsys.readouterr().err
     assert main(["export", "run", "--to", "stablehlo", "--network", "mine.py:Mine"]) == 0
