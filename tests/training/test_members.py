@@ -13,7 +13,6 @@ from trainers import CountEnv, FakeAgent, path_trainer
 from jaxtrader.agents.policy import load_policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.training.callbacks import Callback
-from jaxtrader.training.run_folder import resume_command
 from jaxtrader.training.trainer import Trainer
 
 STEPS = 8 * 8  # of an update of `make`
@@ -102,15 +101,3 @@ def test_policies_without_a_mean_are_refused_before_training(env, make, tmp_path
         Trainer(CountEnv(), FakeAgent(), total_steps=10, seeds=2)
     with pytest.raises(ValueError, match="seeds 0"):
         make(tmp_path / "none", seeds=0)
-
-
-def test_a_seed_or_a_fold_is_resumed_with_its_whole_run(tmp_path):
-    seed = tmp_path / "walk" / "fold-2" / "seed-1"
-    seed.mkdir(parents=True)
-    assert resume_command(seed) == f"walk_forward(..., run_dir={str(tmp_path / 'walk')!r}, resume=True)"
-    (tmp_path / "walk" / "config.toml").touch()
-    assert resume_command(seed) == f"jaxtrader walk-forward --resume {tmp_path / 'walk'}"
-    (tmp_path / "run" / "seed-1").mkdir(parents=True)
-    assert resume_command(tmp_path / "run" / "seed-1") == (
-        f"Trainer(..., run_dir={str(tmp_path / 'run')!r}).train(resume=True)"
-    )
