@@ -3,7 +3,8 @@
 In each fold it trains three seeds on the past, and trades the mean of their targets on the bars that follow. The figure
 is the excess over its own matched exposure. That is the return of a bar less that of holding the fold's mean exposure
 at the same costs, as a mean over symbols. Its annual information ratio has a 95% interval from the stationary
-bootstrap.
+bootstrap. "Must beat holding" is of the same trainings: where what was trained does no better than holding on
+validation, the fold holds.
 
 A choice of defaults must not see the bars by which it is shown. `--part choose` has every second symbol, the first one
 among them, and bars before `--until` alone. `--part rest` has the other symbols, and tests on bars from then on.
@@ -35,6 +36,7 @@ import pandas as pd
 from machine import RESULTS, commit, parsed, report
 
 import jaxtrader as jt
+from jaxtrader.agents.constant import holding
 from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.ppo_settings import PPOSettings
@@ -176,11 +178,12 @@ def measure(settings: dict[str, Any], market: jt.Market, folds: Sequence[Fold], 
     }
     plans = plan_folds(env, agent, folds, progress=False, **training)
     parts, singles, turnover, exposure, found = [], [[] for _ in range(size.seeds)], [], [], []
+    proven, proven_turnover = [], []
     periods = 0.0
     for plan in plans:
         with tempfile.TemporaryDirectory() as folder:
             done = dataclasses.replace(plan.trainer, run_dir=Path(folder) / "run").train()
-            policy = load_policy(done.policy_path)
+            policy = trained = load_policy(done.policy_path)
             members = [load_policy(one.policy_path) for one in done.members or (done,)]
         if own["expected"]:
             policy = ExpectedPolicy(policy.agent, policy.state, policy.about)
@@ -192,8 +195,16 @@ def measure(settings: dict[str, Any], market: jt.Market, folds: Sequence[Fold], 
         exposure.append(float(result.metrics["mean_exposure"]))
         periods = result.periods_per_year
         on_valid = judged(policy, plan.trainer.valid, costs)
+        is_better = lead(*on_valid).low > 0
+        settled = (result, matched)
+        if not is_better:
+            level = float(on_valid[0].metrics["mean_exposure"])
+            settled = judged(holding(trained, level), plan.fold.test, costs)
+        proven.append(excess(*settled))
+        proven_turnover.append(float(settled[0].turnover.sum()) / settled[0].years)
         found.append(
             {
+                "is_better": is_better,
                 "begins": str(plan.fold.test.times[plan.fold.test.segments[:, 1]].min())[:10],
                 "valid": compared(*on_valid),
                 "test": compared(result, matched),
@@ -208,6 +219,12 @@ def measure(settings: dict[str, Any], market: jt.Market, folds: Sequence[Fold], 
         "sharpe_difference": statistics.mean(one["test"][0] for one in found),
         "turnover": statistics.mean(turnover),
         "mean_exposure": statistics.mean(exposure),
+        "proven": {
+            "information_ratio": ratio(pd.concat(proven), periods),
+            "excess_a_year": float(pd.concat(proven).mean() * periods),
+            "turnover": statistics.mean(proven_turnover),
+            "folds": sum(one["is_better"] for one in found),
+        },
         "folds": found,
         "settings": values,
     }
@@ -272,7 +289,8 @@ def main() -> None:
         print(*rows[-1], sep=" | ", flush=True)
     columns = [
         *("candidate", "information ratio", "95%", "single seeds", "excess a year", "Sharpe difference"),
-        *("turnover", "mean exposure", "s"),
+        *("turnover", "mean exposure", "must beat holding: folds traded", "its information ratio", "its 95%"),
+        *("its excess a year", "its turnover", "s"),
     ]
     work = (
         f"{data}, part {given.part}, {len(histories)} symbols, {size.folds} folds, {size.seeds} seeds, "
@@ -284,6 +302,8 @@ def main() -> None:
 def row_of(name: str, found: dict[str, Any]) -> list[Any]:
     """A row of the table."""
     middle, low, high = found["information_ratio"]
+    proven = found["proven"]
+    its, its_low, its_high = proven["information_ratio"]
     return [
         name,
         f"{middle:+.2f}",
@@ -293,6 +313,11 @@ def row_of(name: str, found: dict[str, Any]) -> list[Any]:
         f"{found['sharpe_difference']:+.2f}",
         f"{found['turnover']:.2f}",
         f"{found['mean_exposure']:.2f}",
+        f"{proven['folds']} of {len(found['folds'])}",
+        f"{its:+.2f}",
+        f"{its_low:+.2f} to {its_high:+.2f}",
+        f"{proven['excess_a_year']:+.2%}",
+        f"{proven['turnover']:.2f}",
         f"{found['seconds']:.0f}",
     ]
 

@@ -8,6 +8,7 @@ account). Portfolios have their own network, see portfolio.py.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, cast, get_args
 
@@ -132,6 +133,12 @@ class ActorCritic(nn.Module):
     def initial_assets(self) -> int:
         """The number of assets on which the weights are made. They are shared between assets."""
         return 1
+
+    @nn.nowrap
+    def constant(self, weights: Mapping[str, Any], outputs: Float[Array, " n"]) -> dict[str, Any]:
+        """Return the weights with a last layer that gives the same outputs for all that it sees."""
+        kernel = jnp.zeros_like(weights["policy"]["kernel"])
+        return {**weights, "policy": {"kernel": kernel, "bias": outputs.astype(kernel.dtype)}}
 
     @nn.nowrap
     def fresh(self, key: PRNGKeyArray) -> dict[str, Any]:

@@ -79,6 +79,11 @@ class OwnActorCritic(ActorCritic):
         return account.reshape(*account.shape[:-2], -1)
 
     @nn.nowrap
+    def constant(self, weights: Any, outputs: Array) -> Any:
+        """Raise ValueError: nobody knows the module's last layer."""
+        raise ValueError("a network of one's own cannot be made to hold, since its last layer is unknown")
+
+    @nn.nowrap
     def head_activations(self, decisions: int) -> int:
         """Return how many numbers the module's inputs and operations have for so many decisions."""
         inputs = self._inputs(1)

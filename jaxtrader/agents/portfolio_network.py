@@ -6,7 +6,11 @@ may change. Assets that cannot be traded at a bar are left out of every mean.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
@@ -92,6 +96,13 @@ class PortfolioActorCritic(ActorCritic):
         """Return the account feature that follows the inputs, as a mask. None where there is none: all count."""
         assert account is not None
         return None if account.shape[-1] == self.account else account[..., self.account] > 0.5
+
+    @nn.nowrap
+    def constant(self, weights: Mapping[str, Any], outputs: Float[Array, " 1"]) -> dict[str, Any]:
+        """Return the weights with last layers that give each asset the same output, and cash the score 0."""
+        last = ("others", "cash") if len(self.hidden) == 1 else ("cash",)
+        nothing = {name: jax.tree.map(jnp.zeros_like, weights[name]) for name in last if name in weights}
+        return super().constant(weights, outputs) | nothing
 
 
 def _mean(

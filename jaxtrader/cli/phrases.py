@@ -15,6 +15,7 @@ from jaxtrader.cli import inputs
 from jaxtrader.cli.settings import BPS, MarketSettings, RewardSettings, Source, spelt
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
+from jaxtrader.evaluation.proof import Proof
 from jaxtrader.ledger.costs import LIMITS, CostRange
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.clock import wall_clock
@@ -109,8 +110,33 @@ def network(agent: jt.PPOAgent, window: int) -> str:
     return f"{reader}, then {layers}, one each for actor and critic{dtype}"
 
 
+def proof(found: Proof) -> str:
+    """Whether a policy trades or holds, and why."""
+    if found.is_better:
+        return f"it trades, since it did better than holding {found.exposure:.2f} on validation ({found})"
+    return (
+        f"it holds {found.exposure:.2f}, since what was trained did no better than that on validation ({found}); "
+        "--no-must-beat-holding trades it"
+    )
+
+
+def proofs(found: Sequence[Proof]) -> str:
+    """Which folds of a walk-forward trade, and which hold."""
+    traded = [str(i) for i, one in enumerate(found, 1) if one.is_better]
+    held = [f"{i} ({one.exposure:.2f})" for i, one in enumerate(found, 1) if not one.is_better]
+    said = [f"fold{'s' * (len(traded) > 1)} {', '.join(traded)} trade{'s' * (len(traded) == 1)}"] if traded else []
+    if held:
+        said.append(
+            f"fold{'s' * (len(held) > 1)} {', '.join(held)} hold{'s' * (len(held) == 1)} that exposure, since what was "
+            "trained did no better on validation; --no-must-beat-holding trades it"
+        )
+    return "; ".join(said)
+
+
 def files(result: jt.TrainResult, more: Sequence[str] = ()) -> str:
     """What a training has written, and `more` files in its folder."""
+    trained = ["trained.pkl"] if result.proof is not None and not result.proof.is_better else []
+    more = [*trained, *more]
     own = "last.pkl, checkpoint.pkl, the previous and the best checkpoint, config.json, metrics.jsonl"
     if result.members:
         seeds = [member.run_dir.name for member in result.members]

@@ -67,6 +67,7 @@ def dry_run(values: Values, trainer: jt.Trainer, console: Console) -> int:
         short = dataclasses.replace(
             trainer,
             seeds=1,
+            must_beat_holding=False,
             num_episodes=None,
             total_steps=3 * every * trainer.steps_per_update,
             updates_per_chunk=every,

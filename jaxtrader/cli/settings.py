@@ -406,7 +406,8 @@ COMMANDS = {
         ),
         first=(
             *("data", "synthetic", "features", "train_end", "valid_end", "fee", "slippage", "max_leverage"),
-            *("positions", "window", "total_steps", "config", "resume", "dry_run", "seed", "seeds", "run_dir"),
+            *("positions", "window", "total_steps", "config", "resume", "dry_run", "seed", "seeds"),
+            *("must_beat_holding", "run_dir"),
         ),
     ),
     "walk-forward": Command(
@@ -429,7 +430,8 @@ COMMANDS = {
         ),
         first=(
             *("data", "features", "folds", "train", "test", "valid", "anchored", "embargo", "refit", "fee", "slippage"),
-            *("positions", "window", "total_steps", "config", "resume", "seed", "seeds", "run_dir"),
+            *("positions", "window", "total_steps", "config", "resume", "seed", "seeds"),
+            *("must_beat_holding", "run_dir"),
         ),
     ),
     "sweep": Command(
@@ -513,6 +515,8 @@ TRAIN: dict[str, Any] = {
     "total_steps": 2_000_000,
     # One seed says nothing of luck.
     "seeds": 3,
+    # Nothing that was tried beat holding on years that it had not seen, see benchmarks/tables/defaults.md.
+    "must_beat_holding": True,
 }
 # On a synthetic market: what its best policy is known for, and enough steps to come close to it.
 SYNTHETIC: dict[str, Any] = {
@@ -521,6 +525,7 @@ SYNTHETIC: dict[str, Any] = {
     "rebalance_band": 0.0,
     "total_steps": 4_000_000,
     "seeds": 1,  # a share of the optimum is of one policy
+    "must_beat_holding": False,  # the optimum says what it is worth
 }
 
 
@@ -603,6 +608,9 @@ def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
         defaults["risk_aversion"] = 1.0 if reward == "drawdown" else 0.0
     if values.get("num_episodes") is not None:
         defaults["total_steps"] = None
+    # Without validation nothing can be shown, and a network of one's own cannot be made to hold.
+    if values.get("valid") == 0 or values.get("network") is not None:
+        defaults["must_beat_holding"] = False
     return defaults | _fitting_lengths(values)
 
 

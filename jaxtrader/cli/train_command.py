@@ -68,7 +68,9 @@ def train(values: Values, console: Console) -> int:
     title = result.run_dir.name
     written = reporting.write_all(result.run_dir, evidence, title, plan.values, report=values["report"])
     facts = [] if not result.interrupted else [("interrupted", phrases.interrupted(result))]
-    facts += [*reporting.facts(evidence), ("files", phrases.files(result, written))]
+    facts += reporting.facts(evidence)
+    facts += [("policy", phrases.proof(result.proof))] if result.proof is not None else []
+    facts.append(("files", phrases.files(result, written)))
     backtest = own_code.backtest_command(result.run_dir, plan.values)
     tables.print_facts(console, [*facts, ("next", next_step(result, backtest))])
     return INTERRUPTED if result.interrupted else OK

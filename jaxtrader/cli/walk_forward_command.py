@@ -80,7 +80,10 @@ def walk_forward(values: Values, console: Console) -> int:
     if not values["quiet"]:
         reporting.print_walk_forward(evidence, console)
     resume = shlex.join(["jaxtrader", "walk-forward", "--resume", str(folder)])
-    lines = [*reporting.facts(evidence), ("files", f"{folder}: {', '.join([*names, 'result.json'])}")]
+    lines = reporting.facts(evidence)
+    proofs = [fold.training.proof for fold in found.folds if fold.training.proof is not None]
+    lines += [("policy", phrases.proofs(proofs))] if proofs else []
+    lines.append(("files", f"{folder}: {', '.join([*names, 'result.json'])}"))
     following = resume if found.interrupted else own_code.backtest_command(folder, values)
     tables.print_facts(console, [*lines, ("next", following)])
     return INTERRUPTED if found.interrupted else OK

@@ -23,6 +23,7 @@ from jaxtrader.market.trailing import VALUE_FLOOR
 
 BUY_AND_HOLD = "buy and hold"
 EXPOSURE_MATCHED = "buy and hold at mean exposure"
+DRIFT = 0.02  # of exposure, what the bars may move its mean where there is no band
 MIN_EXCESS_TURNOVER = 0.01  # as a share of the result's turnover: a lead over less is no price of a trade
 
 Baseline = Callable[[Market, BacktestResult], BacktestResult]
@@ -76,9 +77,23 @@ def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
 
     The mean is over what stood in each bar. The rest is cash, which earns what the result's cash does. A mean exposure
     smaller than the band is never bought. The policy itself could not have bought it either.
+
+    A result that holds one target is its own match: that target is asked for. What it holds drifts with the price
+    within the band, so a mean of that would know afterwards where the price went.
     """
-    targets = np.where(fillable(market, result), result.held_exposure.mean(0), np.nan)
+    level = result.targets[0] if _holds_one_target(result) else result.held_exposure.mean(0)
+    targets = np.where(fillable(market, result), level, np.nan)
     return hold(market, result, targets, rebalance="always")
+
+
+def _holds_one_target(result: BacktestResult) -> bool:
+    """Whether the target never changes, and was held all the time: no bracket closed it, and no cap kept it small."""
+    first = result.targets[0]
+    if not (result.targets == first).all():  # NaN is none
+        return False
+    held = result.held_exposure[result.rules.delay + (result.rules.fill != "close") :]
+    near = np.abs(held.mean(0) - first) <= max(result.rules.band(len(first)), DRIFT)
+    return bool((np.sign(held) == np.sign(first)).all() and near.all())
 
 
 def break_even(result: BacktestResult, matched: BacktestResult) -> float:

@@ -20,10 +20,11 @@ from jaxtrader.market.market import Market
 from jaxtrader.training.run_config import plain_agent
 from jaxtrader.training.train_settings import TrainSettings
 
-# A run may go on for longer, elsewhere, on other devices, and with another answer to divergence. What it was
-# initialised from is over.
+# A run may go on for longer, elsewhere, on other devices, with another answer to divergence, and another end. What it
+# was initialised from is over.
 MAY_CHANGE = (
     *("total_steps", "num_episodes", "run_dir", "devices", "seeds_at_once", "on_divergence", "refit_normalizer"),
+    "must_beat_holding",
 )
 UNKNOWN_BEFORE = {"unroll": "1"}  # settings that earlier versions did not have, and what they did, as JSON
 

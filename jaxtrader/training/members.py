@@ -40,6 +40,7 @@ from jaxtrader.training.run_folder import (
     member_folders,
     only_writer,
 )
+from jaxtrader.training.settle import settle
 
 if TYPE_CHECKING:
     from jaxtrader.training.train_result import TrainResult
@@ -106,7 +107,8 @@ def check_members_to_resume(trainer: Trainer) -> None:
     check_seeds(trainer, run_dir)
     for seed in range(trainer.seed, trainer.seed + trainer.seeds):
         if is_run(folder := member_folder(run_dir, seed)):
-            dataclasses.replace(trainer, seed=seed, seeds=1, run_dir=folder, init_from=None).check_resume()
+            start = {"init_from": None, "must_beat_holding": False}
+            dataclasses.replace(trainer, seed=seed, seeds=1, run_dir=folder, **start).check_resume()
 
 
 def train_members(trainer: Trainer, resume: bool) -> TrainResult:
@@ -132,6 +134,7 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
             seed=trainer.seed + i,
             seeds=1,
             seeds_at_once=None,
+            must_beat_holding=False,  # the ensemble must
             run_dir=member_folder(run_dir, trainer.seed + i),
             init_from=earlier[i % len(earlier)],
         )
@@ -150,7 +153,7 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
     about = {**policy.about, "seeds": [_seed(result) for result in finished]}
     path = run_dir / "policy.pkl"
     save_policy(path, dataclasses.replace(policy, about=about))
-    return dataclasses.replace(
+    result = dataclasses.replace(
         results[-1],
         state=tuple(result.state for result in finished),
         history=[{"seed": _seed(result), **record} for result in results for record in result.history],
@@ -162,6 +165,9 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
         run_dir=run_dir,
         members=tuple(results),
     )
+    if trainer.must_beat_holding and not result.interrupted:
+        result = dataclasses.replace(result, proof=settle(trainer, result))
+    return result
 
 
 def _train_block(members: Sequence[Trainer], lanes: int, resume: bool) -> list[TrainResult]:

@@ -35,6 +35,7 @@ from jaxtrader.training.configurations import Configuration, SweepPlan, label, p
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import SWEEP, holds_nothing, is_run, make_run_dir, only_writer
+from jaxtrader.training.settle import TRAINED
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
 
@@ -54,8 +55,8 @@ class ConfigurationResult:
         settings: the swept ones.
         folder: its run folder.
         seeds: the result of each seed's policy on validation.
-        valid: the result on validation of the policy, which trades the mean of all seeds' targets.
-        test: its result on the test. None where there is none, or the sweep was interrupted.
+        valid: the result on validation of what was trained, which trades the mean of all seeds' targets.
+        test: the result of its policy on the test. None where there is none, or the sweep was interrupted.
         failed: why the training ended, where numbers became infinite. Its seeds are then empty, and the results None.
         trainer: which trained it.
     """
@@ -305,12 +306,14 @@ def _train(configuration: Configuration, folder: Path, earlier: Mapping[str, Any
                 return None
         except TrainingDiverged as error:
             return replace(done, failed=str(error))
-    policy = done.policy
+    # Where it holds instead, that says nothing of these settings.
+    path = folder / TRAINED if (folder / TRAINED).is_file() else done.policy_path
+    trained = load_trained(path, configuration.trainer.agent, configuration.trainer.env)
     valid = configuration.trainer.valid
     assert isinstance(valid, Market)
     score = functools.partial(backtest, market=valid, **configuration.changes)
-    result = score(policy)
-    seeds = tuple(score(member) for member in policy.members) if len(policy.members) > 1 else (result,)
+    result = score(trained)
+    seeds = tuple(score(member) for member in trained.members) if len(trained.members) > 1 else (result,)
     return replace(done, seeds=seeds, valid=result)
 
 

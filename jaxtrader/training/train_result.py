@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxtrader.agents.policy import Policy, load_trained
 from jaxtrader.agents.protocol import Agent
+from jaxtrader.evaluation.proof import Proof
 
 
 class TrainingDiverged(RuntimeError):
@@ -39,6 +40,7 @@ class TrainResult:
         members: the results of the single seeds, where there are several. `state` is then a tuple of their states, and
             `updates`, `steps`, `episodes` and `seconds` are sums. Each record of `history` has its `seed`. `best` is
             None.
+        proof: what validation says of the policy against holding, where `must_beat_holding` asks for it.
 
     Example:
         >>> env = jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), positions=(0, 1), window=2)
@@ -60,12 +62,14 @@ class TrainResult:
     run_dir: Path
     interrupted: bool
     members: tuple[TrainResult, ...] = ()
+    proof: Proof | None = None
 
     @property
     def policy_path(self) -> Path:
         """The file of the best policy on validation. Without validation it holds the last policy.
 
-        With several seeds it holds the ensemble of their policies.
+        With several seeds it holds the ensemble of their policies. With `must_beat_holding` it may hold a policy that
+        never trades but to keep its exposure.
         """
         return self.run_dir / "policy.pkl"
 

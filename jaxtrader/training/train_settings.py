@@ -38,6 +38,9 @@ class TrainSettings:
         seeds_at_once: The number of seeds that one program trains side by side. By default they are as many as fit the
             memory of a GPU or TPU. On a CPU it is 1, which is as fast there. The result does not depend on it, but for
             the order of sums.
+        must_beat_holding: Whether the policy must do better on validation than its own mean exposure held, by a 95%
+            interval of the difference of their Sharpe ratios. Otherwise it holds that exposure, and trained.pkl keeps
+            what was trained. Most of what is found in a few thousand noisy bars was luck.
         on_divergence: The answer to numbers that are no longer finite. "stop" ends training with the last good state
             saved. "halve" goes back to the last checkpoint and goes on with half the learning rate, at most ten times.
         refit_normalizer: Whether features are scaled by the new training bars, where training starts from an earlier
@@ -57,6 +60,7 @@ class TrainSettings:
     seed: int = 0
     seeds: int = 1
     seeds_at_once: int | None = None
+    must_beat_holding: bool = False
     on_divergence: OnDivergence = "stop"
     refit_normalizer: bool = False
     run_dir: str | PathLike[str] | None = None

@@ -46,6 +46,7 @@ from jaxtrader.training.run_folder import (
     only_writer,
     refuse_full,
 )
+from jaxtrader.training.settle import check_settle, settle
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.train_settings import NO_LIMIT, TrainSettings
 from jaxtrader.training.training_loop import Fresh, TrainingLoop, resume_hint
@@ -132,6 +133,8 @@ class Trainer(TrainSettings):
             raise ValueError("refit_normalizer needs an earlier policy; give init_from, or leave it out")
         if self.seeds > 1:
             check_members(self)
+        if self.must_beat_holding:
+            check_settle(self)
 
     @cached_property
     def earlier(self) -> Policy | None:
@@ -245,7 +248,11 @@ class Trainer(TrainSettings):
             stop_on_signals(progress.print, progress.close) as stop,
             self.begin(resume, progress, stop) as (training, steps),
         ):
-            return run_alone(training, steps)
+            result = run_alone(training, steps)
+            if self.must_beat_holding and not result.interrupted:
+                progress.wait("comparing with holding")
+                result = replace(result, proof=settle(self, result))
+            return result
 
     @contextmanager
     def begin(

@@ -70,11 +70,24 @@ def refused(capsys, argv, code=2):
 def test_a_run_leaves_its_files_and_says_where(tiny):
     folder, out = tiny
     run = folder / "runs" / "two-0001"
-    names = {"policy.pkl", "last.pkl", *CHECKPOINTS, "config.toml", "config.json", "metrics.jsonl", "result.json"}
+    names = {
+        "policy.pkl",
+        "trained.pkl",
+        "last.pkl",
+        *CHECKPOINTS,
+        "config.toml",
+        "config.json",
+        "metrics.jsonl",
+        "result.json",
+    }
     names |= {"report.html", "report.png", "equity.csv", "trades.csv", "fills.csv"}
     assert {path.name for path in run.iterdir()} == names
     assert out.splitlines()[-1] == f"next     jaxtrader backtest {Path('runs/two-0001')}"
     assert "\x1b" not in out
+    # Of a random walk nothing is known that pays, so the policy holds, and says so.
+    said = " ".join(out.split())
+    assert re.search(r"policy it holds 0\.\d\d, since what was trained did no better than that on validation", said)
+    assert "The policy is holding at its mean exposure" in said or "The policy held nothing" in said
 
 
 def test_the_first_lines_say_data_dates_costs_and_fill(tiny):
@@ -193,7 +206,7 @@ def test_the_next_run_gets_the_next_number_and_quiet_prints_only_the_result(tiny
     assert main(["train", "--data", "two.csv", *SMALL, "--num-episodes", "4", "--quiet"]) == 0
     assert (folder / "runs/two-0002/policy.pkl").is_file()
     words = [line.split()[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
-    assert words == ["verdict", "result", "luck", "files", "next"]
+    assert words == ["verdict", "result", "luck", "policy", "files", "next"]
 
 
 def test_the_config_file_of_a_run_repeats_it(tiny, tmp_path):

@@ -232,6 +232,20 @@ def test_exposure_matched_rebalances_though_the_result_trades_on_change_only(mar
     assert len(again.fills) > 1
 
 
+def test_an_account_that_holds_one_target_is_its_own_match():
+    """Though the price rises and takes the exposure with it, within the band, so that its mean is above the target."""
+    rising = market_of(daily(np.linspace(100, 110, 60)), symbol="X")
+    rules = Rules(rebalance_band=0.05)
+    result = simulate(rising, 0.5, costs=COSTS, rules=rules)
+    assert result.held_exposure[1:].mean() > 0.51
+    np.testing.assert_array_equal(exposure_matched(rising, result).equity, result.equity)
+    # A stop ends it, and then its mean is what counts.
+    falling = market_of(daily(np.linspace(110, 80, 60)), symbol="X")
+    stopped = simulate(falling, 0.5, costs=COSTS, rules=rules, stop_loss=0.1)
+    matched = exposure_matched(falling, stopped)
+    assert matched.targets[0, 0] == stopped.held_exposure.mean() < 0.3
+
+
 def account(last, turnover):
     return SimpleNamespace(equity=np.array([1.0, last]), turnover=np.array(turnover), initial=1.0)
 

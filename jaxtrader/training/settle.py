@@ -1,0 +1,48 @@
+"""What a training leaves behind where its policy did not beat holding: a policy that holds.
+
+A policy that was trained on a few thousand noisy bars finds patterns in them, most of which were luck. It then pays for
+trades that earn nothing. So it must do better than its own mean exposure on validation, or it holds that exposure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jaxtrader.agents.constant import holding
+from jaxtrader.agents.policy import save_policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.proof import Proof, prove
+from jaxtrader.market.market import Market
+
+if TYPE_CHECKING:
+    from jaxtrader.training.trainer import Trainer, TrainResult
+
+TRAINED = "trained.pkl"
+
+
+def check_settle(trainer: Trainer) -> None:
+    """Raise ValueError where a policy could not be compared with holding, or could not be made to hold."""
+    agent = trainer.agent
+    if not (isinstance(trainer.env, TradingEnv) and isinstance(agent, PPOAgent) and agent.network is None):
+        raise ValueError(
+            "must_beat_holding needs a TradingEnv and a PPOAgent with a network of its own kind, whose last layer is "
+            "known; leave it out"
+        )
+    if not isinstance(trainer.valid, Market):
+        raise ValueError("must_beat_holding needs a Market as validation; give one, or leave it out")
+
+
+def settle(trainer: Trainer, result: TrainResult) -> Proof:
+    """Compare the policy of a run with holding on validation, and let it hold where it did no better.
+
+    In that case `trained.pkl` keeps what was trained.
+    """
+    assert isinstance(trainer.valid, Market)
+    policy, trained = result.policy, result.run_dir / TRAINED
+    found = prove(policy, trainer.valid)
+    trained.unlink(missing_ok=True)  # of before the run went on
+    if not found.is_better:
+        save_policy(trained, policy)
+        save_policy(result.policy_path, holding(policy, found.exposure))
+    return found

@@ -1,0 +1,73 @@
+"""A policy that holds wants one exposure whatever it sees, and `simulate` makes the same account of that target."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from conftest import init
+
+from jaxtrader.agents.constant import holding
+from jaxtrader.agents.policy import Policy, ensemble, load_policy, save_policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.evaluation.simulate import simulate
+
+
+def trained(agent: PPOAgent, env: TradingEnv, seed: int = 0) -> Policy:
+    """A policy whose actions differ from bar to bar."""
+    params = env.default_params
+    state, _ = agent.prepare(init(agent, jax.random.key(0), env, params), params)
+    rng = np.random.default_rng(seed)
+    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
+    about: dict[str, Any] = {"symbols": list(env.market.symbols), "env": env.to_dict()}
+    about["features"] = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
+    return Policy(agent, state.replace(params=weights, opt_state=None), about)
+
+
+# Three members choose from -1, 0, 1, so their mean is a multiple of a third.
+@pytest.mark.parametrize(("members", "wanted", "held"), [(1, 0.6, 1), (1, -0.2, 0), (3, 0.4, 1 / 3), (3, -1, -1)])
+def test_positions_are_the_nearest_that_the_members_have_together(
+    members: int, wanted: float, held: float, agent: PPOAgent, env: TradingEnv
+) -> None:
+    policy = ensemble([trained(agent, env, seed) for seed in range(members)]) if members > 1 else trained(agent, env)
+    assert np.ptp(backtest(policy, env.market).by_symbol["S0"].targets) > 0, "else it would hold without our doing"
+    found = backtest(holding(policy, wanted), env.market)
+    for symbol, one in found.by_symbol.items():
+        np.testing.assert_allclose(one.targets, held, atol=1e-6)
+        start = int(env.market.first_decisions(env.window)[env.market.symbols.index(symbol)])
+        rules = policy.environment(env.market).rules
+        own = simulate(env.market, one.targets, costs=env.costs, rules=rules, symbol=symbol, start=start)
+        np.testing.assert_allclose(one.equity, own.equity, rtol=1e-9)
+
+
+@pytest.mark.parametrize("wanted", [-0.7, 0.0, 0.45])
+def test_a_continuous_exposure_is_exact(wanted: float, agent: PPOAgent, env: TradingEnv) -> None:
+    policy = trained(agent, dataclasses.replace(env, positions="continuous"))
+    found = backtest(holding(policy, wanted), env.market)
+    np.testing.assert_allclose(found.by_symbol["S1"].targets, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [(8,), (8, 8)])
+@pytest.mark.parametrize("wanted", [0.0, 0.45, 1.0])
+def test_a_portfolio_holds_equal_parts(
+    wanted: float, hidden: tuple[int, ...], agent: PPOAgent, portfolio: TradingEnv
+) -> None:
+    policy = trained(agent.replace(hidden=hidden), portfolio)
+    found = backtest(holding(policy, wanted), portfolio.market)
+    np.testing.assert_allclose(found.targets, wanted / 3, atol=1e-4)
+
+
+def test_only_the_last_layer_is_another_and_a_file_keeps_it(agent: PPOAgent, env: TradingEnv, tmp_path: Path) -> None:
+    policy = trained(agent, env)
+    held = holding(policy, 1.0)
+    changed = [name for name, weights in policy.state.params.items() if weights is not held.state.params[name]]
+    assert changed == ["policy"]
+    save_policy(tmp_path / "policy.pkl", held)
+    loaded = load_policy(tmp_path / "policy.pkl")
+    assert {loaded.act(env.market.features[t : t + 4, 0]) for t in range(20, 40)} == {1.0}
