@@ -41,7 +41,8 @@ from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.policy import Policy, load_policy
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.cli import inputs
-from jaxtrader.cli.settings import Source, of, resolved
+from jaxtrader.cli.command_settings import Source
+from jaxtrader.cli.settings import of, resolved
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import exposure_matched, of_each_symbol
 from jaxtrader.evaluation.bootstrap import sharpe_interval

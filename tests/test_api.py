@@ -4,6 +4,7 @@ import importlib
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,10 @@ def test_an_unknown_name_says_what_there_is():
 def test_the_version_is_that_of_the_project():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert jt.__version__ == project["version"]
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """So that a name, in a listing or in an import, says which module it is."""
+    files = [path for folder in ("jaxtrader", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    names = Counter(path.name for path in files if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []

@@ -14,9 +14,10 @@ from rich.text import Text
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import finished, inputs, phrases, reporting, waiting
+from jaxtrader.cli.command_settings import BacktestData, MarketSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import RECORD
-from jaxtrader.cli.settings import OK, PARTS, BacktestData, BadInput, MarketSettings, Source, choices, flag, of
+from jaxtrader.cli.settings import OK, PARTS, BadInput, choices, flag, of
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.envs.env_settings import EnvSettings

@@ -22,8 +22,9 @@ from rich.text import Text
 import jaxtrader as jt
 from jaxtrader.checks import Check
 from jaxtrader.cli import inputs
+from jaxtrader.cli.command_settings import MarketSettings, Source
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import FAILED, OK, BadInput, MarketSettings, Source, of
+from jaxtrader.cli.settings import FAILED, OK, BadInput, of
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.cost_rates import CostRates

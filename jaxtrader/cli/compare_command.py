@@ -9,8 +9,9 @@ from rich.console import Console
 
 from jaxtrader import files
 from jaxtrader.cli import finished, inputs, reporting, waiting
+from jaxtrader.cli.command_settings import CompareSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, BadInput, CompareSettings, of, spelt
+from jaxtrader.cli.settings import OK, BadInput, of, spelt
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.comparison import compare
 from jaxtrader.report.comparison_page import comparison_report, comparison_table, settings_table

@@ -13,7 +13,8 @@ from cyclopts import App
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
-from jaxtrader.cli.settings import COMMANDS, BadInput, HostSettings, key
+from jaxtrader.cli.command_settings import HostSettings
+from jaxtrader.cli.settings import COMMANDS, BadInput, key
 
 NAME = "config.toml"
 EITHER = {"num_episodes": "total_steps", "total_steps": "num_episodes"}  # the one, typed, replaces the other of a file

@@ -10,8 +10,9 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs, phrases
+from jaxtrader.cli.command_settings import DataFile, MarketSettings, Source
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, SHARES, BadInput, DataFile, MarketSettings, Source, of, resolved
+from jaxtrader.cli.settings import OK, SHARES, BadInput, of, resolved
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
 from jaxtrader.market.clock import common_zone, wall_clock

@@ -15,9 +15,10 @@ from rich.console import Console
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import finished, inputs, phrases
+from jaxtrader.cli.command_settings import DecideSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import POLICY_FILE
-from jaxtrader.cli.settings import OK, BadInput, DecideSettings, Source, of
+from jaxtrader.cli.settings import OK, BadInput, of
 from jaxtrader.live.live import Live
 from jaxtrader.live.recent import up_to
 from jaxtrader.market.clock import wall_clock

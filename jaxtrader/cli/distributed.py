@@ -22,8 +22,9 @@ from typing import Any, cast
 import jax
 
 from jaxtrader import hosts
+from jaxtrader.cli.command_settings import HostSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, BadInput, HostSettings, flag, of
+from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, BadInput, flag, of
 from jaxtrader.terminal import Output
 
 CONNECT_SECONDS = 60  # in which all processes must come together

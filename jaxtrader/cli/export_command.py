@@ -8,8 +8,9 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs
+from jaxtrader.cli.command_settings import ExportSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, BadInput, ExportSettings, of
+from jaxtrader.cli.settings import OK, BadInput, of
 from jaxtrader.evaluation import tables
 
 

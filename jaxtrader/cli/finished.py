@@ -11,9 +11,10 @@ import numpy as np
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import config_file, flags, inputs, waiting
+from jaxtrader.cli.command_settings import MarketSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import POLICY_FILE, identity_of, title_of_walk_forward
-from jaxtrader.cli.settings import PARTS, BadInput, MarketSettings, Source, of, resolved
+from jaxtrader.cli.settings import PARTS, BadInput, of, resolved
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
 from jaxtrader.evaluation.succession import Succession

@@ -19,20 +19,9 @@ import numpy as np
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import own_code
+from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.config_file import OF_ONE_RUN
-from jaxtrader.cli.settings import (
-    BUNDLED,
-    BUNDLED_ENDS,
-    PARTS,
-    SHARES,
-    BadInput,
-    MarketSettings,
-    RewardSettings,
-    Source,
-    TrainData,
-    of,
-    spelt,
-)
+from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, SHARES, BadInput, of, spelt
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates

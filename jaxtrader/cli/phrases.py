@@ -12,7 +12,8 @@ from rich.text import Text
 import jaxtrader as jt
 from jaxtrader.agents import encoders
 from jaxtrader.cli import inputs
-from jaxtrader.cli.settings import BPS, MarketSettings, RewardSettings, Source, spelt
+from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source
+from jaxtrader.cli.settings import BPS, spelt
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.proof import Proof

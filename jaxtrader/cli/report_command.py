@@ -8,8 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from jaxtrader.cli import finished, reporting
+from jaxtrader.cli.command_settings import ReportSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, ReportSettings, of
+from jaxtrader.cli.settings import OK, of
 from jaxtrader.evaluation import tables
 
 

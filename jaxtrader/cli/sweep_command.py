@@ -15,19 +15,9 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.cli import config_file, flags, inputs, own_code, phrases, reporting, waiting
+from jaxtrader.cli.command_settings import SweepSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import (
-    COMMANDS,
-    INTERRUPTED,
-    OK,
-    SWEPT,
-    BadInput,
-    Failed,
-    SweepSettings,
-    of,
-    resolved,
-    spelt,
-)
+from jaxtrader.cli.settings import COMMANDS, INTERRUPTED, OK, SWEPT, BadInput, Failed, of, resolved, spelt
 from jaxtrader.cli.train_command import Plan, make_plan, plan_facts
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import looks, tables

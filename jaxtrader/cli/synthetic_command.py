@@ -16,9 +16,10 @@ import jaxtrader as jt
 from jaxtrader import hosts
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import inputs, phrases
+from jaxtrader.cli.command_settings import MarketSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import dry_run, next_step, train_in_folder, write_record
-from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput, MarketSettings, Source, TrainData
+from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.synthetic import PROCESSES

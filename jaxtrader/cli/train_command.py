@@ -12,19 +12,10 @@ from rich.console import Console
 import jaxtrader as jt
 from jaxtrader import hosts
 from jaxtrader.cli import inputs, own_code, phrases, reporting
+from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import dry_run, next_step, train_in_folder
-from jaxtrader.cli.settings import (
-    INTERRUPTED,
-    OK,
-    PARTS,
-    BadInput,
-    MarketSettings,
-    RewardSettings,
-    Source,
-    TrainData,
-    of,
-)
+from jaxtrader.cli.settings import INTERRUPTED, OK, PARTS, BadInput, of
 from jaxtrader.cli.synthetic_command import train_synthetic
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables

@@ -9,9 +9,10 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.cli import config_file, inputs, own_code, phrases, reporting
+from jaxtrader.cli.command_settings import FoldSettings, MarketSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import identity_of
-from jaxtrader.cli.settings import INTERRUPTED, OK, FoldSettings, MarketSettings, Source, TrainData, of
+from jaxtrader.cli.settings import INTERRUPTED, OK, of
 from jaxtrader.evaluation import tables
 from jaxtrader.market.folds import walk_forward_folds
 from jaxtrader.training import interrupt

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from rich.console import Console
 
 from jaxtrader.cli import inputs
+from jaxtrader.cli.command_settings import WatchSettings
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import RECORD
-from jaxtrader.cli.settings import OK, BadInput, WatchSettings, of
+from jaxtrader.cli.settings import OK, BadInput, of
 from jaxtrader.evaluation import tables
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import METRICS, is_run, is_written, member_folder, resume_command

@@ -14,7 +14,8 @@ import shlex
 from typing import Any
 
 from jaxtrader.agents.ppo_settings import PPOSettings
-from jaxtrader.cli.settings import A_BP, BPS, COMMANDS, Source, flag, spelt
+from jaxtrader.cli.command_settings import Source
+from jaxtrader.cli.settings import A_BP, BPS, COMMANDS, flag, spelt
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.ledger.rules import Rules

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from jaxtrader.evaluation import metrics
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.verdict import Lead, lead_of
+from jaxtrader.market import clock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ class Comparison:
     @property
     def spans_a_year(self) -> bool:
         """Whether the common bars span 365 days or more."""
-        return bool(self.times[-1] - self.times[0] >= np.timedelta64(365, "D"))
+        return clock.spans_a_year(self.times)
 
     @cached_property
     def equity(self) -> dict[str, Float[np.ndarray, " bar"]]:

@@ -28,6 +28,7 @@ from jaxtrader.ledger.account import EQUITY_FLOOR, FORCED, ORDER, REASONS, Event
 from jaxtrader.ledger.bar import Columns
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market import clock
 from jaxtrader.market.clock import time_zone, wall_clock
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class BacktestResult:
     @property
     def spans_a_year(self) -> bool:
         """Whether the bars span 365 days or more. A shorter result has no growth rate a year."""
-        return bool(self.times[-1] - self.times[0] >= np.timedelta64(365, "D"))
+        return clock.spans_a_year(self.times)
 
     @property
     def sharpe_scale(self) -> float:

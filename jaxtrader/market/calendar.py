@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, format_time, spacing
-from jaxtrader.market.clock import DAY, time_of_day, union, wall_clock
+from jaxtrader.market.clock import DAY, day_of_week, time_of_day, union, wall_clock
 
 FEW_BARS = 2000
 HOUR = np.timedelta64(1, "h")
@@ -111,7 +111,7 @@ def _found(times: np.ndarray, tz: str | None, *, daily: bool) -> TradingCalendar
     steps = np.diff(dates).astype(np.int64)
     if not _is_daily(dates):
         weekdays = np.zeros(7, bool)
-        weekdays[_weekday(dates)] = True
+        weekdays[day_of_week(dates)] = True
         return TradingCalendar(bar, 1, _long_bars_per_year(steps), weekdays, None, np.array([], bar.dtype), None)
     weekdays, week_is_seen = _open_weekdays(dates, (dates[0], dates[-1]), daily=True, day_and_night=False)
     sessions, holidays_are_seen = _sessions_per_year(dates, weekdays, day_and_night=False)
@@ -186,7 +186,7 @@ def _is_daily(dates: np.ndarray) -> bool:
     steps = np.diff(dates).astype(np.int64)
     if not steps.size or _most_frequent(steps) == 1:
         return True
-    return bool((_weekday(dates) < 5).all()) and _most_frequent(np.busday_count(dates[:-1], dates[1:])) == 1
+    return bool((day_of_week(dates) < 5).all()) and _most_frequent(np.busday_count(dates[:-1], dates[1:])) == 1
 
 
 def _long_bars_per_year(steps: np.ndarray) -> float:
@@ -287,7 +287,7 @@ def _bars_per_session(dates: np.ndarray, counts: np.ndarray, weekdays: np.ndarra
     kept = np.ones(len(counts), bool)
     kept[[0, -1]] = counts[[0, -1]] >= usual
     dates, counts = dates[kept], counts[kept]
-    by_weekday = [counts[_weekday(dates) == day] for day in np.flatnonzero(weekdays)]
+    by_weekday = [counts[day_of_week(dates) == day] for day in np.flatnonzero(weekdays)]
     if min(map(len, by_weekday)) < 3:
         return _typical(counts)
     return float(np.mean([_typical(own) for own in by_weekday]))
@@ -313,10 +313,10 @@ def _open_weekdays(
         daily: they are those of daily bars, so that the hours of trading are not known.
         day_and_night: the market has no night.
     """
-    counts = np.bincount(_weekday(dates), minlength=7)
+    counts = np.bincount(day_of_week(dates), minlength=7)
     if span[1] - span[0] >= np.timedelta64(SHORT_SPAN, "D"):
         return counts >= 0.4 * counts.max(), True
-    times = np.bincount(_weekday(np.arange(span[0], span[1] + 1)), minlength=7)
+    times = np.bincount(day_of_week(np.arange(span[0], span[1] + 1)), minlength=7)
     spanned = times > 0
     weekdays = counts > 0
     if not weekdays[5:].any():
@@ -374,11 +374,6 @@ def _session_doubt(open_time: np.timedelta64, sessions: float, bars: float) -> s
         f"The bars of a day cover {format_duration(open_time)}, which may be a part of a session and is taken for a "
         f"whole one: {sessions:,.6g} sessions of {bars:,.6g} bars a year; {SETTLE}."
     )
-
-
-def _weekday(dates: np.ndarray) -> np.ndarray:
-    """Return the weekday of dates, from 0 for Monday."""
-    return (dates.astype("datetime64[D]").astype(np.int64) + 3) % 7
 
 
 def _most_frequent(values: np.ndarray) -> int:

@@ -79,3 +79,8 @@ def time_of_day(local: np.ndarray) -> np.ndarray:
 def day_of_week(local: np.ndarray) -> np.ndarray:
     """Return the weekday of local times [T], from 0 for Monday to 6 for Sunday."""
     return (local.astype("datetime64[D]").astype(np.int64) + 3) % 7
+
+
+def spans_a_year(times: np.ndarray) -> bool:
+    """Return whether times [T] span 365 days or more."""
+    return bool(times[-1] - times[0] >= np.timedelta64(365, "D"))

@@ -19,7 +19,8 @@ import pytest
 import jaxtrader as jt
 from jaxtrader import cli
 from jaxtrader.cli import inputs, main, phrases
-from jaxtrader.cli.settings import BadInput, Source, TrainData
+from jaxtrader.cli.command_settings import Source, TrainData
+from jaxtrader.cli.settings import BadInput
 from jaxtrader.market.splits import cut_segments
 from jaxtrader.training.run_folder import CHECKPOINTS
 

@@ -15,7 +15,8 @@ from ledger.reference import STOP, TAKE, Settings, result
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs, main, parse, phrases
-from jaxtrader.cli.settings import RewardSettings, of, resolved
+from jaxtrader.cli.command_settings import RewardSettings
+from jaxtrader.cli.settings import of, resolved
 
 TINY = (
     "--features log_return_5,volatility_10 --num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 "

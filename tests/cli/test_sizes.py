@@ -7,7 +7,8 @@ import pytest
 from cli.test_commands import prices
 
 from jaxtrader.cli import inputs, main, phrases, waiting
-from jaxtrader.cli.settings import SHARES, BadInput, Source, resolved
+from jaxtrader.cli.command_settings import Source
+from jaxtrader.cli.settings import SHARES, BadInput, resolved
 from jaxtrader.evaluation import tables
 
 
