@@ -373,6 +373,14 @@ def test_daily_bars_that_close_at_two_times_of_a_day_share_a_row():
     assert not any("session" in note for note in market.notes)
 
 
+def test_dates_of_two_zones_share_a_row_where_clocks_change_at_midnight():
+    days = pd.date_range("2018-10-01", periods=60)
+    dated = [load_bars(pd.DataFrame(PRICES, days), symbol=name, tz=tz) for name, tz in ZONES.items()]
+    market = Market.from_bars(dated, FEATURES[:1], align=True)
+    assert market.close.shape == (60, 2)
+    assert market.present is None
+
+
 def test_dates_of_several_zones_share_a_row():
     tokyo, new_york = (
         dataclasses.replace(history(name, DAYS - pd.Timedelta(f"{hours}h")), tz=tz)
@@ -381,6 +389,10 @@ def test_dates_of_several_zones_share_a_row():
     market = Market.from_bars([tokyo, new_york], FEATURES[:1], align=True)
     np.testing.assert_array_equal(market.times, new_york.times)
     np.testing.assert_array_equal(market.close, np.hstack([tokyo.close, new_york.close]))
+
+
+ZONES = {"BVSP": "America/Sao_Paulo", "SPY": "America/New_York"}
+PRICES = dict.fromkeys(("open", "high", "low", "close", "volume"), np.linspace(50, 60, 60))
 
 
 def test_exchanges_that_trade_one_after_another_are_aligned():
