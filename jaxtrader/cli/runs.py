@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
+import sys
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +50,16 @@ def train_in_folder(trainer: jt.Trainer, values: Values, name: str, console: Con
         console.print(phrases.speed(result))
         console.print()
     return result
+
+
+@contextlib.contextmanager
+def saved_in(folder: Path) -> Generator[None]:
+    """Say how to go on where Ctrl-C or another signal ends what follows a training."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"the training is saved in {folder}; go on with: {resume_command(folder)}", file=sys.stderr)
+        raise
 
 
 def write_record(record: dict[str, Any], folder: str | Path) -> None:

@@ -18,7 +18,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import inputs, phrases
 from jaxtrader.cli.command_settings import MarketSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.runs import dry_run, next_step, train_in_folder, write_record
+from jaxtrader.cli.runs import dry_run, next_step, saved_in, train_in_folder, write_record
 from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.optimum import Optimum, solve
@@ -38,6 +38,12 @@ def train_synthetic(values: Values, console: Console) -> int:
     result = train_in_folder(trainer, {**values, **inputs.absolute(values, "init_from")}, best.process.name, console)
     if not hosts.is_first():
         return INTERRUPTED if result.interrupted else OK
+    with saved_in(result.run_dir):
+        return _tell(best, result, values, console)
+
+
+def _tell(best: Optimum, result: jt.TrainResult, values: Values, console: Console) -> int:
+    """Score what was trained, print and write it, and return the exit code."""
     test = best.on_path(TEST_BARS, seed=_seeds(values["seed"])[2])
     reward, time_in_market = _score(jt.load_policy(result.policy_path), test)
     if not values["quiet"]:

@@ -14,7 +14,7 @@ from jaxtrader import hosts
 from jaxtrader.cli import inputs, own_code, phrases, reporting
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.runs import dry_run, next_step, train_in_folder
+from jaxtrader.cli.runs import dry_run, next_step, saved_in, train_in_folder
 from jaxtrader.cli.settings import INTERRUPTED, OK, PARTS, BadInput, of
 from jaxtrader.cli.synthetic_command import train_synthetic
 from jaxtrader.cli.wording import in_flags
@@ -52,6 +52,12 @@ def train(values: Values, console: Console) -> int:
     result = train_in_folder(plan.trainer, plan.values, name, console)
     if not hosts.is_first():
         return INTERRUPTED if result.interrupted else OK
+    with saved_in(result.run_dir):
+        return _tell(plan, result, name, values, console)
+
+
+def _tell(plan: Plan, result: jt.TrainResult, name: str, values: Values, console: Console) -> int:
+    """Test what was trained, print and write it, and return the exit code."""
     evidence = reporting.evaluate(result.run_dir, plan.parts, values)
     if not values["quiet"]:
         console.print(reporting.result_table(evidence))

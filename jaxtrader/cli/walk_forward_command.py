@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 
 from rich.console import Console
 
@@ -12,13 +11,14 @@ from jaxtrader.cli import config_file, inputs, own_code, phrases, reporting
 from jaxtrader.cli.command_settings import FoldSettings, MarketSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import identity_of
+from jaxtrader.cli.runs import saved_in
 from jaxtrader.cli.settings import INTERRUPTED, OK, of
 from jaxtrader.evaluation import tables
 from jaxtrader.market.folds import walk_forward_folds
 from jaxtrader.training import interrupt
-from jaxtrader.training.run_folder import find_run, make_run_dir, only_writer
+from jaxtrader.training.run_folder import find_run, make_run_dir, only_writer, resume_command
 from jaxtrader.training.train_settings import TrainSettings
-from jaxtrader.training.walk_forward import FoldPlan, check_resume, plan_folds, run_folds
+from jaxtrader.training.walk_forward import FoldPlan, WalkForward, check_resume, plan_folds, run_folds
 
 PART = "all tests"
 
@@ -74,18 +74,24 @@ def walk_forward(values: Values, console: Console) -> int:
         tables.print_facts(console, _facts(plan))
     with interrupt.ending_the_process():
         found = run_folds(plan.env, plan.plans, folder, refit=values["refit"], resume=bool(resumed))
+    with saved_in(folder):
+        return _tell(found, settings, values, console)
+
+
+def _tell(found: WalkForward, settings: Values, values: Values, console: Console) -> int:
+    """Test all folds together, print and write the result, and return the exit code."""
+    folder = found.run_dir
     policies, identity = found.policies, identity_of(fold.training.policy_path for fold in found.folds)
     evidence = reporting.evaluate_policy(policies, identity, folder, {PART: policies.market}, values)
     title = reporting.title_of_walk_forward(folder)
     names = reporting.write_all(folder, evidence, title, settings, report=values["report"])
     if not values["quiet"]:
         reporting.print_walk_forward(evidence, console)
-    resume = shlex.join(["jaxtrader", "walk-forward", "--resume", str(folder)])
     lines = reporting.facts(evidence)
     proofs = [fold.training.proof for fold in found.folds if fold.training.proof is not None]
     lines += [("policy", phrases.proofs(proofs))] if proofs else []
     lines.append(("files", f"{folder}: {', '.join([*names, 'result.json'])}"))
-    following = resume if found.interrupted else own_code.backtest_command(folder, values)
+    following = resume_command(folder) if found.interrupted else own_code.backtest_command(folder, values)
     tables.print_facts(console, [*lines, ("next", following)])
     return INTERRUPTED if found.interrupted else OK
 

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,15 @@ def test_what_resuming_refuses_is_one_sentence_and_changes_nothing(whole, tmp_pa
     assert "is not the folder of a run" in refused(capsys, "train", "--resume", tmp_path / "none")
     assert "did not begin it; resume it from Python" in refused(capsys, "train", "--resume", tmp_path)
     assert f"--resume {run}" in refused(capsys, "train", "--run-dir", run)
+
+
+def test_what_ends_the_evaluation_says_how_to_go_on(whole, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    monkeypatch.setattr("jaxtrader.cli.reporting.evaluate", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    assert main(["train", "--resume", str(run)]) == 130
+    told = f"the training is saved in {run}; go on with: jaxtrader train --resume {run}"
+    assert capsys.readouterr().err.splitlines() == [told, "jaxtrader: interrupted"]
 
 
 def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
