@@ -109,7 +109,6 @@ def _check_unpacked(file: File, whole: Any) -> None:
 
     Equal values take next to no room in the file, and 8 bytes each in memory, or all of their text.
     """
-    import pyarrow as pa
     from pyarrow import compute, parquet
 
     contents = parquet.ParquetFile(whole)
@@ -118,14 +117,20 @@ def _check_unpacked(file: File, whole: Any) -> None:
     values = sum(group.column(j).num_values for group in groups for j in range(group.num_columns))
     size = max(8 * values, sum(group.total_byte_size for group in groups))
     file.check_unpacked(size)
-    texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)]
-    for name in texts:
+    for name in (field.name for field in schema if _is_text(field.type)):
         # Its different texts, and which of them is in each row.
         column = parquet.ParquetFile(whole, read_dictionary=[name]).read(columns=[name])
         for piece in (piece for one in column.columns for piece in one.chunks):
             lengths = compute.call_function("binary_length", [piece.dictionary]).to_numpy(zero_copy_only=False)
             size += int(lengths[piece.indices.drop_null().to_numpy()].sum())
         file.check_unpacked(size)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary))
 
 
 def _of_frame(frame: "pd.DataFrame", source: str, stem: str | None) -> Table:

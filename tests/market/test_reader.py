@@ -452,7 +452,11 @@ def test_what_unpacks_to_too_much_is_stopped_at_a_stated_limit(tmp_path, monkeyp
     pd.DataFrame({name: np.ones(50_000) for name in "ohlcv"}).to_parquet(tmp_path / "a.parquet")
     frame().assign(note="x" * 300_000).to_parquet(tmp_path / "text.parquet")  # one text, in each of the rows
     frame().assign(ticks=[[1.0] * 50_000] * 6).to_parquet(tmp_path / "lists.parquet")
-    for name in ("a.csv.gz", "a.zip", "a.parquet", "text.parquet", "lists.parquet"):
+    text = pd.read_parquet(tmp_path / "text.parquet")
+    text.astype({"note": "category"}).to_parquet(tmp_path / "category.parquet")
+    text.assign(note=text["note"].str.encode("ascii")).to_parquet(tmp_path / "bytes.parquet")
+    tables = [f"{name}.parquet" for name in ("a", "text", "category", "bytes", "lists")]
+    for name in ("a.csv.gz", "a.zip", *tables):
         with pytest.raises(DataError, match="unpacks to more than 1 MiB"):
             load_bars(tmp_path / name)
 
