@@ -35,6 +35,7 @@ SUFFIXES = (
     ".xz",
     ".zip",
 )  # of a folder's price files
+PROSE = ("readme", "license", "licence")  # how the names of files of text begin that hold no prices
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 PARQUET = b"PAR1"
 PACKED: dict[bytes, Callable[[BinaryIO], object]] = {
@@ -154,7 +155,7 @@ def _members(folder: Path, entries: list[tuple[str, Path]]) -> tuple[tuple[File,
     files: list[File] = []
     left_out = []
     for name, path in entries:
-        if not name.lower().endswith(SUFFIXES):
+        if not _may_hold_prices(name):
             left_out.append(name)
         elif name.lower().endswith(".zip"):
             files += files_of(path)[0]
@@ -185,7 +186,7 @@ def _zipped(path: Path) -> tuple[tuple[File, ...], str | None]:
         base = info.filename.rsplit("/", 1)[-1]
         if base.startswith(".") or info.filename.startswith("__MACOSX"):
             continue
-        (wanted if base.lower().endswith(SUFFIXES) or len(infos) == 1 else left_out).append((base, info))
+        (wanted if _may_hold_prices(base) or len(infos) == 1 else left_out).append((base, info))
     if not wanted:
         raise DataError(
             f"{path.name} is a zip archive without price files; it holds {', '.join(map(shown, names[:5])) or 'none'}."
@@ -203,9 +204,13 @@ def _zipped(path: Path) -> tuple[tuple[File, ...], str | None]:
     return files, _left_out([base for base, _ in left_out])
 
 
+def _may_hold_prices(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES) and not name.lower().startswith(PROSE)
+
+
 def _left_out(names: list[str]) -> str | None:
     listed = ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Files that are no tables by their suffix were left out: {listed}." if names else None
+    return f"Files that are no tables by their names were left out: {listed}." if names else None
 
 
 class _Limited(io.RawIOBase):

@@ -40,6 +40,8 @@ FILLS = {
     "next_close": "filled at the next close",
     "close": "filled at the close (optimistic)",
 }
+ROTATIONS = (200, 1000)  # of the timing test, at least and at most
+ROTATED_BARS = 100_000_000
 MIN_BARS = 3  # for the timing test
 VALIDATION = "validation"  # the part on which the importance of features is measured
 IMPORTANCE_BARS = 20_000  # of each history, at its end. More would take long and say the same.
@@ -121,7 +123,7 @@ def gather(
     identity: bytes = b"",
     run: str = "",
     trials_elsewhere: int = 0,
-    rotations: int = 1000,
+    rotations: int | None = None,
     report_step: Callable[[str], None] = lambda step: None,
 ) -> Evidence:
     """Backtest a policy on each part, and all that the verdict on the last part needs.
@@ -134,7 +136,7 @@ def gather(
         identity: what identifies the policy among the tries, such as the bytes of its file.
         run: where the policy came from, for people.
         trials_elsewhere: tries on the same bars that the folder does not know.
-        rotations: of the timing test.
+        rotations: of the timing test. None chooses 1,000, or fewer where the part is long, see `rotations_of`.
         report_step: is told what is being done.
     """
     changes = dict(changes or {})
@@ -161,7 +163,9 @@ def gather(
     report_step("timing")
     env = policy.environment(market, **changes)
     timing = None
-    if min(len(member) for member in list(result.by_symbol.values()) or [result]) >= MIN_BARS:
+    lengths = [len(member) for member in list(result.by_symbol.values()) or [result]]
+    if min(lengths) >= MIN_BARS:
+        rotations = rotations_of(sum(lengths)) if rotations is None else rotations
         brackets: dict[str, Any] = {name: getattr(env, name) for name in BRACKETS}
         if not any(isinstance(value, tuple) for value in brackets.values()):
             timing = timing_test(market, result, rotations=rotations, **brackets)
@@ -180,6 +184,16 @@ def gather(
         report_step("features")
         importance = permutation_importance(policy, markets[VALIDATION], most_bars=IMPORTANCE_BARS, **changes)
     return Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance, folds=folds)
+
+
+def rotations_of(bars: int) -> int:
+    """Return the number of rotations that a timing test of so many bars trades.
+
+    From 100,000 bars on a test trades ROTATED_BARS in all, and from 500,000 bars on the least of ROTATIONS. With 200
+    the smallest p is 1 / 201, and a p of 0.05 has a standard error of 0.015.
+    """
+    least, most = ROTATIONS
+    return min(max(ROTATED_BARS // bars, least), most)
 
 
 def _stress(

@@ -416,6 +416,7 @@ def test_a_folder_and_a_zip_archive_give_each_file_as_a_symbol(tmp_path):
     for name in ("AAPL", "BRK.B"):
         write(tmp_path / "in" / f"{name}.csv", GOOD)
     (tmp_path / "in" / "README.md").write_text("no table")
+    (tmp_path / "in" / "ReadMe.txt").write_text("no table")
     frame().to_parquet(tmp_path / "in" / "MSFT.parquet")
     with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((tmp_path / "in").iterdir()):
@@ -424,7 +425,7 @@ def test_a_folder_and_a_zip_archive_give_each_file_as_a_symbol(tmp_path):
     for source in (tmp_path / "in", tmp_path / "all.zip"):
         loaded = load_bars(source)
         assert [bars.symbols[0] for bars in loaded] == ["AAPL", "BRK.B", "MSFT"]
-        assert any("README.md" in note for note in loaded[0].notes)
+        assert any("README.md, ReadMe.txt" in note for note in loaded[0].notes)
         assert load_bars(source, symbol="BRK.B").symbols == ("BRK.B",)
         with pytest.raises(DataError, match=r"'X'; it holds AAPL, BRK\.B, MSFT"):
             load_bars(source, symbol="X")

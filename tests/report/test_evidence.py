@@ -14,7 +14,7 @@ from jaxtrader.evaluation.strategies import CASH
 from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
-from jaxtrader.report.evidence import Evidence, multiplied
+from jaxtrader.report.evidence import Evidence, multiplied, rotations_of
 
 SPREAD = [0.0, 0.01, 0.02, -0.01]
 
@@ -50,6 +50,10 @@ def intervals(part):
     (table,) = Evidence({"test": part}, {}, {}, {}, None, None).tables
     assert table.title == "What the bars can tell"
     return {row[0]: row[1:] for row in table.rows}
+
+
+def test_a_long_part_is_rotated_less_often():
+    assert [rotations_of(bars) for bars in (1, 100_000, 200_000, 500_000, 10_000_000)] == [1000, 1000, 500, 200, 200]
 
 
 def test_the_intervals_are_those_of_the_bootstrap_and_of_the_verdict():
