@@ -35,7 +35,7 @@ from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import Agent, MarketActor
 from jaxtrader.envs import rewards
 from jaxtrader.envs.actions import Positions
-from jaxtrader.envs.observation import ACCOUNT_FEATURES, TRADABLE
+from jaxtrader.envs.observation import TRADABLE, account_names
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
@@ -160,7 +160,12 @@ class Policy:
     @property
     def account_names(self) -> tuple[str, ...]:
         """The names of the account features that a decision sees, in order, see `TradingEnv.account_names`."""
-        return ACCOUNT_FEATURES + rewards.observed_in(self._trained_in("env")["reward"])
+        env = self._trained_in("env")
+        return account_names(self._sees_best_price, rewards.observed_in(env["reward"]))
+
+    @property
+    def _sees_best_price(self) -> bool:
+        return bool(self._trained_in("env").get("sees_best_price"))
 
     @property
     def rules(self) -> Rules:
@@ -189,10 +194,11 @@ class Policy:
                 that has just closed. A portfolio's window is `[window, A, feature]`, of any number of assets. It is NaN
                 where an asset was not listed yet, and in the last row of assets that cannot be traded now.
             account: the numbers of `account_names`, see `TradingEnv.account_features`. They are the exposure, the last
-                target, the unrealised return in 20-bar moves, and the bars since the last fill / 20 (at most 1). What
-                the reward shows of its state follows. For a portfolio: one row for each asset, which may have one more
-                number, 1 or 0, for whether the asset can be traded now. The result is NaN (hold) where it is 0. The
-                default is an account that never traded. A live trader keeps the reward's state itself: it begins as
+                target, the unrealised return in 20-bar moves, and the bars since the last fill / 20 (at most 1). With
+                a trailing stop the return from the best price in 20-bar moves follows, and then what the reward shows
+                of its state. For a portfolio: one row for each asset, which may have one more number, 1 or 0, for
+                whether the asset can be traded now. The result is NaN (hold) where it is 0. The default is an account
+                that never traded. A live trader keeps the reward's state itself: it begins as
                 `reward.begin((), dtype)`, becomes `reward(move, state)[1]` after each bar, and shows
                 `reward.observe(state)`.
 
@@ -419,6 +425,7 @@ class Policy:
             )
         settings: dict[str, Any] = dict(self._trained_in("env"))
         settings |= {"positions": self.positions, "rules": self.rules, "costs": self.costs}
+        settings |= {"sees_best_price": self._sees_best_price}  # as it was trained, whatever stop it trades with now
         settings |= changes | {"reward": self._reward(changes.get("reward"))}
         if isinstance(self.agent, Ensemble) and min(self.agent.positions or (-1.0,)) >= 0:
             # The mean of long positions is long, so the margin of an environment with shorts does not concern it.
@@ -445,15 +452,16 @@ class Policy:
         """
         stored = self._trained_in("env")["reward"]
         names = rewards.observed_in(stored)
+        flat = (*FLAT, 0.0) if self._sees_best_price else FLAT
         if not names:
-            return FLAT
+            return flat
         if stored.get("custom"):
             raise ValueError(
                 f"the policy sees the {', '.join(names)} of its reward {stored['name']}, which the file does not hold; "
                 f"give the account: {', '.join(self.account_names)}"
             )
         reward = self._reward()
-        return (*FLAT, *np.asarray(reward.observe(reward.begin((), jnp.float32))).tolist())
+        return (*flat, *np.asarray(reward.observe(reward.begin((), jnp.float32))).tolist())
 
 
 @package_settings()
@@ -534,6 +542,7 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
             market = placeholder_market(policy.features, policy.assets, bars)
             settings: dict[str, Any] = {"rules": policy.rules, "costs": policy.costs, "positions": policy.positions}
             settings |= {"reward": rewards.from_dict(described["reward"])}
+            settings |= {"sees_best_price": policy._sees_best_price}
             env = TradingEnv(market, **described | settings)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise files.FileError(f"{path} is damaged: it does not say its environment ({error!r})") from error

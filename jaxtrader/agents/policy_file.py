@@ -44,7 +44,7 @@ from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.envs import actions as env_actions
 from jaxtrader.envs import rewards
-from jaxtrader.envs.observation import ACCOUNT_FEATURES
+from jaxtrader.envs.observation import account_names
 from jaxtrader.ledger import costs
 from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.printable import printable_data, shown
@@ -335,11 +335,11 @@ def _check_about(stored: dict[str, Any], state: PPOState) -> None:
     limit = np.float32(about.env.rules.max_leverage)
     if state.bounds is not None and not (np.asarray(state.bounds) == [[-limit], [limit]]).all():
         raise ValueError(f"bounds of actions that are not those of max_leverage {limit:g}")
-    account_names = ACCOUNT_FEATURES + rewards.observed_in(stored["env"]["reward"])
+    seen = account_names(bool(about.env.sees_best_price), rewards.observed_in(stored["env"]["reward"]))
     for name, told, network in (
         ("about.env.window", about.env.window, state.network.window),
         ("the number of about.features.names", len(about.features.names), state.network.features),
-        ("the number of account features", len(account_names), state.network.account),
+        ("the number of account features", len(seen), state.network.account),
     ):
         if told != network:
             raise ValueError(f"{name} is {told}, and its network has {network}")

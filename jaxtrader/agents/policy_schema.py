@@ -171,11 +171,12 @@ class RewardPart:
 
 @dataclass(frozen=True, kw_only=True)
 class EnvPart(EnvSettings):
-    """What `TradingEnv.to_dict` writes. Its costs are checked by their own class."""
+    """What `TradingEnv.to_dict` writes. Its costs are checked by their own class. `sees_best_price` may be missing."""
 
     rules: Rules
     costs: dict[str, Any]
     reward: RewardPart
+    sees_best_price: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

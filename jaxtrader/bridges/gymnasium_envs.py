@@ -224,7 +224,8 @@ class _Adapted:
             return _space(self.env.observation_space(self.params), np.float32)
         window, account = seen.window.shape, seen.account.shape
         most = np.full(account, BOUND, np.float32)
-        most[:, : len(ACCOUNT_FEATURES)] = CLIP  # see `TradingEnv.account_features`
+        bounded = len(ACCOUNT_FEATURES) + self.trading_env.shows_best_price
+        most[:, :bounded] = CLIP  # see `TradingEnv.account_features`
         widest = np.full(window, BOUND if self.form.normalizer is None else CLIP, np.float32)
         shown: Any = self.form.observation(widest, most)
         if self.form.as_dict:

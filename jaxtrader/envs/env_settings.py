@@ -27,7 +27,8 @@ class EnvSettings:
             positions it may be one number for each of them. A closed position stays closed until its target has been 0
             or of the other sign, which weights never are.
         take_profit: A position is closed within the bar at this gain from its entry price.
-        trailing_stop: A position is closed within the bar at this loss from its best price so far, such as 0.05.
+        trailing_stop: A position is closed within the bar at this loss from its best price so far, such as 0.05. The
+            return from that price is then among the account's features.
         random_start: Whether episodes start at a random exposure, so that every state of the account is seen. Without
             it they start flat. They also start flat in what the first bar closes.
     """

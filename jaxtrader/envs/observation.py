@@ -15,10 +15,16 @@ from jaxtyping import Float, Int
 from jaxtrader.market.market import MarketArrays
 
 ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
+BEST_PRICE = "return from the best price"  # of an environment with a trailing stop, after ACCOUNT_FEATURES
 TRADABLE = "tradable"  # the last account feature of a portfolio whose assets are not all listed at every bar: 1 or 0
 BLOCK = 8192  # decisions encoded at once, which bounds the memory of unfolded windows
 
 Encode = Callable[[Float[Array, "*b bars A F"]], Array]
+
+
+def account_names(best_price: bool, reward: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names of account features: with or without BEST_PRICE, and with those of the state of a reward."""
+    return (*ACCOUNT_FEATURES, *((BEST_PRICE,) if best_price else ()), *reward)
 
 
 class Observation(struct.PyTreeNode):

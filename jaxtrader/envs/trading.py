@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from jaxtrader.envs import actions, episode, rewards
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, MoveFn, Rows, Trajectory
-from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation
+from jaxtrader.envs.observation import Observation, account_names
 from jaxtrader.envs.rewards import LogReturn, MoveReward, Reward
 from jaxtrader.ledger import ledger, settlement
 from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL, Account, Brackets
@@ -44,6 +44,8 @@ class TradingEnv(EnvSettings):
         rules: how orders fill. Where the positions may be short, they get a maintenance margin unless it is given.
         costs: what trading and holding cost. They are not free by default. `Costs.between` draws them for each episode.
         reward: a pure, hashable function of the equity before and after a bar, or a `MoveReward`.
+        sees_best_price: whether a decision sees the return from the best price of its position, from which a trailing
+            stop is measured. None: where there is a trailing stop.
 
     Raises:
         ValueError: a setting is out of range.
@@ -59,6 +61,7 @@ class TradingEnv(EnvSettings):
     rules: Rules = Rules()  # noqa: RUF009  frozen
     costs: Costs | CostRange = field(default_factory=Costs, compare=False)
     reward: Reward | MoveReward = field(default_factory=LogReturn)
+    sees_best_price: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_market_type(self.market)
@@ -66,6 +69,8 @@ class TradingEnv(EnvSettings):
             raise ValueError(f"costs {self.costs!r} must be Costs(fee=..., slippage=...)")
         if not isinstance(self.rules, Rules):
             raise ValueError(f"rules {self.rules!r} must be Rules(fill=..., max_leverage=...)")
+        if not isinstance(self.sees_best_price, bool | None):
+            raise ValueError(f"sees_best_price {self.sees_best_price!r} must be True, False or None")
         super().__post_init__()
         rewards.validate(self.reward)
         positions = actions.validate_positions(self.positions, self.assets, self.rules.max_leverage)
@@ -79,6 +84,8 @@ class TradingEnv(EnvSettings):
                 f"rebalance_band {band:g} is an equal weight of {self.assets} assets or more, so "
                 f"that equal weights would never be bought; use a smaller one, such as {0.2 / self.assets:.1g}"
             )
+        if self.sees_best_price == (self.trailing_stop is not None):  # one form, so that programs are shared
+            object.__setattr__(self, "sees_best_price", None)
         self.rules.check_brackets(vars(self))
         self.costs.validate()
         check_market(self.market, self.costs, self.rules)
@@ -102,13 +109,18 @@ class TradingEnv(EnvSettings):
 
     @property
     def has_brackets(self) -> bool:
-        """Whether any position has a stop-loss, a take-profit or a trailing stop."""
-        return any(getattr(self, name) is not None for name in BRACKETS)
+        """Whether any position has a stop-loss, a take-profit or a trailing stop, or its best price is seen."""
+        return self.shows_best_price or any(getattr(self, name) is not None for name in BRACKETS)
+
+    @property
+    def shows_best_price(self) -> bool:
+        """Whether a decision sees the return from the best price, see `sees_best_price`."""
+        return self.trailing_stop is not None if self.sees_best_price is None else self.sees_best_price
 
     @property
     def account_names(self) -> tuple[str, ...]:
-        """Names of the account features: ACCOUNT_FEATURES, and the observed state of the reward."""
-        return ACCOUNT_FEATURES + rewards.observed(self.reward)
+        """Names of the account features: ACCOUNT_FEATURES, BEST_PRICE, and the observed state of the reward."""
+        return account_names(self.shows_best_price, rewards.observed(self.reward))
 
     @property
     def default_params(self) -> EnvParams:
@@ -185,7 +197,9 @@ class TradingEnv(EnvSettings):
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "market"}
         plain = {name: list(x) if isinstance(x, tuple) else x for name, x in fields.items()}
         parts = {"rules": self.rules.to_dict(), "costs": self.costs.to_dict(), "reward": rewards.to_dict(self.reward)}
-        return plain | parts
+        # Files of before it was known lack it, and their policies do not see it.
+        plain.pop("sees_best_price")
+        return plain | parts | ({"sees_best_price": True} if self.shows_best_price else {})
 
     # --- accounts over bars ---
 
@@ -270,6 +284,8 @@ class TradingEnv(EnvSettings):
         if not self.has_brackets:
             return None
         given = {name: getattr(self, name) for name in BRACKETS}
+        if self.shows_best_price and self.trailing_stop is None:
+            given["trailing_stop"] = math.inf  # it follows the best price, and is never met
         return Brackets(**{name: actions.bracket_fractions(x, action, shape, dtype) for name, x in given.items()})
 
     def open_account(
@@ -281,7 +297,8 @@ class TradingEnv(EnvSettings):
         financing: bool = False,
     ) -> EnvAccount:
         """Open accounts with the state of the reward and the costs of the episode, see `ledger.open_account`."""
-        optional = {"brackets": self.has_brackets, "trailing": self.trailing_stop is not None}
+        trailing = self.trailing_stop is not None or self.shows_best_price
+        optional = {"brackets": self.has_brackets, "trailing": trailing}
         account = ledger.open_account(exposure, price, self.rules, **optional, financing=financing)
         state = None
         if isinstance(self.reward, MoveReward):
@@ -305,8 +322,9 @@ class TradingEnv(EnvSettings):
 
         Exposure and last target are in units of max_leverage where it is above 1. The return since entry has the sign
         of the position, and is in units of 20-bar volatility x sqrt(20). Bars since the last fill are a share of their
-        maximum. The observed state of the reward is the same for all assets. TRADABLE is last, where it is given. The
-        cursor, the age and the level of equity stay hidden, since an agent would learn the calendar from them.
+        maximum. The return from the best price is in the units of that since entry, and at most 0. The observed state
+        of the reward is the same for all assets. TRADABLE is last, where it is given. The cursor, the age and the level
+        of equity stay hidden, since an agent would learn the calendar from them.
         """
         gain = jnp.sign(account.units) * (price / jnp.where(account.entry > 0, account.entry, price) - 1)
         full = max(self.rules.max_leverage, 1)
@@ -316,6 +334,10 @@ class TradingEnv(EnvSettings):
             jnp.clip(gain / (volatility * math.sqrt(20)), -5, 5),
             account.bars_since_fill / MAX_BARS_SINCE_FILL,
         )
+        if self.shows_best_price:
+            assert account.best is not None
+            fall = jnp.sign(account.units) * (price / jnp.where(account.best > 0, account.best, price) - 1)
+            parts += (jnp.clip(fall / (volatility * math.sqrt(20)), -5, 0),)
         shape = jnp.broadcast_shapes(account.units.shape, price.shape)
         if rewards.observed(self.reward):
             seen = cast(MoveReward, self.reward).observe(account.reward_state)

@@ -146,7 +146,9 @@ def _environment(trained: TradingEnv | None, market: Market, settings: dict[str,
         raise ValueError(f"{unknown[0]} is no setting of a TradingEnv; those are {', '.join(known)}")
     if trained is None:
         return TradingEnv(market, **settings)
-    return dataclasses.replace(trained.with_market(market), **settings)
+    # A policy sees what it saw in training, whatever stop it trades with now.
+    seen = {"sees_best_price": trained.shows_best_price}
+    return dataclasses.replace(trained.with_market(market), **seen | settings)
 
 
 def _result(env: TradingEnv, trajectory: Trajectory) -> BacktestResult:

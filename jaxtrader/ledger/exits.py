@@ -88,7 +88,7 @@ def exit_intrabar(
     if brackets is not None and brackets.trailing_stop is not None:
         assert account.best is not None
         # The bar may have been at its best before its worst. A position lives to its take-profit and no further.
-        best = _better(long, account.best, jnp.where(long, bar.high, bar.low))
+        best = best_price(account, bar)
         reached = jnp.where(long, jnp.minimum(best, favourable), jnp.maximum(best, favourable))
         raised = _trail(account, _better(long, _better(long, account.best, bar.open), reached), brackets)
         caught = ~lost & jnp.where(long, bar.low <= raised, bar.high >= raised)
@@ -104,6 +104,15 @@ def exit_intrabar(
     if best is not None:
         account = account.replace(best=jnp.where(account.units == 0, 0, best))
     return account, fill, (reason == LIQUIDATION).any(-1)
+
+
+def best_price(account: Account, bar: Bar) -> Float[Array, "*b A"]:
+    """Return the best price of each position since it was entered, that of the bar included."""
+    assert account.best is not None
+    assert bar.high is not None
+    assert bar.low is not None
+    long = account.units > 0
+    return _better(long, account.best, jnp.where(long, bar.high, bar.low))
 
 
 def adverse_level(account: Account, bar: Bar, rules: Rules, brackets: Brackets | None) -> Float[Array, "*b A"]:

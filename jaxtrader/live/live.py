@@ -530,5 +530,6 @@ def _renewed(
     ratio = np.where(np.abs(ratio - 1) < 1e-9, 1.0, ratio)
     account = carried.account
     with on_cpu(), package_settings(x64=True):
-        account = account.replace(units=account.units * ratio, entry=account.entry / ratio)
+        best = None if account.best is None else account.best / ratio
+        account = account.replace(units=account.units * ratio, entry=account.entry / ratio, best=best)
     return renewed, dataclasses.replace(of_new, run=usual.run), carried.replace(account=account)

@@ -26,6 +26,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.costs import CostRange, Costs
+from jaxtrader.ledger.exits import best_price
 from jaxtrader.market.market import MarketArrays
 
 # The rows of the columns: what came before (see `arrays`), the last bar, and the newest one.
@@ -140,6 +141,8 @@ def _hold(env: TradingEnv, params: EnvParams, carried: Carried, bar: Bar) -> Env
     rules = env.rules.replace(maintenance_margin=0.0, flat_at_session_end=False, ruin_level=0.0, volume_cap=None)
     bar = bar.replace(present=None, delisted=None, late=None)
     after, _ = ledger.move(account, None, bar, before.effective_costs(params), rules)
+    if after.best is not None:
+        after = after.replace(best=best_price(after, bar))
     return env.rewarded(before, after, bar)[0]
 
 

@@ -531,6 +531,11 @@ def test_account_features_against_hand_numbers(env: TradingEnv) -> None:
     expected = [[-0.3 * 98 / equity, -0.25, 0.02 / (0.05 * math.sqrt(20)), 7 / 20]]
     np.testing.assert_allclose(features, expected, rtol=1e-5)
     assert features.dtype == jnp.float32
+    # Its best price was 96, and it is 2.08% above that.
+    trailing, account = dataclasses.replace(env, trailing_stop=0.03), account.replace(best=jnp.asarray([96.0]))
+    features = trailing.account_features(account, jnp.asarray([98.0]), jnp.asarray([0.05]))
+    np.testing.assert_allclose(features, [[*expected[0], (1 - 98 / 96) / (0.05 * math.sqrt(20))]], rtol=1e-5)
+    assert trailing.account_names == (*ACCOUNT_FEATURES, "return from the best price")
 
 
 def test_account_features_are_bounded_whatever_happened(env: TradingEnv) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import numpy as np
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BASE, BY_FILL, all_costs, market_of, orders_of
 from ledger.worked_bars import LONG, NAN, SHORT, assert_as_worked, bar, worked
+from live.test_live import loud
 from rule_settings import run_settings
 
 import jaxtrader as jt
+from jaxtrader.agents.policy import save_policy
+from jaxtrader.envs.observation import ACCOUNT_FEATURES, BEST_PRICE
 
 FIVE = {"trailing_stop": 0.05}
 
@@ -129,21 +134,47 @@ def test_an_environment_trails_as_simulate_does_and_forgets_with_the_account():
         window=2,
         episode_length=16,
         random_start=False,
-        trailing_stop=(None, None, 0.02),
+        trailing_stop=(None, None, 0.05),
         rules=jt.Rules(rebalance_band=0.0),
     )
     params = env.default_params
     _, state = jax.jit(env.reset)(jax.random.key(0), params)
     step, first, actions = jax.jit(env.step), int(state.cursor), np.full(12, 2)
-    equity = []
+    equity, seen = [], []
     for action in actions:
-        _, state, *_ = step(jax.random.key(1), state, action, params)
+        obs, state, *_ = step(jax.random.key(1), state, action, params)
         equity.append(float(state.account.equity))
+        seen.append(float(obs.account[0, -1]))
     targets = np.full(len(BASE.close) - first, np.nan)
     targets[: len(actions)] = 1.0
-    result = jt.simulate(BASE, targets, start=first, rules=env.rules, trailing_stop=0.02)
+    result = jt.simulate(BASE, targets, start=first, rules=env.rules, trailing_stop=0.05)
     np.testing.assert_allclose(equity, result.equity[1 : len(equity) + 1], rtol=1e-5)
     assert "trailing stop" in result.fills["reason"][: len(equity)]
+    # What a decision sees: the return from the highest price since the entry, of what is held.
+    held, best, expected = result.units[1 : len(equity) + 1, 0] > 0, 0.0, []
+    for row, long in enumerate(held, first + 1):
+        best = max(best or BASE.open[row, 0], BASE.high[row, 0])
+        fall = BASE.close[row, 0] / best - 1
+        expected.append(fall / (BASE.volatility[row, 0] * math.sqrt(20)) if long else 0.0)
+    np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-6)
+    assert min(seen) < -0.1
+
+
+def test_a_policy_sees_what_it_saw_in_training_whatever_stop_it_trades_with(tmp_path):
+    market = BASE
+    for trained, traded in ((None, 0.05), (0.05, None)):
+        policy = loud(jt.TradingEnv(market, window=2, positions=(-1, 0, 1), trailing_stop=trained), seed=3)
+        save_policy(tmp_path / "policy.pkl", policy)
+        policy = jt.load_policy(tmp_path / "policy.pkl")
+        names = (*ACCOUNT_FEATURES, *((BEST_PRICE,) if trained else ()))
+        assert policy.account_names == names
+        assert len(policy.untraded()) == len(names)
+        result = jt.backtest(policy, market, trailing_stop=traded)
+        assert ("trailing stop" in result.fills["reason"]) == (traded == 0.05)
+        accounts = np.array([result.seen(bar).account[0] for bar in range(60)])
+        assert accounts.shape == (60, len(names))
+        if trained:
+            assert accounts[:, -1].min() < -0.1
 
 
 @pytest.mark.parametrize(

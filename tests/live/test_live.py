@@ -39,6 +39,7 @@ NEW_YORK = "America/New_York"
 RULES = Rules(delay=1, max_leverage=1.5)
 COSTS = Costs(fee=2e-4, slippage=3e-4, borrow_rate=0.5, cash_rate=0.2)
 STOPS = {"stop_loss": (0.02, None, None, 0.03), "take_profit": 0.03}
+TRAIL = (None, 0.04, 0.04, None)
 
 
 BETWEEN = {"rules": Rules(), "positions": (-1, 0, 1), "decision_every": 3, "episode_length": 255, "stop_loss": 0.03}
@@ -96,9 +97,9 @@ def bars_of(frequency: str) -> Bars:
     return dataclasses.replace(random_bars(make(), "X", deviation=0.015), tz=tz)
 
 
-def policy_on(bars: Bars, features: list[Any], **settings: Any) -> Policy:
+def policy_on(bars: Bars, features: list[Any], seed: int = 1, **settings: Any) -> Policy:
     settings = {"positions": (-1, 0, 0.5, 1.5), "window": 4, "rules": RULES, "costs": COSTS, **STOPS} | settings
-    return loud(TradingEnv(Market.from_bars(bars, features), **settings))
+    return loud(TradingEnv(Market.from_bars(bars, features), **settings), seed)
 
 
 def backtested(policy: Policy, bars: Bars, at: int = HISTORY, features: Any = None) -> BacktestResult:
@@ -125,7 +126,7 @@ def check_equal(live: Live, result: BacktestResult, i: int) -> None:
 @pytest.fixture(scope="module")
 def hourly() -> tuple[Policy, Bars]:
     bars = bars_of("hourly")
-    return policy_on(bars, ["signal", "gap"]), bars
+    return policy_on(bars, ["signal", "gap"], seed=2, trailing_stop=TRAIL), bars
 
 
 def give(live: Live, bars: Bars, i: int) -> bool:
@@ -140,7 +141,8 @@ def give(live: Live, bars: Bars, i: int) -> bool:
 @pytest.mark.parametrize("frequency", FREQUENCIES)
 def test_live_decisions_are_those_of_the_backtest_over_a_restart(frequency: str, tmp_path):
     bars = bars_of(frequency)
-    policy = policy_on(bars, FREQUENCIES[frequency][2])
+    trails = {"trailing_stop": TRAIL} if frequency == "minutes" else {}
+    policy = policy_on(bars, FREQUENCIES[frequency][2], **trails)
     result = backtested(policy, bars)
     live = policy.live(cut(bars, 0, HISTORY + 1))
     check_equal(live, result, 0)
@@ -155,7 +157,8 @@ def test_live_decisions_are_those_of_the_backtest_over_a_restart(frequency: str,
             live = again
     assert advance._cache_size() == compiled, "nothing is compiled for a bar"
     assert refused <= 2, "nights, weekends, holidays, summer time and usual gaps are expected"
-    assert {"stop", "take profit", "order"} <= set(result.fills["reason"]), "rules that never act would prove little"
+    reasons = {"stop", "take profit", "order", *(["trailing stop"] if trails else [])}
+    assert reasons <= set(result.fills["reason"]), "rules that never act would prove little"
     assert len(set(result.targets[:, 0])) > 2
 
 
@@ -225,7 +228,7 @@ def test_reported_fills_make_the_account_of_the_backtest_that_had_them(hourly):
             live.on_fill(fill["units"] * 5_000, fill["price"] + slip, fill["fee"] * 5_000, reason=reason)
         give(live, bars, HISTORY + i)
         check_equal(live, result, i)
-    assert {"stop", "take profit"} <= set(result.fills["reason"])
+    assert {"stop", "take profit", "trailing stop"} <= set(result.fills["reason"])
 
     for given, match in (
         ({"units": 1.0, "price": 0.0}, "finite"),
@@ -428,6 +431,8 @@ def test_past_prices_that_were_adjusted_anew_change_the_units_and_not_the_accoun
     again = policy.resume_live(tmp_path / "live", history=adjusted)
     assert (again.equity, again.exposure) == pytest.approx((live.equity, live.exposure))
     assert again.units == pytest.approx(4 * live.units)
+    # What a trailing stop is measured from. Left as it was, it would close a long at the next bar.
+    assert float(again._carried.account.best[0]) == pytest.approx(0.25 * float(live._carried.account.best[0]))
     for i in range(2, 12):
         give(live, bars, HISTORY + i)
         give(again, adjusted, HISTORY + i)
