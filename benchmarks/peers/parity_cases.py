@@ -25,8 +25,9 @@ from jaxtrader.market.market import Market
 
 PRICES = ("open", "high", "low", "close")
 COSTS, RULES = ({field.name for field in dataclasses.fields(kind)} for kind in (jt.Costs, jt.Rules))
-BRACKETS = ("stop_loss", "take_profit")
+BRACKETS = ("stop_loss", "take_profit", "trailing_stop")
 STOCKS = ("AAPL", "IBM", "MSFT", "GOOG")
+CAPITAL = 1e6  # as in `results.py`, where a cost is in currency
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,40 @@ def vectorbt_cases() -> list[Case]:
             Case(f"four stocks, long weights, {fill}", STOCKS, weights, {"fill": fill, **dear}),
             Case(f"four walks, long and short, {fill}", (), both, {"fill": fill, **dear}, _walk(6, 1000, 4)),
         ]
-    return [*cases, Case("four stocks without costs, next_open", STOCKS, weights, {"fill": "next_open", **free})]
+    cases.append(Case("four stocks without costs, next_open", STOCKS, weights, {"fill": "next_open", **free}))
+    trailed = {"fill": "close", **dear}
+    contracts = {"fill": "next_open", "fee": 1e-4, "slippage": 2e-4, "fixed_fee": 3.0}
+    exposures = np.random.default_rng(10).integers(-90, 91, (2000, 1)) / 100
+    return [
+        *cases,
+        _trailed("AAPL, entries with a trailing stop, close", ("AAPL",), 0.06, trailed),
+        _trailed("a walk, entries with a trailing stop, close", (), 0.025, trailed, _walk(12, 3000, 1)),
+        Case(
+            "a walk, whole futures contracts, next_open",
+            (),
+            exposures,
+            {**contracts, "capital": CAPITAL, "multiplier": 50.0, "lot": 1.0},
+            _walk(11, 2000, 1),
+        ),
+    ]
+
+
+def _trailed(
+    name: str, symbols: tuple[str, ...], stop: float, terms: Mapping[str, Any], walk: np.ndarray | None = None
+) -> Case:
+    """Entries at the close that are held for twelve bars, or until a trailing stop closes them.
+
+    vectorbt tests a bar before it moves the stop by its high or low. So there is no position in a bar that is wider
+    than the stop, which may meet the level of its own best price here (money rule 8a).
+    """
+    case = Case(name, symbols, np.zeros((0, 1)), {**terms, "trailing_stop": stop}, walk)
+    high, low = (case.columns()[side] for side in ("high", "low"))
+    targets = np.full(high.shape, np.nan)
+    targets[:-1:12] = np.random.default_rng(len(targets)).choice([-0.9, 0.9], targets[:-1:12].shape)
+    targets[11:-1:12] = 0.0
+    wide = (low <= high * (1 - stop)) | (high >= low * (1 + stop))
+    targets[:-1][wide[1:]] = 0.0
+    return dataclasses.replace(case, targets=targets)
 
 
 def backtesting_cases() -> list[Case]:
@@ -118,6 +152,12 @@ def backtesting_cases() -> list[Case]:
     bars = jt.load_bundled("AAPL")
     bracketed[:-1][np.abs(bars.open[1:] / bars.close[:-1] - 1) > 0.02] = 0.0
     costs = {"fee": 1e-3, "slippage": 0.0}
+    sized, often = np.full((2000, 1), np.nan), np.full((3270, 1), np.nan)
+    sized[1:-1:6, 0] = rng.choice([-0.9, -0.3, -0.1, -0.01, 0.01, 0.1, 0.3, 0.9], len(sized[1:-1:6]))
+    sized[4:-1:6, 0] = 0.0  # each trade pays its least, so each order has to be one trade
+    rows = np.flatnonzero(rng.random(len(often) - 2) < 0.3) + 1
+    often[rows, 0] = rng.integers(-90, 91, len(rows)) / 100
+    currency = {"fill": "next_open", "slippage": 0.0, "fee": 0.0, "capital": CAPITAL}
     return [
         Case("AAPL, long and short, close", ("AAPL",), apple, {"fill": "close", **costs, "marked": "before"}),
         Case(
@@ -128,6 +168,26 @@ def backtesting_cases() -> list[Case]:
             ("AAPL",),
             bracketed,
             {"fill": "next_open", **costs, "stop_loss": 0.03, "take_profit": 0.05},
+        ),
+        Case(
+            "a walk, a commission a share with a least and a most, next_open",
+            (),
+            sized,
+            {**currency, "share_fee": 0.1, "min_fee": 100.0, "max_fee": 0.005},
+            _walk(15, 2000, 1),
+        ),
+        Case(
+            "a walk, whole futures contracts with a cost for each, next_open",
+            (),
+            walk,
+            {**currency, "share_fee": 2.1, "multiplier": 50.0, "lot": 1.0},
+            _walk(8, 2000, 1),
+        ),
+        Case(
+            "AAPL, limit orders with a maker's and a taker's fee, limit",
+            ("AAPL",),
+            often,
+            {"fill": "limit", **costs, "maker_fee": 2e-4, "limit_offset": 4e-3},
         ),
     ]
 

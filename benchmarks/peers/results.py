@@ -18,9 +18,15 @@ UNIT = 1e-9  # the smallest fraction of a share that backtesting.py trades
 
 
 def vectorbt(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
-    """Target shares of equity, one cash for all assets, marked at each close after the trades up to it."""
+    """Target shares of equity, one cash for all assets, marked at each close after the trades up to it.
+
+    Of futures a contract is what is bought, so prices are those of a contract.
+    """
     import vectorbt as vbt
 
+    if "trailing_stop" in settings:
+        return vectorbt_trailing(columns, settings)
+    columns = {name: x * (1 if name == "targets" else settings.get("multiplier", 1.0)) for name, x in columns.items()}
     targets, price = columns["targets"], columns["close"]
     if settings["fill"] == "next_open":
         targets = np.concatenate([np.full_like(targets[:1], np.nan), targets[:-1]])
@@ -33,11 +39,53 @@ def vectorbt(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
         direction="both",
         price=price,
         fees=settings["fee"],
+        fixed_fees=settings.get("fixed_fee", 0.0),
         slippage=settings["slippage"],
+        size_granularity=settings.get("lot", np.nan),
         init_cash=CAPITAL,
         **together,
     )
     return portfolio.value().to_numpy().reshape(len(targets)) / CAPITAL
+
+
+def vectorbt_trailing(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
+    """Entries and exits at the close, with vectorbt's own trailing stop. NaN holds, and no target turns a position.
+
+    Its signals know no share of equity, so each size is worked out from the value of what came before.
+    """
+    import vectorbt as vbt
+
+    wanted, close = columns["targets"][:, 0], columns["close"][:, 0]
+    sizes, until = np.zeros(len(wanted)), np.arange(len(wanted))
+    entries = np.flatnonzero(~np.isnan(wanted) & (wanted != 0))
+
+    def value(end: int) -> np.ndarray:
+        """Its value at each bar, of the orders before bar `end`."""
+        known = until < end
+        portfolio = vbt.Portfolio.from_signals(
+            close,
+            entries=(wanted > 0) & known,
+            short_entries=(wanted < 0) & known,
+            exits=(wanted == 0) & known,
+            short_exits=(wanted == 0) & known,
+            size=sizes,
+            size_type="amount",
+            open=columns["open"][:, 0],
+            high=columns["high"][:, 0],
+            low=columns["low"][:, 0],
+            sl_stop=settings["trailing_stop"],
+            sl_trail=True,
+            stop_entry_price="close",
+            stop_exit_price="stopmarket",
+            fees=settings["fee"],
+            slippage=settings["slippage"],
+            init_cash=CAPITAL,
+        )
+        return portfolio.value().to_numpy().reshape(len(wanted))
+
+    for row in entries:
+        sizes[row] = abs(wanted[row]) * value(row)[row] / close[row]
+    return value(len(wanted)) / CAPITAL
 
 
 def backtesting(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
@@ -45,15 +93,18 @@ def backtesting(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
 
     Under next_open that needs a look at the open that the order will fill at, as do the brackets, which are fractions
     of it. An order to close takes its brackets away first: they would be looked at before it, over the whole bar.
-    Equity is marked at each close before the trade at that close.
+    Equity is marked at each close before the trade at that close. Of futures a contract is what is bought. A limit
+    order is cancelled where it has rested for a bar. Its maker's fee is of a fill that is not at the open.
     """
     from backtesting import Strategy
     from backtesting.lib import FractionalBacktest
 
-    wanted, opens, closes = columns["targets"][:, 0], columns["open"][:, 0] * UNIT, columns["close"][:, 0] * UNIT
+    unit = settings.get("lot", UNIT)
+    frame = {x.title(): columns[x][:, 0] * settings.get("multiplier", 1.0) for x in ("open", "high", "low", "close")}
+    wanted, opens, closes = columns["targets"][:, 0], frame["Open"] * unit, frame["Close"] * unit
     stop, take = settings.get("stop_loss"), settings.get("take_profit")
-    late = settings["fill"] == "next_open"
-    frame = {name.title(): columns[name][:, 0] for name in ("open", "high", "low", "close")}
+    late, rests = settings["fill"] == "next_open", settings["fill"] == "limit"
+    now = 0  # the bar of the last decision
     index = pd.date_range("2000-01-01", periods=len(wanted), freq="D")
 
     class Follow(Strategy):
@@ -64,7 +115,10 @@ def backtesting(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
 
         def next(self) -> None:
             """The order of this close, where NaN holds."""
-            t = len(self.data) - 1
+            nonlocal now
+            now = t = len(self.data) - 1
+            for order in self.orders if rests else ():
+                order.cancel()
             if np.isnan(wanted[t]):
                 return
             if late and wanted[t] == 0:
@@ -73,20 +127,30 @@ def backtesting(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
                 self.position.close()
                 return
             price = opens[t + 1] if late else closes[t]
-            size = round(wanted[t] * self.equity / price) - self.position.size
+            worth = self.equity + self.position.size * (price - closes[t])
+            size = wanted[t] * worth / price - self.position.size
+            size = int(np.trunc(size) if "lot" in settings else round(size))
             side = np.sign(size)
             levels = {"sl": price * (1 - side * stop), "tp": price * (1 + side * take)} if stop else {}
+            levels |= {"limit": price * (1 - side * settings["limit_offset"])} if rests else {}
             if size:
                 (self.buy if size > 0 else self.sell)(size=abs(size), **levels)
+
+    def commission(size: float, price: float) -> float:
+        value, rate = abs(size) * price, settings["fee"]
+        if rests and price != opens[now + 1]:
+            rate = settings["maker_fee"]
+        paid = max(rate * value + settings.get("share_fee", 0.0) * abs(size) * unit, settings.get("min_fee", 0.0))
+        return min(paid, settings.get("max_fee", 1.0) * value)
 
     test = FractionalBacktest(
         pd.DataFrame(frame, index).assign(Volume=1.0),
         Follow,
         cash=CAPITAL,
-        commission=settings["fee"],
+        commission=commission,
         margin=0.5,
-        trade_on_close=not late,
-        fractional_unit=UNIT,
+        trade_on_close=not (late or rests),
+        fractional_unit=unit,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
