@@ -1,6 +1,6 @@
 """Our environments under Gymnasium: its own checker, its names, both kinds of environments, and the known optimum.
 
-Stable-Baselines3's checker and its PPO run in benchmarks/peers/sb3_bridge.py, since torch is too large for the tests.
+Stable-Baselines3's checker and its PPO are in test_sb3.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The examples run in their small form, each in an empty folder, and print what they promise.
 
-What they share (the environment, the network, the size) compiles once. `stable_baselines3` needs torch, so it runs
-where that is: `python -m jaxtrader.examples.stable_baselines3`, and benchmarks/peers/sb3_bridge.py.
+What they share (the environment, the network, the size) compiles once.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ PRINTS = {
     "walk_forward_folds": ("fold 2", "all"),
 }
 HELPERS = {"running", "dqn"}
-ELSEWHERE = {"stable_baselines3", "live_paper"}  # the latter in tests/live
+ELSEWHERE = {"stable_baselines3", "live_paper"}  # in tests/bridges and tests/live
 ROOT = Path(jaxtrader.examples.__path__[0])
 
 
