@@ -5,14 +5,14 @@ seven features, daily bars), one of minutes and one of 30 assets. That of minute
 the clock and of 5-minute bars. The time is that of `on_bar`, the first bars left out. `compiled` counts programs,
 `grown` is what the process holds more at the end than after the first tenth.
 
-    python benchmarks/live_bars.py [--bars 20000] [--quick]
+    python benchmarks/live_bars.py [--bars 20000] [--case minutes] [--quick]
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +59,42 @@ def policy_of(env: jt.TradingEnv, hidden: tuple[int, ...], seeds: int = 1) -> Po
     return found[0] if seeds == 1 else ensemble(found)
 
 
-def cases() -> Iterator[tuple[str, Any, Callable[[Any, Bar], Any], np.timedelta64, np.datetime64]]:
-    """Name, live account, how a bar is given to it, the bars' spacing, and the last time."""
-    one = lambda live: lambda time, bar: live.on_bar(time, *bar)  # noqa: E731
-    daily = walk("A", 600, "D")
-    env = jt.TradingEnv(jt.Market.from_bars(daily), positions=(0, 0.25, 0.5, 0.75, 1), window=1)
-    live = policy_of(env, (32, 32), seeds=3).live(daily)
-    yield "the command's policy, 3 seeds", live, one(live), np.timedelta64(1, "D"), daily.times[-1]
-    minutes = walk("B", 5_000, "min")
-    env = jt.TradingEnv(jt.Market.from_bars(minutes, MINUTES), positions=(-1, 0, 1), window=32, stop_loss=0.02)
-    live = policy_of(env, (64, 64)).live(minutes)
-    yield "minutes, window 32", live, one(live), np.timedelta64(1, "m"), minutes.times[-1]
+Given = tuple[str, Callable[[Any, Bar], Any], np.timedelta64, np.datetime64]
+"""Name of a case, how a bar is given to its account, the spacing of the bars, and the last time."""
+
+
+def daily() -> Given:
+    """The policy of the command."""
+    bars = walk("A", 600, "D")
+    env = jt.TradingEnv(jt.Market.from_bars(bars), positions=(0, 0.25, 0.5, 0.75, 1), window=1)
+    live = policy_of(env, (32, 32), seeds=3).live(bars)
+    return "the command's policy, 3 seeds", one(live), np.timedelta64(1, "D"), bars.times[-1]
+
+
+def minutes() -> Given:
+    """A policy of minutes with features of coarser bars and of the clock."""
+    bars = walk("B", 5_000, "min")
+    env = jt.TradingEnv(jt.Market.from_bars(bars, MINUTES), positions=(-1, 0, 1), window=32, stop_loss=0.02)
+    live = policy_of(env, (64, 64)).live(bars)
+    return "minutes, window 32", one(live), np.timedelta64(1, "m"), bars.times[-1]
+
+
+def portfolio() -> Given:
+    """Weights of several assets."""
     assets = [walk(f"{'C' * (i + 1)}", 600, "D") for i in range(ASSETS)]
     env = jt.TradingEnv(jt.Market.from_bars(assets, align=True), positions="weights", window=1)
     book = policy_of(env, (64, 64)).live(assets)
     names = book.symbols
     several = lambda time, bar: book.on_bars(time, dict.fromkeys(names, bar))  # noqa: E731
-    yield f"portfolio of {ASSETS}", book, several, np.timedelta64(1, "D"), assets[0].times[-1]
+    return f"portfolio of {ASSETS}", several, np.timedelta64(1, "D"), assets[0].times[-1]
+
+
+def one(live: Any) -> Callable[[Any, Bar], Any]:
+    """How a bar is given to the account of one asset."""
+    return lambda time, bar: live.on_bar(time, *bar)
+
+
+CASES = {"daily": daily, "minutes": minutes, "portfolio": portfolio}
 
 
 def resident() -> float:
@@ -92,10 +111,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bars", type=int, default=20_000, help="bars of each case")
     parser.add_argument("--quick", action="store_true", help="100 bars: only shows that the script runs")
+    parser.add_argument("--case", choices=CASES, help="only one of them")
     given = parsed(parser)
     bars, rows = 100 if given.quick else given.bars, []
-    for name, _, give, step, last in cases():
-        rng, seconds, close, before = np.random.default_rng(0), np.empty(bars), 50.0, resident()
+    for case in CASES if given.case is None else [given.case]:
+        name, give, step, last = CASES[case]()
+        # All pages of `seconds` are touched now, so that its own memory does not count as growth.
+        rng, seconds, close, before = np.random.default_rng(0), np.full(bars, np.nan), 50.0, resident()
         compiled = advance._cache_size()
         for i in range(bars):
             close *= float(np.exp(rng.normal(0, 0.01) - 0.001 * np.log(close / 50)))
