@@ -147,7 +147,7 @@ def _environment(trained: TradingEnv | None, market: Market, settings: dict[str,
     if trained is None:
         return TradingEnv(market, **settings)
     # A policy sees what it saw in training, whatever stop it trades with now.
-    seen = {"sees_best_price": trained.shows_best_price}
+    seen: dict[str, Any] = {"sees_best_price": trained.shows_best_price}
     return dataclasses.replace(trained.with_market(market), **seen | settings)
 
 
