@@ -53,13 +53,17 @@ def sentence(error: cyclopts.CycloptsError) -> str:
         word, name = error.unused_tokens[0], " ".join(["jaxtrader", *(error.command_chain or ())])
         return f"{name} does not expect {word}; give a file as --data {word}, and see {name} --help"
     if isinstance(error, cyclopts.CoercionError) and error.msg and error.argument:  # of a converter of ours
-        token = error.argument.tokens[0]
-        source = "" if token.source == "cli" else f" from {token.source}"
-        return f"Invalid value for {(token.keyword or '').strip('[]')}{source}: {error.msg}"
+        return _unreadable(error.argument.tokens[0], error.msg)
     if isinstance(error, cyclopts.CoercionError) and error.token and error.token.source != "cli":
-        key = error.token.keyword or ""  # cyclopts puts the key of a file into brackets
-        return str(error).replace(key, key.strip("[]"), 1).removesuffix(".")
+        kind = getattr(error.target_type, "__name__", str(error.target_type))
+        return _unreadable(error.token, f'unable to convert "{error.token.value}" into {kind}')
     return str(error)
+
+
+def _unreadable(token: cyclopts.Token, why: str) -> str:
+    """What to say of a value that cannot be read, typed or in a file, whose keys cyclopts puts into brackets."""
+    source = "" if token.source == "cli" else f" from {token.source}"
+    return f"Invalid value for {(token.keyword or '').strip('[]')}{source}: {why}"
 
 
 def _unknown_flag(word: str, command: str) -> str:
