@@ -169,7 +169,7 @@ def _help(name: str, cls: type, field: str) -> str:
     """The help of a field, which names other settings as they are typed."""
     keys, text = COMMANDS[name].fields, help_texts(cls)[field]
     text = re.sub(r"\w+_\w+", lambda word: settings.flag(word[0]) if word[0] in keys else word[0], text)
-    return text + " In basis points." * (field in settings.BPS)
+    return text + " It is in basis points." * (field in settings.BPS)
 
 
 @functools.cache

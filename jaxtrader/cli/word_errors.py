@@ -60,7 +60,7 @@ def sentence(error: cyclopts.CycloptsError) -> str:
     return str(error)
 
 
-def _unreadable(token: cyclopts.Token, why: str) -> str:
+def _unreadable(token: cyclopts.Token, why: object) -> str:
     """What to say of a value that cannot be read, typed or in a file, whose keys cyclopts puts into brackets."""
     source = "" if token.source == "cli" else f" from {token.source}"
     return f"Invalid value for {(token.keyword or '').strip('[]')}{source}: {why}"
