@@ -116,7 +116,7 @@ def proof(found: Proof) -> str:
     if found.is_better:
         return f"it trades, since it did better than holding {found.exposure:.2f} on validation ({found})"
     return (
-        f"it holds {found.exposure:.2f}, since what was trained did no better than that on validation ({found}); "
+        f"it holds about {found.exposure:.2f}, since what was trained did no better than that on validation ({found}); "
         "--no-must-beat-holding trades it"
     )
 

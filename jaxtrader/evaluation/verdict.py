@@ -122,9 +122,10 @@ def verdict(
     if trials is not None:
         probability = deflated_sharpe(part[POLICY].excess_returns, trials.count, trials.variance)
     said = [_headline(part, trials, probability), sentence(parts)]
-    if seeds:
-        ratios = ", ".join(f"{sharpe(one).value:.2f}" for one in seeds.values())
-        said.append(f"The Sharpe ratios of the single seeds were {ratios}.")
+    ratios = [sharpe(one).value for one in (seeds or {}).values()]
+    if not np.allclose(ratios, ratios[:1], atol=SAME, equal_nan=True):  # else all of them hold
+        told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        said.append(f"The Sharpe ratios of the single seeds were {told}.")
     if timing is not None and np.ptp([timing.sharpe, *timing.rotated]) > SAME:  # else its targets never change
         as_good = np.mean(timing.rotated >= timing.sharpe)
         said.append(
