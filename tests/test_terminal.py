@@ -123,6 +123,21 @@ def test_what_ends_a_process_is_heard_as_ctrl_c(number, monkeypatch, capsys):
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_is_kept_while_a_library_is_loaded_and_the_second_ends_the_process(monkeypatch):
+    ended = []
+
+    def load():
+        with cli._ending_signals_interrupt(), cli._late_interrupt():
+            signal.raise_signal(signal.SIGTERM)
+            assert not ended
+            signal.raise_signal(signal.SIGHUP)
+            assert ended == [130]
+
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with pytest.raises(KeyboardInterrupt):
+        load()
+
+
 def test_what_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

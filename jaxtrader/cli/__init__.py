@@ -122,15 +122,24 @@ def _ending_signals_interrupt() -> Generator[None]:
 
 @contextlib.contextmanager
 def _late_interrupt() -> Generator[None]:
-    """Keep an ending signal until the block is done. A library that is just being loaded would swallow it, or crash."""
+    """Keep an ending signal until the block is done. A library that is just being loaded would swallow it, or crash.
+
+    A second one ends the process at once: nothing is written yet.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     heard: list[int] = []
     before = {each: signal.getsignal(each) for each in ENDING}
     kept = {each: handler for each, handler in before.items() if callable(handler)}
+
+    def keep(number: int, _: Any) -> None:
+        heard.append(number)
+        if len(heard) > 1:
+            os._exit(130)  # INTERRUPTED
+
     for each in kept:
-        signal.signal(each, lambda number, _: heard.append(number))
+        signal.signal(each, keep)
     try:
         yield
     finally:
