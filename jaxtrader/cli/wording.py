@@ -39,6 +39,7 @@ _CALL = re.compile(rf"\b[A-Z]\w*\(((?:{'|'.join(NAMES)})={_VALUE})\)")
 _UNDERSCORED = re.compile(rf"{_ALONE}({'|'.join(name for name in NAMES if '_' in name)})(?!['\"=]|\w|\.\w)")
 _TWICE = re.compile(r"(--[\w-]+[^()]*?) \(\1\)")
 _RANGE = re.compile(rf"(is outside [\[(])({_NUMBER}), ({_NUMBER})([\])])(?:: [^;]*)?")
+_SEPARATE, _ALIGN = re.compile(r"load separate histories without align\b"), re.compile(r"\balign=True\b")
 _REBATES = re.compile(r"a rate that is named in Costs\.rebates may be below 0")  # a setting of Python alone
 
 
@@ -46,6 +47,7 @@ _REBATES = re.compile(r"a rate that is named in Costs\.rebates may be below 0") 
 def in_flags(message: str) -> str:
     """Return a message of the API in the words of the command line: flags, and values as they are typed."""
     message = _REBATES.sub("only the Costs of Python can allow it below 0", _CALL.sub(r"\1", message))
+    message = _ALIGN.sub("--portfolio", _SEPARATE.sub("leave --portfolio out", message))
     found = _NAMED.match(message)
     if found and found[1] in BPS:
         message = _RANGE.sub(_range_in_bps, message, count=1)

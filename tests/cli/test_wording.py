@@ -78,6 +78,7 @@ def test_what_the_api_refuses_is_named_by_its_flag(name: str, message: str) -> N
         ("use label='open' (--label open)", "use --label open"),
         ("adjust=False (--no-adjust) keeps them", "--no-adjust keeps them"),
         ("name the zone with tz= (--tz)", "name the zone with --tz"),
+        ("align=True needs bars; or load separate histories without align.", "--portfolio needs bars; or leave --port"),
         ("lot needs capital, the initial capital", "--lot needs --capital, the initial capital"),
         ("encoder_depth None and delay 1", "--encoder-depth none and --delay 1"),
         ("give fewer num_envs", "give fewer --num-envs"),
