@@ -42,7 +42,7 @@ class Format:
         price_unit: what 1 means in a price that is written as a whole number. None where it means 1.
         points_are_decimal: a program writes it, which never puts points between thousands.
         decimal: the decimal mark, where its numbers in text have commas between thousands.
-        time: a pattern of the name of the times, which are looked for there if no other column may hold them.
+        time: a pattern of the name of the first column, which holds the times if no other column may do so.
         symbol: the name of the symbols, where case alone tells it from another name.
     """
 
@@ -167,7 +167,9 @@ def format_of(names: Sequence[str]) -> Format | None:
     """Return the format whose names are all among these, or None."""
     written = [CHINESE_UNIT.sub("", name.strip().lower()) for name in names[:MOST_NAMES]]
     for each in FORMATS:
-        if each.names and all(any(re.fullmatch(pattern, name) for name in written) for pattern in each.names):
+        if not each.names or (each.time and not re.fullmatch(each.time, "".join(written[:1]))):
+            continue
+        if all(any(re.fullmatch(pattern, name) for name in written) for pattern in each.names):
             return each
     return None
 

@@ -231,6 +231,8 @@ def test_the_table_in_the_readme_lists_each_format():
 
 def test_plain_names_are_of_no_known_format():
     assert format_of(["date", "open", "high", "low", "close", "volume"]) is None
+    assert format_of(["date", "open", "high", "low", "close", "price"]) is None
+    assert format_of([]) is None
 
 
 def test_rows_without_a_header_are_of_a_format_only_if_highs_and_lows_enclose_the_bar(tmp_path):
