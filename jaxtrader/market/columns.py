@@ -29,9 +29,9 @@ SYMBOL = ("symbol", "ticker", "sym", "instrument", "tic", "tscode", "tckrsymb", 
 # Columns of these names hold symbols, or something else. `symbols.py` looks at their values.
 MAYBE_SYMBOL = (
     *("asset", "stock", "code", "name", "security", "secid", "pair", "coin", "market", "permno", "isin", "figi"),
-    *("cusip", "ric", "sid", "gvkey", "epic", "etf", "fund", "scrip", "crypto", "cryptocurrency", "underlying", "id"),
-    *("instrumentid", "conid", "assetid", "stockid", "symbolid", "uniqueid", "investmentid", "orderbookid", "symbols"),
-    *("currency", "currencypair", "company", "contract", "product", "index", "level1", "stkcd", "isincode"),
+    *("cusip", "ric", "sid", "gvkey", "epic", "etf", "fund", "scrip", "crypto", "cryptocurrency", "underlying"),
+    *("instrumentid", "conid", "assetid", "stockid", "symbolid", "investmentid", "orderbookid", "symbols"),
+    *("currency", "currencypair", "company", "contract", "product", "level1", "stkcd", "isincode"),
     *("indexname", "companyname", "securityname", "stockname", "scripname", "brandname", "stocksymbol", "actsymbol"),
     *("tickersymbol", "tradingsymbol", "stockcode", "secucode", "seccode", "securitycode", "securitiescode"),
     *("windcode", "代码", "名称", "股票名称", "银行", "股票", "品种", "合约", "合约代码", "证券简称", "简称"),

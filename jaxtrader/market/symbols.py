@@ -96,11 +96,11 @@ def symbol_column(table: Table, roles: ColumnRoles, times: np.ndarray) -> tuple[
     one_history = bool((steps > 0).all() or (steps < 0).all())
     for name in roles.maybe_symbol:
         values = table.frame[name]
-        if values.isna().any():
+        if values.isna().any() or _are_row_numbers(name, values):
             continue
         codes, distinct = values.astype(str).factorize()
         numbers = all(map(_is_number, distinct[:FEW_VALUES]))
-        if numbers and ROW_NUMBERS.fullmatch(canonical(name)):
+        if ROW_NUMBERS.fullmatch(canonical(name)) and (numbers or (one_history and len(distinct) > 1)):
             continue
         if len(distinct) == 1 and not numbers:
             return name, None
@@ -120,6 +120,8 @@ def likely_histories(table: Table, roles: ColumnRoles) -> np.ndarray | None:
     """Number the history that each row [T] seems to belong to, before any time is read. None is one history."""
     for name in roles.maybe_symbol:
         values = table.frame[name]
+        if _are_row_numbers(name, values):
+            continue
         codes, distinct = values.astype(str).factorize()
         if not values.isna().any() and 1 < len(distinct) <= len(codes) // 2:
             return codes
@@ -144,6 +146,11 @@ def _refuse_unnamed(table: Table, roles: ColumnRoles, times: np.ndarray) -> None
                 f"'{shown(distinct[0])}' and '{shown(distinct[1])}', and each of them has times of its own; name the "
                 "column 'symbol' if it holds symbols."
             )
+
+
+def _are_row_numbers(name: str, values: "pd.Series") -> bool:
+    """Whether a column that is named like row numbers holds them. There may be millions."""
+    return bool(ROW_NUMBERS.fullmatch(canonical(name))) and getattr(values.dtype, "kind", "O") in "iuf"
 
 
 def _is_number(value: object) -> bool:

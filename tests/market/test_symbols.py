@@ -22,21 +22,7 @@ def long(column, names=("AAA", "BBB"), starts=("2024-01-01", "2024-01-01"), fact
 @pytest.mark.parametrize(
     "column",
     [
-        *(
-            "symbol",
-            "Ticker",
-            "tic",
-            "ts_code",
-            "Name",
-            "Stock",
-            "code",
-            "asset",
-            "股票代码",
-            "isin",
-            "pair",
-            "Index",
-            "ID",
-        ),
+        *("symbol", "Ticker", "tic", "ts_code", "Name", "Stock", "code", "asset", "股票代码", "isin", "pair", "Index"),
         *("stock_id", "Stock Name", "SecuritiesCode", "tradingsymbol", "act_symbol", "合约代码", "Unnamed: 1"),
     ],
 )
@@ -54,6 +40,7 @@ def test_row_numbers_are_no_symbols(tmp_path):
     for name in ("index", "Unnamed: 1"):
         table = pd.concat([frame().reset_index(names="date"), second]).reset_index(names=name)
         assert len(load_bars(table)) == 12
+        assert len(load_bars(table.assign(**{name: ["Q1"] * 6 + ["Q2"] * 6}))) == 12
     first, second = frame(freq="2h").reset_index(names="date"), frame(freq="2h", start="2024-01-01 01:00")
     table = pd.concat([first, second.reset_index(names="date")]).reset_index(names="index")
     with pytest.raises(DataError, match="earlier than"):
