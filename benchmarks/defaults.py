@@ -38,7 +38,8 @@ from machine import RESULTS, commit, parsed, report
 import jaxtrader as jt
 from jaxtrader.agents.constant import holding
 from jaxtrader.agents.ensemble import Ensemble
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.cli import inputs
 from jaxtrader.cli.command_settings import Source

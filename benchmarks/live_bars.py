@@ -22,7 +22,8 @@ import pandas as pd
 from machine import parsed, report
 
 import jaxtrader as jt
-from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import ensemble
 from jaxtrader.live.step import advance
 
 MINUTES = [

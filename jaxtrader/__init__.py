@@ -10,7 +10,7 @@ from jaxtrader.aliases import install
 TYPE_CHECKING = False  # Type checkers take it for true. `typing` takes longer to load than all of this.
 if TYPE_CHECKING:
     from jaxtrader import checks
-    from jaxtrader.agents.policy import load_policy
+    from jaxtrader.agents.policy_loading import load_policy
     from jaxtrader.agents.ppo import PPOAgent
     from jaxtrader.agents.protocol import Agent, MarketAgent, Rollout
     from jaxtrader.bridges import gymnasium
@@ -104,7 +104,7 @@ _HOMES = {
     "gymnasium": "jaxtrader.bridges.gymnasium",
     "load_bars": "jaxtrader.market.bars:load_bars",
     "load_bundled": "jaxtrader.market.datasets:load_bundled",
-    "load_policy": "jaxtrader.agents.policy:load_policy",
+    "load_policy": "jaxtrader.agents.policy_loading:load_policy",
     "loggers": "jaxtrader.training.loggers",
     "optimum": "jaxtrader.evaluation.optimum",
     "rewards": "jaxtrader.envs.rewards",

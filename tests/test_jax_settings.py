@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from probes import BY_BOTH, Tabular
 
-from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.protocol import MarketAgent
 from jaxtrader.checks.returns import fill_to_fill

@@ -22,7 +22,8 @@ from jax import Array
 from jaxtyping import Float, Int
 
 from jaxtrader import compilation
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest, exact_inputs, most_decisions, rollout_policy

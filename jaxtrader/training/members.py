@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from jaxtrader import hosts
-from jaxtrader.agents.policy import ensemble, save_policy
+from jaxtrader.agents.policy_loading import ensemble, save_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jaxtrader.agents.constant import holding
-from jaxtrader.agents.policy import save_policy
+from jaxtrader.agents.policy_loading import save_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.proof import Proof, prove

@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxtrader import files
-from jaxtrader.agents.policy import Policy, load_policy, load_trained
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_policy, load_trained
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest

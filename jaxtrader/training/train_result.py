@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jaxtrader.agents.policy import Policy, load_trained
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.evaluation.proof import Proof
 

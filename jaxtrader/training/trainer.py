@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxtrader import compilation, devices, hosts
-from jaxtrader.agents.policy import Policy, load_trained
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv

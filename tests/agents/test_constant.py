@@ -12,7 +12,8 @@ import pytest
 from conftest import init
 
 from jaxtrader.agents.constant import holding
-from jaxtrader.agents.policy import Policy, ensemble, load_policy, save_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from jaxtrader import files
-from jaxtrader.agents.policy import Policy, ensemble, load_policy, save_policy
+from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_file import read_policy
+from jaxtrader.agents.policy_loading import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.envs.trading import TradingEnv

@@ -12,7 +12,8 @@ import pytest
 from conftest import init
 
 from jaxtrader.agents.normalization import ValueScale
-from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import ensemble
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.simulate import simulate

@@ -12,7 +12,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import ensemble
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import main
 from jaxtrader.envs.observation import Observation

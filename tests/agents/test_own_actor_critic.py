@@ -21,7 +21,7 @@ from jaxtrader.agents import own_encoder
 from jaxtrader.agents.action_spec import ActionSpec
 from jaxtrader.agents.own_actor_critic import OwnActorCritic, OwnPortfolio
 from jaxtrader.agents.own_encoder import own
-from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import main, own_code
 from jaxtrader.envs.trading import TradingEnv

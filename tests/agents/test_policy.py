@@ -13,7 +13,8 @@ import pytest
 from probes import BY_BOTH, Tabular
 
 from jaxtrader import files
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.envs.episode import EnvParams, EnvState

@@ -15,8 +15,8 @@ from resealed import damaged, refusals
 
 from jaxtrader import files
 from jaxtrader.agents.normalization import ValueScale
-from jaxtrader.agents.policy import load_policy
 from jaxtrader.agents.policy_file import VERSION, read_policy, write_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.envs.episode import EnvParams

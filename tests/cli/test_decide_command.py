@@ -15,7 +15,8 @@ from live.test_live_portfolio import daily
 from live.test_live_portfolio import policy_on as portfolio_on
 from market.price_tables import cut
 
-from jaxtrader.agents.policy import Policy, ensemble, save_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import ensemble, save_policy
 from jaxtrader.cli import decide_command, main
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules

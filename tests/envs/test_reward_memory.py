@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs import rewards
 from jaxtrader.envs.episode import EnvAccount, EnvParams

@@ -13,7 +13,8 @@ from flax import struct
 from ledger.reference import Ledger, Settings
 
 from jaxtrader import files
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.envs import rewards
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest, mean_reward, rollout_policy

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from conftest import init
 
-from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import ensemble
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation import importance

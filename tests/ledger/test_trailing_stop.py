@@ -14,7 +14,7 @@ from live.test_live import loud
 from rule_settings import run_settings
 
 import jaxtrader as jt
-from jaxtrader.agents.policy import save_policy
+from jaxtrader.agents.policy_loading import save_policy
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, BEST_PRICE
 
 FIVE = {"trailing_stop": 0.05}

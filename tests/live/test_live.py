@@ -16,7 +16,8 @@ from market.price_tables import cut, random_bars
 
 from jaxtrader import files
 from jaxtrader.agents.normalization import ValueScale
-from jaxtrader.agents.policy import Policy, ensemble, load_policy, save_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs import rewards
 from jaxtrader.envs.trading import TradingEnv

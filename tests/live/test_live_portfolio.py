@@ -13,7 +13,8 @@ from agents.test_own_actor_critic import Assets
 from live.test_live import HISTORY, NEW_YORK, loud, minutes
 from market.price_tables import random_bars
 
-from jaxtrader.agents.policy import Policy, ensemble
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import ensemble
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from trainers import Recording, path_trainer
 
-from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.training.callbacks import EarlyStopping
 from jaxtrader.training.checkpoint import read_checkpoint

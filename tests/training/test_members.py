@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from trainers import CountEnv, FakeAgent, path_trainer
 
-from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.training.callbacks import Callback
 from jaxtrader.training.trainer import Trainer

@@ -18,7 +18,8 @@ from conftest import init, masked
 from ledger.reference import Ledger, Settings
 from rule_settings import env_account
 
-from jaxtrader.agents.policy import Policy, load_policy
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs.episode import EnvParams, EnvState

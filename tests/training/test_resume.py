@@ -17,7 +17,7 @@ from resealed import damaged, refusals
 from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader import files
-from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.files import FileError
 from jaxtrader.training import metrics_log, training_loop, update
 from jaxtrader.training.checkpoint import read_checkpoint, restore

@@ -11,7 +11,7 @@ import pytest
 from trainers import CountEnv, FakeAgent, path_trainer
 
 import jaxtrader as jt
-from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import exposure_matched, of_each_symbol
 from jaxtrader.evaluation.proof import prove

@@ -16,7 +16,7 @@ from flax import struct
 from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader import compilation, files
-from jaxtrader.agents.policy import load_policy
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs.trading import TradingEnv
