@@ -23,7 +23,7 @@ from jaxtrader.cli.data_command import describe_file
 from jaxtrader.cli.decide_command import decide
 from jaxtrader.cli.export_command import export_policy
 from jaxtrader.cli.report_command import rewrite_report
-from jaxtrader.cli.settings import TRAINING, Failed, resolved
+from jaxtrader.cli.settings import TRAINING, Failed, check_trials, resolved
 from jaxtrader.cli.sweep_command import sweep
 from jaxtrader.cli.train_command import train
 from jaxtrader.cli.walk_forward_command import walk_forward
@@ -60,6 +60,7 @@ def run(name: str, given: Mapping[str, Any]) -> int:
         Failed: training or saving failed. What could be saved has been.
     """
     values = resolved(name, given)
+    check_trials(values)
     compilation.enable_cache()
     if values.get("devices", 1) > 1 and not values.get("distributed"):
         devices.split_cpu(values["devices"])
@@ -75,7 +76,7 @@ def run(name: str, given: Mapping[str, Any]) -> int:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        way_out = "use fewer --num-envs, or a shorter --window or --rollout-length"
+        way_out = "use fewer --num-envs or --seeds-at-once, or a shorter --window or --rollout-length"
         raise Failed(f"the device has too little memory; {way_out}") from error
     except (jt.FileError, OSError) as error:
         raise Failed(f"a result could not be written: {error}") from error

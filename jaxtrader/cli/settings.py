@@ -313,6 +313,12 @@ def resolved(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **(_dependent(values) if name in TRAINING else {}), **values}
 
 
+def check_trials(values: Mapping[str, Any]) -> None:
+    """Raise BadInput where the number of tries made elsewhere is none, before anything is computed."""
+    if (values.get("trials") or 0) < 0:
+        raise BadInput(f"--trials {values['trials']} is a number of policies; give 0 or more")
+
+
 def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of `jaxtrader train` that depend on the settings that were given."""
     synthetic, reward = values.get("synthetic") is not None, values.get("reward", "log")

@@ -17,7 +17,7 @@ import jaxtrader as jt
 from jaxtrader.cli import config_file, flags, inputs, own_code, phrases, reporting, waiting
 from jaxtrader.cli.command_settings import SweepSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import COMMANDS, INTERRUPTED, OK, SWEPT, BadInput, Failed, of, resolved, spelt
+from jaxtrader.cli.settings import COMMANDS, INTERRUPTED, OK, SWEPT, BadInput, Failed, check_trials, of, resolved, spelt
 from jaxtrader.cli.train_command import Plan, make_plan, plan_facts
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import looks, tables
@@ -70,6 +70,7 @@ def sweep(values: Values, console: Console) -> int:
     """`jaxtrader sweep`."""
     wanted = SweepSettings(**of(SweepSettings, values))
     file = read_file(Path(wanted.file))
+    check_trials(file.values)
     values = {
         "quiet": values["quiet"] or file.values["quiet"],
         "trials": values["trials"] + file.values["trials"],

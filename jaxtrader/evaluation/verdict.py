@@ -123,9 +123,8 @@ def verdict(
         probability = deflated_sharpe(part[POLICY].excess_returns, trials.count, trials.variance)
     said = [_headline(part, trials, probability), sentence(parts)]
     ratios = [sharpe(one).value for one in (seeds or {}).values()]
-    if not np.allclose(ratios, ratios[:1], atol=SAME, equal_nan=True):  # else all of them hold
-        told = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        said.append(f"The Sharpe ratios of the single seeds were {told}.")
+    if seeds and not np.allclose(ratios, ratios[:1], atol=SAME, equal_nan=True):  # else all of them hold
+        said.append(f"The Sharpe ratios of the single seeds were {', '.join(map(_ratio, seeds.values()))}.")
     if timing is not None and np.ptp([timing.sharpe, *timing.rotated]) > SAME:  # else its targets never change
         as_good = np.mean(timing.rotated >= timing.sharpe)
         said.append(
@@ -141,6 +140,14 @@ def verdict(
     if overfitting is not None:
         said.append(_on_choice(overfitting))
     return tuple(said)
+
+
+def _ratio(result: BacktestResult) -> str:
+    """The Sharpe ratio, or why there is none."""
+    ratio = sharpe(result).value
+    if not math.isnan(ratio):
+        return f"{ratio:.2f}"
+    return "none (it was ruined)" if result.ruined_at is not None else "none (its returns do not vary)"
 
 
 def _overlapping(trials: Trials) -> str:

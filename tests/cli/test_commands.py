@@ -212,6 +212,14 @@ def test_the_next_run_gets_the_next_number_and_quiet_prints_only_the_result(tiny
     assert words == ["verdict", "result", "luck", "policy", "files", "next"]
 
 
+def test_a_number_of_tries_below_0_is_refused_before_anything_is_done(tiny, tmp_path, capsys):
+    folder = tiny[0]
+    train = ["train", "--data", folder / "two.csv", *SMALL, "--run-dir", tmp_path / "run"]
+    for argv in (train, ["backtest", folder / "runs/two-0001"], ["report", folder / "runs/two-0001"]):
+        assert "--trials -1" in refused(capsys, [*argv, "--trials", "-1"])
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_config_file_of_a_run_repeats_it(tiny, tmp_path):
     """With the ends of the split, though it was made by shares: a file that has grown must not move them."""
     folder, new = tiny[0] / "runs/two-0001", tmp_path / "new"

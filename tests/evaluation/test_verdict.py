@@ -181,11 +181,15 @@ def test_a_detectable_difference_is_found_4_times_in_5():
 
 def test_seeds_looks_and_timing_are_told_where_they_are_known():
     test = of_ratios()
-    seeds = {"seed 0": account(returns(0.8)), "seed 1": account(returns(1.3))}
+    seeds = {
+        "seed 0": account(returns(0.8)),
+        "seed 1": account(returns(1.3)),
+        "seed 2": account(np.zeros(504), held=0.0),
+    }
     trials = Trials(looks=7, count=5, variance=0.001)
     timing = TimingTest(p=0.25, sharpe=0.1, rotated=np.array([0.0, 0.05, 0.2]))
     text = " ".join(verdict.verdict({"test": test}, seeds=seeds, trials=trials, timing=timing))
-    assert "single seeds were 0.80, 1.30" in text
+    assert "single seeds were 0.80, 1.30, none (its returns do not vary)." in text
     assert "look 7 at these bars, with 5 policies" in text
     assert f"is {deflated_sharpe(test[POLICY].excess_returns, 5, 0.001):.2f}" in text
     assert "Of 3 rotations" in text
