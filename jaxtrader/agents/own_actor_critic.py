@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -64,10 +65,10 @@ class OwnActorCritic(ActorCritic):
         self, context: Float[Array, "*b context"], account: Float[Array, "*c assets K"] | None
     ) -> tuple[Float[Array, "*c actions"], Float[Array, "*c"]]:
         """Return the policy's outputs and the value. The context broadcasts against the account's leading axes."""
-        seen = jnp.zeros((*context.shape[:-1], 0)) if account is None else self.account_row(account)
+        seen = jnp.zeros((*context.shape[:-1], 0), jnp.float32) if account is None else self.account_row(account)
         batch = jnp.broadcast_shapes(context.shape[:-1], seen.shape[:-1])
         inputs = [
-            jnp.broadcast_to(x, (*batch, x.shape[-1])).reshape(-1, *axes)
+            jnp.broadcast_to(x, (*batch, x.shape[-1])).reshape(math.prod(batch), *axes)  # an axis may be of length 0
             for x, axes in zip((context, seen), self.axes, strict=True)
         ]
         outputs, value = (x.astype(jnp.float32) for x in self.own(*inputs))
@@ -91,7 +92,7 @@ class OwnActorCritic(ActorCritic):
 
     @nn.nowrap
     def _inputs(self, count: int) -> tuple[Array, ...]:
-        return tuple(jnp.zeros((count, *axes)) for axes in self.axes)
+        return tuple(jnp.zeros((count, *axes), jnp.float32) for axes in self.axes)
 
     @nn.nowrap
     def check(self) -> None:

@@ -256,9 +256,9 @@ def _seen(module: nn.Module, bars: Float[Array, "*b bars inputs"], window: int) 
 @functools.lru_cache(maxsize=64)
 def _shape(module: nn.Module, window: int, inputs: int, decisions: int) -> tuple[Any, int]:
     """The output for one path of so many decisions, without its numbers, and how many numbers its operations give."""
-    bars = jnp.zeros((window - 1 + decisions, inputs))
+    bars = jnp.zeros((window - 1 + decisions, inputs), jnp.float32)  # also in a backtest, whose money is float64
     seen = jax.eval_shape(lambda x: _seen(module, x, window), bars)
-    given = jnp.zeros(seen.shape)
+    given = jnp.zeros(seen.shape, jnp.float32)
     shape: Any = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x)[0], given)
     return shape, operations(module, (given,))
 

@@ -23,6 +23,7 @@ from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
+from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.protocol import Agent, MarketActor
 from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajectory, rows_ahead, run
 from jaxtrader.envs.observation import contexts_in_blocks
@@ -121,6 +122,11 @@ def _of_agent(agent: Agent | MarketActor, state: Any, env: TradingEnv, has_env: 
         raise ValueError(
             f"{type(agent).__name__} was trained in an environment; give it, as in "
             "backtest(trained.agent, market, state=trained.state, env=trained.env)"
+        )
+    if isinstance(agent, PPOAgent) and isinstance(state, tuple):
+        raise ValueError(
+            f"the state is that of {len(state)} seeds, of which each decides; give their policy, as in "
+            "backtest(trained.policy, market)"
         )
     check_tradable(env)
     return _result(env, _exact_trajectory(actor_of(agent, env.window), state, env))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import BY_BOTH, Tabular
 
 import jaxtrader as jt
 from jaxtrader import files
@@ -105,14 +106,14 @@ class Faulty(nn.Module):
         return (x[:, :3], x[:, 3]) if self.fault != "list" else [x[:, :3], x[:, 3]]  # pyrefly: ignore[bad-return]
 
 
-class Pool(nn.Module):
-    """An encoder of windows."""
+class Recurrent(nn.Module):
+    """An encoder of windows, by a cell of Flax, whose state must keep its type."""
 
     width: int = 8
 
     @nn.compact
     def __call__(self, bars: jax.Array) -> jax.Array:
-        return nn.tanh(nn.Dense(self.width)(bars.max(-2)))
+        return nn.RNN(nn.SimpleCell(self.width))(bars)[..., -1, :]
 
 
 class Chunked(nn.Module):
@@ -232,7 +233,7 @@ def test_a_portfolio_trains_and_its_file_decides_on_any_number_of_assets_where_w
         Trainer(other, agent, **size)
 
 
-@pytest.mark.parametrize("settings", [{"network": Both(6, (5,))}, {"encoder": Pool(6)}, {"encoder": Chunked()}])
+@pytest.mark.parametrize("settings", [{"network": Both(6, (5,))}, {"encoder": Recurrent(6)}, {"encoder": Chunked()}])
 def test_it_trains_is_saved_and_comes_back_with_its_class_alone(
     settings: dict[str, Any], env: TradingEnv, tmp_path: Path, another_process: None
 ) -> None:
@@ -284,7 +285,7 @@ def test_it_learns_the_sign_of_a_signal(optimised: None, tmp_path: Path) -> None
         ({"encoder": Peeking()}, "Peeking encodes a chunk differently.*sees bars outside of the window"),
         ({"encoder": Flat()}, "Flat cannot encode bars"),
         ({"network": Both(actions=4)}, r"Both gives the shapes \[\(3, 4\), \(3,\)\].*must return \(outputs \[n, 3\]"),
-        ({"network": Pool()}, "Pool cannot be called with a window"),
+        ({"network": Recurrent()}, "Recurrent cannot be called with a window"),
         ({"network": Faulty("norm")}, "Faulty keeps batch_stats beside its weights, as BatchNorm does"),
         ({"network": Faulty("dropout")}, "Faulty draws random numbers, as Dropout does"),
         ({"network": Faulty("rows")}, "Faulty gives another result for a decision beside other decisions"),
@@ -329,6 +330,13 @@ class Mine(nn.Module):
 class Needy(nn.Module):
     width: int
 """
+
+
+def test_it_trains_on_observations_of_an_ordinary_environment(tmp_path: Path) -> None:
+    agent = PPOAgent(num_epochs=1, num_minibatches=2, network=Both(actions=2))
+    size = {"num_envs": 8, "rollout_length": 8, "total_steps": 64, "progress": False}
+    result = Trainer(Tabular(), agent, env_params=BY_BOTH, run_dir=tmp_path / "run", **size).train()
+    assert load_policy(result.policy_path, Both).act([1.0]) in (0, 1)
 
 
 def test_a_file_of_code_may_have_late_annotations_and_import_its_neighbour(

@@ -80,6 +80,10 @@ FREQUENCIES: dict[str, Any] = {
 }
 
 
+# A backtest encodes chunks of bars, and a live account one window. Recurrent ones begin anew at its first bar.
+ENCODERS = {"daily": "lru", "hourly": "gru", "minutes": "mlp"}
+
+
 def loud(env: TradingEnv, seed: int = 1, agent: PPOAgent | None = None) -> Policy:
     """A fresh policy with weights whose decisions differ from bar to bar."""
     agent = agent or PPOAgent(hidden=(8, 8))
@@ -98,9 +102,10 @@ def bars_of(frequency: str) -> Bars:
     return dataclasses.replace(random_bars(make(), "X", deviation=0.015), tz=tz)
 
 
-def policy_on(bars: Bars, features: list[Any], seed: int = 1, **settings: Any) -> Policy:
+def policy_on(bars: Bars, features: list[Any], seed: int = 1, encoder: Any = "mlp", **settings: Any) -> Policy:
     settings = {"positions": (-1, 0, 0.5, 1.5), "window": 4, "rules": RULES, "costs": COSTS, **STOPS} | settings
-    return loud(TradingEnv(Market.from_bars(bars, features), **settings), seed)
+    agent = PPOAgent(hidden=(8, 8), encoder=encoder, encoder_width=8)
+    return loud(TradingEnv(Market.from_bars(bars, features), **settings), seed, agent)
 
 
 def backtested(policy: Policy, bars: Bars, at: int = HISTORY, features: Any = None) -> BacktestResult:
@@ -143,7 +148,7 @@ def give(live: Live, bars: Bars, i: int) -> bool:
 def test_live_decisions_are_those_of_the_backtest_over_a_restart(frequency: str, tmp_path):
     bars = bars_of(frequency)
     trails = {"trailing_stop": TRAIL} if frequency == "minutes" else {}
-    policy = policy_on(bars, FREQUENCIES[frequency][2], **trails)
+    policy = policy_on(bars, FREQUENCIES[frequency][2], encoder=ENCODERS[frequency], **trails)
     result = backtested(policy, bars)
     live = policy.live(cut(bars, 0, HISTORY + 1))
     check_equal(live, result, 0)

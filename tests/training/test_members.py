@@ -12,6 +12,7 @@ from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.training.callbacks import Callback
 from jaxtrader.training.trainer import Trainer
 
@@ -44,6 +45,8 @@ def test_the_policy_is_the_ensemble_of_the_best_of_each_seed(trained, market):
     policy = load_policy(trained.policy_path)
     members = [load_policy(result.policy_path) for result in trained.members]
     assert policy.about["seeds"] == [4, 5]
+    with pytest.raises(ValueError, match="the state is that of 2 seeds"):
+        backtest(trained.agent, market, state=trained.state, env=trained.env)
     window = market.features[20:24, 0]
     assert policy.act(window) == pytest.approx(np.mean([member.act(window) for member in members]))
 
