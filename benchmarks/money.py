@@ -11,14 +11,13 @@ capital.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import report
-from peers.install import add_options, interpreters
-from peers.parity_cases import Case, ask, gym_cases, load, save
+from peers.install import asked
+from peers.parity_cases import Case, answered, gym_cases
 
 PEER = "gym-trading-env"
 STORED = Path(__file__).parent.parent / "tests" / "parity" / f"{PEER}.npz"
@@ -43,20 +42,8 @@ def key(case: Case) -> tuple[bytes, float]:
 
 def main() -> None:
     """Ask gym-trading-env, or take what it answered before, and report how ours compares."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two cases, from the stored answers")
-    parser.add_argument("--write", action="store_true", help="store the answers for the tests")
-    add_options(parser, "gymtrading")
-    given = parser.parse_args()
-    python = None if given.quick else interpreters(given).get("gymtrading")
-    if python is None:
-        found, versions = load(STORED)
-    else:
-        cases = gym_cases()
-        answers, versions = ask(python, PEER, cases)
-        found = [(case, answers[case.name]) for case in cases]
-        if given.write:
-            save(STORED, cases, answers, versions)
+    given, python = asked(__doc__, "gymtrading")
+    found, versions = answered(STORED, PEER, gym_cases, python, given.write)
     facts = {
         "work": "equities at the end, their largest relative difference over all bars, and what interest took",
         **versions,

@@ -9,14 +9,13 @@ is in `peers/parity_cases.py`. `--write` stores the peers' answers where `tests/
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import report
-from peers.install import add_options, interpreters
-from peers.parity_cases import Case, ask, backtesting_cases, load, save, vectorbt_cases
+from peers.install import asked
+from peers.parity_cases import Case, answered, backtesting_cases, vectorbt_cases
 
 HERE = Path(__file__).parent
 STORED = HERE.parent / "tests" / "parity"
@@ -31,23 +30,11 @@ def differences(case: Case, answer: np.ndarray) -> list[float]:
 
 def main() -> None:
     """Ask the peers, or take what they answered before, and report how ours compares."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two cases of each, from the stored answers")
-    parser.add_argument("--write", action="store_true", help="store the answers for the tests")
-    add_options(parser, "backtests")
-    given = parser.parse_args()
-    python = None if given.quick else interpreters(given).get("backtests")
+    given, python = asked(__doc__, "backtests")
     rows: list[list[Any]] = []
     versions: dict[str, str] = {}
     for peer, make in CASES.items():
-        path = STORED / f"{peer}.npz"
-        if python is None:
-            found, by = load(path)
-        else:
-            answers, by = ask(python, peer, make())
-            found = [(case, answers[case.name]) for case in make()]
-            if given.write:
-                save(path, [case for case, _ in found], answers, by)
+        found, by = answered(STORED / f"{peer}.npz", peer, make, python, given.write)
         versions |= by
         for case, answer in found[:2] if given.quick else found:
             costs = [case.settings["fee"], case.settings["slippage"]]

@@ -11,7 +11,7 @@ import hashlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -286,3 +286,16 @@ def load(path: Path) -> tuple[list[tuple[Case, np.ndarray]], dict[str, str]]:
             case = Case(name, tuple(fields["symbols"]), wanted, fields["settings"], walk)
             found.append((case, stored[f"{name}/answer"]))
     return found, about["versions"]
+
+
+def answered(
+    path: Path, peer: str, make: Callable[[], list[Case]], python: str | None, write: bool
+) -> tuple[list[tuple[Case, np.ndarray]], dict[str, str]]:
+    """Each case with the peer's answer, asked anew by an interpreter and stored if so wished, or else as stored."""
+    if python is None:
+        return load(path)
+    cases = make()
+    answers, versions = ask(python, peer, cases)
+    if write:
+        save(path, cases, answers, versions)
+    return [(case, answers[case.name]) for case in cases], versions
