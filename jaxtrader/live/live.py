@@ -457,8 +457,7 @@ class Live:
         unknown = [symbol for symbol in bars if symbol not in self.symbols]
         if unknown:
             raise ValueError(f"symbol {unknown[0]!r} is none of {', '.join(self.symbols)}; leave it out")
-        names = (*PRICES, "volume")
-        return {s: b if isinstance(b, Mapping) else dict(zip(names, b, strict=False)) for s, b in bars.items()}
+        return {symbol: _by_name(bar, symbol) for symbol, bar in bars.items()}
 
 
 def _on_default_device(leaf: Any) -> Any:
@@ -467,8 +466,26 @@ def _on_default_device(leaf: Any) -> Any:
     return leaf if is_key else jnp.asarray(np.asarray(leaf))
 
 
+def _by_name(bar: Any, symbol: str) -> Mapping[str, Any]:
+    """One bar of `on_bars` as a mapping."""
+    if isinstance(bar, Mapping):
+        return bar
+    names = (*PRICES, "volume")
+    numbers = tuple(bar) if isinstance(bar, Sequence | np.ndarray) and not isinstance(bar, str) else ()
+    if len(numbers) != len(names):
+        raise ValueError(f"the bar of {symbol} is {bar!r:.60}; give ({', '.join(names)})")
+    return dict(zip(names, numbers, strict=True))
+
+
 def _histories(history: Bars | Sequence[Bars]) -> tuple[Bars, ...]:
-    return (history,) if isinstance(history, Bars) else tuple(history)
+    if isinstance(history, Bars):
+        return (history,)
+    histories = history if isinstance(history, list | tuple) else [history]
+    wrong = [type(each).__name__ for each in histories if not isinstance(each, Bars)]
+    if wrong or not histories:
+        given = f"a {wrong[0]}" if wrong else "empty"
+        raise ValueError(f"the history is {given}; give the Bars of jt.load_bars(...), or a list of them")
+    return tuple(histories)
 
 
 def _specs(policy: Policy, features: Sequence[str | Feature] | None) -> tuple[Feature, ...]:

@@ -163,15 +163,34 @@ class RecentBars:
         numbers: dict[Any, float] = dict(given)
         for key in self._buffers:
             if isinstance(key, tuple):
-                numbers[key] = float(columns.get(key[1], np.nan))
-        if "funding" in self._buffers:
-            numbers["funding"] = float(bar.get("funding") or 0.0)
-        if "price_factor" in self._buffers:
-            factor = bar.get("price_factor")
-            numbers["price_factor"] = float(
-                self._buffers["price_factor"][self.rows - 1, 0] if factor is None else factor
-            )
-        return numbers
+                numbers[key] = self._number(columns.get(key[1], np.nan), key[1], time)
+        return numbers | {name: self._optional(bar.get(name), name, time) for name in OPTIONAL}
+
+    def _optional(self, given: Any, name: str, time: np.datetime64) -> float:
+        """The funding or the price factor of a bar, whose history may have none."""
+        neutral = 0.0 if name == "funding" else 1.0
+        if name not in self._buffers:
+            if given is not None and given != neutral:
+                raise DataError(
+                    f"The bar of {self.symbol} at {_shown(time)} has the {name} {given!r:.20}, and the history has "
+                    "none; leave it out, or begin with a history that has it."
+                )
+            return neutral
+        if given is None:
+            return 0.0 if name == "funding" else float(self._buffers[name][self.rows - 1, 0])
+        number = self._number(given, name, time)
+        if not np.isfinite(number) or (name == "price_factor" and number <= 0):
+            wanted = "a finite number" + " above 0" * (name == "price_factor")
+            raise DataError(f"The bar of {self.symbol} at {_shown(time)} has the {name} {number:g}; give {wanted}.")
+        return number
+
+    def _number(self, given: Any, name: str, time: np.datetime64) -> float:
+        try:
+            return float(given)
+        except (TypeError, ValueError):
+            raise DataError(
+                f"The bar of {self.symbol} at {_shown(time)} has the {name} {given!r:.20}, which is no number."
+            ) from None
 
     def _lookback(self, feature: Feature) -> int:
         if isinstance(feature, ResampledFeature):  # as `ResampledFeature.for_bars`, with room for the longest frame

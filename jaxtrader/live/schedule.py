@@ -106,6 +106,8 @@ class Schedule:
             allowed = max(allowed, self.missing + int(np.ceil(CLOCK_CHANGE / np.timedelta64(self.bar, "ns"))))
         if missing > allowed:
             few = "1 bar is" if missing == 1 else f"{missing:,} bars are"
+            # Only those of its own session are counted.
+            few = f"at least {few}" if is_late_open and missing * self.bar < step // 2 else few
             raise ValueError(f"{after}, and {usual}: {few} missing; {WAY_OUT}")
         if self.closes and step > max(nanoseconds_of(LONGEST_CLOSURE), self.longest):
             longest = format_duration(np.timedelta64(self.longest, "ns"))

@@ -27,7 +27,7 @@ from jaxtrader.examples.dqn import DQN
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
-from jaxtrader.live.recent import FREE_ROWS, RecentBars, newest_rows
+from jaxtrader.live.recent import FREE_ROWS, RecentBars, newest_rows, up_to
 from jaxtrader.live.schedule import Schedule
 from jaxtrader.live.step import advance
 from jaxtrader.market.bars import Bars
@@ -270,14 +270,40 @@ def test_bars_that_do_not_follow_are_refused_and_change_nothing(hourly, tmp_path
         ({"time": now + hour, "volume": -1.0}, "volume is -1"),
         ({"time": now + hour, "columns": {}}, "feature signal of X has no finite value.*columns"),
         ({"time": now + hour, "columns": {"mood": 1.0}}, "'mood'.*signal"),
+        ({"time": now + hour, "columns": {"signal": "up"}}, "signal 'up', which is no number"),
+        ({"time": now + hour, "funding": 1e-4}, "funding 0.0001, and the history has none"),
+        ({"time": now + hour, "price_factor": 0.5}, "price_factor 0.5, and the history has none"),
     ):
         with pytest.raises(ValueError, match=match) as caught:
             live.on_bar(**good | change)
         assert len(str(caught.value).splitlines()) == 1
+    for bar, match in (
+        ((1.0, 2.0), r"give \(open, high, low, close, volume\)"),
+        (3.0, "the bar of X is 3"),
+        ("up", "'up'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            live.on_bars(now + hour, {"X": bar})
     live.save(tmp_path / "after")
     assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
     live.on_bar(**good | {"time": now + hour})
     assert live.time == now + hour
+
+
+def test_funding_and_price_factor_are_numbers_where_the_history_has_them(hourly):
+    policy, bars = hourly
+    more = {"funding": np.full_like(bars.close, 1e-5), "price_factor": np.ones_like(bars.close)}
+    bars = dataclasses.replace(bars, **more)
+    live, good = policy.live(up_to(bars, bars.times[HISTORY])), values(bars, HISTORY + 1)
+    for name, wrong, match in (
+        ("funding", "a", "'a', which is no number"),
+        ("funding", np.nan, "funding nan; give a finite number"),
+        ("price_factor", 0.0, "price_factor 0; give a finite number above 0"),
+        ("price_factor", np.inf, "price_factor inf; give"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            live.on_bar(**good | {name: wrong}, after_gap=True)
+    assert live.on_bar(**good, after_gap=True).time == bars.times[HISTORY + 1]
 
 
 def test_a_time_is_text_a_datetime_or_utc(hourly):
@@ -330,6 +356,16 @@ def test_a_history_that_is_too_short_is_refused(hourly):
     with pytest.raises(ValueError, match="4 bars, and a decision needs 5"):
         policy.live(cut(bars, 0, 4))
     assert policy.live(cut(bars, 0, 5)).decision.time == bars.times[4]
+    for history, given in (
+        (pd.DataFrame(), "a DataFrame"),
+        ([], "empty"),
+        ("prices.csv", "a str"),
+        (None, "a NoneType"),
+    ):
+        with pytest.raises(ValueError, match=f"the history is {given}.*; give the Bars"):
+            policy.live(history)
+        with pytest.raises(ValueError, match=f"the history is {given}.*; give the Bars"):
+            policy.live(bars).catch_up(history)
     with pytest.raises(ValueError, match="bars of one"):
         policy.live([bars, dataclasses.replace(bars, symbols=("Y",))])
 

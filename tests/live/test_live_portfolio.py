@@ -157,7 +157,8 @@ def test_what_a_portfolio_refuses():
     for given, match in (
         ({}, "no bars"),
         ({"Z": bars["A"]}, "'Z'.*A, B, C"),
-        ({"A": (1.0, 2.0)}, "A .*no number for low"),
+        ({"A": (1.0, 2.0)}, r"of A is .*give \(open, high, low, close, volume\)"),
+        ({"A": {"open": 1.0, "high": 2.0}}, "A .*no number for low"),
     ):
         with pytest.raises(ValueError, match=match):
             live.on_bars(then, given)
