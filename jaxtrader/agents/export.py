@@ -11,6 +11,7 @@ import logging
 import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -84,7 +85,8 @@ def export(policy: Policy, path: str | PathLike[str], to: Format = "onnx", asset
         What the file takes and gives.
 
     Raises:
-        ValueError: the policy is not one of a TradingEnv and PPOAgent, or the format is unknown.
+        ValueError: the policy is not one of a TradingEnv and PPOAgent, the format is unknown, or ONNX cannot express
+            the network. StableHLO can, whatever it is.
         ImportError: the format needs a package that is not installed.
     """
     if to not in get_args(Format):
@@ -93,7 +95,16 @@ def export(policy: Policy, path: str | PathLike[str], to: Format = "onnx", asset
         raise ValueError("only a policy that PPOAgent trained in a TradingEnv can be exported")
     state = policy.members[0].state
     assert isinstance(state, PPOState)
-    count = (assets or state.network.actions.size) if policy.portfolio else 1
+    if assets is not None and not policy.portfolio:
+        raise ValueError(f"assets {assets!r} is of a portfolio, and this policy trades one asset; leave it out")
+    if assets is not None and (not isinstance(assets, Integral) or isinstance(assets, bool) or assets < 1):
+        raise ValueError(f"assets {assets!r} must be a whole number, at least 1")
+    if to == "onnx" and state.network.compute_dtype != "float32":
+        raise ValueError(
+            f"the policy computes in {state.network.compute_dtype}, which ONNX runtimes do not on a CPU; export to "
+            "stablehlo, or train with compute_dtype='float32'"
+        )
+    count = (int(assets) if assets else state.network.actions.size) if policy.portfolio else 1
     about = _about(policy, count)
     write = _onnx if to == "onnx" else _stablehlo
     content = write(_function(policy, count), about)
@@ -191,6 +202,7 @@ def _restored(*modules: Any) -> Generator[None]:
 def _onnx(function: Any, about: Exported) -> bytes:
     try:
         import jax2onnx
+        import onnx
     except ImportError as error:
         raise ImportError("ONNX needs jax2onnx; pip install 'jaxtrader[onnx]', or export to stablehlo") from error
     shapes = [tuple("B" if size == "batch" else size for size in about.inputs[name]) for name in INPUTS]
@@ -203,6 +215,14 @@ def _onnx(function: Any, about: Exported) -> bytes:
             model = jax2onnx.to_onnx(
                 function, inputs=shapes, model_name="policy", input_names=list(INPUTS), output_names=list(about.outputs)
             )
+            onnx.checker.check_model(model, full_check=True)
+    # What the converter raises for an operation that it does not know is not documented, and it writes some wrongly.
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"ONNX cannot express an operation of the policy's network ({type(error).__name__}: {reason:.200}); export "
+            "to stablehlo"
+        ) from error
     finally:
         noisy.setLevel(level)
     entry = model.metadata_props.add()

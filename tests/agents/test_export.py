@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -127,9 +128,46 @@ def test_onnx_runtime_agrees_with_an_ensemble_and_a_portfolio(
     check(drawn(PPOAgent(hidden=(8,)), portfolio), portfolio, tmp_path / "portfolio.onnx", "onnx")
 
 
+class Waves(nn.Module):
+    """An encoder with an operation that the converter writes wrongly."""
+
+    @nn.compact
+    def __call__(self, bars: jax.Array) -> jax.Array:
+        return jnp.fft.rfft(nn.Dense(4)(bars), axis=-2).real.sum(-2)
+
+
+class Recurrent(nn.Module):
+    """An encoder with an operation that the converter does not know."""
+
+    @nn.compact
+    def __call__(self, bars: jax.Array) -> jax.Array:
+        return nn.RNN(nn.GRUCell(8))(bars)[..., -1, :]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", [Waves(), Recurrent()], ids=["waves", "recurrent"])
+def test_what_onnx_cannot_express_is_one_sentence_and_stablehlo_can(
+    encoder: nn.Module, env: TradingEnv, tmp_path: Path
+) -> None:
+    policy = drawn(PPOAgent(hidden=(8,), encoder=encoder), env)
+    with pytest.raises(ValueError, match=r"ONNX cannot express an operation .*; export to stablehlo") as caught:
+        policy.export(tmp_path / "p.onnx")
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+    check(policy, env, tmp_path / "p", "stablehlo")
+
+
+def test_a_policy_of_half_precision_is_not_for_onnx(env: TradingEnv, tmp_path: Path) -> None:
+    policy = drawn(PPOAgent(hidden=(8,), compute_dtype="bfloat16"), env)
+    with pytest.raises(ValueError, match=r"computes in bfloat16.*export to stablehlo, or train with compute_dtype"):
+        policy.export(tmp_path / "p.onnx")
+    check(policy, env, tmp_path / "p", "stablehlo")
+
+
 def test_what_cannot_be_exported_is_one_sentence(
     agent: PPOAgent,
     env: TradingEnv,
+    portfolio: TradingEnv,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -141,4 +179,10 @@ def test_what_cannot_be_exported_is_one_sentence(
         policy.export(tmp_path / "p")
     with pytest.raises(ValueError, match="only a policy that PPOAgent trained"):
         Policy(agent, policy.state, {}).export(tmp_path / "p", "stablehlo")
+    with pytest.raises(ValueError, match=r"assets 5 is of a portfolio.*leave it out"):
+        policy.export(tmp_path / "p", "stablehlo", assets=5)
+    several = drawn(PPOAgent(hidden=(8,)), portfolio)
+    for wrong in (0, -1, 2.5, True, "many"):
+        with pytest.raises(ValueError, match=f"assets {wrong!r} must be a whole number, at least 1"):
+            several.export(tmp_path / "p", "stablehlo", assets=wrong)  # pyrefly: ignore
     assert not list(tmp_path.iterdir())
