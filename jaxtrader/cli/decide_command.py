@@ -53,6 +53,11 @@ def decide(values: Values, console: Console) -> int:
             print(json.dumps(_record(live, now), allow_nan=False))
         else:
             print(_line(live, now, named=len(lives) > 1))
+            if _is_dated_today(live, now):
+                name = ", ".join(live.symbols) if len(lives) > 1 else "Note"
+                notes.append(
+                    f"{name}: The last bar is dated today. Decide again when its session is over, if it is not."
+                )
     if not wanted.json:
         for note in notes:
             console.print(note, style="dim", highlight=False, soft_wrap=True)
@@ -100,8 +105,8 @@ def _positions(given: tuple[float, ...] | None, histories: Sequence[jt.Bars]) ->
     names = [bars.symbols[0] for bars in histories]
     if len(given) != len(names):
         raise BadInput(
-            f"--position has {len(given)} number{'s' * (len(given) > 1)}, and the data have {len(names)} symbols: give "
-            f"one for each of {', '.join(names)}, or choose with --symbols"
+            f"--position has {len(given)} number{'s' * (len(given) != 1)}, and the data have {len(names)} "
+            f"symbol{'s' * (len(names) != 1)}: give one for each of {', '.join(names)}, or choose with --symbols"
         )
     return dict(zip(names, given, strict=True))
 
@@ -131,12 +136,20 @@ def _record(live: Live, now: np.datetime64) -> dict[str, Any]:
         "age_seconds": float((now - live.time) / np.timedelta64(1, "s")),
         "next_bar": f"{live.due.astype('datetime64[s]')}Z",
         "stale": _is_stale(live, now),
+        "dated_today": _is_dated_today(live, now),
     }
 
 
 def _is_stale(live: Live, now: np.datetime64) -> bool:
     """Whether the bar after the last one should be there: a bar's length after it is due."""
     return bool(now > live.due + live.spacing)
+
+
+def _is_dated_today(live: Live, now: np.datetime64) -> bool:
+    """Whether the last bar is of a day or longer, has a date for its time, and may not be over: the date is today's."""
+    local = wall_clock(np.array([live.time, now]), live.tz)
+    bar, today = local.astype("datetime64[D]")
+    return bool(live.spacing >= np.timedelta64(1, "D") and local[0] == bar and bar == today)
 
 
 def _line(live: Live, now: np.datetime64, named: bool) -> str:

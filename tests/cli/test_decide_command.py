@@ -91,6 +91,18 @@ def test_the_line_for_a_person_says_when_the_bar_is_stale(run, hourly, tmp_path,
         assert (f"the next was due at {due}" in out) == stale
 
 
+def test_a_daily_bar_that_is_dated_today_may_not_be_over(tmp_path, monkeypatch, capsys):
+    bars = bars_of("daily")
+    save_policy(tmp_path / "policy.pkl", policy_on(bars, ["signal", "gap"]))
+    history = cut(bars, 0, HISTORY + 1)
+    arguments = [str(tmp_path / "policy.pkl"), "--data", write(tmp_path / "prices.csv", history)]
+    for hours, dated in ((10, True), (26, False)):
+        at(monkeypatch, history.times[-1] + hours * HOUR)
+        assert records(capsys, *arguments)[0]["dated_today"] == dated
+        assert main(["decide", *arguments]) == 0
+        assert ("The last bar is dated today" in " ".join(capsys.readouterr().out.split())) == dated
+
+
 def test_a_bar_that_is_not_over_is_left_out(run, hourly, tmp_path, monkeypatch, capsys):
     _, bars = hourly
     history = cut(bars, 0, HISTORY + 1)
