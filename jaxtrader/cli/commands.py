@@ -6,6 +6,7 @@ while it trains or tests would be a bug of ours, and is left to show itself.
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from collections.abc import Mapping
@@ -31,10 +32,26 @@ from jaxtrader.cli.watch_command import watch
 from jaxtrader.evaluation import tables
 from jaxtrader.printable import printable
 
+OF_CACHE = "persistent compilation cache entry"  # in JAX's warnings
+
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as one sentence, without a line of code."""
-    print(f"jaxtrader: warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)
+    text = printable(" ".join(str(message).split()))
+    if OF_CACHE in text:
+        _warn_of_cache()
+    else:
+        print(f"jaxtrader: warning: {text}", file=sys.stderr)
+
+
+@functools.cache
+def _warn_of_cache() -> None:
+    """Say once what JAX says of each program, such as where the disk is full."""
+    print(
+        "jaxtrader: warning: compiled programs cannot be kept for later runs; make room in the cache's folder, or give "
+        f"another one by {compilation.VARIABLE}",
+        file=sys.stderr,
+    )
 
 
 RUNS = {

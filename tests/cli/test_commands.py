@@ -18,7 +18,7 @@ import pytest
 
 import jaxtrader as jt
 from jaxtrader import cli
-from jaxtrader.cli import inputs, main, phrases
+from jaxtrader.cli import commands, inputs, main, phrases
 from jaxtrader.cli.command_settings import Source, TrainData
 from jaxtrader.cli.settings import BadInput
 from jaxtrader.market.splits import cut_segments
@@ -66,6 +66,17 @@ def refused(capsys, argv, code=2):
 
 
 # --- train ---
+
+
+def test_a_cache_that_cannot_be_written_is_told_once(capsys):
+    commands._warn_of_cache.cache_clear()
+    for name in ("jit_a", "jit_b"):
+        commands._show_warning(f"Error writing persistent compilation cache entry for '{name}': OSError: no room")
+    commands._show_warning("another\none")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "make room in the cache's folder" in lines[0]
+    assert lines[1] == "jaxtrader: warning: another one"
 
 
 def test_a_run_leaves_its_files_and_says_where(tiny):
