@@ -61,6 +61,7 @@ def main(quick: bool = False) -> None:
         again = {"reward": reward} if name == "streak" else {}
         results[name] = jt.backtest(trained.policy, test, **again)
     show(test, results)
+    print("Where the gains of a stock are not twice its losses, the first holds nothing.")
 
 
 if __name__ == "__main__":

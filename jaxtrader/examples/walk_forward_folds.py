@@ -16,7 +16,9 @@ def main(quick: bool = False) -> None:
     agent = jt.PPOAgent(hidden=hidden(quick))
     found = jt.walk_forward(env, agent, 2 if quick else 5, **size(quick))
     columns = ["first", "last", "sharpe", "max_drawdown", "mean_exposure"]
-    print(found.to_frame()[columns].to_string())
+    frame = found.to_frame()[columns]
+    days = {name: frame[name].dt.date for name in ("first", "last")}
+    print(frame.assign(**days).to_string(float_format="%.2f"))
 
 
 if __name__ == "__main__":
