@@ -20,6 +20,7 @@ from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
 from jaxtrader.agents.export import Exported, Format, export
+from jaxtrader.agents.normalization import Normalized
 from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
@@ -489,6 +490,6 @@ def normalised(state: Any, window: jax.Array) -> jax.Array:
     if isinstance(first, PPOState):
         return first.normalised(window)
     known = jnp.isfinite(window).all(-1, keepdims=True)
-    normalizer = getattr(first, "normalizer", None)
+    normalizer = first.normalizer if isinstance(first, Normalized) else None
     # As `normalize` does with market arrays: 0 where an asset is not listed.
     return window if normalizer is None else jnp.where(known, normalizer(window), 0)

@@ -1,4 +1,4 @@
-"""Closes positions without an order: by brackets and margin, at delistings and session ends, and at ruin.
+"""Closes positions without an order: by stops, take-profits and margin, at delistings and session ends, and at ruin.
 
 Where a bar meets several levels, an adverse one comes before the take-profit. Of two adverse levels, the one nearer the
 open comes first (money rule 2e).

@@ -139,24 +139,26 @@ class Member:
 
     Attributes:
         training, steps: the training.
-        lane: its index in the stacked arrays.
+        slot: its index in the stacked arrays.
         request: what it waits for. None at its end.
         result: what it returned.
         error: what ended it instead.
+        has_begun: whether it has its inputs.
     """
 
-    def __init__(self, block: Block, lane: int, training: Training, steps: Steps) -> None:
-        self.training, self.steps, self.lane = training, steps, lane
+    def __init__(self, block: Block, slot: int, training: Training, steps: Steps) -> None:
+        self.training, self.steps, self.slot = training, steps, slot
         self.request: Chunk | Copy | None = None
         self.result: Any = None
         self.error: Exception | None = None
+        self.has_begun = False
         self.given: TrainState | None = None  # which is not in the stacked arrays yet
         self._block = block
         training.place = self
 
     def get(self) -> TrainState:
         """Return its state."""
-        return _take(self._block.stacked, self.lane) if self.given is None else self.given
+        return _take(self._block.stacked, self.slot) if self.given is None else self.given
 
     def set(self, state: TrainState) -> None:
         """Replace its state. Leaves become JAX arrays."""
@@ -167,8 +169,9 @@ class Member:
         self.request = None
         try:
             self.request = self.steps.send(answer)
+            self.has_begun = True
         except StopIteration as done:
-            self.result = done.value
+            self.result, self.has_begun = done.value, True
         except Exception as error:
             self.error = error
 
@@ -176,20 +179,20 @@ class Member:
 class Block:
     """Trainings of one shape that differ in their numbers, run side by side as one program.
 
-    Each has a lane of the stacked arrays. A lane whose training waits or is over makes no updates. Those that are
+    Each has a slot of the stacked arrays. A slot whose training waits or is over makes no updates. Those that are
     behind, such as after a divergence, catch up first, so that all are validated at once.
 
     Args:
         trainings: each with its generator.
-        lanes: of the stacked arrays. Lanes without a training let blocks of several sizes share one program.
+        slots: of the stacked arrays. Slots without a training let blocks of several sizes share one program.
         stop: is set where all shall save and end.
     """
 
     stacked: TrainState
 
-    def __init__(self, trainings: Sequence[tuple[Training, Steps]], lanes: int, stop: threading.Event) -> None:
+    def __init__(self, trainings: Sequence[tuple[Training, Steps]], slots: int, stop: threading.Event) -> None:
         self.members = [Member(self, i, *each) for i, each in enumerate(trainings)]
-        self.lanes, self.stop = lanes, stop
+        self.slots, self.stop = slots, stop
         self._begun = False
         self._shared = True  # whether all have the same parameters of the environment
         self._agents: tuple[list[Any], Any] = ([], None)  # those of the members, and stacked
@@ -242,9 +245,9 @@ class Block:
         if not self.stop.is_set():
             behind = min(chunk.done for _, chunk in asking)
             asking = [(member, chunk) for member, chunk in asking if chunk.done == behind]
-        counts = np.zeros(self.lanes, np.int32)
+        counts = np.zeros(self.slots, np.int32)
         for member, chunk in asking:
-            counts[member.lane] = chunk.count
+            counts[member.slot] = chunk.count
         self._gather()
         first = asking[0][0].training
         self.stacked, reports = run_block(
@@ -258,10 +261,10 @@ class Block:
         )
         fetched = _Fetched(reports)
         for member, _ in asking:
-            self._advance(member, partial(fetched.of, member.lane))
+            self._advance(member, partial(fetched.of, member.slot))
 
     def _copy(self, asking: Sequence[tuple[Member, Copy]]) -> None:
-        """Answer all copies that are asked for. One program scores the policies of all lanes."""
+        """Answer all copies that are asked for. One program scores the policies of all slots."""
         self._gather()
         copied, scores = copy_arrays(self.stacked), {}
         first = asking[0][0].training
@@ -272,7 +275,7 @@ class Block:
             scores = validation.score_all(agent, copied.agent_state, params, shared=self._shared)
         states, figures = _Fetched(copied), _Fetched(scores)
         for member, copy in asking:
-            self._advance(member, _Lane(states, figures if copy.validate else _Fetched({}), member.lane))
+            self._advance(member, _Slot(states, figures if copy.validate else _Fetched({}), member.slot))
 
     # --- the stacked arrays ---
 
@@ -286,13 +289,13 @@ class Block:
         else:
             for member in self._live:
                 if member.given is not None:
-                    self.stacked = _put(self.stacked, member.given, member.lane)
+                    self.stacked = _put(self.stacked, member.given, member.slot)
         for member in self._live:
             member.given = None
 
     def _filled(self, each: list[Any]) -> tuple[Any, ...]:
-        """One for each lane. Lanes without a training have the last one's."""
-        return (*each, *each[-1:] * (self.lanes - len(each)))
+        """One for each slot. Slots without a training have the last one's."""
+        return (*each, *each[-1:] * (self.slots - len(each)))
 
     def _all_agents(self) -> Any:
         """The agents, stacked anew where one has changed, as by half its learning rate."""
@@ -310,13 +313,12 @@ class Block:
 
     def _begun_trainings(self) -> list[Training]:
         """The trainings, with the first of them in the place of those that failed before they began."""
-        trainings = [member.training for member in self.members]
-        first = next(one for one in trainings if hasattr(one, "inputs"))
-        return [one if hasattr(one, "inputs") else first for one in trainings]
+        first = next(member.training for member in self.members if member.has_begun)
+        return [member.training if member.has_begun else first for member in self.members]
 
 
 class _Fetched:
-    """Stacked arrays, fetched to the host when the first member reads its lane."""
+    """Stacked arrays, fetched to the host when the first member reads its slot."""
 
     def __init__(self, tree: Any) -> None:
         self._tree = tree
@@ -328,26 +330,26 @@ class _Fetched:
         fetched = iter(jax.device_get([leaf for leaf in leaves if not _is_key(leaf)]))
         return structure.unflatten([leaf if _is_key(leaf) else next(fetched) for leaf in leaves])
 
-    def of(self, lane: int) -> Any:
-        """Return the numbers of a lane."""
-        return jax.tree.map(lambda x: x[lane], self._on_host)
+    def of(self, slot: int) -> Any:
+        """Return the numbers of a slot."""
+        return jax.tree.map(lambda x: x[slot], self._on_host)
 
 
-class _Lane:
-    """The `Snapshot` of a member: its lane of what was copied and scored."""
+class _Slot:
+    """The `Snapshot` of a member: its slot of what was copied and scored."""
 
-    def __init__(self, states: _Fetched, scores: _Fetched, lane: int) -> None:
-        self._states, self._scores, self._lane = states, scores, lane
+    def __init__(self, states: _Fetched, scores: _Fetched, slot: int) -> None:
+        self._states, self._scores, self._slot = states, scores, slot
 
     @cached_property
     def train_state(self) -> TrainState:
         """The copy, as arrays of the host."""
-        return self._states.of(self._lane)
+        return self._states.of(self._slot)
 
     @cached_property
     def scores(self) -> dict[str, Any]:
         """The figures."""
-        return self._scores.of(self._lane)
+        return self._scores.of(self._slot)
 
 
 def _is_key(leaf: Any) -> bool:
@@ -360,13 +362,13 @@ def _stack(trees: tuple[Any, ...]) -> Any:
 
 
 @partial(jax.jit, donate_argnums=0)
-def _put(stacked: Any, tree: Any, lane: Array) -> Any:
-    return jax.tree.map(lambda all_lanes, leaf: all_lanes.at[lane].set(leaf), stacked, tree)
+def _put(stacked: Any, tree: Any, slot: Array) -> Any:
+    return jax.tree.map(lambda all_slots, leaf: all_slots.at[slot].set(leaf), stacked, tree)
 
 
 @jax.jit
-def _take(stacked: Any, lane: Array) -> Any:
-    return jax.tree.map(lambda x: x[lane], stacked)
+def _take(stacked: Any, slot: Array) -> Any:
+    return jax.tree.map(lambda x: x[slot], stacked)
 
 
 @jax.jit
@@ -379,23 +381,23 @@ def _equal(one: Any, other: Any) -> Array:
 # --- how many fit ---
 
 
-def lanes_that_fit(wanted: int, bytes_of: Callable[[int], int], limit: float) -> int:
-    """Return the most lanes, of equal blocks, whose program fits a device's memory. At least 1.
+def slots_that_fit(wanted: int, bytes_of: Callable[[int], int], limit: float) -> int:
+    """Return the most slots, of equal blocks, whose program fits a device's memory. At least 1.
 
     Args:
         wanted: members to train.
-        bytes_of: what the program of so many lanes needs. It is compiled for that.
+        bytes_of: what the program of so many slots needs. It is compiled for that.
         limit: bytes.
     """
-    lanes = wanted
-    while lanes > 1 and (needed := bytes_of(lanes)) > limit:
-        fitting = max(1, min(lanes - 1, int(lanes * limit / needed)))
-        lanes = even(wanted, fitting)
-    return lanes
+    slots = wanted
+    while slots > 1 and (needed := bytes_of(slots)) > limit:
+        fitting = max(1, min(slots - 1, int(slots * limit / needed)))
+        slots = even(wanted, fitting)
+    return slots
 
 
 def even(wanted: int, most: int) -> int:
-    """Return the lanes of blocks of at most `most`, such that no block is much smaller than the others."""
+    """Return the slots of blocks of at most `most`, such that no block is much smaller than the others."""
     return -(-wanted // -(-wanted // most))
 
 
@@ -408,14 +410,14 @@ def free_bytes(device: jax.Device) -> float | None:
 
 
 def bytes_of_block(
-    lanes: int, state: Any, agent: Any, params: Any, limits: Any, rollouts: MarketRollouts | EnvRollouts
+    slots: int, state: Any, agent: Any, params: Any, limits: Any, rollouts: MarketRollouts | EnvRollouts
 ) -> int:
     """Return the bytes that a block's program takes beside the parameters of the environment. It is compiled.
 
     The compiled program is the one that `Block` runs, and is not compiled again.
     """
-    stacked = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((lanes, *x.shape), x.dtype), tree)  # noqa: E731
-    counts = jax.ShapeDtypeStruct((lanes,), jnp.int32)
+    stacked = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype), tree)  # noqa: E731
+    counts = jax.ShapeDtypeStruct((slots,), jnp.int32)
     program = run_block.lower(stacked(state), stacked(agent), params, limits, counts, rollouts=rollouts, shared=True)
     needed = program.compile().memory_analysis()
     return needed.temp_size_in_bytes + 2 * needed.output_size_in_bytes  # the state, and its copy for the host

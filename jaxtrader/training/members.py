@@ -26,7 +26,7 @@ from jaxtrader.training.dispatch import (
     bytes_of_block,
     even,
     free_bytes,
-    lanes_that_fit,
+    slots_that_fit,
 )
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
@@ -81,10 +81,10 @@ def seeds_at_once(trainer: Trainer) -> int:
     agent = trainer.agent_arrays
     fresh = trainer.fresh(agent, trainer.earlier.members[0] if trainer.earlier is not None else None)
 
-    def bytes_of(lanes: int) -> int:
-        return bytes_of_block(lanes, fresh.train_state, agent, fresh.params, trainer.limits, trainer.rollouts)
+    def bytes_of(slots: int) -> int:
+        return bytes_of_block(slots, fresh.train_state, agent, fresh.params, trainer.limits, trainer.rollouts)
 
-    return lanes_that_fit(trainer.seeds, bytes_of, free)
+    return slots_that_fit(trainer.seeds, bytes_of, free)
 
 
 def check_seeds(trainer: Trainer, run_dir: Path) -> None:
@@ -170,10 +170,10 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
     return result
 
 
-def _train_block(members: Sequence[Trainer], lanes: int, resume: bool) -> list[TrainResult]:
-    """Train members side by side, in a program of so many lanes. One lane is the program of one training."""
+def _train_block(members: Sequence[Trainer], slots: int, resume: bool) -> list[TrainResult]:
+    """Train members side by side, in a program of so many slots. One slot is the program of one training."""
     resumes = [resume and is_run(Path(str(member.run_dir))) for member in members]
-    if lanes == 1:
+    if slots == 1:
         return [member.train_here(resume=goes_on) for member, goes_on in zip(members, resumes, strict=True)]
     with contextlib.ExitStack() as opened:
         progress = opened.enter_context(members[0].make_progress(len(members)))
@@ -183,7 +183,7 @@ def _train_block(members: Sequence[Trainer], lanes: int, resume: bool) -> list[T
         for member, goes_on in zip(members, resumes, strict=True):
             own = dataclasses.replace(member, callbacks=[copy.copy(each) for each in member.callbacks])
             trainings.append(opened.enter_context(own.begin(goes_on, shared.of(member.seed), stop)))
-        return Block(trainings, lanes, stop).run()
+        return Block(trainings, slots, stop).run()
 
 
 def _seed(result: TrainResult) -> int:

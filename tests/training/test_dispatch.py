@@ -16,7 +16,7 @@ from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.training.callbacks import EarlyStopping
 from jaxtrader.training.checkpoint import read_checkpoint
-from jaxtrader.training.dispatch import SharedProgress, bytes_of_block, even, lanes_that_fit
+from jaxtrader.training.dispatch import SharedProgress, bytes_of_block, even, slots_that_fit
 from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.records import TIME_FIELDS
@@ -162,17 +162,17 @@ def test_what_does_not_go_as_one_program_is_refused_before_training(make, tmp_pa
         make(tmp_path / "none", seeds_at_once=0)
 
 
-def test_a_block_has_as_many_lanes_as_fit_and_blocks_are_even():
+def test_a_block_has_as_many_slots_as_fit_and_blocks_are_even():
     asked = []
 
-    def bytes_of(lanes):
-        asked.append(lanes)
-        return 100 + 10 * lanes
+    def bytes_of(slots):
+        asked.append(slots)
+        return 100 + 10 * slots
 
-    assert lanes_that_fit(16, bytes_of, 300) == 16
+    assert slots_that_fit(16, bytes_of, 300) == 16
     assert asked == [16]
-    assert lanes_that_fit(16, bytes_of, 190) == 8  # 9 fit, which would be blocks of 9 and 7
-    assert lanes_that_fit(16, bytes_of, 1) == 1
+    assert slots_that_fit(16, bytes_of, 190) == 8  # 9 fit, which would be blocks of 9 and 7
+    assert slots_that_fit(16, bytes_of, 1) == 1
     assert [even(16, most) for most in (16, 10, 8, 3, 1)] == [16, 8, 8, 3, 1]
 
 
