@@ -39,22 +39,47 @@ MAYBE_SYMBOL = (
 PRICES = {
     "open": (
         *("open", "o", "openprice", "pxopen", "opnpric", "openingprice", "startprice"),
-        *("开盘", "开盘价", "始値", "시가", "eröffnung", "eröffn", "eroffnung", "erster", "ouverture", "ouv"),
+        *(
+            "开盘",
+            "开盘价",
+            "開盤",
+            "開盤價",
+            "始値",
+            "시가",
+            "eröffnung",
+            "eröffn",
+            "eroffnung",
+            "erster",
+            "ouverture",
+            "ouv",
+        ),
         *("apertura", "abertura", "otwarcie", "открытие", "откр", "opnprc"),
     ),
     "high": (
-        *("high", "h", "highprice", "max", "pxhigh", "hghpric", "最高", "最高价", "高値", "고가"),
+        *("high", "h", "highprice", "max", "pxhigh", "hghpric", "最高", "最高价", "最高價", "高値", "고가"),
         *("hoch", "haut", "plushaut", "máximo", "maximo", "máxima", "najwyzszy", "максимум"),
         *("massimo", "hoog", "макс", "高", "hiprc"),
     ),
     "low": (
-        *("low", "l", "lowprice", "min", "pxlow", "lwpric", "最低", "最低价", "安値", "저가"),
+        *("low", "l", "lowprice", "min", "pxlow", "lwpric", "最低", "最低价", "最低價", "安値", "저가"),
         *("tief", "bas", "plusbas", "mínimo", "minimo", "mínima", "najnizszy", "минимум"),
         *("laag", "мин", "低", "loprc"),
     ),
     "close": (
         *("close", "c", "closeprice", "last", "closelast", "price", "prices", "pxlast", "clspric", "closingprice"),
-        *("lastprice", "closevalue", "收盘", "收盘价", "終値", "종가", "schluss", "schlusskurs", "zuletzt"),
+        *(
+            "lastprice",
+            "closevalue",
+            "收盘",
+            "收盘价",
+            "收盤",
+            "收盤價",
+            "終値",
+            "종가",
+            "schluss",
+            "schlusskurs",
+            "zuletzt",
+        ),
         *("dernier", "clôture", "cloture", "clot", "último", "ultimo", "cierre", "fechamento", "zamkniecie"),
         *("закрытие", "laatste", "ostatnio", "цена", "latest", "clsprc", "closeclosepriceadjustedforsplits"),
     ),
@@ -62,7 +87,7 @@ PRICES = {
 VOLUME = (
     *("volume", "vol", "v", "realvolume", "tickvol", "tickvolume", "totalvolume", "pxvolume", "volumefrom"),
     *("sharestraded", "noofshares", "tottrdqty", "totaltradedquantity", "totaltradequantity", "ttltradgvol", "qty"),
-    *("成交量", "交易量", "出来高", "거래량", "volumen", "stuecke", "wolumen", "wol", "объем", "объём"),
+    *("成交量", "成交股數", "交易量", "出来高", "거래량", "volumen", "stuecke", "wolumen", "wol", "объем", "объём"),
     *("tradedvolume", "dnshrtrd"),
 )
 ADJUSTED = (

@@ -28,6 +28,7 @@ MISSING = [
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA"),
     *("NULL", "NaN", "None", "n/a", "nan", "null"),
 ]
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes that no text has
 MOST_PROSE = 5  # lines behind the last bar
 # The layout is found from the beginning of a file, which is read up to its header and some rows.
 ROWS_AT_ONCE = 1 << 18  # so that the text of few rows is in memory at once
@@ -74,7 +75,7 @@ def read_delimited(file: File, head: bytes, decimal: str | None) -> Delimited:
     text = None if encoding is None else head.decode(encoding, errors="replace").rstrip("\ufffd")
     refuse_foreign(file, head, text)
     if text is None or encoding is None or "\0" in text:
-        raise _no_text(file)
+        raise _no_text(file, head)
     dialect = dialect_of(text)
     if dialect is None:
         raise DataError(
@@ -90,11 +91,11 @@ def read_delimited(file: File, head: bytes, decimal: str | None) -> Delimited:
     except UnicodeDecodeError as error:  # the beginning was ASCII
         encoding = encoding_of(_beyond_ascii(file))
         if encoding is None or encoding not in (*ASIAN, "cp1252"):
-            raise _no_text(file) from error
+            raise _no_text(file, head) from error
         try:
             frame, rows, note = _read(file, encoding, dialect, header, decimal, unsure)
         except UnicodeDecodeError:
-            raise _no_text(file) from error
+            raise _no_text(file, head) from error
     encoding_note = None if encoding.startswith("utf-8") else f"The text was read as {_spelt(encoding)}."
     notes = tuple(each for each in (encoding_note, note) if each)
     return Delimited(frame, rows, header, format, points, notes)
@@ -134,10 +135,12 @@ def head_of(file: File) -> bytes:
         raise _damaged(file) from error
 
 
-def _no_text(file: File) -> DataError:
+def _no_text(file: File, head: bytes) -> DataError:
+    if CONTROL.search(head):
+        return DataError(f"{file.name} is a binary file, neither text nor Parquet; export its table as CSV.")
     return DataError(
-        f"{file.name} is a binary file, neither CSV text in UTF-8, UTF-16, GBK, Shift-JIS, CP949 or cp1252 nor "
-        "Parquet; export it as CSV."
+        f"{file.name} is text in an unknown encoding, not UTF-8, UTF-16, GBK, Big5, Shift-JIS, CP949 or cp1252; save "
+        "it as CSV in UTF-8."
     )
 
 
@@ -146,7 +149,7 @@ def _damaged(file: File) -> DataError:
 
 
 def _spelt(encoding: str) -> str:
-    asian = {"gb18030": "GBK", "cp932": "Shift-JIS", "cp949": "CP949"}
+    asian = {"gb18030": "GBK", "cp932": "Shift-JIS", "cp949": "CP949", "cp950": "Big5"}
     return (asian | {"utf-16": "UTF-16", "utf-16-le": "UTF-16", "utf-16-be": "UTF-16"}).get(encoding, encoding)
 
 

@@ -1,4 +1,4 @@
-"""Tells the encoding of a text file: UTF-8, UTF-16, GBK, Shift-JIS, CP949 or cp1252."""
+"""Tells the encoding of a text file: UTF-8, UTF-16, GBK, Big5, Shift-JIS, CP949 or cp1252."""
 
 import codecs
 import re
@@ -8,7 +8,7 @@ from jaxtrader.market.columns import NAMES
 # By their byte order marks. A file without one has NULs at every other place where its text is in a Latin script.
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
-ASIAN = ("gb18030", "cp932", "cp949")  # Chinese, Japanese (Shift-JIS) and Korean
+ASIAN = ("gb18030", "cp950", "cp932", "cp949")  # Chinese (GBK and Big5), Japanese (Shift-JIS) and Korean
 FOREIGN_NAMES = tuple(name for name in NAMES if not name.isascii() and len(name) > 1)  # of columns
 KANA, HANGUL = re.compile(r"[\u3040-\u30ff]"), re.compile(r"[\uac00-\ud7a3]")
 MOSTLY = 0.9

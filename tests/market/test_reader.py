@@ -24,6 +24,7 @@ def files_that_are_no_tables(tmp_path):
     (tmp_path / "header.csv").write_text(HEADER)
     (tmp_path / "prose.csv").write_text("no table here\nat all\n")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)) * 20)
+    (tmp_path / "russian.csv").write_bytes("дата;открытие;максимум;минимум;закрытие\n".encode("cp1251"))
     (tmp_path / "zip.csv").write_bytes(b"PK\x03\x04" + bytes(200))
     with zipfile.ZipFile(tmp_path / "nameless.zip", "w") as archive:
         archive.writestr(zipfile.ZipInfo(""), "x")
@@ -46,6 +47,7 @@ def files_that_are_no_tables(tmp_path):
         "header.csv": "has a header but no bars",
         "prose.csv": "is not a table",
         "binary.csv": "is a binary file",
+        "russian.csv": "is text in an unknown encoding.*CSV in UTF-8",
         "zip.csv": "damaged or cut-off zip archive",
         "nameless.zip": "damaged or cut-off zip archive",
         "latin.csv": "row 2: Volume is 'é', which is not a number",
@@ -299,6 +301,7 @@ def test_text_of_other_encodings_is_read(tmp_path, encoding):
 
 
 JAPANESE = ("日付,始値,高値,安値,終値,出来高", "トヨタ自動車の株価です", "トヨタ自動車", "Shift-JIS")
+TAIWANESE = "日期,開盤價,最高價,最低價,收盤價,成交股數"
 KOREAN = ("날짜,시가,고가,저가,종가,거래량", "삼성전자 주식회사 시세표", "삼성전자우", "CP949")
 
 
@@ -315,6 +318,13 @@ def test_japanese_and_korean_text_is_told_by_names_or_by_script(tmp_path, names,
         assert bars.symbols == (symbol if name == "symbol" else name,)
         assert bars.close[:, 0].tolist() == [11, 12, 13]
         assert f"The text was read as {encoding}." in bars.notes
+
+
+def test_big5_is_told_by_the_names_of_columns(tmp_path):
+    (tmp_path / "a.csv").write_bytes("\n".join([TAIWANESE, *GOOD]).encode("cp950"))
+    bars = load_bars(tmp_path / "a.csv")
+    assert bars.close[:, 0].tolist() == [11, 12, 13]
+    assert "The text was read as Big5." in bars.notes
 
 
 @pytest.mark.parametrize("far", [0, 3000])
