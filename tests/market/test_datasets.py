@@ -1,4 +1,4 @@
-"""The bundled stocks against data/PROVENANCE.md, and the default features on them."""
+"""The bundled stocks and currencies against data/PROVENANCE.md, and the default features on them."""
 
 import csv
 import gzip
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.datasets import STOCKS, load_bundled
+from jaxtrader.market.datasets import CURRENCIES, PAIRS, STOCKS, load_bundled, load_currencies
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
 
@@ -45,9 +45,34 @@ def test_load_bundled_prices_are_adjusted():
     assert np.exp(falls[worst]) - 1 == pytest.approx(-0.52, abs=0.005)
 
 
-def test_provenance_states_the_checksum_of_the_file():
-    text = (STOCKS.parent / "PROVENANCE.md").read_text()
-    assert hashlib.sha256(STOCKS.read_bytes()).hexdigest() in text
+@pytest.mark.parametrize("path", [STOCKS, CURRENCIES], ids=["stocks", "currencies"])
+def test_provenance_states_the_checksum_of_the_file(path):
+    text = (path.parent / "PROVENANCE.md").read_text()
+    assert hashlib.sha256(path.read_bytes()).hexdigest() in text
+
+
+def test_load_currencies_has_one_price_a_day():
+    loaded = load_currencies()
+    assert [bars.symbols[0] for bars in loaded] == list(PAIRS)
+    with gzip.open(CURRENCIES, "rt") as file:
+        rows = list(csv.DictReader(file))
+    for bars in loaded:
+        assert [str(time)[:10] for time in bars.times] == [row["Date"] for row in rows]
+        for name in ("open", "high", "low", "close"):
+            np.testing.assert_array_equal(getattr(bars, name)[:, 0], [float(row[bars.symbols[0]]) for row in rows])
+    franc = load_currencies("EURCHF")
+    assert isinstance(franc, Bars)
+    worst = int(np.argmin(np.diff(np.log(franc.close[:, 0]))))
+    assert str(franc.times[worst + 1])[:10] == "2015-01-15"
+    with pytest.raises(DataError, match="'EURSEK' is not among the currencies; there are EURUSD, "):
+        load_currencies(("EURUSD", "EURSEK"))
+
+
+def test_market_of_the_currencies():
+    market = Market.from_bars(load_currencies())
+    assert market.symbols == PAIRS
+    assert np.isfinite(market.features[market.segments[0, 0] + 252 :]).mean() > 0.8
+    assert 250 < market.periods_per_year < 260
 
 
 def test_market_of_the_bundled_stocks():
