@@ -17,7 +17,7 @@ def main(quick: bool = False) -> None:
     found = jt.walk_forward(env, agent, 2 if quick else 5, **size(quick))
     columns = ["first", "last", "sharpe", "max_drawdown", "mean_exposure"]
     frame = found.to_frame()[columns]
-    days = {name: frame[name].dt.date for name in ("first", "last")}
+    days = {name: frame[name].map("{:%Y-%m-%d}".format) for name in ("first", "last")}
     print(frame.assign(**days).to_string(float_format="%.2f"))
 
 
