@@ -18,7 +18,7 @@ from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
-from jaxtrader.agents.normalization import CLIP
+from jaxtrader.agents.normalization import CLIP, Normalizer
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation
 from jaxtrader.envs.protocols import BoxSpace, DiscreteSpace
 from jaxtrader.envs.trading import TradingEnv
@@ -68,6 +68,12 @@ def to_gymnasium(
         raise ValueError(f"observation {observation!r} is unknown; use 'flat' or 'dict'")
     if num_envs is not None and (not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1):
         raise ValueError(f"num_envs {num_envs!r} must be a whole number, at least 1, or None for a single environment")
+    if not callable(getattr(env, "step", None)) or not (params is not None or hasattr(env, "default_params")):
+        raise ValueError(f"a {type(env).__name__} is no environment; give a jt.TradingEnv(market)")
+    if not isinstance(normalize, bool | Normalizer):
+        raise ValueError(
+            f"normalize {normalize!r:.40} must be True, False, or the form.normalizer of another environment"
+        )
     with package_settings():
         adapted = _Adapted(env, params, normalize, observation == "dict")
     return GymnasiumEnv(adapted) if num_envs is None else GymnasiumVectorEnv(adapted, num_envs)
@@ -148,11 +154,14 @@ class GymnasiumVectorEnv(VectorEnv):
         if self._state is None:
             raise RuntimeError("the episodes have not begun; call reset() first")
         actions = np.asarray(actions)
-        if len(actions) != self.num_envs:
-            raise ValueError(f"{len(actions)} actions for {self.num_envs} environments; give one for each")
+        count = len(actions) if actions.ndim else 1
+        if count != self.num_envs or not actions.ndim:
+            raise ValueError(f"{count} actions for {self.num_envs} environments; give one for each")
         with package_settings():
             self._state, out = self._adapted.advance(self._state, self._adapted.action(actions), self.num_envs)
         seen, final, reward, terminated, truncated, figures = jax.device_get(out)
+        # JAX's own arrays cannot be written to, and Stable-Baselines3 adds to rewards in place.
+        reward, terminated, truncated = (np.array(x) for x in (reward, terminated, truncated))
         over, everywhere = terminated | truncated, np.ones(self.num_envs, bool)
         info = _with_masks(figures, everywhere)
         if over.any():

@@ -142,6 +142,13 @@ def _trained_in(env: Any) -> tuple[TradingEnv | None, GymnasiumForm | None]:
         raise ValueError(
             f"env is a {type(env).__name__}; give the TradingEnv of the training, or what jt.to_gymnasium made of it"
         )
+    # What a wrapper makes of the observations is not known here. SB3's VecNormalize leaves their space as it was.
+    shown, own = (getattr(each, "observation_space", None) for each in (env, inner))
+    if getattr(env, "norm_obs", False) or shown != own:
+        raise ValueError(
+            f"{type(env).__name__} shows other observations than the environment in it, which are those of a backtest; "
+            "train without it (features are scaled already), or give a function that decides"
+        )
     return trading, form
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import NormalizeObservation, TimeLimit
 
 import jaxtrader as jt
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
@@ -86,6 +87,7 @@ def test_a_vector_resets_in_the_same_step(env: TradingEnv) -> None:
     seen, reward, terminated, truncated, info = made.step(np.full(4, 2))
     assert truncated.all()
     assert reward.shape == (4,)
+    assert all(x.flags.writeable for x in (seen, reward, terminated, truncated))  # some libraries write to them
     assert info["_final_obs"].all()
     assert all(last in made.single_observation_space for last in info["final_obs"])
     exposure = env.window * len(env.market.feature_names)
@@ -169,8 +171,22 @@ WRONG: dict[str, tuple[Any, str]] = {
     "options": (lambda env: to_gymnasium(env).reset(options={"bar": 3}), "reset has no option 'bar'"),
     "actions": (lambda env: begun(env).step(np.zeros(3, int)), "3 actions for 2 environments"),
     "action": (lambda env: begun(env).step(np.array([0, 3])), "none of 0 to 2"),
+    "one action": (lambda env: begun(env).step(1), "1 actions for 2 environments"),
+    "market": (lambda env: to_gymnasium(env.market), r"a Market is no environment; give a jt.TradingEnv\(market\)"),
+    "normalize": (lambda env: to_gymnasium(env, normalize="yes"), "normalize 'yes' must be True, False"),
+    "wrapper": (
+        lambda env: jt.backtest(Still(), env.market, env=NormalizeObservation(to_gymnasium(env))),
+        "NormalizeObservation shows other observations .*train without it",
+    ),
     "features": (lambda env: gymnasium.make(TRADING, data=env.market, features=["x"]), "a Market has its features"),
 }
+
+
+class Still:
+    """A model that always takes action 0."""
+
+    def predict(self, observations: Any) -> Any:
+        return np.zeros(len(observations), int)
 
 
 def begun(env: TradingEnv) -> Any:
@@ -184,6 +200,11 @@ def test_bad_input_says_the_way_out(case: str, env: TradingEnv) -> None:
     call, message = WRONG[case]
     with pytest.raises(ValueError, match=message):
         call(env)
+
+
+def test_a_wrapper_that_leaves_observations_is_seen_through(env: TradingEnv) -> None:
+    result = jt.backtest(Still(), env.market, env=TimeLimit(to_gymnasium(env), 5))
+    assert (result.by_symbol["S0"].targets == -1).all()
 
 
 def test_a_float_is_no_choice_of_a_position(env: TradingEnv) -> None:

@@ -84,7 +84,7 @@ def share_of_the_optimum(model: Any, steps: int = 128) -> float:
 def test_its_ppo_learns_a_known_optimum_and_is_backtested() -> None:
     import torch
     from stable_baselines3 import PPO
-    from stable_baselines3.common.vec_env import VecNormalize
+    from stable_baselines3.common.vec_env import VecFrameStack, VecNormalize
 
     from jaxtrader.bridges.sb3 import to_sb3
 
@@ -97,6 +97,13 @@ def test_its_ppo_learns_a_known_optimum_and_is_backtested() -> None:
     model.learn(100_000)
     # A sign of life costs nothing here: without training it is near 0, and a fault of the bridge leaves it there.
     assert share_of_the_optimum(model) > max(0.6, before + 0.3)
+    # Without VecNormalize: at a time limit it adds the value of the last observation to the reward itself.
+    PPO("MlpPolicy", to_sb3(vector.trading_env, 16), n_steps=512, batch_size=4096, n_epochs=1, device="cpu").learn(
+        8_192
+    )
+    for wrapped in (VecNormalize(vector), VecFrameStack(vector, 2)):
+        with pytest.raises(ValueError, match="shows other observations than the environment in it"):
+            jt.backtest(model, process.market(2_000, seed=2), env=wrapped)
     result = jt.backtest(model, process.market(2_000, seed=2), env=vector)
     assert len(set(result.targets[:, 0])) > 1
     assert result.turnover.sum() > 1
