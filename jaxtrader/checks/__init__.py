@@ -48,6 +48,13 @@ def run(
     Raises:
         DataError: the bars cannot be made a market with these features, or are too few to train and judge on.
         ValueError: a setting is out of range, or a name is not in `NAMES`.
+
+    Example:
+        >>> late = lambda bars: (bars.close / bars.open).take(range(1, len(bars) + 1), 0, mode="clip")
+        >>> ahead = jt.features.Feature("ahead", 1, late)  # it knows the next bar
+        >>> bars = jt.load_bundled("IBM")
+        >>> [check.passed for check in jt.checks.run(bars, ["gap", ahead], only=["past only", "plausible"])]
+        [False, False]
     """
     only = _with_spaces(only)
     settings = prepare(Market.from_bars(bars, features=features), settings, only)

@@ -18,6 +18,11 @@ class Check:
         text: what was found, in one sentence.
         meaning: what a failure means and what to do about it, in one sentence.
         is_minimum: True where the limit is the least that passes.
+
+    Example:
+        >>> check = jt.checks.past_only(jt.load_bundled("IBM"), ["gap"])
+        >>> check.name, check.passed
+        ('past only', True)
     """
 
     name: str

@@ -82,6 +82,10 @@ def plausible(
         bars: one history or several.
         features: names or `Feature`s. The default is `features.DEFAULT`.
         fill: where decisions fill, see `Rules`.
+
+    Example:
+        >>> jt.checks.plausible(jt.load_bundled("IBM"), ["volatility_20", "gap"]).passed
+        True
     """
     market = Market.from_bars(bars, features=features)
     found = [one for ahead in range(LATER_RETURNS + 1) for one in rank_correlations(market, fill, ahead)]

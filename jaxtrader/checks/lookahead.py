@@ -68,6 +68,10 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
         bars: one history or several.
         features: names or `Feature`s. The default is `features.DEFAULT`.
         seed: seed of the random rows.
+
+    Example:
+        >>> jt.checks.past_only(jt.load_bundled("IBM"), ["volatility_20", "gap"]).passed
+        True
     """
     histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
     chosen = [resolve(spec) for spec in (DEFAULT if features is None else features)]

@@ -50,6 +50,10 @@ class CheckSettings:
         agent: the learner.
         num_envs, rollout_length, total_steps, seed: see `TrainSettings`.
         holdout: share of the calendar, at its end, on which the agent is judged.
+
+    Example:
+        >>> jt.checks.CheckSettings(positions=(0.0, 1.0), total_steps=100_000).holdout
+        0.3
     """
 
     positions: tuple[float, ...] = (-1.0, 0.0, 1.0)

@@ -79,6 +79,14 @@ class MoveReward:
     pytree of arrays `[*b, ...]`. It begins with each account: at an episode's start and after ruin. It must not depend
     on the level of equity, because backtests rescale the account. `observed` names the k numbers of the state that the
     agent sees after its account features.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class Invested(MoveReward):
+        ...     def __call__(self, move, state):
+        ...         return move.log_return - 1e-4 * jnp.abs(1 - move.exposure.sum(-1)), state
+        >>> jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), reward=Invested()).reward
+        Invested()
     """
 
     observed: ClassVar[tuple[str, ...]] = ()
@@ -102,7 +110,12 @@ def _simple_return(before: Array, after: Array) -> Array:
 
 @dataclass(frozen=True)
 class LogReturn:
-    """Log return of the floored equity. Rewards add up to the log of the final floored equity."""
+    """Log return of the floored equity. Rewards add up to the log of the final floored equity.
+
+    Example:
+        >>> round(float(jt.rewards.log_return()(1.0, 1.1)), 4)
+        0.0953
+    """
 
     def __call__(self, before: Array, after: Array) -> Array:
         """Return the reward."""
@@ -115,6 +128,10 @@ class RiskPenalised:
 
     This is the second-order expansion of power utility with a relative risk aversion of 1 + lam (Merton 1969). The log
     return alone charges half of the variance, and the penalty adds lam / 2 of it.
+
+    Example:
+        >>> round(float(jt.rewards.risk_penalised(5)(1.0, 1.01)), 4)  # log(1.01) - 5 / 2 * 0.01^2
+        0.0097
     """
 
     lam: float
@@ -135,6 +152,11 @@ class OverBenchmark(MoveReward):
     The benchmark is rebalanced at every close free of costs (the 1/N portfolio of DeMiguel, Garlappi and Uppal 2009).
     For one asset it is buy-and-hold. No action moves the benchmark, so without ruin the best policy is that of the log
     return, with less noise.
+
+    Example:
+        >>> env = jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), reward=jt.rewards.over_benchmark())
+        >>> env.reward
+        OverBenchmark()
     """
 
     def __call__(self, move: Move, state: None) -> tuple[Float[Array, "*b"], None]:
@@ -150,6 +172,11 @@ class DrawdownPenalised(MoveReward):
     discount gamma they are worth the sum of gamma^t (r - lam (1 - gamma) d'). So the drawdown itself is charged at each
     bar (potential-based shaping, Ng, Harada and Russell 1999). Chekhlov, Uryasev and Zabarankin (2005) use the average
     drawdown as a measure of risk. The agent sees 1 - exp(-d), the drawdown as a share of the peak.
+
+    Example:
+        >>> reward = jt.rewards.drawdown_penalised(0.5)
+        >>> reward.observed, reward.observe(jnp.log(jnp.asarray(2.0))).tolist()
+        (('drawdown',), [0.5])
     """
 
     lam: float
@@ -262,12 +289,22 @@ risk_penalised, drawdown_penalised = RiskPenalised, DrawdownPenalised
 
 
 def differential_sharpe(eta: float = 0.01, volatility: float = 0.01) -> MoveReward:
-    """Make the differential Sharpe ratio, see `DifferentialRatio`."""
+    """Make the differential Sharpe ratio, see `DifferentialRatio`.
+
+    Example:
+        >>> jt.rewards.differential_sharpe(eta=0.02).observed
+        ('moving ratio', 'moving deviation')
+    """
     return DifferentialRatio(eta, volatility)
 
 
 def differential_downside(eta: float = 0.01, volatility: float = 0.01) -> MoveReward:
-    """Make the differential downside deviation ratio, see `DifferentialRatio`."""
+    """Make the differential downside deviation ratio, see `DifferentialRatio`.
+
+    Example:
+        >>> jt.rewards.differential_downside(volatility=0.02).downside
+        True
+    """
     return DifferentialRatio(eta, volatility, downside=True)
 
 

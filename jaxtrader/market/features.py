@@ -32,6 +32,11 @@ class Feature:
         name: names the feature in a market and in a policy file.
         lookback: number of bars that a value needs. Row t uses bars t - lookback + 1 to t only.
         compute: maps `Bars` to values [T, A], which are NaN in the first lookback - 1 rows.
+
+    Example:
+        >>> body = jt.features.Feature("body", 1, lambda bars: np.log(bars.close / bars.open))
+        >>> jt.Market.from_bars(jt.load_bundled("IBM"), features=[body, "gap"]).feature_names
+        ('body', 'gap')
     """
 
     name: str
@@ -69,31 +74,61 @@ def log_return(bars: int = 1) -> Feature:
 
 
 def volatility(bars: int) -> Feature:
-    """Standard deviation (ddof=1) of the last n one-bar log returns, not annualised. Look-back n + 1."""
+    """Standard deviation (ddof=1) of the last n one-bar log returns, not annualised. Look-back n + 1.
+
+    Example:
+        >>> feature = jt.features.volatility(20)
+        >>> feature.name, feature.lookback
+        ('volatility_20', 21)
+    """
     n = _bar_count("volatility", bars, 2)
     return Feature(f"volatility_{n}", n + 1, lambda b: _rolling_deviation(_log_change(b.close, 1), n))
 
 
 def price_range(bars: int) -> Feature:
-    """Mean of log(high / low) over the last n bars. Look-back n."""
+    """Mean of log(high / low) over the last n bars. Look-back n.
+
+    Example:
+        >>> feature = jt.features.price_range(5)
+        >>> feature.name, feature.lookback
+        ('price_range_5', 5)
+    """
     n = _bar_count("price_range", bars, 1)
     return Feature(f"price_range_{n}", n, lambda b: _rolling_mean(_log(b.high / b.low), n))
 
 
 def drawdown(bars: int) -> Feature:
-    """log(close[t] / highest high of the last n bars), at most 0. Look-back n."""
+    """log(close[t] / highest high of the last n bars), at most 0. Look-back n.
+
+    Example:
+        >>> feature = jt.features.drawdown(60)
+        >>> feature.name, feature.lookback
+        ('drawdown_60', 60)
+    """
     n = _bar_count("drawdown", bars, 1)
     return Feature(f"drawdown_{n}", n, lambda b: _log(b.close / _rolling_max(b.high, n)))
 
 
 def distance_to_mean(bars: int) -> Feature:
-    """log(close[t] / mean close of the last n bars). Look-back n."""
+    """log(close[t] / mean close of the last n bars). Look-back n.
+
+    Example:
+        >>> feature = jt.features.distance_to_mean(20)
+        >>> feature.name, feature.lookback
+        ('distance_to_mean_20', 20)
+    """
     n = _bar_count("distance_to_mean", bars, 2)
     return Feature(f"distance_to_mean_{n}", n, lambda b: _log(b.close / _rolling_mean(b.close, n)))
 
 
 def volume_ratio(bars: int) -> Feature:
-    """volume[t] / mean volume of the last n bars, between 0 and n, and 1 if that mean is 0. Look-back n."""
+    """volume[t] / mean volume of the last n bars, between 0 and n, and 1 if that mean is 0. Look-back n.
+
+    Example:
+        >>> feature = jt.features.volume_ratio(20)
+        >>> feature.name, feature.lookback
+        ('volume_ratio_20', 20)
+    """
     n = _bar_count("volume_ratio", bars, 2)
 
     def compute(b: Bars) -> np.ndarray:
@@ -104,7 +139,13 @@ def volume_ratio(bars: int) -> Feature:
 
 
 def gap() -> Feature:
-    """log(open[t] / close[t-1]), the move while the market was closed. Look-back 2."""
+    """log(open[t] / close[t-1]), the move while the market was closed. Look-back 2.
+
+    Example:
+        >>> feature = jt.features.gap()
+        >>> feature.name, feature.lookback
+        ('gap', 2)
+    """
 
     def compute(b: Bars) -> np.ndarray:
         out = np.full(b.close.shape, np.nan)
@@ -118,6 +159,11 @@ def time_of_day(wave: str, tz: str | None = None) -> Feature:
     """sin or cos (`wave`) of 2 pi times the share of the day that has passed at close[t]. Look-back 1.
 
     The wall clock is that of zone `tz`, or of `Bars.tz` if `tz` is None, or else UTC.
+
+    Example:
+        >>> feature = jt.features.time_of_day("sin", "Asia/Tokyo")
+        >>> feature.name, feature.lookback
+        ('time_of_day_sin@Asia/Tokyo', 1)
     """
 
     def compute(b: Bars) -> np.ndarray:
@@ -130,6 +176,11 @@ def day_of_week(wave: str, tz: str | None = None) -> Feature:
     """sin or cos (`wave`) of 2 pi / 7 times the days from Monday to the date of close[t]. Look-back 1.
 
     A bar that closes at midnight belongs to the day that begins. The zone is chosen as in `time_of_day`.
+
+    Example:
+        >>> feature = jt.features.day_of_week("cos")
+        >>> feature.name, feature.lookback
+        ('day_of_week_cos', 1)
     """
 
     def compute(b: Bars) -> np.ndarray:
@@ -155,6 +206,10 @@ def resampled(frame: str, feature: str | Feature) -> Feature:
 
     Raises:
         DataError: the frame is not supported, or the feature is already resampled.
+
+    Example:
+        >>> jt.features.resampled("1w", "log_return_4").name
+        '1w:log_return_4'
     """
     time_frame, inner = TimeFrame.parse(frame), resolve(feature)
     if isinstance(inner, ResampledFeature):
@@ -215,6 +270,10 @@ def resolve(spec: str | Feature) -> Feature:
 
     Raises:
         DataError: `spec` is neither a name nor a `Feature`, or the name has an argument that is not valid.
+
+    Example:
+        >>> jt.features.resolve("volatility_20").lookback
+        21
     """
     if isinstance(spec, Feature):
         return spec

@@ -68,6 +68,9 @@ class TensorBoard(Logger):
 
     Raises:
         ImportError: the package tensorboardX is not installed.
+
+    Example:
+        >>> callbacks = [jt.loggers.TensorBoard("logs")]  # of a Trainer; `tensorboard --logdir logs` shows them
     """
 
     def __init__(self, log_dir: str | PathLike[str] | None = None):
@@ -112,6 +115,9 @@ class WandB(Logger):
 
     Raises:
         ImportError: the package wandb is not installed.
+
+    Example:
+        >>> callbacks = [jt.loggers.WandB(project="trading", mode="offline")]  # of a Trainer
     """
 
     def __init__(self, **init: Any):
@@ -154,6 +160,9 @@ class MLflow(Logger):
 
     Raises:
         ImportError: the package mlflow (or mlflow-skinny) is not installed.
+
+    Example:
+        >>> callbacks = [jt.loggers.MLflow("trading", tracking_uri="mlruns")]  # of a Trainer
     """
 
     def __init__(self, experiment: str = "jaxtrader", tracking_uri: str | None = None):
