@@ -61,7 +61,7 @@ class CensoredNormal(struct.PyTreeNode):
     """low + (high - low) (1 + clip(x, -1, 1)) / 2, with x normal and independent in each of n dimensions.
 
     This is Tobin's censored normal (1958, https://doi.org/10.2307/1907382). Each bound has a probability, and between
-    the bounds is a density. So a bound is an action like others, which a tanh would never reach, and the mode may turn
+    the bounds is a density. So a bound is an action like others, which a tanh would never reach. The mode may turn
     sharply there, as the best positions often do. An action at a bound is exactly that number, so acting and learning
     compute the same log probability. Dimensions outside the action mask are in the middle of their range.
     """

@@ -1,7 +1,7 @@
 """The policy network: an encoder of the window, and MLP heads of actor and critic that also see the account.
 
 `encode` sees the market alone, so one call serves every account of a path and every bar of a chunk. `head` is the work
-that is left for each account and step. The first layer of the heads is split by the rows of its matrix: the market's
+that is left for each account and step. The first layer of the heads is split by the rows of its matrix. The market's
 part is in the context, and `head` adds the account's part. With the encoder "mlp" this is a plain MLP over (window,
 account). Portfolios have their own network, see portfolio.py.
 """

@@ -138,8 +138,8 @@ class Agent(ABC):
     def prepare(self, state: Any, env_params: Any) -> tuple[Any, Any]:
         """Fit normalisation where the state has none yet, and apply it to the environment's parameters.
 
-        The Trainer calls it once for training and once for validation. By default a state with a field `normalizer`
-        has the moments of the training bars there, and all that the agent sees of a market is scaled by them.
+        The Trainer calls it once for training and once for validation. By default a state with a field `normalizer` has
+        the moments of the training bars there. All that the agent sees of a market is scaled by them.
         """
         return standardized(state, env_params)
 

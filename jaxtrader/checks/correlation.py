@@ -68,8 +68,8 @@ def plausible(
 
     The check judges the size of the effect and its t together. It takes 3 standard errors off the correlation and
     fails where the square of the rest is above 0.5% of the ranks' variance. A t that grows with the number of bars is
-    thus no fault as long as the effect is small, nor is a large correlation on few bars. In monthly returns an R2 of
-    0.5% is already worth trading (Campbell and Thompson 2008, https://doi.org/10.1093/rfs/hhm055), so more than that
+    thus no fault as long as the effect is small. Nor is a large correlation on few bars. In monthly returns an R2 of
+    0.5% is already worth trading (Campbell and Thompson 2008, https://doi.org/10.1093/rfs/hhm055). So more than that
     for certain, in one bar, is no discovery.
 
     Each of the `LATER_RETURNS` after the next one is checked too, since a column may know a later return. The figure is

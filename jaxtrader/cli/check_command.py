@@ -1,6 +1,6 @@
 """`jaxtrader check`: the checks of `jaxtrader.checks` on a file, a line each, and what a failure means.
 
-Here a feature may come from a Python file, which is run. `train` does not take one: its policy file would have to name
+Here a feature may come from a Python file, which is run. `train` does not take one. Its policy file would have to name
 code that a backtest then executes, and nothing that is read from disk is ever executed.
 """
 

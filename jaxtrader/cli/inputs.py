@@ -250,8 +250,8 @@ def narrowed(market: jt.Market, start: str | None, end: str | None, source: Sour
 def moment_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
     """When a day begins by the file's clock, or ends (`after`). Of a moment it is that moment, or just after it.
 
-    A bar is stamped by its close, so a bar at midnight is of the day that begins. A file that labels bars by their
-    open had its stamps moved to the close, so there a bar at midnight is of the day that ends.
+    A bar is stamped by its close, so a bar at midnight is of the day that begins. A file that labels bars by their open
+    had its stamps moved to the close. There a bar at midnight is of the day that ends.
     """
     is_day = not {"T", " "} & set(text)
     try:

@@ -21,8 +21,8 @@ class Carry(NamedTuple):
 
     Attributes:
         total: `[N, A]`. Together with the interest on idle cash it is the financing that the ledger booked.
-        after_open: `[N, A]`, the part of it that belongs to what stood after the orders at each bar's open: interest of
-            the bar's own time, and funding. It is 0 where orders fill at a close. Of limits it is funding.
+        after_open: `[N, A]`, the part of it that belongs to what stood after the orders at each bar's open. That is
+            interest of the bar's own time, and funding. It is 0 where orders fill at a close. Of limits it is funding.
     """
 
     total: PerAsset

@@ -227,9 +227,9 @@ def known_states(process: Process, env: TradingEnv) -> TradingEnv:
 def score(agent: Any, state: Any, params: EnvParams, path: ScoringPath, *, env: TradingEnv) -> tuple[Array, Array]:
     """Expected reward a bar and share of bars with a position, over segments of SEGMENT_BARS bars that begin flat.
 
-    Each bar counts with its expected return given the signal and the position, not with its own, so that the noise of
-    prices is out of the score. An account is scaled to 1 at every bar, so that nothing compounds over a million bars.
-    That changes no decision and no log return.
+    Each bar counts with its expected return given the signal and the position, not with its own. So the noise of prices
+    is out of the score. An account is scaled to 1 at every bar, so that nothing compounds over a million bars. That
+    changes no decision and no log return.
     """
     arrays = params.arrays
 

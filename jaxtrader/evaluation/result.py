@@ -59,8 +59,8 @@ class BacktestResult:
         costs_paid: fees and slippage of each bar, in units of the initial capital.
         financing: interest, funding and dividends booked in each bar, in units of the initial capital, below 0 where
             they were paid.
-        carry: of the financing, what holding each asset cost or brought: funding, dividends, the fee on shorts, and
-            interest on debt, shared by the value of the longs. The interest on idle cash is no part of it.
+        carry: of the financing, what holding each asset cost or brought. That is funding, dividends, the fee on shorts,
+            and interest on debt, shared by the value of the longs. The interest on idle cash is no part of it.
         carry_after_open: the part of the carry that belongs to what stood after the orders at each bar's open, see
             `Carry`.
         cash_returns: what cash alone earned in each bar at the `cash_rate` of the costs, a fraction (money rule 6). A

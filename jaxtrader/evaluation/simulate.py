@@ -100,10 +100,10 @@ def simulate(
         symbol: which of several histories.
 
     Returns:
-        The result (money rule 10): equity[t] is marked at close[t] after every fill up to it, and a target on the last
-        bar never fills unless `fill="close"`. Targets by symbol give a `BacktestResults`. The accounts are carried in
-        one pass, and each result is made when it is first read. An account is carried only for its result with
-        brackets, margin, funding or interest inside bars, and where an order on change may wait for a bar or volume.
+        The result (money rule 10). equity[t] is marked at close[t] after every fill up to it. A target on the last bar
+        never fills unless `fill="close"`. Targets by symbol give a `BacktestResults`. The accounts are carried in one
+        pass, and each result is made when it is first read. An account is carried only for its result with brackets,
+        margin, funding or interest inside bars, and where an order on change may wait for a bar or volume.
 
     Raises:
         ValueError: several histories and no `symbol`, targets of another length or infinite, a setting out of range,

@@ -107,8 +107,8 @@ class Events(struct.PyTreeNode):
         order: fill of the order. `ledger.move` returns None where the order has filled at close[t] before it.
         closing: exits at the close, from last bars, session ends, margin and ruin.
         financing: interest, funding and dividends booked to cash `[*b]`, below 0 where the account paid.
-        gap_exits: exits at the open, from margin, from brackets that the open has passed, and of what had no bar when
-            a session's end or ruin closed the rest.
+        gap_exits: exits at the open, from margin and from brackets that the open has passed. Also exits of what had no
+            bar when a session's end or ruin closed the rest.
         intrabar_exits: exits inside the bar, from brackets and margin.
     """
 

@@ -56,7 +56,7 @@ class Bars:
         notes: what loading found and repaired, one sentence each.
         funding: [T, A] funding rate: the fraction of a position's value that longs pay to shorts at the close of this
             row. It is 0 where none is paid. None if the file has no column "funding" or "funding rate". Funding is due
-            at the time of its row in the file, so where that marks the open of a bar, it is in the row before.
+            at the time of its row in the file. Where that marks the open of a bar, it is in the row before.
         price_factor: [T, A] adjusted / raw price, by which the raw prices were multiplied. None if they are as in the
             file.
         tz: zone of the exchange's wall clock: the one given to `load_bars`, or else that of the times. None is UTC.

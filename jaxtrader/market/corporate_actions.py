@@ -20,8 +20,8 @@ SPLITS = ("stocksplits", "stocksplit", "splits", "split", "splitratio", "splitfa
 LIMITS = {"dividend": (0.0, PRICE_LIMITS[1]), "split": (1e-6, 1e6)}
 RARE = 0.2  # share of the rows. A column with more values lists no events.
 ERRORS = 3.0  # standard errors that make a difference
-# Opens drop by less than the dividend (Elton and Gruber 1970, https://doi.org/10.2307/1927599): by 0.6 of it and more
-# for most of 60 stocks in 2000 to 2012.
+# Opens drop by less than the dividend (Elton and Gruber 1970, https://doi.org/10.2307/1927599). They dropped by 0.6 of
+# it and more for most of 60 stocks in 2000 to 2012.
 SMALLEST_DROP = 0.35
 EXTREME = 5.0  # usual jumps. Larger ones are cut to this, so that a crash does not decide on dividends.
 SMALLEST_NOISE = 1e-4

@@ -3,7 +3,7 @@
 To add a feature, write a function such as `volatility` and enter it in FACTORIES.
 
 A value is a sum or maximum over shifted slices in a fixed order. A running sum (cumsum, pandas rolling) carries
-rounding errors from old bars, so a live policy, which has only the last bars, would see other values than in training.
+rounding errors from old bars. A live policy, which has only the last bars, would see other values than in training.
 Features are normalised by the Trainer, not here.
 """
 

@@ -124,8 +124,8 @@ class Market:
             close (before its first bar its first open), and its volume is 0. None if no bar is missing.
         delisted: [T, A] bool, the first row at which an asset counts as delisted. It has had no bar for more than 14
             days while others had (money rule 9). None if there is no such row.
-        listed: [T, A] bool, a policy can decide on the asset: from the first bar at which all its features are known,
-            but not while it counts as delisted. None if all assets are listed at all rows from `ready` on.
+        listed: [T, A] bool, a policy can decide on the asset. That is from the first bar at which all its features are
+            known, but not while it counts as delisted. None if all assets are listed at all rows from `ready` on.
         bar_dt: [T] years (ACT/365) from the open of the row's bars to their close: `dt`, or the usual spacing where
             that is shorter. None for bars of a day or longer, whose time from close to close counts as nights.
         funding: [T, A] fraction of the position's value at this close that longs pay to shorts there. It is 0 where

@@ -78,7 +78,7 @@ def wall_to_utc(
         row_name: names a row in a message.
 
     Raises:
-        DataError: the zone is unknown, or a time is skipped where clocks go forward, or it comes once where clocks go
+        DataError: the zone is unknown, or a time is skipped where clocks go forward. Or it comes once where clocks go
             back, so that its hour is not known.
     """
     zone = time_zone(tz)

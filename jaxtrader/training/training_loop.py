@@ -387,7 +387,7 @@ class TrainingLoop:
             scores = self.validation.score(self.agent, devices.to_first(train_state.agent_state, self.mesh))
         if self.mesh is not None:
             # The devices of a CPU share its threads. The next chunk's part on one device may take the thread that this
-            # work needs, and wait there for the part on the other device, which waits for this work. XLA ends the
+            # work needs. There it waits for the part on the other device, which waits for this work. XLA ends the
             # process after 40 seconds of that.
             jax.block_until_ready((train_state, scores))
         return _Snapshot(train_state, scores)
