@@ -30,6 +30,9 @@ return [...document.querySelectorAll('.chart')].map(
 """
 
 
+WIDEST = "return Math.max(...[...document.querySelectorAll('.chart')].map((chart) => chart.offsetWidth))"
+
+
 CHARTS = {
     "report": {"equity", "drawdown", "rolling", "price", "training"},
     "walk": {"equity", "drawdown", "rolling", "price", "training"},
@@ -110,3 +113,10 @@ def test_a_browser_shows_it(addresses, name, width, scheme):
         assert all(charts.values()), charts
         bars = "return [...document.querySelectorAll('td.bar rect')].map((bar) => bar.getBoundingClientRect().width)"
         assert min(chrome.execute_script(bars), default=9) > 2
+        # On A4 paper: the charts, which were drawn for the window, are scaled to it.
+        chrome.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+        shrink = chrome.execute_script("return document.documentElement.style.getPropertyValue('--shrink')")
+        assert float(shrink) == pytest.approx(min(1, 660 / max(660, chrome.execute_script(WIDEST))))
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics | {"width": 717, "mobile": False})
+        assert chrome.execute_script("return document.documentElement.scrollWidth") <= 717

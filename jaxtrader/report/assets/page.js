@@ -11,8 +11,9 @@
   // A day of the month says its month too, since the axis may have no other mark of that. Null is the usual text.
   const tick = (time, type) =>
     type === 2 ? new Date(1000 * time).toLocaleDateString("en-US", { month: "short", day: "numeric", timeZone: "UTC" }) : null;
-  // Nothing lies beyond the first and the last bar, and the labels of these two are not cut off.
-  const edges = { minBarSpacing: 0.01, fixLeftEdge: true, fixRightEdge: true };
+  // Nothing lies beyond the first and the last bar, and the labels of these two are not cut off. All bars stay in view
+  // where the window changes its width.
+  const edges = { minBarSpacing: 0.01, fixLeftEdge: true, fixRightEdge: true, lockVisibleTimeRangeOnResize: true };
 
   function options() {
     const line = colour("--line");
@@ -164,6 +165,12 @@
     charts.splice(0).forEach((made) => made.remove());
     priceChart = null;
     draw();
+  });
+  // A page is printed without another frame, so the charts keep their size in pixels, and are scaled to the paper.
+  const PAPER = 660;
+  window.addEventListener("beforeprint", () => {
+    const widest = Math.max(PAPER, ...charts.map((made) => made.chartElement().offsetWidth));
+    document.documentElement.style.setProperty("--shrink", PAPER / widest);
   });
   draw();
 })();
