@@ -18,7 +18,7 @@ def main(quick: bool = False) -> None:
     gammas = [0.9, 0.99] if quick else [0.9, 0.95, 0.99]
     found = jt.sweep(env, agent, valid, gamma=gammas, **size(quick))
     columns = ["gamma", "valid_sharpe", "valid_mean_exposure", "valid_turnover"]  # a few of its figures
-    print(found.to_frame()[columns].to_string(float_format="%.2f"))
+    print(found.to_frame()[columns].to_string(float_format="{:.2f}".format))
     print(f"the best: {dict(found.best.settings)}. Probability of overfitting, from 8 on: {found.overfitting}")
     show(test, {"policy": jt.backtest(found.best.policy, test)})
 

@@ -18,7 +18,7 @@ def main(quick: bool = False) -> None:
     columns = ["first", "last", "sharpe", "max_drawdown", "mean_exposure"]
     frame = found.to_frame()[columns]
     days = {name: frame[name].map("{:%Y-%m-%d}".format) for name in ("first", "last")}
-    print(frame.assign(**days).to_string(float_format="%.2f"))
+    print(frame.assign(**days).to_string(float_format="{:.2f}".format))
 
 
 if __name__ == "__main__":
