@@ -6,9 +6,12 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from jaxtrader.training.train_result import TrainResult
@@ -92,10 +95,10 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0):
-        if patience < 1:
-            raise ValueError(f"patience {patience} must be at least 1: a number of validations")
-        if not 0 <= min_delta < math.inf:
-            raise ValueError(f"min_delta {min_delta} must be a number of at least 0")
+        if not isinstance(patience, Integral) or isinstance(patience, bool) or patience < 1:
+            raise ValueError(f"patience {patience!r} must be a whole number of validations, at least 1")
+        if not isinstance(min_delta, Real) or not 0 <= min_delta < math.inf:
+            raise ValueError(f"min_delta {min_delta!r} must be a number of at least 0")
         self.patience, self.min_delta = patience, min_delta
         self._best, self._waited = -math.inf, 0
 
@@ -162,7 +165,9 @@ class CallbackList:
     def _call(self, event: str, subject: Any) -> None:
         for callback in list(self._callbacks):
             try:
-                self.stops |= getattr(callback, event)(subject) is True
+                answer = getattr(callback, event)(subject)
+                # A comparison with a number of NumPy's gives a bool of its own.
+                self.stops |= isinstance(answer, bool | np.bool_) and bool(answer)
             except Exception as error:
                 name = type(callback).__name__
                 self._callbacks.remove(callback)
@@ -175,6 +180,8 @@ class CallbackList:
 
 def check_callbacks(callbacks: Sequence[Any], has_validation: bool) -> None:
     """Raise TypeError where one of them is no Callback, and ValueError where one waits for validations in vain."""
+    if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
+        raise TypeError(f"callbacks is one {type(callbacks).__name__}; give a list of callbacks")
     for callback in callbacks:
         if isinstance(callback, type) and issubclass(callback, Callback):
             raise TypeError(f"callback {callback.__name__} is a class; give an object: {callback.__name__}()")

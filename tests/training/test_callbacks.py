@@ -1,7 +1,8 @@
 """Callbacks: when they are called, how they end a training, and what they must not do to it."""
 
+import numpy as np
 import pytest
-from trainers import FakeAgent, Recording, path_trainer
+from trainers import CountEnv, FakeAgent, Recording, path_trainer
 from trainers import called_back as trainer
 
 import jaxtrader as jt
@@ -25,6 +26,19 @@ def test_a_callback_ends_the_training_as_if_it_were_complete(tmp_path):
     assert not result.interrupted
     assert result.updates == 6  # the chunk that was on the device is finished
     assert files.load(result.run_dir / "last.pkl", "fake")["updates"] == 6
+
+
+def test_a_comparison_with_numbers_of_numpy_ends_the_training(tmp_path):
+    class Enough(jt.Callback):
+        def on_chunk(self, record):
+            return np.float32(record["updates"]) >= 4
+
+    assert trainer(tmp_path / "run", Enough()).train().updates == 6
+
+
+def test_callbacks_are_a_list(tmp_path):
+    with pytest.raises(TypeError, match=r"callbacks is one EarlyStopping; give a list of callbacks"):
+        jt.Trainer(CountEnv(), FakeAgent(), run_dir=tmp_path, callbacks=jt.EarlyStopping(3))
 
 
 def test_a_resumed_run_tells_its_history(tmp_path):
@@ -72,7 +86,10 @@ def test_early_stopping_counts_validations_without_a_better_one():
         assert jt.EarlyStopping(2, 0.5).on_start(run_of(scores[:count])) == (count == len(scores))
 
 
-@pytest.mark.parametrize("settings", [{"patience": 0}, {"min_delta": -1.0}, {"min_delta": float("nan")}])
+@pytest.mark.parametrize(
+    "settings",
+    [{"patience": x} for x in (0, 2.5, "3", True)] + [{"min_delta": x} for x in (-1.0, float("nan"), "0.1")],
+)
 def test_early_stopping_refuses_settings_without_a_meaning(settings):
     with pytest.raises(ValueError, match="must be"):
         jt.EarlyStopping(**settings)
