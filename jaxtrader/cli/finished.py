@@ -144,7 +144,8 @@ def _planned(folder: Path, given: Values) -> tuple[Values, list[FoldPlan]]:
     settings = resolved("walk-forward", {**written, **_given(given)})
     _check_data(settings, folder)
     waiting.say_reading(settings["data"])
-    return settings, plan_walk_forward({**settings, "quiet": True}).plans
+    # The folds do not depend on the network. A run folder may be a stranger's, so no code that it names is run.
+    return settings, plan_walk_forward({**settings, "quiet": True, "network": None}).plans
 
 
 def _given(given: Values) -> Values:

@@ -8,7 +8,7 @@ import shutil
 import pytest
 from cli.test_commands import SMALL, prices, refused
 
-from jaxtrader.cli import main
+from jaxtrader.cli import finished, main
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +55,18 @@ def test_a_walk_with_other_settings_is_refused_and_keeps_its_own(walked, capsys)
     ):
         assert says in refused(capsys, ["walk-forward", "--resume", run, *flags])
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_reading_a_walk_runs_no_code_that_its_files_name(walked, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(walked / "run", run)
+    code = tmp_path / "code.py"
+    code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with (run / "config.toml").open("a") as file:
+        file.write(f'\n[code]\nnetwork = "{code}:Mine"\n')
+    found = finished.read(run, {})
+    assert found.settings["network"] == f"{code}:Mine"
+    assert not (tmp_path / "ran").exists()
 
 
 def test_its_report_is_written_anew_with_seeds_folds_and_costs(walked, capsys):
