@@ -246,14 +246,13 @@ def _maybe_in_groups(frame: "pd.DataFrame", dialect: Dialect, no_numbers: set[in
     floats = [i for i, kind in enumerate(frame.dtypes) if kind.kind == "f" and i not in no_numbers]
     if not floats:
         return []
-    numbers = frame[floats].to_numpy()
-    found = np.flatnonzero(may_be_groups(numbers))
-    with np.errstate(invalid="ignore"):
-        has_points = np.any(numbers % 1 > 0, axis=0)
-    columns = [floats[place] for place in found]
-    for place, column in zip(found, columns, strict=True):
+    first = may_be_groups(frame[floats].head(1000).to_numpy())  # which shows it for most columns, without a copy of all
+    likely = [column for column, maybe in zip(floats, first, strict=True) if maybe]
+    columns = [column for column in likely if may_be_groups(frame[column].to_numpy()[:, None])[0]]
+    for column in columns:
         cells = [row[column] for row in dialect.sample if column < len(row)]
-        points = has_points[place] or any("." in cell for cell in cells)
+        with np.errstate(invalid="ignore"):
+            points = any("." in cell for cell in cells) or bool((frame[column].to_numpy() % 1 > 0).any())
         if points and not any(map(PROVES_NO_GROUPS.fullmatch, cells)):
             return columns
     return []
