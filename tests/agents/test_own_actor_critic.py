@@ -50,10 +50,12 @@ class Both(nn.Module):
 class Assets(nn.Module):
     """The whole network of a portfolio, with weights that are shared between assets."""
 
+    width: int = 8
+
     @nn.compact
     def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
         each = jnp.concatenate([jnp.moveaxis(window, 1, 2).reshape(*account.shape[:2], -1), account], -1)
-        each, there = nn.tanh(nn.Dense(8)(each)), account[..., -1:]
+        each, there = nn.tanh(nn.Dense(self.width)(each)), account[..., -1:]
         mean = (each * there).sum(1) / jnp.maximum(there.sum(1), 1)
         return nn.Dense(1)(each - mean[:, None])[..., 0], nn.Dense(1)(mean)[:, 0]
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from agents.test_own_actor_critic import Assets
 from conftest import init, masked
 from ledger.reference import Ledger, Settings
 from rule_settings import env_account
@@ -289,9 +290,11 @@ def drifting(winner: int, seed: int, bars: int = 300) -> Market:
 
 
 @pytest.mark.slow
-def test_it_learns_to_hold_the_asset_that_rises_whichever_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", [None, Assets(32)], ids=["ours", "own network"])
+def test_it_learns_to_hold_the_asset_that_rises_whichever_it_is(network: Any, tmp_path: Path) -> None:
     env = TradingEnv(drifting(2, seed=0), positions="weights", window=1, episode_length=32)
-    agent = PPOAgent(hidden=(16, 16), learning_rate=1e-2, gamma=0.8, num_epochs=4, num_minibatches=2)
+    settings: dict[str, Any] = {"learning_rate": 1e-2, "gamma": 0.8, "num_epochs": 4, "num_minibatches": 2}
+    agent = PPOAgent(hidden=(16, 16), network=network, **settings)
     trainer = Trainer(
         env,
         agent,
