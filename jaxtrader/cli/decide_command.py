@@ -20,10 +20,12 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import POLICY_FILE
 from jaxtrader.cli.settings import OK, BadInput, of
 from jaxtrader.live.live import Live
-from jaxtrader.live.recent import up_to
+from jaxtrader.live.recent import PRICES, up_to
+from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.features import resolve
 from jaxtrader.market.market import long_enough
+from jaxtrader.market.share_splits import find_splits
 from jaxtrader.training.run_folder import fold_folders
 
 FOLDER = "live"  # of the accounts, in that of the run
@@ -50,7 +52,7 @@ def decide(values: Values, console: Console) -> int:
     for file, live in lives.items():
         live.save(file)
         if wanted.json:
-            print(json.dumps(_record(live, now), allow_nan=False))
+            print(json.dumps(_record(live, now) | {"notes": notes}, allow_nan=False))
         else:
             print(_line(live, now, named=len(lives) > 1))
             if _is_dated_today(live, now):
@@ -95,7 +97,18 @@ def _histories(
     if not policy.portfolio:
         kept, short = long_enough(histories, tuple(map(resolve, policy.features)), policy.window)
         histories, notes = tuple(kept), notes + short
-    return histories, notes
+    return histories, notes + [note for bars in histories for note in _split_notes(bars, policy.bars_needed)]
+
+
+def _split_notes(bars: jt.Bars, seen: int) -> list[str]:
+    """A note where one of the bars that a decision sees looks like the first after a split."""
+    columns = {name: getattr(bars, name)[:, 0] for name in (*PRICES, "volume")}
+    return [
+        f"{bars.symbols[0]}: {format_time(wall_clock(bars.times[split.row : split.row + 1], bars.tz)[0])} looks like a "
+        f"{split} for which the prices were not adjusted; give adjusted prices."
+        for split in find_splits(bars.times, columns)
+        if split.row >= len(bars) - seen
+    ]
 
 
 def _positions(given: tuple[float, ...] | None, histories: Sequence[jt.Bars]) -> dict[str, float] | None:

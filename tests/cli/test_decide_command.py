@@ -91,16 +91,24 @@ def test_the_line_for_a_person_says_when_the_bar_is_stale(run, hourly, tmp_path,
         assert (f"the next was due at {due}" in out) == stale
 
 
-def test_a_daily_bar_that_is_dated_today_may_not_be_over(tmp_path, monkeypatch, capsys):
+def test_daily_bars_that_may_mislead_are_told(tmp_path, monkeypatch, capsys):
+    """A bar that is dated today may not be over, and a split may have halved the prices."""
     bars = bars_of("daily")
     save_policy(tmp_path / "policy.pkl", policy_on(bars, ["signal", "gap"]))
     history = cut(bars, 0, HISTORY + 1)
     arguments = [str(tmp_path / "policy.pkl"), "--data", write(tmp_path / "prices.csv", history)]
     for hours, dated in ((10, True), (26, False)):
         at(monkeypatch, history.times[-1] + hours * HOUR)
-        assert records(capsys, *arguments)[0]["dated_today"] == dated
+        (record,) = records(capsys, *arguments)
+        assert (record["dated_today"], record["notes"]) == (dated, [])
         assert main(["decide", *arguments]) == 0
         assert ("The last bar is dated today" in " ".join(capsys.readouterr().out.split())) == dated
+    prices = table(history)
+    prices.iloc[-1, 2:6] /= 2  # the last bar alone
+    prices.to_csv(tmp_path / "raw.csv", index=False)
+    (record,) = records(capsys, arguments[0], "--data", str(tmp_path / "raw.csv"), "--position", "0")
+    (note,) = record["notes"]
+    assert f"X: {str(history.times[-1])[:10]} looks like a 2-for-1 split" in note
 
 
 def test_a_bar_that_is_not_over_is_left_out(run, hourly, tmp_path, monkeypatch, capsys):
