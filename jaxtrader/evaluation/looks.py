@@ -29,6 +29,7 @@ import numpy as np
 
 from jaxtrader.evaluation import statistics
 from jaxtrader.evaluation.baselines import rows_of
+from jaxtrader.evaluation.overfitting import variance_of_trials
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
@@ -200,9 +201,7 @@ def trials(looks: Sequence[Look], bars: int, elsewhere: int = 0) -> Trials:
     if elsewhere < 0:
         raise ValueError(f"trials {elsewhere} must be 0 or more")
     ratios = {look.policy: look.sharpe for look in looks}
-    known = [ratio for ratio in ratios.values() if ratio is not None]
-    # Tries of one idea resemble each other. The spread of a few of them says too little of what chance does.
-    variance = max(float(np.var(known, ddof=1)) if len(known) > 1 else 0.0, 1 / bars)
+    variance = variance_of_trials([ratio for ratio in ratios.values() if ratio is not None], bars)
     others = sum(look.bars != looks[-1].bars for look in looks)
     return Trials(len(looks), len(ratios) + elsewhere, variance, others)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,19 @@ def expected_best_sharpe(trials: int, variance: float) -> float:
         return 0.0
     high, higher = stats.norm.ppf([1 - 1 / trials, 1 - 1 / (trials * math.e)])
     return float(math.sqrt(variance) * ((1 - np.euler_gamma) * high + np.euler_gamma * higher))
+
+
+def variance_of_trials(ratios: Iterable[float], bars: int) -> float:
+    """The variance of the trials' Sharpe ratios of a bar, and at least that of chance, 1 / bars.
+
+    Tries of one idea resemble each other, and the spread of a few of them says too little of what chance does.
+
+    Args:
+        ratios: of the trials. A NaN, of an account that does not vary, is left out.
+        bars: how many each trial had.
+    """
+    known = [ratio for ratio in ratios if not math.isnan(ratio)]
+    return max(float(np.var(known, ddof=1)) if len(known) > 1 else 0.0, 1 / bars)
 
 
 def deflated_sharpe(returns: np.ndarray, trials: int, variance: float) -> float:

@@ -25,8 +25,9 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy, load_trained
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.evaluation import statistics
 from jaxtrader.evaluation.backtest import backtest
-from jaxtrader.evaluation.overfitting import Overfitting, overfitting
+from jaxtrader.evaluation.overfitting import Overfitting, deflated_sharpe, overfitting, variance_of_trials
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
@@ -137,6 +138,16 @@ class Sweep:
         """How far the choice of the best can be trusted."""
         return overfitting(self.returns)
 
+    @cached_property
+    def deflated_sharpe(self) -> float:
+        """The probability that the best's true Sharpe ratio on validation is above 0, after so many tries.
+
+        Every trained configuration counts as one. NaN where the best does not vary. See `overfitting.deflated_sharpe`.
+        """
+        ratios = [statistics.sharpe_ratio(column) for column in self.returns.T]
+        variance = variance_of_trials(ratios, len(self.returns))
+        return deflated_sharpe(self.returns[:, self.trained.index(self.best)], len(ratios), variance)
+
     def to_frame(self) -> pd.DataFrame:
         """One row for each configuration: its settings, its score and spread, and figures of its policy."""
         import pandas as pd
@@ -149,10 +160,14 @@ class Sweep:
             return f"Sweep({len(self.configurations)} configurations, none was trained, {self.run_dir})"
         shown = [*self.best.settings, "valid_sharpe", "valid_spread", "test_policy_sharpe"]
         table = self.to_frame().filter(shown).to_string(float_format="{:.4g}".format)
-        return (
-            f"{table}\nBest on validation: {self.best.name} ({label(self.best.settings)}). Probability of backtest "
-            f"overfitting: {self.overfitting}. Runs: {self.run_dir}{' (interrupted)' * self.interrupted}"
-        )
+        tries = f"deflated for {len(self.trained)} tries"
+        lines = [
+            f"Best on validation: {self.best.name} ({label(self.best.settings)}).",
+            f"Probability of a true Sharpe ratio above 0, {tries}: {self.deflated_sharpe:.2f}.",
+            f"Probability of backtest overfitting: {self.overfitting}.",
+            f"Runs: {self.run_dir}{' (interrupted)' * self.interrupted}",
+        ]
+        return "\n".join([table, *lines])
 
     def _repr_html_(self) -> str:
         """The table, as notebooks show it."""

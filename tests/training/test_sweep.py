@@ -12,7 +12,7 @@ import pytest
 from evaluation.accounts import account, returns
 
 from jaxtrader.envs.rewards import log_return, risk_penalised
-from jaxtrader.evaluation.overfitting import backtest_overfitting
+from jaxtrader.evaluation.overfitting import backtest_overfitting, deflated_sharpe
 from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
 from jaxtrader.ledger.costs import Costs
@@ -113,6 +113,16 @@ def test_the_best_is_chosen_by_validation_alone():
     assert "config-2" in repr(found)
     with pytest.raises(ValueError, match="no configuration"):
         _ = Sweep((failed,), Path("runs")).best
+
+
+def test_the_ratio_of_the_best_is_deflated_for_all_that_were_tried():
+    several = [configuration(i, [0.5 * i]) for i in range(4)]
+    found = Sweep(tuple(several), Path("runs"))
+    ratios = np.array([0.0, 0.5, 1.0, 1.5]) / math.sqrt(252)
+    expected = deflated_sharpe(several[3].valid.excess_returns, 4, max(ratios.var(ddof=1), 1 / 504))
+    assert found.deflated_sharpe == pytest.approx(expected, abs=1e-9)
+    assert f"deflated for 4 tries: {expected:.2f}" in repr(found)
+    assert Sweep(tuple(several[3:]), Path("runs")).deflated_sharpe > expected, "of one try nothing is taken off"
 
 
 def test_overfitting_is_of_the_returns_on_the_bars_that_all_have():
