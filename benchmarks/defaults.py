@@ -47,6 +47,7 @@ from jaxtrader.cli.settings import of, resolved
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import exposure_matched, of_each_symbol
 from jaxtrader.evaluation.bootstrap import sharpe_interval
+from jaxtrader.evaluation.proof import prove
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.verdict import lead
 from jaxtrader.ledger.cost_rates import CostRates
@@ -197,16 +198,15 @@ def measure(settings: dict[str, Any], market: jt.Market, folds: Sequence[Fold], 
         exposure.append(float(result.metrics["mean_exposure"]))
         periods = result.periods_per_year
         on_valid = judged(policy, plan.trainer.valid, costs)
-        is_better = lead(*on_valid).low > 0
+        shown = prove(trained, plan.trainer.valid, plan.trainer.env.market)
         settled = (result, matched)
-        if not is_better:
-            level = float(on_valid[0].metrics["mean_exposure"])
-            settled = judged(holding(trained, level), plan.fold.test, costs)
+        if not shown.is_better:
+            settled = judged(holding(trained, shown.exposure), plan.fold.test, costs)
         proven.append(excess(*settled))
         proven_turnover.append(float(settled[0].turnover.sum()) / settled[0].years)
         found.append(
             {
-                "is_better": is_better,
+                "is_better": shown.is_better,
                 "begins": str(plan.fold.test.times[plan.fold.test.segments[:, 1]].min())[:10],
                 "valid": compared(*on_valid),
                 "test": compared(result, matched),

@@ -114,10 +114,10 @@ def network(agent: jt.PPOAgent, window: int) -> str:
 def proof(found: Proof) -> str:
     """Whether a policy trades or holds, and why."""
     if found.is_better:
-        return f"it trades, since it did better than holding {found.exposure:.2f} on validation ({found})"
+        return f"it trades, since it did better than its mean exposure held on validation ({found})"
     return (
-        f"it holds about {found.exposure:.2f}, since what was trained did no better than that on validation ({found}); "
-        "--no-must-beat-holding trades it"
+        f"it holds about {found.exposure:.2f}, its mean exposure so far, since what was trained did no better on "
+        f"validation than holding ({found}); --no-must-beat-holding trades it"
     )
 
 

@@ -142,6 +142,8 @@ def _interval(estimator: Estimator, series: list[np.ndarray], level: float, draw
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must be between 0 and 1, as in 0.95")
     estimates, influence = estimator(sample[:, None])
+    if not np.isfinite(influence).all():  # a ratio of returns that do not vary
+        return Interval(float(estimates[0]), np.nan, np.nan, np.nan, 1.0)
     estimate, block = float(estimates[0]), block_length(influence[0])
     lags = int(np.ceil(block)) - 1
     error = float(_error(influence, lags)[0])

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+
+import numpy as np
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import exposure_matched, of_each_symbol
+from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.verdict import Lead, lead
 from jaxtrader.market.market import Market
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What some bars say of a policy.
+    """What a policy's validation says of its trading.
 
     Attributes:
-        exposure: its mean exposure on them, as a mean over symbols.
-        lead: its Sharpe ratio less that of holding its mean exposure at the same costs, of each symbol.
+        exposure: its mean exposure over all bars of training and validation, of all symbols.
+        lead: on validation, its Sharpe ratio less that of holding its mean exposure there at the same costs.
     """
 
     exposure: float
@@ -32,11 +36,29 @@ class Proof:
         return f"Sharpe difference {self.lead}"
 
 
-def prove(policy: Policy, market: Market) -> Proof:
+def prove(policy: Policy, valid: Market, train: Market | None = None) -> Proof:
     """Backtest a policy, and compare it with holding its own mean exposure.
 
-    Raises ValueError where the market does not fit the policy.
+    Args:
+        policy: of which something is to be shown.
+        valid: on these bars.
+        train: earlier bars, on which its exposure counts too. Symbols with too few of them do not.
+
+    Raises:
+        ValueError: a market does not fit the policy.
     """
-    result = backtest(policy, market)
-    matched = of_each_symbol(exposure_matched, market, result)
-    return Proof(float(result.metrics["mean_exposure"]), lead(result, matched))
+    result = backtest(policy, valid)
+    matched = of_each_symbol(exposure_matched, valid, result)
+    results = [result]
+    if train is not None:
+        short = policy.environment(train).symbols_without_room(1)
+        kept = [i for i, symbol in enumerate(train.symbols) if symbol not in short]
+        symbols = tuple(train.symbols[i] for i in kept)
+        results.append(backtest(policy, dataclasses.replace(train, segments=train.segments[kept], symbols=symbols)))
+    return Proof(_mean_exposure(results), lead(result, matched))
+
+
+def _mean_exposure(results: list[BacktestResult]) -> float:
+    """Mean over the bars of all symbols of the net exposure. A symbol that is not there yet does not count as cash."""
+    members = [member for result in results for member in (list(result.by_symbol.values()) or [result])]
+    return float(np.concatenate([member.held_exposure.sum(axis=1) for member in members]).mean())

@@ -1,7 +1,8 @@
 """What a training leaves behind where its policy did not beat holding: a policy that holds.
 
 A policy that was trained on a few thousand noisy bars finds patterns in them, most of which were luck. It then pays for
-trades that earn nothing. So it must do better than its own mean exposure on validation, or it holds that exposure.
+trades that earn nothing. So it must do better than its own mean exposure held on validation, or it holds its mean
+exposure of all bars so far. That of validation alone would change from fold to fold, and be a bet on its own.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def settle(trainer: Trainer, result: TrainResult) -> Proof:
 
     In that case `trained.pkl` keeps what was trained.
     """
+    assert isinstance(trainer.env, TradingEnv)
     assert isinstance(trainer.valid, Market)
     policy, trained = result.policy, result.run_dir / TRAINED
-    found = prove(policy, trainer.valid)
+    found = prove(policy, trainer.valid, trainer.env.market)
     trained.unlink(missing_ok=True)  # of before the run went on
     if not found.is_better:
         save_policy(trained, policy)

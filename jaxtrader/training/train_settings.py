@@ -39,8 +39,8 @@ class TrainSettings:
             memory of a GPU or TPU. On a CPU it is 1, which is as fast there. The result does not depend on it, but for
             the order of sums.
         must_beat_holding: Whether the policy must do better on validation than its own mean exposure held, by a 95%
-            interval of the difference of their Sharpe ratios. Otherwise it holds that exposure, and trained.pkl keeps
-            what was trained. Most of what is found in a few thousand noisy bars was luck.
+            interval of the difference of their Sharpe ratios. Otherwise it holds its mean exposure so far, and
+            trained.pkl keeps what was trained. Most of what is found in a few thousand noisy bars was luck.
         on_divergence: The answer to numbers that are no longer finite. "stop" ends training with the last good state
             saved. "halve" goes back to the last checkpoint and goes on with half the learning rate, at most ten times.
         refit_normalizer: Whether features are scaled by the new training bars, where training starts from an earlier

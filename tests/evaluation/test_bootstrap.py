@@ -35,6 +35,12 @@ def test_block_length_is_that_of_arch(series: np.ndarray, length: float) -> None
     assert bootstrap.block_length(series) == pytest.approx(max(length, 1.0), rel=1e-9)
 
 
+def test_an_account_that_equals_its_baseline_has_no_interval() -> None:
+    """Its excess is 0 in every bar, so it has no ratio."""
+    for found in (bootstrap.sharpe_interval(np.zeros(100)), bootstrap.mean_interval(np.zeros(100))):
+        assert np.isnan([found.low, found.high]).all()
+
+
 def test_a_constant_series_has_blocks_of_one_bar() -> None:
     assert bootstrap.block_length(np.ones(50)) == 1
 
