@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import main
 from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.examples.own_network import Small
 
 DECISIONS = 12
 NEAR = 1e-5
@@ -126,6 +128,13 @@ def test_onnx_runtime_agrees_with_an_ensemble_and_a_portfolio(
     together = ensemble([drawn(agent, env, seed) for seed in (1, 2, 3)])
     check(together, env, tmp_path / "ensemble.onnx", "onnx")
     check(drawn(PPOAgent(hidden=(8,)), portfolio), portfolio, tmp_path / "portfolio.onnx", "onnx")
+
+
+@pytest.mark.slow
+def test_onnx_runtime_agrees_with_any_exposure_and_a_network_of_ones_own(env: TradingEnv, tmp_path: Path) -> None:
+    exposures = dataclasses.replace(env, positions="continuous", trailing_stop=0.05)
+    check(drawn(PPOAgent(hidden=(8,)), exposures), exposures, tmp_path / "exposures.onnx", "onnx")
+    check(drawn(PPOAgent(network=Small(positions=3)), env), env, tmp_path / "own.onnx", "onnx")
 
 
 class Waves(nn.Module):
