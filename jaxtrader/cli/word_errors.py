@@ -51,7 +51,10 @@ def sentence(error: cyclopts.CycloptsError) -> str:
         return _unknown_command(error.unused_tokens[0])
     if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
         word, name = error.unused_tokens[0], " ".join(["jaxtrader", *(error.command_chain or ())])
-        return f"{name} does not expect {word}; give a file as --data {word}, and see {name} --help"
+        way = "give one file, or a folder or zip archive of several, and " if command == "data" else ""
+        if command in COMMANDS and "--data" in {flag(field.name) for field in COMMANDS[command].fields.values()}:
+            way = f"give a file as --data {word}, and "
+        return f"{name} does not expect {word}; {way}see {name} --help"
     if isinstance(error, cyclopts.CoercionError) and error.msg and error.argument:  # of a converter of ours
         return _unreadable(error.argument.tokens[0], error.msg)
     if isinstance(error, cyclopts.CoercionError) and error.token and error.token.source != "cli":

@@ -241,6 +241,9 @@ def test_words_become_values(words, name, value):
         ("--lr 3", "as in jaxtrader train --lr"),
         ("backtest", "RUN requires an argument"),
         ("trian", "did you mean train?"),
+        ("train a.csv", "give a file as --data a.csv"),
+        ("data a.csv b.csv", "give one file, or a folder or zip archive of several"),
+        ("watch runs more", "does not expect more; see jaxtrader watch --help"),
         ("frob", "the commands are train,"),
     ],
 )
