@@ -190,7 +190,10 @@ def _missing(missing: Sequence[str], names: Sequence[str], source: str) -> DataE
     listed = ", ".join(cells[:12]) + (f" and {len(cells) - 12} more" if len(cells) > 12 else "")
     numbers = sum(bool(re.fullmatch(r"[-\d.: ]*\d(\.\d+)?", name)) for name in cells)
     if numbers > len(cells) / 2:
-        way_out = "its first line is data: write the names time, open, high, low, close and volume above it"
+        way_out = (
+            "its first line is data: read the file with header=None, or write the names time, open, high, low, close "
+            "and volume above it"
+        )
     else:
         way_out = (
             "name the columns time, open, high, low, close and volume (the first line of a file must be the names)"

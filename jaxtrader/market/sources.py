@@ -273,13 +273,13 @@ def _is_foreign(name: str, path: str, kind: str, line: str) -> DataError:
 
 
 def _json_line(file: File) -> str:
-    """The call of pandas that makes a frame of this JSON."""
+    """The call of pandas that makes a frame of this JSON. It leaves dates alone, as it would guess at 01/02/2024."""
     with file.open() as stream:
         raw = stream.read(JSON_BYTES)
     try:
         content = json.loads(raw)
     except (ValueError, RecursionError):
-        return "pd.read_json({path}, lines=True)"  # an object a line
+        return "pd.read_json({path}, lines=True, convert_dates=False)"  # an object a line
     found = max(_tables(content), key=lambda table: table[0], default=None)
     if found is None:
         return "pd.read_json({path})"
