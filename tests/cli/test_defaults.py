@@ -48,7 +48,8 @@ def walked(market: jt.Market, folder: Path) -> tuple[WalkForward, float, float]:
     matched = of_each_symbol(exposure_matched, market, found.result)
     pairs = [(one, matched.by_symbol[symbol]) for symbol, one in found.result.by_symbol.items()]
     excess = np.mean([one.excess_returns - other.excess_returns for one, other in pairs], axis=0)
-    return found, 252 * float(excess.mean()), float(excess.mean() / excess.std() * np.sqrt(len(excess)))
+    error = float(excess.std()) / np.sqrt(len(excess))
+    return found, 252 * float(excess.mean()), float(excess.mean()) / error if error else 0.0
 
 
 @pytest.mark.slow
