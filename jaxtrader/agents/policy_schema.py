@@ -195,6 +195,7 @@ class About:
         seeds: those of an ensemble's members.
         command: what `jaxtrader train` was asked for, which that command checks.
         init_from: what the policy says of itself from which the training started.
+        holds_because: why it holds one exposure instead of what was trained.
     """
 
     FURTHER: ClassVar[bool] = True
@@ -210,3 +211,4 @@ class About:
     seeds: tuple[int, ...] = ()
     command: dict[str, Any] = ABSENT
     init_from: dict[str, Any] = ABSENT
+    holds_because: str = ABSENT

@@ -111,16 +111,6 @@ def network(agent: jt.PPOAgent, window: int) -> str:
     return f"{reader}, then {layers}, one each for actor and critic{dtype}"
 
 
-def proof(found: Proof) -> str:
-    """Whether a policy trades or holds, and why."""
-    if found.is_better:
-        return f"it trades, since it did better than its mean exposure held on validation ({found})"
-    return (
-        f"it holds about {found.exposure:.2f}, its mean exposure so far, since what was trained did no better on "
-        f"validation than holding ({found}); --no-must-beat-holding trades it"
-    )
-
-
 def proofs(found: Sequence[Proof]) -> str:
     """Which folds of a walk-forward trade, and which hold."""
     traded = [str(i) for i, one in enumerate(found, 1) if one.is_better]

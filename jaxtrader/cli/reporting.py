@@ -152,9 +152,11 @@ def text_table(table: Table) -> rich.table.Table:
 
 def facts(evidence: Evidence) -> list[tuple[str, str]]:
     """The verdict, and orders that were not filled as asked, as lines of the terminal."""
-    first, second, *luck = evidence.sentences
+    first, second, *luck = evidence.judgement
     found = [("verdict", first), ("result", second)]
     found += [("luck", " ".join(luck))] if luck else []
+    if evidence.holds_because is not None:
+        found.append(("policy", f"{evidence.holds_because}; --no-must-beat-holding of a training trades that"))
     orders = tables.orders_line(list(evidence.parts.values())[-1][POLICY])
     return found if orders is None else [*found, ("orders", orders)]
 

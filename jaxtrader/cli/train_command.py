@@ -66,7 +66,8 @@ def _tell(plan: Plan, result: jt.TrainResult, name: str, values: Values, console
     written = reporting.write_all(result.run_dir, evidence, title, plan.values, report=values["report"])
     facts = [] if not result.interrupted else [("interrupted", phrases.interrupted(result))]
     facts += reporting.facts(evidence)
-    facts += [("policy", phrases.proof(result.proof))] if result.proof is not None else []
+    if result.proof is not None and result.proof.is_better:  # where it holds, the evidence says so
+        facts.append(("policy", str(result.proof)))
     facts.append(("files", phrases.files(result, written)))
     backtest = own_code.backtest_command(result.run_dir, plan.values)
     tables.print_facts(console, [*facts, ("next", next_step(result, backtest))])

@@ -33,6 +33,15 @@ class Proof:
         return self.lead.low > 0  # NaN is not
 
     def __str__(self) -> str:
+        if self.is_better:
+            return f"it trades, since it did better than holding {self.exposure:.2f} on validation ({self._difference})"
+        return (
+            f"it holds {self.exposure:.2f}, since what was trained did no better than that on validation "
+            f"({self._difference})"
+        )
+
+    @property
+    def _difference(self) -> str:
         return f"Sharpe difference {self.lead}"
 
 

@@ -63,6 +63,7 @@ class Evidence:
         importance: what each feature is worth on the validation part, or on those of all folds. None without one.
         overfitting: of the choice of the policy among the configurations of a sweep.
         folds: the results of each policy of a walk-forward on its own test, from flat.
+        holds_because: why the policy holds instead of trading, where it did not beat holding on validation.
     """
 
     parts: Mapping[str, Part]
@@ -75,10 +76,19 @@ class Evidence:
     importance: Importance | None = None
     overfitting: Overfitting | None = None
     folds: Mapping[str, Part] = dataclasses.field(default_factory=dict)
+    holds_because: str | None = None
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The verdict, the most important sentence first, and why the policy holds, where it does."""
+        if self.holds_because is None:
+            return self.judgement
+        first, *further = self.judgement
+        return (first, f"{self.holds_because[0].upper()}{self.holds_because[1:]}.", *further)
 
     @cached_property
-    def sentences(self) -> tuple[str, ...]:
-        """The verdict, the most important sentence first."""
+    def judgement(self) -> tuple[str, ...]:
+        """What the results say, the most important sentence first."""
         said = verdict(
             self.parts, trials=self.trials, seeds=self.seeds, timing=self.timing, overfitting=self.overfitting
         )
@@ -183,7 +193,9 @@ def gather(
     elif VALIDATION in markets:
         report_step("features")
         importance = permutation_importance(policy, markets[VALIDATION], most_bars=IMPORTANCE_BARS, **changes)
-    return Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance, folds=folds)
+    holds_because = None if isinstance(policy, Succession) else policy.about.get("holds_because")
+    found = Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance)
+    return dataclasses.replace(found, folds=folds, holds_because=holds_because)
 
 
 def rotations_of(bars: int) -> int:

@@ -7,6 +7,8 @@ exposure of all bars so far. That of validation alone would change from fold to 
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxtrader.agents.constant import holding
@@ -46,5 +48,12 @@ def settle(trainer: Trainer, result: TrainResult) -> Proof:
     trained.unlink(missing_ok=True)  # of before the run went on
     if not found.is_better:
         save_policy(trained, policy)
-        save_policy(result.policy_path, holding(policy, found.exposure))
+        held = holding(policy, found.exposure)
+        save_policy(result.policy_path, replace(held, about={**held.about, "holds_because": str(found)}))
     return found
+
+
+def trained_path(run_dir: Path) -> Path:
+    """Return the file of what a run has trained, also where its policy holds instead."""
+    trained = run_dir / TRAINED
+    return trained if trained.is_file() else run_dir / "policy.pkl"

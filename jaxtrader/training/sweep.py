@@ -37,7 +37,7 @@ from jaxtrader.training.configurations import Configuration, SweepPlan, label, p
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import SWEEP, holds_nothing, is_run, make_run_dir, only_writer
-from jaxtrader.training.settle import TRAINED
+from jaxtrader.training.settle import trained_path
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
 
@@ -323,8 +323,7 @@ def _train(configuration: Configuration, folder: Path, earlier: Mapping[str, Any
         except TrainingDiverged as error:
             return replace(done, failed=str(error))
     # Where it holds instead, that says nothing of these settings.
-    path = folder / TRAINED if (folder / TRAINED).is_file() else done.policy_path
-    trained = load_trained(path, configuration.trainer.agent, configuration.trainer.env)
+    trained = load_trained(trained_path(folder), configuration.trainer.agent, configuration.trainer.env)
     valid = configuration.trainer.valid
     assert isinstance(valid, Market)
     score = functools.partial(backtest, market=valid, **configuration.changes)

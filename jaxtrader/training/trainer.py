@@ -47,7 +47,7 @@ from jaxtrader.training.run_folder import (
     only_writer,
     refuse_full,
 )
-from jaxtrader.training.settle import check_settle, settle
+from jaxtrader.training.settle import check_settle, settle, trained_path
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.train_settings import NO_LIMIT, TrainSettings
 from jaxtrader.training.training_loop import Fresh, TrainingLoop, resume_hint
@@ -77,7 +77,8 @@ class Trainer(TrainSettings):
         about: further plain data for config.json and the policy file.
         progress: show progress in the terminal.
         init_from: an earlier policy, or its file or run folder, whose weights and normalisation training starts from.
-            The environment must have the same features, positions and largest leverage, and the agent the same network.
+            Of a run that holds instead, it is what was trained. The environment must have the same features, positions
+            and largest leverage, and the agent the same network.
         callbacks: called on the host at the start, after chunks and validations, and at the end. See `Callback`,
             `EarlyStopping` and `loggers`.
 
@@ -141,7 +142,10 @@ class Trainer(TrainSettings):
     def earlier(self) -> Policy | None:
         """The policy that training starts from."""
         given = self.init_from
-        return given if given is None or isinstance(given, Policy) else load_trained(given, self.agent, self.env)
+        if given is None or isinstance(given, Policy):
+            return given
+        path = trained_path(Path(given)) if Path(given).is_dir() else given
+        return load_trained(path, self.agent, self.env)
 
     def _usual_accounts(self) -> int:
         """Return how many accounts share a path where that is not said.

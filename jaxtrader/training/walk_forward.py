@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
@@ -24,6 +25,7 @@ from jaxtrader.market.market import Market
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, only_writer
+from jaxtrader.training.settle import trained_path
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.trainer import Trainer
 
@@ -189,7 +191,11 @@ def run_folds(
     interrupted = False
     with only_writer(folder), stop_on_signals(Progress(1, enabled=plans[0].trainer.progress).print):
         for i, plan in enumerate(plans, 1):
-            earlier = done[-1].policy if refit == "warm" and done else plan.trainer.init_from
+            # A fold that holds instead says nothing of the weights to start from.
+            earlier = plan.trainer.init_from
+            if refit == "warm" and done:
+                path = trained_path(done[-1].training.run_dir)
+                earlier = load_trained(path, plan.trainer.agent, plan.trainer.env)
             trainer = dataclasses.replace(plan.trainer, run_dir=folder / f"fold-{i}", init_from=earlier)
             training = trainer.train(resume=resume and is_run(folder / f"fold-{i}"))
             interrupted = training.interrupted

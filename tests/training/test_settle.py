@@ -16,6 +16,7 @@ from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import exposure_matched, of_each_symbol
 from jaxtrader.evaluation.proof import prove
 from jaxtrader.evaluation.verdict import lead
+from jaxtrader.report.evidence import gather
 from jaxtrader.training import settle
 from jaxtrader.training.trainer import Trainer
 
@@ -71,6 +72,13 @@ def test_a_run_that_held_goes_on_from_what_was_trained(make, market, tmp_path):
     assert longer.proof == prove(trained, market, market)
     assert np.any(trained.state.params["policy"]["kernel"])
     assert not np.any(held.state.params["policy"]["kernel"])
+    # Another training starts from what was trained, and the files say why this one holds.
+    again = dataclasses.replace(make(tmp_path / "next"), init_from=longer.run_dir)
+    chex.assert_trees_all_equal(again.earlier.state, trained.state)
+    assert held.about["holds_because"] == str(longer.proof)
+    assert "holds_because" not in trained.about
+    why = gather(held, {"test": market}, rotations=9).sentences[1]
+    assert why == f"I{held.about['holds_because'][1:]}."
 
 
 def test_knowing_the_next_bar_beats_holding_and_a_constant_does_not():
