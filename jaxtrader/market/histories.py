@@ -13,7 +13,7 @@ from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.columns import INDEX, ColumnRoles, recognise_columns
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.market.numerals import read_numbers
-from jaxtrader.market.symbols import likely_histories, refuse_spliced, symbol_column
+from jaxtrader.market.symbols import is_key, likely_histories, refuse_spliced, symbol_column
 from jaxtrader.market.table import Rows, Table
 from jaxtrader.market.times import join_date_and_time, parse_times
 from jaxtrader.market.zones import zone_of_offsets
@@ -125,7 +125,8 @@ def _histories_of(
     not_numbers = tuple(other for other in roles.others if other not in numbers)
     if roles.symbol is None:
         prices = {role: numbers[name] for role, name in roles.prices.items()}
-        refuse_spliced(table.frame, tuple(dict.fromkeys((*not_numbers, *roles.maybe_symbol))), prices, table)
+        keys = filter(is_key, roles.others)
+        refuse_spliced(table.frame, tuple(dict.fromkeys((*not_numbers, *roles.maybe_symbol, *keys))), prices, table)
     roles, volume_note = _volume(table, roles, numbers)
     unit_note = _to_unit(table, roles, numbers)
     format_note = f"Read as {table.format.name}." if table.format else None

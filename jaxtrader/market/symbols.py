@@ -1,11 +1,12 @@
 """Tables of several symbols: side by side under a header of tickers, or one below the other with a symbol column."""
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxtrader.market.columns import PRICES, ROW_NUMBERS, ColumnRoles, canonical
+from jaxtrader.market.columns import MAYBE_SYMBOL, PRICES, ROW_NUMBERS, ColumnRoles, canonical
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.market.table import Table
 from jaxtrader.printable import printable
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 # Where a text column changes, a move of the price by more than this, and by more than this many usual moves, is a jump.
 JUMP, USUAL_MOVES = 0.2, 8.0
+# The same for a column whose name says that it may name symbols, or that is named like a key, such as `id`, where half
+# of its changes or more are jumps.
+JUMP_AT_KEYS, USUAL_MOVES_AT_KEYS = 0.05, 6.0
+KEYS = frozenset(("id", "ids", "uid", "key", "code"))  # the last word of such a name
 FEW_VALUES = 100
 STACKED = "symbol"  # the column of the tickers that stood in the header
 
@@ -166,9 +171,11 @@ def _is_one_history_each(codes: np.ndarray, times: np.ndarray) -> bool:
 def refuse_spliced(frame: "pd.DataFrame", names: Sequence[str], prices: dict[str, np.ndarray], table: Table) -> None:
     """Raise DataError where a column of few values changes at a jump of the price, as if two symbols were joined.
 
+    A smaller jump is enough where the column is named like a key, such as `id`, and its values are no counter.
+
     Args:
         frame: the table as it was read.
-        names: its columns of text, and those whose name says that they may hold symbols.
+        names: its columns of text, those whose name says that they may hold symbols, and those named like a key.
         prices: open and close, [T] each.
         table: names the rows.
     """
@@ -179,7 +186,8 @@ def refuse_spliced(frame: "pd.DataFrame", names: Sequence[str], prices: dict[str
         steps = np.abs(np.diff(np.log(prices["close"])))
     usual = np.median(steps[np.isfinite(steps)]) if np.isfinite(steps).any() else 0.0
     jumps = moves > max(JUMP, USUAL_MOVES * usual)
-    if not jumps.any():
+    at_keys = moves > max(JUMP_AT_KEYS, USUAL_MOVES_AT_KEYS * usual)
+    if not (jumps | at_keys).any():
         return
     for name in names:
         values = frame[name]
@@ -187,14 +195,37 @@ def refuse_spliced(frame: "pd.DataFrame", names: Sequence[str], prices: dict[str
         changes = np.diff(codes) != 0
         if not 1 < len(distinct) <= FEW_VALUES or np.count_nonzero(changes) != len(distinct) - 1:
             continue
-        if (changes & jumps).any():
-            row = int(np.argmax(changes & jumps)) + 1
+        joined = changes & jumps
+        may_name = canonical(name) in MAYBE_SYMBOL
+        if is_key(name) or may_name:
+            numbers = not may_name and all(map(_is_number, distinct))
+            if 2 * np.count_nonzero(changes & at_keys) >= len(distinct) - 1 and not _is_counter(
+                list(map(str, distinct))
+            ):
+                joined = changes & at_keys
+            elif numbers:
+                continue
+        if joined.any():
+            row = int(np.argmax(joined)) + 1
             raise DataError(
                 f"{table.row_name(row)}: '{shown(name)}' changes from '{shown(values.iloc[row - 1])}' to "
                 f"'{shown(values.iloc[row])}', and the price from {prices['close'][row - 1]:.6g} to "
                 f"{prices['open'][row]:.6g}, as if two histories were joined; name the column 'symbol' if it names "
                 "them, or drop it."
             )
+
+
+def is_key(name: str) -> bool:
+    """Whether the last word of a name is that of a key: `id`, `sym_id` and `symId`, but not `bid`."""
+    words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).strip("_ "))
+    return words[-1].lower() in KEYS
+
+
+def _is_counter(distinct: Sequence[str]) -> bool:
+    """Whether three or more values go up or down by 1, as the numbers of sessions do."""
+    if len(distinct) < 3 or not all(map(_is_number, distinct)):
+        return False
+    return bool((np.abs(np.diff([float(value) for value in distinct])) == 1).all())
 
 
 def is_field_level(values: Sequence[object]) -> bool:

@@ -93,6 +93,28 @@ def test_codes_that_change_at_a_jump_of_the_price_are_refused(tmp_path, column, 
             load_bars(source)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "factor"),
+    [("id", (17, 23), 1 / 7.2), ("id", ("AAPL", "MSFT"), 1.12), ("sym_id", (10107, 14593), 1.3)],
+)
+def test_a_key_that_changes_at_a_jump_of_the_price_is_refused(column, values, factor):
+    close = 100 + np.tile([0.0, 1.0], 30)  # moves by 1%
+    close[30:] *= factor
+    prices = {name: close for name in ("open", "high", "low", "close")}
+    table = pd.DataFrame(prices, index=pd.bdate_range("2024-01-01", periods=60, name="date"))
+    with pytest.raises(DataError, match=rf"'{column}' changes from '{values[0]}' to '{values[1]}'.*'symbol'"):
+        load_bars(table.assign(**{column: np.repeat(np.array(values, object), 30)}))
+    # A column of another name, a change at another place, and numbers of rows and of weeks say nothing.
+    for name, other in (
+        ("regime", np.repeat([17, 23], 30)),
+        ("bid", np.repeat([17, 23], 30)),
+        (column, np.repeat([17, 23], [28, 32])),
+        ("row_id", np.arange(60)),
+        ("week_id", np.arange(60) // 5),
+    ):
+        assert len(load_bars(table.assign(**{name: other}))) == 60, name
+
+
 @pytest.mark.parametrize("interleaved", [False, True])
 def test_a_column_of_another_name_that_tells_histories_apart_is_named(interleaved):
     table = long("firm")
