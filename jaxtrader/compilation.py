@@ -135,12 +135,15 @@ def _delete_unreadable(folder: Path) -> None:
         for program in folder.glob("*-cache"):
             stamp = program.with_name(program.name.removesuffix("-cache") + "-atime")
             is_new = program.stat().st_mtime_ns >= checked
-            if not stamp.exists() or (is_new and not _is_readable(program)):
+            if not stamp.is_file() or (is_new and not _is_readable(program)):
                 program.unlink(missing_ok=True)
                 stamp.unlink(missing_ok=True)
 
 
 def _is_readable(program: Path) -> bool:
+    """Whether a program is whole. What is no regular file is not read, since a pipe has no end, and is left alone."""
+    if not program.is_file():
+        return True
     try:
         from jax._src.compilation_cache import decompress_executable
     except ImportError:  # another JAX may have no such function

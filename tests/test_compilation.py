@@ -62,6 +62,15 @@ def test_programs_that_a_killed_process_left_or_that_cannot_be_read_are_deleted(
     assert one.stat().st_size > len(whole) // 2, "it was compiled and stored once more"
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe-cache"
+    os.mkfifo(pipe)
+    (tmp_path / "pipe-atime").write_bytes(b"12345678")
+    compilation._delete_unreadable(tmp_path)
+    assert pipe.exists()
+
+
 def test_a_user_without_a_home_has_no_cache_and_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object, **kwargs: object) -> str:
         raise RuntimeError("could not determine the home directory")

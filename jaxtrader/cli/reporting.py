@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
-from jaxtrader.cli import waiting
+from jaxtrader.cli import inputs, waiting
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import write_record
 from jaxtrader.cli.settings import spelt
@@ -25,6 +24,7 @@ from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.report.content import SCORE, Table
 from jaxtrader.report.evidence import Evidence, fold_table, gather, results_table
 from jaxtrader.report.writing import write_report
+from jaxtrader.training.metrics_log import read_records
 from jaxtrader.training.run_folder import METRICS, fold_folders, folder_of_runs, member_folders
 
 POLICY_FILE = "policy.pkl"
@@ -89,6 +89,8 @@ def write_all(
         trained: the run folder whose training is shown, where it is another one.
         costs: results under several costs, by what they are, where there are several.
     """
+    with inputs.checked():  # before anything is written
+        training = _training(trained or folder) if report else {}
     record = tables.record(evidence.parts) | {"verdict": list(evidence.sentences)}
     if evidence.timing is not None:
         record["timing_p"] = evidence.timing.p
@@ -109,7 +111,6 @@ def write_all(
     if not report:
         return []
     shown = {name: spelt(value) for name, value in settings.items() if value is not None}
-    training = _training(trained or folder)
     return write_report(folder, evidence, title=title, further=further, training=training, settings=shown)
 
 
@@ -167,9 +168,7 @@ def _training(folder: Path) -> dict[str, list[dict[str, Any]]]:
         return {run.name.replace("-", " "): _mean(list(_training(run).values())) for run in folds}
     runs = {path.name.replace("-", " "): path for path in member_folders(folder)} or {"validation": folder}
     logs = {name: run / METRICS for name, run in runs.items()}
-    return {
-        name: [json.loads(line) for line in log.read_text().splitlines()] for name, log in logs.items() if log.is_file()
-    }
+    return {name: read_records(log) for name, log in logs.items() if log.exists()}
 
 
 def _mean(runs: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:

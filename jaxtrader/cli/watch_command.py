@@ -17,6 +17,7 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import RECORD
 from jaxtrader.cli.settings import OK, BadInput, of
 from jaxtrader.evaluation import tables
+from jaxtrader.training.metrics_log import check_log, records_of
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import METRICS, is_run, is_written, member_folder, resume_command
 
@@ -32,8 +33,10 @@ def watch(values: Values, console: Console) -> int:
     follower = _Follower(folder)
     with Progress(follower.total, follower.unit, console) as progress:
         while True:
-            is_trained = is_written(folder)  # before the last look, so that no record is missed
-            for done, record in follower.look():
+            with inputs.checked():
+                is_trained = is_written(folder)  # before the last look, so that no record is missed
+                found = follower.look()
+            for done, record in found:
                 progress.update(done, record)
             if not is_trained:
                 break
@@ -89,7 +92,8 @@ class _Follower:
         """Return the records that were added since the last look, each with what was done by then."""
         found = []
         for i, path in enumerate(self._logs):
-            if not path.is_file():
+            check_log(path)
+            if not path.exists():
                 continue
             with open(path, "rb") as file:
                 size = file.seek(0, 2)
@@ -97,8 +101,7 @@ class _Follower:
                 added = file.read(size)
             whole = added[: added.rfind(b"\n") + 1]
             self._read[i] = (0 if size < self._read[i] else self._read[i]) + len(whole)
-            for line in whole.splitlines():
-                record = {key: math.nan if x is None else x for key, x in json.loads(line).items()}
-                self._done[i] = int(record[self.unit])
+            for record in records_of(path, whole):
+                self._done[i] = record[self.unit]
                 found.append((self.done, record))
         return found

@@ -117,6 +117,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         checkpoint: Checkpoint = parse(tree, Checkpoint)
         if checkpoint.best is not None:
             parse(checkpoint.best, BestRecord, "best")
+        for name in ("updates", "episodes"):  # where one is missing, `restore` says so
+            count, own = getattr(checkpoint, name), cast(dict[str, Any], checkpoint.train_state).get(name)
+            if isinstance(own, np.ndarray) and own.shape == () and own != count:
+                raise SchemaError(f"{name} is {count}, and its train state has {shown(own)}")
     except SchemaError as error:
         raise FileError(f"{path} is damaged ({error}); use an earlier one") from error
     return checkpoint

@@ -15,6 +15,8 @@ import numpy as np
 
 from jaxtrader.files import FileError
 
+COUNTS = ("updates", "steps", "episodes")  # in each record of a run
+
 
 @runtime_checkable
 class _Array(Protocol):
@@ -39,6 +41,7 @@ class JsonlLogger:
         self.path = Path(path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            check_log(self.path)
             # Without a buffer, so that a line that cannot be written is not written later.
             self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
             content = self.path.read_bytes()
@@ -64,15 +67,18 @@ class JsonlLogger:
         self._append((json.dumps(plain, allow_nan=False) + "\n").encode())
 
     def cut(self, size: int) -> list[dict[str, Any]]:
-        """Cut the file to its first `size` bytes, and return their records, with NaN for null."""
+        """Cut the file to its first `size` bytes, and return their records, with NaN for null.
+
+        Raises FileError where the file cannot be cut, or these bytes are no records. It is then left as it was.
+        """
         try:
             content = self.path.read_bytes()[:size]
+            parsed = records_of(self.path, content)
             self._file.truncate(size)
         except OSError as error:
             raise self._error(error, "choose another place") from error
         self._sum, self.size = hashlib.sha256(content), len(content)
-        parsed = [json.loads(line) for line in content.splitlines()]
-        return [{key: math.nan if value is None else value for key, value in record.items()} for record in parsed]
+        return parsed
 
     def sync(self) -> None:
         """Return when all records are on the disk."""
@@ -111,14 +117,62 @@ class JsonlLogger:
         self.close()
 
 
-def begins_with(path: str | os.PathLike[str], size: int, digest: str) -> bool:
-    """Whether the first `size` bytes of a log have this SHA-256 sum."""
+def check_log(path: Path) -> None:
+    """Raise FileError where there is something else than a regular file. A pipe has no end, and waits for a writer."""
+    if path.exists() and not path.is_file():
+        raise FileError(
+            f"{str(path)!r} is no log of a run, but a folder, a pipe or a device; move it away, or choose another place"
+        )
+
+
+def begins_with(path: Path, size: int, digest: str) -> bool:
+    """Whether the first `size` bytes of a log have this SHA-256 sum.
+
+    Raises FileError where they have it, and are no records.
+    """
     try:
+        # A size from a damaged checkpoint may be more than fits the memory.
+        if not path.is_file() or path.stat().st_size < size:
+            return False
         with open(path, "rb") as file:
             content = file.read(size)
     except OSError:
-        content = b""
-    return len(content) == size and hashlib.sha256(content).hexdigest() == digest
+        return False
+    if hashlib.sha256(content).hexdigest() != digest:
+        return False
+    records_of(path, content)
+    return True
+
+
+def records_of(path: Path, content: bytes) -> list[dict[str, Any]]:
+    """Return the records of a part of a run's log, with NaN for null.
+
+    Args:
+        path: of the log, for the message.
+        content: whole lines of it.
+
+    Raises:
+        FileError: a line is no JSON object, or has no counts.
+    """
+    found = []
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # also no UTF-8, and integers of thousands of digits
+            record = None
+        if not isinstance(record, dict) or any(type(record.get(name)) is not int for name in COUNTS):
+            raise FileError(f"{path} is damaged: line {number} is no record of a training; copy it again")
+        found.append({key: math.nan if value is None else value for key, value in record.items()})
+    return found
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's log. Raises FileError where it is damaged or cannot be read."""
+    check_log(path)
+    try:
+        return records_of(path, path.read_bytes())
+    except OSError as error:
+        raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}; check its permissions") from error
 
 
 def _plain(value: Any, name: str) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jaxtrader import files
 from jaxtrader.files import FileError
+from jaxtrader.training.metrics_log import check_log
 
 METRICS = "metrics.jsonl"
 NEWEST, PREVIOUS, BEST = CHECKPOINTS = ("checkpoint.pkl", "checkpoint.previous.pkl", "checkpoint.best.pkl")
@@ -167,6 +168,7 @@ def only_writer(folder: Path) -> Generator[None]:
         FileError: another training writes to the folder, or the metrics file cannot be opened.
     """
     path = folder / METRICS
+    check_log(path)
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
@@ -187,7 +189,11 @@ def only_writer(folder: Path) -> Generator[None]:
 
 
 def is_written(folder: Path) -> bool:
-    """Whether a training writes to the folder at this moment. Nothing is changed."""
+    """Whether a training writes to the folder at this moment. Nothing is changed.
+
+    Raises FileError where the log is no regular file.
+    """
+    check_log(folder / METRICS)
     try:
         handle = os.open(folder / METRICS, os.O_RDONLY)
     except OSError:

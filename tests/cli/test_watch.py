@@ -60,3 +60,11 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys, make, said):
     make(tmp_path)
     assert main(["watch", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_damaged_log_is_one_sentence(tmp_path, capsys):
+    run = tmp_path / "run"
+    called_back(run, Recording(stop_at=2)).train()
+    (run / "metrics.jsonl").write_text("[1,2]\n")
+    assert main(["watch", str(run)]) == 2
+    assert "metrics.jsonl is damaged: line 1 is no record" in " ".join(capsys.readouterr().err.split())

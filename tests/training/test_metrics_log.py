@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -9,7 +10,20 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from jaxtrader.training.metrics_log import JsonlLogger
+from jaxtrader.files import FileError
+from jaxtrader.training.metrics_log import JsonlLogger, read_records
+from jaxtrader.training.run_folder import is_written, only_writer
+
+WHOLE = b'{"updates": 1, "steps": 8, "episodes": 0, "loss": null}\n'
+NO_RECORDS = {
+    "a list": b"[1,2]\n",
+    "half a line": b'{"updates"',
+    "deep": b"[" * 200_000 + b"\n",
+    "no UTF-8": b'{"a": "\xff"}\n',
+    "a long integer": b'{"a": ' + b"9" * 5000 + b"}\n",
+    "no counts": b"{}\n",
+    "a text for a count": WHOLE.replace(b"8", b'"8"'),
+}
 
 
 def lines_of(path: Path) -> list:
@@ -109,5 +123,37 @@ def test_closed_and_no_place(tmp_path):
     log.close()
     with pytest.raises(ValueError, match="is closed"):
         log.write({})
-    with pytest.raises(ValueError, match=r"cannot write metrics to .*choose another place"):
+    with pytest.raises(ValueError, match=r"is no log of a run.*choose another place"):
         JsonlLogger(tmp_path)
+
+
+@pytest.mark.parametrize("kind", NO_RECORDS)
+def test_lines_that_are_no_records_are_damage_and_are_not_cut(tmp_path, kind):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(WHOLE + NO_RECORDS[kind])
+    with pytest.raises(FileError, match=r"metrics\.jsonl is damaged: line 2 is no record"):
+        read_records(path)
+    content = path.read_bytes()
+    with JsonlLogger(path) as log, pytest.raises(FileError, match="is damaged"):
+        log.cut(len(content))
+    assert path.read_bytes().startswith(content)
+    with JsonlLogger(path) as log:
+        (record,) = log.cut(len(WHOLE))
+    assert math.isnan(record.pop("loss"))
+    assert record == {"updates": 1, "steps": 8, "episodes": 0}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_in_the_place_of_a_log_is_refused_and_not_waited_for(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    os.mkfifo(path)
+    for use in (
+        JsonlLogger,
+        read_records,
+        lambda log: is_written(log.parent),
+        lambda log: only_writer(log.parent).__enter__(),
+    ):
+        with pytest.raises(
+            FileError, match=r"metrics\.jsonl' is no log of a run, but a folder, a pipe or a device; move it away"
+        ):
+            use(path)

@@ -1,6 +1,7 @@
 """A training that is resumed against one that never stopped: the same bits, wherever it was ended."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import signal
@@ -396,6 +397,30 @@ def test_a_log_that_is_no_longer_the_runs_costs_the_records_and_not_the_training
     assert records(stopped) == records(whole.run_dir)[-1:]
 
 
+def reseal(path, **fields):
+    files.save(path, "checkpoint", files.load(path, "checkpoint") | fields)
+
+
+@pytest.mark.parametrize("size", [2**62, 10])
+def test_a_log_of_another_size_than_a_checkpoint_says_is_named_and_the_one_before_goes_on(make, whole, stopped, size):
+    log = (stopped / "metrics.jsonl").read_bytes()
+    reseal(stopped / NEWEST, metrics_bytes=size, metrics_sum=hashlib.sha256(log[:size]).hexdigest())
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl (is damaged|does not begin).*going back to the checkpoint"):
+        resumed = make(stopped).train(resume=True)
+    assert_same_run(resumed, whole)
+
+
+def test_a_log_of_no_records_under_its_own_sum_costs_the_records_and_not_the_training(make, whole, stopped):
+    log = b"[1,2]\n"
+    (stopped / "metrics.jsonl").write_bytes(log)
+    for name in CHECKPOINTS:
+        reseal(stopped / name, metrics_bytes=len(log), metrics_sum=hashlib.sha256(log).hexdigest())
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl is damaged; its records begin anew"):
+        resumed = make(stopped).train(resume=True)
+    chex.assert_trees_all_equal(resumed.state, whole.state)
+    assert (stopped / "metrics.jsonl.damaged").read_bytes().startswith(log)
+
+
 def test_the_best_policy_travels_in_the_checkpoint(make, whole, stopped):
     (stopped / "policy.pkl").unlink()
     assert_same_run(make(stopped).train(resume=True), whole)
@@ -409,6 +434,8 @@ def test_the_best_policy_travels_in_the_checkpoint(make, whole, stopped):
         ({"version": "new"}, "its version is new"),
         ({"updates": "6"}, "updates is '6', and must be a whole number"),
         ({"updates": -6}, "updates is -6"),
+        ({"updates": 5}, "updates is 5, and its train state has 6"),
+        ({"episodes": 2**62}, "episodes is 4611686018427387904, and its train state has"),
         ({"seconds": float("nan")}, "seconds is nan, and must be a number from 0"),
         ({"halvings": 2**62}, "halvings is 4611686018427387904, and must be a whole number from 0 to 10"),
         ({"policy": np.zeros((2, 2))}, "policy is an array of float64"),
