@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+SIMILAR = 0.7  # of 1 for the same letters: `lst` is near to no encoder, and `valid-start` not to `random-start`
 NO_SYNONYMS: Mapping[str, str] = MappingProxyType({})
 
 
@@ -15,7 +16,8 @@ def nearest(word: str, names: Iterable[str], synonyms: Mapping[str, str] = NO_SY
 
     Case, hyphens and underscores do not count. These are tried in turn: the same name, the name of which the word is a
     synonym, one that begins with the word, and one that has it as a part. Then come one that the word begins with, the
-    name with these initials, and the most similar one. Of several the first counts.
+    name with these initials, the most similar one, and the one name that has the first of several words. Of several the
+    first counts.
 
     Args:
         word: what was written.
@@ -40,14 +42,22 @@ def nearest(word: str, names: Iterable[str], synonyms: Mapping[str, str] = NO_SY
     initials = {"".join(part[0] for part in re.findall(r"[a-z0-9]+", name.lower())): name for name in spelt.values()}
     if len(plain) >= 2 and plain in initials:
         return initials[plain]
-    similar = difflib.get_close_matches(plain, spelt, n=1)
-    return spelt[similar[0]] if similar else None
+    similar = difflib.get_close_matches(plain, spelt, n=1, cutoff=SIMILAR)
+    if similar:
+        return spelt[similar[0]]
+    first, *more = _words(word)
+    sharing = [name for name in spelt.values() if more and first in _words(name)[:1]]
+    return sharing[0] if len(first) >= 3 and len(sharing) == 1 else None
 
 
 def hint(word: str, names: Iterable[str]) -> str:
     """Return "; did you mean NAME?" for the end of a sentence, or nothing where no name is near."""
     name = nearest(word, names)
     return "" if name is None else f"; did you mean {name}?"
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[-_ ]+", name.strip("-_ ").lower())
 
 
 def _plain(name: str) -> str:

@@ -22,6 +22,8 @@ FLAGS = ("fee-bps", "fixed-fee", "leverage", "learning-rate", "lot", "positions"
         ("seeds", "seed"),
         ("levrage", "leverage"),
         ("tickers", "symbols"),
+        ("learning-speed", "learning-rate"),
+        ("valid-rate", None),
         ("frobnicate", None),
         ("", None),
     ],

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 import operator
 import re
 import types
@@ -138,7 +139,7 @@ def _parameter(
         metavar=kind.__metadata__[0] if get_origin(kind) is Annotated else _metavar(kind) if is_list else None,
         show=everything or first is None or field.name in first,
         show_default=(lambda _: shown) if shown and bool not in members else False,
-        converter=(lambda _, tokens: _value(kind, tokens, percent)) if is_ours else None,
+        converter=(lambda _, tokens: _value(kind, tokens, percent, field.name)) if is_ours else None,
         n_tokens=1 if is_ours else None,
         allow_leading_hyphen=is_ours,
         allow_repeating=True,
@@ -202,27 +203,27 @@ def _metavar(kind: Any) -> str:
     return "|".join(names)
 
 
-def _value(kind: Any, tokens: Sequence[Token], percent: float) -> Any:
+def _value(kind: Any, tokens: Sequence[Token], percent: float, name: str) -> Any:
     """The value of a setting: of the items of a list in a file, or of the last word, where a flag is typed twice."""
     tokens = tokens[-1:] if tokens[0].source == "cli" else tokens
-    return _read(kind, ",".join(token.value for token in tokens), percent)
+    return _read(kind, ",".join(token.value for token in tokens), percent, name)
 
 
-def _read(kind: Any, text: str, percent: float) -> Any:
+def _read(kind: Any, text: str, percent: float, name: str) -> Any:
     """A value of the annotation: a list with commas between its items, a whole number such as 2e6, or another."""
     for member in sorted(_members(kind), key=lambda member: get_origin(member) is tuple):
         with contextlib.suppress(ValueError, cyclopts.CycloptsError):
             if get_origin(member) is tuple:
                 words = text.strip("()[] ").split(",")
-                return tuple(_read(get_args(member)[0], word.strip(), percent) for word in words if word.strip())
+                return tuple(_read(get_args(member)[0], word.strip(), percent, name) for word in words if word.strip())
             if member is not int:
                 return cyclopts.convert(member, [text])
             if (number := float(text)).is_integer():
                 return int(text) if text.lstrip("+-").isdigit() else int(number)
-    raise ValueError(f'unable to convert "{text}" into {_metavar(kind)}{_way_out(kind, text, percent)}')
+    raise ValueError(f'unable to convert "{text}" into {_metavar(kind)}{_way_out(kind, text, percent, name)}')
 
 
-def _way_out(kind: Any, text: str, percent: float) -> str:
+def _way_out(kind: Any, text: str, percent: float, name: str) -> str:
     """What may have been meant by a value that cannot be read."""
     members = [get_args(member)[0] if get_origin(member) is tuple else member for member in _members(kind)]
     choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
@@ -230,6 +231,11 @@ def _way_out(kind: Any, text: str, percent: float) -> str:
         return f"; did you mean {meant}?"
     share, number = re.fullmatch(r"([\d.]+) ?%", text), re.fullmatch(r"(\d[\d,_]*(?:\.\d+)?)([kmb]?)", text.lower())
     if float in members and share:
+        from jaxtrader.ledger.costs import LIMITS  # which imports JAX, and is for few messages
+
+        low, high, _ = LIMITS.get(name, (0.0, math.inf, ""))
+        if not low <= float(share[1]) / 100 < high:
+            return f"; it must be from {low:.0%} to below {high:.0%}"
         return f"; write {share[1]}% as {float(share[1]) * percent:g}"
     if int in members and number:
         written = re.sub(r"[,_]", "", number[1]) + {"k": "e3", "m": "e6", "b": "e9"}.get(number[2], "")

@@ -138,6 +138,8 @@ def cuts(data: TrainData, source: Source) -> tuple[Any, ...]:
         moment_of("--train-end", train_end, source, after=True),
         moment_of("--valid-end", valid_end, source, after=True),
     )
+    if ends[0] >= ends[1] and data.data is None and (data.train_end is None or data.valid_end is None):
+        raise BadInput(_beyond_default(data, source, train_end, valid_end))
     if ends[0] >= ends[1]:
         raise BadInput(f"--valid-end {valid_end} is not after --train-end {train_end}; validation lies between the two")
     return ends
@@ -160,6 +162,19 @@ def check_ends(histories: Sequence[jt.Bars], data: TrainData, ends: tuple[Any, .
             raise BadInput(
                 _no_bar(flags, f" for {part}", times[0], times[-1], common_zone(bars.tz for bars in histories))
             )
+
+
+def _beyond_default(data: TrainData, source: Source, train_end: str, valid_end: str) -> str:
+    """What to say where the one end that was given lies beyond the other one, which is that of the bundled data."""
+    times = union([bars.times for bars in read_bars(None, source)])
+    days = " to ".join(map(str, times[[0, -1]].astype("datetime64[D]")))
+    ends = (("train", "validation ends", valid_end, "valid"), ("valid", "training ends", train_end, "train"))
+    typed, other, day, missing = ends[data.train_end is None]
+    given = train_end if typed == "train" else valid_end
+    return (
+        f"--{typed}-end {given}: {other} on {day} unless --{missing}-end is given, and the bundled data runs from "
+        f"{days}; give another day, or both"
+    )
 
 
 def _no_bar(flags: str, part: str, first: np.datetime64, last: np.datetime64, tz: str | None) -> str:
@@ -224,8 +239,8 @@ def check_bars_to_train(
             f"too few bars: {needed:,} are needed to the end of {name}{of_file}, and the longest history has "
             f"{end - start:,}. {history:,} lie before the first decision, for the look-back of the features and the "
             f"window, and more than {room:,} after it; give more bars, features with a shorter look-back (as "
-            f"--features log_return_1,volatility_20){', a shorter --window' * (values['window'] > 1)}, or a shorter "
-            "--rollout-length"
+            f"--features log_return_1,volatility_20){', a shorter --window' * (values['window'] > 1)}"
+            f"{', a smaller --decision-every' * (values['decision_every'] > 1)}, or a shorter --rollout-length"
         )
 
 

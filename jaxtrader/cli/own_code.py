@@ -10,13 +10,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 
 import jaxtrader as jt
 from jaxtrader.agents.own_encoder import own
-from jaxtrader.agents.ppo_settings import PPOSettings
+from jaxtrader.agents.ppo_settings import Encoder, PPOSettings
 from jaxtrader.cli.settings import BadInput, of
 from jaxtrader.nearest import nearest
 
@@ -28,7 +28,12 @@ def load_module(named: str) -> nn.Module:
     """
     file, _, name = named.rpartition(":")
     if not file or not name.isidentifier():
-        raise BadInput(f"--network {named} must be a file and the name of a Flax module in it, as in mine.py:MyNetwork")
+        known = get_args(Encoder)
+        close = nearest(named, known)
+        near = f"did you mean --encoder {close}?" if close else f"jaxtrader's own are --encoder {'|'.join(known)}"
+        raise BadInput(
+            f"--network {named} must be a file and the name of a Flax module in it, as in mine.py:MyNetwork; {near}"
+        )
     path = Path(file)
     if not path.is_file() or path.suffix != ".py":
         raise BadInput(f"--network {named}: {file} is no Python file; check the path")

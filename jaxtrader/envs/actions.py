@@ -53,8 +53,8 @@ def validate_positions(positions: Any, assets: int = 1, max_leverage: float = 1.
             )
     if assets > 1:
         raise ValueError(
-            f"positions {exposures} are of one asset and the market has {assets} in one history; use 'weights' or "
-            "'continuous', or give the symbols as separate histories"
+            f"positions {exposures} are of one asset and the market has {assets} in one history; use "
+            "positions='weights' or positions='continuous', or load separate histories without align"
         )
     return exposures
 

@@ -398,6 +398,14 @@ def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
     assert "folder" in refused(capsys, [*command, tmp_path / "folder"])
 
 
+def test_an_end_beyond_the_other_one_of_the_bundled_data_is_told_its_days(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, ["train", "--train-end", "2030-01-01"])
+    assert "--train-end 2030-01-01: validation ends on 2010-12-31 unless --valid-end is given" in said
+    assert "the bundled data runs from 2000-03-01 to 2013-03-01; give another day" in said
+    assert "--valid-end 1990-01-01: training ends on 2007" in refused(capsys, ["train", "--valid-end", "1990-01-01"])
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -408,6 +416,10 @@ def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
         ("--window 250", "too few"),
         ("--positions 0,2", "position 2 is outside [-1, 1]"),
         ("--positions 1", "at least two exposures"),
+        ("--portfolio --positions 0,1", "use --positions weights or --positions continuous, or leave --portfolio out"),
+        ("--decision-every 100000", "a smaller --decision-every, or a shorter --rollout-length"),
+        ("--network gruu", "did you mean --encoder gru?"),
+        ("--network lst", "jaxtrader's own are --encoder mlp|tcn|attention|gru|lru"),
         ("--fee-bps 6000", "--fee-bps 6000 is outside [0, 5000)"),
         ("--slippage-bps nan", "--slippage-bps nan is outside"),
         ("--risk-aversion -1", "--risk-aversion -1 must be"),

@@ -279,7 +279,9 @@ def test_features_in_another_order_are_another_market(env: TradingEnv, market: M
 def test_positions_of_one_asset_and_markets_of_another_number_are_refused(
     market: Market, portfolio: TradingEnv, make_portfolio: Callable[..., Market]
 ) -> None:
-    with pytest.raises(ValueError, match="are of one asset and the market has 3 in one history; use 'weights' or"):
+    with pytest.raises(
+        ValueError, match="are of one asset and the market has 3 in one history; use positions='weights' or"
+    ):
         TradingEnv(portfolio.market)
     with pytest.raises(ValueError, match="the markets have 3 and 2 assets in one history; give the same number"):
         portfolio.with_market(make_portfolio(2))
