@@ -382,7 +382,9 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
     if not 0 <= values["seed"] < 2**30:
         raise BadInput(f"--seed {values['seed']} is outside 0 to {2**30 - 1}")
     resumes, asked = values["resume"] is not None, {**values, **about}
-    other: dict[str, Any] = {"run_dir": values["resume"]} | ({"refit_normalizer": False} if resumes else {})
+    other: dict[str, Any] = {"run_dir": values["resume"], "init_from": values["init_from"]}
+    if resumes and not _asks_for_start(Path(values["resume"]), values):
+        other |= {"init_from": None, "refit_normalizer": False}
     return jt.Trainer(
         env,
         own_code.agent(values),
@@ -390,9 +392,14 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
         **of(TrainSettings, values) | other,
         about={"command": {name: value for name, value in asked.items() if name not in OF_ONE_RUN}},
         progress=not values["quiet"],
-        init_from=None if resumes else values["init_from"],  # a resumed run has its weights in its checkpoint
         callbacks=callbacks(values),
     )
+
+
+def _asks_for_start(run: Path, values: Values) -> bool:
+    """Whether a resumed run needs the earlier one: a seed has no checkpoint, and its folder no copy to begin from."""
+    seeds = range(values["seed"], values["seed"] + values["seeds"])
+    return not (run / run_folder.START).is_file() and run_folder.needs_start(run, seeds)
 
 
 def callbacks(values: Values) -> list[jt.Callback]:

@@ -32,8 +32,9 @@ from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import (
-    CHECKPOINTS,
+    START,
     find_run,
+    has_checkpoint,
     is_run,
     make_run_dir,
     member_folder,
@@ -41,6 +42,7 @@ from jaxtrader.training.run_folder import (
     only_writer,
 )
 from jaxtrader.training.settle import settle
+from jaxtrader.training.warm_start import keep_start, with_start
 
 if TYPE_CHECKING:
     from jaxtrader.training.train_result import TrainResult
@@ -90,7 +92,7 @@ def seeds_at_once(trainer: Trainer) -> int:
 def check_seeds(trainer: Trainer, run_dir: Path) -> None:
     """Raise ValueError where a training would leave out a seed of the run that it continues. It may add some."""
     begun = [int(path.name.removeprefix("seed-")) for path in member_folders(run_dir) if is_run(path)]
-    is_single = any((run_dir / name).is_file() for name in CHECKPOINTS)
+    is_single = has_checkpoint(run_dir)
     now = range(trainer.seed, trainer.seed + trainer.seeds)
     if (trainer.seeds == 1 and not begun) or (trainer.seeds > 1 and not is_single and set(begun) <= set(now)):
         return
@@ -107,8 +109,9 @@ def check_members_to_resume(trainer: Trainer) -> None:
     check_seeds(trainer, run_dir)
     for seed in range(trainer.seed, trainer.seed + trainer.seeds):
         if is_run(folder := member_folder(run_dir, seed)):
-            start = {"init_from": None, "must_beat_holding": False}
+            start = {"init_from": None, "refit_normalizer": False, "must_beat_holding": False}
             dataclasses.replace(trainer, seed=seed, seeds=1, run_dir=folder, **start).check_resume()
+    with_start(trainer, run_dir)
 
 
 def train_members(trainer: Trainer, resume: bool) -> TrainResult:
@@ -121,7 +124,10 @@ def train_members(trainer: Trainer, resume: bool) -> TrainResult:
     run_dir = find_run(trainer.run_dir) if resume else make_run_dir(trainer.run_dir, trainer.env.name.lower())
     check_seeds(trainer, run_dir)
     with only_writer(run_dir), stop_on_signals(Progress(1, enabled=trainer.progress).print):
-        return _train_members(trainer, run_dir, resume)
+        started = with_start(trainer, run_dir) if resume else trainer
+        if not (resume and (run_dir / START).is_file()):
+            keep_start(started, run_dir)
+        return _train_members(started, run_dir, resume)
 
 
 def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult:

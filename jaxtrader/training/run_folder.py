@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from os import PathLike
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from jaxtrader.training.metrics_log import check_log
 
 METRICS = "metrics.jsonl"
 NEWEST, PREVIOUS, BEST = CHECKPOINTS = ("checkpoint.pkl", "checkpoint.previous.pkl", "checkpoint.best.pkl")
+START = "start.pkl"  # a copy of the policy that the run started from, where that is an earlier one
 SETTINGS = "config.toml"  # of a run that began with a command
 SWEEP = "sweep.json"  # of a sweep
 LOOKS, LOOK_SECONDS = 3, 0.02  # how often a lock is tried, and the time in between
 _PART = re.compile(r"(seed|fold|config)-\d+")  # what a run of several calls the folder of one
-BEFORE_TRAINING = {SETTINGS, "config.json", METRICS}  # what a run has before its first checkpoint
+BEFORE_TRAINING = {SETTINGS, "config.json", METRICS, START}  # what a run has before its first checkpoint
 
 
 def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:
@@ -87,6 +88,18 @@ def is_run(folder: Path) -> bool:
     )
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a training of one seed has saved something to go on from."""
+    return any((folder / name).is_file() for name in CHECKPOINTS)
+
+
+def needs_start(run_dir: Path, seeds: Iterable[int]) -> bool:
+    """Whether a run that is resumed has a seed without a checkpoint, which begins anew. `seeds` is all of them."""
+    seeds = list(seeds)
+    folders = [member_folder(run_dir, seed) for seed in seeds] if len(seeds) > 1 else [run_dir]
+    return not all(map(has_checkpoint, folders))
+
+
 def member_folder(run_dir: Path, seed: int) -> Path:
     """Return the folder of the training with this seed, where a run has several."""
     return run_dir / f"seed-{seed}"
@@ -105,8 +118,8 @@ def fold_folders(run_dir: Path) -> list[Path]:
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:
-    """Return all from which a run goes on: its log and checkpoints and those of its seeds, by their paths in it."""
-    names = (METRICS, *CHECKPOINTS)
+    """Return all from which a run goes on: log, checkpoints and start, and those of its seeds, by their paths in it."""
+    names = (METRICS, *CHECKPOINTS, START)
     paths = [folder / name for folder in (run_dir, *member_folders(run_dir)) for name in names]
     return {str(path.relative_to(run_dir)): path.read_bytes() for path in paths if path.is_file()}
 

@@ -40,6 +40,7 @@ from jaxtrader.training.progress import Progress
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 from jaxtrader.training.run_folder import (
     METRICS,
+    START,
     contents,
     find_run,
     holds_nothing,
@@ -57,7 +58,7 @@ from jaxtrader.training.update import (
     init_agent,
 )
 from jaxtrader.training.validation import check_validation
-from jaxtrader.training.warm_start import check_earlier
+from jaxtrader.training.warm_start import check_earlier, keep_start, with_start
 
 FOLDER = "folder"  # the name of process 0's run folder among what it shares
 
@@ -77,8 +78,8 @@ class Trainer(TrainSettings):
         about: further plain data for config.json and the policy file.
         progress: show progress in the terminal.
         init_from: an earlier policy, or its file or run folder, whose weights and normalisation training starts from.
-            Of a run that holds instead, it is what was trained. The environment must have the same features, positions
-            and largest leverage, and the agent the same network.
+            Of a run that holds instead, it is what was trained. The run keeps a copy, from which it is resumed.
+            The environment must have the same features, positions and largest leverage, and the agent the same network.
         callbacks: called on the host at the start, after chunks and validations, and at the end. See `Callback`,
             `EarlyStopping` and `loggers`.
 
@@ -277,12 +278,15 @@ class Trainer(TrainSettings):
             checkpoint = self.newest_checkpoint(run_dir, set_aside=True) if resume else None
             if resume and checkpoint is None:
                 progress.print(f"{run_dir} has no checkpoint yet; its training begins anew")
+            started = with_start(self, run_dir) if resume else self
+            if checkpoint is None:
+                keep_start(started, run_dir)
             with JsonlLogger(run_dir / METRICS) as log:
-                training = TrainingLoop(self, run_dir, log, progress, stop)
+                training = TrainingLoop(started, run_dir, log, progress, stop)
                 try:
                     yield training, training.steps(checkpoint)
                 except KeyboardInterrupt:
-                    saved = ", ".join(sorted(path.name for path in run_dir.glob("*.pkl"))) or "nothing yet"
+                    saved = ", ".join(sorted({path.name for path in run_dir.glob("*.pkl")} - {START})) or "nothing yet"
                     progress.print(f"left at once; saved in {run_dir} before: {saved}; {resume_hint(run_dir)}")
                     raise
 
@@ -322,7 +326,9 @@ class Trainer(TrainSettings):
             check_members_to_resume(self)
             return
         with warnings.catch_warnings(action="ignore"):  # they come again where it is resumed
-            self.newest_checkpoint(find_run(self.run_dir), set_aside=False)
+            run_dir = find_run(self.run_dir)
+            self.newest_checkpoint(run_dir, set_aside=False)
+            with_start(self, run_dir)
 
     @cached_property
     def identity(self) -> Identity:

@@ -1,15 +1,28 @@
-"""Training that starts from an earlier policy: whether it fits, and what is remembered of it."""
+"""Training that starts from an earlier policy: whether it fits, and what is remembered of it.
+
+A run keeps a copy of that policy. So it can be resumed where the earlier run has changed since, or is gone.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 
 from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import load_trained, save_policy
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.files import FileError
 from jaxtrader.jax_settings import package_settings
+from jaxtrader.training.run_folder import START, needs_start
+
+if TYPE_CHECKING:
+    from jaxtrader.training.trainer import Trainer
+
+REFIT = "refit_normalizer"  # what the copy says besides: whether features are scaled anew
 
 
 @package_settings()
@@ -46,6 +59,33 @@ def check_earlier(policy: Policy, env: Any, agent: Agent, seeds: int) -> None:
 def origin(policy: Policy) -> dict[str, Any]:
     """Return what a policy says of itself, for the files of a training that starts from it."""
     return {name: policy.about[name] for name in ("updates", "symbols", "data", "training") if name in policy.about}
+
+
+def keep_start(trainer: Trainer, run_dir: Path) -> None:
+    """Keep a copy of the policy that a training starts from in its folder. Without one, nothing is left there."""
+    path = run_dir / START
+    if trainer.earlier is None:
+        path.unlink(missing_ok=True)  # of a run that was killed before its first record
+    else:
+        earlier = trainer.earlier
+        save_policy(path, replace(earlier, about={**earlier.about, REFIT: trainer.refit_normalizer}))
+
+
+def with_start(trainer: Trainer, run_dir: Path) -> Trainer:
+    """Return the trainer of a run that is resumed, with the policy that the run began with, as its folder has it.
+
+    Raises FileError or ValueError where the copy is damaged or does not fit, and a seed without a checkpoint needs it.
+    """
+    path = run_dir / START
+    if not path.is_file():
+        return trainer
+    try:
+        start = load_trained(path, trainer.agent, trainer.env)
+        return replace(trainer, init_from=start, refit_normalizer=bool(start.about.get(REFIT)))
+    except (FileError, ValueError):
+        if needs_start(run_dir, range(trainer.seed, trainer.seed + trainer.seeds)):
+            raise
+        return trainer
 
 
 def _listed(value: Any) -> str:

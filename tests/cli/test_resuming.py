@@ -13,6 +13,7 @@ import pytest
 import jaxtrader as jt
 from jaxtrader.cli import main
 from jaxtrader.training import training_loop
+from jaxtrader.training.settle import trained_path
 
 FEATURES = "log_return_5,volatility_10"
 TINY = (
@@ -165,13 +166,27 @@ def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
     prices(1, "2021-01-01").to_csv(newer, index=False)
     argv = ["train", "--data", str(newer), *SMALL, "--learning-rate", "1e-12"]  # so that the policy stays as it was
     assert main([*argv, "--from", str(whole), "--run-dir", str(run)]) == 0
-    earlier, policy = jt.load_policy(whole), jt.load_policy(run)
+    earlier, policy = (jt.load_policy(trained_path(each)) for each in (whole, run))
     window = np.zeros((1, 2))
     np.testing.assert_array_equal(policy.state.normalizer.mean, earlier.state.normalizer.mean)
     assert policy.act(window) == earlier.act(window)
     assert policy.about["init_from"]["updates"] == earlier.about["updates"]
     assert main(["train", "--config", str(run), "--refit-normalizer", "--quiet", "--run-dir", str(again)]) == 0
-    assert not np.array_equal(jt.load_policy(again).state.normalizer.mean, earlier.state.normalizer.mean)
+    assert not np.array_equal(jt.load_policy(trained_path(again)).state.normalizer.mean, earlier.state.normalizer.mean)
+
+    # Killed before its first checkpoint, and the earlier run is gone.
+    killed, gone = tmp_path / "killed", tmp_path / "gone"
+    killed.mkdir()
+    (killed / "metrics.jsonl").touch()
+    (killed / "config.toml").write_text((again / "config.toml").read_text().replace(str(whole), str(gone)))
+    assert f"there is no file '{gone}'" in refused(capsys, "train", "--resume", killed)
+    shutil.copy(again / "start.pkl", killed)
+    assert main(["train", "--quiet", "--resume", str(killed)]) == 0
+    resumed, begun = (jt.load_policy(trained_path(each)) for each in (killed, again))
+    np.testing.assert_array_equal(resumed.state.normalizer.mean, begun.state.normalizer.mean)
+    assert resumed.act(window) == begun.act(window)
+    assert str(gone) in (killed / "config.toml").read_text()
+
     for flags, says in (
         (["--features", "log_return_5,gap"], "features log_return_5, volatility_10, and this training has"),
         (["--hidden", "4"], "hidden is (4,), and the policy has (8,)"),

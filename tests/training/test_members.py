@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 
 import chex
@@ -13,6 +14,7 @@ from trainers import CountEnv, FakeAgent, path_trainer
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.files import FileError
 from jaxtrader.training.callbacks import Callback
 from jaxtrader.training.trainer import Trainer
 
@@ -94,6 +96,53 @@ def test_each_member_starts_from_its_own_earlier_policy(trained, make, tmp_path)
     chex.assert_trees_all_equal(warm.members[1].state.params, alone.state.params)
     with pytest.raises(ValueError, match="ensemble of 2"):
         make(tmp_path / "three", seeds=3, init_from=trained.policy_path)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_seeds_that_had_not_begun_start_from_the_policy_that_the_run_keeps(trained, make, tmp_path, refit):
+    """The run was stopped between its seeds, and the earlier one is gone. Whoever resumes it does not name that."""
+    earlier = tmp_path / "earlier"
+    shutil.copytree(trained.run_dir, earlier)
+    start = {"seed": 4, "seeds": 2, "init_from": earlier, "refit_normalizer": refit}
+    warm = make(tmp_path / "warm", **start).train()
+    stopped = make(tmp_path / "run", **start, callbacks=[StopLate()]).train()
+    assert stopped.interrupted
+    run = stopped.run_dir
+    shutil.rmtree(earlier)
+    shutil.rmtree(run / "seed-5")
+    kept = (run / "start.pkl").read_bytes()
+    (run / "start.pkl").write_bytes(b"?")
+    for attempt in (make(run, seed=4, seeds=2).check_resume, lambda: make(run, seed=4, seeds=2).train(resume=True)):
+        with pytest.raises(FileError, match=r"start\.pkl"):
+            attempt()
+    (run / "start.pkl").write_bytes(kept)
+    resumed = make(run, seed=4, seeds=2).train(resume=True)
+    for mine, theirs in zip(resumed.members, warm.members, strict=True):
+        assert mine.policy_path.read_bytes() == theirs.policy_path.read_bytes()
+    assert resumed.policy_path.read_bytes() == warm.policy_path.read_bytes()
+    with pytest.raises(ValueError, match="ensemble of 2, and seeds is 3"):
+        make(run, seed=4, seeds=3).train(resume=True)
+    (run / "start.pkl").write_bytes(b"?")  # which no seed needs any more
+    assert make(run, seed=4, seeds=2).train(resume=True).updates == 6
+
+
+def test_a_warm_start_is_kept_where_a_run_is_killed_before_its_first_checkpoint(trained, make, tmp_path):
+    earlier = trained.members[0].policy
+    warm = make(tmp_path / "warm", init_from=earlier).train()
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "metrics.jsonl").touch()
+    shutil.copy(warm.run_dir / "start.pkl", run)
+    resumed = make(run).train(resume=True)
+    assert resumed.policy_path.read_bytes() == warm.policy_path.read_bytes()
+
+    other = tmp_path / "other"  # another training takes the folder, and starts from nothing
+    other.mkdir()
+    (other / "metrics.jsonl").touch()
+    shutil.copy(warm.run_dir / "start.pkl", other)
+    fresh = make(other).train()
+    assert not (other / "start.pkl").exists()
+    assert fresh.policy_path.read_bytes() != warm.policy_path.read_bytes()
 
 
 def test_policies_without_a_mean_are_refused_before_training(env, make, tmp_path):
