@@ -143,6 +143,11 @@ class Policy:
         return tuple(self.about.get("symbols", ()))
 
     @property
+    def holds_because(self) -> str | None:
+        """Why it holds one exposure instead of what was trained. None where it trades."""
+        return self.about.get("holds_because")
+
+    @property
     def features(self) -> tuple[str, ...]:
         """The names of a window's features, in order."""
         return tuple(self._trained_in("features")["names"])

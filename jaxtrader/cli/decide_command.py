@@ -195,6 +195,8 @@ def _told(number: float | dict[str, float]) -> str:
 def _likely(live: Live) -> str:
     """The probability of the target, or of the most likely positions where the target is a mean of several seeds'."""
     shares = live.decision.probabilities
+    if live.policy.holds_because is not None:
+        return " (it holds)"
     if shares is None:
         return ""
     if len(live.policy.members) == 1 and isinstance(live.decision.target, float):

@@ -29,6 +29,7 @@ from jaxtrader.report.evidence import Evidence
 from jaxtrader.training import interrupt
 from jaxtrader.training.configurations import Configuration, SweepPlan, check_swept, combinations, plain, scored_alike
 from jaxtrader.training.run_folder import find_run, folder_of_runs, make_run_dir
+from jaxtrader.training.settle import TRAINED, trained_path
 from jaxtrader.training.sweep import RECORD, TABLE, ConfigurationResult, Sweep, check_resume, run_sweep
 
 OF_ONE_RUN = (
@@ -105,7 +106,7 @@ def sweep(values: Values, console: Console) -> int:
     names = reporting.write_all(
         folder, evidence, title, plan.values, report=values["report"], further=[table], trained=best.folder
     )
-    lines = [("best", _best(file, best)), *_failures(found), *reporting.facts(evidence)]
+    lines = [("best", _best(file, best)), *_failures(found), *_holding(found), *reporting.facts(evidence)]
     lines.append(("files", f"{folder}: {', '.join([TABLE, RECORD, *names, 'result.json'])}, a folder for each"))
     compared = [str(one.folder) for one in sorted(found.trained, key=lambda one: -one.score)[:2]]
     following = own_code.backtest_command(best.folder, plan.values)
@@ -113,6 +114,15 @@ def sweep(values: Values, console: Console) -> int:
         following = shlex.join(["jaxtrader", "compare", *compared])
     tables.print_facts(console, [*lines, ("next", following)])
     return OK
+
+
+def _holding(found: Sweep) -> list[tuple[str, str]]:
+    """Which configurations hold, since what they trained did not beat holding on validation."""
+    names = [one.name for one in found.trained if trained_path(one.folder).name == TRAINED]
+    if not names:
+        return []
+    said = "validation is of what was trained, which did not beat holding there, so the test is of holding"
+    return [("holding", f"{', '.join(names)}: {said}")]
 
 
 def read_file(path: Path) -> SweepFile:

@@ -159,7 +159,9 @@ def gather(
     parts[last] |= strategies(market, result)
     report_step("single seeds")
     seeds = {}
-    if len(policy.members) > 1:
+    holds_because = None if isinstance(policy, Succession) else policy.holds_because
+    # The members of a policy that holds have constants whose mean is held. They say nothing of luck.
+    if len(policy.members) > 1 and holds_because is None:
         names = policy.about.get("seeds", range(len(policy.members)))
         for name, member in zip(names, policy.members, strict=True):
             seeds[f"seed {name}"] = traded(member, market, **changes)
@@ -193,7 +195,6 @@ def gather(
     elif VALIDATION in markets:
         report_step("features")
         importance = permutation_importance(policy, markets[VALIDATION], most_bars=IMPORTANCE_BARS, **changes)
-    holds_because = None if isinstance(policy, Succession) else policy.about.get("holds_because")
     found = Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance)
     return dataclasses.replace(found, folds=folds, holds_because=holds_because)
 

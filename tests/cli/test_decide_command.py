@@ -91,6 +91,16 @@ def test_the_line_for_a_person_says_when_the_bar_is_stale(run, hourly, tmp_path,
         assert (f"the next was due at {due}" in out) == stale
 
 
+def test_a_policy_that_holds_has_no_probabilities(hourly, tmp_path, monkeypatch, capsys):
+    policy, bars = hourly
+    held = dataclasses.replace(policy, about={**policy.about, "holds_because": "it holds 0.5"})
+    save_policy(tmp_path / "policy.pkl", held)
+    history = cut(bars, 0, HISTORY + 1)
+    at(monkeypatch, history.times[-1] + HOUR)
+    assert main(["decide", str(tmp_path / "policy.pkl"), "--data", write(tmp_path / "prices.csv", history)]) == 0
+    assert " (it holds), the bar is 1 hour old" in " ".join(capsys.readouterr().out.split())
+
+
 def test_daily_bars_that_may_mislead_are_told(tmp_path, monkeypatch, capsys):
     """A bar that is dated today may not be over, and a split may have halved the prices."""
     bars = bars_of("daily")
