@@ -35,6 +35,7 @@ MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more
 # Bars that begin so much earlier than the row before, as a share of their length, overlap it. Clocks are set forward by
 # 4% of a day.
 MAX_OVERLAP = 0.05
+HALF_A_DAY = np.timedelta64(12, "h")  # before its close a daily bar is on its own day, even if it closes at midnight
 FEW_OVERLAPS = 0.05  # share of an asset's bars, for those that end early before a holiday
 
 Columns = dict[str, Any]
@@ -298,23 +299,30 @@ def _check_shared_times(histories: Sequence[Bars]) -> None:
             )
 
 
-def share_days(parts: Sequence[Columns], zones: Sequence[str | None]) -> Sequence[Columns]:
+def share_days(
+    parts: Sequence[Columns], zones: Sequence[str | None], labels: Sequence[str] | None = None
+) -> Sequence[Columns]:
     """Put bars of a day or longer that close at different times of one day on one row, at the latest of these closes.
 
-    A decision between two closes of a day would fill at an open of that day, which is past. Closes at midnight may be
-    of the day before, so beside others they stay as they are.
+    A decision between two closes of a day would fill at an open of that day, which is past. A stamp at midnight may be
+    of the day that ends or of the day that begins. It is known to be of the day that ends where the file labels bars by
+    their open. Otherwise bars at midnight stay as they are beside others, because a wrong guess looks ahead by a day.
 
     Args:
         parts: the columns of one asset each.
         zones: of their wall clocks. None is UTC.
+        labels: what the stamps of each file mark, "close" or "open", see `load_bars`. Default: all the close.
     """
     if (np.diff(union([part["times"] for part in parts])) >= SHORTEST_DAY).all():
         return parts
-    clocks = [wall_clock(part["times"], tz) for part, tz in zip(parts, zones, strict=True)]
-    days = [clock.astype("datetime64[D]") for clock in clocks]
-    # A date on which clocks are set forward at midnight begins later.
-    dated = [np.mean(clock == day) > 0.9 for clock, day in zip(clocks, days, strict=True)]
-    if any(dated) != all(dated) or any(len(np.unique(each)) < len(each) for each in days):
+    labels = ["close"] * len(parts) if labels is None else labels
+    dated = [_at_midnight(part["times"], tz) for part, tz in zip(parts, zones, strict=True)]
+    opened = [label == "open" and not all(dated) for label in labels]
+    if not all(dated) and any(midnight and not known for midnight, known in zip(dated, opened, strict=True)):
+        return parts
+    inside = [part["times"] - HALF_A_DAY if known else part["times"] for part, known in zip(parts, opened, strict=True)]
+    days = [wall_clock(own, tz).astype("datetime64[D]") for own, tz in zip(inside, zones, strict=True)]
+    if any(len(np.unique(each)) < len(each) for each in days):
         return parts
     rows = np.unique(np.concatenate(days))
     latest = np.full(len(rows), np.iinfo(np.int64).min)
@@ -325,7 +333,16 @@ def share_days(parts: Sequence[Columns], zones: Sequence[str | None]) -> Sequenc
     return [{**part, "times": closes[own]} for part, own in zip(parts, at, strict=True)]
 
 
-def overlap_notes(names: Sequence[str], parts: Sequence[Columns], times: np.ndarray, tz: str | None) -> list[str]:
+def _at_midnight(times: np.ndarray, tz: str | None) -> bool:
+    """Return whether `times` [T] are midnight by the clock of `tz`."""
+    clock = wall_clock(times, tz)
+    # A date on which clocks are set forward at midnight begins later.
+    return bool(np.mean(clock == clock.astype("datetime64[D]")) > 0.9)
+
+
+def overlap_notes(
+    names: Sequence[str], parts: Sequence[Columns], times: np.ndarray, tz: str | None, *, zones: Sequence[str | None]
+) -> list[str]:
     """Raise DataError where bars begin before the row before them: an order of that row would fill at a past price.
 
     Args:
@@ -333,6 +350,7 @@ def overlap_notes(names: Sequence[str], parts: Sequence[Columns], times: np.ndar
         parts: the columns of one asset each.
         times: [T] of all together.
         tz: zone in which times are shown.
+        zones: of each asset's wall clock. None is UTC.
 
     Returns:
         A note on each asset with a few of such bars.
@@ -350,11 +368,11 @@ def overlap_notes(names: Sequence[str], parts: Sequence[Columns], times: np.ndar
         if count > FEW_OVERLAPS * len(own):
             at = int(rows[int(np.argmax(late)) + 1])
             close, before = (format_time(time) for time in wall_clock(times[[at, at - 1]], tz))
+            way = _way_out(names, parts, zones, max(lengths))
             raise DataError(
                 f"{count:,} of the {len(own):,} bars of {name} begin before the row before them: the one that closes "
                 f"at {close} begins before {before}, where another symbol closes. An order of that row would fill at "
-                "a price of the past. Give bars that close together, with one stamp a period (tz=, label=), or load "
-                "separate histories without align."
+                f"a price of the past. {way}, or load separate histories without align."
             )
         if count:
             notes.append(
@@ -362,6 +380,21 @@ def overlap_notes(names: Sequence[str], parts: Sequence[Columns], times: np.ndar
                 "order of that row fills at an open of the past."
             )
     return notes
+
+
+def _way_out(
+    names: Sequence[str], parts: Sequence[Columns], zones: Sequence[str | None], length: np.timedelta64
+) -> str:
+    """Say how to stamp bars that overlap. Days that are stamped at midnight beside closes have a way of their own."""
+    dated = [_at_midnight(part["times"], tz) for part, tz in zip(parts, zones, strict=True)]
+    if length < SHORTEST_DAY or all(dated) or not any(dated):
+        return "Give bars that close together, with one stamp a period (tz=, label=)"
+    name = names[dated.index(True)]
+    return (
+        f"The stamps of {name} are at midnight, which may be of the day that begins or of the day that ends. Stamp its "
+        "bars at their close, or at 23:59 of their day, so that the bars of a day share a row. In Python, load it with "
+        "label='open' if its bars begin at midnight"
+    )
 
 
 def _bar_lengths(calendars: Sequence[np.ndarray]) -> list[np.timedelta64]:

@@ -61,6 +61,7 @@ class Bars:
             file.
         tz: zone of the exchange's wall clock: the one given to `load_bars`, or else that of the times. None is UTC.
         format: the known format of the file, if it has one, and the columns of time, prices and volume.
+        label: which end of a bar the times of the file mark, "close" or "open". `times` are the closes in both cases.
 
     Example:
         >>> bars = jt.load_bundled("IBM")
@@ -84,6 +85,7 @@ class Bars:
     price_factor: np.ndarray | None = None
     tz: str | None = None
     format: str = ""
+    label: str = "close"
 
     @cached_property
     def calendar(self) -> TradingCalendar | None:
@@ -219,6 +221,7 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
         price_factor=None if factor is None else _read_only(factor),
         tz=tz,
         format=table.description,
+        label=label,
         **arrays,
     )
     vars(bars)["calendar"] = calendar  # the cached property, which would find the same

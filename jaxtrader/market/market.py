@@ -233,11 +233,12 @@ class Market:
         _check_known(names, chosen, parts)
         tz = common_zone(history.tz for history in histories)
         if align:
+            zones = [history.tz for history in histories]
             daily = all(one.calendar.bar >= SHORTEST_DAY for one in histories if one.calendar is not None)
             if daily:
-                parts = share_days(parts, [history.tz for history in histories])
+                parts = share_days(parts, zones, [history.label for history in histories])
             columns = align_histories(parts, tz, daily=daily)
-            notes += overlap_notes(names, parts, columns["times"], tz)
+            notes += overlap_notes(names, parts, columns["times"], tz, zones=zones)
             notes += alignment_notes(names, parts, columns, tz)
             names, times = (",".join(names),), [columns["times"]]
             calendars = [find_calendar(times[0], tz, daily=daily) if len(times[0]) > 1 else None]

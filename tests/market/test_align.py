@@ -373,6 +373,35 @@ def test_daily_bars_that_close_at_two_times_of_a_day_share_a_row():
     assert not any("session" in note for note in market.notes)
 
 
+SESSIONS = {"America/New_York": (9.5, 16), "Asia/Shanghai": (9.5, 15), "Europe/Berlin": (9, 17.5)}  # hours of the day
+
+
+@pytest.mark.parametrize("zone", SESSIONS)
+@pytest.mark.parametrize("stamps", ["label=open", "23:59"])
+def test_days_that_end_at_midnight_share_the_row_of_their_day_and_fill_at_no_open_of_the_past(zone, stamps):
+    dates = pd.bdate_range("2020-03-02", periods=60)  # clocks are set forward in New York and Berlin
+    midnights = pd.date_range("2020-03-02", periods=82)
+    table = pd.DataFrame({name: np.linspace(50, 60, 82) for name in PRICES}, midnights)
+    if stamps == "23:59":
+        coin = load_bars(table.set_axis(midnights + pd.Timedelta("23h59min")), symbol="BTC")
+    else:
+        coin = load_bars(table, symbol="BTC", label="open")
+    begin, closes = ((dates + pd.Timedelta(hours=hours)).tz_localize(zone) for hours in SESSIONS[zone])
+    stock = load_bars(pd.DataFrame({name: np.linspace(20, 30, 60) for name in PRICES}, closes), symbol="STOCK")
+    market = Market.from_bars([coin, stock], FEATURES[:1], align=True)
+    assert len(market.times) == 82, "one row a day"
+    assert market.present[:, 0].all()
+    np.testing.assert_array_equal(market.present[:, 1], midnights.isin(dates))
+    np.testing.assert_array_equal(market.close[:, 0], table["close"])
+    np.testing.assert_array_equal(market.close[market.present[:, 1], 1], stock.close[:, 0])
+    opens = np.full(market.present.shape, np.datetime64("NaT", "ns"))
+    opens[:, 0] = midnights.to_numpy()
+    opens[market.present[:, 1], 1] = begin.tz_convert("UTC").tz_localize(None).to_numpy()
+    assert (opens[1:] >= market.times[:-1, None])[market.present[1:]].all()
+    assert (market.times[market.present[:, 1]] >= stock.times).all()
+    assert (market.times >= coin.times).all()
+
+
 def test_dates_of_two_zones_share_a_row_where_clocks_change_at_midnight():
     days = pd.date_range("2018-10-01", periods=60)
     dated = [load_bars(pd.DataFrame(PRICES, days), symbol=name, tz=tz) for name, tz in ZONES.items()]
@@ -434,7 +463,7 @@ TWO = dataclasses.replace(WHOLE, symbols=("X", "Y"), close=np.hstack([WHOLE.clos
         ([WHOLE, WHOLE], "'WHOLE' .* once"),
         ([WHOLE, TWO], "X,Y .* one symbol each"),
         ([WHOLE, dataclasses.replace(LATE, symbols=("A,B",))], "'A,B' .* rename"),
-        ([WHOLE, history("NOON", DAYS + pd.Timedelta("12h"))], "WHOLE .*tz=, label="),
+        ([WHOLE, history("NOON", DAYS + pd.Timedelta("12h"))], "WHOLE are at midnight.* 23:59 .*label='open'"),
         ([history("OLD", DAYS[:30]), history("NEW", DAYS[30:])], "OLD .* leave it out"),
         ([history("COIN", HOURS), history("HALF", HOURS + pd.Timedelta("30min"))], "COIN begin before .* label="),
         ([history("ONE", HOURS), history("TWO", HOURS[::2])], "TWO begin before .* past"),

@@ -81,6 +81,71 @@ def test_a_split_on_a_day_of_a_market_move_of_five_percent_is_found(new, old, mo
     assert abs(np.log(found.ratio * found.new / found.old)) < 0.08
 
 
+@pytest.mark.parametrize("move", [-0.05, 0.05])
+@pytest.mark.parametrize(("new", "old"), [*SMALL, (2, 1), (5, 2), (7, 1), (1, 10)])
+def test_a_split_on_a_busy_day_is_found(new, old, move):
+    """The split is exact. After the open the price moves by five deviations, with 12 times the volume."""
+    prices = walk(8, 300, deviation=0.01, freedom=8.0)
+    prices["open"][150] = prices["close"][149]
+    later = np.exp(np.where(np.arange(300) >= 150, move, 0.0))
+    prices["close"] *= later
+    for name, others in (("open", np.arange(300) > 150), ("high", later > 0), ("low", later > 0)):
+        prices[name] = np.where(others, prices[name] * later, prices[name])
+    prices["high"][150] = max(prices["open"][150], prices["close"][150]) * 1.005
+    prices["low"][150] = min(prices["open"][150], prices["close"][150]) * 0.995
+    prices["volume"][150] = 12 * np.median(prices["volume"])
+    (found,) = find_splits(days(300), split_at(prices, 150, new, old))
+    assert (found.row, found.new, found.old, found.exact, found.or_else) == (150, new, old, True, None)
+
+
+def busy_walk(seed: int, bars: int = 300, deviation: float = 0.02) -> dict[str, np.ndarray]:
+    """A random walk by day with small gaps at night. Volume grows with the move of the day."""
+    rng = np.random.default_rng([seed, 21])
+    moves = rng.standard_t(4, bars) / np.sqrt(2) * deviation
+    close = 100 * np.exp(np.cumsum(moves))
+    open_ = np.r_[100, close[:-1]] * np.exp(rng.normal(0, deviation / 2.5, bars))
+    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0, deviation / 2, bars)))
+    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0, deviation / 2, bars)))
+    volume = rng.lognormal(14, 0.3, bars) * np.exp(0.8 * np.abs(moves) / deviation)
+    return {"open": open_, "high": high, "low": low, "close": close, "volume": volume}
+
+
+def test_nearly_all_splits_on_any_day_are_found_and_few_crashes_are_named():
+    """Measured: 97.5% of the splits and 18.5% of the crashes. Without the rule for busy days it was 94% and 4%."""
+    times, splits, crashes = days(300), [], []
+    for seed in range(200):
+        prices = busy_walk(seed)
+        found = find_splits(times, split_at(prices, 150, 3, 2))
+        splits.append([split.row for split in found] == [150])
+        rng = np.random.default_rng([seed, 22])
+        fall, move, wide = rng.uniform(0.17, 0.6), rng.normal(0, 0.05), np.exp(np.abs(rng.normal(0, 0.03, 2)))
+        after, on = np.arange(300) > 150, np.arange(300) == 150
+        crash = {name: prices[name] * np.exp(-fall * (after | on) + move * after) for name in prices}
+        crash["close"][150] = crash["open"][150] * np.exp(move)
+        both = crash["open"][150], crash["close"][150]
+        crash["high"][150], crash["low"][150] = max(both) * wide[0], min(both) / wide[1]
+        crash["volume"] = np.where(on, np.median(prices["volume"]) * rng.lognormal(np.log(8), 0.5), prices["volume"])
+        crashes.append(bool(find_splits(times, crash)))
+    assert np.mean(splits) >= 0.97
+    assert np.mean(crashes) <= 0.2
+
+
+def test_two_ratios_are_named_where_a_nights_moves_do_not_tell_them_apart():
+    prices = walk(8, 300, deviation=0.04, freedom=8.0)
+    rng = np.random.default_rng(1)
+    last = np.r_[100.0, prices["close"][:-1]]
+    prices["open"] = last * np.exp(rng.normal(0, 0.016, 300))
+    prices["high"] = np.maximum(prices["open"], prices["close"]) * 1.01
+    prices["low"] = np.minimum(prices["open"], prices["close"]) * 0.99
+    gap = 0.5 * np.log((5 / 4) / (6 / 5))  # a split of 5 for 4 then looks like one midway between 5:4 and 6:5
+    prices["open"][150] = last[150] * np.exp(gap + 0.001)
+    (found,) = find_splits(days(300), split_at(prices, 150, 5, 4))
+    assert str(found) == "6-for-5 or 5-for-4 split"
+    prices["open"][150] = last[150] * np.exp(gap - 0.001)
+    (found,) = find_splits(days(300), split_at(prices, 150, 5, 4))
+    assert str(found) == "5-for-4 or 6-for-5 split"
+
+
 def test_splits_of_the_bundled_stocks_are_found_and_the_crash_of_apple_is_none():
     # Raw prices. Apple fell by 47% to the open of 2000-09-29, which was no split.
     raw = {name: load_bars(STOCKS, symbol=name, adjust=False) for name in ("AAPL", "IBM", "MSFT", "GOOG")}
