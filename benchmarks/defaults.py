@@ -201,7 +201,7 @@ def measure(settings: dict[str, Any], market: jt.Market, folds: Sequence[Fold], 
         shown = prove(trained, plan.trainer.valid, plan.trainer.env.market)
         settled = (result, matched)
         if not shown.is_better:
-            settled = judged(holding(trained, shown.exposure), plan.fold.test, costs)
+            settled = judged(holding(trained, shown.exposure)[0], plan.fold.test, costs)
         proven.append(excess(*settled))
         proven_turnover.append(float(settled[0].turnover.sum()) / settled[0].years)
         found.append(

@@ -20,11 +20,12 @@ CHOSEN = 1.0
 NEARLY = 0.999  # of the range of a weight's score, whose ends are at infinity
 
 
-def holding(policy: Policy, exposure: float) -> Policy:
-    """Return a policy of the same kind that wants the same exposure at every bar.
+def holding(policy: Policy, exposure: float) -> tuple[Policy, float]:
+    """Return a policy of the same kind that wants the same exposure at every bar, and the exposure that it wants.
 
     A member of an ensemble that chooses from positions takes the nearest one, and the members after it make up for the
-    rest. So three members with 0 and 0.5 hold one sixth, one third or half. A portfolio holds equal parts.
+    rest. So three members with 0 and 0.5 hold one sixth, one third or half. The nearest of them is returned. A
+    portfolio holds equal parts.
 
     Args:
         policy: of PPOAgent, trained in a TradingEnv.
@@ -40,7 +41,8 @@ def holding(policy: Policy, exposure: float) -> Policy:
         outputs, held = _outputs(member.state, member.positions, left / (len(members) - i))
         states.append(member.state.replace(params=member.state.network.constant(member.state.params, outputs)))
         left -= held
-    return dataclasses.replace(policy, state=tuple(states) if isinstance(policy.state, tuple) else states[0])
+    state = tuple(states) if isinstance(policy.state, tuple) else states[0]
+    return dataclasses.replace(policy, state=state), exposure - left / len(members)
 
 
 def _outputs(state: PPOState, positions: Positions, exposure: float) -> tuple[Any, float]:
@@ -57,4 +59,5 @@ def _outputs(state: PPOState, positions: Positions, exposure: float) -> tuple[An
     if 0 < exposure < 1:
         score = math.log(exposure / (1 - exposure) / assets)
     score = min(max(score / MEAN_LIMIT, -NEARLY), NEARLY)
-    return jnp.asarray([MEAN_LIMIT * math.atanh(score) / MEAN_GAIN]), exposure
+    odds = assets * math.exp(MEAN_LIMIT * score)
+    return jnp.asarray([MEAN_LIMIT * math.atanh(score) / MEAN_GAIN]), odds / (1 + odds)

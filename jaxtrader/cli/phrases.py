@@ -114,7 +114,7 @@ def network(agent: jt.PPOAgent, window: int) -> str:
 def proofs(found: Sequence[Proof]) -> str:
     """Which folds of a walk-forward trade, and which hold."""
     traded = [str(i) for i, one in enumerate(found, 1) if one.is_better]
-    held = [f"{i} ({one.exposure:.2f})" for i, one in enumerate(found, 1) if not one.is_better]
+    held = [f"{i} ({one.held:.2f})" for i, one in enumerate(found, 1) if one.held is not None]
     said = [f"fold{'s' * (len(traded) > 1)} {', '.join(traded)} trade{'s' * (len(traded) == 1)}"] if traded else []
     if held:
         said.append(

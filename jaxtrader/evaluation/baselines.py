@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 
 from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.result import BacktestResult
@@ -24,6 +24,8 @@ from jaxtrader.market.trailing import VALUE_FLOOR
 BUY_AND_HOLD = "buy and hold"
 EXPOSURE_MATCHED = "buy and hold at mean exposure"
 DRIFT = 0.02  # of exposure, what the bars may move its mean where there is no band
+FITTINGS = 200  # at most, of the weights of assets that lack bars
+PROPORTION = 1e-4  # of equity. Targets this near to one proportion have it, since a network computes in float32
 MIN_EXCESS_TURNOVER = 0.01  # as a share of the result's turnover: a lead over less is no price of a trade
 
 Baseline = Callable[[Market, BacktestResult], BacktestResult]
@@ -78,22 +80,95 @@ def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
     The mean is over what stood in each bar. The rest is cash, which earns what the result's cash does. A mean exposure
     smaller than the band is never bought. The policy itself could not have bought it either.
 
-    A result that holds one target is its own match: that target is asked for. What it holds drifts with the price
-    within the band, so a mean of that would know afterwards where the price went.
+    Where an asset lacks bars, a mean over all bars would know how long it is there. Then the assets are weighed against
+    each other on the bars that they share, see `_levels`. Each is asked for wherever it has a bar. All are scaled by
+    one number, so that the mean exposure is that of the result.
+
+    A result that holds one target of each asset is its own match: that target is asked for. What it holds drifts with
+    the price within the band, so a mean of that would know afterwards where the price went. So is a result whose
+    targets have one proportion to each other and to cash, among the assets that can be ordered. A target may be NaN
+    where its asset has no bar or is not listed.
     """
-    level = result.targets[0] if _holds_one_target(result) else result.held_exposure.mean(0)
-    targets = np.where(fillable(market, result), level, np.nan)
-    return hold(market, result, targets, rebalance="always")
+    can = fillable(market, result)
+    if _never_changes(market, result):
+        own = hold(market, result, np.where(can, result.targets, np.nan), rebalance="always")
+        if _hold_the_same(result, own):
+            return own
+    if market.present is None:
+        targets = result.held_exposure.mean(0)
+    else:
+        targets = _levels(market.present[rows_of(market, result)], result)
+    return hold(market, result, np.where(can, targets, np.nan), rebalance="always")
 
 
-def _holds_one_target(result: BacktestResult) -> bool:
-    """Whether the target never changes, and was held all the time: no bracket closed it, and no cap kept it small."""
-    first = result.targets[0]
-    if not (result.targets == first).all():  # NaN is none
+def _never_changes(market: Market, result: BacktestResult) -> bool:
+    """Whether the targets are one of each asset, or one proportion, where there can be a target."""
+    given, needed, rows = np.isfinite(result.targets), np.ones(result.targets.shape, bool), rows_of(market, result)
+    for mask in (market.present, market.listed):
+        if mask is not None:
+            needed &= mask[rows]
+    if (needed & ~given).any():
         return False
-    held = result.held_exposure[result.rules.delay + (result.rules.fill != "close") :]
-    near = np.abs(held.mean(0) - first) <= max(result.rules.band(len(first)), DRIFT)
-    return bool((np.sign(held) == np.sign(first)).all() and near.all())
+    first = np.take_along_axis(result.targets, given.argmax(0)[None], 0)
+    if (~given | (result.targets == first)).all():
+        return True
+    targets = np.where(given, result.targets, 0.0)
+    cash = 1 - targets.sum(1, keepdims=True)
+    parts = np.concatenate([targets, cash], 1)[given.any(1)]
+    if parts.min() < -PROPORTION:  # a proportion of positive parts alone
+        return False
+    there = np.concatenate([given, np.ones_like(cash, bool)], 1)[given.any(1)].astype(float)
+    scales, sizes = _factors(np.maximum(parts, 0.0), there)
+    return np.allclose(there * np.outer(scales, sizes), parts, rtol=0, atol=PROPORTION)
+
+
+def _hold_the_same(result: BacktestResult, other: BacktestResult) -> bool:
+    """Whether two accounts of the same targets hold alike: no bracket closed the first, and no cap kept it small."""
+    held, others = result.held_exposure, other.held_exposure
+    near = np.abs(held.mean(0) - others.mean(0)) <= max(result.rules.band(held.shape[1]), DRIFT)
+    return bool((np.sign(held) == np.sign(others)).all() and near.all())
+
+
+def _factors(
+    parts: Float[np.ndarray, "bar A"], there: Float[np.ndarray, "bar A"]
+) -> tuple[Float[np.ndarray, " bar"], Float[np.ndarray, " A"]]:
+    """A number of each bar and of each asset, whose products have the sums of the parts, where `there` is 1 and not 0.
+
+    They are found by iterative proportional fitting (Deming and Stephan 1940, Annals of Mathematical Statistics 11).
+    """
+    by_bar, by_asset, sizes = parts.sum(1), parts.sum(0), np.ones(parts.shape[1])
+    scales = by_bar
+    for _ in range(FITTINGS):
+        scales = _ratio(by_bar, there @ sizes)
+        sizes, before = _ratio(by_asset, scales @ there), sizes
+        if np.allclose(sizes, before, rtol=1e-9, atol=0):
+            break
+    return scales, sizes
+
+
+def _levels(present: Bool[np.ndarray, "bar A"], result: BacktestResult) -> Float[np.ndarray, "bar A"]:
+    """The exposures to ask for, which do not know how long an asset has bars.
+
+    The size of what stood is taken for a product, of one number a bar and one an asset, wherever the asset has a bar
+    or stands without one. So an asset that all the exposure goes to when others leave weighs no more before. One scale
+    then gives the mean exposure of the result. Where that asks for more than the largest leverage, the bar is cut.
+    """
+    held = result.held_exposure
+    there = (present | (held != 0)).astype(float)
+    scales, _ = _factors(np.abs(held), there)
+    shape = there * _ratio(held.sum(0), scales @ there)
+    gross, wanted = np.abs(shape).sum(1), np.abs(held.sum(0)).sum()
+    largest = max(result.rules.max_leverage, float(np.abs(held).sum(1).max()))
+    # Each bar asks for min(scale * gross, largest). Those that ask for the most are cut first.
+    order = np.sort(gross[gross > 0])[::-1]
+    tried = (wanted - largest * np.arange(len(order))) / np.cumsum(order[::-1])[::-1]
+    scale = next((one for one, most in zip(tried, order, strict=True) if one * most <= largest), math.inf)
+    return shape * np.minimum(scale, _ratio(np.full(len(gross), largest), gross))[:, None]
+
+
+def _ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The quotient, and 0 where nothing is divided."""
+    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
 
 
 def break_even(result: BacktestResult, matched: BacktestResult) -> float:

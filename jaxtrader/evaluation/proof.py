@@ -22,10 +22,12 @@ class Proof:
     Attributes:
         exposure: its mean exposure over all bars of training and validation, of all symbols.
         lead: on validation, its Sharpe ratio less that of holding its mean exposure there at the same costs.
+        held: the exposure that the policy asks for that replaces it, the nearest that it can. None where none does.
     """
 
     exposure: float
     lead: Lead
+    held: float | None = None
 
     @property
     def is_better(self) -> bool:
@@ -33,16 +35,12 @@ class Proof:
         return self.lead.low > 0  # NaN is not
 
     def __str__(self) -> str:
+        against = f"its mean exposure held on validation (Sharpe difference {self.lead})"
         if self.is_better:
-            return f"it trades, since it did better than holding {self.exposure:.2f} on validation ({self._difference})"
-        return (
-            f"it holds {self.exposure:.2f}, since what was trained did no better than that on validation "
-            f"({self._difference})"
-        )
-
-    @property
-    def _difference(self) -> str:
-        return f"Sharpe difference {self.lead}"
+            return f"it trades, since it did better than {against}"
+        if self.held is None:
+            return f"it did no better than {against}"
+        return f"it holds {round(self.held, 2) + 0.0:.2f}, since what was trained did no better than {against}"
 
 
 def prove(policy: Policy, valid: Market, train: Market | None = None) -> Proof:

@@ -125,7 +125,9 @@ def verdict(
     ratios = [sharpe(one).value for one in (seeds or {}).values()]
     if seeds and not np.allclose(ratios, ratios[:1], atol=SAME, equal_nan=True):  # else all of them hold
         said.append(f"The Sharpe ratios of the single seeds were {', '.join(map(_ratio, seeds.values()))}.")
-    if timing is not None and np.ptp([timing.sharpe, *timing.rotated]) > SAME:  # else its targets never change
+    # Where it holds its mean exposure, or its targets never change, there is no timing to test.
+    holds = _are_one(part[POLICY], part[EXPOSURE_MATCHED])
+    if timing is not None and not holds and np.ptp([timing.sharpe, *timing.rotated]) > SAME:
         as_good = np.mean(timing.rotated >= timing.sharpe)
         said.append(
             f"Of {len(timing.rotated):,} rotations of its targets in time, {as_good:.0%} had as high a Sharpe ratio "

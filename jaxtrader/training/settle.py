@@ -48,7 +48,8 @@ def settle(trainer: Trainer, result: TrainResult) -> Proof:
     trained.unlink(missing_ok=True)  # of before the run went on
     if not found.is_better:
         save_policy(trained, policy)
-        held = holding(policy, found.exposure)
+        held, exposure = holding(policy, found.exposure)
+        found = replace(found, held=exposure)
         save_policy(result.policy_path, replace(held, about={**held.about, "holds_because": str(found)}))
     return found
 

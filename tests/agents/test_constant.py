@@ -38,7 +38,9 @@ def test_positions_are_the_nearest_that_the_members_have_together(
 ) -> None:
     policy = ensemble([trained(agent, env, seed) for seed in range(members)]) if members > 1 else trained(agent, env)
     assert np.ptp(backtest(policy, env.market).by_symbol["S0"].targets) > 0, "else it would hold without our doing"
-    found = backtest(holding(policy, wanted), env.market)
+    policy, reached = holding(policy, wanted)
+    assert reached == pytest.approx(held, abs=1e-12)
+    found = backtest(policy, env.market)
     for symbol, one in found.by_symbol.items():
         np.testing.assert_allclose(one.targets, held, atol=1e-6)
         start = int(env.market.first_decisions(env.window)[env.market.symbols.index(symbol)])
@@ -50,7 +52,9 @@ def test_positions_are_the_nearest_that_the_members_have_together(
 @pytest.mark.parametrize("wanted", [-0.7, 0.0, 0.45])
 def test_a_continuous_exposure_is_exact(wanted: float, agent: PPOAgent, env: TradingEnv) -> None:
     policy = trained(agent, dataclasses.replace(env, positions="continuous"))
-    found = backtest(holding(policy, wanted), env.market)
+    held, reached = holding(policy, wanted)
+    assert reached == pytest.approx(wanted, abs=1e-12)
+    found = backtest(held, env.market)
     np.testing.assert_allclose(found.by_symbol["S1"].targets, wanted, atol=1e-6)
 
 
@@ -60,13 +64,15 @@ def test_a_portfolio_holds_equal_parts(
     wanted: float, hidden: tuple[int, ...], agent: PPOAgent, portfolio: TradingEnv
 ) -> None:
     policy = trained(agent.replace(hidden=hidden), portfolio)
-    found = backtest(holding(policy, wanted), portfolio.market)
+    held, reached = holding(policy, wanted)
+    found = backtest(held, portfolio.market)
     np.testing.assert_allclose(found.targets, wanted / 3, atol=1e-4)
+    np.testing.assert_allclose(found.targets, reached / 3, atol=1e-6)
 
 
 def test_only_the_last_layer_is_another_and_a_file_keeps_it(agent: PPOAgent, env: TradingEnv, tmp_path: Path) -> None:
     policy = trained(agent, env)
-    held = holding(policy, 1.0)
+    held, _ = holding(policy, 1.0)
     changed = [name for name, weights in policy.state.params.items() if weights is not held.state.params[name]]
     assert changed == ["policy"]
     save_policy(tmp_path / "policy.pkl", held)

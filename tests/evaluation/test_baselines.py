@@ -22,6 +22,8 @@ from jaxtrader.evaluation.baselines import (
 )
 from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.evaluation.timing import TimingTest
+from jaxtrader.evaluation.verdict import verdict
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 
@@ -244,6 +246,76 @@ def test_an_account_that_holds_one_target_is_its_own_match():
     stopped = simulate(falling, 0.5, costs=COSTS, rules=rules, stop_loss=0.1)
     matched = exposure_matched(falling, stopped)
     assert matched.targets[0, 0] == stopped.held_exposure.mean() < 0.3
+
+
+def portfolio_of(absent, steps=120, volatility=0.002, seed=1):
+    """A and B, of which B has bars on these rows only."""
+    a, b = (random_bars(seed + i, steps, volatility) for i in range(2))
+    return market_of({"A": a, "B": b.drop(b.index[absent])}, align=True)
+
+
+@pytest.mark.parametrize("absent", [slice(60, None), slice(0, 60), slice(40, 70), slice(40, 44)])
+@pytest.mark.parametrize("target", [[0.5, 0.5], [0.6, 0.2], [0.5, -0.4]])
+@pytest.mark.parametrize("delay", [0, 2])
+def test_one_target_is_its_own_match_though_an_asset_leaves_or_comes(absent, target, delay):
+    """Also where the target is NaN at the rows at which the asset has no bar, or is not listed."""
+    market = portfolio_of(absent)
+    rules = Rules(rebalance_band=0.02, delay=delay)
+    can = market.present & (True if market.listed is None else market.listed)
+    for targets in (np.tile(target, (120, 1)), np.where(can, target, np.nan)):
+        result = simulate(market, targets, costs=COSTS, rules=rules)
+        np.testing.assert_array_equal(exposure_matched(market, result).equity, result.equity)
+
+
+@pytest.mark.parametrize("cash", [0.0, 0.1])
+def test_one_proportion_among_what_can_be_ordered_is_its_own_match(cash):
+    """Parts of 2 in A and 1 in B, and some in cash. Of A alone it is 2 parts, and the same cash."""
+    market = portfolio_of(slice(60, None))
+    parts = np.where(market.present & (True if market.listed is None else market.listed), [2.0, 1.0], np.nan)
+    targets = parts / (np.nansum(parts, 1, keepdims=True) + cash)
+    result = simulate(market, targets, costs=COSTS, rules=Rules(rebalance_band=0.02))
+    np.testing.assert_array_equal(exposure_matched(market, result).equity, result.equity)
+    said = verdict(
+        {"test": {"policy": result, **baselines(market, result)}}, timing=TimingTest(0.3, 0.1, np.arange(9.0))
+    )
+    assert said[0].startswith("The policy is holding at its mean exposure")
+    assert not any("rotations" in one for one in said)
+
+
+def _moved(targets, seed=3):
+    """Targets that differ a little from bar to bar, so that they are no one target."""
+    return targets * np.random.default_rng(seed).uniform(0.9, 1.1, (120, 1))
+
+
+@pytest.mark.parametrize("target", [[0.5, 0.3], [0.5, -0.4]])
+def test_the_matched_weights_do_not_know_which_asset_leaves(target):
+    """B falls by 3% a bar and is delisted half way. The matched account asks for about what the result asked for."""
+    a, b = random_bars(1, 120, 0.002), random_bars(2, 60, 0.002)
+    market = market_of({"A": a, "B": b * np.r_[np.ones(50), 0.97 ** np.arange(1, 11)][:, None]}, align=True)
+    result = simulate(market, _moved(np.tile(target, (120, 1))), costs=COSTS, rules=Rules(rebalance_band=0.01))
+    matched = exposure_matched(market, result)
+    np.testing.assert_allclose(matched.targets[1], target, rtol=0.05)
+    assert matched.held_exposure.sum(1).mean() == pytest.approx(result.held_exposure.sum(1).mean(), abs=0.01)
+
+
+def test_what_goes_to_the_others_when_an_asset_leaves_is_matched_so():
+    """Equal parts of what is there: half of each, then all in A. Matched, A weighs no more before that than B."""
+    market = portfolio_of(slice(60, None))
+    wanted = np.where(np.arange(120)[:, None] < 60, [0.5, 0.5], [1.0, np.nan])
+    result = simulate(market, _moved(wanted * 0.9), costs=COSTS, rules=Rules(rebalance_band=0.01))
+    matched = exposure_matched(market, result)
+    assert matched.targets[1, 0] == pytest.approx(matched.targets[1, 1], abs=0.03)
+    assert matched.held_exposure.sum(1).mean() == pytest.approx(result.held_exposure.sum(1).mean(), abs=0.02)
+
+
+def test_with_every_bar_the_levels_are_the_means_of_what_stood():
+    """The rule for missing bars is the general one: where none is missing, it gives the plain means."""
+    market = market_of({"A": random_bars(1), "B": random_bars(2)}, align=True)
+    result = simulate(market, np.random.default_rng(0).uniform(-0.4, 0.5, (120, 2)), costs=COSTS)
+    assert market.present is None
+    complete = dataclasses.replace(market, present=np.ones((120, 2), bool))
+    matched = exposure_matched(complete, result)
+    np.testing.assert_allclose(matched.targets, np.tile(result.held_exposure.mean(0), (120, 1)), rtol=1e-12)
 
 
 def account(last, turnover):
