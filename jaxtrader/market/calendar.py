@@ -216,7 +216,9 @@ def _of_intraday_bars(times: np.ndarray, bar: np.timedelta64, tz: str | None) ->
     span = first_date, first_date + len(counts) - 1
     numbers_of_days = np.flatnonzero(counts >= max(1, _upper_median(counts[counts > 0]) / 4))
     dates, counts = first_date + numbers_of_days, counts[numbers_of_days]
-    if len(dates) == 1 and (np.ptp(slots) + 1) * SLOT > MAX_SINGLE_SESSION:
+    # One long day is of a market that never closes, unless it rests within, as between a night session and the day.
+    is_long = len(dates) == 1 and (np.ptp(slots) + 1) * SLOT > MAX_SINGLE_SESSION
+    if is_long and np.diff(times).max() < bar + MIN_CLOSURE:
         closures = closures[:0]
     day_and_night = not closures.size
     weekdays, week_is_seen = _open_weekdays(dates, span, daily=False, day_and_night=day_and_night)

@@ -168,6 +168,9 @@ class _Marks:
         columns = [name for group in groups for name in group if name in texts]
         self.commas_group = self._example(columns, COMMAS_GROUP)
         self.points_group = self._example(columns, POINTS_GROUP)
+        self.own_way: list[str] = []  # columns whose points group, where others have decimal points
+        if self.points_group and decimal is None and self._has_point_elsewhere(self.points_group):
+            self.own_way, self.points_group = self.group_of[self.points_group.column], None
         decimal_commas = (self._example([name], ONE_COMMA, unlike=EITHER) for name in columns)
         self.decimal_comma = self.points_group or next((found for found in decimal_commas if found), None)
         if not self.commas_group and not self.decimal_comma:  # a turnover may tell it where the volume does not
@@ -199,11 +202,12 @@ class _Marks:
         text, decimal = self.texts[column], self.decimal
         if decimal is None:
             group = self.group_of.get(column, [column])
-            commas = self.points_group or self._example(group, ONE_COMMA, unlike=EITHER)
+            commas = self.points_group or self._example(group, ONE_COMMA, unlike=EITHER) or column in self.own_way
             decimal = "," if commas else "."
             either = None
             if commas:
-                either = None if self.points_group else self._example([column], POINT_EITHER)
+                is_shown = self.points_group or column in self.own_way
+                either = None if is_shown else self._example([column], POINT_EITHER)
             elif not self.commas_group:
                 either = self._example([column], EITHER if self.decimal_comma else COMMA_EITHER)
                 if not either and column in self.group_of:
@@ -259,6 +263,16 @@ class _Marks:
         values = self.numbers[name]
         values = values[np.isfinite(values)]
         return bool((values != np.floor(values)).any() and not may_be_groups(values[:, None])[0])
+
+    def _has_point_elsewhere(self, example: _Example) -> bool:
+        """Whether points group whole numbers in the columns of an example, and are decimal in others that are needed.
+
+        As in a volume of 1.765.591 beside a price of 9.88.
+        """
+        group = self.whole_group_of[example.column]
+        if self._example(self.group_of[example.column], r".*,.*"):
+            return False
+        return any(self._has_decimal_points(name) for name in self.whole_group_of if name not in group)
 
     def _side_by_side(self, group: Sequence[str]) -> bool:
         """Whether prices with decimal points are near to those beside and above them."""

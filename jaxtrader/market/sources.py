@@ -264,7 +264,10 @@ def refuse_foreign(file: File, head: bytes, text: str | None) -> None:
 def _is_foreign(name: str, path: str, kind: str, line: str) -> DataError:
     if not line:
         return DataError(f"{name} is {kind}, not CSV; export its table as CSV.")
-    target = re.sub(r"\.\w+$", "", name.rsplit("/", 1)[-1]) + ".csv"
+    source = re.split(r"[/\\]", name)[-1]
+    stem = re.sub(r"\.\w+$", "", source)
+    # The line must not write over its source, which may have another name in a folder that ignores case.
+    target = f"{stem}.csv" if f"{stem}.csv".lower() != source.lower() else f"{stem}_table.csv"
     return DataError(
         f"{name} is {kind}, not CSV; convert it with: {line.format(path=repr(path))}.to_csv({target!r}, index=False)"
         + ("" if "np." not in line else ", where np is NumPy")

@@ -215,6 +215,21 @@ def test_a_coin_with_holes_has_the_days_of_most_of_its_days():
     assert find_calendar(np.asarray(kept, "M8[ns]"), None).periods_per_year == 8760
 
 
+@pytest.mark.parametrize("days", [1, 5])
+def test_a_night_session_is_a_part_of_the_day_that_follows(days):
+    # Metals in Shanghai: 21:00 to 2:30, then 9:00 to 15:00 with two breaks.
+    hours = (("21:00", 22), ("33:00", 5), ("34:30", 4), ("37:30", 6))
+    times = np.sort(np.concatenate([sessions(WEEK[:days], opens, bars, "15min") for opens, bars in hours]))
+    calendar = find_calendar(times, None)
+    assert (calendar.sessions_per_year, calendar.bars_per_session) == (252, 37)
+    assert "252 sessions of 37 bars" in calendar.doubt
+
+
+def test_a_long_part_of_a_coins_day_with_missing_bars_is_no_session():
+    minutes = pd.date_range("2024-03-04", periods=1050, freq="min").delete([200, 500, 800])
+    assert find_calendar(np.asarray(minutes, "M8[ns]"), None).sessions_per_year == 365
+
+
 def test_a_part_of_a_session_is_said_by_its_own_length():
     doubt = find_calendar(sessions(YEARS[:40], "10:05", 28), None).doubt
     assert "The bars of a day cover 0:28:00" in doubt

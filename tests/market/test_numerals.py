@@ -22,6 +22,16 @@ def read(tmp_path, text, **options):
     return load_bars(tmp_path / "a.csv", **options)
 
 
+def test_points_group_a_volume_beside_prices_with_decimal_points(tmp_path):
+    for mark in "\t;,":
+        bars = read(tmp_path, table(["765.591", "1.765.591", "12"], mark=mark))
+        assert bars.volume[:, 0].tolist() == [765591, 1765591, 12]
+        assert bars.close[:, 0].tolist() == [10.5, 11.5, 12.5]
+    # Nothing shows what the point of whole prices is, and a comma is a decimal one beside them.
+    with pytest.raises(DataError, match="decimal comma"):
+        read(tmp_path, table(["765.591", "1.765.591,5"]))
+
+
 @pytest.mark.parametrize(
     ("written", "number"),
     [

@@ -373,6 +373,16 @@ def test_json_is_named_and_the_line_in_the_message_converts_it(tmp_path, monkeyp
     assert load_bars(tmp_path / "a.csv").close[:, 0].tolist() == [11, 12, 13]
 
 
+def test_the_line_that_converts_a_file_leaves_it_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "A.CSV").write_text(json.dumps(RECORDS))
+    with pytest.raises(DataError, match=r"\.to_csv\('A_table\.csv'") as caught:
+        load_bars(tmp_path / "A.CSV")
+    monkeypatch.chdir(tmp_path)
+    exec(str(caught.value).partition("convert it with: ")[2].removesuffix("."), {"pd": pd, "json": json})
+    assert json.loads((tmp_path / "A.CSV").read_text()) == RECORDS
+    assert len(load_bars(tmp_path / "A_table.csv")) == 3
+
+
 @pytest.mark.parametrize(
     ("start", "kind", "line"),
     [
