@@ -66,7 +66,7 @@ def walk_forward(values: Values, console: Console) -> int:
         plan = plan_walk_forward(values)
         folder = find_run(resumed) if resumed else make_run_dir(values["run_dir"], "walk-forward")
         if resumed:
-            check_resume(plan.plans, folder)
+            check_resume(plan.plans, folder, values["refit"])
         settings = {**values, **inputs.absolute(values, "data", "network")}
         with only_writer(folder):
             config_file.write(folder, "walk-forward", settings)

@@ -19,10 +19,11 @@ METRICS = "metrics.jsonl"
 NEWEST, PREVIOUS, BEST = CHECKPOINTS = ("checkpoint.pkl", "checkpoint.previous.pkl", "checkpoint.best.pkl")
 START = "start.pkl"  # a copy of the policy that the run started from, where that is an earlier one
 SETTINGS = "config.toml"  # of a run that began with a command
+WALK = "walk-forward.json"  # of a walk-forward: how its folds begin
 SWEEP = "sweep.json"  # of a sweep
 LOOKS, LOOK_SECONDS = 3, 0.02  # how often a lock is tried, and the time in between
 _PART = re.compile(r"(seed|fold|config)-\d+")  # what a run of several calls the folder of one
-BEFORE_TRAINING = {SETTINGS, "config.json", METRICS, START}  # what a run has before its first checkpoint
+BEFORE_TRAINING = {SETTINGS, "config.json", METRICS, START, WALK}  # what a run has before its first checkpoint
 
 
 def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:

@@ -7,12 +7,14 @@ one out-of-sample result.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from jaxtrader import files
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent
@@ -20,11 +22,13 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.result import SHOWN, BacktestResult
 from jaxtrader.evaluation.succession import Succession, joined
+from jaxtrader.files import FileError
 from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.market.market import Market
+from jaxtrader.printable import shown
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import Progress
-from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, only_writer
+from jaxtrader.training.run_folder import WALK, find_run, is_run, make_run_dir, only_writer
 from jaxtrader.training.settle import trained_path
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.trainer import Trainer
@@ -186,10 +190,11 @@ def run_folds(
 ) -> WalkForward:
     """Train and test each fold in a folder of its own, and join the tests. See `walk_forward`."""
     if resume:
-        check_resume(plans, folder)
+        check_resume(plans, folder, refit)
     done: list[FoldResult] = []
     interrupted = False
     with only_writer(folder), stop_on_signals(Progress(1, enabled=plans[0].trainer.progress).print):
+        files.write_text(folder / WALK, json.dumps({"refit": refit}) + "\n")
         for i, plan in enumerate(plans, 1):
             # A fold that holds instead says nothing of the weights to start from.
             earlier = plan.trainer.init_from
@@ -206,13 +211,14 @@ def run_folds(
         return WalkForward(joined(env, [one.result for one in done]), tuple(done), folder, interrupted)
 
 
-def check_resume(plans: Sequence[FoldPlan], folder: Path) -> None:
-    """Raise what resuming a walk would raise for a fold that has begun. Nothing is written.
+def check_resume(plans: Sequence[FoldPlan], folder: Path, refit: Refit) -> None:
+    """Raise what resuming a walk would raise for it, or for a fold that has begun. Nothing is written.
 
     Raises:
-        ValueError: the fold had other settings or bars.
-        FileError: its checkpoints are damaged, or another process writes to it.
+        ValueError: the walk had another refit, or the fold had other settings or bars.
+        FileError: the fold's checkpoints are damaged, or another process writes to it.
     """
+    _check_refit(folder, refit)
     for i, plan in enumerate(plans, 1):
         own = folder / f"fold-{i}"
         if not is_run(own):
@@ -221,6 +227,22 @@ def check_resume(plans: Sequence[FoldPlan], folder: Path) -> None:
             dataclasses.replace(plan.trainer, run_dir=own).check_resume()
         except ValueError as error:
             raise ValueError(f"fold {i}: {error}") from error
+
+
+def _check_refit(folder: Path, refit: Refit) -> None:
+    """Raise ValueError where a walk began with another refit. Walks of earlier versions do not say theirs."""
+    path = folder / WALK
+    if not path.is_file():
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))["refit"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FileError(f"{path} is damaged; remove it, and give the refit that the walk began with") from error
+    if before != refit:
+        raise ValueError(
+            f"the walk {folder} cannot be continued: refit was {shown(before)} and is {refit}; give what the walk "
+            "had, or begin another"
+        )
 
 
 def _tradable(env: TradingEnv, market: Market, name: str) -> Market:

@@ -75,6 +75,8 @@ def test_a_walk_that_cannot_go_on_is_refused_by_name(found, env, agent, folds, t
         walk_forward(env, agent, folds, run_dir=tmp_path / "none", resume=True, **SETTINGS)
     with pytest.raises(ValueError, match=r"fold 1: .*seed was 0 and is 1"):
         walk_forward(env, agent, folds, run_dir=found.run_dir, resume=True, seed=1, **SETTINGS)
+    with pytest.raises(ValueError, match=r"refit was fresh and is warm; give what the walk had"):
+        walk_forward(env, agent, folds, refit="warm", run_dir=found.run_dir, resume=True, **SETTINGS)
     with only_writer(found.run_dir), pytest.raises(FileError, match="in use"):
         walk_forward(env, agent, folds, run_dir=found.run_dir, resume=True, **SETTINGS)
 
