@@ -280,4 +280,5 @@ def test_env_to_dict_round_trip(env, market):
     ).to_dict()
     assert costs.from_dict(setting["costs"]) == Costs(fee=1e-3, slippage=None)
     assert rewards.from_dict(setting["reward"]) == rewards.risk_penalised(3.0)
-    assert set(setting) == {f.name for f in dataclasses.fields(TradingEnv)} - {"market"}
+    assert set(setting) == {f.name for f in dataclasses.fields(TradingEnv)} - {"market", "sees_best_price"}
+    assert dataclasses.replace(env, trailing_stop=0.1).to_dict()["sees_best_price"]
