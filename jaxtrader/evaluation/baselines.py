@@ -81,8 +81,8 @@ def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
     smaller than the band is never bought. The policy itself could not have bought it either.
 
     Where an asset lacks bars, a mean over all bars would know how long it is there. Then the assets are weighed against
-    each other on the bars that they share, see `_levels`. Each is asked for wherever it has a bar. All are scaled by
-    one number, so that the mean exposure is that of the result.
+    each other on the bars that they share, see `_levels`. Each is asked for wherever it has a bar. The mean exposure is
+    that of the result.
 
     A result that holds one target of each asset is its own match: that target is asked for. What it holds drifts with
     the price within the band, so a mean of that would know afterwards where the price went. So is a result whose
@@ -152,6 +152,9 @@ def _levels(present: Bool[np.ndarray, "bar A"], result: BacktestResult) -> Float
     The size of what stood is taken for a product, of one number a bar and one an asset, wherever the asset has a bar
     or stands without one. So an asset that all the exposure goes to when others leave weighs no more before. One scale
     then gives the mean exposure of the result. Where that asks for more than the largest leverage, the bar is cut.
+
+    A result without shorts and debt may give what an asset leaves to the others instead of to cash. So cash is tried
+    as one more part of such a product, which always sums to 1. The one of the two that is nearer to what stood is it.
     """
     held = result.held_exposure
     there = (present | (held != 0)).astype(float)
@@ -163,7 +166,13 @@ def _levels(present: Bool[np.ndarray, "bar A"], result: BacktestResult) -> Float
     order = np.sort(gross[gross > 0])[::-1]
     tried = (wanted - largest * np.arange(len(order))) / np.cumsum(order[::-1])[::-1]
     scale = next((one for one, most in zip(tried, order, strict=True) if one * most <= largest), math.inf)
-    return shape * np.minimum(scale, _ratio(np.full(len(gross), largest), gross))[:, None]
+    kept = shape * np.minimum(scale, _ratio(np.full(len(gross), largest), gross))[:, None]
+    parts = np.concatenate([held, 1 - held.sum(1, keepdims=True)], 1)
+    if parts.min() < -DRIFT:
+        return kept
+    scales, sizes = _factors(np.maximum(parts, 0.0), np.concatenate([there, np.ones((len(there), 1))], 1))
+    given_on = there * np.outer(scales, sizes[:-1])
+    return min(kept, given_on, key=lambda levels: float(np.square(levels - held).sum()))
 
 
 def _ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
