@@ -20,7 +20,7 @@ from jaxtrader.printable import shown
 from jaxtrader.schema import Array, Count, Natural, Range, SchemaError, misfit, parse
 from jaxtrader.training.identity import differences
 from jaxtrader.training.metrics_log import begins_with
-from jaxtrader.training.run_folder import BEST, CHECKPOINTS, METRICS, NEWEST, PREVIOUS
+from jaxtrader.training.run_folder import BACK, BEST, METRICS, NEWEST, PREVIOUS
 from jaxtrader.training.update import TrainState
 
 KIND = "checkpoint"
@@ -83,13 +83,14 @@ class Checkpoint:
         return None if self.best is None else self.best["valid_reward_per_bar"]
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool) -> None:
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool, goes_back: bool = False) -> None:
     """Write a checkpoint, and keep the one before it.
 
     Args:
         folder: of the run.
         checkpoint: its train state may be a `TrainState`.
         is_best: whether its policy is the best so far. It is then also kept until there is a better one.
+        goes_back: whether a divergence goes back to it. It is then also kept until there is another such one.
 
     Raises:
         FileError: a file cannot be written. The ones before it are still whole.
@@ -97,6 +98,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool) -> None
     state = serialization.to_state_dict(checkpoint.train_state)
     content = vars(checkpoint) | {"version": VERSION, "train_state": state}
     data = files.encoded(KIND, content)
+    if goes_back:  # first: a run that goes on from the newest must find the one that belongs to it
+        files.write_bytes(folder / BACK, data)
     files.write_bytes(folder / NEWEST, data, keep=folder / PREVIOUS)
     if is_best:
         files.write_bytes(folder / BEST, data)
@@ -164,13 +167,25 @@ def find_checkpoint(folder: Path, settings: Mapping[str, str], set_aside: bool) 
     return dataclasses.replace(checkpoint, metrics_bytes=0, metrics_sum=""), notes
 
 
+def checkpoint_to_go_back_to(folder: Path) -> Checkpoint | None:
+    """Return the last checkpoint of a fixed update, at which a divergence goes on.
+
+    None where a run has none, or where it is damaged or of another log.
+    """
+    try:
+        checkpoint = read_checkpoint(folder / BACK)
+        return checkpoint if begins_with(folder / METRICS, checkpoint.metrics_bytes, checkpoint.metrics_sum) else None
+    except FileError:
+        return None
+
+
 def _newest(
     folder: Path, accept: Callable[[Path, Checkpoint], None], note: Callable[[str], None], set_aside: bool
 ) -> Checkpoint | None:
     """Return the newest checkpoint that is whole and that `accept` does not refuse by a FileError."""
     first: FileError | None = None
     damaged: list[Path] = []
-    for path in (folder / name for name in CHECKPOINTS):
+    for path in (folder / name for name in (NEWEST, PREVIOUS, BACK, BEST)):
         if not path.exists():
             continue
         try:

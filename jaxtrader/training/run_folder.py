@@ -18,6 +18,7 @@ from jaxtrader.training.metrics_log import check_log
 METRICS = "metrics.jsonl"
 NEWEST, PREVIOUS, BEST = CHECKPOINTS = ("checkpoint.pkl", "checkpoint.previous.pkl", "checkpoint.best.pkl")
 START = "start.pkl"  # a copy of the policy that the run started from, where that is an earlier one
+BACK = "checkpoint.back.pkl"  # to which on_divergence="halve" goes back
 SETTINGS = "config.toml"  # of a run that began with a command
 WALK = "walk-forward.json"  # of a walk-forward: how its folds begin
 SWEEP = "sweep.json"  # of a sweep
@@ -120,7 +121,7 @@ def fold_folders(run_dir: Path) -> list[Path]:
 
 def contents(run_dir: Path) -> dict[str, bytes]:
     """Return all from which a run goes on: log, checkpoints and start, and those of its seeds, by their paths in it."""
-    names = (METRICS, *CHECKPOINTS, START)
+    names = (METRICS, *CHECKPOINTS, BACK, START)
     paths = [folder / name for folder in (run_dir, *member_folders(run_dir)) for name in names]
     return {str(path.relative_to(run_dir)): path.read_bytes() for path in paths if path.is_file()}
 

@@ -42,7 +42,8 @@ class TrainSettings:
             interval of the difference of their Sharpe ratios. Otherwise it holds its mean exposure so far, and
             trained.pkl keeps what was trained. Most of what is found in a few thousand noisy bars was luck.
         on_divergence: The answer to numbers that are no longer finite. "stop" ends training with the last good state
-            saved. "halve" goes back to the last checkpoint and goes on with half the learning rate, at most ten times.
+            saved. "halve" goes back to the last multiple of eval_every and goes on with half the learning rate, at most
+            ten times.
         refit_normalizer: Whether features are scaled by the new training bars, where training starts from an earlier
             policy. Otherwise they keep the earlier policy's scale.
         run_dir: The folder for the results, new or empty. By default it is the next free runs/NAME-0001.

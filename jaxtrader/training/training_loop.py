@@ -25,7 +25,13 @@ from jaxtrader import devices, files, hosts
 from jaxtrader.envs import rewards
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.training.callbacks import CallbackList, TrainingRun
-from jaxtrader.training.checkpoint import MAX_HALVINGS, Checkpoint, restore, save_checkpoint
+from jaxtrader.training.checkpoint import (
+    MAX_HALVINGS,
+    Checkpoint,
+    checkpoint_to_go_back_to,
+    restore,
+    save_checkpoint,
+)
 from jaxtrader.training.dispatch import Chunk, Copy, Own, Place, Report, Share, Snapshot, Steps
 from jaxtrader.training.identity import machine
 from jaxtrader.training.metrics_log import JsonlLogger
@@ -328,7 +334,7 @@ class TrainingLoop:
             )
 
     def _after_rejection(self, reasons: list[str]) -> None:
-        """Go back to the last checkpoint with half the learning rate, or save and raise TrainingDiverged."""
+        """Go back to the last validation with half the learning rate, or save and raise TrainingDiverged."""
         message = self._what_was_rejected(reasons)
         # A lower rate mends no bars, no reward, and no learner that is not made for several devices.
         may_help = reasons[0] != "reward" and reasons != [DEVICES_DIFFER] and self.halvings < MAX_HALVINGS
@@ -341,7 +347,10 @@ class TrainingLoop:
                 f"{message}. The state before it is saved in {self.run_dir}{untrained}. {self._advice(reasons)}"
             )
         self.progress.print(f"note: {message}")
-        checkpoint = self.trainer.newest_checkpoint(self.run_dir, set_aside=True)
+        checkpoint = checkpoint_to_go_back_to(self.run_dir)
+        if checkpoint is None:  # of a run that began with "stop", or whose file was damaged
+            checkpoint = self.trainer.newest_checkpoint(self.run_dir, set_aside=True)
+            self.progress.print("note: no checkpoint of a validation is there to go back to, so it is the newest")
         assert checkpoint is not None  # the first is written before the first update
         train_state = self._restore(replace(checkpoint, seconds=self.recorder.seconds))
         if self.validation is not None:
@@ -351,6 +360,8 @@ class TrainingLoop:
             _, agent_state = self.agent.halve_rate(agent_state)
         self.halvings += 1
         self.train_state = place_train_state(train_state.replace(agent_state=agent_state), self.mesh)
+        self.saved = None  # newer checkpoints no longer fit the log
+        self._save_checkpoint(self.train_state, goes_back=False)
         self.progress.print(
             f"note: back to update {checkpoint.updates}, with the learning rate halved ({self.halvings} of at most "
             f"{MAX_HALVINGS} times)"
@@ -467,8 +478,13 @@ class TrainingLoop:
         self.trainer.agent.save_model(self.run_dir / name, train_state.agent_state, about)
         return self.run_dir / name
 
-    def _save_checkpoint(self, train_state: TrainState, is_best: bool = False) -> None:
-        """Save the train state unless that has just been done. The log reaches the disk before it."""
+    def _save_checkpoint(self, train_state: TrainState, is_best: bool = False, goes_back: bool = True) -> None:
+        """Save the train state unless that has just been done. The log reaches the disk before it.
+
+        A divergence goes back to updates at which there is a validation, also where there is no market for one. The
+        clock and signals save at others, at which a run that never stopped saves nothing. Where it has just gone back
+        (`goes_back=False`), that file stays: after a kill the run may go on from before, with fewer halvings.
+        """
         now = (self.recorder.updates, self.log.size)
         if now == self.saved:
             return
@@ -489,7 +505,8 @@ class TrainingLoop:
             goal=self.trainer.goal,
             **machine(),
         )
-        save_checkpoint(self.run_dir, checkpoint, is_best)
+        goes_back &= self.trainer.on_divergence == "halve" and self.recorder.updates % self.trainer.eval_every == 0
+        save_checkpoint(self.run_dir, checkpoint, is_best, goes_back)
         self.saved = now
 
 

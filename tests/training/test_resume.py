@@ -17,6 +17,7 @@ from flax import struct
 from resealed import damaged, refusals
 from trainers import CountEnv, FakeAgent, path_trainer
 
+import jaxtrader as jt
 from jaxtrader import files
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.files import FileError
@@ -529,7 +530,7 @@ def test_checkpoints_come_by_time_where_no_validation_does(tmp_path, monkeypatch
         progress=False,
     )
     saved = []
-    monkeypatch.setattr(training_loop, "save_checkpoint", lambda folder, found, is_best: saved.append(found.updates))
+    monkeypatch.setattr(training_loop, "save_checkpoint", lambda folder, found, *_: saved.append(found.updates))
     trainer.train()
     assert saved == [10]
     monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", 0.0)
@@ -582,6 +583,18 @@ def steep(run_dir, updates, agent=None, **settings):
     return Trainer(CountEnv(), Steep() if agent is None else agent, run_dir=run_dir, **settings)
 
 
+class Stop(jt.Callback):
+    """Sends the signal that ends a training at a chunk of this number."""
+
+    def __init__(self, at):
+        self.at, self.count = at, 0
+
+    def on_chunk(self, record):
+        self.count += 1
+        if self.count == self.at:
+            signal.raise_signal(signal.SIGTERM)
+
+
 def test_divergence_goes_back_to_the_last_checkpoint_with_half_the_rate(tmp_path, capsys):
     # Weights from 1: 9, 17 (saved), 25 is too much. Back to 17: 21 is too much, then 19, 21, back to 17, by 1: 18, 19
     # (saved), 20, 21, and from 19 by 1/2: 19.5, 20.
@@ -596,6 +609,49 @@ def test_divergence_goes_back_to_the_last_checkpoint_with_half_the_rate(tmp_path
     longer = steep(tmp_path / "run", 7).train(resume=True)  # with the rate that was found, and from there half of it
     np.testing.assert_array_equal(longer.state["weight"], [20.25, 20.25])
     assert [record["rate"] for record in longer.history] == [*rates, 0.25]
+
+
+@pytest.fixture(scope="session")
+def diverged(tmp_path_factory):
+    """A run whose divergences go back to its start, and to update 3."""
+    return steep(tmp_path_factory.mktemp("diverged") / "run", 7, eval_every=3).train()
+
+
+@pytest.mark.parametrize("at", [2, 4, 6, 8])
+def test_a_run_that_diverges_goes_back_to_the_same_update_after_a_stop(diverged, tmp_path, at):
+    stop = Stop(at)
+    stopped = steep(tmp_path / "run", 7, eval_every=3, callbacks=[stop]).train()
+    resumed = steep(tmp_path / "run", 7, eval_every=3).train(resume=True) if stopped.interrupted else stopped
+    assert stop.count >= at
+    chex.assert_trees_all_equal(resumed.state, diverged.state)
+    assert records(resumed.run_dir) == records(diverged.run_dir)
+
+
+def test_checkpoints_of_the_clock_change_no_divergence(diverged, tmp_path, monkeypatch):
+    monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", 0.0)
+    result = steep(tmp_path / "run", 7, eval_every=3).train()
+    assert records(result.run_dir) == records(diverged.run_dir)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*going back to the checkpoint before it")
+def test_a_run_that_diverges_and_is_killed_at_any_write_ends_the_same(diverged, tmp_path, monkeypatch):
+    at, is_over = 1, False
+    while not is_over:
+        run = tmp_path / str(at)
+        with monkeypatch.context() as patch:
+            patch.setattr(training_loop, "CHECKPOINT_SECONDS", 0.0)
+            disturb(patch, at, Killed())
+            try:
+                steep(run, 7, eval_every=3).train()
+                is_over = True
+            except Killed:
+                pass
+        result = steep(run, 7, eval_every=3).train(resume=True)
+        assert records(run) == records(diverged.run_dir), at
+        chex.assert_trees_all_equal(result.state, diverged.state)
+        at += 6  # the run makes more than 60 writes
+    assert at > 60
 
 
 def test_divergence_that_half_rates_do_not_mend_ends_training(tmp_path):
