@@ -26,6 +26,10 @@ from jaxtrader import devices
 scratch: set[str] = set()  # folders of this process, for whoever ends it without Python's own end
 
 
+class UnlikeError(ValueError):
+    """Processes that would train together have different settings or data."""
+
+
 @contextmanager
 def scratch_folder() -> Generator[Path]:
     """Yield a folder for a process that is not the first. It is deleted at the end."""
@@ -68,6 +72,15 @@ def share(contents: Mapping[str, bytes]) -> dict[str, bytes]:
         found[name] = rest[start : start + length]
         start += length
     return found
+
+
+def gather(content: bytes) -> list[bytes]:
+    """Return what each process gives, in their order. All processes must call it."""
+    sizes = np.ravel(multihost_utils.process_allgather(np.asarray([len(content)], np.int32)))
+    mine = np.zeros(int(sizes.max()), np.uint8)
+    mine[: len(content)] = np.frombuffer(content, np.uint8)
+    rows = np.reshape(multihost_utils.process_allgather(mine), (len(sizes), -1))
+    return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
 
 
 def ask(wishes: Mapping[str, bool], mesh: Mesh | None) -> dict[str, bool] | dict[str, Array]:

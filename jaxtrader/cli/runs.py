@@ -18,7 +18,7 @@ import jaxtrader as jt
 from jaxtrader import files, hosts
 from jaxtrader.cli import config_file, distributed, inputs, phrases
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import INTERRUPTED, OK, spelt
+from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput, spelt
 from jaxtrader.evaluation import tables
 from jaxtrader.training import interrupt
 from jaxtrader.training.run_folder import make_run_dir, only_writer, resume_command
@@ -44,8 +44,11 @@ def train_in_folder(trainer: jt.Trainer, values: Values, name: str, console: Con
                 config_file.write(folder, "train", values)
         if values["distributed"]:
             distributed.name_folder(folder)
-    with interrupt.ending_the_process():
-        result = trainer.train(resume=True) if resume else trainer.train()
+    try:
+        with interrupt.ending_the_process():
+            result = trainer.train(resume=True) if resume else trainer.train()
+    except hosts.UnlikeError as error:
+        raise BadInput(str(error)) from error
     if not values["quiet"]:
         console.print(phrases.speed(result))
         console.print()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxtrader import compilation
+from jaxtrader import compilation, hosts
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
@@ -56,12 +56,23 @@ def identity(
     return {name: as_json(value) for name, value in parts.items()}
 
 
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Return what differs between two identities, one phrase for each difference."""
+def differences(
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    may_change: Collection[str] = MAY_CHANGE,
+    says: str = "{name} was {old} and is {new}",
+) -> list[str]:
+    """Return what differs between two identities, one phrase for each difference.
+
+    Args:
+        before, now: the identities.
+        may_change: names that may differ.
+        says: the phrase.
+    """
     found = []
     for name in dict.fromkeys((*before, *now)):
         old, new = before.get(name), now.get(name)
-        if old == new or name in MAY_CHANGE:  # `devices`, in a run of an earlier version
+        if old == new or name in may_change:  # `devices`, in a run of an earlier version
             continue
         # A rule or cost that is off, or a setting, that was not known then.
         if name not in before and new == UNKNOWN_BEFORE.get(name, "null"):
@@ -69,8 +80,29 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         if name.endswith(" bars"):
             found.append(f"the {name} have other numbers")
         else:
-            found.append(f"{name} was {_short(old)} and is {_short(new)}")
+            found.append(says.format(name=name, old=_short(old), new=_short(new)))
     return found
+
+
+def check_alike(settings: TrainSettings, own: Identity, init_from: Any, resume: bool) -> None:
+    """Raise `hosts.UnlikeError` in all processes where one of them would train something else than process 0.
+
+    Args:
+        settings: of this process.
+        own: the identity of its training.
+        init_from: the weights that it starts from, or None.
+        resume: whether it goes on with a run.
+    """
+    further = {name: getattr(settings, name) for name in MAY_CHANGE if name != "run_dir"} | {"resume": resume}
+    further["init_from"] = None if init_from is None else _sum(jax.tree.leaves(init_from))
+    mine = {**own, **{name: as_json(value) for name, value in further.items()}}
+    first, *others = map(json.loads, hosts.gather(json.dumps(mine).encode()))
+    for i, theirs in enumerate(others, 1):
+        says = f"{{name}} is {{old}} in process 0 and {{new}} in process {i}"
+        if found := differences(first, theirs, (), says):
+            raise hosts.UnlikeError(
+                f"the processes do not train the same: {'; '.join(found)}; start all with the same settings and data"
+            )
 
 
 def machine() -> dict[str, Any]:

@@ -32,7 +32,7 @@ from jaxtrader.market.market import Market
 from jaxtrader.training.callbacks import Callback, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint
 from jaxtrader.training.dispatch import Share, Steps, run_alone
-from jaxtrader.training.identity import Identity, identity
+from jaxtrader.training.identity import Identity, check_alike, identity
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.members import check_members, check_members_to_resume, check_seeds, train_members
 from jaxtrader.training.metrics_log import JsonlLogger
@@ -219,7 +219,7 @@ class Trainer(TrainSettings):
             FileExistsError: run_dir is not empty.
             FileNotFoundError: there is no run to resume.
             FileError: another training writes to run_dir, a file cannot be written, or no checkpoint can be read.
-            ValueError: the run to resume had other settings or data.
+            ValueError: the run to resume had other settings or data, or another process has.
         """
         compilation.enable_cache()
         return self.train_here(resume) if hosts.count() == 1 else self._train_with_others(resume)
@@ -227,6 +227,7 @@ class Trainer(TrainSettings):
     def _train_with_others(self, resume: bool) -> TrainResult:
         """Train in several processes. All but process 0 work in a folder that is deleted, and show nothing."""
         hosts.meet()
+        check_alike(self, self.identity, None if self.earlier is None else self.earlier.state, resume)
         if hosts.is_first():
             run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
             hosts.share({FOLDER: str(run_dir).encode(), **(contents(run_dir) if resume else {})})

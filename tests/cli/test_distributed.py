@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,9 +19,11 @@ import pytest
 from cli.test_resuming import SMALL, prices
 
 import jaxtrader as jt
-from jaxtrader import devices
+from jaxtrader import devices, hosts
 from jaxtrader.cli import distributed, last_words, main
 from jaxtrader.cli.settings import BadInput
+from jaxtrader.training.identity import check_alike
+from jaxtrader.training.train_settings import TrainSettings
 
 # The command, with signs of life that are missed sooner, so that a test does not wait for half a minute, and with
 # checkpoints that process 0 alone finds due.
@@ -42,12 +45,12 @@ def free_port() -> int:
         return listener.getsockname()[1]
 
 
-def start(*argv: Any) -> list[subprocess.Popen[str]]:
-    """Two processes of a command."""
+def start(*argv: Any, second: tuple[str, ...] = ()) -> list[subprocess.Popen[str]]:
+    """Two processes of a command, of which the second has flags of its own."""
     joined = ["--distributed", "--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "2", "--process-id"]
-    command = [sys.executable, "-c", COMMAND, "train", *map(str, argv), *joined]
+    command = [sys.executable, "-c", COMMAND, "train", *map(str, argv)]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [subprocess.Popen([*command, str(i)], **pipes) for i in range(2)]
+    return [subprocess.Popen([*command, *second[: i * len(second)], *joined, str(i)], **pipes) for i in range(2)]
 
 
 def end(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
@@ -93,6 +96,44 @@ def test_two_processes_learn_what_one_learns(bars: Path, tmp_path: Path, capsys:
     assert main(longer) == 0
     assert "jaxtrader: warning: devices was 2 and is 1" in capsys.readouterr().err
     assert json.loads((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[-1])["updates"] == 22
+
+
+@pytest.mark.slow
+def test_processes_that_would_train_something_else_are_refused_by_name(bars: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    flags = ("--fee-bps", "300", "--seed", "1", "--hidden", "4", "--total-steps", "256")
+    ended = end(start("--data", bars, *SMALL, "--no-report", "--run-dir", run, second=flags))
+    for code, _, messages in ended:
+        assert code == 2, messages
+        line = messages.splitlines()[-1]
+        assert line.startswith("jaxtrader: error: the processes do not train the same: "), messages
+        for told in ("seed is 0 in process 0 and 1 in process 1", "fee is 0.0001 in process 0 and 0.03", "hidden is"):
+            assert told in line
+    assert not {path.suffix for path in run.iterdir()} & {".pkl"}
+
+
+@pytest.mark.parametrize(
+    ("theirs", "says"),
+    [
+        ({}, None),
+        ({"total_steps": "5"}, "total_steps is 7 in process 0 and 5 in process 2"),
+        ({"training bars": "b"}, "the training bars have other numbers"),
+        ({"resume": "true"}, "resume is false in process 0 and true in process 2"),
+        ({"init_from": '"0"'}, 'init_from is null in process 0 and "0" in process 2'),
+    ],
+)
+def test_all_settings_and_data_of_the_processes_are_compared(
+    theirs: dict[str, str], says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three, the last is unlike the others."""
+
+    def gathered(mine: bytes) -> list[bytes]:
+        return [mine, mine, json.dumps({**json.loads(mine), **theirs}).encode()]
+
+    monkeypatch.setattr(hosts, "gather", gathered)
+    known = {"training bars": "a"}
+    with contextlib.nullcontext() if says is None else pytest.raises(hosts.UnlikeError, match=says):
+        check_alike(TrainSettings(total_steps=7), known, None, resume=False)
 
 
 @pytest.mark.slow
