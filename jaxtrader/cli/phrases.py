@@ -119,7 +119,7 @@ def proofs(found: Sequence[Proof]) -> str:
     if held:
         said.append(
             f"fold{'s' * (len(held) > 1)} {', '.join(held)} hold{'s' * (len(held) == 1)} that exposure, since what was "
-            "trained did no better on validation; --no-must-beat-holding trades it"
+            "trained was not shown to be better on validation; --no-must-beat-holding trades it"
         )
     return "; ".join(said)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +40,11 @@ class Proof:
         if self.is_better:
             return f"it trades, since it did better than {against}"
         if self.held is None:
-            return f"it did no better than {against}"
-        return f"it holds {round(self.held, 2) + 0.0:.2f}, since what was trained did no better than {against}"
+            return f"it was not shown to be better than {against}"
+        seen = self.lead.detectable
+        unseen = f"; a lead below about {seen:.2g} is mostly not found there" if math.isfinite(seen) else ""
+        held = f"it holds {round(self.held, 2) + 0.0:.2f}"
+        return f"{held}, since what was trained was not shown to be better than {against}{unseen}"
 
 
 def prove(policy: Policy, valid: Market, train: Market | None = None) -> Proof:

@@ -98,7 +98,9 @@ def test_a_run_leaves_its_files_and_says_where(tiny):
     assert "\x1b" not in out
     # Of a random walk nothing is known that pays, so the policy holds, and says so.
     said = " ".join(out.split())
-    assert re.search(r"policy it holds -?\d\.\d\d, since what was trained did no better than its mean exp", said)
+    assert re.search(
+        r"policy it holds -?\d\.\d\d, since what was trained was not shown to be better than its mean exp", said
+    )
     assert "The policy is holding at its mean exposure" in said or "The policy held nothing" in said
 
 

@@ -52,7 +52,7 @@ def test_what_was_trained_on_a_random_walk_holds(seeds, make, market, tmp_path):
     assert abs(targets[0, 0] - result.proof.exposure) <= 0.5 / seeds + 1e-6, "positions are -1, 0 and 1"
     assert result.proof.held == pytest.approx(targets[0, 0], abs=1e-6)
     assert str(result.proof).startswith(
-        f"it holds {targets[0, 0] + 0.0:.2f}, since what was trained did no better than"
+        f"it holds {targets[0, 0] + 0.0:.2f}, since what was trained was not shown to be better than"
     )
 
 
