@@ -57,6 +57,7 @@ class Checkpoint:
         settings: see `identity`.
         devices: number of devices.
         jax, device, cpus: see `identity.machine`.
+        seeds_at_once: the number of seeds that one program trained side by side. None: a file of before it was kept.
         goal: the number of updates, or of episodes, at which training was to end. None: a file of before it was kept.
     """
 
@@ -76,6 +77,7 @@ class Checkpoint:
     device: str
     cpus: Count
     goal: Natural | None = None
+    seeds_at_once: Count | None = None
 
     @property
     def best_score(self) -> float | None:

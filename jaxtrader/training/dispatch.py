@@ -63,7 +63,12 @@ Steps = Generator[Chunk | Copy, Any, Any]
 
 
 class Place(Protocol):
-    """Where the train state of a training is."""
+    """Where the train state of a training is, among those of so many `slots` that one program trains."""
+
+    @property
+    def slots(self) -> int:
+        """Their number."""
+        ...
 
     def get(self) -> TrainState:
         """Return it."""
@@ -106,6 +111,7 @@ class Own:
     """The place of a training that is alone."""
 
     state: TrainState
+    slots = 1
 
     def get(self) -> TrainState:
         """Return the state."""
@@ -155,6 +161,11 @@ class Member:
         self.given: TrainState | None = None  # which is not in the stacked arrays yet
         self._block = block
         training.place = self
+
+    @property
+    def slots(self) -> int:
+        """Of its block."""
+        return self._block.slots
 
     def get(self) -> TrainState:
         """Return its state."""

@@ -37,7 +37,7 @@ class TrainSettings:
             Their spread shows how much is luck.
         seeds_at_once: The number of seeds that one program trains side by side. By default they are as many as fit the
             memory of a GPU or TPU. On a CPU it is 1, which is as fast there. The result does not depend on it, but for
-            the order of sums.
+            the order of sums. A resumed run warns where it is another one.
         must_beat_holding: Whether the policy must do better on validation than its own mean exposure held, by a 95%
             interval of the difference of their Sharpe ratios. Otherwise it holds its mean exposure so far, and
             trained.pkl keeps what was trained. Most of what is found in a few thousand noisy bars was luck.

@@ -309,10 +309,10 @@ class TrainingLoop:
         return train_state
 
     def _warn_of_another_machine(self, checkpoint: Checkpoint) -> None:
-        names = {"jax": "JAX", "device": "the device", "cpus": "the number of cores", "devices": "devices"}
-        here = {**machine(), "devices": self.trainer.devices}
-        changes = ((names[name], getattr(checkpoint, name), now) for name, now in here.items())
-        changed = [f"{name} was {before} and is {now}" for name, before, now in changes if before != now]
+        names = {"jax": "JAX", "device": "the device", "cpus": "the number of cores"}
+        here = {**machine(), "devices": self.trainer.devices, "seeds_at_once": self.place.slots}
+        changes = ((names.get(name, name), getattr(checkpoint, name), now) for name, now in here.items())
+        changed = [f"{name} was {before} and is {now}" for name, before, now in changes if before not in (now, None)]
         if changed:
             warnings.warn(f"{', '.join(changed)}: the results may differ in their last digits", stacklevel=4)
 
@@ -502,6 +502,7 @@ class TrainingLoop:
             initial=self.initial,
             settings=self.trainer.identity,
             devices=self.trainer.devices,
+            seeds_at_once=self.place.slots,
             goal=self.trainer.goal,
             **machine(),
         )

@@ -115,6 +115,15 @@ def test_a_block_that_was_stopped_is_resumed_to_the_same_bits(stopped, make, tmp
     assert again.updates == whole.updates, "all were complete"
 
 
+def test_another_number_of_seeds_at_once_is_warned_of(stopped, make, tmp_path, recwarn):
+    folders = [shutil.copytree(stopped.run_dir, tmp_path / name) for name in ("same", "other")]
+    make(folders[0]).train(resume=True)
+    assert not [each for each in recwarn if "seeds_at_once" in str(each.message)]
+    said = r"seeds_at_once was 2 and is 1: the results may differ in their last digits"
+    with pytest.warns(UserWarning, match=said):
+        make(folders[1], seeds_at_once=1).train(resume=True)
+
+
 def test_members_that_are_at_different_updates_meet_again(stopped, make, tmp_path):
     folder = stopped.members[0].run_dir
     shutil.rmtree(folder)  # this one begins anew, and the other goes on
