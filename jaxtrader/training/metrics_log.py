@@ -16,6 +16,7 @@ import numpy as np
 from jaxtrader.files import FileError
 
 COUNTS = ("updates", "steps", "episodes")  # in each record of a run
+SCORE = "valid_reward_per_bar"  # in those with a validation
 
 
 @runtime_checkable
@@ -152,7 +153,7 @@ def records_of(path: Path, content: bytes) -> list[dict[str, Any]]:
         content: whole lines of it.
 
     Raises:
-        FileError: a line is no JSON object, or has no counts.
+        FileError: a line is no JSON object, has no counts, or has a score that is no number.
     """
     found = []
     for number, line in enumerate(content.splitlines(), 1):
@@ -160,7 +161,10 @@ def records_of(path: Path, content: bytes) -> list[dict[str, Any]]:
             record = json.loads(line)
         except (ValueError, RecursionError):  # also no UTF-8, and integers of thousands of digits
             record = None
-        if not isinstance(record, dict) or any(type(record.get(name)) is not int for name in COUNTS):
+        if not isinstance(record, dict) or not (
+            all(type(record.get(name)) is int for name in COUNTS)
+            and isinstance(record.get(SCORE), int | float | None)  # NaN is null
+        ):
             raise FileError(f"{path} is damaged: line {number} is no record of a training; copy it again")
         found.append({key: math.nan if value is None else value for key, value in record.items()})
     return found

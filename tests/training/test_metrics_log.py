@@ -22,6 +22,7 @@ NO_RECORDS = {
     "no UTF-8": b'{"a": "\xff"}\n',
     "a long integer": b'{"a": ' + b"9" * 5000 + b"}\n",
     "no counts": b"{}\n",
+    "a text for a score": WHOLE.replace(b'"loss": null', b'"valid_reward_per_bar": "x"'),
     "a text for a count": WHOLE.replace(b"8", b'"8"'),
 }
 
