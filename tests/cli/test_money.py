@@ -76,7 +76,7 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
         "--leverage 2 --positions continuous --stop-loss 0.03 --take-profit 0.1 --borrow-rate 0.06 --decision-every 2"
     )
     data = ["--data", folder / "four.csv", "--symbols", "UP", *SMALL]
-    out = said("train", *data, *money.split(), "--run-dir", run)
+    out = said("train", *data, *money.split(), "--no-must-beat-holding", "--run-dir", run)
     rules = "borrow rate 0.06; max leverage 2; maintenance margin 0.25; no fee on shorts; "
     rules += "stop-loss 0.03; take-profit 0.1"
     assert rules in out

@@ -189,9 +189,7 @@ def test_a_row_has_the_numbers_of_the_whole_history_to_the_bit():
 @pytest.mark.slow
 def test_an_ensemble_and_decisions_between_are_those_of_the_backtest():
     bars = bars_of("daily")
-    members = [policy_on(bars, ["signal", "gap"], **BETWEEN)]
-    members += [loud(members[0].environment(Market.from_bars(bars, ["signal", "gap"])), seed) for seed in (2, 3)]
-    policy = ensemble(members)
+    policy = ensemble([policy_on(bars, ["signal", "gap"], seed, **BETWEEN) for seed in (1, 2, 3)])
     result = backtested(policy, bars)
     live = policy.live(cut(bars, 0, HISTORY + 1))
     times = []
