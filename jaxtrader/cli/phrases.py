@@ -16,7 +16,6 @@ from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Sourc
 from jaxtrader.cli.settings import BPS, spelt
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
-from jaxtrader.evaluation.proof import Proof
 from jaxtrader.ledger.costs import LIMITS, CostRange
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.clock import wall_clock
@@ -109,19 +108,6 @@ def network(agent: jt.PPOAgent, window: int) -> str:
         reader = f"{encoder} over {window} bars{sizes}"
     dtype = "" if agent.compute_dtype == "float32" else f"; computed in {agent.compute_dtype}"
     return f"{reader}, then {layers}, one each for actor and critic{dtype}"
-
-
-def proofs(found: Sequence[Proof]) -> str:
-    """Which folds of a walk-forward trade, and which hold."""
-    traded = [str(i) for i, one in enumerate(found, 1) if one.is_better]
-    held = [f"{i} ({one.held:.2f})" for i, one in enumerate(found, 1) if one.held is not None]
-    said = [f"fold{'s' * (len(traded) > 1)} {', '.join(traded)} trade{'s' * (len(traded) == 1)}"] if traded else []
-    if held:
-        said.append(
-            f"fold{'s' * (len(held) > 1)} {', '.join(held)} hold{'s' * (len(held) == 1)} that exposure, since what was "
-            "trained was not shown to be better on validation; --no-must-beat-holding trades it"
-        )
-    return "; ".join(said)
 
 
 def files(result: jt.TrainResult, more: Sequence[str] = ()) -> str:

@@ -88,8 +88,6 @@ def _tell(found: WalkForward, settings: Values, values: Values, console: Console
     if not values["quiet"]:
         reporting.print_walk_forward(evidence, console)
     lines = reporting.facts(evidence)
-    proofs = [fold.training.proof for fold in found.folds if fold.training.proof is not None]
-    lines += [("policy", phrases.proofs(proofs))] if proofs else []
     lines.append(("files", f"{folder}: {', '.join([*names, 'result.json'])}"))
     following = resume_command(folder) if found.interrupted else own_code.backtest_command(folder, values)
     tables.print_facts(console, [*lines, ("next", following)])

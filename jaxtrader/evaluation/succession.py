@@ -62,6 +62,15 @@ class Succession:
         return self.policies[0].about
 
     @property
+    def holds_because(self) -> str | None:
+        """Which folds hold one exposure instead of what was trained, and why. None where all trade."""
+        held = [str(i) for i, policy in enumerate(self.policies, 1) if policy.holds_because is not None]
+        if not held:
+            return None
+        folds = f"fold {held[0]} holds" if len(held) == 1 else f"folds {', '.join(held)} hold"
+        return f"{folds} one exposure, since what was trained was not shown to be better on validation"
+
+    @property
     def rules(self) -> Rules:
         """The rules that all were trained under."""
         return self.policies[0].rules

@@ -159,9 +159,9 @@ def gather(
     parts[last] |= strategies(market, result)
     report_step("single seeds")
     seeds = {}
-    holds_because = None if isinstance(policy, Succession) else policy.holds_because
+    policies = policy.policies if isinstance(policy, Succession) else (policy,)
     # The members of a policy that holds have constants whose mean is held. They say nothing of luck.
-    if len(policy.members) > 1 and holds_because is None:
+    if len(policy.members) > 1 and any(each.holds_because is None for each in policies):
         names = policy.about.get("seeds", range(len(policy.members)))
         for name, member in zip(names, policy.members, strict=True):
             seeds[f"seed {name}"] = traded(member, market, **changes)
@@ -196,7 +196,7 @@ def gather(
         report_step("features")
         importance = permutation_importance(policy, markets[VALIDATION], most_bars=IMPORTANCE_BARS, **changes)
     found = Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance)
-    return dataclasses.replace(found, folds=folds, holds_because=holds_because)
+    return dataclasses.replace(found, folds=folds, holds_because=policy.holds_because)
 
 
 def rotations_of(bars: int) -> int:

@@ -15,6 +15,7 @@ from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import exposure_matched, of_each_symbol
 from jaxtrader.evaluation.proof import prove
+from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.verdict import lead
 from jaxtrader.report.evidence import gather
 from jaxtrader.training import settle
@@ -83,6 +84,9 @@ def test_a_run_that_held_goes_on_from_what_was_trained(make, market, tmp_path):
     assert "holds_because" not in trained.about
     why = gather(held, {"test": market}, rotations=9).sentences[1]
     assert why == f"I{held.about['holds_because'][1:]}."
+    first = Succession((held, trained), (market, market))
+    assert first.holds_because.startswith("fold 1 holds one exposure, since what was trained was not shown")
+    assert Succession((trained, trained), (market, market)).holds_because is None
 
 
 def test_knowing_the_next_bar_beats_holding_and_a_constant_does_not():
