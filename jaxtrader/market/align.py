@@ -35,6 +35,8 @@ MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more
 # Bars that begin so much earlier than the row before, as a share of their length, overlap it. Clocks are set forward by
 # 4% of a day.
 MAX_OVERLAP = 0.05
+SATURDAY = 5  # counted from Monday
+EVERY_DAY = 0.2  # the share of bars on weekends, of 2 in 7, from which an asset trades every day
 HALF_A_DAY = np.timedelta64(12, "h")  # before its close a daily bar is on its own day, even if it closes at midnight
 FEW_OVERLAPS = 0.05  # share of an asset's bars, for those that end early before a holiday
 
@@ -331,6 +333,29 @@ def share_days(
         latest[own] = np.maximum(latest[own], part["times"].astype("datetime64[ns]").astype(np.int64))
     closes = latest.astype("datetime64[ns]")
     return [{**part, "times": closes[own]} for part, own in zip(parts, at, strict=True)]
+
+
+def early_close_notes(names: Sequence[str], stamped: Sequence[Columns], shared: Sequence[Columns]) -> list[str]:
+    """Return a note on each asset that trades every day and closes before its row.
+
+    Its next bar opens at its own close, which has passed when the row is decided.
+
+    Args:
+        names: of the assets.
+        stamped: the columns of one asset each, at their own closes.
+        shared: the same at the closes of their rows, see `share_days`.
+    """
+    notes = []
+    for name, own, row in zip(names, stamped, shared, strict=True):
+        early = float(np.max(row["times"] - own["times"]) / np.timedelta64(1, "h"))
+        weekday = (own["times"].astype("datetime64[D]").astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
+        if early > 0 and np.mean(weekday >= SATURDAY) > EVERY_DAY:
+            notes.append(
+                f"{name} trades every day and closes up to {early:.3g} hours before its row, so orders fill at an open "
+                "that had passed by then. Results look ahead by that much: stamp its bars at the end of the day, or "
+                "load it by itself."
+            )
+    return notes
 
 
 def _at_midnight(times: np.ndarray, tz: str | None) -> bool:

@@ -24,6 +24,7 @@ from jaxtrader.market.align import (
     check_alignable,
     compute_columns,
     concatenate_histories,
+    early_close_notes,
     overlap_notes,
     share_days,
     volume_notes,
@@ -236,7 +237,8 @@ class Market:
             zones = [history.tz for history in histories]
             daily = all(one.calendar.bar >= SHORTEST_DAY for one in histories if one.calendar is not None)
             if daily:
-                parts = share_days(parts, zones, [history.label for history in histories])
+                stamped, parts = parts, share_days(parts, zones, [history.label for history in histories])
+                notes += early_close_notes(names, stamped, parts)
             columns = align_histories(parts, tz, daily=daily)
             notes += overlap_notes(names, parts, columns["times"], tz, zones=zones)
             notes += alignment_notes(names, parts, columns, tz)

@@ -373,6 +373,15 @@ def test_daily_bars_that_close_at_two_times_of_a_day_share_a_row():
     assert not any("session" in note for note in market.notes)
 
 
+@pytest.mark.parametrize(("hour", "early"), [("12h", True), ("23h59min", False)])
+def test_a_coin_that_closes_before_its_row_is_said_to_look_ahead(hour, early):
+    stock = history("STOCK", pd.bdate_range("2020-01-01", periods=60) + pd.Timedelta("21h"))
+    coin = history("BTC", pd.date_range("2020-01-01", periods=82) + pd.Timedelta(hour))
+    notes = Market.from_bars([coin, stock], FEATURES[:1], align=True).notes
+    assert any(note.startswith("BTC trades every day and closes up to 9 hours before") for note in notes) == early
+    assert not any(note.startswith("STOCK trades") for note in notes)
+
+
 SESSIONS = {"America/New_York": (9.5, 16), "Asia/Shanghai": (9.5, 15), "Europe/Berlin": (9, 17.5)}  # hours of the day
 
 
