@@ -24,7 +24,8 @@ class Source:
             Sessions, weekdays and dates are of it. By default it is that of the stamped offsets, or UTC.
         label: The end of its bar that a time stamp marks.
         repair: "clip" widens high and low to the bar's open and close, and sets a missing volume to 0. "adjust" scales
-            open, high and low where the close alone is adjusted.
+            open, high and low where the close alone is adjusted. "drop" leaves out the rows that break a rule of bars,
+            such as those without prices, where they are 5% at most.
         adjust: Whether prices are adjusted where the file has an adjusted close, dividends or splits.
         decimal: The decimal mark of numbers such as 1,002, of which the file does not show whether their comma is one.
         min_bars: A symbol with fewer bars is left out, and so is one that is too short for the features.
@@ -33,7 +34,7 @@ class Source:
     symbols: tuple[str, ...] | None = None
     tz: str | None = None
     label: Literal["close", "open"] = "close"
-    repair: Literal["clip", "adjust"] | None = None
+    repair: Literal["clip", "adjust", "drop"] | None = None
     adjust: bool = True
     decimal: Literal[".", ","] | None = None
     min_bars: int = 1

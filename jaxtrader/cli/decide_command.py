@@ -19,6 +19,7 @@ from jaxtrader.cli.command_settings import DecideSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import POLICY_FILE
 from jaxtrader.cli.settings import OK, BadInput, of
+from jaxtrader.cli.wording import in_flags
 from jaxtrader.live.live import Live
 from jaxtrader.live.recent import PRICES, up_to
 from jaxtrader.market.bar_checks import format_time
@@ -94,6 +95,7 @@ def _histories(
     for before, bars in zip(loaded, histories, strict=True):
         if len(bars) < len(before):
             notes.append(f"{bars.symbols[0]}: {len(before) - len(bars)} bar at the end is not over yet, and left out.")
+        notes += [f"{bars.symbols[0]}: {in_flags(note)}" for note in bars.notes if note.startswith("repair=")]
     if not policy.portfolio:
         kept, short = long_enough(histories, tuple(map(resolve, policy.features)), policy.window)
         histories, notes = tuple(kept), notes + short

@@ -16,7 +16,10 @@ PRICE_LIMITS = (1e-15, 1e15)  # float32 keeps its precision, and products of pri
 LARGEST = float(np.finfo(np.float32).max)
 # Vendors that adjust prices in floating point leave high below the close by an error in the last digits.
 DUST = 1e-9
+NO_PRICE = "a missing or impossible price"
 CLIP_HINT = "correct it or load with repair='clip' (--repair clip)"
+DROP_HINT = "repair='drop' (--repair drop), which leaves such rows out"
+MOST_DROPPED = 0.05  # share of the rows
 
 
 def check_times(times: np.ndarray, row_name: RowName) -> None:
@@ -58,23 +61,22 @@ def check_bars(prices: Mapping[str, np.ndarray], row_name: RowName) -> None:
     if missing.size:
         raise DataError(
             f"{row_name(missing[0])}: volume is missing{_more(missing)}, but it must be a number of 0 or more; "
-            f"{CLIP_HINT}, which sets a missing volume to 0."
+            f"{CLIP_HINT}, which sets a missing volume to 0, or with {DROP_HINT}."
         )
-    bad = np.flatnonzero(~((volume >= 0) & (volume <= LARGEST / np.maximum(prices["close"], 1.0))))
+    bad = np.flatnonzero(~_is_volume(prices))
     if bad.size:
         raise DataError(
             f"{row_name(bad[0])}: volume is {volume[bad[0]]:.10g}{_more(bad)}, but it must be a number of 0 or more, "
-            f"whose value in currency is at most {LARGEST:.2g}; correct the row."
+            f"whose value in currency is at most {LARGEST:.2g}; correct the row, or load with {DROP_HINT}."
         )
 
 
 def check_positive(name: str, values: np.ndarray, row_name: RowName) -> None:
     """Raise DataError at the first of `values` [T] that is not above 0 and finite, or is outside PRICE_LIMITS."""
-    lowest, highest = PRICE_LIMITS
-    bad = np.flatnonzero(~((values >= lowest) & (values <= highest)))
+    bad = np.flatnonzero(~_is_price(values))
     if not bad.size:
         return
-    row = int(bad[0])
+    row, (lowest, highest) = int(bad[0]), PRICE_LIMITS
     if 0 < values[row] < np.inf:
         raise DataError(
             f"{row_name(row)}: {name} is {values[row]:.10g}{_more(bad)}, outside {lowest:g} to {highest:g}, the range "
@@ -84,8 +86,17 @@ def check_positive(name: str, values: np.ndarray, row_name: RowName) -> None:
     truncated = " (is the file cut off?)" if row == len(values) - 1 and np.isnan(values[row]) else ""
     raise DataError(
         f"{row_name(row)}: {name} is {written}{_more(bad)}, but a price must be a finite number above 0; correct or "
-        f"remove the row{truncated}."
+        f"remove the row{truncated}, or load with {DROP_HINT}."
     )
+
+
+def _is_price(values: np.ndarray) -> np.ndarray:
+    lowest, highest = PRICE_LIMITS
+    return (values >= lowest) & (values <= highest)
+
+
+def _is_volume(prices: Mapping[str, np.ndarray]) -> np.ndarray:
+    return (prices["volume"] >= 0) & (prices["volume"] <= LARGEST / np.maximum(prices["close"], 1.0))
 
 
 def check_float32(name: str, values: np.ndarray, row_name: RowName) -> None:
@@ -109,8 +120,24 @@ def _check_envelope(
         written, wanted = shown_apart(values[row], limit[row])
         raise DataError(
             f"{row_name(row)}: {name} is {written}, but it must be {rule}(open, close) = {wanted}{_more(bad)}; "
-            f"{CLIP_HINT}, which sets high and low to the envelope of the bar."
+            f"{CLIP_HINT}, which sets high and low to the envelope of the bar, or with {DROP_HINT}."
         )
+
+
+def broken_rows(prices: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Mark the rows [T] that `check_bars` refuses, by the first rule that each of them breaks.
+
+    Args:
+        prices: open, high, low, close and volume, and the adjusted close if there is one, [T] each.
+    """
+    impossible = ~np.all([_is_price(values) for name, values in prices.items() if name != "volume"], axis=0)
+    top, bottom = np.maximum(prices["open"], prices["close"]), np.minimum(prices["open"], prices["close"])
+    outside = ~impossible & ((prices["high"] < top) | (prices["low"] > bottom))
+    return {
+        NO_PRICE: impossible,
+        "an open or close outside of low to high": outside,
+        "a missing or impossible volume": ~impossible & ~outside & ~_is_volume(prices),
+    }
 
 
 def shown_apart(one: float, other: float) -> tuple[str, str]:

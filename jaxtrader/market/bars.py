@@ -1,6 +1,6 @@
 """Loads a price history into `Bars`: checked NumPy arrays in float64, with times in UTC.
 
-No row is sorted, dropped or filled. What is repaired on request is counted in `Bars.notes`.
+No row is sorted, dropped or filled, unless that is asked for. What is repaired is counted in `Bars.notes`.
 """
 
 import dataclasses
@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxtrader.market.bar_checks import (
+    MOST_DROPPED,
+    NO_PRICE,
     RowName,
+    broken_rows,
     check_bars,
     check_float32,
     check_positive,
     check_times,
     clip,
+    format_time,
     spacing,
     widen_dust,
 )
@@ -126,7 +130,10 @@ def load_bars(
             without an offset as UTC.
         label: whether a time marks the "close" or the "open" of its bar. "open" adds the regular spacing to all times.
         repair: "clip" sets high and low to the highest and lowest price of the bar, and a missing volume to 0.
-            "adjust" scales open, high and low where close alone is adjusted, see `mixed_adjustment`.
+            "adjust" scales open, high and low where close alone is adjusted, see `mixed_adjustment`. "drop" leaves out
+            the rows that break a rule of bars, such as those without prices. These may be 5% of a symbol's rows, or
+            one row. Where more are broken, the file is misread more likely, and is refused. So is a row in which a
+            dividend, a split or a funding rate would be lost.
         adjust: multiply open, high, low and close by adjusted close / close if the file has an adjusted close. Where it
             has none, adjust them by its dividends and splits, if the prices show these, see `corporate_actions`.
         decimal: the decimal mark of numbers in text, "." or ",". None concludes it from values that have one reading,
@@ -151,8 +158,8 @@ def load_bars(
         raise DataError(f"symbol='{symbol}' and symbols={list(symbols)} exclude each other; give one of the two.")
     if label not in ("open", "close"):
         raise DataError(f"label='{label}' is unknown; use 'open' or 'close', the end of the bar that its time marks.")
-    if repair not in (None, "clip", "adjust"):
-        raise DataError(f"repair='{repair}' is unknown; use 'clip', 'adjust' or None.")
+    if repair not in (None, "clip", "adjust", "drop"):
+        raise DataError(f"repair='{repair}' is unknown; use 'clip', 'adjust', 'drop' or None.")
     if decimal not in (None, ".", ","):
         raise DataError(f"decimal='{decimal}' is unknown; use '.' or ','.")
     if isinstance(symbols, str):
@@ -184,18 +191,18 @@ def _load_entry(
 
 def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
     """Check, repair and adjust the rows of one symbol, and collect the notes."""
-    table, roles, times, tz = history.rows, history.roles, history.times, history.tz
     label, repair, adjust = options["label"], options["repair"], options["adjust"]
-    notes: list[str | None] = list(table.notes)
+    history, broken_note = _without_broken_rows(history, adjust) if repair == "drop" else (history, None)
+    table, roles, times, tz = history.rows, history.roles, history.times, history.tz
+    notes: list[str | None] = [*table.notes, broken_note]
     check_times(times, table.row_name)
     times, label_note = _to_close_times(table, roles, times, label)
-    prices = {role: table.numbers[column] for role, column in roles.prices.items()}
-    prices["volume"] = np.zeros(len(times)) if roles.volume is None else table.numbers[roles.volume]
+    prices = _prices(table, roles)
     if roles.volume is None:
         notes.append("There is no volume column; volume is 0.")
     elif not prices["volume"].any():
         notes.append("Volume is 0 in every bar, so there is no average traded value (adv) for impact and volume caps.")
-    prices, repaired_by, repair_note = _repair(widen_dust(prices), repair, table.row_name)
+    prices, repaired_by, repair_note = _repair(prices, repair, table.row_name)
     check_bars(prices, table.row_name)
     columns, dropped_note = _other_columns(table, roles)
     prices, adjusted_by, adjusted_notes = _adjust(table, roles, columns, prices, adjust)
@@ -226,6 +233,66 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
     )
     vars(bars)["calendar"] = calendar  # the cached property, which would find the same
     return bars
+
+
+def _prices(table: Rows, roles: ColumnRoles) -> dict[str, np.ndarray]:
+    """Open, high, low, close and volume, [T] each."""
+    prices = {role: table.numbers[column] for role, column in roles.prices.items()}
+    prices["volume"] = np.zeros(len(table.rows)) if roles.volume is None else table.numbers[roles.volume]
+    return widen_dust(prices)
+
+
+def _without_broken_rows(history: History, adjust: bool) -> tuple[History, str | None]:
+    """Leave out the rows that break a rule of bars, and return a note that counts them.
+
+    Raises DataError where they are more than MOST_DROPPED of all, or where something is due in one of them.
+    """
+    table, roles = history.rows, history.roles
+    prices = _prices(table, roles)
+    adjusted = {} if roles.adjusted is None else {"adjusted": table.numbers[roles.adjusted]}
+    marked = broken_rows(prices | adjusted)
+    priced = np.flatnonzero(~marked[NO_PRICE])
+    check_one_adjustment(
+        {role: values[priced] for role, values in prices.items()}, lambda row: table.row_name(int(priced[row]))
+    )
+    broken, total = np.any(list(marked.values()), axis=0), len(table.rows)
+    rows = np.flatnonzero(broken)
+    if not rows.size:
+        return history, None
+    reason = next(why for why, mask in marked.items() if mask[rows[0]])
+    if rows.size > max(1, MOST_DROPPED * total) or rows.size == total:
+        raise DataError(
+            f"{table.row_name(rows[0])}: the row has {reason}, and {rows.size:,} of {total:,} rows break a rule of "
+            f"bars, but repair='drop' (--repair drop) leaves out at most {MOST_DROPPED:.0%}, because a file with more "
+            "is misread more likely; correct the file."
+        )
+    for name, values in _due(table, roles, adjust).items():
+        lost = rows[values[rows] != 0]
+        if lost.size:
+            raise DataError(
+                f"{table.row_name(lost[0])}: repair='drop' (--repair drop) cannot leave out the row, because "
+                f"'{shown(name)}' is {table.numbers[name][lost[0]]:g} there, which would be lost; correct the row."
+            )
+    kept, moments = np.flatnonzero(~broken), wall_clock(history.times, history.tz)
+    parts = [_counted(why, moments[mask]) for why, mask in marked.items() if mask.any()]
+    note = f"repair='drop' left out {rows.size:,} of {total:,} rows: {' and '.join(parts)}."
+    return dataclasses.replace(history, rows=table.take(kept), times=history.times[kept]), note
+
+
+def _counted(reason: str, times: np.ndarray) -> str:
+    """How many rows have a fault, and the times of the first few: "5 with a missing price (2024-01-02, ...)"."""
+    listed = ", ".join(map(format_time, times[:3])) + (f" and {len(times) - 3:,} more" if len(times) > 3 else "")
+    return f"{len(times):,} with {reason} ({listed})"
+
+
+def _due(table: Rows, roles: ColumnRoles, adjust: bool) -> dict[str, np.ndarray]:
+    """What is due in each row by the name of its column, [T] each, and 0 where nothing is."""
+    due = {} if roles.funding is None else {roles.funding: np.nan_to_num(table.numbers[roles.funding])}
+    actions = read_actions(_numeric(table, roles), table.row_name) if adjust and roles.adjusted is None else None
+    if actions is not None:
+        events = {actions.dividend_name: actions.dividends, actions.split_name: actions.splits - 1}
+        due |= {name: values for name, values in events.items() if name is not None}
+    return due
 
 
 def _to_close_times(table: Rows, roles: ColumnRoles, times: np.ndarray, label: str) -> tuple[np.ndarray, str | None]:
@@ -333,10 +400,14 @@ def _other_columns(table: Rows, roles: ColumnRoles) -> tuple[dict[str, np.ndarra
     """Return the further numeric columns, and a note that names the columns that are not numbers."""
     dropped = ", ".join(map(shown, table.not_numbers))
     note = f"Columns that are not numbers were left out: {dropped}." if dropped else None
-    columns = {name: table.numbers[name] for name in roles.others if name in table.numbers}
+    columns = _numeric(table, roles)
     for name, values in columns.items():
         check_float32(name, values, table.row_name)
     return columns, note
+
+
+def _numeric(table: Rows, roles: ColumnRoles) -> dict[str, np.ndarray]:
+    return {name: table.numbers[name] for name in roles.others if name in table.numbers}
 
 
 def _read_only(values: np.ndarray) -> np.ndarray:

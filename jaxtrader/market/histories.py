@@ -315,7 +315,8 @@ def _joined(parts: Sequence[History]) -> History:
         first.rows,
         rows=np.concatenate([part.rows.rows for part in parts]),
         numbers={name: np.concatenate([part.rows.numbers[name] for part in parts]) for name in first.rows.numbers},
-        sources=tuple((part.rows.source, len(part.rows.rows)) for part in parts),
+        files=tuple(part.rows.source for part in parts),
+        file_of=np.repeat(np.arange(len(parts)), [len(part.rows.rows) for part in parts]),
         source=f"{first.rows.source} and {len(parts) - 1} more files",
         notes=(
             *dict.fromkeys(note for part in parts for note in part.rows.notes),

@@ -65,7 +65,8 @@ class Rows(Origin):
         not_numbers: further columns, which are no numbers.
         description: the format, and the columns that play a role, for `Bars.format`.
         notes: what reading found, one sentence each.
-        sources: the files of one history and the number of rows of each, if there are several.
+        files: the files of one history, if there are several.
+        file_of: [T] which of them each row is of. None if there are not several.
         stamps: the end of its bar that a time seems to mark, by the format or by the name of its column.
     """
 
@@ -73,15 +74,16 @@ class Rows(Origin):
     not_numbers: tuple[str, ...] = ()
     description: str = ""
     notes: tuple[str, ...] = ()
-    sources: tuple[tuple[str, int], ...] = ()
+    files: tuple[str, ...] = ()
+    file_of: np.ndarray | None = None
     stamps: str | None = None
 
     def source_of(self, row: int) -> str:
         """The file of the row at a position."""
-        ends = np.cumsum([length for _, length in self.sources])
-        return self.sources[int(np.searchsorted(ends, row, side="right"))][0] if self.sources else self.source
+        return self.source if self.file_of is None else self.files[self.file_of[row]]
 
     def take(self, rows: np.ndarray | slice) -> "Rows":
         """Return the rows at these positions (from 0). They keep their numbers."""
         numbers = {name: values[rows] for name, values in self.numbers.items()}
-        return dataclasses.replace(self, rows=self.rows[rows], numbers=numbers)
+        file_of = None if self.file_of is None else self.file_of[rows]
+        return dataclasses.replace(self, rows=self.rows[rows], numbers=numbers, file_of=file_of)

@@ -8,9 +8,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from cli.test_commands import SMALL, prices
 
 import jaxtrader as jt
 from jaxtrader.cli import main
+from jaxtrader.cli.settings import resolved
+from jaxtrader.cli.sweep_command import read_file
+from jaxtrader.cli.walk_forward_command import plan_walk_forward
 
 PLAIN = "date,open,high,low,close,volume\n"
 KLINE = "{},10,14,9,{},5,{},1,2,1,1,0"
@@ -21,6 +25,10 @@ AUTUMN = ["2023-10-29 01:00:00", "2023-10-29 02:00:00", "2023-10-29 02:00:00", "
 TWO = "\n".join(f"{day},{10 + i},{14 + i},{9 + i},{11 + i},5,{name}" for name in "AB" for i, day in enumerate(DAYS[:3]))
 RAW = [100 + 0.25 * (i % 5) if i < 15 else (100 + 0.25 * (i % 5)) / 4 * 1.022 for i in range(30)]  # 4:1 and a move
 ADJUSTED = [f"{day},{p},{p + 1},{p - 1},{p * 0.87:.4f},5" for day, p in zip(DAYS, range(100, 130), strict=True)]
+HOLIDAY = [
+    f"{day},{'null,null,null,null,null' if i == 1 else f'{100 + i},{100 + i},{100 + i},{100 + i},5'}"
+    for i, day in enumerate(DAYS)
+]
 JOINED = [
     f"{day},{p},{p},{p},{p},5,{name}"
     for day, p, name in zip(DAYS, [140] * 15 + [520] * 15, "A" * 15 + "B" * 15, strict=True)
@@ -158,6 +166,11 @@ READ = {
         {"repair": "adjust"},
         ([87], "multiplied open, high and low by 0.87"),
     ),
+    "a holiday without prices, with --repair drop": (
+        PLAIN + "\n".join(HOLIDAY),
+        {"repair": "drop"},
+        ([100, 102], "--repair drop left out 1 of 30 rows: 1 with a missing or impossible price (2024-03-04)."),
+    ),
 }
 REFUSED = {
     "klines under too short a header": (
@@ -169,6 +182,7 @@ REFUSED = {
         "because clocks go back there, .*--tz",
     ),
     "close alone adjusted": (PLAIN + "\n".join(ADJUSTED), "The adjustment .* of close differs .*--repair adjust"),
+    "a holiday without prices": (PLAIN + "\n".join(HOLIDAY), "row 3: open is missing .*--repair drop"),
     "JSON": (
         json.dumps([{"date": day, "open": 1, "high": 1, "low": 1, "close": 1} for day in DAYS]),
         r"is JSON, not CSV; convert it with: pd\.read_json",
@@ -212,3 +226,35 @@ def test_a_file_is_refused_in_one_sentence(tmp_path, capsys, kind):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert len(printed.err.splitlines()) == 1
+
+
+def test_a_repair_travels_with_a_run_and_is_taken_by_every_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    table = prices(300)
+    table.loc[[5, 120, 299], ["Open", "High", "Low", "Close"]] = np.nan  # of training, and the last bar
+    table.to_csv("a.csv", index=False)
+    drop = ["--data", "a.csv", "--repair", "drop"]
+    left_out = "--repair drop left out 3 of 300 rows: 3 with a missing or impossible price (2020-01-06, "
+
+    def said(*argv):
+        assert main(list(argv)) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    assert left_out in said("data", "a.csv", "--repair", "drop")
+    train = ["train", *drop, *SMALL, "--total-steps", "200", "--no-report"]
+    assert left_out in said(*train, "--run-dir", "one")
+    assert 'repair = "drop"' in (tmp_path / "one/config.toml").read_text()
+    said("train", "--config", "one/config.toml", "--run-dir", "two")
+    assert (tmp_path / "two/policy.pkl").read_bytes() == (tmp_path / "one/policy.pkl").read_bytes()
+    assert left_out in said("backtest", "one")
+    assert left_out in said("backtest", "one", *drop)
+    said("report", "one")
+    decided = said("decide", "one")
+    assert "2020-10-25" in decided  # the day before the row that was left out
+    assert left_out in decided
+    assert left_out in said("check", *drop, "--only", "past-only", "--features", "log_return_5")
+    walk = {"data": "a.csv", "repair": "drop", "features": ("log_return_5",), "folds": 2, "quiet": True}
+    planned = plan_walk_forward(resolved("walk-forward", walk)).market
+    assert any("left out 3 of 300 rows" in note for note in planned.notes)
+    (tmp_path / "sweep.toml").write_text('data = "a.csv"\nrepair = "drop"\n[sweep]\ngamma = [0.9, 0.99]\n')
+    assert read_file(tmp_path / "sweep.toml").values["repair"] == "drop"

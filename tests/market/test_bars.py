@@ -148,7 +148,7 @@ def test_each_symbol_of_a_table_is_reversed_by_itself(tmp_path):
     ("options", "message"),
     [
         ({"label": "left"}, "label='left' .*'open' or 'close'"),
-        ({"repair": "fill"}, "repair='fill' .*'clip'"),
+        ({"repair": "fill"}, "repair='fill' .*'clip'.*'drop'"),
         ({"symbol": "A", "symbols": ["A"]}, "symbol='A' .*give one"),
         ({"tz": "Mars"}, "tz='Mars' .*America/New_York"),
     ],
@@ -210,6 +210,102 @@ def test_repair_clip_sets_the_envelope_and_counts(tmp_path):
     assert bars.volume[:, 0].tolist() == [100, 0, 300]
     assert any("high in 1 bars" in note and "low in 2" in note and "0 in 1" in note for note in bars.notes)
     assert load_bars(write(tmp_path / "b.csv", GOOD), repair="clip").notes == ()
+
+
+def broken(count=3, total=100):
+    """A sound frame, and a copy of it whose first rows have no prices, but for the very first row."""
+    table = frame(total)
+    spoilt = table.copy()
+    spoilt.iloc[1 : 1 + count, :4] = np.nan
+    return table, spoilt
+
+
+def test_repair_drop_leaves_out_rows_without_prices_and_says_which():
+    table, spoilt = broken()
+    spoilt.iloc[10, 1] = 1.0
+    spoilt.iloc[20, 4] = -1.0
+    bars = load_bars(spoilt, repair="drop")
+    kept = table.drop(table.index[[1, 2, 3, 10, 20]])
+    np.testing.assert_array_equal(bars.times, kept.index.to_numpy("M8[ns]"))
+    np.testing.assert_array_equal(bars.close[:, 0], kept["close"])
+    note = next(note for note in bars.notes if "repair='drop'" in note)
+    assert "5 of 100 rows" in note
+    assert "3 with a missing or impossible price (2024-01-02, 2024-01-03, 2024-01-04)" in note
+    assert "1 with an open or close outside of low to high (2024-01-11)" in note
+    assert "1 with a missing or impossible volume (2024-01-21)" in note
+
+
+def test_repair_drop_leaves_a_sound_table_as_it_is():
+    table, _ = broken()
+    bars = load_bars(table, repair="drop")
+    np.testing.assert_array_equal(bars.close[:, 0], table["close"])
+    assert bars.notes == ()
+
+
+@pytest.mark.parametrize(("count", "total"), [(6, 100), (2, 20), (1, 1)])
+def test_repair_drop_refuses_where_many_rows_would_go(count, total):
+    _, spoilt = broken(count, total + 1)
+    spoilt = spoilt.iloc[1:]
+    with pytest.raises(DataError, match=rf"row 0 .*price, and {count} of {total} rows .*at most 5%.*misread"):
+        load_bars(spoilt, repair="drop")
+    assert len(load_bars(broken(1, 10)[1], repair="drop")) == 9  # one row may always go
+
+
+def test_the_refusal_of_a_broken_row_names_the_way_out():
+    for column, value in (("close", np.nan), ("high", 1.0), ("volume", -5.0), ("volume", np.nan), ("close", 0.0)):
+        table = frame(60)
+        table.loc[table.index[7], column] = value
+        with pytest.raises(DataError, match=r"row 7 .*--repair drop"):
+            load_bars(table)
+        assert len(load_bars(table, repair="drop")) == 59
+
+
+def test_repair_drop_keeps_what_is_due_in_a_row():
+    _, spoilt = broken(1)
+    for column, value in (("dividends", 0.5), ("stock splits", 2.0), ("funding", 0.001)):
+        due = spoilt.assign(**{column: 0.0})
+        due.loc[due.index[50], column] = value
+        assert len(load_bars(due, repair="drop")) == 99
+        due.loc[due.index[1], column] = value
+        with pytest.raises(DataError, match=rf"row 1 .*'{column}' is {value:g} .*lost; correct the row"):
+            load_bars(due, repair="drop")
+
+
+def test_repair_drop_looks_at_the_adjusted_close_too(tmp_path):
+    table = frame(60).assign(**{"Adj Close": frame(60)["close"] / 2})
+    table.iloc[5, 5] = np.nan
+    with pytest.raises(DataError, match=r"row 5 .*Adj Close is missing .*--repair drop"):
+        load_bars(table)
+    bars = load_bars(table, repair="drop")
+    np.testing.assert_array_equal(bars.close[:, 0], table["close"].drop(table.index[5]) / 2)
+
+
+def test_repair_drop_never_drops_prices_of_two_adjustments():
+    table = frame(1000)
+    table.iloc[100:106, 3] *= 2  # close alone
+    table.iloc[3, 0] = np.nan
+    with pytest.raises(DataError, match=r"row 100 .*adjustment"):
+        load_bars(table, repair="drop")
+
+
+def test_repair_drop_counts_each_symbol_by_itself_and_keeps_the_numbers_of_rows(tmp_path):
+    rows = [f"{symbol},{time:%Y-%m-%d},10,12,9,11,1" for symbol in "AB" for time in pd.date_range("2024", periods=30)]
+    rows[40] = rows[40].replace(",11,", ",,")
+    one, other = load_bars(write(tmp_path / "a.csv", rows, "symbol," + HEADER), repair="drop")
+    assert (len(one), len(other)) == (30, 29)
+    assert one.notes == ()
+    rows[45] = rows[44]
+    with pytest.raises(DataError, match=r"a\.csv, row 47: the time 2024-01-15 repeats"):
+        load_bars(write(tmp_path / "a.csv", rows, "symbol," + HEADER), repair="drop")
+
+
+def test_repair_drop_keeps_the_file_of_each_row(tmp_path):
+    for month in ("01", "02"):
+        rows = [f"2024-{month}-{day:02d},10,12,9,11,1" for day in range(1, 29)]
+        rows[3] = rows[3].replace(",11,", f",{'' if month == '01' else '11'},")
+        write(tmp_path / f"X-2024-{month}.csv", [*rows, rows[-1]] if month == "02" else rows)
+    with pytest.raises(DataError, match=r"X-2024-02\.csv, row 30: the time 2024-02-28 repeats"):
+        load_bars(tmp_path, repair="drop")
 
 
 def test_adjusted_close_scales_prices_and_is_noted(tmp_path):
