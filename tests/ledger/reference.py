@@ -177,7 +177,7 @@ class Ledger:
     stopped: list[int] = field(default_factory=list)
     waiting: list[list[float]] = field(default_factory=list)
     unfilled: list[bool] = field(default_factory=list)
-    overdue: list[bool] = field(default_factory=list)
+    late: list[bool] = field(default_factory=list)
     best: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -187,7 +187,7 @@ class Ledger:
         self.target = self.target or [0.0] * self.assets
         self.stopped = self.stopped or [0] * self.assets
         self.unfilled = self.unfilled or [False] * self.assets
-        self.overdue = self.overdue or [False] * self.assets
+        self.late = self.late or [False] * self.assets
         self.best = self.best or list(self.entry)
 
     def value(self, prices: Sequence[float]) -> float:
@@ -201,12 +201,12 @@ class Ledger:
     def step(self, target, prev_close, open, close, **more) -> Move:
         """From close[t] to close[t+1], with the target decided at close[t]. `more` are the other fields of `Bar`."""
         bar = Bar(list(map(float, prev_close)), list(map(float, open)), list(map(float, close)), **more)
-        due = self.pop_delayed_target(target)
+        target = self.pop_delayed_target(target)
         move = Move()
         if self.rules.fill == "close":
             fillable = open_at_the_close(bar.was_present, bar.was_delisted, bar.was_session_end, self.rules)
-            self.order(due, bar.prev_close, fillable, bar, move)
-        self.advance(due, bar, move)
+            self.order(target, bar.prev_close, fillable, bar, move)
+        self.advance(target, bar, move)
         return move
 
     def pop_delayed_target(self, target) -> list[float]:
@@ -217,7 +217,7 @@ class Ledger:
         self.waiting.append([0.0 if abs(w) <= self.settings.dust else float(w) for w in target])
         return self.waiting.pop(0)
 
-    def advance(self, due: list[float], bar: Bar, move: Move) -> None:
+    def advance(self, target: list[float], bar: Bar, move: Move) -> None:
         """Rule 2b to 2g."""
         if self.ruined:  # rule 7: the account is frozen, but for what had no bar at the ruin
             equity = self.value(bar.open)
@@ -230,15 +230,15 @@ class Ledger:
                 if self.units[a] != 0 and bar.delisted[a]:
                     self.force(a, prices[a], DELISTED, equity, bar, move)
         else:
-            resting, limits = self.place(due, bar, move) if self.rules.fill == "limit" else (None, [])
+            resting, limits = self.place(target, bar, move) if self.rules.fill == "limit" else (None, [])
             self.pay_interest(bar.prev_close, bar.dt - bar.bar_dt, bar, move)
             paid = sum(self.units[a] * bar.dividend[a] for a in range(self.assets))  # rule 6a
             self.cash, move.financing = self.cash + paid, move.financing + paid
-            cancelled = self.at_open(due, bar, move)
+            cancelled = self.at_open(target, bar, move)
             if resting is not None:
                 self.cancel(resting, cancelled, move.executions)
             if self.rules.fill == "next_open":
-                self.order(due, bar.open, bar.present, bar, move, cancelled)
+                self.order(target, bar.open, bar.present, bar, move, cancelled)
             self.pay_interest(bar.open, bar.bar_dt, bar, move)
             if resting is not None:
                 move.clipped, move.dropped = resting.clipped, resting.dropped
@@ -247,7 +247,7 @@ class Ledger:
                 cancelled = True
             self.pay_funding(bar, move)
             if self.rules.fill == "next_close":
-                self.order(due, bar.close, bar.present, bar, move, cancelled)
+                self.order(target, bar.close, bar.present, bar, move, cancelled)
             self.at_close(bar, move)
         self.equity = self.value(bar.close)
 
@@ -276,20 +276,20 @@ class Ledger:
         self.cash += paid
         move.financing += paid
 
-    def at_open(self, due: list[float], bar: Bar, move: Move) -> bool:
+    def at_open(self, target: list[float], bar: Bar, move: Move) -> bool:
         """Rule 2c: margin first, then what had no bar at a session's end, then the brackets that the open has passed.
 
         Whether the order is cancelled.
         """
-        overdue = [self.overdue[a] and bar.present[a] for a in range(self.assets)]
-        self.overdue = [self.overdue[a] and not bar.present[a] for a in range(self.assets)]
+        late = [self.late[a] and bar.present[a] for a in range(self.assets)]
+        self.late = [self.late[a] and not bar.present[a] for a in range(self.assets)]
         if self.below_margin(bar.open):
             self.liquidate(bar.open, bar, move)
             return True
         traded = [0.0] * self.assets
         if self.rules.fill == "next_open":  # does the order trade the asset at this open? The cut to cash comes later.
-            self.unblock(due)
-            orders = wanted(self, due, bar.open, bar.present, bar)
+            self.unblock(target)
+            orders = wanted(self, target, bar.open, bar.present, bar)
             if self.value(bar.open) > self.rules.ruin_level:
                 limit(orders, self, bar.open, bar)
                 keep_within_leverage(orders, self, bar.open, bar)
@@ -304,9 +304,9 @@ class Ledger:
             trail = self.trail(a, bar, self.best[a])
             p = bar.open[a]
             long = self.units[a] > 0
-            if not overdue[a] and ((long and trail > stop and p <= trail) or (not long and stop > trail <= p)):
+            if not late[a] and ((long and trail > stop and p <= trail) or (not long and stop > trail <= p)):
                 self.force(a, p, TRAIL, equity, bar, move)
-            elif overdue[a]:
+            elif late[a]:
                 self.force(a, p, SESSION, equity, bar, move)
             elif (long and p <= stop) or (not long and p >= stop):
                 self.force(a, p, STOP, equity, bar, move)
@@ -314,11 +314,11 @@ class Ledger:
                 self.force(a, p, TAKE, equity, bar, move)
         return False
 
-    def place(self, due: list[float], bar: Bar, move: Move) -> tuple[Orders, list[float]]:
+    def place(self, target: list[float], bar: Bar, move: Move) -> tuple[Orders, list[float]]:
         """Rule 12: orders of the sizes of close[t], and the limits at which they rest."""
-        self.unblock(due)
+        self.unblock(target)
         was = dataclasses.replace(bar, price_factor=bar.was_price_factor)
-        orders = wanted(self, due, bar.prev_close, [True] * self.assets, was)
+        orders = wanted(self, target, bar.prev_close, [True] * self.assets, was)
         limit(orders, self, bar.prev_close, was)
         keep_within_leverage(orders, self, bar.prev_close, was)
         limits = [
@@ -328,7 +328,7 @@ class Ledger:
         if self.rules.tick is not None:  # a limit on the tick that prices reach last
             limits = [on_tick(a, -orders.units[a], limits[a], was, self.settings) for a in range(self.assets)]
         capped = list(orders.unfilled)
-        self.remember(due, [capped[a] or orders.units[a] != 0 for a in range(self.assets)])
+        self.remember(target, [capped[a] or orders.units[a] != 0 for a in range(self.assets)])
         orders.unfilled = capped
         return orders, limits
 
@@ -387,12 +387,12 @@ class Ledger:
     def meet(self, resting: Orders, met: list[bool], prices, bar: Bar, move: Move) -> None:
         """Fill some resting orders. What sales bring is no cash of these buys."""
         orders = Orders([d if met[a] else 0.0 for a, d in enumerate(resting.units)])
-        equity, own, owed, start = self.value(prices), 0.0, 0.0, len(move.executions)
+        equity, own, proceeds, start = self.value(prices), 0.0, 0.0, len(move.executions)
         for a, d in enumerate(orders.units):
             paid, fee, slippage = charge(a, d, prices[a], bar, self.settings)
             own += fee + slippage
-            owed += max(0.0, d * paid + fee) if d < 0 else 0.0
-        self.buy(orders, prices, equity, own, bar, move, owed)
+            proceeds += max(0.0, d * paid + fee) if d < 0 else 0.0
+        self.buy(orders, prices, equity, own, bar, move, proceeds)
         for a, d in enumerate(orders.units):
             if d < 0:
                 self.fill(a, self.leaves_no_dust(a, d, prices[a], equity), prices[a], ORDER, equity, bar, move)
@@ -457,7 +457,7 @@ class Ledger:
                 if bar.present[a]:
                     ends[a] = SESSION
                 else:  # nobody trades it here: it is closed at the open of its next bar
-                    self.overdue[a] = True
+                    self.late[a] = True
         equity = self.value(prices)
         for a in range(self.assets):
             if ends[a] != ORDER and self.units[a] != 0:
@@ -474,7 +474,7 @@ class Ledger:
 
     # --- orders -------------------------------------------------------------------------------------------------------
 
-    def order(self, due, prices, fillable, bar: Bar, move: Move, cancelled: bool = False) -> None:
+    def order(self, target, prices, fillable, bar: Bar, move: Move, cancelled: bool = False) -> None:
         """Rules 3, 4, 5, 7 and 8: the order fills at `prices`. A liquidation has cancelled it, or not."""
         if self.ruined:
             return
@@ -482,8 +482,8 @@ class Ledger:
         if equity <= self.rules.ruin_level:  # rule 7: everything is closed, the order is cancelled
             self.ruin(prices, bar, move)
             return
-        self.unblock(due)  # what a cancelled order asked for still counts for the block and for `on_change`
-        orders = wanted(self, [NAN] * self.assets if cancelled else due, prices, fillable, bar)
+        self.unblock(target)  # what a cancelled order asked for still counts for the block and for `on_change`
+        orders = wanted(self, [NAN] * self.assets if cancelled else target, prices, fillable, bar)
         limit(orders, self, prices, bar)
         keep_within_leverage(orders, self, prices, bar)
         own = 0.0
@@ -499,9 +499,11 @@ class Ledger:
         move.executions[start:] = sorted(move.executions[start:], key=lambda each: each.asset)
         move.clipped = move.clipped or orders.clipped
         move.dropped = move.dropped or orders.dropped
-        self.remember(due, orders.unfilled)
+        self.remember(target, orders.unfilled)
 
-    def buy(self, orders: Orders, prices, equity: float, own: float, bar: Bar, move: Move, owed: float = 0.0) -> None:
+    def buy(
+        self, orders: Orders, prices, equity: float, own: float, bar: Bar, move: Move, proceeds: float = 0.0
+    ) -> None:
         """Rule 5: without leverage, one common factor cuts the buys to the cash that is there."""
         buys = [a for a in range(self.assets) if orders.units[a] > 0]
         need = 0.0
@@ -512,7 +514,7 @@ class Ledger:
             fixed += self.settings.rate("fixed_fee", bar, a) / self.settings.capital
             need += d * paid + fee
         need -= fixed
-        budget = self.cash - owed - fixed
+        budget = self.cash - proceeds - fixed
         if not buys or self.rules.max_leverage > 1 or need <= budget:
             for a in buys:
                 d = self.leaves_no_dust(a, orders.units[a], prices[a], equity)
@@ -543,23 +545,23 @@ class Ledger:
             filled += 1
         # Rule 3: no cash is left. A smaller order has less impact, and whole lots leave a rest: cash remains there.
         if filled == len(buys) and self.rules.lot is None and self.settings.costs.impact is None:
-            self.cash = owed
+            self.cash = proceeds
 
     def leaves_no_dust(self, a: int, d: float, p: float, equity: float) -> float:
         """Rule 3: a fill that would leave no more than dust goes flat."""
         return -self.units[a] if abs(self.units[a] + d) * p <= self.settings.dust * equity else d
 
-    def unblock(self, due: list[float]) -> None:
+    def unblock(self, target: list[float]) -> None:
         """Rule 8: a stopped asset may be entered again once its target has left that sign. NaN says nothing."""
         for a in range(self.assets):
-            if not math.isnan(due[a]) and sign(due[a]) != self.stopped[a]:
+            if not math.isnan(target[a]) and sign(target[a]) != self.stopped[a]:
                 self.stopped[a] = 0
 
-    def remember(self, due: list[float], unfilled: list[bool]) -> None:
+    def remember(self, target: list[float], unfilled: list[bool]) -> None:
         """The last target, and whether its order found no bar or too little volume: then it is tried again."""
         for a in range(self.assets):
-            if not self.ruined and not math.isnan(due[a]):
-                self.target[a] = due[a]
+            if not self.ruined and not math.isnan(target[a]):
+                self.target[a] = target[a]
                 self.unfilled[a] = unfilled[a]
 
     # --- forced closes ------------------------------------------------------------------------------------------------
@@ -885,7 +887,7 @@ def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, l
         if move.unmet:
             out["unmet"].append(t)
 
-    due = [NAN] * assets
+    target = [NAN] * assets
     for t in range(bars):
         was = ledger.ruined
         earlier = max(t - 1, 0)
@@ -896,16 +898,16 @@ def result(opens, closes, targets, settings: Settings, **columns) -> dict[str, l
         moved = Move()
         if t > 0:
             if rules.fill != "close":
-                due = ledger.pop_delayed_target(targets[t - 1])
-            ledger.advance(due, bar, moved)
+                target = ledger.pop_delayed_target(targets[t - 1])
+            ledger.advance(target, bar, moved)
         note(t, moved)
         if rules.fill == "close":
             now = {name: rows[t] for name, rows in columns.items()}
             bar = Bar(closes[t], opens[t], closes[t], **now)
-            due = ledger.pop_delayed_target(targets[t])
+            target = ledger.pop_delayed_target(targets[t])
             traded = Move()
             fillable = open_at_the_close(bar.present, bar.delisted, bar.session_end, rules)
-            ledger.order(due, closes[t], fillable, bar, traded)
+            ledger.order(target, closes[t], fillable, bar, traded)
             note(t, traded)
         if ledger.ruined and not was:
             out["ruined_at"].append(t)
