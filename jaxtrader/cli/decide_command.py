@@ -20,6 +20,7 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import POLICY_FILE
 from jaxtrader.cli.settings import OK, BadInput, of
 from jaxtrader.cli.wording import in_flags
+from jaxtrader.live.decision import told
 from jaxtrader.live.live import Live
 from jaxtrader.live.recent import PRICES, up_to
 from jaxtrader.market.bar_checks import format_time
@@ -172,7 +173,7 @@ def _line(live: Live, now: np.datetime64, named: bool) -> str:
     decision = live.decision
     name = f"{live.symbols[0]} " if named else ""
     age = phrases.span(float((now - live.time) / np.timedelta64(1, "s")))
-    text = f"{name}{_shown(live.time, live)} hold {_told(live.exposure)} -> target {_told(decision.target)}"
+    text = f"{name}{_shown(live.time, live)} hold {told(live.exposure)} -> target {told(decision.target)}"
     text += f"{_likely(live)}, the bar is {age} old"
     if decision.time != live.time:
         text += f", decided at {_shown(decision.time, live)}"
@@ -186,12 +187,6 @@ def _line(live: Live, now: np.datetime64, named: bool) -> str:
 def _shown(time: np.datetime64, live: Live) -> str:
     local = wall_clock(np.array([time]), live.tz)[0]
     return np.datetime_as_string(local, unit="m").replace("T", " ")
-
-
-def _told(number: float | dict[str, float]) -> str:
-    if isinstance(number, dict):
-        return ", ".join(f"{symbol} {_told(each)}" for symbol, each in number.items())
-    return "as it is" if np.isnan(number) else f"{round(number, 4) + 0.0:.4g}"
 
 
 def _likely(live: Live) -> str:

@@ -25,6 +25,7 @@ from jaxtrader.ledger import costs as cost_rates
 from jaxtrader.ledger.account import REASONS, exposure
 from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.live import live_schema, schedule
+from jaxtrader.live.decision import Decision, Numbers, told
 from jaxtrader.live.live_account import BY_SYMBOL, exposures_of, filled, opened
 from jaxtrader.live.live_schema import KIND, VERSION, LiveFile
 from jaxtrader.live.recent import PRICES, RecentBars, bar_at, up_to
@@ -44,43 +45,6 @@ from jaxtrader.schema import SchemaError
 CHANGED = BRACKETS  # settings of a backtest's changes, beside rules and costs
 FILLS = ("assumed", "reported")
 COMPARED, SAME = 20, 0.05  # bars whose prices are compared, and by how much their factors may differ
-
-
-@dataclasses.dataclass(frozen=True)
-class Decision:
-    """What a policy wants at the close of a bar. A portfolio has a mapping by symbol instead of a number.
-
-    Attributes:
-        target: the exposure, signed position value / equity, that the next order should reach. NaN holds the units.
-        probabilities: of each position, of an ensemble the mean over its members. None: it does not choose among
-            positions.
-        value: what it expects: the discounted sum of the rewards that follow.
-        exposure: what the account holds at this close.
-        time: the close, UTC.
-    """
-
-    target: float | dict[str, float]
-    probabilities: dict[float, float] | None
-    value: float
-    exposure: float | dict[str, float]
-    time: np.datetime64
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data, as JSON takes it: a target that holds is None, and probabilities have text as keys."""
-
-        def plain(number: float | dict[str, float]) -> Any:
-            if isinstance(number, dict):
-                return {symbol: plain(each) for symbol, each in number.items()}
-            return number if math.isfinite(number) else None
-
-        shares = self.probabilities
-        return {
-            "time": f"{self.time.astype('datetime64[s]')}Z",
-            "exposure": plain(self.exposure),
-            "target": plain(self.target),
-            "probabilities": None if shares is None else {f"{position:g}": share for position, share in shares.items()},
-            "value": plain(self.value),
-        }
 
 
 class Live:
@@ -376,12 +340,12 @@ class Live:
         return float(self._carried.account.cash)
 
     @property
-    def units(self) -> float | dict[str, float]:
+    def units(self) -> Numbers:
         """Signed holdings, in units of the initial capital. A portfolio has them by symbol."""
         return self._numbers(np.asarray(self._carried.account.units))
 
     @property
-    def exposure(self) -> float | dict[str, float]:
+    def exposure(self) -> Numbers:
         """Signed position value / equity at the last close. A portfolio has it by symbol."""
         with on_cpu(), package_settings(x64=True):
             close = jnp.asarray(self._rows.column("close"))
@@ -395,7 +359,7 @@ class Live:
     def __repr__(self) -> str:
         return (
             f"Live({', '.join(self.symbols)}: {self._schedule.shown(self.time)} {self.tz or 'UTC'}, equity "
-            f"{self.equity:.4g}, exposure {self.exposure}, target {self.decision.target})"
+            f"{self.equity:.4g}, exposure {told(self.exposure)}, target {told(self.decision.target)})"
         )
 
     # --- inside ---
@@ -436,7 +400,7 @@ class Live:
             time=self.time,
         )
 
-    def _numbers(self, numbers: np.ndarray) -> float | dict[str, float]:
+    def _numbers(self, numbers: np.ndarray) -> Numbers:
         """One number, or one by symbol."""
         if len(self.symbols) == 1:
             return float(numbers[0])

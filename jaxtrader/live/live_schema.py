@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxtrader import files
 from jaxtrader.agents.policy_schema import EnvPart
+from jaxtrader.live.decision import Numbers
 from jaxtrader.live.recent import PRICES
 from jaxtrader.live.schedule import WEEK_SLOTS
 from jaxtrader.live.step import NEWEST
@@ -24,7 +25,6 @@ Nanoseconds = Annotated[int, Range(-(2**63), 2**63 - 1)]
 Column = Annotated[np.ndarray, Array("float64", 2)]
 Times = Annotated[np.ndarray, Array("int64", 1)]
 Flags = Annotated[np.ndarray, Array("bool", 1)]
-Numbers = float | dict[str, float]  # of one asset, or by symbol
 
 
 @dataclass(frozen=True, kw_only=True)

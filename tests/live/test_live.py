@@ -493,3 +493,18 @@ def test_a_decision_is_plain_data_for_a_script(hourly):
     assert plain["target"] == decision.target
     assert plain["probabilities"]["0.5"] == decision.probabilities[0.5]
     assert dataclasses.replace(decision, target=float("nan")).to_dict()["target"] is None
+
+
+def test_a_decision_is_printed_as_a_person_reads_it_and_keeps_its_values(hourly):
+    policy, bars = hourly
+    live = policy.live(cut(bars, 0, HISTORY + 1), account=1 / 3)
+    decision = dataclasses.replace(
+        live.decision, target=2 / 3, probabilities={-1.0: 0.123456, 0.5: 0.876544}, value=1 / 7
+    )
+    time = str(decision.time)[:19].replace("T", " ")
+    wanted = "exposure 0.3333, target 0.6667, probabilities 0.1235 of -1, 0.8765 of 0.5, value 0.1429"
+    assert str(decision) == f"Decision({time} UTC, {wanted})"
+    assert (decision.exposure, decision.target) == (live.exposure, 2 / 3)
+    assert "exposure 0.3333" in str(live)
+    book = dataclasses.replace(decision, target={"A": np.nan, "B": -1e-17}, probabilities=None)
+    assert "target A as it is, B 0, value" in str(book)
