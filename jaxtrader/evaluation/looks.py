@@ -4,12 +4,12 @@
 bars belong together, whatever the file and the symbols that the bars came from. So do evaluations of which one has at
 least a twentieth of the other's bars, as those of fewer years or fewer symbols.
 
-Bars are known again by marks. A mark is a digest of the highs, lows and closes of eight bars in a row of one asset,
-without their times. It is of their shape: each price as one of sixteen levels between the lowest and the highest of the
-eight bars. So prices that were adjusted anew for dividends or a split are the same bars, since all prices before change
-by one factor, up to their rounding. Where the closes have few levels, or a tick is large, the shape says too little,
-and the mark is of the prices themselves. A line keeps a random sample of the marks. Bars of another length are
-other bars.
+Bars are known again by marks. A mark is a digest of the shapes of eight bars in a row of one asset, without their
+times. A bar's shape is the place of its open and its close between its low and its high, and how far these two are
+apart, all in few levels. Prices of one bar change by one factor where they are adjusted for a dividend or a split, so
+the shape stays. A bar of one price has that of the step from the close before, which a dividend moves at its own bar
+alone. Where eight bars have few shapes, as with a large tick, the mark is of the prices themselves. A line keeps a
+random sample of the marks. Bars of another length are other bars.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import reduce
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float, Int
+from numpy.lib.stride_tricks import sliding_window_view
 
 from jaxtrader.evaluation import statistics
 from jaxtrader.evaluation.baselines import rows_of
@@ -37,10 +38,11 @@ from jaxtrader.market.market import Market
 NAME = "looks.jsonl"
 IN_A_ROW = 8  # bars of a mark
 SAMPLED, SAMPLED_OF_AN_ASSET = 512, 8  # marks that a line keeps, and at least so many of each asset
-LEVELS = 16  # of a price in the shape of a mark
-ENOUGH_LEVELS = 5  # of the eight closes, from which the shape tells bars apart
+PLACES = (0.32, 0.68)  # borders of a price's place in its bar, away from thirds and halves, where few ticks would be
+SIZES = 4  # of a bar, after which they repeat. Each is twice the one before.
+ENOUGH_SHAPES = 5  # of the eight bars, from which they tell bars apart
 HEX = 12  # digits of a mark in the file
-SHAPES = "shapes:"  # begins a sample. One of before shapes begins with its first mark, and knows no bars again.
+SHAPES = "bar shapes:"  # begins a sample. One that begins otherwise has marks of another kind, and knows no bars again.
 SHARED = 0.05  # of the bars of one evaluation, from which it belongs to another
 BEGINS = b'{"bars": "'  # each line
 
@@ -215,45 +217,35 @@ def _marks(market: Market, rows: slice) -> list[np.ndarray]:
             own = own[market.present[own, asset]]
         if len(own) < IN_A_ROW:
             continue
-        prices = np.stack([column[own, asset] for column in (market.close, market.high, market.low)])
-        moves, shape, is_told = _shapes(prices)
-        marks = np.where(is_told, shape, _exact(prices))
+        prices = np.stack([getattr(market, name)[own, asset] for name in ("open", "high", "low", "close")])
+        shapes = _shapes(prices).astype(np.uint64)
+        seen = np.bitwise_or.reduce(sliding_window_view(np.uint64(1) << shapes, IN_A_ROW), axis=1)
+        # The prices in float32, so that digits lost in one export make no other data of the same bars.
+        bits = prices.astype(np.float32).view(np.uint32).astype(np.uint64)
+        exact = _mixed(_mixed(bits[3] << np.uint64(32) | bits[1]) + bits[2])
+        marks = np.where(np.bitwise_count(seen) >= ENOUGH_SHAPES, _rolled(_mixed(shapes)), _rolled(exact))
+        moves = np.ptp(sliding_window_view(prices[3], IN_A_ROW), axis=1) > 0  # prices that stand still are no mark
         found.append(np.unique(_mixed(marks[moves]) >> np.uint64(64 - 4 * HEX)))
     return found
 
 
-def _shapes(prices: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each eight bars in a row: whether their closes move, a number of their shape, and whether that tells enough.
-
-    Args:
-        prices: `[close high low, bar]`.
-    """
-    count = prices.shape[1] - IN_A_ROW + 1
-    parts = [prices[:, place : place + count] for place in range(IN_A_ROW)]
-    low, high = (reduce(choose, (part[row] for part in parts)) for choose, row in ((np.minimum, 2), (np.maximum, 1)))
-    # Rounding moves a price that is on the border of two levels. The lowest and the highest price lie on none.
-    scale = (LEVELS - 0.5) / np.where(high > low, high - low, 1.0)
-    rolled, seen = np.zeros(count, np.uint64), np.zeros(count, np.uint32)
-    for part in parts:
-        levels = np.clip((part - low) * scale + 0.25, 0, LEVELS - 1).astype(np.uint64)
-        seen |= np.uint32(1) << levels[0].astype(np.uint32)
-        bar = (levels[0] * LEVELS + levels[1]) * LEVELS + levels[2]
-        rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + _mixed(bar)
-    closes = np.sort(np.stack([part[0] for part in parts]), axis=0)
-    moves = closes[-1] > closes[0]  # prices that stand still are no mark
-    # Two closes that are nearer than half a level, and not the same, show that a tick is no larger.
-    gaps = np.diff(closes, axis=0)
-    is_fine = np.where(gaps > 0, gaps, np.inf).min(0) * scale < 0.5
-    return moves, rolled, is_fine & (np.bitwise_count(seen) >= ENOUGH_LEVELS)
+def _shapes(prices: Float[np.ndarray, "price bar"]) -> Int[np.ndarray, " bar"]:
+    """A number below 64 of the shape of each bar. `prices` are open, high, low and close."""
+    first, high, low, last = prices
+    first = np.where(high > low, first, np.append(last[:1], last[:-1]))
+    high, low = np.maximum(high, first), np.minimum(low, first)
+    # A bar that stands still has no size, and its place is the lowest.
+    size = np.maximum(np.log(high / low), np.finfo(float).tiny)
+    place = (np.stack([first, last]) - low) / np.where(high > low, high - low, 1)
+    opened, closed = np.digitize(place, PLACES)
+    return (len(PLACES) + 1) * SIZES * opened + SIZES * closed + np.floor(np.log2(size)).astype(int) % SIZES
 
 
-def _exact(prices: np.ndarray) -> np.ndarray:
-    """A number of the prices themselves of each eight bars in a row. In float32, as above."""
-    bits = prices.astype(np.float32).view(np.uint32).astype(np.uint64)
-    bar = _mixed(_mixed(bits[0] << np.uint64(32) | bits[1]) + bits[2])
-    rolled = np.zeros(len(bar) - IN_A_ROW + 1, np.uint64)
+def _rolled(numbers: np.ndarray) -> np.ndarray:
+    """One number of each eight bars in a row."""
+    rolled = np.zeros(len(numbers) - IN_A_ROW + 1, np.uint64)
     for place in range(IN_A_ROW):
-        rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + bar[place : place + len(rolled)]
+        rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + numbers[place : place + len(rolled)]
     return rolled
 
 
@@ -272,8 +264,8 @@ def _sample(marks: Sequence[np.ndarray]) -> str:
 
 
 def _numbers(sample: str) -> np.ndarray:
-    """The marks of a sample. Raises ValueError where it is none."""
-    sample = sample.removeprefix(SHAPES)
+    """The marks of a sample, of whatever kind. Raises ValueError where it is none."""
+    sample = sample.rpartition(":")[2]
     if len(sample) % HEX:
         raise ValueError(f"{len(sample)} digits are no marks of {HEX}")
     return np.array([int(sample[i : i + HEX], 16) for i in range(0, len(sample), HEX)], np.uint64)

@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from evaluation.priced_markets import busy, daily, market_of, random_bars
 
@@ -77,19 +78,45 @@ def test_prices_that_stand_still_are_no_mark(tmp_path: Path):
         assert (len(found), found[0].windows) == (1, 0)
 
 
-@pytest.mark.parametrize("digits", [2, 4])
-def test_prices_that_were_adjusted_anew_are_the_same_bars(digits, tmp_path: Path):
-    """Each dividend scales all prices before it, and files round them."""
-    adjusted = random_bars(3, 1200)
-    market = market_of(adjusted.round(digits), symbol="X")
-    looks.record(tmp_path, looks.look_at(market, simulate(market, 1.0), b"before", ""))
-    prices = ["open", "high", "low", "close"]
-    for row in range(40, 1200, 63):
-        adjusted.iloc[:row, [adjusted.columns.get_loc(name) for name in prices]] *= 1 - 0.006
-    anew = market_of(adjusted.round(digits), symbol="X")
-    found = looks.record(tmp_path, looks.look_at(anew, simulate(anew, 1.0), b"anew", ""))
-    assert len(found) == 2
-    assert looks.trials(found, 1200).overlapping == 1
+def _with_wicks(seed: int, bars: int = 1200) -> pd.DataFrame:
+    """A random walk of which each bar has twenty steps."""
+    prices = 50 * np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.005, (bars, 20))).reshape(bars, 20))
+    frame = daily(prices[:, 0], prices[:, -1])
+    return frame.assign(high=prices.max(1), low=prices.min(1))
+
+
+def _adjusted(frame: pd.DataFrame, every: int, split: float, digits: int) -> pd.DataFrame:
+    """As a vendor adjusts all prices before each dividend and before a split at bar 900, and rounds them."""
+    factor = np.ones(len(frame))
+    for row in range(40, len(frame), every):
+        factor[:row] *= 1 - 0.006
+    factor[:900] /= split
+    prices = frame.columns.drop("volume")
+    return frame.assign(**(frame[prices] * factor[:, None]).round(digits))
+
+
+@pytest.mark.parametrize("bars", [random_bars, _with_wicks])
+@pytest.mark.parametrize(("every", "split", "digits"), [(63, 1, 2), (63, 1, 4), (4, 1, 3), (21, 20, 3), (21, 0.1, 2)])
+def test_prices_that_were_adjusted_anew_are_the_same_bars(bars, every, split, digits, tmp_path: Path):
+    """Each dividend scales all prices before it, a split more so, and files round them. Either file may come first."""
+    frames = [frame.round(2) for frame in (bars(3, 1200), bars(4, 1200))]
+    anew = [_adjusted(frame, every, split, digits) for frame in frames]
+    for way, files in enumerate(([frames[0], frames[1], anew[0]], [anew[0], anew[1], frames[0]])):
+        for i, (file, looked) in enumerate(zip(files, (1, 1, 2), strict=True)):
+            market = market_of(file, symbol="X")
+            look = looks.look_at(market, simulate(market, 1.0), bytes([i]), "")
+            found = looks.record(tmp_path / str(way), look)
+            assert len(found) == looked
+        assert looks.trials(found, 1200).overlapping == 1
+
+
+def test_a_dividend_does_not_change_the_marks_of_bars_with_a_range():
+    """All but those of the few eight bars that have too few shapes, whose marks are of the prices."""
+    frame = _with_wicks(1)
+    one, other = (
+        looks._marks(market_of(each, symbol="X"), slice(0, 1200)) for each in (frame, _adjusted(frame, 3, 4, 15))
+    )
+    assert np.isin(one, other).mean() > 0.95
 
 
 def test_bars_that_only_resemble_each_other_are_others(tmp_path: Path):
