@@ -33,6 +33,7 @@ from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger import costs
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import BRACKETS, Rules
+from jaxtrader.market.align import DELISTED_AFTER
 from jaxtrader.market.market import Market
 
 if TYPE_CHECKING:
@@ -176,6 +177,11 @@ class Policy:
     def bars_needed(self) -> int:
         """The bars of history that one window's features need: window - 1 + the longest look-back."""
         return self.window - 1 + int(self._trained_in("features")["lookback"])
+
+    @property
+    def delisted_after(self) -> float:
+        """`Market.delisted_after` of its training."""
+        return self._trained_in("features").get("delisted_after", DELISTED_AFTER) if self.portfolio else DELISTED_AFTER
 
     @package_settings()
     def act(self, window: ArrayLike, account: ArrayLike | Sequence[float] | None = None) -> float | np.ndarray:

@@ -15,6 +15,7 @@ from jaxtrader.agents import action_spec, encoders
 from jaxtrader.agents.networks import MAX_LAYERS
 from jaxtrader.envs.env_settings import MAX_WINDOW, EnvSettings
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.align import DELISTED_AFTER
 from jaxtrader.schema import Array, Count, Length, Natural, Range
 
 AGENT = "PPOAgent"
@@ -152,10 +153,11 @@ class OwnAgentFile:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesPart:
-    """What a decision sees: the names of the features, and the bars that they look back."""
+    """What a decision sees: the names of the features, the bars that they look back, and `Market.delisted_after`."""
 
     names: list[str]
     lookback: Count
+    delisted_after: Annotated[float, Range(0)] = DELISTED_AFTER
 
 
 @dataclass(frozen=True, kw_only=True)

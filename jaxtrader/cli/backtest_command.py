@@ -149,6 +149,7 @@ def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) 
     if wanted.data is not None:
         if wanted.part is not None:
             raise BadInput(f"--part {wanted.part} is of the data of training; with --data use --start and --end")
+        given = {"delisted_after": policy.delisted_after, **given}
         market = inputs.read_market(wanted.data, source, policy.features, portfolio, **given)
         return Path(wanted.data).name, inputs.narrowed(market, wanted.start, wanted.end, source)
     if command is None:

@@ -47,9 +47,12 @@ class MarketSettings:
     Attributes:
         periods_per_year: The number of bars in a year, by which figures are annualised. By default it is found from the
             times in the file.
+        delisted_after: The days without a bar after which an asset of a portfolio counts as delisted, while others have
+            bars. Or "never". The wait must also be above three times the asset's longest so far.
     """
 
     periods_per_year: float | None = None
+    delisted_after: float | Literal["never"] = 14.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,10 +99,10 @@ def read_market(
     source: Source,
     names: tuple[str, ...] | None,
     portfolio: bool = False,
-    periods_per_year: float | None = None,
+    **settings: Any,
 ) -> jt.Market:
     """The histories of a file with the named features, see `market_of`."""
-    return market_of(read_bars(data, source), source, names, portfolio, periods_per_year)
+    return market_of(read_bars(data, source), source, names, portfolio, **settings)
 
 
 def market_of(
@@ -110,12 +110,15 @@ def market_of(
     source: Source,
     names: tuple[str, ...] | None,
     portfolio: bool = False,
-    periods_per_year: float | None = None,
+    **settings: Any,
 ) -> jt.Market:
-    """The histories with the named features (None: the default ones). A portfolio is one history of all symbols."""
+    """The histories with the named features (None: the default ones). A portfolio is one history of all symbols.
+
+    `settings` are of `MarketSettings`.
+    """
     if portfolio and len(histories) < 2:
         raise BadInput("a portfolio needs two symbols at least, and the file has one; leave out --portfolio")
-    return jt.Market.from_bars(histories, names, periods_per_year, align=portfolio, min_bars=source.min_bars)
+    return jt.Market.from_bars(histories, names, align=portfolio, min_bars=source.min_bars, **settings)
 
 
 def clock_of(source: Source, *dated: jt.Bars | jt.Market) -> Source:

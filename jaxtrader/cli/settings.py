@@ -101,6 +101,7 @@ class Command:
 
 
 MONEY = BRACKETS  # settings of the environment that belong to the rules of trading
+ALONE = ("periods_per_year",)  # settings of a market where no portfolio is made, or as its training made it
 TRAINING = ("train", "walk-forward")  # commands whose defaults are those of TRAIN
 SWEPT = ("money", "environment", "learning")  # groups of `jaxtrader train` whose settings can be swept, and features
 LENGTH = ("num_envs", "accounts_per_path", "rollout_length", "num_episodes", "total_steps")
@@ -166,7 +167,7 @@ COMMANDS = {
         "Write the report of a run anew, with what was tried since.",
         (
             Flags(ReportSettings, "data"),
-            Flags(MarketSettings, "data"),
+            Flags(MarketSettings, "data", only=ALONE),
             Flags(OwnCode, "data"),
             Flags(RunSettings, "run", only=("trials",)),
         ),
@@ -186,7 +187,7 @@ COMMANDS = {
             Flags(BacktestData, "data"),
             Flags(OwnCode, "data"),
             Flags(Source, "data"),
-            Flags(MarketSettings, "data"),
+            Flags(MarketSettings, "data", only=ALONE),
             Flags(CostRates, "money", several=True),
             Flags(Rules, "money", omit=("max_leverage",)),  # the policy acts in units of it
             Flags(EnvSettings, "money", only=MONEY),
@@ -203,14 +204,14 @@ COMMANDS = {
     ),
     "data": Command(
         "Say what is in a data file, and what is wrong with it.",
-        (Flags(DataFile, "data"), Flags(Source, "data"), Flags(MarketSettings, "data")),
+        (Flags(DataFile, "data"), Flags(Source, "data"), Flags(MarketSettings, "data", only=ALONE)),
     ),
     "check": Command(
         "Check a market and its features for leaks, and that an agent learns on it.",
         (
             Flags(TrainData, "data", only=("data", "features")),
             Flags(Source, "data"),
-            Flags(MarketSettings, "data"),
+            Flags(MarketSettings, "data", only=ALONE),
             Flags(CostRates, "money", only=("fee", "slippage")),
             Flags(Rules, "money", only=("fill", "rebalance_band")),
             Flags(EnvSettings, "environment", only=("positions",)),

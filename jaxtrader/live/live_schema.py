@@ -14,6 +14,7 @@ from jaxtrader.live.decision import Numbers
 from jaxtrader.live.recent import PRICES
 from jaxtrader.live.schedule import WEEK_SLOTS
 from jaxtrader.live.step import NEWEST
+from jaxtrader.market.align import Silence
 from jaxtrader.printable import shown
 from jaxtrader.schema import Array, Count, Length, Natural, Range, SchemaError, parse
 
@@ -52,7 +53,7 @@ class BarsPart:
 
 @dataclass(frozen=True, kw_only=True)
 class SilencePart:
-    """The fields of `Silence`."""
+    """The fields of `Silence`. Files of before `limit` was a setting lack it."""
 
     time: Nanoseconds
     elapsed: Nanoseconds
@@ -60,6 +61,7 @@ class SilencePart:
     steps: Natural
     latest: Times
     longest_wait: Times
+    limit: Nanoseconds = Silence.limit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from jaxtrader.live.live_schema import BarsPart, RowsPart
 from jaxtrader.live.recent import OPTIONAL, PRICES, RecentBars, Row, newest_rows
 from jaxtrader.live.schedule import moment, nanoseconds_of, usual_close
 from jaxtrader.live.step import COLUMN, FLAGS, NEWEST, SHARED
-from jaxtrader.market.align import YEAR, Silence
+from jaxtrader.market.align import YEAR, Silence, nanoseconds
 from jaxtrader.market.bar_checks import spacing
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import time_of_day, wall_clock
@@ -67,7 +67,7 @@ class MarketRows:
 
         Raises ValueError where a history is too short, or does not fit the policy.
         """
-        market = Market.from_bars(histories, specs, align=policy.portfolio)
+        market = Market.from_bars(histories, specs, align=policy.portfolio, delisted_after=policy.delisted_after)
         _check_assets(policy, histories, market)
         env = policy.environment(market, **changes)
         first, count = int(market.first_decisions(env.window)[0]), len(market.times)
@@ -83,6 +83,7 @@ class MarketRows:
         names, ends = _column_names(market, env, policy.portfolio), market.session_end
         ends = np.zeros(count, bool) if ends is None else ends
         last_end, last_bar = (_last_before(mask, count - 1) for mask in (ends[:, None], present))
+        limit = nanoseconds(market.delisted_after)
         rows = cls(
             symbols=tuple(bars.symbols[0] for bars in histories),
             tz=market.tz,
@@ -92,7 +93,7 @@ class MarketRows:
             columns=np.stack([_market_columns(market, names)] * (NEWEST + 1)),
             window=_listed_features(market, env.window),
             missed=np.broadcast_to(last_end > last_bar, (len(histories),)),
-            silence=Silence.after(market.times, present) if policy.portfolio else None,
+            silence=Silence.after(market.times, present, limit) if policy.portfolio else None,
             time=market.times[-1],
             length=None if market.bar_dt is None else nanoseconds_of(spacing(market.times)),
             usual_close=usual_close(market.times, ends, market.tz) if ends[:-1].any() else None,

@@ -4,8 +4,11 @@ Each history's features are computed from its own bars before it is combined, so
 """
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,10 +29,12 @@ DEFAULTS = {
     "session_end": False,
 }  # for a history that lacks an optional column
 YEAR = np.timedelta64(365, "D")
-# An asset without a bar for longer is delisted. The longest holidays of an exchange are shorter.
-MAX_SILENCE = 14 * DAY
-_LIMIT = int(MAX_SILENCE / np.timedelta64(1, "ns"))
+# Days: an asset without a bar for longer is delisted. The longest holidays of an exchange are shorter.
+DELISTED_AFTER = 14.0
 MAX_SILENCE_RATIO = 3  # and so is, for a thin asset or longer bars, this multiple of its longest wait so far
+# A longer step between rows, which is also far longer than any before, is a hole in the data.
+HOLE = int(14 * DAY / np.timedelta64(1, "ns"))
+LONGEST = np.iinfo(np.int64).max
 SHORT_STEPS = 0.02  # share of its steps that is as long as a bar, for the thinnest asset
 MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more are of different lengths
 # Bars that begin so much earlier than the row before, as a share of their length, overlap it. Clocks are set forward by
@@ -131,7 +136,26 @@ def _join_further(parts: Sequence[Columns], axis: int) -> dict[str, np.ndarray]:
     return {name: np.concatenate(columns, axis=axis) for name, columns in each.items()}
 
 
-def align_histories(parts: Sequence[Columns], tz: str | None, *, daily: bool = False) -> Columns:
+def days_without_bar(delisted_after: float | timedelta | Literal["never"]) -> float:
+    """Return `delisted_after` of `Market.from_bars` in days, infinite for "never". Raise DataError where it is none."""
+    if isinstance(delisted_after, str) and delisted_after == "never":
+        return math.inf
+    days = delisted_after / timedelta(days=1) if isinstance(delisted_after, timedelta) else delisted_after
+    if isinstance(days, bool) or not isinstance(days, numbers.Real) or not days > 0:
+        raise DataError(
+            f"delisted_after={delisted_after!r} is not valid; it must be a number of days above 0, or 'never'."
+        )
+    return float(days)
+
+
+def nanoseconds(days: float) -> int:
+    """Return days in ns, at most what int64 can hold."""
+    return int(min(days * 86_400 * 10**9, LONGEST))
+
+
+def align_histories(
+    parts: Sequence[Columns], tz: str | None, *, daily: bool = False, delisted_after: float = DELISTED_AFTER
+) -> Columns:
     """Align single-asset histories on the union of their calendars, [T, A] each, as one segment.
 
     At a row without a bar an asset keeps its last close as open, high, low and close, and the other columns of its last
@@ -142,13 +166,14 @@ def align_histories(parts: Sequence[Columns], tz: str | None, *, daily: bool = F
         parts: the columns of one asset each.
         tz: zone of the exchange, for `session_end`.
         daily: the bars of all assets are of a day or longer.
+        delisted_after: days without a bar, see `Market.delisted_after`.
 
     Returns:
         The columns with `present`, `delisted` and `listed`. These are None in the cases that `Market` names.
     """
     times = union([part["times"] for part in parts])
     calendar = find_calendar(times, tz, daily=daily) if len(times) > 1 else None
-    aligned = [_reindex(part, times) for part in _complete(parts)]
+    aligned = [_reindex(part, times, nanoseconds(delisted_after)) for part in _complete(parts)]
     out: Columns = {name: _join([part[name] for part in aligned], 1) for name in aligned[0] if name != "columns"}
     out["columns"] = _join_further(aligned, 1)
     out["session_end"] = session_ends(times, calendar, tz)
@@ -161,8 +186,8 @@ def align_histories(parts: Sequence[Columns], tz: str | None, *, daily: bool = F
     return {**out, **steps, "times": times, "segments": segments}
 
 
-def _reindex(part: Columns, times: np.ndarray) -> Columns:
-    """Put the columns of one asset on a calendar that contains all its times, [T, 1] each."""
+def _reindex(part: Columns, times: np.ndarray, limit: int) -> Columns:
+    """Put the columns of one asset on a calendar that contains all its times, [T, 1] each. `limit` is of Silence."""
     latest = (
         np.searchsorted(part["times"], times, side="right") - 1
     )  # last bar at or before each row, -1 before the first
@@ -178,41 +203,41 @@ def _reindex(part: Columns, times: np.ndarray) -> Columns:
     out["price_factor"] = None if part["price_factor"] is None else part["price_factor"][at]
     out["columns"] = {name: column[at] for name, column in part["columns"].items()}
     out["adv"] = None if part["adv"] is None else np.where(begun, part["adv"][at], VALUE_FLOOR)
-    gone = _silent_for_long(present[:, 0], times)[:, None]
+    gone = _silent_for_long(present[:, 0], times, limit)[:, None]
     out["delisted"] = gone & ~np.concatenate([gone[:1], gone[:-1]])
     out["listed"] = np.isfinite(out["features"]).all(axis=2) & ~gone
     return out
 
 
-def _silent_for_long(present: np.ndarray, times: np.ndarray) -> np.ndarray:
+def _silent_for_long(present: np.ndarray, times: np.ndarray, limit: int) -> np.ndarray:
     """Mark the rows [T] at which an asset counts as delisted: it has had no bar for long, while others had.
 
     A row is judged by the rows up to it alone, so that later bars never change it. An exchange that is shut at night
-    or for holidays is silent for less than MAX_SILENCE. A thin asset, or one of monthly bars, may be silent for
+    or for holidays is silent for less than `limit`. A thin asset, or one of monthly bars, may be silent for
     MAX_SILENCE_RATIO times the longest wait for a bar so far. A hole in all histories counts for none of them.
 
     Args:
         present: [T] the asset has a bar.
         times: [T] of all assets.
+        limit: ns.
     """
-    steps = np.concatenate([np.zeros(1, "timedelta64[ns]"), _without_holes(np.diff(times))])
+    steps = _steps_without_holes(times)
     elapsed = np.cumsum(steps)
     latest = np.maximum.accumulate(np.where(present, np.arange(len(times)), -1))
     own = np.flatnonzero(present)
     waits = np.diff(elapsed[own], prepend=elapsed[own[:1]])
     longest = np.maximum.accumulate(waits)[np.searchsorted(own, latest)]
     longest = np.maximum(longest, np.maximum.accumulate(steps))
-    silent = elapsed - elapsed[latest]
-    return (latest >= 0) & (silent > np.maximum(MAX_SILENCE, MAX_SILENCE_RATIO * longest))
+    return (latest >= 0) & (elapsed - elapsed[latest] > np.maximum(limit, MAX_SILENCE_RATIO * longest))
 
 
-def _without_holes(steps: np.ndarray) -> np.ndarray:
-    """Return the steps [T] between rows, with 0 for those that are far longer than any before: nothing traded there."""
-    out = steps.copy()
-    for i in np.flatnonzero(steps > MAX_SILENCE):
-        if i and steps[i] > MAX_SILENCE_RATIO * out[:i].max():
-            out[i] = 0
-    return out
+def _steps_without_holes(times: np.ndarray) -> np.ndarray:
+    """Return the steps [T] in ns up to each of `times` [T], 0 for those far longer than any before: nothing traded."""
+    steps = np.diff(times, prepend=times[:1]).astype("timedelta64[ns]").astype(np.int64)
+    for i in np.flatnonzero(steps > HOLE):
+        if i > 1 and steps[i] > MAX_SILENCE_RATIO * steps[:i].max():
+            steps[i] = 0
+    return steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +251,7 @@ class Silence:
         steps: how many steps there were.
         latest: [A] `elapsed` at each asset's last bar. -1 before its first.
         longest_wait: [A] ns between two bars of each asset, at most.
+        limit: ns without a bar after which an asset counts as delisted.
     """
 
     time: int
@@ -234,27 +260,29 @@ class Silence:
     steps: int
     latest: np.ndarray
     longest_wait: np.ndarray
+    limit: int = nanoseconds(DELISTED_AFTER)
 
     @classmethod
-    def after(cls, times: np.ndarray, present: np.ndarray) -> "Silence":
+    def after(cls, times: np.ndarray, present: np.ndarray, limit: int) -> "Silence":
         """Return what is remembered after rows at `times` [T], at which assets were `present` [T, A]."""
-        steps = np.concatenate([np.zeros(1, "timedelta64[ns]"), _without_holes(np.diff(times))]).astype(np.int64)
+        steps = _steps_without_holes(times)
         elapsed = np.cumsum(steps)
         latest, waits = [], []
         for own in map(np.flatnonzero, present.T):
             latest.append(elapsed[own[-1]] if own.size else -1)
             waits.append(np.diff(elapsed[own]).max(initial=0))
         last = int(times[-1].astype("datetime64[ns]").astype(np.int64))
-        return cls(last, int(elapsed[-1]), int(steps.max()), len(steps) - 1, np.array(latest), np.array(waits))
+        return cls(last, int(elapsed[-1]), int(steps.max()), len(steps) - 1, np.array(latest), np.array(waits), limit)
 
     def add(self, time: int, present: np.ndarray) -> "Silence":
         """Return what is remembered after one more row, at which assets were `present` [A]."""
         step = time - self.time
-        if self.steps and step > max(_LIMIT, MAX_SILENCE_RATIO * self.longest_step):
-            step = 0  # a hole, see `_without_holes`
+        if self.steps and step > max(HOLE, MAX_SILENCE_RATIO * self.longest_step):
+            step = 0  # see `_steps_without_holes`
         elapsed = self.elapsed + step
         waited = np.where((self.latest >= 0) & present, elapsed - self.latest, 0)
-        return Silence(
+        return dataclasses.replace(
+            self,
             time=time,
             elapsed=elapsed,
             longest_step=max(self.longest_step, step),
@@ -268,7 +296,7 @@ class Silence:
         """[A] which assets count as delisted at the last row."""
         longest = np.maximum(self.longest_wait, self.longest_step)
         silent = self.elapsed - self.latest
-        return (self.latest >= 0) & (silent > np.maximum(_LIMIT, MAX_SILENCE_RATIO * longest))
+        return (self.latest >= 0) & (silent > np.maximum(self.limit, MAX_SILENCE_RATIO * longest))
 
 
 def check_alignable(histories: Sequence[Bars]) -> None:
@@ -447,7 +475,9 @@ def _check_equal_spacing(histories: Sequence[Bars]) -> None:
         )
 
 
-def alignment_notes(names: Sequence[str], parts: Sequence[Columns], columns: Columns, tz: str | None) -> list[str]:
+def alignment_notes(
+    names: Sequence[str], parts: Sequence[Columns], columns: Columns, tz: str | None, delisted_after: float
+) -> list[str]:
     """Describe where an asset has no bar on the union calendar: before its first, between, or after its last.
 
     Args:
@@ -455,8 +485,11 @@ def alignment_notes(names: Sequence[str], parts: Sequence[Columns], columns: Col
         parts: the columns of one asset each.
         columns: of all together, see `align_histories`.
         tz: zone in which times are shown.
+        delisted_after: days without a bar, see `Market.delisted_after`.
     """
     times, notes = columns["times"], []
+    limit = f"more than {format_duration(np.timedelta64(nanoseconds(delisted_after), 'ns'))}"
+    rule = "never" if delisted_after == math.inf else f"after {limit}"
 
     def shown(row: int) -> str:
         return format_time(wall_clock(times[row : row + 1], tz)[0])
@@ -477,15 +510,15 @@ def alignment_notes(names: Sequence[str], parts: Sequence[Columns], columns: Col
             following = int(np.searchsorted(own, times[row]))
             before = int(np.searchsorted(times, own[following - 1]))
             notes.append(
-                f"{name}: There is no bar for more than {format_duration(MAX_SILENCE)} after {shown(before)}; a "
-                f"position is closed at that close, as delisted, at {shown(int(row))}."
+                f"{name}: There is no bar for {limit} after {shown(before)}; a position is closed at that close, as "
+                f"delisted, at {shown(int(row))}."
             )
             if following < len(own):
                 again = shown(int(np.searchsorted(times, own[following])))
-                notes[-1] += f" It has bars again from {again}, so its exchange may have been shut."
+                notes[-1] += f" It has bars again from {again}, so its exchange may have been shut: see delisted_after."
         if after and not (ends.size and ends[-1] > last):
             notes.append(
                 f"{name}: The last bar is at {shown(last)}, {after:,} bar{'s' * (after > 1)} before the last of all; a "
-                f"position is kept at that close (an asset is delisted after more than {format_duration(MAX_SILENCE)})."
+                f"position is kept at that close (an asset is delisted {rule})."
             )
     return notes

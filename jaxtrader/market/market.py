@@ -7,9 +7,9 @@ known here.
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import flax.struct
 import jax
@@ -18,12 +18,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrader.market.align import (
+    DELISTED_AFTER,
     Columns,
     align_histories,
     alignment_notes,
     check_alignable,
     compute_columns,
     concatenate_histories,
+    days_without_bar,
     early_close_notes,
     overlap_notes,
     share_days,
@@ -123,8 +125,8 @@ class Market:
         notes: what loading found, one sentence each.
         present: [T, A] bool, the asset has a bar at this row. At other rows its open, high, low and close are its last
             close (before its first bar its first open), and its volume is 0. None if no bar is missing.
-        delisted: [T, A] bool, the first row at which an asset counts as delisted. It has had no bar for more than 14
-            days while others had (money rule 9). None if there is no such row.
+        delisted: [T, A] bool, the first row at which an asset counts as delisted. It has had no bar for more than
+            `delisted_after` while others had (money rule 9). None if there is no such row.
         listed: [T, A] bool, a policy can decide on the asset. That is from the first bar at which all its features are
             known, but not while it counts as delisted. None if all assets are listed at all rows from `ready` on.
         bar_dt: [T] years (ACT/365) from the open of the row's bars to their close: `dt`, or the usual spacing where
@@ -146,6 +148,8 @@ class Market:
         tz: zone of the exchange's wall clock, in which dates and tables are shown. None is UTC, also where histories
             differ.
         tz_by_symbol: the same of each history, by its name in `symbols`. Empty stands for `tz` throughout.
+        delisted_after: days without a bar after which an asset of an aligned history counts as delisted. Infinite: it
+            never does.
 
     Example:
         >>> market = jt.Market.from_bars(jt.load_bundled(("IBM", "MSFT")))
@@ -182,6 +186,7 @@ class Market:
     periods_by_symbol: Mapping[str, float] = dataclasses.field(default_factory=dict)
     tz: str | None = None
     tz_by_symbol: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+    delisted_after: float = DELISTED_AFTER
 
     @classmethod
     def from_bars(
@@ -192,6 +197,7 @@ class Market:
         *,
         align: bool = False,
         min_bars: int = 1,
+        delisted_after: float | timedelta | Literal["never"] = DELISTED_AFTER,
     ) -> "Market":
         """Compute the features of one or more histories, each from its own bars, and combine the histories.
 
@@ -205,6 +211,8 @@ class Market:
                 symbol is a history of its own.
             min_bars: a symbol with fewer bars is left out, and so is one that is shorter than a look-back. `notes` name
                 them.
+            delisted_after: days, or a timedelta, without a bar after which an aligned asset counts as delisted, or
+                "never". The wait must also be above three times the longest so far (money rule 9).
 
         Raises:
             DataError: all histories are too short, a symbol or feature comes twice, or a feature is not finite after
@@ -216,6 +224,9 @@ class Market:
             raise DataError(
                 "A Market is made from the Bars that load_bars returns, or from a sequence of them; give at least one."
             )
+        days = days_without_bar(delisted_after)
+        if days != DELISTED_AFTER and not align:
+            raise DataError(f"delisted_after={delisted_after!r} is of the assets of one account; it needs align=True.")
         chosen = tuple(resolve(spec) for spec in _as_specs(features))
         names = tuple(",".join(history.symbols) for history in histories)
         _check_unique("symbol", names)
@@ -239,9 +250,9 @@ class Market:
             if daily:
                 stamped, parts = parts, share_days(parts, zones, [history.label for history in histories])
                 notes += early_close_notes(names, stamped, parts)
-            columns = align_histories(parts, tz, daily=daily)
+            columns = align_histories(parts, tz, daily=daily, delisted_after=days)
             notes += overlap_notes(names, parts, columns["times"], tz, zones=zones)
-            notes += alignment_notes(names, parts, columns, tz)
+            notes += alignment_notes(names, parts, columns, tz, days)
             names, times = (",".join(names),), [columns["times"]]
             calendars = [find_calendar(times[0], tz, daily=daily) if len(times[0]) > 1 else None]
         else:
@@ -260,6 +271,7 @@ class Market:
             tz_by_symbol={} if align else {n: h.tz for n, h in zip(names, histories, strict=True)},
             source=_listed(list(dict.fromkeys(history.source for history in histories))),
             notes=tuple(notes),
+            delisted_after=days,
         )
 
     def split(self, *parts: float | str | date | datetime | np.datetime64, embargo: int = 0) -> tuple["Market", ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import tomllib
 from typing import Any
 
 import jax
@@ -15,8 +16,9 @@ from ledger.reference import STOP, TAKE, Settings, result
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs, main, parse, phrases
-from jaxtrader.cli.command_settings import RewardSettings
+from jaxtrader.cli.command_settings import MarketSettings, RewardSettings
 from jaxtrader.cli.settings import of, resolved
+from jaxtrader.market.align import DELISTED_AFTER
 
 TINY = (
     "--features log_return_5,volatility_10 --num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 "
@@ -206,6 +208,40 @@ def test_what_cannot_be_is_one_sentence(flags, says, folder, tmp_path, monkeypat
     assert len(lines) == 1
     assert says in lines[0]
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("days", ["8", "never"])
+def test_an_asset_of_a_portfolio_counts_as_delisted_where_its_training_says(folder, tmp_path, days):
+    """X has no bar for 13 days, which is more than 8."""
+    table, run = pd.read_csv(folder / "four.csv"), tmp_path / "run"
+    date = pd.to_datetime(table["Date"])
+    silent = (table["Ticker"] == "X") & (date >= "2020-09-20") & (date < "2020-10-03")
+    table[~silent].to_csv(tmp_path / "hole.csv", index=False)
+    words = ["--data", tmp_path / "hole.csv", *SMALL, "--portfolio", "--delisted-after", days]
+    said("train", *words, "--no-must-beat-holding", "--run-dir", run)
+    wanted = days if days == "never" else float(days)
+    assert tomllib.loads((run / "config.toml").read_text())["market"]["delisted_after"] == wanted
+    policy = jt.load_policy(run)
+    bars = jt.load_bars(tmp_path / "hole.csv")
+    market = jt.Market.from_bars(bars, features=policy.features, align=True, delisted_after=policy.delisted_after)
+    equity = jt.backtest(policy, market.split("2020-09-10", "2020-10-10")[1]).equity
+    ends = ["--start", "2020-09-10", "--end", "2020-10-09"]
+    for saved, own in (("own", ["--part", "all"]), ("file", ["--data", tmp_path / "hole.csv"])):
+        said("backtest", run, *own, *ends, "--save", tmp_path / saved)
+        np.testing.assert_allclose(pd.read_csv(tmp_path / saved / "equity.csv")["equity"], equity, rtol=1e-14)
+        reasons = set(pd.read_csv(tmp_path / saved / "fills.csv")["reason"])
+        assert ("delisted" in reasons) == (days == "8")
+    assert main(["train", "--config", str(run / "config.toml"), "--dry-run"]) == 0
+
+
+def test_the_days_of_a_delisting_need_a_portfolio(folder, capsys):
+    data = ["--data", str(folder / "four.csv"), *SMALL, "--dry-run"]
+    assert main(["train", *data, "--delisted-after", "30"]) == 2
+    assert "--delisted-after 30 is of the assets of one account; it needs --portfolio" in capsys.readouterr().err
+    assert main(["train", *data, "--portfolio", "--delisted-after", "0"]) == 2
+    assert "--delisted-after 0 is not valid" in capsys.readouterr().err
+    assert MarketSettings().delisted_after == DELISTED_AFTER
 
 
 def test_the_plan_says_each_assets_fee_and_where_debt_or_shorts_cost_nothing(make_portfolio, make_market):

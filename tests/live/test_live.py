@@ -93,6 +93,7 @@ def loud(env: TradingEnv, seed: int = 1, agent: PPOAgent | None = None) -> Polic
     weights = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
     scale = ValueScale(*(np.float32(x) for x in (0.02, 0.05, 0.1)))
     features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
+    features["delisted_after"] = env.market.delisted_after
     state = state.replace(params=weights, opt_state=None, value_scale=scale)
     return Policy(agent, state, {"env": env.to_dict(), "features": features})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from live.test_live import HISTORY, NEW_YORK, loud, minutes
 from market.price_tables import random_bars
 
 from jaxtrader.agents.policy import Policy
-from jaxtrader.agents.policy_loading import ensemble
+from jaxtrader.agents.policy_loading import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
@@ -22,7 +23,7 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
 from jaxtrader.live.recent import RecentBars, newest_rows
-from jaxtrader.market.align import Silence, _silent_for_long
+from jaxtrader.market.align import DELISTED_AFTER, Silence, _silent_for_long, nanoseconds
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import union
 from jaxtrader.market.features import Feature, resolve
@@ -61,8 +62,15 @@ def daily() -> list[Bars]:
     return [random_bars(times[mask], symbol) for mask, symbol in zip(kept, SYMBOLS, strict=True)]
 
 
-def policy_on(histories: Sequence[Bars], seed: int = 1, agent: PPOAgent | None = None, **settings: Any) -> Policy:
-    return loud(TradingEnv(Market.from_bars(histories, FEATURES, align=True), window=4, **settings), seed, agent)
+def policy_on(
+    histories: Sequence[Bars],
+    seed: int = 1,
+    agent: PPOAgent | None = None,
+    delisted_after: float = DELISTED_AFTER,
+    **settings: Any,
+) -> Policy:
+    market = Market.from_bars(histories, FEATURES, align=True, delisted_after=delisted_after)
+    return loud(TradingEnv(market, window=4, **settings), seed, agent)
 
 
 def check_equal(live: Live, result: Any, i: int) -> None:
@@ -75,7 +83,7 @@ def check_equal(live: Live, result: Any, i: int) -> None:
 
 def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = None, **given: Any) -> Any:
     """The result of a backtest from a bar on, to which the live account was equal at each bar."""
-    market = Market.from_bars(histories, FEATURES, align=True)
+    market = Market.from_bars(histories, FEATURES, align=True, delisted_after=policy.delisted_after)
     result = backtest(policy, market.split(market.times[first])[1])
     live = policy.live([cut_at(bars, market.times[first]) for bars in histories])
     check_equal(live, result, 0)
@@ -99,6 +107,16 @@ def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_
     assert (result.fills["reason"] == "delisted").any()
     assert np.isnan(result.targets[:, 1]).any(), "an asset without a bar is held"
     assert np.isfinite(result.targets[-1, 2]), "C is back"
+
+
+@pytest.mark.parametrize(("delisted_after", "delistings"), [(9.5, 1), (40.0, 0), (math.inf, 0)])
+def test_a_portfolio_counts_an_asset_as_delisted_as_its_training_did(tmp_path, delisted_after, delistings):
+    histories, settings = daily(), {"positions": "weights", "costs": Costs(cash_rate=0.1)}
+    policy = policy_on(histories, delisted_after=delisted_after, **settings)
+    save_policy(tmp_path / "policy.pkl", policy)
+    result = followed(load_policy(tmp_path / "policy.pkl"), histories, HISTORY, tmp_path / "live")
+    assert (result.fills["reason"] == "delisted").sum() == delistings
+    assert math.isfinite(delisted_after) or np.isfinite(result.exposure).all()
 
 
 @pytest.mark.slow
@@ -172,14 +190,15 @@ def test_what_a_portfolio_refuses():
     assert np.isnan(live.decision.target["C"])
 
 
-def test_silence_goes_on_row_by_row_as_over_the_whole():
+@pytest.mark.parametrize("limit", [nanoseconds(3), nanoseconds(14), nanoseconds(60)])
+def test_silence_goes_on_row_by_row_as_over_the_whole(limit):
     rng = np.random.default_rng(0)
     days = np.cumsum(rng.choice([1, 1, 1, 2, 5, 40], 300)) + 19_000
     times = days.astype("datetime64[D]").astype("datetime64[ns]")
     present = rng.random((300, 4)) < np.array([1.0, 0.5, 0.1, 0.5])
     present[60:140, 2:] = False
-    wanted = np.stack([_silent_for_long(column, times) for column in present.T], 1)
-    silence = Silence.after(times[:50], present[:50])
+    wanted = np.stack([_silent_for_long(column, times, limit) for column in present.T], 1)
+    silence = Silence.after(times[:50], present[:50], limit)
     np.testing.assert_array_equal(silence.gone, wanted[49])
     for i in range(50, 300):
         silence = silence.add(int(times[i].astype(np.int64)), present[i])

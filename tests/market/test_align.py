@@ -1,6 +1,7 @@
 """Aligned histories: the union calendar, missing bars, late listings and delistings, by hand and against a loop."""
 
 import dataclasses
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -258,6 +259,31 @@ def delisted(*calendars: pd.DatetimeIndex) -> list[tuple[str, str]]:
     if market.delisted is None:
         return []
     return [("ABC"[a], str(market.times[t])[:16]) for t, a in zip(*np.nonzero(market.delisted), strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("delisted_after", "row"),
+    [(14, 54), (3, 43), (timedelta(days=9, hours=12), 49), (0.5, 43), (19, 59), (20, None), ("never", None)],
+)
+def test_days_without_a_bar_after_which_an_asset_is_delisted(delisted_after, row):
+    """The last bar of GONE is at row 39, and its longest wait is a day, of which three must pass."""
+    market = universe(delisted_after=delisted_after)
+    gone = np.zeros((60, 4), bool)
+    if row is not None:
+        gone[row, 3] = True
+        assert any("GONE" in note and str(DAYS[row])[:10] in note for note in market.notes)
+    np.testing.assert_array_equal(np.zeros((60, 4)) if market.delisted is None else market.delisted, gone)
+    np.testing.assert_array_equal(market.listed[:, 3], (np.arange(60) >= LOOKBACK - 1) & (np.arange(60) < (row or 60)))
+    assert universe(delisted_after=market.delisted_after).fingerprint == market.fingerprint
+    assert market.split(0.5, 0.5)[1].delisted_after == market.delisted_after
+
+
+@pytest.mark.parametrize("delisted_after", [0, -1, np.nan, True, None, "14", "none"])
+def test_no_days_to_be_delisted_after_are_refused(delisted_after):
+    with pytest.raises(DataError, match=r"delisted_after=.*'never'"):
+        universe(delisted_after=delisted_after)
+    with pytest.raises(DataError, match=r"delisted_after=30 .*align=True"):
+        Market.from_bars([WHOLE, HOLES], FEATURES, delisted_after=30)
 
 
 COIN = pd.date_range("2024-01-01", "2024-06-01", freq="h")
