@@ -36,8 +36,8 @@ import pandas as pd
 from machine import RESULTS, commit, parsed, report
 
 import jaxtrader as jt
-from jaxtrader.agents.constant import holding
 from jaxtrader.agents.ensemble import Ensemble
+from jaxtrader.agents.holding import holding
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo_settings import PPOSettings

@@ -3,14 +3,14 @@
 `encode` sees the market alone, so one call serves every account of a path and every bar of a chunk. `head` is the work
 that is left for each account and step. The first layer of the heads is split by the rows of its matrix. The market's
 part is in the context, and `head` adds the account's part. With the encoder "mlp" this is a plain MLP over (window,
-account). Portfolios have their own network, see portfolio.py.
+account).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Integral
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import flax.linen as nn
 import jax
@@ -18,14 +18,15 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from jaxtrader.agents import encoders
+from jaxtrader.agents import encoders, ppo_settings
 from jaxtrader.agents.action_spec import ActionSpec
-from jaxtrader.agents.attention import HEAD_WIDTH
-from jaxtrader.agents.layers import matmul
-from jaxtrader.agents.own_encoder import Own, own
+from jaxtrader.agents.encoders import HEAD_WIDTH, matmul
 from jaxtrader.printable import shown
 
-COMPUTE_DTYPES = ("float32", "bfloat16")
+if TYPE_CHECKING:
+    from jaxtrader.agents.own_modules import Own, OwnEncoder
+
+COMPUTE_DTYPES = get_args(ppo_settings.ComputeDtype)
 MAX_LAYERS, MAX_WIDTH = 64, 2**16  # of hidden layers and of encoders, far beyond what learns
 HIDDEN_GAIN, POLICY_GAIN, VALUE_GAIN = 2**0.5, 0.01, 1.0  # of the orthogonal initialisation
 
@@ -39,7 +40,8 @@ class ActorCritic(nn.Module):
         account: inputs from the account. 0 for ordinary environments.
         actions: what the policy's outputs stand for. Continuous actions also have a parameter `log_std`.
         hidden: widths of the hidden layers.
-        encoder, encoder_width, encoder_depth: see encoders.py. "mlp" has neither width nor depth.
+        encoder, encoder_width, encoder_depth: see encoders.py. "mlp" and modules of the user's own have neither width
+            nor depth.
         compute_dtype: number format of the encoder and the hidden layers. Weights, contexts, the account's part of the
             first layer, outputs and values are float32.
     """
@@ -49,7 +51,7 @@ class ActorCritic(nn.Module):
     account: int
     actions: ActionSpec
     hidden: tuple[int, ...] = (64, 64)
-    encoder: encoders.Kind | Own = "mlp"
+    encoder: ppo_settings.Encoder | Own = "mlp"
     encoder_width: int = 32
     encoder_depth: int | None = None
     compute_dtype: str = "float32"
@@ -75,9 +77,11 @@ class ActorCritic(nn.Module):
             self.log_std = self.param("log_std", nn.initializers.zeros, (self.outputs,))
 
     @nn.nowrap
-    def make_encoder(self) -> encoders.Encoder:
+    def make_encoder(self) -> encoders.Encoder | OwnEncoder:
         """Return the encoder, apart from any weights."""
-        return encoders.make_encoder(self.encoder, self.window, self.encoder_width, self.encoder_depth)
+        if not isinstance(self.encoder, str):
+            return self.encoder.reading(self.window)
+        return encoders.KINDS[self.encoder](self.window, self.encoder_width, self.encoder_depth)
 
     @nn.nowrap
     def _dense(self, width: int) -> nn.Dense:
@@ -148,11 +152,113 @@ class ActorCritic(nn.Module):
         return cast(dict[str, Any], self.init(key, chunk, account))["params"]
 
 
-def check_layers(hidden: Any, encoder: Any, encoder_width: Any, encoder_depth: Any, compute_dtype: Any) -> None:
-    """Raise ValueError, in the words of PPOAgent, where these settings make no network.
+class PortfolioActorCritic(ActorCritic):
+    """A score for each asset from its window, its account and the mean over assets, and one value from means.
 
-    Raises TypeError where the encoder is of another kind than a name, and no Flax module.
+    This is the form of deep sets (Zaheer et al. 2017, https://arxiv.org/abs/1703.06114). All weights are shared between
+    the assets. So a permutation of the assets permutes the actions, and the number of assets may change. Assets that
+    cannot be traded at a bar are left out of every mean.
+
+    The first hidden layer is each asset's own. The next layer of the actor sees it and its mean over assets, and the
+    critic sees the mean alone. Weights of a portfolio are the softmax of the assets' scores and of a score for cash.
+    Only differences count there, so the head returns each score less that of cash.
+
+    Attributes:
+        features: inputs of one bar and asset.
+        account: inputs from one asset's account. A further account feature is not an input: it marks tradable assets.
+        actions: one number for each asset. `log_std` is one number for all.
     """
+
+    def setup(self) -> None:
+        """Declare the layers of `ActorCritic`, the actor's layer for the mean, and the score of cash."""
+        super().setup()
+        deep = len(self.hidden) > 1
+        self.others = nn.Dense(
+            self.hidden[1] if deep else 1,
+            use_bias=False,
+            dtype=self.compute_dtype if deep else None,
+            kernel_init=nn.initializers.orthogonal(HIDDEN_GAIN if deep else POLICY_GAIN),
+        )
+        if self.actions.kind == "simplex":
+            self.cash = nn.Dense(1, kernel_init=nn.initializers.orthogonal(POLICY_GAIN))
+
+    @property
+    def outputs(self) -> int:
+        """One score, of any asset."""
+        return 1
+
+    def encode(self, chunk: Float[Array, "*b bars assets features"]) -> Float[Array, "*b decisions context"]:
+        """Return contexts as `ActorCritic.encode` does, with those of all assets side by side."""
+        each = super().encode(jnp.moveaxis(chunk, -2, -3)[..., None, :])
+        context = jnp.moveaxis(each, -3, -2)
+        return context.reshape(*context.shape[:-2], -1)
+
+    def head(
+        self, context: Float[Array, "*b context"], account: Float[Array, "*c assets K"] | None
+    ) -> tuple[Float[Array, "*c assets"], Float[Array, "*c"]]:
+        """Return the means of the assets' actions, and the value.
+
+        The context broadcasts against the account's leading axes.
+        """
+        assert account is not None
+        assets, tradable = account.shape[-2], self.tradable(account)
+        context = context.reshape(*context.shape[:-1], assets, -1)
+        hidden = context + matmul(account[..., : self.account], self.first_kernel[self.encoded :])
+        batch = hidden.shape[:-2]
+        hidden = jnp.tanh(hidden).reshape(-1, hidden.shape[-1])  # rows of (account, asset), see `matmul`
+        mask = None if tradable is None else jnp.broadcast_to(tradable, (*batch, assets)).reshape(-1, assets)
+        actor, critic = jnp.split(hidden, 2, -1)
+
+        others = _to_each(self.others(_mean(actor, assets, mask)), assets)
+        if self.torsos[0]:
+            first, *later = self.torsos[0]
+            actor = jnp.tanh(first(actor) + others)
+            for layer in later:
+                actor = jnp.tanh(layer(actor))
+            scores = self.policy(actor)
+        else:
+            scores = self.policy(actor) + others
+        scores = scores.reshape(-1, assets)
+        if self.actions.kind == "simplex":
+            scores = scores - self.cash(_mean(actor, assets, mask))
+
+        critic = _mean(critic, assets, mask)
+        for layer in self.torsos[1]:
+            critic = jnp.tanh(layer(critic))
+        return scores.reshape(*batch, assets), self.critic(critic).reshape(batch)
+
+    @nn.nowrap
+    def tradable(self, account: Array | None) -> Bool[Array, "*c assets"] | None:
+        """Return the account feature that follows the inputs, as a mask. None where there is none: all count."""
+        assert account is not None
+        return None if account.shape[-1] == self.account else account[..., self.account] > 0.5
+
+    @nn.nowrap
+    def constant(self, weights: Mapping[str, Any], outputs: Float[Array, " 1"]) -> dict[str, Any]:
+        """Return the weights with last layers that give each asset the same output, and cash the score 0."""
+        last = ("others", "cash") if len(self.hidden) == 1 else ("cash",)
+        nothing = {name: jax.tree.map(jnp.zeros_like, weights[name]) for name in last if name in weights}
+        return super().constant(weights, outputs) | nothing
+
+
+def _mean(
+    rows: Float[Array, "n*assets width"], assets: int, mask: Bool[Array, "n assets"] | None
+) -> Float[Array, "n width"]:
+    """Return the float32 mean over the assets in the mask. It is 0 where the mask is empty."""
+    each = rows.reshape(-1, assets, rows.shape[-1]).astype(jnp.float32)
+    if mask is None:
+        return each.mean(1)
+    share = mask / jnp.maximum(mask.sum(-1, keepdims=True), 1)
+    return (each * share[..., None]).sum(1)
+
+
+def _to_each(x: Float[Array, "n width"], assets: int) -> Float[Array, "n*assets width"]:
+    """Return the same row for every asset."""
+    return jnp.broadcast_to(x[:, None], (x.shape[0], assets, x.shape[-1])).reshape(-1, x.shape[-1])
+
+
+def check_layers(hidden: Any, encoder: Any, encoder_width: Any, encoder_depth: Any, compute_dtype: Any) -> None:
+    """Raise ValueError, in the words of PPOAgent, where these settings make no network."""
     if not isinstance(hidden, tuple):  # static fields need a hash, which a list does not have
         raise ValueError(f"PPOAgent(hidden={hidden!r}) must be a tuple of widths such as (64, 64)")
     if not 1 <= len(hidden) <= MAX_LAYERS or not all(_is_count(width, MAX_WIDTH) for width in hidden):
@@ -160,11 +266,8 @@ def check_layers(hidden: Any, encoder: Any, encoder_width: Any, encoder_depth: A
             f"PPOAgent(hidden={shown(hidden)}) needs at least one layer and at most {MAX_LAYERS}, each at least 1 wide "
             f"and at most {MAX_WIDTH:,}"
         )
-    kinds = get_args(encoders.Kind)
-    if isinstance(encoder, str) and encoder not in kinds:
-        raise ValueError(f"PPOAgent(encoder={shown(encoder)!r}) is unknown; use one of {', '.join(kinds)}")
-    if not isinstance(encoder, str):
-        own(encoder)
+    if isinstance(encoder, str) and encoder not in encoders.KINDS:
+        raise ValueError(f"PPOAgent(encoder={shown(encoder)!r}) is unknown; use one of {', '.join(encoders.KINDS)}")
     unit = HEAD_WIDTH if encoder == "attention" else 1
     if not _is_count(encoder_width, MAX_WIDTH) or encoder_width % unit:
         raise ValueError(

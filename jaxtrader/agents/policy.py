@@ -16,15 +16,14 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
-from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
 from jaxtrader.agents.export import Exported, Format, export
+from jaxtrader.agents.networks import PortfolioActorCritic
 from jaxtrader.agents.normalization import Normalized
-from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
-from jaxtrader.agents.protocol import MarketActor
+from jaxtrader.agents.protocol import MarketActor, actor_of
 from jaxtrader.envs import rewards
 from jaxtrader.envs.actions import Positions
 from jaxtrader.envs.observation import TRADABLE, account_names

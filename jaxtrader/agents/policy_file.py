@@ -20,10 +20,9 @@ from flax import serialization
 
 from jaxtrader import files
 from jaxtrader.agents.action_spec import ActionSpec, Bounds, check_bounds
-from jaxtrader.agents.networks import ActorCritic, check_layers
+from jaxtrader.agents.networks import ActorCritic, PortfolioActorCritic, check_layers
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
-from jaxtrader.agents.own_actor_critic import OwnActorCritic, OwnPortfolio
-from jaxtrader.agents.own_encoder import NotGiven, Own, named
+from jaxtrader.agents.own_modules import NotGiven, Own, OwnActorCritic, OwnPortfolio, named
 from jaxtrader.agents.policy_schema import (
     AGENT,
     ENSEMBLE,
@@ -40,7 +39,6 @@ from jaxtrader.agents.policy_schema import (
     PolicyFile,
     ScalePart,
 )
-from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.envs import actions as env_actions
 from jaxtrader.envs import rewards

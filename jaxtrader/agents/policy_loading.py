@@ -11,9 +11,8 @@ from typing import Any, get_type_hints
 from jaxtrader import files
 from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.networks import ActorCritic
-from jaxtrader.agents.own_actor_critic import OwnActorCritic
 from jaxtrader.agents.own_agent_file import is_own, parsed_own, placeholder_market, restored, write_own
-from jaxtrader.agents.own_encoder import Own
+from jaxtrader.agents.own_modules import Own, OwnActorCritic
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_file import read_members, static_parts, write_ensemble, write_policy
 from jaxtrader.agents.policy_schema import OwnAgentFile

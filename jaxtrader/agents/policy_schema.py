@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from jaxtrader import files
-from jaxtrader.agents import action_spec, encoders
+from jaxtrader.agents import action_spec, ppo_settings
 from jaxtrader.agents.networks import MAX_LAYERS
 from jaxtrader.envs.env_settings import MAX_WINDOW, EnvSettings
 from jaxtrader.ledger.rules import Rules
@@ -50,7 +50,7 @@ class NetworkPart:
     features: Count
     account: Annotated[int, Range(0, 1000)]
     hidden: Annotated[tuple[int, ...], Length(MAX_LAYERS)]
-    encoder: encoders.Kind | OwnPart
+    encoder: ppo_settings.Encoder | OwnPart
     encoder_width: int
     encoder_depth: int | None
     compute_dtype: str

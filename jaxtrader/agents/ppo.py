@@ -22,17 +22,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int, PRNGKeyArray
 
 from jaxtrader import devices
-from jaxtrader.agents import blocks, encoders
+from jaxtrader.agents import blocks
 from jaxtrader.agents.action_spec import Bounds, action_spec_of, check_bounds, log_std_parameter
-from jaxtrader.agents.control_variate import market_control_variate, regress_out
+from jaxtrader.agents.advantages import explained_variance, gae, market_control_variate, regress_out
 from jaxtrader.agents.distributions import Distribution
-from jaxtrader.agents.gae import explained_variance, gae
-from jaxtrader.agents.networks import ActorCritic, check_layers
+from jaxtrader.agents.networks import ActorCritic, PortfolioActorCritic, check_layers
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, standardized
-from jaxtrader.agents.own_actor_critic import OwnActorCritic, OwnPortfolio
-from jaxtrader.agents.own_encoder import OwnEncoder, own
+from jaxtrader.agents.own_modules import OwnActorCritic, OwnEncoder, OwnPortfolio, own
 from jaxtrader.agents.policy_file import read_policy, write_policy
-from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo_settings import PPOSettings, Precision, Schedule
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import MarketAgent, Rollout
@@ -98,6 +95,8 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             own(self.network)
             if self.encoder != "mlp":
                 raise ValueError("PPOAgent(network=...) reads the window itself; leave out encoder")
+        if not isinstance(self.encoder, str):
+            own(self.encoder)
         layers = ("hidden", "encoder", "encoder_width", "encoder_depth", "compute_dtype")
         check_layers(**{name: getattr(self, name) for name in layers})
         if self.matmul_precision not in PRECISIONS:
@@ -179,7 +178,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             account=account,
             actions=actions,
             hidden=tuple(self.hidden),
-            encoder=encoders.known(self.encoder),
+            encoder=self.encoder if isinstance(self.encoder, str) else own(self.encoder),
             encoder_width=self.encoder_width,
             encoder_depth=self.encoder_depth,
             compute_dtype=self.compute_dtype,

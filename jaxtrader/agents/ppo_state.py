@@ -10,10 +10,9 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxtrader.agents.action_spec import Bounds
-from jaxtrader.agents.networks import ActorCritic
+from jaxtrader.agents.networks import ActorCritic, PortfolioActorCritic
 from jaxtrader.agents.normalization import Normalizer, RunningNormalizer, ValueScale
-from jaxtrader.agents.own_actor_critic import OwnPortfolio
-from jaxtrader.agents.portfolio_network import PortfolioActorCritic
+from jaxtrader.agents.own_modules import OwnPortfolio
 
 
 class PPOState(struct.PyTreeNode):

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import flax.linen as nn
 
 import jaxtrader as jt
-from jaxtrader.agents.own_encoder import own
+from jaxtrader.agents.own_modules import own
 from jaxtrader.agents.ppo_settings import Encoder, PPOSettings
 from jaxtrader.cli.settings import BadInput, of
 from jaxtrader.nearest import nearest

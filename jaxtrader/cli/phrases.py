@@ -101,11 +101,12 @@ def network(agent: jt.PPOAgent, window: int) -> str:
     """What reads the window, and the layers after it."""
     layers = f"MLP {' x '.join(map(str, agent.hidden))}, tanh"
     reader = f"the window of {window} bar{'s' * (window > 1)} as it is"
-    if agent.encoder != "mlp":
-        encoder = encoders.known(agent.encoder)
-        depth = encoders.make_encoder(encoder, window, agent.encoder_width, agent.encoder_depth).layers
-        sizes = f", {agent.encoder_width} wide, {depth} layer{'s' * (depth > 1)}" if isinstance(encoder, str) else ""
-        reader = f"{encoder} over {window} bars{sizes}"
+    if not isinstance(agent.encoder, str):
+        reader = f"{type(agent.encoder).__name__} over {window} bars"
+    elif agent.encoder != "mlp":
+        depth = encoders.KINDS[agent.encoder](window, agent.encoder_width, agent.encoder_depth).layers
+        sizes = f"{agent.encoder_width} wide, {depth} layer{'s' * (depth > 1)}"
+        reader = f"{agent.encoder} over {window} bars, {sizes}"
     dtype = "" if agent.compute_dtype == "float32" else f"; computed in {agent.compute_dtype}"
     return f"{reader}, then {layers}, one each for actor and critic{dtype}"
 

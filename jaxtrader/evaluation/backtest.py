@@ -19,12 +19,11 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxtrader import compilation
-from jaxtrader.agents.acting import actor_of
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.agents.protocol import Agent, MarketActor
+from jaxtrader.agents.protocol import Agent, MarketActor, actor_of
 from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajectory, rows_ahead, run
 from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv

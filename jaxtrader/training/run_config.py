@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxtrader import files
-from jaxtrader.agents.own_encoder import Own, own
+from jaxtrader.agents.own_modules import Own, own
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum

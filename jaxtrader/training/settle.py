@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jaxtrader.agents.constant import holding
+from jaxtrader.agents.holding import holding
 from jaxtrader.agents.policy_loading import save_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv

@@ -12,8 +12,7 @@ import jax
 from jax import Array
 
 from jaxtrader import compilation
-from jaxtrader.agents.acting import actor_of
-from jaxtrader.agents.protocol import Agent
+from jaxtrader.agents.protocol import Agent, actor_of
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation import optimum

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrader.agents import attention, convolutions, encoders
+from jaxtrader.agents import encoders, ppo_settings
 from jaxtrader.agents.action_spec import ActionSpec
-from jaxtrader.agents.layers import spans
+from jaxtrader.agents.encoders import Attention, spans
 from jaxtrader.agents.networks import ActorCritic
 
 ASSETS, FEATURES, WIDTH = 2, 3, 16
@@ -33,7 +33,7 @@ CASES = [
 
 
 @cache
-def make(kind: encoders.Kind, window: int, depth: int | None, **changes) -> tuple[ActorCritic, dict]:
+def make(kind: ppo_settings.Encoder, window: int, depth: int | None, **changes) -> tuple[ActorCritic, dict]:
     """A network and weights that are all of a size, so that a lost one shows. No initialisation is compiled."""
     network = ActorCritic(
         window,
@@ -71,7 +71,7 @@ def bars(count: int, paths: int = 2) -> np.ndarray:
 
 @pytest.mark.parametrize(("kind", "window", "depth"), CASES)
 def test_a_chunk_equals_its_windows_one_by_one_gradients_too(
-    kind: encoders.Kind, window: int, depth: int | None
+    kind: ppo_settings.Encoder, window: int, depth: int | None
 ) -> None:
     network, weights = make(kind, window, depth)
     chunk = bars(window - 1 + DECISIONS)
@@ -86,7 +86,7 @@ def test_a_chunk_equals_its_windows_one_by_one_gradients_too(
 
 @pytest.mark.parametrize(("kind", "window", "depth"), CASES)
 def test_a_decision_depends_on_every_bar_of_its_window_and_on_no_other(
-    kind: encoders.Kind, window: int, depth: int | None
+    kind: ppo_settings.Encoder, window: int, depth: int | None
 ) -> None:
     network, weights = make(kind, window, depth)
     chunk, decision = bars(window - 1 + DECISIONS), 9
@@ -195,7 +195,9 @@ def numpy_lru(trunk: dict, x: np.ndarray, spans: list[int]) -> np.ndarray:
         ("lru", 12, None, [6, 7]),
     ],
 )
-def test_encoders_equal_numpy_in_float64(kind: encoders.Kind, window: int, depth: int | None, layers: list) -> None:
+def test_encoders_equal_numpy_in_float64(
+    kind: ppo_settings.Encoder, window: int, depth: int | None, layers: list
+) -> None:
     network, weights = make(kind, window, depth)
     chunk = bars(window + 50, paths=1)
     found = jax.jit(encode(network))(weights, chunk)[0]
@@ -215,7 +217,7 @@ def test_encoders_equal_numpy_in_float64(kind: encoders.Kind, window: int, depth
 @pytest.mark.parametrize("depth", [None, 1, 2, 3, 9])
 def test_layers_of_any_depth_reach_exactly_the_window_and_leave_no_bar_out(depth: int | None) -> None:
     for window in range(1, 70):
-        layers = convolutions.kernels(window, depth)
+        layers = encoders.kernels(window, depth)
         assert 1 + sum(back[-1] for back in layers) == window
         seen = {0}
         for back in layers:
@@ -223,15 +225,15 @@ def test_layers_of_any_depth_reach_exactly_the_window_and_leave_no_bar_out(depth
             seen = {bar + offset for bar in seen for offset in back}
         assert seen == set(range(window))
         assert depth in (None, len(layers))
-        assert 1 + sum(span - 1 for span in spans(window, depth or attention.DEPTH)) == window
-        assert min(spans(window, depth or attention.DEPTH)) >= 1
+        assert 1 + sum(span - 1 for span in spans(window, depth or Attention.USUAL_DEPTH)) == window
+        assert min(spans(window, depth or Attention.USUAL_DEPTH)) >= 1
 
 
 # --- bfloat16 ---
 
 
 @pytest.mark.parametrize("kind", ["mlp", "tcn", "attention", "gru", "lru"])
-def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None:
+def test_bfloat16_is_near_float32_and_gives_float32(kind: ppo_settings.Encoder) -> None:
     chunk = bars(20)
     contexts = []
     for dtype in ("float32", "bfloat16"):
@@ -256,7 +258,7 @@ def test_bfloat16_is_near_float32_and_gives_float32(kind: encoders.Kind) -> None
     ],
 )
 def test_activation_count_is_about_what_the_compiler_sets_aside(
-    kind: encoders.Kind, window: int, decisions: int
+    kind: ppo_settings.Encoder, window: int, decisions: int
 ) -> None:
     network, weights = make(kind, window, None)
     paths = 32

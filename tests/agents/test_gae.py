@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrader.agents.gae import gae
+from jaxtrader.agents.advantages import gae
 
 GAE = jax.jit(gae)
 TIME, BATCH = 13, 6

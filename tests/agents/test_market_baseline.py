@@ -12,8 +12,7 @@ import pytest
 from conftest import init, masked
 
 from jaxtrader.agents import ppo
-from jaxtrader.agents.control_variate import market_control_variate, regress_out
-from jaxtrader.agents.gae import gae
+from jaxtrader.agents.advantages import gae, market_control_variate, regress_out
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import Rollout

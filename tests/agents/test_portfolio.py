@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrader.agents import encoders
+from jaxtrader.agents import ppo_settings
 from jaxtrader.agents.action_spec import ActionSpec
-from jaxtrader.agents.portfolio_network import PortfolioActorCritic
+from jaxtrader.agents.networks import PortfolioActorCritic
 
 WINDOW, ASSETS, FEATURES, K = 4, 3, 2, 4
 Network = PortfolioActorCritic
@@ -94,7 +94,7 @@ def test_head_after_encode_equals_numpy(kind: str, hidden: tuple[int, ...], mask
 
 
 @pytest.mark.parametrize("kind", ["mlp", "tcn", "attention"])
-def test_a_chunk_equals_its_windows_and_an_asset_sees_only_its_own_bars(kind: encoders.Kind) -> None:
+def test_a_chunk_equals_its_windows_and_an_asset_sees_only_its_own_bars(kind: ppo_settings.Encoder) -> None:
     network, weights = make(encoder=kind)
     chunk = np.random.default_rng(0).normal(size=(2, 11, ASSETS, FEATURES)).astype(np.float32)
     whole = encode(network, weights, chunk)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from agents.test_own_actor_critic import Assets
+from agents.test_own_modules import Assets
 from live.test_live import HISTORY, NEW_YORK, loud, minutes
 from market.price_tables import random_bars
 

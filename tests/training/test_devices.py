@@ -22,7 +22,7 @@ from market_paths import Replay
 from trainers import CountEnv, FakeAgent, path_trainer
 
 from jaxtrader import devices, files
-from jaxtrader.agents.control_variate import market_control_variate, regress_out
+from jaxtrader.agents.advantages import market_control_variate, regress_out
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent, PPOState, shuffled

@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from agents.test_own_actor_critic import Assets
+from agents.test_own_modules import Assets
 from conftest import init, masked
 from ledger.reference import Ledger, Settings
 from rule_settings import env_account
 
+from jaxtrader.agents.networks import PortfolioActorCritic
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
-from jaxtrader.agents.portfolio_network import PortfolioActorCritic
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs.episode import EnvParams, EnvState
 from jaxtrader.envs.observation import Observation

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import init
 
-from jaxtrader.agents.constant import holding
+from jaxtrader.agents.holding import holding
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent

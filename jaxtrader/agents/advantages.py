@@ -1,4 +1,4 @@
-"""A control variate for advantages on market paths: the part that the market alone explains is subtracted.
+"""Advantages: generalised advantage estimation, and the control variate that takes the market's part out of them.
 
 Most of the noise of an advantage is what the market did, whatever the agent chose. Without the control variate the
 noise of the policy gradient grows as the deviation of the actions falls.
@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxtrader import devices
 from jaxtrader.agents.blocks import block_count, encoder_activations, map_blocks
-from jaxtrader.agents.gae import gae
 from jaxtrader.agents.protocol import Rollout
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.observation import contexts
@@ -26,6 +25,42 @@ if TYPE_CHECKING:
     from jaxtrader.agents.ppo_state import PPOState
 
 MIN_GROWTH = 0.1  # of equity in one decision: a larger loss counts as this one, so that the logarithm exists
+
+
+def gae(
+    reward: Float[Array, " time *b"],
+    value: Float[Array, " time *b"],
+    next_value: Float[Array, " time *b"],
+    terminated: Bool[Array, " time *b"],
+    done: Bool[Array, " time *b"],
+    gamma: Float[Array, ""] | float,
+    lam: Float[Array, ""] | float,
+) -> tuple[Float[Array, " time *b"], Float[Array, " time *b"]]:
+    """Return advantages and value targets (advantage + value), time-major.
+
+    This is the estimator of Schulman et al. 2016, https://arxiv.org/abs/1506.02438:
+    A = delta + gamma lam A(next) [not done], where delta = r + gamma V(next) [not terminated] - V.
+
+    Args:
+        reward: reward of each step.
+        value: V of the state before the step.
+        next_value: V of the state after the step and before any reset. A truncated step is bootstrapped with it. It is
+            ignored where the step terminated.
+        terminated: whether the episode ended for good (ruin), so that no value follows.
+        done: terminated or truncated. The trace ends there, since the next row belongs to another episode.
+        gamma: discount of a step.
+        lam: decay of the trace in a step.
+    """
+    delta = reward + gamma * jnp.where(terminated, 0, next_value) - value
+    decay = gamma * lam * (1 - done)
+
+    def backward(later: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
+        step_delta, step_decay = row
+        advantage = step_delta + step_decay * later
+        return advantage, advantage
+
+    _, advantage = jax.lax.scan(backward, jnp.zeros_like(delta[0]), (delta, decay), reverse=True, unroll=8)
+    return advantage, advantage + value
 
 
 def market_control_variate(
@@ -76,3 +111,10 @@ def regress_out(advantage: Float[Array, " time *b"], known: Float[Array, " time 
     known = known - devices.mean(known.mean())
     covariance, variance = devices.mean(((advantage * known).mean(), (known**2).mean()))
     return advantage - covariance / jnp.where(variance > 0, variance, 1) * known
+
+
+def explained_variance(target: Float[Array, "*b"], value: Float[Array, "*b"]) -> Float[Array, ""]:
+    """Return the share of the targets' variance, over all devices, that the values explain. 1 is all of it."""
+    _, variance = devices.moments(target)
+    _, unexplained = devices.moments(target - value)
+    return 1 - unexplained / jnp.where(variance > 0, variance, 1)

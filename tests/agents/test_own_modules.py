@@ -18,10 +18,9 @@ from probes import BY_BOTH, Tabular
 
 import jaxtrader as jt
 from jaxtrader import files
-from jaxtrader.agents import own_encoder
+from jaxtrader.agents import own_modules
 from jaxtrader.agents.action_spec import ActionSpec
-from jaxtrader.agents.own_actor_critic import OwnActorCritic, OwnPortfolio
-from jaxtrader.agents.own_encoder import own
+from jaxtrader.agents.own_modules import OwnActorCritic, OwnPortfolio, own
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import main, own_code
@@ -157,10 +156,10 @@ class Noisy(nn.Module):
 @pytest.fixture
 def another_process() -> Iterator[None]:
     """What was given in this process is forgotten for a while."""
-    before = dict(own_encoder._GIVEN)
-    own_encoder._GIVEN.clear()
+    before = dict(own_modules._GIVEN)
+    own_modules._GIVEN.clear()
     yield
-    own_encoder._GIVEN.update(before)
+    own_modules._GIVEN.update(before)
 
 
 def trained(env: TradingEnv, agent: PPOAgent, folder: Path) -> jt.TrainResult:
@@ -216,7 +215,7 @@ def test_a_portfolio_trains_and_its_file_decides_on_any_number_of_assets_where_w
     result = trained(env, agent, tmp_path / "run")
     assert np.isfinite(result.history[-1]["grad_norm"])
     expected = backtest(result.policy, env.market)
-    own_encoder._GIVEN.clear()
+    own_modules._GIVEN.clear()
     policy = load_policy(result.policy_path, type(module))
     np.testing.assert_array_equal(backtest(policy, env.market).targets, expected.targets)
     window, four = env.market.features[20:24], make_portfolio(4)
@@ -243,7 +242,7 @@ def test_it_trains_is_saved_and_comes_back_with_its_class_alone(
     result = trained(env, agent, tmp_path / "run")
     (module,) = settings.values()
     expected = backtest(load_policy(tmp_path / "run"), env.market)
-    own_encoder._GIVEN.clear()
+    own_modules._GIVEN.clear()
     name = type(module).__name__
     with pytest.raises(files.FileError, match=rf"its network is a {name}.*load_policy\(path, {name}\)"):
         load_policy(tmp_path / "run")
@@ -363,7 +362,7 @@ def test_the_command_line_takes_a_file_and_a_class(
     small = ["--num-envs", "8", "--rollout-length", "16", "--total-steps", "256", "--num-minibatches", "2"]
     small += ["--seeds", "1", "--symbols", "AAPL", "--window", "2", "--no-report", "--quiet", "--hidden", "8"]
     assert main(["train", "--network", "mine.py:Mine", "--run-dir", "run", *small]) == 0
-    own_encoder._GIVEN.clear()
+    own_modules._GIVEN.clear()
     printed = capsys.readouterr().out
     assert printed.count("mine.py runs") == 1
     assert re.search(r"next +jaxtrader backtest run --network \S*mine.py:Mine", printed)
