@@ -136,7 +136,7 @@ def _account(policy: Policy, own: Sequence[jt.Bars], file: Path, positions: dict
         live = policy.resume_live(file, history=own)
         live.catch_up(own)
     except (ValueError, jt.FileError) as error:
-        raise BadInput(f"{error}; --position, as in --position 0, begins anew") from error
+        raise BadInput(f"{str(error).removesuffix('.')}; --position, as in --position 0, begins anew") from error
     return live
 
 

@@ -185,6 +185,7 @@ class Live:
         price_factor: float | None = None,
         session_end: bool | None = None,
         after_gap: bool = False,
+        after_jump: bool = False,
     ) -> Decision:
         """Take in a bar that has just closed, and return the decision in force.
 
@@ -201,16 +202,19 @@ class Live:
             session_end: whether the bar is the last of a trading session. None: it is at the time of day at which most
                 sessions of the history end, so say True where a session ends early.
             after_gap: accept bars that are missing before this one.
+            after_jump: accept an open that looks like one on another scale, see `market.share_splits.scale_jump`.
 
         Raises:
             ValueError: the bar is out of order, came already, breaks a rule of bars, or has another spacing than the
-                history. Nights, weekends, and gaps such as the history has are expected.
+                history. Nights, weekends, and gaps such as the history has are expected. Or its prices seem to be on
+                another scale, as after a split. Crashes and rises with the volume or the range of news are taken.
         """
         if len(self.symbols) > 1:
             raise ValueError(f"the policy trades {len(self.symbols)} assets; call on_bars(time, {{symbol: bar}})")
         bar = {"open": open, "high": high, "low": low, "close": close, "volume": volume}
         bar |= {"columns": columns, "funding": funding, "price_factor": price_factor}
-        return self.on_bars(time, {self.symbols[0]: bar}, session_end=session_end, after_gap=after_gap)
+        given = {self.symbols[0]: bar}
+        return self.on_bars(time, given, session_end=session_end, after_gap=after_gap, after_jump=after_jump)
 
     def on_bars(
         self,
@@ -219,6 +223,7 @@ class Live:
         *,
         session_end: bool | None = None,
         after_gap: bool = False,
+        after_jump: bool = False,
     ) -> Decision:
         """Take in the bars of a portfolio that have just closed, and return the decision in force.
 
@@ -226,14 +231,14 @@ class Live:
             time: their close, see `on_bar`.
             bars: by symbol, (open, high, low, close, volume), or a mapping of these names and of `columns`, `funding`
                 and `price_factor`. A symbol that is not named has no bar at this time.
-            session_end, after_gap: see `on_bar`.
+            session_end, after_gap, after_jump: see `on_bar`.
 
         Raises:
             ValueError: as for `on_bar`, or a symbol is unknown, or there is no bar at all.
         """
         at, given = self._moment(time), self._by_symbol(bars)
         run = self._schedule.check(self.time, at, ", ".join(self.symbols), after_gap)
-        rows = self._rows.after(at, given, session_end)
+        rows = self._rows.after(at, given, session_end, None if after_jump else self._schedule.longest)
         account, opinion = self._advanced(rows, moves=True)
         # Nothing can go wrong from here on.
         rows.keep(given)
@@ -243,11 +248,11 @@ class Live:
         self._accept(account, opinion, decides=decides)
         return self.decision
 
-    def catch_up(self, history: Bars | Sequence[Bars]) -> list[Decision]:
+    def catch_up(self, history: Bars | Sequence[Bars], *, after_jump: bool = False) -> list[Decision]:
         """Take in the bars of a history that closed after the last one, and return the decision in force at each.
 
         Where the history has the last bar, what is missing between its bars is taken for a gap. Raises ValueError as
-        `on_bar` does. The bars before the one that is refused are then taken in.
+        `on_bar` does. The bars before the one that is refused are then taken in. For `after_jump` see `on_bar`.
         """
         histories, decisions = _histories(history), []
         times = union([bars.times for bars in histories])
@@ -262,7 +267,8 @@ class Live:
                 if at < len(bars) and bars.times[at] == times[i]:
                     given[bars.symbols[0]] = bar_at(bars, at)
             ended = None if ends is None or i + 1 == len(times) else bool(ends[i])
-            decisions.append(self.on_bars(times[i], given, session_end=ended, after_gap=known or i > first))
+            accepted = {"after_gap": known or i > first, "after_jump": after_jump}
+            decisions.append(self.on_bars(times[i], given, session_end=ended, **accepted))
         return decisions
 
     def on_fill(

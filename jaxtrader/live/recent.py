@@ -19,6 +19,7 @@ from jaxtrader.market.clock import DAY
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, ResampledFeature
 from jaxtrader.market.resample import max_bars_per_frame
+from jaxtrader.market.share_splits import scale_jump
 from jaxtrader.market.trailing import BARS, last_volatility, traded_value
 
 PRICES = ("open", "high", "low", "close")
@@ -111,15 +112,16 @@ class RecentBars:
         """Forget what was computed of a bar that was not kept."""
         self._candidate = {}
 
-    def offer(self, time: np.datetime64, bar: Mapping[str, Any]) -> None:
+    def offer(self, time: np.datetime64, bar: Mapping[str, Any], longest_pause: int | None = None) -> None:
         """Write down a bar that may follow the last one, for `newest_rows`. `keep` adds it.
 
         Args:
             time: the close of the bar.
             bar: open, high, low, close and volume, and where the history has them, funding, price_factor and `columns`.
+            longest_pause: the longest time between two bars of the history, ns. None takes a bar on any scale.
 
         Raises:
-            DataError: the bar breaks a rule of bars.
+            DataError: the bar breaks a rule of bars, or seems to be on another scale than the bars before it.
         """
         numbers = self._checked(time, bar)
         if self.rows == self.kept + FREE_ROWS:
@@ -128,11 +130,25 @@ class RecentBars:
             self.rows = self.kept
         for name, buffer in self._buffers.items():
             buffer[self.rows] = time if name == "times" else numbers[name]
+        if longest_pause is not None:
+            self._check_scale(time, longest_pause)
 
     def keep(self) -> None:
         """Add the bar that was offered."""
         self.rows += 1
         self._frames |= self._candidate
+
+    def _check_scale(self, time: np.datetime64, longest_pause: int) -> None:
+        """Raise DataError where the bar that was written down seems to be on another scale than the bars before it."""
+        rows = slice(max(self.rows - BARS - 1, 0), self.rows + 1)
+        prices = {name: self._buffers[name][rows, 0] for name in (*PRICES, "volume")}
+        pause = (time - self._buffers["times"][self.rows - 1]) / np.timedelta64(longest_pause, "ns")
+        if jump := scale_jump(prices, pause):
+            raise DataError(
+                f"The bar of {self.symbol} at {_shown(time)} {jump}: its prices seem to be on another scale than the "
+                "history; give them on that scale (where they are adjusted, with their price_factor), or go on from "
+                "an adjusted history with resume_live(path, history=...), or say after_jump=True if the price did jump."
+            )
 
     def _checked(self, time: np.datetime64, bar: Mapping[str, Any]) -> dict[Any, float]:
         """The numbers of a bar by the names of the buffers."""

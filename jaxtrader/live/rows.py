@@ -104,14 +104,20 @@ class MarketRows:
         """Return a column [A] of the newest row."""
         return self.columns[NEWEST, self.names.index(name)]
 
-    def after(self, time: np.datetime64, bars: Mapping[str, Mapping[str, Any]], session_end: bool | None) -> MarketRows:
+    def after(
+        self,
+        time: np.datetime64,
+        bars: Mapping[str, Mapping[str, Any]],
+        session_end: bool | None,
+        longest_pause: int | None,
+    ) -> MarketRows:
         """Return the rows after bars that closed at `time`, by symbol. `keep` adds them to the recent bars.
 
-        Raises ValueError where a bar breaks a rule of bars, or lacks a number that is needed.
+        Raises ValueError where a bar is refused, see `RecentBars.offer`, or lacks a number that is needed.
         """
         offered = [each for each, symbol in zip(self.recent, self.symbols, strict=True) if symbol in bars]
         for each in offered:
-            each.offer(time, bars[each.symbol])
+            each.offer(time, bars[each.symbol], longest_pause)
         rows = {each.symbol: row for each, row in zip(offered, newest_rows(offered, offered=True), strict=True)}
         own = tuple(
             rows[symbol] if symbol in rows else before.without_bar()

@@ -14,6 +14,12 @@ changes by splits and spin-offs. Of all other jumps it names 5 wrong records, a 
 bars it names 53 of the 57, and 3 of 87 crashes and rises of 17% and more. A split of 3 for 2 that was put on a day of a
 move of 5% to 8% is named in 67%. On other days it is named in 82%. Of random walks over 10 years with a tail of the
 third power, which have no other sign of news, 1% to 3% have a jump that is named.
+
+`scale_jump` asks the same of a bar that has just closed, by the 21 bars before it, for any factor from 1.4 on. In the
+same histories, 70 opens are so far from the last close. It names 49 of 51 splits. Of the other 19 it names 2 splits
+that the adjusted closes do not know and a wrong record, and no crash or rise. Of days that were put on a scale of 1/2
+it names 98%, of 1/3, 1/10, 10 or 100 99%, and of 2/3 91%. At the first bar of a session of minutes (SPY of 2017 to
+2019), whose volume is always high, these are 94%, 98% and 46%.
 """
 
 import dataclasses
@@ -25,6 +31,7 @@ import numpy as np
 
 from jaxtrader.market.bar_checks import format_time, spacing
 from jaxtrader.market.clock import DAY
+from jaxtrader.market.trailing import volume_fault
 
 # new : old shares from 6:5 to 100:1, as they are usual, by the log of the price ratio
 MANY_FOR_ONE = (*range(2, 11), 12, 15, 16, 18, 20, 25, 30, 35, 40, 45, 50, 60, 70, 75, 80, 90, 100)
@@ -44,6 +51,7 @@ NEWS = 5.0  # activity from which on jumps are taken to be news
 EXACT = 2.0  # usual moves of a night, within which a jump equals a ratio
 EITHER = 2 * math.log(20)  # in usual moves squared: the next ratio is named, too, unless it is 20 times less likely
 ISOLATION = 3.0
+LEAST_FACTOR = 1.4  # of a jump that `scale_jump` names. Smaller ones are hardly told from news.
 NOTHING = 1e-100  # a volume or a range that is no scale for others
 
 
@@ -119,9 +127,8 @@ def find_splits(times: np.ndarray, prices: Mapping[str, np.ndarray]) -> list[Spl
         dict(zip(largest, values, strict=True)) for values in jumps.activity(np.array(largest))
     )
     fits = {i: split for i in largest if size[i] >= SMALLEST and (split := jumps.fit(i)) is not None}
-    limit = {i: CALM * (math.exp(2 * size[i]) if size[i] >= math.log(1.9) else 1) for i in largest}
     news = {i: activity[i] if i not in fits else (unexplained if fits[i].exact else at_least)[i] for i in largest}
-    calm = [i for i in largest if news[i] <= limit[i]]
+    calm = [i for i in largest if news[i] <= _most_activity(size[i])]
     others = [activity[i] for i in largest if i not in fits or i not in calm][:BEFORE]
     if len(others) >= BEFORE // 2 and np.median(others) >= NEWS:
         unfit = max((size[i] for i in calm if i not in fits), default=0.0)
@@ -135,6 +142,44 @@ def find_splits(times: np.ndarray, prices: Mapping[str, np.ndarray]) -> list[Spl
             if size[i] >= ISOLATION * following:
                 found = calm[: place + 1]
     return sorted((fits[i] for i in found), key=lambda split: split.row)
+
+
+def scale_jump(prices: Mapping[str, np.ndarray], pause: float = 1.0) -> str | None:
+    """Say how the last bar opens as on another scale than the bars before it, or return None.
+
+    That is so after a split, where a raw price follows adjusted ones, and where cents follow dollars. The jump is calm,
+    as in `find_splits`, and three times as large as any move of the bars before. It need not be close to a ratio of
+    shares. Where volume says nothing, the bar's range alone must be calm.
+
+    Args:
+        prices: open, high, low, close and volume, [T] each, T >= 2.
+        pause: the time since the bar before, in longest pauses of the history. Where it is above 1, prices may have
+            moved further by its root.
+
+    Example:
+        >>> prices = {name: np.array([100.0, 101.0, 99.0, 49.8]) for name in ("open", "high", "low", "close")}
+        >>> scale_jump(prices | {"volume": np.array([5.0, 6.0, 5.0, 11.0])})
+        'opens at 0.503 times the last close, as after a 2-for-1 split'
+    """
+    open_, close = prices["open"], prices["close"]
+    size = abs(math.log(open_[-1] / close[-2]))
+    if size < math.log(LEAST_FACTOR):
+        return None
+    gaps = np.log(open_[1:] / close[:-1])
+    moves = np.abs([*gaps[:-1], *np.diff(np.log(close[:-1]))])
+    if size < ISOLATION * moves.max(initial=0.0) * math.sqrt(max(pause, 1.0)):
+        return None
+    jumps, last = _Jumps(np.arange(1, len(close)), gaps, prices), len(gaps) - 1
+    no_volume = volume_fault(prices["volume"][:-1, None]) is not None
+    if jumps.activity(np.array([last]))[1][0] > (CALM if no_volume else _most_activity(size)):
+        return None
+    split = jumps.fit(last)
+    return f"opens at {math.exp(gaps[last]):.3g} times the last close" + (f", as after a {split}" if split else "")
+
+
+def _most_activity(size: float) -> float:
+    """The largest activity of a calm jump of this size."""
+    return CALM * (math.exp(2 * size) if size >= math.log(1.9) else 1)
 
 
 def _is_large(ratio: np.ndarray) -> np.ndarray:

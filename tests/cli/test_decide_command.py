@@ -176,12 +176,17 @@ def test_what_is_refused_is_one_sentence_and_the_account_stays(run, hourly, tmp_
     kept = (run / "live" / "X.live").read_bytes()
     older = write(tmp_path / "older.csv", cut(bars, 0, HISTORY))
     daily_times = (bars.times[HISTORY] - np.arange(HISTORY + 1)[::-1] * 24 * HOUR).astype("datetime64[ns]")
+    later = cut(bars, 0, HISTORY + 2)
+    halved = np.where(np.arange(HISTORY + 2) == HISTORY + 1, 0.5, 1.0)[:, None]  # a split, and no adjusted prices
+    prices = {name: getattr(later, name) * halved for name in ("open", "high", "low", "close")}
+    split = write(tmp_path / "split.csv", dataclasses.replace(later, **prices))
     coarse = write(tmp_path / "daily.csv", dataclasses.replace(cut(bars, 0, HISTORY + 1), times=daily_times))
     other = dataclasses.replace(bars_of("hourly"), close=np.roll(bars.close, 5), high=bars.high * 9, low=bars.low / 9)
     for argv, match in (
         ([str(run)], "give --data FILE"),
         ([str(run), "--data", write(tmp_path / "other.csv", cut(other, 0, HISTORY + 1))], "other prices"),
         ([str(run), "--data", older], "the history has none then; give one that has; --position"),
+        ([str(run), "--data", split], "a 2-for-1 split: its prices seem to be on another scale"),
         ([str(run), "--data", coarse], "one every 1:00:00, and the history has one every 1 day"),
         ([str(run), "--data", file, "--position", "50"], "0.5 is one half"),
         ([str(run), "--data", write(tmp_path / "few.csv", cut(bars, 0, 3))], "too few"),

@@ -27,7 +27,7 @@ from jaxtrader.examples.dqn import DQN
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
-from jaxtrader.live.recent import FREE_ROWS, RecentBars, newest_rows, up_to
+from jaxtrader.live.recent import FREE_ROWS, PRICES, RecentBars, newest_rows, up_to
 from jaxtrader.live.schedule import Schedule
 from jaxtrader.live.step import advance
 from jaxtrader.market.bars import Bars
@@ -272,6 +272,9 @@ def test_bars_that_do_not_follow_are_refused_and_change_nothing(hourly, tmp_path
         ({"time": now + hour, "columns": {"signal": "up"}}, "signal 'up', which is no number"),
         ({"time": now + hour, "funding": 1e-4}, "funding 0.0001, and the history has none"),
         ({"time": now + hour, "price_factor": 0.5}, "price_factor 0.5, and the history has none"),
+        (on_scale(good, 0.5) | {"time": now + hour}, "a 2-for-1 split.*price_factor.*resume_live.*after_jump=True"),
+        (on_scale(good, 100) | {"time": now + hour}, "a 1-for-100 reverse split"),
+        (on_scale(good, 1.83) | {"time": now + hour}, r"opens at 1\.\d+ times the last close"),
     ):
         with pytest.raises(ValueError, match=match) as caught:
             live.on_bar(**good | change)
@@ -287,6 +290,36 @@ def test_bars_that_do_not_follow_are_refused_and_change_nothing(hourly, tmp_path
     assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
     live.on_bar(**good | {"time": now + hour})
     assert live.time == now + hour
+
+
+def on_scale(bar: dict[str, Any], factor: float) -> dict[str, Any]:
+    """A bar with prices so many times as high."""
+    return bar | {name: factor * bar[name] for name in ("open", "high", "low", "close")}
+
+
+def test_a_jump_that_is_accepted_or_has_the_volume_and_range_of_news_is_taken(hourly):
+    policy, bars = hourly
+    halved = on_scale(values(bars, HISTORY + 1), 0.5)
+    news = halved | {"volume": 30 * halved["volume"], "high": 1.1 * halved["high"], "low": 0.9 * halved["low"]}
+    by_day = values(bars, HISTORY + 1) | {name: halved[name] for name in ("low", "close")}
+    for bar, accepted in ((halved, True), (news, False), (by_day, False)):
+        live = policy.live(cut(bars, 0, HISTORY + 1), account=1.0)
+        live.on_bar(**bar, after_gap=True, after_jump=accepted)
+        assert (live.equity < 0.6) == (bar is not by_day), "a stop-loss saves nothing from a gap"
+
+
+def test_a_price_factor_that_tells_a_split_leaves_the_prices_on_the_scale_of_the_history(hourly):
+    policy, bars = hourly
+    bars = dataclasses.replace(bars, price_factor=np.ones_like(bars.close))
+    live, good = policy.live(up_to(bars, bars.times[HISTORY])), values(bars, HISTORY + 1)
+    for factor in (None, 1.0, 0.5):
+        with pytest.raises(ValueError, match="2-for-1 split"):
+            live.on_bar(**on_scale(good, 0.5), price_factor=factor, after_gap=True)
+    assert live.on_bar(**good, price_factor=2.0, after_gap=True).time == bars.times[HISTORY + 1]
+    again = values(bars, HISTORY + 2)
+    with pytest.raises(ValueError, match="another scale"):
+        live.catch_up(dataclasses.replace(bars, **{name: getattr(bars, name) / 2 for name in PRICES}))
+    assert live.catch_up(bars)[0].time == again["time"]
 
 
 def test_funding_and_price_factor_are_numbers_where_the_history_has_them(hourly):

@@ -177,6 +177,10 @@ def test_what_a_portfolio_refuses():
         ({"Z": bars["A"]}, "'Z'.*A, B, C"),
         ({"A": (1.0, 2.0)}, r"of A is .*give \(open, high, low, close, volume\)"),
         ({"A": {"open": 1.0, "high": 2.0}}, "A .*no number for low"),
+        (
+            bars | {"B": bars["B"] | {name: 3 * bars["B"][name] for name in NAMES[:4]}},
+            "of B at .*1-for-3 reverse split",
+        ),
     ):
         with pytest.raises(ValueError, match=match):
             live.on_bars(then, given)

@@ -7,7 +7,7 @@ from market.price_tables import frame
 
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.datasets import STOCKS
-from jaxtrader.market.share_splits import find_splits
+from jaxtrader.market.share_splits import find_splits, scale_jump
 
 WALKS, BARS = 120, 2500
 LARGEST_SHARE = 0.04  # of walks of 10 years with a false alarm. 2.5% of 400 were measured.
@@ -189,3 +189,92 @@ def test_splits_of_intraday_bars_are_looked_for_where_trading_resumes():
 def test_one_bar_and_two_have_no_splits_to_find():
     for bars in (1, 2):
         assert load_bars(frame(bars).assign(volume=1.0)).notes == ()
+
+
+# --- a bar that has just closed ---
+
+PRICES = ("open", "high", "low", "close")
+LAST = 22  # bars that a live account looks at
+
+
+def scaled(
+    prices: dict[str, np.ndarray], factor: float, volume: float = 1.0, wider: float = 1.0
+) -> dict[str, np.ndarray]:
+    """The prices with a last bar on another scale, with another volume, and with a range so many times as wide."""
+    prices = {name: values[-LAST:].copy() for name, values in prices.items()}
+    for name in PRICES:
+        prices[name][-1] *= factor
+    prices["high"][-1] = max(prices["open"][-1], prices["close"][-1]) * np.exp(0.01 * wider)
+    prices["low"][-1] = min(prices["open"][-1], prices["close"][-1]) / np.exp(0.01 * wider)
+    prices["volume"][-1] = np.median(prices["volume"]) * volume
+    return prices
+
+
+@pytest.mark.parametrize("has_volume", [True, False])
+@pytest.mark.parametrize(
+    ("factor", "told"),
+    [
+        (1 / 2, "2-for-1 split"),
+        (1 / 3, "3-for-1 split"),
+        (1 / 10, "10-for-1 split"),
+        (1 / 100, "100-for-1 split"),
+        (10, "1-for-10 reverse split"),
+        (100, "1-for-100 reverse split"),  # cents for dollars
+        (2 / 3, "3-for-2 split"),
+        (1.83, "times the last close"),  # a raw price after adjusted ones
+        (0.003, "times the last close"),
+    ],
+)
+def test_a_quiet_bar_on_another_scale_is_told(factor, told, has_volume):
+    for seed in range(10):
+        prices = scaled(walk(seed, 60, deviation=0.015, freedom=8.0), factor)
+        if not has_volume:
+            prices["volume"][:] = 0
+        assert told in (scale_jump(prices) or "")
+
+
+@pytest.mark.parametrize("factor", [0.5, 1 / 3, 2 / 3, 1.5, 2.0])
+def test_a_jump_with_the_volume_and_the_range_of_news_is_taken(factor):
+    for seed in range(10):
+        prices = walk(seed, 60, deviation=0.015, freedom=8.0)
+        assert scale_jump(scaled(prices, factor, volume=15, wider=6)) is None
+        assert scale_jump(scaled(prices, factor)) is not None
+
+
+def test_what_is_as_wild_as_the_days_before_or_comes_after_a_long_pause_is_taken():
+    prices = walk(3, 60, deviation=0.015, freedom=8.0)
+    assert scale_jump(scaled(prices, 0.5)) is not None
+    assert scale_jump(scaled(prices, 0.5), pause=1000.0) is None
+    for name in PRICES:
+        prices[name][-5:] *= 0.7  # a crash a week ago
+    assert scale_jump(scaled(prices, 0.5)) is None
+
+
+STOCKS_OF_1987 = [327.33, 328.07, 328.08, 319.22, 318.54, 314.16, 311.07, 309.39, 314.52, 305.23, 298.08, 282.7, 224.84]
+BITCOIN_OF_2020 = [8562, 8869, 8787, 8755, 9078, 9122, 8909, 8108, 7923, 7909, 7911, 4970]
+
+
+@pytest.mark.parametrize("by_night", [False, True])
+@pytest.mark.parametrize("closes", [STOCKS_OF_1987, BITCOIN_OF_2020])
+def test_the_crashes_of_1987_and_of_bitcoin_are_taken(closes, by_night):
+    """The closes up to the crash. By night, the crash lies between a close and an open, and the day moves on as far."""
+    close = np.array(closes, float)
+    open_ = np.r_[close[0], close[:-1]]
+    open_[-1] = close[-1] if by_night else open_[-1]
+    fall = np.log(close[-2] / close[-1])
+    wide = np.exp(np.where(np.arange(len(close)) < len(close) - 1, 0.005, fall / 2 if by_night else 0.01))
+    prices = {"open": open_, "close": close, "volume": np.where(wide < 1.006, 1.0, 1.3)}
+    prices |= {"high": np.maximum(open_, close) * wide, "low": np.minimum(open_, close) / wide}
+    assert [scale_jump({name: x[:end] for name, x in prices.items()}) for end in range(3, len(close) + 1)][-1] is None
+
+
+def test_of_the_bundled_stocks_the_splits_are_told_day_by_day_and_no_crash():
+    told = {}
+    for symbol in ("AAPL", "IBM", "MSFT", "GOOG"):
+        bars = load_bars(STOCKS, symbol=symbol, adjust=False)
+        prices = {name: getattr(bars, name)[:, 0] for name in (*PRICES, "volume")}
+        parts = [
+            (i, {name: x[max(i + 1 - LAST, 0) : i + 1] for name, x in prices.items()}) for i in range(1, len(bars))
+        ]
+        told[symbol] = [str(bars.times[i])[:10] for i, part in parts if scale_jump(part)]
+    assert told == {"AAPL": ["2000-06-21", "2005-02-28"], "IBM": [], "MSFT": ["2003-02-18"], "GOOG": []}
