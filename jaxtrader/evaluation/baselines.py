@@ -17,7 +17,8 @@ from jaxtyping import Bool, Float
 
 from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.result import BacktestResult
-from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.evaluation.simulate import in_force, simulate
+from jaxtrader.ledger.account import EQUITY_FLOOR
 from jaxtrader.market.market import Market
 from jaxtrader.market.trailing import VALUE_FLOOR
 
@@ -80,46 +81,64 @@ def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
     The mean is over what stood in each bar. The rest is cash, which earns what the result's cash does. A mean exposure
     smaller than the band is never bought. The policy itself could not have bought it either.
 
-    Where an asset lacks bars, a mean over all bars would know how long it is there. Then the assets are weighed against
-    each other on the bars that they share, see `_levels`. Each is asked for wherever it has a bar. The mean exposure is
-    that of the result.
+    Among several assets it is divided as the result's fills left it, see `_stood`. Where an asset lacks bars, a mean
+    over all bars would know how long it is there. Then the assets are weighed against each other on the bars that they
+    share, see `_levels`. Each is asked for wherever it has a bar. The mean exposure is that of the result.
 
-    A result that holds one target of each asset is its own match: that target is asked for. What it holds drifts with
-    the price within the band, so a mean of that would know afterwards where the price went. So is a result whose
-    targets have one proportion to each other and to cash, among the assets that can be ordered. A target may be NaN
-    where its asset has no bar or is not listed.
+    A result that holds one target of each asset is its own match: that target is asked for. So is a result whose
+    targets have one proportion to each other and to cash, among the assets that can be ordered. Where its asset has no
+    bar or is not listed, a target may be NaN, and 0 says as little.
     """
     can = fillable(market, result)
-    if _never_changes(market, result):
-        own = hold(market, result, np.where(can, result.targets, np.nan), rebalance="always")
+    targets = _unchanging(market, result)
+    if targets is not None:
+        own = hold(market, result, np.where(can, targets, np.nan), rebalance="always")
         if _hold_the_same(result, own):
             return own
-    if market.present is None:
-        targets = result.held_exposure.mean(0)
-    else:
-        targets = _levels(market.present[rows_of(market, result)], result)
-    return hold(market, result, np.where(can, targets, np.nan), rebalance="always")
+    stood = _stood(result)
+    levels = stood.mean(0)
+    if market.present is not None:
+        levels = _levels(market.present[rows_of(market, result)], stood, result.rules.max_leverage)
+    return hold(market, result, np.where(can, levels, np.nan), rebalance="always")
 
 
-def _never_changes(market: Market, result: BacktestResult) -> bool:
-    """Whether the targets are one of each asset, or one proportion, where there can be a target."""
-    given, needed, rows = np.isfinite(result.targets), np.ones(result.targets.shape, bool), rows_of(market, result)
+def _unchanging(market: Market, result: BacktestResult) -> Float[np.ndarray, "bar A"] | None:
+    """The targets where they are one of each asset, or one proportion, wherever there can be a target. Else None."""
+    needed, rows = np.ones(result.targets.shape, bool), rows_of(market, result)
     for mask in (market.present, market.listed):
         if mask is not None:
             needed &= mask[rows]
+    given = np.isfinite(result.targets) & (needed | (result.targets != 0))
     if (needed & ~given).any():
-        return False
-    first = np.take_along_axis(result.targets, given.argmax(0)[None], 0)
-    if (~given | (result.targets == first)).all():
-        return True
-    targets = np.where(given, result.targets, 0.0)
+        return None
+    own = np.where(given, result.targets, np.nan)
+    first = np.take_along_axis(own, given.argmax(0)[None], 0)
+    if (~given | (own == first)).all():
+        return own
+    targets = np.where(given, own, 0.0)
     cash = 1 - targets.sum(1, keepdims=True)
     parts = np.concatenate([targets, cash], 1)[given.any(1)]
     if parts.min() < -PROPORTION:  # a proportion of positive parts alone
-        return False
+        return None
     there = np.concatenate([given, np.ones_like(cash, bool)], 1)[given.any(1)].astype(float)
     scales, sizes = _factors(np.maximum(parts, 0.0), there)
-    return np.allclose(there * np.outer(scales, sizes), parts, rtol=0, atol=PROPORTION)
+    return own if np.allclose(there * np.outer(scales, sizes), parts, rtol=0, atol=PROPORTION) else None
+
+
+def _stood(result: BacktestResult) -> Float[np.ndarray, "bar A"]:
+    """What stood in each bar, divided among the assets as the last fill of each left it.
+
+    Since then prices have made more of some and less of others. A mean of that would hold more from the first bar of
+    what rose later.
+    """
+    filled = np.full(result.targets.shape, np.nan)
+    fills = result.fills[result.fills["position"] != 0]
+    column = {symbol: i for i, symbol in enumerate(result.symbols)}
+    equity = np.maximum(fills["equity"], EQUITY_FLOOR)
+    filled[fills["bar"], [column[symbol] for symbol in fills["symbol"]]] = fills["position"] * fills["price"] / equity
+    divided = np.where(result.held_exposure != 0, in_force(filled), 0.0)
+    gross, held = (np.abs(each).sum(1, keepdims=True) for each in (divided, result.held_exposure))
+    return _ratio(divided, np.broadcast_to(gross, divided.shape)) * held
 
 
 def _hold_the_same(result: BacktestResult, other: BacktestResult) -> bool:
@@ -146,7 +165,9 @@ def _factors(
     return scales, sizes
 
 
-def _levels(present: Bool[np.ndarray, "bar A"], result: BacktestResult) -> Float[np.ndarray, "bar A"]:
+def _levels(
+    present: Bool[np.ndarray, "bar A"], held: Float[np.ndarray, "bar A"], leverage: float
+) -> Float[np.ndarray, "bar A"]:
     """The exposures to ask for, which do not know how long an asset has bars.
 
     The size of what stood is taken for a product, of one number a bar and one an asset, wherever the asset has a bar
@@ -156,12 +177,11 @@ def _levels(present: Bool[np.ndarray, "bar A"], result: BacktestResult) -> Float
     A result without shorts and debt may give what an asset leaves to the others instead of to cash. So cash is tried
     as one more part of such a product, which always sums to 1. The one of the two that is nearer to what stood is it.
     """
-    held = result.held_exposure
     there = (present | (held != 0)).astype(float)
     scales, _ = _factors(np.abs(held), there)
     shape = there * _ratio(held.sum(0), scales @ there)
     gross, wanted = np.abs(shape).sum(1), np.abs(held.sum(0)).sum()
-    largest = max(result.rules.max_leverage, float(np.abs(held).sum(1).max()))
+    largest = max(leverage, float(np.abs(held).sum(1).max()))
     # Each bar asks for min(scale * gross, largest). Those that ask for the most are cut first.
     order = np.sort(gross[gross > 0])[::-1]
     tried = (wanted - largest * np.arange(len(order))) / np.cumsum(order[::-1])[::-1]

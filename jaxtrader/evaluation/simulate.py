@@ -385,8 +385,9 @@ def _with_events(history: _History, trajectory: Trajectory) -> Trajectory:
     rows = round_length(len(history.targets))
     delayed = np.concatenate([np.full_like(history.targets[: history.rules.delay], np.nan), history.targets])
     delayed = delayed[: len(history.targets)]
+    before = np.concatenate([np.zeros_like(delayed[:1]), in_force(delayed)[:-1]])
     padded = jax.tree.map(
-        lambda x: pad_rows(np.asarray(x), rows), (history.columns, delayed, _previous(delayed), trajectory.account)
+        lambda x: pad_rows(np.asarray(x), rows), (history.columns, delayed, before, trajectory.account)
     )
     events = _events(*padded, history.costs.cast(history.dtype), history.rules.replace(delay=0))
     return trajectory.replace(events=jax.tree.map(lambda x: np.asarray(x)[: len(delayed)], events))
@@ -421,11 +422,11 @@ def _events(columns: Columns, delayed: Array, last: Array, holdings: Holdings, c
     return events.replace(order=order.replace(units=units, fee=fee, slippage=slippage))
 
 
-def _previous(delayed: np.ndarray) -> np.ndarray:
-    """The target before each row's: the last that was not NaN, and 0 before the first."""
-    rows = np.where(np.isnan(delayed), -1, np.arange(len(delayed))[:, None])
-    rows = np.concatenate([np.full_like(rows[:1], -1), np.maximum.accumulate(rows, 0)[:-1]])
-    return np.where(rows < 0, 0, np.take_along_axis(delayed, np.maximum(rows, 0), 0))
+def in_force(targets: Float[np.ndarray, "bar A"]) -> Float[np.ndarray, "bar A"]:
+    """The targets with NaN, which holds, replaced by the last one before it, or 0."""
+    rows = np.where(np.isnan(targets), -1, np.arange(len(targets))[:, None])
+    rows = np.maximum.accumulate(rows, axis=0)
+    return np.where(rows < 0, 0, np.take_along_axis(targets, np.maximum(rows, 0), axis=0))
 
 
 def _typed(column: np.ndarray, dtype: str) -> np.ndarray:

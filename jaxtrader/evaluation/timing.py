@@ -14,7 +14,7 @@ from jaxtyping import Float
 from jaxtrader.evaluation.baselines import rows_of
 from jaxtrader.evaluation.path_totals import total_sharpe
 from jaxtrader.evaluation.result import BacktestResult
-from jaxtrader.evaluation.simulate import simulate_paths
+from jaxtrader.evaluation.simulate import in_force, simulate_paths
 from jaxtrader.market.market import Market
 
 NUMBERS_AT_ONCE = 1 << 24  # targets of all rotations that are traded side by side: 128 MB
@@ -69,7 +69,7 @@ def timing_test(
         bars = len(member)
         # Offset 0 is the result itself, so a rotation moves at least one bar.
         offsets = np.where(shares > 0, 1 + (shares * (bars - 1)).astype(int), 0)
-        targets = _in_force(member.targets)[(np.arange(bars) - offsets[:, None]) % bars]
+        targets = in_force(member.targets)[(np.arange(bars) - offsets[:, None]) % bars]
         targets[offsets == 0] = member.targets
         return simulate_paths(
             market,
@@ -87,10 +87,3 @@ def timing_test(
     blocks = (shares[begin : begin + at_once] for begin in range(0, len(shares), at_once))
     ratios = np.concatenate([total_sharpe(members, (rotated(each, block) for each in members)) for block in blocks])
     return TimingTest(float(np.mean(ratios >= ratios[0])), float(ratios[0]), ratios[1:])
-
-
-def _in_force(targets: Float[np.ndarray, "bar A"]) -> Float[np.ndarray, "bar A"]:
-    """The targets with NaN, which holds, replaced by the last one before it, or 0. So a rotation holds the same."""
-    rows = np.where(np.isnan(targets), -1, np.arange(len(targets))[:, None])
-    rows = np.maximum.accumulate(rows, axis=0)
-    return np.where(rows < 0, 0.0, np.take_along_axis(targets, np.maximum(rows, 0), axis=0))

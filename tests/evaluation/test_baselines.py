@@ -23,7 +23,7 @@ from jaxtrader.evaluation.baselines import (
 from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.evaluation.timing import TimingTest
-from jaxtrader.evaluation.verdict import verdict
+from jaxtrader.evaluation.verdict import lead, verdict
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 
@@ -315,8 +315,60 @@ def test_with_every_bar_the_levels_are_the_means_of_what_stood():
     result = simulate(market, np.random.default_rng(0).uniform(-0.4, 0.5, (120, 2)), costs=COSTS)
     assert market.present is None
     complete = dataclasses.replace(market, present=np.ones((120, 2), bool))
-    matched = exposure_matched(complete, result)
-    np.testing.assert_allclose(matched.targets, np.tile(result.held_exposure.mean(0), (120, 1)), rtol=1e-12)
+    means = exposure_matched(market, result)
+    np.testing.assert_allclose(exposure_matched(complete, result).targets, means.targets, rtol=1e-12)
+    np.testing.assert_allclose(means.targets[0], result.held_exposure.mean(0), atol=0.01)
+
+
+def test_what_stood_is_divided_as_it_was_bought_by_hand():
+    """Half in A and a quarter in B at 10 each. A doubles and B stands: 1 of 1.5 is in A, and 1/6 in B.
+
+    Of that gross exposure, 7/6, two thirds were bought in A and a third in B.
+    """
+    market = market_of({"A": daily([10, 10, 20, 20]), "B": daily([10] * 4)}, align=True)
+    targets = np.array([[0.5, 0.25], [np.nan] * 2, [np.nan] * 2, [np.nan] * 2])
+    result = simulate(market, targets, costs=Costs(fee=None, slippage=None))
+    np.testing.assert_allclose(result.held_exposure[:, 0], [0, 0.5, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(result.held_exposure[:, 1], [0, 0.25, 1 / 6, 1 / 6])
+    gross = (0.75 + 5 / 6 + 5 / 6) / 4
+    np.testing.assert_allclose(exposure_matched(market, result).targets[0], [2 / 3 * gross, 1 / 3 * gross])
+
+
+def _judged(market, targets):
+    """Its lead over its own mean exposure held, and the first sentence of its verdict."""
+    result = simulate(market, targets, costs=Costs(fee=1e-4, slippage=1e-4), rules=Rules())
+    found = baselines(market, result)
+    return lead(result, found[EXPOSURE_MATCHED]), verdict({"test": {"policy": result, **found}})[0]
+
+
+def _with_a_loser(seed, bars=700):
+    """Four assets, of which the last falls to two fifths in 40 bars and is delisted half way."""
+    frames = {name: random_bars(100 * seed + i, bars, 0.012) for i, name in enumerate("ABCD")}
+    fall = np.r_[np.ones(bars // 2 - 40), np.linspace(1, 0.4, 40)]
+    frames["D"] = frames["D"].iloc[: bars // 2] * fall[:, None]
+    return market_of(frames, align=True)
+
+
+@pytest.mark.parametrize("nothing", [np.nan, 0.0])
+def test_constant_weights_are_their_own_match_whatever_is_asked_of_what_is_gone(nothing):
+    market = _with_a_loser(1)
+    targets = np.where(market.present & market.listed, 0.225, nothing)
+    difference, said = _judged(market, targets)
+    assert difference.value == 0
+    assert said.startswith("The policy is holding at its mean exposure")
+
+
+def test_nearly_constant_weights_are_no_worse_for_what_prices_made_of_them_later():
+    """Weights that move by a thousandth. What is held drifts in the band, from the loser to the others."""
+    leads, said = [], []
+    for seed in range(10, 20):
+        market = _with_a_loser(seed)
+        moved = 0.225 * np.random.default_rng(seed).normal(1, 1e-3, market.present.shape)
+        difference, sentence = _judged(market, moved)
+        leads.append(difference.value)
+        said.append(sentence)
+    assert abs(np.mean(leads)) < 0.02
+    assert not any(sentence.startswith("Worse") for sentence in said)
 
 
 def account(last, turnover):
