@@ -4,23 +4,20 @@ Tasks are markets whose optimum is known, and CartPole, Pendulum and Acrobot. On
 optimum that is missed, in percent. On classic control it is the mean return of 100 episodes by the mode after few
 steps. A setting that helps nowhere has no place in the agent. One that helps on some tasks is an option and no default.
 
-    python benchmarks/ablations.py [--quick] [--seeds N] [--settings "NAME; NAME"]
-        [--tasks "WORDS; WORDS"]
+    python benchmarks/ablations.py [--quick] [--seeds N] [--settings NAME ...] [--tasks WORDS ...]
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 import time
 from typing import Any
 
 import gymnax
-import jax
-from gymnax_control import CASES, mean_return, train
+from gymnax_control import CASES, score, train
 from known_optimum import OTHER, QUICK, TIMED
-from machine import parsed, report
+from machine import arguments, parsed, report
 from races import Learner
 
 import jaxtrader as jt
@@ -54,38 +51,30 @@ CONTROL_STEPS = {"CartPole-v1": 150_000, "Pendulum-v1": 150_000, "Acrobot-v1": 1
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the script runs")
+    parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--settings", default="; ".join(SETTINGS), help="which rows, with semicolons; default all")
-    parser.add_argument("--tasks", help="words of the tasks' names, with semicolons; default all")
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="rows; default all")
+    parser.add_argument("--tasks", nargs="+", default=[""], help="words of the tasks' names; default all")
     given = parsed(parser)
-    asked = None if given.tasks is None else [words.strip() for words in given.tasks.split(";")]
-    chosen = lambda task: asked is None or any(words in task for words in asked)  # noqa: E731
-    names = [name.strip() for name in given.settings.split(";")]
-    if unknown := [name for name in names if name not in SETTINGS]:
-        parser.error(f"no setting {unknown[0]!r}; there are {'; '.join(SETTINGS)}")
-    seeds = range(1 if given.quick else given.seeds)
+    few, seeds = (1 if given.quick else None), range(1 if given.quick else given.seeds)
+    markets, chosen = (*TIMED, OTHER[-1]), lambda task: any(words in task for words in given.tasks)
+    cases = [case for case in markets if chosen(case.label)][:few]
+    control = {task: gymnax.make(task) for task in [task for task in CONTROL_STEPS if chosen(task)][:few]}
+    if not cases and not control:
+        parser.error(f"no task {given.tasks!r}; there are {[*(case.label for case in markets), *CONTROL_STEPS]}")
     # The quick sizes are known_optimum's.
     bars, shape = (QUICK.bars, QUICK.shape) if given.quick else (1_000_000, MARKET_SHAPE)
     updates = 1 if given.quick else MARKET_STEPS // math.prod(MARKET_SHAPE)
-    cases = [case for case in (*TIMED, OTHER[-1]) if chosen(case.label)][: 1 if given.quick else None]
     bests = [solve(case.process, case.environment(1_000), bars=min(bars, 200_000)) for case in cases]
-    tasks = [task for task in CONTROL_STEPS if chosen(task)][: 1 if given.quick else None]
-    if not cases and not tasks:
-        names = [*(case.label for case in (*TIMED, OTHER[-1])), *CONTROL_STEPS]
-        parser.error(f"no task {given.tasks!r}; there are {'; '.join(names)}")
-    control = {task: gymnax.make(task) for task in tasks}
     rows = []
-    for name in names[: 1 if given.quick else None]:
+    for name in given.settings[:few]:
         row: list[Any] = [name]
         setting = SETTINGS[name]
         spent = []
         for case, best in zip(cases, bests, strict=True):
             missed = []
             for seed in seeds:
-                env = case.environment(bars, seed)
-                learner = Learner(env, best, jt.PPOAgent(**setting), shape, updates, seed)
+                learner = Learner(case.environment(bars, seed), best, jt.PPOAgent(**setting), shape, updates, seed)
                 began = time.process_time()
                 learner.train(updates)
                 spent.append(time.process_time() - began)
@@ -93,7 +82,8 @@ def main() -> None:
             row.append(f"{statistics.median(missed):.2f} ({min(missed):.2f} - {max(missed):.2f})")
         for task, made in control.items():
             steps = 4096 if given.quick else CONTROL_STEPS[task]
-            returns = [_return(task, *made, seed, steps, setting) for seed in seeds]
+            runs = [(train(*made, CASES[task], seed, steps, **setting), seed) for seed in seeds]
+            returns = [score(result, *made, CASES[task], seed) for result, seed in runs]
             row.append(f"{statistics.median(returns):.0f} ({min(returns):.0f} - {max(returns):.0f})")
         steps = updates * math.prod(shape)
         rows.append([*row, f"{1e6 * statistics.median(spent) / steps:.2f}" if spent else "-"])
@@ -104,14 +94,7 @@ def main() -> None:
         f"{MARKET_SHAPE[1]} bars, {MARKET_STEPS:,} steps; "
         + ", ".join(f"{task} 16 x 128, {steps:,} steps" for task, steps in CONTROL_STEPS.items())
     }
-    report("ablations" + ("_quick" if given.quick else ""), columns, rows, facts)
-
-
-def _return(task: str, env: Any, params: Any, seed: int, steps: int, setting: dict[str, Any]) -> float:
-    case = CASES[task]
-    result = train(env, params, case, seed, steps, **setting)
-    key = jax.random.key(seed + 1000)
-    return float(mean_return(result.agent, result.state, params, key, env=env, longest=case.longest))
+    report("ablations", columns, rows, facts, given.quick)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ may not end within the budget is skipped with a line.
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -28,53 +27,38 @@ from drift import CASES as LEDGER_CASES
 from drift import drift
 from hardware_limits import timed, traffic, whole
 from hlo import Program
-from machine import parsed, show, write
-from ppo_steps import Case
+from machine import arguments, parsed, show, write
+from ppo_steps import SIZES, TINY, Case
 from stages import minibatch
-from workload import FEATURES, QUICK, begin, random_market
+from workload import QUICK, begin, random_market
 
 import jaxtrader as jt
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
-from jaxtrader.training.rollout import MarketRollouts
 from jaxtrader.training.update import NO_LIMIT, run_block, run_chunk
 
 COLUMNS = ("part", "what", "figure", "unit", "share of the products' rate", "trace s", "compile s")
-LENGTH, SEEDS = 64, 16
+SEEDS = 16
 FIRST_ROW_SECONDS = 60.0  # what a row of `speed` may take before any has told
 PRECISIONS = ("highest", "default", "bfloat16")
 ALLOWED = {"ledger": 1e-5, "rollout": 1e-4, "gradient": 1e-4}  # from float64, of the largest number
 
 
-@dataclass(frozen=True)
-class Row:
-    """A row of `speed`: the case, and its environments."""
-
-    case: Case
-    envs: int
-
-    @property
-    def label(self) -> str:
-        """What the row is."""
-        case = self.case
-        words = [f"{self.envs:,} environments", case.network, f"window {case.window}", f"{case.agents} accounts a path"]
-        return ", ".join([*words, precision_of(case)])
+BASE = Case(matmul_precision="default", envs=16_384)
+FASTEST = replace(BASE, agents=2, compute_dtype="bfloat16")
 
 
-BASE = Row(Case(matmul_precision="default"), 16_384)
-FASTEST = Case(agents=2, compute_dtype="bfloat16", matmul_precision="default")
-
-
-def speed_rows() -> list[Row]:
+def speed_cases() -> list[Case]:
     """All rows of `speed`, in order."""
-    moved = partial(replace, BASE.case)
-    rows = [BASE, replace(BASE, envs=65_536), replace(BASE, envs=4_096)]
-    rows += [replace(BASE, case=case) for case in (FASTEST, moved(agents=2), Case(), moved(compute_dtype="bfloat16"))]
-    rows += [Row(FASTEST, 262_144), replace(BASE, envs=1_024), replace(BASE, envs=262_144)]
-    rows += [replace(BASE, case=moved(encoder=encoder)) for encoder in ("tcn", "attention")]
-    rows += [replace(BASE, case=moved(window=window)) for window in (128, 1, 512)]
-    rows += [replace(BASE, case=moved(agents=16)), replace(BASE, case=moved(hidden=(256, 256, 256)))]
-    return rows
+    moved = partial(replace, BASE)
+    return [
+        *(BASE, moved(envs=65_536), moved(envs=4_096)),
+        *(FASTEST, moved(agents=2), moved(matmul_precision="highest"), moved(compute_dtype="bfloat16")),
+        *(replace(FASTEST, envs=262_144), moved(envs=1_024), moved(envs=262_144)),
+        *(moved(encoder=encoder) for encoder in ("tcn", "attention")),
+        *(moved(window=window) for window in (128, 1, 512)),
+        *(moved(agents=16), moved(hidden=(256, 256, 256))),
+    ]
 
 
 @dataclass
@@ -116,6 +100,12 @@ class Run:
         return False
 
 
+def label(case: Case) -> str:
+    """What a row of `speed` is."""
+    words = [f"{case.envs:,} environments", case.network, f"window {case.window}", f"{case.agents} accounts a path"]
+    return ", ".join([*words, precision_of(case)])
+
+
 def precision_of(case: Case) -> str:
     """The name of a case's precision in `Run.rates`."""
     return "bfloat16" if case.compute_dtype == "bfloat16" else case.matmul_precision
@@ -146,7 +136,7 @@ def exact(run: Run) -> None:
     for case in LEDGER_CASES[-2:-1] if run.quick else (LEDGER_CASES[1], *LEDGER_CASES[-2:]):
         apart, result = drift(case, 300 if run.quick else 1_000, seed=0)
         _verdict(run, "ledger", f"equity, {case[0]}, {case[1]} assets, {len(result.fills)} fills", float(apart.max()))
-    networks = [Case(QUICK["window"])] if run.quick else [Case(), Case(encoder="tcn"), Case(encoder="attention")]
+    networks = [TINY] if run.quick else [Case(envs=256, encoder=name) for name in ("mlp", "tcn", "attention")]
     for i, case in enumerate(networks):
         if not run.has(40, "exact", f"gradient, {case.network}"):
             return
@@ -155,9 +145,8 @@ def exact(run: Run) -> None:
 
 def _gradient(run: Run, case: Case, with_rollout: bool) -> None:
     """A rollout of given actions, and the gradient on what a rollout collected."""
-    envs, length = (QUICK["envs"], QUICK["length"]) if run.quick else (256, LENGTH)
     env = TradingEnv(random_market(QUICK["bars"]), window=case.window)
-    rollouts, key = MarketRollouts(env, length, envs, 1), jax.random.key(0)
+    rollouts, key = case.rollouts(env), jax.random.key(0)
     carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
     state, paths = carry.agent_state, carry.env_states
     collect = jax.jit(lambda agent, state, paths, params: rollouts.collect(paths, agent, state, params, key)[1])
@@ -177,7 +166,7 @@ def _gradient(run: Run, case: Case, with_rollout: bool) -> None:
             for name, ours, theirs in zip(
                 ("rewards", "account features"), kept[1:], (replayed.reward, replayed.account), strict=True
             ):
-                _verdict(run, "rollout", f"{name}, {envs} environments x {length} bars", _apart(ours, theirs))
+                _verdict(run, "rollout", f"{name}, {case.envs} environments x {case.length} bars", _apart(ours, theirs))
     for name, each in found.items():
         words = f"gradient, {case.network}, products {name}"
         _verdict(run, "gradient", words, _apart(each, expected), must=name == "highest")
@@ -233,29 +222,28 @@ jax.tree_util.register_dataclass(Given)
 
 def speed(run: Run, reserve: float) -> None:
     """Training chunks, end to end."""
-    envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if run.quick else (None, LENGTH, 100_000)
-    rows = [Row(Case(QUICK["window"]), envs)] if envs else speed_rows()
-    market, longest = random_market(bars), FIRST_ROW_SECONDS
-    for i, row in enumerate(rows):
-        if not run.has(longest + reserve, "speed", f"{len(rows) - i} more rows, the next {row.label}"):
+    cases = [TINY] if run.quick else speed_cases()
+    market, longest = random_market(QUICK["bars"] if run.quick else 100_000), FIRST_ROW_SECONDS
+    for i, case in enumerate(cases):
+        if not run.has(longest + reserve, "speed", f"{len(cases) - i} more rows, the next {label(case)}"):
             return
         began = time.monotonic()
         try:
-            chunk = row.case.training(market, row.envs, length)
+            chunk = case.training(market)
             chunk()
             rate = float(np.median([chunk() for _ in range(3)]))
         except jax.errors.JaxRuntimeError as error:  # such as no memory: the other rows may have enough
-            run.add("speed", row.label, "failed", str(error).splitlines()[0])
+            run.add("speed", label(case), "failed", str(error).splitlines()[0])
             continue
-        share = rate * flops(row.case, market, length) / run.rates[precision_of(row.case)]
-        run.add("speed", row.label, rate, "steps/s", share, chunk.trace_seconds, chunk.compile_seconds)
+        share = rate * flops(case, market) / run.rates[precision_of(case)]
+        run.add("speed", label(case), rate, "steps/s", share, chunk.trace_seconds, chunk.compile_seconds)
         longest = (time.monotonic() - began) * 1.3 if i == 0 else max(longest, (time.monotonic() - began) * 1.3)
 
 
-def flops(case: Case, market: jt.Market, length: int) -> float:
+def flops(case: Case, market: jt.Market) -> float:
     """Arithmetic of one transition in an update's gradients, as XLA counts it before it compiles."""
     env = TradingEnv(market, window=case.window)
-    rollouts = MarketRollouts(env, length, 4 * 4, 1)  # with its 4 minibatches
+    rollouts = replace(case, envs=16, agents=1).rollouts(env)
     carry, agent, params = begin(env, env.default_params, case.agent(), rollouts, shapes=True)
     rollout = jax.eval_shape(
         lambda *given: rollouts.collect(given[0], agent, given[1], given[2], jax.random.key(0))[1],
@@ -268,7 +256,7 @@ def flops(case: Case, market: jt.Market, length: int) -> float:
         counted = jax.jit(lambda state, *given: agent._gradient(state.params, state, *given)).lower(
             carry.agent_state, batch, params
         )
-    return agent.num_epochs * float(counted.cost_analysis()["flops"]) / (4 * length)  # pyrefly: ignore
+    return agent.num_epochs * float(counted.cost_analysis()["flops"]) / (4 * case.length)  # pyrefly: ignore
 
 
 # --- launches ---
@@ -276,13 +264,12 @@ def flops(case: Case, market: jt.Market, length: int) -> float:
 
 def launches(run: Run) -> None:
     """The parts of an update as programs of their own: what they launch, and how long that takes."""
-    row = Row(Case(QUICK["window"]), QUICK["envs"]) if run.quick else BASE
-    length = QUICK["length"] if run.quick else LENGTH
-    if not run.has(60, "launches", row.label):
+    case = TINY if run.quick else BASE
+    if not run.has(60, "launches", label(case)):
         return
-    env = TradingEnv(random_market(QUICK["bars"]), window=row.case.window)
-    rollouts, key = MarketRollouts(env, length, row.envs // row.case.agents, row.case.agents), jax.random.key(0)
-    carry, agent, params = begin(env, env.default_params, row.case.agent(), rollouts)
+    env = TradingEnv(random_market(QUICK["bars"]), window=case.window)
+    rollouts, key = case.rollouts(env), jax.random.key(0)
+    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
 
     def collect(agent: Any, state: Any, paths: Any, params: Any) -> Any:
         return rollouts.collect(paths, agent, state, params, key)
@@ -292,7 +279,7 @@ def launches(run: Run) -> None:
 
     took, _, program = timed(collect, agent, carry.agent_state, carry.env_states, params, repeats=5)
     _, rollout, _ = program(agent, carry.agent_state, carry.env_states, params)
-    _launched(run, "a decision of a rollout", Program(program.as_text()).loop(length), took / length)
+    _launched(run, "a decision of a rollout", Program(program.as_text()).loop(case.length), took / case.length)
     took, _, program = timed(learn, agent, carry.agent_state, rollout, params, repeats=5)
     steps = agent.num_epochs * agent.num_minibatches
     every = Program(program.as_text()).launches()
@@ -310,13 +297,11 @@ def _launched(run: Run, what: str, counts: Any, seconds: float) -> None:
 
 def seeds(run: Run) -> None:
     """Many trainings side by side in one program, beside one of them."""
-    case = Case(QUICK["window"]) if run.quick else BASE.case
-    envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if run.quick else (1_024, LENGTH, 100_000)
-    count = 2 if run.quick else SEEDS
+    case, count = (TINY, 2) if run.quick else (replace(BASE, envs=1_024), SEEDS)
     if not run.has(90, "seeds", f"{count} seeds"):
         return
-    env = TradingEnv(random_market(bars), window=case.window)
-    rollouts = MarketRollouts(env, length, envs, 1)
+    env = TradingEnv(random_market(QUICK["bars"] if run.quick else 100_000), window=case.window)
+    rollouts = case.rollouts(env)
     carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
     many, agents = (jax.tree.map(lambda x: jnp.stack([x] * count), tree) for tree in (carry, agent))
     many = many.replace(key=jax.random.split(jax.random.key(1), count))
@@ -329,22 +314,21 @@ def seeds(run: Run) -> None:
     rates = {}
     for name, (members, program, given) in programs.items():
         took, compiled, _ = timed(partial(program, rollouts=rollouts), *given, repeats=3)
-        rates[name] = members * updates * envs * length / took
-        run.add("seeds", f"{name}, {envs:,} environments each", rates[name], "steps/s", "-", "-", compiled)
+        rates[name] = members * updates * case.envs * case.length / took
+        run.add("seeds", f"{name}, {case.envs:,} environments each", rates[name], "steps/s", "-", "-", compiled)
     one, together = rates.values()
     run.facts["seeds"] = f"{count} seeds in one program make {together / one:.1f} times the steps/s of one"
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny shapes: only shows that the script runs")
+    parser = arguments(__doc__, "tiny shapes: only shows that the script runs")
     parser.add_argument("--minutes", type=float, default=8.0, help="in which all of it must end; default 8")
     given = parsed(parser)
     run = Run("accelerator" + "_quick" * given.quick, 60 * given.minutes, given.quick)
     run.facts["work"] = (
-        f"PPO end to end: {LENGTH} bars a rollout, {FEATURES} features, 4 epochs x 4 minibatches; products of float32 "
-        "are highest (float32) or default (a GPU may take TF32); share: of the rate in the same precision"
+        f"PPO end to end: {BASE.length} bars a rollout, {SIZES}; products of float32 are highest (float32) or default "
+        "(a GPU may take TF32); share: of the rate in the same precision"
     )
     limits(run)
     exact(run)

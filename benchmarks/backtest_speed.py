@@ -11,7 +11,6 @@ they agree to 1e-6: one path, flat or half invested, filled at the close, withou
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -22,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from machine import parsed, report
+from machine import arguments, parsed, report, spread
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
+from workload import candles, opens_of
 
 import jaxtrader as jt
 
@@ -75,19 +74,14 @@ def random_paths(bars: int, paths: int) -> tuple[np.ndarray, np.ndarray, np.ndar
     """Opens, closes and targets, each `[bar, path]`."""
     rng = np.random.default_rng(0)
     close = np.exp(np.cumsum(rng.normal(0, 0.01, (bars, paths)), 0))
-    open_ = np.concatenate([close[:1], close[:-1]]) * np.exp(rng.normal(0, 0.002, (bars, paths)))
+    open_ = opens_of(close) * np.exp(rng.normal(0, 0.002, (bars, paths)))
     return open_, close, rng.uniform(-0.9, 0.9, (bars, paths))
 
 
 def market_of(open_: np.ndarray, close: np.ndarray) -> jt.Market:
     """The paths as histories S0, S1, ... of a market."""
-    index = pd.date_range("2000-01-01", periods=len(close), freq="h", tz="UTC")
-    loaded = []
-    for i in range(close.shape[1]):
-        prices = {"open": open_[:, i], "close": close[:, i], "volume": 1.0, "f": 0.0}
-        prices |= {"high": np.maximum(open_, close)[:, i], "low": np.minimum(open_, close)[:, i]}
-        loaded.append(jt.load_bars(pd.DataFrame(prices, index), symbol=f"S{i}"))
-    return jt.Market.from_bars(loaded, features=["f"])
+    tables = {f"S{i}": candles(*pair, f=0.0) for i, pair in enumerate(zip(open_.T, close.T, strict=True))}
+    return jt.Market.from_bars(jt.load_bars(tables), features=["f"])
 
 
 def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[list[list[Any]], dict[str, str]]:
@@ -146,8 +140,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
         compiled = ours[name].compile_seconds if name in ours else "-"
         over = [f"{ratio(found[our], rates):.1f}" for our in beside[name].beside] if name in beside else []
         wide = (many if name in (PASS, PASS_32, RESULTS, ALONE, "vectorbt") else one)[1].shape[1]
-        spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
-        rows.append([name, wide, statistics.median(rates), spread, compiled, " and ".join(over) or "-"])
+        rows.append([name, wide, statistics.median(rates), spread(rates), compiled, " and ".join(over) or "-"])
     if running:
         versions = next(iter(running.values())).about["versions"]
         facts["peers"] = ", ".join(f"{k} {v}" for k, v in versions.items())
@@ -156,8 +149,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
+    parser = arguments(__doc__, "tiny sizes, no peer: only shows that the script runs")
     add_options(parser, "backtests")
     given = parsed(parser)
     bars, paths, repeats = (512, 4, 2) if given.quick else (20_000, 64, 7)
@@ -167,7 +159,7 @@ def main() -> None:
         f"{paths} paths of {bars:,} bars, one of {LONG * bars:,}; float64, the next open, fee {FEE:g}, slippage "
         f"{SLIPPAGE:g}, but for backtesting.py: see the script; beside vectorbt all equities and all results in float64"
     )
-    report("backtest_speed" + ("_quick" if given.quick else ""), columns, rows, {"work": work, **facts})
+    report("backtest_speed", columns, rows, {"work": work, **facts}, given.quick)
 
 
 if __name__ == "__main__":

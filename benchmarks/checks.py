@@ -11,7 +11,6 @@ but rows of the same shape share a compilation.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import os
@@ -25,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from machine import parsed, report
+from machine import arguments, parsed, report
 
 import jaxtrader as jt
 from jaxtrader.cli import main as jaxtrader
@@ -185,8 +184,7 @@ def summary(done: list[tuple[str, str, Run]]) -> dict[str, str]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few bars, no trainings: only shows that the script runs")
+    parser = arguments(__doc__, "few bars, no trainings: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=5, help="runs on bundled stocks, and random walks")
     given = parsed(parser)
     os.environ["JAXTRADER_CACHE"] = "off"
@@ -200,7 +198,7 @@ def main() -> None:
             print(*rows[-1], ", ".join(f"{name} {x}" for name, x in run.figures.items()), sep=" | ", flush=True)
     work = "jaxtrader check, all runs in one process that has JAX and pandas loaded; the first of a shape compiles"
     facts = {"work": work, **summary(done)}
-    report("checks" + ("_quick" if given.quick else ""), COLUMNS, rows, facts)
+    report("checks", COLUMNS, rows, facts, given.quick)
 
 
 if __name__ == "__main__":

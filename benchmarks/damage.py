@@ -10,7 +10,6 @@ integers, millions of lists, or networks of a million layers. One is a pipe in p
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import io
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from kills import tiny_trainer
-from machine import parsed, report, time_limit
+from machine import arguments, parsed, report, resident, time_limit
 
 import jaxtrader as jt
 from jaxtrader import files
@@ -48,7 +47,7 @@ class Tally:
 
     def attempt(self, read: Read, path: Path, what: str) -> None:
         """Read a file that should be refused."""
-        outcome, before = "read", _memory("VmRSS")
+        outcome, before = "read", resident()
         _forget_peak()
         began = time.process_time()
         try:
@@ -59,7 +58,7 @@ class Tally:
         except BaseException as error:
             outcome = f"other {type(error).__name__}"
         self.slowest = max(self.slowest, time.process_time() - began)
-        self.most = max(self.most, _memory("VmHWM") - before)
+        self.most = max(self.most, resident("VmHWM") - before)
         self.counts[outcome.split()[0]] += 1
         if outcome != "refused":
             self.others.append(f"{self.what}, {what}: {outcome}")
@@ -68,15 +67,6 @@ class Tally:
         """The row of the table."""
         counts = [self.counts[name] for name in ("refused", "read", "other")]
         return [self.what, self.counts.total(), *counts, round(self.slowest, 3), round(self.most)]
-
-
-def _memory(name: str) -> float:
-    """A figure of /proc/self/status in MiB. 0 on other systems than Linux."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(name + ":"):
-                return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def _forget_peak() -> None:
@@ -147,9 +137,7 @@ def backtest(path: Path) -> None:
 
 def main() -> None:
     """Print the table. The exit code is 1 where a file was not refused by name."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a few bytes only: shows that the script runs")
-    given = parsed(parser)
+    given = parsed(arguments(__doc__, "a few bytes only: shows that the script runs"))
     tallies: list[Tally] = []
     with tempfile.TemporaryDirectory() as parent, contextlib.chdir(parent):
         folder = Path(parent)
@@ -177,7 +165,7 @@ def main() -> None:
         "not refused by name": others or "none",
         "code was run": owned,
     }
-    report("damage" + "_quick" * given.quick, COLUMNS, [tally.row() for tally in tallies], facts)
+    report("damage", COLUMNS, [tally.row() for tally in tallies], facts, given.quick)
     if others or owned:
         sys.exit(1)
 

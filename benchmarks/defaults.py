@@ -12,12 +12,11 @@ among them, and bars before `--until` alone. `--part rest` has the other symbols
 Each candidate is kept in `results/defaults/` as soon as it is done, and is not trained again.
 
     python benchmarks/defaults.py [--quick] [--data FILE_OR_FOLDER] [--tz ZONE] [--label close|open] [--repair clip]
-        [--part choose|rest|all] [--until DAY] [--folds N] [--seeds N] [--steps N] [--candidates "NAME; NAME"]
+        [--part choose|rest|all] [--until DAY] [--folds N] [--seeds N] [--steps N] [--candidates NAME ...]
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import hashlib
 import json
@@ -33,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
-from machine import RESULTS, commit, parsed, report
+from machine import RESULTS, arguments, commit, parsed, report
 
 import jaxtrader as jt
 from jaxtrader.agents.ensemble import Ensemble
@@ -55,7 +54,7 @@ from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.training.walk_forward import plan_folds
 
 SLOW = ("volatility_60", "log_return_252", "drawdown_252")
-# Settings as the command line has them, and those of this file: see `Candidate`.
+# Settings as the command line has them, and those of this file, which are in OWN.
 CANDIDATES: dict[str, dict[str, Any]] = {
     "defaults": {},
     "mean of the distribution": {"expected": True},
@@ -75,6 +74,8 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "risk_aversion 0": {"risk_aversion": 0.0},
     "risk_aversion 20": {"risk_aversion": 20.0},
 }
+Pair = tuple[BacktestResult, BacktestResult]
+"""A result, and that of the account that holds its mean exposure."""
 OWN = {"expected": False, "weight_decay": 0.0, "noise": 0.0, "dearer": 1.0, "shorter": 1.0}
 
 
@@ -147,7 +148,7 @@ def excess(result: BacktestResult, matched: BacktestResult) -> pd.Series:
     return pd.concat(columns, axis=1).mean(axis=1)
 
 
-def judged(policy: Policy, market: jt.Market, costs: jt.Costs) -> tuple[BacktestResult, BacktestResult]:
+def judged(policy: Policy, market: jt.Market, costs: jt.Costs) -> Pair:
     """A policy's account on a market, and the account that holds its mean exposure."""
     result = backtest(policy, market, costs=costs)
     return result, of_each_symbol(exposure_matched, market, result)
@@ -165,70 +166,82 @@ def measure(settings: dict[str, Any], market: jt.Market, folds: Sequence[Fold], 
     values = resolved("walk-forward", {name: value for name, value in settings.items() if name not in OWN})
     costs = jt.Costs(**of(CostRates, values))
     rates = {name: own["dearer"] * rate for name in ("fee", "slippage") if (rate := getattr(costs, name)) is not None}
-    env = inputs.environment(values, market)
-    env = dataclasses.replace(env, costs=costs.replace(**rates))
+    env = dataclasses.replace(inputs.environment(values, market), costs=costs.replace(**rates))
     agent = jt.PPOAgent(**of(PPOSettings, values))
     if own["weight_decay"]:
         agent = DecayedPPO(**vars(agent), weight_decay=own["weight_decay"])
     if own["noise"]:
         folds = [dataclasses.replace(fold, train=noisy(fold.train, own["noise"])) for fold in folds]
-    training = {
-        "total_steps": int(size.steps * own["shorter"]),
-        "seeds": size.seeds,
-        "eval_every": values["eval_every"],
-        "num_envs": values["num_envs"],
-        "rollout_length": values["rollout_length"],
-    }
-    plans = plan_folds(env, agent, folds, progress=False, **training)
-    parts, singles, turnover, exposure, found = [], [[] for _ in range(size.seeds)], [], [], []
-    proven, proven_turnover = [], []
-    periods = 0.0
-    for plan in plans:
-        with tempfile.TemporaryDirectory() as folder:
-            done = dataclasses.replace(plan.trainer, run_dir=Path(folder) / "run").train()
-            policy = trained = load_policy(done.policy_path)
-            members = [load_policy(one.policy_path) for one in done.members or (done,)]
-        if own["expected"]:
-            policy = ExpectedPolicy(policy.agent, policy.state, policy.about)
-        result, matched = judged(policy, plan.fold.test, costs)
-        parts.append(excess(result, matched))
-        for kept, member in zip(singles, members, strict=True):
-            kept.append(excess(*judged(member, plan.fold.test, costs)))
-        turnover.append(float(result.turnover.sum()) / result.years)
-        exposure.append(float(result.metrics["mean_exposure"]))
-        periods = result.periods_per_year
-        on_valid = judged(policy, plan.trainer.valid, costs)
-        shown = prove(trained, plan.trainer.valid, plan.trainer.env.market)
-        settled = (result, matched)
-        if not shown.is_better:
-            settled = judged(holding(trained, shown.exposure)[0], plan.fold.test, costs)
-        proven.append(excess(*settled))
-        proven_turnover.append(float(settled[0].turnover.sum()) / settled[0].years)
-        found.append(
-            {
-                "is_better": shown.is_better,
-                "begins": str(plan.fold.test.times[plan.fold.test.segments[:, 1]].min())[:10],
-                "valid": compared(*on_valid),
-                "test": compared(result, matched),
-                "ir": ratio(parts[-1], periods),
-                "valid_ir": ratio(excess(*on_valid), periods),
-            }
-        )
+    training = {name: values[name] for name in ("eval_every", "num_envs", "rollout_length")}
+    steps = int(size.steps * own["shorter"])
+    plans = plan_folds(env, agent, folds, progress=False, total_steps=steps, seeds=size.seeds, **training)
+    tested = [test(plan, costs, own["expected"]) for plan in plans]
+    periods = tested[-1].result.periods_per_year
     return {
-        "information_ratio": ratio(pd.concat(parts), periods),
-        "excess_a_year": float(pd.concat(parts).mean() * periods),
-        "single_seeds": [ratio(pd.concat(one), periods)[0] for one in singles],
-        "sharpe_difference": statistics.mean(one["test"][0] for one in found),
-        "turnover": statistics.mean(turnover),
-        "mean_exposure": statistics.mean(exposure),
-        "proven": {
-            "information_ratio": ratio(pd.concat(proven), periods),
-            "excess_a_year": float(pd.concat(proven).mean() * periods),
-            "turnover": statistics.mean(proven_turnover),
-            "folds": sum(one["is_better"] for one in found),
-        },
-        "folds": found,
+        **summary([(fold.result, fold.matched) for fold in tested], periods),
+        "single_seeds": [
+            ratio(pd.concat([excess(*pair) for pair in pairs]), periods)[0]
+            for pairs in zip(*(fold.singles for fold in tested), strict=True)
+        ],
+        "sharpe_difference": statistics.mean(compared(fold.result, fold.matched)[0] for fold in tested),
+        "mean_exposure": statistics.mean(float(fold.result.metrics["mean_exposure"]) for fold in tested),
+        "proven": summary([fold.settled for fold in tested], periods) | {"folds": sum(x.is_better for x in tested)},
+        "folds": [fold.about for fold in tested],
         "settings": values,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Tested:
+    """What a fold's training did on its test.
+
+    Attributes:
+        result, matched: of the mean of the seeds.
+        singles: of each seed.
+        settled: of what holds where the training did not beat holding on validation.
+        is_better: whether it did.
+        about: for the file.
+    """
+
+    result: BacktestResult
+    matched: BacktestResult
+    singles: list[Pair]
+    settled: Pair
+    is_better: bool
+    about: dict[str, Any]
+
+
+def test(plan: Any, costs: jt.Costs, expected: bool) -> Tested:
+    """Train a fold, and trade its test."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = dataclasses.replace(plan.trainer, run_dir=Path(folder) / "run").train()
+        policy = trained = load_policy(done.policy_path)
+        members = [load_policy(one.policy_path) for one in done.members or (done,)]
+    if expected:
+        policy = ExpectedPolicy(policy.agent, policy.state, policy.about)
+    future = plan.fold.test
+    pair, on_valid = judged(policy, future, costs), judged(policy, plan.trainer.valid, costs)
+    shown = prove(trained, plan.trainer.valid, plan.trainer.env.market)
+    settled = pair if shown.is_better else judged(holding(trained, shown.exposure)[0], future, costs)
+    periods = pair[0].periods_per_year
+    about = {
+        "is_better": shown.is_better,
+        "begins": str(future.times[future.segments[:, 1]].min())[:10],
+        "valid": compared(*on_valid),
+        "test": compared(*pair),
+        "ir": ratio(excess(*pair), periods),
+        "valid_ir": ratio(excess(*on_valid), periods),
+    }
+    return Tested(*pair, [judged(member, future, costs) for member in members], settled, shown.is_better, about)
+
+
+def summary(pairs: Sequence[Pair], periods: float) -> dict[str, Any]:
+    """The excess over all folds, and the turnover a year."""
+    series = pd.concat([excess(*pair) for pair in pairs])
+    return {
+        "information_ratio": ratio(series, periods),
+        "excess_a_year": float(series.mean() * periods),
+        "turnover": statistics.mean(float(result.turnover.sum()) / result.years for result, _ in pairs),
     }
 
 
@@ -250,8 +263,7 @@ def ratio(series: pd.Series, periods: float) -> list[float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the script runs")
+    parser = arguments(__doc__)
     parser.add_argument("--data", help="price files; default the bundled stocks")
     parser.add_argument("--tz")
     parser.add_argument("--label", default="close")
@@ -261,12 +273,9 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=500_000, help="of each training")
-    parser.add_argument("--candidates", default="; ".join(CANDIDATES), help="names with semicolons; default all")
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES), help="default all")
     given = parsed(parser)
-    names = [name.strip() for name in given.candidates.split(";")]
-    if unknown := [name for name in names if name not in CANDIDATES]:
-        parser.error(f"no candidate {unknown[0]!r}; there are {'; '.join(CANDIDATES)}")
-    size = Size(given.seeds, given.steps, given.folds)
+    names, size = given.candidates, Size(given.seeds, given.steps, given.folds)
     if given.quick:
         names, size = names[:1], Size(1, 20_000, 1)
     source = Source(tz=given.tz, label=given.label, repair=given.repair)
@@ -298,7 +307,7 @@ def main() -> None:
         f"{data}, part {given.part}, {len(histories)} symbols, {size.folds} folds, {size.seeds} seeds, "
         f"{size.steps:,} steps each; excess is over the fold's mean exposure held"
     )
-    report("defaults" + ("_quick" if given.quick else f"_{data}_{given.part}"), columns, rows, {"work": work})
+    report("defaults" if given.quick else f"defaults_{data}_{given.part}", columns, rows, {"work": work}, given.quick)
 
 
 def row_of(name: str, found: dict[str, Any]) -> list[Any]:

@@ -11,7 +11,6 @@ decide an order one way here and the other there. That makes most of the drift. 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from machine import parsed, report
+from machine import arguments, parsed, report
 
 import jaxtrader as jt
 from jaxtrader.envs.episode import rows_ahead
@@ -134,8 +133,7 @@ def drift(case: tuple[str, int, dict[str, Any]], bars: int, seed: int) -> tuple[
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="short paths: only shows that the script runs")
+    parser = arguments(__doc__, "short paths: only shows that the script runs")
     parser.add_argument("--paths", type=int, default=10)
     given = parsed(parser)
     lengths = (100, 300, 1_000) if given.quick else (1_000, 10_000, 100_000)
@@ -153,7 +151,7 @@ def main() -> None:
         "work": f"largest |float32 / float64 - 1| of equity over {paths} paths of {lengths[-1]:,} bars; median: of the "
         "paths, at the last bar"
     }
-    report("drift" + ("_quick" if given.quick else ""), columns, rows, facts)
+    report("drift", columns, rows, facts, given.quick)
 
 
 if __name__ == "__main__":

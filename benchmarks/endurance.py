@@ -8,26 +8,24 @@ Then a history grows by one bar 1,000 times, as one does that gets a bar a day. 
 of a policy, one of targets, a validation, and a decision at its last bar. Lengths are rounded up to 512 bars, so only a
 new round length compiles, once for its rows and once for its decisions.
 
-    python benchmarks/endurance.py [--quick] [--parts training growing] [--chunks N] [--lengths N]
+    python benchmarks/endurance.py [--quick] [--parts PART ...] [--chunks N] [--lengths N]
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import itertools
 import os
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import pandas as pd
 from kills import tiny_trainer
-from machine import parsed, report
+from live_bars import walk
+from machine import arguments, parsed, report, resident
 
 import jaxtrader as jt
 from jaxtrader.evaluation.backtest import mean_reward
@@ -54,9 +52,8 @@ class Process:
     def look(self) -> list[Any]:
         """Resident MiB, open files, programs and seconds."""
         gc.collect()
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         files = len(os.listdir("/proc/self/fd")) - 1  # one is of the listing
-        return [resident / 2**20, files, self.compiled, time.perf_counter() - self.began]
+        return [resident(), files, self.compiled, time.perf_counter() - self.began]
 
 
 class Look(jt.Callback):
@@ -95,17 +92,13 @@ def training(chunks: int, *, quick: bool) -> bool:
         "open files": f"{first[2]} at the second look, {last[2]} at the last",
         "programs": f"{last[3] - first[3]} compiled since the second look",
     }
-    report("endurance" + "_quick" * quick, COLUMNS, look.rows, facts)
+    report("endurance", COLUMNS, look.rows, facts, quick)
     return first[2:4] == last[2:4]
 
 
 def growing(lengths: int, *, quick: bool) -> bool:
     """Print the table of a history that grows. Return whether files are flat, and only new round lengths compile."""
-    rng, rows, compiling, round_lengths = np.random.default_rng(0), [], [], set()
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, FIRST + lengths)))
-    prices = {"open": close, "high": close * 1.01, "low": close * 0.99, "close": close}
-    table = pd.DataFrame(prices | {"volume": rng.uniform(1e5, 1e6, len(close))})
-    table.index = pd.date_range("2000-01-01", periods=len(close))
+    rows, compiling, round_lengths, table = [], [], set(), walk("A", FIRST + lengths, "D")
     with tempfile.TemporaryDirectory() as folder:
         policy = jt.load_policy(tiny_trainer(f"{folder}/run", 2).train().policy_path)
     process = Process()
@@ -136,14 +129,13 @@ def growing(lengths: int, *, quick: bool) -> bool:
         "lengths that compiled": f"{', '.join(map(str, compiling))}: those of {len(round_lengths)} round lengths, by "
         "rows and by decisions",
     }
-    report("endurance_growing" + "_quick" * quick, ("lengths", *COLUMNS[1:5]), rows, facts)
+    report("endurance_growing", ("lengths", *COLUMNS[1:5]), rows, facts, quick)
     return rows[1][2] == rows[-1][2] and len(compiling) <= 2 * len(round_lengths)
 
 
 def main() -> None:
     """Print the tables. The exit code is 1 where files or compilations are not flat."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="100 chunks and 20 lengths: only shows that it runs")
+    parser = arguments(__doc__, "100 chunks and 20 lengths: only shows that it runs")
     parser.add_argument("--parts", nargs="+", choices=("training", "growing"), default=("training", "growing"))
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--lengths", type=int, default=1_000)

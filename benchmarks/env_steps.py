@@ -10,7 +10,6 @@ resets grows with its frame.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 import time
@@ -24,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from machine import parsed, report
+from machine import arguments, parsed, report, spread
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
 from workload import random_frame, random_market
@@ -187,9 +186,8 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
             for name, rates in found.items():
                 compiled = f"{ours[name].compile_seconds:.1f}" if name in ours else "-"
                 over = [f"{ratio(found[kind], rates):.1f}" if name in peers else "-" for kind in (STEP, PATHS)]
-                spread = f"{min(rates):,.0f} - {max(rates):,.0f}"
                 spent = 1e9 * statistics.median({**ours, **peers}[name].processor)
-                rows.append([name, envs, count.get(name, envs), statistics.median(rates), spread, spent])
+                rows.append([name, envs, count.get(name, envs), statistics.median(rates), spread(rates), spent])
                 rows[-1] += [compiled, *over]
             facts |= {
                 name: ", ".join(f"{k} {v}" for k, v in peer.about["versions"].items())
@@ -202,8 +200,7 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
+    parser = arguments(__doc__, "tiny sizes, no peer: only shows that the script runs")
     add_options(parser, "gym", "torchtrade")
     given = parsed(parser)
     size = QUICK if given.quick else FULL
@@ -213,9 +210,7 @@ def main() -> None:
     work = f"{size.bars:,} bars, {WINDOW} bars x 8 features a window, episodes of {EPISODE}, random actions, float32"
     note = "environments side by side, ours and the row's own; peers of one are run again beside each of our batches"
     note += "; ns of processor: of all cores together, a step"
-    report(
-        "env_steps" + ("_quick" if given.quick else ""), columns, rows, {"work": work, "ours, its own": note, **facts}
-    )
+    report("env_steps", columns, rows, {"work": work, "ours, its own": note, **facts}, given.quick)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ It prints steps/s, the minutes of a training, and what 1 became on the test, bes
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -23,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from machine import parsed, report
+from machine import arguments, parsed, report
 from peers.install import add_options, interpreters
+from workload import candles, opens_of
 
 import jaxtrader as jt
 
@@ -40,14 +39,8 @@ def market(seed: int) -> jt.Market:
     rng = np.random.default_rng(seed)
     factor = rng.normal(3e-4, 0.01, (DAYS, 1))
     close = rng.uniform(20, 200, STOCKS) * np.exp(np.cumsum(factor + rng.normal(0, 0.015, (DAYS, STOCKS)), 0))
-    times = pd.bdate_range("2000-01-03", periods=DAYS)
-    loaded = []
-    for i in range(STOCKS):
-        opened = np.concatenate([close[:1, i], close[:-1, i]])
-        prices = {"open": opened, "close": close[:, i]}
-        prices |= {"high": np.maximum(opened, close[:, i]), "low": np.minimum(opened, close[:, i])}
-        loaded.append(jt.load_bars(pd.DataFrame(prices, index=times), symbol=f"S{i:02d}"))
-    return jt.Market.from_bars(loaded, features=FEATURES, align=True)
+    tables = {f"S{i:02d}": candles(opens_of(each), each, freq="B") for i, each in enumerate(close.T)}
+    return jt.Market.from_bars(jt.load_bars(tables), features=FEATURES, align=True)
 
 
 def ours(train: jt.Market, test: jt.Market, steps: int, envs: int, length: int, seed: int) -> dict[str, Any]:
@@ -85,8 +78,7 @@ def theirs(python: str, train: jt.Market, test: jt.Market, settings: dict[str, A
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
+    parser = arguments(__doc__, "tiny sizes, no peer: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=3)
     add_options(parser, "finrl")
     given = parsed(parser)
@@ -117,7 +109,7 @@ def main() -> None:
         **versions,
     }
     facts["first"] = f"our first training compiles: {statistics.median(x['first'] for x in found['jaxtrader']):.1f} s"
-    report("finrl_quick" if given.quick else "finrl", columns, rows, facts)
+    report("finrl", columns, rows, facts, given.quick)
 
 
 def spread(each: list[dict[str, Any]]) -> list[float]:

@@ -4,12 +4,11 @@ gymnax's environments train under the Trainer as a user would call it. The score
 the mode, once after training. Seconds are of whole training runs after one that compiled. Compilation has a column of
 its own.
 
-    python benchmarks/gymnax_control.py [--quick] [--seeds N] [CASE ...]
+    python benchmarks/gymnax_control.py [--quick] [--seeds N] [--cases CASE ...]
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Any
 import gymnax
 import jax
 import jax.numpy as jnp
-from machine import parsed, report
+from machine import arguments, parsed, report
 
 import jaxtrader as jt
 
@@ -34,36 +33,23 @@ class Case:
         solved: the line to reach.
         longest: steps of the longest episode.
         total_steps: of training, over all environments.
-        agent, trainer: what differs from the defaults of PPOAgent and Trainer.
+        agent: what differs from the defaults of PPOAgent.
     """
 
     solved: float
     longest: int
     total_steps: int
     agent: dict[str, Any] = field(default_factory=dict)
-    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 LEARNS_RARELY: dict[str, Any] = {"gae_lambda": 0.98, "entropy_coef": 0.0}  # a reward that hardly ever differs
 CASES = {
-    "CartPole-v1": Case(475, 500, 500_000, {}, {"num_envs": 16, "rollout_length": 128}),
-    "Acrobot-v1": Case(-100, 500, 500_000, {}, {"num_envs": 16, "rollout_length": 128}),
-    "Pendulum-v1": Case(
-        -250,
-        200,
-        300_000,
-        {"gamma": 0.95, "num_epochs": 10, "num_minibatches": 16},
-        {"num_envs": 16, "rollout_length": 128},
-    ),
+    "CartPole-v1": Case(475, 500, 500_000),
+    "Acrobot-v1": Case(-100, 500, 500_000),
+    "Pendulum-v1": Case(-250, 200, 300_000, {"gamma": 0.95, "num_epochs": 10, "num_minibatches": 16}),
     # Its velocity is a hundredth of its position: the task that asks for running normalisation, and without it.
-    "MountainCar-v0, normalised": Case(
-        -110,
-        200,
-        1_500_000,
-        {**LEARNS_RARELY, "normalize_observations": True},
-        {"num_envs": 16, "rollout_length": 128},
-    ),
-    "MountainCar-v0": Case(-110, 200, 1_500_000, LEARNS_RARELY, {"num_envs": 16, "rollout_length": 128}),
+    "MountainCar-v0, normalised": Case(-110, 200, 1_500_000, {**LEARNS_RARELY, "normalize_observations": True}),
+    "MountainCar-v0": Case(-110, 200, 1_500_000, LEARNS_RARELY),
 }
 
 
@@ -74,13 +60,14 @@ def train(env: Any, params: Any, case: Case, seed: int, total_steps: int, **agen
             env,
             jt.PPOAgent(**{**case.agent, **agent}),
             env_params=params,
+            num_envs=16,
+            rollout_length=128,
             total_steps=total_steps,
             updates_per_chunk=32,
             eval_every=10**6,
             seed=seed,
             run_dir=f"{folder}/run",
             progress=False,
-            **case.trainer,
         )
         return trainer.train()
 
@@ -102,38 +89,40 @@ def mean_return(agent: Any, state: Any, params: Any, key: Any, *, env: Any, long
     return jax.lax.scan(step, start, jax.random.split(rest, longest))[0][3].mean()
 
 
-def measure(name: str, case: Case, seeds: int, quick: bool, **agent: Any) -> list[Any]:
+def score(result: jt.TrainResult, env: Any, params: Any, case: Case, seed: int) -> float:
+    """The mean return of a trained policy, on episodes of a seed's own."""
+    key = jax.random.key(seed + 1000)
+    return float(mean_return(result.agent, result.state, params, key, env=env, longest=case.longest))
+
+
+def measure(name: str, seeds: int, quick: bool) -> list[Any]:
     """One row: the task, its line, the scores of the seeds and how many reach it, steps, seconds, compile seconds."""
+    case = CASES[name]
     env, params = gymnax.make(name.split(",")[0])
     steps = 4096 if quick else case.total_steps
-    compiled = train(env, params, case, 0, 1, **agent).history[0]["compile_seconds"]
+    compiled = train(env, params, case, 0, 1).history[0]["compile_seconds"]
     scores, times = [], []
     for seed in range(seeds):
-        result = train(env, params, case, seed, steps, **agent)
-        key = jax.random.key(seed + 1000)
-        score = mean_return(result.agent, result.state, params, key, env=env, longest=case.longest)
-        scores.append(float(score))
+        result = train(env, params, case, seed, steps)
+        scores.append(score(result, env, params, case, seed))
         times.append(result.seconds)
-    solved = sum(score >= case.solved for score in scores)
+    solved = sum(each >= case.solved for each in scores)
     lowest, middle = min(scores), statistics.median(scores)
     return [name, case.solved, middle, lowest, f"{solved} of {seeds}", result.steps, statistics.median(times), compiled]
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; default all")
+    parser = arguments(__doc__, "one task, 4096 steps, one seed: only shows that it runs")
+    parser.add_argument("--cases", nargs="+", choices=CASES, help="default all")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="one task, 4096 steps, one seed: only shows that it runs")
     given = parsed(parser)
-    if unknown := set(given.cases) - set(CASES):
-        parser.error(f"{', '.join(sorted(unknown))}: not one of {', '.join(CASES)}")
     seeds = 1 if given.quick else given.seeds
     names = given.cases or list(CASES)[: 1 if given.quick else None]
-    rows = [measure(name, CASES[name], seeds, given.quick) for name in names]
+    rows = [measure(name, seeds, given.quick) for name in names]
     columns = ["task", "line", "median return", "lowest", "solved", "steps", "median s", "compile s"]
     facts = {"work": f"{EPISODES} episodes by the mode at the end of training; PPOAgent's defaults but for CASES"}
-    report("gymnax_control" + ("_quick" if given.quick else ""), columns, rows, facts)
+    report("gymnax_control", columns, rows, facts, given.quick)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ They include what stays in a cache, so their share may pass 1.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import time
@@ -19,7 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from machine import parsed, report, seconds
+from machine import arguments, parsed, report, seconds
 from workload import FEATURES, random_market
 
 import jaxtrader as jt
@@ -113,9 +112,7 @@ def update(market: jt.Market, window: int, envs: int, length: int, repeats: int)
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: only shows that the script runs")
-    quick = parsed(parser).quick
+    quick = parsed(arguments(__doc__)).quick
     envs, length, repeats = (16, 16, 2) if quick else (1024, 64, 9)
     squares = SQUARES[:1] if quick else SQUARES
     rows = products([*((n, n, n) for n in squares), *([] if quick else [TALL])], 5 * repeats)
@@ -131,7 +128,7 @@ def main() -> None:
             raise SystemExit(f"XLA counts {counts:.2f} times our operations: one of the two is wrong, and so its bytes")
         share = f"{flops / peak:.2f} of the fastest product, {moved / band:.2f} of the largest array's traffic"
         facts[f"PPO update, window {window}"] = f"{share}; XLA counts {counts:.2f} times our operations"
-    report("hardware_limits" + ("_quick" if quick else ""), ["what", "GFLOP/s", "GB/s", "ms", "compile s"], rows, facts)
+    report("hardware_limits", ["what", "GFLOP/s", "GB/s", "ms", "compile s"], rows, facts, quick)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,16 @@ ratio, and the difference to a baseline that is correlated by 0.7. The second co
 while the last return is above 0, by the ledger and beside their baselines. On a random walk that is chance, and on an
 AR(1) it is a signal. Nothing here is timed.
 
-    python benchmarks/intervals.py [--quick] [--samples N] [--parts coverage verdicts]
+    python benchmarks/intervals.py [--quick] [--samples N] [--parts PART ...]
 """
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
 import numpy as np
-import pandas as pd
-from machine import parsed, report
+from machine import arguments, parsed, report
+from workload import candles, opens_of
 
 import jaxtrader as jt
 from jaxtrader.evaluation import bootstrap
@@ -79,9 +78,7 @@ def verdicts(coefficient: float, bars: int, samples: int) -> list[float]:
         for t in range(1, bars):
             returns[t] += coefficient * returns[t - 1]
         close = 100 * np.exp(np.cumsum(returns))
-        before = np.concatenate([[100.0], close[:-1]])
-        frame = pd.DataFrame({"open": before, "high": np.maximum(before, close), "low": np.minimum(before, close)})
-        frame = frame.assign(close=close).set_index(pd.date_range("2010-01-01", periods=bars, freq="D"))
+        frame = candles(opens_of(close), close, freq="D")
         market = jt.Market.from_bars(jt.load_bars(frame), features=["log_return_1"])
         held = market.features[market.segments[0, 1] :, 0, 0] > 0
         result = jt.simulate(market, held, costs=FREE)
@@ -93,34 +90,32 @@ def verdicts(coefficient: float, bars: int, samples: int) -> list[float]:
 
 def main() -> None:
     """Print the tables that were asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few samples: only shows that the script runs")
+    parser = arguments(__doc__, "few samples: only shows that the script runs")
     parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     given = parsed(parser)
-    samples, draws = (20, 100) if given.quick else (given.samples, 500)
-    ending = "_quick" if given.quick else ""
+    samples = 20 if given.quick else given.samples
     if "coverage" in given.parts:
-        print_coverage(samples, draws, ending)
+        print_coverage(samples, given.quick)
     if "verdicts" in given.parts:
-        print_verdicts(samples, ending)
+        print_verdicts(samples, given.quick)
 
 
-def print_coverage(samples: int, draws: int, ending: str) -> None:
+def print_coverage(samples: int, quick: bool) -> None:
     """Print the first table."""
-    rows: list[list[Any]] = []
-    for bars in LENGTHS[:1] if ending else LENGTHS:
+    draws, rows = 100 if quick else 500, []
+    for bars in LENGTHS[:1] if quick else LENGTHS:
         for kind in KINDS:
             rows.append([kind, bars, *(f"{share:.1%}" for share in coverage(kind, bars, samples, draws))])
             print(*rows[-1], sep=" | ", flush=True)
     work = f"share of {samples} samples whose nominal {LEVEL:.0%} interval holds the truth, {draws} draws each"
-    report(f"intervals{ending}", ["returns", "bars", "mean", "Sharpe ratio", "difference"], rows, {"work": work})
+    report("intervals", ["returns", "bars", "mean", "Sharpe ratio", "difference"], rows, {"work": work}, quick)
 
 
-def print_verdicts(samples: int, ending: str) -> None:
+def print_verdicts(samples: int, quick: bool) -> None:
     """Print the second table."""
     rows: list[list[Any]] = []
-    for bars in VERDICT_LENGTHS[:1] if ending else VERDICT_LENGTHS:
+    for bars in VERDICT_LENGTHS[:1] if quick else VERDICT_LENGTHS:
         for coefficient in COEFFICIENTS:
             accounts = samples if coefficient == 0 else -(-samples // 5)  # of a signal a rough share is enough
             shares = verdicts(coefficient, bars, accounts)
@@ -128,7 +123,7 @@ def print_verdicts(samples: int, ending: str) -> None:
             print(*rows[-1], sep=" | ", flush=True)
     columns = ["AR(1) coefficient", "bars", "accounts", *(word.lower() for word in WORDS)]
     work = "verdicts on accounts without costs that hold while the last return is above 0"
-    report(f"verdicts{ending}", columns, rows, {"work": work})
+    report("verdicts", columns, rows, {"work": work}, quick)
 
 
 if __name__ == "__main__":

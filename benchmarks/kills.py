@@ -24,7 +24,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from machine import report
+from machine import arguments, parsed, report
 
 UPDATES = {False: 240, True: 40}  # of a whole run, by --quick
 STEPS = 4 * 8  # of an update
@@ -168,14 +168,13 @@ def finished(folder: Path, updates: int) -> bool:
 
 def main() -> None:
     """Print the table. The exit code is 1 where a run was unlike or refused."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two ends of each kind: only shows that the script runs")
+    parser = arguments(__doc__, "two ends of each kind: only shows that the script runs")
     parser.add_argument("--ends", type=int, default=100, help="processes to end with each signal")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--signals", default="SIGKILL,SIGTERM", help="by which the processes are ended")
     parser.add_argument("--train", help=argparse.SUPPRESS)
     parser.add_argument("--updates", type=int, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parsed(parser)
     if given.train:
         train(given.train, given.updates)
         return
@@ -198,7 +197,7 @@ def main() -> None:
         "seed": given.seed,
         "unlike": [text for race in races for text in race.unlike] or "none",
     }
-    report("kills" + "_quick" * given.quick, COLUMNS, [race.row() for race in races], facts)
+    report("kills", COLUMNS, [race.row() for race in races], facts, given.quick)
     if any(race.unlike for race in races):
         sys.exit(1)
 

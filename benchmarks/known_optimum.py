@@ -19,14 +19,12 @@ command: `jaxtrader train --synthetic` as a whole process with its defaults: sec
 A score is the policy's share of the best policy's expected reward on a fresh path of 1,000,000 bars. SB3 trains in a
 virtual environment of its own, which the first run installs.
 
-    python benchmarks/known_optimum.py [--quick] [--seeds N]
-        [--parts timed,other,idle,defaults,memory,agents,windows,command]
-        [--markets WORDS] [--peers sb3] [--peer-python PEER=PYTHON]
+    python benchmarks/known_optimum.py [--quick] [--seeds N] [--parts PART ...] [--markets WORDS]
+        [--peers sb3] [--peer-python PEER=PYTHON]
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import math
@@ -36,10 +34,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from machine import parsed, report
+from machine import arguments, parsed, report
 from peers.install import add_options, interpreters
 from races import IN_A_ROW, SLICE, Case, Learner, Race, race_ours, race_peer
 
@@ -157,17 +157,14 @@ PEERS = {
 # With the rate decayed to 0 and the default bonus for entropy.
 SCORED_AGENT = {"gamma": 0.95, "gae_lambda": 0.7, "num_epochs": 2}
 SCORED_SHAPE = (1024, 16)
-HIDDEN = Case("(h) hidden regime, positions -1/0/1", HiddenRegime(volatility=0.004), DISCRETE)
-# By label, the window and settings of the agent.
-MEMORIES: dict[str, tuple[int, dict[str, Any]]] = {
-    "mlp, window 1": (1, {}),
-    "mlp, window 16": (16, {}),
-    "mlp, window 64": (64, {}),
-    "tcn, window 64": (64, {"encoder": "tcn", "encoder_width": 16}),
-    "attention, window 64": (64, {"encoder": "attention", "encoder_width": 16}),
-    "gru, window 64": (64, {"encoder": "gru", "encoder_width": 16}),
-    "lru, window 64": (64, {"encoder": "lru", "encoder_width": 16}),
-}
+REGIME = HiddenRegime(volatility=0.004)
+MEMORIES = (
+    *(Case(f"(h) mlp, window {window}", REGIME, DISCRETE, window=window) for window in (1, 16, 64)),
+    *(
+        Case(f"(h) {encoder}, window 64", REGIME, DISCRETE, 5, 64, {"encoder": encoder, "encoder_width": 16})
+        for encoder in ("tcn", "attention", "gru", "lru")
+    ),
+)
 MEMORY_STEPS, MEMORY_SHAPE = 2_097_152, (256, 64)
 WINDOW, WINDOWED_SHAPE = 16, (512, 32)
 WINDOWED_MARKS = (262_144, 524_288, 999_424)  # in steps. The last is the end of the schedule.
@@ -181,6 +178,7 @@ SCORED_STEPS, IDLE_STEPS = 8_192_000, 16_384_000
 class Size:
     """How much of it all."""
 
+    quick: bool = False
     bars: int = 1_000_000
     scored_bars: int = 2_000_000  # to train on where nothing is timed: so many that data is not the limit
     score_bars: int = 1_000_000
@@ -193,92 +191,107 @@ class Size:
     agents: tuple[int, ...] = AGENTS
     ours: dict[str, Setting] = dataclasses.field(default_factory=lambda: OURS)
     scored_agent: dict[str, Any] = dataclasses.field(default_factory=lambda: SCORED_AGENT)
-    suffix: str = ""
 
     def of(self, cases: tuple[Case, ...]) -> tuple[Case, ...]:
         """Those that are asked for."""
         return tuple(case for case in cases if self.markets in case.label)[: self.cases]
 
+    def optimum(self, case: Case) -> Optimum:
+        """The best policy of a case, and the fresh path that policies are scored on."""
+        return solve(case.process, case.environment(1_000), bars=self.score_bars)
+
 
 PARTS = ("timed", "other", "idle", "defaults", "memory", "agents", "windows", "command")
-FULL = Size()
 # One agent in all parts, which is then compiled once.
 QUICK = Size(
-    2_000,
-    2_000,
-    2_000,
-    1,
-    0.1,
-    256,
+    quick=True,
+    bars=2_000,
+    scored_bars=2_000,
+    score_bars=2_000,
+    seeds=1,
+    limit=0.1,
+    steps=256,
     shape=(16, 16),
     cases=1,
     agents=(1,),
     ours={"jaxtrader": Setting({}, (16, 16))},
     scored_agent={},
-    suffix="_quick",
 )
 
 
-# --- the tables ---
+# --- races ---
+
+Way = Callable[[jt.TradingEnv, Optimum, int], Race]
+"""A race on an environment to an optimum, of a seed."""
 
 
-def timed(size: Size, python: str | None) -> None:
-    """The part of that name."""
-    columns = ["market", "trainer", "s to 99%", "min - max", "steps to 99%", "steps/s", "compile s", "best score"]
-    rows, ratios = [], {}
-    found: dict[tuple[str, str], list[Race]] = {}
-    for case in size.of(TIMED):
-        best = solve(case.process, case.environment(1_000), bars=size.score_bars)
-        peers = {} if python is None else PEERS
-        races: dict[str, list[Race]] = {name: [] for name in (*size.ours, *peers)}
-        for seed in range(UNSEEN, UNSEEN + size.seeds):
-            env = case.environment(size.bars, seed)
-            for name, setting in size.ours.items():
-                races[name].append(_ours(env, best, setting, size, seed))
-            for name, settings in peers.items():
-                assert python is not None
-                races[name].append(race_peer(python, settings, env, best, seed, size.limit))
-            said = ", ".join(f"{name} {_seconds(runs[-1].time)}" for name, runs in races.items())
-            print(f"{case.label}, seed {seed}, seconds: {said}", flush=True)
-        rows += [[case.label, name, *_summary(runs)] for name, runs in races.items()]
-        found |= {(case.label, name): runs for name, runs in races.items()}
-        if peers:
-            median = {name: statistics.median(race.time for race in runs) for name, runs in races.items()}
-            theirs = min(median[name] for name in peers)
-            for name in size.ours:
-                words = f"{case.label}: {name} is so many times as fast as the peer's best"
-                ratios[words] = _ratio(theirs, median[name])
-            sure = {name: time for name, time in median.items() if all(race.won for race in races[name])}
-            best_sure = [min((sure[x] for x in group if x in sure), default=math.inf) for group in (peers, size.ours)]
-            ratios[f"{case.label}: the same of the best that arrive on every seed"] = _ratio(*best_sure)
-    facts = {
-        "work": f"{size.seeds} seeds, MLP 2x{NET[0]} for actor and critic unless said, scored every {SLICE} s of "
-        f"training on {size.score_bars:,} fresh bars; medians; never: not within {size.limit:g} s",
-        **{name: setting.describe() for name, setting in size.ours.items()},
-        **(
-            {name: ", ".join(f"{k} {v}" for k, v in settings.items()) for name, settings in PEERS.items()}
-            if python
-            else {}
-        ),
-        **ratios,
-    }
-    report("known_optimum_timed" + size.suffix, columns, rows, facts)
-    for clock, marks in (("seconds", SECONDS), ("steps", STEPS)):
-        _curves(f"known_optimum_by_{clock}{size.suffix}", found, clock, marks)
+def raced(case: Case, ways: dict[Any, Way], best: Optimum, size: Size, first_seed: int) -> dict[Any, list[Race]]:
+    """The races of each way in turn, seed by seed."""
+    races: dict[Any, list[Race]] = {name: [] for name in ways}
+    for seed in range(first_seed, first_seed + size.seeds):
+        env = case.environment(size.bars, seed)
+        for name, way in ways.items():
+            races[name].append(way(env, best, seed))
+        said = ", ".join(f"{name} {_seconds(runs[-1].time)}" for name, runs in races.items())
+        print(f"{case.label}, seed {seed}, seconds: {said}", flush=True)
+    return races
 
 
-def _ours(
+def ours(
     env: jt.TradingEnv,
     best: Optimum,
-    setting: Setting,
-    size: Size,
     seed: int,
+    setting: Setting,
+    limit: float,
     agents: int = 1,
     portion: float = SLICE,
 ) -> Race:
     """A race of ours."""
     learner = Learner(env, best, jt.PPOAgent(**setting.agent), setting.shape, setting.updates, seed, agents)
-    return race_ours(learner, size.limit, portion)
+    return race_ours(learner, limit, portion)
+
+
+def median_time(races: list[Race]) -> float:
+    """Seconds."""
+    return statistics.median(race.time for race in races)
+
+
+def timed(size: Size, python: str | None) -> None:
+    """The part of that name."""
+    peers = {} if python is None else PEERS
+    ways: dict[str, Way] = {
+        name: partial(ours, setting=setting, limit=size.limit) for name, setting in size.ours.items()
+    }
+    ways |= {name: partial(race_peer, python, settings, limit=size.limit) for name, settings in peers.items()}
+    found: dict[tuple[str, str], list[Race]] = {}
+    ratios: dict[str, str] = {}
+    for case in size.of(TIMED):
+        races = raced(case, ways, size.optimum(case), size, UNSEEN)
+        found |= {(case.label, name): runs for name, runs in races.items()}
+        ratios |= _ratios(case, races, size) if peers else {}
+    columns = ["market", "trainer", "s to 99%", "min - max", "steps to 99%", "steps/s", "compile s", "best score"]
+    facts = {
+        "work": f"{size.seeds} seeds, MLP 2x{NET[0]} for actor and critic unless said, scored every {SLICE} s of "
+        f"training on {size.score_bars:,} fresh bars; medians; never: not within {size.limit:g} s",
+        **{name: setting.describe() for name, setting in size.ours.items()},
+        **{name: ", ".join(f"{k} {v}" for k, v in settings.items()) for name, settings in peers.items()},
+        **ratios,
+    }
+    rows = [[*place, *_summary(runs)] for place, runs in found.items()]
+    report("known_optimum_timed", columns, rows, facts, size.quick)
+    for clock, marks in (("seconds", SECONDS), ("steps", STEPS)):
+        _curves(found, clock, marks, size.quick)
+
+
+def _ratios(case: Case, races: dict[str, list[Race]], size: Size) -> dict[str, str]:
+    """How many times as fast ours are on a market as the peer's best setting."""
+    median = {name: median_time(runs) for name, runs in races.items()}
+    sure = {name: time for name, time in median.items() if all(race.won for race in races[name])}
+    theirs, best_sure = (min((x[name] for name in PEERS if name in x), default=math.inf) for x in (median, sure))
+    words = f"{case.label}: %s is so many times as fast as the peer's best"
+    ratios = {words % name: _ratio(theirs, median[name]) for name in size.ours}
+    ours_sure = min((sure[name] for name in size.ours if name in sure), default=math.inf)
+    return ratios | {f"{case.label}: the same of the best that arrive on every seed": _ratio(best_sure, ours_sure)}
 
 
 def _ratio(theirs: float, ours: float) -> str:
@@ -286,7 +299,7 @@ def _ratio(theirs: float, ours: float) -> str:
     return f"{theirs / ours:.2f}" if math.isfinite(theirs) and math.isfinite(ours) else "-"
 
 
-def _curves(name: str, found: dict[tuple[str, str], list[Race]], clock: str, marks: tuple[float, ...]) -> None:
+def _curves(found: dict[tuple[str, str], list[Race]], clock: str, marks: tuple[float, ...], quick: bool) -> None:
     """The median score within so many seconds or steps. A race that is over stays at its last score."""
     rows = []
     for place, runs in found.items():
@@ -295,7 +308,8 @@ def _curves(name: str, found: dict[tuple[str, str], list[Race]], clock: str, mar
         shares = [statistics.median(-math.inf if math.isnan(x) else x for x in shares) for shares in found_so_far]
         rows.append([*place, *(f"{share:.3f}" if math.isfinite(share) else "-" for share in shares)])
     columns = ["market", "trainer", *(f"{mark:,} {clock}" for mark in marks)]
-    report(name, columns, rows, {"work": f"share of the optimum within so many {clock} of training, median of seeds"})
+    work = f"share of the optimum within so many {clock} of training, median of seeds"
+    report(f"known_optimum_by_{clock}", columns, rows, {"work": work}, quick)
 
 
 def _summary(races: list[Race]) -> list[Any]:
@@ -327,60 +341,20 @@ def shared_paths(size: Size) -> None:
     rows: list[list[Any]] = []
     fit: dict[str, str] = {}
     setting = next(iter(size.ours.values()))
+    ways = {
+        agents: partial(ours, setting=setting, limit=size.limit, agents=agents, portion=AGENTS_SLICE)
+        for agents in size.agents
+    }
     for case in size.of((TIMED[0], TIMED[2])):
-        best = solve(case.process, case.environment(1_000), bars=size.score_bars)
-        races: dict[int, list[Race]] = {agents: [] for agents in size.agents}
-        for seed in range(size.seeds):
-            env = case.environment(size.bars, seed)
-            for agents, runs in races.items():
-                runs.append(_ours(env, best, setting, size, seed, agents, AGENTS_SLICE))
-        times = {agents: statistics.median(race.time for race in runs) for agents, runs in races.items()}
+        races = raced(case, ways, size.optimum(case), size, 0)
+        times = {agents: median_time(runs) for agents, runs in races.items()}
         for agents, runs in races.items():
-            rows.append([case.label, agents, f"{times[agents] / times[1]:.2f}" if math.isfinite(times[1]) else "-"])
-            rows[-1] += _summary(runs)
-        print(case.label, times, flush=True)
+            over = f"{times[agents] / times[1]:.2f}" if math.isfinite(times[1]) else "-"
+            rows.append([case.label, agents, over, *_summary(runs)])
         fit[f"{case.label}: most accounts a path within 10% of one's time"] = str(most_within(times))
-    facts = {"work": f"{size.seeds} seeds, {setting.describe()} in all, window 1; medians"}
-    columns = [
-        "market",
-        "accounts a path",
-        "time / one's",
-        "s to 99%",
-        "min - max",
-        "steps to 99%",
-        "steps/s",
-        "compile s",
-    ]
-    report("known_optimum_agents" + size.suffix, [*columns, "best score"], rows, {**facts, **fit})
-
-
-def shared_windows(size: Size, window: int, agent: dict[str, Any], shape: tuple[int, int]) -> None:
-    """The part "windows". A fixed number of steps, since a machine may be busy with other work."""
-    rows: list[list[Any]] = []
-    marks = [steps // math.prod(shape) for steps in WINDOWED_MARKS] if window > 1 else [1]
-    for case in size.of((TIMED[0], TIMED[2])):
-        windowed = dataclasses.replace(case.environment(1_000), window=window)
-        best = solve(case.process, windowed, bars=size.score_bars)
-        for agents in size.agents[:2]:
-            shares: list[list[float]] = [[] for _ in marks]
-            seconds = []
-            for seed in range(size.seeds):
-                env = dataclasses.replace(case.environment(size.bars, seed), window=window)
-                learner = Learner(env, best, jt.PPOAgent(**agent), shape, marks[-1], seed, agents)
-                took = 0.0
-                for mark, found in zip(marks, shares, strict=True):
-                    took += learner.train(mark - marks[-1] + learner.left)
-                    found.append(learner.score()[0])
-                seconds.append(took)
-            speed = marks[-1] * math.prod(shape) / statistics.median(seconds)
-            means = [f"{statistics.mean(found):.4f}" for found in shares]
-            rows.append([case.label, agents, *means, f"{min(shares[-1]):.4f}", f"{speed:,.0f}"])
-            print(*rows[-1], flush=True)
-    columns = ["market", "accounts a path", *(f"{mark * math.prod(shape):,} steps" for mark in marks)]
-    work = (
-        f"mean share over {size.seeds} seeds, PPOAgent({agent}), window {window}, {shape[0]} environments x {shape[1]}"
-    )
-    report(f"known_optimum_windows{size.suffix}", [*columns, "least at the end", "steps/s"], rows, {"work": work})
+    columns = ["market", "accounts a path", "time / one's", "s to 99%", "min - max", "steps to 99%", "steps/s"]
+    facts = {"work": f"{size.seeds} seeds, {setting.describe()} in all, window 1; medians", **fit}
+    report("known_optimum_agents", [*columns, "compile s", "best score"], rows, facts, size.quick)
 
 
 def most_within(times: dict[int, float]) -> int:
@@ -393,49 +367,55 @@ def most_within(times: dict[int, float]) -> int:
     return most
 
 
-def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, Any], steps: int) -> None:
+# --- scores after so many steps ---
+
+
+def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, Any]) -> None:
     """A figure after a fixed number of steps with the rate decayed to 0, each seed."""
-    rows, shape = [], size.shape
-    updates = steps // math.prod(shape)
+    rows, updates = [], size.steps // math.prod(size.shape)
     for case in size.of(cases):
-        best = solve(case.process, case.environment(1_000), bars=size.score_bars)
-        figures, seconds = [], []
+        best, figures, seconds = size.optimum(case), [], []
         idle = isinstance(case.process, RandomWalk)
         for seed in range(size.seeds):
-            env = case.environment(size.scored_bars, seed)
-            learner = Learner(env, best, jt.PPOAgent(**settings), shape, updates, seed)
+            env, agent = case.environment(size.scored_bars, seed), jt.PPOAgent(**settings, **case.agent)
+            learner = Learner(env, best, agent, size.shape, updates, seed)
             seconds.append(learner.train(updates))
             figures.append(learner.score()[idle])
             print(f"{case.label}, seed {seed}: {figures[-1]:.4f} after {seconds[-1]:.1f} s", flush=True)
-        figure = "bars in position" if idle else "score"
         spread = (f"{f(figures):.4f}" for f in (min, statistics.median, max))
-        rows.append([case.label, figure, *spread, statistics.median(seconds)])
-    agent = ", ".join(f"{k}={v!r}" for k, v in settings.items())
-    work = f"{size.seeds} seeds, PPOAgent({agent}), {shape[0]} environments x {shape[1]}, {steps:,} steps"
+        rows.append([case.label, "bars in position" if idle else "score", *spread, statistics.median(seconds)])
+    agent, shape = ", ".join(f"{k}={v!r}" for k, v in settings.items()), "{} environments x {}".format(*size.shape)
     columns = ["market", "share of the optimum, or of bars", "least", "median", "most", "seconds"]
-    report(f"known_optimum_{name}{size.suffix}", columns, rows, {"work": work})
+    work = f"{size.seeds} seeds, PPOAgent({agent}), {shape}, {size.steps:,} steps"
+    report(f"known_optimum_{name}", columns, rows, {"work": work}, size.quick)
 
 
-def memory(size: Size, steps: int, shape: tuple[int, int]) -> None:
-    """The part of that name."""
+def shared_windows(size: Size, marks: Sequence[int], window: int, agent: dict[str, Any]) -> None:
+    """The part "windows". A fixed number of steps, since a machine may be busy with other work."""
     rows: list[list[Any]] = []
-    updates = steps // math.prod(shape)
-    for label, (window, settings) in list(MEMORIES.items())[: size.cases]:
-        scores, seconds = [], []
-        target = solve(
-            HIDDEN.process, dataclasses.replace(HIDDEN.environment(1_000), window=window), bars=size.score_bars
-        )
-        for seed in range(size.seeds):
-            env = dataclasses.replace(HIDDEN.environment(size.bars, seed), window=window)
-            learner = Learner(env, target, jt.PPOAgent(**size.scored_agent, **settings), shape, updates, seed)
-            seconds.append(learner.train(updates))
-            scores.append(learner.score()[0])
-            print(f"{label}, seed {seed}: {scores[-1]:.4f} after {seconds[-1]:.1f} s", flush=True)
-        speed = updates * math.prod(shape) / statistics.median(seconds)
-        rows.append([label, min(scores), statistics.median(scores), max(scores), statistics.median(seconds), speed])
-    work = f"{size.seeds} seeds, {HIDDEN.process!r}, {shape[0]} environments x {shape[1]}, {steps:,} steps"
-    columns = ["encoder", "least share of the optimum", "median", "most", "seconds", "steps/s"]
-    report(f"known_optimum_memory{size.suffix}", columns, rows, {"work": work})
+    updates = [mark // math.prod(size.shape) for mark in marks]
+    for case in size.of((TIMED[0], TIMED[2])):
+        windowed = dataclasses.replace(case, window=window)
+        best = size.optimum(windowed)
+        for agents in size.agents[:2]:
+            shares: list[list[float]] = [[] for _ in marks]
+            seconds = []
+            for seed in range(size.seeds):
+                env = windowed.environment(size.bars, seed)
+                learner = Learner(env, best, jt.PPOAgent(**agent), size.shape, updates[-1], seed, agents)
+                took = 0.0
+                for until, found in zip(updates, shares, strict=True):
+                    took += learner.train(until - updates[-1] + learner.left)
+                    found.append(learner.score()[0])
+                seconds.append(took)
+            means = [f"{statistics.mean(found):.4f}" for found in shares]
+            speed = f"{marks[-1] / statistics.median(seconds):,.0f}"
+            rows.append([case.label, agents, *means, f"{min(shares[-1]):.4f}", speed])
+            print(*rows[-1], flush=True)
+    columns = ["market", "accounts a path", *(f"{mark:,} steps" for mark in marks), "least at the end", "steps/s"]
+    shape = "{} environments x {}".format(*size.shape)
+    work = f"mean share over {size.seeds} seeds, PPOAgent({agent}), window {window}, {shape}"
+    report("known_optimum_windows", columns, rows, {"work": work}, size.quick)
 
 
 def command() -> None:
@@ -450,51 +430,46 @@ def command() -> None:
             took = time.perf_counter() - began
             records = [json.loads(line) for line in Path(folder, "run", "metrics.jsonl").read_text().splitlines()]
         last = records[-1]
-        rows.append(
-            [f"jaxtrader train --synthetic {market}", took, last["steps"], _share(last), last["valid_time_in_market"]]
-        )
+        share = f"{last['optimum_share']:.4f}" if "optimum_share" in last else "-"
+        rows.append([" ".join(("jaxtrader", *words[:3])), took, last["steps"], share, last["valid_time_in_market"]])
     columns = ["command", "seconds", "steps", "share of the optimum", "bars in position"]
-    report("known_optimum_command", columns, rows, {"work": "whole processes without a compilation cache, seed 0"})
-
-
-def _share(record: dict[str, Any]) -> str:
-    share = record.get("optimum_share")
-    return "-" if share is None else f"{share:.4f}"
+    work = "whole processes without a compilation cache, seed 0"
+    report("known_optimum_command", columns, rows, {"work": work}, quick=False)
 
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, no peer: only shows that the script runs")
+    parser = arguments(__doc__, "tiny sizes, no peer: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--markets", default="", metavar="WORDS", help='only those whose label holds it, as "(b)"')
-    parser.add_argument("--parts", default=None, help=f"which tables, with commas, of {','.join(PARTS)}; default all")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="which tables; default all")
     add_options(parser, "sb3")
     given = parsed(parser)
-    size = QUICK if given.quick else dataclasses.replace(FULL, seeds=given.seeds)
-    size = dataclasses.replace(size, markets=given.markets)
-    if not any(given.markets in case.label for case in TIMED + OTHER + IDLE):
-        parser.error(f"no market's label holds {given.markets!r}; there are {', '.join(c.label for c in TIMED)} ...")
+    quick, every = given.quick, TIMED + OTHER + IDLE + MEMORIES
+    if not any(given.markets in case.label for case in every):
+        parser.error(f"no market's label holds {given.markets!r}; there are {', '.join(c.label for c in every)}")
+    size = dataclasses.replace(QUICK if quick else Size(seeds=given.seeds), markets=given.markets)
     # A quick run compiles each function of this file once.
-    parts = (given.parts or ("timed,other,memory,agents,windows" if given.quick else ",".join(PARTS))).split(",")
-    if unknown := [part for part in parts if part not in PARTS]:
-        parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    parts = given.parts or (("timed", "other", "memory", "agents", "windows") if quick else PARTS)
     if "timed" in parts:
-        timed(size, None if given.quick else interpreters(given).get("sb3"))
+        timed(size, None if quick else interpreters(given).get("sb3"))
     if "other" in parts:
-        scored("other", OTHER, size, size.scored_agent, size.steps)
+        scored("other", OTHER, size, size.scored_agent)
     wide = dataclasses.replace(size, shape=IDLE_SHAPE)
     if "idle" in parts:
-        scored("idle", IDLE, wide, IDLE_AGENT, IDLE_STEPS)
+        scored("idle", IDLE, dataclasses.replace(wide, steps=IDLE_STEPS), IDLE_AGENT)
     if "defaults" in parts:
-        scored("defaults", OTHER + IDLE, wide, {}, size.steps)
+        scored("defaults", OTHER + IDLE, wide, {})
     if "memory" in parts:
-        memory(size, 256 if given.quick else MEMORY_STEPS, (16, 16) if given.quick else MEMORY_SHAPE)
+        long = dataclasses.replace(size, scored_bars=size.bars, steps=MEMORY_STEPS, shape=MEMORY_SHAPE)
+        scored("memory", MEMORIES, size if quick else long, size.scored_agent)
     if "agents" in parts:
         shared_paths(size)
-    if "windows" in parts:
-        tiny = (1, {}, size.shape)  # which the other parts compile too
-        shared_windows(size, *(tiny if given.quick else (WINDOW, {"encoder": "tcn"}, WINDOWED_SHAPE)))
+    if "windows" in parts and quick:
+        shared_windows(size, [size.steps], 1, {})  # which the other parts compile too
+    elif "windows" in parts:
+        encoder = {"encoder": "tcn"}
+        shared_windows(dataclasses.replace(size, shape=WINDOWED_SHAPE), WINDOWED_MARKS, WINDOW, encoder)
     if "command" in parts:
         command()
 

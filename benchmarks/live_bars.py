@@ -5,21 +5,19 @@ seven features, daily bars), one of minutes and one of 30 assets. That of minute
 the clock and of 5-minute bars. The time is that of `on_bar`, the first bars left out. `compiled` counts programs,
 `grown` is what the process holds more at the end than after the first tenth.
 
-    python benchmarks/live_bars.py [--bars 20000] [--case minutes] [--quick]
+    python benchmarks/live_bars.py [--bars 20000] [--cases CASE ...] [--quick]
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
-from machine import parsed, report
+from machine import arguments, parsed, report, resident
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
@@ -38,14 +36,19 @@ ASSETS = 30
 Bar = tuple[float, float, float, float, float]
 
 
-def walk(symbol: str, count: int, frequency: str) -> jt.Bars:
-    """The first bars of a random walk."""
+def walk(symbol: str, count: int, frequency: str) -> pd.DataFrame:
+    """The bars of a random walk."""
     rng = np.random.default_rng(len(symbol))
     close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, count)))
     prices = {"open": close, "high": close * 1.01, "low": close * 0.99, "close": close}
     table = pd.DataFrame(prices | {"volume": rng.uniform(1e5, 1e6, count)})
     table.index = pd.date_range("2000-01-01", periods=count, freq=frequency)
-    bars = jt.load_bars(table, symbol=symbol)
+    return table
+
+
+def bars_of(symbol: str, count: int, frequency: str) -> jt.Bars:
+    """The same as bars."""
+    bars = jt.load_bars(walk(symbol, count, frequency), symbol=symbol)
     assert isinstance(bars, jt.Bars)
     return bars
 
@@ -66,7 +69,7 @@ Given = tuple[str, Callable[[Any, Bar], Any], np.timedelta64, np.datetime64]
 
 def daily() -> Given:
     """The policy of the command."""
-    bars = walk("A", 600, "D")
+    bars = bars_of("A", 600, "D")
     env = jt.TradingEnv(jt.Market.from_bars(bars), positions=(0, 0.25, 0.5, 0.75, 1), window=1)
     live = policy_of(env, (32, 32), seeds=3).live(bars)
     return "the command's policy, 3 seeds", one(live), np.timedelta64(1, "D"), bars.times[-1]
@@ -74,7 +77,7 @@ def daily() -> Given:
 
 def minutes() -> Given:
     """A policy of minutes with features of coarser bars and of the clock."""
-    bars = walk("B", 5_000, "min")
+    bars = bars_of("B", 5_000, "min")
     env = jt.TradingEnv(jt.Market.from_bars(bars, MINUTES), positions=(-1, 0, 1), window=32, stop_loss=0.02)
     live = policy_of(env, (64, 64)).live(bars)
     return "minutes, window 32", one(live), np.timedelta64(1, "m"), bars.times[-1]
@@ -82,7 +85,7 @@ def minutes() -> Given:
 
 def portfolio() -> Given:
     """Weights of several assets."""
-    assets = [walk(f"{'C' * (i + 1)}", 600, "D") for i in range(ASSETS)]
+    assets = [bars_of("C" * (i + 1), 600, "D") for i in range(ASSETS)]
     env = jt.TradingEnv(jt.Market.from_bars(assets, align=True), positions="weights", window=1)
     book = policy_of(env, (64, 64)).live(assets)
     names = book.symbols
@@ -98,24 +101,14 @@ def one(live: Any) -> Callable[[Any, Bar], Any]:
 CASES = {"daily": daily, "minutes": minutes, "portfolio": portfolio}
 
 
-def resident() -> float:
-    """MiB that the process holds."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return float("nan")
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmRSS")]
-    return int(line.split()[1]) / 1024
-
-
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, "100 bars: only shows that the script runs")
     parser.add_argument("--bars", type=int, default=20_000, help="bars of each case")
-    parser.add_argument("--quick", action="store_true", help="100 bars: only shows that the script runs")
-    parser.add_argument("--case", choices=CASES, help="only one of them")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="default all")
     given = parsed(parser)
     bars, rows = 100 if given.quick else given.bars, []
-    for case in CASES if given.case is None else [given.case]:
+    for case in given.cases:
         name, give, step, last = CASES[case]()
         # All pages of `seconds` are touched now, so that its own memory does not count as growth.
         rng, seconds, close, before = np.random.default_rng(0), np.full(bars, np.nan), 50.0, resident()
@@ -130,7 +123,7 @@ def main() -> None:
         ms = 1000 * np.quantile(seconds[10:], [0.5, 0.99])
         rows.append([name, bars, *map(float, ms), advance._cache_size() - compiled, resident() - before])
     columns = ["policy", "bars", "median ms", "99% ms", "compiled", "grown, MiB"]
-    report("live_bars" + ("_quick" if given.quick else ""), columns, rows, {"work": "on_bar and on_bars, one process"})
+    report("live_bars", columns, rows, {"work": "on_bar and on_bars, one process"}, given.quick)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from rich.table import Table
 
 import jaxtrader
 
+# The processor stays known beside an accelerator: single paths are simulated there.
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}
 # Tests write elsewhere.
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")
 
@@ -79,17 +81,22 @@ def time_limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments, `--device` among them: where JAX computes, here and in processes that are started from here."""
-    import jax
+def arguments(about: str, quick: str = "tiny sizes: only shows that the script runs") -> argparse.ArgumentParser:
+    """A parser with `--quick` and `--device`, described by the first line of a script's docstring."""
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help=quick)
+    parser.add_argument("--device", choices=PLATFORMS, help="where JAX computes; default its own choice")
+    return parser
 
-    parser.add_argument("--device", choices=("cpu", "gpu", "tpu"), help="where JAX computes; default its own choice")
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments. JAX computes on `--device` from here on, also in processes that are started from here."""
     given = parser.parse_args()
     if given.device:
-        # The processor stays known beside it: single paths are simulated there.
-        platforms = {"cpu": "cpu", "gpu": "cuda,cpu", "tpu": "tpu,cpu"}[given.device]
-        os.environ["JAX_PLATFORMS"] = platforms
-        jax.config.update("jax_platforms", platforms)
+        import jax
+
+        os.environ["JAX_PLATFORMS"] = PLATFORMS[given.device]
+        jax.config.update("jax_platforms", PLATFORMS[given.device])
         try:
             jax.devices()
         except RuntimeError as error:
@@ -97,8 +104,11 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return given
 
 
-def report(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> None:
-    """Print a table and write `NAME.json` in RESULTS with the same rows and the machine."""
+def report(
+    name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any], quick: bool
+) -> None:
+    """Print a table with the machine, and write both to `NAME.json`, or `NAME_quick.json`, in RESULTS."""
+    name += "_quick" * quick
     show(name, columns, rows, facts)
     Console().print(f"written: {write(name, columns, rows, facts)}", highlight=False)
 
@@ -109,16 +119,7 @@ def show(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i == 0 else "right")
     for row in rows:
-        table.add_row(
-            *(
-                f"{x:,.3g}"
-                if isinstance(x, float) and abs(x) < 1000
-                else f"{x:,.0f}"
-                if isinstance(x, float)
-                else str(x)
-                for x in row
-            )
-        )
+        table.add_row(*map(_cell, row))
     console = Console(width=max(100, Console().width))
     if not console.is_terminal:  # in a file a wide table is read better than one whose words are broken
         wide = Console(width=1_000)
@@ -129,6 +130,12 @@ def show(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts
         console.print(f"{key}: {value}", highlight=False)
 
 
+def _cell(x: Any) -> str:
+    if not isinstance(x, float):
+        return str(x)
+    return f"{x:,.3g}" if abs(x) < 1000 else f"{x:,.0f}"
+
+
 def write(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], facts: Mapping[str, Any]) -> Path:
     """Write `NAME.json` in RESULTS with the rows and the machine. Return its path."""
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -137,6 +144,20 @@ def write(name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], fact
     data = {"machine": describe(), "facts": dict(facts), "rows": found}
     path.write_text(json.dumps(data, indent=2) + "\n")
     return path
+
+
+def spread(rates: Sequence[float]) -> str:
+    """The least and the most."""
+    return f"{min(rates):,.0f} - {max(rates):,.0f}"
+
+
+def resident(name: str = "VmRSS") -> float:
+    """MiB of memory that this process holds, or with "VmHWM" held at most. 0 on other systems than Linux."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(name + ":"):
+                return int(line.split()[1]) / 1024
+    return 0.0
 
 
 def seconds(function: Any, repeats: int) -> list[float]:

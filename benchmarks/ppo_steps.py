@@ -4,22 +4,25 @@ Bars are a random walk with random features, as speed does not depend on what th
 every environment, advantages, and 4 epochs of 4 minibatches. The training chunk is the Trainer's own, timed around
 `block_until_ready` after a warm-up. Compilation has a column of its own. Each part prints a table:
 alone: ours over windows, networks, accounts a path and devices. For accelerators with other batches and precisions.
+scaling: ours from 1024 environments, window 32 and width 64, one of them moved at a time.
 dense: tcn and attention on paths, beside the same network on stored windows. Both are our own code, in turn.
+memory: bytes a transition against the window, of bars left in place and of windows stored one by one. `stored` counts
+    the arrays of a rollout, advantages and targets included. `working` is all that XLA sets aside for one training
+    chunk beyond its arguments. Nothing is run: shapes and the compiled program say it.
 beside: Stable-Baselines3 and SBX on gym-trading-env, and Rejax on our market with dense windows and on CartPole. Peers
     train in processes of their own, in turn with ours.
 Two devices are the halves of a CPU (`Trainer(devices=2)`), or two accelerators where there are as many.
 
-    python benchmarks/ppo_steps.py [--quick] [--parts alone,dense,beside] [--peers gym,sbx,rejax]
-        [--peer-python PEER=PYTHON] [--envs N] [--compute-dtype bfloat16] [--matmul-precision default]
+    python benchmarks/ppo_steps.py [--quick] [--parts PART ...] [--peers gym,sbx,rejax] [--peer-python PEER=PYTHON]
+        [--envs N] [--compute-dtype bfloat16] [--matmul-precision default]
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,10 +30,10 @@ from typing import Any
 
 import jax
 from env_steps import save_bars
-from machine import parsed, report
+from machine import arguments, parsed, report, spread
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
-from workload import FEATURES, QUICK, Training, WindowAgent, random_market
+from workload import FEATURES, QUICK, Dense, Training, WindowAgent, random_market
 
 import jaxtrader as jt
 from jaxtrader import devices
@@ -38,21 +41,22 @@ from jaxtrader.agents.networks import COMPUTE_DTYPES
 from jaxtrader.agents.ppo import PRECISIONS
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts, bytes_per_transition
 
-WINDOW, HIDDEN = 32, (64, 64)
-PARTS = ("alone", "dense", "beside")
+PARTS = ("alone", "scaling", "dense", "memory", "beside")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the first table."""
+    """A training: `envs` environments of `agents` accounts a path, over `length` bars, and the network."""
 
-    window: int = WINDOW
+    window: int = 32
     agents: int = 1
-    hidden: tuple[int, ...] = HIDDEN
+    hidden: tuple[int, ...] = (64, 64)
     encoder: str = "mlp"
     compute_dtype: str = "float32"
     matmul_precision: str = "highest"
     devices: int = 1
+    envs: int = 1024
+    length: int = 64
 
     @property
     def network(self) -> str:
@@ -60,29 +64,30 @@ class Case:
         heads = f"{len(self.hidden)}x{self.hidden[0]}"
         return f"MLP {heads}" if self.encoder == "mlp" else f"{self.encoder}, then {heads}"
 
-    @property
-    def label(self) -> str:
-        """Its network, where that is not the usual one."""
-        return "" if self.hidden == HIDDEN else f", {len(self.hidden)}x{self.hidden[0]}"
-
     def agent(self, kind: type[jt.PPOAgent] = jt.PPOAgent) -> jt.PPOAgent:
         """PPO with this network."""
         same = ("hidden", "encoder", "compute_dtype", "matmul_precision")
         return kind(**{name: getattr(self, name) for name in same})
 
-    def training(self, market: jt.Market, envs: int, length: int) -> Training:
+    def rollouts(self, env: jt.TradingEnv) -> MarketRollouts:
+        """Of all its environments, by path."""
+        paths = self.envs // self.agents
+        return MarketRollouts(env, self.length, paths, self.agents, paths // self.agent().num_minibatches)
+
+    def training(self, market: jt.Market, **how: Any) -> Training:
         """Our chunk on a market, by path."""
         env = jt.TradingEnv(market, window=self.window)
-        paths = envs // self.agents
-        rollouts = MarketRollouts(env, length, paths, self.agents, paths // self.agent().num_minibatches)
-        return Training(env, env.default_params, self.agent(), rollouts, mesh=devices.make_mesh(self.devices))
+        mesh = devices.make_mesh(self.devices)
+        return Training(env, env.default_params, self.agent(), self.rollouts(env), mesh=mesh, **how)
 
-    def dense(self, market: jt.Market, envs: int, length: int) -> Training:
+    def dense(self, market: jt.Market) -> Training:
         """The same with every window stored and read by itself."""
         env = jt.TradingEnv(market, window=self.window)
-        return Training(env, env.default_params, self.agent(WindowAgent), EnvRollouts(env, length, envs))
+        rollouts = EnvRollouts(env, self.length, self.envs)
+        return Training(env, env.default_params, self.agent(WindowAgent), rollouts)
 
 
+TINY = Case(QUICK["window"], envs=QUICK["envs"], length=QUICK["length"])
 CASES = (
     Case(),
     Case(agents=16),
@@ -109,7 +114,19 @@ CASES = (
     Case(encoder="tcn", devices=2),
     Case(encoder="attention", devices=2),
 )
-DENSE = (Case(64, encoder="tcn"), Case(64, encoder="attention"))
+SCALES = (
+    Case(),
+    *(Case(envs=envs) for envs in (64, 256, 4096)),
+    *(Case(window) for window in (1, 128, 512)),
+    *(Case(hidden=(width, width)) for width in (16, 128, 256)),
+)
+# Fewer steps: on stored windows the others' would take most of a minute an update. In a longer rollout, more of a
+# path's bars are decided on.
+DENSE = tuple(
+    Case(64, encoder=encoder, envs=envs, length=length)
+    for encoder, (envs, length) in itertools.product(("tcn", "attention"), ((256, 64), (128, 128)))
+)
+WINDOWS = tuple(Case(window) for window in (1, 32, 128, 512))
 BESIDE = (Case(), Case(128), Case(512), Case(hidden=(256, 256, 256)))
 # What of ours runs beside the peers too. `known_optimum.py --parts agents` says what sharing paths costs in learning.
 OTHERWISE: dict[str, dict[str, int]] = {
@@ -118,55 +135,43 @@ OTHERWISE: dict[str, dict[str, int]] = {
     "16 accounts a path": {"agents": 16},
     "2 devices, 2 accounts a path": {"devices": 2, "agents": 2},
 }
+SIZES = f"{FEATURES} features, 4 epochs x 4 minibatches"
 
 
-def cartpole(envs: int, length: int) -> Training:
-    """Our chunk on gymnax's CartPole."""
-    import gymnax  # some seconds: only where it is used
-
-    env, params = gymnax.make("CartPole-v1")
-    return Training(env, params, Case().agent(), EnvRollouts(env, length, envs))
-
-
-def alone(market: jt.Market, envs: int, length: int, repeats: int, quick: bool, precision: dict[str, str]) -> None:
-    """Our own table, over windows, networks and accounts a path."""
+def alone(name: str, market: jt.Market, cases: Sequence[Case], repeats: int, quick: bool) -> None:
+    """A table of ours alone."""
     rows: list[list[Any]] = []
-    # A quick run has one device in the other tables.
-    cases = (Case(QUICK["window"], devices=min(2, jax.device_count())),) if quick else CASES
-    for case in (case for case in cases if case.devices <= jax.device_count()):
-        case = replace(case, **precision)
-        chunk = case.training(market, envs, length)
+    for case in cases:
+        if case.devices > jax.device_count():
+            continue
+        chunk = case.training(market)
         chunk()
         rates = [chunk() for _ in range(repeats)]
-        bytes_kept = bytes_per_transition(chunk.rollout)
-        of_each = chunk.compiled.memory_analysis().temp_size_in_bytes
-        working = round(case.devices * of_each / chunk.rollout.reward.size)
-        place = [case.network, case.window, case.agents, case.devices]
-        rows.append([*place, statistics.median(rates), spread(rates), chunk.compile_seconds, bytes_kept, working])
-    columns = ["network", "window", "accounts a path", "devices", "steps/s", "min - max", "compile s"]
+        place = [case.network, case.envs, case.window, case.agents, case.devices]
+        kept = [chunk.compile_seconds, bytes_per_transition(chunk.rollout), chunk.working_bytes]
+        rows.append([*place, statistics.median(rates), spread(rates), *kept])
+    columns = ["network", "environments", "window", "accounts a path", "devices", "steps/s", "min - max", "compile s"]
     columns += ["stored, B", "working, B"]
+    first = cases[0]
     work = (
-        f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, "
-        f"{precision['compute_dtype']}, products {precision['matmul_precision']}; "
+        f"{first.length} bars, {SIZES}, {first.compute_dtype}, products {first.matmul_precision}; "
         "two torsos (actor and critic) or one; tcn and attention 32 wide; B: bytes a transition"
     )
-    report("ppo_steps" + ("_quick" if quick else ""), columns, rows, {"work": work})
+    report(name, columns, rows, {"work": work}, quick)
 
 
-def dense(market: jt.Market, shapes: list[tuple[int, int]], repeats: int, quick: bool) -> None:
-    """Encoders on paths and on stored windows, in turn. In a longer rollout, more of a path's bars are decided on."""
+def dense(market: jt.Market, cases: Sequence[Case], repeats: int, quick: bool) -> None:
+    """Encoders on paths and on stored windows, in turn."""
     rows: list[list[Any]] = []
-    for case, (envs, length) in itertools.product((Case(QUICK["window"]),) if quick else DENSE, shapes):
-        ways = {"paths": case.training(market, envs, length), "stored windows": case.dense(market, envs, length)}
+    for case in cases:
+        ways = {"paths": case.training(market), "stored windows": case.dense(market)}
         for chunk in ways.values():
             chunk()
         found = in_turn(ways, repeats)
-        for name, rates in found.items():
-            over = f"{ratio(found['paths'], rates):.2f}"
-            stored = bytes_per_transition(ways[name].rollout)
-            compiled = ways[name].compile_seconds
-            place = [case.network, case.window, f"{envs} x {length}", name]
-            rows.append([*place, statistics.median(rates), spread(rates), compiled, stored, over])
+        for way, rates in found.items():
+            place = [case.network, case.window, f"{case.envs} x {case.length}", way]
+            kept = [ways[way].compile_seconds, bytes_per_transition(ways[way].rollout)]
+            rows.append([*place, statistics.median(rates), spread(rates), *kept, f"{ratio(found['paths'], rates):.2f}"])
     columns = [
         "network",
         "window",
@@ -178,17 +183,41 @@ def dense(market: jt.Market, shapes: list[tuple[int, int]], repeats: int, quick:
         "stored, B",
         "paths / it",
     ]
-    work = f"{FEATURES} features, 4 epochs x 4 minibatches, float32; 32 wide"
-    report("ppo_steps_dense" + ("_quick" if quick else ""), columns, rows, {"work": work})
+    report("ppo_steps_dense", columns, rows, {"work": f"{SIZES}, float32; 32 wide"}, quick)
 
 
-def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: int, quick: bool) -> None:
+def memory(market: jt.Market, cases: Sequence[Case], quick: bool) -> None:
+    """Paths, and the same market and agent as an ordinary environment, whose observation is one flat array."""
+    rows: list[list[Any]] = []
+    for case in cases:
+        env = jt.TradingEnv(market, window=case.window)
+        flat = Dense(env)
+        rollouts = EnvRollouts(flat, case.length, case.envs)
+        chunks = {
+            "paths": case.training(market, updates=1, shapes=True),
+            "dense windows": Training(flat, env.default_params, case.agent(), rollouts, updates=1, shapes=True),
+        }
+        for name, chunk in chunks.items():
+            kept = [bytes_per_transition(chunk.rollout), chunk.working_bytes, chunk.compile_seconds]
+            rows.append([case.window, name, *kept])
+    columns = ["window", "experience", "stored, B", "working, B", "compile s"]
+    work = f"{cases[0].envs} environments x {cases[0].length} bars, {FEATURES} features, MLP 2x64, float32; B: bytes"
+    report("ppo_steps_memory", columns, rows, {"work": f"{work} a transition"}, quick)
+
+
+def cartpole(case: Case) -> Training:
+    """Our chunk on gymnax's CartPole."""
+    import gymnax  # some seconds: only where it is used
+
+    env, params = gymnax.make("CartPole-v1")
+    return Training(env, params, case.agent(), EnvRollouts(env, case.length, case.envs))
+
+
+def beside(pythons: dict[str, str], bars: int, cases: Sequence[Case], repeats: int, quick: bool) -> None:
     """Ours and the peers' in turn: the same network, epochs and minibatches."""
-    market = random_market(bars)
-    cases = (Case(QUICK["window"]),) if quick else BESIDE
-    tasks = {f"our market, window {case.window}{case.label}": case for case in cases}
-    ours = {task: case.training(market, envs, length) for task, case in tasks.items()}
-    first = next(iter(ours))
+    market, first = random_market(bars), cases[0]
+    tasks = {f"our market, window {case.window}, {case.network}": case for case in cases}
+    ours = {task: case.training(market) for task, case in tasks.items()}
     variants = {
         (task, words): f"{task}, {words}"
         for task in tasks
@@ -196,9 +225,9 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
         if other.get("devices", 1) <= jax.device_count()
     }
     for (task, words), label in variants.items():
-        ours[label] = replace(tasks[task], **OTHERWISE[words]).training(market, envs, length)
+        ours[label] = replace(tasks[task], **OTHERWISE[words]).training(market)
     if "rejax" in pythons:
-        ours["CartPole"] = cartpole(envs, length)
+        ours["CartPole"] = cartpole(first)
     for chunk in ours.values():
         chunk()
     rows: list[list[Any]] = []
@@ -207,7 +236,7 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
         save_bars(path, bars)
         peers = {
             name: (task, stack.enter_context(Peer(python, script, **settings)))
-            for name, task, python, script, settings in _peers(pythons, tasks, first, path, bars, envs, length)
+            for name, task, python, script, settings in _peers(pythons, tasks, path, bars)
         }
         # A ratio is of neighbours in time: the closest race, Rejax's, stands next to ours.
         runners: dict[str, Callable[[], float]] = {}
@@ -233,12 +262,12 @@ def beside(pythons: dict[str, str], bars: int, envs: int, length: int, repeats: 
                 if of == task:
                     facts[f"{words} / {name}"] = f"{ratio(found[label], found[name]):.2f}"
     work = (
-        f"MLP 2x64 for actor and critic each unless said, 4 epochs x 4 minibatches; {envs} environments x {length} "
-        f"steps, Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']} on one thread unless said, so of "
-        f"smaller minibatches, beside ours of the first row; {FEATURES} features a bar"
+        f"MLP 2x64 for actor and critic each unless said, {SIZES}; {first.envs} environments x {first.length} steps, "
+        f"Stable-Baselines3 and SBX {SMALL['envs']} x {SMALL['length']} on one thread unless said, so of smaller "
+        "minibatches, beside ours of the first row"
     )
     columns = ["trainer", "steps/s", "min - max", "compile s", "ours / it", "of each turn"]
-    report("ppo_steps_beside" + ("_quick" if quick else ""), columns, rows, {"work": work, **facts})
+    report("ppo_steps_beside", columns, rows, {"work": work, **facts}, quick)
 
 
 SMALL = {"envs": 8, "length": 256}  # gym-trading-env steps one environment at a time
@@ -255,35 +284,31 @@ STACKS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
 
 
 def _peers(
-    pythons: dict[str, str], tasks: dict[str, Case], first: str, path: Path, bars: int, envs: int, length: int
+    pythons: dict[str, str], tasks: dict[str, Case], path: Path, bars: int
 ) -> list[tuple[str, str, str, str, dict[str, Any]]]:
     """Each peer's name, our task that it is beside, interpreter, script and settings."""
-    shared = {"net": list(HIDDEN), "epochs": 4, "minibatches": 4, "updates": 2}
+    first = next(iter(tasks))
+    shared = {"epochs": 4, "minibatches": 4, "updates": 2}
     found: list[tuple[str, str, str, str, dict[str, Any]]] = []
-    stack = {**shared, **SMALL, "window": tasks[first].window, "market": str(path), "episode": 256}
+    stack = {**shared, **SMALL, "net": [64, 64], "market": str(path), "episode": 256, "window": tasks[first].window}
     for peer, name, label, other in STACKS:
         if peer in pythons:
             settings = {**stack, "trainer": name, "threads": 1, **other}
             found.append((f"{name} on gym-trading-env{label}", first, pythons[peer], "sb3_ppo_steps.py", settings))
     if "rejax" in pythons:
-        place = {**shared, "envs": envs, "length": length}
         for task, case in tasks.items():
-            settings = {**place, "net": list(case.hidden), "window": case.window, "bars": bars}
+            place = {**shared, "net": list(case.hidden), "envs": case.envs, "length": case.length}
+            settings = {**place, "window": case.window, "bars": bars}
             found.append((f"Rejax on {task}, dense", task, pythons["rejax"], "rejax_ppo_steps.py", settings))
+        place |= {"net": [64, 64]}
         found.append(("Rejax on CartPole", "CartPole", pythons["rejax"], "rejax_ppo_steps.py", place))
     return found
 
 
-def spread(rates: list[float]) -> str:
-    """The least and the most."""
-    return f"{min(rates):,.0f} - {max(rates):,.0f}"
-
-
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny shapes, peers only if named: shows that it runs")
-    parser.add_argument("--parts", default=None, help="which tables, with commas; default alone,dense,beside")
+    parser = arguments(__doc__, "tiny shapes, peers only if named: shows that it runs")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which tables; default all")
     first = parser.add_argument_group("the first table")
     first.add_argument("--envs", type=int, help="environments side by side, a multiple of 64; default 1024")
     first.add_argument("--compute-dtype", choices=COMPUTE_DTYPES, default="float32", help="default float32")
@@ -293,22 +318,25 @@ def main() -> None:
     given = parsed(parser)
     if given.envs is not None and (given.envs < 64 or given.envs % 64):
         parser.error(f"--envs {given.envs} is no multiple of 64: 16 accounts a path, paths in 4 minibatches")
-    envs, length, bars = (QUICK[name] for name in ("envs", "length", "bars")) if given.quick else (1024, 64, 100_000)
-    repeats = 2 if given.quick else 5
-    parts = (given.parts or ",".join(PARTS)).split(",")
-    if unknown := [part for part in parts if part not in PARTS]:
-        parser.error(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    if "alone" in parts:
-        precision = {"compute_dtype": given.compute_dtype, "matmul_precision": given.matmul_precision}
-        alone(random_market(bars), given.envs or envs, length, repeats, given.quick, precision)
-    if "dense" in parts:
-        # Fewer steps: on stored windows the others' would take most of a minute an update.
-        shapes = [(envs, length)] if given.quick else [(envs // 4, length), (envs // 8, 2 * length)]
-        dense(random_market(bars), shapes, min(repeats, 3), given.quick)
-    if "beside" in parts:
+    quick, tiny, repeats = given.quick, (TINY,), 2 if given.quick else 5
+    bars = QUICK["bars"] if quick else 100_000
+    market = random_market(bars)
+    if "alone" in given.parts:
+        asked: dict[str, Any] = {"compute_dtype": given.compute_dtype, "matmul_precision": given.matmul_precision}
+        asked |= {} if given.envs is None else {"envs": given.envs}
+        # A quick run has one device in the other tables.
+        cases = (replace(TINY, devices=min(2, jax.device_count())),) if quick else CASES
+        alone("ppo_steps", market, [replace(case, **asked) for case in cases], repeats, quick)
+    if "scaling" in given.parts:
+        alone("ppo_steps_scaling", market, tiny if quick else SCALES, repeats, quick)
+    if "dense" in given.parts:
+        dense(market, tiny if quick else DENSE, min(repeats, 3), quick)
+    if "memory" in given.parts:
+        memory(market, tiny if quick else WINDOWS, quick)
+    if "beside" in given.parts:
         # A quick run installs no peer, and runs beside those that are named.
-        pythons = {} if given.quick and not given.peer_python else interpreters(given)
-        beside(pythons, bars, envs, length, repeats, given.quick)
+        pythons = {} if quick and not given.peer_python else interpreters(given)
+        beside(pythons, bars, tiny if quick else BESIDE, repeats, quick)
 
 
 if __name__ == "__main__":

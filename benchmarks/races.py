@@ -32,19 +32,21 @@ LEVEL, IN_A_ROW, SLICE = 0.99, 3, 0.25
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A market and how it is traded."""
+    """A market and how it is traded. `agent` is what PPOAgent's settings must be there."""
 
     label: str
     process: Process
     positions: Any
     cost_bps: float = 5.0
+    window: int = 1
+    agent: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def environment(self, bars: int, seed: int = 0) -> jt.TradingEnv:
         """Over the training path of a seed."""
         return jt.TradingEnv(
             self.process.market(bars, seed),
             positions=self.positions,
-            window=1,
+            window=self.window,
             costs=jt.Costs.from_bps(fee=1.0, slippage=self.cost_bps - 1.0),
             rules=jt.Rules(rebalance_band=0.0),
         )

@@ -12,7 +12,6 @@ alone, along many paths with given targets. A single path is `simulate` with its
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import statistics
 import time
@@ -24,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from drift import ALL, BRACKETS, EVERYTHING, LOW, full, random_market
-from machine import parsed, report
+from machine import arguments, parsed, report
 from peers.turns import in_turn, ratio
 from workload import QUICK, Training
 
@@ -117,8 +116,7 @@ def timed(run: Callable[[], Any], units: int) -> Runner:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="tiny sizes, no PPO: only shows that the script runs")
+    parser = arguments(__doc__, "tiny sizes, no PPO: only shows that the script runs")
     parser.add_argument("--repeats", type=int, default=9)
     given = parsed(parser)
     quick, repeats = given.quick, 2 if given.quick else given.repeats
@@ -149,7 +147,7 @@ def main() -> None:
         f"{paths} x {length} steps an update, window 32, MLP 2x64, 4 epochs x 4 minibatches; bare: {wide} paths x "
         f"{length}; simulate: {bars:,} bars; a quarter of the paths for several assets; median of {repeats} turns"
     )
-    report("rules_cost" + ("_quick" if quick else ""), columns, rows, {"work": work})
+    report("rules_cost", columns, rows, {"work": work}, quick)
 
 
 if __name__ == "__main__":

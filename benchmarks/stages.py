@@ -15,7 +15,6 @@ a part, and nothing overlaps. So the stages need not add up to the whole, and th
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 from typing import Any
 
@@ -23,14 +22,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from hardware_limits import timed
-from machine import parsed, report
-from ppo_steps import Case
-from workload import FEATURES, QUICK, begin, random_market
+from machine import arguments, parsed, report
+from ppo_steps import SIZES, TINY, Case
+from workload import QUICK, begin, random_market
 
 import jaxtrader as jt
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.observation import contexts
-from jaxtrader.training.rollout import MarketRollouts
 
 CASES = (Case(1), Case(), Case(agents=16), Case(64, encoder="tcn"), Case(64, encoder="attention"))
 STAGES = ("accounts", "encoding", "acting", "gradients", "optimiser", "the rest")
@@ -48,10 +46,10 @@ class Blind:
         return jnp.where(account[..., 0, 0] == 0, 2, 1).astype(jnp.int32), {}
 
 
-def spent(market: jt.Market, case: Case, envs: int, length: int, repeats: int) -> tuple[float, dict[str, float]]:
+def spent(market: jt.Market, case: Case, repeats: int) -> tuple[float, dict[str, float]]:
     """Milliseconds of a whole update, and of each stage."""
     env, agent = jt.TradingEnv(market, window=case.window), case.agent()
-    rollouts = MarketRollouts(env, length, envs // case.agents, case.agents)
+    rollouts = case.rollouts(env)
     carry, agent, params = begin(env, env.default_params, agent, rollouts)
     state, paths, key = carry.agent_state, carry.env_states, jax.random.key(0)
     best = lambda function, *given: 1e3 * timed(function, *given, repeats=repeats)[0]  # noqa: E731
@@ -60,7 +58,7 @@ def spent(market: jt.Market, case: Case, envs: int, length: int, repeats: int) -
         return rollouts.collect(paths, agent, state, params, key)
 
     def encode(agent: PPOAgent, state: Any, paths: Any, params: Any) -> Any:
-        return contexts(partial(agent.encode, state), params.arrays, paths.cursor, env.window, length + 1, 1)
+        return contexts(partial(agent.encode, state), params.arrays, paths.cursor, env.window, case.length + 1, 1)
 
     def update(agent: PPOAgent, state: Any, paths: Any, params: Any) -> Any:
         paths, rollout, _ = collect(agent, state, paths, params)
@@ -83,7 +81,7 @@ def spent(market: jt.Market, case: Case, envs: int, length: int, repeats: int) -
 
         return jax.lax.scan(step, (state.params, state.opt_state), None, steps)[0]
 
-    accounts = best(partial(collect, Blind(), length + 1), paths, params)
+    accounts = best(partial(collect, Blind(), case.length + 1), paths, params)
     encoding = best(encode, agent, state, paths, params)
     collecting = best(collect, agent, state, paths, params)
     gradients = steps * best(gradient, agent, state, batch, params)
@@ -106,20 +104,18 @@ def minibatch(agent: PPOAgent, state: Any, rollout: Any) -> dict[str, Any]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one tiny case: only shows that the script runs")
-    quick = parsed(parser).quick
-    envs, length, repeats = (QUICK["envs"], QUICK["length"], 2) if quick else (1024, 64, 7)
-    market = random_market(QUICK["bars"] if quick else 100_000)
+    quick = parsed(arguments(__doc__, "one tiny case: only shows that the script runs")).quick
+    cases, bars, repeats = ((TINY,), QUICK["bars"], 2) if quick else (CASES, 100_000, 7)
+    market = random_market(bars)
     rows: list[list[Any]] = []
-    for case in (Case(QUICK["window"]),) if quick else CASES:
-        whole, parts = spent(market, case, envs, length, repeats)
+    for case in cases:
+        whole, parts = spent(market, case, repeats)
         shares = [100 * x / whole for x in (*parts.values(), sum(parts.values()))]
         rows.append([case.network, case.window, case.agents, whole, *shares])
         print(*rows[-1], sep=" | ", flush=True)
     columns = ["network", "window", "accounts a path", "update, ms", *(f"{name}, %" for name in (*STAGES, "together"))]
-    work = f"{envs} environments x {length} bars, {FEATURES} features, 4 epochs x 4 minibatches, float32"
-    report("stages" + ("_quick" if quick else ""), columns, rows, {"work": work})
+    work = f"{cases[0].envs} environments x {cases[0].length} bars, {SIZES}, float32"
+    report("stages", columns, rows, {"work": work}, quick)
 
 
 if __name__ == "__main__":

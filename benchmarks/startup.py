@@ -9,7 +9,6 @@ cold run left in it.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import signal
@@ -20,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from machine import report, seconds
+from machine import arguments, parsed, report, seconds
 
 THEIRS = "import jax, flax.linen, optax, chex"
 # Names are imported where they are first used. These bring all that training needs.
@@ -73,9 +72,7 @@ def both(repeats: int) -> dict[str, list[tuple[float, float]]]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one run each, a tiny network and no cache")
-    quick = parser.parse_args().quick
+    quick = parsed(arguments(__doc__, "one run each, a tiny network and no cache")).quick
     cases = {
         "python -c 'import jaxtrader'": lambda: run("-c", "import jaxtrader"),
         f"python -c '{THEIRS}'": lambda: run("-c", THEIRS),
@@ -102,7 +99,7 @@ def main() -> None:
         "work": "whole processes; the training is the demo's" + f", with {' '.join(TINY)}" * quick,
         "all of ours above jax + flax + optax + chex, s": f"{above:.2f}",
     }
-    report("startup" + ("_quick" if quick else ""), ["what", "median s", "min s", "max s"], rows, facts)
+    report("startup", ["what", "median s", "min s", "max s"], rows, facts, quick)
 
 
 if __name__ == "__main__":

@@ -24,20 +24,23 @@ FEATURES = 8
 QUICK = {"envs": 16, "length": 16, "window": 4, "bars": 2_000}  # the same everywhere: tests compile it once
 
 
+def candles(open_: np.ndarray, close: np.ndarray, freq: str = "h", **columns: Any) -> pd.DataFrame:
+    """A table of bars that never leave their open and close, and further columns."""
+    prices = {"open": open_, "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close}
+    index = pd.date_range("2000-01-03", periods=len(close), freq=freq, tz="UTC")
+    return pd.DataFrame({**prices, "volume": 1.0, **columns}, index)
+
+
+def opens_of(close: np.ndarray) -> np.ndarray:
+    """The close before, along the first axis."""
+    return np.concatenate([close[:1], close[:-1]])
+
+
 def random_frame(bars: int, features: int = FEATURES, seed: int = 0) -> pd.DataFrame:
-    """Hourly OHLCV of a random walk and columns `f0`, `f1`, ..."""
+    """Hourly bars of a random walk and columns `f0`, `f1`, ..."""
     rng = np.random.default_rng(seed)
     close = np.exp(np.cumsum(rng.normal(0, 0.01, bars)))
-    open_ = np.concatenate([close[:1], close[:-1]])
-    prices = {
-        "open": open_,
-        "high": np.maximum(open_, close),
-        "low": np.minimum(open_, close),
-        "close": close,
-        "volume": 1.0,
-    }
-    index = pd.date_range("2000-01-01", periods=bars, freq="h", tz="UTC")
-    return pd.DataFrame({**prices, **{f"f{i}": rng.normal(size=bars) for i in range(features)}}, index)
+    return candles(opens_of(close), close, **{f"f{i}": rng.normal(size=bars) for i in range(features)})
 
 
 def random_market(bars: int, features: int = FEATURES) -> jt.Market:
@@ -119,6 +122,7 @@ class Training:
         compiled: the executable, for its cost and memory analysis.
         trace_seconds, compile_seconds: what lowering took, and lowering and compiling together.
         rollout: shapes and dtypes of one rollout.
+        working_bytes: what XLA sets aside beyond the arguments, for each transition of a rollout.
     """
 
     def __init__(
@@ -144,6 +148,8 @@ class Training:
         self.trace_seconds = time.perf_counter() - began
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
+        of_each_device = self.compiled.memory_analysis().temp_size_in_bytes
+        self.working_bytes = round(of_each_device * (mesh.size if mesh else 1) / self.rollout.reward.size)
         self.carry, self.constants, self.updates, self.calls = carry, (agent, params, limits, count), updates, 0
 
     def __call__(self) -> float:

@@ -6,27 +6,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from results import vectorbt_portfolio
 from turns import Work, serve
 
 
 def vectorbt(open_: np.ndarray, targets: np.ndarray, close: np.ndarray, **costs: float) -> tuple[Work, dict[str, Any]]:
     """Target shares of equity of the bar before, filled at the open. The equity of every bar is computed too."""
-    import vectorbt as vbt
-
     late = np.concatenate([np.full_like(targets[:1], np.nan), targets[:-1]])
 
     def run() -> np.ndarray:
-        portfolio = vbt.Portfolio.from_orders(
-            close,
-            size=late,
-            size_type="targetpercent",
-            direction="both",
-            price=open_,
-            fees=costs["fee"],
-            slippage=costs["slippage"],
-            init_cash=1.0,
-        )
-        return portfolio.value(group_by=False).to_numpy()
+        return vectorbt_portfolio(close, open_, late, 1.0, costs).value(group_by=False).to_numpy()
 
     def work() -> int:
         run()

@@ -51,16 +51,6 @@ def interpreters(given: argparse.Namespace) -> dict[str, str]:
     return {peer: known.get(peer) or python_of(peer) for peer in asked}
 
 
-def asked(about: str, peer: str) -> tuple[argparse.Namespace, str | None]:
-    """The options of a benchmark whose peer's answers are stored, and the interpreter, None where those are read."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two cases of each peer, from the stored answers")
-    parser.add_argument("--write", action="store_true", help="store the answers for the tests")
-    add_options(parser, peer)
-    given = parser.parse_args()
-    return given, None if given.quick else interpreters(given).get(peer)
-
-
 def python_of(peer: str) -> str:
     """The interpreter of a peer's environment, which is made where it is not there yet (some minutes, some GB).
 

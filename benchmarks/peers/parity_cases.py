@@ -1,7 +1,7 @@
 """The same targets with others: what they are given, what they answered, and what `simulate` makes of it.
 
-`benchmarks/parity.py` and `money.py` ask the others, each in its own environment, and store their answers as .npz. The
-tests in `tests/parity` replay them. Prices that the package brings are not stored again, walks are in whole cents.
+`benchmarks/parity.py` asks the others, each in its own environment, and stores their answers as .npz. The tests in
+`tests/parity` replay them. Prices that the package brings are not stored again, walks are in whole cents.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -22,8 +23,6 @@ def vectorbt(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
 
     Of futures a contract is what is bought, so prices are those of a contract.
     """
-    import vectorbt as vbt
-
     if "trailing_stop" in settings:
         return vectorbt_trailing(columns, settings)
     columns = {name: x * (1 if name == "targets" else settings.get("multiplier", 1.0)) for name, x in columns.items()}
@@ -32,20 +31,28 @@ def vectorbt(columns: Columns, settings: dict[str, Any]) -> np.ndarray:
         targets = np.concatenate([np.full_like(targets[:1], np.nan), targets[:-1]])
         price = columns["open"]
     together = {"group_by": True, "cash_sharing": True, "call_seq": "auto"} if targets.shape[1] > 1 else {}
-    portfolio = vbt.Portfolio.from_orders(
-        columns["close"],
+    further = {"fixed_fees": settings.get("fixed_fee", 0.0), "size_granularity": settings.get("lot", np.nan)}
+    portfolio = vectorbt_portfolio(columns["close"], price, targets, CAPITAL, settings, **further, **together)
+    return portfolio.value().to_numpy().reshape(len(targets)) / CAPITAL
+
+
+def vectorbt_portfolio(
+    close: np.ndarray, price: np.ndarray, targets: np.ndarray, cash: float, costs: Mapping[str, Any], **further: Any
+) -> Any:
+    """vectorbt's account of target shares of equity that fill at a price of their own bar."""
+    import vectorbt as vbt
+
+    return vbt.Portfolio.from_orders(
+        close,
         size=targets,
         size_type="targetpercent",
         direction="both",
         price=price,
-        fees=settings["fee"],
-        fixed_fees=settings.get("fixed_fee", 0.0),
-        slippage=settings["slippage"],
-        size_granularity=settings.get("lot", np.nan),
-        init_cash=CAPITAL,
-        **together,
+        fees=costs["fee"],
+        slippage=costs["slippage"],
+        init_cash=cash,
+        **further,
     )
-    return portfolio.value().to_numpy().reshape(len(targets)) / CAPITAL
 
 
 def vectorbt_trailing(columns: Columns, settings: dict[str, Any]) -> np.ndarray:

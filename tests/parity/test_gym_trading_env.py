@@ -1,4 +1,4 @@
-"""gym-trading-env's valuations, stored by `benchmarks/money.py`: its rules rebuilt, and where ours agree and do not."""
+"""gym-trading-env's valuations, stored by `benchmarks/parity.py`: its rules rebuilt, and where ours agree or do not."""
 
 from __future__ import annotations
 
