@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
+from policies import policy_of, with_noise
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy
@@ -24,11 +24,9 @@ from jaxtrader.ledger.rules import Rules
 
 def member(agent: PPOAgent, state: PPOState, env: TradingEnv, seed: int, **changes: Any) -> Policy:
     """A policy whose actions differ from bar to bar, and from those of other seeds."""
-    rng = np.random.default_rng(seed)
-    drawn = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    about = {"env": env.to_dict() | changes, "features": features}
-    return Policy(agent, state.replace(params=drawn, opt_state=None), about)
+    policy = policy_of(agent, with_noise(state, seed), env)
+    policy.about["env"] |= changes
+    return policy
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import init
+from policies import fresh, policy_of, with_noise
 
 from jaxtrader.agents.normalization import ValueScale
 from jaxtrader.agents.policy import Policy
@@ -21,18 +21,14 @@ from jaxtrader.evaluation.simulate import simulate
 WINDOW = 4
 
 
-def policy_of(agent: Any, state: Any, env: TradingEnv, seed: int) -> Policy:
-    rng = np.random.default_rng(seed)
-    drawn = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
+def noisy(agent: Any, state: Any, env: TradingEnv, seed: int) -> Policy:
     scale = ValueScale(*(np.float32(x) for x in (0.02, 0.05, 0.1)))  # of weight 0.1: mean 0.2, mean square 0.5
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    state = state.replace(params=drawn, opt_state=None, value_scale=scale)
-    return Policy(agent, state, {"env": env.to_dict(), "features": features})
+    return policy_of(agent, with_noise(state, seed).replace(value_scale=scale), env)
 
 
 @pytest.fixture(scope="module")
 def policy(agent, state, env) -> Policy:
-    return policy_of(agent, state, env, 1)
+    return noisy(agent, state, env, 1)
 
 
 @pytest.fixture(scope="module")
@@ -113,14 +109,14 @@ def test_results_of_others_are_refused(policy, market, result, agent, state, env
         policy.explain(result.by_symbol["S0"], 3, "S9")
     with pytest.raises(ValueError, match="backtest"):
         policy.explain(simulate(market, 1.0, symbol="S0"), 3)
-    other = policy_of(agent, state, env, 2)
+    other = noisy(agent, state, env, 2)
     differ = np.flatnonzero(backtest(other, market).by_symbol["S0"].targets != result.by_symbol["S0"].targets)
     with pytest.raises(ValueError, match="backtest of this policy"):
         other.explain(result, int(differ[0]), "S0")
 
 
 def test_an_ensemble_tells_what_each_member_wanted(agent, state, env, market):
-    members = [policy_of(agent, state, env, seed) for seed in (1, 2, 3)]
+    members = [noisy(agent, state, env, seed) for seed in (1, 2, 3)]
     together = ensemble(members)
     result = backtest(together, market)
     told = together.explain(result, 40, "S0")
@@ -141,9 +137,7 @@ def test_a_portfolio_tells_its_weights_and_decisions_between_are_those_before(ag
     features = np.where(listed[..., None], portfolio.market.features, np.nan)
     market = dataclasses.replace(portfolio.market, listed=listed, features=features)
     env = dataclasses.replace(portfolio, decision_every=4, market=market)
-    params = env.default_params
-    state, _ = agent.prepare(init(agent, jax.random.key(0), env, params), params)
-    policy = policy_of(agent, state, env, 1)
+    policy = noisy(agent, fresh(agent, env), env, 1)
     result = backtest(policy, market)
     late = policy.explain(result, 11)
     assert late.seen.bar == 8

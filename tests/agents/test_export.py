@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnxruntime
 import pytest
+from policies import fresh, policy_of, with_noise
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import ensemble
@@ -28,14 +29,8 @@ NEAR = 1e-5
 
 def drawn(agent: PPOAgent, env: TradingEnv, seed: int = 1) -> Policy:
     """A policy whose actions differ from bar to bar."""
-    params = env.default_params
-    state, _ = agent.prepare(agent.init(jax.random.key(seed), env, params), params)
-    rng = np.random.default_rng(seed)
-    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.4, x.shape).astype(np.float32), state.params)
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    about = {"env": env.to_dict(), "features": features, "symbols": list(env.market.symbols)}
-    scale = state.value_scale.update(jnp.asarray([-1.0, 0.0, 1.0]))
-    return Policy(agent, state.replace(params=weights, opt_state=None, value_scale=scale), about)
+    state = with_noise(fresh(agent, env, seed), seed, 0.4)
+    return policy_of(agent, state.replace(value_scale=state.value_scale.update(jnp.asarray([-1.0, 0.0, 1.0]))), env)
 
 
 def seen(policy: Policy, env: TradingEnv) -> tuple[np.ndarray, np.ndarray]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
-import jax
 import numpy as np
 import pytest
-from conftest import init
+from policies import fresh, policy_of, with_noise
 
 from jaxtrader.agents.holding import holding
 from jaxtrader.agents.policy import Policy
@@ -22,13 +20,7 @@ from jaxtrader.evaluation.simulate import simulate
 
 def trained(agent: PPOAgent, env: TradingEnv, seed: int = 0) -> Policy:
     """A policy whose actions differ from bar to bar."""
-    params = env.default_params
-    state, _ = agent.prepare(init(agent, jax.random.key(0), env, params), params)
-    rng = np.random.default_rng(seed)
-    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
-    about: dict[str, Any] = {"symbols": list(env.market.symbols), "env": env.to_dict()}
-    about["features"] = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    return Policy(agent, state.replace(params=weights, opt_state=None), about)
+    return policy_of(agent, with_noise(fresh(agent, env), seed), env)
 
 
 # Three members choose from -1, 0, 1, so their mean is a multiple of a third.

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import init, masked
+from policies import with_noise
 
 from jaxtrader.agents import ppo
 from jaxtrader.agents.advantages import gae, market_control_variate, regress_out
@@ -39,10 +40,7 @@ def test_regress_out_is_the_least_squares_fit() -> None:
 
 def loud(state: PPOState) -> PPOState:
     """A policy whose actions differ from bar to bar."""
-    rng = np.random.default_rng(1)
-    return state.replace(
-        params=jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
-    )
+    return with_noise(state, 1, 0.3)
 
 
 def lived(

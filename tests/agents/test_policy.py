@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import about, fresh, with_noise
 from probes import BY_BOTH, Tabular
 
 from jaxtrader import files
@@ -31,17 +32,13 @@ from jaxtrader.training.update import init_agent
 @pytest.fixture(scope="module")
 def decided(state: PPOState) -> PPOState:
     """A policy whose actions differ from bar to bar."""
-    rng = np.random.default_rng(1)
-    return state.replace(
-        params=jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
-    )
+    return with_noise(state)
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory, agent: PPOAgent, decided: PPOState, env: TradingEnv) -> Path:
     path = tmp_path_factory.mktemp("policy") / "policy.pkl"
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    agent.save_model(path, decided, {"env": env.to_dict(), "features": features})
+    agent.save_model(path, decided, about(env))
     return path
 
 
@@ -106,8 +103,7 @@ def test_the_environment_it_was_trained_in_comes_back(
         rules=Rules(fill="next_close", rebalance="on_change"),
         random_start=False,
     )
-    features = {"names": list(market.feature_names), "lookback": market.lookback}
-    agent.save_model(tmp_path / "p", decided, {"env": env.to_dict(), "features": features})
+    agent.save_model(tmp_path / "p", decided, about(env))
     policy = load_policy(tmp_path / "p")
     back = policy.environment(market)
     assert back == env
@@ -121,24 +117,17 @@ def test_the_environment_it_was_trained_in_comes_back(
 
 
 @pytest.fixture(scope="module", params=["continuous", "weights"])
-def continuous(
-    request: pytest.FixtureRequest, agent: PPOAgent, env: TradingEnv, raw_params: EnvParams
-) -> tuple[TradingEnv, PPOState]:
+def continuous(request: pytest.FixtureRequest, agent: PPOAgent, env: TradingEnv) -> tuple[TradingEnv, PPOState]:
     """An environment with a box of actions and a policy whose exposures differ from bar to bar."""
     env = dataclasses.replace(env, positions=request.param)
-    state, _ = agent.prepare(agent.init(jax.random.key(0), env, raw_params), raw_params)
-    rng = np.random.default_rng(1)
-    return env, state.replace(
-        params=jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
-    )
+    return env, with_noise(fresh(agent, env))
 
 
 def test_a_continuous_policy_acts_by_an_exposure(
     continuous: tuple[TradingEnv, PPOState], agent: PPOAgent, params: EnvParams, market: Market, tmp_path: Path
 ) -> None:
     env, state = continuous
-    features = {"names": list(market.feature_names), "lookback": market.lookback}
-    agent.save_model(tmp_path / "p", state, {"env": env.to_dict(), "features": features})
+    agent.save_model(tmp_path / "p", state, about(env))
     policy = load_policy(tmp_path / "p")
     assert policy.positions == env.positions
     assert policy.environment(market) == env

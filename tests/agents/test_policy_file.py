@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from policies import about, fresh
 from resealed import damaged, refusals
 
 from jaxtrader import files
@@ -18,8 +19,6 @@ from jaxtrader.agents.normalization import ValueScale
 from jaxtrader.agents.policy_file import VERSION, read_policy, write_policy
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.agents.ppo_state import PPOState
-from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import Rules
 
@@ -33,15 +32,10 @@ def trained_in(env: TradingEnv) -> TradingEnv:
 
 
 @pytest.fixture(scope="module")
-def stored(
-    trained_in: TradingEnv, agent: PPOAgent, raw_params: EnvParams, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def stored(trained_in: TradingEnv, agent: PPOAgent, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A policy file of that environment."""
     path = tmp_path_factory.mktemp("policy_file") / "policy.pkl"
-    fresh: PPOState = agent.prepare(agent.init(jax.random.key(0), trained_in, raw_params), raw_params)[0]
-    market = trained_in.market
-    features = {"names": list(market.feature_names), "lookback": market.lookback}
-    write_policy(path, fresh, {"env": trained_in.to_dict(), "features": features})
+    write_policy(path, fresh(agent, trained_in), about(trained_in))
     return path
 
 
@@ -169,7 +163,7 @@ def test_a_file_with_one_field_changed_is_refused_or_can_be_used(
 
 def test_a_sound_policy_file_is_read_and_weights_that_are_not_finite_are_refused(stored: Path, tmp_path: Path) -> None:
     loaded, about = read_policy(stored)
-    assert set(about) == {"env", "features"}
+    assert set(about) == {"env", "features", "symbols"}
     assert loaded.network.actions.kind == "box"
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(loaded))
     content = files.load(stored, "policy")

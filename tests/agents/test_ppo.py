@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import policies
 import pytest
 from conftest import init
 
@@ -35,9 +36,7 @@ KEY = jax.random.key(42)
 @pytest.fixture(scope="module")
 def scaled(state: PPOState) -> PPOState:
     """The fresh state after a first look at value targets, with a policy that is not uniform."""
-    rng = np.random.default_rng(0)
-    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.2, x.shape).astype(np.float32), state.params)
-    return state.replace(params=weights, value_scale=ValueScale(*jnp.asarray([0.02, 0.01, 0.5])))
+    return policies.with_noise(state, 0, 0.2).replace(value_scale=ValueScale(*jnp.asarray([0.02, 0.01, 0.5])))
 
 
 @pytest.fixture(scope="module")
@@ -641,10 +640,7 @@ def wrapped(low: float, high: float, shape: tuple[int, ...]) -> Box:
 
 def loud(state: PPOState, seed: int = 0) -> PPOState:
     """A policy that is not near its start: some of its actions are at the ends of their range."""
-    rng = np.random.default_rng(seed)
-    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
-    weights["policy"] = {"kernel": weights["policy"]["kernel"] * 10, "bias": weights["policy"]["bias"]}
-    return state.replace(params=weights)
+    return policies.loud(policies.with_noise(state, seed, 0.3), factor=10)
 
 
 @pytest.mark.slow

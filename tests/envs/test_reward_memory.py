@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import about, fresh
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
@@ -227,10 +228,7 @@ def test_a_reward_that_does_not_fit_is_refused(env: TradingEnv) -> None:
 def policy_of(env: TradingEnv, path: Path) -> Policy:
     """An untrained policy for the environment, through its file."""
     agent = PPOAgent(hidden=(8, 8))
-    params = env.default_params
-    state, _ = agent.prepare(agent.init(jax.random.key(1), env, params), params)
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    agent.save_model(path, state, {"env": env.to_dict(), "features": features})
+    agent.save_model(path, fresh(agent, env, seed=1), about(env))
     return load_policy(path)
 
 

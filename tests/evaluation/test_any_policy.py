@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from policies import loud, policy_of
 
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.policy import Policy
@@ -22,14 +23,6 @@ from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
-
-
-def policy_in(env: TradingEnv, agent: Any, state: Any) -> Policy:
-    """A fresh policy whose logits are scaled up, so that its decisions change often."""
-    head = state.params["policy"]
-    state = state.replace(params={**state.params, "policy": head | {"kernel": head["kernel"] * 500}})
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    return Policy(agent, state, {"env": env.to_dict(), "features": features})
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -66,7 +59,7 @@ def test_a_function_and_a_model_that_decide_as_a_policy_earn_what_it_earns(
     decision_every: int, env: TradingEnv, agent: Any, state: Any
 ) -> None:
     env = dataclasses.replace(env, decision_every=decision_every, episode_length=18)
-    policy = policy_in(env, agent, state)
+    policy = policy_of(agent, loud(state), env)
     wanted = backtest(policy, env.market)
     assert len(np.unique(wanted.by_symbol["S0"].targets)) == 3
 

@@ -11,6 +11,7 @@ import pytest
 from conftest import FEATURES, walk
 from flax import struct
 from ledger.reference import Ledger, Settings
+from policies import about, loud
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy
@@ -26,20 +27,13 @@ from jaxtrader.training.validation import Validation
 
 def saved(folder, agent, state, env) -> Path:
     """The path of a policy file."""
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    agent.save_model(folder / "policy.pkl", state, {"env": env.to_dict(), "features": features})
+    agent.save_model(folder / "policy.pkl", state, about(env))
     return folder / "policy.pkl"
-
-
-def loud(state, factor):
-    """A fresh policy with its logits scaled up, so that its decisions change often and every action occurs."""
-    head = state.params["policy"]
-    return state.replace(params={**state.params, "policy": head | {"kernel": head["kernel"] * factor}})
 
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory, env, agent, state) -> Policy:
-    return load_policy(saved(tmp_path_factory.mktemp("policy"), agent, loud(state, 500), env))
+    return load_policy(saved(tmp_path_factory.mktemp("policy"), agent, loud(state), env))
 
 
 def closed_loop(policy: Policy, market, segment: int, costs: Costs, fill: str, band: float):

@@ -9,6 +9,7 @@ import numpy as np
 from flax import struct
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BARS, market_of
+from policies import about
 from rule_settings import env_settings, run_settings
 
 import jaxtrader as jt
@@ -51,8 +52,7 @@ def test_a_policy_that_follows_the_signal_of_a_synthetic_market_has_the_result_o
     market = jt.datasets.AR1(volatility=0.05, r2=0.2).market(4100, seed=3)
     costs = jt.Costs(fee=1e-3, slippage=5e-4)
     env = TradingEnv(market, positions="continuous", window=WINDOW, costs=costs, rules=Rules(rebalance_band=0.02))
-    about = {"env": env.to_dict(), "features": {"names": list(market.feature_names), "lookback": market.lookback}}
-    result = jt.backtest(Policy(HalfTheSignal(), NoState(), about), market)
+    result = jt.backtest(Policy(HalfTheSignal(), NoState(), about(env)), market)
     assert list(result.by_symbol) == list(market.symbols) == ["ar1-0", "ar1-1"]
     for (start, _, end), (symbol, one) in zip(market.segments, result.by_symbol.items(), strict=True):
         first = start + WINDOW - 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from conftest import walk
 from ledger.reference import LIQUIDATION, ORDER, STOP, TAKE, Ledger, Settings
+from policies import fresh, policy_of, with_noise
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.ppo import ValueScale
@@ -24,14 +24,10 @@ RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year, and
 
 def loud(agent, env) -> Policy:
     """A fresh policy with weights whose decisions differ from bar to bar."""
-    params = env.default_params
-    state, _ = agent.prepare(agent.init(jax.random.key(0), env, params), params)
-    rng = np.random.default_rng(1)
-    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
+    state = with_noise(fresh(agent, env))
     if state.value_scale is not None:
         state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    return Policy(agent, state.replace(params=weights), {"env": env.to_dict(), "features": features})
+    return policy_of(agent, state, env)
 
 
 def seen_of(ledger, market, bars_since_fill, leverage, t):

@@ -11,6 +11,7 @@ from evaluation.priced_markets import daily, market_of
 from evaluation.test_backtest_by_hand import HalfTheSignal, NoState
 from ledger.markets import BARS, BY_FILL, RATES, all_costs, orders_of
 from ledger.markets import market_of as market_of_all_columns
+from policies import about
 from rule_settings import run_settings
 
 from jaxtrader.agents.policy import Policy
@@ -150,8 +151,7 @@ def test_a_backtest_and_all_that_stands_beside_it_are_financed_by_the_same_colum
     market = dataclasses.replace(rated, features=np.full((6, 1, 1), -1.0))
     env = TradingEnv(market, positions="continuous", window=4, costs=free(**BY_BAR), rules=Rules(rebalance_band=0.0))
     assert env.rules.maintenance_margin == 0.25
-    about = {"env": env.to_dict(), "features": {"names": list(market.feature_names), "lookback": market.lookback}}
-    result = backtest(Policy(HalfTheSignal(), NoState(), about), market)
+    result = backtest(Policy(HalfTheSignal(), NoState(), about(env)), market)
     np.testing.assert_allclose(result.exposure[:, 0], [0, -0.5, -0.5])
     alone = simulate(market, result.targets, costs=env.costs, rules=env.rules, start=3)
     for name in ("carry", "carry_after_open", "financing", "cash_returns"):

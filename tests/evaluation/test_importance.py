@@ -9,12 +9,9 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import init
+from policies import fresh, policy_of, with_noise
 
-from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import ensemble
-from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation import importance
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.importance import permutation_importance
@@ -23,15 +20,9 @@ from jaxtrader.market.market import Market
 SIGNAL = 1  # of the features log_return_1, signal, noise
 
 
-def policy_of(agent: PPOAgent, state: Any, env: TradingEnv) -> Policy:
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    return Policy(agent, state.replace(opt_state=None), {"env": env.to_dict(), "features": features})
-
-
 def reading_one_feature(state: Any, window: int, seed: int = 0) -> Any:
     """Weights drawn at random, of which those of all features but the signal are 0, at all bars of the window."""
-    rng = np.random.default_rng(seed)
-    drawn = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
+    drawn = with_noise(state, seed).params
     kernel = np.array(drawn["first_kernel"])
     of_window = kernel[: 3 * window].reshape(window, 3, -1)
     of_window[:, [0, 2]] = 0
@@ -89,8 +80,7 @@ def test_portfolios_windows_and_ensembles_use_what_they_read_alone(agent, portfo
     listed[:60, 2] = False
     market = dataclasses.replace(market, listed=listed, features=np.where(listed[..., None], market.features, np.nan))
     env = portfolio.with_market(market)
-    params = env.default_params
-    state, _ = agent.prepare(init(agent, jax.random.key(0), env, params), params)
+    state = fresh(agent, env)
     policies = [policy_of(agent, reading_one_feature(state, 4, seed), env) for seed in (1, 2)]
     whole = permutation_importance(ensemble(policies), market, repeats=2)
     assert not whole.lost[[0, 2]].any()

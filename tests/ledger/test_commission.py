@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ledger.worked_bars import GIVEN_UP, STOPPED_AT_95, assert_as_worked, bar, worked
+from ledger.worked_bars import GIVEN_UP, STOPPED_AT_95, bar, worked
 
 import jaxtrader as jt
 
@@ -101,9 +101,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_commission_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_commission_as_worked_by_hand = worked(CASES)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ledger.worked_bars import LONG, NAN, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import LONG, NAN, TWO, bar, worked
 
 CASES = [
     {
@@ -61,6 +61,4 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_delist_return_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_delist_return_as_worked_by_hand = worked(CASES)

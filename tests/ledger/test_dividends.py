@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BASE, BY_FILL, all_costs, market_of, orders_of
-from ledger.worked_bars import LONG, NAN, SHORT, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import LONG, NAN, SHORT, TWO, bar, worked
 from rule_settings import run_settings
 
 import jaxtrader as jt
@@ -64,9 +64,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_dividends_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_dividends_as_worked_by_hand = worked(CASES)
 
 
 def paying(seed, assets):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ledger.paths import busy, by_reference, columns, path, walk
 from ledger.reference import Settings
-from ledger.worked_bars import FREE, PRICES, TWO, assert_as_worked, bar, near, one_bar, worked
+from ledger.worked_bars import FREE, PRICES, TWO, bar, near, one_bar, worked
 
 from jaxtrader.ledger.costs import Costs
 
@@ -38,9 +38,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_fee_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_fee_as_worked_by_hand = worked(CASES)
 
 
 def test_all_buys_are_cut_by_one_factor():

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledger.markets import BARS, BASE, RATES, market_of
 from ledger.paths import few, seeds
-from ledger.worked_bars import DAY, DEBT, LONG, NAN, SHORT, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import DAY, DEBT, LONG, NAN, SHORT, TWO, bar, worked
 from rule_settings import env_settings, run_settings
 
 from jaxtrader.envs.trading import TradingEnv
@@ -175,9 +175,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_financing_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_financing_as_worked_by_hand = worked(CASES)
 
 
 @pytest.mark.parametrize("target", [[0, 0, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0, 0], [1, 1, 1, -1.5, -1.5, 0, 2, 2]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ledger.worked_bars import GIVEN_UP, NAN, STOPPED_AT_95, assert_as_worked, bar, worked
+from ledger.worked_bars import GIVEN_UP, NAN, STOPPED_AT_95, bar, worked
 
 CASES = [
     {
@@ -56,6 +56,4 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_fixed_fee_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_fixed_fee_as_worked_by_hand = worked(CASES)

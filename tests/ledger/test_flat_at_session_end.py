@@ -10,7 +10,7 @@ from hypothesis import given
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BARS, market_of, orders_of
 from ledger.paths import few, seeds
-from ledger.worked_bars import LONG, NAN, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import LONG, NAN, TWO, bar, worked
 
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate
@@ -87,9 +87,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_flat_at_session_end_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_flat_at_session_end_as_worked_by_hand = worked(CASES)
 
 
 COSTS = Costs(fee=0.001, slippage=0.002)

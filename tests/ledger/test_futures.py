@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ledger.worked_bars import STOPPED_AT_95, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import STOPPED_AT_95, TWO, bar, worked
 
 import jaxtrader as jt
 
@@ -59,9 +59,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_futures_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_futures_as_worked_by_hand = worked(CASES)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BARS, BASE, all_costs, market_of, orders_of
-from ledger.worked_bars import LONG, NAN, SHORT, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import LONG, NAN, SHORT, TWO, bar, worked
 from rule_settings import run_settings
 
 import jaxtrader as jt
@@ -140,9 +140,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_limits_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_limits_as_worked_by_hand = worked(CASES)
 
 
 RULES = {"fill": "limit", "limit_offset": 0.01, "capital": 1e5, "rebalance_band": 0.02, "delist_return": -0.3}

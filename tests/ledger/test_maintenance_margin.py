@@ -5,7 +5,7 @@ With a `max_leverage` of 2 the margin is 0.25. DEBT reaches it where -1 + 0.02 p
 
 from __future__ import annotations
 
-from ledger.worked_bars import DAY, DEBT, NAN, SHORT, assert_as_worked, bar, worked
+from ledger.worked_bars import DAY, DEBT, NAN, SHORT, bar, worked
 
 CASES = [
     {
@@ -107,6 +107,4 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_maintenance_margin_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_maintenance_margin_as_worked_by_hand = worked(CASES)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger.paths import few, path, seeds, step, walk
-from ledger.worked_bars import FREE, NAN, PRICES, TWO, assert_as_worked, bar, near, one_bar, worked
+from ledger.worked_bars import FREE, NAN, PRICES, TWO, bar, near, one_bar, worked
 
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.bar import Bar
@@ -98,9 +98,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_max_leverage_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_max_leverage_as_worked_by_hand = worked(CASES)
 
 
 def test_a_target_beyond_the_limit_is_capped_and_counted():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from ledger.paths import path
-from ledger.worked_bars import NAN, TWO, assert_as_worked, bar, worked
+from ledger.worked_bars import NAN, TWO, bar, worked
 
 CASES = [
     {
@@ -92,9 +92,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_rebalance_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_rebalance_as_worked_by_hand = worked(CASES)
 
 
 def test_on_change_trades_only_when_the_target_changes():

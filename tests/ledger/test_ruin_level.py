@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 from ledger.paths import path, step
-from ledger.worked_bars import NAN, SHORT, assert_as_worked, bar, near, one_bar, worked
+from ledger.worked_bars import NAN, SHORT, bar, near, one_bar, worked
 
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.bar import Bar
@@ -68,9 +68,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_ruin_level_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_ruin_level_as_worked_by_hand = worked(CASES)
 
 
 def test_ruin_at_an_open_gap_closes_everything_and_cancels_the_order():

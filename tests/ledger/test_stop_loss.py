@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import given
 from ledger.paths import few, seeds, step
-from ledger.worked_bars import INF, LONG, NAN, SHORT, STOPPED_AT_95, assert_as_worked, bar, worked
+from ledger.worked_bars import INF, LONG, NAN, SHORT, STOPPED_AT_95, bar, worked
 
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Brackets
@@ -246,9 +246,7 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_stop_loss_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_stop_loss_as_worked_by_hand = worked(CASES)
 
 
 @few

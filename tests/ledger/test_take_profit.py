@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ledger.worked_bars import LONG, NAN, SHORT, assert_as_worked, bar, worked
+from ledger.worked_bars import LONG, NAN, SHORT, bar, worked
 
 CASES = [
     {
@@ -51,6 +51,4 @@ CASES = [
 ]
 
 
-@worked(CASES)
-def test_take_profit_as_worked_by_hand(case, come_out):
-    assert_as_worked(case, come_out(case))
+test_take_profit_as_worked_by_hand = worked(CASES)

@@ -77,21 +77,18 @@ GIVEN_UP: dict[str, Any] = {
 
 
 def worked(cases: list[dict[str, Any]]) -> Any:
-    """Parametrize a test over cases, each by the ledger and by the reference."""
+    """A test that all that each case says comes out, of the ledger and of the reference."""
 
-    def decorated(test: Any) -> Any:
-        test = pytest.mark.parametrize("case", cases, ids=[case["name"] for case in cases])(test)
-        return pytest.mark.parametrize("come_out", [by_ledger, by_reference], ids=["ledger", "reference"])(test)
+    @pytest.mark.parametrize("come_out", [by_ledger, by_reference], ids=["ledger", "reference"])
+    @pytest.mark.parametrize("case", cases, ids=[case["name"] for case in cases])
+    def test(case: dict[str, Any], come_out: Any) -> None:
+        found = come_out(case)
+        fills = [(t, a, near(units), near(price), reason) for t, a, units, price, reason in case["fills"]]
+        assert found["fills"] == fills
+        for name in ("cash", "units", "equity", *case.keys() & found.keys() - {"fills"}):
+            assert found[name] == near(case[name]), name
 
-    return decorated
-
-
-def assert_as_worked(case: dict[str, Any], found: dict[str, Any]) -> None:
-    """All that the case says came out."""
-    fills = [(t, a, near(units), near(price), reason) for t, a, units, price, reason in case["fills"]]
-    assert found["fills"] == fills
-    for name in ("cash", "units", "equity", *case.keys() & found.keys() - {"fills"}):
-        assert found[name] == near(case[name]), name
+    return test
 
 
 def near(x: Any) -> Any:

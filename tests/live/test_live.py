@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import init
 from market.price_tables import cut, random_bars
+from policies import fresh, policy_of, with_noise
 
 from jaxtrader import files
 from jaxtrader.agents.normalization import ValueScale
@@ -87,15 +87,8 @@ ENCODERS = {"daily": "lru", "hourly": "gru", "minutes": "mlp"}
 def loud(env: TradingEnv, seed: int = 1, agent: PPOAgent | None = None) -> Policy:
     """A fresh policy with weights whose decisions differ from bar to bar."""
     agent = agent or PPOAgent(hidden=(8, 8))
-    params = env.default_params
-    state, _ = agent.prepare(init(agent, jax.random.key(0), env, params), params)
-    rng = np.random.default_rng(seed)
-    weights = jax.tree.map(lambda x: x + rng.normal(0, 0.5, x.shape).astype(np.float32), state.params)
     scale = ValueScale(*(np.float32(x) for x in (0.02, 0.05, 0.1)))
-    features = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    features["delisted_after"] = env.market.delisted_after
-    state = state.replace(params=weights, opt_state=None, value_scale=scale)
-    return Policy(agent, state, {"env": env.to_dict(), "features": features})
+    return policy_of(agent, with_noise(fresh(agent, env), seed).replace(value_scale=scale), env)
 
 
 def bars_of(frequency: str) -> Bars:

@@ -17,6 +17,7 @@ import pytest
 from agents.test_own_modules import Assets
 from conftest import init, masked
 from ledger.reference import Ledger, Settings
+from policies import about, with_noise
 from rule_settings import env_account
 
 from jaxtrader.agents.networks import PortfolioActorCritic
@@ -37,9 +38,7 @@ LENGTH, PATHS, AGENTS, ASSETS = 8, 4, 2, 3
 
 def loud(state: PPOState) -> PPOState:
     """Weights whose actions differ from bar to bar and from asset to asset."""
-    rng = np.random.default_rng(0)
-    weights = jax.tree.map(lambda x: np.asarray(x) + rng.normal(0, 0.3, x.shape).astype(np.float32), state.params)
-    weights["log_std"] = np.zeros(1, np.float32)
+    weights = with_noise(state, 0, 0.3).params | {"log_std": np.zeros(1, np.float32)}
     return state.replace(params=weights, value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))
 
 
@@ -146,10 +145,7 @@ def test_the_ratio_of_a_portfolios_first_minibatch_is_1_and_all_weights_learn(
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, lived: dict[str, Any], agent: PPOAgent) -> Policy:
     env, path = lived["env"], tmp_path_factory.mktemp("portfolio") / "policy.pkl"
-    names = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    agent.save_model(
-        path, lived["state"], {"env": env.to_dict(), "features": names, "symbols": list(env.market.symbols)}
-    )
+    agent.save_model(path, lived["state"], about(env))
     return load_policy(path)
 
 
@@ -267,8 +263,7 @@ def test_a_policy_of_one_asset_refuses_a_portfolio(
 ) -> None:
     single = dataclasses.replace(env, positions="weights")
     state, _ = agent.prepare(init(agent, jax.random.key(0), single, raw_params), raw_params)
-    names = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
-    agent.save_model(tmp_path / "policy.pkl", state, {"env": single.to_dict(), "features": names})
+    agent.save_model(tmp_path / "policy.pkl", state, about(single))
     with pytest.raises(ValueError, match="trades one asset an account, the market has 3 in one history; give the symb"):
         backtest(tmp_path, portfolio.market)
 

@@ -1,0 +1,49 @@
+"""Policies that were never trained: random weights, whose decisions differ from bar to bar."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from conftest import init
+
+from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.envs.trading import TradingEnv
+
+
+def about(env: TradingEnv) -> dict[str, Any]:
+    """What a policy file says about the environment of its training."""
+    market = env.market
+    features = {
+        "names": list(market.feature_names),
+        "lookback": market.lookback,
+        "delisted_after": market.delisted_after,
+    }
+    return {"env": env.to_dict(), "features": features, "symbols": list(market.symbols)}
+
+
+def with_noise(state: PPOState, seed: int = 1, deviation: float = 0.5) -> PPOState:
+    """The state with normal noise on its weights."""
+    rng = np.random.default_rng(seed)
+    weights = jax.tree.map(lambda x: x + rng.normal(0, deviation, x.shape).astype(np.float32), state.params)
+    return state.replace(params=weights)
+
+
+def loud(state: PPOState, factor: float = 500) -> PPOState:
+    """The state with its logits scaled up, so that decisions change often and every action occurs."""
+    head = state.params["policy"]
+    return state.replace(params={**state.params, "policy": head | {"kernel": head["kernel"] * factor}})
+
+
+def fresh(agent: PPOAgent, env: TradingEnv, seed: int = 0) -> PPOState:
+    """A state that knows the environment's normalisation."""
+    params = env.default_params
+    return agent.prepare(init(agent, jax.random.key(seed), env, params), params)[0]
+
+
+def policy_of(agent: Any, state: Any, env: TradingEnv) -> Policy:
+    """A policy of a state, as its file has it."""
+    return Policy(agent, state.replace(opt_state=None), about(env))
