@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from jaxtrader.agents.distributions import Categorical, Distribution
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.envs.observation import ACCOUNT_FEATURES, BEST_PRICE
+from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL
 from jaxtrader.market.clock import wall_clock
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class Seen:
         account: see `TradingEnv.account_features`. A portfolio may have one more number an asset, for tradable.
         target: the exposure that was asked for. NaN holds.
         orders: units and price of each asset's order that was filled, NaN where none was.
+        full: of exposure and last target in `account`, the unit: `max_leverage`, and at least 1.
     """
 
     symbols: tuple[str, ...]
@@ -45,6 +49,7 @@ class Seen:
     account: Float[np.ndarray, "A K"]
     target: Float[np.ndarray, " A"]
     orders: Float[np.ndarray, "A 2"]
+    full: float = 1.0
 
 
 class Decided(Protocol):
@@ -111,7 +116,7 @@ class Explanation:
 
     @property
     def account(self) -> dict[str, Float[np.ndarray, " A"]]:
-        """What it saw of its account, by name."""
+        """What it saw of its account, by name, in the units of `TradingEnv.account_features`."""
         return dict(zip(self.account_names, self.seen.account.T, strict=False))
 
     def to_frame(self) -> pd.DataFrame:
@@ -138,7 +143,8 @@ class Explanation:
             for name, one in self.members.items():
                 shares = "" if one.probabilities is None else f", {_shares(one.probabilities)}"
                 rows.append((name, f"{_listed(seen.symbols, one.target)}, value {_number(one.value)}{shares}"))
-        rows += [(name, _listed(seen.symbols, numbers)) for name, numbers in self.account.items()]
+        for name, numbers in self.account.items():
+            rows.append((name, _listed(seen.symbols, numbers, lambda x, name=name: _of_account(name, x, seen.full))))
         width = 2 + max(len(name) for name, _ in rows)
         lines = [f"{name:<{width}}{text}" for name, text in rows]
         table = self.to_frame()
@@ -189,10 +195,23 @@ def _number(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else "-"
 
 
-def _listed(symbols: tuple[str, ...], numbers: np.ndarray) -> str:
+def _of_account(name: str, number: float, full: float) -> str:
+    """A number that a network sees of its account, in the unit that its name says."""
+    exposure, last_target, gain, bars = ACCOUNT_FEATURES
+    if name in (exposure, last_target):
+        return _number(full * number)
+    if name in (gain, BEST_PRICE):
+        return f"{_number(number)} x a usual move of 20 bars"
+    if name == bars:
+        counted = round(MAX_BARS_SINCE_FILL * number)
+        return f"{counted} or more" if counted == MAX_BARS_SINCE_FILL else str(counted)
+    return _number(number)
+
+
+def _listed(symbols: tuple[str, ...], numbers: np.ndarray, text: Callable[[float], str] = _number) -> str:
     if len(symbols) == 1:
-        return _number(numbers[0])
-    return ", ".join(f"{symbol} {_number(number)}" for symbol, number in zip(symbols, numbers, strict=True))
+        return text(numbers[0])
+    return ", ".join(f"{symbol} {text(number)}" for symbol, number in zip(symbols, numbers, strict=True))
 
 
 def _shares(probabilities: dict[float, float]) -> str:

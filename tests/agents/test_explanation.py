@@ -86,6 +86,21 @@ def test_the_table_has_the_order_the_account_and_the_features_raw_and_normalised
     assert max(map(len, text.splitlines())) <= 100
 
 
+def test_the_table_counts_bars_and_exposures_as_the_result_has_them(agent, state, env, market):
+    """The network sees a twentieth of a bar and, at a leverage of 2, half of an exposure."""
+    policy = policy_of(agent, state, dataclasses.replace(env, rules=env.rules.replace(max_leverage=2.0)), 1)
+    leveraged = backtest(policy, market).by_symbol["S0"]
+    filled = np.unique(leveraged.fills["bar"])
+    for bar in (0, int(filled[3]), int(filled[3]) + 1, len(leveraged) - 1):
+        rows = dict(line.rsplit("  ", 1) for line in str(policy.explain(leveraged, bar)).splitlines() if "  " in line)
+        rows = {name.strip(): text for name, text in rows.items()}
+        before = filled[filled <= bar]
+        count = bar - before[-1] if len(before) else 20
+        assert rows["bars since the last fill"] == ("20 or more" if count >= 20 else str(count))
+        assert float(rows["exposure"]) == pytest.approx(leveraged.exposure[bar, 0], rel=1e-3)
+        assert float(rows["last target"]) == (0 if bar == 0 else leveraged.targets[bar - 1, 0])
+
+
 def test_a_bar_is_found_by_number_day_or_time(policy, result):
     times = result.by_symbol["S0"].times
     day = str(times[30].astype("datetime64[D]"))
