@@ -10,29 +10,23 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrader import files
 from jaxtrader.agents.policy import Policy
-from jaxtrader.envs.episode import EnvAccount
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import on_cpu, package_settings
-from jaxtrader.ledger import costs as cost_rates
 from jaxtrader.ledger.account import REASONS, exposure
-from jaxtrader.ledger.rules import BRACKETS, Rules
-from jaxtrader.live import live_schema, schedule
 from jaxtrader.live.decision import Decision, Numbers, told
+from jaxtrader.live.kept import Kept
 from jaxtrader.live.live_account import BY_SYMBOL, exposures_of, filled, opened
-from jaxtrader.live.live_schema import KIND, VERSION, LiveFile
-from jaxtrader.live.recent import PRICES, RecentBars, bar_at, up_to
-from jaxtrader.live.rows import MarketRows
-from jaxtrader.live.schedule import Schedule, moment, nanoseconds_of
-from jaxtrader.live.step import Carried, Opinion, advance
-from jaxtrader.market.bar_checks import format_duration
+from jaxtrader.live.recent import PRICES, bar_at
+from jaxtrader.live.rows import MarketRows, histories_of
+from jaxtrader.live.schedule import Schedule, moment
+from jaxtrader.live.step import Carried, advance
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.calendar import find_calendar
 from jaxtrader.market.clock import union
@@ -40,11 +34,8 @@ from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, resolve
 from jaxtrader.market.sessions import session_ends
 from jaxtrader.market.splits import nanoseconds
-from jaxtrader.schema import SchemaError
 
-CHANGED = BRACKETS  # settings of a backtest's changes, beside rules and costs
 FILLS = ("assumed", "reported")
-COMPARED, SAME = 20, 0.05  # bars whose prices are compared, and by how much their factors may differ
 
 
 class Live:
@@ -53,27 +44,20 @@ class Live:
     Attributes:
         policy: decides.
         fills: "assumed" or "reported", see `Policy.live`.
-        decision: the decision in force. With `decision_every` above 1 it stays so for as many bars.
     """
 
-    decision: Decision
+    _kept: Kept  # all that changes from bar to bar
 
-    def __init__(
-        self, policy: Policy, env: TradingEnv, fills: str, rows: MarketRows, usual: Schedule, carried: Carried
-    ) -> None:
-        self.policy, self.fills = policy, fills
-        self._env, self._rows, self._schedule, self._carried = env, rows, usual, carried
-        self._age = 0  # bars since the decision in force
+    def __init__(self, policy: Policy, env: TradingEnv, fills: str) -> None:
+        self.policy, self.fills, self._env = policy, fills, env
         self._every_bar = dataclasses.replace(env, decision_every=1)  # the program moves by one bar
-        positions = policy.members[0].positions
-        self._positions: tuple[float, ...] = positions if isinstance(positions, tuple) else ()
         with on_cpu(), package_settings():
-            acting = policy.acting_agent, policy.state_for(len(rows.symbols))
+            acting = policy.acting_agent, policy.state_for(env.assets)
             self._agent, self._state = jax.tree.map(_on_default_device, acting)
         with on_cpu(), package_settings(x64=True):
             self._costs = env.costs.cast("float64")
 
-    # --- begin and go on ---
+    # --- begin, save and go on ---
 
     @classmethod
     def begin(
@@ -88,14 +72,19 @@ class Live:
         """See `Policy.live`."""
         if fills not in FILLS:
             raise ValueError(f"fills {fills!r} is unknown; use {' or '.join(FILLS)}")
-        rows, market, env = MarketRows.of(policy, _histories(history), _specs(policy, features), changes)
+        rows, market, env = MarketRows.of(policy, histories_of(history), _specs(policy, features), changes)
         env = dataclasses.replace(env, market=rows.stand_in(policy.features))
-        exposures = exposures_of(env, account, rows.symbols)
-        with on_cpu(), package_settings(x64=True):
-            carried = opened(env, rows.column("close"), exposures, rows.names)
-        live = cls(policy, env, fills, rows, Schedule.of(market.times, market.tz), carried)
-        live._accept(*live._advanced(rows, moves=False), decides=True)
+        carried = opened(env, rows.column("close"), exposures_of(env, account, rows.symbols), rows.names)
+        live = cls(policy, env, fills)
+        live._kept = Kept(rows, Schedule.of(market.times, market.tz), *live._decided(rows, carried, moves=False))
         return live
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the account and the last bars to a small file, from which `Policy.resume_live` goes on.
+
+        Reading it runs no code of the file, as with policy files. Raises files.FileError where it cannot be written.
+        """
+        self._kept.save(path, self._env, self.fills)
 
     @classmethod
     def resume(
@@ -107,67 +96,13 @@ class Live:
         reward: Any,
     ) -> Live:
         """See `Policy.resume_live`."""
-        (stored, described), specs = live_schema.read(path), _specs(policy, features)
-        if [each.name for each in specs] != stored.features:
-            raise ValueError(
-                f"{path} is the state of a policy with the features {', '.join(stored.features)}, and this one has "
-                f"{', '.join(each.name for each in specs)}; resume with the policy that it was saved with"
-            )
-        try:
-            rows, usual = MarketRows.from_plain(stored.rows, specs), Schedule(**vars(stored.schedule))
-            env = cls._environment(policy, path, rows, described, reward)
-            with on_cpu(), package_settings(x64=True):
-                carried = _carried(env, rows, stored)
-        except (SchemaError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise live_schema.damaged(path, error) from error
+        specs = _specs(policy, features)
+        kept, env, fills = Kept.read(path, policy, specs, reward)
         if history is not None:
-            rows, usual, carried = _renewed(policy, path, rows, usual, carried, _histories(history), specs, env)
-        live = cls(policy, env, stored.fills, rows, usual, carried)
-        shares = stored.decision.probabilities
-        told: dict[str, Any] = {"time": moment(stored.decision.time)}
-        told |= {"probabilities": None if shares is None else dict(shares)}
-        live.decision = Decision(**vars(stored.decision) | told)
-        live._age = stored.age
+            kept = kept.with_history(path, policy, histories_of(history), specs, env)
+        live = cls(policy, env, fills)
+        live._kept = kept
         return live
-
-    @staticmethod
-    def _environment(policy: Policy, path: Any, rows: MarketRows, stored: dict[str, Any], reward: Any) -> TradingEnv:
-        """The environment of a stored state, over a stand-in for its market."""
-        changes = {name: stored.get(name) for name in CHANGED}
-        changes |= {"rules": Rules(**stored["rules"]), "costs": cost_rates.from_dict(stored["costs"])}
-        changes |= {} if reward is None else {"reward": reward}
-        env = policy.environment(rows.stand_in(policy.features), **changes)
-        other = [name for name, value in env.to_dict().items() if value != stored.get(name)]
-        if other or (len(rows.symbols) > 1) != policy.portfolio:
-            name = other[0] if other else "number of assets"
-            raise ValueError(
-                f"{path} is the state of a policy with another {name}; resume with the policy that it was saved with, "
-                "or begin anew with policy.live(history)"
-            )
-        return env
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the account and the last bars to a small file, from which `Policy.resume_live` goes on.
-
-        Reading it runs no code of the file, as with policy files. Raises files.FileError where it cannot be written.
-        """
-        shares, (account, tradable) = self.decision.probabilities, (self._carried.account, self._carried.tradable)
-        decision: dict[str, Any] = vars(self.decision) | {"time": nanoseconds_of(self.decision.time)}
-        decision["probabilities"] = None if shares is None else [list(pair) for pair in shares.items()]
-        content = {
-            "version": VERSION,
-            "env": self._env.to_dict(),
-            "features": [each.name for each in self._rows.recent[0].features],
-            "fills": self.fills,
-            "rows": self._rows.to_plain(),
-            "schedule": schedule.to_plain(self._schedule),
-            "age": self._age,
-            "account": [np.asarray(x) for x in jax.tree.leaves(account)],
-            "action": np.asarray(self._carried.action),
-            "tradable": None if tradable is None else np.asarray(tradable),
-            "decision": decision,
-        }
-        files.save(path, KIND, content)
 
     # --- bars and fills ---
 
@@ -236,17 +171,19 @@ class Live:
         Raises:
             ValueError: as for `on_bar`, or a symbol is unknown, or there is no bar at all.
         """
-        at, given = self._moment(time), self._by_symbol(bars)
-        run = self._schedule.check(self.time, at, ", ".join(self.symbols), after_gap)
-        rows = self._rows.after(at, given, session_end, None if after_jump else self._schedule.longest)
-        account, opinion = self._advanced(rows, moves=True)
+        kept, at, given = self._kept, self._moment(time), self._by_symbol(bars)
+        run = kept.schedule.check(self.time, at, ", ".join(self.symbols), after_gap)
+        rows = kept.rows.after(at, given, session_end, None if after_jump else kept.schedule.longest)
+        carried, decision = self._decided(rows, kept.carried, moves=True)
         # Nothing can go wrong from here on.
         rows.keep(given)
-        self._rows, self._schedule.run = rows, run
-        decides = self._age + 1 >= self._env.decision_every
-        self._age = 0 if decides else self._age + 1
-        self._accept(account, opinion, decides=decides)
-        return self.decision
+        age = kept.age + 1
+        if age < self._env.decision_every:  # the decision before stays in force
+            carried, decision = kept.carried.replace(account=carried.account), kept.decision
+        else:
+            age = 0
+        self._kept = Kept(rows, dataclasses.replace(kept.schedule, run=run), carried, decision, age)
+        return decision
 
     def catch_up(self, history: Bars | Sequence[Bars], *, after_jump: bool = False) -> list[Decision]:
         """Take in the bars of a history that closed after the last one, and return the decision in force at each.
@@ -254,7 +191,7 @@ class Live:
         Where the history has the last bar, what is missing between its bars is taken for a gap. Raises ValueError as
         `on_bar` does. The bars before the one that is refused are then taken in. For `after_jump` see `on_bar`.
         """
-        histories, decisions = _histories(history), []
+        histories, decisions = histories_of(history), []
         times = union([bars.times for bars in histories])
         calendar = find_calendar(times, self.tz) if len(times) > 1 else None
         ends = session_ends(times, calendar, self.tz)
@@ -302,76 +239,79 @@ class Live:
         if not (math.isfinite(units) and 0 < price < math.inf and math.isfinite(fee)):
             raise ValueError(f"the fill has units {units}, price {price} and fee {fee}; give finite numbers")
         capital, at = self._env.rules.currency_per_unit, self.symbols.index(symbol)
-        with on_cpu(), package_settings(x64=True):
-            self._carried = self._carried.replace(
-                account=filled(self._carried.account, at, units / capital, price, fee / capital, reason)
-            )
+        account = filled(self._kept.carried.account, at, units / capital, price, fee / capital, reason)
+        self._kept = dataclasses.replace(self._kept, carried=self._kept.carried.replace(account=account))
 
-    # --- the account ---
+    # --- the decision and the account ---
+
+    @property
+    def decision(self) -> Decision:
+        """The decision in force. With `decision_every` above 1 it stays so for as many bars."""
+        return self._kept.decision
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """The assets."""
-        return self._rows.symbols
+        return self._kept.rows.symbols
 
     @property
     def tz(self) -> str | None:
         """The zone of the wall clock of the history. None is UTC."""
-        return self._rows.tz
+        return self._kept.rows.tz
 
     @property
     def time(self) -> np.datetime64:
         """The close of the last bar, UTC."""
-        return self._rows.time
+        return self._kept.rows.time
 
     @property
     def due(self) -> np.datetime64:
         """When the next bar should close, by the times of the history."""
-        return self._schedule.due(self.time)
+        return self._kept.schedule.due(self.time)
 
     @property
     def spacing(self) -> np.timedelta64:
         """The usual time between two bars."""
-        return np.timedelta64(self._schedule.bar, "ns")
+        return np.timedelta64(self._kept.schedule.bar, "ns")
 
     @property
     def equity(self) -> float:
         """The value of the account at the last close, in units of the initial capital."""
-        account = self._carried.account
-        return float(np.asarray(account.cash) + (np.asarray(account.units) * self._rows.column("close")).sum())
+        account = self._kept.carried.account
+        return float(np.asarray(account.cash) + (np.asarray(account.units) * self._kept.rows.column("close")).sum())
 
     @property
     def cash(self) -> float:
         """In units of the initial capital. Below 0 it is borrowed."""
-        return float(self._carried.account.cash)
+        return float(self._kept.carried.account.cash)
 
     @property
     def units(self) -> Numbers:
         """Signed holdings, in units of the initial capital. A portfolio has them by symbol."""
-        return self._numbers(np.asarray(self._carried.account.units))
+        return _numbers(self._kept.carried.account.units, self.symbols)
 
     @property
     def exposure(self) -> Numbers:
         """Signed position value / equity at the last close. A portfolio has it by symbol."""
         with on_cpu(), package_settings(x64=True):
-            close = jnp.asarray(self._rows.column("close"))
-            return self._numbers(np.asarray(exposure(self._carried.account, close)))
+            close = jnp.asarray(self._kept.rows.column("close"))
+            return _numbers(exposure(self._kept.carried.account, close), self.symbols)
 
     @property
     def ruined(self) -> bool:
         """Whether the account is ruined. It then stays as it is."""
-        return bool(self._carried.account.ruined)
+        return bool(self._kept.carried.account.ruined)
 
     def __repr__(self) -> str:
         return (
-            f"Live({', '.join(self.symbols)}: {self._schedule.shown(self.time)} {self.tz or 'UTC'}, equity "
+            f"Live({', '.join(self.symbols)}: {self._kept.schedule.shown(self.time)} {self.tz or 'UTC'}, equity "
             f"{self.equity:.4g}, exposure {told(self.exposure)}, target {told(self.decision.target)})"
         )
 
     # --- inside ---
 
-    def _advanced(self, rows: MarketRows, moves: bool) -> tuple[EnvAccount, Opinion]:
-        """The account at the newest row, and the decision there."""
+    def _decided(self, rows: MarketRows, carried: Carried, moves: bool) -> tuple[Carried, Decision]:
+        """The account at the newest row and the action that the policy takes there, and that as a decision."""
         with on_cpu(), package_settings(x64=True):
             account, opinion = advance(
                 self._every_bar,
@@ -380,7 +320,7 @@ class Live:
                 self._agent,
                 self._state,
                 self._costs,
-                self._carried,
+                carried,
                 rows.columns,
                 rows.window,
                 np.bool_(moves),
@@ -389,28 +329,15 @@ class Live:
             raise ValueError(
                 "the policy chose an action that its environment does not have; the policy file is damaged"
             )
-        return account, opinion
-
-    def _accept(self, account: EnvAccount, opinion: Opinion, decides: bool) -> None:
-        """Go on with the account, and with the opinion where a decision is due."""
-        if not decides:
-            self._carried = self._carried.replace(account=account)
-            return
-        self._carried = Carried(account, opinion.action, opinion.tradable)
-        shares, positions = opinion.probabilities, self._positions
-        self.decision = Decision(
-            target=self._numbers(np.asarray(opinion.target)),
+        shares, positions = opinion.probabilities, cast("tuple[float, ...]", self.policy.members[0].positions)
+        decision = Decision(
+            target=_numbers(opinion.target, rows.symbols),
             probabilities=None if shares is None else dict(zip(positions, map(float, np.asarray(shares)), strict=True)),
             value=float(opinion.value),
-            exposure=self._numbers(np.asarray(opinion.exposure)),
-            time=self.time,
+            exposure=_numbers(opinion.exposure, rows.symbols),
+            time=rows.time,
         )
-
-    def _numbers(self, numbers: np.ndarray) -> Numbers:
-        """One number, or one by symbol."""
-        if len(self.symbols) == 1:
-            return float(numbers[0])
-        return dict(zip(self.symbols, numbers.tolist(), strict=True))
+        return Carried(account, opinion.action, opinion.tradable), decision
 
     def _moment(self, time: Any) -> np.datetime64:
         if isinstance(time, np.datetime64) and not np.isnat(time):
@@ -430,6 +357,12 @@ class Live:
         return {symbol: _by_name(bar, symbol) for symbol, bar in bars.items()}
 
 
+def _numbers(numbers: Any, symbols: tuple[str, ...]) -> Numbers:
+    """One number, or one by symbol."""
+    numbers = np.asarray(numbers).tolist()
+    return numbers[0] if len(symbols) == 1 else dict(zip(symbols, numbers, strict=True))
+
+
 def _on_default_device(leaf: Any) -> Any:
     """A leaf of an agent or its state as an array. A random key stays what it is."""
     is_key = isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -447,76 +380,5 @@ def _by_name(bar: Any, symbol: str) -> Mapping[str, Any]:
     return dict(zip(names, numbers, strict=True))
 
 
-def _histories(history: Bars | Sequence[Bars]) -> tuple[Bars, ...]:
-    if isinstance(history, Bars):
-        return (history,)
-    histories = history if isinstance(history, list | tuple) else [history]
-    wrong = [type(each).__name__ for each in histories if not isinstance(each, Bars)]
-    if wrong or not histories:
-        given = f"a {wrong[0]}" if wrong else "empty"
-        raise ValueError(f"the history is {given}; give the Bars of jt.load_bars(...), or a list of them")
-    return tuple(histories)
-
-
 def _specs(policy: Policy, features: Sequence[str | Feature] | None) -> tuple[Feature, ...]:
     return tuple(map(resolve, policy.features if features is None else features))
-
-
-def _carried(env: TradingEnv, rows: MarketRows, stored: LiveFile) -> Carried:
-    """The account and the action of a state file. Raises SchemaError where they are of other rules."""
-    fresh = opened(env, rows.column("close"), np.zeros(len(rows.symbols)), rows.names)
-    leaves, structure = jax.tree.flatten(fresh)
-    given = [*stored.account, stored.action, *([] if stored.tradable is None else [stored.tradable])]
-    kinds = [[(np.shape(x), getattr(x, "dtype", np.dtype("O")).kind) for x in each] for each in (given, leaves)]
-    if kinds[0] != kinds[1]:
-        raise SchemaError("its account is one of other rules")
-    return structure.unflatten([jnp.asarray(x, y.dtype) for x, y in zip(given, leaves, strict=True)])
-
-
-def _differ(before: RecentBars, now: RecentBars) -> bool:
-    """Whether the last bars are of other prices, which no adjustment of the past, one factor for all, explains."""
-    old, new = before.bars, now.bars
-    _, at, to = np.intersect1d(old.times, new.times, return_indices=True)
-    factors = np.log(old.close[at, 0] / new.close[to, 0])[-COMPARED:]
-    return bool(np.ptp(factors) > SAME)
-
-
-def _renewed(
-    policy: Policy,
-    path: Any,
-    rows: MarketRows,
-    usual: Schedule,
-    carried: Carried,
-    histories: tuple[Bars, ...],
-    specs: tuple[Feature, ...],
-    env: TradingEnv,
-) -> tuple[MarketRows, Schedule, Carried]:
-    """The state with the rows of another history up to the same bar, whose past prices may have been adjusted."""
-    shown = usual.shown(rows.time)
-    symbols = tuple(bars.symbols[0] for bars in histories)
-    if symbols != rows.symbols:
-        raise ValueError(
-            f"{path} is the state of {', '.join(rows.symbols)}, and the history is of {', '.join(symbols)}"
-        )
-    cut = tuple(up_to(bars, rows.time) for bars in histories)
-    if max(bars.times[-1] for bars in cut if len(bars)) != rows.time:
-        raise ValueError(f"{path} has its last bar at {shown}, and the history has none then; give one that has")
-    settings = {name: getattr(env, name) for name in ("rules", "costs", "reward", *CHANGED)}
-    renewed, market, _ = MarketRows.of(policy, cut, specs, settings)
-    of_new = Schedule.of(market.times, market.tz)
-    if of_new.bar != usual.bar:
-        spacings = [format_duration(np.timedelta64(each.bar, "ns")) for each in (usual, of_new)]
-        raise ValueError(
-            f"{path} is the state of bars one every {spacings[0]}, and the history has one every {spacings[1]}"
-        )
-    if renewed.names != rows.names:
-        raise ValueError(f"{path} is the state of a history with other columns; begin anew with policy.live(history)")
-    if any(_differ(each, other) for each, other in zip(rows.recent, renewed.recent, strict=True)):
-        raise ValueError(f"{path} is the state of other prices than those of the history; begin anew with policy.live")
-    ratio = rows.column("close") / renewed.column("close")
-    ratio = np.where(np.abs(ratio - 1) < 1e-9, 1.0, ratio)
-    account = carried.account
-    with on_cpu(), package_settings(x64=True):
-        best = None if account.best is None else account.best / ratio
-        account = account.replace(units=account.units * ratio, entry=account.entry / ratio, best=best)
-    return renewed, dataclasses.replace(of_new, run=usual.run), carried.replace(account=account)

@@ -1,4 +1,4 @@
-"""The account of a live policy: how it begins, and how a fill that the user reports is booked. In float64."""
+"""The account of a live policy: its beginning, a fill that the user reports, and past prices adjusted anew."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrader.envs.episode import EnvAccount
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger.account import BY_BRACKET, REASONS, without_rest
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
@@ -19,11 +21,12 @@ BY_SYMBOL = "give a mapping by symbol, such as {%r: ...}"
 
 
 def opened(env: TradingEnv, close: np.ndarray, exposures: np.ndarray, names: tuple[str, ...]) -> Carried:
-    """An account that holds these exposures, with a decision that holds. In float64."""
+    """An account that holds these exposures, with a decision that holds."""
     financing = env.costs.has_financing or "funding" in names
-    account = env.open_account(jnp.asarray(exposures), jnp.asarray(close), financing=financing)
-    action = jnp.zeros(() if isinstance(env.positions, tuple) else close.shape, action_type(env))
-    return Carried(account, action, jnp.ones(len(close), bool) if "present" in names else None)
+    with on_cpu(), package_settings(x64=True):
+        account = env.open_account(jnp.asarray(exposures), jnp.asarray(close), financing=financing)
+        action = jnp.zeros(() if isinstance(env.positions, tuple) else close.shape, action_type(env))
+        return Carried(account, action, jnp.ones(len(close), bool) if "present" in names else None)
 
 
 def exposures_of(env: TradingEnv, account: Any, symbols: tuple[str, ...]) -> np.ndarray:
@@ -51,8 +54,20 @@ def exposures_of(env: TradingEnv, account: Any, symbols: tuple[str, ...]) -> np.
     return exposures
 
 
-def filled(account: Any, at: int, units: float, price: float, fee: float, reason: str) -> Any:
+def filled(account: EnvAccount, at: int, units: float, price: float, fee: float, reason: str) -> EnvAccount:
     """The account after a fill of one asset."""
+    with on_cpu(), package_settings(x64=True):
+        return _filled(account, at, units, price, fee, reason)
+
+
+def rescaled(account: EnvAccount, ratio: np.ndarray) -> EnvAccount:
+    """The account after all past prices were divided by a ratio [A]: it holds as many units as are worth the same."""
+    with on_cpu(), package_settings(x64=True):
+        best = None if account.best is None else account.best / ratio
+        return account.replace(units=account.units * ratio, entry=account.entry / ratio, best=best)
+
+
+def _filled(account: Any, at: int, units: float, price: float, fee: float, reason: str) -> Any:
     chosen = jnp.arange(account.units.shape[-1]) == at
     order, number = jnp.where(chosen, units, 0.0), REASONS.index(reason)
     prices = jnp.where(chosen, price, 1.0)

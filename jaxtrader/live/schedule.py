@@ -7,7 +7,6 @@ that it has itself. Nights, weekends and holidays are no gaps.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -176,11 +175,6 @@ def nanoseconds_of(time: np.datetime64 | np.timedelta64) -> int:
 def moment(ns: int) -> np.datetime64:
     """Return the time of some ns since 1970."""
     return np.datetime64(int(ns), "ns")
-
-
-def to_plain(schedule: Schedule) -> dict[str, Any]:
-    """Return a schedule as plain data."""
-    return {field.name: getattr(schedule, field.name) for field in dataclasses.fields(schedule)}
 
 
 def _slots(local: np.ndarray, tick: np.timedelta64) -> np.ndarray:

@@ -499,13 +499,14 @@ def test_past_prices_that_were_adjusted_anew_change_the_units_and_not_the_accoun
     assert (again.equity, again.exposure) == pytest.approx((live.equity, live.exposure))
     assert again.units == pytest.approx(4 * live.units)
     # What a trailing stop is measured from. Left as it was, it would close a long at the next bar.
-    assert float(again._carried.account.best[0]) == pytest.approx(0.25 * float(live._carried.account.best[0]))
+    assert float(again._kept.carried.account.best[0]) == pytest.approx(0.25 * float(live._kept.carried.account.best[0]))
     for i in range(2, 12):
         give(live, bars, HISTORY + i)
         give(again, adjusted, HISTORY + i)
         assert (again.decision.target, again.equity) == pytest.approx((live.decision.target, live.equity))
     for history, match in (
         (cut(bars, 0, HISTORY), "the history has none then"),
+        (cut(bars, HISTORY + 2, HISTORY + 90), "the history has none then"),
         (dataclasses.replace(bars, symbols=("Y",)), "the history is of Y"),
     ):
         with pytest.raises(ValueError, match=match):
