@@ -16,8 +16,8 @@ from rich.text import Text
 
 import jaxtrader as jt
 from jaxtrader import terminal
-from jaxtrader.cli import BAD_INPUT, OK, config_file, main
-from jaxtrader.cli.settings import resolved
+from jaxtrader.cli import config_file, main
+from jaxtrader.cli.settings import BAD_INPUT, OK, resolved
 from jaxtrader.files import FileError
 from jaxtrader.printable import as_csv, plain_cell, printable, printable_data, shown
 from jaxtrader.report.content import make_report

@@ -12,6 +12,7 @@ import pytest
 import jaxtrader
 from jaxtrader import cli, terminal
 from jaxtrader.cli import main
+from jaxtrader.cli.settings import INTERRUPTED
 from jaxtrader.training.progress import Progress
 
 ROOT = Path(jaxtrader.__file__).parents[1]
@@ -118,7 +119,7 @@ def test_the_command_loads_next_to_nothing_before_it_hears_ctrl_c():
 def test_what_ends_a_process_is_heard_as_ctrl_c(number, monkeypatch, capsys):
     before = signal.getsignal(number)
     monkeypatch.setattr(cli, "_run", lambda argv: signal.raise_signal(number))
-    assert main([]) == cli.INTERRUPTED
+    assert main([]) == INTERRUPTED
     assert capsys.readouterr().err == "jaxtrader: interrupted\n"
     assert signal.getsignal(number) is before
 

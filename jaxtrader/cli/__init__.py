@@ -13,16 +13,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 TYPE_CHECKING = False  # as in jaxtrader/__init__.py
 if TYPE_CHECKING:
     from typing import Any
 
-    from jaxtrader.cli.flags import parse
-    from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, OK
-
-__all__ = ["BAD_INPUT", "FAILED", "INTERRUPTED", "OK", "main", "parse"]
+__all__ = ["main"]
 
 # Ctrl-C, what ends a container, a job or a terminal, and SLURM's warning.
 ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
@@ -32,27 +29,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. `argv` is without the program's name."""
     _open_missing_streams()
     try:
-        with _ending_signals_interrupt(), _late_interrupt():
-            from jaxtrader import terminal
-            from jaxtrader.cli import settings
-        with terminal.unbreakable_output() as (out, messages), _ending_signals_interrupt():
-            try:
-                code = _run(sys.argv[1:] if argv is None else argv)
-            except (settings.BadInput, settings.Failed) as error:
-                from jaxtrader.cli.wording import in_flags
-                from jaxtrader.printable import printable
+        with _ending_signals_interrupt():
+            with _late_interrupt():
+                from jaxtrader import terminal
+                from jaxtrader.cli import settings
+            with terminal.unbreakable_output() as (out, messages):
+                try:
+                    code = _run(sys.argv[1:] if argv is None else argv)
+                except (settings.BadInput, settings.Failed) as error:
+                    from jaxtrader.cli.wording import in_flags
+                    from jaxtrader.printable import printable
 
-                messages.write(f"jaxtrader: error: {in_flags(printable(' '.join(str(error).split())))}\n")
-                code = settings.BAD_INPUT if isinstance(error, settings.BadInput) else settings.FAILED
-            out.flush()
-            # A reader that wants no more, as in `jaxtrader ... | head`, has what it wanted.
-            if out.failure is not None and not isinstance(out.failure, BrokenPipeError):
-                reason = getattr(out.failure, "strerror", None) or out.failure
-                messages.write(
-                    f"jaxtrader: error: standard output cannot be written: {reason}; what was saved is whole\n"
-                )
-                code = code or settings.FAILED
-            return code
+                    messages.write(f"jaxtrader: error: {in_flags(printable(' '.join(str(error).split())))}\n")
+                    code = settings.BAD_INPUT if isinstance(error, settings.BadInput) else settings.FAILED
+                out.flush()
+                # A reader that wants no more, as in `jaxtrader ... | head`, has what it wanted.
+                if out.failure is not None and not isinstance(out.failure, BrokenPipeError):
+                    reason = getattr(out.failure, "strerror", None) or out.failure
+                    messages.write(
+                        f"jaxtrader: error: standard output cannot be written: {reason}; what was saved is whole\n"
+                    )
+                    code = code or settings.FAILED
+                return code
     except KeyboardInterrupt:
         with contextlib.suppress(OSError, ValueError):
             print("jaxtrader: interrupted", file=sys.stderr, flush=True)
@@ -74,18 +72,6 @@ def _run(argv: Sequence[str]) -> int:
     return commands.run(*asked)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "parse":
-        from jaxtrader.cli.flags import parse
-
-        return parse
-    if name in __all__:
-        from jaxtrader.cli import settings
-
-        return getattr(settings, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 def _open_missing_streams() -> None:
     """Open what the caller has closed of standard input, output and error, as in `>&-`.
 
@@ -104,20 +90,10 @@ def _ending_signals_interrupt() -> Generator[None]:
 
     The first process of a container would otherwise ignore SIGTERM.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     from jaxtrader.training.interrupt import raise_interrupt
 
-    before = {each: signal.getsignal(each) for each in ENDING}
-    replaced = {each: handler for each, handler in before.items() if handler == signal.SIG_DFL}
-    for each in replaced:
-        signal.signal(each, raise_interrupt)
-    try:
+    with _handled_by(raise_interrupt, where=lambda handler: handler == signal.SIG_DFL):
         yield
-    finally:
-        for each, handler in replaced.items():
-            signal.signal(each, handler)
 
 
 @contextlib.contextmanager
@@ -126,24 +102,29 @@ def _late_interrupt() -> Generator[None]:
 
     A second one ends the process at once: nothing is written yet.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     heard: list[int] = []
-    before = {each: signal.getsignal(each) for each in ENDING}
-    kept = {each: handler for each, handler in before.items() if callable(handler)}
 
     def keep(number: int, _: Any) -> None:
         heard.append(number)
         if len(heard) > 1:
             os._exit(130)  # INTERRUPTED
 
-    for each in kept:
-        signal.signal(each, keep)
+    with _handled_by(keep, where=callable):
+        yield
+    if heard:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def _handled_by(handler: Callable[[int, Any], None], where: Callable[[Any], bool]) -> Generator[None]:
+    """Handle each of ENDING whose handler so far is one that `where` names. Threads other than the main one cannot."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {each: signal.getsignal(each) for each in ENDING if where(signal.getsignal(each))}
+    for each in before:
+        signal.signal(each, handler)
     try:
         yield
     finally:
-        for each, handler in kept.items():
-            signal.signal(each, handler)
-    if heard:
-        raise KeyboardInterrupt
+        for each, earlier in before.items():
+            signal.signal(each, earlier)

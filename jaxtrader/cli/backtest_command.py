@@ -19,7 +19,6 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import RECORD
 from jaxtrader.cli.settings import OK, PARTS, BadInput, choices, flag, of
 from jaxtrader.cli.synthetic_command import made_by
-from jaxtrader.cli.wording import in_flags
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.baselines import EXPOSURE_MATCHED, break_even
@@ -47,10 +46,9 @@ def backtest_policy(values: Values, console: Console) -> int:
     rows: dict[str, tables.Part] = {other: judge(policy, market, **given) for other, given in others}
     folder = path if path.is_dir() else path.parent
     evidence = reporting.evaluate_policy(policy, identity, folder, {name: market}, values, **last)
-    notes = [*tables.grouped(market.notes), *_overlap(policy, market, unseen)]
     costs = "those of each row; " * (len(envs) > 1) + phrases.rules(envs[-1])
-    facts = [("policy", str(path)), ("data", phrases.data(market)), ("costs", costs)]
-    tables.print_facts(console, [*facts, *(("note", in_flags(note)) for note in notes)])
+    facts = [("policy", str(path)), ("data", phrases.data(market)), ("costs", costs), *phrases.notes(market.notes)]
+    tables.print_facts(console, [*facts, *(("note", note) for note in _overlap(policy, market, unseen))])
     console.print()
     if rows:
         rows |= {label: evidence.parts[name]}

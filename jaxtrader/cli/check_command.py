@@ -7,9 +7,7 @@ code that a backtest then executes, and nothing that is read from disk is ever e
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,11 +19,10 @@ from rich.text import Text
 
 import jaxtrader as jt
 from jaxtrader.checks import Check
-from jaxtrader.cli import inputs
+from jaxtrader.cli import inputs, own_code, phrases
 from jaxtrader.cli.command_settings import MarketSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import FAILED, OK, BadInput, of
-from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.cost_rates import CostRates
 
@@ -49,8 +46,7 @@ def check(values: Values, console: Console) -> int:
         bars = [one for one in bars if one.symbols[0] in market.symbols]
         only = chosen(values["only"])
         jt.checks.prepare(market, setting, only)
-    notes = [("note", in_flags(note)) for note in tables.grouped(market.notes)]
-    tables.print_facts(console, [("data", f"{market.source}: {market.describe()}"), *notes])
+    tables.print_facts(console, [("data", f"{market.source}: {market.describe()}"), *phrases.notes(market.notes)])
     try:
         done = jt.checks.run(
             bars, features, setting, only=only, notify=lambda line: console.print(Text(f"check {line}", style="dim"))
@@ -80,28 +76,10 @@ def named(specs: Sequence[str]) -> list[str | jt.features.Feature]:
     Raises BadInput where the file or the name is none.
     """
     matches = [re.fullmatch(r"(.*\.py):(\w+)", spec) for spec in specs]
-    modules = {path: _run(Path(path)) for path in {match[1] for match in matches if match}}
     return [
-        _feature(spec, modules[match[1]], match[2]) if match else spec
+        _feature(spec, own_code.run_file(match[1], f"--features {spec}"), match[2]) if match else spec
         for spec, match in zip(specs, matches, strict=True)
     ]
-
-
-def _run(path: Path) -> ModuleType:
-    """The user's file as a module that can import what lies beside it. Raises BadInput where it fails."""
-    name = f"features of {path.stem}"  # no name that an import could mean
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # the name ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for the names of their annotations
-    if (folder := str(path.resolve().parent)) not in sys.path:
-        sys.path.append(folder)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
-        raise BadInput(f"{path} cannot be run: {type(error).__name__}: {error}") from error
-    return module
 
 
 def _feature(spec: str, module: ModuleType, name: str) -> jt.features.Feature:

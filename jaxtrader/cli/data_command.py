@@ -44,7 +44,7 @@ def describe_file(values: Values, console: Console) -> int:
     warm_up = f"the default ones are {names}; they warm up over {longest.lookback - 1} bars ({longest.name})"
     facts = [("features", warm_up)]
     try:
-        facts += [("note", note) for note in tables.grouped(_check_promise(histories, source))]
+        facts += phrases.notes(_check_promise(histories, source))
         facts.append(
             (
                 "next",
@@ -65,11 +65,9 @@ def _check_promise(histories: Sequence[jt.Bars], source: Source) -> list[str]:
     Raises BadInput where it would not find bars enough, or could not have the default features.
     """
     with inputs.checked():
-        inputs.check_bars_to_train(histories, None, resolved("train", {}), SHARES)
         kept, notes = long_enough(histories, jt.features.DEFAULT, source.min_bars)
-        for bars in kept:
-            for feature in jt.features.DEFAULT:  # one at a time, to save memory
-                jt.features.compute_features(bars, (feature,))
+        parts = inputs.market_of(kept, source, None).split(*SHARES)
+        inputs.environment_over(parts, resolved("train", {}))
     return notes
 
 

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Generator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,10 +25,9 @@ from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, SHARES, BadInpu
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
-from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
+from jaxtrader.market.clock import common_zone, time_zone, wall_clock
 from jaxtrader.market.datasets import STOCKS
-from jaxtrader.market.features import resolve
-from jaxtrader.market.splits import cut_segments
+from jaxtrader.market.splits import ALWAYS, FOREVER, nanoseconds, segments_between
 from jaxtrader.schema import parse
 from jaxtrader.training import run_folder
 from jaxtrader.training.train_settings import TrainSettings
@@ -128,66 +127,30 @@ def clock_of(source: Source, *dated: jt.Bars | jt.Market) -> Source:
 
 def cuts(data: TrainData, source: Source) -> tuple[Any, ...]:
     """What `Market.split` cuts at: the ends of training and validation, or shares of the calendar."""
-    train_end, valid_end = data.train_end, data.valid_end
-    if data.data is None:
-        train_end, valid_end = train_end or BUNDLED_ENDS[0], valid_end or BUNDLED_ENDS[1]
-    elif train_end is None and valid_end is None:
+    names, given = ("--train-end", "--valid-end"), (data.train_end, data.valid_end)
+    if data.data is not None and given == (None, None):
         return SHARES
-    if train_end is None or valid_end is None:
-        missing = "--train-end" if train_end is None else "--valid-end"
+    if data.data is not None and None in given:
         shares = "/".join(f"{100 * share:g}" for share in SHARES)
-        raise BadInput(f"{missing} is missing: give both ends, or neither and the calendar is cut {shares}")
-    ends = (
-        moment_of("--train-end", train_end, source, after=True),
-        moment_of("--valid-end", valid_end, source, after=True),
-    )
-    if ends[0] >= ends[1] and data.data is None and (data.train_end is None or data.valid_end is None):
-        raise BadInput(_beyond_default(data, source, train_end, valid_end))
+        raise BadInput(
+            f"{names[given.index(None)]} is missing: give both ends, or neither and the calendar is cut {shares}"
+        )
+    days = [day or usual for day, usual in zip(given, BUNDLED_ENDS, strict=True)]
+    ends = tuple(moment_of(name, day, source, after=True) for name, day in zip(names, days, strict=True))
     if ends[0] >= ends[1]:
-        raise BadInput(f"--valid-end {valid_end} is not after --train-end {train_end}; validation lies between the two")
+        train, valid = (f"{day} (the default)" if each is None else day for each, day in zip(given, days, strict=True))
+        raise BadInput(f"--valid-end {valid} is not after --train-end {train}; validation lies between the two")
     return ends
 
 
-def check_ends(histories: Sequence[jt.Bars], data: TrainData, ends: tuple[Any, ...]) -> None:
-    """Raise BadInput where a day that ends a part leaves no bar for it. `ends` is what `cuts` returned."""
-    if ends == SHARES:
-        return
-    train_end, valid_end = (_utc(end) for end in ends)
-    times = union([bars.times for bars in histories])
-    texts = (data.train_end or BUNDLED_ENDS[0], data.valid_end or BUNDLED_ENDS[1])
-    train, valid = (f"{name} {text}" for name, text in zip(("--train-end", "--valid-end"), texts, strict=True))
-    for flags, part, found in (
-        (train, "training", times < train_end),
-        (f"{train} and {valid}", "validation", (times >= train_end) & (times < valid_end)),
-        (valid, "the test", times >= valid_end),
-    ):
-        if not found.any():
-            raise BadInput(
-                _no_bar(flags, f" for {part}", times[0], times[-1], common_zone(bars.tz for bars in histories))
-            )
-
-
-def _beyond_default(data: TrainData, source: Source, train_end: str, valid_end: str) -> str:
-    """What to say where the one end that was given lies beyond the other one, which is that of the bundled data."""
-    times = union([bars.times for bars in read_bars(None, source)])
-    days = " to ".join(map(str, times[[0, -1]].astype("datetime64[D]")))
-    ends = (("train", "validation ends", valid_end, "valid"), ("valid", "training ends", train_end, "train"))
-    typed, other, day, missing = ends[data.train_end is None]
-    given = train_end if typed == "train" else valid_end
-    return (
-        f"--{typed}-end {given}: {other} on {day} unless --{missing}-end is given, and the bundled data runs from "
-        f"{days}; give another day, or both"
-    )
-
-
-def _no_bar(flags: str, part: str, first: np.datetime64, last: np.datetime64, tz: str | None) -> str:
-    """What to say where days leave no bar. Days are of the wall clock of `tz`."""
-    days = " to ".join(map(str, wall_clock(np.array([first, last]), tz).astype("datetime64[D]")))
-    return f"{flags} leave{'s' * (' and ' not in flags)} no bar{part}: the data runs from {days}; give another day"
-
-
-def _utc(moment: datetime) -> np.datetime64:
-    return np.datetime64(moment.astimezone(UTC).replace(tzinfo=None))
+def parts(market: jt.Market, data: TrainData, ends: tuple[Any, ...]) -> tuple[jt.Market, ...]:
+    """The bars of training, validation and test. `ends` is what `cuts` returned."""
+    try:
+        return market.split(*ends)
+    except jt.DataError as error:
+        given = (("--train-end", data.train_end), ("--valid-end", data.valid_end))
+        flags = " and ".join(f"{name} {day}" for name, day in given if day is not None)
+        raise BadInput(f"{flags}: {error}" if flags else str(error)) from error
 
 
 def absolute(values: Values, *names: str) -> dict[str, str | None]:
@@ -195,74 +158,19 @@ def absolute(values: Values, *names: str) -> dict[str, str | None]:
     return {name: None if values[name] is None else str(Path(values[name]).resolve()) for name in names}
 
 
-def check_bars_to_train(
-    histories: Sequence[jt.Bars], names: Sequence[str] | None, values: Values, ends: tuple[Any, ...]
-) -> None:
-    """Raise BadInput, with the number of bars that are needed, where a training would not find enough.
-
-    Args:
-        histories: bars of one symbol each.
-        names: the features, or None for the default ones.
-        values: the settings of `jaxtrader train`.
-        ends: what `Market.split` cuts at.
-    """
-    features = [resolve(spec) for spec in names or jt.features.DEFAULT]
-    lookbacks = [max(feature.for_bars(bars).lookback for feature in features) for bars in histories]
-    if values["portfolio"]:
-        times = union([bars.times for bars in histories])
-        segments = np.array([[0, 0, len(times)]])
-        # The first row at which an asset's features are known. An asset that is too short never has one.
-        known = [bars.times[n - 1] for bars, n in zip(histories, lookbacks, strict=True) if len(bars) >= n]
-        ready = np.searchsorted(times, [min(known)]) if known else np.array([min(lookbacks) - 1])
-    else:
-        times = np.concatenate([bars.times for bars in histories])
-        bounds = np.cumsum([0, *map(len, histories)])
-        segments = np.stack([bounds[:-1], bounds[:-1], bounds[1:]], axis=1)
-        ready = bounds[:-1] + np.array(lookbacks) - 1
-    first = ready + values["window"] - 1
-    try:
-        parts = cut_segments(times, segments, ends, embargo=0)
-    except jt.DataError:
-        if ends != SHARES:
-            raise
-        parts = [(segments, list(range(len(segments))))]  # so few that one part would have none
-    for name, (rows, kept) in zip(PARTS.values(), parts, strict=False):
-        length = values["rollout_length"] if name == PARTS["train"] else 1
-        room = values["delay"] + values["decision_every"] * length
-        bars = rows[:, 2] - np.maximum(rows[:, 1], first[kept])
-        if (bars > room).any():
-            continue
-        most = int(np.argmax(bars))
-        start, begins, end = (int(row) for row in rows[most])
-        history = int(first[kept][most]) - start
-        needed = max(history, begins - start) + room + 1
-        share = sum(SHARES[: list(PARTS.values()).index(name) + 1])
-        of_file = f" (about {math.ceil(needed / share):,} in the file)" if ends == SHARES else ""
-        raise BadInput(
-            f"too few bars: {needed:,} are needed to the end of {name}{of_file}, and the longest history has "
-            f"{end - start:,}. {history:,} lie before the first decision, for the look-back of the features and the "
-            f"window, and more than {room:,} after it; give more bars, features with a shorter look-back (as "
-            f"--features log_return_1,volatility_20){', a shorter --window' * (values['window'] > 1)}"
-            f"{', a smaller --decision-every' * (values['decision_every'] > 1)}, or a shorter --rollout-length"
-        )
-
-
 def narrowed(market: jt.Market, start: str | None, end: str | None, source: Source) -> jt.Market:
     """The market from a first day to a last one, both included."""
-    source = clock_of(source, market)
+    source, low, high = clock_of(source, market), ALWAYS, FOREVER
     if start is not None:
-        cut = moment_of("--start", start, source, after=False)
-        if _utc(cut) > last_time(market):
-            raise BadInput(_no_bar(f"--start {start}", "", first_time(market), last_time(market), market.tz))
-        if _utc(cut) > first_time(market):
-            market = market.split(cut)[1]
+        low = nanoseconds(moment_of("--start", start, source, after=False), None)
     if end is not None:
-        cut = moment_of("--end", end, source, after=True)
-        if _utc(cut) <= first_time(market):
-            raise BadInput(_no_bar(f"--end {end}", "", first_time(market), last_time(market), market.tz))
-        if _utc(cut) <= last_time(market):
-            market = market.split(cut)[0]
-    return market
+        high = nanoseconds(moment_of("--end", end, source, after=True), None)
+    segments, kept = segments_between(market.times, market.segments, low, high, embargo=0)
+    if not kept:
+        flags = " and ".join(f"--{name} {day}" for name, day in (("start", start), ("end", end)) if day is not None)
+        runs = " to ".join(days(market))
+        raise BadInput(f"no bar is left by {flags}: the data runs from {runs}; give another day")
+    return dataclasses.replace(market, segments=segments, symbols=tuple(market.symbols[i] for i in kept))
 
 
 def moment_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
@@ -301,6 +209,12 @@ def last_time(market: jt.Market) -> np.datetime64:
     return market.times[market.segments[:, 2] - 1].max()
 
 
+def days(market: jt.Market) -> tuple[str, str]:
+    """The first day and the last that may be traded, by the exchange's clock."""
+    first, last = wall_clock(np.array([first_time(market), last_time(market)]), market.tz).astype("datetime64[D]")
+    return str(first), str(last)
+
+
 def tradable(env: jt.TradingEnv, name: str) -> jt.Market:
     """The environment's market without the symbols that have no room for a decision.
 
@@ -319,6 +233,17 @@ def tradable(env: jt.TradingEnv, name: str) -> jt.Market:
 
 
 # --- what trains on them ---
+
+
+def environment_over(parts: Sequence[jt.Market], values: Values) -> tuple[jt.TradingEnv, dict[str, jt.Market]]:
+    """The environment over the bars of training, and each part's symbols that can be traded, by the part's name.
+
+    Raises BadInput or ValueError where a part has too few bars: a training must not be lost to what cannot be tested.
+    """
+    env = environment(values, parts[0])
+    env.check_room(values["rollout_length"])
+    named = zip(PARTS.values(), parts, strict=True)
+    return env, {name: tradable(env.with_market(part), name) for name, part in named}
 
 
 def environment(values: Values, market: jt.Market) -> jt.TradingEnv:

@@ -1,4 +1,4 @@
-"""Code that the user names: `--network FILE.py:CLASS`."""
+"""Python files that the user names: `--network FILE.py:CLASS`, and the features of `jaxtrader check`."""
 
 from __future__ import annotations
 
@@ -34,13 +34,7 @@ def load_module(named: str) -> nn.Module:
         raise BadInput(
             f"--network {named} must be a file and the name of a Flax module in it, as in mine.py:MyNetwork; {near}"
         )
-    path = Path(file)
-    if not path.is_file() or path.suffix != ".py":
-        raise BadInput(f"--network {named}: {file} is no Python file; check the path")
-    try:
-        code = _run(path.resolve(), path.stat().st_mtime_ns)
-    except Exception as error:
-        raise BadInput(f"--network {named}: {file} does not run ({type(error).__name__}: {error})") from error
+    code = run_file(file, f"--network {named}")
     found = getattr(code, name, None)
     if found is None:
         is_module = lambda x: isinstance(x, nn.Module) or (inspect.isclass(x) and issubclass(x, nn.Module))  # noqa: E731
@@ -52,6 +46,17 @@ def load_module(named: str) -> nn.Module:
         return own(module).module
     except TypeError as error:
         raise BadInput(f"--network {named}: {error}; give each field of the class a default") from error
+
+
+def run_file(file: str, typed: str) -> ModuleType:
+    """Run a Python file of the user's. Raises BadInput where it cannot be run. `typed` is the flag that names it."""
+    path = Path(file)
+    if not path.is_file() or path.suffix != ".py":
+        raise BadInput(f"{typed}: {file} is no Python file; check the path")
+    try:
+        return _run(path.resolve(), path.stat().st_mtime_ns)
+    except Exception as error:  # whatever the user's code raises
+        raise BadInput(f"{typed}: {file} does not run ({type(error).__name__}: {error})") from error
 
 
 @functools.cache

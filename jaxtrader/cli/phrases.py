@@ -14,11 +14,11 @@ from jaxtrader.agents import encoders
 from jaxtrader.cli import inputs
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source
 from jaxtrader.cli.settings import BPS, spelt
+from jaxtrader.cli.wording import in_flags
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.costs import LIMITS, CostRange
 from jaxtrader.ledger.rules import BRACKETS
-from jaxtrader.market.clock import wall_clock
 
 FILLS = {
     "next_open": "at the next bar's open",
@@ -33,19 +33,17 @@ def data(market: jt.Market) -> str:
     return f"{market.source}: {content(market)}, {market.describe_periods()}"
 
 
+def notes(found: Sequence[str]) -> list[tuple[str, str]]:
+    """Notes of the API as lines of the terminal."""
+    return [("note", in_flags(note)) for note in tables.grouped(found)]
+
+
 def content(market: jt.Market, symbols: bool = True) -> str:
     """Symbols, dates and bars of a market."""
     bars = int(np.sum(market.segments[:, 2] - market.segments[:, 1]))
-    first, last = ends(market)
+    first, last = inputs.days(market)
     names = [name for joined in market.symbols for name in joined.split(",")]  # a portfolio joins its symbols
     return (f"{tables.listed(names)}, " if symbols else "") + f"{first} to {last}, {bars:,} bars"
-
-
-def ends(market: jt.Market) -> tuple[str, str]:
-    """The first day and the last that may be traded, by the exchange's clock."""
-    times = np.array([inputs.first_time(market), inputs.last_time(market)])
-    first, last = wall_clock(times, market.tz).astype("datetime64[D]")
-    return str(first), str(last)
 
 
 def rules(env: jt.TradingEnv) -> str:

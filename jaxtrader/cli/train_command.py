@@ -17,7 +17,6 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import dry_run, next_step, saved_in, train_in_folder
 from jaxtrader.cli.settings import INTERRUPTED, OK, PARTS, BadInput, of
 from jaxtrader.cli.synthetic_command import train_synthetic
-from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
 
 
@@ -95,12 +94,11 @@ def make_plan(
         histories = read_bars(data.data, source)
         source = inputs.clock_of(source, *histories)
         split_at = inputs.cuts(data, source)
-        inputs.check_ends(histories, data, split_at)
-        inputs.check_bars_to_train(histories, data.features, values, split_at)
         market = market_of(histories, source, data.features, data.portfolio, **of(MarketSettings, values))
         del histories  # the market has copies
-        train_part, valid, test = market.split(*split_at)
-        env = inputs.environment(values, train_part)
+        parts = inputs.parts(market, data, split_at)
+        env, kept = inputs.environment_over(parts, values)
+        train_part, valid, test = parts
         # The dates, not the shares: a file that has grown since must not move the test.
         ends = {
             **inputs.absolute(values, "data", "init_from", "network"),
@@ -108,12 +106,8 @@ def make_plan(
             "valid_end": data.valid_end or inputs.last_moment(valid, source),
         }
         cuts = [str(inputs.first_time(part)) for part in (valid, test)]
-        scored = inputs.tradable(env.with_market(valid), PARTS["valid"])
-        trainer = inputs.trainer(values, env, scored, about={**ends, "cuts": cuts})
+        trainer = inputs.trainer(values, env, kept[PARTS["valid"]], about={**ends, "cuts": cuts})
         _check_unseen(trainer, test, values)
-        # Before training, not after it: a training must not be lost to a part that cannot be tested.
-        parts = zip(PARTS.values(), (train_part, valid, test), strict=True)
-        kept = {name: inputs.tradable(env.with_market(part), name) for name, part in parts}
         return Plan(market, kept, trainer, {**values, **ends})
 
 
@@ -148,5 +142,4 @@ def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "reward", phrases.reward(RewardSettings(**of(RewardSettings, plan.values)))
     yield "network", phrases.network(agent, window)
     yield "training", phrases.goal(trainer)
-    for note in tables.grouped(market.notes):
-        yield "note", in_flags(note)
+    yield from phrases.notes(market.notes)

@@ -99,9 +99,9 @@ def _facts(plan: WalkForwardPlan) -> list[tuple[str, str]]:
     market, env = plan.market, plan.env
     facts = [("data", phrases.data(market)), ("costs", phrases.rules(env)), ("positions", phrases.choice(env))]
     for i, each in enumerate(plan.plans, 1):
-        fold = each.fold
-        facts.append((f"fold {i}", f"trained to {phrases.ends(fold.train)[1]}, tested {_dates(fold.test)}"))
-    return [*facts, *(("note", note) for note in tables.grouped(market.notes))]
+        trained, tested = inputs.days(each.fold.train), inputs.days(each.fold.test)
+        facts.append((f"fold {i}", f"trained to {trained[1]}, tested {' to '.join(tested)}"))
+    return [*facts, *phrases.notes(market.notes)]
 
 
 def _training(values: Values) -> dict[str, object]:
@@ -113,7 +113,3 @@ def _training(values: Values) -> dict[str, object]:
 
 def _length(text: str | None) -> int | str | None:
     return int(text) if text is not None and text.isdecimal() else text
-
-
-def _dates(market: jt.Market) -> str:
-    return " to ".join(phrases.ends(market))

@@ -175,7 +175,8 @@ class TradingEnv(EnvSettings):
             raise ValueError(
                 f"every history has too few bars: after {self.market.lookback - 1} for the features' look-back and "
                 f"{self.window} for the window, {max(longest - 1, 0)} bars at most can be traded and {room} are "
-                "needed; use more bars, a shorter window or rollout, or features with a shorter look-back"
+                "needed; use more bars, a shorter window or rollout, a smaller decision_every, or features with a "
+                "shorter look-back"
             )
         exposure = max(map(abs, self.positions)) if isinstance(self.positions, tuple) else self.rules.max_leverage
         exposure = min(exposure, 1.0) if self.positions == "weights" else exposure

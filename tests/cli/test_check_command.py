@@ -199,7 +199,7 @@ def test_a_file_is_run_once_and_as_python_would_run_it(own, tmp_path):
 def test_a_file_that_cannot_be_run_is_one_sentence(text, says, own):
     with pytest.raises(BadInput, match=says):
         named([f"{own(text)}:x"])
-    with pytest.raises(BadInput, match="FileNotFoundError"):
+    with pytest.raises(BadInput, match="no Python file"):
         named(["no/such/file.py:x"])
 
 
@@ -224,7 +224,7 @@ def test_a_fault_in_a_function_names_the_feature(own):
         ),
         ("--only ,", "--only names none: the checks are"),
         ("--features mood", "neither a built-in feature"),
-        ("--features mood.py:x", "mood.py cannot be run"),
+        ("--features mood.py:x", "mood.py is no Python file"),
         ("--data nowhere.csv", "cannot be read"),
         ("--symbols FB --features log_return_5", "has 132 bars to train on and 59 to judge on"),
     ],

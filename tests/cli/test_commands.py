@@ -18,7 +18,7 @@ import pytest
 
 import jaxtrader as jt
 from jaxtrader import cli
-from jaxtrader.cli import commands, inputs, main, phrases
+from jaxtrader.cli import commands, inputs, main, phrases, settings
 from jaxtrader.cli.command_settings import Source, TrainData
 from jaxtrader.cli.settings import BadInput
 from jaxtrader.market.splits import cut_segments
@@ -400,12 +400,12 @@ def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
     assert "folder" in refused(capsys, [*command, tmp_path / "folder"])
 
 
-def test_an_end_beyond_the_other_one_of_the_bundled_data_is_told_its_days(tmp_path, monkeypatch, capsys):
+def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     said = refused(capsys, ["train", "--train-end", "2030-01-01"])
-    assert "--train-end 2030-01-01: validation ends on 2010-12-31 unless --valid-end is given" in said
-    assert "the bundled data runs from 2000-03-01 to 2013-03-01; give another day" in said
-    assert "--valid-end 1990-01-01: training ends on 2007" in refused(capsys, ["train", "--valid-end", "1990-01-01"])
+    assert "--valid-end 2010-12-31 (the default) is not after --train-end 2030-01-01" in said
+    said = refused(capsys, ["train", "--valid-end", "1990-01-01"])
+    assert "--valid-end 1990-01-01 is not after --train-end 2007-12-31 (the default)" in said
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,11 @@ def test_an_end_beyond_the_other_one_of_the_bundled_data_is_told_its_days(tmp_pa
         ("--positions 0,2", "position 2 is outside [-1, 1]"),
         ("--positions 1", "at least two exposures"),
         ("--portfolio --positions 0,1", "use --positions weights or --positions continuous, or leave --portfolio out"),
-        ("--decision-every 100000", "a smaller --decision-every, or a shorter --rollout-length"),
+        ("--decision-every 100000", "use an --episode-length of 100000"),
+        (
+            "--decision-every 64 --episode-length 1024",
+            "use more bars, a shorter window or rollout, a smaller --decision-every",
+        ),
         ("--network gruu", "did you mean --encoder gru?"),
         ("--network lst", "jaxtrader's own are --encoder mlp|tcn|attention|gru|lru"),
         ("--fee-bps 6000", "--fee-bps 6000 is outside [0, 5000)"),
@@ -445,7 +449,7 @@ def test_an_end_beyond_the_other_one_of_the_bundled_data_is_told_its_days(tmp_pa
         ("--train-end soon --valid-end 2020-09-01", "--train-end soon is not a date"),
         ("--train-end 2020-09-01 --valid-end 2020-07-01", "not after --train-end"),
         ("--train-end 2020/07/01 --valid-end 2020-09-01", "write it as 2020-07-01"),
-        ("--train-end 2019-07-01 --valid-end 2020-09-01", "--train-end 2019-07-01 leaves no bar for training"),
+        ("--train-end 2019-07-01 --valid-end 2020-09-01", "--train-end 2019-07-01 and --valid-end 2020-09-01: Part 1"),
         ("--train-end 2020-07-01 --valid-end 2021-07-01", "runs from 2020-01-01 to 2020-10-26"),
     ],
 )
@@ -557,7 +561,7 @@ def test_what_cannot_be_tested_is_one_sentence(tiny, tmp_path, capsys):
         ([run, "--data", tmp_path / "short.csv"], "too few"),
         ([run, "--data", data, "--part", "test"], "use --start and --end"),
         ([run, "--tz", "UTC"], "--tz UTC says how to read a file"),
-        ([run, "--start", "2031-01-01"], "--start 2031-01-01 leaves no bar"),
+        ([run, "--start", "2031-01-01"], "no bar is left by --start 2031-01-01"),
         ([run, "--fee-bps", "-1"], "--fee-bps -1 is outside [0, 5000)"),
         ([run, "--start", "2020-10-20", "--delay", "20"], "and its fill need 11 of history + 21"),
     ):
@@ -585,7 +589,7 @@ def test_data_says_what_is_in_a_file(tiny, tmp_path, capsys):
     assert "further numbers: signal" in out
     assert "1 gap " in out
     assert "warm up over 252 bars (log_return_252)" in out
-    assert "problem too few bars" in out
+    assert "problem every history has too few bars" in out
 
 
 def test_a_given_number_of_periods_per_year_settles_a_doubt(tmp_path, capsys):
@@ -634,9 +638,7 @@ def test_data_says_what_is_missing_for_the_default_features(tmp_path, capsys):
     assert "problem" not in out
     (tmp_path / "few.csv").write_text(prices(40).to_csv(index=False))
     assert main(["data", str(tmp_path / "few.csv")]) == 0
-    # 252 bars of history, 64 to trade and one more, in the 70% of training: 317 of 453.
-    problem = " ".join(capsys.readouterr().out.partition("problem")[2].split())
-    assert problem.startswith("too few bars: 317 are needed to the end of train (about 453 in the file)")
+    assert "problem few has 40 bars, too few for log_return_252" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
@@ -657,7 +659,7 @@ def test_spans_are_in_their_largest_unit(seconds, text):
 def test_bad_input_is_told_apart_by_its_type():
     with pytest.raises(BadInput, match="not a date"):
         inputs.moment_of("--start", "01/02/2020", Source(), after=False)
-    assert (cli.OK, cli.FAILED, cli.BAD_INPUT, cli.INTERRUPTED) == (0, 1, 2, 130)
+    assert (settings.OK, settings.FAILED, settings.BAD_INPUT, settings.INTERRUPTED) == (0, 1, 2, 130)
 
 
 def test_ctrl_c_while_libraries_load_is_kept_for_later():

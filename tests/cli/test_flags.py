@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import jaxtrader as jt
-from jaxtrader.cli import flags, main, parse, settings
+from jaxtrader.cli import flags, main, settings
+from jaxtrader.cli.flags import parse
 from jaxtrader.cli.settings import COMMANDS, SYNTHETIC, TRAIN, BadInput, of, resolved
 from jaxtrader.ledger.cost_rates import CostRates
 

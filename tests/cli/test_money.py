@@ -15,8 +15,9 @@ import pytest
 from ledger.reference import STOP, TAKE, Settings, result
 
 import jaxtrader as jt
-from jaxtrader.cli import inputs, main, parse, phrases
+from jaxtrader.cli import inputs, main, phrases
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings
+from jaxtrader.cli.flags import parse
 from jaxtrader.cli.settings import of, resolved
 from jaxtrader.market.align import DELISTED_AFTER
 

@@ -8,7 +8,8 @@ from cli.test_commands import prices
 
 from jaxtrader.cli import inputs, main, phrases, waiting
 from jaxtrader.cli.command_settings import Source
-from jaxtrader.cli.settings import SHARES, BadInput, resolved
+from jaxtrader.cli.settings import BadInput, resolved
+from jaxtrader.cli.train_command import make_plan
 from jaxtrader.evaluation import tables
 
 
@@ -19,28 +20,21 @@ def write(folder, symbols):
     return str(file)
 
 
-@pytest.mark.parametrize(
-    ("bars", "enough"), [(1, False), (2, False), (3, False), (30, False), (452, False), (453, True)]
-)
-def test_train_keeps_what_data_promises(tmp_path, capsys, bars, enough):
+@pytest.mark.parametrize("bars", [1, 2, 3, 30, 452, 453])
+def test_train_keeps_what_data_promises(tmp_path, capsys, bars):
     # 252 bars of history, 64 to trade and one more are 317, which are 70% of 453.
-    file = write(tmp_path, {"X": bars})
+    file, enough = write(tmp_path, {"X": bars}), bars >= 453
     assert main(["data", file]) == 0
     assert ("next " in capsys.readouterr().out) == enough
-    histories = inputs.read_bars(file, Source())
-    with contextlib.nullcontext() if enough else pytest.raises(BadInput, match=r"317 are needed .*453 in the file"):
-        inputs.check_bars_to_train(histories, None, resolved("train", {}), SHARES)
-    if not enough:
-        assert main(["train", "--data", file, "--run-dir", str(tmp_path / "run")]) == 2
-        assert "453 in the file" in capsys.readouterr().err
+    with contextlib.nullcontext() if enough else pytest.raises(BadInput, match="too few"):
+        make_plan(resolved("train", {"data": file, "seeds": 1}))
 
 
 def test_the_parts_of_a_portfolio_are_counted_on_the_calendar_of_all(tmp_path):
-    histories = inputs.read_bars(write(tmp_path, {"LONG": 453, "NEW": 60}), Source())
-    values = resolved("train", {"portfolio": True})
-    inputs.check_bars_to_train(histories, None, values, SHARES)
-    with pytest.raises(BadInput, match="317 are needed"):
-        inputs.check_bars_to_train([histories[1], histories[1]], None, values, SHARES)
+    values = {"data": write(tmp_path, {"LONG": 460, "NEW": 300}), "portfolio": True, "seeds": 1}
+    assert make_plan(resolved("train", values)).market.symbols == ("LONG,NEW",)
+    with pytest.raises(BadInput, match="too few"):
+        make_plan(resolved("train", {**values, "data": write(tmp_path, {"A": 300, "B": 300})}))
 
 
 def test_one_short_listing_among_many_is_left_out(tmp_path, capsys):
