@@ -126,44 +126,29 @@ def _parameter(
     default, shown = settings.default(name, field)
     flag, needed = "--" + key.replace("_", "-"), field.default is dataclasses.MISSING
     members = _members(kind)
-    percent = 100 if field.name in settings.BPS else 0.01  # 1% in the units of the flag
     is_list = any(get_origin(member) is tuple for member in members)
-    # cyclopts reads neither commas nor 2e6, and says less of what is wrong.
-    is_ours = is_list or any(member in (int, float) or get_origin(member) is Literal for member in members)
-    hint: Any = tuple[str, ...] if is_list else functools.reduce(operator.or_, members)
+    # cyclopts reads neither commas nor 2e6.
+    is_ours = not needed and (is_list or not {int, float}.isdisjoint(members))
     about = Parameter(
         name=None if needed else tuple(dict.fromkeys((settings.flag(field.name), flag))),
         negative=None if bool in members and default is not False else (),
         group=Group(flags.group.capitalize(), sort_key=GROUPS.index(flags.group)),
         help=_help(name, flags.settings, field.name),
-        metavar=kind.__metadata__[0] if get_origin(kind) is Annotated else _metavar(kind) if is_list else None,
+        metavar=kind.__metadata__[0] if get_origin(kind) is Annotated else _metavar(kind) if is_ours else None,
         show=everything or first is None or field.name in first,
         show_default=(lambda _: shown) if shown and bool not in members else False,
-        converter=(lambda _, tokens: _value(kind, tokens, percent, field.name)) if is_ours else None,
+        converter=(lambda _, tokens: _value(kind, tokens, field.name)) if is_ours else None,
         n_tokens=1 if is_ours else None,
         allow_leading_hyphen=is_ours,
         allow_repeating=True,
     )
-    if needed and is_list:  # the rest of the words
-        return inspect.Parameter(key, inspect.Parameter.VAR_POSITIONAL, annotation=Annotated[str, _words(about)])
+    if needed:
+        which = inspect.Parameter.VAR_POSITIONAL if is_list else inspect.Parameter.POSITIONAL_ONLY
+        return inspect.Parameter(key, which, annotation=Annotated[str, about])
+    hint = Any if is_ours else functools.reduce(operator.or_, members)
     return inspect.Parameter(
-        key,
-        inspect.Parameter.POSITIONAL_ONLY if needed else inspect.Parameter.KEYWORD_ONLY,
-        default=inspect.Parameter.empty if needed else default,
-        annotation=Annotated[hint, about, _Unchecked()],
+        key, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[hint, about]
     )
-
-
-def _words(about: Parameter) -> Parameter:
-    """The same for words that are taken as they are."""
-    return Parameter(group=about.group, help=about.help, show=about.show)
-
-
-class _Unchecked:
-    """Tells pydantic that any value will do, where cyclopts finds it loaded and has it check what `_value` gave."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> dict[str, Any]:
-        return {"type": "any"}
 
 
 def _help(name: str, cls: type, field: str) -> str:
@@ -182,11 +167,11 @@ def help_texts(cls: type) -> dict[str, str]:
 
 
 def _members(kind: Any) -> list[Any]:
-    """The types of which an annotation allows values that can be typed: not arrays, and paths as text."""
+    """The types of which an annotation allows values that can be typed. Paths are text, and of `Any` it is None."""
     if get_origin(kind) is Annotated:
         return _members(get_args(kind)[0])
     if get_origin(kind) not in (Union, types.UnionType):
-        return [] if kind is Any or get_origin(kind) is PathLike else [kind]
+        return [] if get_origin(kind) is PathLike else [types.NoneType if kind is Any else kind]
     return [member for one in get_args(kind) for member in _members(one)]
 
 
@@ -194,36 +179,43 @@ def _metavar(kind: Any) -> str:
     """What stands for a value in help and in messages, such as FLOATS|continuous|weights."""
     names: list[str] = []
     for member in _members(kind):
-        if get_origin(member) is tuple:
-            names.append(f"{_metavar(get_args(member)[0])}S")
-        elif get_origin(member) is Literal:
+        if get_origin(member) is Literal:
             names += get_args(member)
+        elif get_origin(member) is tuple:
+            item = get_args(member)[0]
+            names.append(_metavar(item) + "S" * (get_origin(item) is not Literal))
         elif member is not types.NoneType:
             names.append(member.__name__.upper())
     return "|".join(names)
 
 
-def _value(kind: Any, tokens: Sequence[Token], percent: float, name: str) -> Any:
+def _value(kind: Any, tokens: Sequence[Token], name: str) -> Any:
     """The value of a setting: of the items of a list in a file, or of the last word, where a flag is typed twice."""
-    tokens = tokens[-1:] if tokens[0].source == "cli" else tokens
-    return _read(kind, ",".join(token.value for token in tokens), percent, name)
+    token, is_typed = tokens[-1], tokens[0].source == "cli"
+    text = token.value if is_typed else ",".join(token.value for token in tokens)
+    try:
+        return _read(kind, text)
+    except ValueError:
+        flag = token.keyword if is_typed else f"{(token.keyword or '').strip('[]')} from {token.source}"
+        meant = _way_out(kind, text, name)
+        raise BadInput(f'Invalid value for {flag}: unable to convert "{text}" into {_metavar(kind)}{meant}') from None
 
 
-def _read(kind: Any, text: str, percent: float, name: str) -> Any:
+def _read(kind: Any, text: str) -> Any:
     """A value of the annotation: a list with commas between its items, a whole number such as 2e6, or another."""
     for member in sorted(_members(kind), key=lambda member: get_origin(member) is tuple):
         with contextlib.suppress(ValueError, cyclopts.CycloptsError):
             if get_origin(member) is tuple:
                 words = text.strip("()[] ").split(",")
-                return tuple(_read(get_args(member)[0], word.strip(), percent, name) for word in words if word.strip())
+                return tuple(_read(get_args(member)[0], word.strip()) for word in words if word.strip())
             if member is not int:
                 return cyclopts.convert(member, [text])
             if (number := float(text)).is_integer():
                 return int(text) if text.lstrip("+-").isdigit() else int(number)
-    raise ValueError(f'unable to convert "{text}" into {_metavar(kind)}{_way_out(kind, text, percent, name)}')
+    raise ValueError(text)
 
 
-def _way_out(kind: Any, text: str, percent: float, name: str) -> str:
+def _way_out(kind: Any, text: str, name: str) -> str:
     """What may have been meant by a value that cannot be read."""
     members = [get_args(member)[0] if get_origin(member) is tuple else member for member in _members(kind)]
     choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
@@ -236,7 +228,7 @@ def _way_out(kind: Any, text: str, percent: float, name: str) -> str:
         low, high, _ = LIMITS.get(name, (0.0, math.inf, ""))
         if not low <= float(share[1]) / 100 < high:
             return f"; it must be from {low:.0%} to below {high:.0%}"
-        return f"; write {share[1]}% as {float(share[1]) * percent:g}"
+        return f"; write {share[1]}% as {float(share[1]) * (100 if name in settings.BPS else 0.01):g}"
     if int in members and number:
         written = re.sub(r"[,_]", "", number[1]) + {"k": "e3", "m": "e6", "b": "e9"}.get(number[2], "")
         return f"; write it as {written}" if float(written).is_integer() else "; it must be a whole number"

@@ -55,18 +55,8 @@ def sentence(error: cyclopts.CycloptsError) -> str:
         if command in COMMANDS and "--data" in {flag(field.name) for field in COMMANDS[command].fields.values()}:
             way = f"give a file as --data {word}, and "
         return f"{name} does not expect {word}; {way}see {name} --help"
-    if isinstance(error, cyclopts.CoercionError) and error.msg and error.argument:  # of a converter of ours
-        return _unreadable(error.argument.tokens[0], error.msg)
-    if isinstance(error, cyclopts.CoercionError) and error.token and error.token.source != "cli":
-        kind = getattr(error.target_type, "__name__", str(error.target_type))
-        return _unreadable(error.token, f'unable to convert "{error.token.value}" into {kind}')
-    return str(error)
-
-
-def _unreadable(token: cyclopts.Token, why: object) -> str:
-    """What to say of a value that cannot be read, typed or in a file, whose keys cyclopts puts into brackets."""
-    source = "" if token.source == "cli" else f" from {token.source}"
-    return f"Invalid value for {(token.keyword or '').strip('[]')}{source}: {why}"
+    key = getattr(getattr(error, "token", None), "keyword", None) or ""
+    return str(error).replace(key, key.strip("[]")) if key else str(error)  # cyclopts puts keys of files into brackets
 
 
 def _unknown_flag(word: str, command: str) -> str:
