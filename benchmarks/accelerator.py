@@ -147,8 +147,8 @@ def _gradient(run: Run, case: Case, with_rollout: bool) -> None:
     """A rollout of given actions, and the gradient on what a rollout collected."""
     env = TradingEnv(random_market(QUICK["bars"]), window=case.window)
     rollouts, key = case.rollouts(env), jax.random.key(0)
-    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
-    state, paths = carry.agent_state, carry.env_states
+    train_state, agent, params = begin(env, env.default_params, case.agent(), rollouts)
+    state, paths = train_state.agent_state, train_state.env_states
     collect = jax.jit(lambda agent, state, paths, params: rollouts.collect(paths, agent, state, params, key)[1])
     rollout = collect(agent, state, paths, params)
     batch = minibatch(agent, state, rollout)
@@ -244,17 +244,17 @@ def flops(case: Case, market: jt.Market) -> float:
     """Arithmetic of one transition in an update's gradients, as XLA counts it before it compiles."""
     env = TradingEnv(market, window=case.window)
     rollouts = replace(case, envs=16, agents=1).rollouts(env)
-    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts, shapes=True)
+    train_state, agent, params = begin(env, env.default_params, case.agent(), rollouts, shapes=True)
     rollout = jax.eval_shape(
         lambda *given: rollouts.collect(given[0], agent, given[1], given[2], jax.random.key(0))[1],
-        carry.env_states,
-        carry.agent_state,
+        train_state.env_states,
+        train_state.agent_state,
         params,
     )
-    batch = jax.eval_shape(lambda state, rollout: minibatch(agent, state, rollout), carry.agent_state, rollout)
+    batch = jax.eval_shape(lambda state, rollout: minibatch(agent, state, rollout), train_state.agent_state, rollout)
     with whole():
         counted = jax.jit(lambda state, *given: agent._gradient(state.params, state, *given)).lower(
-            carry.agent_state, batch, params
+            train_state.agent_state, batch, params
         )
     return agent.num_epochs * float(counted.cost_analysis()["flops"]) / (4 * case.length)  # pyrefly: ignore
 
@@ -269,7 +269,7 @@ def launches(run: Run) -> None:
         return
     env = TradingEnv(random_market(QUICK["bars"]), window=case.window)
     rollouts, key = case.rollouts(env), jax.random.key(0)
-    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
+    train_state, agent, params = begin(env, env.default_params, case.agent(), rollouts)
 
     def collect(agent: Any, state: Any, paths: Any, params: Any) -> Any:
         return rollouts.collect(paths, agent, state, params, key)
@@ -277,10 +277,10 @@ def launches(run: Run) -> None:
     def learn(agent: Any, state: Any, rollout: Any, params: Any) -> Any:
         return agent.learn(state, rollout, params, key)
 
-    took, _, program = timed(collect, agent, carry.agent_state, carry.env_states, params, repeats=5)
-    _, rollout, _ = program(agent, carry.agent_state, carry.env_states, params)
+    took, _, program = timed(collect, agent, train_state.agent_state, train_state.env_states, params, repeats=5)
+    _, rollout, _ = program(agent, train_state.agent_state, train_state.env_states, params)
     _launched(run, "a decision of a rollout", Program(program.as_text()).loop(case.length), took / case.length)
-    took, _, program = timed(learn, agent, carry.agent_state, rollout, params, repeats=5)
+    took, _, program = timed(learn, agent, train_state.agent_state, rollout, params, repeats=5)
     steps = agent.num_epochs * agent.num_minibatches
     every = Program(program.as_text()).launches()
     each = type(every)({kind: round(count / steps) for kind, count in every.items()})
@@ -302,13 +302,13 @@ def seeds(run: Run) -> None:
         return
     env = TradingEnv(random_market(QUICK["bars"] if run.quick else 100_000), window=case.window)
     rollouts = case.rollouts(env)
-    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
-    many, agents = (jax.tree.map(lambda x: jnp.stack([x] * count), tree) for tree in (carry, agent))
+    train_state, agent, params = begin(env, env.default_params, case.agent(), rollouts)
+    many, agents = (jax.tree.map(lambda x: jnp.stack([x] * count), tree) for tree in (train_state, agent))
     many = many.replace(key=jax.random.split(jax.random.key(1), count))
     ends = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
     updates = 2
     programs = {
-        "one seed": (1, run_chunk, (carry, agent, params, ends, jnp.asarray(updates, jnp.int32))),
+        "one seed": (1, run_chunk, (train_state, agent, params, ends, jnp.asarray(updates, jnp.int32))),
         f"{count} seeds": (count, run_block, (many, agents, params, ends, jnp.full(count, updates, jnp.int32))),
     }
     rates = {}

@@ -71,36 +71,38 @@ class Learner:
         self.best, self.updates = best, updates
         envs, length = shape
         self.rollouts = MarketRollouts(env, length, envs // agents, agents)
-        self.carry, self.agent, self.params = begin(env, env.default_params, agent, self.rollouts, seed)
-        _, self.scored_on = self.agent.prepare(self.carry.agent_state, best.env.default_params)
+        self.train_state, self.agent, self.params = begin(env, env.default_params, agent, self.rollouts, seed)
+        _, self.scored_on = self.agent.prepare(self.train_state.agent_state, best.env.default_params)
         self.limits = {"updates": jnp.asarray(updates, jnp.int32), "episodes": jnp.asarray(NO_LIMIT, jnp.int32)}
         began = time.perf_counter()
-        kept = copy_arrays(self.carry)
+        kept = copy_arrays(self.train_state)
         self.train(0)
         self.compile_seconds = time.perf_counter() - began
-        self.carry = kept
+        self.train_state = kept
 
     def train(self, updates: int) -> float:
         """Make some updates, and return the seconds that they took."""
         began = time.perf_counter()
         count = jnp.asarray(updates, jnp.int32)
-        self.carry, _ = run_chunk(self.carry, self.agent, self.params, self.limits, count, rollouts=self.rollouts)
-        jax.block_until_ready(self.carry)
+        self.train_state, _ = run_chunk(
+            self.train_state, self.agent, self.params, self.limits, count, rollouts=self.rollouts
+        )
+        jax.block_until_ready(self.train_state)
         return time.perf_counter() - began
 
     @property
     def left(self) -> int:
         """Updates until the end of its schedule, where training is over."""
-        return self.updates - int(self.carry.updates)
+        return self.updates - int(self.train_state.updates)
 
     @property
     def steps(self) -> int:
         """Environment steps so far."""
-        return int(self.carry.updates) * self.rollouts.paths * self.rollouts.accounts * self.rollouts.length
+        return int(self.train_state.updates) * self.rollouts.paths * self.rollouts.accounts * self.rollouts.length
 
     def score(self) -> tuple[float, float]:
         """Share of the optimum, and of bars with a position."""
-        reward, time_in_market = self.best.score(self.agent, self.carry.agent_state, self.scored_on)
+        reward, time_in_market = self.best.score(self.agent, self.train_state.agent_state, self.scored_on)
         return self.best.share(float(reward)), float(time_in_market)
 
 

@@ -50,8 +50,8 @@ def spent(market: jt.Market, case: Case, repeats: int) -> tuple[float, dict[str,
     """Milliseconds of a whole update, and of each stage."""
     env, agent = jt.TradingEnv(market, window=case.window), case.agent()
     rollouts = case.rollouts(env)
-    carry, agent, params = begin(env, env.default_params, agent, rollouts)
-    state, paths, key = carry.agent_state, carry.env_states, jax.random.key(0)
+    train_state, agent, params = begin(env, env.default_params, agent, rollouts)
+    state, paths, key = train_state.agent_state, train_state.env_states, jax.random.key(0)
     best = lambda function, *given: 1e3 * timed(function, *given, repeats=repeats)[0]  # noqa: E731
 
     def collect(agent: Any, state: Any, paths: Any, params: Any) -> Any:

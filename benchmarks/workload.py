@@ -110,8 +110,9 @@ def begin(
     init, start, rest = jax.random.split(jax.random.key(seed), 3)
     state, params = agent.prepare(make(partial(init_agent, env=env), agent, init, params), params)
     envs, zero = make(partial(begin_rollouts, rollouts=rollouts), start, params), jnp.zeros((), jnp.int32)
-    carry = make(partial(place_train_state, mesh=mesh), TrainState(state, envs, rest, zero, zero, jnp.ones((), bool)))
-    return carry, agent, params if shapes else devices.place(params, mesh, devices.REPLICATED)
+    train_state = TrainState(state, envs, rest, zero, zero, jnp.ones((), bool))
+    train_state = make(partial(place_train_state, mesh=mesh), train_state)
+    return train_state, agent, params if shapes else devices.place(params, mesh, devices.REPLICATED)
 
 
 class Training:
@@ -135,29 +136,32 @@ class Training:
         shapes: bool = False,
         mesh: Any = None,
     ) -> None:
-        carry, agent, params = begin(env, params, agent, rollouts, shapes=shapes, mesh=mesh)
+        train_state, agent, params = begin(env, params, agent, rollouts, shapes=shapes, mesh=mesh)
         limits = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
         count = jnp.asarray(updates, jnp.int32)
         collect = lambda envs, state: rollouts.collect(envs, agent, state, params, jax.random.key(0))  # noqa: E731
         if mesh is not None:
             agent, limits, count = devices.place((agent, limits, count), mesh, devices.REPLICATED)
-        self.rollout = jax.eval_shape(collect, carry.env_states, carry.agent_state)[1]
+        self.rollout = jax.eval_shape(collect, train_state.env_states, train_state.agent_state)[1]
         self.steps = updates * self.rollout.reward.size
         began = time.perf_counter()
-        lowered = run_chunk.lower(carry, agent, params, limits, count, rollouts=rollouts, mesh=mesh)
+        lowered = run_chunk.lower(train_state, agent, params, limits, count, rollouts=rollouts, mesh=mesh)
         self.trace_seconds = time.perf_counter() - began
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
         of_each_device = self.compiled.memory_analysis().temp_size_in_bytes
         self.working_bytes = round(of_each_device * (mesh.size if mesh else 1) / self.rollout.reward.size)
-        self.carry, self.constants, self.updates, self.calls = carry, (agent, params, limits, count), updates, 0
+        self.train_state, self.constants = train_state, (agent, params, limits, count)
+        self.updates, self.calls = updates, 0
 
     def __call__(self) -> float:
         """Environment steps a second of one chunk."""
         began = time.perf_counter()
-        self.carry, _ = self.compiled(self.carry, *self.constants)
-        jax.block_until_ready(self.carry)
+        self.train_state, _ = self.compiled(self.train_state, *self.constants)
+        jax.block_until_ready(self.train_state)
         seconds = time.perf_counter() - began
         self.calls += 1
-        assert int(self.carry.updates) == self.updates * self.calls, "an update was rejected: its speed means nothing"
+        assert int(self.train_state.updates) == self.updates * self.calls, (
+            "an update was rejected: its speed means nothing"
+        )
         return self.steps / seconds
