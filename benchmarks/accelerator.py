@@ -35,7 +35,8 @@ from workload import QUICK, begin, random_market
 import jaxtrader as jt
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
-from jaxtrader.training.update import NO_LIMIT, run_block, run_chunk
+from jaxtrader.training.train_settings import NO_LIMIT
+from jaxtrader.training.update import run_chunk
 
 COLUMNS = ("part", "what", "figure", "unit", "share of the products' rate", "trace s", "compile s")
 SEEDS = 16
@@ -308,12 +309,12 @@ def seeds(run: Run) -> None:
     ends = {name: jnp.asarray(NO_LIMIT, jnp.int32) for name in ("updates", "episodes")}
     updates = 2
     programs = {
-        "one seed": (1, run_chunk, (train_state, agent, params, ends, jnp.asarray(updates, jnp.int32))),
-        f"{count} seeds": (count, run_block, (many, agents, params, ends, jnp.full(count, updates, jnp.int32))),
+        "one seed": (1, (train_state, agent, params, ends, jnp.asarray(updates, jnp.int32))),
+        f"{count} seeds": (count, (many, agents, params, ends, jnp.full(count, updates, jnp.int32))),
     }
     rates = {}
-    for name, (members, program, given) in programs.items():
-        took, compiled, _ = timed(partial(program, rollouts=rollouts), *given, repeats=3)
+    for name, (members, given) in programs.items():
+        took, compiled, _ = timed(partial(run_chunk, rollouts=rollouts), *given, repeats=3)
         rates[name] = members * updates * case.envs * case.length / took
         run.add("seeds", f"{name}, {case.envs:,} environments each", rates[name], "steps/s", "-", "-", compiled)
     one, together = rates.values()

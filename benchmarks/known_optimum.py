@@ -47,7 +47,7 @@ import jaxtrader as jt
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.datasets import AR1, HiddenRegime, OrnsteinUhlenbeck, RandomWalk
 from jaxtrader.market.synthetic import PROCESSES
-from jaxtrader.training.update import NO_LIMIT
+from jaxtrader.training.train_settings import NO_LIMIT
 
 UNSEEN = 200  # the first of the seeds that are raced: nothing was tuned on them, nor raced before
 AGENTS, AGENTS_SLICE, ALLOWED = (1, 2, 4, 8, 16), 0.05, 1.1  # scored more often: 10% must be seen

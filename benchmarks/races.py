@@ -25,7 +25,8 @@ import jaxtrader as jt
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.synthetic import Process
 from jaxtrader.training.rollout import MarketRollouts
-from jaxtrader.training.update import NO_LIMIT, copy_arrays, init_agent, run_chunk
+from jaxtrader.training.train_settings import NO_LIMIT
+from jaxtrader.training.update import copy_arrays, init_agent, run_chunk
 
 LEVEL, IN_A_ROW, SLICE = 0.99, 3, 0.25
 

@@ -18,7 +18,8 @@ import pandas as pd
 import jaxtrader as jt
 from jaxtrader import devices
 from jaxtrader.agents.ppo_state import PPOState
-from jaxtrader.training.update import NO_LIMIT, TrainState, begin_rollouts, init_agent, place_train_state, run_chunk
+from jaxtrader.training.train_settings import NO_LIMIT
+from jaxtrader.training.update import TrainState, begin_rollouts, init_agent, place_train_state, run_chunk
 
 FEATURES = 8
 QUICK = {"envs": 16, "length": 16, "window": 4, "bars": 2_000}  # the same everywhere: tests compile it once

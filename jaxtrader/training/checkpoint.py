@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jaxtrader import files
 from jaxtrader.files import FileError
 from jaxtrader.printable import shown
 from jaxtrader.schema import Array, Count, Natural, Range, SchemaError, misfit, parse
-from jaxtrader.training.identity import differences
+from jaxtrader.training.identity import differences, machine
 from jaxtrader.training.metrics_log import begins_with
 from jaxtrader.training.run_folder import BACK, BEST, METRICS, NEWEST, PREVIOUS
 from jaxtrader.training.update import TrainState
@@ -78,11 +79,6 @@ class Checkpoint:
     cpus: Count
     goal: Natural | None = None
     seeds_at_once: Count | None = None
-
-    @property
-    def best_score(self) -> float | None:
-        """The best validation's score."""
-        return None if self.best is None else self.best["valid_reward_per_bar"]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool, goes_back: bool = False) -> None:
@@ -236,3 +232,32 @@ def restore(path: Path, checkpoint: Checkpoint, template: TrainState) -> TrainSt
         raise FileError(f"{path} does not fit the training: {shown(error, 200)}") from error
     # Leaves must be JAX arrays: a program is traced anew for NumPy arrays.
     return jax.tree.map(jnp.asarray, state)
+
+
+def warn_of_another_machine(checkpoint: Checkpoint, devices: int, seeds_at_once: int) -> None:
+    """Warn where a run goes on on another machine or number of devices, or in a program of other seeds."""
+    names = {"jax": "JAX", "device": "the device", "cpus": "the number of cores"}
+    here = {**machine(), "devices": devices, "seeds_at_once": seeds_at_once}
+    changes = ((names.get(name, name), getattr(checkpoint, name), now) for name, now in here.items())
+    changed = [f"{name} was {before} and is {now}" for name, before, now in changes if before not in (now, None)]
+    if changed:
+        warnings.warn(f"{', '.join(changed)}: the results may differ in their last digits", stacklevel=4)
+
+
+def warn_of_another_length(
+    checkpoint: Checkpoint, goal: int, unit: Literal["updates", "episodes"], agent: Any, agent_state: Any
+) -> None:
+    """Warn where a schedule of the agent is elsewhere than it was, because the training has another length."""
+    before = checkpoint.goal
+    if before is None or before == goal:
+        return
+    shares = [min(getattr(checkpoint, unit) / max(length, 1), 1.0) for length in (before, goal)]
+    scheduled = [agent.anneal(agent_state, jnp.float32(share)) for share in shares]
+    pairs = zip(*map(jax.tree.leaves, scheduled), strict=True)
+    if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
+        name = "total_steps" if unit == "updates" else "num_episodes"
+        warnings.warn(
+            f"{name} is another one than before: schedules of the agent, such as the learning rate's, run over the "
+            f"new length, and go on at {shares[1]:.0%} of it instead of {shares[0]:.0%}",
+            stacklevel=4,
+        )

@@ -1,6 +1,6 @@
 """Several seeds as one training: each trains a member, and the members together are the policy.
 
-Members follow one another, or a block of them is one program (`dispatch.py`).
+Members follow one another, or a block of them is one program (`block.py`).
 """
 
 from __future__ import annotations
@@ -12,24 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jax
-
-from jaxtrader import hosts
 from jaxtrader.agents.policy_loading import ensemble, save_policy
-from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS
-from jaxtrader.training.callbacks import EarlyStopping
-from jaxtrader.training.dispatch import (
-    Block,
-    SharedProgress,
-    bytes_of_block,
-    even,
-    free_bytes,
-    slots_that_fit,
-)
+from jaxtrader.training.block import Block
 from jaxtrader.training.interrupt import stop_on_signals
-from jaxtrader.training.progress import Progress
+from jaxtrader.training.progress import Progress, member_progress
 from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import (
     START,
@@ -41,6 +29,7 @@ from jaxtrader.training.run_folder import (
     member_folders,
     only_writer,
 )
+from jaxtrader.training.seeds_at_once import seeds_at_once, why_not_at_once
 from jaxtrader.training.settle import settle
 from jaxtrader.training.warm_start import keep_start, with_start
 
@@ -57,36 +46,8 @@ def check_members(trainer: Trainer) -> None:
         value = getattr(trainer.env, name)
         if isinstance(value, tuple):
             raise ValueError(f"{name} {value} is one for each position, and an ensemble needs one number; use seeds=1")
-    if (trainer.seeds_at_once or 1) > 1 and (why := _why_not_at_once(trainer)):
+    if (trainer.seeds_at_once or 1) > 1 and (why := why_not_at_once(trainer)):
         raise ValueError(f"seeds_at_once {trainer.seeds_at_once} needs {why}; leave it out")
-
-
-def _why_not_at_once(trainer: Trainer) -> str:
-    """What several seeds as one program need, and this training has not. Empty where it has all."""
-    if trainer.devices > 1:
-        return "one device"
-    if not all(type(each) is EarlyStopping for each in trainer.callbacks):
-        return "no callbacks but EarlyStopping, since others see one seed after another"
-    return ""
-
-
-def seeds_at_once(trainer: Trainer) -> int:
-    """How many seeds one program trains side by side, on the device at hand.
-
-    An agent of the user's own may hold what `jax.vmap` cannot take, so it is asked for.
-    """
-    if trainer.seeds_at_once is not None:
-        return even(trainer.seeds, trainer.seeds_at_once)
-    free = None if jax.default_backend() == "cpu" else free_bytes(jax.local_devices()[0])
-    if free is None or hosts.count() > 1 or _why_not_at_once(trainer) or type(trainer.agent) is not PPOAgent:
-        return 1
-    agent = trainer.agent_arrays
-    fresh = trainer.fresh(agent, trainer.earlier.members[0] if trainer.earlier is not None else None)
-
-    def bytes_of(slots: int) -> int:
-        return bytes_of_block(slots, fresh.train_state, agent, fresh.params, trainer.limits, trainer.rollouts)
-
-    return slots_that_fit(trainer.seeds, bytes_of, free)
 
 
 def check_seeds(trainer: Trainer, run_dir: Path) -> None:
@@ -183,12 +144,12 @@ def _train_block(members: Sequence[Trainer], slots: int, resume: bool) -> list[T
         return [member.train_here(resume=goes_on) for member, goes_on in zip(members, resumes, strict=True)]
     with contextlib.ExitStack() as opened:
         progress = opened.enter_context(members[0].make_progress(len(members)))
-        shared = SharedProgress(progress)
         stop = opened.enter_context(stop_on_signals(progress.print, progress.close))
+        displays = member_progress(progress, [member.seed for member in members])
         trainings = []
-        for member, goes_on in zip(members, resumes, strict=True):
-            own = dataclasses.replace(member, callbacks=[copy.copy(each) for each in member.callbacks])
-            trainings.append(opened.enter_context(own.begin(goes_on, shared.of(member.seed), stop)))
+        for member, goes_on, display in zip(members, resumes, displays, strict=True):
+            member = dataclasses.replace(member, callbacks=[copy.copy(each) for each in member.callbacks])
+            trainings.append(opened.enter_context(member.begin(goes_on, display, stop, slots)))
         return Block(trainings, slots, stop).run()
 
 

@@ -37,6 +37,7 @@ FIGURES = {
     "episodes": "episodes",
 }
 COUNTS = ("updates", "steps", "episodes")
+SUMS = (*COUNTS, "steps_per_second")  # figures that are shown for all seeds together
 PERCENTAGES = ("optimum_share", "valid_time_in_market")
 VALIDATION = ("valid_reward_per_bar", "valid_best", *PERCENTAGES)  # shown until the next validation
 FIGURE_WIDTH = 8  # characters, as in -1.2e-05
@@ -130,6 +131,54 @@ class Progress:
     def _print_line(self) -> None:
         self._line_is_due = False
         self.print(_line(self._display.tasks[0], self._display.record or {}))
+
+
+class MemberProgress:
+    """What one of several trainings side by side shows, as a `Progress`. All of them have one display.
+
+    It shows what all have done, and the means of their figures.
+
+    Args:
+        progress: the display.
+        seed: of this training.
+        said: texts that were shown, and `latest`: the last count and record by seed. All trainings share both.
+    """
+
+    def __init__(
+        self, progress: Progress, seed: int, said: set[str], latest: dict[int, tuple[int, Mapping[str, Any]]]
+    ) -> None:
+        self._progress, self._seed, self._said, self._latest = progress, seed, said, latest
+
+    def wait(self, what: str) -> None:
+        """Say what is done before the first record, once for all trainings."""
+        self._once(what, self._progress.wait)
+
+    def print(self, text: str) -> None:
+        """Write a text of all trainings, once, or of this one: what happened to an update is its own."""
+        self._once(f"seed {self._seed}: {text}" if "update" in text else text, self._progress.print)
+
+    def _once(self, text: str, show: Callable[[str], None]) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            show(text)
+
+    def update(self, done: int, record: Mapping[str, Any]) -> None:
+        """Show the figures of all after a record of this training."""
+        self._latest[self._seed] = (done, record)
+        records = [each for _, each in self._latest.values()]
+        shown: dict[str, Any] = {}
+        for name in record:
+            known = [each[name] for each in records if isinstance(each.get(name), int | float)]
+            if known:
+                shown[name] = sum(known) if name in SUMS else sum(known) / len(known)
+        self._progress.update(sum(each for each, _ in self._latest.values()), shown)
+
+
+def member_progress(progress: Progress, seeds: Iterable[int]) -> list[MemberProgress]:
+    """Return what each of several trainings shows on one display."""
+    said: set[str] = set()
+    latest: dict[int, tuple[int, Mapping[str, Any]]] = {}
+    return [MemberProgress(progress, seed, said, latest) for seed in seeds]
 
 
 class _TextColumn(ProgressColumn):

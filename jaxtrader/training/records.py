@@ -35,17 +35,20 @@ class Recorder:
 
     Args:
         steps_per_update: environment steps of an update.
-        updates, episodes, seconds: where a resumed training goes on.
 
     Attributes:
         updates, episodes: how many are finished.
         compile_seconds: the time that the first dispatch took. It goes into the first record.
     """
 
-    def __init__(self, steps_per_update: int, updates: int = 0, episodes: int = 0, seconds: float = 0.0):
-        self.updates, self.episodes = updates, episodes
+    def __init__(self, steps_per_update: int):
         self.compile_seconds: float | None = None
         self._steps_per_update = steps_per_update
+        self.go_on_from(0, 0, 0.0)
+
+    def go_on_from(self, updates: int, episodes: int, seconds: float) -> None:
+        """Count on from there, such as where a training is resumed."""
+        self.updates, self.episodes = updates, episodes
         self._began = time.perf_counter() - seconds
         self._meter = SpeedMeter()
 

@@ -31,12 +31,12 @@ from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
 from jaxtrader.training.callbacks import Callback, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint
-from jaxtrader.training.dispatch import Share, Steps, run_alone
+from jaxtrader.training.dispatch import run_alone
 from jaxtrader.training.identity import Identity, check_alike, identity
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.members import check_members, check_members_to_resume, check_seeds, train_members
 from jaxtrader.training.metrics_log import JsonlLogger
-from jaxtrader.training.progress import Progress
+from jaxtrader.training.progress import MemberProgress, Progress
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 from jaxtrader.training.run_folder import (
     METRICS,
@@ -51,12 +51,7 @@ from jaxtrader.training.run_folder import (
 from jaxtrader.training.settle import check_settle, settle, trained_path
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.train_settings import NO_LIMIT, TrainSettings
-from jaxtrader.training.training_loop import Fresh, TrainingLoop, resume_hint
-from jaxtrader.training.update import (
-    TrainState,
-    begin_rollouts,
-    init_agent,
-)
+from jaxtrader.training.training_loop import TrainingLoop, resume_hint
 from jaxtrader.training.validation import check_validation
 from jaxtrader.training.warm_start import check_earlier, keep_start, with_start
 
@@ -253,9 +248,9 @@ class Trainer(TrainSettings):
         with (
             self.make_progress() as progress,
             stop_on_signals(progress.print, progress.close) as stop,
-            self.begin(resume, progress, stop) as (training, steps),
+            self.begin(resume, progress, stop) as training,
         ):
-            result = run_alone(training, steps)
+            result = run_alone(training)
             if self.must_beat_holding and not result.interrupted:
                 progress.wait("comparing with holding")
                 result = replace(result, proof=settle(self, result))
@@ -263,15 +258,9 @@ class Trainer(TrainSettings):
 
     @contextmanager
     def begin(
-        self, resume: bool, progress: Progress | Share, stop: threading.Event
-    ) -> Generator[tuple[TrainingLoop, Steps]]:
-        """Lock the run folder, and yield a training of one seed and its steps, for `dispatch.py`.
-
-        Args:
-            resume: see `train`.
-            progress: shows it.
-            stop: is set where it shall save and end.
-        """
+        self, resume: bool, progress: Progress | MemberProgress, stop: threading.Event, seeds_at_once: int = 1
+    ) -> Generator[TrainingLoop]:
+        """Lock the run folder, and yield a training of one seed. The other arguments are those of `TrainingLoop`."""
         run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
         with only_writer(run_dir):
             if not (resume or holds_nothing(run_dir)):  # another training has begun here in the meantime
@@ -283,30 +272,17 @@ class Trainer(TrainSettings):
             if checkpoint is None:
                 keep_start(started, run_dir)
             with JsonlLogger(run_dir / METRICS) as log:
-                training = TrainingLoop(started, run_dir, log, progress, stop)
                 try:
-                    yield training, training.steps(checkpoint)
+                    yield TrainingLoop(started, run_dir, log, progress, stop, checkpoint, seeds_at_once)
                 except KeyboardInterrupt:
                     saved = ", ".join(sorted({path.name for path in run_dir.glob("*.pkl")} - {START})) or "nothing yet"
                     progress.print(f"left at once; saved in {run_dir} before: {saved}; {resume_hint(run_dir)}")
                     raise
 
-    def fresh(self, agent: Any, earlier: Policy | None) -> Fresh:
-        """Make a training's first train state and parameters.
-
-        Args:
-            agent: see `agent_arrays`.
-            earlier: the policy to start from. None: from new weights.
-        """
-        init_key, begin_key, key = jax.random.split(jax.random.key(self.seed), 3)
-        raw = self.env.default_params if self.env_params is None else without_64_bits(self.env_params)
-        agent_state = init_agent(agent, init_key, raw, env=self.env)
-        if earlier is not None:
-            agent_state = agent.start_from(agent_state, earlier.state, keep_scale=not self.refit_normalizer)
-        agent_state, params = agent.prepare(agent_state, raw)
-        zero = jnp.zeros((), jnp.int32)
-        env_states = begin_rollouts(begin_key, params, rollouts=self.rollouts)
-        return Fresh(TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool)), params, raw)
+    @property
+    def raw_params(self) -> Any:
+        """Parameters of the environment, as the agent's `prepare` takes them."""
+        return self.env.default_params if self.env_params is None else without_64_bits(self.env_params)
 
     @property
     def limits(self) -> dict[str, Array]:

@@ -20,18 +20,6 @@ from jaxtrader import compilation, devices
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.devices import REPLICATED, SHARDED
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
-from jaxtrader.training.train_settings import NO_LIMIT
-
-__all__ = [
-    "NO_LIMIT",
-    "TrainState",
-    "begin_rollouts",
-    "copy_arrays",
-    "init_agent",
-    "place_train_state",
-    "run_block",
-    "run_chunk",
-]
 
 DEVICES_DIFFER = "parameters, which differ between the devices"  # a reason why an update is rejected
 
@@ -107,71 +95,53 @@ def place_train_state(train_state: TrainState, mesh: Mesh | None) -> TrainState:
     return copy_arrays(TrainState(**parts))
 
 
-@partial(compilation.Jitted, cpu_options=compilation.LEVEL_1, static_argnames=("rollouts", "mesh"), donate_argnums=0)
+@partial(
+    compilation.Jitted,
+    cpu_options=compilation.LEVEL_1,
+    static_argnames=("rollouts", "mesh", "params_axis"),
+    donate_argnums=0,
+)
 def run_chunk(
     train_state: TrainState,
     agent: Agent,
     params: Any,
     limits: dict[str, Array],
-    count: Array,
+    count: Int[Array, "*member"],
     *,
     rollouts: MarketRollouts | EnvRollouts,
     mesh: Mesh | None = None,
+    params_axis: int | None = None,
 ) -> tuple[TrainState, dict[str, Any]]:
     """Run `count` updates, or fewer where a limit is reached or an update is rejected.
 
     An update is rejected where a number is not finite, an action is invalid, or the devices' parameters differ. The
     chunk then ends with the state before that update.
 
+    Where `count` has an axis, several trainings go side by side on one device. Train states, agents and what is
+    returned are then stacked. A training that has made its updates keeps its state while the others go on.
+
     Args:
         train_state: its buffers are donated.
         agent: the learner, with float32 arrays as its settings.
         params: parameters of the environment, prepared by the agent.
         limits: "updates" and "episodes" at which training ends.
-        count: number of updates.
-        rollouts: how experience is collected, on all devices together.
+        count: number of updates, of one training or of each.
+        rollouts: how one training collects experience, on all devices together.
         mesh: the devices. Each collects and learns from its own paths, and gradients are means over all devices.
+        params_axis: 0 where several trainings have parameters of their own, stacked. None where all share them.
 
     Returns:
         The new train state, and a report. It has "updates" and "episodes" so far, "sums" of the metrics over the
         chunk's updates, and "bad", which says of each reason for a rejection whether it occurred.
     """
     run = partial(_run_updates, rollouts)
-    if mesh is not None:
+    if count.ndim:
+        run = jax.vmap(run, (0, 0, params_axis, None, 0))
+    elif mesh is not None:
         specs = TrainState(**SPECS)
         in_specs = (specs, REPLICATED, REPLICATED, REPLICATED, REPLICATED)
         run = devices.run_on_all(partial(_run_updates, rollouts.part(mesh.size)), mesh, in_specs, (specs, REPLICATED))
     return run(train_state, agent, params, limits, count)
-
-
-@partial(compilation.Jitted, cpu_options=compilation.LEVEL_1, static_argnames=("rollouts", "shared"), donate_argnums=0)
-def run_block(
-    train_states: TrainState,
-    agents: Agent,
-    params: Any,
-    limits: dict[str, Array],
-    counts: Int[Array, " member"],
-    *,
-    rollouts: MarketRollouts | EnvRollouts,
-    shared: bool = True,
-) -> tuple[TrainState, dict[str, Any]]:
-    """`run_chunk` of several trainings side by side, as one program on one device.
-
-    A training that has made its updates keeps its state while the others go on.
-
-    Args:
-        train_states, agents: stacked, one for each training. The states' buffers are donated.
-        params: parameters of the environment, which all share. Else they are stacked too.
-        limits: of each training, see `run_chunk`.
-        counts: the number of updates of each.
-        rollouts: how each collects experience.
-        shared: whether all share the parameters.
-
-    Returns:
-        The new train states and the reports, stacked.
-    """
-    run = jax.vmap(partial(_run_updates, rollouts), (0, 0, None if shared else 0, None, 0))
-    return run(train_states, agents, params, limits, counts)
 
 
 def _run_updates(

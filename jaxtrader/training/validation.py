@@ -60,17 +60,21 @@ class Validation:
         path, env = self._scored_on
         return _score(actor_of(agent, self.env.window), agent_state, self.params, path, env=env)
 
-    def score_all(self, agent: Agent, agent_states: Any, params: EnvParams, shared: bool = True) -> dict[str, Array]:
+    def score_all(
+        self, agent: Agent, agent_states: Any, params: EnvParams, params_axis: int | None = None
+    ) -> dict[str, Array]:
         """Return the figures of several policies, stacked as their states are. One program computes them all.
 
         Args:
             agent: of which all are policies.
             agent_states: stacked.
             params: that all share, or stacked. Each is a validation's `params`.
-            shared: whether all share the parameters.
+            params_axis: 0 where they are stacked.
         """
         path, env = self._scored_on
-        return _score_all(actor_of(agent, self.env.window), agent_states, params, path, env=env, shared=shared)
+        return _score_all(
+            actor_of(agent, self.env.window), agent_states, params, path, env=env, params_axis=params_axis
+        )
 
     @property
     def _scored_on(self) -> tuple[ScoringPath | None, TradingEnv]:
@@ -104,9 +108,15 @@ def _score(
     return {"valid_reward_per_bar": reward, "valid_time_in_market": time_in_market}
 
 
-@partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames=("env", "shared"))
+@partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames=("env", "params_axis"))
 def _score_all(
-    actor: Any, agent_states: Any, params: EnvParams, path: ScoringPath | None, *, env: TradingEnv, shared: bool
+    actor: Any,
+    agent_states: Any,
+    params: EnvParams,
+    path: ScoringPath | None,
+    *,
+    env: TradingEnv,
+    params_axis: int | None,
 ) -> dict[str, Array]:
     each = lambda state, params: _score(actor, state, params, path, env=env)  # noqa: E731
-    return jax.vmap(each, (0, None if shared else 0))(agent_states, params)
+    return jax.vmap(each, (0, params_axis))(agent_states, params)

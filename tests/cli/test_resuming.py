@@ -12,7 +12,7 @@ import pytest
 
 import jaxtrader as jt
 from jaxtrader.cli import main
-from jaxtrader.training import training_loop
+from jaxtrader.training import saving
 from jaxtrader.training.settle import trained_path
 
 FEATURES = "log_return_5,volatility_10"
@@ -46,15 +46,15 @@ def whole(tmp_path_factory):
 
 def train_until_killed(whole, run, monkeypatch, *flags):
     """Begin the same run elsewhere, and kill it before its second validation is saved."""
-    save = training_loop.TrainingLoop._save_checkpoint
+    save = saving.Saver.save_checkpoint
 
-    def save_or_die(loop, *args):
-        if loop.recorder.updates >= 4:
+    def save_or_die(saver, *args):
+        if saver.recorder.updates >= 4:
             raise Killed
-        save(loop, *args)
+        save(saver, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_loop.TrainingLoop, "_save_checkpoint", save_or_die)
+        patch.setattr(saving.Saver, "save_checkpoint", save_or_die)
         with pytest.raises(Killed):
             main(["train", "--data", str(whole.parent / "bars.csv"), *SMALL, "--run-dir", str(run), *flags])
 

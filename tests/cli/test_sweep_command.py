@@ -9,7 +9,7 @@ import pytest
 from cli.test_resuming import FEATURES, Killed, prices
 
 from jaxtrader.cli import main
-from jaxtrader.training import training_loop
+from jaxtrader.training import saving, training_loop
 
 TINY = f"""
 data = "bars.csv"
@@ -90,17 +90,17 @@ def test_a_sweep_that_was_killed_goes_on_and_trains_nothing_twice(place, monkeyp
     page = (place / "whole" / "report.html").read_text()
     assert "<h2>Configurations</h2>" in page
 
-    save = training_loop.TrainingLoop._save_checkpoint
+    save = saving.Saver.save_checkpoint
     folders = []
 
-    def save_or_die(loop, *args):
-        folders.append(loop.run_dir.relative_to("runs/mine").as_posix())
-        if folders[-1] == "config-2/seed-0" and loop.recorder.updates >= 4:
+    def save_or_die(saver, *args):
+        folders.append(saver.run_dir.relative_to("runs/mine").as_posix())
+        if folders[-1] == "config-2/seed-0" and saver.recorder.updates >= 4:
             raise Killed
-        save(loop, *args)
+        save(saver, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_loop.TrainingLoop, "_save_checkpoint", save_or_die)
+        patch.setattr(saving.Saver, "save_checkpoint", save_or_die)
         with pytest.raises(Killed):
             run(place, text)
     assert (place / "runs/mine/config-2/config.toml").is_file(), "it is there from the beginning"

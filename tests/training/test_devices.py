@@ -31,7 +31,7 @@ from jaxtrader.devices import AXIS, REPLICATED, SHARDED
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.market import Market
-from jaxtrader.training import training_loop, update
+from jaxtrader.training import dispatch, update
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
@@ -229,7 +229,7 @@ def test_parameters_stay_the_same_on_all_devices_and_draws_differ(
         train_states.append(jax.tree.map(jnp.copy, train_state))
         return train_state, report
 
-    monkeypatch.setattr(training_loop, "run_chunk", kept)
+    monkeypatch.setattr(dispatch, "run_chunk", kept)
     path_trainer(env, agent, tmp_path / "run", total_steps=8 * env.episode_length // 2, devices=2).train()
     train_state = train_states[-1]
     for leaf in jax.tree.leaves(train_state.agent_state):

@@ -21,7 +21,7 @@ import jaxtrader as jt
 from jaxtrader import files
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.files import FileError
-from jaxtrader.training import metrics_log, training_loop, update
+from jaxtrader.training import checkpoint, dispatch, metrics_log, saving, training_loop, update
 from jaxtrader.training.checkpoint import read_checkpoint, restore
 from jaxtrader.training.identity import differences
 from jaxtrader.training.records import TIME_FIELDS
@@ -189,7 +189,7 @@ def test_a_run_that_was_stopped_is_not_validated_once_more_and_resumes_to_the_sa
 
     chunks = iter(range(100))
     with monkeypatch.context() as patch:
-        patch.setattr(training_loop, "run_chunk", interrupted)
+        patch.setattr(dispatch, "run_chunk", interrupted)
         result = make(tmp_path / "run").train()
     assert result.interrupted
     assert [record["updates"] for record in records(tmp_path / "run")] == [2, 3, 5]
@@ -308,7 +308,7 @@ def test_bars_that_were_added_behind_the_training_change_nothing(make, whole, en
 
 
 def test_another_machine_is_warned_of(make, whole, monkeypatch):
-    monkeypatch.setattr(training_loop, "machine", lambda: {"jax": "9.9", "device": "cpu", "cpus": 999})
+    monkeypatch.setattr(checkpoint, "machine", lambda: {"jax": "9.9", "device": "cpu", "cpus": 999})
     with pytest.warns(UserWarning, match=r"JAX was .* and is 9\.9, the number of cores was .* and is 999"):
         make(whole.run_dir).train(resume=True)
 
@@ -322,15 +322,15 @@ def damage(path):
 @pytest.fixture
 def stopped(make, tmp_path, monkeypatch):
     """A run that was killed behind its last record, with a checkpoint at update 6 of 7."""
-    save = training_loop.TrainingLoop._save_checkpoint
+    save = saving.Saver.save_checkpoint
 
-    def save_or_die(loop, *args):
-        if loop.recorder.updates == 7:
+    def save_or_die(saver, *args):
+        if saver.recorder.updates == 7:
             raise Killed
-        save(loop, *args)
+        save(saver, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_loop.TrainingLoop, "_save_checkpoint", save_or_die)
+        patch.setattr(saving.Saver, "save_checkpoint", save_or_die)
         with pytest.raises(Killed):
             make(tmp_path / "run").train()
     return tmp_path / "run"
@@ -349,7 +349,7 @@ def template(make, whole):
     """What a checkpoint is restored to."""
     seen = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_loop, "restore", lambda *given: seen.append(given[2]) or restore(*given))
+        patch.setattr(saving, "restore", lambda *given: seen.append(given[2]) or restore(*given))
         make(whole.run_dir).train(resume=True)
     return seen[0]
 
@@ -530,7 +530,7 @@ def test_checkpoints_come_by_time_where_no_validation_does(tmp_path, monkeypatch
         progress=False,
     )
     saved = []
-    monkeypatch.setattr(training_loop, "save_checkpoint", lambda folder, found, *_: saved.append(found.updates))
+    monkeypatch.setattr(saving, "save_checkpoint", lambda folder, found, *_: saved.append(found.updates))
     trainer.train()
     assert saved == [10]
     monkeypatch.setattr(training_loop, "CHECKPOINT_SECONDS", 0.0)

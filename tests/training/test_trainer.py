@@ -24,7 +24,7 @@ from jaxtrader.evaluation.optimum import solve
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.synthetic import AR1
-from jaxtrader.training import training_loop, update, validation
+from jaxtrader.training import dispatch, update, validation
 from jaxtrader.training.records import SpeedMeter
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
@@ -205,7 +205,7 @@ def test_nothing_compiles_after_the_first_validation(tmp_path, env, agent, marke
         compiled.append(sum("Compiling" in record.getMessage() for record in caplog.records))
         return update.run_chunk(*args, **kwargs)
 
-    monkeypatch.setattr(training_loop, "run_chunk", counted)
+    monkeypatch.setattr(dispatch, "run_chunk", counted)
     steps = 8 * env.episode_length // 2 * 14
     trainer = path_trainer(
         env, agent, tmp_path / "run", valid=market, total_steps=steps, updates_per_chunk=2, eval_every=3
@@ -232,7 +232,7 @@ def test_a_chunk_takes_over_the_buffers_of_the_one_before_and_waits_for_nothing(
         with jax.transfer_guard("disallow"):
             return update.run_chunk(train_state, *args, **kwargs)
 
-    monkeypatch.setattr(training_loop, "run_chunk", kept)
+    monkeypatch.setattr(dispatch, "run_chunk", kept)
     settings = {"total_steps": 8 * env.episode_length // 2 * 3, "updates_per_chunk": 1, "devices": devices}
     path_trainer(env, agent, tmp_path / "run", **settings).train()
     assert len(train_states) == 3

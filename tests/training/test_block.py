@@ -14,15 +14,16 @@ from trainers import Recording, path_trainer
 
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.training import dispatch
+from jaxtrader.training import block as block_module
 from jaxtrader.training.callbacks import EarlyStopping
 from jaxtrader.training.checkpoint import read_checkpoint
-from jaxtrader.training.dispatch import SharedProgress, bytes_of_block, even, slots_that_fit
 from jaxtrader.training.metrics_log import JsonlLogger
-from jaxtrader.training.progress import Progress
+from jaxtrader.training.progress import Progress, member_progress
 from jaxtrader.training.records import TIME_FIELDS
 from jaxtrader.training.run_folder import CHECKPOINTS
+from jaxtrader.training.seeds_at_once import bytes_of_block, even, slots_that_fit
 from jaxtrader.training.train_result import TrainingDiverged
+from jaxtrader.training.training_loop import first_state
 
 STEPS = 8 * 8  # of an update of `make`
 SEED = 4
@@ -150,7 +151,7 @@ def test_members_that_end_by_episodes_end_by_their_own(make, tmp_path):
 @pytest.mark.slow
 def test_members_whose_features_have_other_scales_keep_their_own(block, make, monkeypatch, tmp_path):
     """As where each starts from a policy of other bars. The scales are then no longer shared, and neither is memory."""
-    monkeypatch.setattr(dispatch, "_equal", lambda one, other: np.zeros((), bool))
+    monkeypatch.setattr(block_module, "_equal", lambda one, other: np.zeros((), bool))
     own = make(tmp_path / "run").train()
     for mine, theirs in zip(own.members, block.members, strict=False):
         chex.assert_trees_all_close(mine.state, theirs.state, **CLOSE)
@@ -208,22 +209,21 @@ def test_a_block_has_as_many_slots_as_fit_and_blocks_are_even():
 
 def test_the_bytes_of_a_block_are_those_of_its_program(make, tmp_path):
     trainer = make(tmp_path / "run", seed=SEED, seeds=1, seeds_at_once=None)
-    agent = trainer.agent_arrays
-    fresh = trainer.fresh(agent, None)
-    state = sum(plain(leaf).nbytes for leaf in jax.tree.leaves(fresh.train_state))
-    needed = bytes_of_block(2, fresh.train_state, agent, fresh.params, trainer.limits, trainer.rollouts)
+    first = first_state(trainer, trainer.agent_arrays, None)
+    state = sum(plain(leaf).nbytes for leaf in jax.tree.leaves(first.train_state))
+    needed = bytes_of_block(2, trainer, first)
     assert needed > 2 * 2 * state, "two states, two copies of them, and what the program computes with"
 
 
 def test_the_display_counts_all_members_and_shows_the_means_of_their_figures(capsys):
     progress = Progress(200, "steps")
-    shared = SharedProgress(progress)
-    for seed, loss, speed in ((4, 1.0, 10.0), (5, 3.0, np.nan)):
-        shared.of(seed).wait("compiling")
-        shared.of(seed).update(50, {"updates": 1, "steps": 50, "policy_loss": loss, "steps_per_second": speed})
-    shared.of(5).print("note: IBM is short")
-    shared.of(4).print("note: IBM is short")
-    shared.of(4).print("note: update 3 was rejected")
+    shown = member_progress(progress, [4, 5])
+    for each, loss, speed in zip(shown, (1.0, 3.0), (10.0, np.nan), strict=True):
+        each.wait("compiling")
+        each.update(50, {"updates": 1, "steps": 50, "policy_loss": loss, "steps_per_second": speed})
+    shown[1].print("note: IBM is short")
+    shown[0].print("note: IBM is short")
+    shown[0].print("note: update 3 was rejected")
     progress.close()
     lines = capsys.readouterr().out.splitlines()
     assert lines.count("compiling ...") == 1

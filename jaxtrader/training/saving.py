@@ -1,0 +1,137 @@
+"""What a training has so far, on the host, and the files that keep it: its log, its policies and its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxtrader import files
+from jaxtrader.training.checkpoint import Checkpoint, restore, save_checkpoint
+from jaxtrader.training.identity import machine
+from jaxtrader.training.metrics_log import JsonlLogger
+from jaxtrader.training.records import Recorder
+from jaxtrader.training.run_config import describe
+from jaxtrader.training.run_folder import NEWEST
+from jaxtrader.training.update import TrainState
+from jaxtrader.training.validation import Validation
+
+if TYPE_CHECKING:
+    from jaxtrader.training.trainer import Trainer
+
+
+class Saver:
+    """Keeps what a training of one seed has so far.
+
+    Args:
+        trainer: its settings.
+        run_dir: its folder.
+        log: of its records.
+        seeds_at_once: how many seeds its program trains.
+
+    Attributes:
+        history: the records.
+        recorder: counts what is finished.
+        validation: chooses the best policy. None where nothing is validated.
+        halvings: how often the learning rate was halved.
+        initial: what the policy says of itself from which training started. None for fresh weights.
+    """
+
+    def __init__(self, trainer: Trainer, run_dir: Path, log: JsonlLogger, seeds_at_once: int) -> None:
+        self.trainer, self.run_dir, self.log, self.seeds_at_once = trainer, run_dir, log, seeds_at_once
+        self.history: list[dict[str, Any]] = []
+        self.recorder = Recorder(trainer.steps_per_update)
+        self.validation: Validation | None = None
+        self.halvings = 0
+        self.initial: dict[str, Any] | None = None
+        self._policy: np.ndarray | None = None  # the bytes of policy.pkl where validation chose one
+        self._saved: tuple[int, int] | None = None  # updates and length of the log at the last checkpoint
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """What the policy files say of the training."""
+        trainer = self.trainer
+        further = trainer.about if self.initial is None else {**trainer.about, "init_from": self.initial}
+        return describe(trainer, trainer.env, trainer.agent, trainer.valid, further)
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The record of the best validation, None where nothing has been chosen."""
+        return None if self.validation is None else self.validation.best
+
+    def restore(self, checkpoint: Checkpoint, template: TrainState) -> TrainState:
+        """Go back to a checkpoint: counts, log and best policy. Return its train state, in the form of a template."""
+        train_state = restore(self.run_dir / NEWEST, checkpoint, template)
+        self.history = self.log.cut(checkpoint.metrics_bytes)
+        self.recorder.go_on_from(checkpoint.updates, checkpoint.episodes, checkpoint.seconds)
+        self.halvings = max(self.halvings, checkpoint.halvings)
+        self.initial, self._policy = checkpoint.initial, checkpoint.policy
+        if self._policy is not None:
+            files.write_bytes(self.run_dir / "policy.pkl", self._policy.tobytes())
+        is_on_disk = checkpoint.metrics_sum == self.log.digest()
+        self._saved = (checkpoint.updates, checkpoint.metrics_bytes) if is_on_disk else None
+        return train_state
+
+    def choose(self, scores: Mapping[str, Any], record: dict[str, Any], agent_state: Any) -> bool:
+        """Add a validation's figures to its record. Save the policy and return True where it is the best so far."""
+        assert self.validation is not None
+        is_best = self.validation.choose(scores, record)
+        if is_best:
+            path = self._save_policy("policy.pkl", agent_state, record["valid_reward_per_bar"])
+            # A custom agent may save elsewhere.
+            self._policy = np.fromfile(path, np.uint8) if path.is_file() else None
+        return is_best
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Add a record to the log."""
+        self.history.append(record)
+        self.log.write(record)
+
+    def save_end(self, train_state: TrainState) -> None:
+        """Save last.pkl, a checkpoint, and policy.pkl where no validation chose one."""
+        self._save_policy("last.pkl", train_state.agent_state, None)
+        if self.best is None:
+            self._save_policy("policy.pkl", train_state.agent_state, None)
+        self.save_checkpoint(train_state)
+
+    def save_checkpoint(self, train_state: TrainState, is_best: bool = False, went_back: bool = False) -> None:
+        """Save the train state unless that has just been done. The log reaches the disk before it.
+
+        A divergence goes back to updates at which there is a validation, also where there is no market for one. The
+        clock and signals save at others, at which a run that never stopped saves nothing. Where it has just gone back,
+        that file stays, since after a kill the run may go on from before, with fewer halvings. Newer checkpoints no
+        longer fit the log.
+        """
+        updates = self.recorder.updates
+        now = (updates, self.log.size)
+        if now == self._saved and not went_back:
+            return
+        self.log.sync()
+        checkpoint = Checkpoint(
+            train_state=train_state,
+            updates=updates,
+            episodes=self.recorder.episodes,
+            seconds=self.recorder.seconds,
+            metrics_bytes=self.log.size,
+            metrics_sum=self.log.digest(),
+            best=self.best,
+            policy=self._policy,
+            halvings=self.halvings,
+            initial=self.initial,
+            settings=self.trainer.identity,
+            devices=self.trainer.devices,
+            seeds_at_once=self.seeds_at_once,
+            goal=self.trainer.goal,
+            **machine(),
+        )
+        is_fixed = self.trainer.on_divergence == "halve" and updates % self.trainer.eval_every == 0
+        save_checkpoint(self.run_dir, checkpoint, is_best, is_fixed and not went_back)
+        self._saved = now
+
+    def _save_policy(self, name: str, agent_state: Any, score: float | None) -> Path:
+        about = {**self.about, "updates": self.recorder.updates, "valid_reward_per_bar": score}
+        self.trainer.agent.save_model(self.run_dir / name, agent_state, about)
+        return self.run_dir / name
