@@ -254,6 +254,8 @@ class Trainer(TrainSettings):
             if self.must_beat_holding and not result.interrupted:
                 progress.wait("comparing with holding")
                 result = replace(result, proof=settle(self, result))
+            if stop.is_set() and not result.interrupted:
+                progress.print("the signal came at the end: this training is complete")
             return result
 
     @contextmanager

@@ -1,5 +1,6 @@
 """interrupt.py: which signals ask a training to stop, and what the second one does."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -8,8 +9,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from trainers import called_back
 
 import jaxtrader
+from jaxtrader.training.callbacks import Callback
 from jaxtrader.training.interrupt import SIGNALS, STOPPING, stop_on_signals
 
 ROOT = Path(jaxtrader.__file__).parents[1]
@@ -59,6 +62,16 @@ def test_a_block_inside_another_has_its_event_and_tells_by_itself():
             assert following.is_set(), "a signal that came too late for one training stops the next"
     with stop_on_signals(print) as later:
         assert not later.is_set()
+
+
+def test_a_training_that_was_at_its_end_says_that_it_is_complete(tmp_path, capsys):
+    class AtTheEnd(Callback):
+        def on_end(self, result):
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer = dataclasses.replace(called_back(tmp_path / "run", AtTheEnd(), total_steps=80), progress=True)
+    assert not trainer.train().interrupted
+    assert "this training is complete" in capsys.readouterr().out
 
 
 def test_what_is_ignored_and_what_the_user_handles_stay():
