@@ -9,9 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, runtime_checkable
-
-import numpy as np
+from typing import Any
 
 from jaxtrader.files import FileError
 
@@ -19,19 +17,11 @@ COUNTS = ("updates", "steps", "episodes")  # in each record of a run
 SCORE = "valid_reward_per_bar"  # in those with a validation
 
 
-@runtime_checkable
-class _Array(Protocol):
-    """An array or a scalar of NumPy, JAX or another library."""
-
-    dtype: Any
-    __array__: Any
-
-
 class JsonlLogger:
     """Appends records to a file, one JSON object a line.
 
     Each record reaches the operating system before `write` returns. NaN and infinities become null, since JSON has
-    neither. Use the logger as a context manager, or call `close`.
+    neither. The logger is a context manager, which closes the file.
 
     Attributes:
         path: the file.
@@ -41,10 +31,9 @@ class JsonlLogger:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             check_log(self.path)
             # Without a buffer, so that a line that cannot be written is not written later.
-            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
+            self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed in `__exit__`
             content = self.path.read_bytes()
         except OSError as error:
             raise self._error(error, "choose another place") from error
@@ -53,19 +42,9 @@ class JsonlLogger:
             self._append(b"\n")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record.
-
-        Args:
-            record: its values are numbers (Python, NumPy or JAX), strings, None, or lists, dicts and arrays of them.
-
-        Raises:
-            ValueError: a value has another type, or the logger is closed.
-            FileError: the file cannot be written.
-        """
-        if self._file.closed:
-            raise ValueError(f"the log {str(self.path)!r} is closed; write before close()")
-        plain = {key: _plain(value, key) for key, value in record.items()}
-        self._append((json.dumps(plain, allow_nan=False) + "\n").encode())
+        """Append one record, whose values are numbers of Python's. Raises FileError where it cannot be written."""
+        finite = {key: value if value is not None and math.isfinite(value) else None for key, value in record.items()}
+        self._append((json.dumps(finite) + "\n").encode())
 
     def cut(self, size: int) -> list[dict[str, Any]]:
         """Cut the file to its first `size` bytes, and return their records, with NaN for null.
@@ -92,10 +71,6 @@ class JsonlLogger:
         """Return the SHA-256 sum of the file's content, in hexadecimal digits."""
         return self._sum.hexdigest()
 
-    def close(self) -> None:
-        """Close the file. A second call does nothing."""
-        self._file.close()
-
     def _append(self, line: bytes) -> None:
         rest = memoryview(line)
         try:
@@ -115,7 +90,7 @@ class JsonlLogger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self._file.close()
 
 
 def check_log(path: Path) -> None:
@@ -177,23 +152,3 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         return records_of(path, path.read_bytes())
     except OSError as error:
         raise FileError(f"cannot read {str(path)!r}: {error.strerror or error}; check its permissions") from error
-
-
-def _plain(value: Any, name: str) -> Any:
-    """Return `value` in the types that JSON knows."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): _plain(child, f"{name}.{key}") for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(child, f"{name}[{i}]") for i, child in enumerate(value)]
-    if isinstance(value, _Array):
-        array = np.asarray(value)
-        # NumPy gives bfloat16 the kind V. Complex numbers and objects have no place in a log.
-        if array.dtype.kind not in "biu":
-            array = array.astype(np.float64) if array.dtype.kind in "fV" and array.dtype.names is None else None
-        if array is not None:
-            return _plain(array.tolist(), name)
-    raise ValueError(f"{name} is a {type(value).__name__}, which a log line does not hold; pass a number or a string")

@@ -9,6 +9,10 @@ from typing import Literal, get_args
 
 OnDivergence = Literal["stop", "halve"]
 NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
+AT_LEAST_1 = (
+    *("num_envs", "accounts_per_path", "rollout_length", "unroll", "num_episodes", "total_steps"),
+    *("updates_per_chunk", "eval_every", "devices", "seeds", "seeds_at_once"),
+)
 
 
 @dataclass(kw_only=True)
@@ -68,34 +72,19 @@ class TrainSettings:
 
     def validate_settings(self) -> None:
         """Raise ValueError where a setting is out of range or does not fit another."""
-        for name in (
-            "num_envs",
-            "rollout_length",
-            "unroll",
-            "updates_per_chunk",
-            "eval_every",
-            "devices",
-            "seeds",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
-        if self.seeds_at_once is not None and self.seeds_at_once < 1:
-            raise ValueError(f"seeds_at_once {self.seeds_at_once} must be at least 1")
+        for name in AT_LEAST_1:
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"{name} {value} must be at least 1")
         if self.unroll > self.rollout_length:
             raise ValueError(f"unroll {self.unroll} is more than rollout_length {self.rollout_length}; give fewer")
         if self.on_divergence not in get_args(OnDivergence):
             raise ValueError(f"on_divergence {self.on_divergence!r} is unknown; use 'stop' or 'halve'")
         if (self.num_episodes is None) == (self.total_steps is None):
             raise ValueError("give one of num_episodes and total_steps: where to stop")
-        for name in ("num_episodes", "total_steps"):
-            if (limit := getattr(self, name)) is not None and limit < 1:
-                raise ValueError(f"{name} {limit} must be at least 1")
         if self.num_episodes is not None and self.num_episodes > NO_LIMIT:
             raise ValueError(f"num_episodes {self.num_episodes} is more than {NO_LIMIT}; give total_steps instead")
         if self.total_updates is not None and self.total_updates > NO_LIMIT:
             raise ValueError(f"total_steps {self.total_steps} is more than {NO_LIMIT} updates; give fewer")
-        if self.accounts_per_path is not None and self.accounts_per_path < 1:
-            raise ValueError(f"accounts_per_path {self.accounts_per_path} must be at least 1")
         if self.num_envs % (self.accounts_per_path or 1):
             raise ValueError(f"accounts_per_path {self.accounts_per_path} does not divide num_envs {self.num_envs}")
         if self.num_paths % self.devices:

@@ -5,9 +5,6 @@ import math
 import os
 from pathlib import Path
 
-import jax.numpy as jnp
-import ml_dtypes
-import numpy as np
 import pytest
 
 from jaxtrader.files import FileError
@@ -36,59 +33,20 @@ def lines_of(path: Path) -> list:
     return [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
 
 
-def test_all_kinds_of_values(tmp_path):
-    record = {
-        "python": [1, 2.5, True, None, "Zürich\n", (1, 2)],
-        "nan": math.nan,
-        "inf": [math.inf, -math.inf],
-        "float64": np.float64(0.1),
-        "float32": np.float32(0.5),
-        "float32 nan": np.float32(np.nan),
-        "int": np.int64(2**60),
-        "bool": np.bool_(True),
-        "bfloat16": ml_dtypes.bfloat16(1.5),
-        "array": np.array([[1.0, np.nan], [np.inf, 2.0]]),
-        "jax float": jnp.float32(0.25),
-        "jax nan": jnp.float32(jnp.nan),
-        "jax int": jnp.int32(7),
-        "jax bool": jnp.array(False),
-        "jax bfloat16": jnp.bfloat16(3.0),
-        "jax array": jnp.arange(3),
-        "nested": {"a": np.float32(2.0), "b": {"c": math.nan}},
-    }
+def test_numbers_that_are_not_finite_are_null(tmp_path):
     with JsonlLogger(tmp_path / "metrics.jsonl") as log:
-        log.write(record)
+        log.write({"count": 2**60, "loss": 0.1, "nan": math.nan, "inf": math.inf, "-inf": -math.inf, "none": None})
     (back,) = lines_of(tmp_path / "metrics.jsonl")
-    assert back == {
-        "python": [1, 2.5, True, None, "Zürich\n", [1, 2]],
-        "nan": None,
-        "inf": [None, None],
-        "float64": 0.1,
-        "float32": 0.5,
-        "float32 nan": None,
-        "int": 2**60,
-        "bool": True,
-        "bfloat16": 1.5,
-        "array": [[1.0, None], [None, 2.0]],
-        "jax float": 0.25,
-        "jax nan": None,
-        "jax int": 7,
-        "jax bool": False,
-        "jax bfloat16": 3.0,
-        "jax array": [0, 1, 2],
-        "nested": {"a": 2.0, "b": {"c": None}},
-    }
-    assert [type(back[key]) for key in ("int", "bool", "jax int", "jax bool")] == [int, bool, int, bool]
+    assert back == {"count": 2**60, "loss": 0.1, "nan": None, "inf": None, "-inf": None, "none": None}
+    assert type(back["count"]) is int
 
 
 def test_each_record_is_there_before_the_next(tmp_path):
-    path = tmp_path / "new" / "folder" / "metrics.jsonl"
-    log = JsonlLogger(path)
-    for i in range(3):
-        log.write({"i": i})
-        assert [record["i"] for record in lines_of(path)] == list(range(i + 1))
-    log.close()
-    log.close()
+    path = tmp_path / "metrics.jsonl"
+    with JsonlLogger(path) as log:
+        for i in range(3):
+            log.write({"i": i})
+            assert [record["i"] for record in lines_of(path)] == list(range(i + 1))
     with JsonlLogger(path) as log:
         log.write({"i": 3})
     assert [record["i"] for record in lines_of(path)] == [0, 1, 2, 3]
@@ -102,28 +60,7 @@ def test_a_line_cut_off_by_a_crash_spoils_no_other(tmp_path):
     assert path.read_text() == '{"i": 0}\n{"i": 1, "los\n{"i": 2}\n'
 
 
-@pytest.mark.parametrize(
-    ("record", "says"),
-    [
-        ({"good": 1, "bad": {"deep": [object()]}}, r"bad\.deep\[0\] is a object"),
-        ({"bad": {1, 2}}, "bad is a set"),
-        ({"bad": np.complex64(1j)}, "bad is a complex64"),
-        ({"bad": np.array([object()])}, "bad is a ndarray"),
-    ],
-)
-def test_what_json_cannot_hold_is_named_and_leaves_the_file_whole(tmp_path, record, says):
-    with JsonlLogger(tmp_path / "m") as log:
-        with pytest.raises(ValueError, match=says):
-            log.write(record)
-        log.write({"i": 1})
-    assert lines_of(tmp_path / "m") == [{"i": 1}]
-
-
-def test_closed_and_no_place(tmp_path):
-    log = JsonlLogger(tmp_path / "m")
-    log.close()
-    with pytest.raises(ValueError, match="is closed"):
-        log.write({})
+def test_a_folder_is_no_place_for_a_log(tmp_path):
     with pytest.raises(ValueError, match=r"is no log of a run.*choose another place"):
         JsonlLogger(tmp_path)
 
