@@ -8,7 +8,6 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -20,20 +19,7 @@ SIGNALS = tuple(
 PATIENCE = 2.0  # seconds after a second signal, before the process ends from outside the main thread
 
 _ends_process = False
-_outer: _Outer | None = None
-
-
-@dataclass
-class _Outer:
-    """The block of `stop_on_signals` that hears the signals, for the blocks inside it.
-
-    Attributes:
-        stop: the event that the first signal sets.
-        told: `notify` and `leave` of each block, the innermost last.
-    """
-
-    stop: threading.Event
-    told: list[tuple[Callable[[str], None], Callable[[], None]]]
+_listener: _Listener | None = None  # of the outermost block
 
 
 def raise_interrupt(signum: int, frame: FrameType | None) -> None:
@@ -55,12 +41,6 @@ def ending_the_process() -> Generator[None]:
         _ends_process = before
 
 
-def _set_blocking(handle: int, blocking: bool) -> None:
-    """Let a signal that finds the pipe full not wait. Older Pythons cannot on Windows, and do not ask for it there."""
-    if hasattr(os, "set_blocking"):
-        os.set_blocking(handle, blocking)
-
-
 @contextmanager
 def stop_on_signals(
     notify: Callable[[str], None], leave: Callable[[], None] = lambda: None
@@ -79,72 +59,93 @@ def stop_on_signals(
             seconds more. It is called from another thread.
         leave: restores the terminal before the process ends, see `ending_the_process`.
     """
-    global _outer
+    global _listener
     if threading.current_thread() is not threading.main_thread():
         yield threading.Event()
         return
-    if _outer is not None:
-        _outer.told.append((notify, leave))
-        try:
-            yield _outer.stop
-        finally:
-            _outer.told.pop()
-        return
-    stop = threading.Event()
-    told = [(notify, leave)]
-    # Python runs a handler only when the main thread returns from a compilation or a chunk. Before that it writes the
-    # signal's number to this pipe.
-    reader, writer = os.pipe()
-    _set_blocking(writer, False)
-    left = threading.Event()
-    heard: list[int] = []
-
-    def listen() -> None:
-        while (number := os.read(reader, 1)) not in (b"", b"\0"):
-            if number[0] not in replaced:
-                continue
-            heard.append(number[0])
-            if len(heard) == 1:
-                stop.set()
-                told[-1][0](STOPPING)
-            elif _ends_process and not left.wait(PATIENCE):
-                with contextlib.suppress(Exception):
-                    told[-1][1]()
-                os._exit(128 + signal.SIGINT)
-
-    called: list[int] = []
-
-    def handle(signum: int, frame: FrameType | None) -> None:
-        called.append(signum)
-        stop.set()
-        # Two signals of a kind may have come before this first call.
-        if len(called) > 1 or len(heard) > 1:
-            left.set()
-            raise KeyboardInterrupt
-
-    replaced: dict[int, Any] = {}
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    listener = threading.Thread(target=listen, daemon=True)
-    listener.start()
+    is_inner, listener = _listener is not None, _listener or _Listener()
+    listener.told.append((notify, leave))
     try:
+        if not is_inner:
+            listener.replace_handlers()
+            _listener = listener
+        yield listener.stop
+    finally:
+        if not is_inner:
+            _listener = None
+            listener.close()
+        listener.told.pop()
+
+
+class _Listener:
+    """Hears the signals for a block of `stop_on_signals` and those inside it.
+
+    Python runs a handler only when the main thread returns from a compilation or a chunk. Before that it writes the
+    signal's number to a pipe, which another thread reads.
+
+    Attributes:
+        stop: the event that the first signal sets.
+        told: `notify` and `leave` of each block, the innermost last.
+    """
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.told: list[tuple[Callable[[str], None], Callable[[], None]]] = []
+        self._read, self._handled = 0, 0  # signals, by the thread and by the handler
+        self._is_leaving = threading.Event()
+        self._replaced: dict[int, Any] = {}  # handlers of before
+        self._reader, self._writer = os.pipe()
+        _set_blocking(self._writer, False)
+        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def replace_handlers(self) -> None:
+        """Let the signals come here."""
         for each in SIGNALS:
             # Read before it is replaced: the new handler may run before signal.signal() has returned the old one.
             before = signal.getsignal(each)
-            ours = before in (signal.SIG_DFL, raise_interrupt) or (each == signal.SIGINT and callable(before))
-            if ours:
-                replaced[each] = before
-                signal.signal(each, handle)
-        _outer = _Outer(stop, told)
-        yield stop
-    finally:
-        _outer = None
-        left.set()
-        for each, before in replaced.items():
+            if before in (signal.SIG_DFL, raise_interrupt) or (each == signal.SIGINT and callable(before)):
+                self._replaced[each] = before
+                signal.signal(each, self._handle)
+
+    def close(self) -> None:
+        """Give back the handlers of before."""
+        self._is_leaving.set()
+        for each, before in self._replaced.items():
             signal.signal(each, before)
-        signal.set_wakeup_fd(wakeup)
-        _set_blocking(writer, True)
-        os.write(writer, b"\0")
-        listener.join(timeout=5)
-        os.close(writer)
-        if not listener.is_alive():
-            os.close(reader)
+        signal.set_wakeup_fd(self._wakeup)
+        _set_blocking(self._writer, True)
+        os.write(self._writer, b"\0")
+        self._thread.join(timeout=5)
+        os.close(self._writer)
+        if not self._thread.is_alive():
+            os.close(self._reader)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self._handled += 1
+        self.stop.set()
+        # Two signals of a kind may have come before this first call.
+        if self._handled > 1 or self._read > 1:
+            self._is_leaving.set()
+            raise KeyboardInterrupt
+
+    def _listen(self) -> None:
+        while (number := os.read(self._reader, 1)) not in (b"", b"\0"):
+            if number[0] not in self._replaced:
+                continue
+            self._read += 1
+            notify, leave = self.told[-1]
+            if self._read == 1:
+                self.stop.set()
+                notify(STOPPING)
+            elif _ends_process and not self._is_leaving.wait(PATIENCE):
+                with contextlib.suppress(Exception):
+                    leave()
+                os._exit(128 + signal.SIGINT)
+
+
+def _set_blocking(handle: int, blocking: bool) -> None:
+    """Let a signal that finds the pipe full not wait. Older Pythons cannot on Windows, and do not ask for it there."""
+    if hasattr(os, "set_blocking"):
+        os.set_blocking(handle, blocking)
