@@ -69,16 +69,11 @@ def run_on_all(function: Callable[..., Any], mesh: Mesh, in_specs: Any, out_spec
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
 
-def sharding(mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
-    """Return how an array lies on the mesh: REPLICATED or SHARDED by its first axis."""
-    return NamedSharding(mesh, spec)
-
-
 def place(tree: Any, mesh: Mesh | None, spec: PartitionSpec) -> Any:
     """Put arrays where a program on the mesh reads them. With several processes, each has the same arrays."""
     if mesh is None:
         return tree
-    where = sharding(mesh, spec)
+    where = NamedSharding(mesh, spec)
     return jax.device_put(tree, where) if where.is_fully_addressable else jax.tree.map(partial(_spread, where), tree)
 
 
@@ -95,7 +90,7 @@ def to_first(tree: Any, mesh: Mesh | None) -> Any:
     """Put replicated arrays on the process's first device alone, so that only that device computes with them."""
     if mesh is None:
         return tree
-    if not sharding(mesh, REPLICATED).is_fully_addressable:
+    if not NamedSharding(mesh, REPLICATED).is_fully_addressable:
         return jax.tree.map(lambda x: x.addressable_data(0), tree)
     return jax.device_put(tree, mesh.devices.flat[0])
 
@@ -104,7 +99,7 @@ def readable(tree: Any, mesh: Mesh | None) -> Any:
     """Return the arrays such that this process can read all of each. With several processes, all must call it."""
     if mesh is None or all(x.is_fully_addressable or x.is_fully_replicated for x in jax.tree.leaves(tree)):
         return tree
-    return _replicate(tree, where=sharding(mesh, REPLICATED))
+    return _replicate(tree, where=NamedSharding(mesh, REPLICATED))
 
 
 @partial(jax.jit, static_argnames="where")

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax import Array
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from jaxtrader import devices
 
@@ -89,10 +89,9 @@ def ask(wishes: Mapping[str, bool], mesh: Mesh | None) -> dict[str, bool] | dict
         return dict(wishes)
     assert mesh is not None
     mine = np.asarray([list(wishes.values())], np.int32)
-    of_all = jax.make_array_from_callback(
-        (mesh.size, len(wishes)), devices.sharding(mesh, devices.SHARDED), lambda _: mine
-    )
-    return dict(zip(wishes, _any(of_all, sharding=devices.sharding(mesh, devices.REPLICATED)), strict=True))
+    by_process, same = (NamedSharding(mesh, spec) for spec in (devices.SHARDED, devices.REPLICATED))
+    of_all = jax.make_array_from_callback((mesh.size, len(wishes)), by_process, lambda _: mine)
+    return dict(zip(wishes, _any(of_all, sharding=same), strict=True))
 
 
 def answer(asked: Mapping[str, Any]) -> dict[str, bool]:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,9 @@ from jaxtrader.training.identity import differences, machine
 from jaxtrader.training.metrics_log import begins_with
 from jaxtrader.training.run_folder import BACK, BEST, METRICS, NEWEST, PREVIOUS
 from jaxtrader.training.update import TrainState
+
+if TYPE_CHECKING:
+    from jaxtrader.training.trainer import Trainer
 
 KIND = "checkpoint"
 VERSION = 2  # of the schema. Files of version 1 have the same fields, and do not say their version.
@@ -244,18 +247,16 @@ def warn_of_another_machine(checkpoint: Checkpoint, devices: int, seeds_at_once:
         warnings.warn(f"{', '.join(changed)}: the results may differ in their last digits", stacklevel=4)
 
 
-def warn_of_another_length(
-    checkpoint: Checkpoint, goal: int, unit: Literal["updates", "episodes"], agent: Any, agent_state: Any
-) -> None:
+def warn_of_another_length(checkpoint: Checkpoint, trainer: Trainer, agent: Any, agent_state: Any) -> None:
     """Warn where a schedule of the agent is elsewhere than it was, because the training has another length."""
-    before = checkpoint.goal
-    if before is None or before == goal:
+    if checkpoint.goal is None or checkpoint.goal == trainer.goal:
         return
-    shares = [min(getattr(checkpoint, unit) / max(length, 1), 1.0) for length in (before, goal)]
+    done = checkpoint.updates if trainer.unit == "steps" else checkpoint.episodes
+    shares = [min(done / max(goal, 1), 1.0) for goal in (checkpoint.goal, trainer.goal)]
     scheduled = [agent.anneal(agent_state, jnp.float32(share)) for share in shares]
     pairs = zip(*map(jax.tree.leaves, scheduled), strict=True)
     if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
-        name = "total_steps" if unit == "updates" else "num_episodes"
+        name = "total_steps" if trainer.unit == "steps" else "num_episodes"
         warnings.warn(
             f"{name} is another one than before: schedules of the agent, such as the learning rate's, run over the "
             f"new length, and go on at {shares[1]:.0%} of it instead of {shares[0]:.0%}",

@@ -17,7 +17,7 @@ from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.market import Market
-from jaxtrader.training.run_config import plain_agent
+from jaxtrader.training.run_config import flat, plain_agent
 from jaxtrader.training.train_settings import TrainSettings
 
 # A run may go on for longer, elsewhere, on other devices, with another answer to divergence, and another end. What it
@@ -39,10 +39,10 @@ def identity(
     parts: dict[str, Any] = {
         field.name: getattr(settings, field.name) for field in fields(TrainSettings) if field.name not in MAY_CHANGE
     }
-    parts["until"] = "episodes" if settings.total_steps is None else "steps"
+    parts["until"] = settings.unit
     parts |= {"agent" if name == "name" else name: value for name, value in plain_agent(agent).items()}
     if isinstance(env, TradingEnv):
-        parts |= _flat(env.to_dict(), "env") | {"env.reward": repr(env.reward)}
+        parts |= flat(env.to_dict(), "env.") | {"env.reward": repr(env.reward)}
         parts |= {f"training {name}": value for name, value in _market(env.market).items()}
     else:
         parts["env"] = getattr(env, "name", type(env).__name__)
@@ -134,17 +134,6 @@ def _sum(arrays: list[Any]) -> str:
         total.update(f"{array.dtype}{array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()[:16]
-
-
-def _flat(tree: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return nested settings by dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{name}.{key}")
-        else:
-            flat[f"{name}.{key}"] = value
-    return flat
 
 
 def as_json(value: Any) -> str:

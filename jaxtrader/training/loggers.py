@@ -9,7 +9,7 @@ import math
 import numbers
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from os import PathLike
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from jaxtrader import files
 from jaxtrader.training.callbacks import Logger, Record, TrainingRun
+from jaxtrader.training.run_config import flat
 
 if TYPE_CHECKING:
     from jaxtrader.training.train_result import TrainResult
@@ -180,7 +181,7 @@ class MLflow(Logger):
         is_new = not path.exists()
         self._run = _remembered(path, lambda: self._begin(run))
         if is_new:
-            for name, value in _flat(run.config).items():
+            for name, value in flat(run.config).items():
                 self._client.log_param(self._run, name, str(value)[:MAX_PARAMETER])
         else:
             self._client.update_run(self._run, status="RUNNING")
@@ -230,11 +231,3 @@ def _remembered(path: Path, make: Callable[[], str]) -> str:
     text = make()
     files.write_text(path, text + "\n")
     return text
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings within settings by names such as "agent.gamma"."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found

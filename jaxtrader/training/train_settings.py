@@ -106,3 +106,8 @@ class TrainSettings:
     def total_updates(self) -> int | None:
         """Updates that `total_steps` asks for, rounded up. None where episodes are counted."""
         return None if self.total_steps is None else math.ceil(self.total_steps / self.steps_per_update)
+
+    @property
+    def unit(self) -> Literal["steps", "episodes"]:
+        """What the length of the training is counted in."""
+        return "steps" if self.num_episodes is None else "episodes"

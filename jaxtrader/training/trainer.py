@@ -339,10 +339,8 @@ class Trainer(TrainSettings):
 
     def make_progress(self, seeds: int = 1) -> Progress:
         """Return a display for so many seeds."""
-        if self.num_episodes is not None:
-            return Progress(seeds * self.num_episodes, "episodes", enabled=self.progress)
-        assert self.total_updates is not None
-        return Progress(seeds * self.total_updates * self.steps_per_update, "steps", enabled=self.progress)
+        per_goal = self.steps_per_update if self.unit == "steps" else 1
+        return Progress(seeds * self.goal * per_goal, self.unit, enabled=self.progress)
 
 
 def _moved(result: TrainResult, folder: Path, run_dir: Path) -> TrainResult:

@@ -179,7 +179,7 @@ class TrainingLoop:
     def _write(self, record: dict[str, Any]) -> None:
         self.saver.write(record)
         self.callbacks.record(record)
-        self.progress.update(record["steps" if self.trainer.num_episodes is None else "episodes"], record)
+        self.progress.update(record[self.trainer.unit], record)
 
     def _finish(self) -> Steps:
         """Validate at the end where the last record has no validation, and write the files of the end.
@@ -247,8 +247,7 @@ class TrainingLoop:
         else:
             warn_of_another_machine(checkpoint, trainer.devices, saver.seeds_at_once)
             train_state = self._restore(checkpoint)
-            unit = "updates" if trainer.num_episodes is None else "episodes"
-            warn_of_another_length(checkpoint, trainer.goal, unit, self.agent, train_state.agent_state)
+            warn_of_another_length(checkpoint, trainer, self.agent, train_state.agent_state)
             _, self.params = self.agent.prepare(train_state.agent_state, fresh.raw)  # with the scales of the run
         if trainer.valid is not None:
             assert isinstance(trainer.env, TradingEnv)
