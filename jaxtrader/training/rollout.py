@@ -131,29 +131,12 @@ class MarketRollouts:
             noted = {name: extras.get(name, nothing) for name in ("log_prob", "value")}
             return action, {**noted, "account": seen, "action": action, "exposure": ledger.exposure(account, row.price)}
 
-        def finish(account: EnvAccount, trajectory: Trajectory, row: Rows) -> tuple[EnvAccount, Any]:
-            reward, terminated, info = env.summarize(trajectory)
-            kept = {**trajectory.decision, "reward": reward, "terminated": terminated}
-            exposure = kept.pop("exposure")
-            figures = (
-                reward / env.decision_every,
-                exposure.sum(-1),
-                jnp.abs(exposure).sum(-1),
-                info["turnover"] / env.decision_every,
-                info["cost"] / env.decision_every,
-                terminated,
-                info["invalid_action"],
-            )
-            # One sum of one array, instead of a sum and a kernel of each.
-            sums = jnp.stack([x.astype(reward.dtype) for x in figures]).sum((1, 2))
-            return env.restart(account, terminated), (kept, sums)
-
         account, (kept, sums) = run(
             decide,
             env.move_function(params),
             paths.account,
             rows,
-            finish=finish,
+            finish=self._finish,
             every=env.decision_every,
             unroll=self.unroll,
         )
@@ -179,6 +162,25 @@ class MarketRollouts:
         means = devices.mean(sums[: len(MEANS)] / (steps * self.paths * self.accounts))
         stats = devices.total(dict(zip(COUNTS, sums[len(MEANS) :], strict=True)) | episodes)
         return paths, rollout, {**stats, **dict(zip(MEANS, means, strict=True))}
+
+    def _finish(self, account: EnvAccount, trajectory: Trajectory, row: Rows) -> tuple[EnvAccount, Any]:
+        """What a decision leaves behind: the account, what the agent learns from, and sums for the log."""
+        env = self.env
+        reward, terminated, info = env.summarize(trajectory)
+        kept = {**trajectory.decision, "reward": reward, "terminated": terminated}
+        exposure = kept.pop("exposure")
+        figures = (
+            reward / env.decision_every,
+            exposure.sum(-1),
+            jnp.abs(exposure).sum(-1),
+            info["turnover"] / env.decision_every,
+            info["cost"] / env.decision_every,
+            terminated,
+            info["invalid_action"],
+        )
+        # One sum of one array, instead of a sum and a kernel of each.
+        sums = jnp.stack([x.astype(reward.dtype) for x in figures]).sum((1, 2))
+        return env.restart(account, terminated), (kept, sums)
 
     def _turn_over(
         self, paths: MarketPaths, params: EnvParams, keys: Shaped[PRNGKeyArray, " shard"]
