@@ -32,8 +32,6 @@ import numpy as np
 
 from jaxtrader.printable import printable
 
-__all__ = ["FileError", "load", "save", "temporaries", "write_bytes", "write_text"]
-
 FORMAT = "jaxtrader"
 VERSION = 1
 PROTOCOL = 4
@@ -105,7 +103,7 @@ def save(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
     Raises:
         FileError: the tree holds another type (the message says where), or the file cannot be written.
     """
-    _write(path, encoded(kind, tree))
+    write_bytes(path, encoded(kind, tree))
 
 
 def encoded(kind: str, tree: Any) -> bytes:
@@ -157,11 +155,13 @@ def load(path: str | os.PathLike[str], kind: str) -> Any:
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write `text` in UTF-8 to `path`, atomically as `save` does. Raises FileError where it cannot be written."""
-    _write(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, keep: str | os.PathLike[str] | None = None) -> None:
     """Write `data` to `path`, atomically as `save` does. Raises FileError where it cannot be written.
+
+    They go to a temporary file in the same folder, which is flushed to the disk and renamed.
 
     Args:
         path: the file.
@@ -169,7 +169,27 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, keep: str | os.PathLi
         keep: where the old file moves to, in the same folder. It moves only when the new one is on the disk, so one of
             the two names holds a whole file at any time.
     """
-    _write(path, data, keep=keep)
+    target = Path(os.path.realpath(path))  # a link stays a link
+    # The name is short: that of the file may be as long as the system allows.
+    temporary = target.parent / f".{secrets.token_hex(6)}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # `tempfile` makes files that only their owner can read, and the rename would keep that.
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and target.exists():
+            os.replace(target, keep)
+        os.replace(temporary, target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise FileError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; choose another place or make room there"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def temporaries(folder: str | os.PathLike[str]) -> list[Path]:
@@ -244,31 +264,6 @@ def _encode_array(array: np.ndarray, where: str) -> list[Any]:
         )
     # The bytes are little-endian, as is every machine that JAX runs on.
     return [name, list(array.shape), array.astype(_DTYPES[name], copy=False).tobytes()]
-
-
-def _write(path: str | os.PathLike[str], data: bytes, keep: str | os.PathLike[str] | None = None) -> None:
-    """Write the data to a temporary file in the same folder, flush it to disk, and rename it to `path`."""
-    target = Path(os.path.realpath(path))  # a link stays a link
-    # The name is short: that of the file may be as long as the system allows.
-    temporary = target.parent / f".{secrets.token_hex(6)}.tmp"
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # `tempfile` makes files that only their owner can read, and the rename would keep that.
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and target.exists():
-            os.replace(target, keep)
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise FileError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; choose another place or make room there"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -354,8 +349,10 @@ def _decode(node: Any, depth: int) -> Any:
         raise ValueError(f"a tree deeper than {MAX_DEPTH} levels")
     if type(node) is list:
         return [_decode(child, depth + 1) for child in node]
+    if type(node) is bytes:
+        raise ValueError("bytes outside an array")
     if type(node) is not dict:
-        return _checked_leaf(node)
+        return node
     tag = next(iter(node)) if len(node) == 1 else None
     if tag in _DECODERS:
         return _DECODERS[tag](node[tag], depth)
@@ -363,12 +360,6 @@ def _decode(node: Any, depth: int) -> Any:
         if type(key) is not str or key in _DECODERS:
             raise ValueError(f"the key {key!r:.40}")
     return {key: _decode(child, depth + 1) for key, child in node.items()}
-
-
-def _checked_leaf(node: Any) -> Any:
-    if type(node) is bytes:
-        raise ValueError("bytes outside an array")
-    return node
 
 
 def _decode_tuple(children: Any, depth: int) -> tuple[Any, ...]:

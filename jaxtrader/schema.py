@@ -56,7 +56,6 @@ class Array:
 
 Count = Annotated[int, Range(1, 2**31 - 1)]
 Natural = Annotated[int, Range(0, 2**63 - 1)]
-Number = Annotated[float, Range()]
 
 
 def parse(value: Any, hint: Any, where: str = "") -> Any:

@@ -109,14 +109,17 @@ def member_folder(run_dir: Path, seed: int) -> Path:
 
 def member_folders(run_dir: Path) -> list[Path]:
     """Return the folders of a run's seeds, in order. A run of one seed has none."""
-    found = [path for path in run_dir.glob("seed-*") if path.name.removeprefix("seed-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
+    return _numbered(run_dir, "seed-")
 
 
 def fold_folders(run_dir: Path) -> list[Path]:
     """Return the folders of a walk-forward's folds, in order. Another run has none."""
-    found = [path for path in run_dir.glob("fold-*") if path.name.removeprefix("fold-").isdecimal()]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("fold-")))
+    return _numbered(run_dir, "fold-")
+
+
+def _numbered(run_dir: Path, prefix: str) -> list[Path]:
+    found = [path for path in run_dir.glob(f"{prefix}*") if path.name.removeprefix(prefix).isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix(prefix)))
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:
