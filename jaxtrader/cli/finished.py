@@ -18,8 +18,7 @@ from jaxtrader.cli.settings import PARTS, BadInput, of, resolved
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
 from jaxtrader.evaluation.succession import Succession
-from jaxtrader.training.run_folder import fold_folders, is_run
-from jaxtrader.training.sweep import RECORD
+from jaxtrader.training.run_folder import SWEEP, fold_folders, is_run
 from jaxtrader.training.walk_forward import FoldPlan
 
 
@@ -161,7 +160,7 @@ def policy_of(folder: Path) -> Path:
 
 
 def _unfinished(folder: Path, path: Path) -> str:
-    if (folder / RECORD).is_file():
+    if (folder / SWEEP).is_file():
         return f"{folder} is of a sweep; give the folder of one of its runs, such as {folder / 'config-1'}"
     if is_run(folder):
         return f"{folder} has no policy yet: its training is unfinished; `jaxtrader train --resume {folder}` goes on"

@@ -28,9 +28,9 @@ from jaxtrader.report.content import Table, number, percent
 from jaxtrader.report.evidence import Evidence
 from jaxtrader.training import interrupt
 from jaxtrader.training.configurations import Configuration, SweepPlan, check_swept, combinations, plain, scored_alike
-from jaxtrader.training.run_folder import find_run, folder_of_runs, make_run_dir
+from jaxtrader.training.run_folder import SWEEP, find_run, folder_of_runs, make_run_dir
 from jaxtrader.training.settle import TRAINED, trained_path
-from jaxtrader.training.sweep import RECORD, TABLE, ConfigurationResult, Sweep, check_resume, run_sweep
+from jaxtrader.training.sweep import TABLE, ConfigurationResult, Sweep, check_resume, run_sweep
 
 OF_ONE_RUN = (
     "config",
@@ -81,7 +81,7 @@ def sweep(values: Values, console: Console) -> int:
     sweep_plan = _sweep_plan(file, plans)
     folder = Path(wanted.run_dir or Path("runs") / file.path.stem)
     with inputs.checked():
-        if (folder / RECORD).is_file():
+        if (folder / SWEEP).is_file():
             check_resume(sweep_plan, find_run(folder))
         else:
             make_run_dir(folder, "sweep")
@@ -107,7 +107,7 @@ def sweep(values: Values, console: Console) -> int:
         folder, evidence, title, plan.values, report=values["report"], further=[table], trained=best.folder
     )
     lines = [("best", _best(file, best)), *_failures(found), *_holding(found), *reporting.facts(evidence)]
-    lines.append(("files", f"{folder}: {', '.join([TABLE, RECORD, *names, 'result.json'])}, a folder for each"))
+    lines.append(("files", f"{folder}: {', '.join([TABLE, SWEEP, *names, 'result.json'])}, a folder for each"))
     compared = [str(one.folder) for one in sorted(found.trained, key=lambda one: -one.score)[:2]]
     following = own_code.backtest_command(best.folder, plan.values)
     if len(compared) > 1:

@@ -94,8 +94,25 @@ def train_members(trainer: Trainer, resume: bool) -> TrainResult:
 def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult:
     about = describe(trainer, trainer.env, trainer.agent, trainer.valid, trainer.about)
     write_config(run_dir, trainer, trainer.agent, about)
+    members, slots = _members(trainer, run_dir), seeds_at_once(trainer)
+    results: list[TrainResult] = []
+    seconds = 0.0
+    for i in range(0, len(members), slots):
+        block = _train_block(members[i : i + slots], slots, resume)
+        results += block
+        seconds += max(result.seconds for result in block)
+        if any(result.interrupted for result in block):
+            break
+    result = dataclasses.replace(_as_ensemble(results, run_dir), seconds=seconds)
+    if trainer.must_beat_holding and not result.interrupted:
+        result = dataclasses.replace(result, proof=settle(trainer, result))
+    return result
+
+
+def _members(trainer: Trainer, run_dir: Path) -> list[Trainer]:
+    """A trainer for each seed."""
     earlier = trainer.earlier.members if trainer.earlier is not None else (None,)
-    members = [
+    return [
         dataclasses.replace(
             trainer,
             seed=trainer.seed + i,
@@ -107,34 +124,6 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
         )
         for i in range(trainer.seeds)
     ]
-    results: list[TrainResult] = []
-    seconds, count = 0.0, seeds_at_once(trainer)
-    for i in range(0, len(members), count):
-        block = _train_block(members[i : i + count], count, resume)
-        results += block
-        seconds += max(result.seconds for result in block)
-        if any(result.interrupted for result in block):
-            break
-    finished = [result for result in results if not result.interrupted] or results
-    policy = ensemble([result.policy for result in finished])
-    about = {**policy.about, "seeds": [_seed(result) for result in finished]}
-    path = run_dir / "policy.pkl"
-    save_policy(path, dataclasses.replace(policy, about=about))
-    result = dataclasses.replace(
-        results[-1],
-        state=tuple(result.state for result in finished),
-        history=[{"seed": _seed(result), **record} for result in results for record in result.history],
-        updates=sum(result.updates for result in results),
-        steps=sum(result.steps for result in results),
-        episodes=sum(result.episodes for result in results),
-        seconds=seconds,
-        best=None,
-        run_dir=run_dir,
-        members=tuple(results),
-    )
-    if trainer.must_beat_holding and not result.interrupted:
-        result = dataclasses.replace(result, proof=settle(trainer, result))
-    return result
 
 
 def _train_block(members: Sequence[Trainer], slots: int, resume: bool) -> list[TrainResult]:
@@ -151,6 +140,25 @@ def _train_block(members: Sequence[Trainer], slots: int, resume: bool) -> list[T
             member = dataclasses.replace(member, callbacks=[copy.copy(each) for each in member.callbacks])
             trainings.append(opened.enter_context(member.begin(goes_on, display, stop, slots)))
         return Block(trainings, slots, stop).run()
+
+
+def _as_ensemble(results: Sequence[TrainResult], run_dir: Path) -> TrainResult:
+    """Save the ensemble of the members that are finished, or of all where none is, and join their results."""
+    finished = [result for result in results if not result.interrupted] or results
+    policy = ensemble([result.policy for result in finished])
+    about = {**policy.about, "seeds": [_seed(result) for result in finished]}
+    save_policy(run_dir / "policy.pkl", dataclasses.replace(policy, about=about))
+    return dataclasses.replace(
+        results[-1],
+        state=tuple(result.state for result in finished),
+        history=[{"seed": _seed(result), **record} for result in results for record in result.history],
+        updates=sum(result.updates for result in results),
+        steps=sum(result.steps for result in results),
+        episodes=sum(result.episodes for result in results),
+        best=None,
+        run_dir=run_dir,
+        members=tuple(results),
+    )
 
 
 def _seed(result: TrainResult) -> int:

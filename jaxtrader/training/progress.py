@@ -197,10 +197,8 @@ class _Display(rich.progress.Progress):
 
     def __init__(self, console: Console, clock: Callable[[], float]):
         self.record: dict[str, float] | None = None
-        self.waiting, self.clock = (
-            ("compiling the first weights and accounts", clock()),
-            clock,
-        )  # what is done before the first record, since when
+        self.clock = clock
+        self.waiting = ("compiling the first weights and accounts", clock())  # before the first record, since when
         # Rich estimates the time left from the first update on, so that the compilation before it does not count.
         super().__init__(
             console=console, get_time=clock, speed_estimate_period=math.inf, refresh_per_second=4, expand=True

@@ -44,7 +44,7 @@ from jaxtrader.training.trainer import Trainer
 if TYPE_CHECKING:
     import pandas as pd
 
-RECORD, TABLE = SWEEP, "sweep.csv"
+TABLE = "sweep.csv"
 FIGURES = ("mean_exposure", "turnover", "max_drawdown", "total_return", "costs")  # of the table, beside the ratios
 
 
@@ -223,7 +223,7 @@ def sweep(
     """
     plan = plan_sweep(env, agent, valid, test, settings)
     if resume:
-        if run_dir is None or not (Path(run_dir) / RECORD).is_file():
+        if run_dir is None or not (Path(run_dir) / SWEEP).is_file():
             raise FileNotFoundError(f"there is no sweep in {run_dir} to resume; check the path, or leave resume out")
         return run_sweep(plan, Path(run_dir))
     return run_sweep(plan, make_run_dir(run_dir, "sweep"))
@@ -266,7 +266,7 @@ def check_resume(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
         ValueError: the folder is of a sweep with other settings or data. The message names the first that differs.
         FileError: the record or a checkpoint is damaged.
     """
-    if not (folder / RECORD).is_file():
+    if not (folder / SWEEP).is_file():
         return {}
     finished = _finished(plan, folder)
     for name, each in zip(_names(plan), plan.configurations, strict=True):
@@ -283,7 +283,7 @@ def _names(plan: SweepPlan) -> list[str]:
 
 
 def _finished(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
-    path = folder / RECORD
+    path = folder / SWEEP
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         before, finished = {**record["fixed"], **record["swept"]}, record["finished"]
@@ -353,7 +353,7 @@ def _write(
     record = {"swept": plan.swept, "fixed": plan.fixed, "finished": finished, "rows": rows}
     if found is not None and found.trained:
         record |= {"best": found.best.name, "overfitting": vars(found.overfitting) | {"told": str(found.overfitting)}}
-    files.write_text(folder / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    files.write_text(folder / SWEEP, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def plain_row(one: ConfigurationResult) -> dict[str, Any]:
