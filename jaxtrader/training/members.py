@@ -24,7 +24,6 @@ from jaxtrader.training.run_folder import (
     find_run,
     has_checkpoint,
     is_run,
-    make_run_dir,
     member_folder,
     member_folders,
     only_writer,
@@ -82,7 +81,7 @@ def train_members(trainer: Trainer, resume: bool) -> TrainResult:
     up to the order of sums. From an ensemble of an earlier training each starts from its own member. Where a signal
     ends a member, the ensemble is that of the members before it, or of its block where there is none.
     """
-    run_dir = find_run(trainer.run_dir) if resume else make_run_dir(trainer.run_dir, trainer.env.name.lower())
+    run_dir = trainer.open_folder(resume)
     check_seeds(trainer, run_dir)
     with only_writer(run_dir), stop_on_signals(Progress(1, enabled=trainer.progress).print):
         started = with_start(trainer, run_dir) if resume else trainer

@@ -224,7 +224,7 @@ class Trainer(TrainSettings):
         hosts.meet()
         check_alike(self, self.identity, None if self.earlier is None else self.earlier.state, resume)
         if hosts.is_first():
-            run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
+            run_dir = self.open_folder(resume)
             hosts.share({FOLDER: str(run_dir).encode(), **(contents(run_dir) if resume else {})})
             return replace(self, run_dir=run_dir).train_here(resume)
         copies = hosts.share({})
@@ -235,11 +235,6 @@ class Trainer(TrainSettings):
                 (folder / path).write_bytes(content)
             result = replace(self, run_dir=folder, progress=False, callbacks=()).train_here(resume)
         return _moved(result, folder, run_dir)
-
-    @property
-    def _name(self) -> str:
-        """What the run folder is called."""
-        return getattr(self.env, "name", type(self.env).__name__).lower()
 
     def train_here(self, resume: bool) -> TrainResult:
         """Do the work of `train` in this process and its own folder."""
@@ -258,12 +253,18 @@ class Trainer(TrainSettings):
                 progress.print("the signal came at the end: this training is complete")
             return result
 
+    def open_folder(self, resume: bool) -> Path:
+        """Return the folder of the run to resume, or a new one."""
+        if resume:
+            return find_run(self.run_dir)
+        return make_run_dir(self.run_dir, getattr(self.env, "name", type(self.env).__name__).lower())
+
     @contextmanager
     def begin(
         self, resume: bool, progress: Progress | MemberProgress, stop: threading.Event, seeds_at_once: int = 1
     ) -> Generator[TrainingLoop]:
         """Lock the run folder, and yield a training of one seed. The other arguments are those of `TrainingLoop`."""
-        run_dir = find_run(self.run_dir) if resume else make_run_dir(self.run_dir, self._name)
+        run_dir = self.open_folder(resume)
         with only_writer(run_dir):
             if not (resume or holds_nothing(run_dir)):  # another training has begun here in the meantime
                 refuse_full(run_dir)
