@@ -56,6 +56,10 @@ class Categorical(struct.PyTreeNode):
         log_probs = self.log_probs()
         return -(jnp.exp(log_probs) * log_probs).sum(-1)
 
+    def spread(self) -> dict[str, Float[Array, "*b n"]]:
+        """Return the probability of each action, by the name that explanations have for it."""
+        return {"probabilities": jnp.exp(self.log_probs())}
+
 
 class CensoredNormal(struct.PyTreeNode):
     """low + (high - low) (1 + clip(x, -1, 1)) / 2, with x normal and independent in each of n dimensions.
@@ -100,6 +104,10 @@ class CensoredNormal(struct.PyTreeNode):
         scale = self.log_std + 0.5 * math.log(2 * math.pi) + jnp.log((self.high - self.low) / 2)
         between = scale * (1 - at_low - at_high) + spread
         return _masked_sum(between - at_low * log_below - at_high * log_above, self.action_mask)
+
+    def spread(self) -> dict[str, Float[Array, "*b n"]]:
+        """Return the standard deviations of x, by the name that explanations have for it."""
+        return _deviation(self.mean, self.log_std)
 
     def _tails(self) -> tuple[Float[Array, "*b n"], Float[Array, "*b n"]]:
         """Return the points where the standard normal's CDF is the probability of the lower and of the upper bound."""
@@ -161,6 +169,10 @@ class SimplexNormal(struct.PyTreeNode):
         log_sum = jnp.logaddexp(jax.nn.logsumexp(x, -1), 0.0) @ weights
         return _masked_sum(_normal_entropy(self.log_std) + self.mean, self.action_mask) - (count + 1) * log_sum
 
+    def spread(self) -> dict[str, Float[Array, "*b n"]]:
+        """Return the standard deviations of x, by the name that explanations have for it."""
+        return _deviation(self.mean, self.log_std)
+
     def _weights(self, x: Array) -> Array:
         mask = self.action_mask
         x = x if mask is None else jnp.where(mask, x, MASKED_LOGIT)
@@ -191,6 +203,10 @@ def _normal_log_prob(x: Array, mean: Array, log_std: Array) -> Array:
 
 def _normal_entropy(log_std: Array) -> Array:
     return log_std + 0.5 * math.log(2 * math.pi * math.e)
+
+
+def _deviation(mean: Array, log_std: Array) -> dict[str, Array]:
+    return {"deviation": jnp.broadcast_to(jnp.exp(log_std), mean.shape)}
 
 
 def _density(x: Array) -> Array:

@@ -49,7 +49,7 @@ class Ensemble(struct.PyTreeNode, MarketActor):
         key: PRNGKeyArray,
         deterministic: bool = False,
     ) -> tuple[Float[Array, "*b A"], dict[str, Array]]:
-        """Return the mean of the members' targets, and of their values where they have any. There is no `log_prob`."""
+        """Return the means of the members' targets, and of their values and probabilities where they have any."""
 
         def member(state: Any, context: Any) -> tuple[Array, dict[str, Array]]:
             return self.member.act(state, context, account, key, deterministic)
@@ -57,13 +57,7 @@ class Ensemble(struct.PyTreeNode, MarketActor):
         actions, about = jax.vmap(member, in_axes=(0, account.ndim - 2))(_stacked(state), context)
         if self.positions is not None:
             actions = jnp.asarray(self.positions, jnp.float32)[actions][..., None]
-        return actions.mean(0), {"value": about["value"].mean(0)} if "value" in about else {}
-
-    def contexts(self, context: Any, account: Float[Array, "*b A K"]) -> list[Any]:
-        """Return the context of each member, which `encode` put together."""
-        axis = account.ndim - 2
-        count = jax.tree.leaves(context)[0].shape[axis]
-        return [jax.tree.map(lambda x, i=i: jnp.take(x, i, axis), context) for i in range(count)]
+        return actions.mean(0), {name: about[name].mean(0) for name in ("value", "probabilities") if name in about}
 
 
 def _stacked(states: States) -> Any:

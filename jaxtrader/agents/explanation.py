@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from jaxtrader.agents.distributions import Categorical, Distribution
-from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.envs.actions import Positions
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, BEST_PRICE
 from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL
 from jaxtrader.market.clock import wall_clock
@@ -52,30 +50,36 @@ class Seen:
     full: float = 1.0
 
 
-class Decided(Protocol):
-    """A result whose decisions can be looked up, such as the `BacktestResult` of a policy."""
-
-    def seen(self, at: Any, symbol: str | None = None) -> Seen:
-        """Return what the decision at a bar saw."""
-
-
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What one network made of what it saw.
+    """What one network made of what it saw. An agent of the user's own tells no more than its `select_action` does.
 
     Attributes:
         target: the exposure of each asset that it chose.
-        probabilities: of each position, where it chooses from positions. None: its actions are continuous.
+        probabilities: of each position, where it chooses from positions. None: its actions are continuous, or it has
+            none.
         deviation: the standard deviation of each asset's action before it is mapped into its bounds, with which it
             explored at the end of training. None where it chooses from positions.
-        value: what it expected: the discounted sum of the rewards that follow. NaN where a policy file of before
-            version 3 does not hold the scale.
+        value: what it expected: the discounted sum of the rewards that follow. NaN where it has none, as of a policy
+            file of before version 3, which does not hold the scale.
     """
 
     target: Float[np.ndarray, " A"]
     probabilities: dict[float, float] | None
     deviation: Float[np.ndarray, " A"] | None
     value: float
+
+    @classmethod
+    def of(cls, action: Array, about: dict[str, Array], positions: Positions) -> Decision:
+        """Return what an agent chose, from the first row of what its `act` returned."""
+        target, shares, deviation = np.asarray(action[0]), None, None
+        if isinstance(positions, tuple):
+            target = np.array([positions[int(target)]])
+            if "probabilities" in about:
+                shares = dict(zip(positions, np.asarray(about["probabilities"][0]).tolist(), strict=True))
+        elif "deviation" in about:
+            deviation = np.asarray(about["deviation"][0])
+        return cls(target, shares, deviation, float(about["value"][0]) if "value" in about else math.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,31 +157,6 @@ class Explanation:
         if len(table) > MAX_ROWS:
             lines.append(f"{len(table) - MAX_ROWS} more are in to_frame()")
         return "\n".join(lines)
-
-
-def decision(
-    agent: PPOAgent, state: PPOState, window: Array, account: Array, positions: tuple[float, ...] | None
-) -> Decision:
-    """What one network makes of a prepared window `[bar, A, F]` and an account `[A, K]`."""
-    policy, action, value = _distribution(agent, state, window[None], account[None])
-    expected = float(value[0]) if float(state.value_scale.weight) > 0 else np.nan
-    if isinstance(policy, Categorical):
-        assert positions is not None
-        shares = np.exp(np.asarray(policy.log_probs()[0], np.float64))
-        target = np.array([positions[int(action[0])]])
-        return Decision(target, dict(zip(positions, shares.tolist(), strict=True)), None, expected)
-    deviation = np.broadcast_to(np.exp(np.asarray(policy.log_std)), action[0].shape)
-    return Decision(np.asarray(action[0]), None, deviation, expected)
-
-
-@jax.jit
-def _distribution(
-    agent: PPOAgent, state: PPOState, window: Float[Array, "1 bar A F"], account: Float[Array, "1 A K"]
-) -> tuple[Distribution, Array, Array]:
-    context = agent.encode(state, window)[..., 0, :]
-    policy = agent.distribution(state, context, account)
-    action, about = agent.act(state, context, account, jax.random.key(0), deterministic=True)
-    return policy, action, about["value"]
 
 
 def _orders(seen: Seen) -> str:

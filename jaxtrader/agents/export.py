@@ -11,10 +11,11 @@ import logging
 import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -24,19 +25,13 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxtrader import files
-from jaxtrader.agents.distributions import Categorical
-from jaxtrader.agents.ensemble import Ensemble
-from jaxtrader.agents.ppo import PPOAgent
-from jaxtrader.agents.ppo_state import PPOState
+from jaxtrader.agents.policy import Policy, decide, first_state
 from jaxtrader.envs.observation import TRADABLE
 from jaxtrader.jax_settings import package_settings
 
-if TYPE_CHECKING:
-    from jaxtrader.agents.policy import Policy
-
 Format = Literal["onnx", "stablehlo"]
 PLATFORMS = ("cpu", "cuda", "tpu")
-INPUTS = ("window", "account")
+INPUTS, OUTPUTS = ("window", "account"), ("target", "value", "probabilities")  # in this order
 
 
 @dataclass(frozen=True)
@@ -70,44 +65,50 @@ def export(policy: Policy, path: str | PathLike[str], to: Format = "onnx", asset
 
     The function takes `window` `[batch, window, feature]` of raw features and `account` `[batch, K]`. It returns
     `target` `[batch]`, the exposure by the policy's mode, and `value` `[batch]`. A policy of positions also returns
-    their `probabilities` `[batch, positions]`, of an ensemble the means over its members. A portfolio has an axis of
-    assets: `[batch, window, assets, feature]`, `[batch, assets, K + 1]` and `[batch, assets]`. Its account ends with 1
-    or 0 for whether the asset can be traded now.
+    their `probabilities` `[batch, positions]`. An ensemble returns the means over its members. An agent of the user's
+    own returns what its `select_action` has of these. A portfolio has an axis of assets: `[batch, window, assets,
+    feature]`, `[batch, assets, K + 1]` and `[batch, assets]`. Its account ends with 1 or 0 for whether the asset can be
+    traded now.
 
     Args:
-        policy: what `load_policy` returned. It was trained in a `TradingEnv` by `PPOAgent`.
+        policy: what `load_policy` returned. It was trained in a `TradingEnv`.
         path: the file to write.
         to: "onnx" for ONNX runtimes, which needs `pip install 'jaxtrader[onnx]'`. "stablehlo" for
             `jax.export.deserialize`, on CPU, CUDA and TPU.
-        assets: the number of assets that a portfolio's function takes. By default it is that of the training.
+        assets: the number of assets that a portfolio's function takes. By default it is that of the training. An agent
+            of the user's own takes no other.
 
     Returns:
         What the file takes and gives.
 
     Raises:
-        ValueError: the policy is not one of a TradingEnv and PPOAgent, the format is unknown, or ONNX cannot express
-            the network. StableHLO can, whatever it is.
+        ValueError: the policy is not one of a TradingEnv, the format is unknown, or ONNX cannot express the network.
+            StableHLO can, where the code of an agent of the user's own leaves the number of decisions open.
         ImportError: the format needs a package that is not installed.
     """
     if to not in get_args(Format):
         raise ValueError(f"to={to!r} is unknown; use {' or '.join(get_args(Format))}")
-    if not policy.trades or not isinstance(policy.members[0].agent, PPOAgent):
-        raise ValueError("only a policy that PPOAgent trained in a TradingEnv can be exported")
-    state = policy.members[0].state
-    assert isinstance(state, PPOState)
+    if not policy.trades:
+        raise ValueError("only a policy that was trained in a TradingEnv can be exported")
     if assets is not None and not policy.portfolio:
         raise ValueError(f"assets {assets!r} is of a portfolio, and this policy trades one asset; leave it out")
     if assets is not None and (not isinstance(assets, Integral) or isinstance(assets, bool) or assets < 1):
         raise ValueError(f"assets {assets!r} must be a whole number, at least 1")
-    if to == "onnx" and state.network.compute_dtype != "float32":
-        raise ValueError(
-            f"the policy computes in {state.network.compute_dtype}, which ONNX runtimes do not on a CPU; export to "
-            "stablehlo, or train with compute_dtype='float32'"
-        )
-    count = (int(assets) if assets else state.network.actions.size) if policy.portfolio else 1
+    if policy.is_own:
+        count = policy.assets
+        if assets not in (None, count):
+            raise ValueError(f"assets {assets}: an agent of your own trades the {count} of its training; leave it out")
+    else:
+        network = first_state(policy.state).network
+        count = (int(assets) if assets else network.actions.size) if policy.portfolio else 1
+        if to == "onnx" and network.compute_dtype != "float32":
+            raise ValueError(
+                f"the policy computes in {network.compute_dtype}, which ONNX runtimes do not on a CPU; export to "
+                "stablehlo, or train with compute_dtype='float32'"
+            )
     about = _about(policy, count)
     write = _onnx if to == "onnx" else _stablehlo
-    content = write(_function(policy, count), about)
+    content = write(lambda *given: tuple(_decided(policy, *given)[name] for name in about.outputs), about)
     path = Path(path)
     files.write_bytes(path, content)
     files.write_bytes(path.with_name(path.name + ".json"), json.dumps(vars(about), indent=1).encode())
@@ -115,62 +116,43 @@ def export(policy: Policy, path: str | PathLike[str], to: Format = "onnx", asset
 
 
 def _about(policy: Policy, assets: int) -> Exported:
-    each: list[str | int] = ["batch", assets] if policy.portfolio else ["batch"]
+    some: list[str | int] = [assets] if policy.portfolio else []
+    names = [*policy.account_names, *([TRADABLE] if policy.portfolio else [])]
+    window, account = [policy.window, *some, len(policy.features)], [*some, len(names)]
+    shapes = (jax.ShapeDtypeStruct((1, *each), np.float32) for each in (window, account))
+    given = jax.eval_shape(partial(_decided, policy), *shapes)
+    outputs: dict[str, list[str | int]] = {name: ["batch", *given[name].shape[1:]] for name in OUTPUTS if name in given}
+    positions = policy.members[0].positions
     try:
         flat = list(map(float, policy.untraded()))
     except ValueError:
         flat = None
-    names = [*policy.account_names, *([TRADABLE] if policy.portfolio else [])]
-    positions = policy.members[0].positions
-    outputs: dict[str, list[str | int]] = {"target": each, "value": ["batch"]}
-    if isinstance(positions, tuple):
-        outputs["probabilities"] = ["batch", len(positions)]
     return Exported(
-        inputs={
-            "window": ["batch", policy.window, *each[1:], len(policy.features)],
-            "account": [*each, len(names)],
-        },
+        inputs={"window": ["batch", *window], "account": ["batch", *account]},
         outputs=outputs,
         features=list(policy.features),
         account=names,
-        positions=list(positions) if isinstance(positions, tuple) else None,
+        positions=list(positions) if isinstance(positions, tuple) and "probabilities" in outputs else None,
         symbols=list(policy.symbols),
         flat=flat,
         bars_needed=policy.bars_needed,
     )
 
 
-def _function(policy: Policy, assets: int) -> Any:
-    """The policy as a function of raw windows and accounts. Its weights are constants of the exported program."""
-    agent = policy.acting_agent
-    member: Any = agent.member if isinstance(agent, Ensemble) else agent
-    state = policy.state_for(assets)
-    states = state if isinstance(state, tuple) else (state,)
-    positions = policy.members[0].positions
-
-    def decide(window: Float[Array, "b bar *a F"], account: Float[Array, "b *a K"]) -> tuple[Array, ...]:
-        if not policy.portfolio:
-            window, account = window[:, :, None], account[:, None]
-        each = [_decide(member, state, window, account, positions) for state in states]
-        target, *others = (sum(parts[1:], parts[0]) / len(parts) for parts in zip(*each, strict=True))
-        return (target if policy.portfolio else target[:, 0], *others)
-
-    return decide
-
-
-def _decide(
-    agent: PPOAgent, state: PPOState, window: Array, account: Array, positions: Any
-) -> tuple[Array, Array, Array] | tuple[Array, Array]:
-    """One network's targets `[b, A]` and values, and its probabilities where it has positions."""
-    context = agent.encode_at_once(state, state.normalised(window))[..., 0, :]
-    action, about = agent.act(state, context, account, jax.random.key(0), deterministic=True)
-    # A file of an early version does not hold the units of the values.
-    value = about["value"] if float(state.value_scale.weight) > 0 else jnp.full_like(about["value"], jnp.nan)
-    if not isinstance(positions, tuple):
-        return action, value
-    policy = agent.distribution(state, context, account)
-    assert isinstance(policy, Categorical)
-    return jnp.asarray(positions, jnp.float32)[action][:, None], value, jnp.exp(policy.log_probs())
+def _decided(
+    policy: Policy, window: Float[Array, "b bar *a F"], account: Float[Array, "b *a K"]
+) -> dict[str, Float[Array, "b ..."]]:
+    """Return OUTPUTS for raw windows and accounts. The weights are constants of an exported program."""
+    if not policy.portfolio:
+        window, account = window[:, :, None], account[:, None]
+    each = []
+    for member in policy.members:
+        action, about = decide(member.acting_agent, member.state_for(account.shape[1]), window, account)
+        if isinstance(member.positions, tuple):
+            action = jnp.asarray(member.positions, jnp.float32)[action][:, None]
+        each.append({"target": action} | {name: about[name] for name in OUTPUTS if name in about})
+    means = jax.tree.map(lambda *parts: sum(parts[1:], parts[0]) / len(parts), *each)
+    return means if policy.portfolio else means | {"target": means["target"][:, 0]}
 
 
 def _stablehlo(function: Any, about: Exported) -> bytes:

@@ -17,8 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxtrader.agents.ensemble import Ensemble
-from jaxtrader.agents.explanation import AGREES, Decided, Explanation, decision
-from jaxtrader.agents.export import Exported, Format, export
+from jaxtrader.agents.explanation import AGREES, Decision, Explanation
 from jaxtrader.agents.networks import PortfolioActorCritic
 from jaxtrader.agents.normalization import Normalized
 from jaxtrader.agents.ppo import PPOAgent
@@ -36,6 +35,8 @@ from jaxtrader.market.align import DELISTED_AFTER
 from jaxtrader.market.market import Market
 
 if TYPE_CHECKING:
+    from jaxtrader.agents.export import Exported, Format
+    from jaxtrader.evaluation.result import BacktestResult
     from jaxtrader.live.live import Live
     from jaxtrader.market.bars import Bars
     from jaxtrader.market.features import Feature
@@ -217,7 +218,8 @@ class Policy:
         if not (known.all() and np.isfinite(features).all()):
             raise ValueError("the window or the account holds a value that is not finite; give complete bars")
         state = self.state_for(assets)
-        action = np.asarray(_decide(self.acting_agent, state, jnp.asarray(bars)[None], jnp.asarray(features)[None])[0])
+        chosen, _ = _decide(self.acting_agent, state, jnp.asarray(bars)[None], jnp.asarray(features)[None])
+        action = np.asarray(chosen[0])
         positions = self.positions
         if isinstance(positions, tuple):
             return positions[int(action)]
@@ -226,7 +228,7 @@ class Policy:
         return np.where(tradable, action, np.nan)
 
     @package_settings()
-    def explain(self, result: Decided, at: Any, symbol: str | None = None) -> Explanation:
+    def explain(self, result: BacktestResult, at: Any, symbol: str | None = None) -> Explanation:
         """Return one decision of a backtest: what it saw, the probabilities and the value, of each member too.
 
         Print it for a small table. The order of a decision is filled in a later bar, by default the next one.
@@ -248,22 +250,14 @@ class Policy:
                 f"the result has the target {seen.target} at bar {seen.bar}, and the policy chooses {chosen}; give the "
                 "result of a backtest of this policy"
             )
-        state = self.state_for(len(seen.symbols))
-        bars, account = normalised(state, jnp.asarray(seen.window)), jnp.asarray(seen.account)
-        agent = self.acting_agent.member if isinstance(self.acting_agent, Ensemble) else self.acting_agent
-        if not isinstance(agent, PPOAgent):
-            raise ValueError(
-                f"decisions of a {type(self.members[0].agent).__name__} cannot be explained; only those of PPOAgent can"
-            )
-        positions = self.agent.positions if isinstance(self.agent, Ensemble) else self.positions
-        exposures = positions if isinstance(positions, tuple) else None
-        states = state if isinstance(state, tuple) else (state,)
+        bars, account = jnp.asarray(seen.window), jnp.asarray(seen.account)[None]
         seeds = self.about.get("seeds", ())
-        seeds = seeds if len(seeds) == len(states) else range(len(states))
-        members = {
-            f"seed {seed}": decision(agent, one, bars, account, exposures)
-            for seed, one in zip(seeds, states, strict=True)
-        }
+        seeds = seeds if len(seeds) == len(self.members) else range(len(self.members))
+        members = {}
+        for seed, one in zip(seeds, self.members, strict=True):
+            action, about = _decide(one.acting_agent, one.state_for(len(seen.symbols)), bars[None], account)
+            members[f"seed {seed}"] = Decision.of(action, about, one.positions)
+        bars = normalised(self.state_for(len(seen.symbols)), bars)
         return Explanation(seen, members, self.features, np.asarray(bars), self.account_names)
 
     def live(
@@ -343,6 +337,8 @@ class Policy:
 
         See `jaxtrader.agents.export.export`.
         """
+        from jaxtrader.agents.export import export
+
         return export(self, path, to, assets)
 
     def state_for(self, assets: int) -> PPOState | tuple[PPOState, ...]:
@@ -487,11 +483,13 @@ def _select(agent: Any, state: Any, observations: jax.Array) -> jax.Array:
     return agent.select_action(state, observations, jax.random.key(0), deterministic=True)[0]
 
 
-@jax.jit
-def _decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> jax.Array:
-    """Return the policy's mode for raw windows `[batch, window, asset, feature]`."""
+def decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Return the mode for raw windows `[batch, window, asset, feature]`, and what the agent tells of it."""
     context = jax.tree.map(lambda x: x[:, 0], agent.encode(state, normalised(state, window)))
-    return agent.act(state, context, account, jax.random.key(0), deterministic=True)[0]
+    return agent.act(state, context, account, jax.random.key(0), deterministic=True)
+
+
+_decide = jax.jit(decide)
 
 
 def normalised(state: Any, window: jax.Array) -> jax.Array:

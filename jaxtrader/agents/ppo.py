@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax import Array
+from jax.export import is_symbolic_dim
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Int, PRNGKeyArray
 
@@ -263,27 +264,30 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
 
     def encode(self, state: PPOState, chunk: Float[Array, "*b bars assets F"]) -> Float[Array, "*b decisions context"]:
         """Return the contexts of all decisions in chunks of prepared bars, some chunks at a time (see blocks.py)."""
+        encode = partial(self._apply, state.network, state.params, "encode")
         paths = chunk.reshape(-1, *chunk.shape[-3:])
+        if is_symbolic_dim(paths.shape[0]):  # an exported policy takes any number of decisions
+            return encode(chunk)
         count = blocks.block_count(len(paths), blocks.encoder_activations(state.network, chunk.shape[-3:]))
-        contexts = blocks.map_blocks(lambda x: self.encode_at_once(state, x), paths, count)
+        contexts = blocks.map_blocks(encode, paths, count)
         return contexts.reshape(*chunk.shape[:-3], *contexts.shape[1:])
-
-    def encode_at_once(self, state: PPOState, chunk: Array) -> Array:
-        """Return what `encode` returns. The number of chunks need not be known when this is traced."""
-        return self._apply(state.network, state.params, "encode", chunk)
 
     def act(
         self, state: PPOState, context: Array, account: Array | None, key: PRNGKeyArray, deterministic: bool = False
     ) -> tuple[Array, dict[str, Array]]:
-        """Draw actions, or return the mode, with `log_prob` and `value`. The context broadcasts against the account."""
+        """Draw actions, with `log_prob` and `value`, or return the mode, with what explanations show too.
+
+        The context broadcasts against the account.
+        """
         policy, value = self._head(state, state.params, context, account)
         mean, std = state.value_scale.moments()
         action: Any = policy.mode() if deterministic else policy.sample(key)
-        return state.network.actions.to_env(action), {"log_prob": policy.log_prob(action), "value": mean + std * value}
-
-    def distribution(self, state: PPOState, context: Array, account: Array | None) -> Distribution:
-        """Return the distribution that `act` draws from, whose mode it returns."""
-        return self._head(state, state.params, context, account)[0]
+        about = {"log_prob": policy.log_prob(action), "value": mean + std * value}
+        if deterministic:
+            about |= policy.spread()
+            # A file of before version 3 does not hold the units of the values.
+            about["value"] = jnp.where(state.value_scale.weight > 0, about["value"], jnp.nan)
+        return state.network.actions.to_env(action), about
 
     def select_action(
         self, state: PPOState, obs: Any, key: PRNGKeyArray, deterministic: bool = False

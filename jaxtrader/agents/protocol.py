@@ -184,7 +184,8 @@ class Agent(ABC):
 
         Returns:
             The actions: int32 `[b]` of discrete ones, float32 `[b, ...]` of others. And a dict, which may have
-            `log_prob` and `value`, float32 `[b]`. What it does not have is 0 in the rollout.
+            `log_prob` and `value`, float32 `[b]`. What it does not have is 0 in the rollout. Where nothing is drawn,
+            `value`, and `probabilities` `[b, n]` of discrete actions, are what an explanation shows of it.
 
         In training it is called for one shard of the environments at a time, under `jax.vmap`.
         """

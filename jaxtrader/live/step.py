@@ -16,10 +16,7 @@ from jax import Array
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float
 
-from jaxtrader.agents.distributions import Categorical
-from jaxtrader.agents.ensemble import Ensemble
-from jaxtrader.agents.policy import normalised
-from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.agents.policy import decide
 from jaxtrader.envs import actions, episode
 from jaxtrader.envs.episode import EnvAccount, EnvParams
 from jaxtrader.envs.trading import TradingEnv
@@ -152,8 +149,7 @@ def _decide(
     """The decision at the newest close, by the policy's mode."""
     here = episode.market_at(env, params, jnp.asarray(NEWEST))
     seen = env.account_features(account, **here)[None]
-    context = jax.tree.map(lambda x: x[:, 0], agent.encode(state, normalised(state, window)[None]))
-    action, about = agent.act(state, context, seen, jax.random.key(0), deterministic=True)
+    action, about = decide(agent, state, window[None], seen)
     dtype, leverage = account.cash.dtype, env.rules.max_leverage
     target, invalid = actions.targets(env.positions, action[0], env.assets, dtype, leverage, here["tradable"])
     return Opinion(
@@ -162,8 +158,8 @@ def _decide(
         tradable=here["tradable"],
         target=target,
         invalid=invalid,
-        probabilities=_probabilities(agent, state, context, seen),
-        value=about.get("value", jnp.full((1,), jnp.nan))[0],
+        probabilities=about["probabilities"][0] if "probabilities" in about else None,
+        value=about["value"][0] if "value" in about else jnp.asarray(jnp.nan),
         exposure=ledger.exposure(account, here["price"]),
     )
 
@@ -171,15 +167,3 @@ def _decide(
 def action_type(env: TradingEnv) -> DTypeLike:
     """Return the type of a carried action."""
     return jnp.int32 if isinstance(env.positions, tuple) else jnp.float64
-
-
-def _probabilities(agent: Any, state: Any, context: Array, seen: Array) -> Float[Array, " positions"] | None:
-    """The probability of each position, of an ensemble the mean over its members. None: not of positions."""
-    states, member, each = (state,), agent, [context]
-    if isinstance(agent, Ensemble):
-        states, member, each = state, agent.member, agent.contexts(context, seen)
-    if not isinstance(member, PPOAgent):
-        return None
-    found = [member.distribution(one, own, seen) for one, own in zip(states, each, strict=True)]
-    shares = [jnp.exp(one.log_probs()[0]) for one in found if isinstance(one, Categorical)]
-    return jnp.stack(shares).mean(0) if shares else None

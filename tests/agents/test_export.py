@@ -181,7 +181,7 @@ def test_what_cannot_be_exported_is_one_sentence(
     monkeypatch.setitem(__import__("sys").modules, "jax2onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxtrader\[onnx\]'"):
         policy.export(tmp_path / "p")
-    with pytest.raises(ValueError, match="only a policy that PPOAgent trained"):
+    with pytest.raises(ValueError, match="only a policy that was trained in a TradingEnv"):
         Policy(agent, policy.state, {}).export(tmp_path / "p", "stablehlo")
     with pytest.raises(ValueError, match=r"assets 5 is of a portfolio.*leave it out"):
         policy.export(tmp_path / "p", "stablehlo", assets=5)

@@ -14,7 +14,9 @@ from probes import BY_BOTH, TRUNCATED, Tabular
 
 import jaxtrader as jt
 from jaxtrader import files
+from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.protocol import MarketAgent, Rollout
+from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.examples.dqn import DQN
 from jaxtrader.files import FileError
@@ -42,8 +44,12 @@ def test_a_saved_agent_decides_and_earns_as_the_trained_one(trained: Any, env: T
         np.testing.assert_array_equal(one.equity, again.by_symbol[symbol].equity)
         seen = one.seen(20)
         assert policy.act(seen.window[:, 0], seen.account[0]) == seen.target[0]
-    with pytest.raises(ValueError, match="decisions of a DQN cannot be explained"):
-        policy.explain(result.by_symbol["S0"], 20)
+    told = policy.explain(result.by_symbol["S0"], 20)
+    assert told.members["seed 0"].target == told.target
+    assert told.probabilities is None
+    assert "value" in str(told), "a DQN tells none, which is a dash"
+    scaled = trained.state.normalizer(told.seen.window)
+    np.testing.assert_allclose(told.normalised, scaled, rtol=1e-6)
     dearer = jt.backtest(trained.agent, env.market, state=trained.state, env=trained.env, costs=jt.Costs(fee=0.05))
     assert dearer.equity[-1] < result.equity[-1]
 
@@ -90,10 +96,14 @@ def test_two_seeds_trade_the_mean_of_their_targets(env: TradingEnv, tmp_path: Pa
     own = together.by_symbol["S0"]
     alone = [jt.backtest(one, env.market).by_symbol["S0"].targets[0, 0] for one in members]
     assert own.targets[0, 0] == pytest.approx(np.mean(alone))
-    with pytest.raises(ValueError, match="decisions of a DQN cannot be explained"):
-        policy.explain(own, 20)
-    with pytest.raises(ValueError, match="only a policy that PPOAgent trained"):
-        policy.export(tmp_path / "policy.onnx")
+    told = policy.explain(own, 20)
+    assert np.mean([one.target for one in told.members.values()]) == pytest.approx(told.target[0])
+    about = policy.export(tmp_path / "policy.stablehlo", "stablehlo")
+    assert about.outputs == {"target": ["batch"]}
+    exported = jax.export.deserialize(bytearray((tmp_path / "policy.stablehlo").read_bytes()))
+    accounts = np.tile(np.asarray(policy.untraded(), np.float32), (len(windows), 1))
+    (targets,) = exported.call(np.asarray(windows, np.float32), accounts)
+    np.testing.assert_allclose(targets, taken)
     with pytest.raises(ValueError, match="a policy of DQN, which is code of its user"):
         jt.load_policy(tmp_path / "run")
     content = files.load(tmp_path / "run" / "policy.pkl", "policy")
@@ -101,6 +111,38 @@ def test_two_seeds_trade_the_mean_of_their_targets(env: TradingEnv, tmp_path: Pa
         files.save(tmp_path / "bad.pkl", "policy", content | change)
         with pytest.raises(FileError, match="is damaged"):
             jt.load_policy(tmp_path / "bad.pkl", agent=AGENT)
+
+
+@struct.dataclass
+class Telling(DQN):
+    """A DQN that tells what it expects of its actions."""
+
+    def select_action(self, state: Any, obs: Any, key: Any, deterministic: bool = False) -> Any:
+        action, _ = super().select_action(state, obs, key, deterministic)
+        values = state.network.of(state.params, jnp.asarray(obs))
+        return action, {"value": values.max(-1), "probabilities": jax.nn.softmax(values)}
+
+
+def test_what_an_agent_tells_of_its_decision_is_explained_and_exported(
+    trained: Any, env: TradingEnv, tmp_path: Path
+) -> None:
+    policy = Policy(Telling(**vars(AGENT)), trained.state, trained.policy.about)
+    result = jt.backtest(policy, env.market).by_symbol["S0"]
+    told = policy.explain(result, 20)
+    scaled = Observation(trained.state.normalizer(told.seen.window), told.seen.account)
+    values = np.asarray(trained.state.network.of(trained.state.params, jnp.asarray(scaled)[None]))[0]
+    assert told.value == pytest.approx(values.max(), rel=1e-5)
+    assert told.probabilities is not None
+    assert list(told.probabilities) == list(env.positions)
+    np.testing.assert_allclose(list(told.probabilities.values()), jax.nn.softmax(values), rtol=1e-5)
+    policy.export(tmp_path / "p", "stablehlo")
+    exported = jax.export.deserialize(bytearray((tmp_path / "p").read_bytes()))
+    target, value, shares = exported.call(told.seen.window[None, :, 0], told.seen.account)
+    assert target[0] == told.target[0]
+    assert value[0] == pytest.approx(told.value, rel=1e-5)
+    np.testing.assert_allclose(shares[0], list(told.probabilities.values()), rtol=1e-5)
+    with pytest.raises(ValueError, match="assets 2 is of a portfolio"):
+        policy.export(tmp_path / "p", "stablehlo", assets=2)
 
 
 @struct.dataclass
