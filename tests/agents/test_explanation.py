@@ -88,7 +88,7 @@ def test_the_table_has_the_order_the_account_and_the_features_raw_and_normalised
 
 def test_the_table_counts_bars_and_exposures_as_the_result_has_them(agent, state, env, market):
     """The network sees a twentieth of a bar and, at a leverage of 2, half of an exposure."""
-    policy = policy_of(agent, state, dataclasses.replace(env, rules=env.rules.replace(max_leverage=2.0)), 1)
+    policy = noisy(agent, state, dataclasses.replace(env, rules=env.rules.replace(max_leverage=2.0)), 1)
     leveraged = backtest(policy, market).by_symbol["S0"]
     filled = np.unique(leveraged.fills["bar"])
     for bar in (0, int(filled[3]), int(filled[3]) + 1, len(leveraged) - 1):
