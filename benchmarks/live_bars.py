@@ -37,9 +37,10 @@ Bar = tuple[float, float, float, float, float]
 
 
 def walk(symbol: str, count: int, frequency: str) -> pd.DataFrame:
-    """The bars of a random walk."""
+    """The bars of a random walk that ends at 50, where the live bars begin."""
     rng = np.random.default_rng(len(symbol))
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, count)))
+    moves = np.cumsum(rng.normal(0, 0.01, count))
+    close = 50 * np.exp(moves - moves[-1])
     prices = {"open": close, "high": close * 1.01, "low": close * 0.99, "close": close}
     table = pd.DataFrame(prices | {"volume": rng.uniform(1e5, 1e6, count)})
     table.index = pd.date_range("2000-01-01", periods=count, freq=frequency)

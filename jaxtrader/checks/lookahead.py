@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -109,7 +108,7 @@ def _difference(feature: Feature, bars: Bars, rng: np.random.Generator) -> Diffe
     first, last = feature.lookback - 1, len(bars) - 1
     count = min(max(PREFIX_BARS // len(bars), MIN_PREFIXES), MAX_PREFIXES)
     for t in _rows(first, last, count, rng):
-        part = _compute(feature, _cut(bars, 0, t + 1))
+        part = _compute(feature, bars.cut(0, t + 1))
         same = (part == whole[: t + 1]) | (np.isnan(part) & np.isnan(whole[: t + 1]))
         if not same.all():
             row = int(np.argmin(same.all(1)))
@@ -117,7 +116,7 @@ def _difference(feature: Feature, bars: Bars, rng: np.random.Generator) -> Diffe
             return _difference_at(feature, bars, row, whole, float(part[row, 0]), known)
     spread = np.nanstd(whole) if np.isfinite(whole).any() else 0.0
     for t in sorted({*_rows(first, last, NUM_SUFFIXES, rng), *_border_rows(bars.times, first, rng)}, reverse=True):
-        part = _compute(feature, _cut(bars, t - first, t + 1))[-1]
+        part = _compute(feature, bars.cut(t - first, t + 1))[-1]
         bound = TOLERANCE * np.maximum(spread, np.abs(whole[t]))
         # A value that is NaN on one side only is a difference too, so this does not ask whether it is `> bound`.
         same = (np.abs(part - whole[t]) <= bound) | (np.isnan(part) & np.isnan(whole[t]))
@@ -155,11 +154,3 @@ def _border_rows(times: np.ndarray, first: int, rng: np.random.Generator) -> set
 
 def _compute(feature: Feature, bars: Bars) -> Float[np.ndarray, "time asset"]:
     return np.asarray(feature.compute(bars), np.float64).reshape(bars.close.shape)
-
-
-def _cut(bars: Bars, start: int, end: int) -> Bars:
-    """Return the bars of rows start..end-1, as if no others had been loaded."""
-    cut: dict[str, Any] = {
-        name: values[start:end] for name, values in vars(bars).items() if isinstance(values, np.ndarray)
-    }
-    return dataclasses.replace(bars, **cut, columns={name: values[start:end] for name, values in bars.columns.items()})

@@ -101,12 +101,8 @@ class RecentBars:
 
     @property
     def bars(self) -> Bars:
-        """The bars that are kept, as a copy."""
-        tail = self.tail(self.rows, self.rows)
-        arrays: dict[str, Any] = {name: getattr(tail, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
-        columns = {name: np.array(values) for name, values in tail.columns.items()}
-        copied: dict[str, Any] = {name: None if values is None else np.array(values) for name, values in arrays.items()}
-        return dataclasses.replace(tail, columns=columns, **copied)
+        """The bars that are kept. They are views, and stay what they are until the next bar."""
+        return self.tail(self.rows, self.rows)
 
     def begin(self) -> None:
         """Forget what was computed of a bar that was not kept."""
@@ -287,7 +283,7 @@ def newest_rows(recents: Sequence[RecentBars], offered: bool) -> list[Row]:
     whole, found = _side_by_side(recents, ends), np.empty((len(recents), len(specs)))
     for i, (feature, lookback) in enumerate(zip(specs, lookbacks, strict=True)):
         if whole is not None and lookback <= len(whole) and _is_ours(feature):
-            found[:, i] = feature.compute(_last(whole, lookback))[-1]
+            found[:, i] = feature.compute(whole.cut(-lookback, None))[-1]
         else:
             found[:, i] = [
                 each.values(feature, each.lookbacks[i], end) for each, end in zip(recents, ends, strict=True)
@@ -299,7 +295,7 @@ def newest_rows(recents: Sequence[RecentBars], offered: bool) -> list[Row]:
     deviations = np.concatenate([last_volatility(bars.close) for bars in tails])
     adv = np.full(len(recents), np.nan)
     if recents[0].has_adv:
-        adv = np.concatenate([_traded_value(_last(bars, BARS + 1)) for bars in tails])
+        adv = np.concatenate([_traded_value(bars.cut(-BARS - 1, None)) for bars in tails])
     numbers = zip(recents, ends, found, deviations.tolist(), adv.tolist(), strict=True)
     return [each.row(end, own, deviation, value) for each, end, own, deviation, value in numbers]
 
@@ -329,30 +325,16 @@ def _side_by_side(recents: Sequence[RecentBars], ends: Sequence[int]) -> Bars | 
     return dataclasses.replace(first, columns=columns, **joined)
 
 
-def _last(bars: Bars, rows: int) -> Bars:
-    """The last rows of bars."""
-    arrays: dict[str, Any] = {name: getattr(bars, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
-    cut: dict[str, Any] = {name: None if values is None else values[-rows:] for name, values in arrays.items()}
-    return dataclasses.replace(bars, columns={name: values[-rows:] for name, values in bars.columns.items()}, **cut)
-
-
 def up_to(bars: Bars, time: np.datetime64) -> Bars:
     """Return the bars that closed at a time or before."""
-    end = int(np.searchsorted(bars.times, time, side="right"))
-    columns = {name: values[:end] for name, values in bars.columns.items()}
-    arrays: dict[str, Any] = {name: getattr(bars, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
-    cut: dict[str, Any] = {name: None if values is None else values[:end] for name, values in arrays.items()}
-    return dataclasses.replace(bars, columns=columns, **cut)
+    return bars.cut(None, int(np.searchsorted(bars.times, time, side="right")))
 
 
 def bar_at(bars: Bars, i: int) -> dict[str, Any]:
     """Return bar i as `Live.on_bars` takes it."""
-    names = (*PRICES, "volume", *OPTIONAL)
-    arrays = {name: getattr(bars, name) for name in names}
-    columns = {name: float(values[i, 0]) for name, values in bars.columns.items()}
-    return {name: None if values is None else float(values[i, 0]) for name, values in arrays.items()} | {
-        "columns": columns
-    }
+    arrays = {name: getattr(bars, name) for name in (*PRICES, "volume", *OPTIONAL)}
+    bar: dict[str, Any] = {name: None if values is None else float(values[i, 0]) for name, values in arrays.items()}
+    return bar | {"columns": {name: float(values[i, 0]) for name, values in bars.columns.items()}}
 
 
 def _most_bars(feature: ResampledFeature, history: Bars) -> int:

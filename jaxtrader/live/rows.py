@@ -124,32 +124,12 @@ class MarketRows:
             for symbol, before in zip(self.symbols, self.own, strict=True)
         )
         present = np.array([symbol in bars for symbol in self.symbols])
-        years = (time - self.time) / YEAR
-        values: dict[str, Any] = {name: [row.prices[name] for row in own] for name in PRICES}
-        for name in ("volatility", "adv", *OPTIONAL):
-            values[name] = [getattr(row, name) for row in own]
-        values |= {"dt": years, "session_end": self._ends_session(time, session_end)}
-        values["bar_dt"] = 0.0 if self.length is None else min(years, np.timedelta64(self.length, "ns") / YEAR)
-        features, silence = np.stack([row.features for row in own]), None
-        if self.silence is not None:
-            silence = self.silence.add(nanoseconds_of(time), present)
+        silence = None if self.silence is None else self.silence.add(nanoseconds_of(time), present)
+        features = np.stack([row.features for row in own])
+        if silence is not None:
             features = np.where(silence.gone[:, None], np.nan, features)
-            values |= {"present": present, "listed": ~silence.gone, "delisted": silence.gone & ~self.silence.gone}
-        newest = np.empty((len(self.names), len(own)))
-        for i, name in enumerate(self.names):
-            further = name.removeprefix(COLUMN)
-            newest[i] = values[name] if further == name else [row.columns[further] for row in own]
-        if np.isnan(newest).any():
-            name = self.names[int(np.argmax(np.isnan(newest).any(1)))].removeprefix(COLUMN)
-            raise ValueError(f"the bars at {time} have no number for {name!r}; give columns={{{name!r}: ...}}")
-        before, last = self.columns[NEWEST].copy(), dict(zip(self.names, self.columns[NEWEST], strict=True))
-        missed = self.missed
-        if "present" in last:
-            before[self.names.index("present")] = ~missed
-            ended = last.get("session_end", np.zeros(len(own))) != 0
-            missed = np.where(last["present"] != 0, False, missed | ended)
-        if "session_end" in last:
-            before[self.names.index("session_end")] = 1.0
+        newest = self._newest(time, own, present, silence, session_end)
+        before, missed = self._before()
         return dataclasses.replace(
             self,
             own=own,
@@ -159,6 +139,44 @@ class MarketRows:
             silence=silence,
             time=time,
         )
+
+    def _newest(
+        self,
+        time: np.datetime64,
+        own: tuple[Row, ...],
+        present: np.ndarray,
+        silence: Silence | None,
+        session_end: bool | None,
+    ) -> np.ndarray:
+        """The columns [column, A] of a newest row. Raises ValueError where a number is missing."""
+        years = (time - self.time) / YEAR
+        values: dict[str, Any] = {name: [row.prices[name] for row in own] for name in PRICES}
+        for name in ("volatility", "adv", *OPTIONAL):
+            values[name] = [getattr(row, name) for row in own]
+        values |= {"dt": years, "session_end": self._ends_session(time, session_end)}
+        values["bar_dt"] = 0.0 if self.length is None else min(years, np.timedelta64(self.length, "ns") / YEAR)
+        if silence is not None and self.silence is not None:
+            values |= {"present": present, "listed": ~silence.gone, "delisted": silence.gone & ~self.silence.gone}
+        newest = np.empty((len(self.names), len(own)))
+        for i, name in enumerate(self.names):
+            further = name.removeprefix(COLUMN)
+            newest[i] = values[name] if further == name else [row.columns[further] for row in own]
+        if np.isnan(newest).any():
+            name = self.names[int(np.argmax(np.isnan(newest).any(1)))].removeprefix(COLUMN)
+            raise ValueError(f"the bars at {time} have no number for {name!r}; give columns={{{name!r}: ...}}")
+        return newest
+
+    def _before(self) -> tuple[np.ndarray, np.ndarray]:
+        """The row BEFORE of the next step, see `step.arrays`, and `missed` after it."""
+        before, last = self.columns[NEWEST].copy(), dict(zip(self.names, self.columns[NEWEST], strict=True))
+        missed = self.missed
+        if "present" in last:
+            before[self.names.index("present")] = ~missed
+            ended = last.get("session_end", np.zeros(len(missed))) != 0
+            missed = np.where(last["present"] != 0, False, missed | ended)
+        if "session_end" in last:
+            before[self.names.index("session_end")] = 1.0
+        return before, missed
 
     def keep(self, bars: Mapping[str, Any]) -> None:
         """Add the bars that `after` was given to the recent ones."""

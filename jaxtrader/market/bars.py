@@ -96,6 +96,12 @@ class Bars:
         """When the history trades, as its times show it. None for a single bar."""
         return find_calendar(self.times, self.tz) if len(self) > 1 else None
 
+    def cut(self, start: int | None, end: int | None) -> "Bars":
+        """Return the bars of rows start to end - 1, as if no others had been loaded. None is no bound."""
+        rows = slice(start, end)
+        arrays: dict[str, Any] = {name: x[rows] for name, x in vars(self).items() if isinstance(x, np.ndarray)}
+        return dataclasses.replace(self, **arrays, columns={name: x[rows] for name, x in self.columns.items()})
+
     def __len__(self) -> int:
         return len(self.times)
 
