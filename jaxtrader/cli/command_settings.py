@@ -22,7 +22,8 @@ class Source:
         symbols: The symbols to use, such as AAPL,MSFT. By default all of the file are used.
         tz: The zone of the exchange's clock, such as America/New_York. Stamps without an offset are read in it.
             Sessions, weekdays and dates are of it. By default it is that of the stamped offsets, or UTC.
-        label: The end of its bar that a time stamp marks.
+        label: The end of its bar that a time stamp marks, "close" or "open". Or by symbol, such as BTC=open,ETH=open.
+            Others mark the close.
         repair: "clip" widens high and low to the bar's open and close, and sets a missing volume to 0. "adjust" scales
             open, high and low where the close alone is adjusted. "drop" leaves out the rows that break a rule of bars,
             such as those without prices, where they are 5% at most.
@@ -33,7 +34,7 @@ class Source:
 
     symbols: tuple[str, ...] | None = None
     tz: str | None = None
-    label: Literal["close", "open"] = "close"
+    label: str = "close"
     repair: Literal["clip", "adjust", "drop"] | None = None
     adjust: bool = True
     decimal: Literal[".", ","] | None = None

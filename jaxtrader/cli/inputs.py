@@ -89,8 +89,19 @@ def read_bars(data: str | None, source: Source) -> tuple[jt.Bars, ...]:
     """The histories of a file, or of the bundled stocks."""
     reading = vars(source) | {"symbols": source.symbols or (BUNDLED if data is None else None)}
     del reading["min_bars"]  # of the market
+    reading["label"] = _label(source)
     loaded = jt.load_bars(STOCKS if data is None else data, **reading)
     return (loaded,) if isinstance(loaded, jt.Bars) else loaded
+
+
+def _label(source: Source) -> str | dict[str, str]:
+    """What stamps mark, by symbol where the flag says so. Symbols that are not used need not be there."""
+    if "=" not in source.label:
+        return source.label
+    pairs = [part.strip().rpartition("=") for part in source.label.split(",")]
+    if not all(name and end for name, _, end in pairs):
+        raise BadInput(f"--label {source.label} must be close, open, or these by symbol, such as BTC=open,ETH=open")
+    return {name: end for name, _, end in pairs if source.symbols is None or name in source.symbols}
 
 
 def read_market(
@@ -176,8 +187,8 @@ def narrowed(market: jt.Market, start: str | None, end: str | None, source: Sour
 def moment_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
     """When a day begins by the file's clock, or ends (`after`). Of a moment it is that moment, or just after it.
 
-    A bar is stamped by its close, so a bar at midnight is of the day that begins. A file that labels bars by their open
-    had its stamps moved to the close. There a bar at midnight is of the day that ends.
+    A bar is stamped by its close, so a bar at midnight is of the day that begins. Where a label was given, stamps were
+    moved to the close, or are known to be it. There a bar at midnight is of the day that ends.
     """
     is_day = not {"T", " "} & set(text)
     try:
@@ -188,7 +199,7 @@ def moment_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
         raise BadInput(f"{flag} {text} is not a date; write it as {way}") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=time_zone(source.tz))
-    return moment + timedelta(microseconds=source.label == "open" if is_day else after)
+    return moment + timedelta(microseconds=source.label != "close" if is_day else after)
 
 
 def last_moment(market: jt.Market, source: Source) -> str:

@@ -300,6 +300,8 @@ def default(name: str, field: dataclasses.Field[Any]) -> tuple[Any, str]:
 
 def spelt(value: Any) -> str:
     """A value as it is typed."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={spelt(each)}" for name, each in value.items())
     if isinstance(value, tuple | list):
         return ",".join(map(spelt, value))
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

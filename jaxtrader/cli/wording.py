@@ -31,7 +31,8 @@ TOLD = {
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
 # A tuple has a comma. Other words in brackets are no value.
-_VALUE = rf"(?:'[^']*'|\([^()]*,[^()]*\)|\[[^\[\]]*\]|{_NUMBER}|[+-]?(?:nan|inf)\b|None\b|True\b|False\b)"
+_MANY = r"\([^()]*,[^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}"
+_VALUE = rf"(?:'[^']*'|{_MANY}|{_NUMBER}|[+-]?(?:nan|inf)\b|None\b|True\b|False\b)"
 _ALONE = r"(?<![\w\-'\"/.`=])(?<!\w\()"  # not part of another word, a flag, a path, a quotation or a call
 _NAMED = re.compile(rf"{_ALONE}({'|'.join(NAMES)})(?:=({_VALUE})?| ({_VALUE}))")
 _NEEDS = re.compile(rf"{_ALONE}({'|'.join(NAMES)}) needs ({'|'.join(NAMES)})\b")
@@ -82,7 +83,7 @@ def _typed(name: str, value: str) -> str:
         read = float(f"{read / A_BP:.12g}")
     if name in BPS and isinstance(read, str):
         return read
-    return shlex.quote(spelt(read)) if isinstance(read, str | tuple | list) else spelt(read)
+    return shlex.quote(spelt(read)) if isinstance(read, str | tuple | list | dict) else spelt(read)
 
 
 def _range_in_bps(found: re.Match[str]) -> str:

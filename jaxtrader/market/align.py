@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, format_time, spacing
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.calendar import SHORTEST_DAY, find_calendar
+from jaxtrader.market.calendar import find_calendar
 from jaxtrader.market.clock import DAY, union, wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, compute_features
@@ -35,15 +35,6 @@ MAX_SILENCE_RATIO = 3  # and so is, for a thin asset or longer bars, this multip
 # A longer step between rows, which is also far longer than any before, is a hole in the data.
 HOLE = int(14 * DAY / np.timedelta64(1, "ns"))
 LONGEST = np.iinfo(np.int64).max
-SHORT_STEPS = 0.02  # share of its steps that is as long as a bar, for the thinnest asset
-MAX_SPACING_RATIO = 3  # bars with a spacing that differs by this factor or more are of different lengths
-# Bars that begin so much earlier than the row before, as a share of their length, overlap it. Clocks are set forward by
-# 4% of a day.
-MAX_OVERLAP = 0.05
-SATURDAY = 5  # counted from Monday
-EVERY_DAY = 0.2  # the share of bars on weekends, of 2 in 7, from which an asset trades every day
-HALF_A_DAY = np.timedelta64(12, "h")  # before its close a daily bar is on its own day, even if it closes at midnight
-FEW_OVERLAPS = 0.05  # share of an asset's bars, for those that end early before a holiday
 
 Columns = dict[str, Any]
 """Arrays by the names of `Market`'s fields."""
@@ -297,182 +288,6 @@ class Silence:
         longest = np.maximum(self.longest_wait, self.longest_step)
         silent = self.elapsed - self.latest
         return (self.latest >= 0) & (silent > np.maximum(self.limit, MAX_SILENCE_RATIO * longest))
-
-
-def check_alignable(histories: Sequence[Bars]) -> None:
-    """Raise DataError unless histories are of one symbol each, share bar times, and have bars of one length."""
-    for history in histories:
-        names = ",".join(history.symbols)
-        if history.close.shape[1] != 1:
-            raise DataError(
-                f"{names} holds {history.close.shape[1]} symbols already; align=True takes Bars of one symbol each."
-            )
-        if "," in names:
-            raise DataError(
-                f"The symbol '{names}' has a comma, which separates the symbols of an aligned history; rename it for "
-                "align=True."
-            )
-        if (np.diff(history.times) <= np.timedelta64(0)).any():
-            raise DataError(f"The times of {names} do not increase; sort its bars by time and remove duplicates.")
-    if len(histories) > 1:
-        _check_shared_times(histories)
-        _check_equal_spacing(histories)
-
-
-def _check_shared_times(histories: Sequence[Bars]) -> None:
-    for history in histories:
-        first, last = history.times[[0, -1]]
-        if not any(other.times[0] <= last and first <= other.times[-1] for other in histories if other is not history):
-            raise DataError(
-                f"{history.symbols[0]} has no time in common with another symbol (it runs from {format_time(first)} to "
-                f"{format_time(last)}); leave it out, or load separate histories without align."
-            )
-
-
-def share_days(
-    parts: Sequence[Columns], zones: Sequence[str | None], labels: Sequence[str] | None = None
-) -> Sequence[Columns]:
-    """Put bars of a day or longer that close at different times of one day on one row, at the latest of these closes.
-
-    A decision between two closes of a day would fill at an open of that day, which is past. A stamp at midnight may be
-    of the day that ends or of the day that begins. It is known to be of the day that ends where the file labels bars by
-    their open. Otherwise bars at midnight stay as they are beside others, because a wrong guess looks ahead by a day.
-
-    Args:
-        parts: the columns of one asset each.
-        zones: of their wall clocks. None is UTC.
-        labels: what the stamps of each file mark, "close" or "open", see `load_bars`. Default: all the close.
-    """
-    if (np.diff(union([part["times"] for part in parts])) >= SHORTEST_DAY).all():
-        return parts
-    labels = ["close"] * len(parts) if labels is None else labels
-    dated = [_at_midnight(part["times"], tz) for part, tz in zip(parts, zones, strict=True)]
-    opened = [label == "open" and not all(dated) for label in labels]
-    if not all(dated) and any(midnight and not known for midnight, known in zip(dated, opened, strict=True)):
-        return parts
-    inside = [part["times"] - HALF_A_DAY if known else part["times"] for part, known in zip(parts, opened, strict=True)]
-    days = [wall_clock(own, tz).astype("datetime64[D]") for own, tz in zip(inside, zones, strict=True)]
-    if any(len(np.unique(each)) < len(each) for each in days):
-        return parts
-    rows = np.unique(np.concatenate(days))
-    latest = np.full(len(rows), np.iinfo(np.int64).min)
-    at = [np.searchsorted(rows, each) for each in days]
-    for part, own in zip(parts, at, strict=True):
-        latest[own] = np.maximum(latest[own], part["times"].astype("datetime64[ns]").astype(np.int64))
-    closes = latest.astype("datetime64[ns]")
-    return [{**part, "times": closes[own]} for part, own in zip(parts, at, strict=True)]
-
-
-def early_close_notes(names: Sequence[str], stamped: Sequence[Columns], shared: Sequence[Columns]) -> list[str]:
-    """Return a note on each asset that trades every day and closes before its row.
-
-    Its next bar opens at its own close, which has passed when the row is decided.
-
-    Args:
-        names: of the assets.
-        stamped: the columns of one asset each, at their own closes.
-        shared: the same at the closes of their rows, see `share_days`.
-    """
-    notes = []
-    for name, own, row in zip(names, stamped, shared, strict=True):
-        early = float(np.max(row["times"] - own["times"]) / np.timedelta64(1, "h"))
-        weekday = (own["times"].astype("datetime64[D]").astype(np.int64) + 3) % 7  # 1970-01-01 was a Thursday
-        if early > 0 and np.mean(weekday >= SATURDAY) > EVERY_DAY:
-            notes.append(
-                f"{name} trades every day and closes up to {early:.3g} hours before its row, so orders fill at an open "
-                "that had passed by then. Results look ahead by that much: stamp its bars at the end of the day, or "
-                "load it by itself."
-            )
-    return notes
-
-
-def _at_midnight(times: np.ndarray, tz: str | None) -> bool:
-    """Return whether `times` [T] are midnight by the clock of `tz`."""
-    clock = wall_clock(times, tz)
-    # A date on which clocks are set forward at midnight begins later.
-    return bool(np.mean(clock == clock.astype("datetime64[D]")) > 0.9)
-
-
-def overlap_notes(
-    names: Sequence[str], parts: Sequence[Columns], times: np.ndarray, tz: str | None, *, zones: Sequence[str | None]
-) -> list[str]:
-    """Raise DataError where bars begin before the row before them: an order of that row would fill at a past price.
-
-    Args:
-        names: of the assets.
-        parts: the columns of one asset each.
-        times: [T] of all together.
-        tz: zone in which times are shown.
-        zones: of each asset's wall clock. None is UTC.
-
-    Returns:
-        A note on each asset with a few of such bars.
-    """
-    notes, lengths = [], _bar_lengths([part["times"] for part in parts])
-    steps = np.diff(times, prepend=times[:1])
-    if (steps[1:] >= (1 - MAX_OVERLAP) * max(lengths)).all():
-        return notes
-    for name, part, length in zip(names, parts, lengths, strict=True):
-        own = part["times"]
-        rows = np.searchsorted(times, own)
-        begun = np.maximum(own[1:] - length, own[:-1])  # a session may end with a shorter bar
-        late = (own - steps[rows])[1:] - begun > MAX_OVERLAP * length
-        count = int(late.sum())
-        if count > FEW_OVERLAPS * len(own):
-            at = int(rows[int(np.argmax(late)) + 1])
-            close, before = (format_time(time) for time in wall_clock(times[[at, at - 1]], tz))
-            way = _way_out(names, parts, zones, max(lengths))
-            raise DataError(
-                f"{count:,} of the {len(own):,} bars of {name} begin before the row before them: the one that closes "
-                f"at {close} begins before {before}, where another symbol closes. An order of that row would fill at "
-                f"a price of the past. {way}, or load separate histories without align."
-            )
-        if count:
-            notes.append(
-                f"{name}: {count:,} of its bars begin before the row before them, as another symbol closes late. An "
-                "order of that row fills at an open of the past."
-            )
-    return notes
-
-
-def _way_out(
-    names: Sequence[str], parts: Sequence[Columns], zones: Sequence[str | None], length: np.timedelta64
-) -> str:
-    """Say how to stamp bars that overlap. Days that are stamped at midnight beside closes have a way of their own."""
-    dated = [_at_midnight(part["times"], tz) for part, tz in zip(parts, zones, strict=True)]
-    if length < SHORTEST_DAY or all(dated) or not any(dated):
-        return "Give bars that close together, with one stamp a period (tz=, label=)"
-    name = names[dated.index(True)]
-    return (
-        f"The stamps of {name} are at midnight, which may be of the day that begins or of the day that ends. Stamp its "
-        "bars at their close, or at 23:59 of their day, so that the bars of a day share a row. In Python, load it with "
-        "label='open' if its bars begin at midnight"
-    )
-
-
-def _bar_lengths(calendars: Sequence[np.ndarray]) -> list[np.timedelta64]:
-    """Return the length of the bars of each history, also where a thin one has few that follow each other."""
-    shortest = [np.quantile(np.diff(own), SHORT_STEPS, method="lower") for own in calendars if len(own) > 1]
-    least = min(shortest, default=np.timedelta64(0, "ns"))
-    lengths = []
-    for own in calendars:
-        step = np.quantile(np.diff(own), SHORT_STEPS, method="lower") if len(own) > 1 else least
-        on_grid = step > least and np.mean(np.diff(own) % step == np.timedelta64(0)) > 0.9
-        lengths.append(step if step < 2 * least or on_grid else least)
-    return lengths
-
-
-def _check_equal_spacing(histories: Sequence[Bars]) -> None:
-    # A low quantile measures the bar length, because a thinly traded asset has few bars without a gap between them.
-    steps = {h.symbols[0]: np.quantile(np.diff(h.times), SHORT_STEPS, method="lower") for h in histories if len(h) > 1}
-    if not steps:
-        return
-    longest, shortest = max(steps, key=steps.__getitem__), min(steps, key=steps.__getitem__)
-    if steps[longest] >= MAX_SPACING_RATIO * steps[shortest]:
-        raise DataError(
-            f"{shortest} has a bar every {format_duration(steps[shortest])} and {longest} every "
-            f"{format_duration(steps[longest])}; align=True needs bars of one length, so resample one of the two."
-        )
 
 
 def alignment_notes(

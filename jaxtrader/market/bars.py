@@ -66,6 +66,7 @@ class Bars:
         tz: zone of the exchange's wall clock: the one given to `load_bars`, or else that of the times. None is UTC.
         format: the known format of the file, if it has one, and the columns of time, prices and volume.
         label: which end of a bar the times of the file mark, "close" or "open". `times` are the closes in both cases.
+            None: `load_bars` was not told, and took them as the close.
 
     Example:
         >>> bars = jt.load_bundled("IBM")
@@ -89,7 +90,7 @@ class Bars:
     price_factor: np.ndarray | None = None
     tz: str | None = None
     format: str = ""
-    label: str = "close"
+    label: str | None = None
 
     @cached_property
     def calendar(self) -> TradingCalendar | None:
@@ -117,7 +118,7 @@ def load_bars(
     symbol: str | None = None,
     symbols: Sequence[str] | None = None,
     tz: str | None = None,
-    label: str = "close",
+    label: str | Mapping[str, str] = "close",
     repair: str | None = None,
     adjust: bool = True,
     decimal: str | None = None,
@@ -134,7 +135,8 @@ def load_bars(
         tz: zone of the exchange's wall clock, e.g. "America/New_York". Times without an offset are read in it. Times
             with an offset, and counts since 1970, keep their moment. None takes the zone of the times, and times
             without an offset as UTC.
-        label: whether a time marks the "close" or the "open" of its bar. "open" adds the regular spacing to all times.
+        label: whether a time marks the "close" or the "open" of its bar, also by symbol: {"BTC": "open"}. "open" adds
+            the regular spacing to all times. What is not named is taken as the close.
         repair: "clip" sets high and low to the highest and lowest price of the bar, and a missing volume to 0.
             "adjust" scales open, high and low where close alone is adjusted, see `mixed_adjustment`. "drop" leaves out
             the rows that break a rule of bars, such as those without prices. These may be 5% of a symbol's rows, or
@@ -162,8 +164,11 @@ def load_bars(
     """
     if symbol is not None and symbols is not None:
         raise DataError(f"symbol='{symbol}' and symbols={list(symbols)} exclude each other; give one of the two.")
-    if label not in ("open", "close"):
-        raise DataError(f"label='{label}' is unknown; use 'open' or 'close', the end of the bar that its time marks.")
+    for each in label.values() if isinstance(label, Mapping) else (label,):
+        if each not in ("open", "close"):
+            raise DataError(
+                f"label='{each}' is unknown; use 'open' or 'close', the end of the bar that its time marks."
+            )
     if repair not in (None, "clip", "adjust", "drop"):
         raise DataError(f"repair='{repair}' is unknown; use 'clip', 'adjust', 'drop' or None.")
     if decimal not in (None, ".", ","):
@@ -176,11 +181,22 @@ def load_bars(
             raise DataError("The dict of symbols is empty; give at least one symbol with its frame or path.")
         wanted = select(list(source), symbol, symbols, "The dict")
         loaded = tuple(_load_entry(source[name], name, tz, decimal, options) for name in wanted)
+        _check_labelled(label, loaded)
         return loaded[0] if symbol is not None else loaded
     # The text of the tables is not kept beside their numbers.
     histories = read_histories(read_tables(source, decimal), tz=tz, decimal=decimal, name=symbol, only=symbols)
     loaded = tuple(_to_bars(name, history, options) for name, history in histories.items())
+    _check_labelled(label, loaded)
     return loaded[0] if symbols is None and len(loaded) == 1 else loaded
+
+
+def _check_labelled(label: str | Mapping[str, str], loaded: Sequence[Bars]) -> None:
+    names = [bars.symbols[0] for bars in loaded]
+    for name in label if isinstance(label, Mapping) else ():
+        if name not in names:
+            raise DataError(
+                f"label (--label) names '{shown(name)}', which is not loaded; there are {', '.join(names[:8])}."
+            )
 
 
 def _load_entry(
@@ -198,6 +214,9 @@ def _load_entry(
 def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
     """Check, repair and adjust the rows of one symbol, and collect the notes."""
     label, repair, adjust = options["label"], options["repair"], options["adjust"]
+    # "close" is the default, which says nothing.
+    said = label.get(name) if isinstance(label, Mapping) else "open" if label == "open" else None
+    label = said or "close"
     history, broken_note = _without_broken_rows(history, adjust) if repair == "drop" else (history, None)
     table, roles, times, tz = history.rows, history.roles, history.times, history.tz
     notes: list[str | None] = [*table.notes, broken_note]
@@ -234,7 +253,7 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
         price_factor=None if factor is None else _read_only(factor),
         tz=tz,
         format=table.description,
-        label=label,
+        label=said,
         **arrays,
     )
     vars(bars)["calendar"] = calendar  # the cached property, which would find the same

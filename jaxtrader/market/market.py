@@ -22,23 +22,20 @@ from jaxtrader.market.align import (
     Columns,
     align_histories,
     alignment_notes,
-    check_alignable,
     compute_columns,
     concatenate_histories,
     days_without_bar,
-    early_close_notes,
-    overlap_notes,
-    share_days,
     volume_notes,
 )
 from jaxtrader.market.bar_checks import PRICE_LIMITS
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.calendar import SHORTEST_DAY, find_calendar
+from jaxtrader.market.calendar import find_calendar
 from jaxtrader.market.clock import common_zone, wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import DEFAULT, Feature, resolve
 from jaxtrader.market.lengths import pad_rows
 from jaxtrader.market.periods import annualise
+from jaxtrader.market.shared_rows import are_daily, check_alignable, row_times
 from jaxtrader.market.splits import cut_segments
 
 OPTIONAL_COLUMNS = ("present", "delisted", "listed", "bar_dt", "funding", "price_factor", "adv", "session_end")
@@ -245,14 +242,10 @@ class Market:
         _check_known(names, chosen, parts)
         tz = common_zone(history.tz for history in histories)
         if align:
-            zones = [history.tz for history in histories]
-            daily = all(one.calendar.bar >= SHORTEST_DAY for one in histories if one.calendar is not None)
-            if daily:
-                stamped, parts = parts, share_days(parts, zones, [history.label for history in histories])
-                notes += early_close_notes(names, stamped, parts)
+            daily, (rows, late) = are_daily(histories), row_times(histories)
+            parts = [{**part, "times": times} for part, times in zip(parts, rows, strict=True)]
             columns = align_histories(parts, tz, daily=daily, delisted_after=days)
-            notes += overlap_notes(names, parts, columns["times"], tz, zones=zones)
-            notes += alignment_notes(names, parts, columns, tz, days)
+            notes += late + alignment_notes(names, parts, columns, tz, days)
             names, times = (",".join(names),), [columns["times"]]
             calendars = [find_calendar(times[0], tz, daily=daily) if len(times[0]) > 1 else None]
         else:

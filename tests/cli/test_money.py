@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import re
 import tomllib
 from typing import Any
 
@@ -243,6 +244,31 @@ def test_the_days_of_a_delisting_need_a_portfolio(folder, capsys):
     assert main(["train", *data, "--portfolio", "--delisted-after", "0"]) == 2
     assert "--delisted-after 0 is not valid" in capsys.readouterr().err
     assert MarketSettings().delisted_after == DELISTED_AFTER
+
+
+def test_a_coin_at_midnight_beside_a_stock_needs_a_label_of_its_own(tmp_path, capsys):
+    """The stamps may be of the day that begins or ends. The message says what to type, and it works."""
+    rng, frames = np.random.default_rng(0), []
+    for name, days in (
+        ("BTC-USD=X", pd.date_range("2020-01-01", periods=500)),
+        ("SPY", pd.bdate_range("2020", periods=357)),
+    ):
+        close = pd.Series(50 * np.exp(np.cumsum(rng.normal(0, 0.01, len(days)))))
+        stamps = days + pd.Timedelta("21h" if name == "SPY" else "0h")
+        prices = {"Open": close, "High": close, "Low": close, "Close": close}
+        frames.append(pd.DataFrame({"Ticker": name, "Date": stamps.strftime("%Y-%m-%d %H:%M"), **prices}))
+    pd.concat(frames).to_csv(tmp_path / "two.csv", index=False)
+    words = ["train", "--data", str(tmp_path / "two.csv"), *SMALL, "--portfolio", "--dry-run"]
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    way_out = re.search(r"--label (\S+)\.", told)
+    assert way_out, told
+    assert way_out[1] == "BTC-USD=X=open"
+    assert "BTC-USD=X, SPY, 2020-01-02" in said(*words, "--label", way_out[1])
+    assert main([*words, "--label", "BTC-USD=X=left"]) == 2
+    assert main([*words, "--label", "BTC="]) == 2
+    assert main([*words, "--label", "BTC=open"]) == 2
+    assert "(--label) names 'BTC', which is not loaded" in capsys.readouterr().err
 
 
 def test_the_plan_says_each_assets_fee_and_where_debt_or_shorts_cost_nothing(make_portfolio, make_market):
