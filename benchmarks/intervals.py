@@ -24,7 +24,7 @@ from jaxtrader.evaluation.looks import Trials
 from jaxtrader.evaluation.verdict import POLICY, verdict
 
 PARTS = ("coverage", "verdicts")
-LEVEL, TRUTH = 0.95, 0.05  # nominal coverage, and the Sharpe ratio of a bar
+TRUTH = 0.05  # the Sharpe ratio of a bar
 CORRELATION = 0.7
 KINDS = ("iid normal", "t(4)", "AR(0.2)")
 LENGTHS = (250, 500, 2000)
@@ -54,9 +54,9 @@ def coverage(kind: str, bars: int, samples: int, draws: int) -> list[float]:
         own, noise = standard(kind, bars, rng) + TRUTH, standard(kind, bars, rng) + TRUTH
         baseline = CORRELATION * own + np.sqrt(1 - CORRELATION**2) * noise
         found = (
-            (bootstrap.mean_interval(own, level=LEVEL, draws=draws, seed=seed), TRUTH),
-            (bootstrap.sharpe_interval(own, level=LEVEL, draws=draws, seed=seed), TRUTH),
-            (bootstrap.sharpe_difference_interval(own, baseline, level=LEVEL, draws=draws, seed=seed), TRUTH - other),
+            (bootstrap.mean_interval(own, draws=draws, seed=seed), TRUTH),
+            (bootstrap.sharpe_interval(own, draws=draws, seed=seed), TRUTH),
+            (bootstrap.sharpe_difference_interval(own, baseline, draws=draws, seed=seed), TRUTH - other),
         )
         hits += [one.low <= truth <= one.high for one, truth in found]
     return list(hits / samples)
@@ -108,7 +108,9 @@ def print_coverage(samples: int, quick: bool) -> None:
         for kind in KINDS:
             rows.append([kind, bars, *(f"{share:.1%}" for share in coverage(kind, bars, samples, draws))])
             print(*rows[-1], sep=" | ", flush=True)
-    work = f"share of {samples} samples whose nominal {LEVEL:.0%} interval holds the truth, {draws} draws each"
+    work = (
+        f"share of {samples} samples whose nominal {bootstrap.LEVEL:.0%} interval holds the truth, {draws} draws each"
+    )
     report("intervals", ["returns", "bars", "mean", "Sharpe ratio", "difference"], rows, {"work": work}, quick)
 
 

@@ -27,14 +27,13 @@ from jaxtrader.agents.protocol import Agent, MarketActor, actor_of
 from jaxtrader.envs.episode import EnvAccount, EnvParams, Holdings, Rows, Trajectory, rows_ahead, run
 from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.combined import combine
+from jaxtrader.evaluation.combined import one_account
 from jaxtrader.evaluation.observed import Observed
 from jaxtrader.evaluation.python_policy import Model, host_trajectory, of_function, of_model, with_exposures
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.target_table import backtest_table
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.bar import ledger_columns
-from jaxtrader.ledger.costs import CostRange
 from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
 
@@ -167,8 +166,8 @@ def _environment(trained: TradingEnv | None, market: Market, settings: dict[str,
 def _result(env: TradingEnv, trajectory: Trajectory) -> BacktestResult:
     """Return the result of a trajectory through every segment of the environment's market."""
     market = env.market
-    costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
-    columns, results = ledger_columns(market, costs, env.rules), {}
+    costs, results = env.costs.middle, {}
+    columns = ledger_columns(market, costs, env.rules)
     for i, symbol in enumerate(market.symbols):
         rows = slice(int(market.first_decisions(env.window)[i]), int(market.segments[i, 2]))
         own = jax.tree.map(lambda x, i=i, n=rows.stop - rows.start: x[:n, i], trajectory)
@@ -185,7 +184,7 @@ def _result(env: TradingEnv, trajectory: Trajectory) -> BacktestResult:
             rules=env.rules,
             observed=observed,
         )
-    return next(iter(results.values())) if len(results) == 1 else combine(results, market.shared_periods_per_year)
+    return one_account(results, market)
 
 
 def check_tradable(env: TradingEnv) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxtrader.evaluation.combined import combine
-from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.evaluation.result import BacktestResult, ratio
 from jaxtrader.evaluation.simulate import in_force, simulate
 from jaxtrader.ledger.account import EQUITY_FLOOR
 from jaxtrader.market.market import Market
@@ -138,7 +138,7 @@ def _stood(result: BacktestResult) -> Float[np.ndarray, "bar A"]:
     filled[fills["bar"], [column[symbol] for symbol in fills["symbol"]]] = fills["position"] * fills["price"] / equity
     divided = np.where(result.held_exposure != 0, in_force(filled), 0.0)
     gross, held = (np.abs(each).sum(1, keepdims=True) for each in (divided, result.held_exposure))
-    return _ratio(divided, np.broadcast_to(gross, divided.shape)) * held
+    return ratio(divided, gross) * held
 
 
 def _hold_the_same(result: BacktestResult, other: BacktestResult) -> bool:
@@ -158,8 +158,8 @@ def _factors(
     by_bar, by_asset, sizes = parts.sum(1), parts.sum(0), np.ones(parts.shape[1])
     scales = by_bar
     for _ in range(FITTINGS):
-        scales = _ratio(by_bar, there @ sizes)
-        sizes, before = _ratio(by_asset, scales @ there), sizes
+        scales = ratio(by_bar, there @ sizes)
+        sizes, before = ratio(by_asset, scales @ there), sizes
         if np.allclose(sizes, before, rtol=1e-9, atol=0):
             break
     return scales, sizes
@@ -179,25 +179,20 @@ def _levels(
     """
     there = (present | (held != 0)).astype(float)
     scales, _ = _factors(np.abs(held), there)
-    shape = there * _ratio(held.sum(0), scales @ there)
+    shape = there * ratio(held.sum(0), scales @ there)
     gross, wanted = np.abs(shape).sum(1), np.abs(held.sum(0)).sum()
     largest = max(leverage, float(np.abs(held).sum(1).max()))
     # Each bar asks for min(scale * gross, largest). Those that ask for the most are cut first.
     order = np.sort(gross[gross > 0])[::-1]
     tried = (wanted - largest * np.arange(len(order))) / np.cumsum(order[::-1])[::-1]
     scale = next((one for one, most in zip(tried, order, strict=True) if one * most <= largest), math.inf)
-    kept = shape * np.minimum(scale, _ratio(np.full(len(gross), largest), gross))[:, None]
+    kept = shape * np.minimum(scale, ratio(largest, gross))[:, None]
     parts = np.concatenate([held, 1 - held.sum(1, keepdims=True)], 1)
     if parts.min() < -DRIFT:
         return kept
     scales, sizes = _factors(np.maximum(parts, 0.0), np.concatenate([there, np.ones((len(there), 1))], 1))
     given_on = there * np.outer(scales, sizes[:-1])
     return min(kept, given_on, key=lambda levels: float(np.square(levels - held).sum()))
-
-
-def _ratio(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """The quotient, and 0 where nothing is divided."""
-    return np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
 
 
 def break_even(result: BacktestResult, matched: BacktestResult) -> float:
@@ -226,9 +221,8 @@ def break_even(result: BacktestResult, matched: BacktestResult) -> float:
 
 def of_each_symbol(baseline: Baseline, market: Market, result: BacktestResult) -> BacktestResult:
     """The baseline of each symbol of a result, combined like the result."""
-    if not result.by_symbol:
-        return baseline(market, result)
-    return combine({symbol: baseline(market, one) for symbol, one in result.by_symbol.items()}, result.periods_per_year)
+    found = {name: baseline(market, one) for name, one in result.accounts.items()}
+    return combine(found, result.periods_per_year) if result.by_symbol else found[result.name]
 
 
 def fillable(market: Market, result: BacktestResult) -> Bool[np.ndarray, "bar A"]:
@@ -251,13 +245,13 @@ def fillable(market: Market, result: BacktestResult) -> Bool[np.ndarray, "bar A"
 def hold(market: Market, result: BacktestResult, targets: np.ndarray, **changes: Any) -> BacktestResult:
     """Targets through `simulate`, on the bars and costs of a result and by those of its rules that bind a holder."""
     rules = result.rules.replace(**{"flat_at_session_end": False, "volume_cap": None, "min_trade": None} | changes)
-    start, symbol = rows_of(market, result).start, ",".join(result.symbols)
-    return simulate(market, targets, costs=result.costs, start=start, symbol=symbol, rules=rules)
+    start = rows_of(market, result).start
+    return simulate(market, targets, costs=result.costs, start=start, symbol=result.name, rules=rules)
 
 
 def rows_of(market: Market, result: BacktestResult) -> slice:
     """The rows of the market that a result was run on."""
-    symbol = ",".join(result.symbols)
+    symbol = result.name
     if symbol not in market.symbols:
         raise ValueError(
             f"the result is of {symbol}, and the market has {', '.join(market.symbols)}; give the result's market"

@@ -13,13 +13,14 @@ Sharpe ratio is annual, and so are its error and its interval.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterator
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
+LEVEL = 0.95  # nominal coverage of an interval
 MIN_BARS = 30  # below, an interval of a Sharpe ratio says nothing
 # A draw whose standard error is below this share of the sample's lacks the bars that carry the estimate. Where more
 # than this share of the draws do, the interval is symmetric and not studentised.
@@ -49,28 +50,27 @@ class Interval(NamedTuple):
     block: float
 
 
-def mean_interval(returns: np.ndarray, *, level: float = 0.95, draws: int = 1000, seed: int = 0) -> Interval:
+def mean_interval(returns: np.ndarray, *, draws: int = 1000, seed: int = 0) -> Interval:
     """The mean return of a bar.
 
     Args:
         returns: [N] simple returns, finite.
-        level: nominal coverage of the interval, between 0 and 1.
         draws: how many resamples.
         seed: of the draws. The same seed gives the same interval.
 
     Raises:
-        ValueError: fewer than MIN_BARS returns, a return that is not finite, or a level outside of 0 to 1.
+        ValueError: fewer than MIN_BARS returns, or a return that is not finite.
     """
-    return _interval(_mean, [returns], level, draws, seed)
+    return _interval(_mean, [returns], draws, seed)
 
 
-def sharpe_interval(returns: np.ndarray, *, level: float = 0.95, draws: int = 1000, seed: int = 0) -> Interval:
+def sharpe_interval(returns: np.ndarray, *, draws: int = 1000, seed: int = 0) -> Interval:
     """The Sharpe ratio of a bar, mean / deviation. Arguments and errors are those of `mean_interval`."""
-    return _interval(_sharpe, [returns], level, draws, seed)
+    return _interval(_sharpe, [returns], draws, seed)
 
 
 def sharpe_difference_interval(
-    returns: np.ndarray, baseline: np.ndarray, *, level: float = 0.95, draws: int = 1000, seed: int = 0
+    returns: np.ndarray, baseline: np.ndarray, *, draws: int = 1000, seed: int = 0
 ) -> Interval:
     """The Sharpe ratio of a bar less that of a baseline over the same bars.
 
@@ -82,7 +82,7 @@ def sharpe_difference_interval(
     """
     if np.shape(returns) != np.shape(baseline):
         raise ValueError(f"{np.shape(returns)} returns and {np.shape(baseline)} of the baseline; give the same bars")
-    return _interval(_sharpe_difference, [returns, baseline], level, draws, seed)
+    return _interval(_sharpe_difference, [returns, baseline], draws, seed)
 
 
 def block_length(series: np.ndarray) -> float:
@@ -132,15 +132,13 @@ def stationary_indices(bars: int, length: float, draws: int, rng: np.random.Gene
     return (np.take_along_axis(first, last, axis=1) + position - last) % bars
 
 
-def _interval(estimator: Estimator, series: list[np.ndarray], level: float, draws: int, seed: int) -> Interval:
+def _interval(estimator: Estimator, series: list[np.ndarray], draws: int, seed: int) -> Interval:
     """A studentised interval: the estimate less quantiles of (draw - estimate) / error of the draw, times the error."""
     sample = np.stack([np.asarray(one, np.float64) for one in series])
     if sample.ndim != 2 or sample.shape[1] < MIN_BARS:
         raise ValueError(f"{sample.shape[-1]} returns are too few for an interval; give at least {MIN_BARS} bars")
     if not np.isfinite(sample).all():
         raise ValueError("a return is not finite, so no interval exists; end the series before the bar of ruin")
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it must be between 0 and 1, as in 0.95")
     estimates, influence = estimator(sample[:, None])
     if not np.isfinite(influence).all():  # a ratio of returns that do not vary
         return Interval(float(estimates[0]), np.nan, np.nan, np.nan, 1.0)
@@ -158,16 +156,12 @@ def _interval(estimator: Estimator, series: list[np.ndarray], level: float, draw
     if not np.isfinite(distance).all() or np.mean(own_error < SMALL_ERROR * error) > SMALL_SHARE:
         # Few bars carry the estimate, and draws without them have no error to divide by.
         distance = np.abs(distance[np.isfinite(distance)])
-        half = max(float(np.quantile(distance, level)), _normal_quantile((1 + level) / 2) * error)
+        half = max(float(np.quantile(distance, LEVEL)), NormalDist().inv_cdf((1 + LEVEL) / 2) * error)
         return Interval(estimate, error, estimate - half, estimate + half, block)
     upper, lower = np.quantile(
-        distance / np.maximum(own_error, SMALL_ERROR * error), [(1 + level) / 2, (1 - level) / 2]
+        distance / np.maximum(own_error, SMALL_ERROR * error), [(1 + LEVEL) / 2, (1 - LEVEL) / 2]
     )
     return Interval(estimate, error, float(estimate - upper * error), float(estimate - lower * error), block)
-
-
-def _normal_quantile(probability: float) -> float:
-    return statistics.NormalDist().inv_cdf(probability)
 
 
 def _resamples(sample: Series, block: float, draws: int, seed: int) -> Iterator[Draws]:

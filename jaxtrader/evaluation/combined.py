@@ -9,6 +9,12 @@ import numpy as np
 from jaxtrader.evaluation.result import BacktestResult, joined, ratio
 from jaxtrader.market.calendar import total_periods_per_year
 from jaxtrader.market.clock import common_zone, union
+from jaxtrader.market.market import Market
+
+
+def one_account(results: Mapping[str, BacktestResult], market: Market) -> BacktestResult:
+    """The results of a market's histories, combined where there are several."""
+    return next(iter(results.values())) if len(results) == 1 else combine(results, market.shared_periods_per_year)
 
 
 def combine(results: Mapping[str, BacktestResult], periods_per_year: float | None = None) -> BacktestResult:

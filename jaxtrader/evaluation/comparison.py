@@ -64,10 +64,7 @@ class Comparison:
             columns = self.equity[name], one.held_exposure[rows], one.turnover[rows], one.costs_paid[rows]
             cash, is_long = one.cash_returns[rows], self.spans_a_year
             figures = metrics.compute(*columns, one.periods_per_year, cash=cash, spans_a_year=is_long)
-            if not is_long:
-                period = {name: figures[f"period_{name}"] for name in ("sharpe", "sharpe_error", "turnover")}
-                figures |= period
-            found[name] = figures
+            found[name] = metrics.told(figures, is_long)
         return found
 
     @cached_property

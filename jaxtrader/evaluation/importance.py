@@ -118,7 +118,7 @@ def permutation_importance(
     env = policy.environment(market, **changes)
     shares = (1 + np.arange(repeats) + np.random.default_rng(seed).uniform(-0.5, 0.5, repeats)) / (repeats + 1)
     count = len(market.feature_names)
-    members = list(result.by_symbol.values()) or [result]
+    members = list(result.accounts.values())
     found = [
         result.sharpe_scale * total_sharpe(members, equities)
         for equities in _equities(policy, env, members, np.repeat(np.arange(count), repeats), np.tile(shares, count))

@@ -105,9 +105,9 @@ def look_at(market: Market, result: BacktestResult, policy: bytes, run: str) -> 
         run: where it came from, for people.
     """
     bars, marks = hashlib.sha256(), []
-    for member in list(result.by_symbol.values()) or [result]:
+    for name, member in result.accounts.items():
         marks += _marks(market, rows_of(market, member))
-        bars.update(",".join(member.symbols).encode())
+        bars.update(name.encode())
         bars.update(np.ascontiguousarray(member.times.astype("datetime64[ns]")).tobytes())
         # Float32, so that digits lost in one export make no other data of the same bars.
         bars.update(np.ascontiguousarray(market.close[rows_of(market, member)], np.float32).tobytes())

@@ -104,6 +104,13 @@ def compute(
     return {name: _defined(value) for name, value in figures.items()}
 
 
+def told(figures: dict[str, float], spans_a_year: bool) -> dict[str, float]:
+    """The figures of `compute`. Ratio, its error and turnover are of all bars where these are under a year."""
+    if spans_a_year:
+        return figures
+    return figures | {name: figures[f"period_{name}"] for name in ("sharpe", "sharpe_error", "turnover")}
+
+
 def _check(equity: np.ndarray, exposure: np.ndarray, per_bar: dict[str, np.ndarray]) -> None:
     if equity.ndim != 1 or equity.size == 0:
         raise ValueError(f"equity has shape {equity.shape}; metrics need [N] with at least one bar")

@@ -196,6 +196,16 @@ class BacktestResult:
             observed=observed,
         )
 
+    @property
+    def name(self) -> str:
+        """Of its history in the market: the symbols with commas."""
+        return ",".join(self.symbols)
+
+    @property
+    def accounts(self) -> Mapping[str, BacktestResult]:
+        """The accounts of a combined result, or this one, by their names."""
+        return self.by_symbol or {self.name: self}
+
     @cached_property
     def returns(self) -> Float[np.ndarray, " bar"]:
         """Simple return of each bar, that of bar 0 from the initial capital. NaN where no capital was left before."""
@@ -241,14 +251,18 @@ class BacktestResult:
         )
         return own | {"years": self.years, "num_fills": float(len(self.fills))} | figures(self.trades)
 
+    @property
+    def told(self) -> dict[str, float]:
+        """`metrics` as tables show them: a ratio and the turnover are of the whole period where it is under a year."""
+        return metrics.told(self.metrics, self.spans_a_year)
+
     def seen(self, at: Any, symbol: str | None = None) -> Seen:
         """What one decision of a policy saw, for `Policy.explain`, whose arguments and errors these are."""
-        if self.by_symbol:
-            if symbol not in self.by_symbol:
-                raise ValueError(f"symbol {symbol!r} is none of the result; name one of {', '.join(self.by_symbol)}")
-            return self.by_symbol[symbol].seen(at)
-        if symbol is not None and symbol != ",".join(self.symbols):
-            raise ValueError(f"symbol {symbol!r} is none of the result, which is of {', '.join(self.symbols)}")
+        if symbol is not None or self.by_symbol:
+            if symbol not in self.accounts:
+                raise ValueError(f"symbol {symbol!r} is none of the result; name one of {', '.join(self.accounts)}")
+            if self.by_symbol:
+                return self.accounts[symbol].seen(at)
         if self.observed is None:
             raise ValueError("the targets of this result were given, so no policy decided; give that of a backtest")
         bar, window, account = self.observed.at(bar_at(self.times, at, self.tz))
@@ -480,7 +494,7 @@ def joined(tables: list[np.ndarray], share: float, rows: list[np.ndarray] | None
     return joined[np.argsort(joined["entry_time" if rows is None else "time"], kind="stable")]
 
 
-def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def ratio(part: np.ndarray | float, whole: np.ndarray) -> np.ndarray:
     """part / whole, and 0 where the whole is 0: an account that is worth exactly 0 is closed."""
     part, whole = np.broadcast_arrays(part, whole)
     return np.divide(part, whole, out=np.zeros(part.shape), where=whole != 0)

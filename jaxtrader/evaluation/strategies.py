@@ -49,7 +49,7 @@ def volatility_target(market: Market, result: BacktestResult) -> BacktestResult:
     before. Source: Moreira and Muir (2017), with the ratio of deviations instead of variances, and no credit.
     """
     rows = rows_of(market, result)
-    symbol = market.symbols.index(",".join(result.symbols))
+    symbol = market.symbols.index(result.name)
     history = int(market.segments[symbol, 0])
     before = market.volatility[history : rows.start] if rows.start > history else market.volatility[rows][:20]
     with np.errstate(all="ignore"):
@@ -65,7 +65,7 @@ def momentum(market: Market, result: BacktestResult) -> BacktestResult:
     volatility.
     """
     rows = rows_of(market, result)
-    symbol = market.symbols.index(",".join(result.symbols))
+    symbol = market.symbols.index(result.name)
     close = market.close[int(market.segments[symbol, 0]) : rows.stop]
     year = max(round(result.periods_per_year), 1)
     rises = np.zeros(close.shape)

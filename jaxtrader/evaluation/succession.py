@@ -17,7 +17,7 @@ import numpy as np
 from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
-from jaxtrader.evaluation.combined import combine
+from jaxtrader.evaluation.combined import one_account
 from jaxtrader.evaluation.importance import Importance, permutation_importance
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate
@@ -121,11 +121,10 @@ def joined(env: TradingEnv, results: Sequence[BacktestResult]) -> BacktestResult
         results: in the order of time.
     """
     market = env.market
-    costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
     brackets = {name: getattr(env, name) for name in BRACKETS if getattr(env, name) is not None}
     members = {}
     for i, symbol in enumerate(market.symbols):
-        tested = [one for result in results if (one := _of_symbol(result, symbol)) is not None]
+        tested = [result.accounts[symbol] for result in results if symbol in result.accounts]
         if not tested:
             continue
         history, _, end = (int(row) for row in market.segments[i])
@@ -139,12 +138,5 @@ def joined(env: TradingEnv, results: Sequence[BacktestResult]) -> BacktestResult
         segments[0, 2] = history + stop
         own = dataclasses.replace(market, segments=segments, symbols=(symbol,))
         start = history + int(starts[0])
-        members[symbol] = simulate(own, targets, costs=costs, rules=env.rules, start=start, **brackets)
-    return next(iter(members.values())) if len(members) == 1 else combine(members, market.shared_periods_per_year)
-
-
-def _of_symbol(result: BacktestResult, symbol: str) -> BacktestResult | None:
-    """The result of one of the market's histories. None where it was not tested."""
-    if result.by_symbol:
-        return result.by_symbol.get(symbol)
-    return result if ",".join(result.symbols) == symbol else None
+        members[symbol] = simulate(own, targets, costs=env.costs.middle, rules=env.rules, start=start, **brackets)
+    return one_account(members, market)

@@ -150,7 +150,7 @@ class ResultTable:
         yield Text(legend(self.parts), style="dim")
 
     def _symbols(self) -> list[str]:
-        return list(dict.fromkeys(symbol for part in self.parts.values() for symbol in _by_symbol(part[POLICY])))
+        return list(dict.fromkeys(symbol for part in self.parts.values() for symbol in part[POLICY].accounts))
 
     def _side_by_side(self, parts: Mapping[str, Part]) -> Table:
         names, symbols = list(next(iter(parts.values()))), self._symbols()
@@ -227,7 +227,7 @@ def _cash_rate(result: BacktestResult) -> float | None:
     if "cash_rate" not in result.costs.columns:
         rate = result.costs.cash_rate
         return None if rate is None else float(np.ravel(rate)[0])
-    members = list(result.by_symbol.values()) or [result]
+    members = result.accounts.values()
     days = sum(float((member.times[-1] - member.times[0]) / np.timedelta64(1, "D")) for member in members)
     return 365 * sum(float(member.cash_returns.sum()) for member in members) / days if days else math.nan
 
@@ -248,7 +248,7 @@ def record(parts: Mapping[str, Part]) -> dict[str, Any]:
 def part_record(part: Part) -> dict[str, Any]:
     """One part as `record` has it."""
     result, matched = part[POLICY], part[EXPOSURE_MATCHED]
-    by_symbol, lead = {name: _by_symbol(one) for name, one in part.items()}, verdict.lead(result, matched)
+    lead = verdict.lead(result, matched)
     return {
         "first": f"{np.datetime_as_string(result.times[0], unit='s')}Z",
         "last": f"{np.datetime_as_string(result.times[-1], unit='s')}Z",
@@ -258,7 +258,9 @@ def part_record(part: Part) -> dict[str, Any]:
         "sharpe_lead_error": _finite(lead.error),
         "orders": {name: getattr(result, name) for name in ORDERS},
         "total": {name: _plain(one) for name, one in part.items()},
-        "symbols": {symbol: {name: _plain(by_symbol[name][symbol]) for name in part} for symbol in by_symbol[POLICY]},
+        "symbols": {
+            symbol: {name: _plain(one.accounts[symbol]) for name, one in part.items()} for symbol in result.accounts
+        },
     }
 
 
@@ -325,10 +327,6 @@ def break_even_line(cost: float) -> str:
     return f"a trade could cost {cost:,.1f} bp of its value more before the lead in return over {holding} is gone"
 
 
-def _by_symbol(result: BacktestResult) -> Mapping[str, BacktestResult]:
-    return result.by_symbol or {",".join(result.symbols): result}
-
-
 def _labels(rows: Iterable[tuple[str | None, str]], members: int) -> Table:
     block = _block(Column("\n", width=LABEL_WIDTH, no_wrap=True))
     for symbol, name in rows:
@@ -341,7 +339,7 @@ def _figures(part: Part, rows: Iterable[tuple[str | None, str]], columns: Sequen
     """The figures of one part, a row for each symbol (None: all together) and name of a result."""
     block = _block(*(Column(each.heading, width=FIGURE_WIDTH, justify="right", no_wrap=True) for each in columns))
     for symbol, name in rows:
-        result = part[name] if symbol is None else _by_symbol(part[name]).get(symbol)
+        result = part[name] if symbol is None else part[name].accounts.get(symbol)
         block.add_row(*(_cell(result, column) for column in columns), style=_style(name))
     return block
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.combined import combine
+from jaxtrader.evaluation.combined import one_account
 from jaxtrader.evaluation.result import BacktestResult, BacktestResults
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.rules import BRACKETS
@@ -48,7 +48,7 @@ def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, A
     results = simulate(market, targets, **settings | dict(changes))
     if not isinstance(results, BacktestResults):
         return results
-    return next(iter(results.values())) if len(results) == 1 else combine(results, market.shared_periods_per_year)
+    return one_account(results, market)
 
 
 def by_time(table: Any, market: Market) -> dict[str, np.ndarray]:

@@ -59,10 +59,10 @@ def timing_test(
     Raises:
         ValueError: the market lacks a symbol or the bars of the result, or the result has fewer than 3 bars.
     """
-    members = list(result.by_symbol.values()) or [result]
+    members = list(result.accounts.values())
     if min(len(member) for member in members) < 3:
         shortest = min(members, key=len)
-        raise ValueError(f"{','.join(shortest.symbols)}: {len(shortest)} bars are too few to rotate; give 3 at least")
+        raise ValueError(f"{shortest.name}: {len(shortest)} bars are too few to rotate; give 3 at least")
     shares = np.concatenate([[0.0], np.random.default_rng(seed).random(rotations)])
 
     def rotated(member: BacktestResult, shares: np.ndarray) -> Float[np.ndarray, "path bar"]:
@@ -80,7 +80,7 @@ def timing_test(
             take_profit=take_profit,
             trailing_stop=trailing_stop,
             start=rows_of(market, member).start,
-            symbol=",".join(member.symbols),
+            symbol=member.name,
         )
 
     at_once = max(1, NUMBERS_AT_ONCE // max(len(result), *(member.targets.size for member in members)))

@@ -114,6 +114,11 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
         """Whether cash or shorts bear interest."""
         return any(self.has(name) for name in ("cash_rate", "borrow_rate", "short_rate"))
 
+    @property
+    def middle(self) -> Costs:
+        """These costs, as the middle of a `CostRange` is one set of costs."""
+        return self
+
     def validate(self) -> Costs:
         """Return self. Raise ValueError where a rate is not a number within its limits."""
         for name in self.rebates:

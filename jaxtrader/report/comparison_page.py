@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jaxtrader.evaluation.comparison import Comparison
-from jaxtrader.report.content import Report, Table, line_charts, number, percent
+from jaxtrader.report.content import Report, Table, cells, line_charts, number
 
 
 def comparison_table(found: Comparison) -> Table:
@@ -13,18 +13,9 @@ def comparison_table(found: Comparison) -> Table:
     rows = []
     for name, figures in found.metrics.items():
         lead = found.leads.get(name)
-        rows.append(
-            [
-                name,
-                percent(figures["total_return"]),
-                number(figures["sharpe"]),
-                "" if lead is None else number(lead.value),
-                "" if lead is None else f"{number(lead.low)} to {number(lead.high)}",
-                percent(figures["max_drawdown"]),
-                number(figures["mean_exposure"]),
-                number(figures["turnover"]),
-            ]
-        )
+        over_first = ["", ""] if lead is None else [number(lead.value), f"{number(lead.low)} to {number(lead.high)}"]
+        returned, ratio, *others = cells(figures, ("total return", "Sharpe", "max drawdown", "exposure", "turnover"))
+        rows.append([name, returned, ratio, *over_first, *others])
     columns = ["", "return", "Sharpe", "over first", "95%", "max drawdown", "exposure", "turnover"]
     unit = "a year" if found.spans_a_year else "the period"
     note = (

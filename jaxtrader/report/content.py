@@ -6,8 +6,9 @@ The numbers come from the results. Nothing is traded or estimated here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from jaxtrader.evaluation.baselines import rows_of
 from jaxtrader.evaluation.figure import joined_equity
 from jaxtrader.evaluation.importance import Importance
 from jaxtrader.evaluation.result import BacktestResult
-from jaxtrader.evaluation.verdict import POLICY, Part, sharpe
+from jaxtrader.evaluation.verdict import POLICY, Part
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.market import Market
 
@@ -128,27 +129,14 @@ def make_report(
 
 def _result_table(parts: Mapping[str, Part]) -> Table:
     annual = all(part[POLICY].spans_a_year for part in parts.values())
-    columns = ["", "total return", *["a year"] * annual, "Sharpe", "error"]
+    columns = ["total return", *["a year"] * annual, "Sharpe", "error"]
     columns += ["max drawdown", "exposure", "turnover", "costs"]
-    rows, strong = [], set()
-    for name, part in parts.items():
-        for label, result in part.items():
-            figures, ratio = result.metrics, sharpe(result)
-            if label == POLICY:
-                strong.add(len(rows))
-            rows.append(
-                [
-                    f"{name}: {label}" if label == POLICY else label,
-                    percent(figures["total_return"]),
-                    *[percent(figures["cagr"])] * annual,
-                    number(ratio.value),
-                    number(ratio.error),
-                    percent(figures["max_drawdown"]),
-                    number(figures["mean_exposure"]),
-                    number(turnover(result)),
-                    percent(figures["costs"], 2),
-                ]
-            )
+    named = [(name, label, result) for name, part in parts.items() for label, result in part.items()]
+    rows = [
+        [f"{name}: {label}" if label == POLICY else label, *cells(result.told, columns)]
+        for name, label, result in named
+    ]
+    strong = frozenset(i for i, (_, label, _) in enumerate(named) if label == POLICY)
     note = "Sharpe ratios are of returns over cash" + (
         ", of a year. Turnover is of a year."
         if annual
@@ -158,7 +146,7 @@ def _result_table(parts: Mapping[str, Part]) -> Table:
     last = list(parts)[-1]
     if (orders := tables.orders_line(parts[last][POLICY])) is not None:
         note += f" {last}, {POLICY}: {orders}."
-    return Table("Results", columns, rows, note, frozenset(strong))
+    return Table("Results", ["", *columns], rows, note, strong)
 
 
 def _months(result: BacktestResult) -> Table | None:
@@ -183,14 +171,27 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{round(value, digits + 2) + 0.0:.{digits}%}" if math.isfinite(value) else "-"
 
 
-def turnover(result: BacktestResult) -> float:
-    """Traded value / equity, of a year, or of the whole period where that is shorter, as the Sharpe ratio beside it."""
-    return result.metrics["turnover" if result.spans_a_year else "period_turnover"]
-
-
 def number(value: float) -> str:
     """A ratio as text. A dash where it is undefined."""
     return f"{value:.2f}" if math.isfinite(value) else "-"
+
+
+CELLS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "total return": ("total_return", percent),
+    "a year": ("cagr", percent),
+    "Sharpe": ("sharpe", number),
+    "error": ("sharpe_error", number),
+    "max drawdown": ("max_drawdown", percent),
+    "exposure": ("mean_exposure", number),
+    "turnover": ("turnover", number),
+    "costs": ("costs", partial(percent, digits=2)),
+}
+"""Of each column of a table, the figure that it shows, and how."""
+
+
+def cells(figures: Mapping[str, float], columns: Iterable[str]) -> list[str]:
+    """The cells of some columns of CELLS, of the figures of a result."""
+    return [form(figures[metric]) for metric, form in (CELLS[column] for column in columns)]
 
 
 # --- curves ---
@@ -287,7 +288,7 @@ def _rolling_sharpe(returns: np.ndarray, window: int) -> np.ndarray:
 def _prices(result: BacktestResult, market: Market) -> list[dict[str, Any]]:
     """Close, exposure and fills of each asset of the part that is judged."""
     found = []
-    for member in (list(result.by_symbol.values()) or [result])[:MAX_PRICES]:
+    for member in list(result.accounts.values())[:MAX_PRICES]:
         kept = _thinned(len(member))
         times, close = _seconds(member.times[kept], result.tz), market.close[rows_of(market, member)]
         for i, symbol in enumerate(member.symbols[: MAX_PRICES - len(found)]):

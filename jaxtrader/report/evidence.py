@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.timing import TimingTest, timing_test
 from jaxtrader.evaluation.verdict import POLICY, Part, lead, sharpe, verdict
 from jaxtrader.files import FileError
-from jaxtrader.ledger.costs import LIMITS, CostRange, Costs
+from jaxtrader.ledger.costs import LIMITS, Costs
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
-from jaxtrader.report.content import Table, number, percent, turnover
+from jaxtrader.report.content import Table, cells, number, percent
 
 TRADING_COSTS = ("fee", "slippage", "fixed_fee", "impact", "share_fee", "min_fee", "max_fee", "maker_fee")
 TIMES = (0, 1, 2, 5)  # multiples of the costs of trading
@@ -133,7 +133,6 @@ def gather(
     identity: bytes = b"",
     run: str = "",
     trials_elsewhere: int = 0,
-    rotations: int | None = None,
     report_step: Callable[[str], None] = lambda step: None,
 ) -> Evidence:
     """Backtest a policy on each part, and all that the verdict on the last part needs.
@@ -146,7 +145,6 @@ def gather(
         identity: what identifies the policy among the tries, such as the bytes of its file.
         run: where the policy came from, for people.
         trials_elsewhere: tries on the same bars that the folder does not know.
-        rotations: of the timing test. None chooses 1,000, or fewer where the part is long, see `rotations_of`.
         report_step: is told what is being done.
     """
     changes = dict(changes or {})
@@ -158,13 +156,7 @@ def gather(
     market, result = markets[last], parts[last][POLICY]
     parts[last] |= strategies(market, result)
     report_step("single seeds")
-    seeds = {}
-    policies = policy.policies if isinstance(policy, Succession) else (policy,)
-    # The members of a policy that holds have constants whose mean is held. They say nothing of luck.
-    if len(policy.members) > 1 and any(each.holds_because is None for each in policies):
-        names = policy.about.get("seeds", range(len(policy.members)))
-        for name, member in zip(names, policy.members, strict=True):
-            seeds[f"seed {name}"] = traded(member, market, **changes)
+    seeds = _seeds(policy, market, changes)
     folds = {}
     if isinstance(policy, Succession):
         report_step("single folds")
@@ -173,14 +165,7 @@ def gather(
     report_step("other costs and fills")
     stress = _stress(policy, market, result, changes)
     report_step("timing")
-    env = policy.environment(market, **changes)
-    timing = None
-    lengths = [len(member) for member in list(result.by_symbol.values()) or [result]]
-    if min(lengths) >= MIN_BARS:
-        rotations = rotations_of(sum(lengths)) if rotations is None else rotations
-        brackets: dict[str, Any] = {name: getattr(env, name) for name in BRACKETS}
-        if not any(isinstance(value, tuple) for value in brackets.values()):
-            timing = timing_test(market, result, rotations=rotations, **brackets)
+    timing = _timing(policy, market, result, changes)
     trials = uncounted = None
     if folder is not None:
         try:
@@ -189,14 +174,50 @@ def gather(
         except FileError as error:  # which must not cost the result
             uncounted = str(error)
     importance = None
-    if isinstance(policy, Succession):
+    if isinstance(policy, Succession) or VALIDATION in markets:
         report_step("features")
-        importance = policy.importance(most_bars=IMPORTANCE_BARS, **changes)
-    elif VALIDATION in markets:
-        report_step("features")
-        importance = permutation_importance(policy, markets[VALIDATION], most_bars=IMPORTANCE_BARS, **changes)
-    found = Evidence(parts, markets, seeds, stress, timing, trials, uncounted, importance)
-    return dataclasses.replace(found, folds=folds, holds_because=policy.holds_because)
+        settings = {"most_bars": IMPORTANCE_BARS, **changes}
+        importance = (
+            policy.importance(**settings)
+            if isinstance(policy, Succession)
+            else permutation_importance(policy, markets[VALIDATION], **settings)
+        )
+    return Evidence(
+        parts,
+        markets,
+        seeds,
+        stress,
+        timing,
+        trials,
+        uncounted,
+        importance,
+        folds=folds,
+        holds_because=policy.holds_because,
+    )
+
+
+def _seeds(policy: Policy | Succession, market: Market, changes: Mapping[str, Any]) -> dict[str, BacktestResult]:
+    """The result of each member of an ensemble. None of a policy that holds: the mean of its constants is held."""
+    policies = policy.policies if isinstance(policy, Succession) else (policy,)
+    if len(policy.members) < 2 or all(each.holds_because is not None for each in policies):
+        return {}
+    names = policy.about.get("seeds", range(len(policy.members)))
+    members = zip(names, policy.members, strict=True)
+    return {f"seed {name}": traded(member, market, **changes) for name, member in members}
+
+
+def _timing(
+    policy: Policy | Succession,
+    market: Market,
+    result: BacktestResult,
+    changes: Mapping[str, Any],
+) -> TimingTest | None:
+    """The test of timing. None of too few bars, or of brackets that belong to single positions."""
+    env, lengths = policy.environment(market, **changes), [len(member) for member in result.accounts.values()]
+    brackets: dict[str, Any] = {name: getattr(env, name) for name in BRACKETS}
+    if min(lengths) < MIN_BARS or any(isinstance(value, tuple) for value in brackets.values()):
+        return None
+    return timing_test(market, result, rotations=rotations_of(sum(lengths)), **brackets)
 
 
 def rotations_of(bars: int) -> int:
@@ -213,8 +234,7 @@ def _stress(
     policy: Policy | Succession, market: Market, result: BacktestResult, changes: Mapping[str, Any]
 ) -> dict[str, BacktestResult]:
     """The policy's results at multiples of the costs of trading, and at other times of the fill."""
-    costs = changes.get("costs", policy.costs)
-    costs = costs.middle if isinstance(costs, CostRange) else costs
+    costs = changes.get("costs", policy.costs).middle
     rules = changes.get("rules", policy.rules)
     found = {}
     for times in TIMES:
@@ -285,19 +305,9 @@ def fold_table(folds: Mapping[str, Part]) -> Table:
     rows = []
     for name, part in folds.items():
         result, holder, matched = part[POLICY], part[BUY_AND_HOLD], part[EXPOSURE_MATCHED]
-        rows.append(
-            [
-                f"{name}, from {result.days[0]}",
-                "ruined" if result.ruined_at is not None else percent(result.metrics["total_return"]),
-                percent(holder.metrics["total_return"]),
-                number(sharpe(result).value),
-                number(sharpe(holder).value),
-                number(sharpe(matched).value),
-                number(result.metrics["mean_exposure"]),
-                number(turnover(result)),
-                percent(result.metrics["costs"], 2),
-            ]
-        )
+        returned, ratio, *activity = _cells(result, ("total return", "Sharpe", "exposure", "turnover", "costs"))
+        held, *ratios = *cells(holder.told, ("total return", "Sharpe")), *cells(matched.told, ("Sharpe",))
+        rows.append([f"{name}, from {result.days[0]}", returned, held, ratio, *ratios, *activity])
     columns = ["", "return", "holding", "Sharpe", "holding", "same exposure", "exposure", "turnover", "costs"]
     note = (
         "The policy of each fold on its own test, from flat, beside buy and hold and the same at its mean exposure. "
@@ -308,19 +318,11 @@ def fold_table(folds: Mapping[str, Part]) -> Table:
 
 def results_table(title: str, results: Mapping[str, BacktestResult], note: str) -> Table:
     """A table of the report with one result in each row, by its name."""
-    rows = []
-    for name, result in results.items():
-        figures, ratio = result.metrics, sharpe(result)
-        rows.append(
-            [
-                name,
-                "ruined" if result.ruined_at is not None else percent(figures["total_return"]),
-                number(ratio.value),
-                percent(figures["max_drawdown"]),
-                number(figures["mean_exposure"]),
-                number(turnover(result)),
-                percent(figures["costs"], 2),
-            ]
-        )
-    columns = ["", "total return", "Sharpe", "max drawdown", "exposure", "turnover", "costs"]
-    return Table(title, columns, rows, note)
+    columns = ["total return", "Sharpe", "max drawdown", "exposure", "turnover", "costs"]
+    return Table(title, ["", *columns], [[name, *_cells(one, columns)] for name, one in results.items()], note)
+
+
+def _cells(result: BacktestResult, columns: Sequence[str]) -> list[str]:
+    """The cells of some columns, the first of which says so where the account was ruined."""
+    shown = cells(result.told, columns)
+    return shown if result.ruined_at is None else ["ruined", *shown[1:]]

@@ -100,12 +100,12 @@ def test_an_interval_covers_the_truth_as_often_as_it_says(coefficient: float) ->
 
 
 @pytest.mark.parametrize(
-    ("returns", "level", "offence"),
-    [(np.ones(29), 0.95, "29"), (np.full(40, np.nan), 0.95, "finite"), (np.ones(40), 95, "95")],
+    ("returns", "offence"),
+    [(np.ones(29), "29"), (np.full(40, np.nan), "finite")],
 )
-def test_what_has_no_interval_is_refused(returns: np.ndarray, level: float, offence: str) -> None:
+def test_what_has_no_interval_is_refused(returns: np.ndarray, offence: str) -> None:
     with pytest.raises(ValueError, match=offence):
-        bootstrap.mean_interval(returns, level=level)
+        bootstrap.mean_interval(returns)
 
 
 def test_series_of_different_bars_are_refused() -> None:

@@ -82,7 +82,7 @@ def test_a_run_that_held_goes_on_from_what_was_trained(make, market, tmp_path):
     chex.assert_trees_all_equal(again.earlier.state, trained.state)
     assert held.about["holds_because"] == str(longer.proof)
     assert "holds_because" not in trained.about
-    why = gather(held, {"test": market}, rotations=9).sentences[1]
+    why = gather(held, {"test": market}).sentences[1]
     assert why == f"I{held.about['holds_because'][1:]}."
     first = Succession((held, trained), (market, market))
     assert first.holds_because.startswith("fold 1 holds one exposure, since what was trained was not shown")
