@@ -1,5 +1,6 @@
 """Reads a path or a DataFrame into tables, one for each file: which reader a file needs, and what its header says."""
 
+import dataclasses
 import datetime
 import importlib.util
 import io
@@ -50,32 +51,15 @@ def read_tables(source: Any, decimal: str | None = None) -> tuple[Table, ...]:
     tables = []
     for file in files:
         head = head_of(file)
-        table = _read_parquet(file) if head.startswith(PARQUET) else _read_text(file, head, decimal)
-        tables.append(table)
+        if head.startswith(PARQUET):
+            tables.append(_read_parquet(file))
+        elif file.name.lower().endswith((".parquet", ".pq")):
+            raise _not_parquet(file)
+        else:
+            tables.append(read_delimited(file, head, decimal))
     if note:
-        tables[0] = _noted(tables[0], note)
+        tables[0] = dataclasses.replace(tables[0], notes=(*tables[0].notes, note))
     return tuple(tables)
-
-
-def _noted(table: Table, note: str) -> Table:
-    return Table(**(vars(table) | {"notes": (*table.notes, note)}))
-
-
-def _read_text(file: File, head: bytes, decimal: str | None) -> Table:
-    if file.name.lower().endswith((".parquet", ".pq")):
-        raise _not_parquet(file)
-    text = read_delimited(file, head, decimal)
-    frame, rows, header, format = text.frame, text.rows, text.header, text.format
-    assert header.names is not None
-    names = list(header.names)
-    while names and not names[-1] and frame.iloc[:, len(names) - 1].isna().all():  # a separator ends each line
-        names.pop()
-    frame = frame.iloc[:, : len(names)]
-    if header.tickers:
-        frame, rows = stack(frame, names, header.tickers[: len(names)], rows, file.name)
-    else:
-        frame.columns = unique_names(names, file.name)
-    return Table(rows, file.name, True, frame, file.stem, format, text.notes, text.points)
 
 
 def _not_parquet(file: File) -> DataError:

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from market.price_tables import GOOD, HEADER, frame, write
 
-from jaxtrader.market import delimited, sources
+from jaxtrader.market import sources
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.errors import DataError
 
@@ -237,23 +237,6 @@ def test_tickers_without_a_value_are_refused(tmp_path):
     for source in (empty, tmp_path / "a.csv"):
         with pytest.raises(DataError, match="no bars"):
             load_bars(source)
-
-
-def test_rows_of_thousands_of_cells_are_read_like_others(tmp_path, monkeypatch):
-    yfinance(["A", "B", "C"], by_ticker=False).to_csv(tmp_path / "a.csv")
-    write(tmp_path / "b.csv", [*GOOD, "2024-01-05,12,,11,13,300"])
-    write(tmp_path / "c.csv", [*GOOD, "2024-01-05,12,14,11,1x,300"])
-
-    def both():
-        for name in "abc":
-            try:
-                yield [bars.close.tolist() for bars in load_bars(tmp_path / f"{name}.csv", symbols=None) or ()]
-            except (DataError, TypeError) as error:
-                yield str(error)
-
-    usual = list(both())
-    monkeypatch.setattr(delimited, "MANY_COLUMNS", 2)
-    assert list(both()) == usual
 
 
 def test_lines_of_prose_behind_the_last_bar_are_left_out_with_a_note(tmp_path):
