@@ -28,6 +28,7 @@ from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.features import resolve
 from jaxtrader.market.market import long_enough
 from jaxtrader.market.share_splits import find_splits
+from jaxtrader.market.shared_rows import bars_of_rows_that_are_over
 from jaxtrader.training.run_folder import fold_folders
 
 FOLDER = "live"  # of the accounts, in that of the run
@@ -97,6 +98,12 @@ def _histories(
         if len(bars) < len(before):
             notes.append(f"{bars.symbols[0]}: {len(before) - len(bars)} bar at the end is not over yet, and left out.")
         notes += [f"{bars.symbols[0]}: {in_flags(note)}" for note in bars.notes if note.startswith("repair=")]
+    if policy.portfolio and all(map(len, histories)):
+        rows = bars_of_rows_that_are_over(histories, now)
+        for bars, kept in zip(histories, rows, strict=True):
+            if kept < len(bars):
+                notes.append(f"{bars.symbols[0]}: The last bar waits for the bars of its row, which is not over yet.")
+        histories = tuple(up_to(bars, bars.times[kept - 1]) for bars, kept in zip(histories, rows, strict=True))
     if not policy.portfolio:
         kept, short = long_enough(histories, tuple(map(resolve, policy.features)), policy.window)
         histories, notes = tuple(kept), notes + short

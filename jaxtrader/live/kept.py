@@ -173,4 +173,4 @@ def _differ(before: RecentBars, now: RecentBars) -> bool:
     old, new = before.bars, now.bars
     _, at, to = np.intersect1d(old.times, new.times, return_indices=True)
     factors = np.log(old.close[at, 0] / new.close[to, 0])[-COMPARED:]
-    return bool(np.ptp(factors) > SAME)
+    return not factors.size or bool(np.ptp(factors) > SAME)

@@ -33,6 +33,7 @@ from jaxtrader.market.clock import union
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, resolve
 from jaxtrader.market.sessions import session_ends
+from jaxtrader.market.shared_rows import row_times
 from jaxtrader.market.splits import nanoseconds
 
 FILLS = ("assumed", "reported")
@@ -165,7 +166,8 @@ class Live:
         Args:
             time: their close, see `on_bar`.
             bars: by symbol, (open, high, low, close, volume), or a mapping of these names and of `columns`, `funding`
-                and `price_factor`. A symbol that is not named has no bar at this time.
+                and `price_factor`. Of daily bars that share a row it may have its own close in UTC, `time`, a
+                datetime64. A symbol that is not named has no bar at this time.
             session_end, after_gap, after_jump: see `on_bar`.
 
         Raises:
@@ -189,20 +191,22 @@ class Live:
         """Take in the bars of a history that closed after the last one, and return the decision in force at each.
 
         Where the history has the last bar, what is missing between its bars is taken for a gap. Raises ValueError as
-        `on_bar` does. The bars before the one that is refused are then taken in. For `after_jump` see `on_bar`.
+        `on_bar` does. The bars before the one that is refused are then taken in. For `after_jump` see `on_bar`. The
+        rows of a portfolio are those of a market of this history, so give as many bars as to `Policy.live`.
         """
         histories, decisions = histories_of(history), []
-        times = union([bars.times for bars in histories])
+        rows = row_times(histories)[0] if self.policy.portfolio else [bars.times for bars in histories]
+        times, taken = union(rows), self.time
         calendar = find_calendar(times, self.tz) if len(times) > 1 else None
         ends = session_ends(times, calendar, self.tz)
         first = int(np.searchsorted(times, self.time, side="right"))
         known = first > 0 and times[first - 1] == self.time
         for i in range(first, len(times)):
             given = {}
-            for bars in histories:
-                at = int(np.searchsorted(bars.times, times[i]))
-                if at < len(bars) and bars.times[at] == times[i]:
-                    given[bars.symbols[0]] = bar_at(bars, at)
+            for bars, own in zip(histories, rows, strict=True):
+                at = int(np.searchsorted(own, times[i]))
+                if at < len(bars) and own[at] == times[i] and bars.times[at] > taken:
+                    given[bars.symbols[0]] = bar_at(bars, at) | {"time": bars.times[at]}
             ended = None if ends is None or i + 1 == len(times) else bool(ends[i])
             accepted = {"after_gap": known or i > first, "after_jump": after_jump}
             decisions.append(self.on_bars(times[i], given, session_end=ended, **accepted))

@@ -117,7 +117,7 @@ class MarketRows:
         """
         offered = [each for each, symbol in zip(self.recent, self.symbols, strict=True) if symbol in bars]
         for each in offered:
-            each.offer(time, bars[each.symbol], longest_pause)
+            each.offer(bars[each.symbol].get("time", time), bars[each.symbol], longest_pause)
         rows = {each.symbol: row for each, row in zip(offered, newest_rows(offered, offered=True), strict=True)}
         own = tuple(
             rows[symbol] if symbol in rows else before.without_bar()

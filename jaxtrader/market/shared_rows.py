@@ -100,6 +100,20 @@ def row_times(histories: Sequence[Bars]) -> tuple[list[np.ndarray], list[str]]:
     return rows, _check_opens(histories, rows if dates else own, rows)
 
 
+def bars_of_rows_that_are_over(histories: Sequence[Bars], now: np.datetime64) -> list[int]:
+    """Return how many bars of each history stand on rows that are over at `now`.
+
+    The last row of daily bars is not over while the day of an asset that trades every day goes on.
+    """
+    rows = row_times(histories)[0]
+    last = max(own[-1] for own in rows)
+    goes_on = are_daily(histories) and any(
+        own[-1] < last and history.times[-1] + DAY > now and _trades_every_day(history)
+        for own, history in zip(rows, histories, strict=True)
+    )
+    return [len(own) - int(goes_on and own[-1] == last) for own in rows]
+
+
 def _shared_rows(histories: Sequence[Bars], *, dates: bool) -> list[np.ndarray]:
     """Return the row of each bar of a day. Where days cannot be told apart, they are the bars' own closes."""
     own = [history.times for history in histories]

@@ -13,7 +13,7 @@ import pytest
 from live.test_live import HISTORY, backtested, bars_of, policy_on
 from live.test_live_portfolio import daily
 from live.test_live_portfolio import policy_on as portfolio_on
-from market.price_tables import cut
+from market.price_tables import cut, random_bars
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import ensemble, save_policy
@@ -165,6 +165,21 @@ def test_a_portfolio_has_one_account(tmp_path, monkeypatch, capsys):
     assert record["exposure"] == pytest.approx({"A": 0.2, "B": 0.3, "C": 0.0})
     assert main(["decide", str(tmp_path), "--data", file]) == 0
     assert "hold A 0.2, B 0.3, C 0 -> target A " in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_row_of_a_portfolio_is_decided_when_it_is_over(tmp_path, monkeypatch, capsys):
+    """The stock closes at 21:00, and the coin's day at 12:00 of the next day. Until then the row before is the last."""
+    coin = random_bars(pd.date_range("2023-01-02", periods=201) + pd.Timedelta("12h"), "COIN")
+    stock = random_bars(pd.bdate_range("2023-01-02", periods=142) + pd.Timedelta("21h"), "STOCK")
+    policy = portfolio_on([coin, stock], positions="weights", costs=Costs(cash_rate=0.1))
+    save_policy(tmp_path / "policy.pkl", policy)
+    file = write(tmp_path / "prices.csv", coin, stock)
+    day = np.datetime64("2023-07-18T00:00", "ns")
+    for hours, row, waits in ((13, 12, False), (22, 12, True), (35, 12, True), (37, 36, False)):
+        at(monkeypatch, day + hours * HOUR)
+        (record,) = records(capsys, str(tmp_path / "policy.pkl"), "--data", file)
+        assert record["bar"] == f"{(day + row * HOUR).astype('datetime64[s]')}Z"
+        assert any("STOCK: The last bar waits" in note for note in record["notes"]) == waits
 
 
 def test_what_is_refused_is_one_sentence_and_the_account_stays(run, hourly, tmp_path, monkeypatch, capsys):

@@ -119,6 +119,26 @@ def test_a_portfolio_counts_an_asset_as_delisted_as_its_training_did(tmp_path, d
     assert math.isfinite(delisted_after) or np.isfinite(result.exposure).all()
 
 
+@pytest.mark.parametrize("clock", ["23h59min", "12h"])
+def test_an_account_catches_up_by_the_rows_of_its_backtest_where_clocks_differ(tmp_path, clock):
+    """A coin whose days end late or at noon, beside a stock that closes at 21:00: a row a day, also live."""
+    coin = random_bars(pd.date_range("2023-01-02", periods=300) + pd.Timedelta(clock), "COIN")
+    stock = random_bars(pd.bdate_range("2023-01-02", periods=210) + pd.Timedelta("21h"), "STOCK")
+    histories = [coin, stock]
+    policy = policy_on(histories, positions="weights", costs=Costs(cash_rate=0.1))
+    market = Market.from_bars(histories, FEATURES, align=True)
+    first = len(market.times) - 40
+    result = backtest(policy, market.split(market.times[first])[1])
+    live = policy.live([cut_at(bars, market.times[first]) for bars in histories])
+    for upto in (first + 1, first + 3, len(market.times) - 1):
+        known = [cut_at(bars, market.times[upto]) for bars in histories]
+        live.catch_up(known)
+        live.save(tmp_path / "live")
+        live = policy.resume_live(tmp_path / "live", history=known)
+        assert live.time == market.times[upto]
+        check_equal(live, result, upto - first)
+
+
 @pytest.mark.slow
 def test_an_ensemble_of_portfolios_within_sessions_where_an_asset_has_no_bar_at_the_end():
     times = minutes()
