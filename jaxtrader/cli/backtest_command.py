@@ -13,11 +13,11 @@ from rich.text import Text
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
-from jaxtrader.cli import finished, inputs, phrases, reporting, waiting
+from jaxtrader.cli import finished, inputs, phrases, reporting
 from jaxtrader.cli.command_settings import BacktestData, MarketSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import RECORD
-from jaxtrader.cli.settings import OK, PARTS, BadInput, choices, flag, of
+from jaxtrader.cli.settings import OK, PARTS, BadInput, build, choices, flag, of
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation import tables
@@ -32,7 +32,7 @@ from jaxtrader.training.run_folder import fold_folders
 
 def backtest_policy(values: Values, console: Console) -> int:
     """`jaxtrader backtest`. What is not among the settings stays as it was in training."""
-    wanted = BacktestData(**of(BacktestData, values))
+    wanted = build(BacktestData, values)
     with inputs.checked():
         path = Path(wanted.run)
         policy, identity, name, market, unseen = _subject(path, wanted, values)
@@ -66,7 +66,7 @@ def _subject(
     path: Path, wanted: BacktestData, values: Values
 ) -> tuple[Policy | Succession, bytes, str, jt.Market, np.datetime64 | None]:
     """What is tested, what identifies it, the name and the bars of the part, and from when on all bars are a test."""
-    source = Source(**of(Source, values))
+    source = build(Source, values)
     own = {"data": wanted.data, "part": wanted.part, "start": wanted.start, "end": wanted.end}
     given = [flag(name) for name, value in {**own, **of(Source, values)}.items() if value is not None]
     if finished.is_walk_forward(path):
@@ -101,7 +101,7 @@ def _of_fold(
         has = ", ".join(key for key, value in PARTS.items() if value in run.parts)
         raise BadInput(f"--part {wanted.part}: the bars of {path} have the parts {has}; give one of them")
     assert isinstance(run.policy, Policy)
-    market = inputs.narrowed(run.parts[name], wanted.start, wanted.end, Source(**of(Source, run.settings)))
+    market = inputs.narrowed(run.parts[name], wanted.start, wanted.end, build(Source, run.settings))
     return run.policy, run.identity, name, market, inputs.first_time(run.parts[PARTS["test"]])
 
 
@@ -133,7 +133,7 @@ def _saved(
     evidence: Evidence, title: str, values: Values, costs: Mapping[str, tables.Part] | None = None
 ) -> list[tuple[str, str]]:
     """Save what was asked for, and say where. `costs` are the results under several costs."""
-    wanted = BacktestData(**of(BacktestData, values))
+    wanted = build(BacktestData, values)
     if wanted.save is None:
         return []
     folder, report = Path(wanted.save), values.get("report", True)
@@ -143,12 +143,12 @@ def _saved(
 
 def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) -> tuple[str, jt.Market]:
     """The bars to test on, and what to call them. `given` are `MarketSettings`."""
-    command, portfolio = inputs.asked_of(policy, wanted.run), policy.portfolio
+    command = inputs.asked_of(policy, wanted.run)
     if wanted.data is not None:
         if wanted.part is not None:
             raise BadInput(f"--part {wanted.part} is of the data of training; with --data use --start and --end")
         given = {"delisted_after": policy.delisted_after, **given}
-        market = inputs.read_market(wanted.data, source, policy.features, portfolio, **given)
+        market = inputs.read_market(wanted.data, source, policy.features, policy.portfolio, **given)
         return Path(wanted.data).name, inputs.narrowed(market, wanted.start, wanted.end, source)
     if command is None:
         raise BadInput(f"{wanted.run} was not trained by this command and does not say its data; give --data FILE")
@@ -156,15 +156,11 @@ def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) 
         raise BadInput(made_by(command, Path(wanted.run)))
     if reading := list(phrases.reading(dataclasses.replace(source, symbols=None))):
         raise BadInput(f"{reading[0]} says how to read a file: give --data FILE with it")
-    trained = Source(**of(Source, command))
-    trained = dataclasses.replace(trained, symbols=source.symbols or trained.symbols)
-    given = {**of(MarketSettings, command), **given}
-    waiting.say_reading(command["data"])
-    market = inputs.read_market(command["data"], trained, policy.features, portfolio, **given)
-    part = wanted.part or "test"
-    if part != "all":
-        market = market.split(*(np.datetime64(cut) for cut in command["cuts"]))[list(PARTS).index(part)]
-    return PARTS.get(part, "all bars"), inputs.narrowed(market, wanted.start, wanted.end, trained)
+    command = {**command, **given, "symbols": source.symbols or command.get("symbols")}
+    name, market = PARTS.get(wanted.part or "test", "all bars"), finished.own_market(policy, command)
+    if wanted.part != "all":
+        market = finished.parts_of(market, command)[name]
+    return name, inputs.narrowed(market, wanted.start, wanted.end, build(Source, command))
 
 
 def _overlap(policy: Policy | Succession, market: jt.Market, unseen: np.datetime64 | None) -> Iterator[str]:

@@ -22,7 +22,7 @@ from jaxtrader.checks import Check
 from jaxtrader.cli import inputs, own_code, phrases
 from jaxtrader.cli.command_settings import MarketSettings, Source
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import FAILED, OK, BadInput, of
+from jaxtrader.cli.settings import FAILED, OK, BadInput, build, of
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.cost_rates import CostRates
 
@@ -33,13 +33,13 @@ def check(values: Values, console: Console) -> int:
     with inputs.checked():
         if not 0 <= values["seed"] < 2**32:
             raise BadInput(f"--seed {values['seed']} is outside 0 to {2**32 - 1}")
-        source = Source(**of(Source, values))
+        source = build(Source, values)
         bars = inputs.read_bars(values["data"], source)
         features = None if values["features"] is None else named(values["features"])
         setting = jt.checks.CheckSettings(
             positions=values["positions"],
             costs=jt.Costs(**of(CostRates, values)),
-            rules=jt.Rules(**of(jt.Rules, values)),
+            rules=build(jt.Rules, values),
             seed=values["seed"],
         )
         market = jt.Market.from_bars(bars, features, min_bars=source.min_bars, **of(MarketSettings, values))

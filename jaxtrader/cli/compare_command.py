@@ -9,9 +9,8 @@ from rich.console import Console
 
 from jaxtrader import files
 from jaxtrader.cli import finished, inputs, reporting, waiting
-from jaxtrader.cli.command_settings import CompareSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, BadInput, of, spelt
+from jaxtrader.cli.settings import OK, BadInput, spelt
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.comparison import compare
 from jaxtrader.report.comparison_page import comparison_report, comparison_table, settings_table
@@ -33,8 +32,7 @@ OF_NO_MATTER = (
 
 def compare_runs(values: Values, console: Console) -> int:
     """`jaxtrader compare`. Each run's policy trades its own test again, by its own rules and costs."""
-    wanted = CompareSettings(**of(CompareSettings, values))
-    folders = [Path(run) for run in wanted.runs or ()]
+    folders = [Path(run) for run in values["runs"] or ()]
     if len(folders) < 2:
         raise BadInput(f"{len(folders)} run{'s' * (len(folders) != 1)} cannot be compared; give the folders of two")
     names = _names(folders)
@@ -63,13 +61,13 @@ def compare_runs(values: Values, console: Console) -> int:
     symbols = {name: ",".join(result.symbols) for name, result in results.items()}
     if len(set(symbols.values())) > 1:
         facts.append(("note", "they trade other symbols: " + "; ".join(f"{k} {v}" for k, v in symbols.items())))
-    if wanted.page:
+    if values["page"]:
         path = folder_of_runs(folders[0]) / PAGE
         files.write_text(
             path, page(comparison_report(found, settings, f"{markets[0].source}: {markets[0].describe()}"))
         )
         facts.append(("file", str(path)))
-        if wanted.open:
+        if values["open"]:
             webbrowser.open(path.as_uri())
     tables.print_facts(console, facts)
     return OK

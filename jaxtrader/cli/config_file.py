@@ -13,6 +13,7 @@ from cyclopts import App
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
+from jaxtrader.cli import waiting
 from jaxtrader.cli.command_settings import HostSettings
 from jaxtrader.cli.settings import COMMANDS, BadInput, key
 
@@ -47,8 +48,15 @@ def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         if name in settings:
             raise BadInput(f"{path}: {name} names another file of settings, which is not read; type --{name}")
     settings = {name: value for name, value in settings.items() if EITHER.get(name.replace("-", "_")) not in typed}
+    if "network" in settings and "network" not in typed:
+        tell_code(settings["network"], path)
     # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
     Dict({commands[0]: settings}, source=str(path))(app, commands, arguments)
+
+
+def tell_code(network: Any, path: Path) -> None:
+    """Say that Python code is run because a file of settings, which may be a stranger's, names it."""
+    waiting.say(f"{path} names the network {network}: running its Python file")
 
 
 def read_tables(path: Path, named: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jaxtrader as jt
 from jaxtrader.cli import inputs, phrases
 from jaxtrader.cli.command_settings import DataFile, MarketSettings, Source
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, SHARES, BadInput, of, resolved
+from jaxtrader.cli.settings import OK, SHARES, BadInput, build, resolved
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import tables
 from jaxtrader.market.clock import common_zone, wall_clock
@@ -22,8 +22,8 @@ from jaxtrader.market.periods import check_periods
 
 def describe_file(values: Values, console: Console) -> int:
     """`jaxtrader data`."""
-    file, source = DataFile(**of(DataFile, values)).file, Source(**of(Source, values))
-    wanted = MarketSettings(**of(MarketSettings, values))
+    file, source = build(DataFile, values).file, build(Source, values)
+    wanted = build(MarketSettings, values)
     with inputs.checked():
         if wanted.periods_per_year is not None:
             check_periods(wanted.periods_per_year)

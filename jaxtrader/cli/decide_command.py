@@ -18,7 +18,7 @@ from jaxtrader.cli import finished, inputs, phrases
 from jaxtrader.cli.command_settings import DecideSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import POLICY_FILE
-from jaxtrader.cli.settings import OK, BadInput, of
+from jaxtrader.cli.settings import OK, BadInput, build, of
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.live.decision import told
 from jaxtrader.live.live import Live
@@ -37,7 +37,7 @@ MOST_LIKELY = 2  # positions whose probability is told, where the target is none
 
 def decide(values: Values, console: Console) -> int:
     """`jaxtrader decide`. A line for each account, and each account is kept."""
-    wanted = DecideSettings(**of(DecideSettings, values))
+    wanted = build(DecideSettings, values)
     with inputs.checked():
         path, now = Path(wanted.run), _now()
         policy = _policy(path)

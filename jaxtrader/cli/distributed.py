@@ -24,7 +24,7 @@ import jax
 from jaxtrader import hosts
 from jaxtrader.cli.command_settings import HostSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, BadInput, flag, of
+from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, BadInput, build, flag
 from jaxtrader.terminal import Output
 
 CONNECT_SECONDS = 60  # in which all processes must come together
@@ -50,7 +50,7 @@ def joined(values: dict[str, Any]) -> Generator[None]:
         BadInput: the processes cannot come together.
     Where another process is lost, this one says so and ends.
     """
-    settings = HostSettings(**of(HostSettings, values))
+    settings = build(HostSettings, values)
     _check(settings, values)
     if not settings.distributed:
         yield

@@ -8,20 +8,18 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs
-from jaxtrader.cli.command_settings import ExportSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, BadInput, of
+from jaxtrader.cli.settings import OK, BadInput
 from jaxtrader.evaluation import tables
 
 
 def export_policy(values: Values, console: Console) -> int:
     """`jaxtrader export`. Print what the file takes and gives."""
-    wanted = ExportSettings(**of(ExportSettings, values))
-    run = Path(wanted.run)
-    path = Path(wanted.save) if wanted.save else (run if run.is_dir() else run.parent) / f"policy.{wanted.to}"
+    run, kind = Path(values["run"]), values["to"]
+    path = Path(values["save"] or (run if run.is_dir() else run.parent) / f"policy.{kind}")
     with inputs.checked():
         try:
-            described = jt.load_policy(run).export(path, wanted.to)
+            described = jt.load_policy(run).export(path, kind)
         except ImportError as error:
             raise BadInput(str(error)) from error
     axes = {**described.inputs, **described.outputs}

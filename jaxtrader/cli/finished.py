@@ -14,7 +14,7 @@ from jaxtrader.cli import config_file, flags, inputs, waiting
 from jaxtrader.cli.command_settings import MarketSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import POLICY_FILE, identity_of, title_of_walk_forward
-from jaxtrader.cli.settings import PARTS, BadInput, of, resolved
+from jaxtrader.cli.settings import PARTS, BadInput, build, of, resolved
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
 from jaxtrader.evaluation.succession import Succession
@@ -104,16 +104,23 @@ def _training(folder: Path, given: Values) -> FinishedRun:
         raise BadInput(made_by(command, folder))
     settings = {**command, **_given(given)}
     _check_data(settings, folder)
-    waiting.say_reading(settings["data"])
-    source = Source(**of(Source, command))
-    market = inputs.read_market(
-        settings["data"], source, policy.features, policy.portfolio, **of(MarketSettings, settings)
-    )
-    cuts = [np.datetime64(cut) for cut in command["cuts"]]
-    parts = dict(zip(PARTS.values(), market.split(*cuts), strict=True))
+    parts = parts_of(own_market(policy, settings), settings)
     _check_bars(policy, parts[PARTS["train"]], folder, settings)
     parts = {name: inputs.tradable(policy.environment(part), name) for name, part in parts.items()}
     return FinishedRun(folder, policy, parts, settings, path.read_bytes())
+
+
+def own_market(policy: Policy, command: Values) -> jt.Market:
+    """All bars of the command that trained a policy."""
+    waiting.say_reading(command["data"])
+    source, settings = build(Source, command), of(MarketSettings, command)
+    return inputs.read_market(command["data"], source, policy.features, policy.portfolio, **settings)
+
+
+def parts_of(market: jt.Market, command: Values) -> dict[str, jt.Market]:
+    """The parts of these bars, by their names."""
+    cuts = [np.datetime64(cut) for cut in command["cuts"]]
+    return dict(zip(PARTS.values(), market.split(*cuts), strict=True))
 
 
 def _walk_forward(folder: Path, given: Values) -> FinishedRun:

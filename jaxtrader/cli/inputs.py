@@ -21,7 +21,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import own_code
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.config_file import OF_ONE_RUN
-from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, SHARES, BadInput, of, spelt
+from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, SHARES, BadInput, build, of, spelt
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
@@ -268,9 +268,9 @@ def environment(values: Values, market: jt.Market) -> jt.TradingEnv:
     return jt.TradingEnv(
         market,
         **of(EnvSettings, values),
-        rules=jt.Rules(**of(jt.Rules, values)),
+        rules=build(jt.Rules, values),
         costs=jt.Costs(**of(CostRates, values)),
-        reward=reward(RewardSettings(**of(RewardSettings, values))),
+        reward=reward(build(RewardSettings, values)),
     )
 
 

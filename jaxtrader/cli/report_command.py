@@ -8,20 +8,18 @@ from pathlib import Path
 from rich.console import Console
 
 from jaxtrader.cli import finished, reporting
-from jaxtrader.cli.command_settings import ReportSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import OK, of
+from jaxtrader.cli.settings import OK
 from jaxtrader.evaluation import tables
 
 
 def rewrite_report(values: Values, console: Console) -> int:
     """`jaxtrader report`. The run's own data are read again."""
-    wanted = ReportSettings(**of(ReportSettings, values))
-    folder = Path(wanted.run)
+    folder = Path(values["run"])
     run = finished.read(folder, values)
     evidence = reporting.evaluate_policy(run.policy, run.identity, folder, run.parts, values)
     names = reporting.write_all(folder, evidence, run.title, run.settings, report=True)
     tables.print_facts(console, [*reporting.facts(evidence), ("files", f"{folder}: {', '.join(names)}")])
-    if wanted.open:
+    if values["open"]:
         webbrowser.open((folder / names[0]).resolve().as_uri())
     return OK

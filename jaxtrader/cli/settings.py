@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.cli.command_settings import (
@@ -36,6 +36,8 @@ from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.training.train_settings import TrainSettings
+
+T = TypeVar("T")
 
 OK, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -100,11 +102,20 @@ class Command:
         return {key(field.name): field for flags in self.flags for field in flags.fields}
 
 
-MONEY = BRACKETS  # settings of the environment that belong to the rules of trading
 ALONE = ("periods_per_year",)  # settings of a market where no portfolio is made, or as its training made it
 TRAINING = ("train", "walk-forward")  # commands whose defaults are those of TRAIN
 SWEPT = ("money", "environment", "learning")  # groups of `jaxtrader train` whose settings can be swept, and features
 LENGTH = ("num_envs", "accounts_per_path", "rollout_length", "num_episodes", "total_steps")
+
+TRAINED = (  # what a training is asked for, whatever follows it
+    Flags(CostRates, "money"),
+    Flags(Rules, "money"),
+    Flags(EnvSettings, "money", only=BRACKETS),
+    Flags(EnvSettings, "environment", omit=BRACKETS),
+    Flags(RewardSettings, "environment"),
+    Flags(TrainSettings, "learning", only=LENGTH),
+    Flags(PPOSettings, "learning", omit=("normalize_observations",)),  # a market's always are
+)
 
 COMMANDS = {
     "train": Command(
@@ -114,13 +125,7 @@ COMMANDS = {
             Flags(Source, "data"),
             Flags(TrainData, "market", omit=("data", "synthetic")),
             Flags(MarketSettings, "market"),
-            Flags(CostRates, "money"),
-            Flags(Rules, "money"),
-            Flags(EnvSettings, "money", only=MONEY),
-            Flags(EnvSettings, "environment", omit=MONEY),
-            Flags(RewardSettings, "environment"),
-            Flags(TrainSettings, "learning", only=LENGTH),
-            Flags(PPOSettings, "learning", omit=("normalize_observations",)),  # a market's always are
+            *TRAINED,
             Flags(RunSettings, "run", omit=("only",)),
             Flags(HostSettings, "run"),
             Flags(TrainSettings, "run", omit=LENGTH),
@@ -139,13 +144,7 @@ COMMANDS = {
             Flags(TrainData, "market", only=("features", "portfolio")),
             Flags(MarketSettings, "market"),
             Flags(FoldSettings, "folds"),
-            Flags(CostRates, "money"),
-            Flags(Rules, "money"),
-            Flags(EnvSettings, "money", only=MONEY),
-            Flags(EnvSettings, "environment", omit=MONEY),
-            Flags(RewardSettings, "environment"),
-            Flags(TrainSettings, "learning", only=LENGTH),
-            Flags(PPOSettings, "learning", omit=("normalize_observations",)),
+            *TRAINED,
             Flags(RunSettings, "run", only=("config", "resume", "patience", "log_to", "quiet", "trials", "report")),
             Flags(TrainSettings, "run", omit=(*LENGTH, "refit_normalizer")),
         ),
@@ -190,7 +189,7 @@ COMMANDS = {
             Flags(MarketSettings, "data", only=ALONE),
             Flags(CostRates, "money", several=True),
             Flags(Rules, "money", omit=("max_leverage",)),  # the policy acts in units of it
-            Flags(EnvSettings, "money", only=MONEY),
+            Flags(EnvSettings, "money", only=BRACKETS),
             Flags(RunSettings, "run", only=("config", "trials", "report")),
         ),
         first=("run", "data", "part", "start", "end", "save", "symbols", "fee", "slippage", "fill", "config"),
@@ -259,6 +258,11 @@ def of(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def build(settings: type[T], values: Mapping[str, Any]) -> T:
+    """A dataclass of settings, from all values of a command."""
+    return settings(**of(settings, values))
+
+
 def choices(settings: type, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The values with each combination of the numbers that were given for one dataclass's fields, by a label.
 
@@ -314,6 +318,13 @@ def resolved(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
         return dict(values)
     defaults = {key: default(name, field)[0] for key, field in command.fields.items()}
     return {**defaults, **(_dependent(values) if name in TRAINING else {}), **values}
+
+
+def sweepable() -> set[str]:
+    """The keys of the settings of `jaxtrader train` that can be swept."""
+    return {"features"} | {
+        key(field.name) for flags in COMMANDS["train"].flags if flags.group in SWEPT for field in flags.fields
+    }
 
 
 def check_trials(values: Mapping[str, Any]) -> None:

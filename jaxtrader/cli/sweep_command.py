@@ -15,9 +15,19 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.cli import config_file, flags, inputs, own_code, phrases, reporting, waiting
-from jaxtrader.cli.command_settings import SweepSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import COMMANDS, INTERRUPTED, OK, SWEPT, BadInput, Failed, check_trials, of, resolved, spelt
+from jaxtrader.cli.settings import (
+    COMMANDS,
+    INTERRUPTED,
+    OK,
+    BadInput,
+    Failed,
+    check_trials,
+    of,
+    resolved,
+    spelt,
+    sweepable,
+)
 from jaxtrader.cli.train_command import Plan, make_plan, plan_facts
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.evaluation import looks, tables
@@ -32,14 +42,8 @@ from jaxtrader.training.run_folder import SWEEP, find_run, folder_of_runs, make_
 from jaxtrader.training.settle import TRAINED, trained_path
 from jaxtrader.training.sweep import TABLE, ConfigurationResult, Sweep, check_resume, run_sweep
 
-OF_ONE_RUN = (
-    "config",
-    "resume",
-    "run_dir",
-    "dry_run",
-    "synthetic",
-    *config_file.HOSTS,
-)  # flags of train that a sweep does not have
+# Flags of train that a sweep does not have.
+OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "synthetic", *config_file.HOSTS)
 OF_NO_RUN = (*OF_ONE_RUN, "quiet", "trials", "report")  # those that decide about no training
 
 
@@ -69,8 +73,7 @@ class SweepFile:
 
 def sweep(values: Values, console: Console) -> int:
     """`jaxtrader sweep`."""
-    wanted = SweepSettings(**of(SweepSettings, values))
-    file = read_file(Path(wanted.file))
+    file, run_dir = read_file(Path(values["file"])), values["run_dir"]
     check_trials(file.values)
     values = {
         "quiet": values["quiet"] or file.values["quiet"],
@@ -79,7 +82,7 @@ def sweep(values: Values, console: Console) -> int:
     }
     plans = _plans(file)
     sweep_plan = _sweep_plan(file, plans)
-    folder = Path(wanted.run_dir or Path("runs") / file.path.stem)
+    folder = Path(run_dir or Path("runs") / file.path.stem)
     with inputs.checked():
         if (folder / SWEEP).is_file():
             check_resume(sweep_plan, find_run(folder))
@@ -89,18 +92,24 @@ def sweep(values: Values, console: Console) -> int:
         tables.print_facts(console, _plan_facts(file, plans, sweep_plan))
     with interrupt.ending_the_process():
         found = run_sweep(sweep_plan, folder, report_step=lambda step: None if values["quiet"] else waiting.say(step))
-    again = shlex.join(["jaxtrader", "sweep", wanted.file, *(["--run-dir", wanted.run_dir] if wanted.run_dir else [])])
     if found.interrupted:
         done = f"{len(found.configurations)} of {len(plans)} configurations are finished, and the rest is saved."
+        again = shlex.join(["jaxtrader", "sweep", str(file.path), *(["--run-dir", run_dir] if run_dir else [])])
         tables.print_facts(console, [("interrupted", done), ("next", again)])
         return INTERRUPTED
     if not found.trained:
         raise Failed(f"no configuration was trained to its end; the first: {found.configurations[0].failed}")
-    table = configuration_table(file, found)
+    _tell(file, found, sweep_plan, plans[found.configurations.index(found.best)], folder, values, console)
+    return OK
+
+
+def _tell(
+    file: SweepFile, found: Sweep, sweep_plan: SweepPlan, plan: Plan, folder: Path, values: Values, console: Console
+) -> None:
+    """Test the best, whose plan is given, and print and write the result."""
+    best, table = found.best, configuration_table(file, found)
     console.print(reporting.text_table(table))
     console.print()
-    best = found.best
-    plan = plans[found.configurations.index(best)]
     evidence = _evidence(found, sweep_plan, plan, values)
     title = f"sweep of {folder.name}: {best.name}"
     names = reporting.write_all(
@@ -108,12 +117,11 @@ def sweep(values: Values, console: Console) -> int:
     )
     lines = [("best", _best(file, best)), *_failures(found), *_holding(found), *reporting.facts(evidence)]
     lines.append(("files", f"{folder}: {', '.join([TABLE, SWEEP, *names, 'result.json'])}, a folder for each"))
-    compared = [str(one.folder) for one in sorted(found.trained, key=lambda one: -one.score)[:2]]
     following = own_code.backtest_command(best.folder, plan.values)
-    if len(compared) > 1:
-        following = shlex.join(["jaxtrader", "compare", *compared])
+    if len(found.trained) > 1:
+        compared = sorted(found.trained, key=lambda one: -one.score)[:2]
+        following = shlex.join(["jaxtrader", "compare", *(str(one.folder) for one in compared)])
     tables.print_facts(console, [*lines, ("next", following)])
-    return OK
 
 
 def _holding(found: Sweep) -> list[tuple[str, str]]:
@@ -136,6 +144,8 @@ def read_file(path: Path) -> SweepFile:
         if name in given:
             way = "; give --run-dir to the command" if name == "run_dir" else ""
             raise BadInput(f"{path}: {name} is of a single run, and not of a sweep; leave it out{way}")
+    if given.get("network") is not None:
+        config_file.tell_code(given["network"], path)
     swept: dict[str, list[Any]] = {}
     for name, listed in lists.items():
         if not isinstance(listed, list):
@@ -148,16 +158,11 @@ def read_file(path: Path) -> SweepFile:
         if keys & set(swept):
             raise BadInput(f"{path}: {name} stands twice in [sweep], under two names; leave one of them out")
         swept |= {key: [one[key] for one in read if key in one] if listed else [] for key in keys}
-    fields = {key for each in COMMANDS["train"].flags if each.group in SWEPT for key in _keys(each)}
     try:
-        check_swept(swept, {*fields, "features"})
+        check_swept(swept, sweepable())
     except ValueError as error:
         raise BadInput(f"{path} [sweep]: {error}") from error
     return SweepFile(path, given, swept)
-
-
-def _keys(each: Any) -> list[str]:
-    return [key for key, field in COMMANDS["train"].fields.items() if field in each.fields]
 
 
 def _plans(file: SweepFile) -> list[Plan]:

@@ -15,7 +15,7 @@ from jaxtrader.cli import inputs, own_code, phrases, reporting
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import dry_run, next_step, saved_in, train_in_folder
-from jaxtrader.cli.settings import INTERRUPTED, OK, PARTS, BadInput, of
+from jaxtrader.cli.settings import INTERRUPTED, OK, PARTS, BadInput, build, of
 from jaxtrader.cli.synthetic_command import train_synthetic
 from jaxtrader.evaluation import tables
 
@@ -90,7 +90,7 @@ def make_plan(
         read_bars, market_of: of `inputs`, or versions that remember what several plans share.
     """
     with inputs.checked():
-        data, source = TrainData(**of(TrainData, values)), Source(**of(Source, values))
+        data, source = build(TrainData, values), build(Source, values)
         histories = read_bars(data.data, source)
         source = inputs.clock_of(source, *histories)
         split_at = inputs.cuts(data, source)
@@ -139,7 +139,7 @@ def plan_facts(plan: Plan) -> Iterator[tuple[str, str]]:
     seen = f"window {window} bar{'s' * (window > 1)}, look-back {market.lookback} bars"
     yield "features", f"{', '.join(market.feature_names)}; {seen}"
     yield "positions", phrases.choice(env)
-    yield "reward", phrases.reward(RewardSettings(**of(RewardSettings, plan.values)))
+    yield "reward", phrases.reward(build(RewardSettings, plan.values))
     yield "network", phrases.network(agent, window)
     yield "training", phrases.goal(trainer)
     yield from phrases.notes(market.notes)

@@ -12,7 +12,7 @@ from jaxtrader.cli.command_settings import FoldSettings, MarketSettings, Source,
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import identity_of
 from jaxtrader.cli.runs import saved_in
-from jaxtrader.cli.settings import INTERRUPTED, OK, of
+from jaxtrader.cli.settings import INTERRUPTED, OK, build, of
 from jaxtrader.evaluation import tables
 from jaxtrader.market.folds import walk_forward_folds
 from jaxtrader.training import interrupt
@@ -40,8 +40,8 @@ class WalkForwardPlan:
 
 def plan_walk_forward(values: Values) -> WalkForwardPlan:
     """Build and check everything before anything is compiled or written. Raises ValueError, OSError or BadInput."""
-    wanted = FoldSettings(**of(FoldSettings, values))
-    data, source = TrainData(**of(TrainData, values)), Source(**of(Source, values))
+    wanted = build(FoldSettings, values)
+    data, source = build(TrainData, values), build(Source, values)
     market = inputs.read_market(data.data, source, data.features, data.portfolio, **of(MarketSettings, values))
     env = inputs.environment(values, market)
     folds = walk_forward_folds(

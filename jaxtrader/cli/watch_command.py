@@ -12,10 +12,9 @@ from typing import Any, Literal
 from rich.console import Console
 
 from jaxtrader.cli import inputs
-from jaxtrader.cli.command_settings import WatchSettings
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import RECORD
-from jaxtrader.cli.settings import OK, BadInput, of
+from jaxtrader.cli.settings import OK, BadInput
 from jaxtrader.evaluation import tables
 from jaxtrader.training.metrics_log import check_log, records_of
 from jaxtrader.training.progress import Progress
@@ -26,7 +25,7 @@ SECONDS = 0.5  # between two looks
 
 def watch(values: Values, console: Console) -> int:
     """`jaxtrader watch`. It ends when the run has ended or stands still. Nothing is written."""
-    folder = Path(WatchSettings(**of(WatchSettings, values)).run)
+    folder = Path(values["run"])
     with inputs.checked():
         if not is_run(folder):
             raise BadInput(f"{folder} holds no run; give the folder that `jaxtrader train` named")

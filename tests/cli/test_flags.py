@@ -297,6 +297,14 @@ def test_every_flag_can_stand_in_a_file_and_a_typed_one_wins(tmp_path):
     assert given("backtest", "run", "--config", toml(tmp_path, "stop_loss = 0.1"))["stop_loss"] == 0.1
 
 
+def test_code_that_a_file_of_settings_has_run_is_named(tmp_path, capsys):
+    path = toml(tmp_path, "network = 'mine.py:Small'")
+    assert given("train", "--config", path)["network"] == "mine.py:Small"
+    assert capsys.readouterr().err == f"{path} names the network mine.py:Small: running its Python file ...\n"
+    assert given("train", "--config", path, "--network", "own.py:Small")["network"] == "own.py:Small"
+    assert capsys.readouterr().err == ""
+
+
 def test_the_file_in_the_readme_is_one(tmp_path):
     text = (Path(flags.__file__).parent / "README.md").read_text()
     block = text.split("```toml\n")[1].split("```")[0]
