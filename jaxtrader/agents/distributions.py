@@ -61,7 +61,30 @@ class Categorical(struct.PyTreeNode):
         return {"probabilities": jnp.exp(self.log_probs())}
 
 
-class CensoredNormal(struct.PyTreeNode):
+class _Normal(struct.PyTreeNode):
+    """What the two mapped normal variables share. x has independent dimensions."""
+
+    mean: Float[Array, "*b n"]
+    log_std: Float[Array, " n"]
+
+    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b n"]:
+        """Draw an action."""
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self._mapped(self.mean + jnp.exp(self.log_std) * noise)
+
+    def mode(self) -> Float[Array, "*b n"]:
+        """Return the action of the mean of x. That is the median of an exposure, or of the ratio of two weights."""
+        return self._mapped(self.mean)
+
+    def spread(self) -> dict[str, Float[Array, "*b n"]]:
+        """Return the standard deviations of x, by the name that explanations have for it."""
+        return {"deviation": jnp.broadcast_to(jnp.exp(self.log_std), self.mean.shape)}
+
+    def _mapped(self, x: Float[Array, "*b n"]) -> Float[Array, "*b n"]:
+        raise NotImplementedError
+
+
+class CensoredNormal(_Normal):
     """low + (high - low) (1 + clip(x, -1, 1)) / 2, with x normal and independent in each of n dimensions.
 
     This is Tobin's censored normal (1958, https://doi.org/10.2307/1907382). Each bound has a probability, and between
@@ -70,20 +93,9 @@ class CensoredNormal(struct.PyTreeNode):
     compute the same log probability. Dimensions outside the action mask are in the middle of their range.
     """
 
-    mean: Float[Array, "*b n"]
-    log_std: Float[Array, " n"]
     low: Float[Array, " n"]
     high: Float[Array, " n"]
     action_mask: Bool[Array, "*b n"] | None = None
-
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b n"]:
-        """Draw an action."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self._censor(self.mean + jnp.exp(self.log_std) * noise)
-
-    def mode(self) -> Float[Array, "*b n"]:
-        """Return the median: the mean of x, or the bound that the mean lies beyond."""
-        return self._censor(self.mean)
 
     def log_prob(self, action: Float[Array, "*b n"]) -> Float[Array, "*b"]:
         """Return the sum over dimensions of a bound's log probability, or of the log density between the bounds."""
@@ -105,16 +117,12 @@ class CensoredNormal(struct.PyTreeNode):
         between = scale * (1 - at_low - at_high) + spread
         return _masked_sum(between - at_low * log_below - at_high * log_above, self.action_mask)
 
-    def spread(self) -> dict[str, Float[Array, "*b n"]]:
-        """Return the standard deviations of x, by the name that explanations have for it."""
-        return _deviation(self.mean, self.log_std)
-
     def _tails(self) -> tuple[Float[Array, "*b n"], Float[Array, "*b n"]]:
         """Return the points where the standard normal's CDF is the probability of the lower and of the upper bound."""
         shrink = jnp.exp(-self.log_std)
         return (-1 - self.mean) * shrink, (self.mean - 1) * shrink
 
-    def _censor(self, x: Array) -> Array:
+    def _mapped(self, x: Array) -> Array:
         between = self.low + (self.high - self.low) * (1 + x) / 2
         action = jnp.where(x <= -1, self.low, jnp.where(x >= 1, self.high, jnp.clip(between, self.low, self.high)))
         if self.action_mask is not None:
@@ -122,7 +130,7 @@ class CensoredNormal(struct.PyTreeNode):
         return _as_stored(action)
 
 
-class SimplexNormal(struct.PyTreeNode):
+class SimplexNormal(_Normal):
     """n weights that sum to less than 1, with the rest in cash: the softmax of (x_1 .. x_n, 0) with x normal.
 
     The x are independent. This is the additive logistic-normal distribution (Aitchison and Shen 1980,
@@ -131,21 +139,10 @@ class SimplexNormal(struct.PyTreeNode):
     however small. Weights outside the action mask are 0.
     """
 
-    mean: Float[Array, "*b n"]
-    log_std: Float[Array, " n"]
     action_mask: Bool[Array, "*b n"] | None = None
 
     EDGE = 2.0**-18
     GRID = 2.0**23
-
-    def sample(self, key: PRNGKeyArray) -> Float[Array, "*b n"]:
-        """Draw an action."""
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self._weights(self.mean + jnp.exp(self.log_std) * noise)
-
-    def mode(self) -> Float[Array, "*b n"]:
-        """Return the weights of the mean of x. The ratio of two of them is the median of that ratio."""
-        return self._weights(self.mean)
 
     def log_prob(self, action: Float[Array, "*b n"]) -> Float[Array, "*b"]:
         """Return the log density: that of x = log(weight / cash), less log|dw/dx|, the sum of all shares' logs."""
@@ -169,11 +166,7 @@ class SimplexNormal(struct.PyTreeNode):
         log_sum = jnp.logaddexp(jax.nn.logsumexp(x, -1), 0.0) @ weights
         return _masked_sum(_normal_entropy(self.log_std) + self.mean, self.action_mask) - (count + 1) * log_sum
 
-    def spread(self) -> dict[str, Float[Array, "*b n"]]:
-        """Return the standard deviations of x, by the name that explanations have for it."""
-        return _deviation(self.mean, self.log_std)
-
-    def _weights(self, x: Array) -> Array:
+    def _mapped(self, x: Array) -> Array:
         mask = self.action_mask
         x = x if mask is None else jnp.where(mask, x, MASKED_LOGIT)
         shares = jax.nn.softmax(jnp.concatenate([x, jnp.zeros_like(x[..., :1])], -1), -1)
@@ -203,10 +196,6 @@ def _normal_log_prob(x: Array, mean: Array, log_std: Array) -> Array:
 
 def _normal_entropy(log_std: Array) -> Array:
     return log_std + 0.5 * math.log(2 * math.pi * math.e)
-
-
-def _deviation(mean: Array, log_std: Array) -> dict[str, Array]:
-    return {"deviation": jnp.broadcast_to(jnp.exp(log_std), mean.shape)}
 
 
 def _density(x: Array) -> Array:
