@@ -16,7 +16,7 @@ import numpy as np
 from flax import serialization
 
 from jaxtrader import files
-from jaxtrader.agents.policy_schema import MAX_MEMBERS, OWN, OWN_VERSION, About, OwnAgentFile
+from jaxtrader.agents.policy_schema import OWN, OWN_VERSION, About, OwnAgentFile
 from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
 from jaxtrader.printable import printable_data, shown
@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 
 def write_own(path: str | PathLike[str], agent: Agent, states: Sequence[Any], about: dict[str, Any]) -> None:
-    """Write an agent's states, of several seeds an ensemble's, and `about` to a policy file.
-
-    Raises files.FileError where there are more than MAX_MEMBERS, or the file cannot be written.
-    """
-    if len(states) > MAX_MEMBERS:
-        raise FileError(f"{path} would hold {len(states)} members, and a file holds {MAX_MEMBERS}; save fewer")
+    """Write an agent's states, of several seeds an ensemble's, and `about` to a policy file."""
     plain = [serialization.to_state_dict(agent.acting_part(state)) for state in states]
     held = {"state": plain[0]} if len(plain) == 1 else {"members": plain}
     content = {"agent": OWN, "version": OWN_VERSION, "name": type(agent).__name__, **held, "about": about}

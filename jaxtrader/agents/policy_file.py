@@ -26,7 +26,6 @@ from jaxtrader.agents.own_modules import NotGiven, Own, OwnActorCritic, OwnPortf
 from jaxtrader.agents.policy_schema import (
     AGENT,
     ENSEMBLE,
-    MAX_MEMBERS,
     VERSION,
     About,
     ActionsPart,
@@ -58,20 +57,19 @@ NETWORK_FIELDS = tuple(field.name for field in dataclasses.fields(NetworkPart) i
 DISTRIBUTION_NAMES = {"discrete": "categorical", "box": "censored normal", "simplex": "logistic normal"}
 
 
-def write_policy(path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> None:
-    """Write what acting needs of a state, and `about`, to a policy file."""
-    files.save(path, "policy", _content(state, about))
-
-
-def write_ensemble(path: str | PathLike[str], states: tuple[PPOState, ...], about: dict[str, Any]) -> None:
-    """Write what acting needs of the members' states, and `about`, to a policy file.
-
-    Raises files.FileError where there are more than MAX_MEMBERS, or the file cannot be written.
-    """
-    if len(states) > MAX_MEMBERS:
-        raise files.FileError(f"{path} would hold {len(states)} members, and a file holds {MAX_MEMBERS}; save fewer")
-    members = [_content(state, {}) for state in states]
-    files.save(path, "policy", {"agent": ENSEMBLE, "version": VERSION, "members": members, "about": about})
+def write_policy(path: str | PathLike[str], state: PPOState | tuple[PPOState, ...], about: dict[str, Any]) -> None:
+    """Write what acting needs of a state, or of the states of an ensemble's members, and `about`, to a policy file."""
+    content = (
+        _content(state, about)
+        if isinstance(state, PPOState)
+        else {
+            "agent": ENSEMBLE,
+            "version": VERSION,
+            "members": [_content(member, {}) for member in state],
+            "about": about,
+        }
+    )
+    files.save(path, "policy", content)
 
 
 def _content(state: PPOState, about: dict[str, Any]) -> dict[str, Any]:

@@ -14,14 +14,12 @@ from jaxtrader.agents.networks import ActorCritic
 from jaxtrader.agents.own_agent_file import is_own, parsed_own, placeholder_market, restored, write_own
 from jaxtrader.agents.own_modules import Own, OwnActorCritic
 from jaxtrader.agents.policy import Policy
-from jaxtrader.agents.policy_file import read_members, static_parts, write_ensemble, write_policy
-from jaxtrader.agents.policy_schema import OwnAgentFile
+from jaxtrader.agents.policy_file import read_members, static_parts, write_policy
+from jaxtrader.agents.policy_schema import MAX_MEMBERS, OwnAgentFile
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.agents.protocol import Agent
-from jaxtrader.envs import rewards
 from jaxtrader.envs.protocols import Environment
-from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.schema import parse
@@ -102,11 +100,7 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
             )
         try:
             bars = policy.window + described["decision_every"] + policy.rules.delay + 1
-            market = placeholder_market(policy.features, policy.assets, bars)
-            settings: dict[str, Any] = {"rules": policy.rules, "costs": policy.costs, "positions": policy.positions}
-            settings |= {"reward": rewards.from_dict(described["reward"])}
-            settings |= {"sees_best_price": policy._sees_best_price}
-            env = TradingEnv(market, **described | settings)
+            env = policy.environment(placeholder_market(policy.features, policy.assets, bars))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise files.FileError(f"{path} is damaged: it does not say its environment ({error!r})") from error
     if env is None and agent is not None:
@@ -141,13 +135,17 @@ def ensemble(members: Sequence[Policy]) -> Policy:
 
 
 def save_policy(path: str | PathLike[str], policy: Policy) -> None:
-    """Write a policy, or an ensemble, to a policy file."""
+    """Write a policy, or an ensemble, to a policy file.
+
+    Raises files.FileError where it has more than MAX_MEMBERS, or the file cannot be written.
+    """
+    members = len(policy.members)
+    if members > MAX_MEMBERS:
+        raise files.FileError(f"{path} would hold {members} members, and a file holds {MAX_MEMBERS}; save fewer")
     if policy.is_own:
         agent = policy.members[0].agent
         assert isinstance(agent, Agent)
         write_own(path, agent, [each.state for each in policy.members], policy.about)
-    elif isinstance(policy.state, tuple):
-        write_ensemble(path, policy.state, policy.about)
     else:
         write_policy(path, policy.state, policy.about)
 
