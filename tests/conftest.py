@@ -205,7 +205,7 @@ def with_encoder(
 
     def make(**settings: Any) -> tuple[PPOAgent, PPOState]:
         other = agent.replace(encoder_width=16, **settings)
-        network, *_ = other._network(jax.random.key(0), env, raw_params)
+        network, *_ = other._network(env, raw_params)
         rng, shapes = np.random.default_rng(0), jax.eval_shape(network.fresh, jax.random.key(0))
         weights = jax.tree.map(lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), x.dtype), shapes)
         return other, state.replace(network=network, params=weights, opt_state=other._optimizer().init(weights))

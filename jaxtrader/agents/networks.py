@@ -84,6 +84,12 @@ class ActorCritic(nn.Module):
         return encoders.KINDS[self.encoder](self.window, self.encoder_width, self.encoder_depth)
 
     @nn.nowrap
+    def check(self) -> None:
+        """Raise ValueError where a module of the user's own does not fit. It is called once, on random numbers."""
+        if not isinstance(self.encoder, str):
+            self.encoder.reading(self.window).check(self.features)
+
+    @nn.nowrap
     def _dense(self, width: int) -> nn.Dense:
         return nn.Dense(width, dtype=self.compute_dtype, kernel_init=nn.initializers.orthogonal(HIDDEN_GAIN))
 

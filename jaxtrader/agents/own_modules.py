@@ -157,16 +157,12 @@ class OwnEncoder(nn.Module):
         return self.own(_seen(self.module, bars, self.window))
 
     @nn.nowrap
+    @jax.ensure_compile_time_eval()  # also where a training is being traced
     def check(self, inputs: int) -> None:
         """Raise ValueError where the module's output has another shape, is not finite, or sees bars outside its window.
 
         It is called once, on random bars and weights.
         """
-        with jax.ensure_compile_time_eval():  # also where a training is being traced
-            self._check(inputs)
-
-    @nn.nowrap
-    def _check(self, inputs: int) -> None:
         name = type(self.module).__name__
         # Flat axes of a batch, and bars enough that a window has neighbours.
         chunk = jnp.asarray(np.random.default_rng(0).normal(size=(2, self.window + 6, inputs)), jnp.float32)
@@ -273,17 +269,13 @@ class OwnActorCritic(ActorCritic):
         return tuple(jnp.zeros((count, *axes), jnp.float32) for axes in self.axes)
 
     @nn.nowrap
+    @jax.ensure_compile_time_eval()  # also where a training is being traced
     def check(self) -> None:
         """Raise ValueError where the module does not give outputs and values of these shapes, or none that are finite.
 
         Also where a row of them depends on other rows, which are other bars, or the module needs more than weights. It
         is called twice, on random windows and weights.
         """
-        with jax.ensure_compile_time_eval():  # also where a training is being traced
-            self._check()
-
-    @nn.nowrap
-    def _check(self) -> None:
         assert self.module is not None
         name, rng = self.module.name, np.random.default_rng(0)
         every = [jnp.asarray(rng.normal(size=x.shape), jnp.float32) for x in self._inputs(4)]

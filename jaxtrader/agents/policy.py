@@ -244,7 +244,8 @@ class Policy:
             ValueError: there is no such bar or symbol, the result is not of a policy, or of another policy.
         """
         seen = result.seen(at, symbol)
-        chosen = self.act(seen.window if self.portfolio else seen.window[:, 0], self._own(seen.account))
+        given = (seen.window, seen.account) if self.portfolio else (seen.window[:, 0], seen.account[0])
+        chosen = self.act(*given)
         if not np.allclose(chosen, seen.target, atol=AGREES, equal_nan=True) and np.isfinite(seen.target).any():
             raise ValueError(
                 f"the result has the target {seen.target} at bar {seen.bar}, and the policy chooses {chosen}; give the "
@@ -315,22 +316,18 @@ class Policy:
 
         return Live.resume(self, path, history, features, reward)
 
-    def _own(self, account: np.ndarray) -> np.ndarray:
-        """The account as `act` takes it."""
-        return account if self.portfolio else account[0]
-
     def _act_on(self, observation: ArrayLike) -> float | np.ndarray:
         """Return the action of a policy of an ordinary environment."""
         seen = _numbers(observation, "the observation is no array of numbers")
-        if self.is_own:
-            return _plain(_select(self.agent, self.state, jnp.asarray(seen)[None])[0])
-        features = first_state(self.state).network.features
-        if seen.ndim != first_state(self.state).obs_ndim or seen.size != features or not np.isfinite(seen).all():
-            raise ValueError(
-                f"the observation has shape {seen.shape}, the policy needs {features} finite numbers in "
-                f"{first_state(self.state).obs_ndim} dimensions, as its environment shows them"
-            )
-        return _plain(_select(self.acting_agent, self.state, jnp.asarray(seen)[None])[0])
+        if not self.is_own:
+            features, ndim = self.state.network.features, self.state.obs_ndim
+            if seen.ndim != ndim or seen.size != features or not np.isfinite(seen).all():
+                raise ValueError(
+                    f"the observation has shape {seen.shape}, the policy needs {features} finite numbers in {ndim} "
+                    "dimensions, as its environment shows them"
+                )
+        action = _select(self.acting_agent, self.state, jnp.asarray(seen)[None])[0]
+        return int(action) if action.ndim == 0 else np.asarray(action)
 
     def export(self, path: str | PathLike[str], to: Format = "onnx", assets: int | None = None) -> Exported:
         """Write it as one function for other programs, and return what that takes and gives.
@@ -458,11 +455,6 @@ class Policy:
             )
         reward = self._reward()
         return (*flat, *np.asarray(reward.observe(reward.begin((), jnp.float32))).tolist())
-
-
-def _plain(action: jax.Array) -> float | np.ndarray:
-    """Return an action of an ordinary environment on the host."""
-    return int(action) if action.ndim == 0 else np.asarray(action)
 
 
 def first_state(state: PPOState | tuple[PPOState, ...]) -> PPOState:

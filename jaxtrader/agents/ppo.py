@@ -29,7 +29,7 @@ from jaxtrader.agents.advantages import explained_variance, gae, market_control_
 from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.networks import ActorCritic, PortfolioActorCritic, check_layers
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, standardized
-from jaxtrader.agents.own_modules import OwnActorCritic, OwnEncoder, OwnPortfolio, own
+from jaxtrader.agents.own_modules import OwnActorCritic, OwnPortfolio, own
 from jaxtrader.agents.policy_file import read_policy, write_policy
 from jaxtrader.agents.ppo_settings import PPOSettings, Precision, Schedule
 from jaxtrader.agents.ppo_state import PPOState
@@ -111,20 +111,16 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
 
         That module is called once, on random numbers.
         """
-        window = env.window if isinstance(env, TradingEnv) else 1
-        if self.network is not None and isinstance(env, TradingEnv):
-            features, account = len(env.market.feature_names), len(env.account_names)
-            self._kind(env.assets)(window, features, account, action_spec_of(env, None)[0]).check()
-        if not isinstance(self.encoder, str):
-            if isinstance(env, TradingEnv):
-                OwnEncoder(window, own(self.encoder)).check(len(env.market.feature_names))
-        elif self.encoder != "mlp" and window == 1:
+        market = isinstance(env, TradingEnv)
+        if isinstance(self.encoder, str) and self.encoder != "mlp" and not (market and env.window > 1):
             shows, way = f"{env.name} shows one observation", "train in a TradingEnv with window=32"
-            if isinstance(env, TradingEnv):
+            if market:
                 shows, way = "window=1 shows one", "use window=32"
             raise ValueError(
                 f"encoder={self.encoder!r} reads a window of 2 bars or more, and {shows}; {way}, or encoder='mlp'"
             )
+        if market:
+            self._network(env, None)[0].check()
 
     # --- begin ---
 
@@ -135,11 +131,9 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         encoder has no window to read.
         """
         self.check_env(env)
-        network, bounds, obs_shape = self._network(key, env, params)
-        if obs_shape is not None and isinstance(network, OwnActorCritic):
+        network, bounds, obs_shape = self._network(env, params)
+        if obs_shape is not None:
             network.check()
-        elif obs_shape is not None and not isinstance(self.encoder, str):
-            OwnEncoder(1, own(self.encoder)).check(network.features)
         weights = network.fresh(key)
         if network.actions.continuous:
             first, _ = self._log_std_ends(network)
@@ -157,16 +151,14 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             decision_every=env.decision_every if isinstance(env, TradingEnv) else 1,
         )
 
-    def _network(
-        self, key: PRNGKeyArray, env: Environment, params: Any
-    ) -> tuple[ActorCritic, Bounds | None, tuple[int, ...] | None]:
+    def _network(self, env: Environment, params: Any) -> tuple[ActorCritic, Bounds | None, tuple[int, ...] | None]:
         """Return the network that fits the environment, its actions' bounds, and an ordinary observation's shape."""
         actions, bounds = action_spec_of(env, params)
         if isinstance(env, TradingEnv):
             window, account, obs_shape = env.window, len(env.account_names), None
-            assets, features = params.arrays.features.shape[1:]
+            assets, features = env.assets, len(env.market.feature_names)
         else:
-            obs, _ = jax.eval_shape(env.reset, key, params)
+            obs, _ = jax.eval_shape(env.reset, jax.random.key(0), params)
             if not isinstance(obs, jax.ShapeDtypeStruct):
                 raise ValueError(
                     f"PPOAgent needs an array as observation, {env.name} has {type(obs).__name__}; flatten it"

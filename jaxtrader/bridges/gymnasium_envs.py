@@ -230,7 +230,7 @@ class _Adapted:
     def _observation_space(self) -> gymnasium.Space:
         seen, _ = jax.eval_shape(self.env.reset, jax.random.key(0), self.params)
         if self.trading_env is None:
-            return _space(self.env.observation_space(self.params), np.float32)
+            return _space(self.env.observation_space(self.params))
         window, account = seen.window.shape, seen.account.shape
         most = np.full(account, BOUND, np.float32)
         bounded = len(ACCOUNT_FEATURES) + self.trading_env.shows_best_price
@@ -276,16 +276,16 @@ def _action_space(env: Any, params: Any) -> gymnasium.Space:
         high = env.rules.max_leverage if env.positions == "continuous" else 1.0
         return gymnasium.spaces.Box(-high if env.positions == "continuous" else 0.0, high, (env.assets,), np.float32)
     inner = getattr(env, "trading_env", None)
-    return _space(env.action_space(params), np.float32) if inner is None else _action_space(inner, params)
+    return _space(env.action_space(params)) if inner is None else _action_space(inner, params)
 
 
-def _space(space: Any, dtype: Any) -> gymnasium.Space:
+def _space(space: Any) -> gymnasium.Space:
     """Return one of gymnax's spaces as Gymnasium's."""
     if isinstance(space, DiscreteSpace):
         return gymnasium.spaces.Discrete(int(space.n))
     if not isinstance(space, BoxSpace):
         raise ValueError(f"a {type(space).__name__} is neither discrete nor a box; wrap the environment so that it is")
     low, high = (np.broadcast_to(np.asarray(x, np.float64), space.shape) for x in (space.low, space.high))
-    dtype = np.dtype(getattr(space, "dtype", dtype))
+    dtype = np.dtype(getattr(space, "dtype", np.float32))
     low, high = (cast(Any, np.clip(x, -BOUND, BOUND)).astype(dtype) for x in (low, high))
     return gymnasium.spaces.Box(low, high, dtype=cast(Any, dtype.type))
