@@ -8,16 +8,15 @@ your own, the bars come from your broker or exchange, and `decision.target` beco
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
+from jaxtrader.examples import running
 from jaxtrader.live.live import Live
 from jaxtrader.live.recent import bar_at, up_to
 
@@ -28,11 +27,8 @@ def train(bars: jt.Bars, quick: bool) -> Policy:
     """Return a policy that was trained on the first 70% of the bars, and selected on some of them."""
     train, valid = jt.Market.from_bars(bars).split(0.55, 0.15)
     env = jt.TradingEnv(train, positions=(0, 0.5, 1), window=1, reward=jt.rewards.risk_penalised(5))
-    size: dict[str, Any] = (
-        {"num_envs": 16, "rollout_length": 16, "total_steps": 512} if quick else {"total_steps": 200_000}
-    )
-    agent = jt.PPOAgent(hidden=(8,) if quick else (32, 32))
-    return jt.load_policy(jt.Trainer(env, agent, valid=valid, progress=not quick, **size).train().policy_path)
+    agent = jt.PPOAgent(hidden=running.hidden(quick))
+    return jt.Trainer(env, agent, valid=valid, **running.size(quick, 200_000)).train().policy
 
 
 def replay(policy: Policy, bars: jt.Bars, first: int) -> Live:
@@ -69,8 +65,4 @@ def main(quick: bool = False, run: str | None = None, data: str | None = None) -
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=(main.__doc__ or "").splitlines()[0])
-    parser.add_argument("--run", help="the folder of a trained run, or a policy file")
-    parser.add_argument("--data", help="a file of bars: CSV, Parquet and others")
-    parser.add_argument("--quick", action="store_true", help="train for a few seconds only, to see that it runs")
-    main(**vars(parser.parse_args()))
+    running.run(main, run="the folder of a run, or a policy file", data="a file of bars: CSV, Parquet and others")
