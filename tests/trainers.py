@@ -61,6 +61,14 @@ def path_trainer(env, agent, run_dir, **settings):
     return Trainer(env, agent, progress=False, run_dir=run_dir, **settings)
 
 
+STEPS = 8 * 8  # of an update of `validated_trainer`
+
+
+def validated_trainer(run_dir, *, env, agent, **settings):
+    """`path_trainer` with chunks of 2 updates, and validations after 3."""
+    return path_trainer(env, agent, run_dir, **{"updates_per_chunk": 2, "eval_every": 3, **settings})
+
+
 class Recording(Callback):
     """Remembers what it is told."""
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from cli.tiny_runs import FEATURES, SMALL, prices, refused
 
 import jaxtrader as jt
 from jaxtrader import cli
@@ -25,22 +26,6 @@ from jaxtrader.market.splits import cut_segments
 from jaxtrader.training.run_folder import CHECKPOINTS
 
 ROOT = Path(jt.__file__).parents[1]
-FEATURES = "log_return_5,volatility_10"
-TINY = (
-    "--num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 --num-minibatches 2 --num-epochs 1 --eval-every 2"
-)
-SMALL = [*TINY.split(), "--features", FEATURES, "--seeds", "1"]
-
-
-def prices(rows=300, seed=0):
-    """Daily bars with the column names of a user's file."""
-    rng = np.random.default_rng(seed)
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, rows)))
-    first = close * np.exp(rng.normal(0, 0.003, rows))
-    top, bottom = np.maximum(first, close) * 1.004, np.minimum(first, close) * 0.996
-    days = pd.date_range("2020-01-01", periods=rows, freq="D").strftime("%Y-%m-%d")
-    columns = {"Date": days, "Open": first, "High": top, "Low": bottom, "Last": close, "Vol.": 1000.0}
-    return pd.DataFrame(columns).rename(columns={"Last": "Close", "Vol.": "Volume"})
 
 
 @pytest.fixture(scope="session")
@@ -54,15 +39,6 @@ def tiny(tmp_path_factory):
         patch.chdir(folder)
         assert main(["train", "--data", "two.csv", *SMALL, "--total-steps", "500"]) == 0
     return folder, out.getvalue()
-
-
-def refused(capsys, argv, code=2):
-    """The one line that a command gives on standard error."""
-    assert main([str(word) for word in argv]) == code
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("jaxtrader: error: ")
-    return lines[0]
 
 
 # --- train ---

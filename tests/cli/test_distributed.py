@@ -16,7 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from cli.test_resuming import SMALL, prices
+from cli.test_resuming import SHORT
+from cli.tiny_runs import prices
 
 import jaxtrader as jt
 from jaxtrader import devices, hosts
@@ -77,7 +78,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To 1e-5 after 20 updates. The first prints and writes, and one process goes on with the run."""
-    argv = ["train", "--data", str(bars), *SMALL, "--no-report", "--total-steps", STEPS]
+    argv = ["train", "--data", str(bars), *SHORT, "--no-report", "--total-steps", STEPS]
     assert main([*argv, "--run-dir", str(tmp_path / "one")]) == 0
     (code, out, messages), other = end(start(*argv[1:], "--run-dir", tmp_path / "two"))
     assert (code, other) == (0, (0, "", "")), messages
@@ -102,7 +103,7 @@ def test_two_processes_learn_what_one_learns(bars: Path, tmp_path: Path, capsys:
 def test_processes_that_would_train_something_else_are_refused_by_name(bars: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = ("--fee-bps", "300", "--seed", "1", "--hidden", "4", "--total-steps", "256")
-    ended = end(start("--data", bars, *SMALL, "--no-report", "--run-dir", run, second=flags))
+    ended = end(start("--data", bars, *SHORT, "--no-report", "--run-dir", run, second=flags))
     for code, _, messages in ended:
         assert code == 2, messages
         line = messages.splitlines()[-1]
@@ -143,7 +144,7 @@ def test_a_lost_process_ends_the_others_with_one_sentence(
 ) -> None:
     """The coordinator is killed, or the other one hangs, which no closed connection tells. Then the run goes on."""
     run = tmp_path / "run"
-    processes = start("--data", bars, *SMALL, "--no-report", "--total-steps", "25000000", "--run-dir", run)
+    processes = start("--data", bars, *SHORT, "--no-report", "--total-steps", "25000000", "--run-dir", run)
     until = time.monotonic() + 200
     while not (run / "checkpoint.pkl").exists():
         assert time.monotonic() < until

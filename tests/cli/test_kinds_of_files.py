@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from cli.test_commands import SMALL, prices
+from cli.tiny_runs import SMALL, prices
 
 import jaxtrader as jt
 from jaxtrader.cli import main

@@ -7,32 +7,15 @@ import signal
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
+from cli.tiny_runs import SMALL, Killed, prices, refused
 
 import jaxtrader as jt
 from jaxtrader.cli import main
 from jaxtrader.training import saving
 from jaxtrader.training.settle import trained_path
 
-FEATURES = "log_return_5,volatility_10"
-TINY = (
-    "--num-envs 8 --rollout-length 16 --episode-length 32 --hidden 8 --num-minibatches 2 --num-epochs 1 --eval-every 2"
-)
-SMALL = [*TINY.split(), "--features", FEATURES, "--total-steps", "500", "--seeds", "1", "--quiet"]
-
-
-class Killed(BaseException):
-    """The process is dead."""
-
-
-def prices(seed=0, first_day="2020-01-01"):
-    rng = np.random.default_rng(seed)
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, 300)))
-    days = pd.date_range(first_day, periods=300, freq="D").strftime("%Y-%m-%d")
-    return pd.DataFrame(
-        {"Date": days, "Open": close, "High": close * 1.01, "Low": close * 0.99, "Close": close, "Volume": 1000.0}
-    )
+SHORT = [*SMALL, "--total-steps", "500", "--quiet"]
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +23,7 @@ def whole(tmp_path_factory):
     """A run that never stopped, in `run` beside its data."""
     folder = tmp_path_factory.mktemp("resuming")
     prices().to_csv(folder / "bars.csv", index=False)
-    assert main(["train", "--data", str(folder / "bars.csv"), *SMALL, "--run-dir", str(folder / "run")]) == 0
+    assert main(["train", "--data", str(folder / "bars.csv"), *SHORT, "--run-dir", str(folder / "run")]) == 0
     return folder / "run"
 
 
@@ -56,14 +39,7 @@ def train_until_killed(whole, run, monkeypatch, *flags):
     with monkeypatch.context() as patch:
         patch.setattr(saving.Saver, "save_checkpoint", save_or_die)
         with pytest.raises(Killed):
-            main(["train", "--data", str(whole.parent / "bars.csv"), *SMALL, "--run-dir", str(run), *flags])
-
-
-def refused(capsys, *argv):
-    """The one line that a command gives on standard error."""
-    assert main([str(word) for word in argv]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    return line
+            main(["train", "--data", str(whole.parent / "bars.csv"), *SHORT, "--run-dir", str(run), *flags])
 
 
 def test_a_killed_run_is_resumed_by_its_folder_alone(whole, tmp_path, monkeypatch):
@@ -104,7 +80,7 @@ def fail_once(monkeypatch, folder, at, error):
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="names of open files are Linux's")
 def test_each_kind_of_write_may_fail_once(whole, tmp_path, monkeypatch, capsys):
     """A full disk, a folder without permission, a disk that is read only: one sentence, and nothing is lost."""
-    argv = ["train", "--data", str(whole.parent / "bars.csv"), *SMALL, "--run-dir"]
+    argv = ["train", "--data", str(whole.parent / "bars.csv"), *SHORT, "--run-dir"]
     with monkeypatch.context() as patch:
         written = fail_once(patch, tmp_path / "all", 0, None)
         assert main([*argv, str(tmp_path / "all" / "run")]) == 0
@@ -144,11 +120,11 @@ def test_what_resuming_refuses_is_one_sentence_and_changes_nothing(whole, tmp_pa
         (["--dry-run"], "leave out --dry-run"),
         (["--from", run], "leave out --from"),
     ):
-        assert says in refused(capsys, "train", "--resume", run, *flags)
+        assert says in refused(capsys, ["train", "--resume", run, *flags])
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
-    assert "is not the folder of a run" in refused(capsys, "train", "--resume", tmp_path / "none")
-    assert "did not begin it; resume it from Python" in refused(capsys, "train", "--resume", tmp_path)
-    assert f"--resume {run}" in refused(capsys, "train", "--run-dir", run)
+    assert "is not the folder of a run" in refused(capsys, ["train", "--resume", tmp_path / "none"])
+    assert "did not begin it; resume it from Python" in refused(capsys, ["train", "--resume", tmp_path])
+    assert f"--resume {run}" in refused(capsys, ["train", "--run-dir", run])
 
 
 def test_what_ends_the_evaluation_says_how_to_go_on(whole, tmp_path, monkeypatch, capsys):
@@ -163,8 +139,8 @@ def test_what_ends_the_evaluation_says_how_to_go_on(whole, tmp_path, monkeypatch
 def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
     run, again = tmp_path / "run", tmp_path / "again"
     newer = tmp_path / "newer.csv"
-    prices(1, "2021-01-01").to_csv(newer, index=False)
-    argv = ["train", "--data", str(newer), *SMALL, "--learning-rate", "1e-12"]  # so that the policy stays as it was
+    prices(seed=1, first_day="2021-01-01").to_csv(newer, index=False)
+    argv = ["train", "--data", str(newer), *SHORT, "--learning-rate", "1e-12"]  # so that the policy stays as it was
     assert main([*argv, "--from", str(whole), "--run-dir", str(run)]) == 0
     earlier, policy = (jt.load_policy(trained_path(each)) for each in (whole, run))
     window = np.zeros((1, 2))
@@ -179,7 +155,7 @@ def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
     killed.mkdir()
     (killed / "metrics.jsonl").touch()
     (killed / "config.toml").write_text((again / "config.toml").read_text().replace(str(whole), str(gone)))
-    assert f"there is no file '{gone}'" in refused(capsys, "train", "--resume", killed)
+    assert f"there is no file '{gone}'" in refused(capsys, ["train", "--resume", killed])
     shutil.copy(again / "start.pkl", killed)
     assert main(["train", "--quiet", "--resume", str(killed)]) == 0
     resumed, begun = (jt.load_policy(trained_path(each)) for each in (killed, again))
@@ -193,5 +169,5 @@ def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
         (["--positions", "0,1"], "--positions 0, 0.25, 0.5, 0.75, 1.0, and this training has 0.0, 1.0"),
         (["--from", tmp_path / "none"], "there is no file"),
     ):
-        assert says in refused(capsys, *argv, "--from", whole, *flags)
-    assert "--refit-normalizer needs an earlier policy" in refused(capsys, *argv, "--refit-normalizer")
+        assert says in refused(capsys, [*argv, "--from", whole, *flags])
+    assert "--refit-normalizer needs an earlier policy" in refused(capsys, [*argv, "--refit-normalizer"])

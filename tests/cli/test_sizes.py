@@ -4,7 +4,7 @@ import contextlib
 
 import pandas as pd
 import pytest
-from cli.test_commands import prices
+from cli.tiny_runs import prices
 
 from jaxtrader.cli import inputs, main, phrases, waiting
 from jaxtrader.cli.command_settings import Source

@@ -6,7 +6,7 @@ import json
 
 import pandas as pd
 import pytest
-from cli.test_resuming import FEATURES, Killed, prices
+from cli.tiny_runs import FEATURES, Killed, prices
 
 from jaxtrader.cli import main
 from jaxtrader.training import saving, training_loop

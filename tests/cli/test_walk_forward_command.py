@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from cli.test_commands import SMALL, prices, refused
+from cli.tiny_runs import SMALL, prices, refused
 
 from jaxtrader.cli import finished, main
 

@@ -4,13 +4,14 @@ import json
 import os
 import shutil
 import signal
+from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trainers import Recording, path_trainer
+from trainers import STEPS, Recording, validated_trainer
 
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
@@ -25,7 +26,6 @@ from jaxtrader.training.seeds_at_once import bytes_of_block, even, slots_that_fi
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.training_loop import first_state
 
-STEPS = 8 * 8  # of an update of `make`
 SEED = 4
 # A product of a whole block sums in another order than that of one training, and twelve gradient steps carry that on.
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -33,12 +33,8 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
 @pytest.fixture(scope="module")
 def make(env, agent, market):
-    def trainer(run_dir, **settings):
-        settings = {"total_steps": 6 * STEPS, "updates_per_chunk": 2, "eval_every": 3, "valid": market, **settings}
-        settings = {"seed": SEED, "seeds": 2, "seeds_at_once": 2, **settings}
-        return path_trainer(env, settings.pop("agent", agent), run_dir, **settings)
-
-    return trainer
+    settings = {"total_steps": 6 * STEPS, "seed": SEED, "seeds": 2, "seeds_at_once": 2}
+    return partial(validated_trainer, env=env, agent=agent, valid=market, **settings)
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from functools import partial
 
 import chex
 import numpy as np
 import pytest
-from trainers import CountEnv, FakeAgent, path_trainer
+from trainers import STEPS, CountEnv, FakeAgent, validated_trainer
 
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.envs.trading import TradingEnv
@@ -18,16 +19,10 @@ from jaxtrader.files import FileError
 from jaxtrader.training.callbacks import Callback
 from jaxtrader.training.trainer import Trainer
 
-STEPS = 8 * 8  # of an update of `make`
-
 
 @pytest.fixture(scope="module")
 def make(env, agent, market):
-    def trainer(run_dir, **settings):
-        settings = {"total_steps": 3 * STEPS, "updates_per_chunk": 2, "eval_every": 3, "valid": market, **settings}
-        return path_trainer(settings.pop("env", env), agent, run_dir, **settings)
-
-    return trainer
+    return partial(validated_trainer, env=env, agent=agent, valid=market, total_steps=3 * STEPS)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import chex
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from flax import struct
 from resealed import damaged, refusals
-from trainers import CountEnv, FakeAgent, path_trainer
+from trainers import STEPS, CountEnv, FakeAgent, validated_trainer
 
 import jaxtrader as jt
 from jaxtrader import files
@@ -29,7 +30,6 @@ from jaxtrader.training.run_folder import CHECKPOINTS, only_writer, resume_comma
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
 
-STEPS = 8 * 8  # of an update of `make`
 NEWEST, PREVIOUS, BEST = CHECKPOINTS
 
 
@@ -39,13 +39,8 @@ class Killed(BaseException):
 
 @pytest.fixture(scope="session")
 def make(env, agent, market):
-    """`make(run_dir)`: a trainer of 7 updates, in chunks of 2 and validations after 3, with its market."""
-
-    def trainer(run_dir, **settings):
-        settings = {"total_steps": 7 * STEPS, "updates_per_chunk": 2, "eval_every": 3, "valid": market, **settings}
-        return path_trainer(settings.pop("env", env), settings.pop("agent", agent), run_dir, **settings)
-
-    return trainer
+    """`make(run_dir)`: a trainer of 7 updates, with its market."""
+    return partial(validated_trainer, env=env, agent=agent, valid=market, total_steps=7 * STEPS)
 
 
 @pytest.fixture(scope="session")

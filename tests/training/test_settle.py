@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import chex
 import numpy as np
 import pytest
-from trainers import CountEnv, FakeAgent, path_trainer
+from trainers import STEPS, CountEnv, FakeAgent, validated_trainer
 
 import jaxtrader as jt
 from jaxtrader.agents.policy_loading import load_policy
@@ -21,16 +22,11 @@ from jaxtrader.report.evidence import gather
 from jaxtrader.training import settle
 from jaxtrader.training.trainer import Trainer
 
-STEPS = 8 * 8  # of an update of `make`
-
 
 @pytest.fixture(scope="module")
 def make(env, agent, market):
-    def trainer(run_dir, **settings):
-        settings = {"total_steps": 3 * STEPS, "updates_per_chunk": 2, "eval_every": 3, "valid": market, **settings}
-        return path_trainer(env, agent, run_dir, must_beat_holding=True, **settings)
-
-    return trainer
+    settings = {"total_steps": 3 * STEPS, "must_beat_holding": True}
+    return partial(validated_trainer, env=env, agent=agent, valid=market, **settings)
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
