@@ -19,12 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from machine import arguments, parsed, report, seconds
-from workload import FEATURES, random_market
+from ppo_steps import SIZES, TINY, Case
+from workload import FEATURES, QUICK, begin, random_market
 
 import jaxtrader as jt
 from jaxtrader.agents import blocks
 from jaxtrader.envs.observation import ACCOUNT_FEATURES
-from jaxtrader.training.rollout import MarketRollouts
 
 SQUARES, TALL = (128, 512, 2048), (16_384, 260, 128)
 
@@ -86,48 +86,45 @@ def whole() -> Iterator[None]:
         blocks.CPU_BLOCK_BYTES = before
 
 
-def update(market: jt.Market, window: int, envs: int, length: int, repeats: int) -> tuple[float, ...]:
+def update(market: jt.Market, case: Case, repeats: int) -> tuple[float, ...]:
     """Seconds, GFLOP/s, GB/s and compile seconds of one `learn`, and XLA's count of its arithmetic over ours."""
-    env = jt.TradingEnv(market, window=window)
-    agent = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), jt.PPOAgent())
-    rollouts = MarketRollouts(env, length, envs, 1)
-    key, params = jax.random.key(0), env.default_params
-    state, params = agent.prepare(jax.jit(lambda key: agent.init(key, env, params))(key), params)
-    collect = jax.jit(lambda params: rollouts.collect(rollouts.begin(key, params), agent, state, params, key)[1])
-    rollout = collect(params)
+    env = jt.TradingEnv(market, window=case.window)
+    rollouts, key = case.rollouts(env), jax.random.key(0)
+    carry, agent, params = begin(env, env.default_params, case.agent(), rollouts)
+    state = carry.agent_state
+    rollout = jax.jit(lambda params: rollouts.collect(carry.env_states, agent, state, params, key)[1])(params)
 
     def learn(agent: jt.PPOAgent, state: Any, rollout: Any, params: Any) -> Any:
         return agent.learn(state, rollout, params, key)
 
     took, compiled, _ = timed(learn, agent, state, rollout, params, repeats=repeats)
-    part = jax.tree.map(lambda x: x[:, : envs // 4], rollout.replace(cursor=rollout.cursor[None]))
+    part = jax.tree.map(lambda x: x[:, : case.envs // 4], rollout.replace(cursor=rollout.cursor[None]))
     one = dataclasses.replace(agent, num_epochs=1, num_minibatches=1)
     with whole():
         single = jax.jit(lambda *given: learn(*given)).lower(one, state, part.replace(cursor=part.cursor[0]), params)
         counted = single.compile().cost_analysis()
     moved, theirs = 16 * counted["bytes accessed"], 16 * counted["flops"]
-    flops = flops_by_hand(agent, window, env.num_actions) * envs * length
+    flops = flops_by_hand(agent, case.window, env.num_actions) * case.envs * case.length
     return took, flops / took / 1e9, moved / took / 1e9, compiled, theirs / flops
 
 
 def main() -> None:
     """Print the table."""
     quick = parsed(arguments(__doc__)).quick
-    envs, length, repeats = (16, 16, 2) if quick else (1024, 64, 9)
-    squares = SQUARES[:1] if quick else SQUARES
+    repeats, squares, cases = (2, SQUARES[:1], [TINY]) if quick else (9, SQUARES, [Case(1), Case()])
     rows = products([*((n, n, n) for n in squares), *([] if quick else [TALL])], 5 * repeats)
     rows += traffic([1] if quick else [1, 16, 256], 5 * repeats)
     peak = max(row[1] for row in rows if row[1] != "-")
     band = rows[-1][2]
-    market = random_market(2_000 if quick else 100_000)
-    facts = {"work": f"update: {envs} environments x {length} bars, {FEATURES} features, MLP 2x64 twice, float32"}
-    for window in (4,) if quick else (1, 32):
-        took, flops, moved, compiled, counts = update(market, window, envs, length, repeats)
-        rows.append([f"PPO update, window {window}", flops, moved, took * 1e3, compiled])
+    market = random_market(QUICK["bars"] if quick else 100_000)
+    facts = {"work": f"update: {cases[0].envs} environments x {cases[0].length} bars, {SIZES}, MLP 2x64 twice, float32"}
+    for case in cases:
+        took, flops, moved, compiled, counts = update(market, case, repeats)
+        rows.append([f"PPO update, window {case.window}", flops, moved, took * 1e3, compiled])
         if not 0.8 < counts < 1.25:
             raise SystemExit(f"XLA counts {counts:.2f} times our operations: one of the two is wrong, and so its bytes")
         share = f"{flops / peak:.2f} of the fastest product, {moved / band:.2f} of the largest array's traffic"
-        facts[f"PPO update, window {window}"] = f"{share}; XLA counts {counts:.2f} times our operations"
+        facts[f"PPO update, window {case.window}"] = f"{share}; XLA counts {counts:.2f} times our operations"
     report("hardware_limits", ["what", "GFLOP/s", "GB/s", "ms", "compile s"], rows, facts, quick)
 
 
