@@ -50,7 +50,6 @@ CONTROL_STEPS = {"CartPole-v1": 150_000, "Pendulum-v1": 150_000, "Acrobot-v1": 1
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), help="rows; default all")

@@ -322,7 +322,6 @@ def seeds(run: Run) -> None:
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "tiny shapes: only shows that the script runs")
     parser.add_argument("--minutes", type=float, default=8.0, help="in which all of it must end; default 8")
     given = parsed(parser)

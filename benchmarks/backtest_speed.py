@@ -142,13 +142,11 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
         wide = (many if name in (PASS, PASS_32, RESULTS, ALONE, "vectorbt") else one)[1].shape[1]
         rows.append([name, wide, statistics.median(rates), spread(rates), compiled, " and ".join(over) or "-"])
     if running:
-        versions = next(iter(running.values())).about["versions"]
-        facts["peers"] = ", ".join(f"{k} {v}" for k, v in versions.items())
+        facts["peers"] = next(iter(running.values())).versions
     return rows, facts
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "tiny sizes, no peer: only shows that the script runs")
     add_options(parser, "backtests")
     given = parsed(parser)

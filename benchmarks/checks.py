@@ -183,7 +183,6 @@ def summary(done: list[tuple[str, str, Run]]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "few bars, no trainings: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=5, help="runs on bundled stocks, and random walks")
     given = parsed(parser)

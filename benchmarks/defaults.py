@@ -244,7 +244,6 @@ def ratio(series: pd.Series, periods: float) -> list[float]:
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__)
     parser.add_argument("--data", help="price files; default the bundled stocks")
     parser.add_argument("--tz")

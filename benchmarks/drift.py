@@ -132,7 +132,6 @@ def drift(case: tuple[str, int, dict[str, Any]], bars: int, seed: int) -> tuple[
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "short paths: only shows that the script runs")
     parser.add_argument("--paths", type=int, default=10)
     given = parsed(parser)

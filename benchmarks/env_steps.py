@@ -22,11 +22,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from machine import arguments, parsed, report, spread
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
-from workload import random_frame, random_market
+from workload import random_market, save_bars
 
 import jaxtrader as jt
 from jaxtrader.training.rollout import MarketRollouts
@@ -138,12 +137,6 @@ class Ours:
 # --- the tables ---
 
 
-def save_bars(path: Path, bars: int) -> None:
-    """The columns of `random_market(bars)` for the peers."""
-    frame = random_frame(bars)
-    np.savez(path, **{name: frame[name].to_numpy() for name in frame})
-
-
 def scalar_peers(python: str, market: Path, stack: ExitStack, steps: int) -> dict[str, Peer]:
     """The peers that step one environment at a time."""
     shared = {"market": str(market), "window": WINDOW, "episode": EPISODE, "steps": steps}
@@ -189,17 +182,12 @@ def measure(size: Size, pythons: dict[str, str]) -> tuple[list[list[Any]], dict[
                 spent = 1e9 * statistics.median({**ours, **peers}[name].processor)
                 rows.append([name, envs, count.get(name, envs), statistics.median(rates), spread(rates), spent])
                 rows[-1] += [compiled, *over]
-            facts |= {
-                name: ", ".join(f"{k} {v}" for k, v in peer.about["versions"].items())
-                + f"; observation {peer.about['observation']}"
-                for name, peer in peers.items()
-            }
+            facts |= {name: f"{peer.versions}; observation {peer.about['observation']}" for name, peer in peers.items()}
             print(f"{envs} environments done", flush=True)
     return rows, facts
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "tiny sizes, no peer: only shows that the script runs")
     add_options(parser, "gym", "torchtrade")
     given = parsed(parser)

@@ -345,7 +345,6 @@ def fuzz(tally: Tally, folder: Path, seed: int, tries: int) -> None:
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "some tries of each kind")
     parser.add_argument("--minutes", type=float, default=10.0, help="how long to look for faults")
     parser.add_argument("--seed", type=int, default=0, help="of the first round")

@@ -77,7 +77,6 @@ def theirs(python: str, train: jt.Market, test: jt.Market, settings: dict[str, A
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "tiny sizes, no peer: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=3)
     add_options(parser, "finrl")

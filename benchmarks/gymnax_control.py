@@ -112,7 +112,6 @@ def measure(name: str, seeds: int, quick: bool) -> list[Any]:
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "one task, 4096 steps, one seed: only shows that it runs")
     parser.add_argument("--cases", nargs="+", choices=CASES, help="default all")
     parser.add_argument("--seeds", type=int, default=5)

@@ -109,7 +109,6 @@ def update(market: jt.Market, case: Case, repeats: int) -> tuple[float, ...]:
 
 
 def main() -> None:
-    """Print the table."""
     quick = parsed(arguments(__doc__)).quick
     repeats, squares, cases = (2, SQUARES[:1], [TINY]) if quick else (9, SQUARES, [Case(1), Case()])
     rows = products([*((n, n, n) for n in squares), *([] if quick else [TALL])], 5 * repeats)

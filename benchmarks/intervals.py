@@ -89,7 +89,6 @@ def verdicts(coefficient: float, bars: int, samples: int) -> list[float]:
 
 
 def main() -> None:
-    """Print the tables that were asked for."""
     parser = arguments(__doc__, "few samples: only shows that the script runs")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)

@@ -438,7 +438,6 @@ def command() -> None:
 
 
 def main() -> None:
-    """Print the tables."""
     parser = arguments(__doc__, "tiny sizes, no peer: only shows that the script runs")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--markets", default="", metavar="WORDS", help='only those whose label holds it, as "(b)"')

@@ -103,7 +103,6 @@ CASES = {"daily": daily, "minutes": minutes, "portfolio": portfolio}
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "100 bars: only shows that the script runs")
     parser.add_argument("--bars", type=int, default=20_000, help="bars of each case")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES, help="default all")

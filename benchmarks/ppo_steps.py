@@ -29,11 +29,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from env_steps import save_bars
 from machine import arguments, parsed, report, spread
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
-from workload import FEATURES, QUICK, Dense, Training, WindowAgent, random_market
+from workload import FEATURES, QUICK, Dense, Training, WindowAgent, random_market, save_bars
 
 import jaxtrader as jt
 from jaxtrader import devices
@@ -256,7 +255,7 @@ def beside(pythons: dict[str, str], bars: int, cases: Sequence[Case], repeats: i
                 over = [f"{ratio(found[task], rates):.2f}", f"{each[0]:.2f} - {each[-1]:.2f}"]
             rows.append([name if peer else f"jaxtrader on {name}", statistics.median(rates), spread(rates)])
             rows[-1] += [seconds, *over]
-        facts = {name: ", ".join(f"{k} {v}" for k, v in p.about["versions"].items()) for name, (_, p) in peers.items()}
+        facts = {name: peer.versions for name, (_, peer) in peers.items()}
         for name, (task, _) in peers.items():
             for (of, words), label in variants.items():
                 if of == task:
@@ -306,7 +305,6 @@ def _peers(
 
 
 def main() -> None:
-    """Print the tables."""
     parser = arguments(__doc__, "tiny shapes, peers only if named: shows that it runs")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="which tables; default all")
     first = parser.add_argument_group("the first table")

@@ -115,7 +115,6 @@ def timed(run: Callable[[], Any], units: int) -> Runner:
 
 
 def main() -> None:
-    """Print the table."""
     parser = arguments(__doc__, "tiny sizes, no PPO: only shows that the script runs")
     parser.add_argument("--repeats", type=int, default=9)
     given = parsed(parser)

@@ -103,7 +103,6 @@ def minibatch(agent: PPOAgent, state: Any, rollout: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the table."""
     quick = parsed(arguments(__doc__, "one tiny case: only shows that the script runs")).quick
     cases, bars, repeats = ((TINY,), QUICK["bars"], 2) if quick else (CASES, 100_000, 7)
     market = random_market(bars)

@@ -71,7 +71,6 @@ def both(repeats: int) -> dict[str, list[tuple[float, float]]]:
 
 
 def main() -> None:
-    """Print the table."""
     quick = parsed(arguments(__doc__, "one run each, a tiny network and no cache")).quick
     cases = {
         "python -c 'import jaxtrader'": lambda: run("-c", "import jaxtrader"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -42,6 +43,12 @@ def random_frame(bars: int, features: int = FEATURES, seed: int = 0) -> pd.DataF
     rng = np.random.default_rng(seed)
     close = np.exp(np.cumsum(rng.normal(0, 0.01, bars)))
     return candles(opens_of(close), close, **{f"f{i}": rng.normal(size=bars) for i in range(features)})
+
+
+def save_bars(path: Path, bars: int) -> None:
+    """Write the columns of `random_market(bars)` as .npz, for the peers."""
+    frame = random_frame(bars)
+    np.savez(path, **{name: frame[name].to_numpy() for name in frame})
 
 
 def random_market(bars: int, features: int = FEATURES) -> jt.Market:

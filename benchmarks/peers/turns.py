@@ -75,6 +75,11 @@ class Peer:
         self.processor.append(answer["processor"])
         return answer["rate"]
 
+    @property
+    def versions(self) -> str:
+        """Of its packages, in one line."""
+        return ", ".join(f"{name} {version}" for name, version in self.about["versions"].items())
+
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
