@@ -89,11 +89,10 @@ class Kept:
         try:
             rows = MarketRows.from_plain(stored.rows, specs)
             env = _environment(path, policy, rows, described, reward)
-            carried = _carried(env, rows, stored)
-            schedule, decision = Schedule(**vars(stored.schedule)), _decision(stored)
+            carried, decision = _carried(env, rows, stored), _decision(stored)
         except (SchemaError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise live_schema.damaged(path, error) from error
-        return cls(rows, schedule, carried, decision, stored.age), env, stored.fills
+        return cls(rows, stored.schedule, carried, decision, stored.age), env, stored.fills
 
     def with_history(
         self, path: Any, policy: Policy, histories: tuple[Bars, ...], specs: tuple[Feature, ...], env: TradingEnv

@@ -12,7 +12,7 @@ from jaxtrader import files
 from jaxtrader.agents.policy_schema import EnvPart
 from jaxtrader.live.decision import Numbers
 from jaxtrader.live.recent import PRICES
-from jaxtrader.live.schedule import WEEK_SLOTS
+from jaxtrader.live.schedule import WEEK_SLOTS, Flags, Nanoseconds, Schedule
 from jaxtrader.live.step import NEWEST
 from jaxtrader.market.align import Silence
 from jaxtrader.printable import shown
@@ -22,10 +22,8 @@ KIND = "live"
 VERSION = 1
 MAX_ASSETS = 10_000
 
-Nanoseconds = Annotated[int, Range(-(2**63), 2**63 - 1)]
 Column = Annotated[np.ndarray, Array("float64", 2)]
 Times = Annotated[np.ndarray, Array("int64", 1)]
-Flags = Annotated[np.ndarray, Array("bool", 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,27 +104,6 @@ class RowsPart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SchedulePart:
-    """The fields of `Schedule`."""
-
-    bar: Annotated[int, Range(1, 2**63 - 1)]
-    shortest: Nanoseconds
-    longest: Nanoseconds
-    open_slots: Flags
-    closes: bool
-    missing: Natural
-    short_run: Natural
-    long_run: Natural
-    run: Nanoseconds
-    tz: str | None
-
-    def check(self) -> None:
-        """Raise SchemaError where it has another number of half-hours than a week."""
-        if self.open_slots.shape != (WEEK_SLOTS,):
-            raise SchemaError(f"schedule.open_slots has {len(self.open_slots)} parts, and must have {WEEK_SLOTS}")
-
-
-@dataclass(frozen=True, kw_only=True)
 class DecisionPart:
     """The fields of `Decision`, with its time in ns since 1970, and probabilities as pairs."""
 
@@ -157,7 +134,7 @@ class LiveFile:
     features: list[str]
     fills: Literal["assumed", "reported"]
     rows: RowsPart
-    schedule: SchedulePart
+    schedule: Schedule
     age: Natural
     account: list[Any]
     action: Any
@@ -177,7 +154,8 @@ def read(path: str | PathLike[str]) -> tuple[LiveFile, dict[str, Any]]:
     try:
         content: LiveFile = parse(stored, LiveFile)
         content.rows.check(len(content.features))
-        content.schedule.check()
+        if (slots := content.schedule.open_slots).shape != (WEEK_SLOTS,):
+            raise SchemaError(f"schedule.open_slots has {len(slots)} parts, and must have {WEEK_SLOTS}")
     except (ValueError, TypeError) as error:  # settings are checked by their classes
         raise damaged(path, error) from error
     return content, stored["env"]

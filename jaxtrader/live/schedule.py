@@ -7,12 +7,14 @@ that it has itself. Nights, weekends and holidays are no gaps.
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, format_time
 from jaxtrader.market.calendar import SHORT_SPAN, SHORTEST_DAY, SLOT, SLOTS, TradingCalendar, find_calendar
 from jaxtrader.market.clock import DAY, time_of_day, wall_clock
+from jaxtrader.schema import Array, Natural, Range
 
 WEEK_SLOTS = 7 * SLOTS
 TICK = np.timedelta64(1, "ns")
@@ -25,9 +27,13 @@ HOLIDAYS = 2  # working days without a bar, in a row, in a market that closes
 WAY_OUT = "give the bars between first, or say after_gap=True if there were none"
 
 
+Nanoseconds = Annotated[int, Range(-(2**63), 2**63 - 1)]
+Flags = Annotated[np.ndarray, Array("bool", 1)]
+
+
 @dataclasses.dataclass
 class Schedule:
-    """What the steps of a history show.
+    """What the steps of a history show. The file of a live account holds these fields.
 
     Attributes:
         bar: the usual step, ns.
@@ -42,15 +48,15 @@ class Schedule:
         tz: zone of the wall clock. None is UTC.
     """
 
-    bar: int
-    shortest: int
-    longest: int
-    open_slots: np.ndarray
+    bar: Annotated[int, Range(1, 2**63 - 1)]
+    shortest: Nanoseconds
+    longest: Nanoseconds
+    open_slots: Flags
     closes: bool
-    missing: int
-    short_run: int
-    long_run: int
-    run: int
+    missing: Natural
+    short_run: Natural
+    long_run: Natural
+    run: Nanoseconds
     tz: str | None
 
     @classmethod
