@@ -21,7 +21,14 @@ from jaxtrader.market.market import Market
 
 __all__ = ["NAMES", "Check", "CheckSettings", "delayed", "oracle", "past_only", "plausible", "run", "shuffled"]
 
-NAMES = ("past only", "plausible", "one bar late", "oracle", "shuffled")
+QUESTIONS = {
+    "past only": "does each feature see the past only?",
+    "plausible": "does a feature know too much of the next return?",
+    "one bar late": "what is left when all features come one bar later?",
+    "oracle": "does the agent get rich when it is told the future?",
+    "shuffled": "does it find nothing in shuffled bars?",
+}
+NAMES = tuple(QUESTIONS)
 
 
 def run(
@@ -58,33 +65,18 @@ def run(
     """
     only = _with_spaces(only)
     settings = prepare(Market.from_bars(bars, features=features), settings, only)
-    checks: dict[str, tuple[str, Callable[[], Check]]] = {
-        "past only": (
-            "does each feature see the past only?",
-            lambda: past_only(bars, features, seed=settings.seed),
-        ),
-        "plausible": (
-            "does a feature know too much of the next return?",
-            lambda: plausible(bars, features, settings.rules.fill),
-        ),
-        "one bar late": (
-            "what is left when all features come one bar later?",
-            lambda: delayed(bars, features, settings),
-        ),
-        "oracle": (
-            "does the agent get rich when it is told the future?",
-            lambda: oracle(bars, features, settings),
-        ),
-        "shuffled": (
-            "does it find nothing in shuffled bars?",
-            lambda: shuffled(bars, features, settings),
-        ),
+    checks: dict[str, Callable[[], Check]] = {
+        "past only": lambda: past_only(bars, features, seed=settings.seed),
+        "plausible": lambda: plausible(bars, features, settings.rules.fill),
+        "one bar late": lambda: delayed(bars, features, settings),
+        "oracle": lambda: oracle(bars, features, settings),
+        "shuffled": lambda: shuffled(bars, features, settings),
     }
-    chosen = [checks[name] for name in NAMES if name in only]
+    chosen = [name for name in NAMES if name in only]
     results = []
-    for number, (question, check) in enumerate(chosen, 1):
-        notify(f"{number}/{len(chosen)} {question}")
-        results.append(check())
+    for number, name in enumerate(chosen, 1):
+        notify(f"{number}/{len(chosen)} {QUESTIONS[name]}")
+        results.append(checks[name]())
     return tuple(results)
 
 

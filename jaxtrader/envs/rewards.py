@@ -311,8 +311,8 @@ def differential_downside(eta: float = 0.01, volatility: float = 0.01) -> MoveRe
 # --- for the environment ---
 
 
-def validate(reward: Any) -> Any:
-    """Return the reward. Raise ValueError where it is no function, has no hash, or does not observe what it names."""
+def validate(reward: Any) -> None:
+    """Raise ValueError where a reward is no function, has no hash, or does not observe what it names."""
     if not callable(reward):
         raise ValueError(f"reward {reward!r} must be a function of two marks such as rewards.log_return()")
     try:
@@ -326,7 +326,6 @@ def validate(reward: Any) -> Any:
                 f"reward {reward!r} observes an array of shape {seen} for 2 accounts; with the names "
                 f"{', '.join(reward.observed)} it must be (2, {len(reward.observed)})"
             )
-    return reward
 
 
 def observed(reward: Any) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from flax import struct
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Bool, Float, PRNGKeyArray
 
 from jaxtrader.ledger.account import dust
 from jaxtrader.ledger.cost_rates import CostRates
@@ -358,13 +358,18 @@ def _unit_fee(costs: Costs, rules: Rules) -> Array:
 def _to_tick(order: Array, price: Array, slip: Array, bar: Bar, rules: Rules) -> Float[Array, "*b A"]:
     """Return the slippage of orders whose raw price is rounded to the tick, against the account (money rule 4b)."""
     size, side = jnp.abs(order), jnp.sign(order)
+    paid = on_tick(price + side * slip / jnp.where(order == 0, 1, size), order > 0, bar, rules)
+    return jnp.where(order == 0, 0, jnp.maximum(side * (paid - price), 0) * size)
+
+
+def on_tick(price: Float[Array, "*b A"], up: Bool[Array, "*b A"], bar: Bar, rules: Rules) -> Float[Array, "*b A"]:
+    """Return prices rounded to ticks of the raw price, up or down (money rules 4b and 12)."""
     tick = jnp.asarray(rules.tick, price.dtype)
     tick = tick if bar.factor is None else tick * bar.factor
-    ticks = (price + side * slip / jnp.where(order == 0, 1, size)) / tick
+    ticks = price / tick
     near = jnp.round(ticks)  # rounding error must not cost a tick
-    on_tick = jnp.abs(ticks - near) <= dust(price.dtype) * jnp.maximum(1, near)
-    paid = jnp.where(on_tick, near, jnp.where(order > 0, jnp.ceil(ticks), jnp.floor(ticks))) * tick
-    return jnp.where(order == 0, 0, jnp.maximum(side * (paid - price), 0) * size)
+    is_whole = jnp.abs(ticks - near) <= dust(price.dtype) * jnp.maximum(1, near)
+    return jnp.where(is_whole, near, jnp.where(up, jnp.ceil(ticks), jnp.floor(ticks))) * tick
 
 
 def interest(

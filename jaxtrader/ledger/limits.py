@@ -7,9 +7,9 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxtrader.ledger.account import Account, Brackets, Fill, dust, value, without_rest
+from jaxtrader.ledger.account import Account, Brackets, Fill, value, without_rest
 from jaxtrader.ledger.bar import Bar, at_order
-from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.costs import Costs, on_tick
 from jaxtrader.ledger.exits import adverse_level
 from jaxtrader.ledger.orders import cut_to_cash, order_before_cash
 from jaxtrader.ledger.rules import Rules
@@ -80,10 +80,10 @@ def fill_inside(
     assert bar.low is not None
     assert bar.high is not None
     fee = costs.fee if costs.maker_fee is None else costs.maker_fee
-    costs, on_tick = costs.replace(fee=fee, slippage=None, impact=None), rules.replace(tick=None)
+    costs, at_limit = costs.replace(fee=fee, slippage=None, impact=None), rules.replace(tick=None)
     buys = resting.units > 0
     met = jnp.where(buys, bar.low <= resting.price, bar.high >= resting.price) & _has_order(resting, bar)
-    account, fill = _fill(account, resting, met, jnp.where(met, resting.price, bar.open), bar, costs, on_tick)
+    account, fill = _fill(account, resting, met, jnp.where(met, resting.price, bar.open), bar, costs, at_limit)
     return account, fill, resting.without(met), met
 
 
@@ -97,16 +97,8 @@ def comes_before(
 
 def _limits(units: Array, price: Array, bar: Bar, rules: Rules) -> Float[Array, "*b A"]:
     """Return the limits of orders placed at these prices, on the tick that prices reach last."""
-    side = jnp.sign(units)
-    limit = price * (1 - side * (rules.limit_offset or 0.0))
-    if rules.tick is None:
-        return limit
-    tick = jnp.asarray(rules.tick, price.dtype)
-    tick = tick if bar.factor is None else tick * bar.factor
-    ticks = limit / tick
-    near = jnp.round(ticks)  # rounding error must not cost a tick
-    on_tick = jnp.abs(ticks - near) <= dust(price.dtype) * jnp.maximum(1, near)
-    return jnp.where(on_tick, near, jnp.where(units > 0, jnp.floor(ticks), jnp.ceil(ticks))) * tick
+    limit = price * (1 - jnp.sign(units) * (rules.limit_offset or 0.0))
+    return limit if rules.tick is None else on_tick(limit, units <= 0, bar, rules)
 
 
 def _has_order(resting: Resting, bar: Bar) -> Bool[Array, "*b A"]:
