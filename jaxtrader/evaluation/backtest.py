@@ -29,7 +29,7 @@ from jaxtrader.envs.observation import contexts_in_blocks
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.combined import one_account
 from jaxtrader.evaluation.observed import Observed
-from jaxtrader.evaluation.python_policy import Model, host_trajectory, of_function, of_model, with_exposures
+from jaxtrader.evaluation.python_policy import Model, by_bar, host_trajectory, of_function, of_model, with_exposures
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.target_table import backtest_table
 from jaxtrader.jax_settings import package_settings
@@ -87,7 +87,6 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
             raise ValueError("a Policy knows its environment and its state; leave out env and state")
         with package_settings():
             own = policy.environment(market, **changes)
-            check_tradable(own)
             state = policy.state_for(own.assets)
             return _result(own, _exact_trajectory(policy.acting_agent, state, own))
     if not (isinstance(policy, Agent | MarketActor) or callable(policy) or isinstance(policy, Model)):
@@ -107,7 +106,6 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
         else:
             form, own = None, with_exposures(own)
             decide = of_function(policy, own)
-        check_tradable(own)
         with package_settings(x64=True):
             params = exact_params(own, (lambda raw: raw) if form is None else form.prepare)
         trajectory = host_trajectory(own, params, decide, most_decisions(own))
@@ -115,7 +113,6 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
 
 
 def _of_agent(agent: Agent | MarketActor, state: Any, env: TradingEnv, has_env: bool) -> BacktestResult:
-    """Return the result of an agent with its state, by its mode."""
     if not has_env:
         raise ValueError(
             f"{type(agent).__name__} was trained in an environment; give it, as in "
@@ -126,7 +123,6 @@ def _of_agent(agent: Agent | MarketActor, state: Any, env: TradingEnv, has_env: 
             f"the state is that of {len(state)} seeds, of which each decides; give their policy, as in "
             "backtest(trained.policy, market)"
         )
-    check_tradable(env)
     return _result(env, _exact_trajectory(actor_of(agent, env.window), state, env))
 
 
@@ -260,17 +256,13 @@ def rollout_policy(
     _, kept = run(decide, env.move_function(params), flat, rows, finish=finish, every=every)
     if rewards_only:
         return kept, rows.live
-    if every == 1:
-        return kept
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), kept.replace(decision=None)).replace(
-        decision=kept.decision
-    )
+    return by_bar(kept, every)
 
 
 def _exact_trajectory(agent: MarketActor, state: Any, env: TradingEnv) -> Trajectory:
     """A policy's trajectory through the environment's market, on the host, with the money in float64."""
     with package_settings(x64=True):
-        params = exact_params(env, lambda raw: agent.prepare(state, raw)[1])
+        params = prepared_exactly(agent, state, env)
         trajectory = rollout_policy(agent, state, params, env=env, decisions=round_length(most_decisions(env)))
         trajectory = jax.tree.map(np.asarray, trajectory)
         if trajectory.invalid.any():
@@ -280,21 +272,18 @@ def _exact_trajectory(agent: MarketActor, state: Any, env: TradingEnv) -> Trajec
         return trajectory
 
 
-def exact_inputs(policy: Policy, env: TradingEnv) -> tuple[Any, Any, EnvParams]:
-    """Return what `rollout_policy` needs to keep the money in float64: agent, state and parameters.
-
-    The network sees the float32 features that it was trained on. Call it, and use the parameters, inside
-    `package_settings(x64=True)`.
-    """
-    state, agent = policy.state_for(env.market.close.shape[1]), policy.acting_agent
-    return agent, state, exact_params(env, lambda raw: agent.prepare(state, raw)[1])
+def prepared_exactly(agent: MarketActor, state: Any, env: TradingEnv) -> EnvParams:
+    """`exact_params` with the features as an agent prepares them."""
+    return exact_params(env, lambda raw: agent.prepare(state, raw)[1])
 
 
 def exact_params(env: TradingEnv, prepare: Callable[[EnvParams], EnvParams]) -> EnvParams:
     """Return the environment's parameters in float64, with the float32 features that `prepare` gives.
 
-    Call it, and use the parameters, inside `package_settings(x64=True)`.
+    Call it, and use the parameters, inside `package_settings(x64=True)`. Raises ValueError where a symbol has too few
+    bars.
     """
+    check_tradable(env)
     with package_settings():
         prepared = prepare(env.rounded_params())
     exact = env.rounded_params("float64")

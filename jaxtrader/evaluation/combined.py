@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from jaxtrader.evaluation.result import BacktestResult, joined, ratio
+from jaxtrader.evaluation.result import ORDERS, BacktestResult, joined, ratio
 from jaxtrader.market.calendar import total_periods_per_year
 from jaxtrader.market.clock import common_zone, union
 from jaxtrader.market.market import Market
@@ -72,6 +73,7 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
         [member.times for member in members], [member.periods_per_year for member in members], tz
     )
     ruins = [member.times[member.ruined_at] for member in members if member.ruined_at is not None]
+    orders: dict[str, Any] = {name: sum(getattr(member, name) for member in members) for name in ORDERS}
     return BacktestResult(
         symbols=tuple(symbol for member in members for symbol in member.symbols),
         times=times,
@@ -90,11 +92,7 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
         last_price=np.concatenate([member.last_price for member in members]),
         next_target=np.concatenate([member.next_target for member in members]),
         ruined_at=int(np.searchsorted(times, max(ruins))) if len(ruins) == len(members) else None,
-        ignored_targets=sum(member.ignored_targets for member in members),
-        clipped=sum(member.clipped for member in members),
-        dropped=sum(member.dropped for member in members),
-        beyond_cap=sum(member.beyond_cap for member in members),
-        unmet=sum(member.unmet for member in members),
+        **orders,
         periods_per_year=periods,
         costs=first.costs,
         rules=first.rules,

@@ -123,10 +123,6 @@ def compare(results: Mapping[str, BacktestResult]) -> Comparison:
 def _sentence(name: str, lead: Lead, first: str, bars: int) -> str:
     if math.isnan(lead.low) or not lead.error > 0:
         return f"{name} cannot be told from {first} on {bars:,} bars: their returns are the same, or vary too little."
-    figures = f"Sharpe difference {lead.value:+.2f} (95%: {lead.low:.2f} to {lead.high:.2f})"
     if lead.is_sure:
-        return f"{name} was {'better' if lead.value > 0 else 'worse'} than {first} on {bars:,} bars: {figures}."
-    return (
-        f"{name} is not distinguishable from {first} on {bars:,} bars: {figures}. A true difference of "
-        f"{lead.detectable:.2g} would be found 4 times in 5."
-    )
+        return f"{name} was {'better' if lead.value > 0 else 'worse'} than {first} on {bars:,} bars: {lead.figures}."
+    return f"{name} is not distinguishable from {first} on {bars:,} bars: {lead.figures}. {lead.power}."

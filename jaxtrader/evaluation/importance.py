@@ -26,7 +26,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.backtest import backtest, exact_inputs, most_decisions, rollout_policy
+from jaxtrader.evaluation.backtest import backtest, most_decisions, prepared_exactly, rollout_policy
 from jaxtrader.evaluation.path_totals import total_sharpe
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.jax_settings import package_settings
@@ -151,7 +151,8 @@ def _equities(
     market, decisions = env.market, round_length(most_decisions(env))
     first = market.first_decisions(env.window)
     with package_settings(x64=True):
-        agent, state, params = exact_inputs(policy, env)
+        agent, state = policy.acting_agent, policy.state_for(market.close.shape[1])
+        params = prepared_exactly(agent, state, env)
         rows = len(params.arrays.close)
         at_once = min(len(feature), max(1, NUMBERS_AT_ONCE // _numbers(agent, state, params, env, decisions)))
         # The last block is filled with the first variants, so that its shape is that of the others.

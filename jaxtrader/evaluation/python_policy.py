@@ -66,11 +66,15 @@ def host_trajectory(env: TradingEnv, params: EnvParams, decide: Decide, decision
         if len(kept) == BLOCK or number == decisions - 1:
             blocks.append(jax.tree.map(lambda *x: np.stack([np.asarray(each) for each in x]), *kept))
             kept = []
-    stacked = jax.tree.map(lambda *x: np.concatenate(x), *blocks)
-    if env.decision_every == 1:
-        return stacked
-    flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), stacked.replace(decision=None))
-    return flat.replace(decision=stacked.decision)
+    return by_bar(jax.tree.map(lambda *x: np.concatenate(x), *blocks), env.decision_every)
+
+
+def by_bar(trajectory: Trajectory, every: int) -> Trajectory:
+    """A trajectory of decisions that have `every` bars each, as one of bars. Its `decision` stays one a decision."""
+    if every == 1:
+        return trajectory
+    bars = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), trajectory.replace(decision=None))
+    return bars.replace(decision=trajectory.decision)
 
 
 @partial(jax.jit, static_argnames=("env", "decisions"))

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 # Of the metrics, what a notebook shows.
 SHOWN = ("total_return", "cagr", "sharpe", "sharpe_error", "max_drawdown", "mean_exposure", "turnover", "costs")
+ORDERS = ("clipped", "dropped", "ignored_targets", "beyond_cap", "unmet")  # counts of bars
 
 
 @dataclass(frozen=True, eq=False)

@@ -123,9 +123,8 @@ def simulate(
             f"simulate needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
         )
     check_market(market, costs, rules)
-    brackets: dict[str, Any] = {}
-    for name, x in (("stop_loss", stop_loss), ("take_profit", take_profit), ("trailing_stop", trailing_stop)):
-        brackets |= {} if x is None else {name: x}
+    brackets: dict[str, Any] = {"stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
+    brackets = {name: x for name, x in brackets.items() if x is not None}
     if not isinstance(targets, Mapping):
         history = _History(market, targets, brackets, costs, rules, dtype, start, symbol)
         return history.result()
@@ -181,22 +180,22 @@ def simulate_paths(
     given = {name: x for name, x in given.items() if x is not None}
     check_run(costs, "float64")
     check_market(market, costs, rules)
-    paths = [_History(market, one, given, costs, rules, "float64", start, symbol) for one in targets]
-    if not paths:
+    if not len(targets):
         raise ValueError("targets hold no path; give at least one, [path, bar]")
-    first, bars, assets = paths[0], *paths[0].targets.shape
+    first = _History(market, targets[0], given, costs, rules, "float64", start, symbol)
+    bars, assets = first.targets.shape
     rows = round_length(bars)
     columns, brackets = jax.tree.map(lambda column: pad_rows(column, rows), (first.columns, first.brackets))
-    at_once = min(len(paths), max(1, NUMBERS_AT_ONCE // (rows * (assets + 2))))
-    equity = np.empty((len(paths), bars))
+    at_once = min(len(targets), max(1, NUMBERS_AT_ONCE // (rows * (assets + 2))))
+    equity = np.empty((len(targets), bars))
     with jax.enable_x64(True), on_cpu():
-        for begin in range(0, len(paths), at_once):
-            block = paths[begin : begin + at_once]
+        for begin in range(0, len(targets), at_once):
+            block = [checked_targets(path, (bars, assets), "float64") for path in targets[begin : begin + at_once]]
             # The last block repeats its last path, so that all blocks share one compilation.
-            block = block + block[-1:] * (at_once - len(block))
-            stacked = np.stack([pad_rows(path.targets, rows) for path in block])
+            block += block[-1:] * (at_once - len(block))
+            stacked = np.stack([pad_rows(path, rows) for path in block])
             done = np.asarray(_run_paths(columns, stacked, brackets, costs.cast("float64"), rules))
-            equity[begin : begin + at_once] = done[: len(paths) - begin, :bars]
+            equity[begin : begin + at_once] = done[: len(targets) - begin, :bars]
     return equity
 
 

@@ -41,11 +41,6 @@ class Estimate:
     value: float
     error: float
 
-    @property
-    def is_sure(self) -> bool:
-        """Whether the value is more than `SURE` standard errors from 0. Always False where one of them is undefined."""
-        return abs(self.value) > SURE * self.error
-
     def scaled(self, factor: float) -> Estimate:
         """Return the estimate in another unit."""
         return Estimate(factor * self.value, factor * self.error)

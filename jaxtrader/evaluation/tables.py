@@ -21,7 +21,7 @@ from rich.text import Text
 from jaxtrader import terminal
 from jaxtrader.evaluation import verdict
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
-from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.evaluation.result import ORDERS, BacktestResult
 from jaxtrader.evaluation.statistics import ROUNDING
 from jaxtrader.evaluation.trades import figures
 from jaxtrader.evaluation.verdict import POLICY, Part
@@ -62,7 +62,6 @@ COSTS = Figure("costs\ntotal", "costs", 2, "%")
 ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\na year", "turnover", 2, "f"), COSTS)
 PERIOD_ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\nperiod", "period_turnover", 2, "f"), COSTS)
 ANNUAL = ("cagr", "calmar", "sharpe", "sharpe_error", "sortino")  # of a result below a year nobody should read them
-ORDERS = ("clipped", "dropped", "ignored_targets", "beyond_cap", "unmet")  # counts of bars in a result
 PLAIN_WIDTH = 100  # columns where the output is no terminal
 MAX_ALIKE = 3  # notes that differ only in their numbers
 MAX_SYMBOLS = 8  # more have no rows of their own, so that the table stays readable

@@ -65,7 +65,8 @@ def by_time(table: Any, market: Market) -> dict[str, np.ndarray]:
         if len(known) > 1:
             raise ValueError(f"the table has no symbols and the market has {', '.join(known)}; give a column for each")
         table = table.to_frame(known[0])
-    names = [str(name) for name in table.columns]
+    table = table.set_axis(table.columns.map(str), axis=1)
+    names = list(table.columns)
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"the table has a column {unknown[0]!r}; the market has the symbols {', '.join(known)}")
     try:
@@ -74,27 +75,20 @@ def by_time(table: Any, market: Market) -> dict[str, np.ndarray]:
         raise ValueError(f"the table's index must be the times of bars, not {table.index[:1].tolist()}") from error
     if index.has_duplicates:
         raise ValueError(f"the table has two rows at {index[index.duplicated()][0]}; leave one")
-    values = table.to_numpy(np.float64)
     targets = {}
     for i, (history, symbols) in enumerate(histories.items()):
         if not set(symbols) & set(names):
             continue
         _, first, end = market.segments[i]
-        times = market.times[first:end]
+        times = pd.DatetimeIndex(market.times[first:end], tz="UTC")
         moments = (index.tz_localize(market.tz_of(history) or "UTC") if index.tz is None else index).tz_convert("UTC")
-        stamps = moments.tz_localize(None).to_numpy().astype("datetime64[ns]")
-        in_segment = (times[0] <= stamps) & (stamps <= times[-1])
-        rows = np.minimum(np.searchsorted(times, stamps), len(times) - 1)
-        if (strange := in_segment & (times[rows] != stamps)).any():
+        own = table.set_axis(moments)[(times[0] <= moments) & (moments <= times[-1])]
+        if len(strange := own.index.difference(times)):
             raise ValueError(
-                f"{history} has no bar at {index[int(np.argmax(strange))]}; give the times of its bars, as in "
+                f"{history} has no bar at {index[moments == strange[0]][0]}; give the times of its bars, as in "
                 "table.reindex(result.times, method='ffill')"
             )
-        own = np.full((len(times), len(symbols)), np.nan)
-        for k, symbol in enumerate(symbols):
-            if symbol in names:
-                own[rows[in_segment], k] = values[in_segment, names.index(symbol)]
-        targets[history] = own
+        targets[history] = own.reindex(index=times, columns=symbols).to_numpy(np.float64)
     if not targets:
         raise ValueError("the table has no column; give one for each symbol")
     return targets

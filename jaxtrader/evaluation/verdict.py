@@ -65,6 +65,16 @@ class Lead(Estimate):
         """
         return (self.high - self.low) / 2 + POWER_QUANTILE * self.error
 
+    @property
+    def figures(self) -> str:
+        """The difference and its interval in words."""
+        return f"Sharpe difference {self.value:+.2f} (95%: {self.low:.2f} to {self.high:.2f})"
+
+    @property
+    def power(self) -> str:
+        """What `detectable` is, in words."""
+        return f"A true difference of {self.detectable:.2g} would be found 4 times in 5"
+
     def __str__(self) -> str:
         low, high = round(self.low, 2) + 0.0, round(self.high, 2) + 0.0
         return f"{round(self.value, 2) + 0.0:+.2f}, error {self.error:.2f}, 95% interval {low:.2f} to {high:.2f}"
@@ -86,15 +96,14 @@ def lead_of(own: Float[np.ndarray, " bar"], others: Float[np.ndarray, " bar"], s
     """`lead` of two series of returns over cash. `scale` turns a Sharpe ratio of a bar into the unit that is told."""
     is_cash = math.isnan(statistics.sharpe_ratio(others))
     varies = not math.isnan(statistics.sharpe_ratio(own)) and not (not is_cash and np.array_equal(own, others))
+    estimate = statistics.sharpe(own) if is_cash else statistics.sharpe_difference(own, others)
     if varies and len(own) >= bootstrap.MIN_BARS and np.isfinite(own).all() and np.isfinite(others).all():
         found = bootstrap.sharpe_interval(own) if is_cash else bootstrap.sharpe_difference_interval(own, others)
-        estimate = statistics.sharpe(own) if is_cash else statistics.sharpe_difference(own, others)
-        bounds = (estimate.value, found.error, found.low, found.high)
+        bounds = found.error, found.low, found.high
     else:
-        estimate = statistics.sharpe(own) if is_cash else statistics.sharpe_difference(own, others)
         away = statistics.SURE * estimate.error
-        bounds = (estimate.value, estimate.error, estimate.value - away, estimate.value + away)
-    return Lead(*(scale * number for number in bounds))
+        bounds = estimate.error, estimate.value - away, estimate.value + away
+    return Lead(*(scale * number for number in (estimate.value, *bounds)))
 
 
 def verdict(
@@ -186,12 +195,10 @@ def _headline(part: Part, trials: Trials | None, probability: float | None) -> s
         against = "cash"
     if math.isnan(difference.value) or math.isnan(difference.low):
         return f"The policy cannot be told from {against} on {bars}: its returns vary too little."
-    figures = f"Sharpe difference {difference.value:+.2f} (95%: {difference.low:.2f} to {difference.high:.2f})"
+    figures = difference.figures
     if not difference.is_sure:
-        return (
-            f"Not distinguishable from {against} on {bars}: {figures}. A true difference of "
-            f"{difference.detectable:.2g} would be found 4 times in 5, and a smaller one less often."
-        )
+        power = f"{difference.power}, and a smaller one less often"
+        return f"Not distinguishable from {against} on {bars}: {figures}. {power}."
     if difference.value < 0:
         return f"Worse than {against} on {bars}: {figures}."
     over_holding = lead(result, holder)

@@ -215,7 +215,7 @@ def line_charts(
         periods_per_year: bars in a year.
     """
     kept, window = _thinned(len(times)), _rolling_window(len(times), periods_per_year)
-    rolling = {label: _rolling_sharpe(returns, window) for label, returns in excess.items()}
+    rolling = {label: _rolling_sharpe(returns, window) for label, returns in excess.items()} if window else {}
     scale = math.sqrt(periods_per_year)
     spacing = np.median(np.diff(times).astype("timedelta64[s]").astype(float)) if len(times) > 1 else 86_400
     return {
@@ -224,7 +224,7 @@ def line_charts(
         "parts": [],
         "equity": {label: _plain(curve[kept]) for label, curve in equity.items()},
         "drawdown": {label: _plain(metrics.drawdowns(equity[label])[kept]) for label in excess},
-        "rolling": {label: _plain(scale * curve[kept]) for label, curve in rolling.items()} if window else {},
+        "rolling": {label: _plain(scale * curve[kept]) for label, curve in rolling.items()},
         "rolling_bars": window,
         "symbols": [],
         "training": [],
@@ -274,15 +274,11 @@ def _rolling_window(bars: int, periods_per_year: float) -> int:
 
 def _rolling_sharpe(returns: np.ndarray, window: int) -> np.ndarray:
     """Sharpe ratio of a bar over the last `window` bars, NaN before and where returns do not vary."""
-    found = np.full(len(returns), np.nan)
-    if not window:
-        return found
-    views = np.lib.stride_tricks.sliding_window_view(returns, window)
-    deviation = views.std(axis=1, ddof=1)
-    found[window - 1 :] = np.divide(
-        views.mean(axis=1), deviation, where=deviation > statistics.ROUNDING, out=np.full(len(views), np.nan)
-    )
-    return found
+    import pandas as pd
+
+    views = pd.Series(returns).rolling(window)
+    deviation = views.std()
+    return (views.mean() / deviation.where(deviation > statistics.ROUNDING)).to_numpy()
 
 
 def _prices(result: BacktestResult, market: Market) -> list[dict[str, Any]]:
