@@ -165,3 +165,13 @@ def test_a_portfolio_tells_its_weights_and_decisions_between_are_those_before(ag
     assert (told.members["seed 0"].deviation > 0).all()
     assert told.to_frame().index.names == ["symbol", "feature"]
     assert f"P1 {told.target[1]:.4g}" in str(told)
+
+
+def test_a_policy_of_before_its_file_held_the_units_of_values_tells_none(agent, state, env, market, result):
+    """Its actions do not depend on them."""
+    old = noisy(agent, state, env, 1)
+    old = dataclasses.replace(old, state=old.state.replace(value_scale=ValueScale.fresh()))
+    told = old.explain(result, 20, "S0")
+    assert np.isnan(told.value)
+    assert "value" in str(told)
+    assert told.probabilities is not None
