@@ -100,8 +100,7 @@ class GymnasiumEnv(gymnasium.Env):
         super().reset(seed=seed)
         _check_options(options)
         key = jax.random.key(int(self.np_random.integers(2**32)))
-        with package_settings():
-            seen, self._state = self._adapted.begin(key)
+        seen, self._state = self._adapted.begin(key)
         self._over = False
         return self._adapted.observation(seen), {}
 
@@ -109,8 +108,7 @@ class GymnasiumEnv(gymnasium.Env):
         """Take one decision. Raises RuntimeError where the episode is over, or has not begun."""
         if self._state is None or self._over:
             raise RuntimeError("the episode is over or has not begun; call reset() first")
-        with package_settings():
-            self._state, out = self._adapted.advance(self._state, self._adapted.action(np.asarray(action)[None])[0])
+        self._state, out = self._adapted.advance(self._state, self._adapted.action(np.asarray(action)[None])[0])
         _, final, reward, terminated, truncated, info = jax.device_get(out)
         self._over = bool(terminated | truncated)
         known = {name: x for name, x in info.items() if np.ndim(x) or not np.isnan(x)}
@@ -141,8 +139,7 @@ class GymnasiumVectorEnv(VectorEnv):
         super().reset(seed=seed)
         _check_options(options)
         key = jax.random.key(int(self.np_random.integers(2**32)))
-        with package_settings():
-            seen, self._state = self._adapted.begin(key, self.num_envs)
+        seen, self._state = self._adapted.begin(key, self.num_envs)
         return self._adapted.observation(seen), {}
 
     def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
@@ -157,8 +154,7 @@ class GymnasiumVectorEnv(VectorEnv):
         count = len(actions) if actions.ndim else 1
         if count != self.num_envs or not actions.ndim:
             raise ValueError(f"{count} actions for {self.num_envs} environments; give one for each")
-        with package_settings():
-            self._state, out = self._adapted.advance(self._state, self._adapted.action(actions), self.num_envs)
+        self._state, out = self._adapted.advance(self._state, self._adapted.action(actions), self.num_envs)
         seen, final, reward, terminated, truncated, figures = jax.device_get(out)
         # JAX's own arrays cannot be written to, and Stable-Baselines3 adds to rewards in place.
         reward, terminated, truncated = (np.array(x) for x in (reward, terminated, truncated))
@@ -209,10 +205,12 @@ class _Adapted:
         self.action_space = _action_space(env, params)
         self.observation_space = self._observation_space()
 
+    @package_settings()
     def begin(self, key: PRNGKeyArray, count: int | None = None) -> tuple[Any, Any]:
         """Return first observations, and what the next step takes."""
         return _begin(key, self.params, env=self.env, count=count)
 
+    @package_settings()
     def advance(self, state: Any, action: np.ndarray, count: int | None = None) -> tuple[Any, Any]:
         """Return what the next step takes, and (obs, final obs, reward, terminated, truncated, info)."""
         return _advance(state, action, self.params, env=self.env, count=count)
