@@ -18,7 +18,6 @@ from flax import serialization
 from jaxtrader import files
 from jaxtrader.agents.policy_schema import OWN, OWN_VERSION, About, OwnAgentFile
 from jaxtrader.files import FileError
-from jaxtrader.market.market import Market
 from jaxtrader.printable import printable_data, shown
 from jaxtrader.schema import SchemaError, misfit, parse
 
@@ -100,29 +99,3 @@ def _restored(path: str | PathLike[str], stored: Any, agent: Agent, template: An
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating)):
         raise FileError(f"{path} holds numbers that are not finite, so its decisions mean nothing; train it again")
     return state
-
-
-def placeholder_market(features: tuple[str, ...], assets: int, bars: int) -> Market:
-    """Return a market without content, from which an agent's `init` learns its shapes."""
-    prices, dates = (
-        np.ones((bars, assets)),
-        np.datetime64("2000-01-01", "ns") + np.arange(bars) * np.timedelta64(1, "D"),
-    )
-    return Market(
-        times=dates,
-        open=prices,
-        high=prices,
-        low=prices,
-        close=prices,
-        volume=prices,
-        features=np.zeros((bars, assets, len(features))),
-        volatility=prices,
-        dt=np.full(bars, 1 / 365),
-        segments=np.array([[0, 0, bars]]),
-        symbols=(",".join(f"A{i}" for i in range(assets)),),
-        feature_names=features,
-        lookback=1,
-        periods_per_year=365.0,
-        source="nothing",
-        notes=(),
-    )

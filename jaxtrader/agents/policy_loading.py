@@ -8,10 +8,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from jaxtrader import files
 from jaxtrader.agents.ensemble import Ensemble
 from jaxtrader.agents.networks import ActorCritic
-from jaxtrader.agents.own_agent_file import is_own, parsed_own, placeholder_market, restored, write_own
+from jaxtrader.agents.own_agent_file import is_own, parsed_own, restored, write_own
 from jaxtrader.agents.own_modules import Own, OwnActorCritic
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_file import read_members, static_parts, write_policy
@@ -22,6 +24,7 @@ from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.rules import BRACKETS
+from jaxtrader.market.market import Market
 from jaxtrader.schema import parse
 
 
@@ -100,7 +103,7 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
             )
         try:
             bars = policy.window + described["decision_every"] + policy.rules.delay + 1
-            env = policy.environment(placeholder_market(policy.features, policy.assets, bars))
+            env = policy.environment(_placeholder_market(policy.features, policy.assets, bars))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise files.FileError(f"{path} is damaged: it does not say its environment ({error!r})") from error
     if env is None and agent is not None:
@@ -108,6 +111,29 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
     params = getattr(env, "default_params", None) if env_params is None else env_params
     states = restored(path, stored, agent, env, params)
     return _joined(path, [dataclasses.replace(policy, state=state) for state in states])
+
+
+def _placeholder_market(features: tuple[str, ...], assets: int, bars: int) -> Market:
+    """Return a market without content, from which an agent's `init` learns its shapes."""
+    prices = np.ones((bars, assets))
+    return Market(
+        times=np.datetime64("2000-01-01", "ns") + np.arange(bars) * np.timedelta64(1, "D"),
+        open=prices,
+        high=prices,
+        low=prices,
+        close=prices,
+        volume=prices,
+        features=np.zeros((bars, assets, len(features))),
+        volatility=prices,
+        dt=np.full(bars, 1 / 365),
+        segments=np.array([[0, 0, bars]]),
+        symbols=(",".join(f"A{i}" for i in range(assets)),),
+        feature_names=features,
+        lookback=1,
+        periods_per_year=365.0,
+        source="nothing",
+        notes=(),
+    )
 
 
 def ensemble(members: Sequence[Policy]) -> Policy:
