@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -27,47 +27,94 @@ REGIME_NODES = 25  # of the return in each regime: a belief bends near its ends
 MOST_STATE = 4.5  # the end of the optimum's grid, which a belief does not reach
 
 
-class Process(Protocol):
+@dataclasses.dataclass(frozen=True)
+class Process:
     """A market with one feature, the signal, of mean 0 and variance 1.
 
     A state of one number says all that can be known of the next bar. Mostly it is the signal. States lie on a grid from
     -4.5 to 4.5.
+
+    Attributes:
+        volatility: standard deviation of a bar's noise, 1e-5 to 0.05.
+        name: as the command line spells it.
+        limits: the lowest and the highest value of each setting.
     """
 
+    volatility: float = 0.01
+
     name: ClassVar[str]
+    limits: ClassVar[dict[str, tuple[float, float]]] = {"volatility": (1e-5, 0.05)}
 
-    def market(self, bars: int, seed: int) -> Market:
-        """Draw a market of `bars` bars with the feature "signal"."""
-        ...
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.limits.items():
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise DataError(
+                    f"{type(self).__name__}({name}={value:g}) is not valid; {name} must be in {low:g} to {high:g}."
+                )
 
-    def states(self, market: Market, /) -> np.ndarray:
+    def market(self, bars: int = 1_000_000, seed: int = 0) -> Market:
+        """Draw a market of `bars` hourly bars with the feature "signal". Prices are around 100 at first.
+
+        There are as many histories as MAX_HISTORY and MAX_SUMMED_VARIANCE require. The first bar of each opens at its
+        close.
+
+        Raises:
+            DataError: `bars` is below 2.
+        """
+        from jaxtrader.market.market import Market
+
+        rng = np.random.default_rng(seed)
+        histories = []
+        for number, length in enumerate(_lengths(bars, self._long_volatility)):
+            close, signal = self._path(rng, length)
+            open_ = np.concatenate([close[:1], close[:-1]])
+            histories.append(
+                Bars(
+                    symbols=(f"{self.name}-{number}",),
+                    times=np.datetime64("2000-01-01T01", "ns") + np.arange(length) * np.timedelta64(1, "h"),
+                    open=open_[:, None],
+                    high=np.maximum(open_, close)[:, None],
+                    low=np.minimum(open_, close)[:, None],
+                    close=close[:, None],
+                    volume=np.zeros((length, 1)),
+                    columns={"signal": signal[:, None]},
+                    source=repr(self),
+                    notes=(),
+                )
+            )
+        return Market.from_bars(histories, features=["signal"], periods_per_year=8760)
+
+    @property
+    def _long_volatility(self) -> float:
+        """By whose square the variance of the log price grows a bar, over many bars."""
+        return self.volatility
+
+    def _path(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the closes and the signals of a history."""
+        raise NotImplementedError
+
+    def states(self, market: Market) -> np.ndarray:
         """Return the state at each row of a market of this process, from the signals up to it."""
-        ...
+        return market.features[:, 0, 0]
 
-    def outcomes(self, state: np.ndarray, /) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def outcomes(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return k outcomes of the next bar for states `[n]`.
 
         Returns:
             The weights `[k]` or `[n, k]`, which sum to 1 over k, the simple returns `[n, k]` and the next states
             `[n, k]`.
         """
-        ...
+        raise NotImplementedError
 
-    def returns(self, state: np.ndarray, /) -> tuple[np.ndarray, np.ndarray]:
+    def returns(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the weights and simple returns of `outcomes`, maybe in fewer outcomes, without the next states."""
-        ...
-
-
-class _SignalIsState:
-    """A process whose signal says all that can be known of the next bar."""
-
-    def states(self, market: Market) -> np.ndarray:
-        """See `Process`."""
-        return market.features[:, 0, 0]
+        weights, returns, _ = self.outcomes(state)
+        return weights, returns
 
 
 @dataclasses.dataclass(frozen=True)
-class AR1(_SignalIsState):
+class AR1(Process):
     """Simple returns r that an autoregressive signal s predicts.
 
     r[t+1] = volatility (sqrt(r2) s[t] + sqrt(1 - r2) e[t+1])
@@ -87,45 +134,30 @@ class AR1(_SignalIsState):
         ('ar1-0',)
     """
 
-    volatility: float = 0.01
     r2: float = 0.01
     persistence: float = 0.9
 
     name: ClassVar[str] = "ar1"
+    limits: ClassVar = Process.limits | {"r2": (0.0, 0.5), "persistence": (0.0, 0.999)}
 
-    def __post_init__(self) -> None:
-        _check_range(self, volatility=(1e-5, 0.05), r2=(0.0, 0.5), persistence=(0.0, 0.999))
+    def _path(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
+        signal = _autoregression(rng, length, self.persistence)
+        noise = rng.standard_normal(length)
+        returns = np.zeros(length)
+        returns[1:] = self._return(signal[:-1], noise[1:])
+        return 100 * np.cumprod(1 + returns), signal
 
-    def market(self, bars: int = 1_000_000, seed: int = 0) -> Market:
-        """Draw a market of `bars` bars with the feature "signal". Each history starts at the price 100.
-
-        There are as many histories as MAX_HISTORY and MAX_SUMMED_VARIANCE require.
-
-        Raises:
-            DataError: `bars` is below 2.
-        """
-        rng = np.random.default_rng(seed)
-        paths = []
-        for length in _lengths(bars, self.volatility):
-            signal = _autoregression(rng, length, self.persistence)
-            noise = rng.standard_normal(length)
-            returns = np.zeros(length)
-            returns[1:] = self._return(signal[:-1], noise[1:])
-            paths.append((100 * np.cumprod(1 + returns), signal))
-        return _market(self, paths)
-
-    def outcomes(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def outcomes(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `Process`. The outcomes are the products of the nodes of e and u."""
         nodes, weights = _gauss_hermite()
         noise, innovation = (x.ravel() for x in np.meshgrid(nodes, nodes, indexing="ij"))
-        joint = np.outer(weights, weights).ravel()
-        following = self.persistence * signal[:, None] + math.sqrt(1 - self.persistence**2) * innovation
-        return joint, self._return(signal[:, None], noise), following
+        following = self.persistence * state[:, None] + math.sqrt(1 - self.persistence**2) * innovation
+        return np.outer(weights, weights).ravel(), self._return(state[:, None], noise), following
 
-    def returns(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def returns(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Process`."""
         nodes, weights = _gauss_hermite()
-        return weights, self._return(signal[:, None], nodes)
+        return weights, self._return(state[:, None], nodes)
 
     def _return(self, signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
         return self.volatility * (math.sqrt(self.r2) * signal + math.sqrt(1 - self.r2) * noise)
@@ -151,12 +183,12 @@ class RandomWalk(AR1):
 
 
 @dataclasses.dataclass(frozen=True)
-class OrnsteinUhlenbeck(_SignalIsState):
+class OrnsteinUhlenbeck(Process):
     """A log price x that reverts to its mean: x[t+1] = persistence x[t] + volatility e[t+1], close = 100 exp(x).
 
     e is standard normal. The signal is x divided by its stationary standard deviation. The same noise moves price and
     signal, so a position that loses becomes more attractive (Martin and Schoeneborn 2011,
-    https://arxiv.org/abs/1103.4934).
+    https://arxiv.org/abs/1103.4934). Each history starts at a price of the stationary distribution.
 
     Attributes:
         volatility: standard deviation of the noise of a bar, 1e-5 to 0.05.
@@ -167,39 +199,29 @@ class OrnsteinUhlenbeck(_SignalIsState):
         0.0167
     """
 
-    volatility: float = 0.01
     persistence: float = 0.97
 
     name: ClassVar[str] = "mean-reversion"
-
-    def __post_init__(self) -> None:
-        _check_range(self, volatility=(1e-5, 0.05), persistence=(0.0, 0.999))
+    limits: ClassVar = Process.limits | {"persistence": (0.0, 0.999)}
 
     @property
     def deviation(self) -> float:
         """The stationary standard deviation of the log price."""
         return self.volatility / math.sqrt(1 - self.persistence**2)
 
-    def market(self, bars: int = 1_000_000, seed: int = 0) -> Market:
-        """Draw a market as `AR1.market` does. Each history starts at a price of the stationary distribution."""
-        rng = np.random.default_rng(seed)
-        signals = [_autoregression(rng, length, self.persistence) for length in _lengths(bars, self.volatility)]
-        return _market(self, [(100 * np.exp(self.deviation * signal), signal) for signal in signals])
+    def _path(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
+        signal = _autoregression(rng, length, self.persistence)
+        return 100 * np.exp(self.deviation * signal), signal
 
-    def outcomes(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def outcomes(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `Process`. The outcomes are the nodes of e, which moves return and signal."""
         nodes, weights = _gauss_hermite()
-        following = self.persistence * signal[:, None] + math.sqrt(1 - self.persistence**2) * nodes
-        return weights, np.expm1(self.deviation * (following - signal[:, None])), following
-
-    def returns(self, signal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Process`."""
-        weights, returns, _ = self.outcomes(signal)
-        return weights, returns
+        following = self.persistence * state[:, None] + math.sqrt(1 - self.persistence**2) * nodes
+        return weights, np.expm1(self.deviation * (following - state[:, None])), following
 
 
 @dataclasses.dataclass(frozen=True)
-class HiddenRegime:
+class HiddenRegime(Process):
     """Simple returns r whose drift has a sign g, +1 or -1, that nobody sees.
 
     r[t+1] = volatility (drift g[t+1] + e[t+1]), and g changes with probability `switching` at each bar.
@@ -211,7 +233,7 @@ class HiddenRegime:
     odds[t+1] = T(odds[t] exp(2 drift r[t+1] / volatility)), with T(o) = ((1 - switching) o + switching) /
     ((1 - switching) + switching o)
 
-    The optimum is then that of a market with a visible state, the belief.
+    The optimum is then that of a market with a visible state, the belief. The belief before each history is even.
 
     Attributes:
         volatility: standard deviation of a bar's simple return in a known regime, 1e-5 to 0.05.
@@ -224,76 +246,72 @@ class HiddenRegime:
         (100,)
     """
 
-    volatility: float = 0.01
     drift: float = 0.25
     switching: float = 0.02
 
     name: ClassVar[str] = "hidden-regime"
-
-    def __post_init__(self) -> None:
-        _check_range(self, volatility=(1e-5, 0.05), drift=(0.01, 1.0), switching=(0.001, 0.5))
+    limits: ClassVar = Process.limits | {"drift": (0.01, 1.0), "switching": (0.001, 0.5)}
 
     @property
     def most_odds(self) -> float:
         """The log odds that no belief reaches, however clear the past: that the regime does not change."""
         return math.log((1 - self.switching) / self.switching)
 
-    def market(self, bars: int = 1_000_000, seed: int = 0) -> Market:
-        """Draw a market as `AR1.market` does. Each history starts at the price 100, with a signal of 0."""
-        rng = np.random.default_rng(seed)
+    @property
+    def _long_volatility(self) -> float:
         persistence = 1 - 2 * self.switching  # the correlation of g with its last value
-        summed = self.volatility * math.sqrt(1 + self.drift**2 * (1 + persistence) / (1 - persistence))
-        paths = []
-        for length in _lengths(bars, summed):
-            changes = rng.random(length) < self.switching
-            regime = rng.choice((-1.0, 1.0)) * np.where(np.cumsum(changes) % 2, -1.0, 1.0)
-            moved = self.drift * regime + rng.standard_normal(length)
-            moved[0] = 0
-            paths.append((100 * np.cumprod(1 + self.volatility * moved), moved / self._deviation))
-        return _market(self, paths)
+        return self.volatility * math.sqrt(1 + self.drift**2 * (1 + persistence) / (1 - persistence))
 
     @property
     def _deviation(self) -> float:
         """Of a return, in standard deviations of a known regime."""
         return math.sqrt(1 + self.drift**2)
 
+    def _path(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:
+        changes = rng.random(length) < self.switching
+        regime = rng.choice((-1.0, 1.0)) * np.where(np.cumsum(changes) % 2, -1.0, 1.0)
+        moved = self.drift * regime + rng.standard_normal(length)
+        moved[0] = 0
+        return 100 * np.cumprod(1 + self.volatility * moved), moved / self._deviation
+
     def states(self, market: Market) -> np.ndarray:
-        """See `Process`. The belief before each history is even."""
+        """See `Process`."""
         evidence = np.exp(2 * self.drift * self._deviation * market.features[:, 0, 0])
         states = np.empty(len(evidence))
-        stay, change = 1 - self.switching, self.switching
         for start, _, end in market.segments:
             odds, beliefs = 1.0, []
             for factor in evidence[start:end].tolist():
-                odds *= factor
-                odds = (stay * odds + change) / (stay + change * odds)
+                odds = self._may_change(odds * factor)
                 beliefs.append(odds)
             states[start:end] = np.log(beliefs)
         return states * (MOST_STATE / self.most_odds)
 
     def outcomes(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See `Process`. The outcomes are the nodes of e in each regime."""
-        nodes, weights = _gauss_hermite(REGIME_NODES)
-        log_odds = state[:, None] * (self.most_odds / MOST_STATE)
-        up = 1 / (1 + np.exp(-log_odds))
-        joint = np.concatenate([up * weights, (1 - up) * weights], 1)
-        moved = np.broadcast_to(np.concatenate([self.drift + nodes, nodes - self.drift]), joint.shape)
+        log_odds, weights, moved = self._moves(state, REGIME_NODES)
         odds = np.exp(log_odds + 2 * self.drift * moved)
-        stay, change = 1 - self.switching, self.switching
-        following = np.log((stay * odds + change) / (stay + change * odds))
-        return joint, self.volatility * moved, following * (MOST_STATE / self.most_odds)
+        return weights, self.volatility * moved, np.log(self._may_change(odds)) * (MOST_STATE / self.most_odds)
 
     def returns(self, state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Process`. Few nodes are enough without the beliefs."""
-        nodes, weights = _gauss_hermite(3)
-        up = 1 / (1 + np.exp(-state[:, None] * (self.most_odds / MOST_STATE)))
-        moved = np.concatenate([self.drift + nodes, nodes - self.drift])
+        _, weights, moved = self._moves(state, 3)
+        return weights, self.volatility * moved
+
+    def _moves(self, state: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the log odds `[n, 1]` of states `[n]`, and weights and returns / volatility `[n, 2 count]`."""
+        nodes, weights = _gauss_hermite(count)
+        log_odds = state[:, None] * (self.most_odds / MOST_STATE)
+        up = 1 / (1 + np.exp(-log_odds))
         joint = np.concatenate([up * weights, (1 - up) * weights], 1)
-        return joint, np.broadcast_to(self.volatility * moved, joint.shape)
+        return log_odds, joint, np.broadcast_to(np.concatenate([self.drift + nodes, nodes - self.drift]), joint.shape)
+
+    def _may_change(self, odds: Any) -> Any:
+        """Return the odds of the next bar's regime, from those of this bar's: T(o) above."""
+        stay, change = 1 - self.switching, self.switching
+        return (stay * odds + change) / (stay + change * odds)
 
 
-Drawn = AR1 | OrnsteinUhlenbeck | HiddenRegime
-PROCESSES: dict[str, type[AR1] | type[OrnsteinUhlenbeck] | type[HiddenRegime]] = {
+PROCESSES: dict[str, type[Process]] = {
     process.name: process for process in (AR1, OrnsteinUhlenbeck, RandomWalk, HiddenRegime)
 }
 
@@ -319,38 +337,3 @@ def _lengths(bars: int, volatility: float) -> list[int]:
         raise DataError(f"A synthetic market of {bars} bars is too short; use at least 2.")
     count = math.ceil(bars / min(MAX_HISTORY, MAX_SUMMED_VARIANCE / volatility**2))
     return [len(part) for part in np.array_split(np.empty(bars, np.int8), count)]
-
-
-def _market(process: Drawn, paths: list[tuple[np.ndarray, np.ndarray]]) -> Market:
-    """Build hourly bars from the close and signal of each path. The first bar opens at its close."""
-    from jaxtrader.market.market import Market
-
-    histories = []
-    for number, (close, signal) in enumerate(paths):
-        open_ = np.concatenate([close[:1], close[:-1]])
-        times = np.datetime64("2000-01-01T01", "ns") + np.arange(len(close)) * np.timedelta64(1, "h")
-        prices = np.stack([open_, np.maximum(open_, close), np.minimum(open_, close), close])[..., None]
-        histories.append(
-            Bars(
-                symbols=(f"{process.name}-{number}",),
-                times=times,
-                open=prices[0],
-                high=prices[1],
-                low=prices[2],
-                close=prices[3],
-                volume=np.zeros((len(close), 1)),
-                columns={"signal": signal[:, None]},
-                source=repr(process),
-                notes=(),
-            )
-        )
-    return Market.from_bars(histories, features=["signal"], periods_per_year=8760)
-
-
-def _check_range(process: Drawn, **limits: tuple[float, float]) -> None:
-    for name, (low, high) in limits.items():
-        value = getattr(process, name)
-        if not low <= value <= high:
-            raise DataError(
-                f"{type(process).__name__}({name}={value:g}) is not valid; {name} must be in {low:g} to {high:g}."
-            )
