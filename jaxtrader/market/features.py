@@ -70,7 +70,7 @@ def log_return(bars: int = 1) -> Feature:
         'log_return_5'
     """
     n = _bar_count("log_return", bars, 1)
-    return Feature(f"log_return_{n}", n + 1, lambda b: _log_change(b.close, n))
+    return Feature(f"log_return_{n}", n + 1, lambda b: _log_change(b.close, b.close, n))
 
 
 def volatility(bars: int) -> Feature:
@@ -82,53 +82,29 @@ def volatility(bars: int) -> Feature:
         ('volatility_20', 21)
     """
     n = _bar_count("volatility", bars, 2)
-    return Feature(f"volatility_{n}", n + 1, lambda b: _rolling_deviation(_log_change(b.close, 1), n))
+    return Feature(f"volatility_{n}", n + 1, lambda b: _rolling_deviation(_log_change(b.close, b.close, 1), n))
 
 
 def price_range(bars: int) -> Feature:
-    """Mean of log(high / low) over the last n bars. Look-back n.
-
-    Example:
-        >>> feature = jt.features.price_range(5)
-        >>> feature.name, feature.lookback
-        ('price_range_5', 5)
-    """
+    """Mean of log(high / low) over the last n bars. Look-back n."""
     n = _bar_count("price_range", bars, 1)
     return Feature(f"price_range_{n}", n, lambda b: _rolling_mean(_log(b.high / b.low), n))
 
 
 def drawdown(bars: int) -> Feature:
-    """log(close[t] / highest high of the last n bars), at most 0. Look-back n.
-
-    Example:
-        >>> feature = jt.features.drawdown(60)
-        >>> feature.name, feature.lookback
-        ('drawdown_60', 60)
-    """
+    """log(close[t] / highest high of the last n bars), at most 0. Look-back n."""
     n = _bar_count("drawdown", bars, 1)
     return Feature(f"drawdown_{n}", n, lambda b: _log(b.close / _rolling_max(b.high, n)))
 
 
 def distance_to_mean(bars: int) -> Feature:
-    """log(close[t] / mean close of the last n bars). Look-back n.
-
-    Example:
-        >>> feature = jt.features.distance_to_mean(20)
-        >>> feature.name, feature.lookback
-        ('distance_to_mean_20', 20)
-    """
+    """log(close[t] / mean close of the last n bars). Look-back n."""
     n = _bar_count("distance_to_mean", bars, 2)
     return Feature(f"distance_to_mean_{n}", n, lambda b: _log(b.close / _rolling_mean(b.close, n)))
 
 
 def volume_ratio(bars: int) -> Feature:
-    """volume[t] / mean volume of the last n bars, between 0 and n, and 1 if that mean is 0. Look-back n.
-
-    Example:
-        >>> feature = jt.features.volume_ratio(20)
-        >>> feature.name, feature.lookback
-        ('volume_ratio_20', 20)
-    """
+    """volume[t] / mean volume of the last n bars, between 0 and n, and 1 if that mean is 0. Look-back n."""
     n = _bar_count("volume_ratio", bars, 2)
 
     def compute(b: Bars) -> np.ndarray:
@@ -139,20 +115,8 @@ def volume_ratio(bars: int) -> Feature:
 
 
 def gap() -> Feature:
-    """log(open[t] / close[t-1]), the move while the market was closed. Look-back 2.
-
-    Example:
-        >>> feature = jt.features.gap()
-        >>> feature.name, feature.lookback
-        ('gap', 2)
-    """
-
-    def compute(b: Bars) -> np.ndarray:
-        out = np.full(b.close.shape, np.nan)
-        out[1:] = _log(b.open[1:] / b.close[:-1])
-        return out
-
-    return Feature("gap", 2, compute)
+    """log(open[t] / close[t-1]), the move while the market was closed. Look-back 2."""
+    return Feature("gap", 2, lambda b: _log_change(b.open, b.close, 1))
 
 
 def time_of_day(wave: str, tz: str | None = None) -> Feature:
@@ -165,11 +129,7 @@ def time_of_day(wave: str, tz: str | None = None) -> Feature:
         >>> feature.name, feature.lookback
         ('time_of_day_sin@Asia/Tokyo', 1)
     """
-
-    def compute(b: Bars) -> np.ndarray:
-        return clock.time_of_day(clock.wall_clock(b.times, tz or b.tz)) / clock.DAY
-
-    return _cyclic("time_of_day", wave, tz, compute)
+    return _cyclic("time_of_day", wave, tz, lambda local: clock.time_of_day(local) / clock.DAY)
 
 
 def day_of_week(wave: str, tz: str | None = None) -> Feature:
@@ -182,11 +142,7 @@ def day_of_week(wave: str, tz: str | None = None) -> Feature:
         >>> feature.name, feature.lookback
         ('day_of_week_cos', 1)
     """
-
-    def compute(b: Bars) -> np.ndarray:
-        return clock.day_of_week(clock.wall_clock(b.times, tz or b.tz)) / 7
-
-    return _cyclic("day_of_week", wave, tz, compute)
+    return _cyclic("day_of_week", wave, tz, lambda local: clock.day_of_week(local) / 7)
 
 
 def resampled(frame: str, feature: str | Feature) -> Feature:
@@ -335,17 +291,16 @@ def _check_finite(feature: Feature, lookback: int, values: np.ndarray, bars: Bar
     first = int(np.argmax(known)) if known.any() else len(values)
     # The warm-up of a column may have any length. That of a computed feature is its look-back.
     warm_up = first if feature.lookback == 1 else min(first, lookback - 1)
-    # A comparison with NaN is false.
-    beyond = np.logical_or.reduce(np.abs(values) > LARGEST, axis=1)
-    sound = np.logical_and.reduce(np.abs(values) <= LARGEST, axis=1)
-    bad = np.flatnonzero(beyond | (~sound & (np.arange(len(values)) >= warm_up)))
+    beyond = np.any(np.abs(values) > LARGEST, axis=1)
+    bad = np.flatnonzero(beyond | (~known & (np.arange(len(values)) >= warm_up)))
     if not bad.size:
         return
     row = int(bad[0])
-    largest = float(values[row][np.nanargmax(np.abs(values[row]))]) if beyond[row] else np.nan
-    fault = "missing (NaN)" if np.isnan(largest) else "infinite"
-    if np.isfinite(largest):
-        fault = f"{largest:.4g}, beyond the largest number of float32, {LARGEST:.2g},"
+    fault = "missing (NaN)"
+    if beyond[row]:
+        largest = values[row][np.nanargmax(np.abs(values[row]))]
+        number = f"{largest:.4g}, beyond the largest number of float32, {LARGEST:.2g},"
+        fault = "infinite" if np.isinf(largest) else number
     raise DataError(
         f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) is {fault} at bar {row} "
         f"({str(bars.times[row])[:19].replace('T', ' ')}), but every value after the warm-up must be a finite number; "
@@ -372,15 +327,16 @@ def _bar_count(name: str, bars: int, minimum: int) -> int:
     return int(bars)
 
 
-def _cyclic(name: str, wave: str, tz: str | None, phase: Callable[[Bars], np.ndarray]) -> Feature:
-    """Make a feature of the phase [T] of a cycle, from 0 to 1."""
+def _cyclic(name: str, wave: str, tz: str | None, phase: Callable[[np.ndarray], np.ndarray]) -> Feature:
+    """Make a feature of the phase of a cycle, from 0 to 1, at local times [T]."""
     if wave not in ("sin", "cos"):
         raise DataError(f"{name}({wave!r}) is not valid; use 'sin' or 'cos'.")
     clock.time_zone(tz)
     function = {"sin": np.sin, "cos": np.cos}[wave]
 
     def compute(b: Bars) -> np.ndarray:
-        return np.repeat(function(2 * np.pi * phase(b))[:, None], b.close.shape[1], axis=1)
+        angle = 2 * np.pi * phase(clock.wall_clock(b.times, tz or b.tz))
+        return np.repeat(function(angle)[:, None], b.close.shape[1], axis=1)
 
     return Feature(f"{name}_{wave}" + (f"@{tz}" if tz else ""), 1, compute)
 
@@ -390,9 +346,10 @@ def _log(values: np.ndarray) -> np.ndarray:
     return np.log(np.ascontiguousarray(values))
 
 
-def _log_change(close: np.ndarray, n: int) -> np.ndarray:
-    out = np.full(close.shape, np.nan)
-    out[n:] = _log(close[n:] / close[: max(len(close) - n, 0)])
+def _log_change(now: np.ndarray, before: np.ndarray, n: int) -> np.ndarray:
+    """Return log(now[t] / before[t-n]), NaN in the first n rows."""
+    out = np.full(now.shape, np.nan)
+    out[n:] = _log(now[n:] / before[: max(len(now) - n, 0)])
     return out
 
 
