@@ -31,7 +31,7 @@ from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger import costs
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import BRACKETS, Rules
-from jaxtrader.market.align import DELISTED_AFTER
+from jaxtrader.market.delistings import DELISTED_AFTER
 from jaxtrader.market.market import Market
 
 if TYPE_CHECKING:

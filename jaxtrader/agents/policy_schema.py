@@ -15,7 +15,7 @@ from jaxtrader.agents import action_spec, ppo_settings
 from jaxtrader.agents.networks import MAX_LAYERS
 from jaxtrader.envs.env_settings import MAX_WINDOW, EnvSettings
 from jaxtrader.ledger.rules import Rules
-from jaxtrader.market.align import DELISTED_AFTER
+from jaxtrader.market.delistings import DELISTED_AFTER
 from jaxtrader.schema import Array, Count, Length, Natural, Range
 
 AGENT = "PPOAgent"

@@ -14,7 +14,7 @@ from jaxtrader.live.decision import Numbers
 from jaxtrader.live.recent import PRICES
 from jaxtrader.live.schedule import WEEK_SLOTS, Flags, Nanoseconds, Schedule
 from jaxtrader.live.step import NEWEST
-from jaxtrader.market.align import Silence
+from jaxtrader.market.delistings import Silence
 from jaxtrader.printable import shown
 from jaxtrader.schema import Array, Count, Length, Natural, Range, SchemaError, parse
 

@@ -17,10 +17,11 @@ from jaxtrader.live.live_schema import BarsPart, RowsPart
 from jaxtrader.live.recent import OPTIONAL, PRICES, RecentBars, Row, newest_rows
 from jaxtrader.live.schedule import moment, nanoseconds_of, usual_close
 from jaxtrader.live.step import COLUMN, FLAGS, NEWEST, SHARED
-from jaxtrader.market.align import YEAR, Silence, nanoseconds
+from jaxtrader.market.align import YEAR
 from jaxtrader.market.bar_checks import spacing
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import time_of_day, wall_clock
+from jaxtrader.market.delistings import Silence, limit_of
 from jaxtrader.market.features import Feature
 from jaxtrader.market.market import OPTIONAL_COLUMNS, Market
 
@@ -83,7 +84,7 @@ class MarketRows:
         names, ends = _column_names(market, env, policy.portfolio), market.session_end
         ends = np.zeros(count, bool) if ends is None else ends
         last_end, last_bar = (_last_before(mask, count - 1) for mask in (ends[:, None], present))
-        limit = nanoseconds(market.delisted_after)
+        limit = limit_of(market.delisted_after)
         rows = cls(
             symbols=tuple(bars.symbols[0] for bars in histories),
             tz=market.tz,

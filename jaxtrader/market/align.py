@@ -3,38 +3,26 @@
 Each history's features are computed from its own bars before it is combined, so no filled row enters a feature.
 """
 
-import dataclasses
 import math
-import numbers
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, format_time, spacing
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.calendar import find_calendar
+from jaxtrader.market.calendar import TradingCalendar, find_calendar
 from jaxtrader.market.clock import DAY, union, wall_clock
-from jaxtrader.market.errors import DataError
+from jaxtrader.market.delistings import limit_of, silent_for_long
 from jaxtrader.market.features import Feature, compute_features
 from jaxtrader.market.sessions import session_ends
+from jaxtrader.market.shared_rows import are_daily, row_times
 from jaxtrader.market.trailing import VALUE_FLOOR, traded_value, volatility, volume_fault
 
 PRICES = ("open", "high", "low", "close")
-DEFAULTS = {
-    "bar_dt": 0.0,
-    "funding": 0.0,
-    "price_factor": 1.0,
-    "session_end": False,
-}  # for a history that lacks an optional column
+# For a history that lacks an optional column.
+DEFAULTS = {"bar_dt": 0.0, "funding": 0.0, "price_factor": 1.0, "session_end": False}
 YEAR = np.timedelta64(365, "D")
-# Days: an asset without a bar for longer is delisted. The longest holidays of an exchange are shorter.
-DELISTED_AFTER = 14.0
-MAX_SILENCE_RATIO = 3  # and so is, for a thin asset or longer bars, this multiple of its longest wait so far
-# A longer step between rows, which is also far longer than any before, is a hole in the data.
-HOLE = int(14 * DAY / np.timedelta64(1, "ns"))
-LONGEST = np.iinfo(np.int64).max
 
 Columns = dict[str, Any]
 """Arrays by the names of `Market`'s fields."""
@@ -127,44 +115,33 @@ def _join_further(parts: Sequence[Columns], axis: int) -> dict[str, np.ndarray]:
     return {name: np.concatenate(columns, axis=axis) for name, columns in each.items()}
 
 
-def days_without_bar(delisted_after: float | timedelta | Literal["never"]) -> float:
-    """Return `delisted_after` of `Market.from_bars` in days, infinite for "never". Raise DataError where it is none."""
-    if isinstance(delisted_after, str) and delisted_after == "never":
-        return math.inf
-    days = delisted_after / timedelta(days=1) if isinstance(delisted_after, timedelta) else delisted_after
-    if isinstance(days, bool) or not isinstance(days, numbers.Real) or not days > 0:
-        raise DataError(
-            f"delisted_after={delisted_after!r} is not valid; it must be a number of days above 0, or 'never'."
-        )
-    return float(days)
-
-
-def nanoseconds(days: float) -> int:
-    """Return days in ns, at most what int64 can hold."""
-    return int(min(days * 86_400 * 10**9, LONGEST))
-
-
 def align_histories(
-    parts: Sequence[Columns], tz: str | None, *, daily: bool = False, delisted_after: float = DELISTED_AFTER
-) -> Columns:
-    """Align single-asset histories on the union of their calendars, [T, A] each, as one segment.
+    histories: Sequence[Bars], parts: Sequence[Columns], tz: str | None, delisted_after: float
+) -> tuple[Columns, TradingCalendar | None, list[str]]:
+    """Align single-asset histories on the union of their rows, [T, A] each, as one segment.
 
     At a row without a bar an asset keeps its last close as open, high, low and close, and the other columns of its last
     bar. Volume and funding are 0 there. Before its first bar its prices are its first open, its features NaN, and its
     volatility and traded value the floors.
 
     Args:
-        parts: the columns of one asset each.
-        tz: zone of the exchange, for `session_end`.
-        daily: the bars of all assets are of a day or longer.
+        histories: of one asset each.
+        parts: their columns.
+        tz: zone of the exchange, for `session_end` and the times in notes.
         delisted_after: days without a bar, see `Market.delisted_after`.
 
     Returns:
-        The columns with `present`, `delisted` and `listed`. These are None in the cases that `Market` names.
+        The columns with `present`, `delisted` and `listed`, which are None in the cases that `Market` names. The
+        calendar of their times, None of a single one. And notes on where bars are missing.
+
+    Raises:
+        DataError: see `row_times`.
     """
-    times = union([part["times"] for part in parts])
+    rows, notes = row_times(histories)
+    parts = [{**part, "times": own} for part, own in zip(parts, rows, strict=True)]
+    times, daily = union(rows), are_daily(histories)
     calendar = find_calendar(times, tz, daily=daily) if len(times) > 1 else None
-    aligned = [_reindex(part, times, nanoseconds(delisted_after)) for part in _complete(parts)]
+    aligned = [_reindex(part, times, limit_of(delisted_after)) for part in _complete(parts)]
     out: Columns = {name: _join([part[name] for part in aligned], 1) for name in aligned[0] if name != "columns"}
     out["columns"] = _join_further(aligned, 1)
     out["session_end"] = session_ends(times, calendar, tz)
@@ -174,14 +151,14 @@ def align_histories(
     out["listed"] = None if out["listed"][ready:].all() else out["listed"]
     segments = np.array([[0, 0, len(times)]], np.int64)
     steps = {"dt": years_between(times), "bar_dt": None if daily else years_inside(times)}
-    return {**out, **steps, "times": times, "segments": segments}
+    columns = {**out, **steps, "times": times, "segments": segments}
+    names = [history.symbols[0] for history in histories]
+    return columns, calendar, notes + _alignment_notes(names, rows, columns, tz, delisted_after)
 
 
 def _reindex(part: Columns, times: np.ndarray, limit: int) -> Columns:
     """Put the columns of one asset on a calendar that contains all its times, [T, 1] each. `limit` is of Silence."""
-    latest = (
-        np.searchsorted(part["times"], times, side="right") - 1
-    )  # last bar at or before each row, -1 before the first
+    latest = np.searchsorted(part["times"], times, side="right") - 1  # bar at or before each row, -1 before the first
     at = np.maximum(latest, 0)
     begun, present = (latest >= 0)[:, None], (part["times"][at] == times)[:, None]
     out: Columns = {"present": present}
@@ -194,123 +171,27 @@ def _reindex(part: Columns, times: np.ndarray, limit: int) -> Columns:
     out["price_factor"] = None if part["price_factor"] is None else part["price_factor"][at]
     out["columns"] = {name: column[at] for name, column in part["columns"].items()}
     out["adv"] = None if part["adv"] is None else np.where(begun, part["adv"][at], VALUE_FLOOR)
-    gone = _silent_for_long(present[:, 0], times, limit)[:, None]
+    gone = silent_for_long(present[:, 0], times, limit)[:, None]
     out["delisted"] = gone & ~np.concatenate([gone[:1], gone[:-1]])
     out["listed"] = np.isfinite(out["features"]).all(axis=2) & ~gone
     return out
 
 
-def _silent_for_long(present: np.ndarray, times: np.ndarray, limit: int) -> np.ndarray:
-    """Mark the rows [T] at which an asset counts as delisted: it has had no bar for long, while others had.
-
-    A row is judged by the rows up to it alone, so that later bars never change it. An exchange that is shut at night
-    or for holidays is silent for less than `limit`. A thin asset, or one of monthly bars, may be silent for
-    MAX_SILENCE_RATIO times the longest wait for a bar so far. A hole in all histories counts for none of them.
-
-    Args:
-        present: [T] the asset has a bar.
-        times: [T] of all assets.
-        limit: ns.
-    """
-    steps = _steps_without_holes(times)
-    elapsed = np.cumsum(steps)
-    latest = np.maximum.accumulate(np.where(present, np.arange(len(times)), -1))
-    own = np.flatnonzero(present)
-    waits = np.diff(elapsed[own], prepend=elapsed[own[:1]])
-    longest = np.maximum.accumulate(waits)[np.searchsorted(own, latest)]
-    longest = np.maximum(longest, np.maximum.accumulate(steps))
-    return (latest >= 0) & (elapsed - elapsed[latest] > np.maximum(limit, MAX_SILENCE_RATIO * longest))
-
-
-def _steps_without_holes(times: np.ndarray) -> np.ndarray:
-    """Return the steps [T] in ns up to each of `times` [T], 0 for those far longer than any before: nothing traded."""
-    steps = np.diff(times, prepend=times[:1]).astype("timedelta64[ns]").astype(np.int64)
-    for i in np.flatnonzero(steps > HOLE):
-        if i > 1 and steps[i] > MAX_SILENCE_RATIO * steps[:i].max():
-            steps[i] = 0
-    return steps
-
-
-@dataclasses.dataclass(frozen=True)
-class Silence:
-    """What `_silent_for_long` remembers of the rows so far, so that it can go on row by row.
-
-    Attributes:
-        time: of the last row, ns.
-        elapsed: ns of all steps without holes.
-        longest_step: ns, the longest step without holes.
-        steps: how many steps there were.
-        latest: [A] `elapsed` at each asset's last bar. -1 before its first.
-        longest_wait: [A] ns between two bars of each asset, at most.
-        limit: ns without a bar after which an asset counts as delisted.
-    """
-
-    time: int
-    elapsed: int
-    longest_step: int
-    steps: int
-    latest: np.ndarray
-    longest_wait: np.ndarray
-    limit: int = nanoseconds(DELISTED_AFTER)
-
-    @classmethod
-    def after(cls, times: np.ndarray, present: np.ndarray, limit: int) -> "Silence":
-        """Return what is remembered after rows at `times` [T], at which assets were `present` [T, A]."""
-        steps = _steps_without_holes(times)
-        elapsed = np.cumsum(steps)
-        latest, waits = [], []
-        for own in map(np.flatnonzero, present.T):
-            latest.append(elapsed[own[-1]] if own.size else -1)
-            waits.append(np.diff(elapsed[own]).max(initial=0))
-        last = int(times[-1].astype("datetime64[ns]").astype(np.int64))
-        return cls(last, int(elapsed[-1]), int(steps.max()), len(steps) - 1, np.array(latest), np.array(waits), limit)
-
-    def add(self, time: int, present: np.ndarray) -> "Silence":
-        """Return what is remembered after one more row, at which assets were `present` [A]."""
-        step = time - self.time
-        if self.steps and step > max(HOLE, MAX_SILENCE_RATIO * self.longest_step):
-            step = 0  # see `_steps_without_holes`
-        elapsed = self.elapsed + step
-        waited = np.where((self.latest >= 0) & present, elapsed - self.latest, 0)
-        return dataclasses.replace(
-            self,
-            time=time,
-            elapsed=elapsed,
-            longest_step=max(self.longest_step, step),
-            steps=self.steps + 1,
-            latest=np.where(present, elapsed, self.latest),
-            longest_wait=np.maximum(self.longest_wait, waited),
-        )
-
-    @property
-    def gone(self) -> np.ndarray:
-        """[A] which assets count as delisted at the last row."""
-        longest = np.maximum(self.longest_wait, self.longest_step)
-        silent = self.elapsed - self.latest
-        return (self.latest >= 0) & (silent > np.maximum(self.limit, MAX_SILENCE_RATIO * longest))
-
-
-def alignment_notes(
-    names: Sequence[str], parts: Sequence[Columns], columns: Columns, tz: str | None, delisted_after: float
+def _alignment_notes(
+    names: Sequence[str], rows: Sequence[np.ndarray], columns: Columns, tz: str | None, delisted_after: float
 ) -> list[str]:
     """Describe where an asset has no bar on the union calendar: before its first, between, or after its last.
 
-    Args:
-        names: of the assets.
-        parts: the columns of one asset each.
-        columns: of all together, see `align_histories`.
-        tz: zone in which times are shown.
-        delisted_after: days without a bar, see `Market.delisted_after`.
+    `rows` are the times of each asset's bars, and `columns` those of all together.
     """
     times, notes = columns["times"], []
-    limit = f"more than {format_duration(np.timedelta64(nanoseconds(delisted_after), 'ns'))}"
+    limit = f"more than {format_duration(np.timedelta64(limit_of(delisted_after), 'ns'))}"
     rule = "never" if delisted_after == math.inf else f"after {limit}"
 
     def shown(row: int) -> str:
         return format_time(wall_clock(times[row : row + 1], tz)[0])
 
-    for a, (name, part) in enumerate(zip(names, parts, strict=True)):
-        own = part["times"]
+    for a, (name, own) in enumerate(zip(names, rows, strict=True)):
         first, last = (int(row) for row in np.searchsorted(times, own[[0, -1]]))
         span, after = last - first + 1, len(times) - 1 - last
         if first:

@@ -18,24 +18,21 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxtrader.market.align import (
-    DELISTED_AFTER,
     Columns,
     align_histories,
-    alignment_notes,
     compute_columns,
     concatenate_histories,
-    days_without_bar,
     volume_notes,
 )
 from jaxtrader.market.bar_checks import PRICE_LIMITS
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.calendar import find_calendar
 from jaxtrader.market.clock import common_zone, wall_clock
+from jaxtrader.market.delistings import DELISTED_AFTER, days_without_bar
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import DEFAULT, Feature, resolve
 from jaxtrader.market.lengths import pad_rows
 from jaxtrader.market.periods import annualise
-from jaxtrader.market.shared_rows import are_daily, check_alignable, row_times
+from jaxtrader.market.shared_rows import check_alignable
 from jaxtrader.market.splits import cut_segments
 
 OPTIONAL_COLUMNS = ("present", "delisted", "listed", "bar_dt", "funding", "price_factor", "adv", "session_end")
@@ -242,12 +239,9 @@ class Market:
         _check_known(names, chosen, parts)
         tz = common_zone(history.tz for history in histories)
         if align:
-            daily, (rows, late) = are_daily(histories), row_times(histories)
-            parts = [{**part, "times": times} for part, times in zip(parts, rows, strict=True)]
-            columns = align_histories(parts, tz, daily=daily, delisted_after=days)
-            notes += late + alignment_notes(names, parts, columns, tz, days)
-            names, times = (",".join(names),), [columns["times"]]
-            calendars = [find_calendar(times[0], tz, daily=daily) if len(times[0]) > 1 else None]
+            columns, calendar, found = align_histories(histories, parts, tz, days)
+            notes += found
+            names, times, calendars = (",".join(names),), [columns["times"]], [calendar]
         else:
             columns, times = concatenate_histories(parts), [history.times for history in histories]
             calendars = [history.calendar for history in histories]

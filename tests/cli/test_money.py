@@ -21,7 +21,7 @@ from jaxtrader.cli import inputs, main, phrases
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings
 from jaxtrader.cli.flags import parse
 from jaxtrader.cli.settings import of, resolved
-from jaxtrader.market.align import DELISTED_AFTER
+from jaxtrader.market.delistings import DELISTED_AFTER
 
 SHORT = [*SMALL, "--total-steps", "500"]
 NAMES = ("UP", "DN", "X", "Y")

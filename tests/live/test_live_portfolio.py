@@ -23,9 +23,9 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
 from jaxtrader.live.recent import RecentBars, newest_rows
-from jaxtrader.market.align import DELISTED_AFTER, Silence, _silent_for_long, nanoseconds
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import union
+from jaxtrader.market.delistings import DELISTED_AFTER, Silence, limit_of, silent_for_long
 from jaxtrader.market.features import Feature, resolve
 from jaxtrader.market.market import Market
 
@@ -214,14 +214,14 @@ def test_what_a_portfolio_refuses():
     assert np.isnan(live.decision.target["C"])
 
 
-@pytest.mark.parametrize("limit", [nanoseconds(3), nanoseconds(14), nanoseconds(60)])
+@pytest.mark.parametrize("limit", [limit_of(3), limit_of(14), limit_of(60)])
 def test_silence_goes_on_row_by_row_as_over_the_whole(limit):
     rng = np.random.default_rng(0)
     days = np.cumsum(rng.choice([1, 1, 1, 2, 5, 40], 300)) + 19_000
     times = days.astype("datetime64[D]").astype("datetime64[ns]")
     present = rng.random((300, 4)) < np.array([1.0, 0.5, 0.1, 0.5])
     present[60:140, 2:] = False
-    wanted = np.stack([_silent_for_long(column, times, limit) for column in present.T], 1)
+    wanted = np.stack([silent_for_long(column, times, limit) for column in present.T], 1)
     silence = Silence.after(times[:50], present[:50], limit)
     np.testing.assert_array_equal(silence.gone, wanted[49])
     for i in range(50, 300):
