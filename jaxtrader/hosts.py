@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def meet() -> None:
     XLA connects devices when they first exchange numbers, and on a CPU waits no longer than 30 seconds for all of them.
     One process may load its data, or compile, for longer than another.
     """
-    answer(ask({"is here": True}, devices.make_mesh(jax.device_count())))
+    ask(lambda: {"is here": True}, devices.make_mesh(jax.device_count()))()
     multihost_utils.broadcast_one_to_all(np.zeros(1, np.int32))
 
 
@@ -83,20 +83,20 @@ def gather(content: bytes) -> list[bytes]:
     return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
 
 
-def ask(wishes: Mapping[str, bool], mesh: Mesh | None) -> dict[str, bool] | dict[str, Array]:
-    """Ask all processes for their wishes. What was enqueued on the devices is waited for by `answer`, not here."""
+def ask(wishes: Callable[[], dict[str, bool]], mesh: Mesh | None) -> Callable[[], dict[str, bool]]:
+    """Ask all processes for their wishes, and return a function that waits for each wish that one of them has.
+
+    What was enqueued on the devices before is waited for by the function. It is the same for all processes. A process
+    alone has the wishes of the moment in which it is called.
+    """
     if count() == 1:
-        return dict(wishes)
+        return wishes
     assert mesh is not None
-    mine = np.asarray([list(wishes.values())], np.int32)
+    names, mine = zip(*wishes().items(), strict=True)
     by_process, same = (NamedSharding(mesh, spec) for spec in (devices.SHARDED, devices.REPLICATED))
-    of_all = jax.make_array_from_callback((mesh.size, len(wishes)), by_process, lambda _: mine)
-    return dict(zip(wishes, _any(of_all, sharding=same), strict=True))
-
-
-def answer(asked: Mapping[str, Any]) -> dict[str, bool]:
-    """Return each wish that a process has. It is the same for all processes."""
-    return {name: bool(wish) for name, wish in asked.items()}
+    of_all = jax.make_array_from_callback((mesh.size, len(names)), by_process, lambda _: np.asarray([mine], np.int32))
+    any_of_all = _any(of_all, sharding=same)
+    return cache(lambda: {name: bool(wish) for name, wish in zip(names, any_of_all, strict=True)})
 
 
 @partial(jax.jit, static_argnames="sharding")

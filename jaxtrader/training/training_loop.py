@@ -10,7 +10,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +87,7 @@ class TrainingLoop:
         self.callbacks = CallbackList(trainer.callbacks)
         self.saver = Saver(trainer, run_dir, log, seeds_at_once)
         self.snapshot_at = time.monotonic()
-        self.agreed = self._wishes
+        self.agreed = self._wishes  # what all processes agree on
 
     def steps(self) -> Steps:
         """Train to the end, and tell the callbacks of it. It yields what `dispatch.py` answers."""
@@ -113,13 +113,14 @@ class TrainingLoop:
         """Train until the end or a signal, with one chunk on the device while the one before is logged.
 
         Chunks and validations lie at multiples of their lengths, also after a run was resumed. Several processes agree
-        on when to stop and save: each chunk carries their wishes, which are known when it is fetched.
+        on when to stop and save: each chunk carries their wishes, which are known when it is fetched. A process alone
+        does what it wishes at once.
         """
         trainer, recorder = self.trainer, self.saver.recorder
         self.callbacks.start(TrainingRun(self.run_dir, self.config, tuple(self.saver.history)))
         dispatched, end = recorder.updates, trainer.total_updates or NO_LIMIT
-        pending: deque[tuple[Report, dict[str, Any], Snapshot | None]] = deque()
-        self.agreed = hosts.answer(hosts.ask(self._wishes, self.mesh))
+        pending: deque[tuple[Report, Callable[[], dict[str, bool]], Snapshot | None]] = deque()
+        self.agreed = hosts.ask(self._wishes, self.mesh)
         finished = self._is_complete
         while not finished:
             since_eval = dispatched % trainer.eval_every
@@ -135,18 +136,17 @@ class TrainingLoop:
                 recorder.compile_seconds = time.perf_counter() - began
             is_eval = count == until_eval or dispatched == end
             asked = hosts.ask(self._wishes, self.mesh)
-            self._agree(None)
             snapshot = None
-            if is_eval or self.agreed["save"]:
+            if is_eval or self.agreed()["save"]:
                 snapshot = yield Copy(is_eval)
                 self.snapshot_at = time.monotonic()
             pending.append((report, asked, snapshot))
-            finished = dispatched >= end or self.agreed["stop"]
+            finished = dispatched >= end or self.agreed()["stop"]
             while len(pending) > (0 if finished else 1):
                 report, asked, snapshot = pending.popleft()
                 self._fetch(report, snapshot)
-                self._agree(asked)
-                if self.agreed["end"] and snapshot is not None:
+                self.agreed = asked
+                if self.agreed()["end"] and snapshot is not None:
                     # A run that is resumed from here stops here too, so the chunk on the device does not count.
                     yield Start(snapshot()[0])
                     return
@@ -216,23 +216,15 @@ class TrainingLoop:
         """Whether all updates or episodes are finished, or a callback asked to stop."""
         updates, episodes = self.trainer.total_updates, self.trainer.num_episodes
         return (
-            self.agreed["end"]
+            self.agreed()["end"]
             or (updates is not None and self.saver.recorder.updates >= updates)
             or (episodes is not None and self.saver.recorder.episodes >= episodes)
         )
 
-    @property
     def _wishes(self) -> dict[str, bool]:
         """What this process wishes: to stop by a signal, to save by the time, and to end by a callback."""
         is_due = time.monotonic() - self.snapshot_at >= CHECKPOINT_SECONDS
         return {"stop": self.stop.is_set(), "save": is_due and hosts.is_first(), "end": self.callbacks.stops}
-
-    def _agree(self, asked: dict[str, Any] | None) -> None:
-        """Do what all processes have agreed on when they were asked. A process alone does what it wishes at once."""
-        if hosts.count() == 1:
-            self.agreed = self._wishes
-        elif asked is not None:
-            self.agreed = hosts.answer(asked)
 
     def _begin(self) -> TrainState:
         """Make or restore the first train state, the prepared parameters and the validation."""
