@@ -33,7 +33,29 @@ class HasLog(Protocol):
         """Log figures at a step."""
 
 
-class Log(Logger):
+class _FigureLogger(Logger):
+    """Logs the figures of each record. `_log` and `_end` say where."""
+
+    def on_chunk(self, record: Record) -> None:
+        """Log the figures of a record."""
+        self._log(figures(record), int(record["steps"]))
+
+    def on_end(self, result: TrainResult) -> None:
+        """End the log."""
+        self._end("KILLED" if result.interrupted else "FINISHED")
+
+    def on_failure(self, error: BaseException) -> None:
+        """End the log."""
+        self._end("FAILED")
+
+    def _log(self, numbers: dict[str, float], step: int) -> None:
+        raise NotImplementedError
+
+    def _end(self, status: str) -> None:
+        """End the log with a status of MLflow's. It may have ended."""
+
+
+class Log(_FigureLogger):
     """Gives the figures of each record to an object with `log(figures, step=steps)`.
 
     Args:
@@ -54,12 +76,11 @@ class Log(Logger):
             raise TypeError(f"{type(target).__name__} has no method log(figures, step=...); give an object that has")
         self.target = target
 
-    def on_chunk(self, record: Record) -> None:
-        """Log the figures of a record."""
-        self.target.log(figures(record), step=int(record["steps"]))
+    def _log(self, numbers: dict[str, float], step: int) -> None:
+        self.target.log(numbers, step=step)
 
 
-class TensorBoard(Logger):
+class TensorBoard(_FigureLogger):
     """Writes the figures of each record as scalars for TensorBoard.
 
     A run that is resumed replaces the scalars of the steps that it does again.
@@ -81,34 +102,25 @@ class TensorBoard(Logger):
 
     def on_start(self, run: TrainingRun) -> None:
         """Begin to log, or go on."""
-        self._close()
+        self._end("KILLED")  # the writer of before a divergence
         folder = run.run_dir / "tensorboard" if self.log_dir is None else Path(self.log_dir) / run.label
         purge_step = run.steps + 1 if folder.exists() else None
         # Files are named by the second. One that is resumed within it would take the place of the first.
         suffix = f".{run.steps:015d}"
         self._writer = self._package.SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
 
-    def on_chunk(self, record: Record) -> None:
-        """Log the figures of a record."""
-        for name, value in figures(record).items():
-            self._writer.add_scalar(name, value, int(record["steps"]))
+    def _log(self, numbers: dict[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step)
         self._writer.flush()
 
-    def on_end(self, result: TrainResult) -> None:
-        """End the log."""
-        self._close()
-
-    def on_failure(self, error: BaseException) -> None:
-        """End the log."""
-        self._close()
-
-    def _close(self) -> None:
+    def _end(self, status: str) -> None:
         if self._writer is not None:
             self._writer.close()
         self._writer = None
 
 
-class WandB(Logger):
+class WandB(_FigureLogger):
     """Logs each record to a run of Weights & Biases. A run that is resumed goes on in the same one.
 
     Args:
@@ -134,25 +146,16 @@ class WandB(Logger):
         defaults = {"name": run.label, "config": dict(run.config), "id": identity, "dir": str(run.run_dir)}
         self._run = self._package.init(**{**defaults, "resume": "allow", **self.init})
 
-    def on_chunk(self, record: Record) -> None:
-        """Log the figures of a record."""
-        self._run.log(figures(record), step=int(record["steps"]))
+    def _log(self, numbers: dict[str, float], step: int) -> None:
+        self._run.log(numbers, step=step)
 
-    def on_end(self, result: TrainResult) -> None:
-        """End the log."""
-        self._finish(exit_code=1 if result.interrupted else 0)
-
-    def on_failure(self, error: BaseException) -> None:
-        """End the log."""
-        self._finish(exit_code=1)
-
-    def _finish(self, exit_code: int) -> None:
+    def _end(self, status: str) -> None:
         run, self._run = self._run, None
         if run is not None:
-            run.finish(exit_code=exit_code)
+            run.finish(exit_code=0 if status == "FINISHED" else 1)
 
 
-class MLflow(Logger):
+class MLflow(_FigureLogger):
     """Logs settings and records to a run of MLflow. A run that is resumed goes on in the same one.
 
     Args:
@@ -191,21 +194,12 @@ class MLflow(Logger):
         experiment = found.experiment_id if found else self._client.create_experiment(self.experiment)
         return self._client.create_run(experiment, run_name=run.label).info.run_id
 
-    def on_chunk(self, record: Record) -> None:
-        """Log the figures of a record."""
-        now, step = int(1000 * time.time()), int(record["steps"])
-        metrics = [self._package.entities.Metric(name, x, now, step) for name, x in figures(record).items()]
+    def _log(self, numbers: dict[str, float], step: int) -> None:
+        now, entity = int(1000 * time.time()), self._package.entities.Metric
+        metrics = [entity(name, x, now, step) for name, x in numbers.items()]
         self._client.log_batch(self._run, metrics=metrics)
 
-    def on_end(self, result: TrainResult) -> None:
-        """End the log."""
-        self._finish("KILLED" if result.interrupted else "FINISHED")
-
-    def on_failure(self, error: BaseException) -> None:
-        """End the log."""
-        self._finish("FAILED")
-
-    def _finish(self, status: str) -> None:
+    def _end(self, status: str) -> None:
         client, self._client = self._client, None
         if client is not None:
             client.set_terminated(self._run, status=status)
