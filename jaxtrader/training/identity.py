@@ -7,18 +7,20 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from jaxtrader import compilation, hosts
-from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.market import Market
 from jaxtrader.training.run_config import flat, plain_agent
 from jaxtrader.training.train_settings import TrainSettings
+
+if TYPE_CHECKING:
+    from jaxtrader.training.trainer import Trainer
 
 # A run may go on for longer, elsewhere, on other devices, with another answer to divergence, and another end. What it
 # was initialised from is over.
@@ -32,20 +34,20 @@ Identity = dict[str, str]
 """Names of settings and data, with their values as JSON."""
 
 
-def identity(
-    settings: TrainSettings, env: Any, env_params: Any, agent: Agent, valid: Market | Optimum | None
-) -> Identity:
+def identity(trainer: Trainer) -> Identity:
     """Return all that decides about the numbers of a training, but for its length."""
+    env, valid = trainer.env, trainer.valid
     parts: dict[str, Any] = {
-        field.name: getattr(settings, field.name) for field in fields(TrainSettings) if field.name not in MAY_CHANGE
+        field.name: getattr(trainer, field.name) for field in fields(TrainSettings) if field.name not in MAY_CHANGE
     }
-    parts["until"] = settings.unit
-    parts |= {"agent" if name == "name" else name: value for name, value in plain_agent(agent).items()}
+    parts["until"] = trainer.unit
+    parts |= {"agent" if name == "name" else name: value for name, value in plain_agent(trainer.agent).items()}
     if isinstance(env, TradingEnv):
         parts |= flat(env.to_dict(), "env.") | {"env.reward": repr(env.reward)}
         parts |= {f"training {name}": value for name, value in _market(env.market).items()}
     else:
         parts["env"] = getattr(env, "name", type(env).__name__)
+        env_params = env.default_params if trainer.env_params is None else trainer.env_params
         leaves = jax.tree_util.tree_leaves_with_path(env_params)
         parts |= {f"env_params{jax.tree_util.keystr(path)}": _sum([leaf]) for path, leaf in leaves}
     if isinstance(valid, Optimum):

@@ -91,8 +91,7 @@ def train_members(trainer: Trainer, resume: bool) -> TrainResult:
 
 
 def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult:
-    about = describe(trainer, trainer.env, trainer.agent, trainer.valid, trainer.about)
-    write_config(run_dir, trainer, trainer.agent, about)
+    write_config(run_dir, trainer, describe(trainer, trainer.about))
     members, slots = _members(trainer, run_dir), seeds_at_once(trainer)
     results: list[TrainResult] = []
     seconds = 0.0

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -16,40 +16,35 @@ from jaxtrader import files
 from jaxtrader.agents.own_modules import Own, own
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.optimum import Optimum
-from jaxtrader.market.market import Market
 from jaxtrader.training.train_settings import TrainSettings
 
+if TYPE_CHECKING:
+    from jaxtrader.training.trainer import Trainer
 
-def write_config(run_dir: Path, settings: TrainSettings, agent: Agent, about: Mapping[str, Any]) -> dict[str, Any]:
+
+def write_config(run_dir: Path, trainer: Trainer, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write config.json in a run's folder, which says how to repeat the run, and return its content."""
-    config = {"training": _training(settings), "agent": plain_agent(agent), **about}
+    config = {"training": _training(trainer), "agent": plain_agent(trainer.agent), **about}
     files.write_text(run_dir / "config.json", json.dumps(config, indent=2, default=str) + "\n")
     return config
 
 
-def describe(
-    settings: TrainSettings, env: Any, agent: Agent, valid: Market | Optimum | None, about: Mapping[str, Any]
-) -> dict[str, Any]:
+def describe(trainer: Trainer, about: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a policy file says about its training, as plain data.
 
+    Of other environments than a TradingEnv nothing is said.
+
     Args:
-        settings: of the training.
-        env: the environment. Of others than a TradingEnv nothing is said.
-        agent: the learner.
-        valid: what the policy was chosen on.
+        trainer: of the training.
         about: further plain data.
     """
-    described = {**about, "agent": plain_agent(agent), "training": _training(settings)}
+    env, valid = trainer.env, trainer.valid
+    described = {**about, "agent": plain_agent(trainer.agent), "training": _training(trainer)}
     if isinstance(env, TradingEnv):
         described |= {
             "env": env.to_dict(),
             "symbols": list(env.market.symbols),
-            "features": {
-                "names": list(env.market.feature_names),
-                "lookback": env.market.lookback,
-                "delisted_after": env.market.delisted_after,
-            },
+            "features": {"names": list(env.market.feature_names), "lookback": env.market.lookback},
             "data": {"train": env.market.describe(), "fingerprint": env.market.fingerprint},
         }
         if valid is not None:

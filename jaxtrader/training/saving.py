@@ -55,7 +55,7 @@ class Saver:
         """What the policy files say of the training."""
         trainer = self.trainer
         further = trainer.about if self.initial is None else {**trainer.about, "init_from": self.initial}
-        return describe(trainer, trainer.env, trainer.agent, trainer.valid, further)
+        return describe(trainer, further)
 
     @property
     def best(self) -> dict[str, Any] | None:

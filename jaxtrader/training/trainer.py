@@ -313,10 +313,7 @@ class Trainer(TrainSettings):
     @cached_property
     def identity(self) -> Identity:
         """What a run must have in common with another one to continue it."""
-        params = None
-        if not isinstance(self.env, TradingEnv):
-            params = self.env.default_params if self.env_params is None else self.env_params
-        return identity(self, self.env, params, self.agent, self.valid)
+        return identity(self)
 
     def newest_checkpoint(self, run_dir: Path, set_aside: bool) -> Checkpoint | None:
         """Return the checkpoint from which a run goes on, and warn of those that are damaged. None: it has none."""

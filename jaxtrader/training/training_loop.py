@@ -250,7 +250,7 @@ class TrainingLoop:
             self.progress.print(
                 f"note: {', '.join(short)}: too few bars for a rollout of {trainer.rollout_length}; not trained on"
             )
-        self.config = write_config(self.run_dir, trainer, trainer.agent, saver.about)
+        self.config = write_config(self.run_dir, trainer, saver.about)
         if trainer.on_divergence == "halve":
             saver.save_checkpoint(train_state)  # to which the first divergence goes back
         return train_state

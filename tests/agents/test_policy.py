@@ -25,7 +25,7 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 from jaxtrader.training.run_config import describe
-from jaxtrader.training.train_settings import TrainSettings
+from jaxtrader.training.trainer import Trainer
 from jaxtrader.training.update import init_agent
 
 
@@ -193,7 +193,7 @@ def test_a_policy_of_an_ordinary_environment_acts_on_its_observations(tmp_path: 
 
 def test_the_agent_of_a_policy_is_the_one_that_was_trained(env: TradingEnv, decided: PPOState, tmp_path: Path) -> None:
     trained = PPOAgent(learning_rate=3e-4, num_epochs=2, hidden=(16, 8), entropy_coef=0.0, matmul_precision="high")
-    about = describe(TrainSettings(total_steps=1), env, trained, None, {})
+    about = describe(Trainer(env, trained, num_envs=8, rollout_length=env.episode_length, total_steps=1), {})
     trained.save_model(tmp_path / "p", decided, about)
     policy = load_policy(tmp_path / "p")
     assert policy.agent == trained
