@@ -112,29 +112,24 @@ class TrainingLoop:
     def _train(self) -> Generator[Request, Any, None]:
         """Train until the end or a signal, with one chunk on the device while the one before is logged.
 
-        Chunks and validations lie at multiples of their lengths, also after a run was resumed. Several processes agree
-        on when to stop and save: each chunk carries their wishes, which are known when it is fetched. A process alone
-        does what it wishes at once.
+        Several processes agree on when to stop and save: each chunk carries their wishes, which are known when it is
+        fetched. A process alone does what it wishes at once.
         """
-        trainer, recorder = self.trainer, self.saver.recorder
+        recorder, end = self.saver.recorder, self.trainer.total_updates or NO_LIMIT
         self.callbacks.start(TrainingRun(self.run_dir, self.config, tuple(self.saver.history)))
-        dispatched, end = recorder.updates, trainer.total_updates or NO_LIMIT
+        dispatched = recorder.updates
         pending: deque[tuple[Report, Callable[[], dict[str, bool]], Snapshot | None]] = deque()
         self.agreed = hosts.ask(self._wishes, self.mesh)
         finished = self._is_complete
         while not finished:
-            since_eval = dispatched % trainer.eval_every
-            until_eval = trainer.eval_every - since_eval
-            until_chunk = trainer.updates_per_chunk - since_eval % trainer.updates_per_chunk
-            count = min(until_chunk, until_eval, end - dispatched)
-            began = time.perf_counter()
-            if recorder.compile_seconds is None:
+            count, is_eval = self._next_chunk(dispatched, end)
+            compiles, began = recorder.compile_seconds is None, time.perf_counter()
+            if compiles:
                 self.progress.wait("compiling the training step, or loading it from an earlier run")
             report = yield Chunk(dispatched, count)
-            dispatched += count
-            if recorder.compile_seconds is None:
+            if compiles:
                 recorder.compile_seconds = time.perf_counter() - began
-            is_eval = count == until_eval or dispatched == end
+            dispatched += count
             asked = hosts.ask(self._wishes, self.mesh)
             snapshot = None
             if is_eval or self.agreed()["save"]:
@@ -151,6 +146,17 @@ class TrainingLoop:
                     yield Start(snapshot()[0])
                     return
                 finished |= self._is_complete
+
+    def _next_chunk(self, dispatched: int, end: int) -> tuple[int, bool]:
+        """Return how many updates the next chunk has, and whether a validation follows it.
+
+        Both lie at multiples of their lengths, also after a run was resumed.
+        """
+        since_eval = dispatched % self.trainer.eval_every
+        until_eval = self.trainer.eval_every - since_eval
+        until_chunk = self.trainer.updates_per_chunk - since_eval % self.trainer.updates_per_chunk
+        count = min(until_chunk, until_eval, end - dispatched)
+        return count, count == until_eval or dispatched + count == end
 
     def _fetch(self, report: Report, snapshot: Snapshot | None) -> None:
         """Wait for a chunk, log it and save its snapshot. Raises Rejected where its last update was rejected."""
