@@ -154,7 +154,8 @@ def _parse_union(value: Any, hint: Any, where: str) -> Any:
     schemas = [kind for kind in kinds if dataclasses.is_dataclass(kind)] if type(value) is dict else []
     if len(kinds) > 1 and not schemas:
         raise _wrong(value, hint, where)
-    raise errors[max(schemas or kinds, key=lambda kind: len(value.keys() & _hints(kind).keys()) if schemas else 0)]
+    nearest = max(schemas, key=lambda kind: len(value.keys() & _hints(kind).keys())) if schemas else kinds[0]
+    raise errors[nearest]
 
 
 def _parse_fields(value: Any, schema: Any, where: str) -> Any:

@@ -18,6 +18,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from jaxtrader import terminal
+from jaxtrader.training.metrics_log import COUNTS
 
 # The figures that are shown, in this order, and their labels. A figure that a record lacks is left out.
 FIGURES = {
@@ -36,7 +37,6 @@ FIGURES = {
     "steps": "steps",
     "episodes": "episodes",
 }
-COUNTS = ("updates", "steps", "episodes")
 SUMS = (*COUNTS, "steps_per_second")  # figures that are shown for all seeds together
 PERCENTAGES = ("optimum_share", "valid_time_in_market")
 VALIDATION = ("valid_reward_per_bar", "valid_best", *PERCENTAGES)  # shown until the next validation
