@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtrader import hosts
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.training.callbacks import EarlyStopping
-from jaxtrader.training.training_loop import FirstState, first_state
-from jaxtrader.training.update import run_chunk
+from jaxtrader.training.training_loop import first_state
+from jaxtrader.training.update import TrainState, run_chunk
 
 if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer
@@ -31,8 +31,8 @@ def seeds_at_once(trainer: Trainer) -> int:
     if free is None or hosts.count() > 1 or why_not_at_once(trainer) or type(trainer.agent) is not PPOAgent:
         return 1
     earlier = trainer.earlier.members[0] if trainer.earlier is not None else None
-    first = first_state(trainer, trainer.agent_arrays, earlier)
-    return slots_that_fit(trainer.seeds, lambda slots: bytes_of_block(slots, trainer, first), free)
+    first = first_state(trainer, trainer.agent_arrays, trainer.raw_params, earlier)
+    return slots_that_fit(trainer.seeds, lambda slots: bytes_of_block(slots, trainer, *first), free)
 
 
 def why_not_at_once(trainer: Trainer) -> str:
@@ -72,7 +72,7 @@ def free_bytes(device: jax.Device) -> float | None:
     return FOR_TRAINING * (stats["bytes_limit"] - stats.get("bytes_in_use", 0))
 
 
-def bytes_of_block(slots: int, trainer: Trainer, first: FirstState) -> int:
+def bytes_of_block(slots: int, trainer: Trainer, train_state: TrainState, params: Any) -> int:
     """Return the bytes that a block's program takes beside the parameters of the environment. It is compiled.
 
     The compiled program is the one that `Block` runs, and is not compiled again.
@@ -82,9 +82,9 @@ def bytes_of_block(slots: int, trainer: Trainer, first: FirstState) -> int:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((slots, *x.shape), x.dtype), tree)
 
     program = run_chunk.lower(
-        stacked(first.train_state),
+        stacked(train_state),
         stacked(trainer.agent_arrays),
-        first.params,
+        params,
         trainer.limits,
         jax.ShapeDtypeStruct((slots,), jnp.int32),
         rollouts=trainer.rollouts,

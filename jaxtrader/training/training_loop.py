@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,8 +236,8 @@ class TrainingLoop:
         """Make or restore the first train state, the prepared parameters and the validation."""
         trainer, checkpoint, saver = self.trainer, self.checkpoint, self.saver
         earlier = trainer.earlier if checkpoint is None else None
-        fresh = first_state(trainer, self.agent, earlier)
-        train_state, self.params = fresh.train_state, fresh.params
+        raw_params = trainer.raw_params
+        train_state, self.params = first_state(trainer, self.agent, raw_params, earlier)
         self.template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), train_state)
         if checkpoint is None:
             saver.log.cut(0)
@@ -246,7 +246,7 @@ class TrainingLoop:
             warn_of_another_machine(checkpoint, trainer.devices, saver.seeds_at_once)
             train_state = self._restore(checkpoint)
             warn_of_another_length(checkpoint, trainer, self.agent, train_state.agent_state)
-            _, self.params = self.agent.prepare(train_state.agent_state, fresh.raw)  # with the scales of the run
+            _, self.params = self.agent.prepare(train_state.agent_state, raw_params)  # with the scales of the run
         if trainer.valid is not None:
             assert isinstance(trainer.env, TradingEnv)
             self.validation = Validation.prepare(trainer.valid, trainer.env, self.agent, train_state.agent_state)
@@ -305,38 +305,23 @@ class TrainingLoop:
         return train_state
 
 
-@dataclass(frozen=True)
-class FirstState:
-    """What a training begins with.
-
-    Attributes:
-        train_state: the first one.
-        params: parameters of the environment, prepared by the agent.
-        raw: the same before that.
-    """
-
-    train_state: TrainState
-    params: Any
-    raw: Any
-
-
-def first_state(trainer: Trainer, agent: Any, earlier: Policy | None) -> FirstState:
-    """Make a training's first train state and parameters.
+def first_state(trainer: Trainer, agent: Any, raw_params: Any, earlier: Policy | None) -> tuple[TrainState, Any]:
+    """Make a training's first train state, and the parameters of its environment as the agent prepares them.
 
     Args:
         trainer: its settings.
         agent: see `Trainer.agent_arrays`.
+        raw_params: see `Trainer.raw_params`.
         earlier: the policy to start from. None: from new weights.
     """
     init_key, begin_key, key = jax.random.split(jax.random.key(trainer.seed), 3)
-    raw = trainer.raw_params
-    agent_state = init_agent(agent, init_key, raw, env=trainer.env)
+    agent_state = init_agent(agent, init_key, raw_params, env=trainer.env)
     if earlier is not None:
         agent_state = agent.start_from(agent_state, earlier.state, keep_scale=not trainer.refit_normalizer)
-    agent_state, params = agent.prepare(agent_state, raw)
+    agent_state, params = agent.prepare(agent_state, raw_params)
     env_states = begin_rollouts(begin_key, params, rollouts=trainer.rollouts)
     zero = jnp.zeros((), jnp.int32)
-    return FirstState(TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool)), params, raw)
+    return TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool)), params
 
 
 def resume_hint(run_dir: Path) -> str:

@@ -205,9 +205,9 @@ def test_a_block_has_as_many_slots_as_fit_and_blocks_are_even():
 
 def test_the_bytes_of_a_block_are_those_of_its_program(make, tmp_path):
     trainer = make(tmp_path / "run", seed=SEED, seeds=1, seeds_at_once=None)
-    first = first_state(trainer, trainer.agent_arrays, None)
-    state = sum(plain(leaf).nbytes for leaf in jax.tree.leaves(first.train_state))
-    needed = bytes_of_block(2, trainer, first)
+    train_state, params = first_state(trainer, trainer.agent_arrays, trainer.raw_params, None)
+    state = sum(plain(leaf).nbytes for leaf in jax.tree.leaves(train_state))
+    needed = bytes_of_block(2, trainer, train_state, params)
     assert needed > 2 * 2 * state, "two states, two copies of them, and what the program computes with"
 
 
