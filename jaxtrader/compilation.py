@@ -42,8 +42,8 @@ def enable_cache() -> Path | None:
     """
     if os.environ.get(VARIABLE, "").lower() in ("off", "0", "no", "false"):
         return None
-    if (own := getattr(jax.config, "jax_compilation_cache_dir", None)) is not None:
-        return Path(own)
+    if (chosen := getattr(jax.config, "jax_compilation_cache_dir", None)) is not None:
+        return Path(chosen)
     try:
         parent = os.environ.get(VARIABLE) or platformdirs.user_cache_dir("jaxtrader", appauthor=False)
     except RuntimeError:  # no HOME, and a user whom the system does not know, as in some containers

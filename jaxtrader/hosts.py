@@ -93,9 +93,9 @@ def ask(wishes: Callable[[], dict[str, bool]], mesh: Mesh | None) -> Callable[[]
         return wishes
     assert mesh is not None
     names, mine = zip(*wishes().items(), strict=True)
-    by_process, same = (NamedSharding(mesh, spec) for spec in (devices.SHARDED, devices.REPLICATED))
+    by_process, replicated = (NamedSharding(mesh, spec) for spec in (devices.SHARDED, devices.REPLICATED))
     of_all = jax.make_array_from_callback((mesh.size, len(names)), by_process, lambda _: np.asarray([mine], np.int32))
-    any_of_all = _any(of_all, sharding=same)
+    any_of_all = _any(of_all, sharding=replicated)
     return cache(lambda: {name: bool(wish) for name, wish in zip(names, any_of_all, strict=True)})
 
 

@@ -122,9 +122,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if checkpoint.best is not None:
             parse(checkpoint.best, BestRecord, "best")
         for name in ("updates", "episodes"):  # where one is missing, `restore` says so
-            count, own = getattr(checkpoint, name), cast(dict[str, Any], checkpoint.train_state).get(name)
-            if isinstance(own, np.ndarray) and own.shape == () and own != count:
-                raise SchemaError(f"{name} is {count}, and its train state has {shown(own)}")
+            count, of_state = getattr(checkpoint, name), cast(dict[str, Any], checkpoint.train_state).get(name)
+            if isinstance(of_state, np.ndarray) and of_state.shape == () and of_state != count:
+                raise SchemaError(f"{name} is {count}, and its train state has {shown(of_state)}")
     except SchemaError as error:
         raise FileError(f"{path} is damaged ({error}); use an earlier one") from error
     return checkpoint

@@ -139,12 +139,12 @@ def combinations(swept: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def scored_alike(
-    own: Rules, rules: Rules, costs: Costs | CostRange, swept: Collection[str]
+    chosen: Rules, rules: Rules, costs: Costs | CostRange, swept: Collection[str]
 ) -> dict[str, Costs | CostRange | Rules]:
     """The settings of a backtest in which a configuration pays what all others pay.
 
     Args:
-        own: the configuration's rules.
+        chosen: the configuration's rules.
         rules, costs: those of the sweep, without what is swept.
         swept: names of the swept settings.
     """
@@ -153,7 +153,7 @@ def scored_alike(
         changes["costs"] = costs
     facts = [name for name in FACTS if name in swept or "rules" in swept]
     if facts:
-        changes["rules"] = own.replace(**{name: getattr(rules, name) for name in facts})
+        changes["rules"] = chosen.replace(**{name: getattr(rules, name) for name in facts})
     return changes
 
 
@@ -192,10 +192,10 @@ def _of_agent(agent: Agent) -> tuple[str, ...]:
 
 def _with(env: TradingEnv, agent: Agent, changes: Mapping[str, Any]) -> tuple[TradingEnv, Agent, dict[str, Any]]:
     """Environment and agent with other settings, and what else is of the Trainer."""
-    own = {name: value for name, value in changes.items() if name in _of_agent(agent)}
-    rest = {name: value for name, value in changes.items() if name not in own}
-    if own:
-        agent = dataclasses.replace(agent, **own)  # pyrefly: ignore[bad-specialization]
+    of_agent = {name: value for name, value in changes.items() if name in _of_agent(agent)}
+    rest = {name: value for name, value in changes.items() if name not in of_agent}
+    if of_agent:
+        agent = dataclasses.replace(agent, **of_agent)  # pyrefly: ignore[bad-specialization]
     of_env = {name: value for name, value in rest.items() if name in (*_names(EnvSettings), *WHOLE)}
     rates = {name: value for name, value in rest.items() if name in RATES}
     rules = {name: value for name, value in rest.items() if name in _names(Rules)}

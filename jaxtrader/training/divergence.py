@@ -38,8 +38,8 @@ def lower_rate_may_help(reasons: list[str]) -> bool:
 
 def what_was_rejected(reasons: list[str], update: int, env: Any) -> str:
     """Name an update and what was wrong with it."""
-    own = _own_reward(env)
-    named = [f"reward (your own, {own})" if name == "reward" and own else name for name in reasons]
+    reward = _own_reward(env)
+    named = [f"reward (your own, {reward})" if name == "reward" and reward else name for name in reasons]
     return f"update {update} was rejected: not finite or not valid in {', '.join(named)}"
 
 

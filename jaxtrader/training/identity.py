@@ -86,18 +86,18 @@ def differences(
     return found
 
 
-def check_alike(settings: TrainSettings, own: Identity, init_from: Any, resume: bool) -> None:
+def check_alike(settings: TrainSettings, trained: Identity, init_from: Any, resume: bool) -> None:
     """Raise `hosts.UnlikeError` in all processes where one of them would train something else than process 0.
 
     Args:
         settings: of this process.
-        own: the identity of its training.
+        trained: the identity of its training.
         init_from: the weights that it starts from, or None.
         resume: whether it goes on with a run.
     """
     further = {name: getattr(settings, name) for name in MAY_CHANGE if name != "run_dir"} | {"resume": resume}
     further["init_from"] = None if init_from is None else _sum(jax.tree.leaves(init_from))
-    mine = {**own, **{name: as_json(value) for name, value in further.items()}}
+    mine = {**trained, **{name: as_json(value) for name, value in further.items()}}
     first, *others = map(json.loads, hosts.gather(json.dumps(mine).encode()))
     for i, theirs in enumerate(others, 1):
         says = f"{{name}} is {{old}} in process 0 and {{new}} in process {i}"

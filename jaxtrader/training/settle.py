@@ -48,9 +48,9 @@ def settle(trainer: Trainer, result: TrainResult) -> Proof:
     trained.unlink(missing_ok=True)  # of before the run went on
     if not found.is_better:
         save_policy(trained, policy)
-        held, exposure = holding(policy, found.exposure)
+        constant, exposure = holding(policy, found.exposure)
         found = replace(found, held=exposure)
-        save_policy(result.policy_path, replace(held, about={**held.about, "holds_because": str(found)}))
+        save_policy(result.policy_path, replace(constant, about={**constant.about, "holds_because": str(found)}))
     return found
 
 

@@ -220,11 +220,11 @@ def check_resume(plans: Sequence[FoldPlan], folder: Path, refit: Refit) -> None:
     """
     _check_refit(folder, refit)
     for i, plan in enumerate(plans, 1):
-        own = folder / f"fold-{i}"
-        if not is_run(own):
+        run_dir = folder / f"fold-{i}"
+        if not is_run(run_dir):
             continue
         try:
-            dataclasses.replace(plan.trainer, run_dir=own).check_resume()
+            dataclasses.replace(plan.trainer, run_dir=run_dir).check_resume()
         except ValueError as error:
             raise ValueError(f"fold {i}: {error}") from error
 
@@ -247,12 +247,12 @@ def _check_refit(folder: Path, refit: Refit) -> None:
 
 def _tradable(env: TradingEnv, market: Market, name: str) -> Market:
     """A market without the symbols that have no room for a decision. Raises ValueError where none is left."""
-    own = env.with_market(market)
-    short = own.symbols_without_room(1)
+    env = env.with_market(market)
+    short = env.symbols_without_room(1)
     kept = [i for i, symbol in enumerate(market.symbols) if symbol not in short]
     if not kept:
         raise ValueError(
-            f"{name} has no symbol with bars enough: a decision and its fill need {own.bars_needed}; give it more "
+            f"{name} has no symbol with bars enough: a decision and its fill need {env.bars_needed}; give it more "
             "bars, by fewer folds or other lengths of training and test"
         )
     return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
