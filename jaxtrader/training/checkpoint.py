@@ -155,12 +155,11 @@ def find_checkpoint(folder: Path, settings: Mapping[str, str], set_aside: bool) 
         if not begins_with(log, checkpoint.metrics_bytes, checkpoint.metrics_sum):
             raise FileError(f"{log} does not begin with the {checkpoint.metrics_bytes:,} bytes of {path.name}")
 
-    notes: list[str] = []
     try:
-        return _newest(folder, accept, notes.append, set_aside), notes
+        return _newest(folder, accept, set_aside)
     except FileError:
-        notes = []
-    checkpoint = _newest(folder, lambda _, found: check_settings(found, settings, folder), notes.append, set_aside)
+        pass
+    checkpoint, notes = _newest(folder, lambda _, found: check_settings(found, settings, folder), set_aside)
     assert checkpoint is not None
     if set_aside and log.exists() and log.stat().st_size:
         files.write_bytes(log.with_name(log.name + DAMAGED), log.read_bytes())
@@ -181,10 +180,10 @@ def checkpoint_to_go_back_to(folder: Path) -> Checkpoint | None:
 
 
 def _newest(
-    folder: Path, accept: Callable[[Path, Checkpoint], None], note: Callable[[str], None], set_aside: bool
-) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole and that `accept` does not refuse by a FileError."""
-    first: FileError | None = None
+    folder: Path, accept: Callable[[Path, Checkpoint], None], set_aside: bool
+) -> tuple[Checkpoint | None, list[str]]:
+    """Find the newest checkpoint that is whole and that `accept` does not refuse by a FileError, see above."""
+    errors: list[FileError] = []
     damaged: list[Path] = []
     for path in (folder / name for name in (NEWEST, PREVIOUS, BACK, BEST)):
         if not path.exists():
@@ -195,15 +194,14 @@ def _newest(
             damaged.pop()
             accept(path, checkpoint)
         except FileError as error:
-            first = first or error
-            note(f"{error}; going back to the checkpoint before it")
+            errors.append(error)
             continue
         for bad in damaged if set_aside else ():
             _set_aside(bad)
-        return checkpoint
-    if first is not None:
-        raise first
-    return None
+        return checkpoint, [f"{error}; going back to the checkpoint before it" for error in errors]
+    if errors:
+        raise errors[0]
+    return None, []
 
 
 def _set_aside(path: Path) -> None:
