@@ -60,11 +60,10 @@ class Block:
         stop: is set where all shall save and end.
     """
 
-    stacked: TrainState
-
     def __init__(self, trainings: Sequence[TrainingLoop], slots: int, stop: threading.Event) -> None:
         self.members = [Member(training, slot) for slot, training in enumerate(trainings)]
         self.slots, self.stop = slots, stop
+        self._stacked: Any = None  # the train states of all slots
         self._started: dict[int, TrainingLoop] = {}  # by slot
         self._given: dict[int, TrainState] = {}  # states by slot that are not in the stacked arrays yet
         self._params_axis: int | None = None  # None while all have the same parameters of the environment
@@ -129,8 +128,8 @@ class Block:
             counts[member.slot] = chunk.count
         self._gather()
         first = asking[0][0].training
-        self.stacked, reports = run_chunk(
-            self.stacked,
+        self._stacked, reports = run_chunk(
+            self._stacked,
             self._stack({slot: training.agent for slot, training in self._started.items()}),
             self._params(lambda training: training.params),
             first.limits,
@@ -145,7 +144,7 @@ class Block:
     def _copy(self, asking: Sequence[tuple[Member, Copy]]) -> None:
         """Answer all copies that are asked for. One program scores the policies of all slots."""
         self._gather()
-        copied, scores = copy_arrays(self.stacked), {}
+        copied, scores = copy_arrays(self._stacked), {}
         first = asking[0][0].training
         if first.validation is not None and any(copy.validate for _, copy in asking):
             params = self._params(lambda training: training.validation.params)
@@ -157,11 +156,11 @@ class Block:
     def _gather(self) -> None:
         """Put the states from which members start into the stacked arrays."""
         given, self._given = self._given, {}
-        if not hasattr(self, "stacked"):
-            self.stacked = self._stack(given)
+        if self._stacked is None:
+            self._stacked = self._stack(given)
             return
         for slot, state in given.items():
-            self.stacked = _put(self.stacked, state, slot)
+            self._stacked = _put(self._stacked, state, slot)
 
     def _stack(self, by_slot: dict[int, Any]) -> Any:
         """One for each slot, stacked. Slots that have none have the first one's."""
