@@ -33,40 +33,32 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
     Raises:
         ValueError: no result, or results under different rules or costs.
     """
-    members = list(results.values())
-    if not members:
-        raise ValueError("combine needs at least one result, and got none")
-    first = members[0]
-    for symbol, member in results.items():
-        if (member.rules, member.costs.to_dict()) != (first.rules, first.costs.to_dict()):
-            raise ValueError(
-                f"the result of {symbol} was run under {member.rules} and {member.costs}, the first under "
-                f"{first.rules} and {first.costs}; combine results of the same rules and costs"
-            )
-    times = union([member.times for member in members])
+    _check_alike(results)
+    members, share = list(results.values()), 1 / len(results)
+    first, times = members[0], union([member.times for member in members])
     rows = [np.searchsorted(times, member.times) for member in members]
-    share = 1 / len(members)
     equity = np.stack([share * _forward_filled(times, member, member.equity, member.initial) for member in members])
     weights = ratio(equity, equity.sum(0))
     equal = np.full_like(weights, share)
     before = np.hstack([equal[:, :1], weights[:, :-1]])
 
-    def summed(name: str, weights: np.ndarray) -> np.ndarray:
+    def at_own_bars(name: str, otherwise: float = 0.0) -> list[np.ndarray]:
+        """A column of each member at its bars, and something else at all others."""
+        columns = []
+        for at, member in zip(rows, members, strict=True):
+            own = getattr(member, name)
+            columns.append(np.full((len(times), *own.shape[1:]), otherwise))
+            columns[-1][at] = own
+        return columns
+
+    def total(name: str, weights: np.ndarray) -> np.ndarray:
         """A column of amounts over all members, each weighted at its bars."""
-        parts = zip(rows, members, weights, strict=True)
-        return np.sum([np.bincount(at, getattr(member, name) * w[at], len(times)) for at, member, w in parts], 0)
+        return (np.stack(at_own_bars(name)) * weights).sum(0)
 
     def side_by_side(name: str, weights: np.ndarray) -> np.ndarray:
         """A column of each member's assets, weighted at each bar, and 0 out of the market."""
         parts = zip(members, weights, strict=True)
         return np.hstack([_in_market(times, member, getattr(member, name)) * w[:, None] for member, w in parts])
-
-    def at_own_bars(name: str, weights: float, otherwise: float) -> np.ndarray:
-        """A column of each member's assets, weighted, at its own bars, and something else at all others."""
-        columns = [np.full((len(times), len(member.symbols)), otherwise) for member in members]
-        for at, member, column in zip(rows, members, columns, strict=True):
-            column[at] = weights * getattr(member, name)
-        return np.hstack(columns)
 
     tz = common_zone(member.tz for member in members)
     periods = periods_per_year or total_periods_per_year(
@@ -81,13 +73,13 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
         exposure=side_by_side("exposure", weights),
         held_exposure=side_by_side("held_exposure", weights),
         units=side_by_side("units", equal),
-        targets=at_own_bars("targets", 1.0, otherwise=np.nan),
-        turnover=summed("turnover", before),
-        costs_paid=summed("costs_paid", equal),
-        financing=summed("financing", equal),
-        carry=at_own_bars("carry", share, otherwise=0.0),
-        carry_after_open=at_own_bars("carry_after_open", share, otherwise=0.0),
-        cash_returns=summed("cash_returns", before),
+        targets=np.hstack(at_own_bars("targets", otherwise=np.nan)),
+        turnover=total("turnover", before),
+        costs_paid=total("costs_paid", equal),
+        financing=total("financing", equal),
+        carry=share * np.hstack(at_own_bars("carry")),
+        carry_after_open=share * np.hstack(at_own_bars("carry_after_open")),
+        cash_returns=total("cash_returns", before),
         fills=joined([member.fills for member in members], share, rows),
         last_price=np.concatenate([member.last_price for member in members]),
         next_target=np.concatenate([member.next_target for member in members]),
@@ -99,6 +91,18 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
         by_symbol=dict(results),
         tz=tz,
     )
+
+
+def _check_alike(results: Mapping[str, BacktestResult]) -> None:
+    if not results:
+        raise ValueError("combine needs at least one result, and got none")
+    first = next(iter(results.values()))
+    for symbol, member in results.items():
+        if (member.rules, member.costs.to_dict()) != (first.rules, first.costs.to_dict()):
+            raise ValueError(
+                f"the result of {symbol} was run under {member.rules} and {member.costs}, the first under "
+                f"{first.rules} and {first.costs}; combine results of the same rules and costs"
+            )
 
 
 def _forward_filled(times: np.ndarray, result: BacktestResult, column: np.ndarray, before: float) -> np.ndarray:

@@ -155,14 +155,10 @@ class BacktestResult:
         units, ruined, equity = _number(holdings.units), np.asarray(holdings.ruined), holdings.value(close)
         order, events = _by_bar(trajectory, rules)
         fills = _fill_table(units, order, events, symbols, times, rules)
-        # A forced closing may find equity near or below 0, so its turnover is measured by the mark before.
         marks = np.concatenate([[1.0], equity[:-1]])
-        value = np.maximum(np.where(fills["forced"], marks[fills["bar"]], fills["equity"]), EQUITY_FLOOR)
-        traded = np.abs(fills["units"]) * fills["price"] / value
         ruined_at = int(np.argmax(ruined)) if ruined.any() else None
         late = np.isfinite(targets[ruined_at:]).any(-1) if ruined_at is not None else np.zeros(0)
         exposure = ratio(units * close, equity[:, None])
-        held_exposure = _held_exposure(exposure, order, events, marks, rules)
         financing, holding_cost = np.zeros(len(times)), Carry(np.zeros_like(units), np.zeros_like(units))
         if events.financing is not None:
             financing = np.asarray(events.financing)
@@ -172,10 +168,10 @@ class BacktestResult:
             times=times,
             equity=equity,
             exposure=exposure,
-            held_exposure=held_exposure,
+            held_exposure=_held_exposure(exposure, order, events, marks, rules),
             units=units,
             targets=targets,
-            turnover=np.bincount(fills["bar"], traded, len(times)),
+            turnover=np.bincount(fills["bar"], _traded(fills, marks), len(times)),
             costs_paid=np.bincount(fills["bar"], fills["fee"] + fills["slippage"], len(times)),
             financing=financing,
             carry=holding_cost.total,
@@ -415,6 +411,15 @@ def _held_exposure(
         equity = np.where(np.isin(fill.reason, FORCED), marks[:, None], np.asarray(fill.equity)[:, None])
         exposure = exposure - np.where(lived, fill.units * fill.price, 0) / np.maximum(equity, EQUITY_FLOOR)
     return exposure
+
+
+def _traded(fills: np.ndarray, marks: Float[np.ndarray, " bar"]) -> Float[np.ndarray, " fill"]:
+    """Traded value / equity of each fill.
+
+    A forced closing may find equity near or below 0, so it is measured by the mark before.
+    """
+    value = np.where(fills["forced"], marks[fills["bar"]], fills["equity"])
+    return np.abs(fills["units"]) * fills["price"] / np.maximum(value, EQUITY_FLOOR)
 
 
 def _number(leaf: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +15,6 @@ from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
 
 SETTINGS = ("rules", "costs", *BRACKETS, "dtype")
-
-
-@runtime_checkable
-class TimeTable(Protocol):
-    """What a pandas Series or DataFrame has, and arrays, lists and dicts of targets have not."""
-
-    index: Any
-    to_numpy: Any
 
 
 def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, Any]) -> BacktestResult:
@@ -37,6 +29,8 @@ def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, A
     Raises:
         ValueError: the table names a time or a symbol that the market does not have, or an argument is none.
     """
+    import pandas as pd
+
     unknown = [name for name in changes if name not in SETTINGS]
     if unknown:
         raise ValueError(f"{unknown[0]} means nothing for a table of targets; those are {', '.join(SETTINGS)}")
@@ -44,7 +38,7 @@ def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, A
     settings: dict[str, Any] = {}
     if isinstance(env, TradingEnv):
         settings = {name: getattr(env, name) for name in SETTINGS if name != "dtype"}
-    targets = by_time(table, market) if isinstance(table, TimeTable) else table
+    targets = by_time(table, market) if isinstance(table, pd.Series | pd.DataFrame) else table
     results = simulate(market, targets, **settings | dict(changes))
     if not isinstance(results, BacktestResults):
         return results
