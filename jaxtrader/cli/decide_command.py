@@ -22,7 +22,7 @@ from jaxtrader.cli.settings import OK, BadInput, build, of
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.live.decision import told
 from jaxtrader.live.live import Live
-from jaxtrader.live.recent import PRICES, up_to
+from jaxtrader.live.recent import PRICES, OtherScale, up_to
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.features import resolve
@@ -142,6 +142,10 @@ def _account(policy: Policy, own: Sequence[jt.Bars], file: Path, positions: dict
     try:
         live = policy.resume_live(file, history=own)
         live.catch_up(own)
+    except OtherScale as error:
+        raise BadInput(
+            f"{error.fault}; give adjusted prices, or begin anew with --position, as in --position 0"
+        ) from error
     except (ValueError, jt.FileError) as error:
         raise BadInput(f"{str(error).removesuffix('.')}; --position, as in --position 0, begins anew") from error
     return live

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxtrader.live.step import COLUMN
 from jaxtrader.market import features
 from jaxtrader.market.bar_checks import LARGEST, PRICE_LIMITS, check_bars, spacing, widen_dust
 from jaxtrader.market.bars import Bars
@@ -28,34 +29,34 @@ HOUR = np.timedelta64(1, "h")
 FREE_ROWS = 512  # rows that are written before the buffer is moved back to its beginning
 
 
+class OtherScale(DataError):
+    """A bar seems to be on another scale than the history. `fault` says so without the ways out of the API."""
+
+    def __init__(self, opening: str) -> None:
+        self.fault = f"{opening}: its prices seem to be on another scale than the history"
+        super().__init__(
+            f"{self.fault}; give them on that scale (where they are adjusted, with their price_factor), or go on from "
+            "an adjusted history with resume_live(path, history=...), or say after_jump=True if the price did jump."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Row:
     """What one asset adds to a market's newest row.
 
     Attributes:
-        prices: open, high, low and close.
-        volume: traded units.
         features: [F].
-        volatility: see `Market.volatility`.
-        adv: see `Market.adv`. NaN where the market has none.
-        funding: see `Market.funding`.
-        price_factor: see `Market.price_factor`.
-        columns: further columns of the bars.
+        columns: what the ledger reads, by the names that `step.arrays` takes: prices, volatility, adv (NaN where the
+            market has none), funding, price_factor, and further columns of the bars.
     """
 
-    prices: dict[str, float]
-    volume: float
     features: np.ndarray
-    volatility: float
-    adv: float
-    funding: float
-    price_factor: float
     columns: dict[str, float]
 
     def without_bar(self) -> Row:
         """Return the row of an asset that has no bar: all is as before, at the last close."""
-        close = self.prices["close"]
-        return dataclasses.replace(self, prices=dict.fromkeys(PRICES, close), volume=0.0, funding=0.0)
+        unchanged = dict.fromkeys(PRICES, self.columns["close"]) | {"funding": 0.0}
+        return dataclasses.replace(self, columns=self.columns | unchanged)
 
 
 class RecentBars:
@@ -87,9 +88,10 @@ class RecentBars:
         self.kept = max(BARS + 1, *self.lookbacks)
         self._template = dataclasses.replace(history, notes=(), source=history.source or "live")
         fields = {name: getattr(history, name) for name in ("times", *PRICES, "volume", *OPTIONAL)}
-        fields |= {("column", name): values for name, values in history.columns.items()}
+        fields |= {f"{COLUMN}{name}": values for name, values in history.columns.items()}
         rows = min(len(history), self.kept)
-        self.rows, self._buffers = rows, {}
+        self.rows = rows
+        self._buffers: dict[str, np.ndarray] = {}
         for name, values in fields.items():
             if values is not None:
                 buffer = np.zeros((self.kept + FREE_ROWS, *values.shape[1:]), values.dtype)
@@ -104,10 +106,6 @@ class RecentBars:
         """The bars that are kept. They are views, and stay what they are until the next bar."""
         return self.tail(self.rows, self.rows)
 
-    def begin(self) -> None:
-        """Forget what was computed of a bar that was not kept."""
-        self._candidate = {}
-
     def offer(self, time: np.datetime64, bar: Mapping[str, Any], longest_pause: int | None = None) -> None:
         """Write down a bar that may follow the last one, for `newest_rows`. `keep` adds it.
 
@@ -119,6 +117,7 @@ class RecentBars:
         Raises:
             DataError: the bar breaks a rule of bars, or seems to be on another scale than the bars before it.
         """
+        self._candidate = {}
         numbers = self._checked(time, bar)
         if self.rows == self.kept + FREE_ROWS:
             for buffer in self._buffers.values():
@@ -140,13 +139,9 @@ class RecentBars:
         prices = {name: self._buffers[name][rows, 0] for name in (*PRICES, "volume")}
         pause = (time - self._buffers["times"][self.rows - 1]) / np.timedelta64(longest_pause, "ns")
         if jump := scale_jump(prices, pause):
-            raise DataError(
-                f"The bar of {self.symbol} at {_shown(time)} {jump}: its prices seem to be on another scale than the "
-                "history; give them on that scale (where they are adjusted, with their price_factor), or go on from "
-                "an adjusted history with resume_live(path, history=...), or say after_jump=True if the price did jump."
-            )
+            raise OtherScale(f"The bar of {self.symbol} at {_shown(time)} {jump}")
 
-    def _checked(self, time: np.datetime64, bar: Mapping[str, Any]) -> dict[Any, float]:
+    def _checked(self, time: np.datetime64, bar: Mapping[str, Any]) -> dict[str, float]:
         """The numbers of a bar by the names of the buffers."""
         given = {}
         for name in (*PRICES, "volume"):
@@ -165,18 +160,16 @@ class RecentBars:
             check_bars(arrays, lambda _: f"The bar of {self.symbol} at {_shown(time)}")
             given = {name: float(x[0]) for name, x in arrays.items()}
         columns = bar.get("columns") or {}
-        unknown = [name for name in columns if ("column", name) not in self._buffers]
+        further = [name.removeprefix(COLUMN) for name in self._buffers if name.startswith(COLUMN)]
+        unknown = [name for name in columns if name not in further]
         if unknown:
-            known = ", ".join(key[1] for key in self._buffers if isinstance(key, tuple)) or "none"
+            known = ", ".join(further) or "none"
             raise DataError(
                 f"The bar of {self.symbol} at {_shown(time)} has the column {unknown[0]!r}, and the further columns of "
                 f"the history are {known}; leave it out."
             )
-        numbers: dict[Any, float] = dict(given)
-        for key in self._buffers:
-            if isinstance(key, tuple):
-                numbers[key] = self._number(columns.get(key[1], np.nan), key[1], time)
-        return numbers | {name: self._optional(bar.get(name), name, time) for name in OPTIONAL}
+        given |= {f"{COLUMN}{name}": self._number(columns.get(name, np.nan), name, time) for name in further}
+        return given | {name: self._optional(bar.get(name), name, time) for name in OPTIONAL}
 
     def _optional(self, given: Any, name: str, time: np.datetime64) -> float:
         """The funding or the price factor of a bar, whose history may have none."""
@@ -226,17 +219,8 @@ class RecentBars:
 
     def row(self, end: int, features: np.ndarray, volatility: float, adv: float) -> Row:
         """Return the last of the first `end` rows of the buffers, with what was computed for it."""
-        buffers, last = self._buffers, end - 1
-        return Row(
-            prices={name: float(buffers[name][last, 0]) for name in PRICES},
-            volume=float(buffers["volume"][last, 0]),
-            features=features,
-            volatility=volatility,
-            adv=adv,
-            funding=float(buffers["funding"][last, 0]) if "funding" in buffers else 0.0,
-            price_factor=float(buffers["price_factor"][last, 0]) if "price_factor" in buffers else 1.0,
-            columns={key[1]: float(buffer[last, 0]) for key, buffer in buffers.items() if isinstance(key, tuple)},
-        )
+        columns = {"volatility": volatility, "adv": adv, "funding": 0.0, "price_factor": 1.0}
+        return Row(features, columns | {name: float(self._buffers[name][end - 1, 0]) for name in self.names})
 
     def _resampled(self, feature: ResampledFeature, lookback: int, end: int) -> float:
         """The value at the last complete frame, which is computed once a frame."""
@@ -250,11 +234,11 @@ class RecentBars:
         return value
 
     @property
-    def names(self) -> list[Any]:
-        """What is kept of a bar, apart from its time: names, and pairs of "column" and a name."""
+    def names(self) -> list[str]:
+        """What is kept of a bar, apart from its time. COLUMN begins the names of further columns."""
         return [name for name in self._buffers if name != "times"]
 
-    def last(self, name: Any, rows: int, end: int) -> np.ndarray:
+    def last(self, name: str, rows: int, end: int) -> np.ndarray:
         """Return one of `names` of the last of the first `end` rows of the buffers, without a copy."""
         return self._buffers[name][end - rows : end]
 
@@ -264,8 +248,7 @@ class RecentBars:
         for name, buffer in self._buffers.items():
             view = views[name] = buffer[part]
             view.flags.writeable = False
-        columns = {key[1]: views.pop(key) for key in list(views) if isinstance(key, tuple)}
-        return dataclasses.replace(self._template, columns=columns, **views)
+        return _bars_of(self._template, views)
 
 
 def newest_rows(recents: Sequence[RecentBars], offered: bool) -> list[Row]:
@@ -278,8 +261,6 @@ def newest_rows(recents: Sequence[RecentBars], offered: bool) -> list[Row]:
     """
     ends = [each.rows + offered for each in recents]
     specs, lookbacks = recents[0].features, recents[0].lookbacks
-    for each in recents:
-        each.begin()
     whole, found = _side_by_side(recents, ends), np.empty((len(recents), len(specs)))
     for i, (feature, lookback) in enumerate(zip(specs, lookbacks, strict=True)):
         if whole is not None and lookback <= len(whole) and _is_ours(feature):
@@ -317,12 +298,17 @@ def _side_by_side(recents: Sequence[RecentBars], ends: Sequence[int]) -> Bars | 
         return None
     rows = min(*(each.kept for each in recents), *ends)
     first = recents[0].tail(rows, ends[0])
-    joined: dict[Any, Any] = {
+    joined: dict[str, Any] = {
         name: np.concatenate([each.last(name, rows, end) for each, end in zip(recents, ends, strict=True)], axis=1)
         for name in names
     }
-    columns = {name[1]: joined.pop(name) for name in list(joined) if isinstance(name, tuple)}
-    return dataclasses.replace(first, columns=columns, **joined)
+    return _bars_of(first, joined)
+
+
+def _bars_of(template: Bars, arrays: dict[str, Any]) -> Bars:
+    """Bars with these arrays by the names of `RecentBars.names`, and all else of a template."""
+    columns = {name.removeprefix(COLUMN): arrays.pop(name) for name in list(arrays) if name.startswith(COLUMN)}
+    return dataclasses.replace(template, columns=columns, **arrays)
 
 
 def up_to(bars: Bars, time: np.datetime64) -> Bars:

@@ -151,17 +151,13 @@ class MarketRows:
     ) -> np.ndarray:
         """The columns [column, A] of a newest row. Raises ValueError where a number is missing."""
         years = (time - self.time) / YEAR
-        values: dict[str, Any] = {name: [row.prices[name] for row in own] for name in PRICES}
-        for name in ("volatility", "adv", *OPTIONAL):
-            values[name] = [getattr(row, name) for row in own]
-        values |= {"dt": years, "session_end": self._ends_session(time, session_end)}
-        values["bar_dt"] = 0.0 if self.length is None else min(years, np.timedelta64(self.length, "ns") / YEAR)
+        shared: dict[str, Any] = {"dt": years, "session_end": self._ends_session(time, session_end)}
+        shared["bar_dt"] = 0.0 if self.length is None else min(years, np.timedelta64(self.length, "ns") / YEAR)
         if silence is not None and self.silence is not None:
-            values |= {"present": present, "listed": ~silence.gone, "delisted": silence.gone & ~self.silence.gone}
+            shared |= {"present": present, "listed": ~silence.gone, "delisted": silence.gone & ~self.silence.gone}
         newest = np.empty((len(self.names), len(own)))
         for i, name in enumerate(self.names):
-            further = name.removeprefix(COLUMN)
-            newest[i] = values[name] if further == name else [row.columns[further] for row in own]
+            newest[i] = shared[name] if name in shared else [row.columns[name] for row in own]
         if np.isnan(newest).any():
             name = self.names[int(np.argmax(np.isnan(newest).any(1)))].removeprefix(COLUMN)
             raise ValueError(f"the bars at {time} have no number for {name!r}; give columns={{{name!r}: ...}}")

@@ -175,8 +175,8 @@ def test_a_row_has_the_numbers_of_the_whole_history_to_the_bit():
             (row,) = newest_rows([recent], offered=True)
             recent.keep()
             np.testing.assert_array_equal(row.features, market.features[i, 0], err_msg=frequency)
-            assert row.volatility == market.volatility[i, 0]
-            assert row.adv == market.adv[i, 0]
+            assert row.columns["volatility"] == market.volatility[i, 0]
+            assert row.columns["adv"] == market.adv[i, 0]
         assert len(recent.bars) <= recent.kept + FREE_ROWS, "old bars are forgotten"
 
 

@@ -178,8 +178,8 @@ def test_rows_of_several_assets_at_once_have_the_numbers_of_each_alone_to_the_bi
         for each, found in zip(offered, newest_rows(offered, offered=True), strict=True):
             a = SYMBOLS.index(each.symbol)
             np.testing.assert_array_equal(found.features, market.features[row, a])
-            assert found.volatility == market.volatility[row, a]
-            assert found.adv == market.adv[row, a]
+            assert found.columns["volatility"] == market.volatility[row, a]
+            assert found.columns["adv"] == market.adv[row, a]
             each.keep()
 
 
