@@ -56,7 +56,7 @@ class Categorical(struct.PyTreeNode):
         log_probs = self.log_probs()
         return -(jnp.exp(log_probs) * log_probs).sum(-1)
 
-    def spread(self) -> dict[str, Float[Array, "*b n"]]:
+    def describe(self) -> dict[str, Float[Array, "*b n"]]:
         """Return the probability of each action, by the name that explanations have for it."""
         return {"probabilities": jnp.exp(self.log_probs())}
 
@@ -76,7 +76,7 @@ class _Normal(struct.PyTreeNode):
         """Return the action of the mean of x. That is the median of an exposure, or of the ratio of two weights."""
         return self._mapped(self.mean)
 
-    def spread(self) -> dict[str, Float[Array, "*b n"]]:
+    def describe(self) -> dict[str, Float[Array, "*b n"]]:
         """Return the standard deviations of x, by the name that explanations have for it."""
         return {"deviation": jnp.broadcast_to(jnp.exp(self.log_std), self.mean.shape)}
 

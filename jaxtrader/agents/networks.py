@@ -25,6 +25,7 @@ from jaxtrader.printable import shown
 
 if TYPE_CHECKING:
     from jaxtrader.agents.own_modules import Own, OwnEncoder
+    from jaxtrader.agents.policy_schema import NetworkPart
 
 COMPUTE_DTYPES = get_args(ppo_settings.ComputeDtype)
 MAX_LAYERS, MAX_WIDTH = 64, 2**16  # of hidden layers and of encoders, far beyond what learns
@@ -263,11 +264,12 @@ def _to_each(x: Float[Array, "n width"], assets: int) -> Float[Array, "n*assets 
     return jnp.broadcast_to(x[:, None], (x.shape[0], assets, x.shape[-1])).reshape(-1, x.shape[-1])
 
 
-def check_layers(hidden: Any, encoder: Any, encoder_width: Any, encoder_depth: Any, compute_dtype: Any) -> None:
-    """Raise ValueError, in the words of PPOAgent, where these settings make no network."""
+def check_layers(settings: ppo_settings.PPOSettings | NetworkPart) -> None:
+    """Raise ValueError, in the words of PPOAgent, where its settings, or those of a policy file, make no network."""
+    hidden, encoder, width, depth = settings.hidden, settings.encoder, settings.encoder_width, settings.encoder_depth
     if not isinstance(hidden, tuple):  # static fields need a hash, which a list does not have
         raise ValueError(f"PPOAgent(hidden={hidden!r}) must be a tuple of widths such as (64, 64)")
-    if not 1 <= len(hidden) <= MAX_LAYERS or not all(_is_count(width, MAX_WIDTH) for width in hidden):
+    if not 1 <= len(hidden) <= MAX_LAYERS or not all(_is_count(each, MAX_WIDTH) for each in hidden):
         raise ValueError(
             f"PPOAgent(hidden={shown(hidden)}) needs at least one layer and at most {MAX_LAYERS}, each at least 1 wide "
             f"and at most {MAX_WIDTH:,}"
@@ -275,18 +277,19 @@ def check_layers(hidden: Any, encoder: Any, encoder_width: Any, encoder_depth: A
     if isinstance(encoder, str) and encoder not in encoders.KINDS:
         raise ValueError(f"PPOAgent(encoder={shown(encoder)!r}) is unknown; use one of {', '.join(encoders.KINDS)}")
     unit = HEAD_WIDTH if encoder == "attention" else 1
-    if not _is_count(encoder_width, MAX_WIDTH) or encoder_width % unit:
+    if not _is_count(width, MAX_WIDTH) or width % unit:
         raise ValueError(
-            f"PPOAgent(encoder_width={encoder_width}) must be a whole number, at least 1 and at most {MAX_WIDTH:,}"
+            f"PPOAgent(encoder_width={width}) must be a whole number, at least 1 and at most {MAX_WIDTH:,}"
             + f"; of attention a multiple of {unit}" * (unit > 1)
         )
-    if encoder_depth is not None and not _is_count(encoder_depth, MAX_LAYERS):
+    if depth is not None and not _is_count(depth, MAX_LAYERS):
         raise ValueError(
-            f"PPOAgent(encoder_depth={encoder_depth}) must be None or a whole number, at least 1 and at most "
-            f"{MAX_LAYERS}"
+            f"PPOAgent(encoder_depth={depth}) must be None or a whole number, at least 1 and at most {MAX_LAYERS}"
         )
-    if compute_dtype not in COMPUTE_DTYPES:
-        raise ValueError(f"PPOAgent(compute_dtype={shown(compute_dtype)!r}) is unknown; use 'float32' or 'bfloat16'")
+    if settings.compute_dtype not in COMPUTE_DTYPES:
+        raise ValueError(
+            f"PPOAgent(compute_dtype={shown(settings.compute_dtype)!r}) is unknown; use 'float32' or 'bfloat16'"
+        )
 
 
 def _is_count(value: Any, most: int) -> bool:

@@ -256,7 +256,7 @@ def _network(stored: NetworkPart, actions: ActionSpec, params: dict[str, Any], g
         fields["encoder"] = named(stored.encoder.name, stored.encoder.settings, given)
     if issubclass(NETWORKS[stored.kind], OwnActorCritic) != (stored.module is not None):
         raise ValueError(f"a network of kind {stored.kind} and the module {stored.module}")
-    check_layers(**{name: fields[name] for name in ("hidden", *NETWORK_FIELDS[NETWORK_FIELDS.index("encoder") :])})
+    check_layers(stored)
     weights = jax.tree.leaves(params)
     if not all(isinstance(x, np.ndarray) for x in weights):
         raise ValueError("weights that are no arrays")

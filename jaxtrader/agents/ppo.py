@@ -98,8 +98,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
                 raise ValueError("PPOAgent(network=...) reads the window itself; leave out encoder")
         if not isinstance(self.encoder, str):
             own(self.encoder)
-        layers = ("hidden", "encoder", "encoder_width", "encoder_depth", "compute_dtype")
-        check_layers(**{name: getattr(self, name) for name in layers})
+        check_layers(self)
         if self.matmul_precision not in PRECISIONS:
             raise ValueError(
                 f"PPOAgent(matmul_precision={self.matmul_precision!r}) is unknown; use {', '.join(PRECISIONS)}"
@@ -276,7 +275,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         action: Any = policy.mode() if deterministic else policy.sample(key)
         about = {"log_prob": policy.log_prob(action), "value": mean + std * value}
         if deterministic:
-            about |= policy.spread()
+            about |= policy.describe()
             # A file of before version 3 does not hold the units of the values.
             about["value"] = jnp.where(state.value_scale.weight > 0, about["value"], jnp.nan)
         return state.network.actions.to_env(action), about
