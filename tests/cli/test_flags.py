@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import jaxtrader as jt
-from jaxtrader.cli import flags, main, settings
+from jaxtrader.cli import flags, inputs, main, settings
 from jaxtrader.cli.flags import parse
 from jaxtrader.cli.settings import COMMANDS, SYNTHETIC, TRAIN, BadInput, of, resolved
 from jaxtrader.ledger.cost_rates import CostRates
@@ -141,6 +141,17 @@ def test_a_backtest_takes_several_numbers_of_a_cost_and_labels_each_combination(
     assert last == {"fee": pytest.approx(2.5e-4), "borrow_rate": None, "slippage": pytest.approx(5e-4)}
     one = given("backtest", "run", "--fee-bps", "1")
     assert settings.choices(CostRates, one) == {"": one}
+
+
+def test_patience_and_log_to_are_called_back_by_the_training(monkeypatch):
+    words = ["--patience", "3", "--log-to", "tensorboard"]
+    stopping, logger = inputs.callbacks(resolved("train", given("train", *words)))
+    assert (type(stopping), stopping.patience) == (jt.EarlyStopping, 3)
+    assert type(logger) is jt.loggers.TensorBoard
+    assert inputs.callbacks(resolved("train", {})) == []
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(BadInput, match=r"--log-to: .*wandb"):
+        inputs.callbacks(resolved("train", given("train", "--log-to", "wandb")))
 
 
 @pytest.mark.parametrize(
