@@ -137,7 +137,7 @@ def _tradable_bars(market: Market) -> np.ndarray:
 def _keep_long(market: Market, least: int) -> Market:
     """Return the market of the symbols with at least so many bars to trade."""
     kept = np.flatnonzero(_tradable_bars(market) >= least)
-    return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
+    return market.keep(kept)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -181,7 +181,7 @@ def narrowed(market: jt.Market, start: str | None, end: str | None, source: Sour
         flags = " and ".join(f"--{name} {day}" for name, day in (("start", start), ("end", end)) if day is not None)
         runs = " to ".join(days(market))
         raise BadInput(f"no bar is left by {flags}: the data runs from {runs}; give another day")
-    return dataclasses.replace(market, segments=segments, symbols=tuple(market.symbols[i] for i in kept))
+    return market.keep(kept, segments)
 
 
 def moment_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
@@ -240,7 +240,7 @@ def tradable(env: jt.TradingEnv, name: str) -> jt.Market:
         )
     if not short:
         return market
-    return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
+    return market.keep(kept)
 
 
 # --- what trains on them ---

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -64,8 +63,7 @@ def prove(policy: Policy, valid: Market, train: Market | None = None) -> Proof:
     if train is not None:
         short = policy.environment(train).symbols_without_room(1)
         kept = [i for i, symbol in enumerate(train.symbols) if symbol not in short]
-        symbols = tuple(train.symbols[i] for i in kept)
-        results.append(backtest(policy, dataclasses.replace(train, segments=train.segments[kept], symbols=symbols)))
+        results.append(backtest(policy, train.keep(kept)))
     return Proof(_mean_exposure(results), lead(result, matched))
 
 

@@ -80,8 +80,6 @@ def walk_forward_folds(
         raise DataError(f"folds={folds} and test={test!r} both say how long a test is; leave one out.")
     if not 0 <= valid < 1:
         raise DataError(f"valid={valid} is not valid; it is a share of the training, such as 0.2, or 0 for none.")
-    if embargo < 0 or int(embargo) != embargo:
-        raise DataError(f"embargo={embargo} is not valid; it must be a number of bars, 0 or more.")
     spans = [market.times[start:end] for _, start, end in market.segments]
     calendar = np.unique(np.concatenate(spans)).astype("datetime64[ns]").astype(np.int64)
     begins = _test_begins(calendar, folds, train, test, market.tz)
@@ -177,4 +175,4 @@ def _part(market: Market, low: int, high: int, embargo: int, name: str) -> Marke
             f"{name} holds no bar{dropped}: it begins at {format_time(np.datetime64(low, 'ns'))}; give fewer folds, or "
             "other lengths."
         )
-    return dataclasses.replace(market, segments=segments, symbols=tuple(market.symbols[i] for i in kept))
+    return market.keep(kept, segments)

@@ -24,7 +24,6 @@ from jaxtrader.market.align import (
     concatenate_histories,
     volume_notes,
 )
-from jaxtrader.market.bar_checks import PRICE_LIMITS
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import common_zone, wall_clock
 from jaxtrader.market.delistings import DELISTED_AFTER, days_without_bar
@@ -232,7 +231,6 @@ class Market:
             check_alignable(histories)
         if len({history.close.shape[1] for history in histories}) > 1:
             raise DataError("The histories hold different numbers of symbols; give Bars of one symbol each.")
-        _check_price_limits(histories)
         notes += [f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes]
         notes += volume_notes(names, histories)
         parts = [compute_columns(history, chosen) for history in histories]
@@ -277,10 +275,16 @@ class Market:
         Raises:
             DataError: the fractions, dates or embargo are not valid, or a part has no bars.
         """
-        return tuple(
-            dataclasses.replace(self, segments=segments, symbols=tuple(self.symbols[i] for i in kept))
-            for segments, kept in cut_segments(self.times, self.segments, parts, embargo, self.tz)
-        )
+        cut = cut_segments(self.times, self.segments, parts, embargo, self.tz)
+        return tuple(self.keep(kept, segments) for segments, kept in cut)
+
+    def keep(self, kept: Sequence[int] | np.ndarray, segments: np.ndarray | None = None) -> "Market":
+        """Return the market of some of the segments, by their numbers. It shares the arrays of this one.
+
+        `segments` [len(kept), 3] take the place of theirs.
+        """
+        segments = self.segments[kept] if segments is None else segments
+        return dataclasses.replace(self, segments=segments, symbols=tuple(self.symbols[i] for i in kept))
 
     @cached_property
     def ready(self) -> np.ndarray:
@@ -416,20 +420,6 @@ def _check_unique(kind: str, names: Sequence[str]) -> None:
         if name in seen:
             raise DataError(f"The {kind} '{name}' comes twice; give each {kind} once.")
         seen.add(name)
-
-
-def _check_price_limits(histories: Sequence[Bars]) -> None:
-    for history in histories:
-        for name in ("low", "high"):
-            prices = getattr(history, name)
-            beyond = (prices < PRICE_LIMITS[0]) | (prices > PRICE_LIMITS[1])
-            if beyond.any():
-                row = int(np.argmax(beyond.any(1)))
-                raise DataError(
-                    f"The {name} of {', '.join(history.symbols)} ({history.source}) at bar {row} is "
-                    f"{prices[row].max():g}, outside "
-                    f"{PRICE_LIMITS[0]:g} to {PRICE_LIMITS[1]:g}, the range for float32; give prices in another unit."
-                )
 
 
 def long_enough(

@@ -35,8 +35,6 @@ def cut_segments(
     Raises:
         DataError: the fractions, dates or embargo are not valid, or a part has no bars.
     """
-    if embargo < 0 or int(embargo) != embargo:
-        raise DataError(f"embargo={embargo} is not valid; it must be a number of bars, 0 or more.")
     calendar = union([times[start:end] for _, start, end in segments]).astype(np.int64)
     out = []
     for i, (low, high) in enumerate(itertools.pairwise(_cut_times(calendar, parts, tz))):
@@ -107,7 +105,12 @@ def nanoseconds(value: Any, tz: str | None) -> int:
 def segments_between(
     times: np.ndarray, segments: np.ndarray, low: int, high: int, embargo: int
 ) -> tuple[np.ndarray, list[int]]:
-    """Return the segments' bars with low <= time < high, without the last `embargo` bars of each."""
+    """Return the segments' bars with low <= time < high, without the last `embargo` bars of each, and their numbers.
+
+    Raises DataError where `embargo` is no number of bars.
+    """
+    if embargo < 0 or int(embargo) != embargo:
+        raise DataError(f"embargo={embargo} is not valid; it must be a number of bars, 0 or more.")
     rows, kept = [], []
     for i, (history_start, start, end) in enumerate(segments):
         own = times[start:end].astype(np.int64)

@@ -255,4 +255,4 @@ def _tradable(env: TradingEnv, market: Market, name: str) -> Market:
             f"{name} has no symbol with bars enough: a decision and its fill need {env.bars_needed}; give it more "
             "bars, by fewer folds or other lengths of training and test"
         )
-    return dataclasses.replace(market, segments=market.segments[kept], symbols=tuple(market.symbols[i] for i in kept))
+    return market.keep(kept)
