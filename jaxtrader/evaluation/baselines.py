@@ -213,7 +213,7 @@ def break_even(result: BacktestResult, matched: BacktestResult) -> float:
         least MIN_EXCESS_TURNOVER of its own turnover.
     """
     traded = float(result.turnover.sum() - matched.turnover.sum())
-    growth = [one.equity[-1] / one.initial for one in (result, matched)]
+    growth = [one.equity[-1] for one in (result, matched)]
     if min(growth) <= 0 or traded <= MIN_EXCESS_TURNOVER * float(result.turnover.sum()):
         return math.nan
     return 1e4 * math.log(growth[0] / growth[1]) / traded

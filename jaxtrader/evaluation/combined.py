@@ -37,7 +37,7 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
     members, share = list(results.values()), 1 / len(results)
     first, times = members[0], union([member.times for member in members])
     rows = [np.searchsorted(times, member.times) for member in members]
-    equity = np.stack([share * _forward_filled(times, member, member.equity, member.initial) for member in members])
+    equity = np.stack([share * _forward_filled(times, member, member.equity, 1.0) for member in members])
     weights = ratio(equity, equity.sum(0))
     equal = np.full_like(weights, share)
     before = np.hstack([equal[:, :1], weights[:, :-1]])

@@ -38,7 +38,7 @@ def figure(parts: Mapping[str, Part], title: str = "") -> Figure:
     local = {name: wall_clock(part[first].times, part[first].tz) for name, part in parts.items()}
     times = np.concatenate(list(local.values()))
     for i, label in reversed(list(enumerate(labels))):
-        equity = joined_equity([part[label].equity / part[label].initial for part in parts.values()])
+        equity = joined_equity([part[label].equity for part in parts.values()])
         style = {"color": COLOURS[i % len(COLOURS)], "linewidth": 1.6 if i == 0 else 0.9, "label": label}
         axes[0].plot(times, equity, **style)
         if i < 2:

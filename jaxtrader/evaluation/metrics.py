@@ -3,7 +3,7 @@
 Every figure is one pure function of arrays, and `compute` gives them all. An undefined figure is NaN, never a warning,
 an infinity or an exception: a ratio over no risk, a deviation of one bar, a return on capital that is gone.
 
-`equity [N]` is marked at the close of each bar, in the unit of `initial`, which stands before bar 0 (money rule 10).
+`equity [N]` is marked at the close of each bar, in units of the capital, so 1 stands before bar 0 (money rule 10).
 `returns [N]` are simple returns per bar, from `bar_returns`. `excess [N]` are these less what cash earned in the bar:
 the Sharpe and the Sortino ratio are over cash. Losses are negative numbers: drawdown, value at risk and expected
 shortfall. The conventions are those of empyrical. The tests compare each figure that it has.
@@ -33,7 +33,6 @@ def compute(
     turnover: np.ndarray,
     costs: np.ndarray,
     periods_per_year: float,
-    initial: float = 1.0,
     *,
     cash: np.ndarray | None = None,
     spans_a_year: bool = True,
@@ -44,30 +43,28 @@ def compute(
         equity: [N] marked at the close of each bar.
         exposure: [N, A] position value / equity of what stood in each bar, signed.
         turnover: [N] sum over assets of |d| p / E of the fills of each bar, both sides.
-        costs: [N] fees and slippage paid at each bar, in the unit of `initial`.
+        costs: [N] fees and slippage paid at each bar, in units of the capital.
         periods_per_year: bars in a year, as the market measured it.
-        initial: equity before bar 0.
         cash: [N] what cash earned in each bar, a fraction. None: nothing.
         spans_a_year: whether the bars span a year or more, so that a growth rate a year says something.
 
     Returns:
-        Python floats by name. `bars` and `longest_drawdown` count bars, and `costs` is in the unit of `initial`.
+        Python floats by name. `bars` and `longest_drawdown` count bars, and `costs` is in units of the capital.
         `turnover` is per year, and `period_turnover` its sum. `periods_per_year` is the argument. `sharpe` and
         `sharpe_error` are of a year, `period_sharpe` and `period_sharpe_error` of all N bars: sqrt(N) times those of a
         bar. All else is a fraction or a ratio.
 
     Raises:
-        ValueError: the lengths differ, there is no bar, an equity is not finite, or `initial` or `periods_per_year` is
-            not a positive number.
+        ValueError: the lengths differ, there is no bar, an equity is not finite, or `periods_per_year` is no positive
+            number.
     """
     equity, exposure, turnover, costs = (np.asarray(x, np.float64) for x in (equity, exposure, turnover, costs))
     cash = np.zeros(equity.shape) if cash is None else np.asarray(cash, np.float64)
     _check(equity, exposure, {"turnover": turnover, "costs": costs, "cash": cash})
-    for name, value in (("periods_per_year", periods_per_year), ("initial", initial)):
-        if not 0 < value < np.inf:
-            raise ValueError(f"{name} is {value}; it must be a positive number")
+    if not 0 < periods_per_year < np.inf:
+        raise ValueError(f"periods_per_year is {periods_per_year}; it must be a positive number")
     with np.errstate(all="ignore"):
-        returns = bar_returns(equity, initial)
+        returns = bar_returns(equity)
         excess = returns - cash
         ratio = statistics.sharpe(excess)
         annual, period = ratio.scaled(np.sqrt(periods_per_year)), ratio.scaled(np.sqrt(equity.size))
@@ -75,18 +72,18 @@ def compute(
             "bars": equity.size,
             "periods_per_year": periods_per_year,
             "final_equity": equity[-1],
-            "total_return": total_return(equity, initial),
+            "total_return": total_return(equity),
             "cash_return": total_return(np.cumprod(1 + cash)),
-            "cagr": cagr(equity, periods_per_year, initial) if spans_a_year else np.nan,
+            "cagr": cagr(equity, periods_per_year) if spans_a_year else np.nan,
             "volatility": volatility(returns, periods_per_year),
             "sharpe": annual.value,
             "sharpe_error": annual.error,
             "period_sharpe": period.value,
             "period_sharpe_error": period.error,
             "sortino": sortino(excess, periods_per_year),
-            "calmar": calmar(equity, periods_per_year, initial) if spans_a_year else np.nan,
-            "max_drawdown": max_drawdown(equity, initial),
-            "longest_drawdown": longest_drawdown(equity, initial),
+            "calmar": calmar(equity, periods_per_year) if spans_a_year else np.nan,
+            "max_drawdown": max_drawdown(equity),
+            "longest_drawdown": longest_drawdown(equity),
             "value_at_risk": value_at_risk(returns),
             "expected_shortfall": expected_shortfall(returns),
             "best_bar": returns.max(),
@@ -127,22 +124,22 @@ def _check(equity: np.ndarray, exposure: np.ndarray, per_bar: dict[str, np.ndarr
 # Return
 
 
-def bar_returns(equity: PerBar, initial: float = 1.0) -> PerBar:
-    """Simple return of each bar, [N]: equity[t] / equity[t-1] - 1, with `initial` before bar 0.
+def bar_returns(equity: PerBar) -> PerBar:
+    """Simple return of each bar, [N]: equity[t] / equity[t-1] - 1, with 1 before bar 0.
 
     NaN where the equity before was <= 0, as no return on it exists. Figures of all returns are then NaN too.
     """
-    before = np.concatenate([[initial], equity[:-1]])
+    before = np.concatenate([[1.0], equity[:-1]])
     return equity / np.where(before > 0, before, np.nan) - 1
 
 
-def total_return(equity: PerBar, initial: float = 1.0) -> float:
-    """Return over all bars, a fraction: equity[-1] / initial - 1."""
-    return float(equity[-1] / initial - 1)
+def total_return(equity: PerBar) -> float:
+    """Return over all bars, a fraction: equity[-1] - 1."""
+    return float(equity[-1] - 1)
 
 
-def cagr(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float:
-    """Compound annual growth rate, a fraction: (equity[-1] / initial) ** (periods_per_year / N) - 1.
+def cagr(equity: PerBar, periods_per_year: float) -> float:
+    """Compound annual growth rate, a fraction: equity[-1] ** (periods_per_year / N) - 1.
 
     -1 if the equity was ever <= 0, as what was borrowed to go on is not growth. Sources: CFA Institute GIPS,
     empyrical's `annual_return`.
@@ -150,7 +147,7 @@ def cagr(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float
     if equity.min() <= 0:
         return -1.0
     with np.errstate(over="ignore"):  # one good minute, compounded over a year, is beyond float64
-        growth = np.expm1(np.log(equity[-1] / initial) * periods_per_year / equity.size)
+        growth = np.expm1(np.log(equity[-1]) * periods_per_year / equity.size)
     return _defined(growth)
 
 
@@ -171,19 +168,19 @@ def downside_deviation(excess: PerBar, periods_per_year: float) -> float:
     return 0.0 if downside < ROUNDING else downside * float(np.sqrt(periods_per_year))
 
 
-def drawdowns(equity: PerBar, initial: float = 1.0) -> PerBar:
-    """Loss since the highest equity so far, `initial` included, [N]: equity / peak - 1, so 0 at a new high."""
-    return equity / np.maximum(np.maximum.accumulate(equity), initial) - 1
+def drawdowns(equity: PerBar) -> PerBar:
+    """Loss since the highest equity so far, that before bar 0 included, [N]: equity / peak - 1, so 0 at a new high."""
+    return equity / np.maximum(np.maximum.accumulate(equity), 1.0) - 1
 
 
-def max_drawdown(equity: PerBar, initial: float = 1.0) -> float:
+def max_drawdown(equity: PerBar) -> float:
     """The deepest drawdown, a fraction <= 0. It is below -1 where a loss went beyond the capital."""
-    return float(drawdowns(equity, initial).min())
+    return float(drawdowns(equity).min())
 
 
-def longest_drawdown(equity: PerBar, initial: float = 1.0) -> int:
+def longest_drawdown(equity: PerBar) -> int:
     """The most bars in a row that closed below the highest equity before them. The last such run may be unfinished."""
-    under = np.concatenate([[False], drawdowns(equity, initial) < 0, [False]])
+    under = np.concatenate([[False], drawdowns(equity) < 0, [False]])
     starts, ends = np.flatnonzero(~under[:-1] & under[1:]), np.flatnonzero(under[:-1] & ~under[1:])
     return int(np.max(ends - starts, initial=0))
 
@@ -251,9 +248,9 @@ def sortino(excess: PerBar, periods_per_year: float) -> float:
     return _ratio(float(excess.mean()) * periods_per_year, downside_deviation(excess, periods_per_year))
 
 
-def calmar(equity: PerBar, periods_per_year: float, initial: float = 1.0) -> float:
+def calmar(equity: PerBar, periods_per_year: float) -> float:
     """Calmar ratio: `cagr` / |`max_drawdown`|, over all bars (Young, 1991, took 36 months). NaN without a drawdown."""
-    return _ratio(cagr(equity, periods_per_year, initial), -max_drawdown(equity, initial))
+    return _ratio(cagr(equity, periods_per_year), -max_drawdown(equity))
 
 
 # Activity

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -48,7 +48,7 @@ class BacktestResult:
     Attributes:
         symbols: of the columns.
         times: close of each bar, UTC, as all times in `fills` and `trades` are. `to_frame` shows them in `tz`.
-        equity: at each close, after every fill up to it. `initial` stands before bar 0.
+        equity: at each close, after every fill up to it. 1 stands before bar 0.
         exposure: signed position value / equity, at the same moment.
         held_exposure: signed position value / equity of what stood in each bar. It differs from `exposure` where a
             position that stood after the open was closed before the fills of the bar were over: inside the bar by a
@@ -83,7 +83,7 @@ class BacktestResult:
         periods_per_year: bars in a year.
         costs, rules: what it traded under.
         by_symbol: the members of a combined result.
-        initial: the capital.
+        initial: the capital, 1.
         tz: zone of the exchange's wall clock. None is UTC, also where the members of a combined result differ.
         observed: what the decisions of a policy saw. None where targets were given, and of a combined result.
 
@@ -119,7 +119,7 @@ class BacktestResult:
     costs: Costs
     rules: Rules
     by_symbol: Mapping[str, BacktestResult] = field(default_factory=dict)
-    initial: float = 1.0
+    initial: ClassVar[float] = 1.0
     tz: str | None = None
     observed: Observed | None = None
     unmet: int = 0
@@ -206,7 +206,7 @@ class BacktestResult:
     @cached_property
     def returns(self) -> Float[np.ndarray, " bar"]:
         """Simple return of each bar, that of bar 0 from the initial capital. NaN where no capital was left before."""
-        return metrics.bar_returns(self.equity, self.initial)
+        return metrics.bar_returns(self.equity)
 
     @cached_property
     def excess_returns(self) -> Float[np.ndarray, " bar"]:
@@ -243,9 +243,7 @@ class BacktestResult:
     def metrics(self) -> dict[str, float]:
         """The figures of `metrics.compute`, `years`, `num_fills`, and those of `trades.figures`."""
         columns = self.equity, self.held_exposure, self.turnover, self.costs_paid
-        own = metrics.compute(
-            *columns, self.periods_per_year, self.initial, cash=self.cash_returns, spans_a_year=self.spans_a_year
-        )
+        own = metrics.compute(*columns, self.periods_per_year, cash=self.cash_returns, spans_a_year=self.spans_a_year)
         return own | {"years": self.years, "num_fills": float(len(self.fills))} | figures(self.trades)
 
     @property
@@ -327,7 +325,7 @@ class BacktestResult:
         first, last = self.days
         ruin = "" if self.ruined_at is None else f", ruined at bar {self.ruined_at}"
         return (
-            f"BacktestResult({', '.join(self.symbols)}: {len(self)} bars {first}..{last}, {self.initial:g} became "
+            f"BacktestResult({', '.join(self.symbols)}: {len(self)} bars {first}..{last}, 1 became "
             f"{self.equity[-1]:.4g} in {len(self.trades)} trades{ruin})"
         )
 

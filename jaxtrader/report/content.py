@@ -156,7 +156,7 @@ def _months(result: BacktestResult) -> Table | None:
     if len(months) < 2:
         return None
     last = np.searchsorted(times, months, side="right") - 1
-    equity = np.concatenate([[result.initial], result.equity[last]])
+    equity = np.concatenate([[1.0], result.equity[last]])
     returns = {str(month): value for month, value in zip(months, equity[1:] / equity[:-1] - 1, strict=True)}
     rows = []
     for year in sorted({name[:4] for name in returns}):
@@ -240,9 +240,7 @@ def _curves(
     """The data of the charts. Each part goes on at the equity at which the one before it ended."""
     labels = list(next(iter(parts.values())))
     times = np.concatenate([part[POLICY].times for part in parts.values()])
-    equity = {
-        label: joined_equity([part[label].equity / part[label].initial for part in parts.values()]) for label in labels
-    }
+    equity = {label: joined_equity([part[label].equity for part in parts.values()]) for label in labels}
     excess = {label: np.concatenate([part[label].excess_returns for part in parts.values()]) for label in labels[:2]}
     kept = _thinned(len(times))
     bounds = np.cumsum([0, *(len(part[POLICY]) for part in parts.values())])

@@ -372,7 +372,7 @@ def test_nearly_constant_weights_are_no_worse_for_what_prices_made_of_them_later
 
 
 def account(last, turnover):
-    return SimpleNamespace(equity=np.array([1.0, last]), turnover=np.array(turnover), initial=1.0)
+    return SimpleNamespace(equity=np.array([1.0, last]), turnover=np.array(turnover))
 
 
 def test_break_even_by_hand():

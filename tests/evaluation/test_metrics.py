@@ -18,13 +18,13 @@ SHARPES = {"sharpe", "sharpe_error", "period_sharpe", "period_sharpe_error"}
 RATIOS = {"volatility", "sortino", "value_at_risk", "expected_shortfall", "skew", "kurtosis", "positive_bars", *SHARPES}
 
 
-def figures(equity, periods_per_year=252.0, initial=1.0, **other):
+def figures(equity, periods_per_year=252.0, **other):
     """`compute` with an idle account, unless told otherwise. Any warning is an error."""
     n = len(equity)
     idle = {"exposure": np.zeros((n, 1)), "turnover": np.zeros(n), "costs": np.zeros(n)} | other
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return compute(np.asarray(equity, float), **idle, periods_per_year=periods_per_year, initial=initial)
+        return compute(np.asarray(equity, float), **idle, periods_per_year=periods_per_year)
 
 
 def regime_switching_returns(seed: int, n: int, scale: float) -> np.ndarray:
@@ -47,10 +47,9 @@ SERIES = {
 
 class TestAgainstEmpyrical:
     @pytest.mark.parametrize("name", SERIES)
-    @pytest.mark.parametrize("initial", [1.0, 250_000.0])
-    def test_same_numbers(self, name, initial):
+    def test_same_numbers(self, name):
         returns, periods = SERIES[name]
-        ours = figures(initial * np.cumprod(1 + returns), periods, initial)
+        ours = figures(np.cumprod(1 + returns), periods)
         theirs = {
             "total_return": empyrical.cum_returns_final(returns),
             "cagr": empyrical.annual_return(returns, annualization=periods),
@@ -234,7 +233,6 @@ class TestErrors:
             ({"cash": np.ones(2)}, r"cash has shape \(2,\)"),
             ({"periods_per_year": 0.0}, r"periods_per_year is 0\.0; it must be a positive number"),
             ({"periods_per_year": math.nan}, "periods_per_year is nan"),
-            ({"initial": -1.0}, r"initial is -1\.0"),
         ],
     )
     def test_one_clear_sentence(self, change, says):
