@@ -17,7 +17,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.training.block import Block
 from jaxtrader.training.interrupt import stop_on_signals
-from jaxtrader.training.progress import Progress, member_progress
+from jaxtrader.training.progress import member_progress
 from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import (
     START,
@@ -83,7 +83,7 @@ def train_members(trainer: Trainer, resume: bool) -> TrainResult:
     """
     run_dir = trainer.open_folder(resume)
     check_seeds(trainer, run_dir)
-    with only_writer(run_dir), stop_on_signals(Progress(1, enabled=trainer.progress).print):
+    with only_writer(run_dir), stop_on_signals(trainer.make_progress().print):
         started = with_start(trainer, run_dir) if resume else trainer
         if not (resume and (run_dir / START).is_file()):
             keep_start(started, run_dir)

@@ -35,7 +35,6 @@ from jaxtrader.market.market import Market
 from jaxtrader.printable import as_csv
 from jaxtrader.training.configurations import Configuration, SweepPlan, label, plain, plan_sweep
 from jaxtrader.training.interrupt import stop_on_signals
-from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import SWEEP, holds_nothing, is_run, make_run_dir, only_writer
 from jaxtrader.training.settle import trained_path
 from jaxtrader.training.train_result import TrainingDiverged
@@ -238,8 +237,7 @@ def run_sweep(plan: SweepPlan, folder: Path, report_step: Callable[[str], None] 
         report_step: is told what is being done.
     """
     earlier, names = check_resume(plan, folder), _names(plan)
-    progress = Progress(1, enabled=plan.configurations[0].trainer.progress)
-    with only_writer(folder), stop_on_signals(progress.print):
+    with only_writer(folder), stop_on_signals(plan.configurations[0].trainer.make_progress().print):
         done: list[ConfigurationResult] = []
         _write(plan, folder, done, earlier)
         for name, each in zip(names, plan.configurations, strict=True):
@@ -349,17 +347,18 @@ def _write(
 ) -> None:
     """Write the record: what is swept, what is finished, and at the end the best of it."""
     finished = dict(earlier) | {one.name: {"failed": one.failed, "policy": _digest(one.policy_path)} for one in done}
-    rows = [{"configuration": one.name, **{k: _finite(v) for k, v in plain_row(one).items()}} for one in done]
-    record = {"swept": plan.swept, "fixed": plan.fixed, "finished": finished, "rows": rows}
+    record = {"swept": plan.swept, "fixed": plan.fixed, "finished": finished, "rows": list(map(_plain_row, done))}
     if found is not None and found.trained:
         record |= {"best": found.best.name, "overfitting": vars(found.overfitting) | {"told": str(found.overfitting)}}
     files.write_text(folder / SWEEP, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
-def plain_row(one: ConfigurationResult) -> dict[str, Any]:
-    """The row of a configuration as plain data. NaN stands for what is undefined."""
+def _plain_row(one: ConfigurationResult) -> dict[str, Any]:
+    """The row of a configuration as JSON holds it. What is undefined is null."""
     row = _row(one)
-    return {**row, **plain({name: row[name] for name in one.settings})}
+    row |= plain({name: row[name] for name in one.settings})
+    undefined = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    return {"configuration": one.name, **row, **dict.fromkeys(undefined)}
 
 
 def _row(one: ConfigurationResult) -> dict[str, Any]:
@@ -375,10 +374,6 @@ def _ratio(result: BacktestResult) -> float:
     """The Sharpe ratio. An account that does not vary is cash, whose ratio counts as 0."""
     ratio = sharpe(result).value
     return 0.0 if math.isnan(ratio) else ratio
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _told(value: Any) -> str:

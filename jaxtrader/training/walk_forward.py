@@ -27,7 +27,6 @@ from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.market.market import Market
 from jaxtrader.printable import shown
 from jaxtrader.training.interrupt import stop_on_signals
-from jaxtrader.training.progress import Progress
 from jaxtrader.training.run_folder import WALK, find_run, is_run, make_run_dir, only_writer
 from jaxtrader.training.settle import trained_path
 from jaxtrader.training.train_result import TrainResult
@@ -193,7 +192,7 @@ def run_folds(
         check_resume(plans, folder, refit)
     done: list[FoldResult] = []
     interrupted = False
-    with only_writer(folder), stop_on_signals(Progress(1, enabled=plans[0].trainer.progress).print):
+    with only_writer(folder), stop_on_signals(plans[0].trainer.make_progress().print):
         files.write_text(folder / WALK, json.dumps({"refit": refit}) + "\n")
         for i, plan in enumerate(plans, 1):
             # A fold that holds instead says nothing of the weights to start from.
