@@ -81,15 +81,7 @@ def parse(value: Any, hint: Any, where: str = "") -> Any:
     if hint is Any:
         return value
     if origin is Annotated:
-        kind, *limits = get_args(hint)
-        for limit in limits:  # before the items are read
-            if isinstance(limit, Length) and type(value) in (list, tuple) and len(value) > limit.most:
-                raise _wrong(value, hint, where)
-        found = _parse_array(value, limits, where) if kind is np.ndarray else parse(value, kind, where)
-        for limit in limits:
-            if isinstance(limit, Range) and not limit.low <= found <= limit.high:
-                raise _wrong(value, hint, where)
-        return found
+        return _parse_annotated(value, hint, where)
     if origin in (Union, types.UnionType):
         return _parse_union(value, hint, where)
     if dataclasses.is_dataclass(hint):
@@ -140,6 +132,28 @@ def _shapes(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
     return shapes
 
 
+def _parse_annotated(value: Any, hint: Any, where: str) -> Any:
+    kind, *limits = get_args(hint)
+    if kind is np.ndarray:
+        return _parse_array(value, hint, where)
+    for limit in limits:  # before the items are read
+        if isinstance(limit, Length) and type(value) in (list, tuple) and len(value) > limit.most:
+            raise _wrong(value, hint, where)
+    found = parse(value, kind, where)
+    for limit in limits:
+        if isinstance(limit, Range) and not limit.low <= found <= limit.high:
+            raise _wrong(value, hint, where)
+    return found
+
+
+def _parse_array(value: Any, hint: Any, where: str) -> np.ndarray:
+    _, array = get_args(hint)
+    fits = isinstance(value, np.ndarray) and value.dtype.name == array.dtype
+    if not fits or (array.ndim is not None and value.ndim != array.ndim):
+        raise _wrong(value, hint, where)
+    return value
+
+
 def _parse_union(value: Any, hint: Any, where: str) -> Any:
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if value is None and len(kinds) < len(get_args(hint)):
@@ -176,14 +190,6 @@ def _parse_fields(value: Any, schema: Any, where: str) -> Any:
 @functools.cache
 def _hints(schema: Any) -> dict[str, Any]:
     return get_type_hints(schema, include_extras=True)
-
-
-def _parse_array(value: Any, limits: list[Any], where: str) -> np.ndarray:
-    array = next(limit for limit in limits if isinstance(limit, Array))
-    fits = isinstance(value, np.ndarray) and value.dtype.name == array.dtype
-    if not fits or (array.ndim is not None and value.ndim != array.ndim):
-        raise _wrong(value, Annotated[np.ndarray, array], where)
-    return value
 
 
 def _parse_list(value: Any, hint: Any, where: str) -> list[Any]:
