@@ -47,11 +47,12 @@ from jaxtrader.training.run_folder import (
     make_run_dir,
     only_writer,
     refuse_full,
+    resume_command,
 )
 from jaxtrader.training.settle import check_settle, settle, trained_path
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.train_settings import NO_LIMIT, TrainSettings
-from jaxtrader.training.training_loop import TrainingLoop, resume_hint
+from jaxtrader.training.training_loop import TrainingLoop
 from jaxtrader.training.validation import check_validation
 from jaxtrader.training.warm_start import check_earlier, keep_start, with_start
 
@@ -279,7 +280,8 @@ class Trainer(TrainSettings):
                     yield TrainingLoop(started, run_dir, log, progress, stop, checkpoint, seeds_at_once)
                 except KeyboardInterrupt:
                     saved = ", ".join(sorted({path.name for path in run_dir.glob("*.pkl")} - {START})) or "nothing yet"
-                    progress.print(f"left at once; saved in {run_dir} before: {saved}; {resume_hint(run_dir)}")
+                    going_on = f"go on with: {resume_command(run_dir)}"
+                    progress.print(f"left at once; saved in {run_dir} before: {saved}; {going_on}")
                     raise
 
     @property

@@ -106,7 +106,7 @@ class TrainingLoop:
             raise
         self.callbacks.end(result)
         if result.interrupted:
-            self.progress.print(f"saved; {resume_hint(self.run_dir)}")
+            self.progress.print(f"saved; go on with: {resume_command(self.run_dir)}")
         return result
 
     def _train(self) -> Generator[Request, Any, None]:
@@ -322,8 +322,3 @@ def first_state(trainer: Trainer, agent: Any, raw_params: Any, earlier: Policy |
     env_states = begin_rollouts(begin_key, params, rollouts=trainer.rollouts)
     zero = jnp.zeros((), jnp.int32)
     return TrainState(agent_state, env_states, key, zero, zero, jnp.ones((), bool)), params
-
-
-def resume_hint(run_dir: Path) -> str:
-    """Return how a training goes on."""
-    return f"go on with: {resume_command(run_dir)}"
