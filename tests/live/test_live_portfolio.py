@@ -22,7 +22,7 @@ from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.live.live import Live
-from jaxtrader.live.recent import RecentBars, newest_rows
+from jaxtrader.live.recent import PRICES, RecentBars, bar_at, newest_rows, up_to
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import union
 from jaxtrader.market.delistings import DELISTED_AFTER, Silence, limit_of, silent_for_long
@@ -31,15 +31,6 @@ from jaxtrader.market.market import Market
 
 SYMBOLS = ("A", "B", "C")
 FEATURES = ["signal", "log_return_3"]
-NAMES = ("open", "high", "low", "close", "volume")
-
-
-def cut_at(bars: Bars, time: np.datetime64) -> Bars:
-    """The bars up to a time."""
-    end = int(np.searchsorted(bars.times, time, side="right"))
-    fields: dict[str, Any] = {name: getattr(bars, name)[:end] for name in ("times", *NAMES)}
-    columns = {name: column[:end] for name, column in bars.columns.items()}
-    return Bars(symbols=bars.symbols, columns=columns, source="test", notes=(), tz=bars.tz, **fields)
 
 
 def at(histories: Sequence[Bars], time: np.datetime64) -> dict[str, dict[str, Any]]:
@@ -48,8 +39,7 @@ def at(histories: Sequence[Bars], time: np.datetime64) -> dict[str, dict[str, An
     for bars in histories:
         i = int(np.searchsorted(bars.times, time))
         if i < len(bars) and bars.times[i] == time:
-            columns = {name: column[i, 0] for name, column in bars.columns.items()}
-            found[bars.symbols[0]] = {name: getattr(bars, name)[i, 0] for name in NAMES} | {"columns": columns}
+            found[bars.symbols[0]] = bar_at(bars, i)
     return found
 
 
@@ -85,7 +75,7 @@ def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = 
     """The result of a backtest from a bar on, to which the live account was equal at each bar."""
     market = Market.from_bars(histories, FEATURES, align=True, delisted_after=policy.delisted_after)
     result = backtest(policy, market.split(market.times[first])[1])
-    live = policy.live([cut_at(bars, market.times[first]) for bars in histories])
+    live = policy.live([up_to(bars, market.times[first]) for bars in histories])
     check_equal(live, result, 0)
     for i in range(1, len(result)):
         time = market.times[first + i]
@@ -129,9 +119,9 @@ def test_an_account_catches_up_by_the_rows_of_its_backtest_where_clocks_differ(t
     market = Market.from_bars(histories, FEATURES, align=True)
     first = len(market.times) - 40
     result = backtest(policy, market.split(market.times[first])[1])
-    live = policy.live([cut_at(bars, market.times[first]) for bars in histories])
+    live = policy.live([up_to(bars, market.times[first]) for bars in histories])
     for upto in (first + 1, first + 3, len(market.times) - 1):
-        known = [cut_at(bars, market.times[upto]) for bars in histories]
+        known = [up_to(bars, market.times[upto]) for bars in histories]
         live.catch_up(known)
         live.save(tmp_path / "live")
         live = policy.resume_live(tmp_path / "live", history=known)
@@ -168,7 +158,8 @@ def test_rows_of_several_assets_at_once_have_the_numbers_of_each_alone_to_the_bi
     names = ["signal", "log_return_3", "volatility_9", "drawdown_8", "distance_to_mean_5", "1w:log_return_2"]
     specs = (*map(resolve, names), own)
     market = Market.from_bars(histories, specs, align=True)
-    recent = [RecentBars(cut_at(bars, market.times[60]), specs, has_adv=True) for bars in histories]
+    recent = [RecentBars(up_to(bars, market.times[60]), specs, has_adv=True) for bars in histories]
+    assert len({tuple(each.names) for each in recent}) == (1 if alike else 2)
     for time in market.times[61:]:
         bars = at(histories, time)
         offered = [each for each in recent if each.symbol in bars]
@@ -188,7 +179,7 @@ def test_what_a_portfolio_refuses():
     policy = policy_on(histories, positions="weights", rules=Rules(delay=1), costs=Costs(cash_rate=0.1))
     whole = union([bars.times for bars in histories])
     now, then = whole[HISTORY], whole[HISTORY + 1]
-    parts = [cut_at(bars, now) for bars in histories]
+    parts = [up_to(bars, now) for bars in histories]
     live = policy.live(parts, {"A": 0.25, "B": 0.5})
     assert live.decision.exposure == pytest.approx({"A": 0.25, "B": 0.5, "C": 0.0})
     bars = at(histories, then)
@@ -198,7 +189,7 @@ def test_what_a_portfolio_refuses():
         ({"A": (1.0, 2.0)}, r"of A is .*give \(open, high, low, close, volume\)"),
         ({"A": {"open": 1.0, "high": 2.0}}, "A .*no number for low"),
         (
-            bars | {"B": bars["B"] | {name: 3 * bars["B"][name] for name in NAMES[:4]}},
+            bars | {"B": bars["B"] | {name: 3 * bars["B"][name] for name in PRICES}},
             "of B at .*1-for-3 reverse split",
         ),
     ):
@@ -209,7 +200,7 @@ def test_what_a_portfolio_refuses():
     with pytest.raises(ValueError, match="by symbol"):
         policy.live(parts, 0.5)
     with pytest.raises(ValueError, match="C: too few bars"):
-        policy.live([*parts[:2], cut_at(histories[2], histories[2].times[1])])
+        policy.live([*parts[:2], up_to(histories[2], histories[2].times[1])])
     live.on_bars(then, {symbol: bar for symbol, bar in bars.items() if symbol != "C"})
     assert np.isnan(live.decision.target["C"])
 
