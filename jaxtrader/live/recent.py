@@ -20,7 +20,7 @@ from jaxtrader.market.clock import DAY
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, ResampledFeature
 from jaxtrader.market.resample import max_bars_per_frame
-from jaxtrader.market.share_splits import scale_jump
+from jaxtrader.market.share_splits import LEAST_FACTOR, scale_jump
 from jaxtrader.market.trailing import BARS, last_volatility, traded_value
 
 PRICES = ("open", "high", "low", "close")
@@ -135,6 +135,9 @@ class RecentBars:
 
     def _check_scale(self, time: np.datetime64, longest_pause: int) -> None:
         """Raise DataError where the bar that was written down seems to be on another scale than the bars before it."""
+        ratio = float(self._buffers["open"][self.rows, 0]) / float(self._buffers["close"][self.rows - 1, 0])
+        if 1 / LEAST_FACTOR < ratio < LEAST_FACTOR:  # nearly always, and `scale_jump` takes 10 us of an asset
+            return
         rows = slice(max(self.rows - BARS - 1, 0), self.rows + 1)
         prices = {name: self._buffers[name][rows, 0] for name in (*PRICES, "volume")}
         pause = (time - self._buffers["times"][self.rows - 1]) / np.timedelta64(longest_pause, "ns")
