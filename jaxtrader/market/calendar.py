@@ -184,9 +184,10 @@ def gap_note(times: np.ndarray, tz: str | None, calendar: TradingCalendar | None
 def _is_daily(dates: np.ndarray) -> bool:
     """Whether bars on these dates [N] are daily: most steps are a day, or a working day without any weekend."""
     steps = np.diff(dates).astype(np.int64)
-    if not steps.size or _most_frequent(steps) == 1:
+    if not steps.size or np.bincount(steps).argmax() == 1:
         return True
-    return bool((day_of_week(dates) < 5).all()) and _most_frequent(np.busday_count(dates[:-1], dates[1:])) == 1
+    working_days = np.busday_count(dates[:-1], dates[1:])
+    return bool((day_of_week(dates) < 5).all() and np.bincount(working_days).argmax() == 1)
 
 
 def _long_bars_per_year(steps: np.ndarray) -> float:
@@ -376,11 +377,6 @@ def _session_doubt(open_time: np.timedelta64, sessions: float, bars: float) -> s
         f"The bars of a day cover {format_duration(open_time)}, which may be a part of a session and is taken for a "
         f"whole one: {sessions:,.6g} sessions of {bars:,.6g} bars a year; {SETTLE}."
     )
-
-
-def _most_frequent(values: np.ndarray) -> int:
-    found, counts = np.unique(values, return_counts=True)
-    return int(found[np.argmax(counts)])
 
 
 def _upper_median(values: np.ndarray) -> float:

@@ -58,8 +58,7 @@ def _check_shared_times(histories: Sequence[Bars]) -> None:
 
 
 def _check_equal_spacing(histories: Sequence[Bars]) -> None:
-    # A low quantile measures the bar length, because a thinly traded asset has few bars without a gap between them.
-    steps = {h.symbols[0]: np.quantile(np.diff(h.times), SHORT_STEPS, method="lower") for h in histories if len(h) > 1}
+    steps = {history.symbols[0]: _short_step(history.times) for history in histories if len(history) > 1}
     if not steps:
         return
     longest, shortest = max(steps, key=steps.__getitem__), min(steps, key=steps.__getitem__)
@@ -87,14 +86,16 @@ def row_times(histories: Sequence[Bars]) -> tuple[list[np.ndarray], list[str]]:
         DataError: bars begin before the row before them, or it is not known to which day midnight belongs.
     """
     own = [history.times for history in histories]
-    if not are_daily(histories):
+    marks_one_end = len({history.label for history in histories}) == 1
+    one_a_day = (np.diff(union(own)) >= SHORTEST_DAY).all()
+    if not are_daily(histories) or (one_a_day and marks_one_end):
         return own, _check_opens(histories, own, own)
     midnight = [_at_midnight(history) for history in histories]
-    dates = all(midnight) and len({history.label for history in histories}) == 1
+    dates = all(midnight) and marks_one_end
     unsaid = [at and history.label is None for at, history in zip(midnight, histories, strict=True)]
     if any(unsaid) and not dates:
         raise DataError(_midnight_message(histories, unsaid))
-    if (np.diff(union(own)) >= SHORTEST_DAY).all():
+    if one_a_day:
         return own, _check_opens(histories, own, own)
     rows = _shared_rows(histories, dates=dates)
     return rows, _check_opens(histories, rows if dates else own, rows)
@@ -218,11 +219,15 @@ def _early(closes: np.ndarray, before: np.ndarray, length: np.timedelta64) -> np
 
 def _bar_lengths(calendars: Sequence[np.ndarray]) -> list[np.timedelta64]:
     """Return the length of the bars of each history, also where a thin one has few that follow each other."""
-    shortest = [np.quantile(np.diff(own), SHORT_STEPS, method="lower") for own in calendars if len(own) > 1]
-    least = min(shortest, default=np.timedelta64(0, "ns"))
+    least = min((_short_step(own) for own in calendars if len(own) > 1), default=np.timedelta64(0, "ns"))
     lengths = []
     for own in calendars:
-        step = np.quantile(np.diff(own), SHORT_STEPS, method="lower") if len(own) > 1 else least
+        step = _short_step(own) if len(own) > 1 else least
         on_grid = step > least and np.mean(np.diff(own) % step == np.timedelta64(0)) > 0.9
         lengths.append(step if step < 2 * least or on_grid else least)
     return lengths
+
+
+def _short_step(times: np.ndarray) -> np.timedelta64:
+    # A low quantile measures the length of a bar, as a thinly traded asset has few bars without a gap between them.
+    return np.quantile(np.diff(times), SHORT_STEPS, method="lower")
