@@ -24,7 +24,6 @@ from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.baselines import EXPOSURE_MATCHED, break_even
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.ledger.cost_rates import CostRates
-from jaxtrader.ledger.costs import CostRange
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.report.evidence import Evidence, judge
 from jaxtrader.training.run_folder import fold_folders
@@ -107,7 +106,7 @@ def _of_fold(
 
 def _changes(policy: Policy | Succession, values: Values) -> dict[str, Any]:
     """The settings that a backtest has instead of those of training."""
-    costs = policy.costs.middle if isinstance(policy.costs, CostRange) else policy.costs
+    costs = policy.costs.middle
     return {
         "costs": costs.replace(**of(CostRates, values)),
         "rules": policy.rules.replace(**of(jt.Rules, values)),

@@ -17,7 +17,7 @@ from jaxtrader.cli.settings import BPS, spelt
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
-from jaxtrader.ledger.costs import LIMITS, CostRange
+from jaxtrader.ledger.costs import LIMITS
 from jaxtrader.ledger.rules import BRACKETS
 
 FILLS = {
@@ -48,7 +48,7 @@ def content(market: jt.Market, symbols: bool = True) -> str:
 
 def rules(env: jt.TradingEnv) -> str:
     """Costs, fills and band."""
-    costs = env.costs.middle if isinstance(env.costs, CostRange) else env.costs
+    costs = env.costs.middle
     fee, slippage = (_rate(0.0 if rate is None else rate, 1e4, " bp") for rate in (costs.fee, costs.slippage))
     if costs.maker_fee is not None:
         fee += f" ({_rate(costs.maker_fee, 1e4, ' bp')} at a limit)"

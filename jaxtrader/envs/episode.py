@@ -58,9 +58,7 @@ class EnvAccount(Account):
 
     def effective_costs(self, params: EnvParams) -> Costs:
         """Return the costs of the episode, or of `params` if it has none. A range counts by its middle."""
-        if self.costs is not None:
-            return self.costs
-        return params.costs.middle if isinstance(params.costs, CostRange) else params.costs
+        return params.costs.middle if self.costs is None else self.costs
 
 
 class EnvState(struct.PyTreeNode):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 SIGNALS = np.linspace(-4.5, 4.5, 121)  # in deviations: beyond is less than 1 bar in 100,000
 EXPOSURE_STEP = 0.02
+TOLERANCE = 1e-9  # of the gain
 MARGIN = 0.2  # how far a position drifts beyond the exposures that can be ordered
 SEGMENT_BARS = 500  # bars that a scored account lives: a path is scored in many segments side by side
 BLOCK = 50  # decisions encoded at once
@@ -322,10 +323,8 @@ def _ordered(before: Array, asked: Array, params: EnvParams, *, env: TradingEnv)
     return account.equity, ledger.exposure(account, price)[..., 0]
 
 
-def _iterate(
-    process: Process, grid: np.ndarray, cost: np.ndarray, exposure: np.ndarray, tolerance: float = 1e-9
-) -> tuple[np.ndarray, float]:
-    """Values `[signal, exposure, action]` up to a constant, and the gain a bar to `tolerance`."""
+def _iterate(process: Process, grid: np.ndarray, cost: np.ndarray, exposure: np.ndarray) -> tuple[np.ndarray, float]:
+    """Values `[signal, exposure, action]` up to a constant, and the gain a bar to TOLERANCE."""
     weights, returns, following = process.outcomes(SIGNALS)
     growth = 1 + grid[:, None, None] * returns  # [w, s, k]
     weights = np.broadcast_to(weights, returns.shape)
@@ -339,7 +338,7 @@ def _iterate(
         values = cost + (1 - g) * later[:, j] + g * later[:, j + 1]
         new = values.max(-1)
         change = new - value
-        if np.ptp(change) < tolerance:
+        if np.ptp(change) < TOLERANCE:
             return values, float(change.mean())
         value = new - new[len(SIGNALS) // 2, len(grid) // 2]
     raise AssertionError("relative value iteration did not converge: the signal is too persistent for its grid")

@@ -144,9 +144,11 @@ def verdict(
         )
     if trials is not None and probability is not None and not math.isnan(probability):
         policies = f"{trials.count} polic{'ies' if trials.count > 1 else 'y'}"
+        others = f" ({trials.overlapping} of them at a part of them, at more, or under other names)"
+        others = others if trials.overlapping else ""
         said.append(
-            f"This is look {trials.looks} at these bars{_overlapping(trials)}, with {policies} in all. Deflated for "
-            f"that many tries, the probability of a true Sharpe ratio above 0 is {probability:.2f}."
+            f"This is look {trials.looks} at these bars{others}, with {policies} in all. Deflated for that many tries, "
+            f"the probability of a true Sharpe ratio above 0 is {probability:.2f}."
         )
     if overfitting is not None:
         said.append(_on_choice(overfitting))
@@ -159,13 +161,6 @@ def _ratio(result: BacktestResult) -> str:
     if not math.isnan(ratio):
         return f"{ratio:.2f}"
     return "none (it was ruined)" if result.ruined_at is not None else "none (its returns do not vary)"
-
-
-def _overlapping(trials: Trials) -> str:
-    """How many of the looks were at others of these bars."""
-    if not trials.overlapping:
-        return ""
-    return f" ({trials.overlapping} of them at a part of them, at more, or under other names)"
 
 
 def _on_choice(found: Overfitting) -> str:
