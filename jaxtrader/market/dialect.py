@@ -6,6 +6,7 @@ A header may have several lines: yfinance writes one of fields, one of tickers a
 import csv
 import dataclasses
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ INDEX_NAMES = (*TIMES, "index")
 # Cells of a header's further lines: what they begin with.
 LABELS = ("", "ticker", "tickers", "symbol", "symbols", "price", "field", "attributes", *INDEX_NAMES)
 NUMBER_LIKE = re.compile(r"[\s\"'(<$€£¥₹]*[-+]?[.,]?\d")
+Record = tuple[list[str], int]
+"""Cells, and the number of lines up to the end of them."""
 PRICE_WORD = re.compile(r"open|high|low|close", re.IGNORECASE)
 
 
@@ -58,38 +61,27 @@ class Dialect:
 
 def dialect_of(text: str) -> Dialect | None:
     """Return the layout of a table that begins with `text`, or None if that is no table."""
-    best: tuple[tuple[int, float, int], str, list[tuple[list[str], int]]] | None = None
+    best: tuple[tuple[int, float, int], str, list[Record]] | None = None
     for separator in SEPARATORS:
         records = _records(text, separator)
-        widths = Counter(len(cells) for cells, _ in records if any(cells))
-        if not widths:
-            continue
-        width, count = max(widths.items(), key=lambda item: (item[1], item[0]))
+        width, share = _usual_width(records)
         known = max((_known_names(cells) for cells, _ in records), default=0)
-        score = (min(known, 4), round(count / widths.total(), 1) if width > 1 else 0.0, width)
+        score = (min(known, 4), round(share, 1), width)
         if width > 1 and (best is None or score > best[0]):
             best = score, separator, records
     if best is None:
         return None
     _, separator, records = best
-    at = _header_at(records)
-    first, last = at
+    first, last = _header_at(records)
     header = _header([cells for cells, _ in records[first:last]])
-    body = records[last:]
-    rows = [cells for cells, _ in body if any(cells)]
-    widths = Counter(map(len, rows))
-    fallback = len(header.names) if header.names else 0
-    width = max(widths.items(), key=lambda item: (item[1], item[0]))[0] if widths else fallback
-    lines = records[last - 1][1] if last else 0
-    return Dialect(separator, lines, header, width, tuple(tuple(cells) for cells in rows))
+    rows = tuple(tuple(cells) for cells, _ in records[last:] if any(cells))
+    width = _usual_width(records[last:])[0] or len(header.names or ())
+    return Dialect(separator, records[last - 1][1] if last else 0, header, width, rows)
 
 
 def leading_rows_of_names(rows: Sequence[Sequence[str]]) -> int:
-    """Return how many of the first rows of a table belong to its header, as in a file of yfinance."""
-    count = 0
-    while count < min(len(rows), 3) and _continues_header(rows[count]):
-        count += 1
-    return count
+    """Return how many of the first rows of a table belong to its header, as in a file of yfinance: 3 at most."""
+    return len(list(itertools.takewhile(_continues_header, rows[:3])))
 
 
 def merged_header(names: Sequence[str], further: Sequence[Sequence[str]]) -> Header:
@@ -97,21 +89,23 @@ def merged_header(names: Sequence[str], further: Sequence[Sequence[str]]) -> Hea
     return _header([list(names), *map(list, further)])
 
 
-def _records(text: str, separator: str) -> list[tuple[list[str], int]]:
-    """The first records, and the number of lines up to the end of each."""
+def _records(text: str, separator: str) -> list[Record]:
     limit = csv.field_size_limit(1 << 30)  # a cell may be as long as the text
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-        records = []
-        for cells in reader:
-            records.append(([cell.strip() for cell in cells], reader.line_num))
-            if len(records) == HEAD_RECORDS:
-                break
+        first = itertools.islice(reader, HEAD_RECORDS)
+        return [([cell.strip() for cell in cells], reader.line_num) for cells in first]
     except csv.Error:
         return []
     finally:
         csv.field_size_limit(limit)
-    return records
+
+
+def _usual_width(records: Sequence[Record]) -> tuple[int, float]:
+    """The width that most records have, and the share of those that have it. Blank records do not count."""
+    widths = Counter(len(cells) for cells, _ in records if any(cells))
+    width = max(widths, key=lambda width: (widths[width], width), default=0)
+    return width, widths[width] / max(widths.total(), 1)
 
 
 def _known_names(cells: Sequence[str]) -> int:
@@ -124,13 +118,12 @@ def _has_number(cells: Sequence[str]) -> bool:
     return any(NUMBER_LIKE.match(cell) for cell in cells[:MOST_CELLS])
 
 
-def _header_at(records: list[tuple[list[str], int]]) -> tuple[int, int]:
+def _header_at(records: list[Record]) -> tuple[int, int]:
     """The first record of the header, and the record after it. Both are equal if the table has no names."""
-    widths = Counter(len(cells) for cells, _ in records if any(cells))
-    usual = max(widths.items(), key=lambda item: (item[1], item[0]))[0]
     at = next((i for i, (cells, _) in enumerate(records) if _known_names(cells) >= 2 and not _is_data(cells)), None)
     if at is None:
-        at = next((i for i, (cells, _) in enumerate(records) if len(cells) >= max(2, usual - 1)), 0)
+        fewest = max(2, _usual_width(records)[0] - 1)
+        at = next((i for i, (cells, _) in enumerate(records) if len(cells) >= fewest), 0)
         cells = records[at][0]
         if _is_numbered(cells):
             return at, at + 1
@@ -141,9 +134,7 @@ def _header_at(records: list[tuple[list[str], int]]) -> tuple[int, int]:
     under_times = bool(above) and not names[0] and canonical(above[0]) in INDEX_NAMES and not _has_number(above)
     if len(above) == len(names) and (under_times or _continues_header(above)):
         first = at - 1
-    while last < len(records) and last - at < 3 and _continues_header(records[last][0]):
-        last += 1
-    return first, last
+    return first, last + leading_rows_of_names([cells for cells, _ in records[last : at + 3]])
 
 
 def _is_data(cells: Sequence[str]) -> bool:
