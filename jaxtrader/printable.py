@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ def shown(value: object, most: int = 40) -> str:
     """Return a value from a file as a message shows it: in one line, printable, and cut where it is long."""
     text = str(value)
     return printable(text[:most]) + "..." * (len(text) > most)
+
+
+def listed(values: Sequence[object], most: int) -> str:
+    """Return the first of some values from a file, each as `shown`, and how many more there are."""
+    text = ", ".join(map(shown, values[:most]))
+    return f"{text} and {len(values) - most:,} more" if len(values) > most else text
 
 
 def printable_data(data: Any) -> Any:

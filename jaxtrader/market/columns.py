@@ -7,9 +7,9 @@ suffix that all four price columns share (BTC.open, Close_AAPL). Values are neve
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 
-from jaxtrader.market.errors import DataError, shown
+from jaxtrader.market.errors import DataError, listed, shown
 from jaxtrader.market.formats import CHINESE_UNIT, Format
 
 INDEX = "__index__"  # an index of times is moved into a column of this name
@@ -80,7 +80,8 @@ NAMES = frozenset(
 
 ROW_NUMBERS = re.compile(r"|index|unnamed\d+")  # which pandas saves with a table. Text there may be symbols.
 
-Affix = Callable[[str], str]
+Affix = tuple[str, str]
+"""What stands before and behind a name that all price columns share it with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,17 +154,17 @@ def recognise_columns(names: Sequence[str], source: str, format: Format | None =
         candidates = [(INDEX,), *candidates]
     for name in candidates[0] if candidates else ():
         remaining.pop(name, None)
-    prices, prefix, with_affix = _pop_prices(remaining, source)
+    prices, prefix, affix = _pop_prices(remaining, source)
     missing = [role for role in PRICES if role not in prices]
     if not candidates:
         missing.insert(0, "time")
     if missing:
         raise _missing(missing, names, source)
-    volumes = _volumes(remaining, with_affix, format)
+    volumes = _volumes(remaining, affix, format)
     if volumes:
         del remaining[volumes[0]]
-    adjusted = _pop(remaining, tuple(map(with_affix, ADJUSTED))) or _pop(remaining, ADJUSTED)
-    funding = _find(remaining, tuple(map(with_affix, FUNDING))) or _find(remaining, FUNDING)
+    adjusted = _pop(remaining, (*_with(affix, ADJUSTED), *ADJUSTED))
+    funding = _first(remaining, (*_with(affix, FUNDING), *FUNDING))
     times = {name for candidate in candidates for name in candidate}
     others = tuple(name for name, key in remaining.items() if name not in times and not ROW_NUMBERS.fullmatch(key))
     maybe = [
@@ -186,10 +187,9 @@ def recognise_columns(names: Sequence[str], source: str, format: Format | None =
 
 
 def _missing(missing: Sequence[str], names: Sequence[str], source: str) -> DataError:
-    cells = [shown(name) for name in names if name != INDEX]
-    listed = ", ".join(cells[:12]) + (f" and {len(cells) - 12} more" if len(cells) > 12 else "")
-    numbers = sum(bool(re.fullmatch(r"[-\d.: ]*\d(\.\d+)?", name)) for name in cells)
-    if numbers > len(cells) / 2:
+    names = [name for name in names if name != INDEX]
+    numbers = sum(bool(re.fullmatch(r"[-\d.: ]*\d(\.\d+)?", shown(name))) for name in names)
+    if numbers > len(names) / 2:
         way_out = (
             "its first line is data: read the file with header=None, or write the names time, open, high, low, close "
             "and volume above it"
@@ -198,7 +198,9 @@ def _missing(missing: Sequence[str], names: Sequence[str], source: str) -> DataE
         way_out = (
             "name the columns time, open, high, low, close and volume (the first line of a file must be the names)"
         )
-    return DataError(f"{source} has no column for {' and '.join(missing)}; it has {listed or 'none'}: {way_out}.")
+    return DataError(
+        f"{source} has no column for {' and '.join(missing)}; it has {listed(names, 12) or 'none'}: {way_out}."
+    )
 
 
 def _refuse_twice(remaining: dict[str, str], source: str) -> None:
@@ -215,13 +217,13 @@ def _refuse_twice(remaining: dict[str, str], source: str) -> None:
 
 def _pop(remaining: dict[str, str], keys: Sequence[str]) -> str | None:
     """Remove and return the first column whose canonical name is in `keys`. Earlier keys go first."""
-    name = _find(remaining, keys)
+    name = _first(remaining, keys)
     if name is not None:
         del remaining[name]
     return name
 
 
-def _find(remaining: dict[str, str], keys: Sequence[str]) -> str | None:
+def _first(remaining: dict[str, str], keys: Sequence[str]) -> str | None:
     return next(iter(_find_all(remaining, keys)), None)
 
 
@@ -234,7 +236,7 @@ def _find_all(remaining: dict[str, str], keys: Sequence[str]) -> list[str]:
 def _time_candidates(remaining: dict[str, str]) -> list[tuple[str, ...]]:
     """The columns that may hold the times, the best first. A date and a time of day are one time."""
     stamps, epochs = _find_all(remaining, TIMESTAMPS), _find_all(remaining, EPOCHS)
-    date, clock = _find(remaining, DATES), _find(remaining, TIMES_OF_DAY)
+    date, clock = _first(remaining, DATES), _first(remaining, TIMES_OF_DAY)
     joined = [tuple(name for name in (date, clock) if name)] if date or clock else []
     alone = [(date,), (clock,)] if date and clock else []
     found = [*((name,) for name in (*stamps, *epochs)), *joined, *alone]
@@ -242,52 +244,39 @@ def _time_candidates(remaining: dict[str, str]) -> list[tuple[str, ...]]:
     return found or [(name,) for name, key in remaining.items() if re.fullmatch(r"unnamed0|index|", key)]
 
 
-def _volumes(remaining: dict[str, str], with_affix: Affix, format: Format | None) -> list[str]:
+def _volumes(remaining: dict[str, str], affix: Affix, format: Format | None) -> list[str]:
     """The columns that may hold the volume, the best first: a `Volume BTC` comes before a `Volume USD` behind it."""
-    found = _find_all(remaining, format.volume) if format else []
-    found += _find_all(remaining, tuple(map(with_affix, VOLUME)))
-    found += _find_all(remaining, VOLUME)
+    found = _find_all(remaining, (*(format.volume if format else ()), *_with(affix, VOLUME), *VOLUME))
     found += [name for name, key in remaining.items() if re.fullmatch(r"volume[a-z]{2,8}", key)]
     return list(dict.fromkeys(found))
 
 
 def _pop_prices(remaining: dict[str, str], source: str) -> tuple[dict[str, str], str | None, Affix]:
-    """Return the price columns, the affix that they share, and the function that adds it to a canonical name."""
+    """Return the price columns, and what they share beside the role: as it is written, and in canonical names."""
     keys = set(remaining.values())
     plain = all(any(key in keys for key in spellings) for spellings in PRICES.values())
     shared = [] if plain else _affixes(remaining)
     if len(shared) > 1:
-        texts = ", ".join(shown(text) for text, _ in shared[:10]) + (
-            f" and {len(shared) - 10} more" if len(shared) > 10 else ""
-        )
         raise DataError(
-            f"{source} holds several assets side by side ({texts}); give a dict of symbol to frame, or one row a "
-            "symbol and bar with a symbol column."
+            f"{source} holds several assets side by side ({listed([text for text, _ in shared], 10)}); give a dict of "
+            "symbol to frame, or one row a symbol and bar with a symbol column."
         )
-    text, with_affix = shared[0] if shared else (None, str)
-    prices = {}
-    for role, spellings in PRICES.items():
-        name = _pop(remaining, [with_affix(role)] if text else spellings)
-        if name is not None:
-            prices[role] = name
-    return prices, text, with_affix
+    text, affix = shared[0] if shared else (None, ("", ""))
+    found = {role: _pop(remaining, _with(affix, [role]) if text else spellings) for role, spellings in PRICES.items()}
+    return {role: name for role, name in found.items() if name is not None}, text, affix
 
 
 def _affixes(remaining: dict[str, str]) -> list[tuple[str, Affix]]:
-    """Return each prefix or suffix that open, high, low and close share, as written and as a function."""
+    """Return each prefix or suffix that open, high, low and close share, as it is written and in canonical names."""
     found: list[tuple[str, Affix]] = []
     names = set(remaining.values())
     for name, key in remaining.items():
-        for with_affix in (_prefixed(key.removesuffix("close")), _suffixed(key.removeprefix("close"))):
-            if with_affix("close") == key != "close" and all(with_affix(role) in names for role in PRICES):
+        for affix in ((key.removesuffix("close"), ""), ("", key.removeprefix("close"))):
+            if key == f"{affix[0]}close{affix[1]}" != "close" and names.issuperset(_with(affix, PRICES)):
                 at = name.lower().find("close")
-                found.append((re.sub(r"^[\W_]+|[\W_]+$", "", name[:at] + name[at + len("close") :]), with_affix))
+                found.append((re.sub(r"^[\W_]+|[\W_]+$", "", name[:at] + name[at + len("close") :]), affix))
     return found
 
 
-def _prefixed(text: str) -> Affix:
-    return lambda role: text + role
-
-
-def _suffixed(text: str) -> Affix:
-    return lambda role: role + text
+def _with(affix: Affix, names: Iterable[str]) -> list[str]:
+    return [f"{affix[0]}{name}{affix[1]}" for name in names]

@@ -1,8 +1,8 @@
 """The error that market data raise. It has hardly any imports, so every module of the package can use it."""
 
-from jaxtrader.printable import printable, shown
+from jaxtrader.printable import listed, printable, shown
 
-__all__ = ["DataError", "shown"]
+__all__ = ["DataError", "listed", "shown"]
 
 
 class DataError(ValueError):

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.columns import INDEX, ColumnRoles, recognise_columns
-from jaxtrader.market.errors import DataError, shown
+from jaxtrader.market.errors import DataError, listed, shown
 from jaxtrader.market.numerals import read_numbers
 from jaxtrader.market.symbols import is_key, likely_histories, refuse_spliced, symbol_column
 from jaxtrader.market.table import Rows, Table
@@ -23,6 +23,7 @@ from jaxtrader.printable import printable
 # Files of one symbol are named by it and by the time that they hold: BTCUSDT-1h-2024-01.csv.
 PERIOD = r"[-_. ]+(?:19|20)\d\d(?:[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?\d\d)?)?$"
 
+MOST_LISTED = 20  # symbols
 DASHES = "[-\u2013\u2014]+"
 
 
@@ -83,20 +84,17 @@ def select(available: list[str], symbol: str | None, symbols: Sequence[str] | No
     """Return the symbols to load. Raise DataError if one is not available or comes twice."""
     wanted = list(symbols) if symbols is not None else available if symbol is None else [symbol]
     if not wanted:
-        raise DataError(f"symbols=() selects nothing; {source} holds {_listed(available)}.")
+        raise DataError(f"symbols=() selects nothing; {source} holds {listed(available, MOST_LISTED)}.")
     known = set(available)
     for name in wanted:
         if name not in known:
             raise DataError(
-                f"{source} holds no symbol '{shown(name)}'; it holds {_listed(available)}{hint(name, available)}"
+                f"{source} holds no symbol '{shown(name)}'; it holds {listed(available, MOST_LISTED)}"
+                f"{hint(name, available)}"
             )
     if len(set(wanted)) < len(wanted):
         raise DataError(f"symbols={wanted} names a symbol twice; give each symbol once.")
     return wanted
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 def _without_period(stems: Sequence[str | None]) -> list[str | None]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from jaxtrader.market.errors import DataError, shown
+from jaxtrader.market.errors import DataError, listed, shown
 from jaxtrader.printable import printable
 
 # A packed file may unpack to this many bytes, or to this many times its size. Prices as text pack 3 to 20 times.
@@ -209,8 +209,7 @@ def _may_hold_prices(name: str) -> bool:
 
 
 def _left_out(names: list[str]) -> str | None:
-    listed = ", ".join(map(shown, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"Files that are no tables by their names were left out: {listed}." if names else None
+    return f"Files that are no tables by their names were left out: {listed(names, 3)}." if names else None
 
 
 class _Limited(io.RawIOBase):
