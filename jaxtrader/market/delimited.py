@@ -15,7 +15,7 @@ from jaxtrader.market.columns import MAYBE_SYMBOL, SYMBOL, TIMES, canonical
 from jaxtrader.market.date_text import DAYS, MONTHS
 from jaxtrader.market.dialect import NUMBER_LIKE, Dialect, Header, dialect_of
 from jaxtrader.market.encodings import ASIAN, encoding_of
-from jaxtrader.market.errors import DataError, shown
+from jaxtrader.market.errors import DataError, no_bars, shown
 from jaxtrader.market.formats import YFINANCE, Format, format_of, headerless_format_of
 from jaxtrader.market.numerals import PROVES_NO_GROUPS, may_be_groups, needs_text
 from jaxtrader.market.sources import DAMAGED, File, refuse_foreign
@@ -173,7 +173,7 @@ def _read(
         note = f"The text behind the last bar was left out: '{shown(frame.iloc[bars, 0])}'."
         frame, rows = frame.iloc[:bars], rows[:bars]
     if not len(frame):
-        raise DataError(f"{file.name} has a header but no bars; add one line for each bar.")
+        raise no_bars(file.name)
     for i in range(named, width):
         if frame[i].notna().any():
             row = int(np.argmax(frame[i].notna().to_numpy()))
@@ -271,7 +271,7 @@ def _rows(file: File, encoding: str, dialect: Dialect) -> Iterator[TextIO]:
     except (DataError, UnicodeDecodeError):
         raise
     except pd.errors.EmptyDataError as error:
-        raise DataError(f"{file.name} has a header but no bars; add one line for each bar.") from error
+        raise no_bars(file.name) from error
     except (ValueError, IndexError, OverflowError, pd.errors.ParserWarning) as error:
         line = re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error))
         if line:

@@ -175,7 +175,13 @@ def _header(lines: list[list[str]]) -> Header:
             tickers[1:] = rest
     if len(lines) > 1 and canonical(names[0]) not in TIMES:
         names[0] = next((cells[0] for cells in lines if canonical(cells[0]) in INDEX_NAMES), "")
-    for place, name in enumerate(names):
-        if not name:  # what `reset_index` made of the index has its name in the upper line
-            names[place], tickers[place] = tickers[place], ""
+    names, tickers = names_from_tickers(names, tickers)
     return Header(tuple(names), tuple(tickers) if any(tickers) else (), len(lines))
+
+
+def names_from_tickers(names: Sequence[str], tickers: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names and tickers of columns. What `reset_index` made of an index has its name in the line of tickers."""
+    return (
+        [name or ticker for name, ticker in zip(names, tickers, strict=True)],
+        [ticker if name else "" for name, ticker in zip(names, tickers, strict=True)],
+    )

@@ -19,3 +19,8 @@ class DataError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+def no_bars(source: str) -> DataError:
+    """The error of a table that has nothing below its header."""
+    return DataError(f"{source} has a header but no bars; add one row for each bar.")

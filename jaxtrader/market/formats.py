@@ -179,20 +179,16 @@ def headerless_format_of(rows: Sequence[Sequence[str]]) -> Format | None:
 
     Highs and lows must enclose opens and closes, so that no other order of columns is taken for it.
     """
-    for each in FORMATS:
-        if not each.cells or not rows:
-            continue
-        place = {name: i for i, (name, _) in enumerate(each.cells)}
-        patterns = [re.compile(pattern) for _, pattern in each.cells]
+    without_header = (each for each in FORMATS if each.cells and rows)
+    return next((each for each in without_header if all(_fits(row, each.cells) for row in rows)), None)
 
-        def fits(row: Sequence[str], patterns=patterns, place=place) -> bool:
-            if len(row) != len(patterns):
-                return False
-            if not all(pattern.fullmatch(cell.strip()) for pattern, cell in zip(patterns, row, strict=True)):
-                return False
-            low, open_, close, high = (float(row[place[name]]) for name in ("low", "open", "close", "high"))
-            return low <= min(open_, close) and max(open_, close) <= high
 
-        if all(fits(row) for row in rows):
-            return each
-    return None
+def _fits(row: Sequence[str], columns: Sequence[tuple[str, str]]) -> bool:
+    """Whether a row has the cells of a format, and its low and high enclose its open and close."""
+    if len(row) != len(columns):
+        return False
+    if not all(re.fullmatch(pattern, cell.strip()) for (_, pattern), cell in zip(columns, row, strict=True)):
+        return False
+    cells = {name: cell for (name, _), cell in zip(columns, row, strict=True)}
+    low, open_, close, high = (float(cells[name]) for name in ("low", "open", "close", "high"))
+    return low <= min(open_, close) and max(open_, close) <= high

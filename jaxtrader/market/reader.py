@@ -13,9 +13,9 @@ import numpy as np
 
 from jaxtrader.market.columns import INDEX, SYMBOL, TIMES, canonical
 from jaxtrader.market.delimited import head_of, read_delimited
-from jaxtrader.market.dialect import leading_rows_of_names, merged_header
-from jaxtrader.market.errors import DataError, shown
-from jaxtrader.market.formats import YFINANCE, format_of, headerless_format_of
+from jaxtrader.market.dialect import leading_rows_of_names, merged_header, names_from_tickers
+from jaxtrader.market.errors import DataError, no_bars, shown
+from jaxtrader.market.formats import YFINANCE, Format, format_of, headerless_format_of
 from jaxtrader.market.sources import PARQUET, File, files_of
 from jaxtrader.market.symbols import STACKED, is_field_level, stack, unique_names
 from jaxtrader.market.table import Table
@@ -119,51 +119,47 @@ def _is_text(kind: Any) -> bool:
 
 def _of_frame(frame: "pd.DataFrame", source: str, stem: str | None) -> Table:
     """Name the columns, and move times from the index into the column `INDEX`."""
+    body = frame.set_axis(range(frame.shape[1]), axis=1)
+    names, tickers, format, further = _header_of(frame.columns, body, source)
+    if further == len(body):
+        raise no_bars(source)
+    body, rows = body.iloc[further:], np.arange(further, len(body))
+    body, names, tickers = _with_index(body, names, tickers, source)
+    if any(tickers):
+        body, rows = stack(body, names, tickers, rows, source)
+    else:
+        body.columns = unique_names(names, source)
+    body.columns = [str(name) for name in body.columns]
+    return Table(rows, source, False, body, stem, format or format_of(list(body.columns)))
+
+
+def _header_of(
+    columns: "pd.Index", body: "pd.DataFrame", source: str
+) -> tuple[list[str], list[str], Format | None, int]:
+    """The fields and the tickers of the columns, the format that they tell, and how many first rows are names, too."""
     import pandas as pd
 
-    rows, format = np.arange(len(frame)), None
-    tickers: list[str] = []
-    if isinstance(frame.columns, pd.MultiIndex):
-        names, tickers = _levels(frame, source)
-        format = YFINANCE
-        first = ["" if pd.isna(cell) else str(cell) for cell in frame.iloc[0]]
-        if canonical(first[0]) in TIMES and not any(
-            first[1:]
-        ):  # pandas was told of two lines of names, and there are three
-            names[0], tickers[0] = first[0], ""
-            frame, rows = frame.iloc[1:], rows[1:]
-            if not len(frame):
-                raise DataError(f"{source} has a header but no bars; add one row for each bar.")
-    else:
-        names = ["" if name is None else str(name) for name in frame.columns]
-        if names == [str(i) for i in range(len(names))]:
-            sample = frame.head(30).astype(str).to_numpy().tolist()
-            format = headerless_format_of(sample)
-            names = [name for name, _ in format.cells] if format else names
-    frame = frame.set_axis(range(len(names)), axis=1)
-    further = 0
-    if not tickers and not format:
-        first = frame.head(3).astype(object).where(frame.head(3).notna(), "").astype(str).to_numpy().tolist()
-        further = leading_rows_of_names(first) if any(frame.dtypes.map(lambda kind: kind.kind == "O")) else 0
-        if further:
-            header = merged_header([re.sub(r"\.\d+$", "", name) for name in names], first[:further])
-            names, tickers = list(header.names or names), list(header.tickers)
-            format = YFINANCE
-            frame, rows = frame.iloc[further:], rows[further:]
-            if not len(frame):
-                raise DataError(f"{source} has a header but no bars; add one row for each bar.")
-    frame, names, tickers = _with_index(frame, names, tickers, source)
-    if any(tickers):
-        frame, rows = stack(frame, names, tickers, rows, source)
-    else:
-        frame.columns = unique_names(names, source)
-    frame.columns = [str(name) for name in frame.columns]
-    return Table(rows, source, False, frame, stem, format or format_of(list(frame.columns)))
+    first = body.head(3).astype(object).where(body.head(3).notna(), "").astype(str).to_numpy().tolist()
+    if isinstance(columns, pd.MultiIndex):
+        names, tickers = _levels(columns, source)
+        has_third = canonical(first[0][0]) in TIMES and not any(first[0][1:])  # of which pandas was not told
+        if has_third:
+            names[0], tickers[0] = first[0][0], ""
+        return names, tickers, YFINANCE, int(has_third)
+    names = ["" if name is None else str(name) for name in columns]
+    if names == [str(i) for i in range(len(names))] and (
+        format := headerless_format_of(body.head(30).astype(str).to_numpy().tolist())
+    ):
+        return [name for name, _ in format.cells], [], format, 0
+    further = leading_rows_of_names(first) if any(kind.kind == "O" for kind in body.dtypes) else 0
+    if not further:
+        return names, [], None, 0
+    header = merged_header([re.sub(r"\.\d+$", "", name) for name in names], first[:further])
+    return list(header.names or names), list(header.tickers), YFINANCE, further
 
 
-def _levels(frame: "pd.DataFrame", source: str) -> tuple[list[str], list[str]]:
+def _levels(columns: "pd.MultiIndex", source: str) -> tuple[list[str], list[str]]:
     """The fields and the tickers of a header of two levels."""
-    columns = frame.columns
     levels = [columns.get_level_values(i) for i in range(columns.nlevels)]
     fields = [i for i, level in enumerate(levels) if is_field_level(list(level))]
     if len(levels) != 2 or len(fields) != 1:
@@ -173,10 +169,7 @@ def _levels(frame: "pd.DataFrame", source: str) -> tuple[list[str], list[str]]:
         )
     tickers = ["" if canonical(ticker) in ("", "nan") else str(ticker) for ticker in levels[1 - fields[0]]]
     names = [str(field) for field in levels[fields[0]]]
-    for place, name in enumerate(names):  # what `reset_index` made of the index has its name in the upper level
-        if not name:
-            names[place], tickers[place] = tickers[place], ""
-    return names, tickers
+    return names_from_tickers(names, tickers)
 
 
 def _with_index(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxtrader.market.columns import MAYBE_SYMBOL, PRICES, ROW_NUMBERS, ColumnRoles, canonical
-from jaxtrader.market.errors import DataError, shown
+from jaxtrader.market.errors import DataError, no_bars, shown
 from jaxtrader.market.table import Table
 from jaxtrader.printable import printable
 
@@ -65,7 +65,7 @@ def stack(
         present |= ~pd.isna(flat)
     kept = np.flatnonzero(present)
     if not kept.size:
-        raise DataError(f"{source} has a header but no bars; add one row for each bar.")
+        raise no_bars(source)
     common = {field: frame.iloc[:, place].take(kept % length).array for field, place in shared.items()}
     long = pd.DataFrame(common | {field: values[kept] for field, values in columns.items()})
     long[STACKED] = np.array(order, object)[kept // length]
