@@ -12,11 +12,11 @@ from jaxtrader import files
 from jaxtrader.agents.policy_schema import EnvPart
 from jaxtrader.live.decision import Numbers
 from jaxtrader.live.recent import PRICES
-from jaxtrader.live.schedule import WEEK_SLOTS, Flags, Nanoseconds, Schedule
+from jaxtrader.live.schedule import WEEK_SLOTS, Duration, Flags, Nanoseconds, Schedule
 from jaxtrader.live.step import NEWEST
 from jaxtrader.market.delistings import Silence
 from jaxtrader.printable import shown
-from jaxtrader.schema import Array, Count, Length, Natural, Range, SchemaError, parse
+from jaxtrader.schema import Array, Count, Length, Natural, SchemaError, parse
 
 KIND = "live"
 VERSION = 1
@@ -75,7 +75,7 @@ class RowsPart:
     missed: Flags
     silence: SilencePart | None
     time: Nanoseconds
-    length: Annotated[int, Range(1, 2**63 - 1)] | None
+    length: Duration | None
     usual_close: Nanoseconds | None
 
     def check(self, features: int) -> None:

@@ -28,6 +28,7 @@ WAY_OUT = "give the bars between first, or say after_gap=True if there were none
 
 
 Nanoseconds = Annotated[int, Range(-(2**63), 2**63 - 1)]
+Duration = Annotated[int, Range(1, 2**63 - 1)]  # ns
 Flags = Annotated[np.ndarray, Array("bool", 1)]
 
 
@@ -48,9 +49,9 @@ class Schedule:
         tz: zone of the wall clock. None is UTC.
     """
 
-    bar: Annotated[int, Range(1, 2**63 - 1)]
-    shortest: Nanoseconds
-    longest: Nanoseconds
+    bar: Duration
+    shortest: Duration
+    longest: Duration
     open_slots: Flags
     closes: bool
     missing: Natural

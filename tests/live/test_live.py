@@ -459,6 +459,7 @@ def test_a_state_of_another_policy_or_a_damaged_one_is_refused(hourly, tmp_path)
         ({"rows": rows | {"recent": [recent | {"close": recent["close"][1:]}]}}, r"rows.recent\[0\], 3 has the shape"),
         ({"rows": rows | {"recent": [recent | {"times": recent["times"][::-1]}]}}, "times do not increase"),
         ({"schedule": schedule | {"bar": 0}}, "schedule.bar is 0"),
+        ({"schedule": schedule | {"longest": 0}}, "schedule.longest is 0"),
         ({"schedule": schedule | {"open_slots": schedule["open_slots"][1:]}}, "schedule.open_slots has 335 parts"),
         ({"age": -1}, "age is -1"),
         ({"decision": stored["decision"] | {"target": "all"}}, "decision.target is 'all'"),
