@@ -21,12 +21,13 @@ from jaxtrader.cli.settings import OK, PARTS, BadInput, build, choices, flag, of
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation import tables
+from jaxtrader.evaluation.backtest import tradable
 from jaxtrader.evaluation.baselines import EXPOSURE_MATCHED, break_even
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.report.evidence import Evidence, judge
-from jaxtrader.training.run_folder import fold_folders
+from jaxtrader.training.run_folder import fold_folders, refuse_full
 
 
 def backtest_policy(values: Values, console: Console) -> int:
@@ -38,9 +39,9 @@ def backtest_policy(values: Values, console: Console) -> int:
         inputs.check_take_profit(values)
         changes = {label: _changes(policy, chosen) for label, chosen in choices(CostRates, values).items()}
         envs = [policy.environment(market, **each) for each in changes.values()]
-        market = inputs.tradable(envs[0], name)
+        market = tradable(envs[0], name)
         if wanted.save is not None:
-            inputs.refuse_full(Path(wanted.save))
+            refuse_full(Path(wanted.save))
     *others, (label, last) = changes.items()
     rows: dict[str, tables.Part] = {other: judge(policy, market, **given) for other, given in others}
     folder = path if path.is_dir() else path.parent
@@ -79,7 +80,7 @@ def _subject(
         return run.policy, run.identity, *next(iter(run.parts.items())), None
     if wanted.data is None and finished.fold_of(path) is not None:
         return _of_fold(path, wanted, source, values)
-    file = finished.policy_of(path) if path.is_dir() else path
+    file = finished.policy_of(path)
     policy = jt.load_policy(file)
     name, market = _asked(wanted, source, of(MarketSettings, values), policy)
     command = inputs.asked_of(policy, path)
@@ -116,11 +117,7 @@ def _changes(policy: Policy | Succession, values: Values) -> dict[str, Any]:
 
 def _print_one(evidence: Evidence, title: str, values: Values, console: Console) -> None:
     """Print and save what there is to say of one result."""
-    if evidence.folds:
-        reporting.print_walk_forward(evidence, console)
-    else:
-        console.print(reporting.result_table(evidence))
-        console.print()
+    reporting.print_results(evidence, console)
     (part,) = evidence.parts.values()
     result = part[tables.POLICY]
     facts = [("trades", tables.trades_line(result))]

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-from rich.console import Console, Group
+from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 import jaxtrader as jt
@@ -112,19 +113,17 @@ def _named(feature: jt.features.Feature) -> Callable[[jt.Bars], np.ndarray]:
     return compute
 
 
-def table(done: Sequence[Check]) -> Group:
+def table(done: Sequence[Check]) -> Table:
     """A line a check: its verdict, its figure and its limit, and what the figure is."""
-    limits = [f"{'at least' if one.is_minimum else 'at most'} {one.limit:.3g}" for one in done]
-    width = max(map(len, limits)) + 2
-    lines = [Text(f"{'check':<14}{'':<6}{'figure':>8}  {'limit':<{width}}of", style="dim")]
-    for one, limit in zip(done, limits, strict=True):
-        verdict = Text("pass  " if one.passed else "FAIL  ", style="green" if one.passed else "bold red")
-        lines.append(
-            Text.assemble(
-                (f"{one.name:<14}", "bold"), verdict, f"{one.figure:>8.3g}  ", (f"{limit:<{width}}{one.measure}", "dim")
-            )
+    columns = ("check", "", Column("figure", justify="right"), "limit", "of")
+    found = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for one in done:
+        verdict = Text("pass", "green") if one.passed else Text("FAIL", "bold red")
+        limit = f"{'at least' if one.is_minimum else 'at most'} {one.limit:.3g}"
+        found.add_row(
+            Text(one.name, "bold"), verdict, f"{one.figure:.3g}", Text(limit, "dim"), Text(one.measure, "dim")
         )
-    return Group(*lines)
+    return found
 
 
 def _findings(done: Sequence[Check]) -> list[tuple[str, str]]:

@@ -19,15 +19,8 @@ from jaxtrader.report.page import page
 from jaxtrader.training.run_folder import folder_of_runs
 
 PAGE = "comparison.html"
-OF_NO_MATTER = (
-    "data",
-    "cuts",
-    "quiet",
-    "trials",
-    "report",
-    "log_to",
-    "refit_normalizer",
-)  # settings that make no other policy
+# Settings that make no other policy.
+OF_NO_MATTER = ("data", "cuts", "quiet", "trials", "report", "log_to", "refit_normalizer")
 
 
 def compare_runs(values: Values, console: Console) -> int:
@@ -37,20 +30,13 @@ def compare_runs(values: Values, console: Console) -> int:
         raise BadInput(f"{len(folders)} run{'s' * (len(folders) != 1)} cannot be compared; give the folders of two")
     names = _names(folders)
     runs = {name: finished.read(folder, {}) for name, folder in zip(names, folders, strict=True)}
-    results, markets = {}, []
+    results = {}
     for name, run in runs.items():
         waiting.say(f"testing {name}")
-        market = list(run.parts.values())[-1]
-        markets.append(market)
-        results[name] = traded(run.policy, market)
+        results[name] = traded(run.policy, run.judged)
     with inputs.checked():
         found = compare(results)
-    settings = {
-        name: {
-            key: spelt(value) for key, value in run.settings.items() if key not in OF_NO_MATTER and value is not None
-        }
-        for name, run in runs.items()
-    }
+    settings = {name: _settings(run.settings) for name, run in runs.items()}
     console.print(reporting.text_table(comparison_table(found)))
     console.print()
     if (differing := settings_table(settings)) is not None:
@@ -63,14 +49,18 @@ def compare_runs(values: Values, console: Console) -> int:
         facts.append(("note", "they trade other symbols: " + "; ".join(f"{k} {v}" for k, v in symbols.items())))
     if values["page"]:
         path = folder_of_runs(folders[0]) / PAGE
-        files.write_text(
-            path, page(comparison_report(found, settings, f"{markets[0].source}: {markets[0].describe()}"))
-        )
+        market = runs[names[0]].judged
+        files.write_text(path, page(comparison_report(found, settings, f"{market.source}: {market.describe()}")))
         facts.append(("file", str(path)))
         if values["open"]:
             webbrowser.open(path.as_uri())
     tables.print_facts(console, facts)
     return OK
+
+
+def _settings(values: Values) -> dict[str, str]:
+    """The settings that make a policy, as they are typed."""
+    return {key: spelt(value) for key, value in values.items() if key not in OF_NO_MATTER and value is not None}
 
 
 def _names(folders: list[Path]) -> list[str]:

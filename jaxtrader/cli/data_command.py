@@ -10,7 +10,7 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.cli import inputs, phrases
-from jaxtrader.cli.command_settings import DataFile, MarketSettings, Source
+from jaxtrader.cli.command_settings import MarketSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import OK, SHARES, BadInput, build, resolved
 from jaxtrader.cli.wording import in_flags
@@ -22,8 +22,7 @@ from jaxtrader.market.periods import check_periods
 
 def describe_file(values: Values, console: Console) -> int:
     """`jaxtrader data`."""
-    file, source = build(DataFile, values).file, build(Source, values)
-    wanted = build(MarketSettings, values)
+    file, source, wanted = values["file"], build(Source, values), build(MarketSettings, values)
     with inputs.checked():
         if wanted.periods_per_year is not None:
             check_periods(wanted.periods_per_year)
@@ -45,14 +44,8 @@ def describe_file(values: Values, console: Console) -> int:
     facts = [("features", warm_up)]
     try:
         facts += phrases.notes(_check_promise(histories, source))
-        facts.append(
-            (
-                "next",
-                " ".join(
-                    ["jaxtrader train --data", shlex.quote(file), *phrases.reading(source), *phrases.reading(wanted)]
-                ),
-            )
-        )
+        command = f"jaxtrader train --data {shlex.quote(file)}"
+        facts.append(("next", " ".join([command, *phrases.reading(source), *phrases.reading(wanted)])))
     except BadInput as error:
         facts.append(("problem", in_flags(str(error))))
     tables.print_facts(console, facts)
@@ -84,24 +77,21 @@ def _notes(bars: jt.Bars, wanted: MarketSettings) -> Sequence[str]:
 
 def _summary(histories: Sequence[jt.Bars], wanted: MarketSettings) -> Iterator[tuple[str, str]]:
     """What many histories are, together: what they share is said once."""
-    named = [(bars.symbols[0], bars) for bars in histories]
-    yield "symbols", f"{len(histories):,}: {tables.listed([name for name, _ in named])}"
-    fewest, most = min(named, key=lambda one: len(one[1])), max(named, key=lambda one: len(one[1]))
-    ends = min(bars.times[0] for bars in histories), max(bars.times[-1] for bars in histories)
-    yield (
-        "bars",
-        (
-            f"{sum(map(len, histories)):,}, from {len(fewest[1]):,} of {fewest[0]} to {len(most[1]):,} of {most[0]}, "
-            f"{_span(np.array(ends), common_zone(bars.tz for bars in histories))}"
-        ),
-    )
-    yield "longest", f"{most[0]}: {_history(most[1], wanted)}"
-    for label, texts in (
-        ("format", [(name, [bars.format]) for name, bars in named]),
-        ("columns", [(name, [_columns(bars)]) for name, bars in named]),
-        ("note", [(name, [in_flags(note) for note in _notes(bars, wanted)]) for name, bars in named]),
-    ):
-        for line in tables.grouped([f"{name}: {text}" for name, lines in texts for text in lines]):
+    yield "symbols", f"{len(histories):,}: {tables.listed([bars.symbols[0] for bars in histories])}"
+    fewest, most = min(histories, key=len), max(histories, key=len)
+    counts = f"from {len(fewest):,} of {fewest.symbols[0]} to {len(most):,} of {most.symbols[0]}"
+    ends = np.array([min(bars.times[0] for bars in histories), max(bars.times[-1] for bars in histories)])
+    span = _span(ends, common_zone(bars.tz for bars in histories))
+    yield "bars", f"{sum(map(len, histories)):,}, {counts}, {span}"
+    yield "longest", f"{most.symbols[0]}: {_history(most, wanted)}"
+    lines: dict[str, list[str]] = {"format": [], "columns": [], "note": []}
+    for bars in histories:
+        name = bars.symbols[0]
+        lines["format"].append(f"{name}: {bars.format}")
+        lines["columns"].append(f"{name}: {_columns(bars)}")
+        lines["note"] += [f"{name}: {in_flags(note)}" for note in _notes(bars, wanted)]
+    for label, texts in lines.items():
+        for line in tables.grouped(texts):
             yield label, line
 
 

@@ -17,7 +17,6 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import finished, inputs, phrases
 from jaxtrader.cli.command_settings import DecideSettings, Source
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.reporting import POLICY_FILE
 from jaxtrader.cli.settings import OK, BadInput, build, of
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.live.decision import told
@@ -77,7 +76,7 @@ def _policy(path: Path) -> Policy:
     if path.is_dir() and finished.is_walk_forward(path):
         last = fold_folders(path)[-1]
         raise BadInput(f"{path} is a walk-forward: give one of its policies, as in `jaxtrader decide {last}`")
-    policy = jt.load_policy(path / POLICY_FILE if path.is_dir() else path)
+    policy = jt.load_policy(finished.policy_of(path))
     if not policy.trades:
         raise BadInput(f"{path} is no policy of a market, so it has no bars to decide on")
     return policy
@@ -87,7 +86,7 @@ def _histories(
     policy: Policy, wanted: DecideSettings, values: Values, now: np.datetime64
 ) -> tuple[tuple[jt.Bars, ...], list[str]]:
     """The bars that are over, and notes on what was left out."""
-    command = policy.about.get("command") or {}
+    command = inputs.asked_of(policy, wanted.run) or {}
     if wanted.data is None and (not command or command["synthetic"] is not None):
         raise BadInput(f"{wanted.run} was not trained on a file; give --data FILE with the bars up to now")
     data = command["data"] if wanted.data is None else wanted.data

@@ -89,8 +89,8 @@ def _check(settings: HostSettings, values: Values) -> None:
     """Raise BadInput where the settings are wrong by themselves."""
     given = [field.name for field in dataclasses.fields(settings) if getattr(settings, field.name) is not None]
     if not settings.distributed:
-        for name in given[1:]:
-            raise BadInput(f"{flag(name)} needs --distributed")
+        if len(given) > 1:
+            raise BadInput(f"{flag(given[1])} needs --distributed")
         return
     if values["dry_run"]:
         raise BadInput("--dry-run runs in one process: leave out --distributed")

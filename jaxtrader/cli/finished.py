@@ -17,6 +17,7 @@ from jaxtrader.cli.reporting import POLICY_FILE, identity_of, title_of_walk_forw
 from jaxtrader.cli.settings import PARTS, BadInput, build, of, resolved
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
+from jaxtrader.evaluation.backtest import tradable
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.training.run_folder import SWEEP, fold_folders, is_run
 from jaxtrader.training.walk_forward import FoldPlan
@@ -39,6 +40,11 @@ class FinishedRun:
     parts: Mapping[str, jt.Market]
     settings: Values
     identity: bytes
+
+    @property
+    def judged(self) -> jt.Market:
+        """The bars of the last part."""
+        return list(self.parts.values())[-1]
 
     @property
     def title(self) -> str:
@@ -82,7 +88,7 @@ def read_fold(path: Path, given: Values) -> FinishedRun:
     found = fold_of(path)
     assert found is not None
     folder, number = found
-    file = policy_of(path) if path.is_dir() else path
+    file = policy_of(path)
     policy = jt.load_policy(file)
     settings, plans = _planned(folder, given)
     if number > len(plans):
@@ -106,7 +112,7 @@ def _training(folder: Path, given: Values) -> FinishedRun:
     _check_data(settings, folder)
     parts = parts_of(own_market(policy, settings), settings)
     _check_bars(policy, parts[PARTS["train"]], folder, settings)
-    parts = {name: inputs.tradable(policy.environment(part), name) for name, part in parts.items()}
+    parts = {name: tradable(policy.environment(part), name) for name, part in parts.items()}
     return FinishedRun(folder, policy, parts, settings, path.read_bytes())
 
 
@@ -158,20 +164,18 @@ def _given(given: Values) -> Values:
     return {name: given[name] for name in ("data", "periods_per_year") if given.get(name) is not None}
 
 
-def policy_of(folder: Path) -> Path:
-    """The policy file of a training. Raises BadInput where there is none yet."""
-    path = folder / POLICY_FILE
-    if path.is_file():
-        return path
-    raise BadInput(_unfinished(folder, path))
-
-
-def _unfinished(folder: Path, path: Path) -> str:
-    if (folder / SWEEP).is_file():
-        return f"{folder} is of a sweep; give the folder of one of its runs, such as {folder / 'config-1'}"
-    if is_run(folder):
-        return f"{folder} has no policy yet: its training is unfinished; `jaxtrader train --resume {folder}` goes on"
-    return f"{folder} holds no run, which would have a {path.name}; check the path"
+def policy_of(path: Path) -> Path:
+    """The policy file of a training, or the file itself. Raises BadInput where a folder has none yet."""
+    file = path / POLICY_FILE if path.is_dir() else path
+    if file.is_file() or file == path:
+        return file
+    if (path / SWEEP).is_file():
+        raise BadInput(f"{path} is of a sweep; give the folder of one of its runs, such as {path / 'config-1'}")
+    if is_run(path):
+        raise BadInput(
+            f"{path} has no policy yet: its training is unfinished; `jaxtrader train --resume {path}` goes on"
+        )
+    raise BadInput(f"{path} holds no run, which would have a {POLICY_FILE}; check the path")
 
 
 def _check_data(settings: Values, folder: Path) -> None:

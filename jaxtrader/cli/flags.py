@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import cyclopts
 from cyclopts import App, Group, Parameter, Token
-from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
 from jaxtrader import __version__
@@ -39,15 +38,11 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
 
     Raises BadInput where there is no such command, flag or setting, or where a value cannot be read.
     """
-    everything = "--help-all" in argv
-    app, functions = _app([name for name in COMMANDS if name in argv], everything, config_file.read)
-    words = ["--help" if word == "--help-all" else word for word in argv]
-    try:
-        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    except cyclopts.CycloptsError as error:
-        raise BadInput(word_errors.sentence(error)) from None
-    if function in functions:
-        return functions[function], dict(bound.arguments)
+    app = _app([name for name in COMMANDS if name in argv], everything="--help-all" in argv)
+    app.config = config_file.read
+    function, bound = _bound(app, ["--help" if word == "--help-all" else word for word in argv])
+    if function.__name__ in COMMANDS:
+        return function.__name__, dict(bound.arguments)
     function(*bound.args, **bound.kwargs)  # prints help or the version
     return None
 
@@ -57,38 +52,33 @@ def read_settings(name: str, tables: Sequence[Mapping[str, Any]], source: str) -
 
     Raises BadInput where a key is no setting of the command, or a value cannot be read.
     """
-    current: Mapping[str, Any] = {}
-
-    def give(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-        Dict({name: dict(current)}, source=source)(app, commands, arguments)
-
-    app, _ = _app([name], True, give)
-    found = []
-    for current in tables:  # noqa: B007  `give` reads it
-        try:
-            _, bound, _ = app.parse_args([name], exit_on_error=False, print_error=False)
-        except cyclopts.CycloptsError as error:
-            raise BadInput(word_errors.sentence(error)) from None
-        found.append(dict(bound.arguments))
+    app, found = _app([name]), []
+    for table in tables:
+        app.config = Dict({name: dict(table)}, source=source)
+        found.append(dict(_bound(app, [name])[1].arguments))
     return found
 
 
-def _app(
-    names: Sequence[str], everything: bool, config: Callable[[App, tuple[str, ...], ArgumentCollection], None]
-) -> tuple[App, dict[Callable[..., Any], str]]:
-    """The command line, with the flags of the named commands, and the name of each command by its function."""
+def _bound(app: App, words: Sequence[str]) -> tuple[Callable[..., Any], inspect.BoundArguments]:
+    try:
+        function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except cyclopts.CycloptsError as error:
+        raise BadInput(word_errors.sentence(error)) from None
+    return function, bound
+
+
+def _app(names: Sequence[str], everything: bool = True) -> App:
+    """The command line, with the flags of the named commands. The function of each has its name."""
     app = App(
         name="jaxtrader",
         help=SUMMARY,
         help_format="plaintext",
         version=f"jaxtrader {__version__}",
         version_flags=("--version", "-V"),
-        config=config,
     )
-    functions = {}
     for place, (name, command) in enumerate(COMMANDS.items()):
         function = _function(name, everything) if name in names else lambda: None
-        function.__doc__ = command.summary
+        function.__name__, function.__doc__ = name, command.summary
         needed = [key.upper() for key, field in command.fields.items() if field.default is dataclasses.MISSING]
         hidden = 0 if everything or command.first is None else len(command.fields) - len(command.first)
         app.command(
@@ -98,8 +88,7 @@ def _app(
             usage=" ".join(["Usage: jaxtrader", name, *needed, "[FLAGS]"]),
             help_epilogue=f"{hidden} more flags: jaxtrader {name} --help-all" if hidden else None,
         )
-        functions[function] = name
-    return app, functions
+    return app
 
 
 def _function(name: str, everything: bool) -> Callable[..., None]:

@@ -23,6 +23,7 @@ from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Sourc
 from jaxtrader.cli.config_file import OF_ONE_RUN
 from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, SHARES, BadInput, build, of, spelt
 from jaxtrader.envs.env_settings import EnvSettings
+from jaxtrader.evaluation.backtest import tradable
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.market.clock import common_zone, time_zone, wall_clock
@@ -226,23 +227,6 @@ def days(market: jt.Market) -> tuple[str, str]:
     return str(first), str(last)
 
 
-def tradable(env: jt.TradingEnv, name: str) -> jt.Market:
-    """The environment's market without the symbols that have no room for a decision.
-
-    Raises BadInput where none is left.
-    """
-    market, short = env.market, env.symbols_without_room(1)
-    kept = [i for i, symbol in enumerate(market.symbols) if symbol not in short]
-    if not kept:
-        raise BadInput(
-            f"no symbol has bars enough in {name}: a decision and its fill need {env.bars_needed}; give more bars, a "
-            "shorter window or delay, or features with a shorter look-back"
-        )
-    if not short:
-        return market
-    return market.keep(kept)
-
-
 # --- what trains on them ---
 
 
@@ -316,8 +300,7 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
     Raises BadInput where a run could not begin or go on with this folder and these settings.
     """
     if values["run_dir"] is not None:
-        refuse = run_folder.refuse_full if Path(values["run_dir"]).is_dir() else refuse_full
-        refuse(Path(values["run_dir"]))
+        run_folder.refuse_full(Path(values["run_dir"]))
     if not 0 <= values["seed"] < 2**30:
         raise BadInput(f"--seed {values['seed']} is outside 0 to {2**30 - 1}")
     resumes, asked = values["resume"] is not None, {**values, **about}
@@ -351,9 +334,3 @@ def callbacks(values: Values) -> list[jt.Callback]:
         return found + [made[name]() for name in values["log_to"] or ()]
     except ImportError as error:
         raise BadInput(f"--log-to: {error}") from error
-
-
-def refuse_full(path: Path) -> None:
-    """Raise BadInput unless this is a new or an empty folder."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise BadInput(f"{path} is not empty: give another folder, or move this one away")

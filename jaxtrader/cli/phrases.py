@@ -13,7 +13,7 @@ import jaxtrader as jt
 from jaxtrader.agents import encoders
 from jaxtrader.cli import inputs
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source
-from jaxtrader.cli.settings import BPS, spelt
+from jaxtrader.cli.settings import BPS, flag, spelt
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
@@ -171,5 +171,5 @@ def reading(source: Source | MarketSettings) -> Iterator[str]:
     for field in dataclasses.fields(source):
         value = getattr(source, field.name)
         if value != field.default:
-            flag = field.name.replace("_", "-")
-            yield f"--no-{flag}" if value is False else f"--{flag} {spelt(value)}"
+            name = flag(field.name)
+            yield f"--no-{name[2:]}" if value is False else f"{name} {spelt(value)}"

@@ -36,13 +36,13 @@ def evaluate(run: Path, markets: Mapping[str, jt.Market], values: Values, **chan
     Unless it is quiet, standard error says what is being evaluated.
 
     Args:
-        run: the folder of a run, or a policy file.
+        run: its folder.
         markets: by the name of their part, in the order of time.
         values: of the command.
         changes: settings of `backtest`.
     """
-    path = run / POLICY_FILE if run.is_dir() else run
-    return evaluate_policy(jt.load_policy(path), path.read_bytes(), path.parent, markets, values, **changes)
+    path = run / POLICY_FILE
+    return evaluate_policy(jt.load_policy(path), path.read_bytes(), run, markets, values, **changes)
 
 
 def evaluate_policy(
@@ -127,18 +127,15 @@ def title_of_walk_forward(folder: Path) -> str:
     return f"walk-forward of {folder.name}"
 
 
-def print_walk_forward(evidence: Evidence, console: Console) -> None:
-    """Print the results of a walk-forward: all tests together, and each fold."""
-    console.print(result_table(evidence))
-    console.print()
-    console.print(text_table(fold_table(evidence.folds)))
-    console.print()
-
-
-def result_table(evidence: Evidence) -> tables.ResultTable:
-    """The table of the terminal: the policy beside holding. The report has the other strategies too."""
+def print_results(evidence: Evidence, console: Console) -> None:
+    """Print the policy beside holding, and each fold of a walk-forward. The report has the other strategies too."""
     shown = (POLICY, BUY_AND_HOLD, EXPOSURE_MATCHED)
-    return tables.ResultTable({name: {label: part[label] for label in shown} for name, part in evidence.parts.items()})
+    parts = {name: {label: part[label] for label in shown} for name, part in evidence.parts.items()}
+    console.print(tables.ResultTable(parts))
+    console.print()
+    if evidence.folds:
+        console.print(text_table(fold_table(evidence.folds)))
+        console.print()
 
 
 def text_table(table: Table) -> rich.table.Table:

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,19 @@ RECORD = "result.json"
 TIMED_UPDATES = 2  # a chunk of the dry run's measurement
 
 
-def train_in_folder(trainer: jt.Trainer, values: Values, name: str, console: Console) -> jt.TrainResult:
-    """Train in a new folder, or go on in that of a run. The folder has the settings of the run from the beginning.
+def train_in_folder(
+    trainer: jt.Trainer, values: Values, name: str, console: Console, tell: Callable[[jt.TrainResult], None]
+) -> int:
+    """Train in a new folder, or go on in that of a run, and return the exit code.
 
-    Of several processes the first one writes it.
+    The folder has the settings of the run from the beginning. Of several processes the first one writes it.
+
+    Args:
+        trainer: of the run.
+        values: its settings.
+        name: of a new folder.
+        console: where the speed is told.
+        tell: tests what was trained, and prints and writes the result.
     """
     resume = values["resume"] is not None
     if hosts.is_first():
@@ -52,7 +61,10 @@ def train_in_folder(trainer: jt.Trainer, values: Values, name: str, console: Con
     if not values["quiet"]:
         console.print(phrases.speed(result))
         console.print()
-    return result
+    if hosts.is_first():
+        with saved_in(result.run_dir):
+            tell(result)
+    return INTERRUPTED if result.interrupted else OK
 
 
 @contextlib.contextmanager

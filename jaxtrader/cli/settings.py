@@ -101,6 +101,11 @@ class Command:
         """The fields that are flags, by their keys."""
         return {key(field.name): field for flags in self.flags for field in flags.fields}
 
+    @property
+    def names(self) -> set[str]:
+        """The flags, as messages and help name them."""
+        return {flag(field.name) for field in self.fields.values()}
+
 
 ALONE = ("periods_per_year",)  # settings of a market where no portfolio is made, or as its training made it
 TRAINING = ("train", "walk-forward")  # commands whose defaults are those of TRAIN

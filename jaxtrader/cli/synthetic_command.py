@@ -7,22 +7,21 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console, Group
-from rich.text import Text
+import rich.table
+from rich.console import Console
 
 import jaxtrader as jt
-from jaxtrader import hosts
 from jaxtrader.agents.policy import Policy
-from jaxtrader.cli import inputs, phrases
+from jaxtrader.cli import inputs, phrases, reporting
 from jaxtrader.cli.command_settings import MarketSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.runs import dry_run, next_step, saved_in, train_in_folder, write_record
-from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput
+from jaxtrader.cli.runs import dry_run, next_step, train_in_folder, write_record
+from jaxtrader.cli.settings import BadInput, flag
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.synthetic import PROCESSES
+from jaxtrader.report.content import Table
 
 TRAIN_BARS, VALID_BARS, TEST_BARS = 1_000_000, 200_000, 1_000_000
 FOUND, IDLE = 0.98, 0.02  # a share of the optimum, and of bars with a position, that count as learnt
@@ -35,28 +34,30 @@ def train_synthetic(values: Values, console: Console) -> int:
         tables.print_facts(console, _facts(trainer, best))
     if values["dry_run"]:
         return dry_run(values, trainer, console)
-    result = train_in_folder(trainer, {**values, **inputs.absolute(values, "init_from")}, best.process.name, console)
-    if not hosts.is_first():
-        return INTERRUPTED if result.interrupted else OK
-    with saved_in(result.run_dir):
-        return _tell(best, result, values, console)
+    settings = {**values, **inputs.absolute(values, "init_from")}
+    return train_in_folder(
+        trainer, settings, best.process.name, console, lambda result: _tell(best, result, values, console)
+    )
 
 
-def _tell(best: Optimum, result: jt.TrainResult, values: Values, console: Console) -> int:
-    """Score what was trained, print and write it, and return the exit code."""
+def _tell(best: Optimum, result: jt.TrainResult, values: Values, console: Console) -> None:
+    """Score what was trained, print and write it."""
     test = best.on_path(TEST_BARS, seed=_seeds(values["seed"])[2])
     reward, time_in_market = _score(jt.load_policy(result.policy_path), test)
+    rows, sentence = _rows(test, reward, time_in_market), _sentence(test, reward, time_in_market)
     if not values["quiet"]:
-        console.print(_table(test, reward, time_in_market))
+        console.print(_table(rows))
         console.print()
-    write_record(_record(test, reward, time_in_market), result.run_dir)
-    facts = [
-        ("result", f"{phrases.interrupted(result)} {_sentence(test, reward, time_in_market)}".strip()),
-        ("files", phrases.files(result)),
-    ]
+    names = ("reward_per_bar", "share_of_optimum", "time_in_market")
+    record = {name: dict(zip(names, row, strict=True)) for name, row in rows.items()}
+    write_record({"bars": TEST_BARS, "rows": record, "result": sentence}, result.run_dir)
     real = "jaxtrader train, on real bars, whose best policy nobody knows"
-    tables.print_facts(console, [*facts, ("next", next_step(result, real))])
-    return INTERRUPTED if result.interrupted else OK
+    facts = [
+        ("result", f"{phrases.interrupted(result)} {sentence}".strip()),
+        ("files", phrases.files(result)),
+        ("next", next_step(result, real)),
+    ]
+    tables.print_facts(console, facts)
 
 
 def _plan(values: Values) -> tuple[jt.Trainer, Optimum]:
@@ -64,8 +65,7 @@ def _plan(values: Values) -> tuple[jt.Trainer, Optimum]:
     with inputs.checked():
         for field in itertools.chain(*map(dataclasses.fields, (TrainData, Source, MarketSettings))):
             if field.name != "synthetic" and values[field.name] != field.default:
-                flag = field.name.replace("_", "-")
-                raise BadInput(f"--synthetic makes its own bars and one feature: leave out --{flag}")
+                raise BadInput(f"--synthetic makes its own bars and one feature: leave out {flag(field.name)}")
         if values["seeds"] > 1:
             raise BadInput(f"--seeds {values['seeds']}: a share of the optimum is of one policy; use --seeds 1")
         process = PROCESSES[values["synthetic"]]()
@@ -98,33 +98,28 @@ def _facts(trainer: jt.Trainer, best: Optimum) -> Iterator[tuple[str, str]]:
     yield "training", phrases.goal(trainer)
 
 
-def _rows(test: Optimum, reward: float, time_in_market: float) -> dict[str, tuple[float, float | None, float]]:
+Rows = dict[str, tuple[float, float | None, float]]
+
+
+def _rows(test: Optimum, reward: float, time_in_market: float) -> Rows:
     """Reward a bar, share of the optimum (None where there is none to share), and share of bars in a position."""
-    rows = {
-        "policy": (reward, time_in_market),
-        "best possible": (test.reward_per_bar, test.time_in_market),
-        "flat": (test.flat_reward_per_bar, 0.0),
-    }
-    shares = {name: test.share(earned) for name, (earned, _) in rows.items()}
-    return {
-        name: (earned, shares[name] if math.isfinite(shares[name]) else None, share)
-        for name, (earned, share) in rows.items()
-    }
+    rows: Rows = {}
+    for name, earned, in_position in (
+        ("policy", reward, time_in_market),
+        ("best possible", test.reward_per_bar, test.time_in_market),
+        ("flat", test.flat_reward_per_bar, 0.0),
+    ):
+        share = test.share(earned)
+        rows[name] = (earned, share if math.isfinite(share) else None, in_position)
+    return rows
 
 
-def _record(test: Optimum, reward: float, time_in_market: float) -> dict[str, Any]:
-    """The table as plain data."""
-    names = ("reward_per_bar", "share_of_optimum", "time_in_market")
-    rows = {name: dict(zip(names, row, strict=True)) for name, row in _rows(test, reward, time_in_market).items()}
-    return {"bars": TEST_BARS, "rows": rows, "result": _sentence(test, reward, time_in_market)}
-
-
-def _table(test: Optimum, reward: float, time_in_market: float) -> Group:
-    lines = [Text(f"{'':<15}{'bp a bar':>10}{'of optimum':>13}{'in position':>14}", style="dim")]
-    for name, (earned, of_best, share) in _rows(test, reward, time_in_market).items():
-        told = "-" if of_best is None else f"{of_best:.1%}"
-        lines.append(Text(f"{name:<15}{1e4 * earned:>10.3f}{told:>13}{share:>14.1%}"))
-    return Group(*lines)
+def _table(rows: Rows) -> rich.table.Table:
+    shown = [
+        (name, f"{1e4 * earned:.3f}", "-" if share is None else f"{share:.1%}", f"{in_position:.1%}")
+        for name, (earned, share, in_position) in rows.items()
+    ]
+    return reporting.text_table(Table("Score", ("", "bp a bar", "of optimum", "in position"), shown))
 
 
 def _sentence(test: Optimum, reward: float, time_in_market: float) -> str:

@@ -10,12 +10,11 @@ import numpy as np
 from rich.console import Console
 
 import jaxtrader as jt
-from jaxtrader import hosts
 from jaxtrader.cli import inputs, own_code, phrases, reporting
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.runs import dry_run, next_step, saved_in, train_in_folder
-from jaxtrader.cli.settings import INTERRUPTED, OK, PARTS, BadInput, build, of
+from jaxtrader.cli.runs import dry_run, next_step, train_in_folder
+from jaxtrader.cli.settings import PARTS, BadInput, build, of
 from jaxtrader.cli.synthetic_command import train_synthetic
 from jaxtrader.evaluation import tables
 
@@ -48,29 +47,24 @@ def train(values: Values, console: Console) -> int:
         chosen = {"symbols": plan.market.symbols, "features": plan.market.feature_names}
         return dry_run({**plan.values, **chosen}, plan.trainer, console)
     name = name_of(values["data"])
-    result = train_in_folder(plan.trainer, plan.values, name, console)
-    if not hosts.is_first():
-        return INTERRUPTED if result.interrupted else OK
-    with saved_in(result.run_dir):
-        return _tell(plan, result, name, values, console)
+    return train_in_folder(
+        plan.trainer, plan.values, name, console, lambda result: _tell(plan, result, values, console)
+    )
 
 
-def _tell(plan: Plan, result: jt.TrainResult, name: str, values: Values, console: Console) -> int:
-    """Test what was trained, print and write it, and return the exit code."""
+def _tell(plan: Plan, result: jt.TrainResult, values: Values, console: Console) -> None:
+    """Test what was trained, print and write it."""
     evidence = reporting.evaluate(result.run_dir, plan.parts, values)
     if not values["quiet"]:
-        console.print(reporting.result_table(evidence))
-        console.print()
+        reporting.print_results(evidence, console)
     title = result.run_dir.name
     written = reporting.write_all(result.run_dir, evidence, title, plan.values, report=values["report"])
     facts = [] if not result.interrupted else [("interrupted", phrases.interrupted(result))]
     facts += reporting.facts(evidence)
     if result.proof is not None and result.proof.is_better:  # where it holds, the evidence says so
         facts.append(("policy", str(result.proof)))
-    facts.append(("files", phrases.files(result, written)))
-    backtest = own_code.backtest_command(result.run_dir, plan.values)
-    tables.print_facts(console, [*facts, ("next", next_step(result, backtest))])
-    return INTERRUPTED if result.interrupted else OK
+    following = next_step(result, own_code.backtest_command(result.run_dir, plan.values))
+    tables.print_facts(console, [*facts, ("files", phrases.files(result, written)), ("next", following)])
 
 
 def name_of(data: str | None) -> str:

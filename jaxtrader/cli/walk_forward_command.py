@@ -28,12 +28,10 @@ class WalkForwardPlan:
     """All that a walk-forward needs, built and checked.
 
     Attributes:
-        market: all bars.
-        env: over them.
+        env: over all bars.
         plans: of each fold.
     """
 
-    market: jt.Market
     env: jt.TradingEnv
     plans: list[FoldPlan]
 
@@ -53,10 +51,9 @@ def plan_walk_forward(values: Values) -> WalkForwardPlan:
         anchored=wanted.anchored,
         embargo=wanted.embargo,
     )
-    agent = own_code.agent(values)
-    return WalkForwardPlan(
-        market, env, plan_folds(env, agent, folds, progress=not values["quiet"], **_training(values))
-    )
+    settings = of(TrainSettings, values) | {"run_dir": None}  # that of each fold
+    plans = plan_folds(env, own_code.agent(values), folds, progress=not values["quiet"], **settings)
+    return WalkForwardPlan(env, plans)
 
 
 def walk_forward(values: Values, console: Console) -> int:
@@ -86,7 +83,7 @@ def _tell(found: WalkForward, settings: Values, values: Values, console: Console
     title = reporting.title_of_walk_forward(folder)
     names = reporting.write_all(folder, evidence, title, settings, report=values["report"])
     if not values["quiet"]:
-        reporting.print_walk_forward(evidence, console)
+        reporting.print_results(evidence, console)
     lines = reporting.facts(evidence)
     lines.append(("files", f"{folder}: {', '.join([*names, 'result.json'])}"))
     following = resume_command(folder) if found.interrupted else own_code.backtest_command(folder, values)
@@ -96,19 +93,12 @@ def _tell(found: WalkForward, settings: Values, values: Values, console: Console
 
 def _facts(plan: WalkForwardPlan) -> list[tuple[str, str]]:
     """The first lines: data, rules and folds."""
-    market, env = plan.market, plan.env
+    env, market = plan.env, plan.env.market
     facts = [("data", phrases.data(market)), ("costs", phrases.rules(env)), ("positions", phrases.choice(env))]
     for i, each in enumerate(plan.plans, 1):
         trained, tested = inputs.days(each.fold.train), inputs.days(each.fold.test)
         facts.append((f"fold {i}", f"trained to {trained[1]}, tested {' to '.join(tested)}"))
     return [*facts, *phrases.notes(market.notes)]
-
-
-def _training(values: Values) -> dict[str, object]:
-    """The settings of each training. Its folder is that of its fold."""
-    settings = of(TrainSettings, values)
-    del settings["run_dir"]
-    return settings
 
 
 def _length(text: str | None) -> int | str | None:

@@ -94,12 +94,12 @@ class _Follower:
             check_log(path)
             if not path.exists():
                 continue
+            begin = self._read[i] if self._read[i] <= path.stat().st_size else 0  # it is cut where a run is resumed
             with open(path, "rb") as file:
-                size = file.seek(0, 2)
-                file.seek(0 if size < self._read[i] else self._read[i])  # it is cut where a run is resumed
-                added = file.read(size)
+                file.seek(begin)
+                added = file.read()
             whole = added[: added.rfind(b"\n") + 1]
-            self._read[i] = (0 if size < self._read[i] else self._read[i]) + len(whole)
+            self._read[i] = begin + len(whole)
             for record in records_of(path, whole):
                 self._done[i] = record[self.unit]
                 found.append((self.done, record))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import cyclopts
 
-from jaxtrader.cli.settings import COMMANDS, flag
+from jaxtrader.cli.settings import COMMANDS
 from jaxtrader.nearest import NO_SYNONYMS, nearest
 
 # Words for a flag that other programs use, in small letters without hyphens.
@@ -52,7 +52,7 @@ def sentence(error: cyclopts.CycloptsError) -> str:
     if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
         word, name = error.unused_tokens[0], " ".join(["jaxtrader", *(error.command_chain or ())])
         way = "give one file, or a folder or zip archive of several, and " if command == "data" else ""
-        if command in COMMANDS and "--data" in {flag(field.name) for field in COMMANDS[command].fields.values()}:
+        if command in COMMANDS and "--data" in COMMANDS[command].names:
             way = f"give a file as --data {word}, and "
         return f"{name} does not expect {word}; {way}see {name} --help"
     key = getattr(getattr(error, "token", None), "keyword", None) or ""
@@ -61,10 +61,8 @@ def sentence(error: cyclopts.CycloptsError) -> str:
 
 def _unknown_flag(word: str, command: str) -> str:
     """What to say of a flag that the command does not have."""
-    flags = {flag(field.name) for field in COMMANDS[command].fields.values()}
-    elsewhere = [
-        name for name, other in COMMANDS.items() if word in {flag(field.name) for field in other.fields.values()}
-    ]
+    flags = COMMANDS[command].names
+    elsewhere = [name for name, other in COMMANDS.items() if word in other.names]
     text = f"jaxtrader {command} has no flag {word}"
     if (command, word) == ("data", "--data"):
         return f"{text}; give the file alone, as in jaxtrader data FILE"

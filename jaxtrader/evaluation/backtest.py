@@ -193,6 +193,23 @@ def check_tradable(env: TradingEnv) -> None:
         )
 
 
+def tradable(env: TradingEnv, name: str) -> Market:
+    """The environment's market without the symbols that have no room for a decision. Messages call it `name`.
+
+    Raises ValueError where no symbol is left.
+    """
+    market, short = env.market, env.symbols_without_room(1)
+    if not short:
+        return market
+    kept = [i for i, symbol in enumerate(market.symbols) if symbol not in short]
+    if not kept:
+        raise ValueError(
+            f"{name} has no symbol with bars enough: a decision and its fill need {env.bars_needed}; give it more "
+            "bars, a shorter window or delay, or features with a shorter look-back"
+        )
+    return market.keep(kept)
+
+
 def mean_reward(agent: Any, state: Any, params: EnvParams, *, env: TradingEnv) -> Float[Array, ""]:
     """Mean reward a bar over all segments. Training selects its best policy by it."""
     rewards, live = rollout_policy(

@@ -19,12 +19,11 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.evaluation.backtest import backtest, tradable
 from jaxtrader.evaluation.result import SHOWN, BacktestResult
 from jaxtrader.evaluation.succession import Succession, joined
 from jaxtrader.files import FileError
 from jaxtrader.market.folds import Fold, walk_forward_folds
-from jaxtrader.market.market import Market
 from jaxtrader.printable import shown
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.run_folder import WALK, find_run, is_run, make_run_dir, only_writer
@@ -174,8 +173,8 @@ def plan_folds(env: TradingEnv, agent: Agent, folds: Sequence[Fold], **settings:
         raise ValueError("init_from may have seen the tests; use refit='warm', which starts from the fold before")
     plans = []
     for i, fold in enumerate(folds, 1):
-        test = _tradable(env, fold.test, f"the test of fold {i}")
-        valid = fold.valid and _tradable(env, fold.valid, f"the validation of fold {i}")
+        test = tradable(env.with_market(fold.test), f"the test of fold {i}")
+        valid = fold.valid and tradable(env.with_market(fold.valid), f"the validation of fold {i}")
         try:
             trainer = Trainer(env.with_market(fold.train), agent, valid=valid, **settings)
         except ValueError as error:
@@ -242,16 +241,3 @@ def _check_refit(folder: Path, refit: Refit) -> None:
             f"the walk {folder} cannot be continued: refit was {shown(before)} and is {refit}; give what the walk "
             "had, or begin another"
         )
-
-
-def _tradable(env: TradingEnv, market: Market, name: str) -> Market:
-    """A market without the symbols that have no room for a decision. Raises ValueError where none is left."""
-    env = env.with_market(market)
-    short = env.symbols_without_room(1)
-    kept = [i for i, symbol in enumerate(market.symbols) if symbol not in short]
-    if not kept:
-        raise ValueError(
-            f"{name} has no symbol with bars enough: a decision and its fill need {env.bars_needed}; give it more "
-            "bars, by fewer folds or other lengths of training and test"
-        )
-    return market.keep(kept)

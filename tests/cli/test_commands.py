@@ -439,7 +439,7 @@ def test_a_run_folder_with_files_is_refused_and_kept(tiny, tmp_path, capsys):
     (tmp_path / "notes.txt").write_text("mine")
     argv = ["train", "--data", tiny[0] / "two.csv", *SMALL, "--run-dir", tmp_path]
     assert "is not empty: give another folder" in refused(capsys, argv)
-    assert "is not empty" in refused(capsys, [*argv[:-1], tmp_path / "notes.txt"])
+    assert "is a file: give another run folder" in refused(capsys, [*argv[:-1], tmp_path / "notes.txt"])
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
