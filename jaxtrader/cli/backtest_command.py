@@ -129,10 +129,9 @@ def _saved(
     evidence: Evidence, title: str, values: Values, costs: Mapping[str, tables.Part] | None = None
 ) -> list[tuple[str, str]]:
     """Save what was asked for, and say where. `costs` are the results under several costs."""
-    wanted = build(BacktestData, values)
-    if wanted.save is None:
+    if values.get("save") is None:
         return []
-    folder, report = Path(wanted.save), values.get("report", True)
+    folder, report = Path(values["save"]), values.get("report", True)
     written = reporting.write_all(folder, evidence, title, values, report=report, costs=costs)
     return [("saved", f"{folder}: {', '.join([*written, RECORD])}")]
 

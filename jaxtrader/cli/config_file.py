@@ -78,13 +78,12 @@ def flat(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for table, content in tables.items():
         if isinstance(content, list) and any(isinstance(item, dict) for item in content):
             raise BadInput(f"{path}: [[{table}]] is a list of tables; write [{table}]")
-        if isinstance(content, dict) and table in SETTINGS:
-            raise BadInput(f"{path}: {table} is a table; a setting is a value or a list")
-        for name, value in (content if isinstance(content, dict) else {table: content}).items():
+        is_heading = isinstance(content, dict) and table not in SETTINGS
+        for name, value in (content if is_heading else {table: content}).items():
             if name.startswith(("no_", "no-")):  # cyclopts would read no_adjust = true as adjust = true
                 raise BadInput(f"{path}: {name} is the name of a flag; write {name[3:]} = false")
             if isinstance(value, dict):
-                raise BadInput(f"{path}: {name} is a table inside [{table}]; a setting is a value or a list")
+                raise BadInput(f"{path}: {name} is a table; a setting is a value or a list")
             if name.replace("-", "_") in {known.replace("-", "_") for known in settings}:
                 raise BadInput(f"{path}: {name} stands twice; leave one of them out")
             settings[name] = value

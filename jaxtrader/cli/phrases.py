@@ -55,11 +55,10 @@ def rules(env: jt.TradingEnv) -> str:
     rules, band = env.rules, "rebalanced at every bar"
     if rules.band(env.assets):
         band = f"no trade below {rules.band(env.assets):.3g} of equity"
-    more = [
-        f"{name.replace('_', ' ')} {_rate(given)}"
-        for name, given in [(name, getattr(costs, name)) for name in LIMITS if name not in BPS]
-        if given is not None
-    ]
+    more = []
+    for name in LIMITS:
+        if name not in BPS and getattr(costs, name) is not None:
+            more.append(f"{name.replace('_', ' ')} {_rate(getattr(costs, name))}")
     for field in dataclasses.fields(jt.Rules):
         value = getattr(rules, field.name)
         if field.name not in ("fill", "rebalance_band") and value != field.default:
@@ -80,11 +79,9 @@ def rules(env: jt.TradingEnv) -> str:
 
 def _rate(rate: Any, factor: float = 1.0, unit: str = "") -> str:
     """A rate in words: a number, one an asset, or the column that holds it."""
-    return f"of the column {str(rate)!r}" if isinstance(rate, str) else _numbers(rate, factor) + unit
-
-
-def _numbers(rate: Any, factor: float) -> str:
-    return "/".join(f"{factor * x:.6g}" for x in np.ravel(rate))
+    if isinstance(rate, str):
+        return f"of the column {str(rate)!r}"
+    return "/".join(f"{factor * x:.6g}" for x in np.ravel(rate)) + unit
 
 
 def goal(trainer: jt.Trainer) -> str:

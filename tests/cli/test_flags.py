@@ -349,7 +349,7 @@ def test_all_settings_of_train_are_read_again_from_the_file_that_a_run_writes(tm
         ("no_adjust = true", ("no_adjust", "adjust = false")),
         ("window = 2.5", ("window", "2.5", "whole number")),
         ("window = {bars = 3}", ("window is a table", "a value or a list")),
-        ("[money]\nfee_bps = {low = 1}", ("fee_bps is a table inside [money]",)),
+        ("[money]\nfee_bps = {low = 1}", ("fee_bps is a table", "a value or a list")),
         ("[[money]]\nfee_bps = 1", ("[[money]]", "write [money]")),
         ("fee-bps = 1\n[money]\nfee_bps = 2", ("fee_bps stands twice",)),
         ("[sweep]\ngamma = [0.9, 0.99]", ("[sweep]", "jaxtrader sweep")),
