@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from jaxtrader.training.records import Recorder
 from jaxtrader.training.run_config import describe
 from jaxtrader.training.run_folder import NEWEST
 from jaxtrader.training.update import TrainState
-from jaxtrader.training.validation import Validation
 
 if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer
@@ -35,7 +33,7 @@ class Saver:
     Attributes:
         history: the records.
         recorder: counts what is finished.
-        validation: chooses the best policy. None where nothing is validated.
+        best: the record of the best validation, None where nothing has been chosen.
         halvings: how often the learning rate was halved.
         initial: what the policy says of itself from which training started. None for fresh weights.
     """
@@ -44,7 +42,7 @@ class Saver:
         self.trainer, self.run_dir, self.log, self.seeds_at_once = trainer, run_dir, log, seeds_at_once
         self.history: list[dict[str, Any]] = []
         self.recorder = Recorder(trainer.steps_per_update)
-        self.validation: Validation | None = None
+        self.best: dict[str, Any] | None = None
         self.halvings = 0
         self.initial: dict[str, Any] | None = None
         self._policy: np.ndarray | None = None  # the bytes of policy.pkl where validation chose one
@@ -57,33 +55,25 @@ class Saver:
         further = trainer.about if self.initial is None else {**trainer.about, "init_from": self.initial}
         return describe(trainer, further)
 
-    @property
-    def best(self) -> dict[str, Any] | None:
-        """The record of the best validation, None where nothing has been chosen."""
-        return None if self.validation is None else self.validation.best
-
     def restore(self, checkpoint: Checkpoint, template: TrainState) -> TrainState:
         """Go back to a checkpoint: counts, log and best policy. Return its train state, in the form of a template."""
         train_state = restore(self.run_dir / NEWEST, checkpoint, template)
         self.history = self.log.cut(checkpoint.metrics_bytes)
         self.recorder.go_on_from(checkpoint.updates, checkpoint.episodes, checkpoint.seconds)
         self.halvings = max(self.halvings, checkpoint.halvings)
-        self.initial, self._policy = checkpoint.initial, checkpoint.policy
+        self.best, self.initial, self._policy = checkpoint.best, checkpoint.initial, checkpoint.policy
         if self._policy is not None:
             files.write_bytes(self.run_dir / "policy.pkl", self._policy.tobytes())
         is_on_disk = checkpoint.metrics_sum == self.log.digest()
         self._saved = (checkpoint.updates, checkpoint.metrics_bytes) if is_on_disk else None
         return train_state
 
-    def choose(self, scores: Mapping[str, Any], record: dict[str, Any], agent_state: Any) -> bool:
-        """Add a validation's figures to its record. Save the policy and return True where it is the best so far."""
-        assert self.validation is not None
-        is_best = self.validation.choose(scores, record)
-        if is_best:
-            path = self._save_policy("policy.pkl", agent_state, record["valid_reward_per_bar"])
-            # A custom agent may save elsewhere.
-            self._policy = np.fromfile(path, np.uint8) if path.is_file() else None
-        return is_best
+    def save_best(self, record: dict[str, Any], agent_state: Any) -> None:
+        """Save the policy that a validation has chosen, with its record."""
+        self.best = record
+        path = self._save_policy("policy.pkl", agent_state, record["valid_reward_per_bar"])
+        # A custom agent may save elsewhere.
+        self._policy = np.fromfile(path, np.uint8) if path.is_file() else None
 
     def write(self, record: dict[str, Any]) -> None:
         """Add a record to the log."""

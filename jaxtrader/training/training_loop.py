@@ -173,10 +173,12 @@ class TrainingLoop:
     def _choose(self, snapshot: Snapshot, record: dict[str, Any]) -> bool:
         """Add a validation's figures to the record, and save the policy where it is the best so far."""
         train_state, scores = snapshot()
-        if not scores:
+        if self.validation is None or not scores:
             return False
-        is_best = self.saver.choose(scores, record, train_state.agent_state)
-        if not math.isfinite(record["valid_reward_per_bar"]):
+        is_best = self.validation.choose(scores, record, self.saver.best)
+        if is_best:
+            self.saver.save_best(record, train_state.agent_state)
+        elif not math.isfinite(record["valid_reward_per_bar"]):
             self.progress.print(
                 f"note: the validation after update {record['updates']} is not finite and selects nothing"
             )
@@ -250,8 +252,6 @@ class TrainingLoop:
         if trainer.valid is not None:
             assert isinstance(trainer.env, TradingEnv)
             self.validation = Validation.prepare(trainer.valid, trainer.env, self.agent, train_state.agent_state)
-            self.validation.best = None if checkpoint is None else checkpoint.best
-            saver.validation = self.validation
         if isinstance(trainer.env, TradingEnv) and (short := trainer.env.symbols_without_room(trainer.rollout_length)):
             self.progress.print(
                 f"note: {', '.join(short)}: too few bars for a rollout of {trainer.rollout_length}; not trained on"
@@ -290,8 +290,6 @@ class TrainingLoop:
             self.progress.print("note: no checkpoint of a validation is there to go back to, so it is the newest")
         assert checkpoint is not None  # the first is written before the first update
         train_state = self._restore(replace(checkpoint, seconds=saver.recorder.seconds))
-        if self.validation is not None:
-            self.validation.best = checkpoint.best
         self.agent, agent_state = self.agent.halve_rate(train_state.agent_state)
         for _ in range(saver.halvings - checkpoint.halvings):  # of earlier steps back to the same checkpoint
             _, agent_state = self.agent.halve_rate(agent_state)

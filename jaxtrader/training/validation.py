@@ -31,7 +31,7 @@ def check_validation(data: Market | Optimum, env: TradingEnv) -> None:
 
 @dataclass(eq=False)
 class Validation:
-    """Scores policies and remembers the best record.
+    """Scores policies, and says which is the best.
 
     The score is the mean reward a bar, with the policy's most likely action. On a Market it is the reward of the
     market's own bars. Against the Optimum of a synthetic market it is the expected reward on the optimum's fresh path.
@@ -40,13 +40,11 @@ class Validation:
         data: the market, or the optimum.
         env: the environment of training, on the validation market.
         params: its parameters, prepared by the agent.
-        best: the record of the best policy, None before the first finite score.
     """
 
     data: Market | Optimum
     env: TradingEnv
     params: EnvParams
-    best: dict[str, Any] | None = None
 
     @classmethod
     def prepare(cls, data: Market | Optimum, env: TradingEnv, agent: Agent, agent_state: Any) -> Validation:
@@ -81,20 +79,24 @@ class Validation:
         """The path of an optimum, None of a market, and its environment."""
         return (self.data.path, self.data.env) if isinstance(self.data, Optimum) else (None, self.env)
 
-    def choose(self, scores: Mapping[str, Any], record: dict[str, Any]) -> bool:
+    def choose(self, scores: Mapping[str, Any], record: dict[str, Any], best: Mapping[str, Any] | None) -> bool:
         """Add the figures of a policy to its record, and return whether the policy is the best so far.
 
         Of equal policies the earlier is the best. A score that is not finite chooses nothing.
+
+        Args:
+            scores: its figures.
+            record: its record.
+            best: the record of the best policy before, None before the first finite score.
         """
         record |= {name: float(value) for name, value in scores.items()}
         score = record["valid_reward_per_bar"]
         if isinstance(self.data, Optimum):
             record["optimum_share"] = self.data.share(score)
-        is_best = math.isfinite(score) and (self.best is None or score > self.best["valid_reward_per_bar"])
-        if is_best:
-            self.best = record
-        if self.best is not None:
-            record["valid_best"] = self.best["valid_reward_per_bar"]
+        is_best = math.isfinite(score) and (best is None or score > best["valid_reward_per_bar"])
+        leading = record if is_best else best
+        if leading is not None:
+            record["valid_best"] = leading["valid_reward_per_bar"]
         return is_best
 
 

@@ -17,27 +17,28 @@ from jaxtrader.market.market import Market
 from jaxtrader.training.validation import Validation, check_validation
 
 
-def chosen(validation: Validation, *scores: float) -> list[int]:
-    """The places of the policies that were the best when they came."""
-    records: list[dict[str, Any]] = [{"updates": i} for i in range(len(scores))]
-    is_best = [
-        validation.choose({"valid_reward_per_bar": np.float32(score)}, record)
-        for score, record in zip(scores, records, strict=True)
-    ]
-    return [i for i, best in enumerate(is_best) if best]
+def chosen(validation: Validation, *scores: float) -> list[dict[str, Any]]:
+    """The records of the policies that were the best when they came."""
+    found: list[dict[str, Any]] = []
+    for i, score in enumerate(scores):
+        record: dict[str, Any] = {"updates": i}
+        if validation.choose({"valid_reward_per_bar": np.float32(score)}, record, found[-1] if found else None):
+            found.append(record)
+    return found
 
 
 def test_the_highest_score_is_the_best_and_ties_go_to_the_earlier(env: TradingEnv) -> None:
     validation = Validation(env.market, env, env.default_params)
-    assert chosen(validation, 1, 3, 3, 2) == [0, 1]
-    assert validation.best == {"updates": 1, "valid_reward_per_bar": 3, "valid_best": 3}
+    first, best = chosen(validation, 1, 3, 3, 2)
+    assert first["updates"] == 0
+    assert best == {"updates": 1, "valid_reward_per_bar": 3, "valid_best": 3}
 
 
 def test_a_score_that_is_not_finite_chooses_nothing(env: TradingEnv) -> None:
     validation = Validation(env.market, env, env.default_params)
     assert chosen(validation, math.nan, math.inf) == []
-    assert validation.best is None
-    assert chosen(validation, -1, math.nan) == [0]
+    (best,) = chosen(validation, math.nan, -1, math.nan)
+    assert best["updates"] == 1
 
 
 def test_the_share_of_an_optimum_stands_in_the_record(env: TradingEnv) -> None:
@@ -46,7 +47,7 @@ def test_the_share_of_an_optimum_stands_in_the_record(env: TradingEnv) -> None:
         object.__setattr__(optimum, name, value)
     record: dict[str, Any] = {}
     scores = {"valid_reward_per_bar": np.float32(2), "valid_time_in_market": np.float32(0.25)}
-    assert Validation(optimum, env, env.default_params).choose(scores, record)
+    assert Validation(optimum, env, env.default_params).choose(scores, record, None)
     assert (record["optimum_share"], record["valid_time_in_market"]) == (0.5, 0.25)
 
 
