@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from numpy.lib.stride_tricks import sliding_window_view
 
 from jaxtrader.evaluation import statistics
 from jaxtrader.evaluation.baselines import rows_of
@@ -219,12 +218,12 @@ def _marks(market: Market, rows: slice) -> list[np.ndarray]:
             continue
         prices = np.stack([getattr(market, name)[own, asset] for name in ("open", "high", "low", "close")])
         shapes = _shapes(prices).astype(np.uint64)
-        seen = np.bitwise_or.reduce(sliding_window_view(np.uint64(1) << shapes, IN_A_ROW), axis=1)
+        seen = np.bitwise_or.reduce(_in_a_row(np.uint64(1) << shapes))
         # The prices in float32, so that digits lost in one export make no other data of the same bars.
         bits = prices.astype(np.float32).view(np.uint32).astype(np.uint64)
         exact = _mixed(_mixed(bits[3] << np.uint64(32) | bits[1]) + bits[2])
         marks = np.where(np.bitwise_count(seen) >= ENOUGH_SHAPES, _rolled(_mixed(shapes)), _rolled(exact))
-        moves = np.ptp(sliding_window_view(prices[3], IN_A_ROW), axis=1) > 0  # prices that stand still are no mark
+        moves = np.ptp(_in_a_row(prices[3]), axis=0) > 0  # prices that stand still are no mark
         found.append(np.unique(_mixed(marks[moves]) >> np.uint64(64 - 4 * HEX)))
     return found
 
@@ -243,10 +242,16 @@ def _shapes(prices: Float[np.ndarray, "price bar"]) -> Int[np.ndarray, " bar"]:
 
 def _rolled(numbers: np.ndarray) -> np.ndarray:
     """One number of each eight bars in a row."""
-    rolled = np.zeros(len(numbers) - IN_A_ROW + 1, np.uint64)
-    for place in range(IN_A_ROW):
-        rolled = rolled * np.uint64(0x9E3779B97F4A7C15) + numbers[place : place + len(rolled)]
-    return rolled
+    rolled = np.uint64(0)
+    for part in _in_a_row(numbers):
+        rolled = part + rolled * np.uint64(0x9E3779B97F4A7C15)
+    return np.asarray(rolled)
+
+
+def _in_a_row(column: np.ndarray) -> list[np.ndarray]:
+    """The first, second and so on of each eight bars in a row."""
+    count = len(column) - IN_A_ROW + 1
+    return [column[place : place + count] for place in range(IN_A_ROW)]
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:

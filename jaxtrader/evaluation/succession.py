@@ -121,7 +121,7 @@ def joined(env: TradingEnv, results: Sequence[BacktestResult]) -> BacktestResult
         results: in the order of time.
     """
     market = env.market
-    brackets = {name: getattr(env, name) for name in BRACKETS if getattr(env, name) is not None}
+    brackets = {name: getattr(env, name) for name in BRACKETS}
     members = {}
     for i, symbol in enumerate(market.symbols):
         tested = [result.accounts[symbol] for result in results if symbol in result.accounts]
