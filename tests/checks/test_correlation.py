@@ -5,22 +5,17 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from market.price_tables import random_bars
 from scipy.stats import spearmanr
 
 from jaxtrader.checks import plausible
 from jaxtrader.checks.correlation import rank_correlations
 from jaxtrader.checks.returns import fill_to_fill
-from jaxtrader.market.bars import load_bars
 from jaxtrader.market.market import Market
 
 
 def walk(bars=600, seed=0, name="W", **columns):
-    rng = np.random.default_rng(seed)
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
-    first = close * np.exp(rng.normal(0, 0.01, bars))
-    prices = {"open": first, "high": np.maximum(first, close), "low": np.minimum(first, close), "close": close}
-    frame = pd.DataFrame(prices | {"volume": 1.0}, index=pd.date_range("2020-01-01", periods=bars))
-    loaded = load_bars(frame, symbol=name)
+    loaded, rng = random_bars(pd.date_range("2020-01-01", periods=bars), name, seed), np.random.default_rng(seed)
     return dataclasses.replace(loaded, columns={k: make(loaded, rng) for k, make in columns.items()})
 
 

@@ -6,18 +6,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from market.price_tables import random_bars
 
 from jaxtrader.checks import past_only
-from jaxtrader.market.bars import load_bars
 from jaxtrader.market.features import DEFAULT, Feature, log_return, resolve
 
 
 def walk(bars=400, seed=0, name="W"):
-    rng = np.random.default_rng(seed)
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
-    columns = {"open": close, "high": close * 1.01, "low": close * 0.99, "close": close, "volume": 1.0}
-    frame = pd.DataFrame(columns | {"signal": rng.normal(size=bars)}, index=pd.date_range("2020-01-01", periods=bars))
-    return load_bars(frame, symbol=name)
+    return random_bars(pd.date_range("2020-01-01", periods=bars), name, seed)
 
 
 def rolling(values, bars, **settings):
