@@ -131,7 +131,6 @@ class Training:
         compiled: the executable, for its cost and memory analysis.
         trace_seconds, compile_seconds: what lowering took, and lowering and compiling together.
         rollout: shapes and dtypes of one rollout.
-        working_bytes: what XLA sets aside beyond the arguments, for each transition of a rollout.
     """
 
     def __init__(
@@ -150,6 +149,7 @@ class Training:
         collect = lambda envs, state: rollouts.collect(envs, agent, state, params, jax.random.key(0))  # noqa: E731
         if mesh is not None:
             agent, limits, count = devices.place((agent, limits, count), mesh, devices.REPLICATED)
+        self.devices = 1 if mesh is None else mesh.size
         self.rollout = jax.eval_shape(collect, train_state.env_states, train_state.agent_state)[1]
         self.steps = updates * self.rollout.reward.size
         began = time.perf_counter()
@@ -157,10 +157,14 @@ class Training:
         self.trace_seconds = time.perf_counter() - began
         self.compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - began
-        of_each_device = self.compiled.memory_analysis().temp_size_in_bytes
-        self.working_bytes = round(of_each_device * (mesh.size if mesh else 1) / self.rollout.reward.size)
         self.train_state, self.constants = train_state, (agent, params, limits, count)
         self.updates, self.calls = updates, 0
+
+    @property
+    def working_bytes(self) -> int:
+        """What XLA sets aside beyond the arguments, for each transition of a rollout."""
+        of_each_device = self.compiled.memory_analysis().temp_size_in_bytes
+        return round(self.devices * of_each_device / self.rollout.reward.size)
 
     def __call__(self) -> float:
         """Environment steps a second of one chunk."""
