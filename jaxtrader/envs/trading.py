@@ -327,18 +327,21 @@ class TradingEnv(EnvSettings):
         of the reward is the same for all assets. TRADABLE is last, where it is given. The cursor, the age and the level
         of equity stay hidden, since an agent would learn the calendar from them.
         """
-        gain = jnp.sign(account.units) * (price / jnp.where(account.entry > 0, account.entry, price) - 1)
         full = max(self.rules.max_leverage, 1)
+
+        def return_since(mark: Array) -> Array:
+            gain = jnp.sign(account.units) * (price / jnp.where(mark > 0, mark, price) - 1)
+            return gain / (volatility * math.sqrt(20))
+
         parts = (
             jnp.clip(ledger.exposure(account, price) / full, -2, 2),
             ledger.latest_target(account) / full,
-            jnp.clip(gain / (volatility * math.sqrt(20)), -5, 5),
+            jnp.clip(return_since(account.entry), -5, 5),
             account.bars_since_fill / MAX_BARS_SINCE_FILL,
         )
         if self.shows_best_price:
             assert account.best is not None
-            fall = jnp.sign(account.units) * (price / jnp.where(account.best > 0, account.best, price) - 1)
-            parts += (jnp.clip(fall / (volatility * math.sqrt(20)), -5, 0),)
+            parts += (jnp.clip(return_since(account.best), -5, 0),)
         shape = jnp.broadcast_shapes(account.units.shape, price.shape)
         if rewards.observed(self.reward):
             seen = cast(MoveReward, self.reward).observe(account.reward_state)
