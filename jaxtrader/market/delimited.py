@@ -210,7 +210,7 @@ def _unclear(frame: "pd.DataFrame", dialect: Dialect, no_numbers: set[int], know
 
 def _may_be_in_groups(values: np.ndarray, first: list[str]) -> bool:
     """Whether numbers [T] have points that may stand between thousands, as far as they and their first texts tell."""
-    if any(map(PROVES_NO_GROUPS.fullmatch, first)) or not may_be_groups(values[:, None])[0]:
+    if any(map(PROVES_NO_GROUPS.fullmatch, first)) or not may_be_groups(values):
         return False
     return any("." in cell for cell in first) or bool((values[np.isfinite(values)] % 1 > 0).any())
 

@@ -52,21 +52,18 @@ def needs_text(values: "pd.Series") -> bool:
     return bool(values.astype("str").str.match(marks).any())
 
 
-def may_be_groups(columns: np.ndarray) -> np.ndarray:
-    """Mark the columns of numbers [T, N] whose text may be 5.560 or 7 throughout, which is 5560 where points group.
+def may_be_groups(values: np.ndarray) -> bool:
+    """Whether the text of numbers [T] may be 5.560 or 7 throughout, which is 5560 where points group thousands.
 
-    In such a column all values have up to three digits before the point and up to three behind it.
+    All of them have up to three digits before the point and up to three behind it.
     """
-    found = np.ones(columns.shape[1], bool)
-    for rows in (slice(None, 1000), slice(1000, None)):  # the first rows show it for most columns
-        values = np.abs(columns[rows][:, found])
+    for part in (values[:1000], values):  # the first rows show it for most columns
+        size = np.abs(part[~np.isnan(part)])
         with np.errstate(invalid="ignore", over="ignore"):
-            thousandths = np.abs(values * 1000 - np.round(values * 1000)) <= 1e-6
-            fits = np.isnan(values) | (values == 0) | ((values >= 1) & (values < 1000) & thousandths)
-        found[found] = fits.all(axis=0)
-    with np.errstate(invalid="ignore"):
-        found[found] = (columns[:, found] != 0).any(axis=0)
-    return found
+            thousandths = np.abs(size * 1000 - np.round(size * 1000)) <= 1e-6
+        if not ((size == 0) | ((size >= 1) & (size < 1000) & thousandths)).all():
+            return False
+    return bool((values != 0).any())
 
 
 def read_numbers(
@@ -163,9 +160,8 @@ class _Marks:
         self.texts, self.numbers, self.decimal, self.row_name, self.points = texts, numbers, decimal, row_name, points
         self.note: str | None = None
         self.mantissas = {name: text.str.replace(r"^[-+]|e[-+]?\d+$", "", regex=True) for name, text in texts.items()}
-        self.group_of = {name: [other for other in group if other in texts] for group in groups for name in group}
-        self.whole_group_of = {name: list(group) for group in groups for name in group}
-        columns = [name for group in groups for name in group if name in texts]
+        self.group_of = {name: list(group) for group in groups for name in group}
+        columns = [name for name in self.group_of if name in texts]
         self.commas_group = self._example(columns, COMMAS_GROUP)
         self.points_group = self._example(columns, POINTS_GROUP)
         self.own_way: list[str] = []  # columns whose points group, where others have decimal points
@@ -184,8 +180,10 @@ class _Marks:
             )
 
     def _example(self, columns: Sequence[str], pattern: str, unlike: str | None = None) -> _Example | None:
-        """The first value of these columns that is written in a way."""
+        """The first value of these columns, where they are text, that is written in a way."""
         for column in columns:
+            if column not in self.mantissas:
+                continue
             text = self.mantissas[column]
             found = text.str.fullmatch(pattern).fillna(False).to_numpy(bool)
             if unlike is not None and found.any():
@@ -231,12 +229,12 @@ class _Marks:
     def _point_in_groups(self, column: str) -> _Example | None:
         """A value whose point may stand between thousands, without a proof in the table that points are decimals."""
         either = self._example([column], POINT_EITHER)
-        group = self.whole_group_of[column]
+        group = self.group_of[column]
         if either is None or self.points == "decimal" or not all(map(self._may_have_groups, group)):
             return None
         if len(group) == 1:
             return either
-        if any(self._example([name], r"\d{1,3}") for name in group if name in self.texts):
+        if self._example(group, r"\d{1,3}"):
             return None if self._side_by_side(group) else either
         if any(self._has_decimal_points(name) for name in (*self.texts, *self.numbers) if name not in group):
             return None
@@ -252,7 +250,7 @@ class _Marks:
     def _may_have_groups(self, name: str) -> bool:
         """Whether all values of a column are such as 5.560 or 7."""
         if name not in self.texts:
-            return bool(may_be_groups(self.numbers[name][:, None])[0])
+            return may_be_groups(self.numbers[name])
         text = self.mantissas[name]
         return bool((text.isna() | text.str.fullmatch(POINT_OR_WHOLE).fillna(False).astype(bool)).all())
 
@@ -262,17 +260,17 @@ class _Marks:
             return self._example([name], ONE_POINT, unlike=POINT_EITHER) is not None
         values = self.numbers[name]
         values = values[np.isfinite(values)]
-        return bool((values != np.floor(values)).any() and not may_be_groups(values[:, None])[0])
+        return bool((values != np.floor(values)).any() and not may_be_groups(values))
 
     def _has_point_elsewhere(self, example: _Example) -> bool:
         """Whether points group whole numbers in the columns of an example, and are decimal in others that are needed.
 
         As in a volume of 1.765.591 beside a price of 9.88.
         """
-        group = self.whole_group_of[example.column]
-        if self._example(self.group_of[example.column], r".*,.*"):
+        group = self.group_of[example.column]
+        if self._example(group, r".*,.*"):
             return False
-        return any(self._has_decimal_points(name) for name in self.whole_group_of if name not in group)
+        return any(self._has_decimal_points(name) for name in self.group_of if name not in group)
 
     def _side_by_side(self, group: Sequence[str]) -> bool:
         """Whether prices with decimal points are near to those beside and above them."""
