@@ -177,12 +177,17 @@ def test_rules_are_given_as_rules(market) -> None:
 def test_assets_out_of_step_are_refused() -> None:
     from conftest import FEATURES, walk
 
-    first, second = walk("A", 60, 0), walk("B", 60, 1)
-    later = dataclasses.replace(second, times=second.times + np.timedelta64(6, "h"))
-    with pytest.raises(DataError, match=r"of A begin before .*without align"):
-        Market.from_bars([first, later], FEATURES, align=True)
-    with pytest.raises(DataError, match="'A'"):
-        Market.from_bars([first, first], FEATURES, align=True)
+    at_midnight, first, later = (
+        dataclasses.replace(bars, times=bars.times + np.timedelta64(hours, "h"))
+        for bars, hours in ((walk("A", 60, 0), 0), (walk("A", 60, 0), 3), (walk("B", 60, 1), 9))
+    )
+    for pair, says in (
+        ((first, later), r"of A begin before .*without align"),
+        ((at_midnight, later), "not known which bar of B is of the same day"),
+        ((first, first), "'A'"),
+    ):
+        with pytest.raises(DataError, match=says):
+            Market.from_bars(pair, FEATURES, align=True)
 
 
 def test_whole_numbers_of_numpy_are_whole_numbers() -> None:
