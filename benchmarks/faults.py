@@ -71,7 +71,7 @@ def options(draw: random.Random) -> dict[str, Any]:
     chosen = {
         "tz": draw.choice(TZ),
         "label": draw.choice(["close", "close", "open"]),
-        "repair": draw.choice([None, None, "clip"]),
+        "repair": draw.choice([None, None, "clip", "drop"]),
         "decimal": draw.choice([None, None, None, ".", ","]),
         "adjust": draw.choice([True, True, False]),
     }
