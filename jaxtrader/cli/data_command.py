@@ -58,9 +58,12 @@ def _check_promise(histories: Sequence[jt.Bars], source: Source) -> list[str]:
     Raises BadInput where it would not find bars enough, or could not have the default features.
     """
     with inputs.checked():
+        values = resolved("train", {})
+        inputs.check_bars_to_train(histories, None, values, SHARES)
         kept, notes = long_enough(histories, jt.features.DEFAULT, source.min_bars)
-        parts = inputs.market_of(kept, source, None).split(*SHARES)
-        inputs.environment_over(parts, resolved("train", {}))
+        for name in jt.features.DEFAULT:  # one at a time, to save memory
+            parts = inputs.market_of(kept, source, (name,)).split(*SHARES)
+            inputs.environment_over(parts, values)
     return notes
 
 

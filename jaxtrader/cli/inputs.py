@@ -26,8 +26,9 @@ from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.backtest import tradable
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
-from jaxtrader.market.clock import common_zone, time_zone, wall_clock
+from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
 from jaxtrader.market.datasets import STOCKS
+from jaxtrader.market.features import resolve
 from jaxtrader.market.splits import ALWAYS, FOREVER, nanoseconds, segments_between
 from jaxtrader.schema import parse
 from jaxtrader.training import run_folder
@@ -228,6 +229,36 @@ def days(market: jt.Market) -> tuple[str, str]:
 
 
 # --- what trains on them ---
+
+
+def check_bars_to_train(
+    histories: Sequence[jt.Bars], features: Sequence[str] | None, values: Values, split_at: tuple[Any, ...]
+) -> None:
+    """Raise BadInput, with the bars that are needed, where no history has enough for one rollout of training.
+
+    It is said before anything is computed. Parts and single symbols are counted afterwards.
+
+    Args:
+        histories: bars of one symbol each.
+        features: their names. None: the default ones.
+        values: the settings of `jaxtrader train`.
+        split_at: what `Market.split` cuts at.
+    """
+    longest = max(histories, key=len)
+    specs = map(resolve, features or jt.features.DEFAULT)
+    seen = max(feature.for_bars(longest).lookback for feature in specs) + values["window"] - 1
+    traded = values["delay"] + values["decision_every"] * values["rollout_length"]
+    needed = seen + traded
+    share = SHARES[0] if split_at == SHARES else 1.0
+    if len(longest) < needed or len(union([bars.times for bars in histories])) < needed / share:
+        in_file = f" (about {math.ceil(needed / share):,} in the file)" if share < 1 else ""
+        raise BadInput(
+            f"too few bars: training needs {needed:,}{in_file}, and the longest history has {len(longest):,}. "
+            f"{seen:,} are for the features' look-back and the window, and {traded:,} for a rollout; give more bars, "
+            "features with a shorter look-back (as --features log_return_1,volatility_20)"
+            f"{', a shorter --window' * (values['window'] > 1)}"
+            f"{', a smaller --decision-every' * (values['decision_every'] > 1)}, or a shorter --rollout-length"
+        )
 
 
 def environment_over(parts: Sequence[jt.Market], values: Values) -> tuple[jt.TradingEnv, dict[str, jt.Market]]:

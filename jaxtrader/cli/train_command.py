@@ -88,6 +88,7 @@ def make_plan(
         histories = read_bars(data.data, source)
         source = inputs.clock_of(source, *histories)
         split_at = inputs.cuts(data, source)
+        inputs.check_bars_to_train(histories, data.features, values, split_at)
         market = market_of(histories, source, data.features, data.portfolio, **of(MarketSettings, values))
         del histories  # the market has copies
         parts = inputs.parts(market, data, split_at)

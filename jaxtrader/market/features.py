@@ -86,25 +86,49 @@ def volatility(bars: int) -> Feature:
 
 
 def price_range(bars: int) -> Feature:
-    """Mean of log(high / low) over the last n bars. Look-back n."""
+    """Mean of log(high / low) over the last n bars. Look-back n.
+
+    Example:
+        >>> feature = jt.features.price_range(5)
+        >>> feature.name, feature.lookback
+        ('price_range_5', 5)
+    """
     n = _bar_count("price_range", bars, 1)
     return Feature(f"price_range_{n}", n, lambda b: _rolling_mean(_log(b.high / b.low), n))
 
 
 def drawdown(bars: int) -> Feature:
-    """log(close[t] / highest high of the last n bars), at most 0. Look-back n."""
+    """log(close[t] / highest high of the last n bars), at most 0. Look-back n.
+
+    Example:
+        >>> feature = jt.features.drawdown(60)
+        >>> feature.name, feature.lookback
+        ('drawdown_60', 60)
+    """
     n = _bar_count("drawdown", bars, 1)
     return Feature(f"drawdown_{n}", n, lambda b: _log(b.close / _rolling_max(b.high, n)))
 
 
 def distance_to_mean(bars: int) -> Feature:
-    """log(close[t] / mean close of the last n bars). Look-back n."""
+    """log(close[t] / mean close of the last n bars). Look-back n.
+
+    Example:
+        >>> feature = jt.features.distance_to_mean(20)
+        >>> feature.name, feature.lookback
+        ('distance_to_mean_20', 20)
+    """
     n = _bar_count("distance_to_mean", bars, 2)
     return Feature(f"distance_to_mean_{n}", n, lambda b: _log(b.close / _rolling_mean(b.close, n)))
 
 
 def volume_ratio(bars: int) -> Feature:
-    """volume[t] / mean volume of the last n bars, between 0 and n, and 1 if that mean is 0. Look-back n."""
+    """volume[t] / mean volume of the last n bars, between 0 and n, and 1 if that mean is 0. Look-back n.
+
+    Example:
+        >>> feature = jt.features.volume_ratio(20)
+        >>> feature.name, feature.lookback
+        ('volume_ratio_20', 20)
+    """
     n = _bar_count("volume_ratio", bars, 2)
 
     def compute(b: Bars) -> np.ndarray:
@@ -115,7 +139,13 @@ def volume_ratio(bars: int) -> Feature:
 
 
 def gap() -> Feature:
-    """log(open[t] / close[t-1]), the move while the market was closed. Look-back 2."""
+    """log(open[t] / close[t-1]), the move while the market was closed. Look-back 2.
+
+    Example:
+        >>> feature = jt.features.gap()
+        >>> feature.name, feature.lookback
+        ('gap', 2)
+    """
     return Feature("gap", 2, lambda b: _log_change(b.open, b.close, 1))
 
 

@@ -395,10 +395,10 @@ def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeyp
         ("--positions 0,2", "position 2 is outside [-1, 1]"),
         ("--positions 1", "at least two exposures"),
         ("--portfolio --positions 0,1", "use --positions weights or --positions continuous, or leave --portfolio out"),
-        ("--decision-every 100000", "use an --episode-length of 100000"),
+        ("--decision-every 100000", "a smaller --decision-every"),
         (
             "--decision-every 64 --episode-length 1024",
-            "use more bars, a shorter window or rollout, a smaller --decision-every",
+            "a smaller --decision-every, or a shorter --rollout-length",
         ),
         ("--network gruu", "did you mean --encoder gru?"),
         ("--network lst", "jaxtrader's own are --encoder mlp|tcn|attention|gru|lru"),
@@ -565,7 +565,7 @@ def test_data_says_what_is_in_a_file(tiny, tmp_path, capsys):
     assert "further numbers: signal" in out
     assert "1 gap " in out
     assert "warm up over 252 bars (log_return_252)" in out
-    assert "problem every history has too few bars" in out
+    assert "problem too few bars: training needs 317 (about 453 in the file)" in out
 
 
 def test_a_given_number_of_periods_per_year_settles_a_doubt(tmp_path, capsys):
@@ -614,7 +614,7 @@ def test_data_says_what_is_missing_for_the_default_features(tmp_path, capsys):
     assert "problem" not in out
     (tmp_path / "few.csv").write_text(prices(40).to_csv(index=False))
     assert main(["data", str(tmp_path / "few.csv")]) == 0
-    assert "problem few has 40 bars, too few for log_return_252" in " ".join(capsys.readouterr().out.split())
+    assert "problem too few bars: training needs 317" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(
