@@ -1,7 +1,7 @@
 """The loop that carries accounts over bars, the rows that it reads, and where an episode starts and ends.
 
-Rollouts, validations, backtests, `simulate` and the optimum's score all call `run`. The caller's `decide` chooses the
-action, and its `move` trades it over a bar.
+Rollouts, validations, backtests, `simulate` and the optimum's score call `run`. A policy in Python calls `run_decision`
+from a loop of its own. The caller's `decide` chooses the action, and its `move` trades it over a bar.
 """
 
 from __future__ import annotations

@@ -170,12 +170,13 @@ def _levels(
 ) -> Float[np.ndarray, "bar A"]:
     """The exposures to ask for, which do not know how long an asset has bars.
 
-    The size of what stood is taken for a product, of one number a bar and one an asset, wherever the asset has a bar
-    or stands without one. So an asset that all the exposure goes to when others leave weighs no more before. One scale
-    then gives the mean exposure of the result. Where that asks for more than the largest leverage, the bar is cut.
+    What stood is taken for a product: a number of the bar times a number of the asset. That is wherever the asset has a
+    bar, or stands without one. So an asset that all the exposure goes to when others leave weighs no more before. One
+    scale then gives the mean exposure of the result. Where that asks for more than the largest leverage, the bar is
+    cut.
 
     A result without shorts and debt may give what an asset leaves to the others instead of to cash. So cash is tried
-    as one more part of such a product, which always sums to 1. The one of the two that is nearer to what stood is it.
+    as one more part of such a product, which always sums to 1. Of the two, the one nearer to what stood is taken.
     """
     there = (present | (held != 0)).astype(float)
     scales, _ = _factors(np.abs(held), there)

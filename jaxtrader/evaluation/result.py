@@ -50,10 +50,9 @@ class BacktestResult:
         times: close of each bar, UTC, as all times in `fills` and `trades` are. `to_frame` shows them in `tz`.
         equity: at each close, after every fill up to it. 1 stands before bar 0.
         exposure: signed position value / equity, at the same moment.
-        held_exposure: signed position value / equity of what stood in each bar. It differs from `exposure` where a
-            position that stood after the open was closed before the fills of the bar were over: inside the bar by a
-            bracket or the margin, or at its close. Such a position counts as held for the whole bar, at its value when
-            it was closed, since a bar does not tell how long it lived.
+        held_exposure: signed position value / equity of what stood in each bar. A bracket, the margin or a session's
+            end may close a position before `exposure` is taken. Here it counts for the whole bar, at its value when it
+            was closed. A bar does not tell how long it lived.
         units: signed units, at the same moment.
         targets: as they were given, NaN where none was.
         turnover: traded value / equity of each bar's fills, both sides.

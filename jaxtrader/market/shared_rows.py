@@ -213,7 +213,7 @@ def _check_opens(
 
 
 def _early(closes: np.ndarray, before: np.ndarray, length: np.timedelta64) -> np.ndarray:
-    """Return how long before the rows `before` [n - 1] all but the first of n bars of a length begin."""
+    """Return how long before the row before it each bar but the first begins, [n - 1]."""
     return before - np.maximum(closes[1:] - length, closes[:-1])  # a session may end with a shorter bar
 
 
