@@ -120,9 +120,9 @@ def _unchanging(market: Market, result: BacktestResult) -> Float[np.ndarray, "ba
     parts = np.concatenate([targets, cash], 1)[given.any(1)]
     if parts.min() < -PROPORTION:  # a proportion of positive parts alone
         return None
-    there = np.concatenate([given, np.ones_like(cash, bool)], 1)[given.any(1)].astype(float)
-    scales, sizes = _factors(np.maximum(parts, 0.0), there)
-    return own if np.allclose(there * np.outer(scales, sizes), parts, rtol=0, atol=PROPORTION) else None
+    available = np.concatenate([given, np.ones_like(cash, bool)], 1)[given.any(1)].astype(float)
+    scales, sizes = _factors(np.maximum(parts, 0.0), available)
+    return own if np.allclose(available * np.outer(scales, sizes), parts, rtol=0, atol=PROPORTION) else None
 
 
 def _stood(result: BacktestResult) -> Float[np.ndarray, "bar A"]:
@@ -149,17 +149,18 @@ def _hold_the_same(result: BacktestResult, other: BacktestResult) -> bool:
 
 
 def _factors(
-    parts: Float[np.ndarray, "bar A"], there: Float[np.ndarray, "bar A"]
+    parts: Float[np.ndarray, "bar A"], available: Float[np.ndarray, "bar A"]
 ) -> tuple[Float[np.ndarray, " bar"], Float[np.ndarray, " A"]]:
-    """A number of each bar and of each asset, whose products have the sums of the parts, where `there` is 1 and not 0.
+    """A number of each bar and of each asset, whose products have the sums of the parts.
 
-    They are found by iterative proportional fitting (Deming and Stephan 1940, Annals of Mathematical Statistics 11).
+    Only parts count where `available` is 1 and not 0. The numbers are found by iterative proportional
+    fitting (Deming and Stephan 1940, Annals of Mathematical Statistics 11).
     """
     by_bar, by_asset, sizes = parts.sum(1), parts.sum(0), np.ones(parts.shape[1])
     scales = by_bar
     for _ in range(FITTINGS):
-        scales = ratio(by_bar, there @ sizes)
-        sizes, before = ratio(by_asset, scales @ there), sizes
+        scales = ratio(by_bar, available @ sizes)
+        sizes, before = ratio(by_asset, scales @ available), sizes
         if np.allclose(sizes, before, rtol=1e-9, atol=0):
             break
     return scales, sizes
@@ -178,9 +179,9 @@ def _levels(
     A result without shorts and debt may give what an asset leaves to the others instead of to cash. So cash is tried
     as one more part of such a product, which always sums to 1. Of the two, the one nearer to what stood is taken.
     """
-    there = (present | (held != 0)).astype(float)
-    scales, _ = _factors(np.abs(held), there)
-    shape = there * ratio(held.sum(0), scales @ there)
+    available = (present | (held != 0)).astype(float)
+    scales, _ = _factors(np.abs(held), available)
+    shape = available * ratio(held.sum(0), scales @ available)
     gross, wanted = np.abs(shape).sum(1), np.abs(held.sum(0)).sum()
     largest = max(leverage, float(np.abs(held).sum(1).max()))
     # Each bar asks for min(scale * gross, largest). Those that ask for the most are cut first.
@@ -191,8 +192,8 @@ def _levels(
     parts = np.concatenate([held, 1 - held.sum(1, keepdims=True)], 1)
     if parts.min() < -DRIFT:
         return kept
-    scales, sizes = _factors(np.maximum(parts, 0.0), np.concatenate([there, np.ones((len(there), 1))], 1))
-    given_on = there * np.outer(scales, sizes[:-1])
+    scales, sizes = _factors(np.maximum(parts, 0.0), np.concatenate([available, np.ones((len(available), 1))], 1))
+    given_on = available * np.outer(scales, sizes[:-1])
     return min(kept, given_on, key=lambda levels: float(np.square(levels - held).sum()))
 
 

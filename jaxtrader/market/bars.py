@@ -291,7 +291,7 @@ def _without_broken_rows(history: History, adjust: bool) -> tuple[History, str |
             f"bars, but repair='drop' (--repair drop) leaves out at most {MOST_DROPPED:.0%}, because a file with more "
             "is misread more likely; correct the file."
         )
-    for name, values in _due(table, roles, adjust).items():
+    for name, values in _funding_and_actions(table, roles, adjust).items():
         lost = rows[values[rows] != 0]
         if lost.size:
             raise DataError(
@@ -310,14 +310,14 @@ def _counted(reason: str, times: np.ndarray) -> str:
     return f"{len(times):,} with {reason} ({listed})"
 
 
-def _due(table: Rows, roles: ColumnRoles, adjust: bool) -> dict[str, np.ndarray]:
-    """What is due in each row by the name of its column, [T] each, and 0 where nothing is."""
-    due = {} if roles.funding is None else {roles.funding: np.nan_to_num(table.numbers[roles.funding])}
+def _funding_and_actions(table: Rows, roles: ColumnRoles, adjust: bool) -> dict[str, np.ndarray]:
+    """The funding, dividends and splits of each row by the name of their column, [T] each, and 0 where none is."""
+    found = {} if roles.funding is None else {roles.funding: np.nan_to_num(table.numbers[roles.funding])}
     actions = read_actions(_numeric(table, roles), table.row_name) if adjust and roles.adjusted is None else None
     if actions is not None:
         events = {actions.dividend_name: actions.dividends, actions.split_name: actions.splits - 1}
-        due |= {name: values for name, values in events.items() if name is not None}
-    return due
+        found |= {name: values for name, values in events.items() if name is not None}
+    return found
 
 
 def _to_close_times(table: Rows, roles: ColumnRoles, times: np.ndarray, label: str) -> tuple[np.ndarray, str | None]:
