@@ -175,7 +175,7 @@ def measure(settings: dict[str, Any], market: jt.Market, folds: Sequence[Fold], 
         ],
         "sharpe_difference": statistics.mean(compared(fold.result, fold.matched)[0] for fold in tested),
         "mean_exposure": statistics.mean(float(fold.result.metrics["mean_exposure"]) for fold in tested),
-        "proven": summary([fold.settled for fold in tested], periods)
+        "proven": summary([fold.held_if_unproven for fold in tested], periods)
         | {"folds": sum(x.about["is_better"] for x in tested)},
         "folds": [fold.about for fold in tested],
         "settings": values,
@@ -189,14 +189,14 @@ class Tested:
     Attributes:
         result, matched: of the mean of the seeds.
         singles: of each seed.
-        settled: of what holds where the training did not beat holding on validation.
+        held_if_unproven: of what holds where the training did not beat holding on validation.
         about: for the file.
     """
 
     result: BacktestResult
     matched: BacktestResult
     singles: list[Pair]
-    settled: Pair
+    held_if_unproven: Pair
     about: dict[str, Any]
 
 
@@ -211,7 +211,7 @@ def test(plan: Any, costs: jt.Costs, expected: bool) -> Tested:
     future = plan.fold.test
     pair, on_valid = judged(policy, future, costs), judged(policy, plan.trainer.valid, costs)
     shown = prove(trained, plan.trainer.valid, plan.trainer.env.market)
-    settled = pair if shown.is_better else judged(holding(trained, shown.exposure)[0], future, costs)
+    held_if_unproven = pair if shown.is_better else judged(holding(trained, shown.exposure)[0], future, costs)
     periods = pair[0].periods_per_year
     about = {
         "is_better": shown.is_better,
@@ -221,7 +221,7 @@ def test(plan: Any, costs: jt.Costs, expected: bool) -> Tested:
         "ir": ratio(excess(*pair), periods),
         "valid_ir": ratio(excess(*on_valid), periods),
     }
-    return Tested(*pair, [judged(member, future, costs) for member in members], settled, about)
+    return Tested(*pair, [judged(member, future, costs) for member in members], held_if_unproven, about)
 
 
 def summary(pairs: Sequence[Pair], periods: float) -> dict[str, Any]:

@@ -38,8 +38,8 @@ from jaxtrader.report.content import Table, number, percent
 from jaxtrader.report.evidence import Evidence
 from jaxtrader.training import interrupt
 from jaxtrader.training.configurations import Configuration, SweepPlan, check_swept, combinations, plain, scored_alike
+from jaxtrader.training.hold_if_unproven import TRAINED, trained_path
 from jaxtrader.training.run_folder import SWEEP, find_run, folder_of_runs, make_run_dir
-from jaxtrader.training.settle import TRAINED, trained_path
 from jaxtrader.training.sweep import TABLE, ConfigurationResult, Sweep, check_resume, run_sweep
 
 # Flags of train that a sweep does not have.

@@ -22,12 +22,13 @@ class Proof:
     Attributes:
         exposure: its mean exposure over all bars of training and validation, of all symbols.
         lead: on validation, its Sharpe ratio less that of holding its mean exposure there at the same costs.
-        held: the exposure that the policy asks for that replaces it, the nearest that it can. None where none does.
+        constant_exposure: what the policy asks for that replaces it, the nearest to `exposure` that it can. None where
+            none replaces it.
     """
 
     exposure: float
     lead: Lead
-    held: float | None = None
+    constant_exposure: float | None = None
 
     @property
     def is_better(self) -> bool:
@@ -38,12 +39,12 @@ class Proof:
         against = f"its mean exposure held on validation (Sharpe difference {self.lead})"
         if self.is_better:
             return f"it trades, since it did better than {against}"
-        if self.held is None:
+        if self.constant_exposure is None:
             return f"it was not shown to be better than {against}"
         seen = self.lead.detectable
         unseen = f"; a lead below about {seen:.2g} is mostly not found there" if math.isfinite(seen) else ""
-        held = f"it holds {round(self.held, 2) + 0.0:.2f}"
-        return f"{held}, since what was trained was not shown to be better than {against}{unseen}"
+        holds = f"it holds {round(self.constant_exposure, 2) + 0.0:.2f}"
+        return f"{holds}, since what was trained was not shown to be better than {against}{unseen}"
 
 
 def prove(policy: Policy, valid: Market, train: Market | None = None) -> Proof:

@@ -16,6 +16,7 @@ from jaxtrader.agents.policy_loading import ensemble, save_policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.training.block import Block
+from jaxtrader.training.hold_if_unproven import hold_if_unproven
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import member_progress
 from jaxtrader.training.run_config import describe, write_config
@@ -29,7 +30,6 @@ from jaxtrader.training.run_folder import (
     only_writer,
 )
 from jaxtrader.training.seeds_at_once import seeds_at_once, why_not_at_once
-from jaxtrader.training.settle import settle
 from jaxtrader.training.warm_start import keep_start, with_start
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
             break
     result = dataclasses.replace(_as_ensemble(results, run_dir), seconds=seconds)
     if trainer.must_beat_holding and not result.interrupted:
-        result = dataclasses.replace(result, proof=settle(trainer, result))
+        result = dataclasses.replace(result, proof=hold_if_unproven(trainer, result))
     return result
 
 

@@ -34,9 +34,9 @@ from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
 from jaxtrader.printable import as_csv
 from jaxtrader.training.configurations import Configuration, SweepPlan, label, plain, plan_sweep
+from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.run_folder import SWEEP, holds_nothing, is_run, make_run_dir, only_writer
-from jaxtrader.training.settle import trained_path
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
 

@@ -32,6 +32,7 @@ from jaxtrader.market.market import Market
 from jaxtrader.training.callbacks import Callback, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint
 from jaxtrader.training.dispatch import run_alone
+from jaxtrader.training.hold_if_unproven import check_must_beat_holding, hold_if_unproven, trained_path
 from jaxtrader.training.identity import Identity, check_alike, identity
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.members import check_members, check_members_to_resume, check_seeds, train_members
@@ -49,7 +50,6 @@ from jaxtrader.training.run_folder import (
     refuse_full,
     resume_command,
 )
-from jaxtrader.training.settle import check_settle, settle, trained_path
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.train_settings import NO_LIMIT, TrainSettings
 from jaxtrader.training.training_loop import TrainingLoop
@@ -133,7 +133,7 @@ class Trainer(TrainSettings):
         if self.seeds > 1:
             check_members(self)
         if self.must_beat_holding:
-            check_settle(self)
+            check_must_beat_holding(self)
 
     @cached_property
     def earlier(self) -> Policy | None:
@@ -249,7 +249,7 @@ class Trainer(TrainSettings):
             result = run_alone(training)
             if self.must_beat_holding and not result.interrupted:
                 progress.wait("comparing with holding")
-                result = replace(result, proof=settle(self, result))
+                result = replace(result, proof=hold_if_unproven(self, result))
             if stop.is_set() and not result.interrupted:
                 progress.print("the signal came at the end: this training is complete")
             return result

@@ -13,7 +13,7 @@ from cli.tiny_runs import SMALL, Killed, prices, refused
 import jaxtrader as jt
 from jaxtrader.cli import main
 from jaxtrader.training import saving
-from jaxtrader.training.settle import trained_path
+from jaxtrader.training.hold_if_unproven import trained_path
 
 SHORT = [*SMALL, "--total-steps", "500", "--quiet"]
 

@@ -19,7 +19,7 @@ from jaxtrader.evaluation.proof import prove
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.verdict import lead
 from jaxtrader.report.evidence import gather
-from jaxtrader.training import settle
+from jaxtrader.training import hold_if_unproven
 from jaxtrader.training.trainer import Trainer
 
 
@@ -47,7 +47,7 @@ def test_what_was_trained_on_a_random_walk_holds(seeds, make, market, tmp_path):
     targets = np.concatenate([one.targets for one in held.by_symbol.values()])
     assert np.ptp(targets) < 1e-6
     assert abs(targets[0, 0] - result.proof.exposure) <= 0.5 / seeds + 1e-6, "positions are -1, 0 and 1"
-    assert result.proof.held == pytest.approx(targets[0, 0], abs=1e-6)
+    assert result.proof.constant_exposure == pytest.approx(targets[0, 0], abs=1e-6)
     assert str(result.proof).startswith(
         f"it holds {targets[0, 0] + 0.0:.2f}, since what was trained was not shown to be better than"
     )
@@ -57,7 +57,7 @@ def test_what_beats_holding_trades(make, tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     found = prove(lambda seen: 0.0, make(tmp_path / "run").valid)
     better = dataclasses.replace(found, lead=dataclasses.replace(found.lead, low=0.1))
-    monkeypatch.setattr(settle, "prove", lambda *_: better)
+    monkeypatch.setattr(hold_if_unproven, "prove", lambda *_: better)
     result = make(tmp_path / "run").train()
     own = dataclasses.replace(make(tmp_path / "own"), must_beat_holding=False).train()
     chex.assert_trees_all_equal(result.policy.state, own.policy.state)
@@ -70,7 +70,7 @@ def test_a_run_that_held_goes_on_from_what_was_trained(make, market, tmp_path):
     longer = make(tmp_path / "run", total_steps=6 * STEPS).train(resume=True)
     assert longer.updates == 6
     trained, held = (load_policy(longer.run_dir / name) for name in ("trained.pkl", "policy.pkl"))
-    assert dataclasses.replace(longer.proof, held=None) == prove(trained, market, market)
+    assert dataclasses.replace(longer.proof, constant_exposure=None) == prove(trained, market, market)
     assert np.any(trained.state.params["policy"]["kernel"])
     assert not np.any(held.state.params["policy"]["kernel"])
     # Another training starts from what was trained, and the files say why this one holds.

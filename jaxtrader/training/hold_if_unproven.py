@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TRAINED = "trained.pkl"
 
 
-def check_settle(trainer: Trainer) -> None:
+def check_must_beat_holding(trainer: Trainer) -> None:
     """Raise ValueError where a policy could not be compared with holding, or could not be made to hold."""
     agent = trainer.agent
     if not (isinstance(trainer.env, TradingEnv) and isinstance(agent, PPOAgent) and agent.network is None):
@@ -36,7 +36,7 @@ def check_settle(trainer: Trainer) -> None:
         raise ValueError("must_beat_holding needs a Market as validation; give one, or leave it out")
 
 
-def settle(trainer: Trainer, result: TrainResult) -> Proof:
+def hold_if_unproven(trainer: Trainer, result: TrainResult) -> Proof:
     """Compare the policy of a run with holding on validation, and let it hold where it did no better.
 
     In that case `trained.pkl` keeps what was trained.
@@ -49,7 +49,7 @@ def settle(trainer: Trainer, result: TrainResult) -> Proof:
     if not found.is_better:
         save_policy(trained, policy)
         constant, exposure = holding(policy, found.exposure)
-        found = replace(found, held=exposure)
+        found = replace(found, constant_exposure=exposure)
         save_policy(result.policy_path, replace(constant, about={**constant.about, "holds_because": str(found)}))
     return found
 
