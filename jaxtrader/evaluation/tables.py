@@ -57,7 +57,7 @@ PERIOD_RETURNS = (
     DRAWDOWN,
 )
 EXPOSURE = Figure("expos.\nmean", "mean_exposure", 2, "f")
-TIME_IN_MARKET = Figure("held\nbars", "time_in_market", 0, "%")
+TIME_IN_MARKET = Figure("in\nmarket", "time_in_market", 0, "%")
 COSTS = Figure("costs\ntotal", "costs", 2, "%")
 ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\na year", "turnover", 2, "f"), COSTS)
 PERIOD_ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\nperiod", "period_turnover", 2, "f"), COSTS)
@@ -201,7 +201,7 @@ def legend(parts: Mapping[str, Part]) -> str:
         "max dd: largest drawdown",
         "same exposure: buy-and-hold at the policy's mean exposure",
         "expos.: position / equity",
-        "held: share of bars with a position",
+        "in market: share of bars with a position",
         "turns: traded value / equity",
         "costs: fees and slippage, share of the initial capital",
     ]
