@@ -280,15 +280,15 @@ def trades_line(result: BacktestResult) -> str:
         gained, factor = closed["return"].mean(), trades["profit_factor"]
         gain = "" if math.isnan(factor) else f", profit factor {factor:.2f}"
         text += (
-            f" ({trades['win_rate']:.0%} with a profit after costs and carry{gain}, on average {gained:+.2%} before "
-            f"carry in {trades['mean_trade_bars']:.3g} bars)"
+            f" ({trades['win_rate']:.0%} with a profit after costs of trading and holding{gain}, on average "
+            f"{gained:+.2%} before holding costs in {trades['mean_trade_bars']:.3g} bars)"
         )
     text += f", {len(result.trades) - len(closed):,} still open, {len(result.fills):,} fills"
     if (financing := float(result.financing.sum())) != 0:
         what = "Interest and funding" if result.rules.dividends is None else "Interest, funding and dividends"
         text += f". {what} came to {financing:+.2%} of the initial capital"
-        if abs(paid := float(result.carry.sum())) > ROUNDING:
-            text += f", of which holding positions (carry) was {paid:+.2%}"
+        if abs(paid := float(result.holding_cost.sum())) > ROUNDING:
+            text += f", of which {paid:+.2%} was for holding positions"
     return text
 
 

@@ -16,8 +16,8 @@ from jaxtrader.ledger.rules import Rules
 PerAsset = Float[np.ndarray, "bar A"]
 
 
-class Carry(NamedTuple):
-    """The cost of holding each asset, below 0 where it was paid, in units of the initial capital.
+class HoldingCost(NamedTuple):
+    """What holding each asset cost or brought, below 0 where it was paid, in units of the initial capital.
 
     Attributes:
         total: `[N, A]`. Together with the interest on idle cash it is the financing that the ledger booked.
@@ -51,7 +51,7 @@ def cash_returns(costs: Costs, bars: Bar) -> Float[np.ndarray, " bar"]:
     return earned
 
 
-def carry(
+def holding_costs(
     bars: Bar,
     costs: Costs,
     rules: Rules,
@@ -60,7 +60,7 @@ def carry(
     ruined: Bool[np.ndarray, " bar"],
     order: Fill,
     events: Events,
-) -> Carry:
+) -> HoldingCost:
     """Share what the ledger booked in each bar among the assets (money rule 6).
 
     Funding, dividends and the fee on shorts belong to their asset. A debt is what longs are worth beyond equity, so the
@@ -105,7 +105,7 @@ def carry(
         left = left + order.units if rules.fill == "limit" else left
         after_open -= np.where(frozen, 0, bars.funding * left * bars.close)
     total += after_open
-    return Carry(total, after_open if rules.fill in ("next_open", "limit") else np.zeros_like(after_open))
+    return HoldingCost(total, after_open if rules.fill in ("next_open", "limit") else np.zeros_like(after_open))
 
 
 def _interest(
