@@ -62,7 +62,7 @@ def buy_and_hold(market: Market, result: BacktestResult) -> BacktestResult:
     targets = np.full(possible.shape, np.nan)
     capital = min(result.rules.max_leverage, 1.0)
     rules = {"rebalance_band": 0.0, "max_leverage": capital, "maintenance_margin": None}
-    unbought, wait = len(first), result.rules.delay + (result.rules.fill != "close")
+    unbought, wait = len(first), result.rules.bars_to_fill
     for row in np.unique(first[first >= 0]):
         invested = 0.0
         if unbought < len(first):
@@ -233,13 +233,13 @@ def fillable(market: Market, result: BacktestResult) -> Bool[np.ndarray, "bar A"
     The asset needs a bar there. Impact needs a traded value that is known before. An order that would fill after the
     last bar counts as one that can.
     """
-    fillable, rows, delay = np.ones(result.targets.shape, bool), rows_of(market, result), result.rules.delay
+    fillable, rows = np.ones(result.targets.shape, bool), rows_of(market, result)
     if market.present is not None:
-        present = market.present[rows][delay + (result.rules.fill != "close") :]
+        present = market.present[rows][result.rules.bars_to_fill :]
         fillable[: len(present)] = present
     if result.costs.has("impact"):
         assert market.adv is not None, "simulate refuses impact without it"
-        known = market.adv[rows][delay:] > VALUE_FLOOR
+        known = market.adv[rows][result.rules.delay :] > VALUE_FLOOR
         fillable[: len(known)] &= known
     return fillable
 

@@ -263,9 +263,9 @@ class BacktestResult:
         if self.observed is None:
             raise ValueError("the targets of this result were given, so no policy decided; give that of a backtest")
         bar, window, account = self.observed.at(bar_at(self.times, at, self.tz))
-        wait = self.rules.delay + (self.rules.fill != "close")
+        filled = bar + self.rules.bars_to_fill
         orders = np.full((len(self.symbols), 2), np.nan)
-        for fill in self.fills[(self.fills["bar"] == bar + wait) & (self.fills["reason"] == REASONS[ORDER])]:
+        for fill in self.fills[(self.fills["bar"] == filled) & (self.fills["reason"] == REASONS[ORDER])]:
             orders[self.symbols.index(fill["symbol"])] = fill["units"], fill["price"]
         full = max(self.rules.max_leverage, 1.0)
         return Seen(self.symbols, bar, self.times[bar], self.tz, window, account, self.targets[bar], orders, full)
@@ -436,7 +436,7 @@ def _beyond_cap(fills: tuple[Fill | None, ...]) -> int:
 
 def _next_target(holdings: Holdings, targets: Float[np.ndarray, "bar A"], rules: Rules) -> Float[np.ndarray, " A"]:
     """The targets whose orders fill in the bar after the last one, NaN where there are none."""
-    wait = rules.delay + (rules.fill != "close")
+    wait = rules.bars_to_fill
     if holdings.ruined[-1] or not 0 < wait <= len(targets):
         return np.full(targets.shape[1], np.nan)
     target = targets[len(targets) - wait]

@@ -181,6 +181,11 @@ class Rules:
         """Currency in one unit of equity, which is the capital. It is 1 where no rule or cost needs a currency."""
         return 1.0 if self.capital is None else self.capital
 
+    @property
+    def bars_to_fill(self) -> int:
+        """Bars from the close that a decision sees to the bar of its fill: the delay, and 1 unless that close fills."""
+        return self.delay + (self.fill != "close")
+
     def band(self, assets: int) -> float:
         """The rebalance band in force for an account of this many assets. It is 0 where there is none."""
         return min(0.05, 0.5 / assets) if self.rebalance_band is None else self.rebalance_band
