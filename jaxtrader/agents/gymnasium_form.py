@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxtrader.agents.normalization import Normalizer, fit_normalizer, normalize
+from jaxtrader.envs import actions
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 
@@ -67,11 +68,9 @@ class GymnasiumForm:
                 )
             return chosen.astype(np.int32)
         chosen = chosen.astype(np.float32).reshape(-1, env.assets)
-        limit = env.rules.max_leverage if env.positions == "continuous" else 1.0
-        low = -limit if env.positions == "continuous" else 0.0
         if not np.isfinite(chosen).all():
             raise ValueError(f"action {chosen.tolist()} is not finite; the model has diverged")
-        chosen = np.clip(chosen, low, limit)
+        chosen = np.clip(chosen, *actions.bounds(env.positions, env.rules.max_leverage))
         if env.positions == "weights":
             chosen = chosen / np.maximum(chosen.sum(-1, keepdims=True), 1)
         return chosen

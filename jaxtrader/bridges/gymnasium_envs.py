@@ -19,6 +19,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.normalization import CLIP, Normalizer
+from jaxtrader.envs import actions
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation
 from jaxtrader.envs.protocols import BoxSpace, DiscreteSpace
 from jaxtrader.envs.trading import TradingEnv
@@ -271,8 +272,8 @@ def _action_space(env: Any, params: Any) -> gymnasium.Space:
     if isinstance(env, TradingEnv):  # without gymnax, which takes 4 s to import
         if isinstance(env.positions, tuple):
             return gymnasium.spaces.Discrete(env.num_actions)
-        high = env.rules.max_leverage if env.positions == "continuous" else 1.0
-        return gymnasium.spaces.Box(-high if env.positions == "continuous" else 0.0, high, (env.assets,), np.float32)
+        bounds = actions.bounds(env.positions, env.rules.max_leverage)
+        return gymnasium.spaces.Box(*bounds, (env.assets,), np.float32)
     inner = getattr(env, "trading_env", None)
     return _space(env.action_space(params)) if inner is None else _action_space(inner, params)
 

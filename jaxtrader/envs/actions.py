@@ -64,6 +64,11 @@ def may_be_short(positions: Positions) -> bool:
     return positions == "continuous" or (isinstance(positions, tuple) and min(positions) < 0)
 
 
+def bounds(positions: ContinuousPositions, max_leverage: float) -> tuple[float, float]:
+    """Return the least and the greatest exposure or weight that an action may give one asset."""
+    return (-max_leverage, max_leverage) if positions == "continuous" else (0.0, 1.0)
+
+
 def targets(
     positions: Positions,
     action: Array,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from gymnax.environments.spaces import Box, Discrete
 from jax import Array
 
+from jaxtrader.envs import actions
 from jaxtrader.envs.env_settings import Positions
 
 BOUND = float(jnp.finfo(jnp.float32).max) / 2  # features have no limit, but `sample` needs a finite width
@@ -37,5 +38,4 @@ def action_space(positions: Positions, assets: int, max_leverage: float = 1.0) -
     """Return the space of the actions: Discrete over the positions, or a Box `[A]` of exposures or weights."""
     if isinstance(positions, tuple):
         return Discrete(len(positions))
-    low, high = (-max_leverage, max_leverage) if positions == "continuous" else (0.0, 1.0)
-    return Box(low, high, (assets,))
+    return Box(*actions.bounds(positions, max_leverage), (assets,))
