@@ -28,7 +28,7 @@ from jaxtrader.ledger.account import (
 from jaxtrader.ledger.bar import Bar, at_order, costs_at
 from jaxtrader.ledger.costs import Costs, charges, dividends, funding, interest
 from jaxtrader.ledger.exits import exit_at_close, exit_at_open, exit_intrabar
-from jaxtrader.ledger.orders import cut_to_volume, order_before_cash, size_order
+from jaxtrader.ledger.orders import cash_after, cut_to_volume, order_before_cash, size_order
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import merge_fills, settle
 
@@ -227,12 +227,8 @@ def execute(
     if rules.volume_cap is not None:
         beyond = cut_to_volume(order, price, bar, rules)[1].any(-1)
         fill = fill.replace(beyond_cap=ruin & beyond)
-    cash = account.cash
-    if rules.max_leverage <= 1 and rules.lot is None and costs.impact is None:
-        # Exactly 0, since the rounding error of the cut must not be traded at the next bar.
-        cash = jnp.where(sized.spent & ~frozen, 0, cash)
     account = account.replace(
-        cash=cash,
+        cash=cash_after(account, sized.spent & ~frozen, costs, rules),
         target=jnp.where(jnp.isnan(requested) | account.ruined[..., None], account.target, requested),
         ruined=account.ruined | ruin,
     )

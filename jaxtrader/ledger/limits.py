@@ -11,7 +11,7 @@ from jaxtrader.ledger.account import Account, Brackets, Fill, value, without_res
 from jaxtrader.ledger.bar import Bar, at_order
 from jaxtrader.ledger.costs import Costs, on_tick
 from jaxtrader.ledger.exits import adverse_level
-from jaxtrader.ledger.orders import cut_to_cash, order_before_cash
+from jaxtrader.ledger.orders import cash_after, cut_to_cash, order_before_cash
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
 
@@ -126,9 +126,7 @@ def _fill(
     account, fill = settle(
         account, without_rest(account, order, price, equity), price, equity, bar, costs, rules, worst=worst
     )
-    if rules.max_leverage <= 1 and rules.lot is None and costs.impact is None:
-        # Exactly 0, as in `ledger.execute`.
-        account = account.replace(cash=jnp.where(spent & ~(fill.units < 0).any(-1), 0, account.cash))
+    account = account.replace(cash=cash_after(account, spent & ~(fill.units < 0).any(-1), costs, rules))
     if account.unfilled is not None:
         account = account.replace(unfilled=jnp.where(met, resting.capped, account.unfilled))
     return account, fill.replace(clipped=clipped, dropped=dropped)

@@ -242,3 +242,13 @@ def cut_to_cash(
         order = jnp.where(small, 0, order)
     spent = cut & ~dropped & ~(buy & (order == 0)).any(-1)
     return order, spent, dropped, clipped
+
+
+def cash_after(account: Account, spent: Bool[Array, "*b"], costs: Costs, rules: Rules) -> Float[Array, "*b"]:
+    """Return the cash after a fill, which is exactly 0 where buys that were cut to it have spent it (money rule 3).
+
+    Otherwise the rounding error of the cut would be traded at the next bar. Lots and impact may leave a rest.
+    """
+    if rules.max_leverage > 1 or rules.lot is not None or costs.impact is not None:
+        return account.cash
+    return jnp.where(spent, 0, account.cash)
