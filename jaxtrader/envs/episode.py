@@ -243,7 +243,7 @@ def is_truncated(
 
     The next `decisions` orders must fill inside the segment after any delay, and then be valued at a close.
     """
-    return (age >= env.episode_length) | (cursor + decisions * env.decision_every + env.rules.delay >= end)
+    return (age >= env.episode_length) | (cursor + env.bars_for(decisions) >= end)
 
 
 def draw_starts(
@@ -254,7 +254,7 @@ def draw_starts(
     Long segments are drawn more often. Bars near either end of a segment lie in fewer episodes than other bars.
     """
     first, end = params.arrays.first_decisions(env.window), params.arrays.segments[:, 2]
-    counts = jnp.maximum(end - decisions * env.decision_every - env.rules.delay - first, 0)
+    counts = jnp.maximum(end - env.bars_for(decisions) - first, 0)
     total = jnp.cumsum(counts)
     drawn = draws.integers(key, batch, total[-1], draws.START_STREAM)
     segment = jnp.searchsorted(total, drawn, side="right")

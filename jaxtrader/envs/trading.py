@@ -166,15 +166,19 @@ class TradingEnv(EnvSettings):
         seen = len(self.account_names) + (self.tradable(params, jnp.zeros((), jnp.int32)) is not None)
         return spaces.ObservationSpace((self.window, assets, features), (assets, seen))
 
-    def check_room(self, room: int) -> None:
-        """Raise ValueError unless a segment has bars for `room` decisions, and the capital is enough for an order."""
+    def bars_for(self, decisions: int) -> int:
+        """Return the bars after a first decision in which so many decisions trade, and their delayed orders fill."""
+        return decisions * self.decision_every + self.rules.delay
+
+    def check_room(self, decisions: int) -> None:
+        """Raise ValueError unless a segment has bars for so many decisions, and the capital is enough for an order."""
         first, (_, _, end) = self.market.first_decisions(self.window), self.market.segments.T
         longest = int((end - first).max())
-        room = room * self.decision_every + self.rules.delay
-        if longest <= room:
+        needed = self.bars_for(decisions)
+        if longest <= needed:
             raise ValueError(
                 f"every history has too few bars: after {self.market.lookback - 1} for the features' look-back and "
-                f"{self.window} for the window, {max(longest - 1, 0)} bars at most can be traded and {room} are "
+                f"{self.window} for the window, {max(longest - 1, 0)} bars at most can be traded and {needed} are "
                 "needed; use more bars, a shorter window or rollout, a smaller decision_every, or features with a "
                 "shorter look-back"
             )
@@ -185,12 +189,11 @@ class TradingEnv(EnvSettings):
     @property
     def bars_needed(self) -> str:
         """The bars that the first decision and its fill need, in words."""
-        return f"{self.market.lookback - 1 + self.window} of history + {self.decision_every + self.rules.delay}"
+        return f"{self.market.lookback - 1 + self.window} of history + {self.bars_for(1)}"
 
-    def symbols_without_room(self, room: int) -> tuple[str, ...]:
-        """Return the symbols whose histories are too short for `room` decisions, so that no episode starts there."""
-        bars = self.market.segments[:, 2] - self.market.first_decisions(self.window) - self.rules.delay
-        needed = room * self.decision_every
+    def symbols_without_room(self, decisions: int) -> tuple[str, ...]:
+        """Return the symbols whose histories are too short for so many decisions, so that no episode starts there."""
+        bars, needed = self.market.segments[:, 2] - self.market.first_decisions(self.window), self.bars_for(decisions)
         return tuple(symbol for symbol, count in zip(self.market.symbols, bars, strict=True) if count <= needed)
 
     def to_dict(self) -> dict[str, Any]:
