@@ -144,7 +144,7 @@ def choice(env: jt.TradingEnv) -> str:
     most, positions = f"{env.rules.max_leverage:g}", env.positions
     words = {
         "continuous": f"any exposure from -{most} to {most}",
-        "weights": f"any weight from 0 to {min(env.rules.max_leverage, 1):g}, the rest is cash",
+        "weights": f"any weight from 0 to {env.rules.exposure_without_credit:g}, the rest is cash",
     }
     chosen = words[positions] if isinstance(positions, str) else ", ".join(f"{p:g}" for p in positions)
     chosen += f", of each of {env.num_actions} assets" if isinstance(positions, str) and env.num_actions > 1 else ""

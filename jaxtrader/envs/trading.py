@@ -330,7 +330,7 @@ class TradingEnv(EnvSettings):
         of the reward is the same for all assets. TRADABLE is last, where it is given. The cursor, the age and the level
         of equity stay hidden, since an agent would learn the calendar from them.
         """
-        full = max(self.rules.max_leverage, 1)
+        full = self.rules.full_exposure
 
         def return_since(mark: Array) -> Array:
             gain = jnp.sign(account.units) * (price / jnp.where(mark > 0, mark, price) - 1)

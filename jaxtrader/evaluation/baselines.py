@@ -60,7 +60,7 @@ def buy_and_hold(market: Market, result: BacktestResult) -> BacktestResult:
     possible = listed & fillable(market, result)
     first = np.where(possible.any(0), possible.argmax(0), -1)
     targets = np.full(possible.shape, np.nan)
-    capital = min(result.rules.max_leverage, 1.0)
+    capital = result.rules.exposure_without_credit
     rules = {"rebalance_band": 0.0, "max_leverage": capital, "maintenance_margin": None}
     unbought, wait = len(first), result.rules.bars_to_fill
     for row in np.unique(first[first >= 0]):

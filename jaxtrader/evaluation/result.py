@@ -267,7 +267,7 @@ class BacktestResult:
         orders = np.full((len(self.symbols), 2), np.nan)
         for fill in self.fills[(self.fills["bar"] == filled) & (self.fills["reason"] == REASONS[ORDER])]:
             orders[self.symbols.index(fill["symbol"])] = fill["units"], fill["price"]
-        full = max(self.rules.max_leverage, 1.0)
+        full = self.rules.full_exposure
         return Seen(self.symbols, bar, self.times[bar], self.tz, window, account, self.targets[bar], orders, full)
 
     def to_frame(self, table: Literal["bars", "fills", "trades"] = "bars") -> pd.DataFrame:

@@ -82,5 +82,5 @@ def _trade(market: Market, result: BacktestResult, shares: Float[np.ndarray, "ba
     """Trade shares of an equal part of the capital for each asset that can be traded."""
     possible = fillable(market, result)
     parts = np.maximum(possible.sum(axis=1, keepdims=True), 1)
-    capital = min(result.rules.max_leverage, 1.0)
+    capital = result.rules.exposure_without_credit
     return hold(market, result, np.where(possible, capital * shares / parts, np.nan), rebalance="always")

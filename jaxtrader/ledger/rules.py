@@ -109,7 +109,7 @@ class Rules:
         self._check_per_asset()
 
     def _check_shares(self) -> None:
-        limit = 1 / max(self.max_leverage, 1)
+        limit = 1 / self.full_exposure
         full = f"of which a full position at max_leverage {self.max_leverage:g} has {limit:.4g}"
         for name, is_inside, meaning in (
             ("rebalance_band", lambda x: 0 <= x < 1, "[0, 1): it is a share of equity"),
@@ -180,6 +180,16 @@ class Rules:
     def currency_per_unit(self) -> float:
         """Currency in one unit of equity, which is the capital. It is 1 where no rule or cost needs a currency."""
         return 1.0 if self.capital is None else self.capital
+
+    @property
+    def full_exposure(self) -> float:
+        """The exposure of a full position, the unit of the exposures that a decision sees: max_leverage, at least 1."""
+        return max(self.max_leverage, 1.0)
+
+    @property
+    def exposure_without_credit(self) -> float:
+        """The largest exposure that the account's own capital pays for: max_leverage, at most 1."""
+        return min(self.max_leverage, 1.0)
 
     @property
     def bars_to_fill(self) -> int:
