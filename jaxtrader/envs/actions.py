@@ -26,7 +26,7 @@ from jaxtrader.ledger.account import without_dust
 TOLERANCE = 1e-6  # share by which an action may exceed its range, for the rounding of float32 sums
 
 
-def validate_positions(positions: Any, assets: int = 1, max_leverage: float = 1.0) -> Positions:
+def validate_positions(positions: Any, assets: int, max_leverage: float) -> Positions:
     """Return positions as `TradingEnv` stores them: a tuple of floats, "continuous" or "weights".
 
     Raises ValueError where they have another form, exceed max_leverage, or are discrete for several assets.
@@ -74,7 +74,7 @@ def targets(
     action: Array,
     assets: int,
     dtype: DTypeLike,
-    max_leverage: float = 1.0,
+    max_leverage: float,
     tradable: Bool[Array, "*b A"] | None = None,
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"]]:
     """Return the target exposures of actions, and whether the actions are invalid. NaN holds the units.
@@ -103,7 +103,7 @@ def draw(
     batch: tuple[int, ...],
     assets: int,
     dtype: DTypeLike,
-    max_leverage: float = 1.0,
+    max_leverage: float,
     holdable: Bool[Array, "*b A"] | None = None,
 ) -> Float[Array, "*b A"]:
     """Draw exposures `[*batch, A]`, uniformly over the targets that actions can ask for.

@@ -34,7 +34,7 @@ class ObservationSpace(Box):
         return super().contains(jnp.asarray(x))
 
 
-def action_space(positions: Positions, assets: int, max_leverage: float = 1.0) -> Discrete | Box:
+def action_space(positions: Positions, assets: int, max_leverage: float) -> Discrete | Box:
     """Return the space of the actions: Discrete over the positions, or a Box `[A]` of exposures or weights."""
     if isinstance(positions, tuple):
         return Discrete(len(positions))

@@ -14,8 +14,10 @@ from jaxtrader.envs.env_settings import Positions
 NAN, INF = np.nan, np.inf
 
 
-def asked(kind: Positions, action: object, assets: int, **more) -> tuple[np.ndarray, np.ndarray]:
-    target, invalid = actions.targets(kind, jnp.asarray(action), assets, jnp.float32, **more)
+def asked(
+    kind: Positions, action: object, assets: int, max_leverage: float = 1.0, **more
+) -> tuple[np.ndarray, np.ndarray]:
+    target, invalid = actions.targets(kind, jnp.asarray(action), assets, jnp.float32, max_leverage, **more)
     return np.asarray(target), np.asarray(invalid)
 
 
@@ -72,7 +74,7 @@ def test_a_fault_in_one_account_is_no_fault_in_another() -> None:
 
 @pytest.mark.parametrize(("kind", "low"), [("continuous", -1), ("weights", 0)])
 def test_draws_for_one_asset_are_uniform(kind: Positions, low: float) -> None:
-    drawn = actions.draw(kind, jax.random.key(0), (5_000,), 1, jnp.float32)
+    drawn = actions.draw(kind, jax.random.key(0), (5_000,), 1, jnp.float32, 1.0)
     assert drawn.shape == (5_000, 1)
     assert drawn.dtype == jnp.float32
     assert scipy.stats.kstest(np.asarray(drawn)[:, 0], "uniform", (low, 1 - low)).pvalue > 0.001
@@ -80,18 +82,18 @@ def test_draws_for_one_asset_are_uniform(kind: Positions, low: float) -> None:
 
 def test_draws_for_several_assets_keep_within_the_limit() -> None:
     """Uniform on the simplex: each weight is Beta(1, A). Exposures: never more than 1 in all."""
-    weights = np.asarray(actions.draw("weights", jax.random.key(1), (5_000,), 3, jnp.float32))
+    weights = np.asarray(actions.draw("weights", jax.random.key(1), (5_000,), 3, jnp.float32, 1.0))
     assert weights.min() >= 0
     for i in range(3):
         assert scipy.stats.kstest(weights[:, i], "beta", (1, 3)).pvalue > 0.001
-    exposure = np.asarray(actions.draw("continuous", jax.random.key(1), (5_000,), 3, jnp.float32))
+    exposure = np.asarray(actions.draw("continuous", jax.random.key(1), (5_000,), 3, jnp.float32, 1.0))
     assert np.abs(exposure).sum(1).max() <= 1 + 1e-6
     assert exposure.min() < -0.5
 
 
 @pytest.mark.parametrize(("kind", "low"), [("continuous", -1), ("weights", 0)])
 def test_the_space_of_several_assets_is_a_box(kind: Positions, low: float) -> None:
-    box = spaces.action_space(kind, 3)
+    box = spaces.action_space(kind, 3, 1.0)
     assert (float(box.low), float(box.high), box.shape) == (low, 1, (3,))
 
 
@@ -112,9 +114,9 @@ def test_weights_sum_to_at_most_1_whatever_the_leverage() -> None:
 
 
 def test_the_leverage_bounds_positions_space_and_draws() -> None:
-    assert actions.validate_positions((-2, 0, 1.5), max_leverage=2.0) == (-2, 0, 1.5)
+    assert actions.validate_positions((-2, 0, 1.5), 1, 2.0) == (-2, 0, 1.5)
     with pytest.raises(ValueError, match=r"position 2 is outside \[-1.5, 1.5\]: .* at most max_leverage"):
-        actions.validate_positions((0, 2), max_leverage=1.5)
+        actions.validate_positions((0, 2), 1, 1.5)
     box = spaces.action_space("continuous", 3, 2.0)
     assert (float(box.low), float(box.high), box.shape) == (-2, 2, (3,))
     drawn = actions.draw("continuous", jax.random.key(0), (5_000,), 1, jnp.float32, 2.0)
@@ -125,8 +127,8 @@ def test_the_leverage_bounds_positions_space_and_draws() -> None:
 
 def test_positions_of_one_asset_are_none_for_several() -> None:
     with pytest.raises(ValueError, match=r"positions \(-1.0, 1.0\) are of one asset and the market has 4.*'weights'"):
-        actions.validate_positions((-1, 1), 4)
-    assert actions.validate_positions("weights", 4) == "weights"
+        actions.validate_positions((-1, 1), 4, 1.0)
+    assert actions.validate_positions("weights", 4, 1.0) == "weights"
 
 
 @pytest.mark.parametrize("kind", ["continuous", "weights"])
@@ -137,7 +139,7 @@ def test_what_cannot_be_traded_is_held_whatever_is_asked_and_drawn_flat(kind: Po
     assert not invalid.any()
     target, invalid = asked(kind, [[0.2, NAN, 0.3]], 3, tradable=listed[:1])
     assert invalid.all(), "an action that is none is a fault of the policy, also where it is not needed"
-    drawn = np.asarray(actions.draw(kind, jax.random.key(2), (4_000, 3), 3, jnp.float32, holdable=listed))
+    drawn = np.asarray(actions.draw(kind, jax.random.key(2), (4_000, 3), 3, jnp.float32, 1.0, holdable=listed))
     assert (drawn != 0).any(0).tolist() == np.asarray(listed).tolist()
     assert np.abs(drawn).sum(-1).max() <= 1 + 1e-6
     if kind == "weights":  # uniform on the simplex of the two that are listed
