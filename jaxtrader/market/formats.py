@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-TIME = r"\d{4}[-./]?\d\d[-./]?\d\d([ T]\d\d:?\d\d(:?\d\d)?)?|\d{9,19}(\.\d+)?"
 ISO = r"\d{4}-\d\d-\d\d"
 OFFSET = r"(\.\d+)?(Z|[-+]\d\d:?\d\d)?"
 DAY = r"\d{4}[-./]?\d\d[-./]?\d\d"
