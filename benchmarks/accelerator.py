@@ -205,6 +205,7 @@ class Given:
     """Plays actions `[path, decision, account]`: the context of a decision is its row of them."""
 
     actions: Any
+    needs_next = False
 
     def encode(self, state: Any, chunk: Any) -> Any:
         """The actions, and one row more for the decision that values the last state."""

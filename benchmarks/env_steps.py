@@ -77,6 +77,7 @@ class RandomAgent:
     """Takes one of so many actions at random and sees nothing: its `encode` leaves the windows where they are."""
 
     actions: int
+    needs_next = False
 
     def encode(self, state: Any, chunk: Any) -> Any:
         """A context of nothing for each decision."""

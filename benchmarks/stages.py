@@ -37,6 +37,8 @@ STAGES = ("accounts", "encoding", "acting", "gradients", "optimiser", "the rest"
 class Blind:
     """An agent without a network, which decides by the sign of what it owns."""
 
+    needs_next = False
+
     def encode(self, state: Any, chunk: Any) -> Any:
         """Nothing to speak of: one number of each bar on which a decision is made."""
         return chunk[..., chunk.shape[-3] - state :, 0, :1]

@@ -22,6 +22,7 @@ class Replay:
     """Plays given actions `[time, path, agent]`: the context of a decision is its row of them. Value: the exposure."""
 
     actions: Array
+    needs_next = False
 
     def encode(self, state: None, chunk: Array) -> Array:
         rows = jnp.moveaxis(jnp.concatenate([self.actions, jnp.zeros_like(self.actions[:1])]), 0, 1)

@@ -116,7 +116,6 @@ class MarketRollouts:
         acting, last, redraw = jax.random.split(key, 3)
         shard_keys = partial(devices.shard_keys, shards=self.shards)
         act = lambda key, context, seen: agent.act(state, context, seen, key)  # noqa: E731
-        needs_next = getattr(agent, "needs_next", False)
         encode = partial(agent.encode, state)
         made = contexts(encode, params.arrays, paths.cursor, env.window, steps + 1, env.decision_every)
         made = jnp.moveaxis(made, 1, 0)[:, :, None]
@@ -146,7 +145,7 @@ class MarketRollouts:
         rollout = Rollout(
             cursor=paths.cursor,
             observations=None,
-            next_account=jnp.concatenate([kept["account"][1:], noted["account"][None]]) if needs_next else None,
+            next_account=jnp.concatenate([kept["account"][1:], noted["account"][None]]) if agent.needs_next else None,
             next_value=jnp.concatenate([kept["value"][1:], noted["value"][None]]),
             truncated=jnp.zeros_like(kept["terminated"]),
             **kept,
@@ -244,7 +243,6 @@ class EnvRollouts:
         nothing = jnp.zeros(self.num_envs)
         shard_keys = partial(devices.shard_keys, shards=self.shards)
         act = partial(devices.map_shards, lambda key, obs: agent.select_action(state, obs, key))
-        needs_next = getattr(agent, "needs_next", False)
         split = lambda key, envs: jax.random.split(key, len(envs))  # noqa: E731
 
         def step(envs: Envs, step_key: PRNGKeyArray) -> tuple[Envs, Any]:
@@ -259,7 +257,7 @@ class EnvRollouts:
                 lambda: act(ending, info["final_observation"])[1].get("value", nothing),
                 lambda: nothing,
             )
-            following = {"next_observations": info["final_observation"]} if needs_next else {}
+            following = {"next_observations": info["final_observation"]} if agent.needs_next else {}
             returns = envs.episode_return + reward
             done = terminated | truncated
             kept = {

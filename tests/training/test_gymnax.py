@@ -81,6 +81,8 @@ def test_all_that_gymnax_registers_trains_or_is_refused_by_name(gymnax: Any) -> 
 class Drawing:
     """An agent without a network: it draws from the action space."""
 
+    needs_next = False
+
     def __init__(self, space: Any) -> None:
         self.space = space
 

@@ -297,6 +297,8 @@ class Count:
 class Watcher:
     """It acts 0 always. Its value is 100 + what it sees first."""
 
+    needs_next = False
+
     def select_action(self, state: None, obs: Array, key: Array, deterministic: bool = False) -> tuple:
         return jnp.zeros(obs.shape[0], jnp.int32), {"value": 100 + obs[:, 0]}
 
