@@ -61,9 +61,12 @@ def _check_promise(histories: Sequence[jt.Bars], source: Source) -> list[str]:
         values = resolved("train", {})
         inputs.check_bars_to_train(histories, None, values, SHARES)
         kept, notes = long_enough(histories, jt.features.DEFAULT, source.min_bars)
-        for feature in jt.features.DEFAULT:  # one at a time, to save memory
-            parts = inputs.market_of(kept, source, (feature.name,)).split(*SHARES)
-            inputs.environment_over(parts, values)
+        for bars in kept:
+            for feature in jt.features.DEFAULT:  # one at a time, to save memory
+                jt.features.compute_features(bars, (feature,))
+        longest = max(jt.features.DEFAULT, key=lambda feature: feature.lookback)
+        parts = inputs.market_of(kept, source, (longest.name,)).split(*SHARES)
+        inputs.environment_over(parts, values)
     return notes
 
 
