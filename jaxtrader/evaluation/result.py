@@ -21,8 +21,8 @@ from jaxtyping import Float
 from jaxtrader.agents.explanation import Seen
 from jaxtrader.envs.episode import Holdings, Trajectory
 from jaxtrader.evaluation import metrics
-from jaxtrader.evaluation.holding_cost import HoldingCost, bars_to, cash_returns, holding_costs
 from jaxtrader.evaluation.observed import Observed, bar_at
+from jaxtrader.evaluation.position_financing import PositionFinancing, bars_to, cash_returns, position_financing
 from jaxtrader.evaluation.trades import figures, trades_of
 from jaxtrader.ledger.account import EQUITY_FLOOR, FORCED, ORDER, REASONS, Events, Fill
 from jaxtrader.ledger.bar import Columns
@@ -59,11 +59,11 @@ class BacktestResult:
         costs_paid: fees and slippage of each bar, in units of the initial capital.
         financing: interest, funding and dividends booked in each bar, in units of the initial capital, below 0 where
             they were paid.
-        holding_cost: of the financing, what holding each asset cost or brought, below 0 where it was paid. That is
-            funding, dividends, the fee on shorts, and interest on debt, shared by the value of the longs. The interest
-            on idle cash is no part of it.
-        holding_cost_after_open: the part of it that belongs to what stood after the orders at each bar's open, see
-            `HoldingCost`.
+        position_financing: of the financing, what holding each asset cost or brought, below 0 where it was paid. It
+            is funding, dividends, the fee on shorts, and interest on debt, shared by the value of the longs. It is no
+            interest on idle cash.
+        position_financing_after_open: the part that belongs to what stood after the orders at each bar's open, see
+            `PositionFinancing`.
         cash_returns: what cash alone earned in each bar at the `cash_rate` of the costs, a fraction (money rule 6). A
             combined result weighs that of its members, and capital out of the market is owed nothing.
         fills: one record an execution. `bar`, `time` and `symbol` say where it was. `units` are signed, and `price` is
@@ -104,8 +104,8 @@ class BacktestResult:
     turnover: Float[np.ndarray, " bar"]
     costs_paid: Float[np.ndarray, " bar"]
     financing: Float[np.ndarray, " bar"]
-    holding_cost: Float[np.ndarray, "bar A"]
-    holding_cost_after_open: Float[np.ndarray, "bar A"]
+    position_financing: Float[np.ndarray, "bar A"]
+    position_financing_after_open: Float[np.ndarray, "bar A"]
     cash_returns: Float[np.ndarray, " bar"]
     fills: np.ndarray
     last_price: Float[np.ndarray, " A"]
@@ -159,10 +159,10 @@ class BacktestResult:
         ruined_at = int(np.argmax(ruined)) if ruined.any() else None
         late = np.isfinite(targets[ruined_at:]).any(-1) if ruined_at is not None else np.zeros(0)
         exposure = ratio(units * close, equity[:, None])
-        financing, holding_cost = np.zeros(len(times)), HoldingCost(np.zeros_like(units), np.zeros_like(units))
+        financing, of_positions = np.zeros(len(times)), PositionFinancing(np.zeros_like(units), np.zeros_like(units))
         if events.financing is not None:
             financing = np.asarray(events.financing)
-            holding_cost = holding_costs(bars, costs, rules, _number(holdings.cash), units, ruined, order, events)
+            of_positions = position_financing(bars, costs, rules, _number(holdings.cash), units, ruined, order, events)
         return cls(
             symbols=symbols,
             times=times,
@@ -174,8 +174,8 @@ class BacktestResult:
             turnover=np.bincount(fills["bar"], _traded(fills, marks), len(times)),
             costs_paid=np.bincount(fills["bar"], fills["fee"] + fills["slippage"], len(times)),
             financing=financing,
-            holding_cost=holding_cost.total,
-            holding_cost_after_open=holding_cost.after_open,
+            position_financing=of_positions.total,
+            position_financing_after_open=of_positions.after_open,
             cash_returns=cash_returns(costs, bars),
             fills=fills,
             last_price=close[-1],
@@ -238,7 +238,12 @@ class BacktestResult:
         if self.by_symbol:
             return joined([result.trades for result in self.by_symbol.values()], 1 / len(self.by_symbol))
         return trades_of(
-            self.fills, self.symbols, self.times, self.last_price, self.holding_cost, self.holding_cost_after_open
+            self.fills,
+            self.symbols,
+            self.times,
+            self.last_price,
+            self.position_financing,
+            self.position_financing_after_open,
         )
 
     @cached_property
@@ -490,7 +495,7 @@ def _fill_table(
 def joined(tables: list[np.ndarray], share: float, rows: list[np.ndarray] | None = None) -> np.ndarray:
     """Tables of trades or, with the members' `rows`, of fills, in order of time, in units of the total's capital."""
     scaled = [table.copy() for table in tables]
-    amounts = {"units", "fee", "slippage", "equity", "position", "costs", "pnl", "holding_cost"}
+    amounts = {"units", "fee", "slippage", "equity", "position", "costs", "pnl", "financing"}
     for i, table in enumerate(scaled):
         for column in amounts & {*(table.dtype.names or ())}:
             table[column] *= share

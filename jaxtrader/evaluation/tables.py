@@ -287,7 +287,7 @@ def trades_line(result: BacktestResult) -> str:
     if (financing := float(result.financing.sum())) != 0:
         what = "Interest and funding" if result.rules.dividends is None else "Interest, funding and dividends"
         text += f". {what} came to {financing:+.2%} of the initial capital"
-        if abs(paid := float(result.holding_cost.sum())) > ROUNDING:
+        if abs(paid := float(result.position_financing.sum())) > ROUNDING:
             text += f", of which {paid:+.2%} was for holding positions"
     return text
 

@@ -1,8 +1,8 @@
 """From fills to trades: a trade runs from flat, or a change of sign, to flat (money rule 1). NumPy only.
 
 A fill through zero ends one trade and begins the next, and its costs are shared by the units of each part. Open trades
-are valued at the last close. The profits of all trades and the financing add up to what the account gained. Of the
-financing, `holding_cost` is what holding the trade's position cost. The interest on idle cash belongs to no trade.
+are valued at the last close. The profits of all trades and the financing add up to what the account gained. A
+trade's `financing` is what its position cost or brought. The interest on idle cash belongs to no trade.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ def trades_of(
     symbols: tuple[str, ...],
     times: np.ndarray,
     last: Float[np.ndarray, " A"],
-    holding_cost: Float[np.ndarray, "bar A"],
-    holding_cost_after_open: Float[np.ndarray, "bar A"],
+    financing: Float[np.ndarray, "bar A"],
+    financing_after_open: Float[np.ndarray, "bar A"],
 ) -> np.ndarray:
     """The trades of an account.
 
@@ -30,22 +30,22 @@ def trades_of(
         symbols: of the assets.
         times: of the bars, `[N]`.
         last: the last close of each asset, at which open trades are valued, free of cost.
-        holding_cost: of each bar and asset, see `BacktestResult.holding_cost`.
-        holding_cost_after_open: the part of it that belongs to what stood after the orders at each bar's open.
+        financing: of each bar and asset, see `BacktestResult.position_financing`.
+        financing_after_open: the part of it that belongs to what stood after the orders at each bar's open.
 
     Returns:
         One record a trade, in order of entry. `side` is 1 for a long and -1 for a short. `exit_time` is NaT while the
         trade is `open`. `entry_price` and `exit_price` are averages over all its entries and exits by units, before
-        costs, and NaN where nothing was sold yet. `units` is all that was entered. `costs`, `pnl` and `holding_cost`
+        costs, and NaN where nothing was sold yet. `units` is all that was entered. `costs`, `pnl` and `financing`
         are in units of the initial capital. `pnl` is after costs and before financing, and `return` is pnl / value
-        entered. `bars` counts from the first fill to the last, or to the end. `holding_cost` is funding, dividends, the
+        entered. `bars` counts from the first fill to the last, or to the end. `financing` is funding, dividends, the
         fee on shorts and the interest on debt while it was held, below 0 where it was paid.
     """
     if len(symbols) == 1:
-        return _of_asset(fills, times, last[0], holding_cost[:, 0], holding_cost_after_open[:, 0])
+        return _of_asset(fills, times, last[0], financing[:, 0], financing_after_open[:, 0])
     own = [fills[fills["symbol"] == symbol] for symbol in symbols]
     tables = [
-        _of_asset(each, times, last[a], holding_cost[:, a], holding_cost_after_open[:, a]) for a, each in enumerate(own)
+        _of_asset(each, times, last[a], financing[:, a], financing_after_open[:, a]) for a, each in enumerate(own)
     ]
     trades = np.concatenate(tables)
     return trades[np.argsort(trades["entry_time"], kind="stable")]
@@ -66,7 +66,7 @@ def figures(trades: np.ndarray) -> dict[str, float]:
     closed = trades[~trades["open"]]
     if not len(closed):
         return {"num_trades": float(len(trades))} | dict.fromkeys(OF_CLOSED, math.nan)
-    earned = closed["pnl"] + closed["holding_cost"]
+    earned = closed["pnl"] + closed["financing"]
     won, lost = earned[earned > 0].sum(), -earned[earned < 0].sum()
     days = (closed["exit_time"] - closed["entry_time"]) / np.timedelta64(1, "D")
     values = np.mean(earned > 0), won / lost if lost else math.nan, np.mean(closed["bars"]), np.mean(days)
@@ -77,8 +77,8 @@ def _of_asset(
     fills: np.ndarray,
     times: np.ndarray,
     last: float,
-    holding_cost: Float[np.ndarray, " bar"],
-    holding_cost_after_open: Float[np.ndarray, " bar"],
+    financing: Float[np.ndarray, " bar"],
+    financing_after_open: Float[np.ndarray, " bar"],
 ) -> np.ndarray:
     """The trades of one asset."""
     after = fills["position"]
@@ -119,15 +119,15 @@ def _of_asset(
     trades["return"] = trades["pnl"] / bought
     trades["bars"] = end - fills["bar"][new]
     trades["open"] = still
-    if count and (holding_cost.any() or holding_cost_after_open.any()):
-        trades["holding_cost"] = _holding_cost_of_trades(fills["bar"][new], end, holding_cost, holding_cost_after_open)
+    if count and (financing.any() or financing_after_open.any()):
+        trades["financing"] = _financing_of_trades(fills["bar"][new], end, financing, financing_after_open)
     return trades
 
 
-def _holding_cost_of_trades(
+def _financing_of_trades(
     entered: np.ndarray,
     left: np.ndarray,
-    holding_cost: Float[np.ndarray, " bar"],
+    financing: Float[np.ndarray, " bar"],
     after_open: Float[np.ndarray, " bar"],
 ) -> np.ndarray:
     """The holding cost of each trade, by the bars of its entry and exit.
@@ -135,12 +135,12 @@ def _holding_cost_of_trades(
     What was due after the orders at a bar's open belongs to the trade that was entered there, else to the one that was
     held before. All else belongs to the trade that was held before, else to the one that was entered in the bar.
     """
-    bars = np.flatnonzero((holding_cost != 0) | (after_open != 0))
+    bars = np.flatnonzero((financing != 0) | (after_open != 0))
     before = np.maximum(np.searchsorted(entered, bars, side="left") - 1, 0)
     latest = np.maximum(np.searchsorted(entered, bars, side="right") - 1, 0)
     open_before = (entered[before] < bars) & (bars <= left[before])
     trade = np.where(open_before, before, latest)
-    charged = np.bincount(trade, (holding_cost - after_open)[bars], len(entered))
+    charged = np.bincount(trade, (financing - after_open)[bars], len(entered))
     return charged + np.bincount(latest, after_open[bars], len(entered))
 
 
@@ -148,5 +148,5 @@ def _record(symbol: np.dtype) -> np.dtype:
     numbers = [(name, "f8") for name in ("entry_price", "exit_price", "units", "costs", "pnl", "return")]
     times = [("entry_time", "M8[ns]"), ("exit_time", "M8[ns]")]
     return np.dtype(
-        [("symbol", symbol), ("side", "i8"), *times, *numbers, ("bars", "i8"), ("open", "?"), ("holding_cost", "f8")]
+        [("symbol", symbol), ("side", "i8"), *times, *numbers, ("bars", "i8"), ("open", "?"), ("financing", "f8")]
     )

@@ -109,7 +109,7 @@ def test_returns_and_metrics_agree_where_no_capital_is_left():
 # --- what holding costs ---
 
 
-def test_a_win_before_holding_cost_may_be_a_loss_after_it():
+def test_a_win_before_position_financing_may_be_a_loss_after_it():
     """Half long at 100, sold at 101: a profit of 0.005. Funding takes 2% of 0.5. The cash earns interest besides.
 
     Then half of what there is buys at 101 and sells at 121.2, a fifth higher, free of funding.
@@ -120,9 +120,9 @@ def test_a_win_before_holding_cost_may_be_a_loss_after_it():
     assert result.fills["bar"].tolist() == [1, 3, 4, 5]
     paid = 0.02 * result.units[1, 0] * 100
     assert paid == pytest.approx(0.01, rel=2e-4)  # a day's interest was there before the fill
-    np.testing.assert_allclose(result.trades["holding_cost"], [-paid, 0], rtol=1e-12, atol=1e-16)
-    np.testing.assert_allclose(result.holding_cost[:, 0], [0, 0, -paid, 0, 0, 0], rtol=1e-12, atol=1e-16)
-    lost, gained = result.trades["pnl"] + result.trades["holding_cost"]
+    np.testing.assert_allclose(result.trades["financing"], [-paid, 0], rtol=1e-12, atol=1e-16)
+    np.testing.assert_allclose(result.position_financing[:, 0], [0, 0, -paid, 0, 0, 0], rtol=1e-12, atol=1e-16)
+    lost, gained = result.trades["pnl"] + result.trades["financing"]
     assert result.trades["pnl"][0] == pytest.approx(paid / 2)
     assert gained == pytest.approx(0.2 * 0.5 * result.equity[3], rel=1e-3)  # and a day's interest
     assert result.metrics["win_rate"] == 0.5
@@ -140,12 +140,12 @@ def test_a_win_before_holding_cost_may_be_a_loss_after_it():
 def test_shorts_pay_their_fee_and_longs_on_credit_the_interest_on_debt(target, rates, paid):
     market = market_of(daily([100.0] * 5), symbol="X", periods_per_year=365)
     result = simulate(market, [target, HOLD, 0, 0, 0], costs=costs(**rates), rules=GEARED)
-    np.testing.assert_allclose(result.holding_cost[:, 0], [0, 0, *np.negative(paid), 0], rtol=1e-12, atol=1e-16)
-    np.testing.assert_allclose(result.trades["holding_cost"], [-sum(paid)], rtol=1e-12)
+    np.testing.assert_allclose(result.position_financing[:, 0], [0, 0, *np.negative(paid), 0], rtol=1e-12, atol=1e-16)
+    np.testing.assert_allclose(result.trades["financing"], [-sum(paid)], rtol=1e-12)
     assert result.metrics["win_rate"] == result.metrics["profit_factor"] == 0
 
 
-def test_the_holding_cost_of_a_portfolio_is_what_its_assets_were_charged():
+def test_the_position_financing_of_a_portfolio_is_what_its_assets_were_charged():
     """Long A pays funding and short B gets it and pays its fee. Cash earns besides, and belongs to no asset."""
     frames = {name: daily([100.0] * 30) for name in "AB"}
     market = market_of(frames, align=True)
@@ -154,13 +154,13 @@ def test_the_holding_cost_of_a_portfolio_is_what_its_assets_were_charged():
     targets = np.vstack([[[0.4, -0.2]], np.full((29, 2), HOLD)])
     result = simulate(market, targets, costs=rates, rules=RULES)
     held, stamped = (result.units[rows] * 100 for rows in (slice(None, -1), slice(1, None)))
-    np.testing.assert_allclose(result.holding_cost[1:, 0], -0.001 * stamped[:, 0], rtol=1e-10)
-    np.testing.assert_allclose(result.holding_cost[1:, 1], 0.001 * (held - stamped)[:, 1], atol=1e-12)
+    np.testing.assert_allclose(result.position_financing[1:, 0], -0.001 * stamped[:, 0], rtol=1e-10)
+    np.testing.assert_allclose(result.position_financing[1:, 1], 0.001 * (held - stamped)[:, 1], atol=1e-12)
     cash = result.equity - (result.units * 100).sum(1)
     idle = RATE / 365 * (cash - 100 * np.maximum(-result.units, 0).sum(1))[:-1]
-    np.testing.assert_allclose(result.financing[1:], result.holding_cost[1:].sum(1) + idle, rtol=1e-10)
+    np.testing.assert_allclose(result.financing[1:], result.position_financing[1:].sum(1) + idle, rtol=1e-10)
     np.testing.assert_allclose(
-        sorted(result.trades["holding_cost"]), sorted(result.holding_cost.sum(0)), rtol=1e-10, atol=1e-12
+        sorted(result.trades["financing"]), sorted(result.position_financing.sum(0)), rtol=1e-10, atol=1e-12
     )
 
 
@@ -171,7 +171,7 @@ def test_all_trades_and_the_interest_on_cash_are_what_the_account_gained():
     total = combine({"A": result, "B": simulate(market, -busy(5, 60), costs=rates, rules=GEARED)})
     for one in (result, total):
         parts = one.by_symbol.values() or [one]
-        idle = sum((part.financing - part.holding_cost.sum(1)).sum() for part in parts) / len(parts)
-        gained = one.trades["pnl"].sum() + one.trades["holding_cost"].sum() + idle
+        idle = sum((part.financing - part.position_financing.sum(1)).sum() for part in parts) / len(parts)
+        gained = one.trades["pnl"].sum() + one.trades["financing"].sum() + idle
         assert gained == pytest.approx(one.equity[-1] - 1, rel=1e-10)
-        assert one.trades["holding_cost"].sum() == pytest.approx(one.holding_cost.sum(), rel=1e-10)
+        assert one.trades["financing"].sum() == pytest.approx(one.position_financing.sum(), rel=1e-10)

@@ -158,11 +158,14 @@ def test_trades_are_counted_by_hand():
         (0.3, 0.0, -0.1, 20, False, begin, begin + 20 * day),
         (0.0, 0.0, 0.0, 5, True, begin, np.datetime64("NaT")),
     ]
-    names = [("pnl", "f8"), ("holding_cost", "f8"), ("return", "f8"), ("bars", "i8"), ("open", "?")]
+    names = [("pnl", "f8"), ("financing", "f8"), ("return", "f8"), ("bars", "i8"), ("open", "?")]
     trades = np.array(rows, [*names, ("entry_time", "M8[ns]"), ("exit_time", "M8[ns]")])
 
-    def line(trades, financing=0.0, holding_cost=0.0):
-        amounts = {"financing": np.array([financing, 0.0]), "holding_cost": np.array([[holding_cost], [0.0]])}
+    def line(trades, financing=0.0, position_financing=0.0):
+        amounts = {
+            "financing": np.array([financing, 0.0]),
+            "position_financing": np.array([[position_financing], [0.0]]),
+        }
         return NUMBER.findall(
             tables.trades_line(SimpleNamespace(trades=trades, fills=np.zeros(7), rules=Rules(), **amounts))
         )

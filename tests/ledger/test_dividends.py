@@ -89,7 +89,7 @@ def test_every_fill_of_a_result_is_that_of_the_scalar_reference(name, plain):
 
 
 @pytest.mark.parametrize("name", BY_FILL)
-def test_the_holding_cost_of_the_assets_and_trades_holds_every_dividend(name):
+def test_the_position_financing_of_the_assets_and_trades_holds_every_dividend(name):
     """All that was earned is what trades made and carried: there is no interest on idle cash here."""
     assets, rules = BY_FILL[name]
     market, (targets, _) = paying(1, assets), orders_of(1, assets)
@@ -97,9 +97,9 @@ def test_the_holding_cost_of_the_assets_and_trades_holds_every_dividend(name):
     costs = jt.Costs(fee=1e-3, slippage=1e-3)
     rules = {"fill": rules["fill"], "dividends": "paid", "rebalance_band": 0.02, "ruin_level": 0.0}
     result = jt.simulate(market, targets / 4, costs=costs, **run_settings(rules))
-    np.testing.assert_allclose(result.holding_cost.sum(1), result.financing, atol=1e-15)
+    np.testing.assert_allclose(result.position_financing.sum(1), result.financing, atol=1e-15)
     assert (result.financing != 0).sum() > 3
-    earned = result.trades["pnl"].sum() + result.trades["holding_cost"].sum()
+    earned = result.trades["pnl"].sum() + result.trades["financing"].sum()
     np.testing.assert_allclose(earned, result.equity[-1] - 1, rtol=1e-9)
 
 

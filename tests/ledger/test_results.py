@@ -68,7 +68,7 @@ def test_every_fill_on_change_is_that_of_the_scalar_reference(name):
 @pytest.mark.parametrize("name", BY_FILL)
 @few
 @given(seeds, st.sampled_from([0.03, 0.2]))  # beyond, units of a price near 0 leave a rest in the sums below
-def test_the_result_is_what_its_fills_and_its_holding_cost_make_of_the_prices(name, seed, volatility):
+def test_the_result_is_what_its_fills_and_its_position_financing_make_of_the_prices(name, seed, volatility):
     nights = dataclasses.replace(market_of(seed, BY_FILL[name][0], volatility), bar_dt=None)
     result, market = result_of(name, seed, nights)
     assets, fills, asset = market.close.shape[1], result.fills, columns_of(result)

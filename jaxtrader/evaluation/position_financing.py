@@ -16,7 +16,7 @@ from jaxtrader.ledger.rules import Rules
 PerAsset = Float[np.ndarray, "bar A"]
 
 
-class HoldingCost(NamedTuple):
+class PositionFinancing(NamedTuple):
     """What holding each asset cost or brought, below 0 where it was paid, in units of the initial capital.
 
     Attributes:
@@ -51,7 +51,7 @@ def cash_returns(costs: Costs, bars: Bar) -> Float[np.ndarray, " bar"]:
     return earned
 
 
-def holding_costs(
+def position_financing(
     bars: Bar,
     costs: Costs,
     rules: Rules,
@@ -60,7 +60,7 @@ def holding_costs(
     ruined: Bool[np.ndarray, " bar"],
     order: Fill,
     events: Events,
-) -> HoldingCost:
+) -> PositionFinancing:
     """Share what the ledger booked in each bar among the assets (money rule 6).
 
     Funding, dividends and the fee on shorts belong to their asset. A debt is what longs are worth beyond equity, so the
@@ -105,7 +105,7 @@ def holding_costs(
         left = left + order.units if rules.fill == "limit" else left
         after_open -= np.where(frozen, 0, bars.funding * left * bars.close)
     total += after_open
-    return HoldingCost(total, after_open if rules.fill in ("next_open", "limit") else np.zeros_like(after_open))
+    return PositionFinancing(total, after_open if rules.fill in ("next_open", "limit") else np.zeros_like(after_open))
 
 
 def _interest(

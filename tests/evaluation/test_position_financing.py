@@ -39,7 +39,7 @@ def free(**rates):
 
 
 @pytest.mark.parametrize("name", BY_FILL)
-def test_without_interest_on_cash_the_holding_cost_of_all_assets_is_the_financing(name):
+def test_without_interest_on_cash_the_position_financing_of_all_assets_is_the_financing(name):
     """Under all rules: brackets, margin, ruin, missing and last bars, and bars with a night before them."""
     assets, rules = BY_FILL[name]
     without, ruined = all_costs(assets, cash_rate=0.0), 0
@@ -48,9 +48,9 @@ def test_without_interest_on_cash_the_holding_cost_of_all_assets_is_the_financin
         market = market_of_all_columns(seed, assets, (0.03, 0.2, 0.6)[seed % 3])
         result = simulate(market, targets, costs=without, **brackets, **run_settings(rules))
         scale = 1 + np.abs(result.equity).max()
-        np.testing.assert_allclose(result.holding_cost.sum(1), result.financing, rtol=1e-9, atol=1e-13 * scale)
+        np.testing.assert_allclose(result.position_financing.sum(1), result.financing, rtol=1e-9, atol=1e-13 * scale)
         np.testing.assert_allclose(
-            result.trades["holding_cost"].sum(), result.financing.sum(), rtol=1e-9, atol=1e-12 * scale
+            result.trades["financing"].sum(), result.financing.sum(), rtol=1e-9, atol=1e-12 * scale
         )
         ruined += result.ruined_at is not None
     assert ruined > 0
@@ -61,14 +61,14 @@ def test_funding_at_a_stamp_belongs_to_the_position_that_a_flip_opened_just_befo
     frame = daily([100.0] * 4, [100.0, 100.0, 110.0, 110.0]).assign(funding=[0, 0.002, 0.01, 0])
     result = simulate(market_of(frame, symbol="X"), [1.0, -1.0, HOLD, HOLD], costs=free(), rules=CREDIT)
     # 0.01 units at 100 pay 0.002, equity 0.998 is short at 100, so worth 1.0978 at 110
-    np.testing.assert_allclose(result.holding_cost[:, 0], [0, -0.002, 0.01 * 0.998 * 1.1, 0], rtol=1e-12)
-    np.testing.assert_allclose(result.trades["holding_cost"], [-0.002, 0.01 * 0.998 * 1.1], rtol=1e-12)
-    np.testing.assert_allclose(result.holding_cost.sum(1), result.financing, rtol=1e-12)
+    np.testing.assert_allclose(result.position_financing[:, 0], [0, -0.002, 0.01 * 0.998 * 1.1, 0], rtol=1e-12)
+    np.testing.assert_allclose(result.trades["financing"], [-0.002, 0.01 * 0.998 * 1.1], rtol=1e-12)
+    np.testing.assert_allclose(result.position_financing.sum(1), result.financing, rtol=1e-12)
     at_close = simulate(
         market_of(frame, symbol="X"), [1.0, -1.0, HOLD, HOLD], costs=free(), rules=CREDIT.replace(fill="next_close")
     )
     # bought at the close of bar 1 after its stamp, sold at that of bar 2 after the long has paid for 1.1
-    np.testing.assert_allclose(at_close.trades["holding_cost"], [-0.011, 0], rtol=1e-12)
+    np.testing.assert_allclose(at_close.trades["financing"], [-0.011, 0], rtol=1e-12)
 
 
 def test_of_an_hour_after_a_night_each_trade_pays_its_own_part():
@@ -88,12 +88,12 @@ def test_of_an_hour_after_a_night_each_trade_pays_its_own_part():
     equity = 1 - 1e-5
     night = 8e-5 * (2 - equity)  # the debt has grown by the interest of the first hour
     short = 2e-5 * (equity - night)
-    np.testing.assert_allclose(result.holding_cost[:3, 0], [0, -1e-5, -night - short], rtol=1e-9)
-    np.testing.assert_allclose(result.holding_cost_after_open[:3, 0], [0, -1e-5, -short], rtol=1e-9)
+    np.testing.assert_allclose(result.position_financing[:3, 0], [0, -1e-5, -night - short], rtol=1e-9)
+    np.testing.assert_allclose(result.position_financing_after_open[:3, 0], [0, -1e-5, -short], rtol=1e-9)
     np.testing.assert_allclose(
-        result.trades["holding_cost"], [-1e-5 - night, result.holding_cost[3:].sum() - short], rtol=1e-9
+        result.trades["financing"], [-1e-5 - night, result.position_financing[3:].sum() - short], rtol=1e-9
     )
-    np.testing.assert_allclose(result.holding_cost.sum(1), result.financing, rtol=1e-9)
+    np.testing.assert_allclose(result.position_financing.sum(1), result.financing, rtol=1e-9)
 
 
 def test_interest_on_debt_is_the_longs_whose_value_is_beyond_equity():
@@ -102,7 +102,7 @@ def test_interest_on_debt_is_the_longs_whose_value_is_beyond_equity():
     rules = CREDIT.replace(max_leverage=3.0)
     targets = [[1.5, 0.5, -1.0], [HOLD] * 3, [HOLD] * 3]
     result = simulate(market, targets, costs=free(borrow_rate=DAY), rules=rules)
-    np.testing.assert_allclose(result.holding_cost[2], [-0.000075, -0.000025, 0], rtol=1e-9, atol=1e-18)
+    np.testing.assert_allclose(result.position_financing[2], [-0.000075, -0.000025, 0], rtol=1e-9, atol=1e-18)
     np.testing.assert_allclose(result.financing, [0, 0, -0.0001], rtol=1e-9)
 
 
@@ -127,9 +127,9 @@ def test_each_day_is_financed_at_the_rate_of_its_row(rated):
     equity.append(equity[2] - 8e-4 * (2 * equity[1] - equity[2]))  # bar 3 began on credit, and turned short at its open
     value = 0.5 * equity[3]
     paid = [0, 0, -7e-4 * owed, equity[3] - equity[2], -3e-4 * value, -3e-4 * value]
-    np.testing.assert_allclose(result.holding_cost[:, 0], paid, rtol=1e-8)
+    np.testing.assert_allclose(result.position_financing[:, 0], paid, rtol=1e-8)
     idle = [0, 1e-4, 0, 0, 4e-4 * equity[3], 5e-4 * result.equity[4]]
-    np.testing.assert_allclose(result.financing - result.holding_cost[:, 0], idle, rtol=1e-8, atol=1e-16)
+    np.testing.assert_allclose(result.financing - result.position_financing[:, 0], idle, rtol=1e-8, atol=1e-16)
     np.testing.assert_allclose(result.cash_returns, 1e-4 * np.arange(6), rtol=1e-12)
     text = legend({"test": {"policy": result}})
     assert "'cash'" in text
@@ -158,15 +158,15 @@ def test_a_backtest_and_all_that_stands_beside_it_are_financed_by_the_same_colum
     result = backtest(Policy(HalfTheSignal(), NoState(), about(env)), market)
     np.testing.assert_allclose(result.exposure[:, 0], [0, -0.5, -0.5])
     alone = simulate(market, result.targets, costs=env.costs, rules=env.rules, start=3)
-    for name in ("holding_cost", "holding_cost_after_open", "financing", "cash_returns"):
+    for name in ("position_financing", "position_financing_after_open", "financing", "cash_returns"):
         np.testing.assert_allclose(getattr(result, name), getattr(alone, name), rtol=1e-12, atol=1e-18)
     np.testing.assert_allclose(result.cash_returns, [0, 4e-4, 5e-4], rtol=1e-12)
-    np.testing.assert_allclose(result.holding_cost[2, 0], -3e-4 * 0.5 * result.equity[1], rtol=1e-9)
+    np.testing.assert_allclose(result.position_financing[2, 0], -3e-4 * 0.5 * result.equity[1], rtol=1e-9)
     beside = baselines(market, result) | strategies(market, result)
     np.testing.assert_allclose(beside[CASH].excess_returns, 0, atol=1e-15)
     assert beside[CASH].metrics["cash_return"] == pytest.approx(9e-4, rel=1e-3)
-    assert np.abs(beside[BUY_AND_HOLD].holding_cost).max() < 1e-15, "nothing is bought on credit"
-    assert combine({"X": result}).holding_cost_after_open.shape == (3, 1)
+    assert np.abs(beside[BUY_AND_HOLD].position_financing).max() < 1e-15, "nothing is bought on credit"
+    assert combine({"X": result}).position_financing_after_open.shape == (3, 1)
     assert timing_test(market, result, rotations=3).sharpe == pytest.approx(sharpe_over_cash(result), rel=1e-9)
 
 
