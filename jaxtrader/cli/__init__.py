@@ -40,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                     from jaxtrader.cli.wording import in_flags
                     from jaxtrader.printable import printable
 
-                    messages.write(f"jaxtrader: error: {in_flags(printable(' '.join(str(error).split())))}\n")
+                    sentence = printable(" ".join(str(error).split()))
+                    if not isinstance(error, settings.BadSetting):
+                        sentence = in_flags(sentence)
+                    messages.write(f"jaxtrader: error: {sentence}\n")
                     code = settings.BAD_INPUT if isinstance(error, settings.BadInput) else settings.FAILED
                 out.flush()
                 # A reader that wants no more, as in `jaxtrader ... | head`, has what it wanted.

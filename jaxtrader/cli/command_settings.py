@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 File = Annotated[str | None, "FILE"]
 Folder = Annotated[str | None, "FOLDER"]
 Day = Annotated[str | None, "DAY"]
+Length = Annotated[str | None, "LENGTH"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +172,8 @@ class FoldSettings:
     """
 
     folds: int | None = None
-    train: str | None = None
-    test: str | None = None
+    train: Length = None
+    test: Length = None
     valid: float = 0.2
     anchored: bool = False
     embargo: int = 0

@@ -13,14 +13,15 @@ from cyclopts import App
 from cyclopts.argument import ArgumentCollection
 from cyclopts.config import Dict
 
-from jaxtrader.cli import waiting
+from jaxtrader.cli import value_types, waiting
 from jaxtrader.cli.command_settings import HostSettings
-from jaxtrader.cli.settings import COMMANDS, BadInput, key
+from jaxtrader.cli.settings import COMMANDS, BadInput, BadSetting, key, key_of
+from jaxtrader.nearest import hint
 
 NAME = "config.toml"
 EITHER = {"num_episodes": "total_steps", "total_steps": "num_episodes"}  # the one, typed, replaces the other of a file
-GROUPS = {flags.group for command in COMMANDS.values() for flags in command.flags}
-SETTINGS = {name for command in COMMANDS.values() for name in command.fields} - GROUPS  # no names of tables
+TABLES = (*dict.fromkeys(flags.group for command in COMMANDS.values() for flags in command.flags), "sweep")
+SETTINGS = {name for command in COMMANDS.values() for name in command.fields}.difference(TABLES)
 HOSTS = tuple(field.name for field in fields(HostSettings))
 OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "quiet", *HOSTS)  # what a repetition does not repeat
 
@@ -47,11 +48,17 @@ def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
     for name in ("config", "resume"):
         if name in settings:
             raise BadInput(f"{path}: {name} names another file of settings, which is not read; type --{name}")
-    settings = {name: value for name, value in settings.items() if EITHER.get(name.replace("-", "_")) not in typed}
+    settings = {name: value for name, value in settings.items() if EITHER.get(key_of(name)) not in typed}
+    # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
+    values_of(commands[0], settings, str(path))(app, commands, arguments)
     if "network" in settings and "network" not in typed:
         tell_code(settings["network"], path)
-    # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
-    Dict({commands[0]: settings}, source=str(path))(app, commands, arguments)
+
+
+def values_of(command: str, settings: Mapping[str, Any], source: str) -> Dict:
+    """The settings of a file, for cyclopts. Raises BadSetting where a value has another type than its setting."""
+    value_types.check(command, settings, source)
+    return Dict({command: dict(settings)}, source=source)
 
 
 def tell_code(network: Any, path: Path) -> None:
@@ -72,20 +79,27 @@ def read_tables(path: Path, named: str) -> dict[str, Any]:
 def flat(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The settings of all tables together.
 
-    Raises BadInput where a setting stands twice, is a table, or has the name of a flag that says no.
+    Raises BadSetting where there is no such table, or where a setting stands twice, is a table, or has the name of a
+    flag that says no.
     """
     settings: dict[str, Any] = {}
+    names: dict[str, str] = {}  # as they are written, by their keys
     for table, content in tables.items():
         if isinstance(content, list) and any(isinstance(item, dict) for item in content):
-            raise BadInput(f"{path}: [[{table}]] is a list of tables; write [{table}]")
-        is_heading = isinstance(content, dict) and table not in SETTINGS
+            raise BadSetting(f"{path}: [[{table}]] is a list of tables; write [{table}]")
+        is_heading = isinstance(content, dict) and key_of(table) not in SETTINGS
+        if is_heading and table not in TABLES:
+            raise BadSetting(
+                f"{path}: [{table}] is no table of settings; the tables are {', '.join(TABLES)}{hint(table, TABLES)}"
+            )
         for name, value in (content if is_heading else {table: content}).items():
             if name.startswith(("no_", "no-")):  # cyclopts would read no_adjust = true as adjust = true
-                raise BadInput(f"{path}: {name} is the name of a flag; write {name[3:]} = false")
+                raise BadSetting(f"{path}: {name} is the name of a flag; write {name[3:]} = false")
             if isinstance(value, dict):
-                raise BadInput(f"{path}: {name} is a table; a setting is a value or a list")
-            if name.replace("-", "_") in {known.replace("-", "_") for known in settings}:
-                raise BadInput(f"{path}: {name} stands twice; leave one of them out")
+                raise BadSetting(f"{path}: {name} is a table; a setting is a value or a list")
+            if (other := names.setdefault(key_of(name), name)) in settings:
+                way = "" if other == name else f", once as {other}"
+                raise BadSetting(f"{path}: {name} stands twice{way}; leave one of them out")
             settings[name] = value
     return settings
 

@@ -14,16 +14,15 @@ import operator
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from os import PathLike
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import cyclopts
 from cyclopts import App, Group, Parameter, Token
-from cyclopts.config import Dict
 
 from jaxtrader import __version__
 from jaxtrader.cli import config_file, settings, word_errors
-from jaxtrader.cli.settings import COMMANDS, BadInput, Flags
+from jaxtrader.cli.settings import COMMANDS, BadInput, BadSetting, Flags
+from jaxtrader.cli.value_types import kinds, members_of
 from jaxtrader.nearest import nearest
 
 SUMMARY = (
@@ -54,7 +53,7 @@ def read_settings(name: str, tables: Sequence[Mapping[str, Any]], source: str) -
     """
     app, found = _app([name]), []
     for table in tables:
-        app.config = Dict({name: dict(table)}, source=source)
+        app.config = config_file.values_of(name, table, source)
         found.append(dict(_bound(app, [name])[1].arguments))
     return found
 
@@ -63,7 +62,8 @@ def _bound(app: App, words: Sequence[str]) -> tuple[Callable[..., Any], inspect.
     try:
         function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except cyclopts.CycloptsError as error:
-        raise BadInput(word_errors.sentence(error)) from None
+        source = getattr(getattr(error, "token", None), "source", "cli")
+        raise (BadInput if source == "cli" else BadSetting)(word_errors.sentence(error)) from None
     return function, bound
 
 
@@ -99,22 +99,19 @@ def _function(name: str, everything: bool) -> Callable[..., None]:
 
     parameters = []
     for flags in COMMANDS[name].flags:
-        hints = get_type_hints(flags.settings, include_extras=True)
-        parameters += [_parameter(name, flags, field, hints[field.name], everything) for field in flags.fields]
+        parameters += [_parameter(name, flags, field, everything) for field in flags.fields]
     signature = inspect.Signature(sorted(parameters, key=lambda parameter: parameter.kind))
     setattr(function, "__signature__", signature)  # noqa: B010
     return function
 
 
-def _parameter(
-    name: str, flags: Flags, field: dataclasses.Field[Any], kind: Any, everything: bool
-) -> inspect.Parameter:
+def _parameter(name: str, flags: Flags, field: dataclasses.Field[Any], everything: bool) -> inspect.Parameter:
     """A field as a parameter: keyword-only, or positional where it has no default."""
-    kind = Union[kind, tuple[float | None, ...]] if flags.several else kind  # noqa: UP007  it may be `Any`
     key, first = settings.key(field.name), COMMANDS[name].first
+    kind = kinds(name)[key]
     default, shown = settings.default(name, field)
     flag, needed = "--" + key.replace("_", "-"), field.default is dataclasses.MISSING
-    members = _members(kind)
+    members = members_of(kind)
     is_list = any(get_origin(member) is tuple for member in members)
     # cyclopts reads neither commas nor 2e6.
     is_ours = not needed and (is_list or not {int, float}.isdisjoint(members))
@@ -155,19 +152,10 @@ def help_texts(cls: type) -> dict[str, str]:
     return {name: " ".join(text.split()) for name, text in entries}
 
 
-def _members(kind: Any) -> list[Any]:
-    """The types of which an annotation allows values that can be typed. Paths are text, and of `Any` it is None."""
-    if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
-    if get_origin(kind) not in (Union, types.UnionType):
-        return [] if get_origin(kind) is PathLike else [types.NoneType if kind is Any else kind]
-    return [member for one in get_args(kind) for member in _members(one)]
-
-
 def _metavar(kind: Any) -> str:
     """What stands for a value in help and in messages, such as FLOATS|continuous|weights."""
     names: list[str] = []
-    for member in _members(kind):
+    for member in members_of(kind):
         if get_origin(member) is Literal:
             names += get_args(member)
         elif get_origin(member) is tuple:
@@ -187,12 +175,13 @@ def _value(kind: Any, tokens: Sequence[Token], name: str) -> Any:
     except ValueError:
         flag = token.keyword if is_typed else f"{(token.keyword or '').strip('[]')} from {token.source}"
         meant = _way_out(kind, text, name)
-        raise BadInput(f'Invalid value for {flag}: unable to convert "{text}" into {_metavar(kind)}{meant}') from None
+        sentence = f'Invalid value for {flag}: unable to convert "{text}" into {_metavar(kind)}{meant}'
+        raise (BadInput if is_typed else BadSetting)(sentence) from None
 
 
 def _read(kind: Any, text: str) -> Any:
     """A value of the annotation: a list with commas between its items, a whole number such as 2e6, or another."""
-    for member in sorted(_members(kind), key=lambda member: get_origin(member) is tuple):
+    for member in sorted(members_of(kind), key=lambda member: get_origin(member) is tuple):
         with contextlib.suppress(ValueError, cyclopts.CycloptsError):
             if get_origin(member) is tuple:
                 words = text.strip("()[] ").split(",")
@@ -206,7 +195,7 @@ def _read(kind: Any, text: str) -> Any:
 
 def _way_out(kind: Any, text: str, name: str) -> str:
     """What may have been meant by a value that cannot be read."""
-    members = [get_args(member)[0] if get_origin(member) is tuple else member for member in _members(kind)]
+    members = [get_args(member)[0] if get_origin(member) is tuple else member for member in members_of(kind)]
     choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
     if (meant := nearest(text, choices)) is not None:
         return f"; did you mean {meant}?"

@@ -55,6 +55,10 @@ class BadInput(Exception):
     """What the user gave cannot be used. The message is one sentence."""
 
 
+class BadSetting(BadInput):
+    """A setting of a file cannot be used. The message names settings as the file does, and not as flags."""
+
+
 class Failed(Exception):
     """The command could not finish. The message is one sentence."""
 
@@ -286,6 +290,12 @@ def choices(settings: type, values: Mapping[str, Any]) -> dict[str, dict[str, An
 def key(field: str) -> str:
     """The name of a field's flag, with underscores."""
     return f"{field}_bps" if field in BPS else field
+
+
+def key_of(word: str) -> str:
+    """The key of a setting that a file names as one of its flags, with hyphens or underscores."""
+    word = word.replace("-", "_")
+    return next((field for field, short in SHORT_FLAGS.items() if short == f"--{word}"), word)
 
 
 def flag(field: str) -> str:

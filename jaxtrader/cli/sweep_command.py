@@ -155,8 +155,6 @@ def read_file(path: Path) -> SweepFile:
         # A list without values is told below, where its name has been looked up.
         read = flags.read_settings("train", [{name: value} for value in listed or [1]], f"{path} [sweep]")
         keys = {key for one in read for key in one}
-        if keys & set(swept):
-            raise BadInput(f"{path}: {name} stands twice in [sweep], under two names; leave one of them out")
         swept |= {key: [one[key] for one in read if key in one] if listed else [] for key in keys}
     try:
         check_swept(swept, sweepable())

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import cyclopts
 
-from jaxtrader.cli.settings import COMMANDS
+from jaxtrader.cli.settings import COMMANDS, key_of
 from jaxtrader.nearest import NO_SYNONYMS, nearest
 
 # Words for a flag that other programs use, in small letters without hyphens.
@@ -34,6 +34,7 @@ SYNONYMS = {
     }.items()
     for word in words.split()
 }
+KEY_SYNONYMS = {word: key_of(name.removeprefix("--")) for word, name in SYNONYMS.items()}  # in a file
 COMMAND_SYNONYMS = {"test": "backtest", "evaluate": "backtest", "eval": "backtest", "fit": "train", "learn": "train"}
 COMMAND_SYNONYMS |= {"info": "data", "describe": "data", "leaks": "check", "help": "--help", "version": "--version"}
 
@@ -45,7 +46,7 @@ def sentence(error: cyclopts.CycloptsError) -> str:
     if isinstance(error, cyclopts.UnknownOptionError):
         if error.token.source != "cli":
             key = (error.token.keyword or "").strip("[]")
-            return f"{error.token.source}: {key} is no setting{_meant(key, COMMANDS[command].fields)}"
+            return f"{error.token.source}: {key} is no setting{_meant(key, COMMANDS[command].fields, KEY_SYNONYMS)}"
         return _unknown_flag((error.token.keyword or error.token.value).partition("=")[0], command)
     if isinstance(error, cyclopts.UnknownCommandError) and error.unused_tokens:
         return _unknown_command(error.unused_tokens[0])

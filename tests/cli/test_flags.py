@@ -308,6 +308,26 @@ def test_every_flag_can_stand_in_a_file_and_a_typed_one_wins(tmp_path):
     assert given("backtest", "run", "--config", toml(tmp_path, "stop_loss = 0.1"))["stop_loss"] == 0.1
 
 
+@pytest.mark.parametrize(
+    ("command", "line", "value"),
+    [
+        ("train", "window = 2.0", 2),
+        ("train", "gamma = 1", 1.0),
+        ("train", "hidden = 8", (8,)),
+        ("train", "hidden = '8'", (8,)),
+        ("train", "stop_loss = [0.02, 'none', 0.05]", (0.02, None, 0.05)),
+        ("train", "stop_loss = '0.02,none'", (0.02, None)),
+        ("train", "risk_aversion = 'none'", None),
+        ("train", "delisted_after = 'never'", "never"),
+        ("train", "train_end = 2007-12-31T10:00:00", "2007-12-31 10:00:00"),
+        ("walk-forward", "train = 500", "500"),
+    ],
+)
+def test_a_file_may_say_a_value_in_each_type_that_its_setting_takes(command, line, value, tmp_path):
+    found = given(command, "--config", toml(tmp_path, line))[line.split()[0]]
+    assert (found, type(found)) == (value, type(value))
+
+
 def test_code_that_a_file_of_settings_has_run_is_named(tmp_path, capsys):
     path = toml(tmp_path, "network = 'mine.py:Small'")
     assert given("train", "--config", path)["network"] == "mine.py:Small"
@@ -343,7 +363,29 @@ def test_all_settings_of_train_are_read_again_from_the_file_that_a_run_writes(tm
         ("seed = 'seven'", ("seed", "seven", "INT")),
         ("seed = [1, 2]", ("seed", "[1, 2]", "int")),
         ("seed = true", ("seed", "True", "INT")),
-        ("portfolio = 3", ("portfolio", "3", "bool")),
+        ("portfolio = 3", ("portfolio", "3", "true or false")),
+        ("must_beat_holding = 'yes'", ("must_beat_holding", '"yes"', "true or false")),
+        ("must_beat_holding = 1", ("must_beat_holding", "1", "true or false")),
+        ("window = '32'", ("window", '"32"', "write 32")),
+        ("[learning]\ntotal-steps = '2e6'", ("total-steps", '"2e6"', "write 2000000")),
+        ("stop_loss = '0.03'", ("stop_loss", '"0.03"', "write 0.03")),
+        ("stop_loss = 'wide'", ("for stop_loss from", "wide")),
+        ("must_beat_holding = [true]", ("for must_beat_holding from",)),
+        ("hidden = ['8', 16]", ("hidden", '"8"', "write 8")),
+        ("leverage = '2'", ("leverage", '"2"', "write 2")),
+        ("tz = 3", ("tz", "text", 'write "3"')),
+        ("symbols = [7203]", ("symbols", "text", 'write "7203"')),
+        ("run_dir = true", ("run_dir", "text", "boolean")),
+        ("data = 2020-01-01", ("data", "text", 'write "2020-01-01"')),
+        ("[market]\nfeatures = [['gap']]", ("features", "text", "list")),
+        ("commission = 3", ("commission", "did you mean fee_bps?")),
+        ("[money]\nmargin = 3", ("margin", "did you mean max_leverage?")),
+        ("[monney]\nfee_bps = 3", ("[monney]", "did you mean money?")),
+        ("[monney]", ("[monney]", "did you mean money?")),
+        ("[costs]\nfee_bps = 3", ("[costs]", "market, money, environment")),
+        ("[fee-bps]\nlow = 1", ("fee-bps is a table", "a value or a list")),
+        ("leverage = 3\nmax_leverage = 2", ("max_leverage stands twice", "leverage")),
+        ("from = 'a'\n[run]\ninit-from = 'b'", ("init-from stands twice", "from")),
         ("fill = 'next_opn'", ("fill", "next_opn", 'Did you mean "next_open"?')),
         ("positions = ['a', 1]", ("positions", "a,1", "continuous|weights")),
         ("no_adjust = true", ("no_adjust", "adjust = false")),

@@ -62,8 +62,8 @@ def test_reading_a_walk_runs_no_code_that_its_files_name(walked, tmp_path):
     shutil.copytree(walked / "run", run)
     code = tmp_path / "code.py"
     code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with (run / "config.toml").open("a") as file:
-        file.write(f'\n[code]\nnetwork = "{code}:Mine"\n')
+    path = run / "config.toml"
+    path.write_text(f'network = "{code}:Mine"\n{path.read_text()}')
     found = finished.read(run, {})
     assert found.settings["network"] == f"{code}:Mine"
     assert not (tmp_path / "ran").exists()
