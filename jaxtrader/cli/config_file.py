@@ -129,14 +129,14 @@ def write(folder: Path, command: str, values: Mapping[str, Any]) -> None:
 
 
 def text(command: str, values: Mapping[str, Any]) -> str:
-    """The file that repeats a run. What is None is left out, as TOML has no word for it."""
+    """The file that repeats a run. What is None is left out, as TOML has no word for it, and "none" in a list."""
     import tomli_w
 
     tables: dict[str, dict[str, Any]] = {}
     for flags in COMMANDS[command].flags:
         for name in (key(field.name) for field in flags.fields):
             if values[name] is not None and name not in OF_ONE_RUN:
-                tables.setdefault(flags.group, {})[name] = values[name]
+                tables.setdefault(flags.group, {})[name] = _spelt(values[name])
     first = f"# All settings of this run. Repeat it: jaxtrader {command} --config {NAME}\n\n"
     # A path or a name keeps its characters, but none of them as such does anything to whoever reads the file.
     return first + re.sub(r"[^\n -~]", _escaped, tomli_w.dumps(tables))
@@ -144,3 +144,8 @@ def text(command: str, values: Mapping[str, Any]) -> str:
 
 def _escaped(letter: re.Match[str]) -> str:
     return letter[0] if letter[0].isprintable() else f"\\U{ord(letter[0]):08x}"
+
+
+def _spelt(value: Any) -> Any:
+    """A value as TOML takes it."""
+    return ["none" if each is None else each for each in value] if isinstance(value, tuple | list) else value

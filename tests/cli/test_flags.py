@@ -412,6 +412,13 @@ def test_a_wrong_file_is_one_sentence_with_the_file_the_key_and_the_nearest_righ
     assert [file.name for file in tmp_path.iterdir()] == ["run.toml"]
 
 
+def test_a_stop_loss_of_one_position_alone_is_written_and_read_again(tmp_path):
+    typed = given("train", "--positions", "0,1", "--stop-loss", "0.02,none")
+    assert typed["stop_loss"] == (0.02, None)
+    flags.config_file.write(tmp_path, "train", resolved("train", typed))
+    assert given("train", "--config", str(tmp_path))["stop_loss"] == (0.02, None)
+
+
 @pytest.mark.parametrize("command", [("train",), ("walk-forward",), ("check",), ("backtest", "run")])
 def test_a_file_that_is_wrong_or_not_there_is_refused_by_every_command_that_takes_one(command, tmp_path):
     assert "no such file" in refused(*command, "--config", str(tmp_path / "none.toml"))
