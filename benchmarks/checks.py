@@ -68,7 +68,7 @@ LEAKS = [
 ]
 COLUMNS = ("market", "planted", "by", "exit code", "failed", "seconds")
 TRAIN_NOTHING = ("--only", "past-only,plausible")
-VERDICT = re.compile(r"^(\w[\w ]{13})(pass|FAIL) +(\S+)  at (most|least) (\S+)", re.MULTILINE)
+VERDICT = re.compile(r"^(\w[\w ]*?)  +(pass|FAIL) +(\S+)  at (most|least) (\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,11 @@ def describe(trainer: Trainer, about: Mapping[str, Any]) -> dict[str, Any]:
         described |= {
             "env": env.to_dict(),
             "symbols": list(env.market.symbols),
-            "features": {"names": list(env.market.feature_names), "lookback": env.market.lookback},
+            "features": {
+                "names": list(env.market.feature_names),
+                "lookback": env.market.lookback,
+                "delisted_after": env.market.delisted_after,
+            },
             "data": {"train": env.market.describe(), "fingerprint": env.market.fingerprint},
         }
         if valid is not None:

@@ -26,6 +26,7 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.synthetic import AR1
 from jaxtrader.training import dispatch, update, validation
 from jaxtrader.training.records import SpeedMeter
+from jaxtrader.training.run_config import describe
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
 
@@ -245,6 +246,13 @@ def test_programs_are_kept_by_default(tmp_path, monkeypatch):
     monkeypatch.setattr(compilation, "enable_cache", lambda: asked.append(True))
     count_trainer(tmp_path, total_steps=40).train()
     assert asked == [True]
+
+
+def test_a_policy_file_says_what_its_decisions_saw(tmp_path, env, agent):
+    seen = dataclasses.replace(env, market=dataclasses.replace(env.market, delisted_after=9.0))
+    trainer = path_trainer(seen, agent, tmp_path / "run", total_steps=100)
+    wanted = {"names": list(env.market.feature_names), "lookback": env.market.lookback, "delisted_after": 9.0}
+    assert describe(trainer, {})["features"] == wanted
 
 
 def test_validation_keeps_the_best_policy_ties_to_the_earlier(tmp_path, env, agent, monkeypatch, market):
