@@ -50,6 +50,7 @@ def weights(policy: Path) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(AGENT.load_model(policy)[0].params)]
 
 
+@pytest.mark.slow
 def test_a_callers_settings_change_no_training_and_no_backtest(delayed: TradingEnv, tmp_path: Path) -> None:
     market = delayed.market
     plain = Trainer(delayed, AGENT, valid=market, run_dir=tmp_path / "plain", **LENGTHS).train()

@@ -205,7 +205,8 @@ def test_a_portfolio_is_the_module_window_by_window_and_says_what_can_be_traded(
         np.testing.assert_allclose(always[path, t, a], alone[0], atol=1e-6)
 
 
-@pytest.mark.parametrize("positions", ["weights", pytest.param("continuous", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("positions", ["weights", "continuous"])
 def test_a_portfolio_trains_and_its_file_decides_on_any_number_of_assets_where_weights_are_shared(
     positions: Any, portfolio: TradingEnv, make_portfolio: Any, tmp_path: Path, another_process: None
 ) -> None:
@@ -234,7 +235,14 @@ def test_a_portfolio_trains_and_its_file_decides_on_any_number_of_assets_where_w
         Trainer(other, agent, **size)
 
 
-@pytest.mark.parametrize("settings", [{"network": Both(6, (5,))}, {"encoder": Recurrent(6)}, {"encoder": Chunked()}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"network": Both(6, (5,))}, marks=pytest.mark.slow),
+        pytest.param({"encoder": Recurrent(6)}, marks=pytest.mark.slow),
+        {"encoder": Chunked()},
+    ],
+)
 def test_it_trains_is_saved_and_comes_back_with_its_class_alone(
     settings: dict[str, Any], env: TradingEnv, tmp_path: Path, another_process: None
 ) -> None:

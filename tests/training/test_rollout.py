@@ -229,6 +229,7 @@ def test_bytes_a_transition_do_not_grow_with_the_window(
     assert bytes_per_transition(shapes) == 46
 
 
+@pytest.mark.slow
 def test_an_unrolled_loop_gives_the_same_rollout(
     rollouts: MarketRollouts, paths: MarketPaths, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
