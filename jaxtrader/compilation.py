@@ -71,7 +71,8 @@ class Jitted:
 
     Args:
         function: to jit.
-        cpu_options: XLA's options on a CPU. Those that this version of XLA does not know are left out.
+        cpu_options: XLA's options on a CPU. Those that this version of XLA does not know are left out. None is given
+            where `jax_disable_most_optimizations` is set, as JAX has options of its own for that.
         settings: further arguments of `jax.jit`.
     """
 
@@ -81,8 +82,8 @@ class Jitted:
 
     @functools.cached_property
     def _jitted(self) -> Any:
-        on_cpu = jax.default_backend() == "cpu"
-        options = {name: x for name, x in self._cpu_options.items() if on_cpu and _is_known(name, x)} or None
+        apply = jax.default_backend() == "cpu" and not jax.config.read("jax_disable_most_optimizations")
+        options = {name: x for name, x in self._cpu_options.items() if apply and _is_known(name, x)} or None
         return jax.jit(self._function, compiler_options=options, **self._settings)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:

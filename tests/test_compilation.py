@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import pytest
 
 from jaxtrader import compilation
@@ -114,10 +115,13 @@ def test_the_default_folder_is_the_systems(tmp_path: Path) -> None:
     assert Path(folder).parent == tmp_path / "jaxtrader"
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-def test_options_for_a_cpu_are_given_to_a_cpu_alone(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize(("device", "least"), [("cpu", False), ("gpu", False), ("cpu", True)])
+def test_options_for_a_cpu_are_given_to_a_cpu_alone(device: str, least: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And to none where JAX is asked for the least optimisation, as these tests ask."""
     given = []
     monkeypatch.setattr("jax.default_backend", lambda: device)
+    jax.config.update("jax_disable_most_optimizations", least)
     options = {"xla_backend_optimization_level": 1, "xla_of_another_version": True}
     known = [compilation._is_known(*option) for option in options.items()]
     assert known == [True, False]
@@ -125,5 +129,5 @@ def test_options_for_a_cpu_are_given_to_a_cpu_alone(device: str, monkeypatch: py
     double = compilation.Jitted(lambda x: 2 * x, options, donate_argnums=0)
     assert not given, "a module that is imported asks for no device"
     assert double(3) == double(3) == 6
-    expected = {"xla_backend_optimization_level": 1} if device == "cpu" else None
+    expected = {"xla_backend_optimization_level": 1} if device == "cpu" and not least else None
     assert given == [{"compiler_options": expected, "donate_argnums": 0}]
