@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,10 @@ def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
     for name in ("config", "resume"):
         if name in settings:
             raise BadInput(f"{path}: {name} names another file of settings, which is not read; type --{name}")
+    needed = [key(field.name) for field in COMMANDS[commands[0]].fields.values() if field.default is MISSING]
+    for name in settings:
+        if key_of(name) in needed:
+            raise BadInput(f"{path}: {name} is not read from a file; type it after jaxtrader {commands[0]}")
     settings = {name: value for name, value in settings.items() if EITHER.get(key_of(name)) not in typed}
     # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
     values_of(commands[0], settings, str(path))(app, commands, arguments)

@@ -125,13 +125,15 @@ def _parameter(name: str, flags: Flags, field: dataclasses.Field[Any], everythin
         show_default=(lambda _: shown) if shown and bool not in members else False,
         converter=(lambda _, tokens: _value(kind, tokens, field.name)) if is_ours else None,
         n_tokens=1 if is_ours else None,
+        json_list=False,
         allow_leading_hyphen=is_ours,
         allow_repeating=True,
     )
     if needed:
         which = inspect.Parameter.VAR_POSITIONAL if is_list else inspect.Parameter.POSITIONAL_ONLY
         return inspect.Parameter(key, which, annotation=Annotated[str, about])
-    hint = Any if is_ours else functools.reduce(operator.or_, members)
+    # Of `Any`, cyclopts takes the type of the default, which may be of one number where a list of them is right too.
+    hint = tuple[Any, ...] | Any if is_ours and is_list else Any if is_ours else functools.reduce(operator.or_, members)
     return inspect.Parameter(
         key, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[hint, about]
     )

@@ -306,6 +306,8 @@ def test_every_flag_can_stand_in_a_file_and_a_typed_one_wins(tmp_path):
         "only": ("plausible",),
     }
     assert given("backtest", "run", "--config", toml(tmp_path, "stop_loss = 0.1"))["stop_loss"] == 0.1
+    several = given("backtest", "run", "--config", toml(tmp_path, "fee_bps = [0, 1]"))
+    assert several == given("backtest", "run", "--config", several["config"], "--fee-bps", "0,1")
 
 
 @pytest.mark.parametrize(
@@ -427,6 +429,7 @@ def test_a_file_that_is_wrong_or_not_there_is_refused_by_every_command_that_take
 
 
 def test_a_file_that_cannot_be_read_is_one_sentence(tmp_path):
+    assert "type it after jaxtrader backtest" in refused("backtest", "r", "--config", toml(tmp_path, "run = 'r'"))
     assert "config.toml cannot be read" in refused("train", "--config", str(tmp_path))  # a run folder without one
     (tmp_path / "run.toml").write_bytes(b"\xff\xfe")
     assert "is not TOML" in refused("train", "--config", str(tmp_path / "run.toml"))
