@@ -6,6 +6,7 @@ Each case has one shape, so that hypothesis does not compile anew. Nothing here 
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 from conftest import walk
@@ -13,10 +14,11 @@ from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.features import log_return
 from jaxtrader.market.market import Market
 
-BARS = 64  # what `simulate` rounds up to: no two programs
+BARS = 64
 RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year, and high, so that a few bars show it
 COMMISSION = {"share_fee": 0.02, "min_fee": 1.0, "max_fee": 0.01}
 FULL = {
@@ -83,7 +85,7 @@ def market_of(seed, assets, volatility=0.03):
 
 
 def orders_of(seed, assets, size=1.3):
-    """Targets of all kinds, some beyond the leverage, and brackets for about half of them."""
+    """Targets of all kinds, some beyond the leverage, and brackets of each kind for about half of them."""
     rng = np.random.default_rng(seed + 50_000)
     shape = (BARS, assets)
     targets = rng.uniform(-size, size, shape) * 3 / assets**0.5
@@ -91,13 +93,20 @@ def orders_of(seed, assets, size=1.3):
     targets = np.where(kind == 0, 0.0, np.where(kind == 1, np.nan, targets))
     for t in range(1, BARS):
         targets[t] = np.where(kind[t] >= 4, targets[t - 1], targets[t])
-    brackets = np.where(rng.random((2, *shape)) < 0.5, np.inf, rng.uniform(0.02, 0.3, (2, *shape)))
-    return targets, {"stop_loss": brackets[0], "take_profit": brackets[1]}
+    brackets = np.where(rng.random((3, *shape)) < 0.5, np.inf, rng.uniform(0.02, 0.3, (3, *shape)))
+    return targets, dict(zip(BRACKETS, brackets, strict=True))
 
 
-def result_of(name, seed, market=None, volatility=0.03):
-    """A result of a case, and its market."""
+def simulated(name, seed, market, **more):
+    """A result of a case on another market, with other rules or costs."""
     assets, rules = BY_FILL[name]
     targets, brackets = orders_of(seed, assets)
-    market = market or market_of(seed, assets, volatility)
-    return simulate(market, targets, costs=all_costs(assets), **brackets, **run_settings(rules)), market
+    costs = more.pop("costs", all_costs(assets))
+    return simulate(market, targets, costs=costs, **brackets, **run_settings({**rules, **more}))
+
+
+@functools.cache
+def result_of(name, seed, volatility=0.03):
+    """A result of a case, and its market. Tests that look at the same share it."""
+    market = market_of(seed, BY_FILL[name][0], volatility)
+    return simulated(name, seed, market), market

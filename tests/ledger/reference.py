@@ -412,7 +412,9 @@ class Ledger:
             best = max(self.best[a], bar.open[a]) if long else min(self.best[a], bar.open[a])
             trail = self.trail(a, bar, best)
             adverse: list[tuple[float, str]] = []  # distance is from the open, so the nearest price comes first
-            for level, reason in ((self.margin_price(), LIQUIDATION), (stop, STOP), (trail, TRAIL)):
+            # Rule 8a: the nearer of the two stops, also where both are beyond the open.
+            nearer = (trail, TRAIL) if (trail > stop if long else trail < stop) else (stop, STOP)
+            for level, reason in ((self.margin_price(), LIQUIDATION), nearer):
                 if level is None:
                     continue
                 if long and bar.low[a] <= level:

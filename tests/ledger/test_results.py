@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BARS, BY_FILL, FULL, RATES, all_costs, market_of, orders_of, result_of
-from ledger.paths import few, seeds
+from ledger.markets import BARS, BY_FILL, FULL, RATES, all_costs, market_of, orders_of, result_of, simulated
 from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
-from jaxtrader.ledger.account import REASONS
+from jaxtrader.ledger.account import MAY_WAIT, REASONS
 
-CLOSED = {"next_open": {"stop", "take profit", "liquidation", "delisted"}}
-CLOSED |= {"close": CLOSED["next_open"], "next_close": CLOSED["next_open"] | {"session end"}}
+RANDOM = [(seed, (0.03, 0.2, 0.6)[seed % 3]) for seed in range(24)]  # seeds and volatilities of the shared results
 
 
 @pytest.mark.parametrize("name", BY_FILL)
 def test_every_fill_under_all_rules_is_that_of_the_scalar_reference(name):
     """Bar, asset, units, price, fee, slippage, reason, with brackets, margin, lots, impact, missing and last bars."""
     assets, rules = BY_FILL[name]
-    reasons = Counter()
-    for seed in range(24):
-        (targets, brackets), volatility = orders_of(seed, assets), (0.03, 0.2, 0.6)[seed % 3]
-        result, market = result_of(name, seed, volatility=volatility)
+    for seed, volatility in RANDOM:
+        (targets, brackets), (result, market) = orders_of(seed, assets), result_of(name, seed, volatility)
         assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
-        reasons.update(result.fills["reason"].tolist())
-    assert CLOSED[name] <= set(reasons)
+
+
+@pytest.mark.parametrize("name", BY_FILL)
+def test_the_random_results_contain_every_reason(name):
+    """Else the agreement and the properties say less than they seem to."""
+    results = [result_of(name, *case)[0] for case in RANDOM]
+    reasons = Counter(str(reason) for result in results for reason in result.fills["reason"])
+    # Where the margin is watched, ruin finds something left to close on missing bars at most.
+    assert {*REASONS} - {*reasons} - {"ruin"} == (set() if name == "next_close" else {"session end"})
+    assert reasons["trailing stop"] > 5
     assert reasons["order"] > 100
+    assert sum(result.ruined_at is not None for result in results) > 3
+    assert sum(result.clipped for result in results) > 10
+    assert sum(result.dropped for result in results) > 10
 
 
 @pytest.mark.parametrize("name", ["next_open", pytest.param("close", marks=pytest.mark.slow)])
@@ -41,8 +47,8 @@ def test_every_fill_without_brackets_and_margin_is_that_of_the_scalar_reference(
     assets, rules = BY_FILL[name]
     rules = {**rules, "maintenance_margin": 0.0}
     reasons = Counter()
-    for seed in range(24):
-        market, targets = market_of(seed, assets, (0.03, 0.2, 0.6)[seed % 3]), orders_of(seed, assets)[0]
+    for seed, volatility in RANDOM:
+        market, targets = market_of(seed, assets, volatility), orders_of(seed, assets)[0]
         market = dataclasses.replace(market, funding=None, bar_dt=None)  # which are on what is held inside the bar
         result = simulate(market, targets, costs=all_costs(assets), **run_settings(rules))
         assert_same_result(result, reference_of(market, targets, all_costs(assets), **rules))
@@ -50,27 +56,33 @@ def test_every_fill_without_brackets_and_margin_is_that_of_the_scalar_reference(
     assert set(reasons) == {"order", "delisted", "ruin"}
 
 
-@pytest.mark.parametrize("name", [pytest.param("next_open", marks=pytest.mark.slow), "next_close", "close"])
+@pytest.mark.parametrize(
+    "name", ["next_close", *(pytest.param(fill, marks=pytest.mark.slow) for fill in ("next_open", "close"))]
+)
 def test_every_fill_on_change_is_that_of_the_scalar_reference(name):
     """Under all rules. What volume or a missing bar kept from its target is tried again, the rest is left to move."""
     assets, rules = BY_FILL[name]
     rules = {**rules, "rebalance": "on_change"}
     orders = {"always": 0, "on_change": 0}
-    for seed in range(12):
-        (targets, brackets), market = orders_of(seed, assets), market_of(seed, assets, (0.03, 0.2)[seed % 2])
-        result = simulate(market, targets, costs=all_costs(assets), **brackets, **run_settings(rules))
+    for seed, volatility in RANDOM[:18]:
+        (targets, brackets), (always, market) = orders_of(seed, assets), result_of(name, seed, volatility)
+        result = simulated(name, seed, market, rebalance="on_change")
         assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
         orders["on_change"] += (result.fills["reason"] == "order").sum()
-        orders["always"] += (result_of(name, seed, market)[0].fills["reason"] == "order").sum()
+        orders["always"] += (always.fills["reason"] == "order").sum()
     assert 50 < orders["on_change"] < orders["always"]
 
 
 @pytest.mark.parametrize("name", BY_FILL)
-@few
-@given(seeds, st.sampled_from([0.03, 0.2]))  # beyond, units of a price near 0 leave a rest in the sums below
-def test_the_result_is_what_its_fills_and_its_position_financing_make_of_the_prices(name, seed, volatility):
-    nights = dataclasses.replace(market_of(seed, BY_FILL[name][0], volatility), bar_dt=None)
-    result, market = result_of(name, seed, nights)
+@pytest.mark.parametrize("volatility", [0.03, 0.2])  # beyond, units of a price near 0 leave a rest in the sums below
+def test_the_result_is_what_its_fills_and_its_position_financing_make_of_the_prices(name, volatility):
+    for seed in range(12):
+        # All time is between the bars.
+        market = dataclasses.replace(market_of(seed, BY_FILL[name][0], volatility), bar_dt=np.zeros(BARS))
+        assert_made_of_fills_and_financing(name, simulated(name, seed, market), market)
+
+
+def assert_made_of_fills_and_financing(name, result, market):
     assets, fills, asset = market.close.shape[1], result.fills, columns_of(result)
     paid = fills["units"] * fills["price"] + fills["fee"] + fills["slippage"]
     units = np.zeros((BARS, assets))
@@ -116,10 +128,12 @@ def test_the_result_is_what_its_fills_and_its_position_financing_make_of_the_pri
 
 
 @pytest.mark.parametrize("name", BY_FILL)
-@few
-@given(seeds, st.sampled_from([0.03, 0.6]))
-def test_every_fill_keeps_the_rules_it_was_made_under(name, seed, volatility):
-    result, market = result_of(name, seed, volatility=volatility)
+def test_every_fill_keeps_the_rules_it_was_made_under(name):
+    for case in RANDOM:
+        assert_keeps_the_rules(name, *result_of(name, *case))
+
+
+def assert_keeps_the_rules(name, result, market):
     fills, rules, asset = result.fills, result.rules, columns_of(result)
     bar, price = fills["bar"], fills["price"]
     delisted, order = (fills["reason"] == reason for reason in ("delisted", "order"))
@@ -137,7 +151,7 @@ def test_every_fill_keeps_the_rules_it_was_made_under(name, seed, volatility):
     assert (whole | (fills["position"] == 0))[order].all()
     value = np.abs(fills["units"]) * price * 1e5
     assert (value[order] >= 500 * (1 - 1e-12)).all()
-    cap, waits = 0.2 * market.adv[known, asset], np.isin(fills["reason"], ["stop", "take profit", "liquidation"])
+    cap, waits = 0.2 * market.adv[known, asset], np.isin(fills["reason"], [REASONS[reason] for reason in MAY_WAIT])
     assert (value <= cap * (1 + 1e-9))[order].all()
     if name != "close":  # where the cap of an exit is that of the bar before its order's
         assert (value <= cap * (1 + 1e-9))[waits].all()
@@ -145,43 +159,25 @@ def test_every_fill_keeps_the_rules_it_was_made_under(name, seed, volatility):
     assert (fills["position"][~order & ~waits] == 0).all()
 
 
-def test_the_random_results_contain_every_reason():
-    """Else the properties above would say less than they seem to."""
-    for name in BY_FILL:
-        results = [result_of(name, seed, volatility=x)[0] for seed in range(15) for x in (0.03, 0.6)]
-        missing = (
-            {*REASONS} - {"trailing stop"} - {str(reason) for result in results for reason in result.fills["reason"]}
-        )
-        # Where the margin is watched, ruin finds something left to close on missing bars at most.
-        assert missing - {"ruin"} == (set() if name == "next_close" else {"session end"}), name
-        assert sum(result.ruined_at is not None for result in results) > 3
-        assert sum(result.clipped for result in results) > 10
-        assert sum(result.dropped for result in results) > 10
-
-
 def columns_of(result):
     """The column of each fill."""
     return np.array([result.symbols.index(symbol) for symbol in result.fills["symbol"]], int)
 
 
-@few
-@given(seeds, st.permutations([0, 1, 2]), st.sampled_from(["next_open", "next_close", "close"]))
-def test_the_order_of_the_assets_does_not_matter(seed, order, fill):
-    rules, (targets, brackets), market = (
-        BY_FILL["next_open"][1] | {"fill": fill},
-        orders_of(seed, 3),
-        market_of(seed, 3),
-    )
-    result = simulate(market, targets, costs=all_costs(3), **brackets, **run_settings(rules))
+@pytest.mark.parametrize("name", ["next_open", "next_close"])
+def test_the_order_of_the_assets_does_not_matter(name):
     columns = ("open", "high", "low", "close", "volatility", "present", "delisted", "funding", "price_factor", "adv")
-    turned = dataclasses.replace(market, **{name: getattr(market, name)[:, order] for name in columns})
-    costs = all_costs(3, fee=all_costs(3).fee[list(order)])
-    brackets = {name: x[:, order] for name, x in brackets.items()}
-    other = simulate(turned, targets[:, order], costs=costs, **brackets, **run_settings(rules))
-    # Sums over the assets round otherwise in another order, and leverage enlarges that.
-    np.testing.assert_allclose(other.equity, result.equity, rtol=1e-9, atol=1e-11)
-    np.testing.assert_allclose(other.units, result.units[:, order], rtol=1e-9, atol=1e-11)
-    assert (other.clipped, other.dropped, other.ruined_at) == (result.clipped, result.dropped, result.ruined_at)
+    for seed, order in enumerate([*itertools.permutations(range(3))][1:] * 3):
+        result, market = result_of(name, seed)
+        (targets, brackets), order = orders_of(seed, 3), [*order]
+        turned = dataclasses.replace(market, **{name: getattr(market, name)[:, order] for name in columns})
+        brackets = {side: x[:, order] for side, x in brackets.items()}
+        costs = all_costs(3, fee=all_costs(3).fee[order])
+        other = simulate(turned, targets[:, order], costs=costs, **brackets, **run_settings(BY_FILL[name][1]))
+        # Sums over the assets round otherwise in another order, and leverage enlarges that.
+        np.testing.assert_allclose(other.equity, result.equity, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(other.units, result.units[:, order], rtol=1e-9, atol=1e-11)
+        assert (other.clipped, other.dropped, other.ruined_at) == (result.clipped, result.dropped, result.ruined_at)
 
 
 def results_in_two_units(seed, scale):
@@ -196,25 +192,24 @@ def results_in_two_units(seed, scale):
     ]
 
 
-@few
-@given(seeds, st.lists(st.integers(-20, 20), min_size=3, max_size=3))
-def test_the_scale_of_prices_does_not_matter_without_lots_and_impact(seed, powers):
+@pytest.mark.parametrize("seed", range(12))
+def test_the_scale_of_prices_does_not_matter_without_lots_and_impact(seed):
     """Each asset in a unit of its own, a power of two: no rounding differs, so neither does a bit of the equity."""
-    scale = 2.0 ** np.array(powers)
+    scale = 2.0 ** np.random.default_rng(seed).integers(-20, 21, 3)
     result, scaled = results_in_two_units(seed, scale)
     np.testing.assert_array_equal(scaled.equity, result.equity)
     np.testing.assert_array_equal(scaled.units * scale, result.units)
     np.testing.assert_array_equal(scaled.fills["reason"], result.fills["reason"])
 
 
-@few
-@given(seeds, st.lists(st.floats(1e-6, 1e6), min_size=3, max_size=3))
-def test_any_scale_of_prices_leaves_the_result_but_for_roundings(seed, scale):
+@pytest.mark.parametrize("seed", range(12))
+def test_any_scale_of_prices_leaves_the_result_but_for_roundings(seed):
     """Targets and prices are drawn from ranges, so none is within 1e-12 of a band, level or limit by chance.
 
     The rules themselves may put an order on an edge (a target met before, gross exposure at the leverage). There the
     ledger has a tolerance, its dust of 1e-12: a thousand times these roundings.
     """
+    scale = 10 ** np.random.default_rng(seed).uniform(-6, 6, 3)
     result, scaled = results_in_two_units(seed, scale)
     np.testing.assert_allclose(scaled.equity, result.equity, rtol=1e-12)
     np.testing.assert_allclose(scaled.units * scale, result.units, rtol=1e-12, atol=1e-14)
@@ -223,24 +218,24 @@ def test_any_scale_of_prices_leaves_the_result_but_for_roundings(seed, scale):
     assert (scaled.clipped, scaled.dropped, scaled.ruined_at) == (result.clipped, result.dropped, result.ruined_at)
 
 
-@few
-@given(seeds, st.integers(-20, 20))
-def test_an_adjustment_of_prices_does_not_matter_whatever_is_on(seed, power):
+@pytest.mark.parametrize("power", [-20, -1, 7, 20])
+def test_an_adjustment_of_prices_does_not_matter_whatever_is_on(power):
     """Lots are of raw shares and volume is of currency: neither changes when the adjusted price does."""
-    scale = 2.0**power
-    result, market = result_of("next_open", seed)
     names = ("open", "high", "low", "close", "price_factor")
-    scaled = dataclasses.replace(market, **{name: getattr(market, name) * scale for name in names})
-    np.testing.assert_array_equal(result_of("next_open", seed, scaled)[0].equity, result.equity)
+    for seed in range(3):
+        result, market = result_of("next_open", seed)
+        scaled = dataclasses.replace(market, **{name: getattr(market, name) * 2.0**power for name in names})
+        np.testing.assert_array_equal(simulated("next_open", seed, scaled).equity, result.equity)
 
 
-@few
-@given(seeds, st.sampled_from([0.0, np.nan]))
-def test_flat_stays_flat_but_for_interest(seed, target):
-    for name, (assets, rules) in BY_FILL.items():
+@pytest.mark.parametrize("name", BY_FILL)
+@pytest.mark.parametrize("target", [0.0, np.nan])
+def test_flat_stays_flat_but_for_interest(name, target):
+    assets, rules = BY_FILL[name]
+    for seed in range(6):
         market, (_, brackets) = market_of(seed, assets), orders_of(seed, assets)
         result = simulate(market, target, costs=all_costs(assets), **brackets, **run_settings(rules))
-        assert not len(result.fills), name
+        assert not len(result.fills)
         # Products of 64 numbers.
         grown = (1 + 0.3 * (market.dt - market.bar_dt)) * (1 + 0.3 * market.bar_dt)
         np.testing.assert_allclose(result.equity, np.cumprod(grown), rtol=1e-13)

@@ -7,11 +7,9 @@ import math
 import jax
 import numpy as np
 import pytest
-from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BASE, BY_FILL, all_costs, market_of, orders_of
+from ledger.markets import BASE
 from ledger.worked_bars import LONG, NAN, SHORT, bar, worked
 from live.test_live import loud
-from rule_settings import run_settings
 
 import jaxtrader as jt
 from jaxtrader.agents.policy_loading import save_policy
@@ -111,19 +109,6 @@ CASES = [
 
 
 test_trailing_stops_as_worked_by_hand = worked(CASES)
-
-
-@pytest.mark.parametrize("name", BY_FILL)
-def test_every_fill_of_a_result_is_that_of_the_scalar_reference(name):
-    assets, rules = BY_FILL[name]
-    trailed = 0
-    for seed in range(6):
-        market, (targets, brackets) = market_of(seed, assets), orders_of(seed, assets)
-        brackets["trailing_stop"] = brackets["stop_loss"][::-1].copy()
-        result = jt.simulate(market, targets, costs=all_costs(assets), **brackets, **run_settings(rules))
-        assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
-        trailed += (result.fills["reason"] == "trailing stop").sum()
-    assert trailed > 3
 
 
 def test_an_environment_trails_as_simulate_does_and_forgets_with_the_account():
