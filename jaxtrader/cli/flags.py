@@ -37,7 +37,7 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
 
     Raises BadInput where there is no such command, flag or setting, or where a value cannot be read.
     """
-    app = _app([name for name in COMMANDS if name in argv], everything="--help-all" in argv)
+    app = _app(tuple(name for name in COMMANDS if name in argv), everything="--help-all" in argv)
     app.config = config_file.read
     function, bound = _bound(app, ["--help" if word == "--help-all" else word for word in argv])
     if function.__name__ in COMMANDS:
@@ -51,7 +51,7 @@ def read_settings(name: str, tables: Sequence[Mapping[str, Any]], source: str) -
 
     Raises BadInput where a key is no setting of the command, or a value cannot be read.
     """
-    app, found = _app([name]), []
+    app, found = _app((name,)), []
     for table in tables:
         app.config = config_file.values_of(name, table, source)
         found.append(dict(_bound(app, [name])[1].arguments))
@@ -67,7 +67,8 @@ def _bound(app: App, words: Sequence[str]) -> tuple[Callable[..., Any], inspect.
     return function, bound
 
 
-def _app(names: Sequence[str], everything: bool = True) -> App:
+@functools.cache
+def _app(names: tuple[str, ...], everything: bool = True) -> App:
     """The command line, with the flags of the named commands. The function of each has its name."""
     app = App(
         name="jaxtrader",

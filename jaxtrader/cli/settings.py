@@ -8,6 +8,7 @@ help is instant.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ class Flags:
     omit: tuple[str, ...] = ()
     several: bool = False
 
-    @property
+    @functools.cached_property
     def fields(self) -> list[dataclasses.Field[Any]]:
         """The fields that are flags."""
         return [
@@ -100,7 +101,7 @@ class Command:
     first: tuple[str, ...] | None = None
     has_defaults: bool = True  # else what is not given stays as it was in training
 
-    @property
+    @functools.cached_property
     def fields(self) -> dict[str, dataclasses.Field[Any]]:
         """The fields that are flags, by their keys."""
         return {key(field.name): field for flags in self.flags for field in flags.fields}
