@@ -1,10 +1,9 @@
-"""The command from its arguments to its exit code: one tiny run is trained once, and shared."""
+"""The command from its arguments to its exit code."""
 
-import contextlib
 import gzip
-import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cli.tiny_runs import FEATURES, SMALL, prices, refused
+from cli.tiny_runs import FEATURES, SMALL, pair, prices, refused
 
 import jaxtrader as jt
 from jaxtrader import cli
@@ -26,19 +25,6 @@ from jaxtrader.market.splits import cut_segments
 from jaxtrader.training.run_folder import CHECKPOINTS
 
 ROOT = Path(jt.__file__).parents[1]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A folder with a file of two symbols, a run trained on it, and what the training printed."""
-    folder = tmp_path_factory.mktemp("cli")
-    both = [prices(seed=i).assign(Ticker=name) for i, name in enumerate(("UP", "DN"))]
-    pd.concat(both).to_csv(folder / "two.csv", index=False)
-    out = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
-        patch.chdir(folder)
-        assert main(["train", "--data", "two.csv", *SMALL, "--total-steps", "500"]) == 0
-    return folder, out.getvalue()
 
 
 # --- train ---
@@ -167,17 +153,20 @@ def test_several_seeds_are_one_policy_with_a_folder_each(tiny, tmp_path, capsys)
     assert main(["train", "--resume", str(run), "--quiet"]) == 0, "a finished run has nothing left to do"
 
 
-def test_what_has_no_report_is_one_sentence(tiny, tmp_path, capsys):
+def test_what_has_no_report_is_one_sentence(tmp_path, capsys):
     assert "no folder" in refused(capsys, ["report", tmp_path / "nowhere"])
     assert "policy.pkl" in refused(capsys, ["report", tmp_path])
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs/looks.jsonl").write_text("another,program\n")
-    argv = ["train", "--data", tiny[0] / "two.csv", *SMALL, "--total-steps", "200", "--run-dir", tmp_path / "runs/one"]
-    assert main([str(word) for word in [*argv, "--quiet"]]) == 0
+
+
+def test_a_look_that_cannot_be_counted_is_told_and_costs_nothing(tiny, tmp_path, capsys):
+    run, looks = tmp_path / "one", tmp_path / "looks.jsonl"
+    shutil.copytree(tiny[0] / "runs/two-0001", run)
+    looks.write_text("another,program\n")
+    assert main(["backtest", str(run)]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "This look was not counted" in out
     assert "looks.jsonl, line 1" in out
-    assert (tmp_path / "runs/looks.jsonl").read_text() == "another,program\n"
+    assert looks.read_text() == "another,program\n"
 
 
 def test_the_settings_are_kept_with_the_run(tiny):
@@ -193,7 +182,7 @@ def test_the_settings_are_kept_with_the_run(tiny):
 def test_the_next_run_gets_the_next_number_and_quiet_prints_only_the_result(tiny, monkeypatch, capsys):
     folder, _ = tiny
     monkeypatch.chdir(folder)
-    assert main(["train", "--data", "two.csv", *SMALL, "--num-episodes", "4", "--quiet"]) == 0
+    assert main(["train", "--data", "two.csv", *SMALL, "--num-episodes", "4", "--quiet", "--no-report"]) == 0
     assert (folder / "runs/two-0002/policy.pkl").is_file()
     words = [line.split()[0] for line in capsys.readouterr().out.splitlines() if not line.startswith(" ")]
     assert words == ["verdict", "result", "luck", "policy", "files", "next"]
@@ -504,15 +493,15 @@ def test_several_costs_have_a_row_each(tiny, own_test, tmp_path, capsys):
 
 
 def test_another_file_is_used_whole_and_older_dates_are_no_test(tiny, tmp_path, capsys):
-    prices(120, seed=5).to_csv(tmp_path / "NEW.csv", index=False)
+    pair(seed=5).to_csv(tmp_path / "new.csv", index=False)
     run = str(tiny[0] / "runs/two-0001")
-    assert main(["backtest", run, "--data", str(tmp_path / "NEW.csv")]) == 0
+    assert main(["backtest", run, "--data", str(tmp_path / "new.csv")]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "NEW.csv: NEW, 2020-01-01 to 2020-04-29, 120 bars" in out
+    assert "new.csv: UP, DN, 2020-01-01 to 2020-10-26, 600 bars" in out
     assert "used dates before 2020-09-12: what lies before it is no test" in out
     dates = ["--start", "2020-02-01", "--end", "2020-03-10"]
-    assert main(["backtest", run, "--data", str(tmp_path / "NEW.csv"), *dates]) == 0
-    assert "2020-02-01 to 2020-03-10, 39 bars" in " ".join(capsys.readouterr().out.split())
+    assert main(["backtest", run, "--data", str(tmp_path / "new.csv"), *dates]) == 0
+    assert "2020-02-01 to 2020-03-10, 78 bars" in " ".join(capsys.readouterr().out.split())
 
 
 def test_the_other_parts_can_be_asked_for(tiny, capsys):
@@ -568,7 +557,7 @@ def test_data_says_what_is_in_a_file(tiny, tmp_path, capsys):
     assert "problem too few bars: training needs 317 (about 453 in the file)" in out
 
 
-def test_a_given_number_of_periods_per_year_settles_a_doubt(tmp_path, capsys):
+def test_a_given_number_of_periods_per_year_settles_a_doubt(tiny, tmp_path, capsys):
     file = tmp_path / "X.csv"
     days = pd.bdate_range("2020-01-01", periods=30)
     prices(30).assign(Date=days).to_csv(file, index=False)
@@ -580,7 +569,7 @@ def test_a_given_number_of_periods_per_year_settles_a_doubt(tmp_path, capsys):
     out = " ".join(capsys.readouterr().out.split())
     assert "every 1 day, 260 periods a year" in out
     assert "settles" not in out
-    train = ["train", "--data", str(file), *SMALL, "--total-steps", "1e6", "--dry-run", "--features", "gap"]
+    train = ["train", "--data", str(tiny[0] / "two.csv"), *SMALL, "--dry-run"]
     assert main([*train, "--periods-per-year", "260"]) == 0
     assert "260 periods a year" in " ".join(capsys.readouterr().out.split())
     assert "--periods-per-year 0 is not valid" in refused(capsys, [*train, "--periods-per-year", "0"])
@@ -605,8 +594,7 @@ def test_a_comma_with_two_readings_is_settled_by_decimal(tmp_path, capsys):
 
 
 def test_data_says_what_is_missing_for_the_default_features(tmp_path, capsys):
-    both = [prices(460, seed=i).assign(Ticker=name) for i, name in enumerate(("UP", "DN"))]
-    pd.concat(both).to_csv(tmp_path / "two.csv", index=False)
+    pair(460).to_csv(tmp_path / "two.csv", index=False)
     assert main(["data", str(tmp_path / "two.csv"), "--symbols", "UP", "--tz", "UTC", "--no-adjust"]) == 0
     out = capsys.readouterr().out
     assert out.endswith("two.csv --symbols UP --tz UTC --no-adjust\n")

@@ -1,4 +1,4 @@
-"""`jaxtrader train --resume` and `--from`: one tiny run is trained once, and shared."""
+"""`jaxtrader train --resume` and `--from`."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli.tiny_runs import SMALL, Killed, prices, refused
+from cli.tiny_runs import SMALL, Killed, pair, refused
 
 import jaxtrader as jt
 from jaxtrader.cli import main
@@ -19,15 +19,18 @@ SHORT = [*SMALL, "--total-steps", "500", "--quiet"]
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory):
-    """A run that never stopped, in `run` beside its data."""
-    folder = tmp_path_factory.mktemp("resuming")
-    prices().to_csv(folder / "bars.csv", index=False)
-    assert main(["train", "--data", str(folder / "bars.csv"), *SHORT, "--run-dir", str(folder / "run")]) == 0
-    return folder / "run"
+def whole(tiny):
+    """A run that never stopped."""
+    return tiny[0] / "runs/two-0001"
 
 
-def train_until_killed(whole, run, monkeypatch, *flags):
+@pytest.fixture(scope="session")
+def data(tiny):
+    """What it was trained on."""
+    return str(tiny[0] / "two.csv")
+
+
+def train_until_killed(data, run, monkeypatch, *flags):
     """Begin the same run elsewhere, and kill it before its second validation is saved."""
     save = saving.Saver.save_checkpoint
 
@@ -39,12 +42,12 @@ def train_until_killed(whole, run, monkeypatch, *flags):
     with monkeypatch.context() as patch:
         patch.setattr(saving.Saver, "save_checkpoint", save_or_die)
         with pytest.raises(Killed):
-            main(["train", "--data", str(whole.parent / "bars.csv"), *SHORT, "--run-dir", str(run), *flags])
+            main(["train", "--data", data, *SHORT, "--run-dir", str(run), *flags])
 
 
-def test_a_killed_run_is_resumed_by_its_folder_alone(whole, tmp_path, monkeypatch):
+def test_a_killed_run_is_resumed_by_its_folder_alone(whole, data, tmp_path, monkeypatch):
     run = tmp_path / "run"
-    train_until_killed(whole, run, monkeypatch)
+    train_until_killed(data, run, monkeypatch)
     assert (run / "config.toml").read_text() == (whole / "config.toml").read_text(), "it is there from the beginning"
     assert main(["train", "--resume", str(run)]) == 0
     for name in ("policy.pkl", "last.pkl", "config.toml", "config.json"):
@@ -78,9 +81,9 @@ def fail_once(monkeypatch, folder, at, error):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="names of open files are Linux's")
-def test_each_kind_of_write_may_fail_once(whole, tmp_path, monkeypatch, capsys):
+def test_each_kind_of_write_may_fail_once(whole, data, tmp_path, monkeypatch, capsys):
     """A full disk, a folder without permission, a disk that is read only: one sentence, and nothing is lost."""
-    argv = ["train", "--data", str(whole.parent / "bars.csv"), *SHORT, "--run-dir"]
+    argv = ["train", "--data", data, *SHORT, "--run-dir"]
     with monkeypatch.context() as patch:
         written = fail_once(patch, tmp_path / "all", 0, None)
         assert main([*argv, str(tmp_path / "all" / "run")]) == 0
@@ -139,7 +142,7 @@ def test_what_ends_the_evaluation_says_how_to_go_on(whole, tmp_path, monkeypatch
 def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
     run, again = tmp_path / "run", tmp_path / "again"
     newer = tmp_path / "newer.csv"
-    prices(seed=1, first_day="2021-01-01").to_csv(newer, index=False)
+    pair(seed=2, first_day="2021-01-01").to_csv(newer, index=False)
     # So slowly that the policy stays as it was.
     argv = ["train", "--data", str(newer), *SHORT, "--no-report", "--learning-rate", "1e-12"]
     assert main([*argv, "--from", str(whole), "--run-dir", str(run)]) == 0

@@ -6,17 +6,21 @@ import json
 import shutil
 
 import pytest
-from cli.tiny_runs import SMALL, prices, refused
+from cli.tiny_runs import SMALL, pair, refused
 
 from jaxtrader.cli import finished, main
 
 
 @pytest.fixture(scope="module")
-def walked(tmp_path_factory):
+def data(tiny):
+    return tiny[0] / "two.csv"
+
+
+@pytest.fixture(scope="module")
+def walked(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("walk")
-    prices(400).to_csv(folder / "one.csv", index=False)
     flags = ["--total-steps", "200", "--eval-every", "1", "--folds", "2", "--run-dir", str(folder / "run"), "--quiet"]
-    assert main(["walk-forward", "--data", str(folder / "one.csv"), *SMALL, *flags]) == 0
+    assert main(["walk-forward", "--data", str(data), *SMALL, *flags]) == 0
     return folder
 
 
@@ -24,9 +28,9 @@ def test_the_tests_are_one_result_with_a_report(walked):
     run = walked / "run"
     record = json.loads((run / "result.json").read_text())
     assert list(record["parts"]) == ["all tests"]
-    # Half of 400 days from 2020-01-01 is trained on first. The tests reach the last bar.
-    assert record["parts"]["all tests"]["first"].startswith("2020-07-19")
-    assert record["parts"]["all tests"]["last"].startswith("2021-02-03")
+    # Half of 300 days from 2020-01-01 is trained on first. The tests reach the last bar.
+    assert record["parts"]["all tests"]["first"].startswith("2020-05-30")
+    assert record["parts"]["all tests"]["last"].startswith("2020-10-26")
     assert (run / "fold-1/policy.pkl").is_file()
     assert (run / "fold-2/policy.pkl").is_file()
     page = (run / "report.html").read_text()
@@ -40,7 +44,7 @@ def test_a_walk_is_resumed_with_its_own_settings(walked, capsys):
     before = (walked / "run/fold-2/policy.pkl").read_bytes()
     assert main(["walk-forward", "--resume", str(walked / "run")]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "fold 2, from 2020-10-" in out
+    assert "fold 2, from 2020-08-13" in out
     assert "look 2 at these bars, with 1 policy" in out
     assert (walked / "run/fold-2/policy.pkl").read_bytes() == before
 
@@ -87,7 +91,8 @@ def test_its_report_is_written_anew_with_seeds_folds_and_costs(walked, capsys):
 
 def test_its_tests_are_traded_again_at_other_costs(walked, capsys):
     run = walked / "run"
-    assert main(["backtest", str(run), "--fee-bps", "0", "--slippage-bps", "0", "--save", str(walked / "free")]) == 0
+    free = ["--fee-bps", "0", "--slippage-bps", "0", "--no-report", "--save", str(walked / "free")]
+    assert main(["backtest", str(run), *free]) == 0
     assert "all tests" in capsys.readouterr().out
     free, paid = (json.loads((folder / "result.json").read_text()) for folder in (walked / "free", run))
     figures = [record["parts"]["all tests"]["total"]["policy"] for record in (free, paid)]
@@ -101,28 +106,25 @@ def test_its_tests_are_traded_again_at_other_costs(walked, capsys):
 def test_one_policy_of_it_knows_its_own_data(walked, capsys):
     fold = walked / "run/fold-2"
     record = json.loads((walked / "run/result.json").read_text())["folds"]["fold 2"]
-    assert main(["backtest", str(fold), "--save", str(walked / "alone")]) == 0
+    assert main(["backtest", str(fold), "--no-report", "--save", str(walked / "alone")]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "no test" not in out
     alone = json.loads((walked / "alone/result.json").read_text())["parts"]["test"]
     assert alone["first"] == record["first"]
     assert alone["total"]["policy"] == pytest.approx(record["total"]["policy"])
     assert main(["backtest", str(fold / "policy.pkl"), "--part", "valid", "--no-report"]) == 0
-    assert "Training and selection used dates before 2020-10-" in " ".join(capsys.readouterr().out.split())
+    assert "Training and selection used dates before 2020-08-13" in " ".join(capsys.readouterr().out.split())
     assert "give --data FILE" in refused(capsys, ["backtest", fold, "--symbols", "X"])
     assert "have the parts" in refused(capsys, ["backtest", fold, "--part", "all"])
     assert main(["report", str(fold)]) == 0
     assert list(json.loads((fold / "result.json").read_text())["parts"]) == ["train", "validation", "test"]
 
 
-def test_runs_are_compared_on_the_bars_that_all_have(walked, tmp_path, capsys):
-    one = tmp_path / "one"
-    argv = ["train", "--data", str(walked / "one.csv"), *SMALL, "--total-steps", "200", "--run-dir", str(one)]
-    assert main([*argv, "--quiet", "--no-report"]) == 0
-    capsys.readouterr()
-    assert main(["compare", str(one), str(walked / "run")]) == 0
+def test_runs_are_compared_on_the_bars_that_all_have(tiny, walked, tmp_path, capsys):
+    shutil.copytree(tiny[0] / "runs/two-0001", tmp_path / "one")
+    assert main(["compare", str(tmp_path / "one"), str(walked / "run")]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "60, 2020-12-06 to 2021-02-03" in out, "the test of the training lies in those of the walk"
+    assert "45, 2020-09-12 to 2020-10-26" in out, "the test of the training lies in those of the walk"
     assert "run is not distinguishable from one" in out or "run cannot be told" in out
     assert "folds" in out, "a setting that differs"
     page = (tmp_path / "comparison.html").read_text()
@@ -138,10 +140,10 @@ def test_what_cannot_be_compared_is_one_sentence(walked, tmp_path, capsys):
     assert "holds no run" in refused(capsys, ["compare", run, tmp_path])
 
 
-def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, tmp_path, capsys):
-    run, data = tmp_path / "moved", walked / "one.csv"
+def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, data, tmp_path, capsys):
+    run = tmp_path / "moved"
     shutil.copytree(walked / "run", run)
-    assert main(["report", str(run)]) == 0, "a run may be moved"
+    assert main(["backtest", str(run)]) == 0, "a run may be moved"
     capsys.readouterr()
     renamed = tmp_path / "renamed.csv"
     shutil.copy(data, renamed)
@@ -149,7 +151,7 @@ def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, tmp
     capsys.readouterr()
     kept = (run / "report.html").read_bytes()
     other = tmp_path / "other.csv"
-    prices(400, seed=9).to_csv(other, index=False)
+    pair(seed=9).to_csv(other, index=False)
     assert "other bars of training" in refused(capsys, ["report", run, "--data", other])
     assert "gone.csv" in refused(capsys, ["report", run, "--data", tmp_path / "gone.csv"])
     (run / "fold-2/policy.pkl").unlink()
@@ -158,7 +160,7 @@ def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, tmp
     assert (run / "report.html").read_bytes() == kept
 
 
-def test_what_cannot_be_walked_is_one_sentence_and_leaves_no_folder(walked, tmp_path, capsys):
+def test_what_cannot_be_walked_is_one_sentence_and_leaves_no_folder(data, tmp_path, capsys):
     for flags, says in (
         (["--folds", "0"], "folds"),
         (["--train", "soon"], "soon"),
@@ -166,6 +168,6 @@ def test_what_cannot_be_walked_is_one_sentence_and_leaves_no_folder(walked, tmp_
         (["--embargo", "-1"], "embargo"),
         (["--valid", "1"], "valid"),
     ):
-        argv = ["walk-forward", "--data", walked / "one.csv", *SMALL, *flags, "--run-dir", tmp_path / "run"]
+        argv = ["walk-forward", "--data", data, *SMALL, *flags, "--run-dir", tmp_path / "run"]
         assert says in refused(capsys, argv)
         assert not (tmp_path / "run").exists()

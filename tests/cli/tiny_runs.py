@@ -27,6 +27,12 @@ def prices(rows=300, seed=0, first_day="2020-01-01"):
     return pd.DataFrame({"Date": days, "Open": first, "High": top, "Low": bottom, "Close": close, "Volume": 1000.0})
 
 
+def pair(rows=300, seed=0, **given):
+    """The bars of two symbols, UP and DN. All trainings on a pair of 300 rows each share their programs."""
+    both = [prices(rows, seed=seed + i, **given).assign(Ticker=name) for i, name in enumerate(("UP", "DN"))]
+    return pd.concat(both)
+
+
 def refused(capsys, argv, code=2):
     """The one line that a command gives on standard error."""
     assert main([str(word) for word in argv]) == code

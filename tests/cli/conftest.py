@@ -1,0 +1,30 @@
+"""What all tests of the command share: one tiny run, which is read only."""
+
+import contextlib
+import io
+
+import pytest
+from cli.tiny_runs import SMALL, pair
+
+from jaxtrader.cli import main
+from jaxtrader.report import evidence
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_rotations():
+    """The test of timing of each result rotates it 20 times, and not 1000 times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evidence, "ROTATIONS", (20, 20))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A folder with a file of two symbols, a run trained on it, and what the training printed."""
+    folder = tmp_path_factory.mktemp("cli")
+    pair().to_csv(folder / "two.csv", index=False)
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+        patch.chdir(folder)
+        assert main(["train", "--data", "two.csv", *SMALL, "--total-steps", "500"]) == 0
+    return folder, out.getvalue()
