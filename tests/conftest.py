@@ -91,6 +91,19 @@ def optimised() -> Iterator[None]:
     jax.config.update("jax_disable_most_optimizations", before)
 
 
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command judges no other fills, timing and features, which compile programs of their own for all rules.
+
+    The quick tests of the command look at them for accounts of one asset, and test_money.py for a portfolio.
+    """
+    from jaxtrader.report import evidence
+
+    monkeypatch.setattr(evidence, "_stress", lambda *_: {})
+    monkeypatch.setattr(evidence, "_timing", lambda *_: None)
+    monkeypatch.setattr(evidence, "permutation_importance", lambda *_, **__: None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def plain_terminal() -> Iterator[None]:
     """What is printed is 100 columns wide, whatever the terminal that runs the tests."""

@@ -229,6 +229,7 @@ def test_a_file_is_refused_in_one_sentence(tmp_path, capsys, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_a_repair_travels_with_a_run_and_is_taken_by_every_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     table = prices(300)

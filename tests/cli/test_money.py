@@ -65,6 +65,7 @@ def percent(share):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_path):
     run = tmp_path / "run"
     money = (
@@ -79,6 +80,7 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     policy = jt.load_policy(run)
     env = policy.about["env"]
     assert (policy.rules.max_leverage, env["stop_loss"], env["decision_every"]) == (2.0, 0.03, 2)
+    assert -2 < policy.act([[0.01, 0.02]]) < 2
     again = said("backtest", run, "--save", tmp_path / "saved")
     assert sentence_of(again) in out
     frame = pd.read_csv(tmp_path / "saved" / "equity.csv")
@@ -101,8 +103,8 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     assert {STOP, TAKE} <= set(expected["reasons"])
     assert frame["exposure"].abs().max() > 1.5
     assert f"{frame['financing'].sum():+.2%} of the initial capital" in shown
-    dear = said("backtest", run, "--borrow-rate", "0.5", "--stop-loss", "0.05", "--delay", "1")
-    assert "borrow rate 0.5; max leverage 2; delay 1; maintenance margin 0.25; no fee on shorts; stop-loss 0.05" in dear
+    dear = said("backtest", run, "--borrow-rate", "0.5", "--stop-loss", "0.05")
+    assert "borrow rate 0.5; max leverage 2; maintenance margin 0.25; no fee on shorts; stop-loss 0.05" in dear
 
 
 @pytest.mark.slow
@@ -201,6 +203,7 @@ def test_what_cannot_be_is_one_sentence(flags, says, folder, tmp_path, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_an_asset_of_a_portfolio_counts_as_delisted_where_its_training_says(folder, tmp_path):
     """X has no bar for 13 days, which is more than 8."""
     table, run = pd.read_csv(folder / "four.csv"), tmp_path / "run"

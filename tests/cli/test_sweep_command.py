@@ -85,6 +85,7 @@ def test_a_file_that_is_not_there_is_one_sentence(place, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_a_sweep_that_was_killed_goes_on_and_trains_nothing_twice(place, monkeypatch, capsys):
     text = TINY + "[sweep]\nlearning_rate = [0.001, 0.01]\nfee_bps = [20]\n"
     assert run(place, text, "--run-dir", "whole") == 0

@@ -10,6 +10,7 @@ from jaxtrader.cli import main, synthetic_command
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, capsys):
     for name in ("TRAIN_BARS", "VALID_BARS", "TEST_BARS"):
         monkeypatch.setattr(synthetic_command, name, 5_000)
