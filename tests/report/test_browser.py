@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,6 +76,21 @@ def addresses(tmp_path_factory) -> dict[str, str]:
     return {name: (folder / f"{name}.html").as_uri() for name in CHARTS}
 
 
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Any]:
+    from selenium import webdriver
+
+    browser, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
+    assert browser, "the browser test needs chromium and chromedriver: apt-get install chromium chromium-driver"
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as started:
+        yield started
+
+
 @pytest.mark.parametrize(
     ("name", "width", "scheme"),
     [
@@ -84,39 +101,30 @@ def addresses(tmp_path_factory) -> dict[str, str]:
         ("comparison", 1440, "dark"),
     ],
 )
-def test_a_browser_shows_it(addresses, name, width, scheme):
+def test_a_browser_shows_it(chrome, addresses, name, width, scheme):
     address = addresses[name]
-    from selenium import webdriver
-
-    browser, driver = (shutil.which(name) for name in ("chromium", "chromedriver"))
-    assert browser, "the browser test needs chromium and chromedriver: apt-get install chromium chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = browser
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chrome:
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        chrome.get(address)
-        chrome.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => setTimeout(done, 300))")
-        assert chrome.get_log("browser") == []
-        requests = [entry["message"] for entry in chrome.get_log("performance")]
-        asked = [message for message in requests if "Network.requestWillBeSent" in message and address not in message]
-        assert asked == []
-        page_width = chrome.execute_script("return document.documentElement.scrollWidth")
-        assert page_width <= width
-        charts = dict(chrome.execute_script(PIXELS))
-        assert set(charts) == CHARTS[name]
-        assert all(charts.values()), charts
-        bars = "return [...document.querySelectorAll('td.bar rect')].map((bar) => bar.getBoundingClientRect().width)"
-        assert min(chrome.execute_script(bars), default=9) > 2
-        # On A4 paper: the charts, which were drawn for the window, are scaled to it.
-        chrome.execute_script("window.dispatchEvent(new Event('beforeprint'))")
-        shrink = chrome.execute_script("return document.documentElement.style.getPropertyValue('--shrink')")
-        assert float(shrink) == pytest.approx(min(1, 660 / max(660, chrome.execute_script(WIDEST))))
-        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
-        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics | {"width": 717, "mobile": False})
-        assert chrome.execute_script("return document.documentElement.scrollWidth") <= 717
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+    chrome.get_log("performance")  # of the page before
+    chrome.get(address)
+    chrome.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => setTimeout(done, 300))")
+    assert chrome.get_log("browser") == []
+    requests = [entry["message"] for entry in chrome.get_log("performance")]
+    asked = [message for message in requests if "Network.requestWillBeSent" in message and address not in message]
+    assert asked == []
+    page_width = chrome.execute_script("return document.documentElement.scrollWidth")
+    assert page_width <= width
+    charts = dict(chrome.execute_script(PIXELS))
+    assert set(charts) == CHARTS[name]
+    assert all(charts.values()), charts
+    bars = "return [...document.querySelectorAll('td.bar rect')].map((bar) => bar.getBoundingClientRect().width)"
+    assert min(chrome.execute_script(bars), default=9) > 2
+    # On A4 paper: the charts, which were drawn for the window, are scaled to it.
+    chrome.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    shrink = chrome.execute_script("return document.documentElement.style.getPropertyValue('--shrink')")
+    assert float(shrink) == pytest.approx(min(1, 660 / max(660, chrome.execute_script(WIDEST))))
+    chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics | {"width": 717, "mobile": False})
+    assert chrome.execute_script("return document.documentElement.scrollWidth") <= 717
