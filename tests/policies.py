@@ -38,6 +38,18 @@ def loud(state: PPOState, factor: float = 500) -> PPOState:
     return state.replace(params={**state.params, "policy": head | {"kernel": head["kernel"] * factor}})
 
 
+def drawn(agent: PPOAgent, env: TradingEnv, seed: int = 1, deviation: float = 0.5) -> PPOState:
+    """A state that knows the environment's normalisation, with weights that NumPy draws: it compiles nothing.
+
+    Decisions differ from bar to bar.
+    """
+    rng, params = np.random.default_rng(seed), env.default_params
+    shapes = jax.eval_shape(lambda key: agent.init(key, env, params), jax.random.key(0))
+    state = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
+    weights = jax.tree.map(lambda x: rng.normal(0, deviation, x.shape).astype(x.dtype), state.params)
+    return agent.prepare(state.replace(params=weights, bounds=agent._network(env, params)[1]), params)[0]
+
+
 def fresh(agent: PPOAgent, env: TradingEnv, seed: int = 0) -> PPOState:
     """A state that knows the environment's normalisation."""
     params = env.default_params

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from market.price_tables import cut, random_bars
-from policies import fresh, policy_of, with_noise
+from policies import drawn, policy_of
 
 from jaxtrader import files
 from jaxtrader.agents.normalization import ValueScale
@@ -82,13 +82,14 @@ FREQUENCIES: dict[str, Any] = {
 
 # A backtest encodes chunks of bars, and a live account one window. Recurrent ones begin anew at its first bar.
 ENCODERS = {"daily": "lru", "hourly": "gru", "minutes": "mlp"}
+SEEDS = {"daily": 1, "hourly": 2, "minutes": 1}  # of weights under which all rules act
 
 
 def loud(env: TradingEnv, seed: int = 1, agent: PPOAgent | None = None) -> Policy:
-    """A fresh policy with weights whose decisions differ from bar to bar."""
+    """A policy with drawn weights, whose decisions differ from bar to bar."""
     agent = agent or PPOAgent(hidden=(8, 8))
     scale = ValueScale(*(np.float32(x) for x in (0.02, 0.05, 0.1)))
-    return policy_of(agent, with_noise(fresh(agent, env), seed).replace(value_scale=scale), env)
+    return policy_of(agent, drawn(agent, env, seed).replace(value_scale=scale), env)
 
 
 def bars_of(frequency: str) -> Bars:
@@ -142,7 +143,7 @@ def give(live: Live, bars: Bars, i: int) -> bool:
 def test_live_decisions_are_those_of_the_backtest_over_a_restart(frequency: str, tmp_path):
     bars = bars_of(frequency)
     trails = {"trailing_stop": TRAIL} if frequency == "minutes" else {}
-    policy = policy_on(bars, FREQUENCIES[frequency][2], encoder=ENCODERS[frequency], **trails)
+    policy = policy_on(bars, FREQUENCIES[frequency][2], SEEDS[frequency], ENCODERS[frequency], **trails)
     result = backtested(policy, bars)
     live = policy.live(cut(bars, 0, HISTORY + 1))
     check_equal(live, result, 0)
@@ -301,9 +302,15 @@ def test_a_jump_that_is_accepted_or_has_the_volume_and_range_of_news_is_taken(ho
         assert (live.equity < 0.6) == (bar is not by_day), "a stop-loss saves nothing from a gap"
 
 
+def with_more(bars: Bars) -> Bars:
+    """The bars with the two columns that a history may have or not."""
+    more = {"funding": np.full_like(bars.close, 1e-5), "price_factor": np.ones_like(bars.close)}
+    return dataclasses.replace(bars, **more)
+
+
 def test_a_price_factor_that_tells_a_split_leaves_the_prices_on_the_scale_of_the_history(hourly):
     policy, bars = hourly
-    bars = dataclasses.replace(bars, price_factor=np.ones_like(bars.close))
+    bars = with_more(bars)
     live, good = policy.live(up_to(bars, bars.times[HISTORY])), values(bars, HISTORY + 1)
     for factor in (None, 1.0, 0.5):
         with pytest.raises(ValueError, match="2-for-1 split"):
@@ -317,8 +324,7 @@ def test_a_price_factor_that_tells_a_split_leaves_the_prices_on_the_scale_of_the
 
 def test_funding_and_price_factor_are_numbers_where_the_history_has_them(hourly):
     policy, bars = hourly
-    more = {"funding": np.full_like(bars.close, 1e-5), "price_factor": np.ones_like(bars.close)}
-    bars = dataclasses.replace(bars, **more)
+    bars = with_more(bars)
     live, good = policy.live(up_to(bars, bars.times[HISTORY])), values(bars, HISTORY + 1)
     for name, wrong, match in (
         ("funding", "a", "'a', which is no number"),
@@ -407,7 +413,7 @@ def test_a_feature_that_reads_further_back_than_it_says_is_refused():
     with pytest.raises(ValueError, match=r"smooth of X .* reads further back"):
         policy.live(bars, features=wrong)
     body = [Feature("body", 1, lambda b: np.log(b.close / b.open)), "gap"]
-    policy = policy_on(bars, body)
+    policy = policy_on(bars, body, trailing_stop=TRAIL)
     live = policy.live(cut(bars, 0, HISTORY + 1), features=body)
     live.on_bar(**values(bars, HISTORY + 1))
     check_equal(live, backtested(policy, bars, features=body), 1)

@@ -31,6 +31,7 @@ from jaxtrader.market.market import Market
 
 SYMBOLS = ("A", "B", "C")
 FEATURES = ["signal", "log_return_3"]
+SETTINGS: dict[str, Any] = {"positions": "weights", "rules": Rules(delay=1), "costs": Costs(cash_rate=0.1)}
 
 
 def at(histories: Sequence[Bars], time: np.datetime64) -> dict[str, dict[str, Any]]:
@@ -91,8 +92,7 @@ def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = 
 @pytest.mark.parametrize("agent", [None, PPOAgent(network=Assets())], ids=["ours", "own network"])
 def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_path, agent):
     histories = daily()
-    settings: dict[str, Any] = {"positions": "weights", "rules": Rules(delay=1), "costs": Costs(cash_rate=0.1)}
-    policy = policy_on(histories, agent=agent, **settings)
+    policy = policy_on(histories, agent=agent, **SETTINGS)
     result = followed(policy, histories, HISTORY, tmp_path / "live")
     assert (result.fills["reason"] == "delisted").any()
     assert np.isnan(result.targets[:, 1]).any(), "an asset without a bar is held"
@@ -101,8 +101,8 @@ def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_
 
 @pytest.mark.parametrize(("delisted_after", "delistings"), [(9.5, 1), (40.0, 0), (math.inf, 0)])
 def test_a_portfolio_counts_an_asset_as_delisted_as_its_training_did(tmp_path, delisted_after, delistings):
-    histories, settings = daily(), {"positions": "weights", "costs": Costs(cash_rate=0.1)}
-    policy = policy_on(histories, delisted_after=delisted_after, **settings)
+    histories = daily()
+    policy = policy_on(histories, delisted_after=delisted_after, **SETTINGS)
     save_policy(tmp_path / "policy.pkl", policy)
     result = followed(load_policy(tmp_path / "policy.pkl"), histories, HISTORY, tmp_path / "live")
     assert (result.fills["reason"] == "delisted").sum() == delistings
@@ -176,7 +176,7 @@ def test_rows_of_several_assets_at_once_have_the_numbers_of_each_alone_to_the_bi
 
 def test_what_a_portfolio_refuses():
     histories = daily()
-    policy = policy_on(histories, positions="weights", rules=Rules(delay=1), costs=Costs(cash_rate=0.1))
+    policy = policy_on(histories, **SETTINGS)
     whole = union([bars.times for bars in histories])
     now, then = whole[HISTORY], whole[HISTORY + 1]
     parts = [up_to(bars, now) for bars in histories]
