@@ -107,7 +107,7 @@ def test_a_table_by_time_is_simulate_with_its_targets(env: TradingEnv) -> None:
     times = pd.DatetimeIndex(market.times[first:end])
     targets = rng.choice([-1.0, 0.5, np.nan], len(times))
     table = pd.DataFrame({"S1": targets}, index=times)[np.isfinite(targets)]  # without the rows that hold
-    settings: dict[str, Any] = {"costs": Costs(fee=1e-3), "rules": Rules(rebalance_band=0.1)}
+    settings: dict[str, Any] = {"costs": Costs(fee=1e-3), "rules": Rules(rebalance_band=0.05)}
     np.testing.assert_array_equal(
         backtest(table, market, **settings).equity, simulate(market, targets, symbol="S1", **settings).equity
     )

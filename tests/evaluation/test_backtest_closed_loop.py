@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from conftest import walk
 from ledger.reference import LIQUIDATION, ORDER, STOP, TAKE, Ledger, Settings
-from policies import fresh, policy_of, with_noise
+from policies import drawn, policy_of
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.ppo import ValueScale
@@ -22,9 +22,9 @@ from jaxtrader.market.market import Market
 RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year, and high, so that a few bars show it
 
 
-def loud(agent, env) -> Policy:
-    """A fresh policy with weights whose decisions differ from bar to bar."""
-    state = with_noise(fresh(agent, env))
+def loud(agent, env, seed=1) -> Policy:
+    """A policy with drawn weights, whose decisions differ from bar to bar."""
+    state = drawn(agent, env, seed)
     if state.value_scale is not None:
         state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))
     return policy_of(agent, state, env)
@@ -96,7 +96,7 @@ def test_delay_decision_every_stop_loss_take_profit_leverage_margin_and_interest
         stop_loss=(0.015, None, None),
         take_profit=(None, 0.5, 0.03),
     )
-    policy = loud(agent, env)
+    policy = loud(agent, env, seed=3)
     rules = {"rebalance_band": 0.05, "max_leverage": 4.0, "maintenance_margin": 0.22, "delay": 1}
     settings = Settings(fee=1e-3, slippage=5e-4, **rules, **RATES)
     targets, equity, reasons = closed_loop(policy, market, env, settings)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from policies import fresh, policy_of, with_noise
+from policies import drawn, policy_of, with_noise
 
 from jaxtrader.agents.policy_loading import ensemble
 from jaxtrader.evaluation import importance
@@ -22,11 +22,11 @@ SIGNAL = 1  # of the features log_return_1, signal, noise
 
 def reading_one_feature(state: Any, window: int, seed: int = 0) -> Any:
     """Weights drawn at random, of which those of all features but the signal are 0, at all bars of the window."""
-    drawn = with_noise(state, seed).params
-    kernel = np.array(drawn["first_kernel"])
+    weights = with_noise(state, seed).params
+    kernel = np.array(weights["first_kernel"])
     of_window = kernel[: 3 * window].reshape(window, 3, -1)
     of_window[:, [0, 2]] = 0
-    return state.replace(params={**drawn, "first_kernel": kernel})
+    return state.replace(params={**weights, "first_kernel": kernel})
 
 
 def following_the_signal(state: Any) -> Any:
@@ -49,7 +49,7 @@ def foreseen(market: Market) -> Market:
 def test_only_the_feature_that_is_read_is_worth_something(agent, state, env, foreseen):
     own = env.with_market(foreseen)
     policy = policy_of(agent, following_the_signal(state), own)
-    found = permutation_importance(policy, foreseen, repeats=3)
+    found = permutation_importance(policy, foreseen, repeats=2)
     assert found.features == ("log_return_1", "signal", "noise")
     assert not found.lost[[0, 2]].any()
     assert (found.lost[SIGNAL] > 0).all()
@@ -60,7 +60,9 @@ def test_only_the_feature_that_is_read_is_worth_something(agent, state, env, for
     assert table["spread"]["signal"] == pytest.approx(np.std(found.lost[SIGNAL], ddof=1))
 
 
-def test_a_rotation_is_the_backtest_of_a_market_with_the_rotated_feature(agent, state, env, market):
+def test_a_rotation_is_the_backtest_of_a_market_with_the_rotated_feature(agent, state, env, market, monkeypatch):
+    # Few variants at once: the last block is filled with variants of the one before.
+    monkeypatch.setattr(importance, "NUMBERS_AT_ONCE", 1 << 15)
     policy = policy_of(agent, reading_one_feature(state, 4), env)
     found = permutation_importance(policy, market, repeats=2, seed=3)
     shares = (np.array([1, 2]) + np.random.default_rng(3).uniform(-0.5, 0.5, 2)) / 3
@@ -73,22 +75,18 @@ def test_a_rotation_is_the_backtest_of_a_market_with_the_rotated_feature(agent, 
         assert found.sharpe - lost == pytest.approx(rotated, abs=1e-9)
 
 
-def test_portfolios_windows_and_ensembles_use_what_they_read_alone(agent, portfolio, monkeypatch):
+def test_portfolios_windows_and_ensembles_use_what_they_read_alone(agent, portfolio):
     market = portfolio.market
     # The third asset is listed late: its features are unknown before, and no rotation may bring them back.
     listed = np.ones(market.close.shape, bool)
     listed[:60, 2] = False
     market = dataclasses.replace(market, listed=listed, features=np.where(listed[..., None], market.features, np.nan))
     env = portfolio.with_market(market)
-    state = fresh(agent, env)
+    state = drawn(agent, env)
     policies = [policy_of(agent, reading_one_feature(state, 4, seed), env) for seed in (1, 2)]
-    whole = permutation_importance(ensemble(policies), market, repeats=2)
-    assert not whole.lost[[0, 2]].any()
-    assert whole.lost[SIGNAL].all()
-    # Few variants at once: the last block is filled with variants of the one before.
-    monkeypatch.setattr(importance, "NUMBERS_AT_ONCE", 1 << 15)
-    blocks = permutation_importance(ensemble(policies), market, repeats=2)
-    np.testing.assert_allclose(blocks.lost, whole.lost, atol=1e-5)  # the network's float32
+    found = permutation_importance(ensemble(policies), market, repeats=2)
+    assert not found.lost[[0, 2]].any()
+    assert found.lost[SIGNAL].all()
 
 
 def test_only_the_last_bars_are_traded_where_that_is_asked_for(agent, state, env, market):

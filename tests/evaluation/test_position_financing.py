@@ -167,23 +167,18 @@ def test_a_backtest_and_all_that_stands_beside_it_are_financed_by_the_same_colum
     assert beside[CASH].metrics["cash_return"] == pytest.approx(9e-4, rel=1e-3)
     assert np.abs(beside[BUY_AND_HOLD].position_financing).max() < 1e-15, "nothing is bought on credit"
     assert combine({"X": result}).position_financing_after_open.shape == (3, 1)
-    assert timing_test(market, result, rotations=3).sharpe == pytest.approx(sharpe_over_cash(result), rel=1e-9)
-
-
-def sharpe_over_cash(result):
-    """Of a bar."""
-    return result.excess_returns.mean() / result.excess_returns.std(ddof=1)
 
 
 def test_the_timing_test_is_of_returns_over_cash():
-    """Members of unequal length, and a rate of cash that is larger than what the prices do."""
+    """Members of unequal length, and rates of cash that are larger than what the prices do."""
     prices = 100 * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.01, BARS)))
-    market = market_of({"A": daily(prices), "B": daily(prices[20:], begin="2020-01-21")})
-    costs = Costs(cash_rate=RATES["cash_rate"])
+    whole = daily(prices).assign(cash=np.linspace(0.5, 1.5, BARS) * RATES["cash_rate"])
+    market = market_of({"A": whole, "B": whole.iloc[20:]})
+    costs = Costs(cash_rate="cash")
     own = {
         symbol: simulate(market, np.resize([0.5, 0.0, 1.0], end - first), costs=costs, symbol=symbol)
         for symbol, (_, first, end) in zip(market.symbols, market.segments, strict=True)
     }
     total = combine(own)
-    found = timing_test(market, total, rotations=2)
-    assert found.sharpe == pytest.approx(sharpe_over_cash(total), rel=1e-9)
+    found, over = timing_test(market, total, rotations=2), total.excess_returns
+    assert found.sharpe == pytest.approx(over.mean() / over.std(ddof=1), rel=1e-9)
