@@ -14,11 +14,11 @@ import statistics
 import time
 from typing import Any
 
-import gymnax
 from gymnax_control import CASES, score, train
 from known_optimum import OTHER, QUICK, TIMED
 from machine import arguments, parsed, report
 from races import Learner
+from workload import control_task
 
 import jaxtrader as jt
 from jaxtrader.evaluation.optimum import solve
@@ -58,7 +58,7 @@ def main() -> None:
     few, seeds = (1 if given.quick else None), range(1 if given.quick else given.seeds)
     markets, chosen = (*TIMED, OTHER[-1]), lambda task: any(words in task for words in given.tasks)
     cases = [case for case in markets if chosen(case.label)][:few]
-    control = {task: gymnax.make(task) for task in [task for task in CONTROL_STEPS if chosen(task)][:few]}
+    control = {task: control_task(task) for task in [task for task in CONTROL_STEPS if chosen(task)][:few]}
     if not cases and not control:
         parser.error(f"no task {given.tasks!r}; there are {[*(case.label for case in markets), *CONTROL_STEPS]}")
     # The quick sizes are known_optimum's.

@@ -135,16 +135,16 @@ def growing(lengths: int, *, quick: bool) -> bool:
 
 def main() -> None:
     """Print the tables. The exit code is 1 where files or compilations are not flat."""
-    parser = arguments(__doc__, "100 chunks and 20 lengths: only shows that it runs")
+    parser = arguments(__doc__, "20 chunks and 10 lengths: only shows that it runs")
     parser.add_argument("--parts", nargs="+", choices=("training", "growing"), default=("training", "growing"))
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--lengths", type=int, default=1_000)
     given = parsed(parser)
     flat = []
     if "growing" in given.parts:
-        flat.append(growing(20 if given.quick else given.lengths, quick=given.quick))
+        flat.append(growing(10 if given.quick else given.lengths, quick=given.quick))
     if "training" in given.parts:
-        flat.append(training(100 if given.quick else given.chunks, quick=given.quick))
+        flat.append(training(20 if given.quick else given.chunks, quick=given.quick))
     if not all(flat):
         sys.exit(1)
 

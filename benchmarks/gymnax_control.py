@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import gymnax
 import jax
 import jax.numpy as jnp
 from machine import arguments, parsed, report
+from workload import control_task
 
 import jaxtrader as jt
 
@@ -54,7 +54,7 @@ CASES = {
 
 
 def train(env: Any, params: Any, case: Case, seed: int, total_steps: int, **agent: Any) -> jt.TrainResult:
-    """One training run, its files thrown away. Another instance of the same environment would compile anew."""
+    """One training run, its files thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         trainer = jt.Trainer(
             env,
@@ -98,7 +98,7 @@ def score(result: jt.TrainResult, env: Any, params: Any, case: Case, seed: int) 
 def measure(name: str, seeds: int, quick: bool) -> list[Any]:
     """One row: the task, its line, the scores of the seeds and how many reach it, steps, seconds, compile seconds."""
     case = CASES[name]
-    env, params = gymnax.make(name.split(",")[0])
+    env, params = control_task(name.split(",")[0])
     steps = 4096 if quick else case.total_steps
     compiled = train(env, params, case, 0, 1).history[0]["compile_seconds"]
     scores, times = [], []

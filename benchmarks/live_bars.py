@@ -23,6 +23,7 @@ import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import ensemble
 from jaxtrader.live.step import advance
+from jaxtrader.training.update import init_agent
 
 MINUTES = [
     "log_return_1",
@@ -58,7 +59,7 @@ def policy_of(env: jt.TradingEnv, hidden: tuple[int, ...], seeds: int = 1) -> Po
     """An untrained policy, which takes the time of a trained one."""
     agent, params, found = jt.PPOAgent(hidden=hidden), env.default_params, []
     for seed in range(seeds):
-        state, _ = agent.prepare(agent.init(jax.random.key(seed), env, params), params)
+        state, _ = agent.prepare(init_agent(agent, jax.random.key(seed), params, env=env), params)
         about = {"names": list(env.market.feature_names), "lookback": env.market.lookback}
         found.append(Policy(agent, state, {"env": env.to_dict(), "features": about}))
     return found[0] if seeds == 1 else ensemble(found)

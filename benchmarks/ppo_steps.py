@@ -19,6 +19,7 @@ Two devices are the halves of a CPU (`Trainer(devices=2)`), or two accelerators 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import statistics
 import tempfile
@@ -32,7 +33,7 @@ import jax
 from machine import arguments, parsed, report, spread
 from peers.install import add_options, interpreters
 from peers.turns import Peer, in_turn, ratio
-from workload import FEATURES, QUICK, Dense, Training, WindowAgent, random_market, save_bars
+from workload import FEATURES, QUICK, Dense, Training, WindowAgent, control_task, random_market, save_bars
 
 import jaxtrader as jt
 from jaxtrader import devices
@@ -206,15 +207,15 @@ def memory(market: jt.Market, cases: Sequence[Case], quick: bool) -> None:
 
 def cartpole(case: Case) -> Training:
     """Our chunk on gymnax's CartPole."""
-    import gymnax  # some seconds: only where it is used
-
-    env, params = gymnax.make("CartPole-v1")
+    env, params = control_task("CartPole-v1")
     return Training(env, params, case.agent(), EnvRollouts(env, case.length, case.envs))
 
 
-def beside(pythons: dict[str, str], bars: int, cases: Sequence[Case], repeats: int, quick: bool) -> None:
+def beside(
+    pythons: dict[str, str], market: jt.Market, bars: int, cases: Sequence[Case], repeats: int, quick: bool
+) -> None:
     """Ours and the peers' in turn: the same network, epochs and minibatches."""
-    market, first = random_market(bars), cases[0]
+    first = cases[0]
     tasks = {f"our market, window {case.window}, {case.network}": case for case in cases}
     ours = {task: case.training(market) for task, case in tasks.items()}
     variants = {
@@ -319,6 +320,9 @@ def main() -> None:
     quick, tiny, repeats = given.quick, (TINY,), 2 if given.quick else 5
     bars = QUICK["bars"] if quick else 100_000
     market = random_market(bars)
+    if quick:  # a case is compiled once, for all tables
+        once = functools.cache(Case.training)
+        Case.training = lambda case, market, **_: once(case, market)
     if "alone" in given.parts:
         asked: dict[str, Any] = {"compute_dtype": given.compute_dtype, "matmul_precision": given.matmul_precision}
         asked |= {} if given.envs is None else {"envs": given.envs}
@@ -334,7 +338,7 @@ def main() -> None:
     if "beside" in given.parts:
         # A quick run installs no peer, and runs beside those that are named.
         pythons = {} if quick and not given.peer_python else interpreters(given)
-        beside(pythons, bars, tiny if quick else BESIDE, repeats, quick)
+        beside(pythons, market, bars, tiny if quick else BESIDE, repeats, quick)
 
 
 if __name__ == "__main__":

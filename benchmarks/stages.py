@@ -55,6 +55,7 @@ def spent(market: jt.Market, case: Case, repeats: int) -> tuple[float, dict[str,
     train_state, agent, params = begin(env, env.default_params, agent, rollouts)
     state, paths, key = train_state.agent_state, train_state.env_states, jax.random.key(0)
     best = lambda function, *given: 1e3 * timed(function, *given, repeats=repeats)[0]  # noqa: E731
+    steps = agent.num_epochs * agent.num_minibatches
 
     def collect(agent: Any, state: Any, paths: Any, params: Any) -> Any:
         return rollouts.collect(paths, agent, state, params, key)
@@ -65,10 +66,6 @@ def spent(market: jt.Market, case: Case, repeats: int) -> tuple[float, dict[str,
     def update(agent: PPOAgent, state: Any, paths: Any, params: Any) -> Any:
         paths, rollout, _ = collect(agent, state, paths, params)
         return paths, agent.learn(state, rollout, params, key)
-
-    _, rollout, _ = jax.jit(collect)(agent, state, paths, params)
-    batch = minibatch(agent, state, rollout)
-    steps = agent.num_epochs * agent.num_minibatches
 
     def gradient(agent: PPOAgent, state: Any, batch: Any, params: Any) -> Any:
         return agent._gradient(state.params, state, batch, params)[0]
@@ -85,9 +82,11 @@ def spent(market: jt.Market, case: Case, repeats: int) -> tuple[float, dict[str,
 
     accounts = best(partial(collect, Blind(), case.length + 1), paths, params)
     encoding = best(encode, agent, state, paths, params)
-    collecting = best(collect, agent, state, paths, params)
-    gradients = steps * best(gradient, agent, state, batch, params)
-    optimiser = best(descend, state, jax.jit(gradient)(agent, state, batch, params))
+    seconds, _, compiled = timed(collect, agent, state, paths, params, repeats=repeats)
+    collecting, (_, rollout, _) = 1e3 * seconds, compiled(agent, state, paths, params)
+    given = agent, state, minibatch(agent, state, rollout), params
+    seconds, _, compiled = timed(gradient, *given, repeats=repeats)
+    gradients, optimiser = 1e3 * steps * seconds, best(descend, state, compiled(*given))
     learning = best(lambda *given: given[0].learn(*given[1:], key), agent, state, rollout, params)
     whole = best(update, agent, state, paths, params)
     found = (accounts, encoding, collecting - accounts - encoding, gradients, optimiser)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,14 @@ def random_market(bars: int, features: int = FEATURES) -> jt.Market:
     """One history of `random_frame`."""
     frame = random_frame(bars, features)
     return jt.Market.from_bars(jt.load_bars(frame), features=[f"f{i}" for i in range(features)])
+
+
+@cache
+def control_task(name: str) -> tuple[Any, Any]:
+    """One of gymnax's environments and its parameters. Another instance would compile anew."""
+    import gymnax  # some seconds: only where it is used
+
+    return gymnax.make(name)
 
 
 class Dense:

@@ -48,7 +48,7 @@ CASES = [
         },
         None,
     ),
-    ("accelerator", {"accelerator_quick": 14}, None),
+    ("accelerator", {"accelerator_quick": 13}, None),
     ("ablations", {"ablations_quick": 1}, None),
     ("finrl", {"finrl_quick": 2}, None),
     ("defaults", {"defaults_quick": 1}, None),
