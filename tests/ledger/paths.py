@@ -18,7 +18,7 @@ from jaxtrader.ledger.account import Brackets
 from jaxtrader.ledger.bar import late_bars
 from jaxtrader.ledger.rules import BRACKETS, Rules
 
-few = hypothesis_settings(max_examples=40, deadline=None, derandomize=True)  # the same in every run: a test of a commit
+few = hypothesis_settings(max_examples=20, deadline=None, derandomize=True)  # the same in every run: a test of a commit
 seeds = st.integers(0, 10_000)
 step = jax.jit(ledger.step, static_argnames="rules")
 

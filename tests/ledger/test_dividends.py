@@ -74,13 +74,15 @@ def paying(seed, assets):
     return dataclasses.replace(market, columns={"paid": paid}, price_factor=None)
 
 
-@pytest.mark.parametrize("name", BY_FILL)
-@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize(("name", "plain"), [("next_close", False), ("next_open", True), ("close", True)])
 def test_every_fill_of_a_result_is_that_of_the_scalar_reference(name, plain):
-    """Also where all bars are stepped at once from the holdings at each close: without brackets and margin."""
+    """Also where all bars are stepped at once from the holdings at each close: without brackets and margin.
+
+    The other kinds are in test_against_reference.py.
+    """
     assets, rules = BY_FILL[name]
     rules = {**rules, "dividends": "paid"} | ({"maintenance_margin": 0.0} if plain else {})
-    for seed in range(4):
+    for seed in range(12):
         market, (targets, brackets) = paying(seed, assets), orders_of(seed, assets)
         brackets = {} if plain else brackets
         market = dataclasses.replace(market, funding=None, bar_dt=None) if plain else market
@@ -88,19 +90,21 @@ def test_every_fill_of_a_result_is_that_of_the_scalar_reference(name, plain):
         assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
 
 
-@pytest.mark.parametrize("name", BY_FILL)
+@pytest.mark.parametrize("name", ["next_open", "close"])
 def test_the_position_financing_of_the_assets_and_trades_holds_every_dividend(name):
     """All that was earned is what trades made and carried: there is no interest on idle cash here."""
     assets, rules = BY_FILL[name]
-    market, (targets, _) = paying(1, assets), orders_of(1, assets)
-    market = dataclasses.replace(market, funding=None, delisted=None)
-    costs = jt.Costs(fee=1e-3, slippage=1e-3)
-    rules = {"fill": rules["fill"], "dividends": "paid", "rebalance_band": 0.02, "ruin_level": 0.0}
-    result = jt.simulate(market, targets / 4, costs=costs, **run_settings(rules))
-    np.testing.assert_allclose(result.position_financing.sum(1), result.financing, atol=1e-15)
-    assert (result.financing != 0).sum() > 3
-    earned = result.trades["pnl"].sum() + result.trades["financing"].sum()
-    np.testing.assert_allclose(earned, result.equity[-1] - 1, rtol=1e-9)
+    rules, paid = {**rules, "dividends": "paid", "maintenance_margin": 0.0}, 0
+    costs = all_costs(assets, cash_rate=0.0, borrow_rate=0.0, short_rate=0.0)
+    for seed in range(12):
+        market, (targets, _) = paying(seed, assets), orders_of(seed, assets)
+        market = dataclasses.replace(market, funding=None, bar_dt=None)
+        result = jt.simulate(market, targets / 4, costs=costs, **run_settings(rules))
+        np.testing.assert_allclose(result.position_financing.sum(1), result.financing, atol=1e-15)
+        paid += (result.financing != 0).sum()
+        earned = result.trades["pnl"].sum() + result.trades["financing"].sum()
+        np.testing.assert_allclose(earned, result.equity[-1] - 1, rtol=1e-9)
+    assert paid > 10
 
 
 def test_raw_prices_with_dividends_grow_as_adjusted_ones_do():
@@ -131,22 +135,21 @@ def test_raw_prices_with_dividends_grow_as_adjusted_ones_do():
     np.testing.assert_allclose(cash.equity, adjusted.equity, rtol=1e-12)
 
 
-def test_an_environment_is_paid_as_simulate_is():
+def test_an_environment_is_paid_as_the_reference_is():
     market = dataclasses.replace(BASE, columns={"paid": np.where(np.arange(len(BASE.times)) % 3 == 0, 1.0, 0)[:, None]})
     rules = jt.Rules(rebalance_band=0.0, dividends="paid")
     env = jt.TradingEnv(market, window=2, episode_length=16, random_start=False, rules=rules)
     params = env.default_params
     _, state = jax.jit(env.reset)(jax.random.key(0), params)
-    step, first, equity, financing = jax.jit(env.step), int(state.cursor), [], []
+    step, first, equity, financing = jax.jit(env.step_env), int(state.cursor), [], []
     for _ in range(12):
         _, state, *_, info = step(jax.random.key(1), state, np.int32(2), params)
         equity.append(float(state.account.equity))
         financing.append(float(info["financing"]))
-    result = jt.simulate(
-        market, np.where(np.arange(len(market.close) - first) < 12, 1.0, np.nan), start=first, rules=env.rules
-    )
-    np.testing.assert_allclose(equity, result.equity[1:13], rtol=1e-5)
-    np.testing.assert_allclose(financing, result.financing[1:13], rtol=1e-5, atol=1e-8)
+    targets = np.where(np.arange(len(market.close) - first) < 12, 1.0, np.nan)[:, None]
+    expected = reference_of(market, targets, jt.Costs(), rows=slice(first, None), dividends="paid")
+    np.testing.assert_allclose(equity, expected["equity"][1:13], rtol=1e-5)
+    np.testing.assert_allclose(financing, expected["financing"][1:13], rtol=1e-5, atol=1e-8)
     assert max(financing) > 0.005
 
 

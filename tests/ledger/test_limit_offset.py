@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BARS, BASE, all_costs, market_of, orders_of
+from ledger.markets import BARS, BASE, FULL, all_costs, market_of, orders_of
 from ledger.worked_bars import LONG, NAN, SHORT, TWO, bar, worked
 from rule_settings import run_settings
 
@@ -143,19 +143,19 @@ CASES = [
 test_limits_as_worked_by_hand = worked(CASES)
 
 
-RULES = {"fill": "limit", "limit_offset": 0.01, "capital": 1e5, "rebalance_band": 0.02, "delist_return": -0.3}
+RULES = {**FULL, "fill": "limit", "limit_offset": 0.01}
 
 
 @pytest.mark.parametrize(
     ("assets", "rules"),
     [
-        (1, {**RULES, "max_leverage": 3.0, "lot": 5.0, "multiplier": 1.5, "tick": 0.01, "volume_cap": 0.2}),
-        (3, {**RULES, "rebalance": "on_change", "delay": 1, "maintenance_margin": 0.25, "flat_at_session_end": True}),
+        (1, {**RULES, "delay": 0}),
+        (3, {**RULES, "rebalance": "on_change", "flat_at_session_end": True}),
     ],
 )
 def test_every_fill_of_a_result_is_that_of_the_scalar_reference(assets, rules):
     costs, unmet, fees = all_costs(assets, maker_fee=0.0002), 0, 0
-    for seed in range(8):
+    for seed in range(16):
         market, (targets, brackets) = market_of(seed, assets), orders_of(seed, assets)
         brackets = {"stop_loss": brackets["stop_loss"]}
         result = jt.simulate(market, targets, costs=costs, **brackets, **run_settings(rules))
@@ -167,7 +167,7 @@ def test_every_fill_of_a_result_is_that_of_the_scalar_reference(assets, rules):
     assert fees > 50
 
 
-def test_an_environment_trades_as_simulate_does_and_counts_what_was_not_met():
+def test_an_environment_trades_as_the_reference_does_and_counts_what_was_not_met():
     market = BASE
     costs = jt.Costs(fee=1e-3, slippage=5e-4, maker_fee=2e-4)
     env = jt.TradingEnv(
@@ -181,7 +181,7 @@ def test_an_environment_trades_as_simulate_does_and_counts_what_was_not_met():
     )
     params = env.default_params
     _, state = jax.jit(env.reset)(jax.random.key(0), params)
-    step, first, actions = jax.jit(env.step), int(state.cursor), np.arange(12) * 7 % 3
+    step, first, actions = jax.jit(env.step_env), int(state.cursor), np.arange(12) * 7 % 3
     equity, unmet = [], 0
     for action in actions:
         _, state, *_, info = step(jax.random.key(1), state, action, params)
@@ -189,9 +189,10 @@ def test_an_environment_trades_as_simulate_does_and_counts_what_was_not_met():
         unmet += int(info["unmet"])
     targets = np.full(len(market.close) - first, np.nan)
     targets[: len(actions)] = np.array([-1.0, 0.0, 1.0])[actions]
-    result = jt.simulate(market, targets, start=first, costs=costs, rules=env.rules, stop_loss=0.05)
-    np.testing.assert_allclose(equity, result.equity[1 : len(equity) + 1], rtol=1e-5)
-    assert unmet == result.unmet > 0
+    rows, stops = slice(first, None), {"stop_loss": np.full((len(targets), 1), 0.05)}
+    expected = reference_of(market, targets[:, None], costs, stops, rows, fill="limit", limit_offset=0.002)
+    np.testing.assert_allclose(equity, expected["equity"][1 : len(equity) + 1], rtol=1e-5)
+    assert unmet == len(expected["unmet"]) > 0
 
 
 @pytest.mark.parametrize(

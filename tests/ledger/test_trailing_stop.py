@@ -7,11 +7,13 @@ import math
 import jax
 import numpy as np
 import pytest
+from ledger.against_reference import reference_of
 from ledger.markets import BASE
 from ledger.worked_bars import LONG, NAN, SHORT, bar, worked
-from live.test_live import loud
+from policies import policy_of, with_noise
 
 import jaxtrader as jt
+from jaxtrader.agents.normalization import ValueScale
 from jaxtrader.agents.policy_loading import save_policy
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, BEST_PRICE
 
@@ -111,7 +113,7 @@ CASES = [
 test_trailing_stops_as_worked_by_hand = worked(CASES)
 
 
-def test_an_environment_trails_as_simulate_does_and_forgets_with_the_account():
+def test_an_environment_trails_as_the_reference_does_and_forgets_with_the_account():
     env = jt.TradingEnv(
         BASE,
         window=2,
@@ -122,31 +124,44 @@ def test_an_environment_trails_as_simulate_does_and_forgets_with_the_account():
     )
     params = env.default_params
     _, state = jax.jit(env.reset)(jax.random.key(0), params)
-    step, first, actions = jax.jit(env.step), int(state.cursor), np.full(12, 2)
+    step, first, actions = jax.jit(env.step_env), int(state.cursor), np.full(12, 2)
     equity, seen = [], []
     for action in actions:
         obs, state, *_ = step(jax.random.key(1), state, action, params)
         equity.append(float(state.account.equity))
         seen.append(float(obs.account[0, -1]))
-    targets = np.full(len(BASE.close) - first, np.nan)
+    targets = np.full((len(BASE.close) - first, 1), np.nan)
     targets[: len(actions)] = 1.0
-    result = jt.simulate(BASE, targets, start=first, rules=env.rules, trailing_stop=0.05)
-    np.testing.assert_allclose(equity, result.equity[1 : len(equity) + 1], rtol=1e-5)
-    assert "trailing stop" in result.fills["reason"][: len(equity)]
+    stops = {"trailing_stop": np.full(targets.shape, 0.05)}
+    expected = reference_of(BASE, targets, jt.Costs(), stops, slice(first, None))
+    np.testing.assert_allclose(equity, expected["equity"][1 : len(equity) + 1], rtol=1e-5)
+    assert "trailing stop" in expected["reasons"][: len(equity)]
     # What a decision sees: the return from the highest price since the entry, of what is held.
-    held, best, expected = result.units[1 : len(equity) + 1, 0] > 0, 0.0, []
+    held, best, returns = np.array(expected["units"])[1 : len(equity) + 1, 0] > 0, 0.0, []
     for row, long in enumerate(held, first + 1):
         best = max(best or BASE.open[row, 0], BASE.high[row, 0])
         fall = BASE.close[row, 0] / best - 1
-        expected.append(fall / (BASE.volatility[row, 0] * math.sqrt(20)) if long else 0.0)
-    np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-6)
+        returns.append(fall / (BASE.volatility[row, 0] * math.sqrt(20)) if long else 0.0)
+    np.testing.assert_allclose(seen, returns, rtol=1e-4, atol=1e-6)
     assert min(seen) < -0.1
+
+
+def untrained(env):
+    """A policy with random weights. Its state is made of the shapes of a fresh one, which compiles nothing."""
+    agent, params = jt.PPOAgent(hidden=(8, 8)), env.default_params
+    shapes = jax.eval_shape(lambda key: agent.init(key, env, params), jax.random.key(0))
+
+    def zeros(x):
+        return jax.random.key(0) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else np.zeros(x.shape, x.dtype)
+
+    state = agent.prepare(with_noise(jax.tree.map(zeros, shapes), seed=0), params)[0]
+    return policy_of(agent, state.replace(value_scale=ValueScale(*np.float32([0.02, 0.05, 0.1]))), env)
 
 
 def test_a_policy_sees_what_it_saw_in_training_whatever_stop_it_trades_with(tmp_path):
     market = BASE
     for trained, traded in ((None, 0.05), (0.05, None)):
-        policy = loud(jt.TradingEnv(market, window=2, positions=(-1, 0, 1), trailing_stop=trained), seed=3)
+        policy = untrained(jt.TradingEnv(market, window=2, positions=(-1, 0, 1), trailing_stop=trained))
         save_policy(tmp_path / "policy.pkl", policy)
         policy = jt.load_policy(tmp_path / "policy.pkl")
         names = (*ACCOUNT_FEATURES, *((BEST_PRICE,) if trained else ()))

@@ -11,6 +11,13 @@ from parity.case_reference import reference_of
 from parity_cases import Case, load
 
 FOUND, VERSIONS = load(Path(__file__).with_name("vectorbt.npz"))
+# Each kind once: rounding does not know at which price an order fills. The four walks are shorter than the four stocks.
+FLOAT32 = [
+    found
+    for found in FOUND
+    if found[0].settings["fill"] == "next_open" or ("trailing_stop" in found[0].settings and found[0].symbols)
+    if not found[0].name.startswith("four walks")
+]
 each = pytest.mark.parametrize(("case", "equity"), FOUND, ids=[case.name for case, _ in FOUND])
 
 
@@ -22,7 +29,7 @@ def test_simulate_is_vectorbt_in_float64(case: Case, equity: np.ndarray) -> None
     np.testing.assert_allclose(result.equity, equity, rtol=1e-10)
 
 
-@each
+@pytest.mark.parametrize(("case", "equity"), FLOAT32, ids=[case.name for case, _ in FLOAT32])
 def test_simulate_in_float32_stays_within_1e_4(case: Case, equity: np.ndarray) -> None:
     # 1e-4: roundings of float32 over up to 5,000 bars.
     np.testing.assert_allclose(case.result("float32").equity, equity, rtol=1e-4)
@@ -31,12 +38,12 @@ def test_simulate_in_float32_stays_within_1e_4(case: Case, equity: np.ndarray) -
 @each
 def test_the_scalar_reference_is_vectorbt_too(case: Case, equity: np.ndarray) -> None:
     """So that what agrees with the reference elsewhere has been held against something else."""
-    got = reference_of(case)
+    got, opens = reference_of(case), case.columns()["open"]
     # 1e-10: roundings of up to 5,000 bars of two programs.
     np.testing.assert_allclose(got["equity"], equity, rtol=1e-10)
     if "trailing_stop" in case.settings:  # what there was to agree on
         closes = [fill for fill, reason in zip(got["fills"], got["reasons"], strict=True) if reason == TRAIL]
-        at_open = [fill for fill in closes if fill[3] == case.columns()["open"][fill[0], 0]]
+        at_open = [fill for fill in closes if fill[3] == opens[fill[0], 0]]
         assert len(closes) > 50
         assert {fill[2] > 0 for fill in closes} == {True, False}
         assert at_open or not case.symbols
