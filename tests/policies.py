@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
-from conftest import init
+import pytest
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.ppo import PPOAgent
@@ -50,10 +55,39 @@ def drawn(agent: PPOAgent, env: TradingEnv, seed: int = 1, deviation: float = 0.
     return agent.prepare(state.replace(params=weights, bounds=agent._network(env, params)[1]), params)[0]
 
 
+@partial(jax.jit, static_argnums=(1, 3))
+def _initial(agent: PPOAgent, env: Any, params: Any, seed: int) -> PPOState:
+    return agent.init(jax.random.key(seed), env, params)
+
+
+@contextmanager
+def orthogonal_by_numpy(seed: int = 0) -> Iterator[None]:
+    """Flax's orthogonal weights are those of NumPy: it compiles a decomposition for each layer."""
+    rng = np.random.default_rng(seed)
+
+    def orthogonal(gain: float = 1.0) -> Callable[..., jax.Array]:
+        def draw(key: Any, shape: tuple[int, int], dtype: Any = np.float32) -> jax.Array:
+            q, r = np.linalg.qr(rng.normal(size=sorted(shape, reverse=True)))
+            q *= gain * np.sign(np.diagonal(r))
+            return jnp.asarray(q if shape[0] >= shape[1] else q.T, dtype)
+
+        return draw
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.initializers, "orthogonal", orthogonal)
+        yield
+
+
+def initial(agent: PPOAgent, env: Any, params: Any = None, seed: int = 0) -> PPOState:
+    """What `agent.init` returns, with orthogonal weights by NumPy."""
+    with orthogonal_by_numpy(seed):
+        return _initial(agent, env, params, seed)
+
+
 def fresh(agent: PPOAgent, env: TradingEnv, seed: int = 0) -> PPOState:
-    """A state that knows the environment's normalisation."""
+    """An initial state that knows the environment's normalisation."""
     params = env.default_params
-    return agent.prepare(init(agent, jax.random.key(seed), env, params), params)[0]
+    return agent.prepare(initial(agent, env, params, seed), params)[0]
 
 
 def policy_of(agent: Any, state: Any, env: TradingEnv) -> Policy:

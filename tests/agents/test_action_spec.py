@@ -38,7 +38,8 @@ def test_a_box_of_any_shape_is_flattened_and_given_back(shape: tuple[int, ...]) 
     assert actions == ActionSpec("box", size, shape)
     np.testing.assert_array_equal(bounds, [[-2] * size, [3] * size])
     outputs = np.zeros((5, 4, size), np.float32), np.zeros(size, np.float32)
-    drawn = np.asarray(jax.jit(lambda *given: actions.distribution(*given).sample(KEY))(*outputs, bounds))
+    sample = jax.eval_shape(lambda *given: actions.distribution(*given).sample(KEY), *outputs, bounds)
+    drawn = np.random.default_rng(0).uniform(-2, 3, sample.shape)
     taken = actions.to_env(drawn)
     assert taken.shape == (5, 4, *shape)
     np.testing.assert_array_equal(actions.from_env(taken), drawn)
@@ -83,41 +84,45 @@ def test_actions_that_cannot_be_are_refused(wrong: tuple) -> None:
 
 
 def test_outputs_become_the_distribution_of_their_kind_softly_bounded() -> None:
-    outputs = jnp.asarray([[0.01, -1e6]])
+    outputs = np.float32([[0.01, -1e6]])
     assert isinstance(ActionSpec("discrete", 2).distribution(outputs, None, None), Categorical)
-    bounds = (jnp.zeros(2), jnp.ones(2))
-    numbers = ActionSpec("box", 2, (2,)).distribution(outputs, jnp.asarray([-0.5, 1e6]), bounds)
+    bounds = (np.zeros(2, np.float32), np.ones(2, np.float32))
+    numbers = jax.jit(ActionSpec("box", 2, (2,)).distribution)(outputs, np.float32([-0.5, 1e6]), bounds)
     assert isinstance(numbers, CensoredNormal)
     np.testing.assert_allclose(numbers.log_std, [-0.5, 4], rtol=1e-2)
     np.testing.assert_allclose(numbers.mean, [[0.01, -1 - 2 * np.exp(numbers.log_std[1])]], rtol=1e-3)
-    weights = ActionSpec("simplex", 2, (2,)).distribution(outputs, jnp.zeros(2), None)
+    weights = jax.jit(ActionSpec("simplex", 2, (2,)).distribution)(outputs, np.zeros(2, np.float32), None)
     assert isinstance(weights, SimplexNormal)
     np.testing.assert_allclose(weights.mean, [[0.02, -10]], rtol=1e-4)
+
+
+@jax.jit
+def law(x: jax.Array, log_std: jax.Array) -> CensoredNormal:
+    return ActionSpec("box", 1, (1,)).distribution(x, log_std, (jnp.full(1, -3.0), jnp.full(1, 3.0)))
+
+
+@jax.jit
+def slopes(x: jax.Array, log_std: jax.Array) -> jax.Array:
+    """Of the mean by the output, and of the log_prob of 2.9."""
+    mean, at = (lambda x: law(x, log_std).mean.sum()), (lambda x: law(x, log_std).log_prob(jnp.full(1, 2.9)))
+    return jnp.stack([jax.vmap(jax.grad(each))(x)[:, 0] for each in (mean, at)])
+
+
+far_draws = jax.jit(lambda x, log_std: law(x, log_std).sample(KEY))
 
 
 @pytest.mark.parametrize("log_std", [0.5, -1.75, -3.0])
 def test_a_mean_is_itself_within_the_box_and_never_out_of_reach_of_its_draws(log_std: float) -> None:
     """One deviation beyond by an excess of two, smooth at the bound. From far out the draws still lead back."""
-    box, std = ActionSpec("box", 1, (1,)), np.exp(log_std)
-
-    @jax.jit
-    def law(x: jax.Array) -> CensoredNormal:
-        return box.distribution(x, jnp.full(1, log_std), (jnp.full(1, -3.0), jnp.full(1, 3.0)))
-
-    @jax.jit
-    def slopes(x: jax.Array) -> jax.Array:
-        """Of the mean by the output, and of the log_prob of 2.9."""
-        mean, at = (lambda x: law(x).mean.sum()), (lambda x: law(x).log_prob(jnp.full(1, 2.9)))
-        return jnp.stack([jax.vmap(jax.grad(each))(x)[:, 0] for each in (mean, at)])
-
-    std = float(np.exp(np.asarray(law(np.zeros((7, 1), np.float32)).log_std)[0]))
+    log_std = np.full(1, log_std, np.float32)
+    std = float(np.exp(np.asarray(law(np.zeros((7, 1), np.float32), log_std).log_std)[0]))
     given = np.float32([[-1 - 2 * std], [-1.0], [-0.4], [0.0], [1.0], [1 + 2 * std], [1e9]])
     np.testing.assert_allclose(
-        np.asarray(law(given).mean)[:, 0], [-1 - std, -1, -0.4, 0, 1, 1 + std, 1 + 2 * std], 1e-5
+        np.asarray(law(given, log_std).mean)[:, 0], [-1 - std, -1, -0.4, 0, 1, 1 + std, 1 + 2 * std], 1e-5
     )
-    of_mean, of_log_prob = np.asarray(slopes(np.float32([[0.999], [1.001], [1 + 2 * std], [3.0]])))
+    of_mean, of_log_prob = np.asarray(slopes(np.float32([[0.999], [1.001], [1 + 2 * std], [3.0]]), log_std))
     np.testing.assert_allclose(of_mean[:3], [1, 1, 0.25], atol=0.06)
-    drawn = np.asarray(jax.jit(lambda x: law(x).sample(KEY))(np.full((20_000, 1), 100, np.float32)))
+    drawn = np.asarray(far_draws(np.full((20_000, 1), 100, np.float32), log_std))
     assert 0.018 < (drawn < 3).mean() < 0.03
     assert of_log_prob[3] < -1e-3, "a mean far out must find back"
 

@@ -17,19 +17,16 @@ from jaxtrader.agents.networks import ActorCritic
 
 ASSETS, FEATURES, WIDTH = 2, 3, 16
 DECISIONS = 37
-CASES = [
-    ("mlp", 3, None),
-    pytest.param("tcn", 2, None, marks=pytest.mark.slow),
-    ("tcn", 13, 2),
-    pytest.param("tcn", 32, None, marks=pytest.mark.slow),
-    pytest.param("attention", 2, None, marks=pytest.mark.slow),
-    pytest.param("attention", 13, 3, marks=pytest.mark.slow),
-    ("attention", 32, 1),
-    ("gru", 5, None),
-    ("lru", 13, 2),
-    pytest.param("lru", 2, None, marks=pytest.mark.slow),
-    pytest.param("lru", 11, 1, marks=pytest.mark.slow),
+QUICK = [("mlp", 3, None), ("tcn", 13, 2), ("attention", 32, 1), ("gru", 5, 2), ("lru", 13, 2)]  # one of each kind
+SLOW = [
+    ("tcn", 2, None),
+    ("tcn", 32, None),
+    ("attention", 2, None),
+    ("attention", 13, 3),
+    ("lru", 2, None),
+    ("lru", 11, 1),
 ]
+CASES = [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 
 
 @cache
@@ -69,6 +66,9 @@ def bars(count: int, paths: int = 2) -> np.ndarray:
     return np.random.default_rng(0).normal(size=(paths, count, ASSETS, FEATURES)).astype(np.float32)
 
 
+PULL = np.random.default_rng(1).normal(size=(2, DECISIONS, 16)).astype(np.float32)
+
+
 @pytest.mark.parametrize(("kind", "window", "depth"), CASES)
 def test_a_chunk_equals_its_windows_one_by_one_gradients_too(
     kind: ppo_settings.Encoder, window: int, depth: int | None
@@ -76,9 +76,8 @@ def test_a_chunk_equals_its_windows_one_by_one_gradients_too(
     network, weights = make(kind, window, depth)
     chunk = bars(window - 1 + DECISIONS)
     windows = np.stack([chunk[:, t : t + window] for t in range(DECISIONS)], 1)
-    pull = np.random.default_rng(1).normal(size=(2, DECISIONS, 16)).astype(np.float32)
-    (slope, _), whole = pulled(network)(weights, chunk, pull)
-    (slopes, _), each = pulled(network)(weights, windows, pull)
+    (slope, _), whole = pulled(network)(weights, chunk, PULL)
+    (slopes, _), each = pulled(network)(weights, windows, PULL)
     assert np.std(whole) > 0.3
     np.testing.assert_allclose(whole, each, rtol=1e-5, atol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), slope, slopes)
@@ -186,21 +185,23 @@ def numpy_lru(trunk: dict, x: np.ndarray, spans: list[int]) -> np.ndarray:
 @pytest.mark.parametrize(
     ("kind", "window", "depth", "layers"),
     [
-        ("tcn", 8, None, [(0, 1), (0, 2), (0, 4)]),
         ("tcn", 13, None, [(0, 1), (0, 2), (0, 4), (0, 5)]),
         ("tcn", 13, 2, [(0, 1, 2, 3), (0, 3, 6, 9)]),
-        ("attention", 9, 1, [9]),
+        ("attention", 32, 1, [32]),
         ("attention", 40, None, [20, 21]),
-        ("gru", 6, 2, None),
-        ("lru", 12, None, [6, 7]),
+        ("gru", 5, 2, None),
+        ("lru", 13, 2, [7, 7]),
     ],
 )
 def test_encoders_equal_numpy_in_float64(
     kind: ppo_settings.Encoder, window: int, depth: int | None, layers: list
 ) -> None:
     network, weights = make(kind, window, depth)
-    chunk = bars(window + 50, paths=1)
-    found = jax.jit(encode(network))(weights, chunk)[0]
+    chunk = bars(window - 1 + DECISIONS)
+    if (kind, window, depth) in QUICK:  # compiled for the tests above
+        found = pulled(network)(weights, chunk, PULL)[1][0]
+    else:
+        found = jax.jit(encode(network))(weights, chunk)[0]
     exact = jax.tree.map(np.float64, weights)
     rows = np.float64(chunk[0]).reshape(len(chunk[0]), -1)
     if kind in ("tcn", "attention"):
@@ -232,15 +233,13 @@ def test_layers_of_any_depth_reach_exactly_the_window_and_leave_no_bar_out(depth
 # --- bfloat16 ---
 
 
-@pytest.mark.parametrize("kind", ["mlp", "tcn", "attention", "gru", "lru"])
-def test_bfloat16_is_near_float32_and_gives_float32(kind: ppo_settings.Encoder) -> None:
-    chunk = bars(20)
-    contexts = []
-    for dtype in ("float32", "bfloat16"):
-        network, weights = make(kind, 8, None, compute_dtype=dtype)
-        assert {x.dtype for x in jax.tree.leaves(weights)} == {np.dtype("float32")}
-        contexts.append(jax.jit(encode(network))(weights, chunk))
-    full, half = contexts
+@pytest.mark.parametrize(("kind", "window", "depth"), QUICK)
+def test_bfloat16_is_near_float32_and_gives_float32(kind: ppo_settings.Encoder, window: int, depth: int | None) -> None:
+    network, weights = make(kind, window, depth, compute_dtype="bfloat16")
+    assert {x.dtype for x in jax.tree.leaves(weights)} == {np.dtype("float32")}
+    chunk = bars(window - 1 + DECISIONS)
+    half = jax.jit(encode(network))(weights, chunk)
+    full = pulled(make(kind, window, depth)[0])(weights, chunk, PULL)[1]
     assert half.dtype == jnp.float32
     assert 0 < np.abs(full - half).max() < 0.1 * np.abs(full).max()
 
@@ -250,7 +249,7 @@ def test_bfloat16_is_near_float32_and_gives_float32(kind: ppo_settings.Encoder) 
     [
         ("mlp", 64, 48),
         ("tcn", 64, 48),
-        ("attention", 64, 48),
+        pytest.param("attention", 64, 48, marks=pytest.mark.slow),
         pytest.param("gru", 32, 48, marks=pytest.mark.slow),
         pytest.param("lru", 64, 48, marks=pytest.mark.slow),
         pytest.param("attention", 16, 256, marks=pytest.mark.slow),

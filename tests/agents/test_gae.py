@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -25,17 +24,6 @@ def by_episode(reward, value, next_value, terminated, done, gamma, lam):
                 break
             weight *= gamma * lam
     return advantage
-
-
-def associative(reward, value, next_value, terminated, done, gamma, lam):
-    """The same recurrence as a parallel prefix over its affine maps A(next) -> delta + decay A(next)."""
-    delta = reward + gamma * np.where(terminated, 0, next_value) - value
-    decay = gamma * lam * (1 - done)
-
-    def then(later: tuple, earlier: tuple) -> tuple:
-        return earlier[0] + earlier[1] * later[0], earlier[1] * later[1]
-
-    return jax.jit(lambda maps: jax.lax.associative_scan(then, maps, reverse=True)[0])((delta, decay))
 
 
 def flags(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -72,19 +60,6 @@ def test_equals_the_sum_over_the_rest_of_the_episode(kind: str) -> None:
     )
     np.testing.assert_allclose(advantage, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(target, expected + value, rtol=1e-5, atol=1e-5)
-
-
-def test_equals_an_associative_scan_and_itself_without_jit() -> None:
-    rng = np.random.default_rng(5)
-    columns = rng.normal(size=(3, TIME, BATCH)).astype(np.float32)
-    terminated, truncated = flags("mixed", rng)
-    done = terminated | truncated
-    advantage, target = GAE(*columns, terminated, done, 0.97, 0.9)
-    np.testing.assert_allclose(advantage, associative(*columns, terminated, done, 0.97, 0.9), rtol=1e-5, atol=1e-5)
-    with jax.disable_jit():
-        plain = gae(*map(jnp.asarray, (*columns, terminated, done)), 0.97, 0.9)
-    np.testing.assert_allclose(advantage, plain[0], rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(target, plain[1], rtol=1e-5, atol=1e-6)
 
 
 def test_what_follows_a_termination_is_never_read() -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import init, masked
-from policies import with_noise
+from policies import initial, with_noise
 
 from jaxtrader.agents import ppo
 from jaxtrader.agents.advantages import gae, market_control_variate, regress_out
@@ -47,7 +47,7 @@ def lived(
     env: TradingEnv, agent: PPOAgent, raw: EnvParams, part: bool = True
 ) -> tuple[PPOState, EnvParams, Rollout, jax.Array | None]:
     """A loud policy, prepared parameters, what it lived through, and the market's part of it, if asked for."""
-    state, params = agent.prepare(loud(init(agent, KEY, env, raw)), raw)
+    state, params = agent.prepare(loud(initial(agent, env, raw)), raw)
     rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
 
     @jax.jit
@@ -155,9 +155,10 @@ def test_learn_applies_market_baseline_where_positions_are_continuous(
 ) -> None:
     taken = []
     monkeypatch.setattr(ppo, "regress_out", lambda advantage, known: taken.append(known) or -advantage)
-    for positions, on, expected in (("continuous", True, 1), ("continuous", False, 0), ((-1.0, 0.0, 1.0), True, 0)):
-        changed, given = dataclasses.replace(env, positions=positions), agent.replace(market_baseline=on, num_epochs=1)
-        state, params, rollout, _ = lived(changed, agent, raw_params, part=False)
-        taken.clear()
-        jax.eval_shape(given.learn, state, rollout, params, KEY)
-        assert len(taken) == expected
+    for positions, cases in (("continuous", ((True, 1), (False, 0))), ((-1.0, 0.0, 1.0), ((True, 0),))):
+        state, params, rollout, _ = lived(dataclasses.replace(env, positions=positions), agent, raw_params, part=False)
+        for on, expected in cases:
+            taken.clear()
+            given = agent.replace(market_baseline=on, num_epochs=1)
+            jax.eval_shape(given.learn, state, rollout, params, KEY)
+            assert len(taken) == expected

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import orthogonal_by_numpy
 
 from jaxtrader.agents.action_spec import ActionSpec
 from jaxtrader.agents.networks import ActorCritic
@@ -21,7 +22,8 @@ def make(**changes) -> tuple[ActorCritic, dict]:
         WINDOW, ASSETS * FEATURES, ASSETS * K, ActionSpec("discrete", ACTIONS), **{"hidden": (8, 6), **changes}
     )
     chunk, account = np.zeros((1, WINDOW, ASSETS, FEATURES), np.float32), np.zeros((1, 1, ASSETS, K), np.float32)
-    return network, jax.jit(network.init)(jax.random.key(1), chunk, account)
+    with orthogonal_by_numpy():
+        return network, jax.jit(network.init)(jax.random.key(1), chunk, account)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -87,9 +89,9 @@ def test_head_after_encode_is_the_plain_mlp_on_the_concatenation(hidden: tuple[i
 
 def test_without_an_account_the_head_takes_the_context_alone() -> None:
     network = ActorCritic(1, 5, 0, ActionSpec("discrete", ACTIONS), hidden=(8,))
-    variables = network.init(jax.random.key(0), jnp.zeros((1, 1, 1, 5)), None)
-    assert variables["params"]["first_kernel"].shape == (5, 16)
-    logits, value = head(network, variables, np.ones((6, 16), np.float32), None)
+    weights = jax.eval_shape(network.fresh, jax.random.key(0))
+    assert weights["first_kernel"].shape == (5, 16)
+    logits, value = jax.eval_shape(partial(head, network), {"params": weights}, np.ones((6, 16), np.float32), None)
     assert logits.shape == (6, ACTIONS)
     assert value.shape == (6,)
 
@@ -107,16 +109,24 @@ def test_one_context_serves_all_accounts_of_a_path() -> None:
     np.testing.assert_allclose(value[2, 4], one_value, rtol=1e-5, atol=1e-6)
 
 
-def test_initialisation_is_orthogonal_with_the_usual_gains() -> None:
+OLD = ActorCritic(3, 2, 4, ActionSpec("discrete", 3), hidden=(4, 4))
+
+
+@pytest.fixture(scope="module")
+def old_weights() -> dict:
+    """As Flax draws them from a given key."""
+    return jax.jit(OLD.fresh)(jax.random.key(7))
+
+
+def test_initialisation_is_orthogonal_with_the_usual_gains(old_weights: dict) -> None:
     """Gain sqrt 2 per torso in the first layer and between, 0.01 for the policy, 1 for the value, biases 0."""
-    _, variables = make()
-    weights = jax.tree.map(np.float64, variables["params"])
+    weights = jax.tree.map(np.float64, old_weights)
     for torso in range(2):
-        block = weights["first_kernel"][:, torso * 8 : (torso + 1) * 8]
-        np.testing.assert_allclose(block.T @ block, 2 * np.eye(8), atol=1e-5)
+        block = weights["first_kernel"][:, torso * 4 : (torso + 1) * 4]
+        np.testing.assert_allclose(block.T @ block, 2 * np.eye(4), atol=1e-5)
         inner = weights[f"torsos_{torso}_0"]["kernel"]
-        np.testing.assert_allclose(inner.T @ inner, 2 * np.eye(6), atol=1e-5)
-    assert not np.allclose(weights["first_kernel"][:, :8], weights["first_kernel"][:, 8:])
+        np.testing.assert_allclose(inner.T @ inner, 2 * np.eye(4), atol=1e-5)
+    assert not np.allclose(weights["first_kernel"][:, :4], weights["first_kernel"][:, 4:])
     np.testing.assert_allclose(weights["policy"]["kernel"].T @ weights["policy"]["kernel"], 1e-4 * np.eye(3), atol=1e-8)
     np.testing.assert_allclose((weights["critic"]["kernel"] ** 2).sum(), 1, rtol=1e-5)
     biases = [weights["first_bias"], *(weights[n]["bias"] for n in ("torsos_0_0", "torsos_1_0", "policy", "critic"))]
@@ -131,12 +141,10 @@ def test_a_fresh_policy_is_nearly_uniform() -> None:
     assert 0 < np.abs(logits).max() < 0.05
 
 
-def test_one_assets_network_is_what_it_was_before_there_were_portfolios() -> None:
+def test_one_assets_network_is_what_it_was_before_there_were_portfolios(old_weights: dict) -> None:
     """Names, shapes and numbers of a given key, as stored then."""
-    network = ActorCritic(3, 2, 4, ActionSpec("discrete", 3), hidden=(4, 4))
-    weights = jax.jit(network.fresh)(jax.random.key(7))
     dense = lambda rows, columns: {"bias": (columns,), "kernel": (rows, columns)}  # noqa: E731
-    assert jax.tree.map(jnp.shape, weights) == {
+    assert jax.tree.map(jnp.shape, old_weights) == {
         "first_bias": (8,),
         "first_kernel": (10, 8),
         "torsos_0_0": dense(4, 4),
@@ -147,7 +155,7 @@ def test_one_assets_network_is_what_it_was_before_there_were_portfolios() -> Non
     rng = np.random.default_rng(0)
     window = rng.normal(size=(2, 3, 1, 2)).astype(np.float32)
     account = rng.normal(size=(2, 1, 1, 4)).astype(np.float32)
-    logits, value = jax.jit(network.apply)({"params": weights}, window, account)
+    logits, value = jax.jit(OLD.apply)({"params": old_weights}, window, account)
     kept = [[0.00277888, -0.01260156, -0.00577134], [0.00774403, 0.00414668, 0.00298628]]
     np.testing.assert_allclose(logits[:, 0], kept, rtol=1e-4)
     np.testing.assert_allclose(value[:, 0], [-0.7652424, -0.4789577], rtol=1e-4)

@@ -15,23 +15,30 @@ from probes import BY_BOTH, TRUNCATED, Tabular
 import jaxtrader as jt
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy_loading import save_policy
 from jaxtrader.agents.protocol import MarketAgent, Rollout
 from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.examples.dqn import DQN
 from jaxtrader.files import FileError
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
-from jaxtrader.training.run_config import plain_agent
+from jaxtrader.training.run_config import describe, plain_agent
 
 AGENT = DQN(hidden=(8,), epochs=1, batches=2)
 
 
 @pytest.fixture(scope="module")
-def trained(env: TradingEnv, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A DQN after four updates on market bars, the best of them by validation."""
-    settings = {"num_envs": 8, "rollout_length": 8, "total_steps": 256, "progress": False}
+def seeds(env: TradingEnv, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two seeds of a DQN after four updates on market bars, the best of them by validation."""
+    settings = {"num_envs": 8, "rollout_length": 8, "total_steps": 256, "progress": False, "seeds": 2}
     run = tmp_path_factory.mktemp("own") / "run"
     return jt.Trainer(env, AGENT, valid=env.market, run_dir=run, eval_every=2, **settings).train()
+
+
+@pytest.fixture(scope="module")
+def trained(seeds: Any) -> Any:
+    """The training of the first seed."""
+    return seeds.members[0]
 
 
 def test_a_saved_agent_decides_and_earns_as_the_trained_one(trained: Any, env: TradingEnv) -> None:
@@ -71,28 +78,28 @@ def test_a_function_of_its_network_earns_what_it_earns(trained: Any, env: Tradin
 
 
 def test_an_ordinary_environment_is_given_again(tmp_path: Path) -> None:
-    settings = {"num_envs": 8, "rollout_length": 8, "total_steps": 64, "progress": False}
-    result = jt.Trainer(Tabular(), AGENT, env_params=BY_BOTH, run_dir=tmp_path / "run", **settings).train()
-    policy = jt.load_policy(result.policy_path, agent=AGENT, env=Tabular(), env_params=BY_BOTH)
+    env, path = Tabular(), tmp_path / "policy.pkl"
+    about = describe(jt.Trainer(env, AGENT, env_params=BY_BOTH, num_envs=8, rollout_length=8, total_steps=64), {})
+    state = jax.jit(lambda key: AGENT.acting_part(AGENT.init(key, env, BY_BOTH)))(jax.random.key(0))
+    save_policy(path, Policy(AGENT, state, about))
+    policy = jt.load_policy(path, agent=AGENT, env=env, env_params=BY_BOTH)
     assert policy.act([1.0]) in (0, 1)
     assert repr(policy) == "Policy of DQN"
     with pytest.raises(ValueError, match="a policy of DQN for an environment of its user; give it: env="):
-        jt.load_policy(result.policy_path, agent=AGENT)
+        jt.load_policy(path, agent=AGENT)
 
 
-def test_two_seeds_trade_the_mean_of_their_targets(env: TradingEnv, tmp_path: Path) -> None:
-    settings = {"num_envs": 8, "rollout_length": 8, "total_steps": 128, "progress": False, "seeds": 2}
-    result = jt.Trainer(env, AGENT, valid=env.market, run_dir=tmp_path / "run", **settings).train()
-    policy = jt.load_policy(tmp_path / "run", agent=AGENT)
+def test_two_seeds_trade_the_mean_of_their_targets(seeds: Any, env: TradingEnv, tmp_path: Path) -> None:
+    policy = jt.load_policy(seeds.run_dir, agent=AGENT)
     assert policy.about["seeds"] == [0, 1]
-    members = [jt.load_policy(one.policy_path, agent=AGENT) for one in result.members]
+    members = policy.members
     windows = [env.market.features[t : t + 4, 0] for t in range(20, 60)]
     taken = [policy.act(window) for window in windows]
     np.testing.assert_allclose(taken, [np.mean([one.act(window) for one in members]) for window in windows])
     assert len(set(taken)) > 1, "a constant policy would prove nothing"
     assert policy.positions == "continuous"
     together = jt.backtest(policy, env.market)
-    np.testing.assert_array_equal(jt.backtest(result.policy, env.market).targets, together.targets)
+    np.testing.assert_array_equal(jt.backtest(seeds.policy, env.market).targets, together.targets)
     own = together.by_symbol["S0"]
     alone = [jt.backtest(one, env.market).by_symbol["S0"].targets[0, 0] for one in members]
     assert own.targets[0, 0] == pytest.approx(np.mean(alone))
@@ -105,8 +112,8 @@ def test_two_seeds_trade_the_mean_of_their_targets(env: TradingEnv, tmp_path: Pa
     (targets,) = exported.call(np.asarray(windows, np.float32), accounts)
     np.testing.assert_allclose(targets, taken)
     with pytest.raises(ValueError, match="a policy of DQN, which is code of its user"):
-        jt.load_policy(tmp_path / "run")
-    content = files.load(tmp_path / "run" / "policy.pkl", "policy")
+        jt.load_policy(seeds.run_dir)
+    content = files.load(seeds.run_dir / "policy.pkl", "policy")
     for change in ({"members": []}, {"members": content["members"] * 200}, {"state": content["members"][0]}):
         files.save(tmp_path / "bad.pkl", "policy", content | change)
         with pytest.raises(FileError, match="is damaged"):
@@ -127,10 +134,10 @@ def test_what_an_agent_tells_of_its_decision_is_explained_and_exported(
     trained: Any, env: TradingEnv, tmp_path: Path
 ) -> None:
     policy = Policy(Telling(**vars(AGENT)), trained.state, trained.policy.about)
-    result = jt.backtest(policy, env.market).by_symbol["S0"]
-    told = policy.explain(result, 20)
-    scaled = Observation(trained.state.normalizer(told.seen.window), told.seen.account)
-    values = np.asarray(trained.state.network.of(trained.state.params, jnp.asarray(scaled)[None]))[0]
+    result = jt.backtest(trained.agent, env.market, state=trained.state, env=trained.env).by_symbol["S0"]
+    told = policy.explain(result, 20)  # which refuses a result with other decisions
+    scaled = Observation(np.asarray(trained.state.normalizer(told.seen.window)), told.seen.account)
+    values = np.asarray(jax.jit(trained.state.network.of)(trained.state.params, np.asarray(scaled)[None]))[0]
     assert told.value == pytest.approx(values.max(), rel=1e-5)
     assert told.probabilities is not None
     assert list(told.probabilities) == list(env.positions)
@@ -178,10 +185,14 @@ def test_a_file_imports_nothing_and_says_what_it_wants(trained: Any, env: Tradin
 
 
 def test_rollouts_of_an_ordinary_environment_keep_what_followed_each_step() -> None:
-    rollouts, key = EnvRollouts(Tabular(), 7, 4), jax.random.key(0)
-    state = AGENT.init(key, Tabular(), TRUNCATED)
-    envs = rollouts.begin(key, TRUNCATED)
-    _, rollout, _ = jax.jit(rollouts.collect)(envs, AGENT, state, TRUNCATED, key)
+    rollouts = EnvRollouts(Tabular(), 7, 4)
+
+    @jax.jit
+    def lived(key: jax.Array) -> Rollout:
+        state = AGENT.init(key, Tabular(), TRUNCATED)
+        return rollouts.collect(rollouts.begin(key, TRUNCATED), AGENT, state, TRUNCATED, key)[1]
+
+    rollout = lived(jax.random.key(0))
     assert rollout.next_observations.shape == rollout.observations.shape == (7, 4, 1)
     over = np.asarray(rollout.truncated[:-1, :, 0])
     assert over.any()
@@ -215,15 +226,17 @@ class Waiting(MarketAgent):
 
 def test_rollouts_of_market_paths_keep_the_account_after_each_step(env: TradingEnv, raw_params: Any) -> None:
     rollouts, key = MarketRollouts(env, 8, 3, 2), jax.random.key(0)
-    paths = rollouts.begin(key, raw_params)
-    after, rollout, _ = jax.jit(rollouts.collect)(paths, Waiting(), {}, raw_params, key)
+    collect = jax.jit(rollouts.collect)
+    paths = jax.jit(rollouts.begin)(key, raw_params)
+    after, rollout, _ = collect(paths, Waiting(), {}, raw_params, key)
     assert rollout.next_account.shape == rollout.account.shape == (8, 3, 2, 1, 4)
+    _, following, _ = collect(after, Waiting(), {}, raw_params, key)
+    after, rollout, following = jax.tree.map(np.asarray, (after, rollout, following))
     np.testing.assert_array_equal(rollout.next_account[:-1], rollout.account[1:])
-    _, following, _ = jax.jit(rollouts.collect)(after, Waiting(), {}, raw_params, key)
-    same = np.asarray(after.age > 0)  # a path that begins anew has other accounts
+    same = after.age > 0  # a path that begins anew has other accounts
     assert same.any()
     np.testing.assert_array_equal(rollout.next_account[-1][same], following.account[0][same])
-    bars = rollout.chunks(raw_params, env.window)
+    bars = jax.jit(lambda rollout, params: rollout.chunks(params, env.window))(rollout, raw_params)
     assert bars.shape == (3, env.window + 8, 1, 3)
     first = int(rollout.cursor[0])
     np.testing.assert_array_equal(bars[0], raw_params.arrays.features[first - 3 : first + 9])

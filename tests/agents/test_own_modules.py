@@ -6,9 +6,11 @@ import dataclasses
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,16 @@ from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import main, own_code
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
+from jaxtrader.training.rollout import EnvRollouts
 from jaxtrader.training.trainer import Trainer
+
+
+def drawn(key: Any, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Initial weights by NumPy. Those of Flax are some twenty programs a layer where nothing is compiled as a whole."""
+    return jnp.asarray(np.random.default_rng(shape).normal(0, shape[0] ** -0.5, shape), dtype)
+
+
+dense = partial(nn.Dense, kernel_init=drawn)
 
 
 class Both(nn.Module):
@@ -40,10 +51,10 @@ class Both(nn.Module):
     def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
         assert window.ndim == 3
         assert account.ndim == 2
-        x = nn.tanh(nn.Dense(self.width)(jnp.concatenate([window[:, -1], window.mean(1), account], -1)))
+        x = nn.tanh(dense(self.width)(jnp.concatenate([window[:, -1], window.mean(1), account], -1)))
         for width in self.layers:
-            x = nn.tanh(nn.Dense(width)(x))
-        return nn.Dense(self.actions)(x), nn.Dense(1)(x)[:, 0]
+            x = nn.tanh(dense(width)(x))
+        return dense(self.actions)(x), dense(1)(x)[:, 0]
 
 
 class Assets(nn.Module):
@@ -54,9 +65,9 @@ class Assets(nn.Module):
     @nn.compact
     def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
         each = jnp.concatenate([jnp.moveaxis(window, 1, 2).reshape(*account.shape[:2], -1), account], -1)
-        each, there = nn.tanh(nn.Dense(self.width)(each)), account[..., -1:]
+        each, there = nn.tanh(dense(self.width)(each)), account[..., -1:]
         mean = (each * there).sum(1) / jnp.maximum(there.sum(1), 1)
-        return nn.Dense(1)(each - mean[:, None])[..., 0], nn.Dense(1)(mean)[:, 0]
+        return dense(1)(each - mean[:, None])[..., 0], dense(1)(mean)[:, 0]
 
 
 class Joint(nn.Module):
@@ -65,7 +76,7 @@ class Joint(nn.Module):
     @nn.compact
     def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
         x = jnp.concatenate([x.reshape(len(x), -1) for x in (window, account)], -1)
-        return nn.Dense(account.shape[1])(x), nn.Dense(1)(x)[:, 0]
+        return dense(account.shape[1])(x), dense(1)(x)[:, 0]
 
 
 class Changed(nn.Module):
@@ -77,7 +88,7 @@ class Changed(nn.Module):
 
     @nn.compact
     def __call__(self, window: jax.Array, account: jax.Array | None = None) -> jax.Array:
-        return nn.Dense(7)(window[..., -1, :])
+        return dense(7)(window[..., -1, :])
 
 
 class Faulty(nn.Module):
@@ -99,7 +110,7 @@ class Faulty(nn.Module):
         if self.fault == "weights":
             return x[:, :3], x[:, 0]
         dtype = jnp.bfloat16 if self.fault == "bfloat16" else jnp.float32
-        x = nn.Dense(4, param_dtype=dtype)(x)
+        x = dense(4, param_dtype=dtype)(x)
         if self.fault == "whole":
             x = x.astype(int)
         if self.fault == "nan":
@@ -124,7 +135,7 @@ class Chunked(nn.Module):
 
     @nn.compact
     def __call__(self, bars: jax.Array) -> jax.Array:
-        return nn.Dense(5)(bars[..., 3:, :])
+        return dense(5)(bars[..., 3:, :])
 
 
 class Peeking(nn.Module):
@@ -134,7 +145,7 @@ class Peeking(nn.Module):
 
     @nn.compact
     def __call__(self, bars: jax.Array) -> jax.Array:
-        return nn.Dense(5)(bars[..., 3:, :] - bars.mean(-2, keepdims=True))
+        return dense(5)(bars[..., 3:, :] - bars.mean(-2, keepdims=True))
 
 
 class Flat(nn.Module):
@@ -142,7 +153,7 @@ class Flat(nn.Module):
 
     @nn.compact
     def __call__(self, bars: jax.Array) -> jax.Array:
-        return nn.Dense(1)(bars.reshape(bars.shape[0], -1))[:, 0]
+        return dense(1)(bars.reshape(bars.shape[0], -1))[:, 0]
 
 
 class Noisy(nn.Module):
@@ -150,7 +161,7 @@ class Noisy(nn.Module):
 
     @nn.compact
     def __call__(self, bars: jax.Array) -> jax.Array:
-        return nn.Dropout(0.5, deterministic=False)(nn.Dense(2)(bars[..., -1, :]))
+        return nn.Dropout(0.5, deterministic=False)(dense(2)(bars[..., -1, :]))
 
 
 @pytest.fixture
@@ -171,17 +182,21 @@ def test_a_chunk_with_many_accounts_is_the_module_window_by_window() -> None:
     network = OwnActorCritic(4, 3, 2, ActionSpec("discrete", 3), module=own(Both()))
     weights = network.fresh(jax.random.key(0))
     rng = np.random.default_rng(0)
-    chunk, account = rng.normal(size=(2, 9, 1, 3)), rng.normal(size=(2, 6, 5, 1, 2))  # 6 decisions, 5 accounts
-    contexts = network.apply({"params": weights}, jnp.asarray(chunk, jnp.float32), method="encode")
-    outputs, value = network.apply(
-        {"params": weights}, contexts[:, :, None], jnp.asarray(account, jnp.float32), method="head"
-    )
+    chunk = rng.normal(size=(2, 9, 1, 3)).astype(np.float32)
+    account = rng.normal(size=(2, 6, 5, 1, 2)).astype(np.float32)  # 6 decisions, 5 accounts
+    outputs, value = jax.jit(partial(decided, network))(weights, chunk, account)
     assert outputs.shape == (2, 6, 5, 3)
+    alone = jax.jit(Both().apply)
     for path, t, a in ((0, 0, 0), (1, 5, 4), (1, 2, 3)):
-        one = chunk[path, t : t + 4, 0][None], account[path, t, a]
-        alone, worth = Both().apply({"params": weights["own"]}, *(jnp.asarray(x, jnp.float32) for x in one))
-        np.testing.assert_allclose(outputs[path, t, a], alone[0], atol=1e-6)
+        one, worth = alone({"params": weights["own"]}, chunk[path, t : t + 4, 0][None], account[path, t, a])
+        np.testing.assert_allclose(outputs[path, t, a], one[0], atol=1e-6)
         np.testing.assert_allclose(value[path, t, a], worth[0], atol=1e-6)
+
+
+def decided(network: OwnActorCritic, weights: Any, chunk: Any, account: Any) -> Any:
+    """The outputs and values of all accounts `[path, decision, account, ...]` over one chunk a path."""
+    contexts = network.apply({"params": weights}, chunk, method="encode")
+    return network.apply({"params": weights}, contexts[:, :, None], account, method="head")
 
 
 def test_a_portfolio_is_the_module_window_by_window_and_says_what_can_be_traded() -> None:
@@ -190,19 +205,19 @@ def test_a_portfolio_is_the_module_window_by_window_and_says_what_can_be_traded(
     chunk, account = rng.normal(size=(2, 9, 3, 2)), rng.normal(size=(2, 6, 5, 3, 3))  # 6 decisions, 5 accounts
     there = rng.random((2, 6, 5, 3, 1)) > 0.3
     seen = np.concatenate([account, there], -1)
-    chunk, account, seen = (jnp.asarray(x, jnp.float32) for x in (chunk, account, seen))
-    contexts = network.apply({"params": weights}, chunk, method="encode")[:, :, None]
-    outputs, value = network.apply({"params": weights}, contexts, seen, method="head")
-    always, _ = network.apply({"params": weights}, contexts, account, method="head")
+    chunk, account, seen = (np.float32(x) for x in (chunk, account, seen))
+    decide, alone = jax.jit(partial(decided, network)), jax.jit(Assets().apply)
+    outputs, value = decide(weights, chunk, seen)
+    always, _ = decide(weights, chunk, account)
     assert outputs.shape == (2, 6, 5, 3)
     for path, t, a in ((0, 0, 0), (1, 5, 4), (1, 2, 3)):
         window = chunk[path, t : t + 4][None]
-        alone, worth = Assets().apply({"params": weights["own"]}, window, seen[path, t, a][None])
-        np.testing.assert_allclose(outputs[path, t, a], alone[0], atol=1e-6)
+        one, worth = alone({"params": weights["own"]}, window, seen[path, t, a][None])
+        np.testing.assert_allclose(outputs[path, t, a], one[0], atol=1e-6)
         np.testing.assert_allclose(value[path, t, a], worth[0], atol=1e-6)
-        ones = jnp.concatenate([account[path, t, a], jnp.ones((3, 1))], -1)[None]
-        alone, _ = Assets().apply({"params": weights["own"]}, window, ones)
-        np.testing.assert_allclose(always[path, t, a], alone[0], atol=1e-6)
+        ones = np.concatenate([account[path, t, a], np.ones((3, 1), np.float32)], -1)[None]
+        one, _ = alone({"params": weights["own"]}, window, ones)
+        np.testing.assert_allclose(always[path, t, a], one[0], atol=1e-6)
 
 
 @pytest.mark.slow
@@ -341,11 +356,20 @@ class Needy(nn.Module):
 """
 
 
-def test_it_trains_on_observations_of_an_ordinary_environment(tmp_path: Path) -> None:
+def test_it_learns_from_observations_of_an_ordinary_environment(tmp_path: Path) -> None:
+    """An update is traced alone: its arithmetic is that of any network."""
+    env, key = Tabular(), jax.random.key(0)
     agent = PPOAgent(num_epochs=1, num_minibatches=2, network=Both(actions=2))
-    size = {"num_envs": 8, "rollout_length": 8, "total_steps": 64, "progress": False}
-    result = Trainer(Tabular(), agent, env_params=BY_BOTH, run_dir=tmp_path / "run", **size).train()
-    assert load_policy(result.policy_path, Both).act([1.0]) in (0, 1)
+    rollouts = EnvRollouts(env, 8, 8)
+
+    def update(state: Any) -> Any:
+        _, rollout, _ = rollouts.collect(rollouts.begin(key, BY_BOTH), agent, state, BY_BOTH, key)
+        return agent.learn(state, rollout, BY_BOTH, key)[0]
+
+    state = jax.jit(lambda key: agent.init(key, env, BY_BOTH))(key)
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(update, state), state)
+    agent.save_model(tmp_path / "policy.pkl", state, {"name": "Tabular"})
+    assert load_policy(tmp_path / "policy.pkl", Both).act([1.0]) in (0, 1)
 
 
 def test_a_file_of_code_may_have_late_annotations_and_import_its_neighbour(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from policies import about, fresh, with_noise
+from policies import about, fresh, initial, with_noise
 from probes import BY_BOTH, Tabular
 
 from jaxtrader import files
@@ -26,7 +26,6 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 from jaxtrader.training.run_config import describe
 from jaxtrader.training.trainer import Trainer
-from jaxtrader.training.update import init_agent
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +46,29 @@ def policy(path: Path) -> Policy:
     return load_policy(path)
 
 
+def decisions(
+    env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The accounts that some decisions from bar 20 on see, at random exposures, and what is decided."""
+
+    @jax.jit
+    def decide(params: EnvParams) -> tuple[jax.Array, jax.Array]:
+        cursor = jnp.arange(20, 20 + count)
+        accounts = env.open_accounts(jax.random.key(4), params.arrays.close[cursor], params, (count,))
+        states = EnvState(accounts, cursor, jnp.full(count, 150), jnp.zeros(count, jnp.int32))
+        seen = jax.vmap(env.observe, (None, 0, None, None))(None, states, None, params)
+        return seen.account[:, 0], agent.select_action(state, seen, jax.random.key(0), deterministic=True)[0]
+
+    accounts, decided = decide(params)
+    return np.asarray(accounts), np.asarray(decided)
+
+
 def test_act_on_raw_bars_equals_select_action_on_the_prepared_arrays(
     policy: Policy, agent: PPOAgent, decided: PPOState, env: TradingEnv, params: EnvParams, market: Market
 ) -> None:
-    select = jax.jit(lambda obs: agent.select_action(decided, obs, jax.random.key(0), deterministic=True)[0])
-    accounts = env.open_accounts(jax.random.key(4), params.arrays.close[20:60], params, (40,))
-    taken = []
-    for i, t in enumerate(range(20, 60)):
-        account = jax.tree.map(lambda x, i=i: x[i], accounts)
-        state = EnvState(account, jnp.int32(t), jnp.int32(150), jnp.int32(0))
-        obs = env.observe(None, state, None, params)
-        chosen = policy.act(market.features[t - 3 : t + 1, 0], np.asarray(obs.account[0]))
-        assert chosen == env.positions[int(select(obs))]
-        taken.append(chosen)
+    accounts, expected = decisions(env, agent, decided, params, 40)
+    taken = [policy.act(market.features[t - 3 : t + 1, 0], account) for t, account in enumerate(accounts, 20)]
+    assert taken == [env.positions[index] for index in expected]
     assert len(set(taken)) > 1, "a constant policy would prove nothing"
 
 
@@ -131,16 +140,10 @@ def test_a_continuous_policy_acts_by_an_exposure(
     policy = load_policy(tmp_path / "p")
     assert policy.positions == env.positions
     assert policy.environment(market) == env
-    select = jax.jit(lambda obs: agent.select_action(state, obs, jax.random.key(0), deterministic=True)[0])
-    accounts = env.open_accounts(jax.random.key(4), params.arrays.close[20:30], params, (10,))
-    taken = []
-    for i, t in enumerate(range(20, 30)):
-        account = jax.tree.map(lambda x, i=i: x[i], accounts)
-        obs = env.observe(None, EnvState(account, jnp.int32(t), jnp.int32(150), jnp.int32(0)), None, params)
-        chosen = policy.act(market.features[t - 3 : t + 1, 0], np.asarray(obs.account[0]))
-        assert isinstance(chosen, float)
-        np.testing.assert_allclose(chosen, select(obs)[0], rtol=1e-4, atol=1e-6)
-        taken.append(chosen)
+    accounts, expected = decisions(env, agent, state, params, 10)
+    taken = [policy.act(market.features[t - 3 : t + 1, 0], account) for t, account in enumerate(accounts, 20)]
+    assert all(isinstance(chosen, float) for chosen in taken)
+    np.testing.assert_allclose(taken, expected[:, 0], rtol=1e-4, atol=1e-6)
     assert np.std(taken) > 0.05
     assert (min(taken) > 0) == (env.positions == "weights")
 
@@ -174,14 +177,16 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path: Path) -> None:
 
 def test_a_policy_of_an_ordinary_environment_acts_on_its_observations(tmp_path: Path) -> None:
     agent = PPOAgent(hidden=(4,), normalize_observations=True)
-    state = init_agent(agent, jax.random.key(0), BY_BOTH, env=Tabular())
+    state = initial(agent, Tabular(), BY_BOTH)
     observations = np.linspace(-3, 3, 9, dtype=np.float32)[:, None]
-    weights = jax.tree.map(lambda x: x + 0.7, state.params)  # so that both actions occur
-    weights["policy"]["kernel"] = weights["policy"]["kernel"] * jnp.asarray([1.0, -1.0])
-    state = state.replace(params=weights, normalizer=state.normalizer.update(jnp.asarray(observations)))
+    weights = jax.tree.map(lambda x: np.asarray(x) + np.float32(0.7), state.params)  # so that both actions occur
+    weights["policy"]["kernel"] = weights["policy"]["kernel"] * np.float32([1.0, -1.0])
+    seen = jax.jit(type(state.normalizer).update)(state.normalizer, observations)
+    state = state.replace(params=weights, normalizer=seen)
     agent.save_model(tmp_path / "p", state, {"name": "Tabular"})
     policy = load_policy(tmp_path / "p")
-    expected = agent.select_action(state, jnp.asarray(observations), jax.random.key(0), deterministic=True)[0]
+    select = jax.jit(lambda seen: agent.select_action(state, seen, jax.random.key(0), deterministic=True)[0])
+    expected = select(observations)
     assert [policy.act(seen) for seen in observations] == expected.tolist()
     assert len(set(expected.tolist())) == 2
     with pytest.raises(ValueError, match=r"shape \(2,\), the policy needs 1 finite"):

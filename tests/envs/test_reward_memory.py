@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from policies import about, fresh
+from policies import about, fresh, with_noise
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
@@ -226,9 +226,9 @@ def test_a_reward_that_does_not_fit_is_refused(env: TradingEnv) -> None:
 
 
 def policy_of(env: TradingEnv, path: Path) -> Policy:
-    """An untrained policy for the environment, through its file."""
+    """A policy whose actions differ from bar to bar, through its file."""
     agent = PPOAgent(hidden=(8, 8))
-    agent.save_model(path, fresh(agent, env, seed=1), about(env))
+    agent.save_model(path, with_noise(fresh(agent, env, seed=1), deviation=0.2), about(env))
     return load_policy(path)
 
 
