@@ -95,7 +95,7 @@ class ValueScale(struct.PyTreeNode):
     @classmethod
     def fresh(cls) -> ValueScale:
         """Return the scale before the first update."""
-        return cls(*jnp.zeros((3,), jnp.float32))
+        return cls(*(jnp.zeros((), jnp.float32) for _ in range(3)))
 
     def update(self, target: Array) -> ValueScale:
         """Return the averages after another rollout's targets."""
@@ -154,4 +154,4 @@ def fit_normalizer(arrays: MarketArrays) -> Normalizer:
     std = rows.std(0)
     # A constant feature carries no information. Centred, it is 0 whatever it is divided by.
     std = np.where(std > 1e-12 * np.maximum(np.abs(rows.mean(0)), 1), std, 1)
-    return Normalizer(mean=jnp.asarray(rows.mean(0), jnp.float32), std=jnp.asarray(std, jnp.float32))
+    return Normalizer(*(jax.device_put(np.float32(x)) for x in (rows.mean(0), std)))

@@ -13,7 +13,6 @@ from typing import Literal, TypeVar
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
@@ -327,12 +326,13 @@ class Market:
 
         def on_device(column: np.ndarray) -> Array:
             column = column if rows is None else pad_rows(column, rows)
-            return jnp.asarray(column, None if column.dtype == bool else wanted)
+            # Copied by NumPy, since `jnp.asarray` compiles a program for each shape.
+            return jax.device_put(np.array(column, bool if column.dtype == bool else wanted))
 
         return MarketArrays(
             **{name: on_device(column) for name, column in kept.items() if column is not None},
-            segments=jnp.asarray(self.segments, jnp.int32),
-            ready=jnp.asarray(self.ready, jnp.int32),
+            segments=jax.device_put(np.array(self.segments, np.int32)),
+            ready=jax.device_put(np.array(self.ready, np.int32)),
             columns={name: on_device(self.columns[name]) for name in columns} or None,
         )
 
