@@ -14,10 +14,16 @@ from jaxtrader.envs.env_settings import Positions
 NAN, INF = np.nan, np.inf
 
 
+targets = jax.jit(actions.targets, static_argnums=(0, 2, 3, 4))
+draw = jax.jit(actions.draw, static_argnums=(0, 2, 3, 4, 5))
+
+
 def asked(
     kind: Positions, action: object, assets: int, max_leverage: float = 1.0, **more
 ) -> tuple[np.ndarray, np.ndarray]:
-    target, invalid = actions.targets(kind, jnp.asarray(action), assets, jnp.float32, max_leverage, **more)
+    action = np.asarray(action)
+    action = action.astype(np.int32 if action.dtype == int else np.float32)
+    target, invalid = targets(kind, action, assets, jnp.float32, max_leverage, **more)
     return np.asarray(target), np.asarray(invalid)
 
 
@@ -74,7 +80,7 @@ def test_a_fault_in_one_account_is_no_fault_in_another() -> None:
 
 @pytest.mark.parametrize(("kind", "low"), [("continuous", -1), ("weights", 0)])
 def test_draws_for_one_asset_are_uniform(kind: Positions, low: float) -> None:
-    drawn = actions.draw(kind, jax.random.key(0), (5_000,), 1, jnp.float32, 1.0)
+    drawn = draw(kind, jax.random.key(0), (5_000,), 1, jnp.float32, 1.0)
     assert drawn.shape == (5_000, 1)
     assert drawn.dtype == jnp.float32
     assert scipy.stats.kstest(np.asarray(drawn)[:, 0], "uniform", (low, 1 - low)).pvalue > 0.001
@@ -82,11 +88,11 @@ def test_draws_for_one_asset_are_uniform(kind: Positions, low: float) -> None:
 
 def test_draws_for_several_assets_keep_within_the_limit() -> None:
     """Uniform on the simplex: each weight is Beta(1, A). Exposures: never more than 1 in all."""
-    weights = np.asarray(actions.draw("weights", jax.random.key(1), (5_000,), 3, jnp.float32, 1.0))
+    weights = np.asarray(draw("weights", jax.random.key(1), (5_000,), 3, jnp.float32, 1.0))
     assert weights.min() >= 0
     for i in range(3):
         assert scipy.stats.kstest(weights[:, i], "beta", (1, 3)).pvalue > 0.001
-    exposure = np.asarray(actions.draw("continuous", jax.random.key(1), (5_000,), 3, jnp.float32, 1.0))
+    exposure = np.asarray(draw("continuous", jax.random.key(1), (5_000,), 3, jnp.float32, 1.0))
     assert np.abs(exposure).sum(1).max() <= 1 + 1e-6
     assert exposure.min() < -0.5
 
@@ -119,9 +125,9 @@ def test_the_leverage_bounds_positions_space_and_draws() -> None:
         actions.validate_positions((0, 2), 1, 1.5)
     box = spaces.action_space("continuous", 3, 2.0)
     assert (float(box.low), float(box.high), box.shape) == (-2, 2, (3,))
-    drawn = actions.draw("continuous", jax.random.key(0), (5_000,), 1, jnp.float32, 2.0)
+    drawn = draw("continuous", jax.random.key(0), (5_000,), 1, jnp.float32, 2.0)
     assert scipy.stats.kstest(np.asarray(drawn)[:, 0], "uniform", (-2, 4)).pvalue > 0.001
-    gross = np.abs(actions.draw("continuous", jax.random.key(0), (5_000,), 3, jnp.float32, 2.0)).sum(1)
+    gross = np.abs(draw("continuous", jax.random.key(0), (5_000,), 3, jnp.float32, 2.0)).sum(1)
     assert 1.9 < gross.max() <= 2 + 1e-6
 
 
@@ -133,14 +139,14 @@ def test_positions_of_one_asset_are_none_for_several() -> None:
 
 @pytest.mark.parametrize("kind", ["continuous", "weights"])
 def test_what_cannot_be_traded_is_held_whatever_is_asked_and_drawn_flat(kind: Positions) -> None:
-    listed = jnp.asarray([[True, False, True], [True, True, True], [False, False, False]])
+    listed = np.array([[True, False, True], [True, True, True], [False, False, False]])
     target, invalid = asked(kind, [[0.2, 0.0, 0.3]] * 3, 3, tradable=listed)
     np.testing.assert_array_equal(target, np.float32([[0.2, NAN, 0.3], [0.2, 0, 0.3], [NAN] * 3]))
     assert not invalid.any()
     target, invalid = asked(kind, [[0.2, NAN, 0.3]], 3, tradable=listed[:1])
     assert invalid.all(), "an action that is none is a fault of the policy, also where it is not needed"
-    drawn = np.asarray(actions.draw(kind, jax.random.key(2), (4_000, 3), 3, jnp.float32, 1.0, holdable=listed))
-    assert (drawn != 0).any(0).tolist() == np.asarray(listed).tolist()
+    drawn = np.asarray(draw(kind, jax.random.key(2), (4_000, 3), 3, jnp.float32, 1.0, holdable=listed))
+    assert (drawn != 0).any(0).tolist() == listed.tolist()
     assert np.abs(drawn).sum(-1).max() <= 1 + 1e-6
     if kind == "weights":  # uniform on the simplex of the two that are listed
         assert scipy.stats.kstest(drawn[:, 0, 2], "beta", (1, 2)).pvalue > 0.001

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from policies import about, fresh, with_noise
+from rule_settings import env_account
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs import rewards
-from jaxtrader.envs.episode import EnvAccount, EnvParams
+from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState
 from jaxtrader.envs.observation import ACCOUNT_FEATURES
 from jaxtrader.envs.rewards import Move, MoveReward
 from jaxtrader.envs.trading import TradingEnv
@@ -111,7 +112,9 @@ def test_a_reward_without_a_state_adds_nothing_to_the_program(env: TradingEnv, r
         assert other.account_names == ACCOUNT_FEATURES
 
 
-@pytest.mark.parametrize("reward", [STATEFUL[0], pytest.param(STATEFUL[1], marks=pytest.mark.slow), STATEFUL[2]])
+@pytest.mark.parametrize(
+    "reward", [*(pytest.param(each, marks=pytest.mark.slow) for each in STATEFUL[:2]), STATEFUL[2]]
+)
 def test_the_agent_sees_the_state_which_begins_with_each_account(
     reward: MoveReward, env: TradingEnv, raw_params: EnvParams
 ) -> None:
@@ -153,18 +156,28 @@ def test_the_agent_sees_the_state_which_begins_with_each_account(
     assert len(set(np.asarray(memories).tolist())) >= 5
 
 
+@dataclasses.dataclass(frozen=True)
+class Several(MoveReward):
+    """Pays the log return, and keeps what two other rewards would have paid."""
+
+    def begin(self, shape: tuple[int, ...], dtype) -> tuple:
+        return STATEFUL[0].begin(shape, dtype), jnp.zeros(shape, dtype), jnp.zeros(shape, dtype)
+
+    def __call__(self, move: Move, state: tuple) -> tuple:
+        down, depth = STATEFUL[0](move, state[0])
+        return move.log_return, (depth, down, rewards.over_benchmark()(move, None)[0])
+
+
 def test_the_environment_pays_by_its_marks_and_its_closes(env: TradingEnv, raw_params: EnvParams) -> None:
     """Drawdown and benchmark from the equities that the log return leaves behind, in float64 loops."""
-    actions = np.random.default_rng(0).integers(0, 3, 15)
-    earned: dict[str, list[float]] = {}
-    choices = {"log": rewards.log_return(), "down": STATEFUL[0], "over": rewards.over_benchmark()}
-    for name, reward in choices.items():
-        mine = dataclasses.replace(env, reward=reward)
-        _, state = reset(mine, KEY, raw_params)
-        start, earned[name] = int(state.cursor), []
-        for action in actions:
-            _, state, paid, *_ = step(mine, KEY, state, jnp.int32(action), raw_params)
-            earned[name].append(float(paid))
+    mine = dataclasses.replace(env, reward=Several())
+    _, state = reset(mine, KEY, raw_params)
+    start = int(state.cursor)
+    earned: dict[str, list[float]] = {"log": [], "down": [], "over": []}
+    for action in np.random.default_rng(0).integers(0, 3, 15):
+        _, state, paid, *_ = step(mine, KEY, state, np.int32(action), raw_params)
+        for name, each in zip(earned, (paid, *state.account.reward_state[1:]), strict=True):
+            earned[name].append(float(each))
     close = np.float64(raw_params.arrays.close[:, 0])
     equity, peak, depth = 1.0, 1.0, 0.0
     for t, gain in enumerate(earned["log"]):
@@ -179,12 +192,11 @@ def test_the_environment_pays_by_its_marks_and_its_closes(env: TradingEnv, raw_p
 
 
 def test_a_reward_of_ones_own_may_read_the_whole_move(env: TradingEnv, raw_params: EnvParams) -> None:
-    mine = dataclasses.replace(env, reward=Calm(), random_start=False)
-    plain = dataclasses.replace(env, random_start=False)
-    _, state = reset(mine, KEY, raw_params)
-    _, moved, _, _, _ = jax.jit(mine.step_env)(KEY, state, jnp.int32(LONG), raw_params)
-    _, _, paid, *_ = step(mine, KEY, state, jnp.int32(LONG), raw_params)
-    _, _, log, *_ = step(plain, KEY, state, jnp.int32(LONG), raw_params)
+    mine = dataclasses.replace(env, reward=Calm())
+    account = env_account(np.zeros(1, np.float32), np.asarray(raw_params.arrays.close)[30])
+    state = EnvState(account, *(np.int32(x) for x in (30, 150, 0)))
+    _, moved, paid, *_ = jax.jit(mine.step_env)(KEY, state, np.int32(LONG), raw_params)
+    log = rewards.log_return()(account.equity, moved.account.equity)
     held = ledger.exposure(moved.account, raw_params.arrays.close[moved.cursor])
     np.testing.assert_allclose(paid, log - 0.01 * held[0], atol=1e-7)
     assert held[0] > 0.9

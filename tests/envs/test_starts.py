@@ -13,9 +13,15 @@ from jaxtrader.training.rollout import MarketRollouts
 
 
 @pytest.mark.parametrize(
-    ("assets", "positions"), [(1, (-1.0, 1.0)), (1, "continuous"), (3, "continuous"), (3, "weights")]
+    ("assets", "positions", "flat"),
+    [
+        (1, (-1.0, 1.0), True),
+        (1, "continuous", True),
+        (3, "continuous", True),
+        (3, "weights", True),
+        (3, "weights", False),
+    ],
 )
-@pytest.mark.parametrize("flat", [False, True])
 def test_an_episode_begins_with_nothing_that_its_bar_has_closed(assets, positions, flat):
     market = market_of(3, assets)
     env = TradingEnv(

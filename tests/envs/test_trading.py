@@ -235,7 +235,7 @@ def test_an_exposure_out_of_range_holds_the_units_and_is_flagged(
 ) -> None:
     mine = dataclasses.replace(env, positions=positions)
     before = place(env, raw_params, 20, exposure=0.5)
-    _, state, reward, _, _, info = step(mine, KEYS, before, jnp.full((BATCH, 1), action), raw_params)
+    _, state, reward, _, _, info = step(mine, KEYS, before, np.full((BATCH, 1), action, np.float32), raw_params)
     assert info["invalid_action"].all()
     np.testing.assert_array_equal(state.account.units, before.account.units)
     np.testing.assert_array_equal(state.account.target, 0.5)
@@ -348,13 +348,13 @@ def test_starts_stay_inside_a_split(market: Market) -> None:
 
 
 def test_episodes_start_at_every_position_or_flat(env: TradingEnv, raw_params: EnvParams) -> None:
-    price = raw_params.arrays.close[:1]
-    account = env.open_accounts(jax.random.key(0), price, raw_params, (3000,))
-    counts = np.bincount(np.asarray(account.target[:, 0]).astype(int) + 1, minlength=3)
+    price = np.asarray(raw_params.arrays.close)[:1]
+    opened = lambda env: jax.jit(env.open_accounts, static_argnums=3)(KEYS[0], price, raw_params, (3000,))  # noqa: E731
+    account = jax.tree.map(np.asarray, opened(env))
+    counts = np.bincount(account.target[:, 0].astype(int) + 1, minlength=3)
     assert scipy.stats.chisquare(counts).pvalue > 0.001
     np.testing.assert_allclose(account.units * price, account.target, rtol=1e-6)
-    flat = dataclasses.replace(env, random_start=False).open_accounts(jax.random.key(0), price, raw_params, (3000,))
-    assert not flat.units.any()
+    assert not np.any(opened(dataclasses.replace(env, random_start=False)).units)
 
 
 # --- where they end ---
@@ -520,22 +520,23 @@ def test_restart_leaves_the_living_untouched(env: TradingEnv) -> None:
 def test_account_features_against_hand_numbers(env: TradingEnv) -> None:
     """A short of 0.3 units from 100, now at 98 with 5% volatility: gain 2% against a 20-bar move of 0.05 sqrt 20."""
     account = EnvAccount(
-        cash=jnp.float32(131.0),
-        units=jnp.asarray([-0.3]),
-        entry=jnp.asarray([100.0]),
-        target=jnp.asarray([-0.25]),
-        bars_since_fill=jnp.asarray([7], jnp.int32),
-        equity=jnp.float32(0.0),
-        ruined=jnp.asarray(False),
+        cash=np.float32(131.0),
+        units=np.float32([-0.3]),
+        entry=np.float32([100.0]),
+        target=np.float32([-0.25]),
+        bars_since_fill=np.array([7], np.int32),
+        equity=np.float32(0.0),
+        ruined=np.bool_(False),
     )
-    features = env.account_features(account, jnp.asarray([98.0]), jnp.asarray([0.05]))
+    price, volatility = np.float32([98.0]), np.float32([0.05])
+    features = jax.jit(env.account_features)(account, price, volatility)
     equity = 131 - 0.3 * 98
     expected = [[-0.3 * 98 / equity, -0.25, 0.02 / (0.05 * math.sqrt(20)), 7 / 20]]
     np.testing.assert_allclose(features, expected, rtol=1e-5)
     assert features.dtype == jnp.float32
     # Its best price was 96, and it is 2.08% above that.
-    trailing, account = dataclasses.replace(env, trailing_stop=0.03), account.replace(best=jnp.asarray([96.0]))
-    features = trailing.account_features(account, jnp.asarray([98.0]), jnp.asarray([0.05]))
+    trailing, account = dataclasses.replace(env, trailing_stop=0.03), account.replace(best=np.float32([96.0]))
+    features = jax.jit(trailing.account_features)(account, price, volatility)
     np.testing.assert_allclose(features, [[*expected[0], (1 - 98 / 96) / (0.05 * math.sqrt(20))]], rtol=1e-5)
     assert trailing.account_names == (*ACCOUNT_FEATURES, "return from the best price")
 
@@ -543,15 +544,15 @@ def test_account_features_against_hand_numbers(env: TradingEnv) -> None:
 def test_account_features_are_bounded_whatever_happened(env: TradingEnv) -> None:
     rng = np.random.default_rng(0)
     n = 500
-    price = jnp.asarray(rng.lognormal(0, 3, (n, 1)), jnp.float32)
+    price = rng.lognormal(0, 3, (n, 1)).astype(np.float32)
     account = EnvAccount(
-        cash=jnp.asarray(rng.normal(0, 3, n), jnp.float32),
-        units=jnp.asarray(rng.normal(0, 3, (n, 1)), jnp.float32),
-        entry=jnp.asarray(rng.lognormal(0, 3, (n, 1)), jnp.float32),
-        target=jnp.asarray(rng.uniform(-1, 1, (n, 1)), jnp.float32),
-        bars_since_fill=jnp.asarray(rng.integers(0, 21, (n, 1)), jnp.int32),
-        equity=jnp.ones(n),
-        ruined=jnp.zeros(n, bool),
+        cash=rng.normal(0, 3, n).astype(np.float32),
+        units=rng.normal(0, 3, (n, 1)).astype(np.float32),
+        entry=rng.lognormal(0, 3, (n, 1)).astype(np.float32),
+        target=rng.uniform(-1, 1, (n, 1)).astype(np.float32),
+        bars_since_fill=rng.integers(0, 21, (n, 1)).astype(np.int32),
+        equity=np.ones(n, np.float32),
+        ruined=np.zeros(n, bool),
     )
     features = np.asarray(jax.jit(env.account_features)(account, price, np.full((n, 1), 1e-6, np.float32)))[:, 0]
     assert np.isfinite(features).all()
@@ -578,8 +579,8 @@ def test_the_observation_holds_no_place_no_age_and_no_level_of_equity() -> None:
 
 
 def test_chunks_hold_the_windows_of_all_their_decisions(env: TradingEnv, raw_params: EnvParams) -> None:
-    cursor = jnp.asarray([10, 90, 170], jnp.int32)
-    found = chunks(raw_params.arrays, cursor, env.window, 6)
+    cursor = np.array([10, 90, 170], np.int32)
+    found = jax.jit(lambda params, cursor: chunks(params.arrays, cursor, env.window, 6))(raw_params, cursor)
     assert found.shape == (3, 9, 1, 3)
     for path, c in enumerate(cursor.tolist()):
         for k in range(6):
