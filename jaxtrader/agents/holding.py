@@ -50,7 +50,7 @@ def _outputs(state: PPOState, positions: Positions, exposure: float) -> tuple[An
     assets = state.network.actions.size
     if isinstance(positions, tuple):
         nearest = int(np.argmin(np.abs(np.asarray(positions) - exposure)))
-        return CHOSEN * jnp.eye(len(positions))[nearest], positions[nearest]
+        return CHOSEN * np.eye(len(positions), dtype=np.float32)[nearest], positions[nearest]
     if state.bounds is not None:
         low, high = (float(bound[0]) for bound in state.bounds)
         each = min(max(exposure / assets, low), high)

@@ -149,7 +149,7 @@ class ActorCritic(nn.Module):
     def constant(self, weights: Mapping[str, Any], outputs: Float[Array, " n"]) -> dict[str, Any]:
         """Return the weights with a last layer that gives the same outputs for all that it sees."""
         kernel = jnp.zeros_like(weights["policy"]["kernel"])
-        return {**weights, "policy": {"kernel": kernel, "bias": outputs.astype(kernel.dtype)}}
+        return {**weights, "policy": {"kernel": kernel, "bias": jnp.asarray(outputs, kernel.dtype)}}
 
     @nn.nowrap
     def fresh(self, key: PRNGKeyArray) -> dict[str, Any]:
