@@ -101,12 +101,10 @@ def test_a_policy_that_holds_has_no_probabilities(hourly, tmp_path, monkeypatch,
     assert " (it holds), the bar is 1 hour old" in " ".join(capsys.readouterr().out.split())
 
 
-def test_daily_bars_that_may_mislead_are_told(tmp_path, monkeypatch, capsys):
+def test_daily_bars_that_may_mislead_are_told(run, tmp_path, monkeypatch, capsys):
     """A bar that is dated today may not be over, and a split may have halved the prices."""
-    bars = bars_of("daily")
-    save_policy(tmp_path / "policy.pkl", policy_on(bars, ["signal", "gap"]))
-    history = cut(bars, 0, HISTORY + 1)
-    arguments = [str(tmp_path / "policy.pkl"), "--data", write(tmp_path / "prices.csv", history)]
+    history = cut(bars_of("daily"), 0, HISTORY + 1)
+    arguments = [str(run), "--data", write(tmp_path / "prices.csv", history)]
     for hours, dated in ((10, True), (26, False)):
         at(monkeypatch, history.times[-1] + hours * HOUR)
         (record,) = records(capsys, *arguments)

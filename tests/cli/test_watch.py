@@ -1,5 +1,7 @@
 """`jaxtrader watch`: what it shows of a run, and how it ends."""
 
+import dataclasses
+import shutil
 import threading
 
 import pytest
@@ -10,27 +12,40 @@ from jaxtrader.cli import watch_command as watched
 from jaxtrader.training.run_folder import is_written, only_writer
 
 
-def test_a_trained_run_is_shown_to_its_end(tmp_path, capsys):
-    called_back(tmp_path / "run").train()
-    assert main(["watch", str(tmp_path / "run")]) == 0
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a run that was trained to its end, `whole`, and one that was stopped, `stopped`."""
+    folder = tmp_path_factory.mktemp("watch")
+    trainer = called_back(folder / "whole")
+    trainer.train()
+    dataclasses.replace(trainer, run_dir=folder / "stopped", callbacks=(Recording(stop_at=2),)).train()
+    return folder
+
+
+@pytest.fixture
+def stopped(runs, tmp_path):
+    """A copy of the run that was stopped, which a test may change."""
+    return shutil.copytree(runs / "stopped", tmp_path / "run")
+
+
+def test_a_trained_run_is_shown_to_its_end(runs, capsys):
+    assert main(["watch", str(runs / "whole")]) == 0
     out = capsys.readouterr().out
     assert "100%" in out
     assert "400/400 steps" in out
     assert "trained" in out
 
 
-def test_a_run_that_stopped_is_told_how_it_goes_on(tmp_path, capsys):
-    called_back(tmp_path / "run", Recording(stop_at=2)).train()
-    assert main(["watch", str(tmp_path / "run")]) == 0
+def test_a_run_that_stopped_is_told_how_it_goes_on(runs, capsys):
+    assert main(["watch", str(runs / "stopped")]) == 0
     out = capsys.readouterr().out
     assert "160/400 steps" in out
     assert "train(resume=True)" in out
 
 
-def test_it_follows_what_is_written_meanwhile(tmp_path, capsys, monkeypatch):
+def test_it_follows_what_is_written_meanwhile(stopped, capsys, monkeypatch):
     monkeypatch.setattr(watched, "SECONDS", 0.01)
-    run, written, ended = tmp_path / "run", threading.Event(), threading.Event()
-    called_back(run, Recording(stop_at=2)).train()
+    run, written, ended = stopped, threading.Event(), threading.Event()
     whole = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
 
     def train():
@@ -62,9 +77,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path, capsys, make, said):
     assert said in capsys.readouterr().err
 
 
-def test_a_damaged_log_is_one_sentence(tmp_path, capsys):
-    run = tmp_path / "run"
-    called_back(run, Recording(stop_at=2)).train()
-    (run / "metrics.jsonl").write_text("[1,2]\n")
-    assert main(["watch", str(run)]) == 2
+def test_a_damaged_log_is_one_sentence(stopped, capsys):
+    (stopped / "metrics.jsonl").write_text("[1,2]\n")
+    assert main(["watch", str(stopped)]) == 2
     assert "metrics.jsonl is damaged: line 1 is no record" in " ".join(capsys.readouterr().err.split())
