@@ -2,6 +2,7 @@
 
 import dataclasses
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -224,6 +225,13 @@ def test_alignment_notes_name_missing_bars():
         assert all(part in note for part in parts), note
 
 
+# A delisting at a loss, as in two tests.
+AT_A_LOSS: dict[str, Any] = {
+    "costs": Costs(fee=1e-3, slippage=5e-4),
+    "rules": Rules(rebalance_band=0.0, delist_return=-0.9),
+}
+
+
 @pytest.mark.parametrize(("missing", "gone"), [(1, False), (14, False), (15, True)])
 def test_delisted_after_more_than_two_weeks_without_a_bar(missing, gone):
     """A thinly traded asset that has no bar at the last rows can still be traded, and is not closed at a loss."""
@@ -231,12 +239,7 @@ def test_delisted_after_more_than_two_weeks_without_a_bar(missing, gone):
     market = Market.from_bars([WHOLE, thin], FEATURES, align=True)
     last = 59 - missing
     np.testing.assert_array_equal(market.present[:, 1], np.arange(60) <= last)
-    sold = simulate(
-        market,
-        np.full((60, 2), 0.5),
-        costs=Costs(fee=None, slippage=None),
-        rules=Rules(rebalance_band=0.0, delist_return=-0.9),
-    )
+    sold = simulate(market, np.full((60, 2), 0.5), **AT_A_LOSS)
     end = "closed at that close, as delisted, at 2020-02-29" if gone else f"{missing} bar"
     for part in ("THIN", f"{DAYS[last]:%Y-%m-%d}", end):
         assert part in market.notes[-1]
@@ -349,15 +352,17 @@ def test_a_row_is_judged_by_the_rows_up_to_it(seed):
 
 
 def test_a_longer_file_leaves_the_result_of_a_shorter_one_as_it_was():
-    coin, exchange = COIN[COIN < "2024-02-20"], EXCHANGE[EXCHANGE < "2024-01-27"]
+    begin, end = "2024-01-22", "2024-02-11T12:00"  # 492 hours: all results then share the programs of a test above
+    coin = COIN[(begin <= COIN) & (end > COIN)]
+    exchange = EXCHANGE[(begin <= EXCHANGE) & (EXCHANGE < "2024-01-27")]
     whole = [random_bars(coin, "COIN"), random_bars(exchange, "SPY")]
 
     def result(end: str):
         parts = [cut(bars, 0, int(np.searchsorted(bars.times, np.datetime64(end)))) for bars in whole]
         market = Market.from_bars(parts, ["gap"], align=True)
-        return simulate(market, np.full((len(market.times), 2), 0.4), rules=Rules(rebalance_band=0, delist_return=-0.5))
+        return simulate(market, np.full((len(market.times), 2), 0.4), **AT_A_LOSS)
 
-    long = result("2024-02-20")
+    long = result(end)
     delistings = long.fills[long.fills["reason"] == "delisted"]
     np.testing.assert_array_equal(delistings["time"], np.array(["2024-02-09T22:00"], "M8[ns]"))
     for end in ("2024-01-27T12:00", "2024-02-09T21:00", "2024-02-10T12:00"):
