@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
@@ -60,10 +59,13 @@ def ar1() -> Optimum:
     return solved("(a)")
 
 
+decide = jax.jit(optimum.TabularPolicy.act)
+
+
 def act(best: Optimum, signals: Any, exposures: Any) -> np.ndarray:
     """The exposures that the best policy asks for, at each signal and exposure."""
-    signals, exposures = (jnp.asarray(x, jnp.float32) for x in (signals, exposures))
-    action, _ = best.policy.act(None, signals[..., None], exposures[..., None, None], None)
+    signals, exposures = (x.astype(np.float32) for x in np.broadcast_arrays(signals, exposures))
+    action, _ = decide(best.policy, None, signals[..., None], exposures[..., None, None], None)
     return np.asarray(best.env.positions)[action]
 
 
@@ -214,18 +216,20 @@ SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("(b) between", "
 def test_no_neighbour_earns_more(case: str) -> None:
     """The same policy with all thresholds moved, on the same path: near the best, and below it."""
     best, cost = solved(case), CASES[case][2]
-    policy, positions = best.policy, best.env.positions
-    asked = policy.actions[:, 0] if isinstance(positions, str) else jnp.asarray(positions)[policy.actions]
+    policy, positions = jax.tree.map(np.asarray, best.policy), best.env.positions
+    asked = policy.actions[:, 0] if isinstance(positions, str) else np.asarray(positions)[policy.actions]
     assert best.share(best.reward_per_bar) == 1
     for name, (size, tilt, amount) in NEIGHBOURS.items():
-        bias = size * jnp.abs(asked - policy.exposures[:, None]) + tilt * asked + amount * jnp.abs(asked)
-        reward, _ = best.score(policy.replace(values=policy.values + cost * bias), None, best.env.default_params)
+        bias = size * np.abs(asked - policy.exposures[:, None]) + tilt * asked + amount * np.abs(asked)
+        moved = policy.replace(values=policy.values + np.float32(cost) * bias.astype(np.float32))
+        reward, _ = best.score(moved, None, best.env.default_params)
         assert 0.9 < best.share(float(reward)) < 0.9995, name
 
 
 def test_holding_and_doing_nothing_score_as_computed_by_hand(ar1: Optimum) -> None:
-    params, values = ar1.env.default_params, jnp.zeros_like(ar1.policy.values)
-    reward, time_in_market = ar1.score(ar1.policy.replace(values=values.at[..., 2].set(1)), None, params)
+    params, values = ar1.env.default_params, np.zeros(ar1.policy.values.shape, np.float32)
+    values[..., 2] = 1
+    reward, time_in_market = ar1.score(ar1.policy.replace(values=values), None, params)
     weights, returns = ar1.process.returns(ar1.market.features[:, 0, 0])
     rows = np.asarray(ar1.path.starts)[:, None] + np.arange(optimum.SEGMENT_BARS)
     bought = -math.log((1 + 4e-4) * (1 + 1e-4))  # all the cash, once a segment
