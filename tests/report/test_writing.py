@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from evaluation.priced_markets import market_of, random_bars
 
-from jaxtrader.evaluation.baselines import baselines
+from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.ledger.costs import Costs
@@ -30,8 +30,11 @@ def written(request, market, tmp_path_factory):
     rng = np.random.default_rng(0)
     choices = [-1.0, 0.0, 1.0] if request.param == "on_change" else [-1.0, -0.5, 0.0, 0.5, 1.0]
     targets = np.repeat(rng.choice(choices, BARS // 4), 4)
-    result = simulate(market, targets, costs=COSTS, rules=Rules(rebalance=request.param))
-    evidence = Evidence({"test": {POLICY: result, **baselines(market, result)}}, {"test": market}, {}, {}, None, None)
+    result, held = (
+        simulate(market, each, costs=COSTS, rules=Rules(rebalance=request.param)) for each in (targets, np.ones(BARS))
+    )
+    part = {POLICY: result, BUY_AND_HOLD: held, EXPOSURE_MATCHED: held}
+    evidence = Evidence({"test": part}, {"test": market}, {}, {}, None, None)
     folder = tmp_path_factory.mktemp("written")
     write_report(folder, evidence, title="X")
     equity, fills, trades = (pd.read_csv(folder / f"{name}.csv") for name in ("equity", "fills", "trades"))
