@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from trainers import CountEnv, FakeAgent, Recording, path_trainer
+from trainers import STEPS, CountEnv, FakeAgent, Recording, path_trainer
 from trainers import called_back as trainer
 
 import jaxtrader as jt
@@ -108,17 +108,13 @@ def test_what_is_no_callback_is_refused(tmp_path, given, way_out):
         trainer(tmp_path / "run", given)
 
 
-def test_early_stopping_ends_with_the_validated_policy_also_when_resumed(tmp_path):
-    train, valid = jt.Market.from_bars(jt.load_bundled(), features=("log_return_5",)).split(0.7, 0.3)
-    env = jt.TradingEnv(train, window=1, episode_length=16)
-    agent = jt.PPOAgent(
-        hidden=(4,), num_epochs=1, learning_rate=1e-30
-    )  # so that no validation is better than the first
+def test_early_stopping_ends_with_the_validated_policy_also_when_resumed(env, agent, market, tmp_path):
+    still = agent.replace(learning_rate=1e-30)  # so that no validation is better than the first
 
     def run(name, patience):
-        settings = {"valid": valid, "total_steps": 8 * 64, "updates_per_chunk": 1, "eval_every": 2}
+        settings = {"valid": market, "total_steps": 8 * STEPS, "updates_per_chunk": 1, "eval_every": 2}
         callbacks = [jt.EarlyStopping(patience)]
-        return path_trainer(env, agent, tmp_path / name, callbacks=callbacks, **settings)
+        return path_trainer(env, still, tmp_path / name, callbacks=callbacks, **settings)
 
     whole = run("whole", 2).train()
     assert whole.updates == 6
