@@ -69,15 +69,16 @@ def test_each_shard_of_paths_has_a_key_of_its_own_on_any_number_of_devices() -> 
     """Also minibatches: together those of two devices are those of one, and each takes one path of every shard."""
     draw = lambda shards, key: jax.vmap(jax.random.uniform)(devices.shard_keys(key, shards))  # noqa: E731
     key = jax.random.key(0)
-    whole = draw(6, key)
+    shuffle = jax.jit(shuffled, static_argnums=(1, 2))
+    whole = jax.jit(draw, static_argnums=0)(6, key)
     assert len(set(whole.tolist())) == 6
     np.testing.assert_array_equal(both(partial(draw, 3), REPLICATED, SHARDED)(key), whole)
 
-    rows = shuffled(key, 12, 2)
+    rows = np.asarray(shuffle(key, 12, 2))
     np.testing.assert_array_equal(np.sort(rows, 0), np.arange(12).reshape(6, 2).T)
     halves = both(lambda key: shuffled(key, 6, 2), REPLICATED, PartitionSpec(None, AXIS))(key)
-    np.testing.assert_array_equal(halves + np.repeat([0, 6], 3), rows)
-    assert len({shuffled(jax.random.key(i), 12, 2).tobytes() for i in range(4)}) == 4
+    np.testing.assert_array_equal(np.asarray(halves) + np.repeat([0, 6], 3), rows)
+    assert len({np.asarray(shuffle(jax.random.key(i), 12, 2)).tobytes() for i in range(4)}) == 4
 
 
 def test_scales_merge_what_all_devices_saw() -> None:
@@ -240,48 +241,50 @@ def test_parameters_stay_the_same_on_all_devices_and_draws_differ(
     assert not np.array_equal(here, there)
 
 
-class Broken(CountEnv):
-    """Half of the environments pay what is not finite: those that begin on the second device."""
+class Uneven(CountEnv):
+    """Half of the environments pay more, by their parameter: those that begin on the second device."""
 
-    def step(self, key: jax.Array, state: Any, action: jax.Array, params: Any) -> Any:
+    def step(self, key: jax.Array, state: Any, action: jax.Array, params: jax.Array) -> Any:
         obs, after, reward, *rest = super().step(key, state, action, params)
-        second = jax.lax.axis_index(AXIS) == 1
-        return obs, after, jnp.where(second, jnp.nan, reward), *rest
+        second = devices.count() > 1 and jax.lax.axis_index(AXIS) == 1
+        return obs, after, reward + jnp.where(second, params, 0), *rest
 
 
 @struct.dataclass
 class Shared(FakeAgent):
-    """Learns on two devices: by the mean over both, or by what each saw (`own`)."""
+    """Learns on two devices: by the mean over both, or by what each saw (`own` is 1)."""
 
     several_devices: ClassVar[bool] = True
-    own: bool = struct.field(pytree_node=False, default=False)
+    own: float = 0.0
 
     def learn(self, state: Any, rollout: Rollout, params: Any, key: jax.Array) -> Any:
-        seen = jax.lax.axis_index(AXIS) if self.own else devices.mean(rollout.reward.mean())
+        here = rollout.reward.mean()
+        seen = jnp.where(self.own > 0, here, devices.mean(here))
         return {"updates": state["updates"] + 1, "weight": state["weight"] + seen}, {}
 
 
 def test_what_one_device_finds_wrong_ends_training_on_both(tmp_path: Path) -> None:
     settings = {"num_envs": 4, "rollout_length": 10, "progress": False}
-    make = lambda env, agent, name, steps=120, devices=2: Trainer(  # noqa: E731
-        env, agent, total_steps=steps, devices=devices, run_dir=tmp_path / name, **settings
-    )
-    train = lambda env, agent, name: make(env, agent, name).train()  # noqa: E731
-    result = train(CountEnv(), Shared(), "good")
+
+    def make(name: str, steps: int = 120, devices: int = 2, more: float = 0.0, own: float = 0.0) -> Trainer:
+        where = {"run_dir": tmp_path / name, "devices": devices}
+        return Trainer(Uneven(), Shared(own=own), env_params=np.float32(more), total_steps=steps, **where, **settings)
+
+    result = make("good").train()
     np.testing.assert_array_equal(result.state["weight"], [4, 4])  # 1, and the mean reward of 1 three times
     assert result.episodes == 120 // 5
     stored = files.load(result.run_dir / "checkpoint.pkl", "checkpoint")
     assert stored["devices"] == 2
-    longer = make(CountEnv(), Shared(), "good", 240).train(resume=True)
+    longer = make("good", 240).train(resume=True)
     np.testing.assert_array_equal(longer.state["weight"], [7, 7])
     with pytest.warns(UserWarning, match="devices was 2 and is 1"):
-        alone = make(CountEnv(), Shared(), "good", 360, devices=1).train(resume=True)
+        alone = make("good", 360, devices=1).train(resume=True)
     np.testing.assert_array_equal(alone.state["weight"], [10, 10])
     assert alone.episodes == 360 // 5
     with pytest.raises(TrainingDiverged, match=r"update 1 .* parameters, which differ .*jaxtrader\.devices\.mean"):
-        train(CountEnv(), Shared(own=True), "apart")
+        make("apart", more=1.0, own=1.0).train()
     with pytest.raises(TrainingDiverged, match=r"update 1 .* not valid in reward, parameters"):
-        train(Broken(), Shared(), "broken")
+        make("broken", more=np.nan).train()
     assert {path.name for path in (tmp_path / "broken").iterdir()} >= {"last.pkl", "checkpoint.pkl"}
 
 

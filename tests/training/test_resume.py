@@ -659,7 +659,8 @@ def test_divergence_that_half_rates_do_not_mend_ends_training(tmp_path):
         steep(None, 1, on_divergence="go")
 
 
-def test_ppo_halves_the_rate_in_force_and_of_its_schedule(agent, state):
+def test_ppo_halves_the_rate_in_force_and_of_its_schedule(agent, whole):
+    state = whole.state
     half, slower = agent.halve_rate(state.replace(learning_rate=jnp.float32(0.5)))
     assert (half.learning_rate, slower.learning_rate) == (agent.learning_rate / 2, 0.25)
     assert jax.tree.structure(slower) == jax.tree.structure(state)

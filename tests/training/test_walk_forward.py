@@ -16,12 +16,14 @@ from jaxtrader.training.run_folder import only_writer
 from jaxtrader.training.trainer import Trainer
 from jaxtrader.training.walk_forward import walk_forward
 
-SETTINGS = {"num_envs": 8, "rollout_length": 8, "total_steps": 128, "progress": False}
+# The program of these is that of the other tests' trainings.
+SETTINGS = {"num_envs": 8, "accounts_per_path": 2, "rollout_length": 8, "total_steps": 128, "progress": False}
 
 
 @pytest.fixture(scope="module")
 def folds(env):
-    return walk_forward_folds(env.market, 2, valid=0.3)
+    """In both parts for validation are two symbols, and in the last test is one."""
+    return walk_forward_folds(env.market, 2, valid=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +55,7 @@ def test_bars_of_a_test_change_no_policy_that_trades_it(found, env, agent, folds
     market = env.market
     in_last_test = market.times >= market.times[folds[1].test.segments[0, 1]]
     changed = dataclasses.replace(market, features=np.where(in_last_test[:, None, None], 9.0, market.features))
-    own = walk_forward_folds(changed, 2, valid=0.3)
+    own = walk_forward_folds(changed, 2, valid=0.5)
     other = walk_forward(env.with_market(changed), agent, own, run_dir=tmp_path / "run", **SETTINGS)
     for one, two in zip(found.folds, other.folds, strict=True):
         chex.assert_trees_all_equal(one.policy.state.params, two.policy.state.params)
