@@ -54,21 +54,22 @@ def test_an_ordinary_environment_is_stepped_too() -> None:
 
 
 def test_rewards_are_those_of_simulate(env: TradingEnv) -> None:
-    made = to_gymnasium(dataclasses.replace(env, random_start=False), normalize=False)
+    made = to_gymnasium(env, normalize=False)
     market, rng = env.market, np.random.default_rng(0)
-    actions = rng.integers(0, 3, 16)
+    actions = rng.integers(0, 3, 15)
     made.reset(seed=5)
+    made.step(1)  # sells what the episode began with
     cursor = int(made._state[1].cursor)
     steps = [made.step(action) for action in actions]
-    assert [step[2:4] for step in steps] == [(False, False)] * 15 + [(False, True)]
+    assert [step[2:4] for step in steps] == [(False, False)] * 14 + [(False, True)]
     segment = int(cursor >= market.segments[0, 2])
     end = market.segments[segment, 2]
     targets = np.zeros(end - cursor)
-    targets[:16] = np.array(env.positions)[actions]
+    targets[:15] = np.array(env.positions)[actions]
     symbol = market.symbols[segment]
     result = simulate(market, targets, start=cursor, symbol=symbol, rules=env.rules, costs=env.costs)
-    np.testing.assert_allclose([step[1] for step in steps], np.diff(np.log(result.equity))[:16], atol=1e-5)
-    window = market.features[cursor + 16 - env.window + 1 : cursor + 17]
+    np.testing.assert_allclose([step[1] for step in steps], np.diff(np.log(result.equity))[:15], atol=1e-5)
+    window = market.features[cursor + 15 - env.window + 1 : cursor + 16]
     np.testing.assert_allclose(steps[-1][0][: window.size], window.ravel(), rtol=1e-6)
 
 
@@ -104,7 +105,7 @@ def test_features_of_a_test_are_scaled_as_those_of_the_training(env: TradingEnv)
     cursor = int(tested._state[1].cursor)
     raw = jnp.asarray(test.features[cursor - 3 : cursor + 1], jnp.float32)
     np.testing.assert_allclose(seen[: raw.size], trained.form.normalizer(raw).ravel(), rtol=1e-6)
-    result = jt.backtest(SimpleNamespace(predict=lambda seen: np.zeros(len(seen), int)), test, env=trained)
+    result = jt.backtest(Still(), test, env=trained)
     assert (result.by_symbol["S0"].targets == -1).all()
 
 
@@ -151,7 +152,8 @@ def test_gymnasium_makes_them_by_name(env: TradingEnv) -> None:
     made = gymnasium.make(TRADING, data=env.market, window=4, episode_length=16, normalize=False)
     assert made.unwrapped.trading_env == env
     assert made.reset(seed=0)[0].shape == (16,)
-    assert gymnasium.make_vec(TRADING, num_envs=3, data=env.market, window=4).reset()[0].shape == (3, 16)
+    several = gymnasium.make_vec(TRADING, num_envs=4, data=env.market, window=4, episode_length=16)
+    assert several.reset()[0].shape == (4, 16)
     assert set(SYNTHETIC) | {TRADING} <= set(gymnasium.registry)
 
 
@@ -169,9 +171,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "form": (lambda env: to_gymnasium(env, observation="pixels"), "use 'flat' or 'dict'"),
     "count": (lambda env: to_gymnasium(env, 0), "num_envs 0 must be a whole number, at least 1"),
     "options": (lambda env: to_gymnasium(env).reset(options={"bar": 3}), "reset has no option 'bar'"),
-    "actions": (lambda env: begun(env).step(np.zeros(3, int)), "3 actions for 2 environments"),
-    "action": (lambda env: begun(env).step(np.array([0, 3])), "none of 0 to 2"),
-    "one action": (lambda env: begun(env).step(1), "1 actions for 2 environments"),
+    "actions": (lambda env: begun(env).step(np.zeros(3, int)), "3 actions for 4 environments"),
+    "action": (lambda env: begun(env).step(np.array([0, 3, 0, 0])), "none of 0 to 2"),
+    "one action": (lambda env: begun(env).step(1), "1 actions for 4 environments"),
     "market": (lambda env: to_gymnasium(env.market), r"a Market is no environment; give a jt.TradingEnv\(market\)"),
     "normalize": (lambda env: to_gymnasium(env, normalize="yes"), "normalize 'yes' must be True, False"),
     "wrapper": (
@@ -190,7 +192,7 @@ class Still:
 
 
 def begun(env: TradingEnv) -> Any:
-    made = to_gymnasium(env, 2)
+    made = to_gymnasium(env, 4)
     made.reset(seed=0)
     return made
 
@@ -203,7 +205,8 @@ def test_bad_input_says_the_way_out(case: str, env: TradingEnv) -> None:
 
 
 def test_a_wrapper_that_leaves_observations_is_seen_through(env: TradingEnv) -> None:
-    result = jt.backtest(Still(), env.market, env=TimeLimit(to_gymnasium(env), 5))
+    _, test = env.market.split(0.5, 0.5)
+    result = jt.backtest(Still(), test, env=TimeLimit(to_gymnasium(env), 5))
     assert (result.by_symbol["S0"].targets == -1).all()
 
 

@@ -93,13 +93,16 @@ class Drawing:
 def test_gymnax_flattens_what_a_trading_environment_shows(gymnax: Any, env: TradingEnv) -> None:
     params, key = env.default_params, jax.random.key(0)
     flat = gymnax.wrappers.FlattenObservationWrapper(env)
-    seen, state = jax.jit(env.reset)(key, params)
-    obs, flat_state = flat.reset(key, params)
+
+    @jax.jit
+    def both(params: Any) -> tuple[Any, Any]:
+        (seen, state), (obs, flat_state) = env.reset(key, params), flat.reset(key, params)
+        return (seen, env.step(key, state, 2, params)), (obs, flat.step(key, flat_state, 2, params))
+
+    (seen, (*_, plain)), (obs, (after, *_, info)) = both(params)
     np.testing.assert_array_equal(obs, np.concatenate([seen.window.ravel(), seen.account.ravel()]))
     assert bool(flat.observation_space(params).contains(obs))
-    final = jax.jit(env.step)(key, state, 2, params)[-1]["final_observation"]
-    after, *_, info = flat.step(key, flat_state, 2, params)
-    np.testing.assert_allclose(info["final_observation"], np.asarray(final), rtol=1e-6)
+    np.testing.assert_allclose(info["final_observation"], np.asarray(plain["final_observation"]), rtol=1e-6)
     assert after.shape == obs.shape == flat.observation_space(params).shape
 
 

@@ -86,7 +86,7 @@ def test_a_run_that_held_goes_on_from_what_was_trained(make, market, tmp_path):
 
 
 def test_knowing_the_next_bar_beats_holding_and_a_constant_does_not():
-    market = jt.Market.from_bars(jt.load_bundled("IBM"), features=["log_return_1"]).split(0.15, 0.85)[0]
+    market = jt.Market.from_bars(jt.load_bundled("IBM"), features=["log_return_1"]).split(0.06, 0.94)[0]
     following = np.concatenate([market.features[1:], np.zeros((1, 1, 1))])
     known = dataclasses.replace(market, features=following)
     assert prove(_if_up, known).is_better

@@ -54,7 +54,7 @@ def test_the_share_of_an_optimum_stands_in_the_record(env: TradingEnv) -> None:
 def test_the_score_on_a_market_is_the_mean_reward_of_its_own_bars(
     env: TradingEnv, agent: PPOAgent, state: PPOState, make_market: Any
 ) -> None:
-    other = make_market((80,), seed=5)
+    other = make_market(seed=5)
     validation = Validation.prepare(other, env, agent, state)
     assert validation.env.market is other
     score = validation.score(agent, state)["valid_reward_per_bar"]
