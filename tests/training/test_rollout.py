@@ -107,7 +107,7 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
     np.testing.assert_array_equal(rollout.cursor, cursor)
 
 
-@pytest.mark.parametrize("positions", ["continuous", "weights"])
+@pytest.mark.parametrize("positions", ["continuous", pytest.param("weights", marks=pytest.mark.slow)])
 def test_a_rollout_of_exposures_equals_that_of_the_same_discrete_choices(
     rollouts: MarketRollouts, paths: MarketPaths, env: TradingEnv, raw_params: EnvParams, positions: str
 ) -> None:
