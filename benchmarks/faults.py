@@ -352,7 +352,7 @@ def main() -> None:
     tally, seed, began = Tally(), given_.seed, time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         while True:
-            fuzz(tally, Path(folder), seed, 15 if given_.quick else 200)
+            fuzz(tally, Path(folder), seed, 8 if given_.quick else 200)
             seed += 1
             if given_.quick or time.monotonic() - began > 60 * given_.minutes:
                 break

@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     given = parsed(parser)
-    samples = 20 if given.quick else given.samples
+    samples = 5 if given.quick else given.samples
     if "coverage" in given.parts:
         print_coverage(samples, given.quick)
     if "verdicts" in given.parts:

@@ -24,7 +24,8 @@ from jaxtrader.ledger import ledger
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.market.market import Market
 
-NUM_ENVS, STEPS = 64, 200
+NUM_ENVS = 64
+MANY_ENVS, STEPS = 160, 80  # where each step is compared
 
 
 def data_of(market: Market) -> MarketData:
@@ -80,7 +81,7 @@ def reference(env: TradingEnv) -> Callable:
 )
 def test_numpy_market_is_trading_env_step_by_step(make_market, positions, costs, band, ruin_level) -> None:
     market = make_market((150, 60), seed=7)
-    peer = NumpyMarket(data_of(market), Settings(positions, *costs, band, ruin_level, 50), NUM_ENVS, seed=1)
+    peer = NumpyMarket(data_of(market), Settings(positions, *costs, band, ruin_level, 50), MANY_ENVS, seed=1)
     shared = {"costs": Costs(*costs), "rebalance_band": band, "ruin_level": ruin_level}
     env = TradingEnv(market, window=1, episode_length=50, **env_settings(shared))
     bar = reference(env)
@@ -91,10 +92,10 @@ def test_numpy_market_is_trading_env_step_by_step(make_market, positions, costs,
         params, state = env.params("float64"), state_of(peer)
         for _ in range(STEPS):
             if positions == "continuous":
-                action = np.where(rng.random(NUM_ENVS) < 0.2, 0.0, rng.uniform(-1.2, 1.2, NUM_ENVS))
+                action = np.where(rng.random(MANY_ENVS) < 0.2, 0.0, rng.uniform(-1.2, 1.2, MANY_ENVS))
                 target = np.clip(action, -1, 1)
             else:
-                action = rng.integers(0, len(positions), NUM_ENVS)
+                action = rng.integers(0, len(positions), MANY_ENVS)
                 target = np.asarray(positions)[action]
             obs, reward, terminated, truncated, final = peer.step(action)
             state, *expected = bar(state, jnp.asarray(target), params)

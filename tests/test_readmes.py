@@ -29,8 +29,9 @@ def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-# The examples of these train a policy or solve for the best one.
-LONG = {TOP} | {ROOT / "jaxtrader" / folder / "README.md" for folder in ("training", "evaluation", "live")}
+# The examples of these train a policy, solve for the best one, or compile a program for each money rule. The rules have
+# further bars worked out by hand, which are quick: see tests/ledger/test_worked_bars.py.
+LONG = {TOP} | {ROOT / "jaxtrader" / folder / "README.md" for folder in ("training", "evaluation", "live", "ledger")}
 EXAMPLES = [pytest.param(path, marks=[pytest.mark.slow] if path in LONG else []) for path in (TOP, *FOLDERS)]
 
 

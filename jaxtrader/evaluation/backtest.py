@@ -72,7 +72,8 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
     Example:
         >>> import jaxtrader as jt
         >>> market = jt.Market.from_bars(jt.load_bundled("IBM"), features=["log_return_20"])
-        >>> result = jt.backtest(lambda seen: float(seen.window[-1, 0, 0] > 0), market, window=1)
+        >>> _, test = market.split("2012-01-01")
+        >>> result = jt.backtest(lambda seen: float(seen.window[-1, 0, 0] > 0), test, window=1)
         >>> print(result.targets.min(), result.targets.max())
         0.0 1.0
     """
