@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 # Before JAX is loaded, and for the processes that tests start. Most of the time is compiling, and the optimiser is not
@@ -46,6 +45,7 @@ from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.market import Market, MarketArrays
+from jaxtrader.training.update import init_agent
 
 jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used: for tests/training/test_devices.py
 
@@ -179,10 +179,10 @@ def agent() -> PPOAgent:
     return PPOAgent(hidden=(8, 8), num_epochs=2, num_minibatches=2)
 
 
-@partial(jax.jit, static_argnums=2)
 def init(agent: PPOAgent, key: jax.Array, env: Any, params: Any) -> PPOState:
-    """`agent.init` in one program: uncompiled, each of its operations is a program of its own."""
-    return agent.init(key, env, params)
+    """`agent.init` by the program of a training: uncompiled, each of its operations is a program of its own."""
+    arrays = jax.tree.map(lambda x: np.float32(x) if isinstance(x, float) else x, agent)
+    return init_agent(arrays, key, params, env=env)
 
 
 @pytest.fixture(scope="session")
