@@ -9,7 +9,7 @@ from ledger.second_reference import trade
 
 import jaxtrader as jt
 
-MARKET_ORDERS = 24  # seeds up to here have fills at an open or a close, those from here on limit orders
+MARKET_ORDERS = 24  # of 32 seeds so many have fills at an open or a close, the others limit orders
 BARS = 63
 PATHS = 13  # of each drawn set of rules
 HIGHEST = {
@@ -60,7 +60,7 @@ def _drawn_rules(seed: int):
     commission = [x for x in ("share_fee", "min_fee") if on(0.3)]
     commission += ["max_fee"] if commission and on() else []
     rates, by_column = rates + commission, by_column + [x for x in commission if on(0.2)]
-    if seed >= MARKET_ORDERS:
+    if seed % 32 >= MARKET_ORDERS:
         rules |= {"fill": "limit", "limit_offset": float(more.choice([0.003, 0.01])) if more.random() < 0.8 else None}
         makers = ["maker_fee"] if more.random() < 0.6 else []
         rates, rebates = rates + makers, rebates + [x for x in makers if more.random() < 0.3]
@@ -166,6 +166,9 @@ def _assert_equal(seed: int, path: int) -> None:
 
 
 QUICK = (4, 17, 19, 26)  # of one to four assets and each fill, the last with limit orders
+# Of 1,600 seeds, chosen greedily for pairs of settings that are on together. With QUICK they have each setting, 98% of
+# the pairs of the first 32 seeds, and 130 other pairs.
+MANY = (6, 8, 54, 144, 195, 223, 343, 357, 425, 612, 860, 1051, 1100, 1144, 1450, 1502)
 
 
 @pytest.mark.parametrize("seed", QUICK)
@@ -175,7 +178,7 @@ def test_the_ledger_agrees_with_a_reference_of_the_rules(seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", sorted({*range(32)} - {*QUICK}))
+@pytest.mark.parametrize("seed", MANY)
 def test_the_ledger_agrees_with_a_reference_of_the_rules_on_many_kinds_of_rules(seed):
     for path in range(PATHS):
         _assert_equal(seed, path)
