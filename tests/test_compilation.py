@@ -95,14 +95,16 @@ def test_the_oldest_programs_go_where_the_limit_is_reached(tmp_path: Path) -> No
     assert programs(folder) == {path.name for path in sizes}, "the new program took the place of the old one"
 
 
-@pytest.mark.slow
-def test_it_can_be_turned_off_and_leaves_jaxs_own_setting_alone(tmp_path: Path) -> None:
-    assert run(JAXTRADER_CACHE="off")[::2] == ["None", "0"]
-    own = str(tmp_path / "own")
-    assert run(JAXTRADER_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_DIR=own)[0] == own
-    file = tmp_path / "file"
-    file.write_text("")
-    assert run(JAXTRADER_CACHE=str(file))[0] == "None", "no folder can be made there, and nothing fails"
+@pytest.mark.parametrize("own", [True, False])
+def test_it_leaves_jaxs_own_setting_alone_and_a_folder_that_cannot_be_made(
+    own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = SimpleNamespace(jax_compilation_cache_dir=str(tmp_path / "own") if own else None)  # it cannot be updated
+    monkeypatch.setattr(compilation, "jax", SimpleNamespace(config=config))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(compilation.VARIABLE, str(tmp_path / ("new" if own else "file")))
+    assert compilation.enable_cache() == (tmp_path / "own" if own else None)
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_tests_do_not_use_it() -> None:

@@ -386,7 +386,8 @@ def test_the_linear_schedule_of_the_learning_rate_falls_to_0(agent: PPOAgent, st
 
 @pytest.mark.slow
 def test_the_deviation_is_scheduled_from_log_std_init_to_log_std_final_and_not_learnt(agent: PPOAgent) -> None:
-    fresh = agent.init(KEY, wrapped(-2.0, 2.0, (2,)), None)
+    fresh = initial(agent, wrapped(-2.0, 2.0, (2,)))
+    update = jax.jit(lambda agent, state: agent.learn(state, bandit(agent, state, KEY), None, KEY)[0])
     bounds = (-2 * jnp.ones(2), 2 * jnp.ones(2))
     for progress, log_std in ((0.0, 0.0), (0.5, -0.875), (1.0, -1.75), (1.5, -1.75)):
         scheduled = agent.anneal(fresh, jnp.float32(progress))
@@ -394,7 +395,7 @@ def test_the_deviation_is_scheduled_from_log_std_init_to_log_std_final_and_not_l
         np.testing.assert_allclose(policy.log_std, [log_std] * 2, rtol=1e-6)
     np.testing.assert_array_equal(fresh.params["log_std"], agent.anneal(fresh, jnp.float32(0)).params["log_std"])
     for given, moves in ((agent.replace(log_std_final=-1.0), False), (agent.replace(log_std_init=-0.2), True)):
-        after = given.learn(fresh, bandit(given, fresh, KEY), None, KEY)[0]
+        after = update(given, fresh)
         assert np.array_equal(after.params["log_std"], fresh.params["log_std"]) != moves
         kept = given.replace(schedule="constant").anneal(after, jnp.float32(0.9))
         assert np.array_equal(kept.params["log_std"], after.params["log_std"]) == moves
@@ -678,7 +679,7 @@ def test_on_paths_the_ratio_of_the_first_minibatch_is_1_for_continuous_actions_t
     positions: str, env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:
     env, agent = dataclasses.replace(env, positions=positions), agent.replace(log_std_init=-1.75)
-    state, params = agent.prepare(agent.init(KEY, env, raw_params), raw_params)
+    state, params = agent.prepare(initial(agent, env, raw_params), raw_params)
     state = loud(state)
     rollouts = MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
     collect = jax.jit(lambda paths, state, params, key: rollouts.collect(paths, agent, state, params, key)[1:])

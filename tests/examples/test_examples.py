@@ -11,7 +11,7 @@ import inspect
 import json
 import pkgutil
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -110,9 +110,10 @@ def test_the_names_of_the_table_exist() -> None:
         assert name in text
 
 
-@pytest.mark.slow
-def test_an_example_has_help() -> None:
-    command = [sys.executable, "-m", "jaxtrader.examples.own_data", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "--quick" in done.stdout
-    assert "--data" in done.stdout
+def test_an_example_has_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["own_data", "--help"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(ROOT / "own_data.py"), run_name="__main__")
+    shown = capsys.readouterr().out
+    assert "--quick" in shown
+    assert "--data" in shown
