@@ -202,6 +202,7 @@ def test_rates_by_time_are_those_of_the_bar_of_the_fill(name) -> None:
         if name != "close":
             continue
         plain = {**rules, "maintenance_margin": 0.0}  # the fills are then worked out from the holdings
+        market = dataclasses.replace(market, funding=None, bar_dt=None)
         result = simulate(market, targets, costs=costs, **run_settings(plain))
         assert_same_result(result, reference_of(market, targets, costs, **plain))
 

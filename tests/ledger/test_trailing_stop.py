@@ -79,6 +79,25 @@ CASES = [
         "equity": 0.97,
     },
     {
+        "name": "at one level the stop is the reason",
+        "start": LONG,
+        "bars": [bar(NAN, 100.0, low=94.0, stop_loss=0.05, **FIVE)],
+        "fills": [(0, 0, -0.01, 95.0, "stop")],
+        "cash": 0.95,
+        "units": [0.0],
+        "equity": 0.95,
+    },
+    {
+        "name": "where an order leaves a rest at an open beyond both, the nearer level is the reason",
+        "start": {**LONG, "best": [110.0]},
+        "bars": [bar(0.5, 90.0, stop_loss=0.05, **FIVE)],
+        # 104.5 is nearer than 95.
+        "fills": [(0, 0, -0.005, 90.0, "order"), (0, 0, -0.005, 90.0, "trailing stop")],
+        "cash": 0.9,
+        "units": [0.0],
+        "equity": 0.9,
+    },
+    {
         "name": "a short trails its low",
         "start": SHORT,
         "bars": [bar(NAN, 90.0, 91.0, high=91.5, low=88.0, **FIVE), bar(NAN, 91.0, high=93.0, **FIVE)],
