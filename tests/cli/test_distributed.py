@@ -26,12 +26,15 @@ from jaxtrader.cli.settings import BadInput
 from jaxtrader.training.identity import check_alike
 from jaxtrader.training.train_settings import TrainSettings
 
-# The command, with signs of life that are missed sooner, so that a test does not wait for half a minute, and with
-# checkpoints that process 0 alone finds due.
+# The command, with signs of life that are missed sooner, so that a test does not wait for half a minute, with
+# checkpoints that process 0 alone finds due, and with as little judged as by `brief` of conftest.py.
 COMMAND = """
 import sys
 from jaxtrader.cli import distributed, main
+from jaxtrader.report import evidence
 from jaxtrader.training import training_loop
+evidence._stress, evidence._timing = (lambda *_: {}), (lambda *_: None)
+evidence.permutation_importance = lambda *_, **__: None
 distributed.HEARTBEAT_SECONDS = 5
 training_loop.CHECKPOINT_SECONDS = 0.0 if sys.argv[-1] == "0" else 1e9
 sys.exit(main(sys.argv[1:]))
@@ -76,6 +79,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_two_processes_learn_what_one_learns(bars: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """To 1e-5 after 20 updates. The first prints and writes, and one process goes on with the run."""
     argv = ["train", "--data", str(bars), *SHORT, "--no-report", "--total-steps", STEPS]
@@ -138,6 +142,7 @@ def test_all_settings_and_data_of_the_processes_are_compared(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize(("index", "number"), [(0, signal.SIGKILL), (1, signal.SIGSTOP)])
 def test_a_lost_process_ends_the_others_with_one_sentence(
     index: int, number: signal.Signals, bars: Path, tmp_path: Path
