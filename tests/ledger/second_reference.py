@@ -219,6 +219,8 @@ class Ledger:
             for i in self.all:
                 if present[i]:
                     self._close(i, opens, "ruin", t, bar, rates)
+                elif self.delisted[bar][i]:
+                    self._delist(i, t, bar, rates)
             return
         if self._below_margin(opens):
             cancelled = True
@@ -252,9 +254,7 @@ class Ledger:
         # 2g
         for i in self.all:
             if self.delisted[bar][i]:
-                prices = list(closes)
-                prices[i] = closes[i] * (1 + rules.delist_return)
-                self._close(i, prices, "delisted", t, bar, rates)
+                self._delist(i, t, bar, rates)
             elif self.session_end[bar] and present[i]:
                 self._close(i, closes, "session end", t, bar, rates)
             elif self.session_end[bar] and self.units[i] != 0:
@@ -280,6 +280,12 @@ class Ledger:
         for i in self.all:
             if self.present[bar][i]:
                 self._close(i, prices, "liquidation", t, bar, rates)
+
+    def _delist(self, i: int, t: int, bar: int, rates: Rates) -> None:
+        """Rule 9."""
+        prices = list(self.close[bar])
+        prices[i] *= 1 + self.rules.delist_return
+        self._close(i, prices, "delisted", t, bar, rates)
 
     def _ruin(self, prices, present, t: int, bar: int, rates: Rates) -> None:
         """Rule 7."""

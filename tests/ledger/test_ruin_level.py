@@ -45,6 +45,21 @@ CASES = [
         "ruined": True,
     },
     {
+        "name": "what has no bar at the ruin is delisted before its next bar",
+        "start": {"cash": 2.0, "units": [-0.005, -0.005], "entry": [100.0, 100.0]},
+        "settings": {"fee": 0.01, "short_rate": 0.1, "delist_return": -0.3},
+        "bars": [
+            bar([NAN, 1.0], [299.5, 100.0], present=[True, False]),  # as above
+            bar([1.0, 1.0], [299.5, 100.0], prev_close=[299.5, 100.0], present=[True, False], delisted=[False, True]),
+        ],
+        "fills": [(0, 0, 0.005, 299.5, "ruin"), (1, 1, 0.005, 70.0, "delisted")],
+        "financing": [0.0, 0.0],
+        "cash": 0.134025,  # 0.487525 - 0.35 - 0.0035
+        "units": [0.0, 0.0],
+        "equity": 0.134025,
+        "ruined": True,
+    },
+    {
         "name": "an open with next_open ruins without an order, an open with next_close does not",
         "start": SHORT,
         "settings": {"fill": "next_close"},
