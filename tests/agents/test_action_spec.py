@@ -89,6 +89,7 @@ def test_outputs_become_the_distribution_of_their_kind_softly_bounded() -> None:
     bounds = (np.zeros(2, np.float32), np.ones(2, np.float32))
     numbers = jax.jit(ActionSpec("box", 2, (2,)).distribution)(outputs, np.float32([-0.5, 1e6]), bounds)
     assert isinstance(numbers, CensoredNormal)
+    # The bounds are soft: they move a number well within them a little.
     np.testing.assert_allclose(numbers.log_std, [-0.5, 4], rtol=1e-2)
     np.testing.assert_allclose(numbers.mean, [[0.01, -1 - 2 * np.exp(numbers.log_std[1])]], rtol=1e-3)
     weights = jax.jit(ActionSpec("simplex", 2, (2,)).distribution)(outputs, np.zeros(2, np.float32), None)

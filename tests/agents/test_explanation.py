@@ -97,6 +97,7 @@ def test_the_table_counts_bars_and_exposures_as_the_result_has_them(agent, state
         before = filled[filled <= bar]
         count = bar - before[-1] if len(before) else 20
         assert rows["bars since the last fill"] == ("20 or more" if count >= 20 else str(count))
+        # The table prints four digits.
         assert float(rows["exposure"]) == pytest.approx(leveraged.exposure[bar, 0], rel=1e-3)
         assert float(rows["last target"]) == (0 if bar == 0 else leveraged.targets[bar - 1, 0])
 

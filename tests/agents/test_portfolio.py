@@ -138,6 +138,7 @@ def test_an_asset_that_cannot_be_traded_is_as_if_it_were_not_there(kind: str) ->
     every, _ = decide(network, weights, window, with_mask(account, np.ones_like(listed)))
     plain, _ = decide(network, weights, window, account)
     np.testing.assert_allclose(every, plain, rtol=1e-5, atol=1e-6)
+    # Far above the rounding of float32.
     assert not np.allclose(every[:, rest], fewer, atol=1e-3)
     for out in decide(network, weights, window, with_mask(account, np.zeros_like(listed))):
         assert np.isfinite(out).all()

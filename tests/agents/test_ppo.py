@@ -144,6 +144,7 @@ def test_the_loss_and_its_gradient_equal_a_float64_reference(
             for s in (size, -size)
         )
         slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (np.float64(g) * d).sum(), gradient, direction)))
+        # The gradient is a float32 one, and the difference quotient has an error of its step squared.
         np.testing.assert_allclose(slope, (up - down) / (2 * size), rtol=1e-3, atol=1e-4)
 
 
@@ -255,9 +256,11 @@ def test_one_epoch_of_one_minibatch_is_an_adam_step_clipped_at_max_grad_norm(
     moments = jax.jit(ValueScale.moments)
     np.testing.assert_allclose(moments(after.value_scale), (mean, std), rtol=1e-4)
     spread = 1 - (target - value).var() / target.var()
+    # Moments of float32 values, from a normaliser that merges batches.
     np.testing.assert_allclose(metrics["explained_variance"], spread, rtol=1e-3, atol=1e-4)
     gradient, _ = slope_of_loss(agent, scaled.params, scaled, batch, params)
     norm = math.sqrt(sum(float((np.float64(g) ** 2).sum()) for g in jax.tree.leaves(gradient)))
+    # The float32 gradient is of an advantage that was normalised in another order.
     np.testing.assert_allclose(metrics["grad_norm"], norm, rtol=1e-3)
     assert norm > 0.05, "the clip must bind"
     trees = jax.tree.map(np.float64, (start.params, after.params, gradient))

@@ -62,6 +62,7 @@ def test_a_small_leak_fails_on_many_bars_and_is_not_certain_on_few():
     check = plausible(walk(20_000, peek=leak(0.01), noise=noise), ["noise", "peek"])
     assert not check.passed
     certain = 0.1 * 3 / np.pi - 3 / np.sqrt(20_000)
+    # The coefficient of 20,000 draws has an error of 0.007, which is 0.15 of the square.
     assert (check.figure, check.limit) == (pytest.approx(certain**2, rel=0.3), 0.005)
     assert plausible(walk(2_000, peek=leak(0.01), noise=noise), ["noise", "peek"]).passed
     assert not plausible(walk(60, peek=leak(0.5)), ["peek"]).passed, "a large leak shows on few bars"
@@ -73,6 +74,7 @@ def test_a_small_effect_passes_however_many_bars_there_are():
         signal = walk(bars, peek=leak(0.0024))
         assert plausible(signal, ["peek"]).passed
         (found,) = rank_correlations(Market.from_bars(signal, features=["peek"]), "next_open")
+        # t is drawn with an error of 1.
         assert found.t == pytest.approx(t, abs=2.5)
 
 
@@ -109,6 +111,7 @@ def test_the_coefficient_is_scipys():
     for i, found in enumerate(rank_correlations(market, "next_open")):
         expected = spearmanr(market.features[ready:-2, 0, i], moves[ready:-2, 0]).statistic
         assert found.rho == pytest.approx(expected, abs=1e-12)
+        # t has the error of sums by time, and the other that of independent bars.
         assert found.t == pytest.approx(expected * np.sqrt(len(moves) - ready - 2), rel=0.15, abs=0.3)
 
 

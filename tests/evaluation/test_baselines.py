@@ -173,6 +173,7 @@ def test_buy_and_hold_is_not_flat_at_session_end():
     assert holder.rules == dataclasses.replace(result.rules, flat_at_session_end=False, rebalance_band=0.0)
     matched = exposure_matched(market, result)
     mean = result.held_exposure.mean()
+    # The exposure drifts with the price inside a day.
     assert mean == pytest.approx(0.5 * 39 / 40, abs=0.01), "a day's last bar was held too, up to its close"
     assert (matched.units[1:] > 0).all()
     assert matched.exposure[1:].mean() == pytest.approx(mean, abs=0.05)
@@ -284,6 +285,7 @@ def test_the_matched_weights_do_not_know_which_asset_leaves(target):
     market = market_of({"A": a, "B": b * np.r_[np.ones(50), 0.97 ** np.arange(1, 11)][:, None]}, align=True)
     result = simulate(market, _moved(np.tile(target, (120, 1))), costs=COSTS, rules=Rules(rebalance_band=0.02))
     matched = exposure_matched(market, result)
+    # The result drifts within its band of 0.02 between trades.
     np.testing.assert_allclose(matched.targets[1], target, rtol=0.05)
     assert matched.held_exposure.sum(1).mean() == pytest.approx(result.held_exposure.sum(1).mean(), abs=0.01)
 
@@ -294,6 +296,7 @@ def test_what_goes_to_the_others_when_an_asset_leaves_is_matched_so():
     wanted = np.where(np.arange(120)[:, None] < 60, [0.5, 0.5], [1.0, np.nan])
     result = simulate(market, _moved(wanted * 0.9), costs=COSTS, rules=Rules(rebalance_band=0.02))
     matched = exposure_matched(market, result)
+    # The result drifts within its band of 0.02 between trades.
     np.testing.assert_allclose(matched.targets[1], [0.45, 0.45], atol=0.03)
     assert matched.targets[100, 0] == pytest.approx(0.9, abs=0.05)
     assert matched.held_exposure.sum(1).mean() == pytest.approx(result.held_exposure.sum(1).mean(), abs=0.02)
@@ -307,6 +310,7 @@ def test_with_every_bar_the_levels_are_the_means_of_what_stood():
     complete = dataclasses.replace(market, present=np.ones((120, 2), bool))
     means = exposure_matched(market, result)
     np.testing.assert_allclose(exposure_matched(complete, result).targets, means.targets, rtol=1e-12)
+    # The first target meets a mean over bars that drift.
     np.testing.assert_allclose(means.targets[0], result.held_exposure.mean(0), atol=0.01)
 
 
@@ -409,4 +413,5 @@ def test_at_the_break_even_cost_the_lead_over_exposure_matched_is_gone(market):
         assert now == pytest.approx(lead(result, 0.0), rel=1e-12)
         assert now > 0.1
         assert abs(lead(result, extra)) < 0.01 * now
+        # Log equity is nearly linear in the cost.
         assert lead(result, extra / 2) == pytest.approx(now / 2, rel=0.01)

@@ -89,6 +89,7 @@ def test_the_baseline_holds_the_mean_of_what_stood_in_the_bars():
     assert np.mean(np.abs(result.exposure) > 0) < 0.4 * result.metrics["time_in_market"], "most lived inside a bar"
     matched = exposure_matched(market, result)
     assert matched.targets[0, 0] == result.held_exposure.mean()
+    # The holder buys once and then drifts.
     assert matched.exposure[1:].mean() == pytest.approx(result.metrics["mean_exposure"], rel=0.02)
 
 

@@ -81,6 +81,7 @@ def test_without_costs_it_is_the_best_bet_of_each_bar() -> None:
     growth = np.log1p(np.asarray(positions)[:, None] * returns) * scipy.stats.norm.pdf(noise)
     table = np.trapezoid(growth, noise)
     gain = np.trapezoid(table.max(1) * scipy.stats.norm.pdf(signals), signals)
+    # Both are integrals over a grid, see below.
     assert best.gain == pytest.approx(gain, rel=0.01)
     clear = np.diff(np.sort(table))[:, -1] > 2e-6  # else a tie
     expected = np.asarray(positions)[table.argmax(1)]
@@ -200,6 +201,7 @@ def test_the_score_is_what_the_ledger_pays(case: str) -> None:
     expected = (np.log1p(ordered[:, None] * returns[:-1]) * np.broadcast_to(weights, returns.shape)[:-1]).sum(-1)
     luck = np.log1p(ordered * move) - expected
     earned = math.log(result.equity[-1]) - luck.sum()
+    # The grid of the optimum, and the noise of the signals in these bars.
     assert earned / (BARS - 1) == pytest.approx(best.reward_per_bar, rel=0.02)
     assert abs(luck.mean()) < 4 * luck.std() / math.sqrt(BARS)
 

@@ -164,6 +164,7 @@ def test_a_backtest_and_all_that_stands_beside_it_are_financed_by_the_same_colum
     np.testing.assert_allclose(result.position_financing[2, 0], -3e-4 * 0.5 * result.equity[1], rtol=1e-9)
     beside = baselines(market, result) | strategies(market, result)
     np.testing.assert_allclose(beside[CASH].excess_returns, 0, atol=1e-15)
+    # The return is compounded: 4e-4 and 5e-4 make 9.002e-4.
     assert beside[CASH].metrics["cash_return"] == pytest.approx(9e-4, rel=1e-3)
     assert np.abs(beside[BUY_AND_HOLD].position_financing).max() < 1e-15, "nothing is bought on credit"
     assert combine({"X": result}).position_financing_after_open.shape == (3, 1)

@@ -30,6 +30,7 @@ def test_the_error_is_that_of_mertens_and_with_normal_moments_that_of_lo():
     returns, _ = fat_tailed()
     ratio, n = returns.mean() / returns.std(ddof=1), len(returns)
     variance = 1 + ratio**2 / 2 - stats.skew(returns) * ratio + stats.kurtosis(returns) / 4 * ratio**2
+    # Moments with ddof=1 here and there.
     assert statistics.sharpe(returns).error == pytest.approx(math.sqrt(variance / n), rel=1e-3)
     # Quantiles of the normal have its moments: Lo's sqrt((1 + S^2 / 2) / N).
     normal = 0.5 + stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
@@ -43,6 +44,7 @@ def test_the_error_of_a_difference_of_normal_returns_is_that_of_memmel():
     other = r * one + math.sqrt(1 - r**2) * rng.normal(size=bars)
     s1, s2 = 0.6, 0.3
     variance = (2 - 2 * r + (s1**2 + s2**2 - 2 * s1 * s2 * r**2) / 2) / bars
+    # Sample moments of 400,000 draws.
     assert statistics.sharpe_difference(one + s1, other + s2).error == pytest.approx(math.sqrt(variance), rel=0.01)
 
 
@@ -52,6 +54,7 @@ def test_the_error_of_a_difference_is_that_of_a_paired_bootstrap():
     rows = np.random.default_rng(2).integers(0, len(one), (4_000, len(one)))
     drawn = [each[rows].mean(1) / each[rows].std(1, ddof=1) for each in (one, other)]
     assert found.value == pytest.approx(statistics.sharpe_ratio(one) - statistics.sharpe_ratio(other), rel=1e-13)
+    # The deviation of 4,000 draws has an error of 1.1%.
     assert found.error == pytest.approx((drawn[0] - drawn[1]).std(), rel=0.05)
     alone = math.hypot(statistics.sharpe(one).error, statistics.sharpe(other).error)
     assert found.error < 0.6 * alone, "what moves both accounts cancels"
@@ -62,6 +65,7 @@ def test_equal_accounts_are_called_different_once_in_twenty():
     rng = np.random.default_rng(3)
     common, own = rng.normal(0.1, 1, (2_000, 1, 250)), rng.normal(0, 1, (2_000, 2, 250))
     surely = [is_sure(statistics.sharpe_difference(*(c + o))) for c, o in zip(common, own, strict=True)]
+    # Three binomial errors: sqrt(0.046 x 0.954 / 2,000) is 0.0047.
     assert np.mean(surely) == pytest.approx(0.046, abs=0.015)
 
 

@@ -58,6 +58,7 @@ def test_equal_weight_divides_the_capital_between_what_can_be_traded():
     held = strategies(market, result)[EQUAL_WEIGHT].exposure
     np.testing.assert_allclose(held[5:35].sum(axis=1), 1.0, atol=1e-9)
     assert np.all(held[5:35, 1] == 0)
+    # Both drift after they are bought.
     np.testing.assert_allclose(held[60:].mean(axis=0), [0.5, 0.5], atol=0.05)
 
 

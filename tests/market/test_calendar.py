@@ -117,6 +117,7 @@ def test_the_calendar_that_was_drawn_is_found(kind, seed):
     few = 61 if kind == "days" else 10
     assert calendar.doubt is None or length < few, "a file of a few days may be in doubt, and may be wrong then"
     if calendar.doubt is None:
+        # Holidays and half days are drawn too.
         assert calendar.periods_per_year == pytest.approx(drawn.periods, rel=0.02)
     ends = session_ends(drawn.times, calendar, drawn.tz)
     if drawn.ends is None:
@@ -248,6 +249,7 @@ def test_the_total_of_several_is_measured_on_their_union():
     close = stock + np.timedelta64(21, "h")
     for days in (40, len(stock)):
         both = total_periods_per_year([coin[: days * 7 // 5], close[:days]], [365, 252], None)
+        # Weeks do not divide a year.
         assert both == pytest.approx(365 + 365 * 5 / 7, rel=0.01)
     evening = stock + np.timedelta64(20, "h")
     assert total_periods_per_year([stock, evening], [252, 252], None) == 504

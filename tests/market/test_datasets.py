@@ -42,6 +42,7 @@ def test_load_bundled_prices_are_adjusted():
     falls = np.diff(np.log(apple.close[:, 0]))
     worst = int(np.argmin(falls))
     assert str(apple.times[worst + 1])[:10] == "2000-09-29"
+    # The fall is known in two digits.
     assert np.exp(falls[worst]) - 1 == pytest.approx(-0.52, abs=0.005)
 
 

@@ -131,6 +131,7 @@ def test_features_are_bars_the_most_important_first(both):
     assert text.index("+2.00 ± 1.41") < text.index("+0.20 ± 0.14")
     assert "&lt;one&gt;" in text
     widths = [float(width) for width in re.findall(r'<rect [^>]*width="([\d.]+)"', text)]
+    # Widths are written with some decimals.
     assert widths[0] / widths[1] == pytest.approx(10, rel=1e-3)
     assert "<h2>Features</h2>" not in page(make_report(parts, markets, title="", verdict=[""]))
 

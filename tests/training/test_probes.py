@@ -64,6 +64,7 @@ def test_values_and_choices_of_tabular_probes(tmp_path, tables, values, actions)
     action, value = decide(state, BOTH)
     for i in range(2):
         if values[i] is not None:
+            # The critic is a network after few updates, and the values are about 1 apart.
             assert float(value[i]) == pytest.approx(values[i], abs=0.1)
         if actions is not None and actions[i] is not None:
             assert int(action[i]) == actions[i]

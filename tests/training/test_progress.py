@@ -249,6 +249,7 @@ class TestInAPipe:
         shown = [int(re.search(r"(\d+)/1.0k", line)[1]) for line in console.file.getvalue().splitlines()]
         assert shown[0] == 0
         assert shown[-1] == 197
+        # Drawn every 5 seconds by a clock of 0.1 s.
         assert np.allclose(np.diff(shown[:-1]), 50, atol=1)
         assert len(shown) == 5
 
