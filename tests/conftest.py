@@ -11,6 +11,7 @@ import gc
 import importlib.metadata
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -46,6 +47,9 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.market import Market, MarketArrays
 from jaxtrader.training.update import init_agent
+
+# A job in the background ignores what Ctrl-C sends, and some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used: for tests/training/test_devices.py
 

@@ -306,11 +306,7 @@ def test_interrupted_training_saves_and_exits_130(tiny, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(JsonlLogger, "write", write_and_interrupt)
     argv = ["train", "--data", str(tiny[0] / "two.csv"), *SMALL, "--total-steps", "1e5", "--run-dir", str(run)]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
-    try:
-        assert main(argv) == 130
-    finally:
-        signal.signal(signal.SIGINT, before)
+    assert main(argv) == 130
     out, err = capfd.readouterr()
     assert "Traceback" not in err
     assert "stopping after this chunk and saving" in out
@@ -627,13 +623,9 @@ def test_bad_input_is_told_apart_by_its_type():
 
 def test_ctrl_c_while_libraries_load_is_kept_for_later():
     """A library that swallows the signal, as C extensions do while they are imported, must not swallow the wish."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background may ignore it
-    try:
-        with pytest.raises(KeyboardInterrupt), cli._late_interrupt():
-            signal.raise_signal(signal.SIGINT)
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(KeyboardInterrupt), cli._late_interrupt():
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_next_command_can_be_pasted_whatever_the_file_is_called(tmp_path, capsys):

@@ -136,15 +136,7 @@ def test_invalid_actions_stop_training(tmp_path, env):
         path_trainer(env, Fool(action=100.0), tmp_path / "run", total_steps=1000).train()
 
 
-@pytest.fixture
-def interruptible():
-    """SIGINT interrupts, which a job in the background may ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_ctrl_c_saves_and_ends_well(tmp_path, interruptible):
+def test_ctrl_c_saves_and_ends_well(tmp_path):
     began = threading.Event()
 
     class Watched(CountEnv):
