@@ -19,7 +19,6 @@ Two devices are the halves of a CPU (`Trainer(devices=2)`), or two accelerators 
 
 from __future__ import annotations
 
-import functools
 import itertools
 import statistics
 import tempfile
@@ -320,9 +319,6 @@ def main() -> None:
     quick, tiny, repeats = given.quick, (TINY,), 2 if given.quick else 5
     bars = QUICK["bars"] if quick else 100_000
     market = random_market(bars)
-    if quick:  # a case is compiled once, for all tables
-        once = functools.cache(Case.training)
-        Case.training = lambda case, market, **_: once(case, market)
     if "alone" in given.parts:
         asked: dict[str, Any] = {"compute_dtype": given.compute_dtype, "matmul_precision": given.matmul_precision}
         asked |= {} if given.envs is None else {"envs": given.envs}
