@@ -67,7 +67,7 @@ class Jitted:
     """`jax.jit` of a function, with options of XLA's compiler where the default device is a CPU.
 
     JAX has to be asked for the device, and must not be asked when a module is imported. So the function is jitted when
-    it is first used. Attributes, such as `lower`, are those of `jax.jit`'s result.
+    it is used. Attributes, such as `lower`, are those of `jax.jit`'s result.
 
     Args:
         function: to jit.
@@ -80,11 +80,19 @@ class Jitted:
         self._function, self._cpu_options, self._settings = function, cpu_options, settings
         functools.update_wrapper(self, function)
 
-    @functools.cached_property
+    @property
     def _jitted(self) -> Any:
-        apply = jax.default_backend() == "cpu" and not jax.config.read("jax_disable_most_optimizations")
-        options = {name: x for name, x in self._cpu_options.items() if apply and _is_known(name, x)} or None
+        has_options = jax.default_backend() == "cpu" and not jax.config.read("jax_disable_most_optimizations")
+        return self._with_options if has_options else self._plain
+
+    @functools.cached_property
+    def _with_options(self) -> Any:
+        options = {name: x for name, x in self._cpu_options.items() if _is_known(name, x)}
         return jax.jit(self._function, compiler_options=options, **self._settings)
+
+    @functools.cached_property
+    def _plain(self) -> Any:
+        return jax.jit(self._function, **self._settings)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         """Call the function's program. Inside another program, which has its own options, it is a part of that one."""
