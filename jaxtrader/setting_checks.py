@@ -1,0 +1,39 @@
+"""Checks of the types of settings, with the same words for all of them. They need the standard library alone."""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import TypeGuard
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is one real number of Python or NumPy. True and False are not numbers."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """Return whether a value is an integer of Python or NumPy. True and False are not numbers."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise ValueError where a setting is not a number. The text names the setting."""
+    if not is_number(value):
+        raise ValueError(f"{name} {value!r:.60} must be a number")
+
+
+def check_whole(name: str, value: object, least: int = 1, most: int | None = None, unit: str = "") -> None:
+    """Raise ValueError where a setting is not a whole number from `least` to `most`. The text names the setting.
+
+    Args:
+        name: the setting.
+        value: its value.
+        least: the lowest allowed value.
+        most: the highest allowed value. None: there is none.
+        unit: what the number counts, such as "bars", for the text.
+    """
+    if is_whole(value) and least <= value and (most is None or value <= most):
+        return
+    of_unit = f" of {unit}" if unit else ""
+    limits = f"at least {least}" if most is None else f"from {least} to {most:,}"
+    raise ValueError(f"{name} {value!r:.60} must be a whole number{of_unit}, {limits}")
