@@ -20,7 +20,7 @@ MEMBERS = {
     "checks": " ".join(sorted({name for name in jt.checks.__all__ if callable(getattr(jt.checks, name))} - LONG)),
     "features": "Feature resolve resampled log_return volatility price_range drawdown distance_to_mean volume_ratio "
     "gap time_of_day day_of_week column",
-    "rewards": "MoveReward log_return risk_penalised over_benchmark drawdown_penalised differential_sharpe "
+    "rewards": "MoveReward log_return risk_penalized over_benchmark drawdown_penalized differential_sharpe "
     "differential_downside",
     "loggers": "Log TensorBoard WandB MLflow",
     "datasets": "load_bundled AR1 HiddenRegime OrnsteinUhlenbeck RandomWalk",

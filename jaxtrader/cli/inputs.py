@@ -308,9 +308,9 @@ def reward(wanted: RewardSettings) -> jt.rewards.Reward | jt.rewards.MoveReward:
     if not 0 <= aversion < math.inf:
         raise BadInput(f"--risk-aversion {aversion:g} must be a number of at least 0: below 0 it would pay for risk")
     if wanted.reward == "log":
-        return jt.rewards.risk_penalised(aversion) if aversion else jt.rewards.log_return()
+        return jt.rewards.risk_penalized(aversion) if aversion else jt.rewards.log_return()
     if wanted.reward == "drawdown":
-        return jt.rewards.drawdown_penalised(aversion)
+        return jt.rewards.drawdown_penalized(aversion)
     if aversion:
         raise BadInput(f"--risk-aversion {aversion:g} is of the rewards log and drawdown; leave it out, or give 0")
     if wanted.reward == "over-benchmark":

@@ -123,21 +123,21 @@ class LogReturn:
 
 
 @dataclass(frozen=True)
-class RiskPenalised:
+class RiskPenalized:
     """Log return - (lam / 2) r^2, with the simple return r. Raises ValueError where lam < 0.
 
     This is the second-order expansion of power utility with a relative risk aversion of 1 + lam (Merton 1969). The log
     return alone charges half of the variance, and the penalty adds lam / 2 of it.
 
     Example:
-        >>> round(float(jt.rewards.risk_penalised(5)(1.0, 1.01)), 4)  # log(1.01) - 5 / 2 * 0.01^2
+        >>> round(float(jt.rewards.risk_penalized(5)(1.0, 1.01)), 4)  # log(1.01) - 5 / 2 * 0.01^2
         0.0097
     """
 
     lam: float
 
     def __post_init__(self) -> None:
-        _check_penalty(self, "risk_penalised")
+        _check_penalty(self, "risk_penalized")
 
     def __call__(self, before: Array, after: Array) -> Array:
         """Return the reward."""
@@ -165,7 +165,7 @@ class OverBenchmark(MoveReward):
 
 
 @dataclass(frozen=True)
-class DrawdownPenalised(MoveReward):
+class DrawdownPenalized(MoveReward):
     """Log return r - lam (d' - d), with the drawdown d = log(peak / equity). Raises ValueError where lam < 0.
 
     The drawdown after the bar is d' = max(d - r, 0). Undiscounted rewards add up to log(E_T / E_0) - lam d_T. With a
@@ -174,7 +174,7 @@ class DrawdownPenalised(MoveReward):
     drawdown as a measure of risk. The agent sees 1 - exp(-d), the drawdown as a share of the peak.
 
     Example:
-        >>> reward = jt.rewards.drawdown_penalised(0.5)
+        >>> reward = jt.rewards.drawdown_penalized(0.5)
         >>> reward.observed, reward.observe(jnp.log(jnp.asarray(2.0))).tolist()
         (('drawdown',), [0.5])
     """
@@ -184,7 +184,7 @@ class DrawdownPenalised(MoveReward):
     observed: ClassVar[tuple[str, ...]] = ("drawdown",)
 
     def __post_init__(self) -> None:
-        _check_penalty(self, "drawdown_penalised")
+        _check_penalty(self, "drawdown_penalized")
 
     def begin(self, shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "*b"]:
         """Return a drawdown of 0."""
@@ -285,7 +285,7 @@ def _check_penalty(reward: Any, name: str) -> None:
 # --- the public names ---
 
 log_return, over_benchmark = LogReturn, OverBenchmark
-risk_penalised, drawdown_penalised = RiskPenalised, DrawdownPenalised
+risk_penalized, drawdown_penalized = RiskPenalized, DrawdownPenalized
 
 
 def differential_sharpe(eta: float = 0.01, volatility: float = 0.01) -> MoveReward:
@@ -370,5 +370,5 @@ def from_dict(stored: dict[str, Any]) -> Any:
 
 
 _BY_NAME: dict[str, Any] = {
-    cls.__name__: cls for cls in (LogReturn, RiskPenalised, OverBenchmark, DrawdownPenalised, DifferentialRatio)
+    cls.__name__: cls for cls in (LogReturn, RiskPenalized, OverBenchmark, DrawdownPenalized, DifferentialRatio)
 }

@@ -26,7 +26,7 @@ PRINTED = 10  # changes of the target
 def train(bars: jt.Bars, quick: bool) -> Policy:
     """Return a policy that was trained on the first 70% of the bars, and selected on some of them."""
     train, valid = jt.Market.from_bars(bars).split(0.55, 0.15)
-    env = jt.TradingEnv(train, positions=(0, 0.5, 1), window=1, reward=jt.rewards.risk_penalised(5))
+    env = jt.TradingEnv(train, positions=(0, 0.5, 1), window=1, reward=jt.rewards.risk_penalized(5))
     agent = jt.PPOAgent(hidden=running.hidden(quick))
     return jt.Trainer(env, agent, valid=valid, **running.size(quick, 200_000)).train().policy
 

@@ -19,7 +19,7 @@ from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.envs.episode import EnvParams, EnvState
-from jaxtrader.envs.rewards import risk_penalised
+from jaxtrader.envs.rewards import risk_penalized
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
@@ -108,7 +108,7 @@ def test_the_environment_it_was_trained_in_comes_back(
         window=4,
         episode_length=16,
         costs=Costs(0.002, None),
-        reward=risk_penalised(3),
+        reward=risk_penalized(3),
         rules=Rules(fill="next_close", rebalance="on_change"),
         random_start=False,
     )

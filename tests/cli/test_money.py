@@ -145,12 +145,12 @@ def reference(file, frame) -> np.ndarray:
     ("flags", "says", "made"),
     [
         ("--reward over-benchmark", "log return less that of equal shares of all assets", jt.rewards.over_benchmark()),
-        ("--reward drawdown", "less the increase of drawdown, risk aversion 1", jt.rewards.drawdown_penalised(1.0)),
-        ("--reward drawdown --risk-aversion 3", "drawdown, risk aversion 3", jt.rewards.drawdown_penalised(3.0)),
+        ("--reward drawdown", "less the increase of drawdown, risk aversion 1", jt.rewards.drawdown_penalized(1.0)),
+        ("--reward drawdown --risk-aversion 3", "drawdown, risk aversion 3", jt.rewards.drawdown_penalized(3.0)),
         ("--reward sharpe", "differential Sharpe ratio", jt.rewards.differential_sharpe()),
         ("--reward downside", "differential downside deviation ratio", jt.rewards.differential_downside()),
-        ("--risk-aversion 2", "log return, risk aversion 2", jt.rewards.risk_penalised(2.0)),
-        ("", "log return, risk aversion 5", jt.rewards.risk_penalised(5.0)),
+        ("--risk-aversion 2", "log return, risk aversion 2", jt.rewards.risk_penalized(2.0)),
+        ("", "log return, risk aversion 5", jt.rewards.risk_penalized(5.0)),
     ],
 )
 def test_rewards_are_named_in_the_plan_and_paid(flags, says, made):

@@ -34,7 +34,7 @@ from jaxtrader.training.trainer import Trainer
 
 FLAT, LONG = 1, 2
 KEY = jax.random.key(5)
-STATEFUL = (rewards.drawdown_penalised(2.0), rewards.differential_sharpe(0.05), rewards.differential_downside(0.05))
+STATEFUL = (rewards.drawdown_penalized(2.0), rewards.differential_sharpe(0.05), rewards.differential_downside(0.05))
 
 
 @partial(jax.jit, static_argnums=0)

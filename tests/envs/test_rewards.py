@@ -18,7 +18,7 @@ from jaxtrader.ledger.bar import Bar
 
 MOVES = (
     rewards.over_benchmark(),
-    rewards.drawdown_penalised(2.0),
+    rewards.drawdown_penalized(2.0),
     rewards.differential_sharpe(0.05, 0.02),
     rewards.differential_downside(0.1, 0.01),
 )
@@ -42,7 +42,7 @@ def test_log_returns_add_up_to_the_log_of_the_final_mark_also_far_below_the_floo
     assert paid.max() <= 0
 
 
-@pytest.mark.parametrize("reward", [rewards.log_return(), rewards.risk_penalised(5.0)])
+@pytest.mark.parametrize("reward", [rewards.log_return(), rewards.risk_penalized(5.0)])
 @pytest.mark.parametrize("after", [0.0, -3.0, 1e-9])
 def test_ruin_pays_a_finite_bad_reward(reward: rewards.Reward, after: float) -> None:
     paid = float(reward(np.float32(0.5), np.float32(after)))
@@ -50,25 +50,25 @@ def test_ruin_pays_a_finite_bad_reward(reward: rewards.Reward, after: float) -> 
     assert paid <= math.log(2e-4) + 1e-4
 
 
-def test_risk_penalised_charges_half_lambda_r_squared() -> None:
+def test_risk_penalized_charges_half_lambda_r_squared() -> None:
     simple = AFTER.astype(np.float64) / BEFORE - 1
     expected = np.log(1 + simple) - 3.5 * simple**2
-    np.testing.assert_allclose(rewards.risk_penalised(7)(BEFORE, AFTER), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(rewards.risk_penalized(7)(BEFORE, AFTER), expected, rtol=1e-4, atol=1e-6)
 
 
-def test_risk_penalised_with_lambda_0_is_the_log_return() -> None:
+def test_risk_penalized_with_lambda_0_is_the_log_return() -> None:
     np.testing.assert_allclose(
-        rewards.risk_penalised(0.0)(BEFORE, AFTER), rewards.log_return()(BEFORE, AFTER), rtol=1e-5, atol=1e-6
+        rewards.risk_penalized(0.0)(BEFORE, AFTER), rewards.log_return()(BEFORE, AFTER), rtol=1e-5, atol=1e-6
     )
 
 
 @pytest.mark.parametrize("lam", [-0.1, math.nan, math.inf])
 def test_a_lambda_that_cannot_be_is_refused(lam: float) -> None:
-    with pytest.raises(ValueError, match=r"risk_penalised\(lam="):
-        rewards.risk_penalised(lam)
+    with pytest.raises(ValueError, match=r"risk_penalized\(lam="):
+        rewards.risk_penalized(lam)
 
 
-@pytest.mark.parametrize("reward", [rewards.log_return(), rewards.risk_penalised(2.5), *MOVES])
+@pytest.mark.parametrize("reward", [rewards.log_return(), rewards.risk_penalized(2.5), *MOVES])
 def test_a_reward_survives_the_way_through_a_file(reward: rewards.Reward) -> None:
     back = rewards.from_dict(rewards.to_dict(reward))
     assert back == reward
@@ -229,7 +229,7 @@ def test_ruin_never_pays_also_where_more_variance_would_raise_the_ratio(make) ->
 
 def test_the_drawdown_is_that_of_a_running_peak_and_the_sum_tells_the_last_one() -> None:
     equity, lam, gamma = paths(seed=3), 2.0, 0.97
-    earned, drawdown = along(rewards.drawdown_penalised(lam), equity)
+    earned, drawdown = along(rewards.drawdown_penalized(lam), equity)
     for path in range(equity.shape[1]):
         peak, last, expected, depths = 1.0, 0.0, [], []
         for before, after in pairwise(equity[:, path].tolist()):
@@ -251,17 +251,17 @@ def test_the_drawdown_is_that_of_a_running_peak_and_the_sum_tells_the_last_one()
 
 def test_a_drawdown_and_its_recovery_by_hand() -> None:
     """1, 0.8, 0.9, 1.2 with lambda 2: the loss counts three times, so does the way back, and gains above once."""
-    earned, drawdown = along(rewards.drawdown_penalised(2.0), np.array([[1.0], [0.8], [0.9], [1.2]]))
+    earned, drawdown = along(rewards.drawdown_penalized(2.0), np.array([[1.0], [0.8], [0.9], [1.2]]))
     back, above = math.log(1 / 0.9), math.log(1.2)
     np.testing.assert_allclose(earned[:, 0], [3 * math.log(0.8), 3 * math.log(0.9 / 0.8), 3 * back + above])
     np.testing.assert_allclose(drawdown[:, 0], [math.log(1 / 0.8), math.log(1 / 0.9), 0], atol=1e-12)
-    seen = rewards.drawdown_penalised(2.0).observe(jnp.asarray(drawdown[:, 0]))
+    seen = rewards.drawdown_penalized(2.0).observe(jnp.asarray(drawdown[:, 0]))
     np.testing.assert_allclose(seen, [[0.2], [0.1], [0.0]], atol=1e-6)
 
 
-def test_drawdown_penalised_with_lambda_0_is_the_log_return() -> None:
+def test_drawdown_penalized_with_lambda_0_is_the_log_return() -> None:
     equity = paths(seed=4)
-    earned, _ = along(rewards.drawdown_penalised(0.0), equity)
+    earned, _ = along(rewards.drawdown_penalized(0.0), equity)
     np.testing.assert_allclose(earned, np.log(equity[1:] / equity[:-1]), rtol=1e-9, atol=1e-15)
 
 
@@ -325,8 +325,8 @@ def test_a_move_tells_the_exposure_it_leaves() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: rewards.drawdown_penalised(-1.0), r"drawdown_penalised\(lam=-1.0\) must have a finite lam >= 0"),
-        (lambda: rewards.drawdown_penalised(math.nan), r"drawdown_penalised\(lam=nan\)"),
+        (lambda: rewards.drawdown_penalized(-1.0), r"drawdown_penalized\(lam=-1.0\) must have a finite lam >= 0"),
+        (lambda: rewards.drawdown_penalized(math.nan), r"drawdown_penalized\(lam=nan\)"),
         (lambda: rewards.differential_sharpe(0.0), r"differential_sharpe\(eta=0.0\) is outside \(0, 1\)"),
         (lambda: rewards.differential_sharpe(1.0), r"differential_sharpe\(eta=1.0\)"),
         (lambda: rewards.differential_downside(math.nan), r"differential_downside\(eta=nan\)"),

@@ -20,7 +20,7 @@ from rule_settings import bars_after, env_account, env_settings
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale
 from jaxtrader.envs.episode import EnvAccount, EnvParams, EnvState, draw_starts
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation, chunks
-from jaxtrader.envs.rewards import risk_penalised
+from jaxtrader.envs.rewards import risk_penalized
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.bar import Bar
@@ -155,7 +155,7 @@ def test_market_and_costs_are_no_part_of_identity(env: TradingEnv, make_market: 
         "window": 5,
         "episode_length": 8,
         "positions": (0, 1),
-        "reward": risk_penalised(1.0),
+        "reward": risk_penalized(1.0),
         "rules": env.rules.replace(fill="close"),
     }
     for name, value in changes.items():

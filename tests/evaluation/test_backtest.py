@@ -148,8 +148,8 @@ def test_validation_in_float32_agrees_with_the_backtest(policy, market, env, age
     """With a reward of its own. That of the equity alone is below, where a market has grown."""
     parts = backtest(policy, market).by_symbol.values()
     exact = np.concatenate([np.diff(np.log(p.equity)) for p in parts]).mean()
-    penalised = dataclasses.replace(env, reward=rewards.risk_penalised(5.0))
-    lower = mean_reward(policy.agent, policy.state, params, env=penalised)
+    penalized = dataclasses.replace(env, reward=rewards.risk_penalized(5.0))
+    lower = mean_reward(policy.agent, policy.state, params, env=penalized)
     simple = np.concatenate([np.diff(p.equity) / p.equity[:-1] for p in parts])
     assert float(lower) == pytest.approx(exact - 2.5 * (simple**2).mean(), abs=2e-6)
 
@@ -266,9 +266,9 @@ def test_a_market_that_has_grown_compiles_nothing(policy, make_market):
 
 def test_env_to_dict_round_trip(env, market):
     setting = dataclasses.replace(
-        env, reward=rewards.risk_penalised(3.0), costs=Costs(fee=1e-3, slippage=None)
+        env, reward=rewards.risk_penalized(3.0), costs=Costs(fee=1e-3, slippage=None)
     ).to_dict()
     assert costs.from_dict(setting["costs"]) == Costs(fee=1e-3, slippage=None)
-    assert rewards.from_dict(setting["reward"]) == rewards.risk_penalised(3.0)
+    assert rewards.from_dict(setting["reward"]) == rewards.risk_penalized(3.0)
     assert set(setting) == {f.name for f in dataclasses.fields(TradingEnv)} - {"market", "sees_best_price"}
     assert dataclasses.replace(env, trailing_stop=0.1).to_dict()["sees_best_price"]

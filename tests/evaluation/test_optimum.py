@@ -258,7 +258,7 @@ def test_costs_make_a_zone_of_inaction(ar1: Optimum) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"reward": rewards.risk_penalised(2.0)}, "log_return"),
+        ({"reward": rewards.risk_penalized(2.0)}, "log_return"),
         ({"fill": "next_close"}, "fill='next_open'"),
         ({"rebalance": "on_change"}, "rebalance='always'"),
         ({"positions": (0.5, 1.0)}, "add 0 to the positions"),

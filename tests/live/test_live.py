@@ -203,7 +203,7 @@ def test_an_ensemble_and_decisions_between_are_those_of_the_backtest():
 def test_a_reward_whose_state_is_seen_and_money_within_sessions():
     bars = bars_of("minutes")
     rules = Rules(flat_at_session_end=True)
-    settings = {"rules": rules, "positions": "continuous", "reward": rewards.drawdown_penalised(1.0), "costs": Costs()}
+    settings = {"rules": rules, "positions": "continuous", "reward": rewards.drawdown_penalized(1.0), "costs": Costs()}
     # Weights whose positions are not stopped before either session ends.
     policy = policy_on(bars, ["signal", "gap"], seed=3, stop_loss=0.03, take_profit=None, **settings)
     result = backtested(policy, bars, at=200)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from evaluation.accounts import account, returns
 
-from jaxtrader.envs.rewards import log_return, risk_penalised
+from jaxtrader.envs.rewards import log_return, risk_penalized
 from jaxtrader.evaluation.overfitting import backtest_overfitting, deflated_sharpe
 from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
@@ -140,8 +140,8 @@ def test_overfitting_is_of_the_returns_on_the_bars_that_all_have():
 
 
 def test_rewards_are_told_apart_by_their_values(env, agent, market):
-    plan = plan_sweep(env, agent, market, None, {**SETTINGS, "reward": [risk_penalised(1.0), risk_penalised(2.0)]})
-    assert [each.trainer.env.reward for each in plan.configurations] == [risk_penalised(1.0), risk_penalised(2.0)]
+    plan = plan_sweep(env, agent, market, None, {**SETTINGS, "reward": [risk_penalized(1.0), risk_penalized(2.0)]})
+    assert [each.trainer.env.reward for each in plan.configurations] == [risk_penalized(1.0), risk_penalized(2.0)]
 
 
 def diverge(trainer, resume=False):
