@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -55,6 +56,19 @@ jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used: for tests/tra
 
 FEATURES = ("log_return_1", "signal", "noise")
 LENGTHS = (150, 90)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what comes after the first n cases of a test that is marked `quick(n)`."""
+    counted: Counter[str] = Counter()
+    for item in items:
+        quick = item.get_closest_marker("quick")
+        if quick is not None and item.get_closest_marker("slow") is None:
+            test = item.nodeid.partition("[")[0]
+            counted[test] += 1
+            if counted[test] > quick.args[0]:
+                item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:

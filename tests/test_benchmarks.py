@@ -7,7 +7,6 @@ import json
 import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,13 +61,6 @@ CASES = [
 
 
 PARTS_OF_ACCELERATOR = {"limits", "exact", "speed", "launches", "seeds"}
-# The others compile a training, or start processes.
-QUICK = {"backtest_speed", "faults", "intervals", "parity"}
-
-
-def marked(case: tuple) -> Any:
-    """A case as a parameter, slow where its script is."""
-    return pytest.param(*case, id=case[0], marks=[] if case[0] in QUICK else [pytest.mark.slow])
 
 
 @pytest.fixture
@@ -80,7 +72,8 @@ def results(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize(("script", "tables", "column"), [marked(case) for case in CASES])
+@pytest.mark.slow
+@pytest.mark.parametrize(("script", "tables", "column"), [pytest.param(*case, id=case[0]) for case in CASES])
 def test_a_quick_run_writes_its_table(results, monkeypatch, script, tables, column):
     monkeypatch.setattr(sys, "argv", [f"{script}.py", "--quick"])
     runpy.run_path(str(SCRIPTS / f"{script}.py"), run_name="__main__")

@@ -51,6 +51,7 @@ def test_a_name_of_a_public_module_has_an_example(module: str, name: str) -> Non
     assert ">>> " in (inspect.getdoc(getattr(getattr(jt, module), name)) or "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", modules())
 def test_the_examples_are_true(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -71,6 +71,7 @@ def test_a_callers_settings_change_no_training_and_no_backtest(delayed: TradingE
     np.testing.assert_array_equal(simulated.equity, simulate(market, 1.0, symbol="S0", rules=delayed.rules).equity)
 
 
+@pytest.mark.slow
 def test_an_ordinary_environment_whose_parameters_have_64_bits_trains_the_same(tmp_path: Path) -> None:
     plain = Trainer(Tabular(), AGENT, env_params=BY_BOTH, run_dir=tmp_path / "plain", **LENGTHS).train()
     with strict():

@@ -70,6 +70,7 @@ def reference(env: TradingEnv) -> Callable:
     return jax.jit(bar)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("positions", "costs", "band", "ruin_level"),
     [

@@ -69,6 +69,7 @@ def bars(count: int, paths: int = 2) -> np.ndarray:
 PULL = np.random.default_rng(1).normal(size=(2, DECISIONS, 16)).astype(np.float32)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(("kind", "window", "depth"), CASES)
 def test_a_chunk_equals_its_windows_one_by_one_gradients_too(
     kind: ppo_settings.Encoder, window: int, depth: int | None

@@ -61,6 +61,7 @@ def lived(
     return state, params, *(collect if part else partial(jax.eval_shape, collect))(state, params)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("fixture", "positions", "every", "with_mask"),
     [
@@ -111,6 +112,7 @@ def rising(params: EnvParams) -> EnvParams:
     return params.replace(arrays=arrays.replace(**grown))
 
 
+@pytest.mark.slow
 def test_market_baseline_leaves_the_gradient_where_it_was_and_takes_noise_from_it(
     env: TradingEnv, agent: PPOAgent, raw_params: EnvParams
 ) -> None:

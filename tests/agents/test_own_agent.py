@@ -89,6 +89,7 @@ def test_an_ordinary_environment_is_given_again(tmp_path: Path) -> None:
         jt.load_policy(path, agent=AGENT)
 
 
+@pytest.mark.slow
 def test_two_seeds_trade_the_mean_of_their_targets(seeds: Any, env: TradingEnv, tmp_path: Path) -> None:
     policy = jt.load_policy(seeds.run_dir, agent=AGENT)
     assert policy.about["seeds"] == [0, 1]

@@ -250,6 +250,7 @@ def test_a_portfolio_trains_and_its_file_decides_on_any_number_of_assets_where_w
         Trainer(other, agent, **size)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -356,6 +357,7 @@ class Needy(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_it_learns_from_observations_of_an_ordinary_environment(tmp_path: Path) -> None:
     """An update is traced alone: its arithmetic is that of any network."""
     env, key = Tabular(), jax.random.key(0)

@@ -743,6 +743,7 @@ def bandit(agent: PPOAgent, state: PPOState, key: jax.Array) -> Rollout:
     return Rollout(None, SEEN, None, action, log_prob, value, value, reward, ~no, no)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_learn_moves_a_continuous_action_to_where_it_is_rewarded(agent: PPOAgent, normalize: bool) -> None:
     """A bandit that pays -(action - 1)^2 on [-2, 2]: the mode goes to 1, the deviation shrinks."""

@@ -27,6 +27,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.simulate import simulate
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("form", ["flat", "dict", "continuous", "portfolio"])
 def test_gymnasiums_checker_finds_nothing(form: str, env: TradingEnv, portfolio: TradingEnv) -> None:
     own = {"continuous": dataclasses.replace(env, positions="continuous"), "portfolio": portfolio}.get(form, env)

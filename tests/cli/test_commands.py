@@ -135,6 +135,7 @@ def test_what_is_printed_is_kept_with_the_run(tiny, own_test):
     assert all(set(each) == {"importance", "spread"} for each in record["importance"].values())
 
 
+@pytest.mark.slow
 def test_several_seeds_are_one_policy_with_a_folder_each(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.delitem(evidence.FILLS, "close")  # each fill is one program more, and one other is enough
     run = tmp_path / "run"
@@ -454,6 +455,7 @@ def test_a_run_is_tested_on_the_test_part_of_its_data(tiny, own_test, tmp_path, 
     assert "is not empty" in refused(capsys, ["backtest", run, "--save", tmp_path / "out"])
 
 
+@pytest.mark.slow
 def test_other_costs_and_rules_change_the_result(tiny, own_test, tmp_path, capsys):
     run = tiny[0] / "runs/two-0001"
     flags = ["--fee-bps", "20", "--fill", "next_close", "--rebalance-band", "0", "--symbols", "UP"]

@@ -133,6 +133,7 @@ def test_what_ends_the_evaluation_says_how_to_go_on(whole, tmp_path, monkeypatch
     assert capsys.readouterr().err.splitlines() == [told, "jaxtrader: interrupted"]
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
     run, again = tmp_path / "run", tmp_path / "again"
     newer = tmp_path / "newer.csv"

@@ -10,6 +10,8 @@ from cli.tiny_runs import SMALL, pair, refused
 
 from jaxtrader.cli import finished, main
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tiny):

@@ -65,6 +65,7 @@ def lived(env, actions):
         return jax.tree.map(np.asarray, live(env, env.params("float64"), jnp.asarray(actions)))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", SETTINGS)
 def test_an_account_that_decides_every_third_bar_is_that_of_the_scalar_reference(name):
     """What is asked for is asked for again at both bars between, whatever session ends there. So is what is held.

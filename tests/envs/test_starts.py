@@ -12,6 +12,7 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.training.rollout import MarketRollouts
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("assets", "positions", "flat"),
     [

@@ -661,6 +661,7 @@ def test_a_portfolio_steps_like_its_ledger(portfolio: TradingEnv) -> None:
     np.testing.assert_allclose(info["target"], action)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("positions", ["weights", "continuous"])
 def test_an_asset_without_a_bar_is_seen_and_held_as_it_is(portfolio: TradingEnv, positions: str) -> None:
     env = dataclasses.replace(portfolio, positions=positions)

@@ -64,6 +64,7 @@ def live(env, params, actions):
     return jax.lax.scan(move, state, (jax.random.split(jax.random.key(1), len(actions)), actions))[1]
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["portfolio", "at the close", pytest.param("one", marks=pytest.mark.slow)])
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.floats(0.01, 1.5))

@@ -69,6 +69,7 @@ def test_backtest_equals_a_closed_loop(policy, market):
         assert one.times[0] == market.times[market.first_decisions(policy.window)[segment]]
 
 
+@pytest.mark.slow
 def test_backtest_of_a_continuous_policy_under_another_fill_equals_a_closed_loop(env, agent, market, tmp_path):
     env = dataclasses.replace(env, positions="continuous")
     state, params = agent.prepare(drawn(agent, env), env.default_params)

@@ -89,6 +89,7 @@ def test_a_series_beside_itself_differs_by_nothing() -> None:
     assert np.isnan([found.low, found.high]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coefficient", [0.0, 0.2])
 def test_an_interval_covers_the_truth_as_often_as_it_says(coefficient: float) -> None:
     """200 samples of 500 bars. The band is three binomial errors of 200 runs, and what 500 bars cost."""

@@ -76,6 +76,7 @@ def test_a_rotation_is_the_backtest_of_a_market_with_the_rotated_feature(agent, 
         assert found.sharpe - lost == pytest.approx(rotated, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_portfolios_windows_and_ensembles_use_what_they_read_alone(agent, portfolio):
     market = portfolio.market
     # The third asset is listed late: its features are unknown before, and no rotation may bring them back.

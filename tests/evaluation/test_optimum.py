@@ -214,6 +214,7 @@ NEIGHBOURS |= {"bolder": (0, 0, 1), "shyer": (0, 0, -1)}
 SLOW = [pytest.param(case, marks=pytest.mark.slow) for case in ("(b) between", "(d)")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["(a)", *SLOW])
 def test_no_neighbour_earns_more(case: str) -> None:
     """The same policy with all thresholds moved, on the same path: near the best, and below it."""
@@ -242,6 +243,7 @@ def test_holding_and_doing_nothing_score_as_computed_by_hand(ar1: Optimum) -> No
     assert ar1.share(0.0) == 0
 
 
+@pytest.mark.slow
 def test_on_a_random_walk_the_best_is_to_be_flat() -> None:
     process = RandomWalk()
     best = solve(process, environment(process), bars=10_000)

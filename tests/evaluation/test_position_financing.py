@@ -38,6 +38,7 @@ def free(**rates):
     return Costs(fee=0.0, slippage=0.0, **rates)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", BY_FILL)
 def test_without_interest_on_cash_the_position_financing_of_all_assets_is_the_financing(name):
     """Under all rules: brackets, margin, ruin, missing and last bars, and bars with a night before them."""
@@ -150,6 +151,7 @@ def test_the_cash_of_several_assets_earns_the_rate_of_one_that_has_a_bar():
         simulate(other, np.zeros((6, 2)), costs=free(cash_rate="cash"))
 
 
+@pytest.mark.slow
 def test_a_backtest_and_all_that_stands_beside_it_are_financed_by_the_same_columns(rated):
     """A policy that asks for a short, which an environment gives a margin: what it trades under goes along."""
     market = dataclasses.replace(rated, features=np.full((6, 1, 1), -1.0))

@@ -224,6 +224,7 @@ def targets_of(market, names):
     return {name: busy(seed, bars[name]) for seed, name in enumerate(names)}
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "rules",
     [
@@ -274,6 +275,7 @@ def joined(markets):
     return dataclasses.replace(markets[0], symbols=tuple(names), segments=segments, **columns)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("assets", "rules"),
     [
@@ -342,6 +344,7 @@ def test_results_of_several_keep_a_stop_loss_by_symbol_when_the_caller_changes_t
         results.equity["A"] = None
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     "rules",
     [

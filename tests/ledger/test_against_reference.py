@@ -10,6 +10,7 @@ from ledger.reference import DELISTED, LIQUIDATION, ORDER, SESSION, STOP, TAKE, 
 from jaxtrader.ledger.costs import Costs
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize(
     ("assets", "rules"),
     [
@@ -144,6 +145,7 @@ CASES = {
 }
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize("name", CASES)
 def test_rules_together_match_the_scalar_reference(name: str) -> None:
     fields, assets, inputs = CASES[name]

@@ -191,6 +191,7 @@ def with_columns(market, seed=0):
     return dataclasses.replace(market, columns=columns)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["next_open", "close"])
 def test_rates_by_time_are_those_of_the_bar_of_the_fill(name) -> None:
     assets, rules = BY_FILL[name]

@@ -74,6 +74,7 @@ def paying(seed, assets):
     return dataclasses.replace(market, columns={"paid": paid}, price_factor=None)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("name", "plain"), [("next_close", False), ("next_open", True), ("close", True)])
 def test_every_fill_of_a_result_is_that_of_the_scalar_reference(name, plain):
     """Also where all bars are stepped at once from the holdings at each close: without brackets and margin.

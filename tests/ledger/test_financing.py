@@ -231,6 +231,7 @@ def test_interest_adds_up_over_the_holding_period(seed, exposure):
         assert result.financing[5:].sum() == pytest.approx(-grown, rel=1e-10)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("exposure", [0.0, 0.5, 1.8])
 def test_interest_of_minutes_is_not_lost_in_float32(exposure):
     """Two percent a year are 4e-8 a minute: added to 1 one by one, they would be nothing, or twice as much."""

@@ -103,6 +103,7 @@ def flat_result(seed: int, assets: int, fill: str) -> tuple[BacktestResult, Mark
     return simulate(market, targets, costs=COSTS, rules=rules), market, targets
 
 
+@pytest.mark.quick(1)
 @every_fill
 def test_a_result_with_sessions_missing_and_last_bars_matches_the_scalar_reference(fill: str, assets: int) -> None:
     dropped = 0

@@ -146,6 +146,7 @@ test_limits_as_worked_by_hand = worked(CASES)
 RULES = {**FULL, "fill": "limit", "limit_offset": 0.01}
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(
     ("assets", "rules"),
     [

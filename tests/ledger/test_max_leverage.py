@@ -128,6 +128,7 @@ RULES = {
 execute = jax.jit(ledger.execute, static_argnames="rules")
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("name", RULES)
 @few
 @given(seeds)

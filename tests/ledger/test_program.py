@@ -33,6 +33,7 @@ def swept(count, assets=1):
     return Costs(**rates), [Costs(**{name: rate[k] for name, rate in rates.items()}) for k in range(count)]
 
 
+@pytest.mark.slow
 def test_many_costs_in_one_run_of_the_ledger_give_the_result_of_each():
     """All costs and rules, three assets: `ledger.step` over a batch of `Costs` beside `simulate` with each alone."""
     assets, settings = BY_FILL["next_open"]

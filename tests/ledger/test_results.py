@@ -18,6 +18,7 @@ from jaxtrader.ledger.account import MAY_WAIT, REASONS
 RANDOM = [(seed, (0.03, 0.2, 0.6)[seed % 3]) for seed in range(24)]  # seeds and volatilities of the shared results
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", BY_FILL)
 def test_every_fill_under_all_rules_is_that_of_the_scalar_reference(name):
     """Bar, asset, units, price, fee, slippage, reason, with brackets, margin, lots, impact, missing and last bars."""

@@ -171,6 +171,7 @@ QUICK = (4, 17, 19, 26)  # of one to four assets and each fill, the last with li
 MANY = (6, 8, 54, 144, 195, 223, 343, 357, 425, 612, 860, 1051, 1100, 1144, 1450, 1502)
 
 
+@pytest.mark.quick(2)
 @pytest.mark.parametrize("seed", QUICK)
 def test_the_ledger_agrees_with_a_reference_of_the_rules(seed):
     for path in range(PATHS):

@@ -139,6 +139,7 @@ def give(live: Live, bars: Bars, i: int) -> bool:
     return True
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("frequency", FREQUENCIES)
 def test_live_decisions_are_those_of_the_backtest_over_a_restart(frequency: str, tmp_path):
     bars = bars_of(frequency)

@@ -89,6 +89,7 @@ def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = 
     return result
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("agent", [None, PPOAgent(network=Assets())], ids=["ours", "own network"])
 def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_path, agent):
     histories = daily()
@@ -99,6 +100,7 @@ def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_
     assert np.isfinite(result.targets[-1, 2]), "C is back"
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("delisted_after", "delistings"), [(9.5, 1), (40.0, 0), (math.inf, 0)])
 def test_a_portfolio_counts_an_asset_as_delisted_as_its_training_did(tmp_path, delisted_after, delistings):
     histories = daily()
@@ -109,6 +111,7 @@ def test_a_portfolio_counts_an_asset_as_delisted_as_its_training_did(tmp_path, d
     assert math.isfinite(delisted_after) or np.isfinite(result.exposure).all()
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("clock", ["23h59min", "12h"])
 def test_an_account_catches_up_by_the_rows_of_its_backtest_where_clocks_differ(tmp_path, clock):
     """A coin whose days end late or at noon, beside a stock that closes at 21:00: a row a day, also live."""

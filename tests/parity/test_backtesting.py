@@ -17,6 +17,7 @@ BRACKETED, CURRENCY, LIMITS = (
 )
 
 
+@pytest.mark.quick(2)
 @each
 def test_simulate_is_backtesting_py(case: Case, equity: np.ndarray) -> None:
     assert (case.targets > 0).any()

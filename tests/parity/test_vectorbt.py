@@ -21,6 +21,7 @@ FLOAT32 = [
 each = pytest.mark.parametrize(("case", "equity"), FOUND, ids=[case.name for case, _ in FOUND])
 
 
+@pytest.mark.quick(3)
 @each
 def test_simulate_is_vectorbt_in_float64(case: Case, equity: np.ndarray) -> None:
     result = case.result()
@@ -29,12 +30,14 @@ def test_simulate_is_vectorbt_in_float64(case: Case, equity: np.ndarray) -> None
     np.testing.assert_allclose(result.equity, equity, rtol=1e-10)
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize(("case", "equity"), FLOAT32, ids=[case.name for case, _ in FLOAT32])
 def test_simulate_in_float32_stays_within_1e_4(case: Case, equity: np.ndarray) -> None:
     # 1e-4: roundings of float32 over up to 5,000 bars.
     np.testing.assert_allclose(case.result("float32").equity, equity, rtol=1e-4)
 
 
+@pytest.mark.slow
 @each
 def test_the_scalar_reference_is_vectorbt_too(case: Case, equity: np.ndarray) -> None:
     """So that what agrees with the reference elsewhere has been held against something else."""

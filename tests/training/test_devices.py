@@ -314,6 +314,7 @@ def test_what_cannot_be_divided_is_refused(env: TradingEnv, agent: PPOAgent, tmp
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_command_splits_the_cpu_before_jax_is_used() -> None:
     """In a process of its own, which has not used JAX until the command runs. A later split changes nothing."""
     code = """

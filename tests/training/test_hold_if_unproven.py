@@ -29,6 +29,7 @@ def make(env, agent, market):
     return partial(validated_trainer, env=env, agent=agent, valid=market, **settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_what_was_trained_on_a_random_walk_holds(seeds, make, market, tmp_path):
     result = make(tmp_path / "run", seeds=seeds).train()
@@ -64,6 +65,7 @@ def test_what_beats_holding_trades(make, tmp_path, monkeypatch):
     assert not (result.run_dir / "trained.pkl").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:total_steps is another one")
 def test_a_run_that_held_goes_on_from_what_was_trained(make, market, tmp_path):
     make(tmp_path / "run").train()
@@ -85,6 +87,7 @@ def test_a_run_that_held_goes_on_from_what_was_trained(make, market, tmp_path):
     assert Succession((trained, trained), (market, market)).holds_because is None
 
 
+@pytest.mark.slow
 def test_knowing_the_next_bar_beats_holding_and_a_constant_does_not():
     market = jt.Market.from_bars(jt.load_bundled("IBM"), features=["log_return_1"]).split(0.06, 0.94)[0]
     following = np.concatenate([market.features[1:], np.zeros((1, 1, 1))])

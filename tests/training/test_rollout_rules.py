@@ -133,6 +133,7 @@ def test_costs_are_drawn_anew_for_each_episode_within_their_range_and_charged(en
     np.testing.assert_array_equal(back.cash, 1.0)
 
 
+@pytest.mark.slow
 def test_a_market_path_that_starts_anew_gets_new_costs_and_one_that_does_not_keeps_its_own(rollouts, env, raw_params):
     env = made(env, "at costs drawn for each episode")
     params = raw_params.replace(costs=env.costs.cast("float32"))

@@ -188,6 +188,7 @@ def test_paths_same_seed_same_bits_whatever_the_chunk(tmp_path, env, agent):
     assert not np.array_equal(first, jax.tree.leaves(other.state.params)[0])
 
 
+@pytest.mark.slow
 def test_other_rates_train_by_the_same_program(tmp_path, env, agent):
     steps = 8 * env.episode_length // 2 * 2
     cheap = path_trainer(env, agent, tmp_path / "cheap", total_steps=steps).train()
@@ -350,6 +351,7 @@ def test_nan_prices_are_named_as_the_cause(tmp_path, env):
         path_trainer(env.with_market(broken), Fool(), tmp_path / "run", total_steps=1000).train()
 
 
+@pytest.mark.slow
 def test_a_reward_of_the_users_own_is_named_as_the_cause(tmp_path, env):
     def ratio(before, after):
         return (after - before) / 0.0 * 0.0
