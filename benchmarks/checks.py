@@ -56,18 +56,18 @@ standardised = jt.features.Feature("standardised", 21, deviations)
 BESIDE = "log_return_20,volatility_20"  # honest features beside a planted one
 # What is planted, the features it comes in, the check that is made for it.
 LEAKS = [
-    ("a function that sees the next bar", "mine.py:ahead", "past only"),
-    ("a look-back declared too short", "mine.py:short", "past only"),
-    ("deviations of the whole history", "mine.py:standardised", "past only"),
+    ("a function that sees the next bar", "mine.py:ahead", "past_only"),
+    ("a look-back declared too short", "mine.py:short", "past_only"),
+    ("deviations of the whole history", "mine.py:standardised", "past_only"),
     ("a column: next fill to fill, half noise", "half", "plausible"),
     ("a column: next fill to fill, 9/10 noise", "tenth", "plausible"),
     ("a column: next fill to fill, 49/50 noise", "trace", "plausible"),  # too little to be told from chance in one walk
     ("a column known one bar early", "early", "plausible"),
     ("a column: the fill to fill after the next, half noise", "after", "plausible"),
-    ("two columns, a leak only together", "locked,key", "one bar late"),
+    ("two columns, a leak only together", "locked,key", "one_bar_late"),
 ]
 COLUMNS = ("market", "planted", "by", "exit code", "failed", "seconds")
-TRAIN_NOTHING = ("--only", "past-only,plausible")
+TRAIN_NOTHING = ("--only", "past_only,plausible")
 VERDICT = re.compile(r"^(\w[\w ]*?)  +(pass|FAIL) +(\S+)  at (most|least) (\S+)", re.MULTILINE)
 
 
@@ -159,7 +159,7 @@ def runs(folder: Path, seeds: int, quick: bool) -> list[tuple[str, str, str, Seq
         path = folder / f"{host.split()[-1]}.csv"
         planted(frame, 0).to_csv(path, index=False)
         for what, features, by in LEAKS:
-            if quick and by not in ("past only", "plausible"):
+            if quick and by not in ("past_only", "plausible"):
                 continue
             where = features.replace("mine.py", str(folder / "mine.py"))
             plan.append((host, what, by, ("--data", str(path), "--features", f"{BESIDE},{where}")))

@@ -30,9 +30,9 @@ from jaxtrader.market.synthetic import PROCESSES
 TRADING = "jaxtrader/Trading-v0"
 SYNTHETIC = {
     "jaxtrader/AR1-v0": "ar1",
-    "jaxtrader/MeanReversion-v0": "mean-reversion",
-    "jaxtrader/RandomWalk-v0": "random-walk",
-    "jaxtrader/HiddenRegime-v0": "hidden-regime",
+    "jaxtrader/MeanReversion-v0": "mean_reversion",
+    "jaxtrader/RandomWalk-v0": "random_walk",
+    "jaxtrader/HiddenRegime-v0": "hidden_regime",
 }
 FORM = tuple(inspect.signature(to_gymnasium).parameters)[1:]
 

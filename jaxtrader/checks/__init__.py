@@ -22,9 +22,9 @@ from jaxtrader.market.market import Market
 __all__ = ["NAMES", "Check", "CheckSettings", "delayed", "oracle", "past_only", "plausible", "run", "shuffled"]
 
 QUESTIONS = {
-    "past only": "does each feature see the past only?",
+    "past_only": "does each feature see the past only?",
     "plausible": "does a feature know too much of the next return?",
-    "one bar late": "what is left when all features come one bar later?",
+    "one_bar_late": "what is left when all features come one bar later?",
     "oracle": "does the agent get rich when it is told the future?",
     "shuffled": "does it find nothing in shuffled bars?",
 }
@@ -48,8 +48,7 @@ def run(
         bars: what `load_bars` returned.
         features: names or `Feature`s. The default is `features.DEFAULT`.
         settings: positions, rules, costs, and how the agents of the last three checks are trained.
-        only: names of the checks to run, with spaces or as the command's flag has them ("past-only"). The default is
-            all five. The first two train nothing and take a moment.
+        only: names of the checks to run. The default is all five. The first two train nothing and take a moment.
         notify: is called with a line of text when a check begins.
 
     Raises:
@@ -60,15 +59,14 @@ def run(
         >>> late = lambda bars: (bars.close / bars.open).take(range(1, len(bars) + 1), 0, mode="clip")
         >>> ahead = jt.features.Feature("ahead", 1, late)  # it knows the next bar
         >>> bars = jt.load_bundled("IBM")
-        >>> [check.passed for check in jt.checks.run(bars, ["gap", ahead], only=["past only", "plausible"])]
+        >>> [check.passed for check in jt.checks.run(bars, ["gap", ahead], only=["past_only", "plausible"])]
         [False, False]
     """
-    only = _with_spaces(only)
     settings = prepare(Market.from_bars(bars, features=features), settings, only)
     checks: dict[str, Callable[[], Check]] = {
-        "past only": lambda: past_only(bars, features, seed=settings.seed),
+        "past_only": lambda: past_only(bars, features, seed=settings.seed),
         "plausible": lambda: plausible(bars, features, settings.rules.fill),
-        "one bar late": lambda: delayed(bars, features, settings),
+        "one_bar_late": lambda: delayed(bars, features, settings),
         "oracle": lambda: oracle(bars, features, settings),
         "shuffled": lambda: shuffled(bars, features, settings),
     }
@@ -83,19 +81,13 @@ def run(
 def prepare(market: Market, settings: CheckSettings | None = None, only: Sequence[str] = NAMES) -> CheckSettings:
     """Return the settings, or the default ones. Raises what `run` raises, before anything is run.
 
-    "past only" alone may run on few bars, since chance plays no part in it. On few bars `plausible` would fail by
+    "past_only" alone may run on few bars, since chance plays no part in it. On few bars `plausible` would fail by
     chance.
     """
-    only = _with_spaces(only)
     unknown = [name for name in only if name not in NAMES]
     if unknown or not only:
         raise ValueError(
             f"only {', '.join(unknown) or 'nothing'} names no check to run; the checks are {', '.join(NAMES)}"
         )
     settings = settings or CheckSettings()
-    return settings if set(only) == {"past only"} else settings.validate(market)
-
-
-def _with_spaces(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names as `NAMES` spells them."""
-    return tuple(name.replace("-", " ") for name in names)
+    return settings if set(only) == {"past_only"} else settings.validate(market)

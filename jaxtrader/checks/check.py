@@ -22,7 +22,7 @@ class Check:
     Example:
         >>> check = jt.checks.past_only(jt.load_bundled("IBM"), ["gap"])
         >>> check.name, check.passed
-        ('past only', True)
+        ('past_only', True)
     """
 
     name: str

@@ -45,7 +45,7 @@ def delayed(
     kept = late.mean() / now.mean() if now.mean() > 0 else np.inf
     figure = min(earned, lost) if kept < MIN_KEPT else 0.0
     return Check(
-        name="one bar late",
+        name="one_bar_late",
         passed=figure <= MAX_T,
         figure=figure,
         limit=MAX_T,

@@ -85,7 +85,7 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
     if found:
         text = f"{found[0]}; features at fault: {', '.join(names)}"
     return Check(
-        name="past only",
+        name="past_only",
         passed=not found,
         figure=float(len(found)),
         limit=0.0,

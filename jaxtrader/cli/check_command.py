@@ -26,6 +26,7 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import FAILED, OK, BadInput, build, of
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.nearest import hint
 
 
 def check(values: Values, console: Console) -> int:
@@ -63,12 +64,16 @@ def check(values: Values, console: Console) -> int:
 
 
 def chosen(only: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the checks to run, from their spelling as a flag's value. Raises BadInput where one is none."""
-    spelt = {name.replace(" ", "-"): name for name in jt.checks.NAMES}
-    unknown = [word for word in only or () if word not in spelt]
-    if unknown or only == ():
-        raise BadInput(f"--only {','.join(unknown) or 'names none'}: the checks are {', '.join(spelt)}")
-    return jt.checks.NAMES if only is None else tuple(spelt[word] for word in only)
+    """The names of the checks to run. Raises BadInput where one is none."""
+    if only is None:
+        return jt.checks.NAMES
+    names = ", ".join(jt.checks.NAMES)
+    if not only:
+        raise BadInput(f"--only has no value; give one or more of {names}")
+    for word in only:
+        if word not in jt.checks.NAMES:
+            raise BadInput(f"--only {word} must be one of {names}{hint(word, jt.checks.NAMES)}")
+    return tuple(only)
 
 
 def named(specs: Sequence[str]) -> list[str | jt.features.Feature]:

@@ -76,7 +76,7 @@ class TrainData:
     """
 
     data: File = None
-    synthetic: Literal["ar1", "mean-reversion", "random-walk", "hidden-regime"] | None = None
+    synthetic: Literal["ar1", "mean_reversion", "random_walk", "hidden_regime"] | None = None
     features: tuple[str, ...] | None = None
     portfolio: bool = False
     train_end: Day = None
@@ -120,7 +120,7 @@ class RunSettings:
         trials: The number of policies that were tried on the test bars elsewhere. Those of this folder of runs are
             counted by themselves, in looks.jsonl.
         report: Whether report.html, report.png and the tables of the test are written.
-        only: The checks to run, of past-only,plausible,one-bar-late,oracle,shuffled. The first two take a moment, the
+        only: The checks to run, of past_only,plausible,one_bar_late,oracle,shuffled. The first two take a moment, the
             others train an agent. By default all five are run.
     """
 

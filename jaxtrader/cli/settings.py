@@ -353,7 +353,7 @@ def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of `jaxtrader train` that depend on the settings that were given."""
     synthetic, reward = values.get("synthetic") is not None, values.get("reward", "log")
     defaults: dict[str, Any] = dict(SYNTHETIC) if synthetic else {}
-    if values.get("synthetic") == "hidden-regime":
+    if values.get("synthetic") == "hidden_regime":
         defaults["window"] = 32  # only many bars together tell of the regime
     leverage = values.get("max_leverage", 1.0)
     if values.get("portfolio"):

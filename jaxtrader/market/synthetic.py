@@ -179,7 +179,7 @@ class RandomWalk(AR1):
     volatility: float = 0.05
     r2: float = dataclasses.field(default=0.0, init=False, repr=False)
 
-    name: ClassVar[str] = "random-walk"
+    name: ClassVar[str] = "random_walk"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +201,7 @@ class OrnsteinUhlenbeck(Process):
 
     persistence: float = 0.97
 
-    name: ClassVar[str] = "mean-reversion"
+    name: ClassVar[str] = "mean_reversion"
     limits: ClassVar = Process.limits | {"persistence": (0.0, 0.999)}
 
     @property
@@ -249,7 +249,7 @@ class HiddenRegime(Process):
     drift: float = 0.25
     switching: float = 0.02
 
-    name: ClassVar[str] = "hidden-regime"
+    name: ClassVar[str] = "hidden_regime"
     limits: ClassVar = Process.limits | {"drift": (0.01, 1.0), "switching": (0.001, 0.5)}
 
     @property

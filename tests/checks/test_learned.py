@@ -93,14 +93,14 @@ def test_honest_bars_pass_all_five_with_one_compilation(bars):
     said = []
     done = run(bars, HONEST, SETTINGS, notify=said.append)
     assert update.run_chunk._cache_size() == before
-    assert [check.name for check in done] == ["past only", "plausible", "one bar late", "oracle", "shuffled"]
+    assert [check.name for check in done] == ["past_only", "plausible", "one_bar_late", "oracle", "shuffled"]
     assert all(check.passed for check in done), [check.text for check in done if not check.passed]
     assert [line[:3] for line in said] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
 
 
 def test_the_first_two_run_alone_and_in_their_order(bars):
-    done = run(bars, ["log_return_5", "leak"], only=("plausible", "past only"))
-    assert [(check.name, check.passed) for check in done] == [("past only", True), ("plausible", False)]
+    done = run(bars, ["log_return_5", "leak"], only=("plausible", "past_only"))
+    assert [(check.name, check.passed) for check in done] == [("past_only", True), ("plausible", False)]
     for only, says in ((("oracles",), "only oracles names no check"), ((), "only nothing names no check")):
         with pytest.raises(ValueError, match=says):
             run(bars, ["log_return_5"], only=only)
@@ -152,14 +152,14 @@ def test_the_command_says_which_check_failed_and_exits_1(bars, tmp_path, monkeyp
         "ahead = jt.features.Feature('ahead', 1, lambda b: np.append(moves(b), [[0], [0]], axis=0))\n"
     )
     argv = ["check", "--data", "prices.csv", "--features"]
-    assert main(["check", "--only", "plausible,past-only", *argv[1:], "log_return_5,volatility_10,mine.py:noise"]) == 0
-    assert "past only, plausible passed in " in " ".join(capsys.readouterr().out.split())
+    assert main(["check", "--only", "plausible,past_only", *argv[1:], "log_return_5,volatility_10,mine.py:noise"]) == 0
+    assert "past_only, plausible passed in " in " ".join(capsys.readouterr().out.split())
     assert main([*argv, ",".join(LEAKING)]) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "2 of 5 checks failed (plausible, one bar late)" in out, "the shuffle looks for no column"
-    argv[1:1] = ["--only", "shuffled,past-only"]
+    assert "2 of 5 checks failed (plausible, one_bar_late)" in out, "the shuffle looks for no column"
+    argv[1:1] = ["--only", "shuffled,past_only"]
     assert main([*argv, "log_return_5,volatility_10,mine.py:ahead"]) == 1
-    assert "2 of 2 checks failed (past only, shuffled)" in " ".join(capsys.readouterr().out.split())
+    assert "2 of 2 checks failed (past_only, shuffled)" in " ".join(capsys.readouterr().out.split())
     assert {path.name for path in tmp_path.iterdir()} <= {"prices.csv", "mine.py", "__pycache__"}
 
 
@@ -253,6 +253,6 @@ def test_too_few_bars_are_one_sentence():
             DataError, match=r"has 205 bars to train on and 90 to judge on; the checks need 256 and 128"
         ):
             check(walk(300), ["log_return_5"])
-    assert run(walk(300), ["log_return_5"], only=["past only"])[0].passed
+    assert run(walk(300), ["log_return_5"], only=["past_only"])[0].passed
     with pytest.raises(ValueError, match=r"position 2 is outside \[-1, 1\]"):
         run(walk(), HONEST, CheckSettings(positions=(0.0, 2.0)))

@@ -254,7 +254,7 @@ def test_a_repair_travels_with_a_run_and_is_taken_by_every_command(tmp_path, mon
     decided = said("decide", "one")
     assert "2020-10-25" in decided  # the day before the row that was left out
     assert left_out in decided
-    assert left_out in said("check", *drop, "--only", "past-only", "--features", "log_return_5")
+    assert left_out in said("check", *drop, "--only", "past_only", "--features", "log_return_5")
     walk = {"data": "a.csv", "repair": "drop", "features": ("log_return_5",), "folds": 2, "quiet": True}
     planned = plan_walk_forward(resolved("walk-forward", walk)).env.market
     assert any("left out 3 of 300 rows" in note for note in planned.notes)

@@ -121,7 +121,7 @@ def test_bad_parameters_are_rejected_with_their_range(make: object, message: str
 
 
 def test_processes_by_name() -> None:
-    assert set(PROCESSES) == {"ar1", "mean-reversion", "random-walk", "hidden-regime"}
+    assert set(PROCESSES) == {"ar1", "mean_reversion", "random_walk", "hidden_regime"}
     assert all(process().name == name for name, process in PROCESSES.items())
 
 
