@@ -117,16 +117,18 @@ class CheckSettings:
         """Return the costs, scaled down where fee and slippage exceed a tenth of the mean move from fill to fill.
 
         Costs hide a leak where bars are short. On minute bars no signal of one bar pays for itself, but a leak would
-        still spoil every result. So the agent must be able to afford what it may find.
+        still spoil every result. So the agent must be able to afford what it may find. A maker's fee is scaled by the
+        same factor. All other rates stay as they are.
         """
         if named := self.costs.columns:
             name, column = next(iter(named.items()))
             raise ValueError(f"{name} names the column {column!r}, and the checks need a number; give its mean")
         moves = fill_to_fill(market, self.rules.fill)
-        rates = [float(np.asarray(rate or 0.0)) for rate in (self.costs.fee, self.costs.slippage)]
-        limit = MAX_COST_SHARE * float(np.nanmean(np.abs(moves)))
-        scale = min(1.0, limit / sum(rates)) if sum(rates) else 1.0
-        return Costs(fee=scale * rates[0], slippage=scale * rates[1])
+        fee, slippage = (float(np.asarray(rate or 0.0)) for rate in (self.costs.fee, self.costs.slippage))
+        limit, asked = MAX_COST_SHARE * float(np.nanmean(np.abs(moves))), fee + slippage
+        scale = min(1.0, limit / asked) if asked > 0 else 1.0
+        maker = None if self.costs.maker_fee is None else scale * np.asarray(self.costs.maker_fee)
+        return self.costs.replace(fee=scale * fee, slippage=scale * slippage, maker_fee=maker)
 
 
 def _tradable_bars(market: Market) -> np.ndarray:

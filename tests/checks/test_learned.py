@@ -247,6 +247,21 @@ def test_costs_are_at_most_a_tenth_of_the_mean_move():
     assert CheckSettings(costs=Costs(fee=None, slippage=0.0)).affordable_costs(market) == Costs(fee=0.0, slippage=0.0)
 
 
+def test_all_other_costs_of_the_user_are_charged_as_they_are():
+    market = Market.from_bars(walk(deviation=0.0005), features=["noise"])
+    kept = {"cash_rate": 0.02, "borrow_rate": 0.05, "short_rate": 0.03, "min_fee": 1.0, "rebates": ("short_rate",)}
+    costs = CheckSettings(costs=Costs(fee=1e-3, slippage=3e-3, maker_fee=2e-3, **kept)).affordable_costs(market)
+    assert costs.to_dict() == Costs(fee=costs.fee, slippage=costs.slippage, maker_fee=costs.maker_fee, **kept).to_dict()
+    assert costs.fee < 1e-4
+    assert [costs.slippage / costs.fee, costs.maker_fee / costs.fee] == pytest.approx([3, 2])
+
+
+@pytest.mark.parametrize("fee", [-1e-4, -2e-4])
+def test_a_rebate_stays_a_rebate(fee):
+    given = Costs(fee=fee, slippage=1e-4, rebates=("fee",))
+    assert CheckSettings(costs=given).affordable_costs(Market.from_bars(walk(), features=["noise"])) == given
+
+
 def test_too_few_bars_are_one_sentence():
     for check in (delayed, oracle, shuffled, run):
         with pytest.raises(
