@@ -15,6 +15,7 @@ LEAST = 15  # fewer rules than are cited today: the pattern below no longer find
 ONE = r"\d+[a-z]?(?:-\d+[a-z]?)?"
 CITATION = re.compile(rf"money\s+rules?\s+({ONE}(?:(?:,\s+and|,|\s+and)\s+{ONE})*)", re.IGNORECASE)
 CROSS_REFERENCE = re.compile(rf"(?<!money )rules?\s+({ONE}(?:(?:,\s+and|,|\s+and|\s+to)\s+{ONE})*)")
+STEP = re.compile(rf"money\s+rule\s+({ONE}),\s+step\s+(\d+),\s+(?:the\s+)?(\w+(?:\s\w+)?)[).]")
 MENTION = re.compile(r"money\s*(?:\.md|\s+rules?\s*\d)", re.IGNORECASE)
 
 
@@ -52,6 +53,27 @@ def test_every_cited_money_rule_is_a_heading_of_the_ledgers_readme() -> None:
     known, found = headings(RULES.read_text()), citations()
     assert [(path, rule) for path, rule in found if rule not in known] == []
     assert len(found) >= LEAST
+
+
+def steps(text: str, rule: str) -> dict[str, str]:
+    """The numbered steps of a rule by number, each with its name, which is bold."""
+    section = re.split(rf"^#{{3,4}} {rule}\. ", text, flags=re.MULTILINE)[1]
+    section = re.split(r"^#{3,4} ", section, flags=re.MULTILINE)[0]
+    found = re.findall(r"^(\d+)\. \*\*(.+?)[.,]?\*\*", section, re.MULTILINE)
+    return {number: name.lower().removeprefix("the ") for number, name in found}
+
+
+def test_every_cited_step_has_the_number_and_the_name_that_the_rule_gives_it() -> None:
+    text, found = RULES.read_text(), 0
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.read_text()
+        cited_steps = STEP.findall(module)
+        assert len(cited_steps) == len(re.findall(r"money\s+rule\s+\w+,\s+step", module)), path
+        for rule, number, name in cited_steps:
+            assert steps(text, rule)[number] == name, (path, rule, number, name)
+        found += len(cited_steps)
+    assert found
+    assert steps(text, "5")["3"] == "volume cap"
 
 
 def test_every_mention_of_a_money_rule_has_the_form_of_a_citation() -> None:

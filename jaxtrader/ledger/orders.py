@@ -172,9 +172,9 @@ def _below_min_trade(order: Array, price: Array, rules: Rules) -> Bool[Array, "*
 def _cut_to_leverage(
     account: Account, order: Array, price: Array, equity: Array, bar: Bar, rules: Rules
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b"]]:
-    """Cut orders that raise positions by one factor, to the leverage that all other units leave (money rule 5, step 3).
+    """Cut orders that raise positions by one factor, to the leverage that all other units leave.
 
-    Returns the orders, whether they were cut, and whether one was given up.
+    See money rule 5, step 6, the second cut. Returns the orders, whether they were cut, and whether one was given up.
     """
     units, after = account.units, account.units + order
     reverses = units * after < 0  # the whole position after a reversal is new
@@ -210,7 +210,7 @@ def cut_to_cash(
     worst: Array | None = None,
     proceeds: bool = True,
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b"], Bool[Array, "*b"], Bool[Array, "*b"]]:
-    """Cut all buys by one factor, so that cash after the sales pays for them (money rule 5, step 7).
+    """Cut all buys by one factor, so that cash after the sales pays for them (money rule 5, step 7, cash).
 
     Without `proceeds`, what the sales bring is no cash of the buys. `worst` is that of `charges`.
 
