@@ -139,8 +139,8 @@ def _placeholder_market(features: tuple[str, ...], assets: int, bars: int) -> Ma
 def ensemble(members: Sequence[Policy]) -> Policy:
     """Return the policy that trades the mean of several policies' targets. It says of its training what the first says.
 
-    Raises ValueError where the members do not see and decide the same, or where a stop-loss or take-profit belongs to
-    single positions, of which there is no mean.
+    Raises ValueError where the members do not see and decide the same, or where a bracket belongs to single positions,
+    of which there is no mean.
     """
     members = [each for policy in members for each in policy.members]
     first = members[0]

@@ -26,6 +26,7 @@ from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.backtest import tradable
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.ledger.rules import meaning_of_bracket
 from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
 from jaxtrader.market.datasets import STOCKS
 from jaxtrader.market.features import resolve
@@ -297,9 +298,7 @@ def check_take_profit(values: Values) -> None:
     given = values.get("take_profit")
     for share in given if isinstance(given, tuple) else (given,):
         if share is not None and share >= 1:
-            raise BadInput(
-                f"--take-profit {spelt(given)} must be below 1: it is a fraction of the entry price, 0.03 is 3%"
-            )
+            raise BadInput(f"--take-profit {spelt(given)} must be below 1: {meaning_of_bracket('take_profit')}")
 
 
 def reward(wanted: RewardSettings) -> jt.rewards.Reward | jt.rewards.MoveReward:

@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 from jaxtrader.envs import draws
 from jaxtrader.envs.env_settings import BracketFractions, ContinuousPositions, Positions
 from jaxtrader.ledger.account import without_dust
+from jaxtrader.ledger.rules import meaning_of_bracket
 
 TOLERANCE = 1e-6  # share by which an action may exceed its range, for the rounding of float32 sums
 
@@ -143,11 +144,10 @@ def validate_bracket(name: str, given: Any, positions: Positions) -> BracketFrac
     for x in given if isinstance(given, tuple) else (given,):
         if x is None:
             continue
-        meaning = "it is a fraction of the entry price, 0.03 is 3%"
         if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf:
-            raise ValueError(f"{name} {x!r} must be above 0: {meaning}")
+            raise ValueError(f"{name} {x!r} must be above 0: {meaning_of_bracket(name)}")
         if name != "take_profit" and float(x) >= 1:  # no price falls by more than 1, so 3 was meant as 3%
-            raise ValueError(f"{name} {x!r} must be below 1: {meaning}")
+            raise ValueError(f"{name} {x!r} must be below 1: {meaning_of_bracket(name)}")
     if not isinstance(given, tuple):
         return float(given)
     return None if set(given) == {None} else tuple(None if x is None else float(x) for x in given)
@@ -156,7 +156,7 @@ def validate_bracket(name: str, given: Any, positions: Positions) -> BracketFrac
 def bracket_fractions(
     given: BracketFractions, action: Array, shape: tuple[int, ...], dtype: DTypeLike
 ) -> Float[Array, "*b A"] | None:
-    """Return the stop-losses or take-profits of actions as fractions, infinite where an action has none.
+    """Return one of the brackets of actions as fractions, infinite where an action has none.
 
     They broadcast to `shape` `[*b, A]`. None: no position has any.
     """

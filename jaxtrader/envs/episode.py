@@ -127,7 +127,7 @@ class Trajectory(struct.PyTreeNode):
         account: the accounts at close[t], after all fills up to that close.
         target: the exposures asked for at close[t]. NaN holds the units.
         events: what happened from close[t] to close[t+1], the order's fill at close[t] included.
-        brackets: stop-loss and take-profit decided with the target. None: no brackets.
+        brackets: those decided with the target. None: no brackets.
         reward: reward from close[t] to close[t+1]. None: there is no reward.
         terminated: whether the account is ruined at close[t+1].
         invalid: whether the action was invalid, so that the units were held.

@@ -57,10 +57,10 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
             one. Its settings hold, and the features are scaled by its own market. For a function or a table it gives
             the settings.
         state: of an agent.
-        changes: for a `Policy` `rules`, `costs`, `reward`, `stop_loss` or `take_profit` other than its own, as in
-            `rules=policy.rules.replace(fill="next_close")`. The middle of a range of costs is charged. A `reward` is
-            needed where the policy sees the state of a reward of the user's own. For others, settings of a TradingEnv,
-            such as `window=1`, and for a table arguments of `simulate`.
+        changes: for a `Policy` `rules`, `costs`, `reward` or brackets (`stop_loss`, `take_profit`, `trailing_stop`)
+            other than its own, as in `rules=policy.rules.replace(fill="next_close")`. The middle of a range of costs is
+            charged. A `reward` is needed where the policy sees the state of a reward of the user's own. For others,
+            settings of a TradingEnv, such as `window=1`, and for a table arguments of `simulate`.
 
     Returns:
         The result.

@@ -178,7 +178,7 @@ def of_model(model: Model, form: GymnasiumForm, env: TradingEnv) -> Decide:
 def with_exposures(env: TradingEnv) -> TradingEnv:
     """Return the environment with target exposures for actions, by the same rules.
 
-    Raises ValueError where a stop-loss or take-profit belongs to single positions.
+    Raises ValueError where a bracket belongs to single positions.
     """
     if not isinstance(env.positions, tuple):
         return env

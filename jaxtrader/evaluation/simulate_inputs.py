@@ -10,11 +10,12 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxtrader.ledger.costs import CostRange, Costs
+from jaxtrader.ledger.rules import meaning_of_bracket
 from jaxtrader.market.market import Market
 
 
 def bracket_of(name: str, given: ArrayLike | Mapping[str, ArrayLike], symbol: str) -> ArrayLike:
-    """The stop-loss or take-profit of one of many histories."""
+    """Return a bracket of one of many histories."""
     if isinstance(given, Mapping):
         return given.get(symbol, np.inf)
     if np.ndim(given):
@@ -94,19 +95,19 @@ def checked_targets(targets: ArrayLike, shape: tuple[int, int], dtype: str) -> n
 
 
 def checked_bracket(name: str, given: ArrayLike, shape: tuple[int, int], dtype: str) -> np.ndarray:
-    """A stop-loss or take-profit as fractions `[bar, A]`, infinite where there is none."""
+    """Return a bracket as fractions `[bar, A]`, infinite where there is none."""
     array = _numbers(given)
     if array is None or isinstance(given, bool):
-        raise ValueError(f"{name} must be a fraction of the entry price, 0.03 is 3%, or one a target")
+        raise ValueError(f"{name} must be a number, or one a target: {meaning_of_bracket(name)}")
     array = array[:, None] if array.ndim == 1 and shape[1] == 1 else array
     if array.shape not in ((), shape):
         raise ValueError(f"{name} has shape {array.shape}; give one fraction, or one a target, {shape}")
     array = np.where(np.isnan(array), np.inf, np.broadcast_to(array, shape))
     if not (array > 0).all():
-        raise ValueError(f"{name} {array.min():g} must be above 0: it is a fraction of the entry price, 0.03 is 3%")
+        raise ValueError(f"{name} {array.min():g} must be above 0: {meaning_of_bracket(name)}")
     wrong = array[(array >= 1) & np.isfinite(array)]
     if name != "take_profit" and wrong.size:
-        raise ValueError(f"{name} {wrong[0]:g} must be below 1: it is a fraction of the entry price, 0.03 is 3%")
+        raise ValueError(f"{name} {wrong[0]:g} must be below 1: {meaning_of_bracket(name)}")
     return array.astype(dtype)
 
 

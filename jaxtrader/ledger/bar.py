@@ -77,7 +77,7 @@ class Bar(struct.PyTreeNode):
 def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brackets: bool = False) -> Columns:
     """Return the columns that the rules and costs read, `[T, A]`, or `[T, 1]` where all assets share a column.
 
-    The market is a `Market` or a `MarketArrays`. With `brackets`, positions have a stop-loss or take-profit. Raises
+    The market is a `Market` or a `MarketArrays`. With `brackets`, positions have some. Raises
     ValueError where impact or a volume cap needs an average traded value, and the market has none.
     """
     names = ["open", "close"]

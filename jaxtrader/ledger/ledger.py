@@ -62,7 +62,7 @@ def step(
         bar: the prices from close[t] to close[t+1], and other columns that the rules and costs read.
         costs: what trading and holding cost.
         rules: how orders fill.
-        brackets: stop-loss and take-profit, decided at close[t]. None: no brackets.
+        brackets: those decided at close[t]. None: no brackets.
 
     Returns:
         The accounts at close[t+1], and the events of the bar.

@@ -23,6 +23,12 @@ SHORT_MARGIN = 0.25  # the maintenance margin of an environment with shorts: a q
 OPTIONAL_NUMBERS = ("rebalance_band", "maintenance_margin", "capital", "lot", "min_trade", "volume_cap", "limit_offset")
 
 
+def meaning_of_bracket(name: str) -> str:
+    """Return what the number of a bracket means, as messages say it."""
+    price = "best" if name == "trailing_stop" else "entry"
+    return f"it is a fraction of the {price} price, 0.03 is 3%"
+
+
 @dataclass(frozen=True)
 class Rules:
     """How orders become fills. The rules are static: a change compiles anew, and a rule that is off is not compiled.

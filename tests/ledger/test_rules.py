@@ -128,7 +128,7 @@ def test_a_bracket_of_every_bar_fits_the_targets(portfolio) -> None:
     words = rf"take_profit .*\({bars},\).*\({bars}, 3\)"
     with pytest.raises(ValueError, match=words):
         simulate(portfolio.market, 0.2, take_profit=np.full(bars, 0.1))
-    with pytest.raises(ValueError, match=r"take_profit -0.1 .*above 0"):
+    with pytest.raises(ValueError, match=r"take_profit -0.1 .*above 0: it is a fraction of the entry price"):
         simulate(portfolio.market, 0.2, take_profit=np.full((bars, 3), -0.1))
 
 
