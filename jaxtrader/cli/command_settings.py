@@ -14,6 +14,13 @@ Folder = Annotated[str | None, "FOLDER"]
 Day = Annotated[str | None, "DAY"]
 Length = Annotated[str | None, "LENGTH"]
 
+# fmt: off
+Reward = Literal[
+    "log_return", "risk_penalized", "over_benchmark", "drawdown_penalized",
+    "differential_sharpe", "differential_downside",
+]
+# fmt: on
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -88,15 +95,15 @@ class RewardSettings:
     """What a bar pays.
 
     Attributes:
-        reward: What a bar pays. "log": the log return. "over-benchmark": the log return less that of equal shares of
-            all assets. "drawdown": the log return less the increase of drawdown. "sharpe" and "downside": the
-            differential Sharpe ratio and downside deviation ratio.
-        risk_aversion: The weight of risk in the reward. The reward "log" loses half of it times the squared return, and
-            "drawdown" loses it times the increase of drawdown. By default it is 1 for "drawdown". The other rewards
-            take none.
+        reward: What a bar pays, as `jaxtrader.rewards` names it. "risk_penalized" is the log return less half of
+            risk_aversion times the squared return. "over_benchmark" is the log return less that of equal shares of all
+            assets. "drawdown_penalized" is the log return less risk_aversion times the increase of drawdown. The last
+            two are the differential Sharpe ratio and downside deviation ratio.
+        risk_aversion: The weight of risk in the reward. By default it is 5 for "risk_penalized" and 1 for
+            "drawdown_penalized". The other rewards take none.
     """
 
-    reward: Literal["log", "over-benchmark", "drawdown", "sharpe", "downside"] = "log"
+    reward: Reward = "log_return"
     risk_aversion: float | None = None
 
 

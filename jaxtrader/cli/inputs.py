@@ -21,7 +21,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import own_code
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.config_file import OF_ONE_RUN
-from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, SHARES, BadInput, build, of, spelt
+from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, RISK_AVERSION, SHARES, BadInput, build, of, spelt
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.backtest import tradable
 from jaxtrader.evaluation.optimum import Optimum
@@ -302,19 +302,14 @@ def check_take_profit(values: Values) -> None:
 
 
 def reward(wanted: RewardSettings) -> jt.rewards.Reward | jt.rewards.MoveReward:
-    """What a bar pays."""
-    aversion = wanted.risk_aversion or 0.0
-    if not 0 <= aversion < math.inf:
-        raise BadInput(f"--risk-aversion {aversion:g} must be a number of at least 0: below 0 it would pay for risk")
-    if wanted.reward == "log":
-        return jt.rewards.risk_penalized(aversion) if aversion else jt.rewards.log_return()
-    if wanted.reward == "drawdown":
-        return jt.rewards.drawdown_penalized(aversion)
-    if aversion:
-        raise BadInput(f"--risk-aversion {aversion:g} is of the rewards log and drawdown; leave it out, or give 0")
-    if wanted.reward == "over-benchmark":
-        return jt.rewards.over_benchmark()
-    return jt.rewards.differential_sharpe() if wanted.reward == "sharpe" else jt.rewards.differential_downside()
+    """What a bar pays. Raises BadInput or ValueError where the risk aversion is wrong."""
+    make, aversion = getattr(jt.rewards, wanted.reward), wanted.risk_aversion
+    if wanted.reward in RISK_AVERSION:
+        return make(RISK_AVERSION[wanted.reward] if aversion is None else aversion)
+    if aversion is not None:
+        takers = " or ".join(f"--reward {name}" for name in RISK_AVERSION)
+        raise BadInput(f"--risk-aversion {aversion:g} needs {takers}, and the reward is {wanted.reward}; leave it out")
+    return make()
 
 
 def trained(trainer: jt.Trainer) -> tuple[jt.TradingEnv, jt.PPOAgent]:

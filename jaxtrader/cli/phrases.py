@@ -13,7 +13,7 @@ import jaxtrader as jt
 from jaxtrader.agents import encoders
 from jaxtrader.cli import inputs
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source
-from jaxtrader.cli.settings import BPS, flag, spelt
+from jaxtrader.cli.settings import BPS, RISK_AVERSION, flag, spelt
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
@@ -154,13 +154,16 @@ def choice(env: jt.TradingEnv) -> str:
 def reward(wanted: RewardSettings) -> str:
     """What a bar pays, in words."""
     words = {
-        "log": "log return",
-        "over-benchmark": "log return less that of equal shares of all assets",
-        "drawdown": "log return less the increase of drawdown",
-        "sharpe": "differential Sharpe ratio",
-        "downside": "differential downside deviation ratio",
+        "log_return": "log return",
+        "risk_penalized": "log return",
+        "over_benchmark": "log return less that of equal shares of all assets",
+        "drawdown_penalized": "log return less the increase of drawdown",
+        "differential_sharpe": "differential Sharpe ratio",
+        "differential_downside": "differential downside deviation ratio",
     }
-    return words[wanted.reward] + (f", risk aversion {wanted.risk_aversion:g}" if wanted.risk_aversion else "")
+    return words[wanted.reward] + (
+        f", risk aversion {wanted.risk_aversion:g}" if wanted.reward in RISK_AVERSION else ""
+    )
 
 
 def reading(source: Source | MarketSettings) -> Iterator[str]:

@@ -240,7 +240,7 @@ TRAIN: dict[str, Any] = {
     # Stocks rise in the long run, so that shorts mostly lose.
     "positions": (0.0, 0.25, 0.5, 0.75, 1.0),
     # A price on variance makes a policy of few and noisy bars sell before it is certain.
-    "risk_aversion": 5.0,
+    "reward": "risk_penalized",
     # Enough to see a result.
     "total_steps": 2_000_000,
     # One seed says nothing of luck.
@@ -248,10 +248,11 @@ TRAIN: dict[str, Any] = {
     # Nothing that was tried beat holding on years that it had not seen, see benchmarks/tables/defaults.md.
     "must_beat_holding": True,
 }
+RISK_AVERSION = {"risk_penalized": 5.0, "drawdown_penalized": 1.0}  # the defaults of rewards that take one
 # On a synthetic market: what its best policy is known for, and enough steps to come close to it.
 SYNTHETIC: dict[str, Any] = {
     "positions": (-1.0, 0.0, 1.0),
-    "risk_aversion": 0.0,
+    "reward": "log_return",
     "rebalance_band": 0.0,
     "total_steps": 4_000_000,
     "seeds": 1,  # a share of the optimum is of one policy
@@ -351,8 +352,9 @@ def check_trials(values: Mapping[str, Any]) -> None:
 
 def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
     """The defaults of `jaxtrader train` that depend on the settings that were given."""
-    synthetic, reward = values.get("synthetic") is not None, values.get("reward", "log")
+    synthetic = values.get("synthetic") is not None
     defaults: dict[str, Any] = dict(SYNTHETIC) if synthetic else {}
+    defaults["risk_aversion"] = RISK_AVERSION.get(values.get("reward", defaults.get("reward", TRAIN["reward"])))
     if values.get("synthetic") == "hidden_regime":
         defaults["window"] = 32  # only many bars together tell of the regime
     leverage = values.get("max_leverage", 1.0)
@@ -360,8 +362,6 @@ def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:
         defaults["positions"] = "weights"
     elif 0 < leverage < 1 and not synthetic:  # else positions that nobody asked for would be refused
         defaults["positions"] = tuple(round(leverage * position, 9) for position in TRAIN["positions"])
-    if reward != "log":
-        defaults["risk_aversion"] = 1.0 if reward == "drawdown" else 0.0
     if values.get("num_episodes") is not None:
         defaults["total_steps"] = None
     # Without validation nothing can be shown, and a network of one's own cannot be made to hold.

@@ -14,7 +14,7 @@ import shlex
 from typing import Any
 
 from jaxtrader.agents.ppo_settings import PPOSettings
-from jaxtrader.cli.command_settings import Source
+from jaxtrader.cli.command_settings import RewardSettings, Source
 from jaxtrader.cli.settings import A_BP, BPS, COMMANDS, flag, spelt
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.ledger.cost_rates import CostRates
@@ -25,7 +25,7 @@ NAMES = sorted({field.name for command in COMMANDS.values() for field in command
 # Settings whose values are told after their names, as in "window 250". Other names, as `start`, are common words.
 TOLD = {
     field.name
-    for cls in (Source, CostRates, Rules, EnvSettings, PPOSettings, TrainSettings)
+    for cls in (Source, RewardSettings, CostRates, Rules, EnvSettings, PPOSettings, TrainSettings)
     for field in dataclasses.fields(cls)
 }
 

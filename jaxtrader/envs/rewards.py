@@ -124,17 +124,18 @@ class LogReturn:
 
 @dataclass(frozen=True)
 class RiskPenalized:
-    """Log return - (lam / 2) r^2, with the simple return r. Raises ValueError where lam < 0.
+    """Log return - (risk_aversion / 2) r^2, with the simple return r. Raises ValueError where risk_aversion < 0.
 
-    This is the second-order expansion of power utility with a relative risk aversion of 1 + lam (Merton 1969). The log
-    return alone charges half of the variance, and the penalty adds lam / 2 of it.
+    The risk aversion is added to that of the log return, which is 1. The sum is the relative risk aversion of a power
+    utility, of which this is the second-order expansion (Merton 1969). The log return alone charges half of the
+    variance, and the penalty adds risk_aversion / 2 of it.
 
     Example:
         >>> round(float(jt.rewards.risk_penalized(5)(1.0, 1.01)), 4)  # log(1.01) - 5 / 2 * 0.01^2
         0.0097
     """
 
-    lam: float
+    risk_aversion: float
 
     def __post_init__(self) -> None:
         _check_penalty(self, "risk_penalized")
@@ -142,7 +143,7 @@ class RiskPenalized:
     def __call__(self, before: Array, after: Array) -> Array:
         """Return the reward."""
         simple = _simple_return(before, after)
-        return jnp.log1p(simple) - 0.5 * self.lam * simple**2
+        return jnp.log1p(simple) - 0.5 * self.risk_aversion * simple**2
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,13 @@ class OverBenchmark(MoveReward):
 
 @dataclass(frozen=True)
 class DrawdownPenalized(MoveReward):
-    """Log return r - lam (d' - d), with the drawdown d = log(peak / equity). Raises ValueError where lam < 0.
+    """Log return r - lam (d' - d), with lam = risk_aversion. Raises ValueError where risk_aversion < 0.
 
-    The drawdown after the bar is d' = max(d - r, 0). Undiscounted rewards add up to log(E_T / E_0) - lam d_T. With a
-    discount gamma they are worth the sum of gamma^t (r - lam (1 - gamma) d'). So the drawdown itself is charged at each
-    bar (potential-based shaping, Ng, Harada and Russell 1999). Chekhlov, Uryasev and Zabarankin (2005) use the average
-    drawdown as a measure of risk. The agent sees 1 - exp(-d), the drawdown as a share of the peak.
+    The drawdown is d = log(peak / equity), and after the bar it is d' = max(d - r, 0). Undiscounted rewards add up to
+    log(E_T / E_0) - lam d_T. With a discount gamma they are worth the sum of gamma^t (r - lam (1 - gamma) d'). So the
+    drawdown itself is charged at each bar (potential-based shaping, Ng, Harada and Russell 1999). Chekhlov, Uryasev and
+    Zabarankin (2005) use the average drawdown as a measure of risk. The agent sees 1 - exp(-d), the
+    drawdown as a share of the peak.
 
     Example:
         >>> reward = jt.rewards.drawdown_penalized(0.5)
@@ -179,7 +181,7 @@ class DrawdownPenalized(MoveReward):
         (('drawdown',), [0.5])
     """
 
-    lam: float
+    risk_aversion: float
 
     observed: ClassVar[tuple[str, ...]] = ("drawdown",)
 
@@ -194,7 +196,7 @@ class DrawdownPenalized(MoveReward):
         """Return the reward, and the drawdown after the bar."""
         earned = move.log_return
         drawdown = jnp.maximum(state - earned, 0)
-        return earned - self.lam * (drawdown - state), drawdown
+        return earned - self.risk_aversion * (drawdown - state), drawdown
 
     def observe(self, state: Float[Array, "*b"]) -> Float[Array, "*b 1"]:
         """Return the drawdown as a share of the peak, in [0, 1)."""
@@ -277,9 +279,10 @@ class DifferentialRatio(MoveReward):
 
 
 def _check_penalty(reward: Any, name: str) -> None:
-    if not 0 <= reward.lam < math.inf:
-        raise ValueError(f"{name}(lam={reward.lam}) must have a finite lam >= 0: a negative one would pay for risk")
-    object.__setattr__(reward, "lam", float(reward.lam))
+    aversion = reward.risk_aversion
+    if not 0 <= aversion < math.inf:
+        raise ValueError(f"risk_aversion {aversion} must be at least 0 and finite: below 0 {name} would pay for risk")
+    object.__setattr__(reward, "risk_aversion", float(aversion))
 
 
 # --- the public names ---

@@ -100,7 +100,7 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a fee of no assets": lambda c: c["about"]["env"]["costs"].update(fee=[]),
     "an unknown reward": lambda c: c["about"]["env"].update(reward={"name": "Profit"}),
     "a reward that sees more": lambda c: c["about"]["env"]["reward"].update(custom=True, observed=["luck"]),
-    "a setting that no reward has": lambda c: c["about"]["env"]["reward"].update(lam=1.0),
+    "a setting that no reward has": lambda c: c["about"]["env"]["reward"].update(risk_aversion=1.0),
     "symbols that are numbers": lambda c: c["about"].update(symbols=[1]),
     "no about": drop("about"),
     "text as about": lambda c: c.update(about="a text"),

@@ -175,7 +175,7 @@ def test_the_settings_are_kept_with_the_run(tiny):
     command = config["command"]
     assert command["data"] == str((folder / "two.csv").resolve())
     assert [cut[:10] for cut in command["cuts"]] == ["2020-07-29", "2020-09-12"]
-    assert config["env"]["reward"] == {"name": "RiskPenalized", "lam": 5.0}
+    assert config["env"]["reward"] == {"name": "RiskPenalized", "risk_aversion": 5.0}
 
 
 def test_the_next_run_gets_the_next_number_and_quiet_prints_only_the_result(tiny, monkeypatch, capsys):

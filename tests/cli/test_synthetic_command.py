@@ -41,7 +41,7 @@ def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, 
     [
         ("--data prices.csv", "leave out --data"),
         ("--train-end 2007-12-31", "leave out --train-end"),
-        ("--risk-aversion 3", "known for the reward log_return"),
+        ("--reward risk_penalized", "known for the reward log_return"),
         ("--fill next_close", "known for --fill next_open"),
     ],
 )

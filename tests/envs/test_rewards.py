@@ -64,7 +64,7 @@ def test_risk_penalized_with_lambda_0_is_the_log_return() -> None:
 
 @pytest.mark.parametrize("lam", [-0.1, math.nan, math.inf])
 def test_a_lambda_that_cannot_be_is_refused(lam: float) -> None:
-    with pytest.raises(ValueError, match=r"risk_penalized\(lam="):
+    with pytest.raises(ValueError, match=r"risk_aversion .* must be at least 0"):
         rewards.risk_penalized(lam)
 
 
@@ -87,7 +87,7 @@ def test_a_users_own_function_is_kept_by_name_only() -> None:
 
 def test_a_reward_of_another_version_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the reward Omega is unknown; known are LogReturn, .*DifferentialRatio"):
-        rewards.from_dict({"name": "Omega", "lam": 1.0})
+        rewards.from_dict({"name": "Omega", "risk_aversion": 1.0})
 
 
 # --- rewards of a whole move ---
@@ -325,8 +325,8 @@ def test_a_move_tells_the_exposure_it_leaves() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: rewards.drawdown_penalized(-1.0), r"drawdown_penalized\(lam=-1.0\) must have a finite lam >= 0"),
-        (lambda: rewards.drawdown_penalized(math.nan), r"drawdown_penalized\(lam=nan\)"),
+        (lambda: rewards.drawdown_penalized(-1.0), r"risk_aversion -1.0 must be at least 0 .*drawdown_penalized"),
+        (lambda: rewards.drawdown_penalized(math.nan), r"risk_aversion nan must be"),
         (lambda: rewards.differential_sharpe(0.0), r"differential_sharpe\(eta=0.0\) is outside \(0, 1\)"),
         (lambda: rewards.differential_sharpe(1.0), r"differential_sharpe\(eta=1.0\)"),
         (lambda: rewards.differential_downside(math.nan), r"differential_downside\(eta=nan\)"),
