@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Generator
 from dataclasses import dataclass
 from functools import partial
-from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -28,6 +27,7 @@ from jaxtrader import files
 from jaxtrader.agents.policy import Policy, decide, first_state
 from jaxtrader.envs.observation import TRADABLE
 from jaxtrader.jax_settings import package_settings
+from jaxtrader.setting_checks import check_whole
 
 Format = Literal["onnx", "stablehlo"]
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -92,8 +92,8 @@ def export(policy: Policy, path: str | PathLike[str], to: Format = "onnx", asset
         raise ValueError("only a policy that was trained in a TradingEnv can be exported")
     if assets is not None and not policy.portfolio:
         raise ValueError(f"assets {assets!r} is of a portfolio, and this policy trades one asset; leave it out")
-    if assets is not None and (not isinstance(assets, Integral) or isinstance(assets, bool) or assets < 1):
-        raise ValueError(f"assets {assets!r} must be a whole number, at least 1")
+    if assets is not None:
+        check_whole("assets", assets)
     if policy.is_own:
         count = policy.assets
         if assets not in (None, count):

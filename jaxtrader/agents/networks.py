@@ -9,7 +9,6 @@ account).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import flax.linen as nn
@@ -22,6 +21,7 @@ from jaxtrader.agents import encoders, ppo_settings
 from jaxtrader.agents.action_spec import ActionSpec
 from jaxtrader.agents.encoders import HEAD_WIDTH, matmul
 from jaxtrader.printable import shown
+from jaxtrader.setting_checks import is_whole
 
 if TYPE_CHECKING:
     from jaxtrader.agents.own_modules import Own, OwnEncoder
@@ -293,4 +293,4 @@ def check_layers(settings: ppo_settings.PPOSettings | NetworkPart) -> None:
 
 
 def _is_count(value: Any, most: int) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= most
+    return is_whole(value) and 1 <= value <= most

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 from os import PathLike
 from typing import Any, cast, get_args
 
@@ -38,6 +37,8 @@ from jaxtrader.envs.observation import Observation, chunks
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
+from jaxtrader.printable import shown
+from jaxtrader.setting_checks import check_whole, is_number
 
 PRECISIONS = get_args(Precision)
 # Where nothing pays, noise alone would make the policy certain of some action. Without a bonus a policy never learns to
@@ -52,6 +53,9 @@ MAX_LOG_STD = 3.0
 
 class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
     """PPO with clipped ratios, generalised advantages and Adam. Its settings are those of `PPOSettings`.
+
+    `validate` checks the settings, and `Trainer` calls it. The constructor checks nothing, because JAX calls it too,
+    with tracers and other leaves in the place of numbers.
 
     Example:
         >>> agent = jt.PPOAgent(gamma=0.95, hidden=(32, 32), encoder="tcn")
@@ -77,17 +81,21 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             "max_grad_norm": (0.0, math.inf),
         }
         for name, (low, high) in limits.items():
-            value = getattr(self, name)
-            usual = getattr(PPOSettings, name)
-            if value is None and usual is not None:
-                raise ValueError(f"PPOAgent({name}=None) must be a number; leave it out for {usual:g}")
+            value, usual = getattr(self, name), getattr(PPOSettings, name)
+            if isinstance(value, Array) and not value.ndim:
+                value = value.item()
+            if not is_number(value) and not (value is None and usual is None):
+                default = "the default" if usual is None else f"{usual:g}"
+                raise ValueError(f"PPOAgent({name}={shown(repr(value))}) must be a number; leave it out for {default}")
             if value is not None and not low <= float(value) <= high:
                 raise ValueError(f"PPOAgent({name}={float(value):g}) is outside [{low:g}, {high:g}]")
         if not float(self.learning_rate) > 0:
             raise ValueError("PPOAgent(learning_rate=0) would learn nothing; 3e-4 to 3e-3 are usual")
         for name in ("num_epochs", "num_minibatches"):
-            if not isinstance(getattr(self, name), Integral) or getattr(self, name) < 1:
-                raise ValueError(f"PPOAgent({name}={getattr(self, name)}) must be a whole number, at least 1")
+            check_whole(name, getattr(self, name))
+        for name in ("market_baseline", "normalize_observations"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"PPOAgent({name}={shown(repr(getattr(self, name)))}) must be True or False")
         if self.schedule not in get_args(Schedule):
             raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant' or 'linear'")
         if self.network is not None:

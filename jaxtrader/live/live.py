@@ -35,6 +35,7 @@ from jaxtrader.market.features import Feature, resolve
 from jaxtrader.market.sessions import session_ends
 from jaxtrader.market.shared_rows import row_times
 from jaxtrader.market.splits import nanoseconds
+from jaxtrader.setting_checks import is_number
 
 FILLS = ("assumed", "reported")
 
@@ -240,8 +241,12 @@ class Live:
             raise ValueError(f"symbol {symbol!r} is none of the account's, {', '.join(self.symbols)}; name one of them")
         if reason not in REASONS:
             raise ValueError(f"reason {reason!r} is unknown; use one of {', '.join(REASONS)}")
-        if not (math.isfinite(units) and 0 < price < math.inf and math.isfinite(fee)):
-            raise ValueError(f"the fill has units {units}, price {price} and fee {fee}; give finite numbers")
+        finite = all(is_number(x) and math.isfinite(x) for x in (units, price, fee))
+        if not (finite and price > 0):
+            raise ValueError(
+                f"the fill has units {units!r:.20}, price {price!r:.20} and fee {fee!r:.20}; give finite numbers, and "
+                "a price above 0"
+            )
         capital, at = self._env.rules.currency_per_unit, self.symbols.index(symbol)
         account = filled(self._kept.carried.account, at, units / capital, price, fee / capital, reason)
         self._kept = dataclasses.replace(self._kept, carried=self._kept.carried.replace(account=account))

@@ -413,15 +413,23 @@ def test_the_deviation_is_scheduled_from_log_std_init_to_log_std_final_and_not_l
         ({"learning_rate": -1e-3}, r"learning_rate=-0.001\) is outside \[0, 1\]"),
         ({"learning_rate": math.nan}, "learning_rate=nan"),
         ({"gamma": None}, "gamma=None"),
+        ({"gamma": "x"}, r"gamma='x'\) must be a number; leave it out for 0.99"),
+        ({"gamma": True}, r"gamma=True\) must be a number"),
+        ({"clip_range": (0.1, 0.2)}, r"clip_range=\(0.1, 0.2\)\) must be a number"),
+        ({"entropy_coef": "high"}, r"entropy_coef='high'\) must be a number"),
         ({"gamma": 1.01}, r"gamma=1.01\) is outside"),
         ({"gae_lambda": -0.1}, "gae_lambda=-0.1"),
         ({"clip_range": -0.2}, "clip_range=-0.2"),
         ({"entropy_coef": -1}, "entropy_coef=-1"),
         ({"value_coef": 101}, "value_coef=101"),
         ({"max_grad_norm": -0.5}, "max_grad_norm=-0.5"),
-        ({"num_epochs": 0}, r"num_epochs=0\) must be"),
-        ({"num_minibatches": 0}, r"num_minibatches=0\) must be"),
-        ({"num_epochs": 1.5}, r"num_epochs=1.5\) must be"),
+        ({"num_epochs": 0}, "num_epochs 0 must be"),
+        ({"num_minibatches": 0}, "num_minibatches 0 must be"),
+        ({"num_epochs": True}, "num_epochs True must be"),
+        ({"num_minibatches": "4"}, "num_minibatches '4' must be"),
+        ({"market_baseline": "no"}, "market_baseline='no'"),
+        ({"normalize_observations": 1}, "normalize_observations=1"),
+        ({"num_epochs": 1.5}, "num_epochs 1.5 must be"),
         ({"schedule": "cosine"}, "use 'constant' or 'linear'"),
         ({"hidden": ()}, "at least one layer"),
         ({"hidden": (8, 0)}, "at least 1 wide"),
@@ -443,8 +451,9 @@ def test_a_setting_that_cannot_be_is_refused(setting: dict, message: str) -> Non
 
 
 def test_settings_at_their_limits_pass() -> None:
-    agent = PPOAgent(learning_rate=1.0, gamma=1.0, gae_lambda=0.0, max_grad_norm=math.inf)
+    agent = PPOAgent(learning_rate=1.0, gamma=1, gae_lambda=0.0, max_grad_norm=math.inf, entropy_coef=None)
     assert agent.validate() is agent
+    agent.replace(gamma=jnp.float32(0.5), learning_rate=np.float32(0.5), num_epochs=np.int64(2)).validate()
     assert hash(jax.tree.structure(agent)) == hash(jax.tree.structure(agent.replace(gamma=0.5)))
 
 

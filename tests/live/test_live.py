@@ -234,6 +234,8 @@ def test_reported_fills_make_the_account_of_the_backtest_that_had_them(hourly):
     for given, match in (
         ({"units": 1.0, "price": 0.0}, "finite"),
         ({"units": float("nan"), "price": 50.0}, "finite"),
+        ({"units": "ten", "price": 50.0}, "'ten'.*finite"),
+        ({"units": 1.0, "price": 50.0, "fee": None}, "None.*finite"),
         ({"units": 1.0, "price": 50.0, "symbol": "Y"}, "'Y'.*X"),
         ({"units": 1.0, "price": 50.0, "reason": "whim"}, "'whim'.*take profit"),
     ):
