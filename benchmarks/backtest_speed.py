@@ -46,7 +46,7 @@ class Peers:
     kind: str
     against: str
     columns: tuple[np.ndarray, np.ndarray, np.ndarray]
-    beside: tuple[str, ...]
+    compared_with: tuple[str, ...]
 
 
 class Ours:
@@ -115,7 +115,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     }
     np.testing.assert_allclose(ours[PASS].final, ours[ALONE].final, rtol=1e-12)
     np.testing.assert_allclose(ours[PASS_32].final, ours[ALONE].final, rtol=1e-3)
-    beside = {
+    peers = {
         "vectorbt": Peers("vectorbt", PASS, many, (PASS, RESULTS)),
         "vectorbt, one path": Peers("vectorbt", ONE, one, (ONE,)),
         "backtesting.py": Peers("backtesting.py", HALF, half, (HALF,)),
@@ -123,7 +123,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     running: dict[str, Peer] = {}
     facts: dict[str, str] = {}
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        for name, peer in beside.items() if python else ():
+        for name, peer in peers.items() if python else ():
             file = Path(folder) / f"{name}.npz"
             np.savez(file, **dict(zip(("open", "close", "targets"), peer.columns, strict=True)))
             rates = {"fee": FEE, "slippage": SLIPPAGE} if peer.kind == "vectorbt" else {}
@@ -138,7 +138,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
     rows: list[list[Any]] = []
     for name, rates in found.items():
         compiled = ours[name].compile_seconds if name in ours else "-"
-        over = [f"{ratio(found[our], rates):.1f}" for our in beside[name].beside] if name in beside else []
+        over = [f"{ratio(found[our], rates):.1f}" for our in peers[name].compared_with] if name in peers else []
         wide = (many if name in (PASS, PASS_32, RESULTS, ALONE, "vectorbt") else one)[1].shape[1]
         rows.append([name, wide, statistics.median(rates), spread(rates), compiled, " and ".join(over) or "-"])
     if running:

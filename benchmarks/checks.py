@@ -53,7 +53,7 @@ ahead = jt.features.Feature("ahead", 1, next_move)
 short = jt.features.Feature("short", 20, above_average)
 standardised = jt.features.Feature("standardised", 21, deviations)
 """
-BESIDE = "log_return_20,volatility_20"  # honest features beside a planted one
+HONEST_FEATURES = "log_return_20,volatility_20"  # honest features beside a planted one
 # What is planted, the features it comes in, the check that is made for it.
 LEAKS = [
     ("a function that sees the next bar", "mine.py:ahead", "past_only"),
@@ -162,11 +162,11 @@ def runs(folder: Path, seeds: int, quick: bool) -> list[tuple[str, str, str, Seq
             if quick and by not in ("past_only", "plausible"):
                 continue
             where = features.replace("mine.py", str(folder / "mine.py"))
-            plan.append((host, what, by, ("--data", str(path), "--features", f"{BESIDE},{where}")))
+            plan.append((host, what, by, ("--data", str(path), "--features", f"{HONEST_FEATURES},{where}")))
     for seed in range(seeds):
         path = folder / f"walk_{seed}.csv"
         walk(bars, seed).to_csv(path, index=False)
-        few = ("--features", BESIDE) if quick else ()
+        few = ("--features", HONEST_FEATURES) if quick else ()
         plan.append((f"random walk, seed {seed}", "-", "-", ("--data", str(path), "--seed", str(seed), *few)))
     return plan
 

@@ -40,7 +40,7 @@ from jaxtrader.agents.networks import COMPUTE_DTYPES
 from jaxtrader.agents.ppo import PRECISIONS
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts, bytes_per_transition
 
-PARTS = ("alone", "scaling", "dense", "memory", "beside")
+PARTS = ("alone", "scaling", "dense", "memory", "peers")
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ DENSE = tuple(
     for encoder, (envs, length) in itertools.product(("tcn", "attention"), ((256, 64), (128, 128)))
 )
 WINDOWS = tuple(Case(window) for window in (1, 32, 128, 512))
-BESIDE = (Case(), Case(128), Case(512), Case(hidden=(256, 256, 256)))
+PEER_CASES = (Case(), Case(128), Case(512), Case(hidden=(256, 256, 256)))
 # What of ours runs beside the peers too. `known_optimum.py --parts agents` says what sharing paths costs in learning.
 OTHERWISE: dict[str, dict[str, int]] = {
     "2 devices": {"devices": 2},
@@ -210,7 +210,7 @@ def cartpole(case: Case) -> Training:
     return Training(env, params, case.agent(), EnvRollouts(env, case.length, case.envs))
 
 
-def beside(
+def against_peers(
     pythons: dict[str, str], market: jt.Market, bars: int, cases: Sequence[Case], repeats: int, quick: bool
 ) -> None:
     """Ours and the peers' in turn: the same network, epochs and minibatches."""
@@ -266,7 +266,7 @@ def beside(
         "minibatches, beside ours of the first row"
     )
     columns = ["trainer", "steps/s", "min - max", "compile s", "ours / it", "of each turn"]
-    report("ppo_steps_beside", columns, rows, {"work": work, **facts}, quick)
+    report("ppo_steps_peers", columns, rows, {"work": work, **facts}, quick)
 
 
 SMALL = {"envs": 8, "length": 256}  # gym-trading-env steps one environment at a time
@@ -331,10 +331,10 @@ def main() -> None:
         dense(market, tiny if quick else DENSE, min(repeats, 3), quick)
     if "memory" in given.parts:
         memory(market, tiny if quick else WINDOWS, quick)
-    if "beside" in given.parts:
+    if "peers" in given.parts:
         # A quick run installs no peer, and runs beside those that are named.
         pythons = {} if quick and not given.peer_python else interpreters(given)
-        beside(pythons, market, bars, tiny if quick else BESIDE, repeats, quick)
+        against_peers(pythons, market, bars, tiny if quick else PEER_CASES, repeats, quick)
 
 
 if __name__ == "__main__":

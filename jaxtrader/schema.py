@@ -174,7 +174,7 @@ def _parse_union(value: Any, hint: Any, where: str) -> Any:
 
 def _parse_fields(value: Any, schema: Any, where: str) -> Any:
     if type(value) is not dict:
-        raise SchemaError(f"{where or 'the file'} is {_told(value)}, and must be a dict of fields")
+        raise SchemaError(f"{where or 'the file'} is {_described(value)}, and must be a dict of fields")
     hints = _hints(schema)
     wanted = {field.name: field for field in dataclasses.fields(schema) if field.init}
     for name in value:
@@ -229,10 +229,10 @@ def _part(where: str, name: str) -> str:
 
 
 def _wrong(value: Any, hint: Any, where: str) -> SchemaError:
-    return SchemaError(f"{where or 'the file'} is {_told(value)}, and must be {_meaning(hint)}")
+    return SchemaError(f"{where or 'the file'} is {_described(value)}, and must be {_meaning(hint)}")
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} and shape {shown(list(value.shape))}"
     if isinstance(value, bool | int | float | str | list | tuple | dict | None):

@@ -1,5 +1,6 @@
 """The public names, that they load lazily, and that the command's defaults are the API's."""
 
+import ast
 import importlib
 import subprocess
 import sys
@@ -90,4 +91,11 @@ def test_no_two_modules_have_one_name() -> None:
     """So that a name, in a listing or in an import, says which module it is."""
     files = [path for folder in ("jaxtrader", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     names = Counter(path.name for path in files if path.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """So that a name, in a docstring or in an error, says which class it is. Nested classes do not count."""
+    parsed = [ast.parse(path.read_text()) for path in (ROOT / "jaxtrader").rglob("*.py")]
+    names = Counter(node.name for module in parsed for node in module.body if isinstance(node, ast.ClassDef))
     assert [name for name, count in names.items() if count > 1] == []

@@ -26,7 +26,7 @@ CASES = [
             "ppo_steps_scaling_quick": 1,
             "ppo_steps_dense_quick": 2,
             "ppo_steps_memory_quick": 2,
-            "ppo_steps_beside_quick": 1,
+            "ppo_steps_peers_quick": 1,
         },
         "steps/s",
     ),

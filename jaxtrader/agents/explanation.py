@@ -51,7 +51,7 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Decision:
+class MemberDecision:
     """What one network made of what it saw. An agent of the user's own tells no more than its `select_action` does.
 
     Attributes:
@@ -70,7 +70,7 @@ class Decision:
     value: float
 
     @classmethod
-    def of(cls, action: Array, about: dict[str, Array], positions: Positions) -> Decision:
+    def of(cls, action: Array, about: dict[str, Array], positions: Positions) -> MemberDecision:
         """Return what an agent chose, from the first row of what its `act` returned."""
         target, shares, deviation = np.asarray(action[0]), None, None
         if isinstance(positions, tuple):
@@ -95,7 +95,7 @@ class Explanation:
     """
 
     seen: Seen
-    members: dict[str, Decision]
+    members: dict[str, MemberDecision]
     features: tuple[str, ...]
     normalised: Float[np.ndarray, "bar A F"]
     account_names: tuple[str, ...]

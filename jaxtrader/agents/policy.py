@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import ArrayLike
 
 from jaxtrader.agents.ensemble import Ensemble
-from jaxtrader.agents.explanation import AGREES, Decision, Explanation
+from jaxtrader.agents.explanation import AGREES, Explanation, MemberDecision
 from jaxtrader.agents.networks import PortfolioActorCritic
 from jaxtrader.agents.normalization import Normalized
 from jaxtrader.agents.ppo import PPOAgent
@@ -257,7 +257,7 @@ class Policy:
         members = {}
         for seed, one in zip(seeds, self.members, strict=True):
             action, about = _decide(one.acting_agent, one.state_for(len(seen.symbols)), bars[None], account)
-            members[f"seed {seed}"] = Decision.of(action, about, one.positions)
+            members[f"seed {seed}"] = MemberDecision.of(action, about, one.positions)
         bars = normalised(self.state_for(len(seen.symbols)), bars)
         return Explanation(seen, members, self.features, np.asarray(bars), self.account_names)
 

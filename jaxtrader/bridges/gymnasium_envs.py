@@ -254,10 +254,10 @@ def _begin(key: PRNGKeyArray, params: Any, *, env: Any, count: int | None) -> tu
 
 @partial(jax.jit, static_argnames=("env", "count"))
 def _advance(
-    carried: tuple[PRNGKeyArray, Any], action: Array, params: Any, *, env: Any, count: int | None
+    key_and_state: tuple[PRNGKeyArray, Any], action: Array, params: Any, *, env: Any, count: int | None
 ) -> tuple[Any, tuple[Any, Any, Float[Array, "*b"], Array, Array, dict[str, Array]]]:
     """Take a step with auto-reset in one environment, or in `count` of them."""
-    key, state = carried
+    key, state = key_and_state
     key, own = jax.random.split(key)
     step: Callable[..., Any] = env.step
     if count is not None:

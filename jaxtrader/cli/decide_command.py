@@ -19,7 +19,7 @@ from jaxtrader.cli.command_settings import DecideSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import OK, BadInput, build, of
 from jaxtrader.cli.wording import in_flags
-from jaxtrader.live.decision import told
+from jaxtrader.live.decision import exposure_text
 from jaxtrader.live.live import Live
 from jaxtrader.live.recent import PRICES, OtherScale, up_to
 from jaxtrader.market.bar_checks import format_time
@@ -160,7 +160,7 @@ def _record(live: Live, now: np.datetime64) -> dict[str, Any]:
         **{name: live.decision.to_dict()[name] for name in ("target", "probabilities", "value")},
         "equity": live.equity,
         "age_seconds": float((now - live.time) / np.timedelta64(1, "s")),
-        "next_bar": f"{live.due.astype('datetime64[s]')}Z",
+        "next_bar": f"{live.next_bar_time.astype('datetime64[s]')}Z",
         "stale": _is_stale(live, now),
         "dated_today": _is_dated_today(live, now),
     }
@@ -168,7 +168,7 @@ def _record(live: Live, now: np.datetime64) -> dict[str, Any]:
 
 def _is_stale(live: Live, now: np.datetime64) -> bool:
     """Whether the bar after the last one should be there: a bar's length after it is due."""
-    return bool(now > live.due + live.spacing)
+    return bool(now > live.next_bar_time + live.spacing)
 
 
 def _is_dated_today(live: Live, now: np.datetime64) -> bool:
@@ -183,14 +183,14 @@ def _line(live: Live, now: np.datetime64, named: bool) -> str:
     decision = live.decision
     name = f"{live.symbols[0]} " if named else ""
     age = phrases.span(float((now - live.time) / np.timedelta64(1, "s")))
-    text = f"{name}{_shown(live.time, live)} hold {told(live.exposure)} -> target {told(decision.target)}"
-    text += f"{_likely(live)}, the bar is {age} old"
+    text = f"{name}{_shown(live.time, live)} hold {exposure_text(live.exposure)}"
+    text += f" -> target {exposure_text(decision.target)}{_likely(live)}, the bar is {age} old"
     if decision.time != live.time:
         text += f", decided at {_shown(decision.time, live)}"
     if live.ruined:
         text += "; the account is ruined"
     if _is_stale(live, now):
-        text += f"; it is stale: the next was due at {_shown(live.due, live)}, unless the market was shut"
+        text += f"; it is stale: the next was due at {_shown(live.next_bar_time, live)}, unless the market was shut"
     return text
 
 

@@ -21,7 +21,7 @@ from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.verdict import POLICY
-from jaxtrader.report.content import SCORE, Table
+from jaxtrader.report.content import SCORE, TextTable
 from jaxtrader.report.evidence import Evidence, fold_table, gather, results_table
 from jaxtrader.report.writing import write_report
 from jaxtrader.training.metrics_log import read_records
@@ -73,7 +73,7 @@ def write_all(
     settings: Values,
     *,
     report: bool,
-    further: Sequence[Table] = (),
+    further: Sequence[TextTable] = (),
     trained: Path | None = None,
     costs: Mapping[str, tables.Part] | None = None,
 ) -> list[str]:
@@ -138,7 +138,7 @@ def print_results(evidence: Evidence, console: Console) -> None:
         console.print()
 
 
-def text_table(table: Table) -> rich.table.Table:
+def text_table(table: TextTable) -> rich.table.Table:
     """A table of a report as the terminal shows it."""
     found = rich.table.Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for i, heading in enumerate(table.columns):

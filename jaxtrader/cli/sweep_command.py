@@ -34,7 +34,7 @@ from jaxtrader.evaluation import looks, tables
 from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
 from jaxtrader.ledger.cost_rates import CostRates
-from jaxtrader.report.content import Table, number, percent
+from jaxtrader.report.content import TextTable, number, percent
 from jaxtrader.report.evidence import Evidence
 from jaxtrader.training import interrupt
 from jaxtrader.training.configurations import Configuration, SweepPlan, check_swept, combinations, plain, scored_alike
@@ -66,7 +66,7 @@ class SweepFile:
         """All settings of `jaxtrader train` without what is swept."""
         return resolved("train", self.given)
 
-    def told(self, settings: Mapping[str, Any]) -> str:
+    def described(self, settings: Mapping[str, Any]) -> str:
         """The settings of a configuration on one line."""
         return ", ".join(f"{name} {spelt(value)}" for name, value in settings.items())
 
@@ -171,7 +171,7 @@ def _plans(file: SweepFile) -> list[Plan]:
         try:
             found.append(make_plan(resolved("train", {**file.given, **chosen}), read_bars, market_of))
         except BadInput as error:
-            raise BadInput(f"{file.path}, {file.told(chosen)}: {error}") from error
+            raise BadInput(f"{file.path}, {file.described(chosen)}: {error}") from error
     return found
 
 
@@ -208,7 +208,7 @@ def _plan_facts(file: SweepFile, plans: list[Plan], sweep_plan: SweepPlan) -> li
     ]
 
 
-def configuration_table(file: SweepFile, found: Sweep) -> Table:
+def configuration_table(file: SweepFile, found: Sweep) -> TextTable:
     """A row for each configuration, the best on validation first."""
     columns = ["", *file.swept, "valid Sharpe", "spread", "test Sharpe", "return", "exposure", "turnover"]
     ordered = sorted(found.configurations, key=lambda one: -one.score if one.failed is None else float("inf"))
@@ -225,7 +225,7 @@ def configuration_table(file: SweepFile, found: Sweep) -> Table:
         "The best is chosen by the mean Sharpe ratio of its seeds on validation. The spread is their sample deviation. "
         "The test chooses nothing: its figures are of the policy that trades the mean of all seeds' targets."
     )
-    return Table("Configurations", columns, rows, note, frozenset({0}))
+    return TextTable("Configurations", columns, rows, note, frozenset({0}))
 
 
 def _evidence(found: Sweep, sweep_plan: SweepPlan, plan: Plan, values: Values) -> Evidence:
@@ -244,7 +244,7 @@ def _evidence(found: Sweep, sweep_plan: SweepPlan, plan: Plan, values: Values) -
 
 def _best(file: SweepFile, best: ConfigurationResult) -> str:
     spread = f", with a spread of {best.spread:.2f} over {len(best.seeds)} seeds" if len(best.seeds) > 1 else ""
-    return f"{best.name} ({file.told(best.settings)}): Sharpe ratio {best.score:.2f} on validation{spread}"
+    return f"{best.name} ({file.described(best.settings)}): Sharpe ratio {best.score:.2f} on validation{spread}"
 
 
 def _failures(found: Sweep) -> list[tuple[str, str]]:

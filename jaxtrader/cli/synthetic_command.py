@@ -21,7 +21,7 @@ from jaxtrader.cli.settings import BadInput, flag
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.synthetic import PROCESSES
-from jaxtrader.report.content import Table
+from jaxtrader.report.content import TextTable
 
 TRAIN_BARS, VALID_BARS, TEST_BARS = 1_000_000, 200_000, 1_000_000
 FOUND, IDLE = 0.98, 0.02  # a share of the optimum, and of bars with a position, that count as learnt
@@ -98,12 +98,12 @@ def _facts(trainer: jt.Trainer, best: Optimum) -> Iterator[tuple[str, str]]:
     yield "training", phrases.goal(trainer)
 
 
-Rows = dict[str, tuple[float, float | None, float]]
+Scores = dict[str, tuple[float, float | None, float]]
 
 
-def _rows(test: Optimum, reward: float, time_in_market: float) -> Rows:
+def _rows(test: Optimum, reward: float, time_in_market: float) -> Scores:
     """Reward a bar, share of the optimum (None where there is none to share), and share of bars in a position."""
-    rows: Rows = {}
+    rows: Scores = {}
     for name, earned, in_position in (
         ("policy", reward, time_in_market),
         ("best possible", test.reward_per_bar, test.time_in_market),
@@ -114,12 +114,12 @@ def _rows(test: Optimum, reward: float, time_in_market: float) -> Rows:
     return rows
 
 
-def _table(rows: Rows) -> rich.table.Table:
+def _table(rows: Scores) -> rich.table.Table:
     shown = [
         (name, f"{1e4 * earned:.3f}", "-" if share is None else f"{share:.1%}", f"{in_position:.1%}")
         for name, (earned, share, in_position) in rows.items()
     ]
-    return reporting.text_table(Table("Score", ("", "bp a bar", "of optimum", "in position"), shown))
+    return reporting.text_table(TextTable("Score", ("", "bp a bar", "of optimum", "in position"), shown))
 
 
 def _sentence(test: Optimum, reward: float, time_in_market: float) -> str:

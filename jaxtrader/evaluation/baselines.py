@@ -136,14 +136,14 @@ def _stood(result: BacktestResult) -> Float[np.ndarray, "bar A"]:
     column = {symbol: i for i, symbol in enumerate(result.symbols)}
     equity = np.maximum(fills["equity"], EQUITY_FLOOR)
     filled[fills["bar"], [column[symbol] for symbol in fills["symbol"]]] = fills["position"] * fills["price"] / equity
-    divided = np.where(result.held_exposure != 0, in_force(filled), 0.0)
-    gross, held = (np.abs(each).sum(1, keepdims=True) for each in (divided, result.held_exposure))
+    divided = np.where(result.intrabar_exposure != 0, in_force(filled), 0.0)
+    gross, held = (np.abs(each).sum(1, keepdims=True) for each in (divided, result.intrabar_exposure))
     return ratio(divided, gross) * held
 
 
 def _hold_the_same(result: BacktestResult, other: BacktestResult) -> bool:
     """Whether two accounts of the same targets hold alike: no bracket closed the first, and no cap kept it small."""
-    held, others = result.held_exposure, other.held_exposure
+    held, others = result.intrabar_exposure, other.intrabar_exposure
     near = np.abs(held.mean(0) - others.mean(0)) <= max(result.rules.band(held.shape[1]), DRIFT)
     return bool((np.sign(held) == np.sign(others)).all() and near.all())
 

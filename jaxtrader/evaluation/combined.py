@@ -71,7 +71,7 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
         times=times,
         equity=equity.sum(0),
         exposure=side_by_side("exposure", weights),
-        held_exposure=side_by_side("held_exposure", weights),
+        intrabar_exposure=side_by_side("intrabar_exposure", weights),
         units=side_by_side("units", equal),
         targets=np.hstack(at_own_bars("targets", otherwise=np.nan)),
         turnover=total("turnover", before),

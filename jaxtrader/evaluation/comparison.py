@@ -61,10 +61,10 @@ class Comparison:
         found = {}
         for name, one in self.results.items():
             rows = self._rows(one)
-            columns = self.equity[name], one.held_exposure[rows], one.turnover[rows], one.costs_paid[rows]
+            columns = self.equity[name], one.intrabar_exposure[rows], one.turnover[rows], one.costs_paid[rows]
             cash, is_long = one.cash_returns[rows], self.spans_a_year
             figures = metrics.compute(*columns, one.periods_per_year, cash=cash, spans_a_year=is_long)
-            found[name] = metrics.told(figures, is_long)
+            found[name] = metrics.reported(figures, is_long)
         return found
 
     @cached_property

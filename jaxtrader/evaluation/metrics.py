@@ -101,7 +101,7 @@ def compute(
     return {name: _defined(value) for name, value in figures.items()}
 
 
-def told(figures: dict[str, float], spans_a_year: bool) -> dict[str, float]:
+def reported(figures: dict[str, float], spans_a_year: bool) -> dict[str, float]:
     """The figures of `compute`. Ratio, its error and turnover are of all bars where these are under a year."""
     if spans_a_year:
         return figures

@@ -71,4 +71,4 @@ def prove(policy: Policy, valid: Market, train: Market | None = None) -> Proof:
 def _mean_exposure(results: list[BacktestResult]) -> float:
     """Mean over the bars of all symbols of the net exposure. A symbol that is not there yet does not count as cash."""
     members = [member for result in results for member in result.accounts.values()]
-    return float(np.concatenate([member.held_exposure.sum(axis=1) for member in members]).mean())
+    return float(np.concatenate([member.intrabar_exposure.sum(axis=1) for member in members]).mean())

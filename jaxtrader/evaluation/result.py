@@ -50,9 +50,9 @@ class BacktestResult:
         times: close of each bar, UTC, as all times in `fills` and `trades` are. `to_frame` shows them in `tz`.
         equity: at each close, after every fill up to it. 1 stands before bar 0.
         exposure: signed position value / equity, at the same moment.
-        held_exposure: signed position value / equity of what stood in each bar. A bracket, the margin or a session's
-            end may close a position before `exposure` is taken. Here it counts for the whole bar, at its value when it
-            was closed. A bar does not tell how long it lived.
+        intrabar_exposure: signed position value / equity of what was held within each bar. A bracket, the margin or a
+            session's end may close a position before `exposure` is taken. Here it counts for the whole bar, at its
+            value when it was closed. A bar does not tell how long it was held.
         units: signed units, at the same moment.
         targets: as they were given, NaN where none was.
         turnover: traded value / equity of each bar's fills, both sides.
@@ -98,7 +98,7 @@ class BacktestResult:
     times: np.ndarray
     equity: Float[np.ndarray, " bar"]
     exposure: Float[np.ndarray, "bar A"]
-    held_exposure: Float[np.ndarray, "bar A"]
+    intrabar_exposure: Float[np.ndarray, "bar A"]
     units: Float[np.ndarray, "bar A"]
     targets: Float[np.ndarray, "bar A"]
     turnover: Float[np.ndarray, " bar"]
@@ -155,7 +155,7 @@ class BacktestResult:
         units, ruined, equity = _number(holdings.units), np.asarray(holdings.ruined), holdings.value(close)
         order, events = _by_bar(trajectory, rules)
         fills = _fill_table(units, order, events, symbols, times, rules)
-        marks = np.concatenate([[1.0], equity[:-1]])
+        equity_before = np.concatenate([[1.0], equity[:-1]])
         ruined_at = int(np.argmax(ruined)) if ruined.any() else None
         late = np.isfinite(targets[ruined_at:]).any(-1) if ruined_at is not None else np.zeros(0)
         exposure = ratio(units * close, equity[:, None])
@@ -168,10 +168,10 @@ class BacktestResult:
             times=times,
             equity=equity,
             exposure=exposure,
-            held_exposure=_held_exposure(exposure, order, events, marks, rules),
+            intrabar_exposure=_intrabar_exposure(exposure, order, events, equity_before, rules),
             units=units,
             targets=targets,
-            turnover=np.bincount(fills["bar"], _traded(fills, marks), len(times)),
+            turnover=np.bincount(fills["bar"], _traded(fills, equity_before), len(times)),
             costs_paid=np.bincount(fills["bar"], fills["fee"] + fills["slippage"], len(times)),
             financing=financing,
             position_financing=of_positions.total,
@@ -249,14 +249,14 @@ class BacktestResult:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """The figures of `metrics.compute`, `years`, `num_fills`, and those of `trades.figures`."""
-        columns = self.equity, self.held_exposure, self.turnover, self.costs_paid
+        columns = self.equity, self.intrabar_exposure, self.turnover, self.costs_paid
         own = metrics.compute(*columns, self.periods_per_year, cash=self.cash_returns, spans_a_year=self.spans_a_year)
         return own | {"years": self.years, "num_fills": float(len(self.fills))} | figures(self.trades)
 
     @property
-    def told(self) -> dict[str, float]:
+    def reported_metrics(self) -> dict[str, float]:
         """`metrics` as tables show them: a ratio and the turnover are of the whole period where it is under a year."""
-        return metrics.told(self.metrics, self.spans_a_year)
+        return metrics.reported(self.metrics, self.spans_a_year)
 
     def seen(self, at: Any, symbol: str | None = None) -> Seen:
         """What one decision of a policy saw, for `Policy.explain`, whose arguments and errors these are."""
@@ -398,10 +398,14 @@ def _by_bar(trajectory: Trajectory, rules: Rules) -> tuple[Fill, Events]:
     return (events if rules.fill == "close" else later).order, later
 
 
-def _held_exposure(
-    exposure: Float[np.ndarray, "bar A"], order: Fill, events: Events, marks: Float[np.ndarray, " bar"], rules: Rules
+def _intrabar_exposure(
+    exposure: Float[np.ndarray, "bar A"],
+    order: Fill,
+    events: Events,
+    equity_before: Float[np.ndarray, " bar"],
+    rules: Rules,
 ) -> Float[np.ndarray, "bar A"]:
-    """Position value / equity of what stood in each bar: at its close, or when it was closed after the bar's open.
+    """Position value / equity of what was held within each bar: at its close, or when it was closed after the open.
 
     Orders that fill at a close need no such care: what they bought is held at that close. Nor does what was closed at
     the open itself, at which price an order may have been filled before.
@@ -412,18 +416,18 @@ def _held_exposure(
         if fill is None or not fill.units.any():
             continue
         lived = np.ones(exposure.shape, bool) if fill is events.closing else fill.price != order.price
-        # Ruin and liquidation may find equity near or below 0, so their position is measured by the mark before.
-        equity = np.where(np.isin(fill.reason, FORCED), marks[:, None], np.asarray(fill.equity)[:, None])
+        # Ruin and liquidation may find equity near or below 0, so their divisor is the equity before the bar.
+        equity = np.where(np.isin(fill.reason, FORCED), equity_before[:, None], np.asarray(fill.equity)[:, None])
         exposure = exposure - np.where(lived, fill.units * fill.price, 0) / np.maximum(equity, EQUITY_FLOOR)
     return exposure
 
 
-def _traded(fills: np.ndarray, marks: Float[np.ndarray, " bar"]) -> Float[np.ndarray, " fill"]:
+def _traded(fills: np.ndarray, equity_before: Float[np.ndarray, " bar"]) -> Float[np.ndarray, " fill"]:
     """Traded value / equity of each fill.
 
-    A forced closing may find equity near or below 0, so it is measured by the mark before.
+    A forced closing may find equity near or below 0, so it is measured by the equity before the bar.
     """
-    value = np.where(fills["forced"], marks[fills["bar"]], fills["equity"])
+    value = np.where(fills["forced"], equity_before[fills["bar"]], fills["equity"])
     return np.abs(fills["units"]) * fills["price"] / np.maximum(value, EQUITY_FLOOR)
 
 

@@ -181,12 +181,12 @@ def _headline(part: Part, trials: Trials | None, probability: float | None) -> s
         return f"The policy was ruined within {bars}."
     if _are_one(result, holder):
         return f"The policy is buy-and-hold on these {bars}."
-    if not result.held_exposure.any():
+    if not result.intrabar_exposure.any():
         return f"The policy held nothing on these {bars}."
     if _are_one(result, matched):
         return f"The policy is holding at its mean exposure on these {bars}."
     against, difference = "holding the same exposure", lead(result, matched)
-    if not matched.held_exposure.any():
+    if not matched.intrabar_exposure.any():
         against = "cash"
     if math.isnan(difference.value) or math.isnan(difference.low):
         return f"The policy cannot be told from {against} on {bars}: its returns vary too little."
@@ -219,7 +219,7 @@ def sentence(parts: Mapping[str, Part]) -> str:
     if result.ruined_at is not None:
         lost = -result.metrics["total_return"]
         return f"{said[0]} was ruined at bar {result.ruined_at}. It lost {lost:.0%} of its capital."
-    if not result.held_exposure.any():
+    if not result.intrabar_exposure.any():
         said[0] += f" held nothing: it {_made(result)}. Buy-and-hold {_made(holder)}."
     elif _are_one(result, holder):
         said[0] += f" held throughout and equals buy-and-hold: it {_made(result, error=True)}."
@@ -277,7 +277,7 @@ def _against_exposure(result: BacktestResult, matched: BacktestResult) -> str:
         return f"The policy equals holding {mean}."
     if math.isnan(sharpe(result).value):
         return f"Holding {mean} {_made(matched)}. The policy's returns vary too little for a Sharpe ratio."
-    if not matched.held_exposure.any():  # long and short in turn: a mean exposure below the band is never bought
+    if not matched.intrabar_exposure.any():  # long and short in turn: a mean exposure below the band is never bought
         other = f"cash, since {mean} is below the smallest trade of the band"
         return f"By Sharpe ratio the policy is {_compared(lead(result, matched), other)}."
     text = f"Holding {mean} {_made(matched)}."

@@ -1,4 +1,4 @@
-"""Rewards of your own: a function of the equity, and one with a memory that the agent sees.
+"""Rewards of your own: a function of the equity, and one with a state that the agent sees.
 
 python -m jaxtrader.examples.own_reward [--quick]
 """

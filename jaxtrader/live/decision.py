@@ -50,15 +50,16 @@ class Decision:
         }
 
     def __repr__(self) -> str:
-        text = f"{format_time(self.time)} UTC, exposure {told(self.exposure)}, target {told(self.target)}"
+        exposure, target = exposure_text(self.exposure), exposure_text(self.target)
+        text = f"{format_time(self.time)} UTC, exposure {exposure}, target {target}"
         if self.probabilities is not None:
             shares = ", ".join(f"{share:.4g} of {position:g}" for position, share in self.probabilities.items())
             text += f", probabilities {shares}"
         return f"Decision({text}, value {self.value:.4g})"
 
 
-def told(number: Numbers) -> str:
+def exposure_text(number: Numbers) -> str:
     """Return an exposure as a person reads it, of a portfolio by symbol. NaN holds the units: "as it is"."""
     if isinstance(number, dict):
-        return ", ".join(f"{symbol} {told(each)}" for symbol, each in number.items())
+        return ", ".join(f"{symbol} {exposure_text(each)}" for symbol, each in number.items())
     return "as it is" if math.isnan(number) else f"{round(number, 4) + 0.0:.4g}"

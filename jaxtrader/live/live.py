@@ -20,13 +20,13 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger.account import REASONS, exposure
-from jaxtrader.live.decision import Decision, Numbers, told
-from jaxtrader.live.kept import Kept
+from jaxtrader.live.decision import Decision, Numbers, exposure_text
 from jaxtrader.live.live_account import BY_SYMBOL, exposures_of, filled, opened
+from jaxtrader.live.live_state import LiveState
 from jaxtrader.live.recent import PRICES, bar_at
 from jaxtrader.live.rows import MarketRows, histories_of
 from jaxtrader.live.schedule import Schedule, moment
-from jaxtrader.live.step import Carried, advance
+from jaxtrader.live.step import StepState, advance
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.calendar import find_calendar
 from jaxtrader.market.clock import union
@@ -48,7 +48,7 @@ class Live:
         fills: "assumed" or "reported", see `Policy.live`.
     """
 
-    _kept: Kept  # all that changes from bar to bar
+    _live_state: LiveState  # all that changes from bar to bar
 
     def __init__(self, policy: Policy, env: TradingEnv, fills: str) -> None:
         self.policy, self.fills, self._env = policy, fills, env
@@ -76,9 +76,11 @@ class Live:
             raise ValueError(f"fills {fills!r} is unknown; use {' or '.join(FILLS)}")
         rows, market, env = MarketRows.of(policy, histories_of(history), _specs(policy, features), changes)
         env = dataclasses.replace(env, market=rows.stand_in(policy.features))
-        carried = opened(env, rows.column("close"), exposures_of(env, account, rows.symbols), rows.names)
+        step = opened(env, rows.column("close"), exposures_of(env, account, rows.symbols), rows.names)
         live = cls(policy, env, fills)
-        live._kept = Kept(rows, Schedule.of(market.times, market.tz), *live._decided(rows, carried, moves=False))
+        live._live_state = LiveState(
+            rows, Schedule.of(market.times, market.tz), *live._decided(rows, step, moves=False)
+        )
         return live
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -86,7 +88,7 @@ class Live:
 
         Reading it runs no code of the file, as with policy files. Raises files.FileError where it cannot be written.
         """
-        self._kept.save(path, self._env, self.fills)
+        self._live_state.save(path, self._env, self.fills)
 
     @classmethod
     def resume(
@@ -99,11 +101,11 @@ class Live:
     ) -> Live:
         """See `Policy.resume_live`."""
         specs = _specs(policy, features)
-        kept, env, fills = Kept.read(path, policy, specs, reward)
+        state, env, fills = LiveState.read(path, policy, specs, reward)
         if history is not None:
-            kept = kept.with_history(path, policy, histories_of(history), specs, env)
+            state = state.with_history(path, policy, histories_of(history), specs, env)
         live = cls(policy, env, fills)
-        live._kept = kept
+        live._live_state = state
         return live
 
     # --- bars and fills ---
@@ -174,18 +176,18 @@ class Live:
         Raises:
             ValueError: as for `on_bar`, or a symbol is unknown, or there is no bar at all.
         """
-        kept, at, given = self._kept, self._moment(time), self._by_symbol(bars)
-        run = kept.schedule.check(self.time, at, ", ".join(self.symbols), after_gap)
-        rows = kept.rows.after(at, given, session_end, None if after_jump else kept.schedule.longest)
-        carried, decision = self._decided(rows, kept.carried, moves=True)
+        before, at, given = self._live_state, self._moment(time), self._by_symbol(bars)
+        run = before.schedule.check(self.time, at, ", ".join(self.symbols), after_gap)
+        rows = before.rows.after(at, given, session_end, None if after_jump else before.schedule.longest)
+        step, decision = self._decided(rows, before.step, moves=True)
         # Nothing can go wrong from here on.
         rows.keep(given)
-        age = kept.age + 1
+        age = before.age + 1
         if age < self._env.decision_every:  # the decision before stays in force
-            carried, decision = kept.carried.replace(account=carried.account), kept.decision
+            step, decision = before.step.replace(account=step.account), before.decision
         else:
             age = 0
-        self._kept = Kept(rows, dataclasses.replace(kept.schedule, run=run), carried, decision, age)
+        self._live_state = LiveState(rows, dataclasses.replace(before.schedule, run=run), step, decision, age)
         return decision
 
     def catch_up(self, history: Bars | Sequence[Bars], *, after_jump: bool = False) -> list[Decision]:
@@ -248,105 +250,107 @@ class Live:
                 "a price above 0"
             )
         capital, at = self._env.rules.currency_per_unit, self.symbols.index(symbol)
-        account = filled(self._kept.carried.account, at, units / capital, price, fee / capital, reason)
-        self._kept = dataclasses.replace(self._kept, carried=self._kept.carried.replace(account=account))
+        account = filled(self._live_state.step.account, at, units / capital, price, fee / capital, reason)
+        self._live_state = dataclasses.replace(self._live_state, step=self._live_state.step.replace(account=account))
 
     # --- the decision and the account ---
 
     @property
     def decision(self) -> Decision:
         """The decision in force. With `decision_every` above 1 it stays so for as many bars."""
-        return self._kept.decision
+        return self._live_state.decision
 
     @property
     def symbols(self) -> tuple[str, ...]:
         """The assets."""
-        return self._kept.rows.symbols
+        return self._live_state.rows.symbols
 
     @property
     def tz(self) -> str | None:
         """The zone of the wall clock of the history. None is UTC."""
-        return self._kept.rows.tz
+        return self._live_state.rows.tz
 
     @property
     def time(self) -> np.datetime64:
         """The close of the last bar, UTC."""
-        return self._kept.rows.time
+        return self._live_state.rows.time
 
     @property
-    def due(self) -> np.datetime64:
+    def next_bar_time(self) -> np.datetime64:
         """When the next bar should close, by the times of the history."""
-        return self._kept.schedule.due(self.time)
+        return self._live_state.schedule.next_bar_time(self.time)
 
     @property
     def spacing(self) -> np.timedelta64:
         """The usual time between two bars."""
-        return np.timedelta64(self._kept.schedule.bar, "ns")
+        return np.timedelta64(self._live_state.schedule.bar, "ns")
 
     @property
     def equity(self) -> float:
         """The value of the account at the last close, in units of the initial capital."""
-        account = self._kept.carried.account
-        return float(np.asarray(account.cash) + (np.asarray(account.units) * self._kept.rows.column("close")).sum())
+        account = self._live_state.step.account
+        return float(
+            np.asarray(account.cash) + (np.asarray(account.units) * self._live_state.rows.column("close")).sum()
+        )
 
     @property
     def cash(self) -> float:
         """In units of the initial capital. Below 0 it is borrowed."""
-        return float(self._kept.carried.account.cash)
+        return float(self._live_state.step.account.cash)
 
     @property
     def units(self) -> Numbers:
         """Signed holdings, in units of the initial capital. A portfolio has them by symbol."""
-        return _numbers(self._kept.carried.account.units, self.symbols)
+        return _numbers(self._live_state.step.account.units, self.symbols)
 
     @property
     def exposure(self) -> Numbers:
         """Signed position value / equity at the last close. A portfolio has it by symbol."""
         with on_cpu(), package_settings(x64=True):
-            close = jnp.asarray(self._kept.rows.column("close"))
-            return _numbers(exposure(self._kept.carried.account, close), self.symbols)
+            close = jnp.asarray(self._live_state.rows.column("close"))
+            return _numbers(exposure(self._live_state.step.account, close), self.symbols)
 
     @property
     def ruined(self) -> bool:
         """Whether the account is ruined. It then stays as it is."""
-        return bool(self._kept.carried.account.ruined)
+        return bool(self._live_state.step.account.ruined)
 
     def __repr__(self) -> str:
         return (
-            f"Live({', '.join(self.symbols)}: {self._kept.schedule.shown(self.time)} {self.tz or 'UTC'}, equity "
-            f"{self.equity:.4g}, exposure {told(self.exposure)}, target {told(self.decision.target)})"
+            f"Live({', '.join(self.symbols)}: {self._live_state.schedule.shown(self.time)} {self.tz or 'UTC'}, equity "
+            f"{self.equity:.4g}, exposure {exposure_text(self.exposure)}, target {exposure_text(self.decision.target)})"
         )
 
     # --- inside ---
 
-    def _decided(self, rows: MarketRows, carried: Carried, moves: bool) -> tuple[Carried, Decision]:
+    def _decided(self, rows: MarketRows, step: StepState, moves: bool) -> tuple[StepState, Decision]:
         """The account at the newest row and the action that the policy takes there, and that as a decision."""
         with on_cpu(), package_settings(x64=True):
-            account, opinion = advance(
+            account, chosen = advance(
                 self._every_bar,
                 rows.names,
                 self.fills == "reported",
                 self._agent,
                 self._state,
                 self._costs,
-                carried,
+                step,
                 rows.columns,
                 rows.window,
                 np.bool_(moves),
             )
-        if opinion.invalid:
+        if chosen.invalid:
             raise ValueError(
                 "the policy chose an action that its environment does not have; the policy file is damaged"
             )
-        shares, positions = opinion.probabilities, cast("tuple[float, ...]", self.policy.members[0].positions)
+        shares, positions = chosen.probabilities, cast("tuple[float, ...]", self.policy.members[0].positions)
         decision = Decision(
-            target=_numbers(opinion.target, rows.symbols),
+            target=_numbers(chosen.target, rows.symbols),
             probabilities=None if shares is None else dict(zip(positions, map(float, np.asarray(shares)), strict=True)),
-            value=float(opinion.value),
-            exposure=_numbers(opinion.exposure, rows.symbols),
+            value=float(chosen.value),
+            exposure=_numbers(chosen.exposure, rows.symbols),
             time=rows.time,
         )
-        return Carried(account, opinion.action, opinion.tradable), decision
+        return StepState(account, chosen.action, chosen.tradable), decision
 
     def _moment(self, time: Any) -> np.datetime64:
         if isinstance(time, np.datetime64) and not np.isnat(time):

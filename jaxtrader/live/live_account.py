@@ -15,18 +15,18 @@ from jaxtrader.ledger.account import BY_BRACKET, REASONS, without_rest
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
-from jaxtrader.live.step import Carried, action_type
+from jaxtrader.live.step import StepState, action_type
 
 BY_SYMBOL = "give a mapping by symbol, such as {%r: ...}"
 
 
-def opened(env: TradingEnv, close: np.ndarray, exposures: np.ndarray, names: tuple[str, ...]) -> Carried:
+def opened(env: TradingEnv, close: np.ndarray, exposures: np.ndarray, names: tuple[str, ...]) -> StepState:
     """An account that holds these exposures, with a decision that holds."""
     financing = env.costs.has_financing or "funding" in names
     with on_cpu(), package_settings(x64=True):
         account = env.open_account(jnp.asarray(exposures), jnp.asarray(close), financing=financing)
         action = jnp.zeros(() if isinstance(env.positions, tuple) else close.shape, action_type(env))
-        return Carried(account, action, jnp.ones(len(close), bool) if "present" in names else None)
+        return StepState(account, action, jnp.ones(len(close), bool) if "present" in names else None)
 
 
 def exposures_of(env: TradingEnv, account: Any, symbols: tuple[str, ...]) -> np.ndarray:

@@ -126,7 +126,7 @@ class LiveFile:
         rows, schedule, decision: see their classes.
         age: bars since the decision in force.
         account: the arrays of the account, in the order of its leaves.
-        action, tradable: see `Carried`.
+        action, tradable: see `StepState`.
     """
 
     version: Literal[1]

@@ -123,7 +123,7 @@ class Schedule:
             raise ValueError(f"{after}, and {usual}: bars are missing {run} times in a row; give bars of that spacing")
         return run
 
-    def due(self, last: np.datetime64) -> np.datetime64:
+    def next_bar_time(self, last: np.datetime64) -> np.datetime64:
         """Return when the bar after the one at `last` should close, by the half-hours of the week."""
         bar = np.timedelta64(self.bar, "ns")
         count = int(min(LONGEST_CLOSURE // bar + 2, MOST_MISSING))

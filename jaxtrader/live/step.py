@@ -33,8 +33,8 @@ SHARED = ("dt", "bar_dt", "session_end")  # columns without an axis of assets
 COLUMN = "column "  # begins the names of further columns of the bars
 
 
-class Carried(struct.PyTreeNode):
-    """What goes on from bar to bar.
+class StepState(struct.PyTreeNode):
+    """The account and the decision in force, which the program of a bar takes and returns.
 
     Attributes:
         account: the account at the last close.
@@ -47,11 +47,11 @@ class Carried(struct.PyTreeNode):
     tradable: Bool[Array, " A"] | None
 
 
-class Opinion(struct.PyTreeNode):
-    """A decision at the newest close, and what it saw.
+class DecisionArrays(struct.PyTreeNode):
+    """A decision at the newest close as the program of a bar returns it. `Live` makes a `Decision` of it.
 
     Attributes:
-        action, tradable: see `Carried`.
+        action, tradable: see `StepState`.
         target: exposures asked for. NaN holds.
         invalid: whether the environment has no such action.
         probabilities: of each position, of an ensemble the mean over its members. None: not of positions.
@@ -76,11 +76,11 @@ def advance(
     agent: Any,
     state: Any,
     costs: Costs | CostRange,
-    carried: Carried,
+    step_state: StepState,
     columns: Float[Array, "3 column A"],
     window: Float[Array, "W A F"],
     moves: Bool[Array, ""],
-) -> tuple[EnvAccount, Opinion]:
+) -> tuple[EnvAccount, DecisionArrays]:
     """Carry the account from the last close to the newest, and decide there.
 
     Args:
@@ -89,7 +89,7 @@ def advance(
         reported: whether the user reports the fills. The account then trades nothing by itself.
         agent, state: they decide, by the mode.
         costs: of the environment, in float64.
-        carried: the account at the last close, and the decision in force.
+        step_state: the account at the last close, and the decision in force.
         columns: of the rows BEFORE, LAST and NEWEST.
         window: raw features up to the newest bar, NaN where an asset is not listed.
         moves: False decides at the newest close for the account as it is.
@@ -97,7 +97,7 @@ def advance(
     params = EnvParams(arrays(columns, names), costs)
     bar = jax.tree.map(lambda x: x[0], episode.rows_ahead(env, params, jnp.asarray(LAST), 1).bars)
     move = _hold if reported else _trade
-    after = episode.select(moves, move(env, params, carried, bar), carried.account)
+    after = episode.select(moves, move(env, params, step_state, bar), step_state.account)
     return after, _decide(env, params, agent, state, after, window)
 
 
@@ -121,16 +121,16 @@ def arrays(columns: Float[Array, "3 column A"], names: tuple[str, ...]) -> Marke
     )
 
 
-def _trade(env: TradingEnv, params: EnvParams, carried: Carried, bar: Bar) -> EnvAccount:
+def _trade(env: TradingEnv, params: EnvParams, step_state: StepState, bar: Bar) -> EnvAccount:
     """The account at the newest close, by the rules of the environment."""
-    return env.move(carried.account, carried.action, bar, params, carried.tradable)[0]
+    return env.move(step_state.account, step_state.action, bar, params, step_state.tradable)[0]
 
 
-def _hold(env: TradingEnv, params: EnvParams, carried: Carried, bar: Bar) -> EnvAccount:
+def _hold(env: TradingEnv, params: EnvParams, step_state: StepState, bar: Bar) -> EnvAccount:
     """The account at the newest close, where only interest and funding are booked, and what the target changes."""
-    before, dtype = carried.account, carried.account.cash.dtype
+    before, dtype = step_state.account, step_state.account.cash.dtype
     target, _ = actions.targets(
-        env.positions, carried.action, before.units.shape[-1], dtype, env.rules.max_leverage, carried.tradable
+        env.positions, step_state.action, before.units.shape[-1], dtype, env.rules.max_leverage, step_state.tradable
     )
     account, delayed = ledger.pop_delayed_target(before, target, env.rules)
     account = ledger.lift_blocks(account, delayed)
@@ -145,14 +145,14 @@ def _hold(env: TradingEnv, params: EnvParams, carried: Carried, bar: Bar) -> Env
 
 def _decide(
     env: TradingEnv, params: EnvParams, agent: Any, state: Any, account: EnvAccount, window: Float[Array, "W A F"]
-) -> Opinion:
+) -> DecisionArrays:
     """The decision at the newest close, by the policy's mode."""
     here = episode.market_at(env, params, jnp.asarray(NEWEST))
     seen = env.account_features(account, **here)[None]
     action, about = decide(agent, state, window[None], seen)
     dtype, leverage = account.cash.dtype, env.rules.max_leverage
     target, invalid = actions.targets(env.positions, action[0], env.assets, dtype, leverage, here["tradable"])
-    return Opinion(
+    return DecisionArrays(
         # One type, whatever the agent computes in, so that the next bar is the same program.
         action=action[0].astype(action_type(env)),
         tradable=here["tradable"],

@@ -35,7 +35,7 @@ from jaxtrader.market.histories import History, read_histories, select
 from jaxtrader.market.mixed_adjustment import check_one_adjustment, unify
 from jaxtrader.market.reader import read_tables
 from jaxtrader.market.share_splits import split_note
-from jaxtrader.market.table import Rows
+from jaxtrader.market.table import NumericTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,7 +260,7 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
     return bars
 
 
-def _prices(table: Rows, roles: ColumnRoles) -> dict[str, np.ndarray]:
+def _prices(table: NumericTable, roles: ColumnRoles) -> dict[str, np.ndarray]:
     """Open, high, low, close and volume, [T] each."""
     prices = {role: table.numbers[column] for role, column in roles.prices.items()}
     prices["volume"] = np.zeros(len(table.rows)) if roles.volume is None else table.numbers[roles.volume]
@@ -310,7 +310,7 @@ def _counted(reason: str, times: np.ndarray) -> str:
     return f"{len(times):,} with {reason} ({listed})"
 
 
-def _funding_and_actions(table: Rows, roles: ColumnRoles, adjust: bool) -> dict[str, np.ndarray]:
+def _funding_and_actions(table: NumericTable, roles: ColumnRoles, adjust: bool) -> dict[str, np.ndarray]:
     """The funding, dividends and splits of each row by the name of their column, [T] each, and 0 where none is."""
     found = {} if roles.funding is None else {roles.funding: np.nan_to_num(table.numbers[roles.funding])}
     actions = read_actions(_numeric(table, roles), table.row_name) if adjust and roles.adjusted is None else None
@@ -320,7 +320,9 @@ def _funding_and_actions(table: Rows, roles: ColumnRoles, adjust: bool) -> dict[
     return found
 
 
-def _to_close_times(table: Rows, roles: ColumnRoles, times: np.ndarray, label: str) -> tuple[np.ndarray, str | None]:
+def _to_close_times(
+    table: NumericTable, roles: ColumnRoles, times: np.ndarray, label: str
+) -> tuple[np.ndarray, str | None]:
     """Return the close time of each bar, and a note if the column's name says that it is the open."""
     if label == "close":
         if table.stamps == "open":
@@ -353,7 +355,11 @@ def _repair(
 
 
 def _adjust(
-    table: Rows, roles: ColumnRoles, columns: Mapping[str, np.ndarray], prices: dict[str, np.ndarray], adjust: bool
+    table: NumericTable,
+    roles: ColumnRoles,
+    columns: Mapping[str, np.ndarray],
+    prices: dict[str, np.ndarray],
+    adjust: bool,
 ) -> tuple[dict[str, np.ndarray], np.ndarray | None, list[str]]:
     """Return the prices to use, the factor by which they were multiplied or None, and notes."""
     if roles.adjusted is not None:
@@ -381,7 +387,7 @@ def _adjust(
     return out, factor, notes
 
 
-def _funding(table: Rows, roles: ColumnRoles, label: str) -> tuple[np.ndarray | None, str | None]:
+def _funding(table: NumericTable, roles: ColumnRoles, label: str) -> tuple[np.ndarray | None, str | None]:
     """Return the funding rate due at the close of each bar, and a note that counts the missing rates, which become 0.
 
     A rate is due at the time of its row. Where that is the open of a bar, it belongs to who holds at the close before.
@@ -421,7 +427,7 @@ def _volume_note(
     )
 
 
-def _other_columns(table: Rows, roles: ColumnRoles) -> tuple[dict[str, np.ndarray], str | None]:
+def _other_columns(table: NumericTable, roles: ColumnRoles) -> tuple[dict[str, np.ndarray], str | None]:
     """Return the further numeric columns, and a note that names the columns that are not numbers."""
     dropped = ", ".join(map(shown, table.not_numbers))
     note = f"Columns that are not numbers were left out: {dropped}." if dropped else None
@@ -431,7 +437,7 @@ def _other_columns(table: Rows, roles: ColumnRoles) -> tuple[dict[str, np.ndarra
     return columns, note
 
 
-def _numeric(table: Rows, roles: ColumnRoles) -> dict[str, np.ndarray]:
+def _numeric(table: NumericTable, roles: ColumnRoles) -> dict[str, np.ndarray]:
     return {name: table.numbers[name] for name in roles.others if name in table.numbers}
 
 

@@ -14,7 +14,7 @@ from jaxtrader.market.columns import INDEX, ColumnRoles, recognise_columns
 from jaxtrader.market.errors import DataError, listed, shown
 from jaxtrader.market.numerals import read_numbers
 from jaxtrader.market.symbols import is_key, likely_histories, refuse_spliced, symbol_column
-from jaxtrader.market.table import Rows, Table
+from jaxtrader.market.table import NumericTable, Table
 from jaxtrader.market.times import join_date_and_time, parse_times
 from jaxtrader.market.zones import zone_of_offsets
 from jaxtrader.nearest import hint
@@ -38,7 +38,7 @@ class History:
         tz: zone of the exchange's wall clock: the one that was given, or else that of the times. None is UTC.
     """
 
-    rows: Rows
+    rows: NumericTable
     roles: ColumnRoles
     times: np.ndarray
     tz: str | None
@@ -130,7 +130,7 @@ def _histories_of(
     format_note = f"Read as {table.format.name}." if table.format else None
     stamps = table.format.stamps if table.format else None
     notes = (*table.notes, format_note, time_note, symbol_note, mark_note, volume_note, unit_note)
-    rows = Rows(
+    rows = NumericTable(
         table.rows,
         table.source,
         table.is_text,

@@ -1,4 +1,4 @@
-"""A price file or frame on its way to `Bars`: `Table` as it was read, and `Rows` once its values are numbers.
+"""A price file or frame on its way to `Bars`: `Table` as it was read, and `NumericTable` once its values are numbers.
 
 Both know the number of each row in the source, so that a message can name it.
 """
@@ -57,7 +57,7 @@ class Table(Origin):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Rows(Origin):
+class NumericTable(Origin):
     """The numbers of a table, or of some of its rows.
 
     Attributes:
@@ -82,7 +82,7 @@ class Rows(Origin):
         """The file of the row at a position."""
         return self.source if self.file_of is None else self.files[self.file_of[row]]
 
-    def take(self, rows: np.ndarray | slice) -> "Rows":
+    def take(self, rows: np.ndarray | slice) -> "NumericTable":
         """Return the rows at these positions (from 0). They keep their numbers."""
         numbers = {name: values[rows] for name, values in self.numbers.items()}
         file_of = None if self.file_of is None else self.file_of[rows]

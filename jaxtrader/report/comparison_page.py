@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from jaxtrader.evaluation.comparison import Comparison
-from jaxtrader.report.content import Report, Table, cells, line_charts, number
+from jaxtrader.report.content import Report, TextTable, cells, line_charts, number
 
 
-def comparison_table(found: Comparison) -> Table:
+def comparison_table(found: Comparison) -> TextTable:
     """A row for each, the first in bold."""
     rows = []
     for name, figures in found.metrics.items():
@@ -23,15 +23,15 @@ def comparison_table(found: Comparison) -> Table:
         f"turnover are of {unit}. Over first: the Sharpe ratio less that of the first run, with the interval of the "
         "paired difference."
     )
-    return Table("Runs", columns, rows, note, frozenset({0}))
+    return TextTable("Runs", columns, rows, note, frozenset({0}))
 
 
-def settings_table(settings: Mapping[str, Mapping[str, str]]) -> Table | None:
+def settings_table(settings: Mapping[str, Mapping[str, str]]) -> TextTable | None:
     """The settings that differ among runs. None where none does."""
     names = dict.fromkeys(name for own in settings.values() for name in own)
     rows = [[name, *(own.get(name, "") for own in settings.values())] for name in names]
     rows = [row for row in rows if len(set(row[1:])) > 1]
-    return Table("Settings that differ", ["", *settings], rows) if rows else None
+    return TextTable("Settings that differ", ["", *settings], rows) if rows else None
 
 
 def comparison_report(found: Comparison, settings: Mapping[str, Mapping[str, str]], about: str = "") -> Report:
@@ -43,7 +43,7 @@ def comparison_report(found: Comparison, settings: Mapping[str, Mapping[str, str
         about: one line on the data.
     """
     first = found.results[found.first]
-    differing: Sequence[Table] = [table] if (table := settings_table(settings)) is not None else []
+    differing: Sequence[TextTable] = [table] if (table := settings_table(settings)) is not None else []
     return Report(
         title=" beside ".join(found.results),
         about=about,

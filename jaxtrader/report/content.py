@@ -31,7 +31,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table of text.
 
     Attributes:
@@ -70,8 +70,8 @@ class Report:
     title: str
     about: str
     verdict: Sequence[str]
-    results: Sequence[Table]
-    further: Sequence[Table]
+    results: Sequence[TextTable]
+    further: Sequence[TextTable]
     curves: Mapping[str, Any]
     settings: Mapping[str, str]
     importance: Sequence[tuple[str, float, float]] = ()
@@ -84,7 +84,7 @@ def make_report(
     *,
     title: str,
     verdict: Sequence[str],
-    further: Sequence[Table] = (),
+    further: Sequence[TextTable] = (),
     training: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     settings: Mapping[str, str] | None = None,
     importance: Importance | None = None,
@@ -127,13 +127,13 @@ def make_report(
 # --- tables ---
 
 
-def _result_table(parts: Mapping[str, Part]) -> Table:
+def _result_table(parts: Mapping[str, Part]) -> TextTable:
     annual = all(part[POLICY].spans_a_year for part in parts.values())
     columns = ["total return", *["a year"] * annual, "Sharpe", "error"]
     columns += ["max drawdown", "exposure", "turnover", "costs"]
     named = [(name, label, result) for name, part in parts.items() for label, result in part.items()]
     rows = [
-        [f"{name}: {label}" if label == POLICY else label, *cells(result.told, columns)]
+        [f"{name}: {label}" if label == POLICY else label, *cells(result.reported_metrics, columns)]
         for name, label, result in named
     ]
     strong = frozenset(i for i, (_, label, _) in enumerate(named) if label == POLICY)
@@ -146,10 +146,10 @@ def _result_table(parts: Mapping[str, Part]) -> Table:
     last = list(parts)[-1]
     if (orders := tables.orders_line(parts[last][POLICY])) is not None:
         note += f" {last}, {POLICY}: {orders}."
-    return Table("Results", ["", *columns], rows, note, strong)
+    return TextTable("Results", ["", *columns], rows, note, strong)
 
 
-def _months(result: BacktestResult) -> Table | None:
+def _months(result: BacktestResult) -> TextTable | None:
     """Return of each month and year. None below two months."""
     times = wall_clock(result.times, result.tz).astype("datetime64[M]")
     months = np.unique(times)
@@ -163,7 +163,7 @@ def _months(result: BacktestResult) -> Table | None:
         own = [returns.get(f"{year}-{month:02d}") for month in range(1, 13)]
         whole = math.prod(1 + value for value in own if value is not None) - 1
         rows.append([year, *("" if value is None else percent(value) for value in own), percent(whole)])
-    return Table("Months", ["", *MONTHS, "year"], rows, "Return of the policy in each month.", signed=True)
+    return TextTable("Months", ["", *MONTHS, "year"], rows, "Return of the policy in each month.", signed=True)
 
 
 def percent(value: float, digits: int = 1) -> str:

@@ -31,7 +31,7 @@ from jaxtrader.files import FileError
 from jaxtrader.ledger.costs import LIMITS, Costs
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
-from jaxtrader.report.content import Table, cells, number, percent
+from jaxtrader.report.content import TextTable, cells, number, percent
 
 TRADING_COSTS = ("fee", "slippage", "fixed_fee", "impact", "share_fee", "min_fee", "max_fee", "maker_fee")
 TIMES = (0, 1, 2, 5)  # multiples of the costs of trading
@@ -95,7 +95,7 @@ class Evidence:
         return said if self.uncounted is None else (*said, f"This look was not counted: {self.uncounted}.")
 
     @property
-    def tables(self) -> list[Table]:
+    def tables(self) -> list[TextTable]:
         """Tables of intervals, folds, seeds, and other costs and fills."""
         found = [*filter(None, [_interval_table(list(self.parts.values())[-1])])]
         if self.folds:
@@ -275,7 +275,7 @@ def _times(name: str, rate: np.ndarray, times: float) -> np.ndarray:
     return np.minimum(np.where(rate < 0, min(times, 1), times) * rate, most)
 
 
-def _interval_table(part: Part) -> Table | None:
+def _interval_table(part: Part) -> TextTable | None:
     """The 95% intervals of the policy's return, of its ratio, and of its lead over each baseline. None if undefined."""
     result = part[POLICY]
     returns = result.excess_returns
@@ -297,32 +297,35 @@ def _interval_table(part: Part) -> Table | None:
         "autocorrelation asks for. Differences are paired, bar by bar. Detectable is the true difference that would be "
         "found 4 times in 5."
     )
-    return Table("What the bars can tell", ["", "estimate", "low", "high", "detectable"], rows, note)
+    return TextTable("What the bars can tell", ["", "estimate", "low", "high", "detectable"], rows, note)
 
 
-def fold_table(folds: Mapping[str, Part]) -> Table:
+def fold_table(folds: Mapping[str, Part]) -> TextTable:
     """A row for each fold of a walk-forward: its policy on its own test, beside holding."""
     rows = []
     for name, part in folds.items():
         result, holder, matched = part[POLICY], part[BUY_AND_HOLD], part[EXPOSURE_MATCHED]
         returned, ratio, *activity = _cells(result, ("total return", "Sharpe", "exposure", "turnover", "costs"))
-        held, *ratios = *cells(holder.told, ("total return", "Sharpe")), *cells(matched.told, ("Sharpe",))
+        held, *ratios = (
+            *cells(holder.reported_metrics, ("total return", "Sharpe")),
+            *cells(matched.reported_metrics, ("Sharpe",)),
+        )
         rows.append([f"{name}, from {result.days[0]}", returned, held, ratio, *ratios, *activity])
     columns = ["", "return", "holding", "Sharpe", "holding", "same exposure", "exposure", "turnover", "costs"]
     note = (
         "The policy of each fold on its own test, from flat, beside buy and hold and the same at its mean exposure. "
         "Sharpe ratios and turnover of less than a year are of the period."
     )
-    return Table("Folds", columns, rows, note)
+    return TextTable("Folds", columns, rows, note)
 
 
-def results_table(title: str, results: Mapping[str, BacktestResult], note: str) -> Table:
+def results_table(title: str, results: Mapping[str, BacktestResult], note: str) -> TextTable:
     """A table of the report with one result in each row, by its name."""
     columns = ["total return", "Sharpe", "max drawdown", "exposure", "turnover", "costs"]
-    return Table(title, ["", *columns], [[name, *_cells(one, columns)] for name, one in results.items()], note)
+    return TextTable(title, ["", *columns], [[name, *_cells(one, columns)] for name, one in results.items()], note)
 
 
 def _cells(result: BacktestResult, columns: Sequence[str]) -> list[str]:
     """The cells of some columns, the first of which says so where the account was ruined."""
-    shown = cells(result.told, columns)
+    shown = cells(result.reported_metrics, columns)
     return shown if result.ruined_at is None else ["ruined", *shown[1:]]

@@ -8,7 +8,7 @@ from importlib import resources
 from string import Template
 
 from jaxtrader.printable import printable, printable_data
-from jaxtrader.report.content import Report, Table
+from jaxtrader.report.content import Report, TextTable
 
 PARTS_IN_A_ROW = " Each part goes on where the one before it ended."
 
@@ -106,7 +106,7 @@ def _importance(report: Report) -> str:
     )
 
 
-def _table(table: Table) -> str:
+def _table(table: TextTable) -> str:
     head = "".join(f"<th>{_text(name)}</th>" for name in table.columns)
     rows = []
     for i, row in enumerate(table.rows):

@@ -11,7 +11,7 @@ from jaxtrader import files
 from jaxtrader.evaluation.figure import figure
 from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.printable import as_csv
-from jaxtrader.report.content import Table, make_report
+from jaxtrader.report.content import TextTable, make_report
 from jaxtrader.report.evidence import Evidence
 from jaxtrader.report.page import page
 
@@ -24,7 +24,7 @@ def write_report(
     evidence: Evidence,
     *,
     title: str,
-    further: Sequence[Table] = (),
+    further: Sequence[TextTable] = (),
     training: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> list[str]:

@@ -31,7 +31,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Asks for `count` updates after `done` others. The answer is a `Report`."""
+    """Asks for `count` updates after `done` others. The answer is a `ChunkReport`."""
 
     done: int
     count: int
@@ -44,7 +44,7 @@ class Copy:
     validate: bool
 
 
-Report = Callable[[], dict[str, Any]]
+ChunkReport = Callable[[], dict[str, Any]]
 """Waits for a chunk, and returns its report as numbers of the host."""
 
 Snapshot = Callable[[], tuple[TrainState, dict[str, Any]]]

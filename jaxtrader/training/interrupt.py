@@ -64,7 +64,7 @@ def stop_on_signals(
         yield threading.Event()
         return
     is_inner, listener = _listener is not None, _listener or _Listener()
-    listener.told.append((notify, leave))
+    listener.callbacks.append((notify, leave))
     try:
         if not is_inner:
             listener.replace_handlers()
@@ -74,7 +74,7 @@ def stop_on_signals(
         if not is_inner:
             _listener = None
             listener.close()
-        listener.told.pop()
+        listener.callbacks.pop()
 
 
 class _Listener:
@@ -85,12 +85,12 @@ class _Listener:
 
     Attributes:
         stop: the event that the first signal sets.
-        told: `notify` and `leave` of each block, the innermost last.
+        callbacks: `notify` and `leave` of each block, the innermost last.
     """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        self.told: list[tuple[Callable[[str], None], Callable[[], None]]] = []
+        self.callbacks: list[tuple[Callable[[str], None], Callable[[], None]]] = []
         self._read, self._handled = 0, 0  # signals, by the thread and by the handler
         self._is_leaving = threading.Event()
         self._replaced: dict[int, Any] = {}  # handlers of before
@@ -135,7 +135,7 @@ class _Listener:
             if number[0] not in self._replaced:
                 continue
             self._read += 1
-            notify, leave = self.told[-1]
+            notify, leave = self.callbacks[-1]
             if self._read == 1:
                 self.stop.set()
                 notify(STOPPING)

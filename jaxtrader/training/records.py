@@ -15,18 +15,18 @@ class SpeedMeter:
     """Measures steps a second over the last records."""
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[int, float]] = deque(maxlen=10)
+        self._samples: deque[tuple[int, float]] = deque(maxlen=10)
 
-    def mark(self, steps: int, now: float) -> None:
+    def add(self, steps: int, now: float) -> None:
         """Remember how many steps were done at a time in seconds."""
-        self._marks.append((steps, now))
+        self._samples.append((steps, now))
 
     def speed(self, steps: int, now: float) -> float:
-        """Return steps a second since the oldest mark.
+        """Return steps a second since the oldest sample.
 
         NaN where that is less than `MIN_SPEED_SECONDS` ago: two chunks may have been fetched one after the other.
         """
-        before, began = self._marks[0] if self._marks else (steps, now)
+        before, began = self._samples[0] if self._samples else (steps, now)
         return (steps - before) / (now - began) if now - began >= MIN_SPEED_SECONDS else math.nan
 
 
@@ -82,5 +82,5 @@ class Recorder:
         if is_first:  # compilation took most of the first chunk's time, so the speed is not measured from it
             record["compile_seconds"] = self.compile_seconds
         else:
-            self._meter.mark(self.steps, now)
+            self._meter.add(self.steps, now)
         return {**record, **{name: x / done for name, x in sums.items()}}

@@ -292,7 +292,7 @@ def _finished(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
     for name in dict.fromkeys((*now, *before)):
         if now.get(name) != before.get(name):
             raise ValueError(
-                f"{name} was {_told(before.get(name))} in the sweep of {folder} and is {_told(now.get(name))}; give "
+                f"{name} was {_spelt(before.get(name))} in the sweep of {folder} and is {_spelt(now.get(name))}; give "
                 "another run_dir, or the values of before"
             )
     if list(record["swept"]) != list(plan.swept):
@@ -376,5 +376,5 @@ def _ratio(result: BacktestResult) -> float:
     return 0.0 if math.isnan(ratio) else ratio
 
 
-def _told(value: Any) -> str:
+def _spelt(value: Any) -> str:
     return "not there" if value is None else json.dumps(value)

@@ -29,7 +29,7 @@ from jaxtrader.training.checkpoint import (
     warn_of_another_length,
     warn_of_another_machine,
 )
-from jaxtrader.training.dispatch import Chunk, Copy, Report, Request, Snapshot, Start, Steps
+from jaxtrader.training.dispatch import Chunk, ChunkReport, Copy, Request, Snapshot, Start, Steps
 from jaxtrader.training.divergence import Rejected, advice, check_accepted, lower_rate_may_help, what_was_rejected
 from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.progress import MemberProgress, Progress
@@ -118,7 +118,7 @@ class TrainingLoop:
         recorder, end = self.saver.recorder, self.trainer.total_updates or NO_LIMIT
         self.callbacks.start(TrainingRun(self.run_dir, self.config, tuple(self.saver.history)))
         dispatched = recorder.updates
-        pending: deque[tuple[Report, Callable[[], dict[str, bool]], Snapshot | None]] = deque()
+        pending: deque[tuple[ChunkReport, Callable[[], dict[str, bool]], Snapshot | None]] = deque()
         self.agreed = hosts.ask(self._wishes, self.mesh)
         finished = self._is_complete
         while not finished:
@@ -158,7 +158,7 @@ class TrainingLoop:
         count = min(until_chunk, until_eval, end - dispatched)
         return count, count == until_eval or dispatched + count == end
 
-    def _fetch(self, report: Report, snapshot: Snapshot | None) -> None:
+    def _fetch(self, report: ChunkReport, snapshot: Snapshot | None) -> None:
         """Wait for a chunk, log it and save its snapshot. Raises Rejected where its last update was rejected."""
         reported = report()
         record, is_best = self.saver.recorder.record(reported), False

@@ -27,7 +27,7 @@ from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.printable import shown
 from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.interrupt import stop_on_signals
-from jaxtrader.training.run_folder import WALK, find_run, is_run, make_run_dir, only_writer
+from jaxtrader.training.run_folder import WALK_FORWARD, find_run, is_run, make_run_dir, only_writer
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.trainer import Trainer
 
@@ -130,10 +130,10 @@ def walk_forward(
         settings: of `Trainer`: `total_steps`, `seeds` and so on.
 
     Raises:
-        ValueError: a fold has too few bars to train or to test on, a setting is not valid, or the walk to resume had
-            others. Nothing is trained then.
+        ValueError: a fold has too few bars to train or to test on, a setting is not valid, or the run to resume
+            had others. Nothing is trained then.
         FileExistsError: run_dir is not empty.
-        FileNotFoundError: there is no walk to resume.
+        FileNotFoundError: there is no walk-forward to resume.
         FileError: another process writes to run_dir.
 
     Example:
@@ -192,7 +192,7 @@ def run_folds(
     done: list[FoldResult] = []
     interrupted = False
     with only_writer(folder), stop_on_signals(plans[0].trainer.make_progress().print):
-        files.write_text(folder / WALK, json.dumps({"refit": refit}) + "\n")
+        files.write_text(folder / WALK_FORWARD, json.dumps({"refit": refit}) + "\n")
         for i, plan in enumerate(plans, 1):
             # A fold that holds instead says nothing of the weights to start from.
             earlier = plan.trainer.init_from
@@ -229,7 +229,7 @@ def check_resume(plans: Sequence[FoldPlan], folder: Path, refit: Refit) -> None:
 
 def _check_refit(folder: Path, refit: Refit) -> None:
     """Raise ValueError where a walk began with another refit. Walks of earlier versions do not say theirs."""
-    path = folder / WALK
+    path = folder / WALK_FORWARD
     if not path.is_file():
         return
     try:

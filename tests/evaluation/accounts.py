@@ -38,7 +38,7 @@ def account(
         times=times,
         equity=np.cumprod(1 + returns),
         exposure=column,
-        held_exposure=column,
+        intrabar_exposure=column,
         units=column,
         targets=column,
         turnover=np.full(bars, turnover),

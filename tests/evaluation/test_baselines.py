@@ -172,7 +172,7 @@ def test_buy_and_hold_is_not_flat_at_session_end():
     assert len(holder.fills) == 1
     assert holder.rules == dataclasses.replace(result.rules, flat_at_session_end=False, rebalance_band=0.0)
     matched = exposure_matched(market, result)
-    mean = result.held_exposure.mean()
+    mean = result.intrabar_exposure.mean()
     # The exposure drifts with the price inside a day.
     assert mean == pytest.approx(0.5 * 39 / 40, abs=0.01), "a day's last bar was held too, up to its close"
     assert (matched.units[1:] > 0).all()
@@ -227,14 +227,14 @@ def test_an_account_that_holds_one_target_is_its_own_match():
     rising = market_of(daily(np.linspace(100, 110, 60)), symbol="X")
     rules = Rules(rebalance_band=0.05)
     result = simulate(rising, 0.5, costs=COSTS, rules=rules)
-    assert result.held_exposure[1:].mean() > 0.51
+    assert result.intrabar_exposure[1:].mean() > 0.51
     np.testing.assert_array_equal(exposure_matched(rising, result).equity, result.equity)
     # A stop ends it, and then its mean is what counts.
     falling = market_of(daily(np.linspace(110, 80, 60)), symbol="X")
     levels = {"stop_loss": 0.1, "take_profit": np.inf}
     stopped = simulate(falling, 0.5, costs=COSTS, **levels)
     matched = exposure_matched(falling, stopped)
-    assert matched.targets[0, 0] == stopped.held_exposure.mean() < 0.3
+    assert matched.targets[0, 0] == stopped.intrabar_exposure.mean() < 0.3
 
 
 def portfolio_of(absent, steps=120, volatility=0.002, seed=1):
@@ -287,7 +287,7 @@ def test_the_matched_weights_do_not_know_which_asset_leaves(target):
     matched = exposure_matched(market, result)
     # The result drifts within its band of 0.02 between trades.
     np.testing.assert_allclose(matched.targets[1], target, rtol=0.05)
-    assert matched.held_exposure.sum(1).mean() == pytest.approx(result.held_exposure.sum(1).mean(), abs=0.01)
+    assert matched.intrabar_exposure.sum(1).mean() == pytest.approx(result.intrabar_exposure.sum(1).mean(), abs=0.01)
 
 
 def test_what_goes_to_the_others_when_an_asset_leaves_is_matched_so():
@@ -299,7 +299,7 @@ def test_what_goes_to_the_others_when_an_asset_leaves_is_matched_so():
     # The result drifts within its band of 0.02 between trades.
     np.testing.assert_allclose(matched.targets[1], [0.45, 0.45], atol=0.03)
     assert matched.targets[100, 0] == pytest.approx(0.9, abs=0.05)
-    assert matched.held_exposure.sum(1).mean() == pytest.approx(result.held_exposure.sum(1).mean(), abs=0.02)
+    assert matched.intrabar_exposure.sum(1).mean() == pytest.approx(result.intrabar_exposure.sum(1).mean(), abs=0.02)
 
 
 def test_with_every_bar_the_levels_are_the_means_of_what_stood():
@@ -311,7 +311,7 @@ def test_with_every_bar_the_levels_are_the_means_of_what_stood():
     means = exposure_matched(market, result)
     np.testing.assert_allclose(exposure_matched(complete, result).targets, means.targets, rtol=1e-12)
     # The first target meets a mean over bars that drift.
-    np.testing.assert_allclose(means.targets[0], result.held_exposure.mean(0), atol=0.01)
+    np.testing.assert_allclose(means.targets[0], result.intrabar_exposure.mean(0), atol=0.01)
 
 
 def test_what_stood_is_divided_as_it_was_bought_by_hand():
@@ -322,8 +322,8 @@ def test_what_stood_is_divided_as_it_was_bought_by_hand():
     market = market_of({"A": daily([10, 10, 20, 20]), "B": daily([10] * 4)}, align=True)
     targets = np.array([[0.5, 0.25], [np.nan] * 2, [np.nan] * 2, [np.nan] * 2])
     result = simulate(market, targets, costs=FREE)
-    np.testing.assert_allclose(result.held_exposure[:, 0], [0, 0.5, 2 / 3, 2 / 3])
-    np.testing.assert_allclose(result.held_exposure[:, 1], [0, 0.25, 1 / 6, 1 / 6])
+    np.testing.assert_allclose(result.intrabar_exposure[:, 0], [0, 0.5, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(result.intrabar_exposure[:, 1], [0, 0.25, 1 / 6, 1 / 6])
     gross = (0.75 + 5 / 6 + 5 / 6) / 4
     np.testing.assert_allclose(exposure_matched(market, result).targets[0], [2 / 3 * gross, 1 / 3 * gross])
 

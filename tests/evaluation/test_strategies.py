@@ -42,7 +42,7 @@ def test_volatility_target_holds_less_where_prices_move_more(market, found):
 
 
 def test_cash_holds_nothing(found):
-    assert not found[CASH].held_exposure.any()
+    assert not found[CASH].intrabar_exposure.any()
     assert EQUAL_WEIGHT not in found
 
 

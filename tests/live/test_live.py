@@ -376,7 +376,7 @@ def test_a_session_is_followed_by_the_next_one_and_daily_bars_are_none_of_it():
         return pd.Timestamp(text, tz=NEW_YORK).tz_convert("UTC").tz_localize(None).to_datetime64()
 
     assert close == at("2024-03-29 16:00")
-    assert at("2024-04-01 10:00") <= schedule.due(close) <= at("2024-04-01 10:30")
+    assert at("2024-04-01 10:00") <= schedule.next_bar_time(close) <= at("2024-04-01 10:30")
     assert schedule.check(close, at("2024-04-01 10:30"), "X") == 0
     for late, match in (("2024-04-01 11:30", "1 bar is missing"), ("2024-04-01 16:00", "bars are missing")):
         with pytest.raises(ValueError, match=match):
@@ -510,7 +510,9 @@ def test_past_prices_that_were_adjusted_anew_change_the_units_and_not_the_accoun
     assert (again.equity, again.exposure) == pytest.approx((live.equity, live.exposure))
     assert again.units == pytest.approx(4 * live.units)
     # What a trailing stop is measured from. Left as it was, it would close a long at the next bar.
-    assert float(again._kept.carried.account.best[0]) == pytest.approx(0.25 * float(live._kept.carried.account.best[0]))
+    assert float(again._live_state.step.account.best[0]) == pytest.approx(
+        0.25 * float(live._live_state.step.account.best[0])
+    )
     for i in range(2, 12):
         give(live, bars, HISTORY + i)
         give(again, adjusted, HISTORY + i)

@@ -17,7 +17,7 @@ from jaxtrader.evaluation.figure import figure
 from jaxtrader.evaluation.importance import Importance
 from jaxtrader.evaluation.verdict import POLICY
 from jaxtrader.report import content
-from jaxtrader.report.content import Table, make_report
+from jaxtrader.report.content import TextTable, make_report
 from jaxtrader.report.page import page
 
 
@@ -35,7 +35,7 @@ def report(both):
         markets,
         title="a </script> title",
         verdict=["Not distinguishable <b>at all</b>.", "More."],
-        further=[Table("Seeds", ["", "Sharpe"], [["seed 0", "0.10"]])],
+        further=[TextTable("Seeds", ["", "Sharpe"], [["seed 0", "0.10"]])],
         training={"seed 0": records},
         settings={"positions": "-1,0,1"},
     )

@@ -40,7 +40,7 @@ def test_what_was_trained_on_a_random_walk_holds(seeds, make, market, tmp_path):
 
     there = backtest(trained, market)
     # The bars of validation are those of training here, of two symbols.
-    exposures = [one.held_exposure for one in there.by_symbol.values()]
+    exposures = [one.intrabar_exposure for one in there.by_symbol.values()]
     assert result.proof.exposure == pytest.approx(np.concatenate(exposures).mean(), rel=1e-9)
     assert result.proof.lead == lead(there, of_each_symbol(exposure_matched, market, there))
     assert not result.proof.is_better

@@ -1,4 +1,7 @@
-"""`Kept`: what a live account keeps from bar to bar, its file, and how it goes on with a history of adjusted prices."""
+"""`LiveState`: what a live account keeps from bar to bar, and its file.
+
+It also goes on with another history, whose past prices are adjusted anew.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from jaxtrader.live.live_schema import KIND, VERSION, LiveFile
 from jaxtrader.live.recent import RecentBars, up_to
 from jaxtrader.live.rows import MarketRows
 from jaxtrader.live.schedule import Schedule, moment, nanoseconds_of
-from jaxtrader.live.step import Carried
+from jaxtrader.live.step import StepState
 from jaxtrader.market.bar_checks import format_duration
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.features import Feature
@@ -34,26 +37,26 @@ OTHER_POLICY = "resume with the policy that it was saved with"
 
 
 @dataclasses.dataclass(frozen=True)
-class Kept:
+class LiveState:
     """What a live account keeps from bar to bar.
 
     Attributes:
         rows: the newest rows of the market.
         schedule: which times of bars are usual.
-        carried: the account at the last close, and the action in force.
+        step: the account at the last close, and the action in force.
         decision: the decision in force.
         age: bars since that decision.
     """
 
     rows: MarketRows
     schedule: Schedule
-    carried: Carried
+    step: StepState
     decision: Decision
     age: int = 0
 
     def save(self, path: str | PathLike[str], env: TradingEnv, fills: str) -> None:
         """Write the file of a live account."""
-        account, action, tradable = self.carried.account, self.carried.action, self.carried.tradable
+        account, action, tradable = self.step.account, self.step.action, self.step.tradable
         shares = self.decision.probabilities
         decision: dict[str, Any] = vars(self.decision) | {"time": nanoseconds_of(self.decision.time)}
         decision["probabilities"] = None if shares is None else [list(pair) for pair in shares.items()]
@@ -75,7 +78,7 @@ class Kept:
     @classmethod
     def read(
         cls, path: str | PathLike[str], policy: Policy, specs: tuple[Feature, ...], reward: Any
-    ) -> tuple[Kept, TradingEnv, str]:
+    ) -> tuple[LiveState, TradingEnv, str]:
         """Return what `save` wrote: what is kept, the environment, and whether fills are assumed or reported.
 
         Raises files.FileError where the file is none or damaged, and ValueError where it is of another policy.
@@ -89,14 +92,14 @@ class Kept:
         try:
             rows = MarketRows.from_plain(stored.rows, specs)
             env = _environment(path, policy, rows, described, reward)
-            carried, decision = _carried(env, rows, stored), _decision(stored)
+            step, decision = _step(env, rows, stored), _decision(stored)
         except (SchemaError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise live_schema.damaged(path, error) from error
-        return cls(rows, stored.schedule, carried, decision, stored.age), env, stored.fills
+        return cls(rows, stored.schedule, step, decision, stored.age), env, stored.fills
 
     def with_history(
         self, path: Any, policy: Policy, histories: tuple[Bars, ...], specs: tuple[Feature, ...], env: TradingEnv
-    ) -> Kept:
+    ) -> LiveState:
         """Return what is kept with the rows of another history up to the same bar. Its prices may be adjusted anew.
 
         Raises ValueError where the history has no such bar, or is of other assets, columns, spacing or prices.
@@ -127,9 +130,9 @@ class Kept:
             )
         ratio = rows.column("close") / renewed.column("close")
         ratio = np.where(np.abs(ratio - 1) < 1e-9, 1.0, ratio)
-        carried = self.carried.replace(account=rescaled(self.carried.account, ratio))
+        step = self.step.replace(account=rescaled(self.step.account, ratio))
         of_new = dataclasses.replace(of_new, run=schedule.run)
-        return dataclasses.replace(self, rows=renewed, schedule=of_new, carried=carried)
+        return dataclasses.replace(self, rows=renewed, schedule=of_new, step=step)
 
 
 def _environment(path: Any, policy: Policy, rows: MarketRows, stored: dict[str, Any], reward: Any) -> TradingEnv:
@@ -148,7 +151,7 @@ def _environment(path: Any, policy: Policy, rows: MarketRows, stored: dict[str, 
     return env
 
 
-def _carried(env: TradingEnv, rows: MarketRows, stored: LiveFile) -> Carried:
+def _step(env: TradingEnv, rows: MarketRows, stored: LiveFile) -> StepState:
     """The account and the action of a state file. Raises SchemaError where they are of other rules."""
     fresh = opened(env, rows.column("close"), np.zeros(len(rows.symbols)), rows.names)
     leaves, structure = jax.tree.flatten(fresh)
@@ -162,9 +165,9 @@ def _carried(env: TradingEnv, rows: MarketRows, stored: LiveFile) -> Carried:
 
 def _decision(stored: LiveFile) -> Decision:
     shares = stored.decision.probabilities
-    told: dict[str, Any] = {"time": moment(stored.decision.time)}
-    told |= {"probabilities": None if shares is None else dict(shares)}
-    return Decision(**vars(stored.decision) | told)
+    given: dict[str, Any] = {"time": moment(stored.decision.time)}
+    given |= {"probabilities": None if shares is None else dict(shares)}
+    return Decision(**vars(stored.decision) | given)
 
 
 def _differ(before: RecentBars, now: RecentBars) -> bool:

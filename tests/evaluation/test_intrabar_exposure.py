@@ -33,7 +33,7 @@ def test_a_position_that_was_stopped_in_the_bar_of_its_entry_was_held():
     result = run(table([100] * 4, lows=[100, 90, 100, 100]), [0.5, 0, 0, 0], stop_loss=0.05)
     assert result.fills["bar"].tolist() == [1, 1]
     assert (result.exposure == 0).all()
-    np.testing.assert_allclose(result.held_exposure[:, 0], [0, 0.475 / 0.975, 0, 0], rtol=1e-13)
+    np.testing.assert_allclose(result.intrabar_exposure[:, 0], [0, 0.475 / 0.975, 0, 0], rtol=1e-13)
     assert result.metrics["time_in_market"] == 0.25
     assert result.metrics["mean_exposure"] == pytest.approx(0.475 / 0.975 / 4, rel=1e-13)
 
@@ -41,7 +41,7 @@ def test_a_position_that_was_stopped_in_the_bar_of_its_entry_was_held():
 def test_a_position_counts_from_the_bar_of_its_entry_to_the_bar_in_which_it_was_stopped():
     result = run(table([100] * 6, lows=[100, 100, 100, 94, 100, 100]), [1, HOLD, HOLD, 0, 0, 0], stop_loss=0.05)
     assert result.fills["bar"].tolist() == [1, 3]
-    np.testing.assert_allclose(result.held_exposure[:, 0], [0, 1, 1, 1, 0, 0], rtol=1e-13)
+    np.testing.assert_allclose(result.intrabar_exposure[:, 0], [0, 1, 1, 1, 0, 0], rtol=1e-13)
 
 
 @pytest.mark.parametrize("stop_loss", [np.inf, 0.05])
@@ -50,8 +50,8 @@ def test_what_is_sold_at_an_open_was_not_held_in_that_bar(stop_loss):
     gap, last = (100, 0) if stop_loss == np.inf else (90, HOLD)
     result = run(table([100, 100, 100, gap, gap]), [1, HOLD, last, 0, 0], stop_loss)
     assert result.fills["bar"].tolist() == [1, 3]
-    assert (result.held_exposure[:, 0] > 0).tolist() == [False, True, True, False, False]
-    np.testing.assert_array_equal(result.held_exposure, result.exposure)
+    assert (result.intrabar_exposure[:, 0] > 0).tolist() == [False, True, True, False, False]
+    np.testing.assert_array_equal(result.intrabar_exposure, result.exposure)
 
 
 @pytest.mark.parametrize("fill", ["close", "next_close"])
@@ -59,7 +59,7 @@ def test_what_fills_at_closes_is_told_by_the_exposure_at_closes(fill):
     """Bought at a close and stopped in the next bar, it stood from one close into the next: one bar."""
     result = run(table([100] * 5, lows=[100, 94, 94, 94, 94]), [1, 0, 1, 0, 0], stop_loss=0.05, fill=fill)
     assert "stop" in result.fills["reason"]
-    np.testing.assert_array_equal(result.held_exposure, result.exposure)
+    np.testing.assert_array_equal(result.intrabar_exposure, result.exposure)
     assert result.metrics["time_in_market"] == result.metrics["num_trades"] / 5
 
 
@@ -69,14 +69,14 @@ def test_what_a_session_end_closes_was_held_up_to_the_close():
     times = pd.DatetimeIndex(np.concatenate([pd.date_range(f"{d.date()} 14:00", periods=2, freq="h") for d in days]))
     result = run(table([100] * 20).set_axis(times), np.tile([0.5, 0.0], 10), flat_at_session_end=True)
     assert (result.exposure == 0).all()
-    np.testing.assert_allclose(result.held_exposure[:, 0], np.tile([0, 0.5], 10), rtol=1e-13)
+    np.testing.assert_allclose(result.intrabar_exposure[:, 0], np.tile([0, 0.5], 10), rtol=1e-13)
 
 
 def test_ruin_in_the_bar_of_the_entry_is_no_exposure_of_a_million():
     """Short 1.0 at 100, closed at 200 with nothing left: measured by the equity before, 2.0 of 1.0."""
     result = run(table([100, 100, 100], closes=[100, 200, 200]), [-1, 0, 0])
     assert result.ruined_at == 1
-    np.testing.assert_allclose(result.held_exposure[:, 0], [0, -2, 0], rtol=1e-13)
+    np.testing.assert_allclose(result.intrabar_exposure[:, 0], [0, -2, 0], rtol=1e-13)
 
 
 def test_the_baseline_holds_the_mean_of_what_stood_in_the_bars():
@@ -88,7 +88,7 @@ def test_the_baseline_holds_the_mean_of_what_stood_in_the_bars():
     assert result.metrics["time_in_market"] == len(stood) / 60
     assert np.mean(np.abs(result.exposure) > 0) < 0.4 * result.metrics["time_in_market"], "most lived inside a bar"
     matched = exposure_matched(market, result)
-    assert matched.targets[0, 0] == result.held_exposure.mean()
+    assert matched.targets[0, 0] == result.intrabar_exposure.mean()
     # The holder buys once and then drifts.
     assert matched.exposure[1:].mean() == pytest.approx(result.metrics["mean_exposure"], rel=0.02)
 
@@ -98,5 +98,5 @@ def test_a_total_holds_what_its_members_held():
     one, idle = run(bars, [0.5, 0, 0, 0], stop_loss=0.05), run(bars, 0.0)
     total = combine({"A": one, "B": idle})
     share = one.equity[1] / (one.equity[1] + 1)
-    np.testing.assert_allclose(total.held_exposure[1], [0.475 / 0.975 * share, 0], rtol=1e-13)
+    np.testing.assert_allclose(total.intrabar_exposure[1], [0.475 / 0.975 * share, 0], rtol=1e-13)
     assert total.metrics["time_in_market"] == 0.25
