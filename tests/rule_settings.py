@@ -28,7 +28,7 @@ def env_settings(settings: Mapping[str, Any], **defaults: Any) -> dict[str, Any]
 
 def run_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of `simulate`, which has no band unless one is given."""
-    return env_settings(settings, rebalance_band=0.0)
+    return env_settings(settings)
 
 
 def bars_after(env: TradingEnv, cursor: Any, params: EnvParams) -> Bar:

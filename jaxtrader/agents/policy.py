@@ -165,7 +165,7 @@ class Policy:
 
     @property
     def rules(self) -> Rules:
-        """The rules that it was trained under."""
+        """The rules that it was trained under. A band of None is that of an environment, see `Rules`."""
         return Rules(**self._trained_in("env")["rules"])
 
     @property

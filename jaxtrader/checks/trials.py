@@ -153,6 +153,7 @@ class Trial:
         growth: mean log return a bar and symbol, with nothing taken off.
         test: the held-out market.
         costs: the costs that were paid.
+        rules: the rules of its environment.
     """
 
     excess: Float[np.ndarray, " bar"]
@@ -160,6 +161,7 @@ class Trial:
     growth: float
     test: Market
     costs: Costs
+    rules: Rules
 
 
 def run_trial(market: Market, settings: CheckSettings, probe: Float[np.ndarray, "time asset"] | None = None) -> Trial:
@@ -189,19 +191,19 @@ def run_trial(market: Market, settings: CheckSettings, probe: Float[np.ndarray, 
     above = [growth[symbol] - log_returns(exposure_matched(test, one)) for symbol, one in results.items()]
     times, excess = _mean_by_time([one.times for one in results.values()], above)
     assert isinstance(env.costs, Costs)
-    return Trial(excess, times, float(np.concatenate(list(growth.values())).mean()), test, env.costs)
+    return Trial(excess, times, float(np.concatenate(list(growth.values())).mean()), test, env.costs, env.rules)
 
 
 def foresight_growth(trial: Trial, probe: Float[np.ndarray, "time asset"], settings: CheckSettings) -> float:
     """Return the mean log return a bar and symbol of the best position for the sign of the probe at every bar.
 
-    The ledger and the costs are those of the trial.
+    The rules and the costs are those of the trial.
     """
     returns = []
     for i, symbol in enumerate(trial.test.symbols):
         start, end = int(trial.test.first_decisions(1)[i]), int(trial.test.segments[i, 2])
         targets = np.where(probe[start:end] > 0, max(settings.positions), min(settings.positions))
-        result = simulate(trial.test, targets, costs=trial.costs, rules=settings.rules, start=start, symbol=symbol)
+        result = simulate(trial.test, targets, costs=trial.costs, rules=trial.rules, start=start, symbol=symbol)
         returns.append(log_returns(result))
     return float(np.concatenate(returns).mean())
 

@@ -53,8 +53,8 @@ def rules(env: jt.TradingEnv) -> str:
     if costs.maker_fee is not None:
         fee += f" ({_rate(costs.maker_fee, 1e4, ' bp')} at a limit)"
     rules, band = env.rules, "rebalanced at every bar"
-    if rules.band(env.assets):
-        band = f"no trade below {rules.band(env.assets):.3g} of equity"
+    if rules.rebalance_band:
+        band = f"no trade below {rules.rebalance_band:.3g} of equity"
     more = []
     for name in LIMITS:
         if name not in BPS and getattr(costs, name) is not None:

@@ -27,7 +27,7 @@ from jaxtrader.ledger import ledger, settlement
 from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL, Account, Brackets
 from jaxtrader.ledger.bar import Bar, check_capital, check_market
 from jaxtrader.ledger.costs import CostRange, Costs
-from jaxtrader.ledger.rules import BRACKETS, Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules, default_band
 from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
 
@@ -41,7 +41,8 @@ class TradingEnv(EnvSettings):
 
     Args:
         market: the bars to trade, which stay on the host.
-        rules: how orders fill. Where the positions may be short, they get a maintenance margin unless it is given.
+        rules: how orders fill. They get a rebalance band, and a maintenance margin where the positions may be short,
+            unless these are given. So `env.rules` has those in force.
         costs: what trading and holding cost. They are not free by default. `Costs.between` draws them for each episode.
         reward: a pure, hashable function of the equity before and after a bar, or a `MoveReward`.
         sees_best_price: whether a decision sees the return from the best price of its position, from which a trailing
@@ -79,7 +80,10 @@ class TradingEnv(EnvSettings):
             object.__setattr__(self, "rules", self.rules.with_short_margin())
         for name in BRACKETS:
             object.__setattr__(self, name, actions.validate_bracket(name, getattr(self, name), positions))
-        if positions == "weights" and (band := self.rules.band(self.assets)) * self.assets >= 1:
+        object.__setattr__(self, "rules", self.rules.with_band(default_band(self.assets)))
+        band = self.rules.rebalance_band
+        assert band is not None
+        if positions == "weights" and band * self.assets >= 1:
             raise ValueError(
                 f"rebalance_band {band:g} is an equal weight of {self.assets} assets or more, so "
                 f"that equal weights would never be bought; use a smaller one, such as {0.2 / self.assets:.1g}"
@@ -200,7 +204,10 @@ class TradingEnv(EnvSettings):
         """Return the configuration without the market as plain data, for a policy file."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "market"}
         plain = {name: list(x) if isinstance(x, tuple) else x for name, x in fields.items()}
-        parts = {"rules": self.rules.to_dict(), "costs": self.costs.to_dict(), "reward": rewards.to_dict(self.reward)}
+        rules = self.rules
+        if rules.rebalance_band == default_band(self.assets):  # a portfolio of other assets gets that of their number
+            rules = rules.replace(rebalance_band=None)
+        parts = {"rules": rules.to_dict(), "costs": self.costs.to_dict(), "reward": rewards.to_dict(self.reward)}
         # Files of before it was known lack it, and their policies do not see it.
         plain.pop("sees_best_price")
         return plain | parts | ({"sees_best_price": True} if self.shows_best_price else {})

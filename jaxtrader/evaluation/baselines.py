@@ -144,7 +144,7 @@ def _stood(result: BacktestResult) -> Float[np.ndarray, "bar A"]:
 def _hold_the_same(result: BacktestResult, other: BacktestResult) -> bool:
     """Whether two accounts of the same targets hold alike: no bracket closed the first, and no cap kept it small."""
     held, others = result.intrabar_exposure, other.intrabar_exposure
-    near = np.abs(held.mean(0) - others.mean(0)) <= max(result.rules.band(held.shape[1]), DRIFT)
+    near = np.abs(held.mean(0) - others.mean(0)) <= max(result.rules.rebalance_band or 0.0, DRIFT)
     return bool((np.sign(held) == np.sign(others)).all() and near.all())
 
 

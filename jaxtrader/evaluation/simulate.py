@@ -71,7 +71,7 @@ def simulate(
     market: Market,
     targets: ArrayLike | Mapping[str, ArrayLike],
     *,
-    rules: Rules = Rules(rebalance_band=0.0),  # noqa: B008  frozen
+    rules: Rules = Rules(),  # noqa: B008  frozen
     costs: Costs = Costs(),  # noqa: B008  frozen
     stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = None,
     take_profit: ArrayLike | Mapping[str, ArrayLike] | None = None,
@@ -87,8 +87,8 @@ def simulate(
         targets: signed exposure wanted at each close, `[N]` (one asset) or `[N, A]`, or one number for all. N counts
             the bars from the segment's first decision, bar 0 of the result, to its end. NaN holds the units. A mapping
             gives such targets for each of the histories that it names.
-        rules: how orders fill. The default has no band, so each bar trades to its target. `Rules()` has the band of
-            training.
+        rules: how orders fill. A band of None is 0 here, so that each bar trades to its target. `env.rules` has that
+            of its environment.
         costs: what trading and holding cost. The default is not free.
         stop_loss: fraction of the entry price (below 1), against the position, at which it is closed, from the bar
             after each decision on. One number, or one a target (`[N]`, `[N, A]`). NaN or infinite means none. With
@@ -117,6 +117,7 @@ def simulate(
     """
     if not isinstance(rules, Rules):
         raise ValueError(f"rules {rules!r} must be Rules(fill=..., max_leverage=...)")
+    rules = rules.with_band(0.0)
     check_run(costs, dtype)
     if not isinstance(market, Market):
         raise ValueError(
@@ -155,7 +156,7 @@ def simulate_paths(
     market: Market,
     targets: Float[np.ndarray, "path bar A"],
     *,
-    rules: Rules = Rules(rebalance_band=0.0),  # noqa: B008  frozen
+    rules: Rules = Rules(),  # noqa: B008  frozen
     costs: Costs = Costs(),  # noqa: B008  frozen
     stop_loss: float | None = None,
     take_profit: float | None = None,
@@ -178,6 +179,7 @@ def simulate_paths(
     """
     given: dict[str, Any] = {"stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
     given = {name: x for name, x in given.items() if x is not None}
+    rules = rules.with_band(0.0)
     check_run(costs, "float64")
     check_market(market, costs, rules)
     if not len(targets):

@@ -66,7 +66,7 @@ def order_before_cash(
         dropped |= small.any(-1)
         order = jnp.where(small, 0, order)
     keeps_units = any(rule is not None for rule in (rules.volume_cap, rules.lot, rules.min_trade))
-    keeps_units |= rules.band(account.units.shape[-1]) > 0 or rules.rebalance == "on_change"
+    keeps_units |= bool(rules.rebalance_band) or rules.rebalance == "on_change"
     if account.units.shape[-1] > 1 and keeps_units:
         order, cut, lost = _cut_to_leverage(account, order, price, equity, bar, rules)
         clipped, dropped = clipped | cut, dropped | lost
@@ -138,8 +138,8 @@ def _order_units(
     order = target * scale[..., None] * equity[..., None] / price - account.units
     value = jnp.abs(order) * price
     none = jnp.isnan(target) | (value <= dust(equity.dtype) * equity[..., None])
-    if (band := rules.band(account.units.shape[-1])) > 0:
-        none |= (value < band * equity[..., None]) & (target != 0)
+    if rules.rebalance_band:
+        none |= (value < rules.rebalance_band * equity[..., None]) & (target != 0)
     if rules.rebalance == "on_change":
         none |= (target == account.target) & (target != 0) & (True if account.unfilled is None else ~account.unfilled)
     return jnp.where(none, 0, order)

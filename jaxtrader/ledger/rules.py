@@ -23,6 +23,11 @@ SHORT_MARGIN = 0.25  # the maintenance margin of an environment with shorts: a q
 OPTIONAL_NUMBERS = ("rebalance_band", "maintenance_margin", "capital", "lot", "min_trade", "volume_cap", "limit_offset")
 
 
+def default_band(assets: int) -> float:
+    """Return the rebalance band of an environment that was given none (money rule 3)."""
+    return min(0.05, 0.5 / assets)
+
+
 def meaning_of_bracket(name: str) -> str:
     """Return what the number of a bracket means, as messages say it."""
     price = "best" if name == "trailing_stop" else "entry"
@@ -39,7 +44,8 @@ class Rules:
             "close": at the close that the decision saw, which is optimistic and meant for comparison. "limit": at a
             limit that rests for the next bar, or at its open where that is better, or not at all.
         rebalance_band: The smallest trade, as a share of equity. Smaller trades are not made, except to go flat. By
-            default it is 0.05, or half of an equal weight where an account has more than 10 assets.
+            default it is 0.05 where an agent decides, or half of an equal weight where an account has more than 10
+            assets. Where targets are given, as in `simulate`, it is 0 by default.
         rebalance: When a target is traded. "always": at every bar. "on_change": only when the target changes or is 0.
             What a stop, the margin or a session's end has closed then stays closed until the target changes.
         ruin_level: The share of the initial capital at or below which everything is closed for good.
@@ -202,16 +208,16 @@ class Rules:
         """Bars from the close that a decision sees to the bar of its fill: the delay, and 1 unless that close fills."""
         return self.delay + (self.fill != "close")
 
-    def band(self, assets: int) -> float:
-        """The rebalance band in force for an account of this many assets. It is 0 where there is none."""
-        return min(0.05, 0.5 / assets) if self.rebalance_band is None else self.rebalance_band
-
     @property
     def margin(self) -> float:
         """The maintenance margin in force, or 0 where there is none."""
         if self.maintenance_margin is not None:
             return self.maintenance_margin
         return 0.5 / self.max_leverage if self.max_leverage > 1 else 0.0
+
+    def with_band(self, band: float) -> Rules:
+        """Return the rules with this rebalance band where none was chosen."""
+        return self if self.rebalance_band is not None else self.replace(rebalance_band=band)
 
     def with_short_margin(self) -> Rules:
         """Return the rules of an agent that may be short: with a maintenance margin where none was chosen."""

@@ -17,6 +17,7 @@ from jaxtrader.checks.learned import delay_features, excess_on_shared_bars, shuf
 from jaxtrader.checks.trials import Trial, _mean_by_time, t_statistic
 from jaxtrader.cli import main
 from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.bar_checks import DataError, check_bars
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.features import Feature
@@ -221,7 +222,7 @@ def test_two_trials_are_compared_on_the_bars_that_both_have():
     assert bars[0][0] == bars[1][0]
     assert bars[0][1] == bars[1][1] + 1
     one, two = (np.array(x, "datetime64[D]") for x in (["2020-01-01", "2020-01-02", "2020-01-03"], ["2020-01-02"]))
-    trials = [Trial(np.arange(1.0, 1 + len(times)), times, 0.0, judged[0], Costs()) for times in (one, two)]
+    trials = [Trial(np.arange(1.0, 1 + len(times)), times, 0.0, judged[0], Costs(), Rules()) for times in (one, two)]
     assert [x.tolist() for x in excess_on_shared_bars(*trials)] == [[2.0], [1.0]]
 
 

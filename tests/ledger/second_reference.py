@@ -111,9 +111,7 @@ class Ledger:
         self.multiplier = np.broadcast_to(1.0 if rules.multiplier is None else rules.multiplier, self.assets).tolist()
         self.tick = None if rules.tick is None else np.broadcast_to(rules.tick, self.assets).tolist()
         self.leverage = rules.max_leverage
-        self.band = rules.rebalance_band
-        if self.band is None:
-            self.band = min(0.05, 1 / (2 * self.assets))
+        self.band = rules.rebalance_band or 0.0
         self.margin = rules.maintenance_margin
         if self.margin is None:
             self.margin = 0.5 / self.leverage if self.leverage > 1 else 0.0

@@ -38,7 +38,7 @@ def _drawn_rules(seed: int):
     kind = ("days", "sessions", "clock")[seed // 4 % 3]
     leverage = float(rng.choice([1, 0.8, 2, 3]))
     rules = {"fill": ("next_open", "next_close", "close", "next_open")[seed // 2 % 4], "max_leverage": leverage}
-    rules["rebalance_band"] = float(rng.choice([0, 0.02])) if on() else None
+    rules["rebalance_band"] = float(rng.choice([0, 0.02])) if on() else min(0.05, 1 / (2 * assets))
     rules |= {"rebalance": "on_change"} if on(0.4) else {}
     rules |= {"maintenance_margin": float(rng.choice([0.1, 0.2, 0.3]))} if on() else {}
     rules |= {"delay": int(rng.integers(1, 3))} if on(0.3) else {}
