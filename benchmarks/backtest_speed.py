@@ -29,7 +29,7 @@ from workload import candles, opens_of
 import jaxtrader as jt
 
 FEE, SLIPPAGE = 1e-5, 2e-5  # low: no account may come to ruin, which the peers do not know
-COSTS, FREE = jt.Costs(FEE, SLIPPAGE), jt.Costs(0.0, 0.0)
+COSTS, NO_COSTS = jt.Costs(FEE, SLIPPAGE), jt.Costs(0.0, 0.0)
 AT_CLOSE = jt.Rules(fill="close", rebalance="on_change", rebalance_band=0.0)
 TOLERANCE = {"vectorbt": 1e-9, "backtesting.py": 1e-6}
 LONG = 5  # times as many bars where it is one path
@@ -111,7 +111,7 @@ def measure(bars: int, paths: int, repeats: int, python: str | None) -> tuple[li
         RESULTS: Ours(many[1].size, results),
         ALONE: Ours(many[1].size, alone),
         ONE: Ours(one[1].size, lambda: path(one[2], costs=COSTS)),
-        HALF: Ours(one[1].size, lambda: path(half[2], costs=FREE, rules=AT_CLOSE)),
+        HALF: Ours(one[1].size, lambda: path(half[2], costs=NO_COSTS, rules=AT_CLOSE)),
     }
     np.testing.assert_allclose(ours[PASS].final, ours[ALONE].final, rtol=1e-12)
     np.testing.assert_allclose(ours[PASS_32].final, ours[ALONE].final, rtol=1e-3)

@@ -51,14 +51,14 @@ def above_average(bars):
 
 ahead = jt.features.Feature("ahead", 1, next_move)
 short = jt.features.Feature("short", 20, above_average)
-standardised = jt.features.Feature("standardised", 21, deviations)
+standardized = jt.features.Feature("standardized", 21, deviations)
 """
 HONEST_FEATURES = "log_return_20,volatility_20"  # honest features beside a planted one
 # What is planted, the features it comes in, the check that is made for it.
 LEAKS = [
     ("a function that sees the next bar", "mine.py:ahead", "past_only"),
     ("a look-back declared too short", "mine.py:short", "past_only"),
-    ("deviations of the whole history", "mine.py:standardised", "past_only"),
+    ("deviations of the whole history", "mine.py:standardized", "past_only"),
     ("a column: next fill to fill, half noise", "half", "plausible"),
     ("a column: next fill to fill, 9/10 noise", "tenth", "plausible"),
     ("a column: next fill to fill, 49/50 noise", "trace", "plausible"),  # too little to be told from chance in one walk

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 
 # They only name memory or numbers.
-FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
+NO_WORK = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"}
 KINDS = {"fusion": "fusions", "copy": "copies", "dot": "products", "custom-call": "custom calls"}
 
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) .*\{\s*$")
@@ -47,7 +47,7 @@ class Program:
             instruction = _INSTRUCTION.search(line)
             kind = instruction[1] if instruction else "parameter"
             called = _CALLED.search(line)
-            if kind in FREE:
+            if kind in NO_WORK:
                 continue
             if kind == "while" and called:
                 trips = self._trips(line)

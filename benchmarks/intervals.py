@@ -20,7 +20,7 @@ from workload import candles, opens_of
 import jaxtrader as jt
 from jaxtrader.evaluation import bootstrap
 from jaxtrader.evaluation.baselines import baselines
-from jaxtrader.evaluation.looks import Trials
+from jaxtrader.evaluation.evaluation_log import Trials
 from jaxtrader.evaluation.verdict import POLICY, verdict
 
 PARTS = ("coverage", "verdicts")
@@ -30,7 +30,7 @@ KINDS = ("iid normal", "t(4)", "AR(0.2)")
 LENGTHS = (250, 500, 2000)
 VERDICT_LENGTHS, COEFFICIENTS = (500, 2500), (0.0, 0.05, 0.1, 0.2)
 WORDS = ("Better", "Not distinguishable", "Worse")
-FREE = jt.Costs(fee=0.0, slippage=0.0)
+NO_COSTS = jt.Costs(fee=0.0, slippage=0.0)
 
 
 def standard(kind: str, bars: int, rng: np.random.Generator) -> np.ndarray:
@@ -81,9 +81,9 @@ def verdicts(coefficient: float, bars: int, samples: int) -> list[float]:
         frame = candles(opens_of(close), close, freq="D")
         market = jt.Market.from_bars(jt.load_bars(frame), features=["log_return_1"])
         held = market.features[market.segments[0, 1] :, 0, 0] > 0
-        result = jt.simulate(market, held, costs=FREE)
+        result = jt.simulate(market, held, costs=NO_COSTS)
         part = {POLICY: result, **baselines(market, result)}
-        said = verdict({"test": part}, trials=Trials(looks=1, count=1, variance=1 / bars))[0]
+        said = verdict({"test": part}, trials=Trials(evaluations=1, count=1, variance=1 / bars))[0]
         counts += [said.startswith(word) for word in WORDS]
     return list(counts / samples)
 

@@ -156,8 +156,8 @@ def all_equal(tree: Any) -> Bool[Array, ""]:
 
 def moments(x: Float[Array, "*b"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """Return the mean and the variance of all numbers of all devices."""
-    centre = mean(x.mean())
-    return centre, mean(((x - centre) ** 2).mean())
+    center = mean(x.mean())
+    return center, mean(((x - center) ** 2).mean())
 
 
 def _reduce(reduction: Callable[..., Array], tree: Any) -> Any:

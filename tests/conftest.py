@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 # Before JAX is loaded, and for the processes that tests start. Most of the time is compiling, and the optimiser is not
-# what is tested: without it a third is saved. `optimised` is for what runs long. "false" from outside is for all, and
+# what is tested: without it a third is saved. `optimized` is for what runs long. "false" from outside is for all, and
 # then nothing is left out. XLA's older way to emit fused loops compiles three times as fast, to code that is slower. It
 # aborts at a flag that it does not know, so the flag is given only where it is known.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
@@ -101,7 +101,7 @@ def walk(symbol: str, bars: int, seed: int) -> Bars:
 
 
 @pytest.fixture
-def optimised() -> Iterator[None]:
+def optimized() -> Iterator[None]:
     """Programs are optimised by XLA, as they are for users: for tests that run longer than they compile."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", False)

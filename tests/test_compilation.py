@@ -117,7 +117,7 @@ def test_the_default_folder_is_the_systems(tmp_path: Path) -> None:
     assert Path(folder).parent == tmp_path / "jaxtrader"
 
 
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimized")
 def test_options_for_a_cpu_are_given_to_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And to none while JAX is asked for the least optimisation. The first call decides for none of the later ones."""
     given = []

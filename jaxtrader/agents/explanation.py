@@ -90,14 +90,14 @@ class Explanation:
         seen: what it saw and chose.
         members: what each member of an ensemble made of that, by its seed. Another policy has one.
         features: names of the window's features.
-        normalised: the window as the network saw it.
+        normalized: the window as the network saw it.
         account_names: of the account's numbers.
     """
 
     seen: Seen
     members: dict[str, MemberDecision]
     features: tuple[str, ...]
-    normalised: Float[np.ndarray, "bar A F"]
+    normalized: Float[np.ndarray, "bar A F"]
     account_names: tuple[str, ...]
 
     @property
@@ -127,7 +127,7 @@ class Explanation:
         """The features of the window's last bar: raw, and as the network saw them. One row an asset and feature."""
         import pandas as pd
 
-        last = {"raw": self.seen.window[-1].ravel(), "normalised": self.normalised[-1].ravel()}
+        last = {"raw": self.seen.window[-1].ravel(), "normalized": self.normalized[-1].ravel()}
         rows = pd.MultiIndex.from_product([self.seen.symbols, self.features], names=["symbol", "feature"])
         frame = pd.DataFrame(last, index=rows)
         return frame.droplevel("symbol") if len(self.seen.symbols) == 1 else frame

@@ -258,7 +258,7 @@ class Policy:
         for seed, one in zip(seeds, self.members, strict=True):
             action, about = _decide(one.acting_agent, one.state_for(len(seen.symbols)), bars[None], account)
             members[f"seed {seed}"] = MemberDecision.of(action, about, one.positions)
-        bars = normalised(self.state_for(len(seen.symbols)), bars)
+        bars = normalized(self.state_for(len(seen.symbols)), bars)
         return Explanation(seen, members, self.features, np.asarray(bars), self.account_names)
 
     def live(
@@ -477,18 +477,18 @@ def _select(agent: Any, state: Any, observations: jax.Array) -> jax.Array:
 
 def decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Return the mode for raw windows `[batch, window, asset, feature]`, and what the agent tells of it."""
-    context = jax.tree.map(lambda x: x[:, 0], agent.encode(state, normalised(state, window)))
+    context = jax.tree.map(lambda x: x[:, 0], agent.encode(state, normalized(state, window)))
     return agent.act(state, context, account, jax.random.key(0), deterministic=True)
 
 
 _decide = jax.jit(decide)
 
 
-def normalised(state: Any, window: jax.Array) -> jax.Array:
+def normalized(state: Any, window: jax.Array) -> jax.Array:
     """Return raw windows `[*b, window, asset, feature]` as the agent sees them, whose state or states these are."""
     first = first_state(state)
     if isinstance(first, PPOState):
-        return first.normalised(window)
+        return first.normalized(window)
     known = jnp.isfinite(window).all(-1, keepdims=True)
     normalizer = first.normalizer if isinstance(first, Normalized) else None
     # As `normalize` does with market arrays: 0 where an asset is not listed.

@@ -378,7 +378,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         Also return the normaliser for the next rollout. This update still uses the old one, so that learning sees the
         numbers that acting saw.
         """
-        centre, variance = devices.moments(advantage)
+        center, variance = devices.moments(advantage)
         mean, std = state.value_scale.moments()
         observations, normalizer = rollout.observations, state.normalizer
         if isinstance(normalizer, RunningNormalizer):
@@ -386,7 +386,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         data = {
             "action": state.network.actions.from_env(rollout.action),
             "log_prob": rollout.log_prob,
-            "advantage": (advantage - centre) / (jnp.sqrt(variance) + 1e-8),
+            "advantage": (advantage - center) / (jnp.sqrt(variance) + 1e-8),
             "target": (target - mean) / std,
             "account": rollout.account,
             "observations": observations,

@@ -57,7 +57,7 @@ class PPOState(struct.PyTreeNode):
             network.check_weights(self.params)
         return self.replace(network=network, bounds=bounds)
 
-    def normalised(self, window: Float[Array, "*b bar A F"]) -> Float[Array, "*b bar A F"]:
+    def normalized(self, window: Float[Array, "*b bar A F"]) -> Float[Array, "*b bar A F"]:
         """Return raw features as the network sees them: as `normalize` gives them for the arrays of a whole market."""
         known = jnp.isfinite(window).all(-1, keepdims=True)
         if self.normalizer is not None:

@@ -125,7 +125,7 @@ class RunSettings:
         dry_run: Checks everything, prints the plan and a time estimate, and writes nothing.
         quiet: Prints only the result.
         trials: The number of policies that were tried on the test bars elsewhere. Those of this folder of runs are
-            counted by themselves, in looks.jsonl.
+            counted by themselves, in evaluations.jsonl.
         report: Whether report.html, report.png and the tables of the test are written.
         only: The checks to run, of past_only,plausible,one_bar_late,oracle,shuffled. The first two take a moment, the
             others train an agent. By default all five are run.

@@ -150,7 +150,7 @@ def text_table(table: TextTable) -> rich.table.Table:
 
 def facts(evidence: Evidence) -> list[tuple[str, str]]:
     """The verdict, and orders that were not filled as asked, as lines of the terminal."""
-    first, second, *luck = evidence.judgement
+    first, second, *luck = evidence.judgment
     found = [("verdict", first), ("result", second)]
     found += [("luck", " ".join(luck))] if luck else []
     if evidence.holds_because is not None:

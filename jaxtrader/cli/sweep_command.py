@@ -30,7 +30,7 @@ from jaxtrader.cli.settings import (
 )
 from jaxtrader.cli.train_command import Plan, make_plan, plan_facts
 from jaxtrader.cli.wording import in_flags
-from jaxtrader.evaluation import looks, tables
+from jaxtrader.evaluation import evaluation_log, tables
 from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
 from jaxtrader.ledger.cost_rates import CostRates
@@ -234,9 +234,11 @@ def _evidence(found: Sweep, sweep_plan: SweepPlan, plan: Plan, values: Values) -
     for one, configuration in zip(found.configurations, sweep_plan.configurations, strict=True):
         if one is best or one.test is None or configuration.test is None:
             continue
-        look = looks.look_at(configuration.test, one.test, one.policy_path.read_bytes(), str(one.folder))
-        with contextlib.suppress(FileError):  # which the look of the best tells
-            looks.record(folder_of_runs(one.folder), look)
+        evaluation = evaluation_log.evaluation_of(
+            configuration.test, one.test, one.policy_path.read_bytes(), str(one.folder)
+        )
+        with contextlib.suppress(FileError):  # which the evaluation of the best reports
+            evaluation_log.record(folder_of_runs(one.folder), evaluation)
     changes = sweep_plan.configurations[found.configurations.index(best)].changes
     evidence = reporting.evaluate(best.folder, plan.parts, values, **changes)
     return dataclasses.replace(evidence, overfitting=found.overfitting)

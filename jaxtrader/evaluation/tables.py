@@ -27,7 +27,7 @@ from jaxtrader.evaluation.trades import figures
 from jaxtrader.evaluation.verdict import POLICY, Part
 from jaxtrader.ledger.account import DELISTED, REASONS
 
-LABELS = {BUY_AND_HOLD: " buy and hold", EXPOSURE_MATCHED: " same exposure"}
+LABELS = {BUY_AND_HOLD: " buy and hold", EXPOSURE_MATCHED: " mean exposure"}
 
 
 class Figure(NamedTuple):
@@ -199,7 +199,7 @@ def legend(parts: Mapping[str, Part]) -> str:
         said.append("Less than a year is not annualised: its Sharpe ratio is of the period, with its standard error")
     said += [
         "max dd: largest drawdown",
-        "same exposure: buy-and-hold at the policy's mean exposure",
+        "mean exposure: buy-and-hold at the policy's mean exposure",
         "expos.: position / equity",
         "in market: share of bars with a position",
         "turns: traded value / equity",
@@ -318,7 +318,7 @@ def _delistings(fills: np.ndarray) -> list[str]:
 
 def break_even_line(cost: float) -> str:
     """The break-even cost of a policy in words. It is in basis points of the traded value, NaN where there is none."""
-    holding = "buy-and-hold at the same exposure"
+    holding = "buy-and-hold at mean exposure"
     if math.isnan(cost):
         return f"none, as it trades hardly more than {holding}, or less"
     if cost < 0:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from jaxtrader.evaluation import bootstrap, statistics
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
-from jaxtrader.evaluation.looks import Trials
+from jaxtrader.evaluation.evaluation_log import Trials
 from jaxtrader.evaluation.overfitting import Overfitting, deflated_sharpe
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.statistics import Estimate
@@ -144,11 +144,10 @@ def verdict(
         )
     if trials is not None and probability is not None and not math.isnan(probability):
         policies = f"{trials.count} polic{'ies' if trials.count > 1 else 'y'}"
-        others = f" ({trials.overlapping} of them at a part of them, at more, or under other names)"
-        others = others if trials.overlapping else ""
+        others = f" ({trials.overlapping} of a part of them, of more, or under other names)" * (trials.overlapping > 0)
         said.append(
-            f"This is look {trials.looks} at these bars{others}, with {policies} in all. Deflated for that many tries, "
-            f"the probability of a true Sharpe ratio above 0 is {probability:.2f}."
+            f"This is evaluation {trials.evaluations} of these bars{others}, with {policies} in all. Deflated for that "
+            f"many tries, the probability of a true Sharpe ratio above 0 is {probability:.2f}."
         )
     if overfitting is not None:
         said.append(_on_choice(overfitting))
@@ -185,7 +184,7 @@ def _headline(part: Part, trials: Trials | None, probability: float | None) -> s
         return f"The policy held nothing on these {bars}."
     if _are_one(result, matched):
         return f"The policy is holding at its mean exposure on these {bars}."
-    against, difference = "holding the same exposure", lead(result, matched)
+    against, difference = "holding the mean exposure", lead(result, matched)
     if not matched.intrabar_exposure.any():
         against = "cash"
     if math.isnan(difference.value) or math.isnan(difference.low):

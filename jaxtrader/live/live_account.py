@@ -72,9 +72,10 @@ def _filled(account: Any, at: int, units: float, price: float, fee: float, reaso
     order, number = jnp.where(chosen, units, 0.0), REASONS.index(reason)
     prices = jnp.where(chosen, price, 1.0)
     order = without_rest(account, order, prices, account.equity)  # what closes a position leaves no rounding error
-    free: Any = Costs(fee=None, slippage=None)
+    no_costs: Any = Costs(fee=None, slippage=None)
     bar: Any = None  # which only impact reads
-    after, _ = settle(account, order, prices, account.equity, bar, free, Rules(), number)  # the price is what was paid
+    # The price is what was paid.
+    after, _ = settle(account, order, prices, account.equity, bar, no_costs, Rules(), number)
     after = after.replace(
         cash=after.cash - fee,
         # The next bar counts one more, and the fill is of that bar.

@@ -181,16 +181,16 @@ def load_bars(
             raise DataError("The dict of symbols is empty; give at least one symbol with its frame or path.")
         wanted = select(list(source), symbol, symbols, "The dict")
         loaded = tuple(_load_entry(source[name], name, tz, decimal, options) for name in wanted)
-        _check_labelled(label, loaded)
+        _check_labeled(label, loaded)
         return loaded[0] if symbol is not None else loaded
     # The text of the tables is not kept beside their numbers.
     histories = read_histories(read_tables(source, decimal), tz=tz, decimal=decimal, name=symbol, only=symbols)
     loaded = tuple(_to_bars(name, history, options) for name, history in histories.items())
-    _check_labelled(label, loaded)
+    _check_labeled(label, loaded)
     return loaded[0] if symbols is None and len(loaded) == 1 else loaded
 
 
-def _check_labelled(label: str | Mapping[str, str], loaded: Sequence[Bars]) -> None:
+def _check_labeled(label: str | Mapping[str, str], loaded: Sequence[Bars]) -> None:
     names = [bars.symbols[0] for bars in loaded]
     for name in label if isinstance(label, Mapping) else ():
         if name not in names:

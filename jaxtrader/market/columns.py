@@ -128,7 +128,7 @@ def canonical(name: object) -> str:
     return re.sub(r"[\W_]", "", CHINESE_UNIT.sub("", text))
 
 
-def recognise_columns(names: Sequence[str], source: str, format: Format | None = None) -> ColumnRoles:
+def recognize_columns(names: Sequence[str], source: str, format: Format | None = None) -> ColumnRoles:
     """Assign a role to each column.
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from jaxtrader.market.clock import wall_clock
-from jaxtrader.market.columns import INDEX, ColumnRoles, recognise_columns
+from jaxtrader.market.columns import INDEX, ColumnRoles, recognize_columns
 from jaxtrader.market.errors import DataError, listed, shown
 from jaxtrader.market.numerals import read_numbers
 from jaxtrader.market.symbols import is_key, likely_histories, refuse_spliced, symbol_column
@@ -107,7 +107,7 @@ def _histories_of(
     table: Table, tz: str | None, decimal: str | None, wanted: Sequence[str] | None
 ) -> Iterator[tuple[str | None, History]]:
     """The histories of one table. One without a symbol column has no name."""
-    roles = recognise_columns(list(table.frame.columns), table.source, table.format)
+    roles = recognize_columns(list(table.frame.columns), table.source, table.format)
     if roles.symbol is not None and wanted is not None:
         table = _only(table, roles.symbol, wanted)
     # All symbols are parsed together, because a date may be ambiguous in the rows of one symbol alone.

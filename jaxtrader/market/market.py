@@ -29,7 +29,7 @@ from jaxtrader.market.delistings import DELISTED_AFTER, days_without_bar
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import DEFAULT, Feature, resolve
 from jaxtrader.market.lengths import pad_rows
-from jaxtrader.market.periods import annualise
+from jaxtrader.market.periods import annualize
 from jaxtrader.market.shared_rows import check_alignable
 from jaxtrader.market.splits import cut_segments
 
@@ -242,7 +242,7 @@ class Market:
         else:
             columns, times = concatenate_histories(parts), [history.times for history in histories]
             calendars = [history.calendar for history in histories]
-        periods, total, doubts = annualise(names, left_out, calendars, times, periods_per_year, tz)
+        periods, total, doubts = annualize(names, left_out, calendars, times, periods_per_year, tz)
         notes += doubts
         return cls(
             **_read_only(columns),

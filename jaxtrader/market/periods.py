@@ -10,7 +10,7 @@ from jaxtrader.market.calendar import TradingCalendar, total_periods_per_year
 from jaxtrader.market.errors import DataError
 
 
-def annualise(
+def annualize(
     names: Sequence[str],
     left_out: Sequence[str],
     calendars: Sequence[TradingCalendar | None],

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from jaxtrader.agents.policy import Policy
-from jaxtrader.evaluation import bootstrap, looks
+from jaxtrader.evaluation import bootstrap, evaluation_log
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED, baselines
+from jaxtrader.evaluation.evaluation_log import Trials
 from jaxtrader.evaluation.importance import Importance, permutation_importance
-from jaxtrader.evaluation.looks import Trials
 from jaxtrader.evaluation.overfitting import Overfitting
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.strategies import CASH, strategies
@@ -59,7 +59,7 @@ class Evidence:
         stress: the last part under other costs and fills, by what is other.
         timing: the test of timing on the last part. None where it has too few bars.
         trials: what was tried on the bars of the last part. None where no folder keeps count.
-        uncounted: why the look was not counted, where it should have been.
+        uncounted: why the evaluation was not counted, where it should have been.
         importance: what each feature is worth on the validation part, or on those of all folds. None without one.
         overfitting: of the choice of the policy among the configurations of a sweep.
         folds: the results of each policy of a walk-forward on its own test, from flat.
@@ -82,17 +82,17 @@ class Evidence:
     def sentences(self) -> tuple[str, ...]:
         """The verdict, the most important sentence first, and why the policy holds, where it does."""
         if self.holds_because is None:
-            return self.judgement
-        first, *further = self.judgement
+            return self.judgment
+        first, *further = self.judgment
         return (first, f"{self.holds_because[0].upper()}{self.holds_because[1:]}.", *further)
 
     @cached_property
-    def judgement(self) -> tuple[str, ...]:
+    def judgment(self) -> tuple[str, ...]:
         """What the results say, the most important sentence first."""
         said = verdict(
             self.parts, trials=self.trials, seeds=self.seeds, timing=self.timing, overfitting=self.overfitting
         )
-        return said if self.uncounted is None else (*said, f"This look was not counted: {self.uncounted}.")
+        return said if self.uncounted is None else (*said, f"This evaluation was not counted: {self.uncounted}.")
 
     @property
     def tables(self) -> list[TextTable]:
@@ -141,7 +141,7 @@ def gather(
         policy: it is backtested. Policies that succeed one another have one part, their own market.
         markets: by the name of their part, in the order of time.
         changes: settings of `backtest` other than the policy's.
-        folder: the folder of runs whose `looks.jsonl` counts the tries. None keeps no count.
+        folder: the folder of runs whose `evaluations.jsonl` counts the tries. None keeps no count.
         identity: what identifies the policy among the tries, such as the bytes of its file.
         run: where the policy came from, for people.
         trials_elsewhere: tries on the same bars that the folder does not know.
@@ -169,8 +169,8 @@ def gather(
     trials = uncounted = None
     if folder is not None:
         try:
-            seen = looks.record(folder, looks.look_at(market, result, identity, run))
-            trials = looks.trials(seen, len(result), trials_elsewhere)
+            seen = evaluation_log.record(folder, evaluation_log.evaluation_of(market, result, identity, run))
+            trials = evaluation_log.trials(seen, len(result), trials_elsewhere)
         except FileError as error:  # which must not cost the result
             uncounted = str(error)
     importance = None
@@ -311,7 +311,7 @@ def fold_table(folds: Mapping[str, Part]) -> TextTable:
             *cells(matched.reported_metrics, ("Sharpe",)),
         )
         rows.append([f"{name}, from {result.days[0]}", returned, held, ratio, *ratios, *activity])
-    columns = ["", "return", "holding", "Sharpe", "holding", "same exposure", "exposure", "turnover", "costs"]
+    columns = ["", "return", "holding", "Sharpe", "holding", "mean exposure", "exposure", "turnover", "costs"]
     note = (
         "The policy of each fold on its own test, from flat, beside buy and hold and the same at its mean exposure. "
         "Sharpe ratios and turnover of less than a year are of the period."

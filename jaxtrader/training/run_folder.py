@@ -130,7 +130,7 @@ def contents(run_dir: Path) -> dict[str, bytes]:
 
 
 def folder_of_runs(run_dir: Path) -> Path:
-    """Return the folder in which a run stands among others, where looks at the same bars are counted.
+    """Return the folder in which a run stands among others, where evaluations of the same bars are counted.
 
     A seed, a fold or a configuration belongs to the run around it.
     """

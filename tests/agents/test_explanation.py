@@ -80,7 +80,7 @@ def test_the_table_has_the_order_the_account_and_the_features_raw_and_normalised
     assert list(frame.index) == list(policy.features)
     normalizer = policy.state.normalizer
     scaled = (frame["raw"] - np.asarray(normalizer.mean)) / np.asarray(normalizer.std)
-    np.testing.assert_allclose(frame["normalised"], np.clip(scaled, -5, 5), rtol=1e-5)
+    np.testing.assert_allclose(frame["normalized"], np.clip(scaled, -5, 5), rtol=1e-5)
     for name in (*policy.account_names, *policy.features, "probabilities", f"{told.value:.4g}"):
         assert name in text
     assert max(map(len, text.splitlines())) <= 100

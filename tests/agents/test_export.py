@@ -83,7 +83,7 @@ def test_stablehlo_of_positions_has_their_probabilities(agent: PPOAgent, env: Tr
     np.testing.assert_array_equal(np.asarray(policy.positions)[probabilities.argmax(1)], target)
     assert len(set(target)) > 1
     window, account = (jnp.asarray(x) for x in seen(policy, env))
-    obs = Observation(policy.state.normalised(window[:, :, None]), account[:, None])
+    obs = Observation(policy.state.normalized(window[:, :, None]), account[:, None])
     _, about = jax.jit(lambda obs: agent.select_action(policy.state, obs, jax.random.key(0), True))(obs)
     np.testing.assert_allclose(value, about["value"], atol=NEAR)
     described = json.loads((tmp_path / "p.json").read_text())

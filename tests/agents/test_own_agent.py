@@ -56,7 +56,7 @@ def test_a_saved_agent_decides_and_earns_as_the_trained_one(trained: Any, env: T
     assert told.probabilities is None
     assert "value" in str(told), "a DQN tells none, which is a dash"
     scaled = trained.state.normalizer(told.seen.window)
-    np.testing.assert_allclose(told.normalised, scaled, rtol=1e-6)
+    np.testing.assert_allclose(told.normalized, scaled, rtol=1e-6)
     dearer = jt.backtest(trained.agent, env.market, state=trained.state, env=trained.env, costs=jt.Costs(fee=0.05))
     assert dearer.equity[-1] < result.equity[-1]
 
@@ -255,7 +255,7 @@ def test_settings_that_are_no_plain_data_do_not_stop_a_training_at_its_end() -> 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimized")
 def test_deep_q_learning_earns_most_of_a_known_optimum_and_is_walked_forward(tmp_path: Path) -> None:
     process = jt.datasets.AR1(volatility=0.02, r2=0.05, persistence=0.8)
     env = jt.TradingEnv(process.market(100_000, seed=0), window=1, rules=jt.Rules(rebalance_band=0.0))
@@ -277,7 +277,7 @@ def test_deep_q_learning_earns_most_of_a_known_optimum_and_is_walked_forward(tmp
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimized")
 def test_deep_q_learning_balances_a_pole(tmp_path: Path) -> None:
     import gymnax
 

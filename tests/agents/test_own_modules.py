@@ -289,7 +289,7 @@ def result_agent(agent: PPOAgent, like: PPOAgent) -> PPOAgent:
 
 
 @pytest.mark.slow
-def test_it_learns_the_sign_of_a_signal(optimised: None, tmp_path: Path) -> None:
+def test_it_learns_the_sign_of_a_signal(optimized: None, tmp_path: Path) -> None:
     """On an AR(1) signal that explains half of each return, without costs: hold its sign."""
     process = jt.datasets.AR1(0.02, 0.5, 0.5)
     env = TradingEnv(process.market(4000, 1), positions=(-1, 0, 1), window=2, costs=jt.Costs(None, None))

@@ -316,7 +316,7 @@ def test_the_same_key_gives_the_same_bits_and_another_key_others(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimized")
 def test_as_users_compile_it_the_first_ratio_is_1_and_the_same_key_gives_the_same_bits(
     env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:

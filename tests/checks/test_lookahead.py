@@ -25,7 +25,7 @@ def smoothed(bars):
     return np.log(bars.close / rolling(bars.close, 5, center=True, min_periods=1).mean().to_numpy())
 
 
-def standardised(bars):
+def standardized(bars):
     """Momentum in deviations of the whole history."""
     values = log_return(20).compute(bars)
     return (values - np.nanmean(values)) / np.nanstd(values)
@@ -49,7 +49,7 @@ def year_ends(bars):
 
 FAULTS = {
     "centred": (Feature("centred", 5, smoothed), "those up to row"),
-    "standardised": (Feature("standardised", 21, standardised), "those up to row"),
+    "standardized": (Feature("standardized", 21, standardized), "those up to row"),
     "mondays": (Feature("mondays", 6, mondays), "those up to row"),
     "short": (Feature("short", 10, log_return(20).compute), "the last 10 bars, its look-back"),
     "endless": (

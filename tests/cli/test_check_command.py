@@ -72,7 +72,7 @@ def above_average(bars):
 
 
 ahead = Feature("ahead", 1, next_move)
-standardised = Feature("standardised", 1, deviations)
+standardized = Feature("standardized", 1, deviations)
 short = Feature("short", 20, above_average)
 honest = Feature("honest", 2, move)
 """
@@ -101,7 +101,7 @@ def walk(tmp_path_factory):
     ("feature", "failed", "says"),
     [
         ("mine.py:ahead", "past_only, plausible", "from those up to row"),
-        ("mine.py:standardised", "past_only", "from those up to row"),
+        ("mine.py:standardized", "past_only", "from those up to row"),
         ("mine.py:short", "past_only", "from the last 20 bars, its look-back"),
         ("peek", "plausible", "peek is the column that says most"),
         ("mine.py:honest", "", ""),

@@ -115,7 +115,7 @@ def test_the_result_stands_after_a_table_of_all_parts(tiny):
     for row in ("UP", "DN", "all 2"):
         assert len(re.findall(rf"^{row} ", out[titles:], re.M)) == 2
     table = out[titles : out.index("\nverdict ")]
-    assert table.count(" same exposure ") == 4  # thrice in the results, for the total in the activity
+    assert table.count(" mean exposure ") == 4  # thrice in the results, for the total in the activity
     assert re.search(r"^result   On the test part \(2020-09-12 to 2020-10-26, 44 days, unseen", out, re.M)
 
 
@@ -148,7 +148,7 @@ def test_several_seeds_are_one_policy_with_a_folder_each(tiny, tmp_path, monkeyp
     assert "<h2>Seeds</h2>" in (run / "report.html").read_text()
     # Again: one more look, and no more policies. The report is written anew.
     assert main(["report", str(run)]) == 0
-    assert "look 2 at these bars, with 1 policy" in " ".join(capsys.readouterr().out.split())
+    assert "evaluation 2 of these bars, with 1 policy" in " ".join(capsys.readouterr().out.split())
     assert main(["train", "--resume", str(run), "--quiet"]) == 0, "a finished run has nothing left to do"
 
 
@@ -157,15 +157,15 @@ def test_what_has_no_report_is_one_sentence(tmp_path, capsys):
     assert "policy.pkl" in refused(capsys, ["report", tmp_path])
 
 
-def test_a_look_that_cannot_be_counted_is_told_and_costs_nothing(tiny, tmp_path, capsys):
-    run, looks = tmp_path / "one", tmp_path / "looks.jsonl"
+def test_an_evaluation_that_cannot_be_counted_is_told_and_costs_nothing(tiny, tmp_path, capsys):
+    run, log = tmp_path / "one", tmp_path / "evaluations.jsonl"
     shutil.copytree(tiny[0] / "runs/two-0001", run)
-    looks.write_text("another,program\n")
+    log.write_text("another,program\n")
     assert main(["backtest", str(run)]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "This look was not counted" in out
-    assert "looks.jsonl, line 1" in out
-    assert looks.read_text() == "another,program\n"
+    assert "This evaluation was not counted" in out
+    assert "evaluations.jsonl, line 1" in out
+    assert log.read_text() == "another,program\n"
 
 
 def test_the_settings_are_kept_with_the_run(tiny):

@@ -53,7 +53,7 @@ def walked(market: jt.Market, folder: Path) -> tuple[WalkForward, float, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimized")
 def test_random_walks_are_held_and_a_signal_is_traded(tmp_path):
     found, excess, t = walked(walks(0.0), tmp_path / "none")
     assert abs(excess) < 0.002

@@ -82,7 +82,7 @@ def fail_once(monkeypatch, folder, file, error):
 def test_each_kind_of_write_may_fail_once(whole, data, tmp_path, monkeypatch, capsys):
     """A full disk, a folder without permission, a disk that is read only: one sentence, and nothing is lost."""
     argv = ["train", "--data", data, *SHORT, "--run-dir"]
-    kinds = ("run", "config.toml", "metrics.jsonl", "checkpoint.pkl", "looks.jsonl", "report.html")
+    kinds = ("run", "config.toml", "metrics.jsonl", "checkpoint.pkl", "evaluations.jsonl", "report.html")
     for i, name in enumerate(kinds):
         parent = tmp_path / str(i)
         error = OSError(*((28, "No space left on device"), (13, "Permission denied"), (30, "Read-only"))[i % 3])
@@ -92,8 +92,8 @@ def test_each_kind_of_write_may_fail_once(whole, data, tmp_path, monkeypatch, ca
             code = main([*argv, str(parent / "run")])
         told = capsys.readouterr()
         # A count of the tries that cannot be kept is told with the result, and costs nothing.
-        last = " ".join(told.out.split()) if name == "looks.jsonl" else told.err.splitlines()[-1]
-        assert (code != 0) == (name != "looks.jsonl"), name
+        last = " ".join(told.out.split()) if name == "evaluations.jsonl" else told.err.splitlines()[-1]
+        assert (code != 0) == (name != "evaluations.jsonl"), name
         assert re.search(rf"cannot .*{error.strerror}.*; ", last), (name, last)
         assert str(parent) in last, (name, last)
         assert not list(parent.rglob("*.tmp"))

@@ -90,10 +90,10 @@ def test_a_sweep_that_was_killed_goes_on_and_trains_nothing_twice(place, monkeyp
     text = TINY + "[sweep]\nlearning_rate = [0.001, 0.01]\nfee_bps = [20]\n"
     assert run(place, text, "--run-dir", "whole") == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "look 2 at these bars, with 2 policies" in out, "a configuration is one try, however many seeds it has"
+    assert "evaluation 2 of these bars, with 2 policies" in out, "a configuration is one try, however many seeds it has"
     assert "not computed: 2 configurations" in out
     assert "holding config-1, config-2: validation is of what was trained" in out
-    assert len((place / "looks.jsonl").read_text().splitlines()) == 2
+    assert len((place / "evaluations.jsonl").read_text().splitlines()) == 2
     page = (place / "whole" / "report.html").read_text()
     assert "<h2>Configurations</h2>" in page
 

@@ -47,7 +47,7 @@ def test_a_walk_is_resumed_with_its_own_settings(walked, capsys):
     assert main(["walk-forward", "--resume", str(walked / "run")]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "fold 2, from 2020-08-13" in out
-    assert "look 2 at these bars, with 1 policy" in out
+    assert "evaluation 2 of these bars, with 1 policy" in out
     assert (walked / "run/fold-2/policy.pkl").read_bytes() == before
 
 
@@ -84,7 +84,7 @@ def test_its_report_is_written_anew_with_seeds_folds_and_costs(walked, capsys):
     after = json.loads((run / "result.json").read_text())
     assert after["parts"] == before["parts"]
     assert list(after["folds"]) == ["fold 1", "fold 2"]
-    assert after["trials"]["looks"] == before["trials"]["looks"] + 1
+    assert after["trials"]["evaluations"] == before["trials"]["evaluations"] + 1
     page = (run / "report.html").read_text()
     for heading in ("Folds", "Other costs and fills", "Training: reward a bar on validation"):
         assert f"<h2>{heading}</h2>" in page

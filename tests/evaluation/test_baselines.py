@@ -27,7 +27,7 @@ from jaxtrader.evaluation.verdict import lead, verdict
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 
-COSTS, FREE = Costs(fee=0.001, slippage=0.002), Costs(fee=0.0, slippage=0.0)
+COSTS, NO_COSTS = Costs(fee=0.001, slippage=0.002), Costs(fee=0.0, slippage=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_buy_and_hold_has_the_fill_of_its_result(market, fill):
         targets(3, 90),
         symbol="B",
         rules=Rules(rebalance_band=0.0, fill=fill),
-        costs=FREE,
+        costs=NO_COSTS,
     )
     bought = market.close[100 if fill == "close" else 101, 0]
     assert buy_and_hold(market, result).equity[-1] == pytest.approx(market.close[-1, 0] / bought, rel=1e-13)
@@ -120,7 +120,7 @@ def test_buy_and_hold_buys_assets_when_they_are_listed_for_what_was_kept_for_the
     a, b, c = random_bars(seed, 100), random_bars(2, 100).iloc[30:], random_bars(3, 100).iloc[60:]
     market = market_of({"A": a, "B": b, "C": c}, align=True)
     rules = Rules(rebalance_band=0.0, max_leverage=2.0)  # as at 1.0: a holder takes no credit
-    result = simulate(market, np.zeros((100, 3)), costs=FREE, rules=rules)
+    result = simulate(market, np.zeros((100, 3)), costs=NO_COSTS, rules=rules)
     holder = buy_and_hold(market, result)
     frames, cash, units, equity = (a, b, c), 1.0, [0.0, 0.0, 0.0], np.ones(100)
     worth = lambda column, t: sum(u * f[column].iloc[t - 100 + len(f)] for u, f in zip(units, frames, strict=True) if u)  # noqa: E731
@@ -140,7 +140,7 @@ def test_buy_and_hold_counts_an_order_that_waits_for_its_delay_as_one_that_has_i
     """A is ordered at bar 0 and filled at bar 4, B ordered at bar 2: half each, as if A had been bought."""
     a, b = random_bars(1, 20), random_bars(2, 20).iloc[2:]
     market = market_of({"A": a, "B": b}, align=True)
-    result = simulate(market, np.zeros((20, 2)), costs=FREE, rules=Rules(rebalance_band=0.0, delay=3))
+    result = simulate(market, np.zeros((20, 2)), costs=NO_COSTS, rules=Rules(rebalance_band=0.0, delay=3))
     holder = buy_and_hold(market, result)
     assert (holder.targets[0, 0], holder.targets[2, 1]) == (0.5, 0.5)
     assert holder.fills["bar"].tolist() == [4, 6]
@@ -183,7 +183,7 @@ def test_buy_and_hold_is_bound_by_no_volume_cap_min_trade_or_band():
     """500 for each of two, where a bar trades some 100: bought at 11, whole, as at any size. Then 15 / 11."""
     market = market_of({name: daily(range(10, 16)) for name in "AB"}, align=True)
     rules = {"capital": 1_000.0, "volume_cap": 0.5, "min_trade": 2_000.0, "rebalance_band": 0.6}
-    result = simulate(market, 0.0, costs=FREE, **run_settings(rules))
+    result = simulate(market, 0.0, costs=NO_COSTS, **run_settings(rules))
     holder = buy_and_hold(market, result)
     assert holder.equity[-1] == pytest.approx(15 / 11, rel=1e-13), "half is within the band, and still bought"
 
@@ -197,13 +197,13 @@ def test_buy_and_hold_that_would_meet_a_missing_bar_is_given_until_it_is_filled(
     a, b = daily(range(10, 20), [10, *[12] * 9]), daily([1, 1, 4, 5, 0, 0, 8, 9, 9, 9], [1, 1, 4, 5, 0, 0, 8, 8, 8, 16])
     market = market_of({"A": a, "B": b.iloc[[2, 3, 6, 7, 8, 9]]}, align=True)
     rules = {"delay": 1, "rebalance": rebalance}
-    result = simulate(market, np.zeros((10, 2)), costs=FREE, **run_settings(rules))
+    result = simulate(market, np.zeros((10, 2)), costs=NO_COSTS, **run_settings(rules))
     holder = buy_and_hold(market, result)
     assert holder.fills["bar"].tolist() == [2, 6]
     assert holder.fills["symbol"].tolist() == ["A", "B"]
     np.testing.assert_allclose(holder.units[-1], [0.5 / 12, 0.5 / 8], rtol=1e-13)
     assert holder.equity[-1] == pytest.approx(0.5 + 1.0, rel=1e-13)
-    matched = exposure_matched(market, simulate(market, 0.5, costs=FREE, **run_settings(rules)))
+    matched = exposure_matched(market, simulate(market, 0.5, costs=NO_COSTS, **run_settings(rules)))
     assert set(matched.fills["symbol"]) == {"A", "B"}
     assert matched.dropped == 0
 
@@ -321,7 +321,7 @@ def test_what_stood_is_divided_as_it_was_bought_by_hand():
     """
     market = market_of({"A": daily([10, 10, 20, 20]), "B": daily([10] * 4)}, align=True)
     targets = np.array([[0.5, 0.25], [np.nan] * 2, [np.nan] * 2, [np.nan] * 2])
-    result = simulate(market, targets, costs=FREE)
+    result = simulate(market, targets, costs=NO_COSTS)
     np.testing.assert_allclose(result.intrabar_exposure[:, 0], [0, 0.5, 2 / 3, 2 / 3])
     np.testing.assert_allclose(result.intrabar_exposure[:, 1], [0, 0.25, 1 / 6, 1 / 6])
     gross = (0.75 + 5 / 6 + 5 / 6) / 4

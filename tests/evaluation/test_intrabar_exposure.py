@@ -11,7 +11,7 @@ from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 
-FREE, HOLD = Costs(fee=0.0, slippage=0.0), np.nan
+NO_COSTS, HOLD = Costs(fee=0.0, slippage=0.0), np.nan
 
 
 def table(opens, lows=None, closes=None, freq="D", begin="2024-01-01"):
@@ -25,7 +25,7 @@ def table(opens, lows=None, closes=None, freq="D", begin="2024-01-01"):
 def run(bars, targets, stop_loss=np.inf, **rules):
     market = market_of(bars, symbol="X", periods_per_year=365)
     levels = {"stop_loss": stop_loss, "take_profit": np.inf}  # of one kind in all tests, which are compiled once
-    return simulate(market, targets, costs=FREE, **levels, rules=Rules(**{"rebalance_band": 0.0} | rules))
+    return simulate(market, targets, costs=NO_COSTS, **levels, rules=Rules(**{"rebalance_band": 0.0} | rules))
 
 
 def test_a_position_that_was_stopped_in_the_bar_of_its_entry_was_held():
@@ -82,7 +82,7 @@ def test_ruin_in_the_bar_of_the_entry_is_no_exposure_of_a_million():
 def test_the_baseline_holds_the_mean_of_what_stood_in_the_bars():
     market = market_of(random_bars(3, 60), symbol="X")
     targets, rules = np.arange(60) % 2, Rules(rebalance_band=0.0)
-    result = simulate(market, targets, costs=FREE, stop_loss=0.005, take_profit=0.005, rules=rules)
+    result = simulate(market, targets, costs=NO_COSTS, stop_loss=0.005, take_profit=0.005, rules=rules)
     bought = result.fills["bar"][(result.fills["reason"] == "order") & (result.fills["units"] > 0)]
     stood = set(bought) | set(np.flatnonzero(result.units[:, 0]))
     assert result.metrics["time_in_market"] == len(stood) / 60

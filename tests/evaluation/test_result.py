@@ -18,7 +18,7 @@ from jaxtrader.market.bars import load_bars
 from jaxtrader.market.market import Market
 
 NAN = math.nan
-FREE = Costs(fee=0.0, slippage=0.0)
+NO_COSTS = Costs(fee=0.0, slippage=0.0)
 
 
 def flat_bars(prices, begin="2020-01-01", symbol="X"):
@@ -89,7 +89,7 @@ def test_entry_and_exit_prices_are_averages_over_the_trade():
     result = simulate(
         flat_bars([100, 200, 100, 150, 1, 1]),
         [0.2, 0.5, 0.2, 0, 0, 0],
-        costs=FREE,
+        costs=NO_COSTS,
         rules=Rules(rebalance_band=0.0, fill="close"),
     )
     (trade,) = result.trades
@@ -176,13 +176,13 @@ def test_ruined_at_a_mark_is_a_forced_fill_and_ignored_targets_count_later_ones(
 
 
 def test_ruined_at_a_fill_and_at_the_mark_just_after_an_order():
-    ruined_at_open = simulate(flat_bars([100, 100, 200]), [-1.0, 1.0, 1.0], costs=FREE)
+    ruined_at_open = simulate(flat_bars([100, 100, 200]), [-1.0, 1.0, 1.0], costs=NO_COSTS)
     assert ruined_at_open.ruined_at == 2
     np.testing.assert_array_equal(ruined_at_open.fills["forced"], [False, True])
     assert ruined_at_open.ignored_targets == 1
     # The order of bar 0 fills at the open of bar 1 and ruins at its close: two fills in one bar, the second forced.
     market = market_of(daily([100, 100, 50], [100, 200, 50]), periods_per_year=365)
-    result = simulate(market, [-1.0, 1.0, 1.0], costs=FREE)
+    result = simulate(market, [-1.0, 1.0, 1.0], costs=NO_COSTS)
     np.testing.assert_array_equal(result.fills["bar"], [1, 1])
     np.testing.assert_array_equal(result.fills["price"], [100, 200])
     np.testing.assert_array_equal(result.fills["forced"], [False, True])
@@ -206,7 +206,7 @@ def test_all_tables_show_the_zone_of_the_market_and_their_days_are_of_it():
     market = Market.from_bars(load_bars(pd.DataFrame(prices, index=days), symbol="X"), features=["gap"])
     assert "2020-01-06 to 2020-01-09" in market.describe()
     assert market.split("2020-01-08")[0].segments[0, 2] == 2
-    total = combine({"X": simulate(market, [1, 0, 0, 0], costs=FREE)})
+    total = combine({"X": simulate(market, [1, 0, 0, 0], costs=NO_COSTS)})
     for result in (total, total.by_symbol["X"]):
         bars, fills, trades = (result.to_frame(table) for table in ("bars", "fills", "trades"))
         assert bars.index.equals(days.rename("time").as_unit("ns"))
@@ -216,7 +216,7 @@ def test_all_tables_show_the_zone_of_the_market_and_their_days_are_of_it():
         np.testing.assert_array_equal(fills["units"], result.fills["units"])
     coin = load_bars(pd.DataFrame(prices, index=pd.date_range("2020-01-06", periods=4)), symbol="COIN")
     both = Market.from_bars([coin, load_bars(pd.DataFrame(prices, index=days), symbol="X")], features=["gap"])
-    results = simulate(both, {"X": [1, 0, 0, 0], "COIN": 0.0}, costs=FREE)
+    results = simulate(both, {"X": [1, 0, 0, 0], "COIN": 0.0}, costs=NO_COSTS)
     assert [str(results[symbol].to_frame().index.tz) for symbol in ("X", "COIN")] == ["Asia/Tokyo", "UTC"]
     assert combine(dict(results)).tz is None
     with pytest.raises(ValueError, match="'orders'; take bars, fills or trades"):
@@ -229,11 +229,11 @@ def test_all_tables_show_the_zone_of_the_market_and_their_days_are_of_it():
 @pytest.fixture(scope="module")
 def pair():
     """A: days 1-4, long all of it at 100 free of cost. B: days 2-6, half long. B begins later, A ends earlier."""
-    a = simulate(flat_bars([100, 110, 120, 150]), 1.0, costs=FREE, rules=Rules(rebalance_band=0.0, fill="close"))
+    a = simulate(flat_bars([100, 110, 120, 150]), 1.0, costs=NO_COSTS, rules=Rules(rebalance_band=0.0, fill="close"))
     b = simulate(
         flat_bars([10, 20, 20, 10, 10], begin="2020-01-02", symbol="Y"),
         [0.5, NAN, NAN, 0, NAN],
-        costs=FREE,
+        costs=NO_COSTS,
         rules=Rules(rebalance_band=0.0, fill="close"),
     )
     return combine({"A": a, "B": b})
@@ -264,12 +264,12 @@ def test_combine_by_hand(pair):
 
 
 def test_a_gap_in_one_calendar_keeps_the_position():
-    a = simulate(flat_bars([100, 100, 100]), 1.0, costs=FREE, rules=Rules(rebalance_band=0.0, fill="close"))
+    a = simulate(flat_bars([100, 100, 100]), 1.0, costs=NO_COSTS, rules=Rules(rebalance_band=0.0, fill="close"))
     market = flat_bars([10, 20, 30], symbol="Y")
     times = market.times[[0, 2, 2]].copy()
     times[2] += np.timedelta64(1, "D")
     object.__setattr__(market, "times", times)  # days 1, 3, 4: day 2 is missing
-    total = combine({"A": a, "B": simulate(market, 1.0, costs=FREE, rules=Rules(rebalance_band=0.0, fill="close"))})
+    total = combine({"A": a, "B": simulate(market, 1.0, costs=NO_COSTS, rules=Rules(rebalance_band=0.0, fill="close"))})
     np.testing.assert_allclose(total.equity, [1, 1, 1.5, 2], rtol=1e-14)
     np.testing.assert_allclose(total.exposure[:, 1], [0.5, 0.5, 2 / 3, 0.75], rtol=1e-14)
 
@@ -283,12 +283,12 @@ def test_combine_of_one_is_that_one(small):
 
 def test_a_combined_result_has_ruined_at_only_when_every_member_has():
     ruined = simulate(
-        flat_bars([100, 200, 50, 50, 50, 50]), -1.0, costs=FREE, rules=Rules(rebalance_band=0.0, fill="close")
+        flat_bars([100, 200, 50, 50, 50, 50]), -1.0, costs=NO_COSTS, rules=Rules(rebalance_band=0.0, fill="close")
     )
     sound = simulate(
         flat_bars([100, 200, 50, 50, 50, 50], symbol="Y"),
         0.0,
-        costs=FREE,
+        costs=NO_COSTS,
         rules=Rules(rebalance_band=0.0, fill="close"),
     )
     assert combine({"A": ruined, "B": sound}).ruined_at is None
@@ -299,6 +299,6 @@ def test_a_combined_result_has_ruined_at_only_when_every_member_has():
 def test_what_cannot_be_combined_is_refused(small):
     with pytest.raises(ValueError, match="at least one result"):
         combine({})
-    other = simulate(flat_bars(PRICES), TARGETS, costs=FREE, rules=Rules(rebalance_band=0.0, fill="close"))
+    other = simulate(flat_bars(PRICES), TARGETS, costs=NO_COSTS, rules=Rules(rebalance_band=0.0, fill="close"))
     with pytest.raises(ValueError, match="same rules and costs"):
         combine({"A": small, "B": other})

@@ -20,7 +20,7 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
-FREE = Costs(fee=0.0, slippage=0.0)
+NO_COSTS = Costs(fee=0.0, slippage=0.0)
 PRICEY = Costs(fee=0.001, slippage=0.002)
 
 
@@ -68,7 +68,7 @@ def test_each_fill_is_where_it_says(market):
         ("next_close", 5, market.close[5, 0]),
         ("close", 4, market.close[4, 0]),
     ):
-        result = simulate(market, targets, rules=Rules(rebalance_band=0.0, fill=fill), costs=FREE)
+        result = simulate(market, targets, rules=Rules(rebalance_band=0.0, fill=fill), costs=NO_COSTS)
         assert list(result.fills["bar"]) == [bar]
         assert result.fills["price"][0] == price
         assert result.equity[-1] == pytest.approx(0.5 + 0.5 * market.close[-1, 0] / price, rel=1e-13)
@@ -110,7 +110,7 @@ def test_a_rebalance_band_met_to_the_last_digit_is_booked_as_it_was_traded():
     """Targets on the very edge of the band: whichever side rounding takes, the fills must explain the equity."""
     market = market_of(random_bars(9, volatility=0.01), symbol="X")
     targets = np.where(np.arange(BARS) % 2, 0.05, 0.0)
-    result = simulate(market, targets, costs=FREE, rules=Rules(rebalance_band=0.05))
+    result = simulate(market, targets, costs=NO_COSTS, rules=Rules(rebalance_band=0.05))
     np.testing.assert_allclose(
         np.cumsum(np.bincount(result.fills["bar"], result.fills["units"], BARS)), result.units[:, 0]
     )
@@ -154,7 +154,7 @@ def test_one_of_several_histories_and_a_later_start():
     both = simulate(market, targets, symbol="B")
     np.testing.assert_array_equal(both.equity, simulate(alone, targets).equity)
     assert both.symbols == ("B",)
-    late = simulate(market, 1.0, symbol="B", start=80 + 60, costs=FREE)
+    late = simulate(market, 1.0, symbol="B", start=80 + 60, costs=NO_COSTS)
     assert len(late) == 60
     assert late.equity[-1] == pytest.approx(alone.close[-1, 0] / alone.open[61, 0], rel=1e-13)
     with pytest.raises(ValueError, match=r"start 79 .* 80 to 199"):
@@ -163,7 +163,7 @@ def test_one_of_several_histories_and_a_later_start():
 
 def test_a_split_starts_at_its_first_bar(market):
     test = market.split(0.5, 0.5)[1]
-    result = simulate(test, 1.0, costs=FREE)
+    result = simulate(test, 1.0, costs=NO_COSTS)
     assert len(result) == 60
     assert result.times[0] == market.times[60]
     assert result.equity[-1] == pytest.approx(market.close[-1, 0] / market.open[61, 0], rel=1e-13)
@@ -362,11 +362,11 @@ def test_the_next_target_is_what_the_next_bar_of_a_longer_history_is_asked_for(r
     targets = np.repeat(busy(7)[::6], 6)[
         : end - ready
     ]  # said six times, so that brackets have something to keep closed
-    whole = simulate(market, targets, costs=FREE, **run_settings(rules))
+    whole = simulate(market, targets, costs=NO_COSTS, **run_settings(rules))
     kept = asked_for = 0
     for count in range(3, len(targets), 1 if "stop_loss" in rules else 5):  # a step coprime to six
         cut = dataclasses.replace(market, segments=np.array([[0, ready, ready + count]]))
-        asked = simulate(cut, targets[:count], costs=FREE, **run_settings(rules)).next_target[0]
+        asked = simulate(cut, targets[:count], costs=NO_COSTS, **run_settings(rules)).next_target[0]
         made = whole.fills[whole.fills["bar"] == count]
         if len(made) and made["reason"][0] != "order":  # a bracket came first, and who could know
             continue

@@ -47,7 +47,7 @@ def test_a_row_holds_the_figures_of_each_part_side_by_side():
     assert lines[2].split() == ["total", *["a", "year"] * 2, "max", "dd", "total", *["period"] * 2, "max", "dd"]
     of_year = [("total_return", 1, "%"), ("cagr", 1, "%"), ("sharpe", 2, "f"), ("max_drawdown", 1, "%")]
     of_period = [of_year[0], ("period_sharpe", 2, "f"), ("period_sharpe_error", 2, "f"), of_year[3]]
-    for line, name, label in zip(lines[3:6], LEVELS, ("A", " buy and hold", " same exposure"), strict=True):
+    for line, name, label in zip(lines[3:6], LEVELS, ("A", " buy and hold", " mean exposure"), strict=True):
         assert line.startswith(label)
         shown = line.removeprefix(label).split()
         assert shown == cells(parts["train"][name], *of_year) + cells(parts["test"][name], *of_period)

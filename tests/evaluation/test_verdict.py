@@ -10,7 +10,7 @@ from evaluation.accounts import account, returns
 
 from jaxtrader.evaluation import verdict
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
-from jaxtrader.evaluation.looks import Trials
+from jaxtrader.evaluation.evaluation_log import Trials
 from jaxtrader.evaluation.overfitting import deflated_sharpe
 from jaxtrader.evaluation.timing import TimingTest
 from jaxtrader.evaluation.verdict import POLICY
@@ -148,8 +148,8 @@ def headline(test, **known):
 
 def test_better_needs_both_forms_of_holding_and_few_enough_tries():
     better = of_ratios(3.0, 0.5, 0.5, own=0.0005)
-    assert headline(better).startswith("Better than buy-and-hold and than holding the same exposure on 504 bars")
-    few, many = (Trials(looks=3, count=count, variance=0.01) for count in (2, 10_000))
+    assert headline(better).startswith("Better than buy-and-hold and than holding the mean exposure on 504 bars")
+    few, many = (Trials(evaluations=3, count=count, variance=0.01) for count in (2, 10_000))
     assert headline(better, trials=few).startswith("Better than buy-and-hold")
     assert headline(better, trials=many).startswith("Not distinguishable from chance after so many tries")
     holds_better = part(account(returns(3.0, own=0.0005)), account(returns(3.0, seed=1)), account(returns(0.5)))
@@ -160,7 +160,7 @@ def test_what_cannot_be_told_is_said_with_the_difference_that_could_have_been_se
     test = of_ratios()
     found = verdict.lead(test[POLICY], test[EXPOSURE_MATCHED])
     text = headline(test)
-    assert text.startswith("Not distinguishable from holding the same exposure on 504 bars: Sharpe difference +0.10")
+    assert text.startswith("Not distinguishable from holding the mean exposure on 504 bars: Sharpe difference +0.10")
     assert f"{found.low:.2f} to {found.high:.2f}" in text
     half = (found.high - found.low) / 2
     assert (
@@ -186,17 +186,18 @@ def test_seeds_looks_and_timing_are_told_where_they_are_known():
         "seed 1": account(returns(1.3)),
         "seed 2": account(np.zeros(504), held=0.0),
     }
-    trials = Trials(looks=7, count=5, variance=0.001)
+    trials = Trials(evaluations=7, count=5, variance=0.001)
     timing = TimingTest(p=0.25, sharpe=0.1, rotated=np.array([0.0, 0.05, 0.2]))
     text = " ".join(verdict.verdict({"test": test}, seeds=seeds, trials=trials, timing=timing))
     assert "single seeds were 0.80, 1.30, none (its returns do not vary)." in text
-    assert "look 7 at these bars, with 5 policies" in text
+    assert "evaluation 7 of these bars, with 5 policies" in text
     assert f"is {deflated_sharpe(test[POLICY].excess_returns, 5, 0.001):.2f}" in text
     assert "Of 3 rotations" in text
     assert "33%" in text
     assert "p = 0.250" in text
-    some = " ".join(verdict.verdict({"test": test}, trials=Trials(looks=7, count=5, variance=0.001, overlapping=2)))
-    assert "look 7 at these bars (2 of them at a part of them, at more, or under other names), with 5 policies" in some
+    trials = Trials(evaluations=7, count=5, variance=0.001, overlapping=2)
+    some = " ".join(verdict.verdict({"test": test}, trials=trials))
+    assert "evaluation 7 of these bars (2 of a part of them, of more, or under other names), with 5 policies" in some
 
 
 def test_a_random_walk_is_not_distinguishable_from_holding():

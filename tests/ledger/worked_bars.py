@@ -37,7 +37,7 @@ DEBT: dict[str, Any] = {"cash": -1.0, "units": [0.02], "entry": [100.0]}
 SHORT: dict[str, Any] = {"cash": 2.0, "units": [-0.01], "entry": [100.0]}
 TWO = [100.0, 100.0]  # the prices of two assets
 PRICES = (100.0, 110.0, 121.0)  # close[t], open[t+1] and close[t+1] for `one_bar`
-FREE = Costs(fee=0.0, slippage=0.0)
+NO_COSTS = Costs(fee=0.0, slippage=0.0)
 # Fee 1% and slippage 2%: a buy pays 1.02 * 1.01 = 1.0302, a sale brings 0.98 * 0.99 = 0.9702.
 PRICEY = Costs(fee=0.01, slippage=0.02)
 

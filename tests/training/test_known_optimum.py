@@ -16,7 +16,7 @@ from jaxtrader.evaluation.optimum import solve
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.synthetic import AR1, Process, RandomWalk
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimised")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("optimized")]
 
 
 SIGNAL = AR1(volatility=0.02, r2=0.05, persistence=0.8)

@@ -377,7 +377,7 @@ def test_run_folders_are_numbered(tmp_path, monkeypatch):
         assert count_trainer(tmp_path, total_steps=1, run_dir=None).train().run_dir.name == expected
 
 
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.usefixtures("optimized")
 @pytest.mark.slow
 def test_cartpole_reaches_475(tmp_path):
     import gymnax  # 4 s: only here

@@ -1,15 +1,15 @@
-"""Counts how often bars have been looked at. The best of many tries on the same bars is good by chance.
+"""Counts how often bars have been evaluated. The best of many tries on the same bars is good by chance.
 
-`looks.jsonl` beside the runs has one line for each evaluation, and is only ever appended to. Evaluations of the same
-bars belong together, whatever the file and the symbols that the bars came from. So do evaluations of which one has at
-least a twentieth of the other's bars, as those of fewer years or fewer symbols.
+`evaluations.jsonl` beside the runs has one line for each evaluation, and is only ever appended to. Evaluations of the
+same bars belong together, whatever the file and the symbols that the bars came from. So do evaluations of which one has
+at least a twentieth of the other's bars, as those of fewer years or fewer symbols.
 
-Bars are known again by marks. A mark is a digest of the shapes of eight bars in a row of one asset, without their
-times. A bar's shape is the place of its open and its close between its low and its high, and how far these two are
-apart, all in few levels. Prices of one bar change by one factor where they are adjusted for a dividend or a split, so
-the shape stays. A bar of one price has that of the step from the close before, which a dividend moves at its own bar
-alone. Where eight bars have few shapes, as with a large tick, the mark is of the prices themselves. A line keeps a
-random sample of the marks. Bars of another length are other bars.
+Fingerprints tell which bars are the same. A fingerprint is a digest of the shapes of eight bars in a row of one asset,
+without their times. A bar's shape is the place of its open and its close between its low and its high, and how far
+these two are apart, all in few levels. Prices of one bar change by one factor where they are adjusted for a dividend or
+a split, so the shape stays. A bar of one price has that of the step from the close before, which a dividend moves at
+its own bar alone. Where eight bars have few shapes, as with a large tick, the fingerprint is of the prices themselves.
+A line keeps a random sample of the fingerprints. Bars of another length are other bars.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
 
-NAME = "looks.jsonl"
-IN_A_ROW = 8  # bars of a mark
-SAMPLED, SAMPLED_OF_AN_ASSET = 512, 8  # marks that a line keeps, and at least so many of each asset
+NAME = "evaluations.jsonl"
+IN_A_ROW = 8  # bars of a fingerprint
+SAMPLED, SAMPLED_OF_AN_ASSET = 512, 8  # fingerprints that a line keeps, and at least so many of each asset
 PLACES = (0.32, 0.68)  # borders of a price's place in its bar, away from thirds and halves, where few ticks would be
 SIZES = 4  # of a bar, after which they repeat. Each is twice the one before.
 ENOUGH_SHAPES = 5  # of the eight bars, from which they tell bars apart
-HEX = 12  # digits of a mark in the file
-SHAPES = "bar shapes:"  # begins a sample. One that begins otherwise has marks of another kind, and knows no bars again.
+HEX = 12  # digits of a fingerprint in the file
+SHAPES = "bar shapes:"  # begins a sample. One that begins otherwise has fingerprints of another kind, and matches none.
 SHARED = 0.05  # of the bars of one evaluation, from which it belongs to another
 BEGINS = b'{"bars": "'  # each line
 
 
 @dataclass(frozen=True)
-class Look:
+class Evaluation:
     """One evaluation.
 
     Attributes:
@@ -56,10 +56,10 @@ class Look:
         sharpe: of a bar, over cash. None where it is undefined.
         run: where it came from, for people.
         time: when, in UTC.
-        windows: how many marks the bars have.
-        sample: some of these marks, one after the other, behind SHAPES. It is empty where an earlier look at the same
-            bars has it.
-        marks: all of them, of a look that is being made.
+        windows: how many fingerprints the bars have.
+        sample: some of these fingerprints, one after the other, behind SHAPES. It is empty where an earlier evaluation
+            of the same bars has it.
+        fingerprints: all of them, of an evaluation that is being made.
     """
 
     bars: str
@@ -69,12 +69,12 @@ class Look:
     time: str
     windows: int = 0
     sample: str = dataclasses.field(default="", compare=False)
-    marks: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+    fingerprints: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @property
     def line(self) -> str:
-        """The look as the file has it."""
-        return json.dumps({name: value for name, value in vars(self).items() if name != "marks"})
+        """The evaluation as the file has it."""
+        return json.dumps({name: value for name, value in vars(self).items() if name != "fingerprints"})
 
 
 @dataclass(frozen=True)
@@ -82,19 +82,19 @@ class Trials:
     """What was tried on the same bars.
 
     Attributes:
-        looks: evaluations of these bars, the last one included.
-        overlapping: of these, looks at a part of the bars, at more bars, or at bars of other names.
+        evaluations: the number of evaluations of these bars, the last one included.
+        overlapping: the number of these that were of a part of the bars, of more bars, or of bars of other names.
         count: different policies among them, and those made elsewhere.
         variance: of the Sharpe ratios of a bar over the policies, and at least that of chance, 1 / bars.
     """
 
-    looks: int
+    evaluations: int
     count: int
     variance: float
     overlapping: int = 0
 
 
-def look_at(market: Market, result: BacktestResult, policy: bytes, run: str) -> Look:
+def evaluation_of(market: Market, result: BacktestResult, policy: bytes, run: str) -> Evaluation:
     """Describe the evaluation of a policy.
 
     Args:
@@ -103,30 +103,30 @@ def look_at(market: Market, result: BacktestResult, policy: bytes, run: str) -> 
         policy: the bytes that identify what was evaluated, such as those of a policy file.
         run: where it came from, for people.
     """
-    bars, marks = hashlib.sha256(), []
+    bars, fingerprints = hashlib.sha256(), []
     for name, member in result.accounts.items():
-        marks += _marks(market, rows_of(market, member))
+        fingerprints += _fingerprints(market, rows_of(market, member))
         bars.update(name.encode())
         bars.update(np.ascontiguousarray(member.times.astype("datetime64[ns]")).tobytes())
         # Float32, so that digits lost in one export make no other data of the same bars.
         bars.update(np.ascontiguousarray(market.close[rows_of(market, member)], np.float32).tobytes())
     ratio = statistics.sharpe_ratio(result.excess_returns)
-    return Look(
+    return Evaluation(
         bars=bars.hexdigest()[:24],
         policy=hashlib.sha256(policy).hexdigest()[:24],
         sharpe=ratio if math.isfinite(ratio) else None,
         run=run,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        windows=sum(map(len, marks)),
-        sample=_sample(marks),
-        marks=np.concatenate([*marks, np.zeros(0, np.uint64)]),
+        windows=sum(map(len, fingerprints)),
+        sample=_sample(fingerprints),
+        fingerprints=np.concatenate([*fingerprints, np.zeros(0, np.uint64)]),
     )
 
 
-def record(folder: Path, look: Look) -> list[Look]:
-    """Append a look to the file in a folder of runs, and return all looks at its bars, the new one last.
+def record(folder: Path, evaluation: Evaluation) -> list[Evaluation]:
+    """Append an evaluation to the file in a folder of runs, and return all evaluations of its bars, the new one last.
 
-    Looks at a part of the bars are among them, and looks at more bars.
+    Evaluations of a part of the bars are among them, and evaluations of more bars.
 
     Raises:
         FileError: the file cannot be written, or holds something else.
@@ -134,9 +134,9 @@ def record(folder: Path, look: Look) -> list[Look]:
     path = folder / NAME
     earlier = read(path)
     sampled = {one.bars: one for one in earlier if one.sample.startswith(SHAPES)}
-    if look.bars in sampled:
-        look = dataclasses.replace(look, sample="")
-    same = {look.bars, *(bars for bars, one in sampled.items() if _share(one, look) >= SHARED)}
+    if evaluation.bars in sampled:
+        evaluation = dataclasses.replace(evaluation, sample="")
+    same = {evaluation.bars, *(bars for bars, one in sampled.items() if _share(one, evaluation) >= SHARED)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One write at the end of the file, so that two processes do not mix their lines.
@@ -144,22 +144,22 @@ def record(folder: Path, look: Look) -> list[Look]:
         try:
             size = os.fstat(handle).st_size
             is_cut = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            os.write(handle, ("\n" * is_cut + look.line + "\n").encode())
+            os.write(handle, ("\n" * is_cut + evaluation.line + "\n").encode())
         finally:
             os.close(handle)
     except OSError as error:
         raise FileError(
             f"cannot write {path}: {error.strerror or error}; choose a run folder where you may write"
         ) from error
-    return [one for one in (*earlier, look) if one.bars in same]
+    return [one for one in (*earlier, evaluation) if one.bars in same]
 
 
-def read(path: Path) -> list[Look]:
-    """Return all looks of a file. A file that does not exist has none.
+def read(path: Path) -> list[Evaluation]:
+    """Return all evaluations of a file. A file that does not exist has none.
 
     Raises:
-        FileError: it cannot be read, or a line is not a look. The half line of a process that was killed while it
-            wrote is passed over.
+        FileError: it cannot be read, or a line is not an evaluation. The half line of a process that was killed while
+            it wrote is passed over.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -172,27 +172,28 @@ def read(path: Path) -> list[Look]:
         if not line.strip():
             continue
         try:
-            look = Look(**json.loads(line))
-            number = look.sharpe is None or (isinstance(look.sharpe, float) and math.isfinite(look.sharpe))
-            texts = (look.bars, look.policy, look.run, look.time, look.sample)
-            if not number or not all(isinstance(x, str) for x in texts) or type(look.windows) is not int:
+            evaluation = Evaluation(**json.loads(line))
+            sharpe = evaluation.sharpe
+            number = sharpe is None or (isinstance(sharpe, float) and math.isfinite(sharpe))
+            texts = (evaluation.bars, evaluation.policy, evaluation.run, evaluation.time, evaluation.sample)
+            if not number or not all(isinstance(x, str) for x in texts) or type(evaluation.windows) is not int:
                 raise ValueError(line)
-            _numbers(look.sample)
+            _numbers(evaluation.sample)
         except (ValueError, TypeError, RecursionError) as error:
             if line.startswith(BEGINS) and not line.rstrip().endswith(b"}"):
                 continue
             raise FileError(
                 f"{path}, line {row} is no record of jaxtrader; another program wrote it, so move the file away"
             ) from error
-        found.append(look)
+        found.append(evaluation)
     return found
 
 
-def trials(looks: Sequence[Look], bars: int, elsewhere: int = 0) -> Trials:
+def trials(evaluations: Sequence[Evaluation], bars: int, elsewhere: int = 0) -> Trials:
     """Count the policies that were tried on the same bars.
 
     Args:
-        looks: all looks at these bars, the last one at all of them.
+        evaluations: all evaluations of these bars, the last one of all of them.
         bars: how many there are.
         elsewhere: trials that this file does not know of.
 
@@ -201,14 +202,14 @@ def trials(looks: Sequence[Look], bars: int, elsewhere: int = 0) -> Trials:
     """
     if elsewhere < 0:
         raise ValueError(f"trials {elsewhere} must be 0 or more")
-    ratios = {look.policy: look.sharpe for look in looks}
+    ratios = {evaluation.policy: evaluation.sharpe for evaluation in evaluations}
     variance = variance_of_trials([ratio for ratio in ratios.values() if ratio is not None], bars)
-    others = sum(look.bars != looks[-1].bars for look in looks)
-    return Trials(len(looks), len(ratios) + elsewhere, variance, others)
+    others = sum(evaluation.bars != evaluations[-1].bars for evaluation in evaluations)
+    return Trials(len(evaluations), len(ratios) + elsewhere, variance, others)
 
 
-def _marks(market: Market, rows: slice) -> list[np.ndarray]:
-    """The marks of each asset over some rows of a market, as different numbers of 48 bits."""
+def _fingerprints(market: Market, rows: slice) -> list[np.ndarray]:
+    """The fingerprints of each asset over some rows of a market, as different numbers of 48 bits."""
     found = []
     for asset in range(market.close.shape[1]):
         own = np.arange(rows.start, rows.stop)
@@ -222,9 +223,9 @@ def _marks(market: Market, rows: slice) -> list[np.ndarray]:
         # The prices in float32, so that digits lost in one export make no other data of the same bars.
         bits = prices.astype(np.float32).view(np.uint32).astype(np.uint64)
         exact = _mixed(_mixed(bits[3] << np.uint64(32) | bits[1]) + bits[2])
-        marks = np.where(np.bitwise_count(seen) >= ENOUGH_SHAPES, _rolled(_mixed(shapes)), _rolled(exact))
-        moves = np.ptp(_in_a_row(prices[3]), axis=0) > 0  # prices that stand still are no mark
-        found.append(np.unique(_mixed(marks[moves]) >> np.uint64(64 - 4 * HEX)))
+        fingerprints = np.where(np.bitwise_count(seen) >= ENOUGH_SHAPES, _rolled(_mixed(shapes)), _rolled(exact))
+        moves = np.ptp(_in_a_row(prices[3]), axis=0) > 0  # prices that stand still have no fingerprint
+        found.append(np.unique(_mixed(fingerprints[moves]) >> np.uint64(64 - 4 * HEX)))
     return found
 
 
@@ -261,27 +262,27 @@ def _mixed(numbers: np.ndarray) -> np.ndarray:
     return numbers ^ numbers >> np.uint64(31)
 
 
-def _sample(marks: Sequence[np.ndarray]) -> str:
-    """The lowest marks of each asset, which are as good as drawn by chance, as text."""
-    most = max(SAMPLED_OF_AN_ASSET, SAMPLED // max(len(marks), 1))
-    sample = "".join(f"{mark:0{HEX}x}" for own in marks for mark in own[:most].tolist())
+def _sample(fingerprints: Sequence[np.ndarray]) -> str:
+    """The lowest fingerprints of each asset, which are as good as drawn by chance, as text."""
+    most = max(SAMPLED_OF_AN_ASSET, SAMPLED // max(len(fingerprints), 1))
+    sample = "".join(f"{fingerprint:0{HEX}x}" for own in fingerprints for fingerprint in own[:most].tolist())
     return SHAPES + sample if sample else ""
 
 
 def _numbers(sample: str) -> np.ndarray:
-    """The marks of a sample, of whatever kind. Raises ValueError where it is none."""
+    """The fingerprints of a sample, of whatever kind. Raises ValueError where it is none."""
     sample = sample.rpartition(":")[2]
     if len(sample) % HEX:
-        raise ValueError(f"{len(sample)} digits are no marks of {HEX}")
+        raise ValueError(f"{len(sample)} digits are not fingerprints of {HEX} digits each")
     return np.array([int(sample[i : i + HEX], 16) for i in range(0, len(sample), HEX)], np.uint64)
 
 
-def _share(earlier: Look, look: Look) -> float:
-    """The share of the bars of one look that the other has too, the larger of the two. It is an estimate."""
+def _share(earlier: Evaluation, evaluation: Evaluation) -> float:
+    """The share of the bars of one evaluation that the other has too, the larger of the two. It is an estimate."""
     sample = _numbers(earlier.sample)
-    if look.marks is None or not len(look.marks) or not len(sample):
+    if evaluation.fingerprints is None or not len(evaluation.fingerprints) or not len(sample):
         return 0.0
-    found = np.isin(sample, look.marks)
+    found = np.isin(sample, evaluation.fingerprints)
     if found.sum() < min(2, len(sample)):
         return 0.0
-    return float(found.mean() * max(1.0, earlier.windows / len(look.marks)))
+    return float(found.mean() * max(1.0, earlier.windows / len(evaluation.fingerprints)))
