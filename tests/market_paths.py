@@ -39,9 +39,17 @@ def collect(rollouts: MarketRollouts, paths: MarketPaths, agent, state, params: 
 
 @partial(jax.jit, static_argnums=0)
 def step(env: TradingEnv, key: Array, state: EnvState, action: Array, params: EnvParams) -> tuple:
-    keys = jax.random.split(key, (PATHS, ACCOUNTS))
-    per_agent = jax.vmap(jax.vmap(env.step, (0, 0, 0, None)), (0, 0, 0, None))
-    return per_agent(keys, state, action, params)
+    """One step of each account on its own. After ruin it opens again on its path, which `TradingEnv.step` would leave.
+
+    Returns the state, reward, terminated, truncated and info.
+    """
+
+    def one(key: Array, state: EnvState, action: Array) -> tuple:
+        _, state, reward, terminated, info = env.step_env(key, state, action, params)
+        state = state.replace(account=env.restart(state.account, terminated))
+        return state, reward, terminated, env.is_truncated(state, params), info
+
+    return jax.vmap(jax.vmap(one))(jax.random.split(key, (PATHS, ACCOUNTS)), state, action)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -46,7 +46,7 @@ def gae(
         value: V of the state before the step.
         next_value: V of the state after the step and before any reset. A truncated step is bootstrapped with it. It is
             ignored where the step terminated.
-        terminated: whether the episode ended for good (ruin), so that no value follows.
+        terminated: whether the episode ended by ruin or by a rule of the environment, so that no value follows.
         done: terminated or truncated. The trace ends there, since the next row belongs to another episode.
         gamma: discount of a step.
         lam: decay of the trace in a step.
@@ -71,6 +71,8 @@ def market_control_variate(
     The reference position is the mode of the policy at each bar, for the mean account of the rollout, within the
     leverage. Actions do not move the bars. So an advantage less a multiple of this number has the same gradient in
     expectation, and less noise. It is an input-dependent baseline (Mao et al. 2019, https://arxiv.org/abs/1807.02264).
+    The sum goes on over the bars after a ruin, though the advantage does not: where an account is ruined depends on
+    its actions, and a baseline must not.
     The mean account and the multiple come from the same rollout, which biases the gradient by about one part in the
     number of its steps.
     """
@@ -99,8 +101,8 @@ def market_control_variate(
     close = arrays.close[rollout.cursor[:, None] + jnp.arange(decisions + 1) * every]
     growth = 1 + (position * (close[:, 1:] / close[:, :-1] - 1)).sum(-1)
     log_return = jnp.broadcast_to(jnp.log(jnp.maximum(growth, MIN_GROWTH)).T[..., None], rollout.reward.shape)
-    zero, ended = jnp.zeros_like(log_return), rollout.truncated
-    return gae(log_return, zero, zero, ended, ended, agent.gamma, agent.gae_lambda)[0]
+    zero, never = jnp.zeros_like(log_return), jnp.zeros(log_return.shape, bool)
+    return gae(log_return, zero, zero, never, never, agent.gamma, agent.gae_lambda)[0]
 
 
 def regress_out(advantage: Float[Array, " time *b"], known: Float[Array, " time *b"]) -> Float[Array, " time *b"]:

@@ -37,8 +37,9 @@ class Rollout(struct.PyTreeNode):
         value: V of the state before each step.
         next_value: V of the state after each step, before any reset. It means nothing where the step terminated.
         reward: reward of each step.
-        terminated: whether the episode ended for good, by ruin or by the ordinary environment's own rule.
-        truncated: whether the episode ended by its time limit.
+        terminated: whether the episode ended with the step by ruin, or by the ordinary environment's own rule.
+        truncated: whether the episode ended with the step by its time limit, or where the data end. On market paths
+            that is at the last step only. Both may be set.
         next_observations: what the agent saw after each step, before any reset, shaped as `observations`. None where
             the agent does not ask for it (`Agent.needs_next`), and on market paths.
         next_account: account features after each step, before any reset, shaped as `account`. None where the agent does

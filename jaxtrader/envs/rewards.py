@@ -76,9 +76,9 @@ class MoveReward:
     """Base class of rewards that see the whole `Move`, and may keep a state from bar to bar.
 
     A subclass is pure and hashable (a frozen dataclass). Without a state it overrides `__call__` only. The state is a
-    pytree of arrays `[*b, ...]`. It begins with each account: at an episode's start and after ruin. It must not depend
-    on the level of equity, because backtests rescale the account. `observed` names the k numbers of the state that the
-    agent sees after its account features.
+    pytree of arrays `[*b, ...]`. It begins anew with each episode. It must not depend on the level of equity, because
+    backtests rescale the account. `observed` names the k numbers of the state that the agent sees after its account
+    features.
 
     Example:
         >>> @dataclass(frozen=True)

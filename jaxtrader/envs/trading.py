@@ -317,7 +317,10 @@ class TradingEnv(EnvSettings):
         return EnvAccount(**vars(account), reward_state=state, costs=costs)
 
     def restart(self, account: EnvAccount, ruined: Bool[Array, "*b"]) -> EnvAccount:
-        """Open ruined accounts again: flat, with the initial capital and the costs of their episode."""
+        """Open ruined accounts again where they are: flat, with the initial capital and the costs that they had.
+
+        Rollouts use it on market paths, where the other accounts of a path are not ruined.
+        """
         financing = account.interest_residual is not None
         nothing, price = jnp.zeros_like(account.units), jnp.ones_like(account.units)
         return episode.select(ruined, self.open_account(nothing, price, account.costs, financing=financing), account)
@@ -420,17 +423,16 @@ class TradingEnv(EnvSettings):
     ) -> tuple[Observation, EnvState, Array, Array, Array, dict[str, Any]]:
         """Take one decision with auto-reset, and return (obs, state, reward, terminated, truncated, info).
 
-        Ruin terminates. The account then starts again, flat, and the episode goes on. A truncated episode is followed
-        by a new one, see `episode.is_truncated`. `info["final_observation"]` is the observation before either.
+        An episode ends by ruin (`terminated`) or by `episode.is_truncated`. A new one then begins at a random bar, as
+        `reset` begins it. `info["final_observation"]` is the observation before that.
 
         Raises ValueError without params.
         """
         params, action = _require_params(params), jnp.asarray(action)
         final, state, reward, terminated, info = self.step_env(key, state, action, params)
         truncated = self.is_truncated(state, params)
-        state = state.replace(account=self.restart(state.account, terminated))
         _, fresh = self.reset_env(key, params)
-        state = episode.select(truncated, fresh, state)
+        state = episode.select(terminated | truncated, fresh, state)
         obs = self.observe(key, state, action, params)  # after the selection, so that only one window is looked up
         info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": final}
         return obs, state, reward, terminated, truncated, info

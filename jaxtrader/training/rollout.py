@@ -47,10 +47,10 @@ class MarketPaths(struct.PyTreeNode):
     Attributes:
         cursor: row of the bar that has just closed.
         end: row after the last bar of the path's segment.
-        age: bars since the path's episode began.
-        partial: marks a first episode that began at a staggered age. It counts in no episode metric.
+        age: bars since the path began here.
+        partial: marks a path that began at a staggered age. Until it starts anew, its episodes do not count.
         account: the accounts on each path.
-        episode_return: sum of rewards of the episode so far.
+        episode_return: sum of rewards of each account's episode so far.
     """
 
     cursor: Int[Array, " path"]
@@ -142,25 +142,23 @@ class MarketRollouts:
         # The state before any reset bootstraps the rollout. GAE ignores it where the last step was ruin.
         final = Rows(inputs=None, **market_at(env, params, paths.cursor + self.bars)).for_accounts()
         _, noted = decide(account, final.replace(inputs=(made[-1], shard_keys(last))))
+        after = paths.replace(cursor=paths.cursor + self.bars, age=paths.age + self.bars, account=account)
+        over = is_truncated(env, after.age, after.cursor, after.end, steps)
         rollout = Rollout(
             cursor=paths.cursor,
             observations=None,
             next_account=jnp.concatenate([kept["account"][1:], noted["account"][None]]) if agent.needs_next else None,
             next_value=jnp.concatenate([kept["value"][1:], noted["value"][None]]),
-            truncated=jnp.zeros_like(kept["terminated"]),
+            truncated=jnp.zeros_like(kept["terminated"]).at[-1].set(over[:, None]),
             **kept,
         )
-        paths = paths.replace(
-            cursor=paths.cursor + self.bars,
-            age=paths.age + self.bars,
-            account=account,
-            episode_return=paths.episode_return + kept["reward"].sum(0),
-        )
-        paths, episodes = self._turn_over(paths, params, shard_keys(redraw))
+        ended = rollout.terminated | rollout.truncated
+        going_on, episodes = count_episodes(rollout.reward, ended, paths.episode_return, ~paths.partial[:, None])
+        after = self._turn_over(after.replace(episode_return=going_on), over, params, shard_keys(redraw))
         sums = sums.sum(0)
         means = devices.mean(sums[: len(MEANS)] / (steps * self.paths * self.accounts))
         stats = devices.total(dict(zip(COUNTS, sums[len(MEANS) :], strict=True)) | episodes)
-        return paths, rollout, {**stats, **dict(zip(MEANS, means, strict=True))}
+        return after, rollout, {**stats, **dict(zip(MEANS, means, strict=True))}
 
     def _finish(self, account: EnvAccount, trajectory: Trajectory, row: Rows) -> tuple[EnvAccount, Any]:
         """What a decision leaves behind: the account, what the agent learns from, and sums for the log."""
@@ -182,17 +180,37 @@ class MarketRollouts:
         return env.restart(account, terminated), (kept, sums)
 
     def _turn_over(
-        self, paths: MarketPaths, params: EnvParams, keys: Shaped[PRNGKeyArray, " shard"]
-    ) -> tuple[MarketPaths, Stats]:
-        """Start a new episode on every path that is at its time limit or has too few bars left for another rollout."""
-        over = is_truncated(self.env, paths.age, paths.cursor, paths.end, self.length)
-        counted = (over & ~paths.partial)[:, None]
-        stats = {
-            "episodes": counted.sum() * self.accounts,
-            "episode_returns": jnp.where(counted, paths.episode_return, 0).sum(),
-        }
+        self, paths: MarketPaths, over: Bool[Array, " path"], params: EnvParams, keys: Shaped[PRNGKeyArray, " shard"]
+    ) -> MarketPaths:
+        """Start every path anew that is at its time limit or has too few bars left for another rollout."""
         fresh = devices.map_shards(lambda key, age: self._start(key, params, age), keys, jnp.zeros_like(paths.age))
-        return select(over, fresh, paths), stats
+        return select(over, fresh, paths)
+
+
+def count_episodes(
+    reward: Float[Array, " time *b"],
+    ended: Bool[Array, " time *b"],
+    before: Float[Array, "*b"],
+    counts: Bool[Array, "*b"] | bool = True,
+) -> tuple[Float[Array, "*b"], Stats]:
+    """Count the episodes that end in a rollout, and add up what they earned.
+
+    An episode ends where it is terminated or truncated, and the next step belongs to another one.
+
+    Args:
+        reward: of each step.
+        ended: whether a step is the last of its episode.
+        before: rewards of the current episode before the rollout.
+        counts: whether an environment's episodes count.
+
+    Returns:
+        The rewards so far of the episodes that go on, and for the log `episodes` and the sum of `episode_returns`.
+    """
+    time = jnp.arange(len(ended)).reshape(-1, *(1,) * (ended.ndim - 1))
+    last = jnp.where(ended, time, -1).max(0)
+    finished = jnp.where(last >= 0, before, 0) + jnp.where(time <= last, reward, 0).sum(0)
+    going_on = jnp.where(last >= 0, 0, before) + jnp.where(time > last, reward, 0).sum(0)
+    return going_on, {"episodes": (ended & counts).sum(), "episode_returns": jnp.where(counts, finished, 0).sum()}
 
 
 def _for_all_accounts(assets: Bool[Array, "*b A"] | None) -> Bool[Array, "*b 1 A"] | None:
@@ -258,8 +276,6 @@ class EnvRollouts:
                 lambda: nothing,
             )
             following = {"next_observations": info["final_observation"]} if agent.needs_next else {}
-            returns = envs.episode_return + reward
-            done = terminated | truncated
             kept = {
                 **following,
                 "observations": envs.obs,
@@ -270,25 +286,23 @@ class EnvRollouts:
                 "terminated": terminated,
                 "truncated": truncated,
             }
-            stats = {
-                "episodes": done.sum(),
-                "episode_returns": jnp.where(done, returns, 0).sum(),
-            }
-            return Envs(env_state, obs, jnp.where(done, 0, returns)), (kept, final_value, stats)
+            return envs.replace(state=env_state, obs=obs), (kept, final_value)
 
         acting, last = jax.random.split(key)
         keys = jax.random.split(acting, self.length)
-        envs, (kept, final_value, stats) = jax.lax.scan(step, envs, keys, unroll=self.unroll)
+        envs, (kept, final_value) = jax.lax.scan(step, envs, keys, unroll=self.unroll)
         _, extras = act(shard_keys(last), envs.obs)
         following = jnp.concatenate([kept["value"][1:], extras.get("value", nothing)[None]])
         limit = kept["truncated"] & ~kept["terminated"]
         kept["next_value"] = jnp.where(limit, final_value, following)
+        ended = kept["terminated"] | kept["truncated"]
+        going_on, stats = count_episodes(kept["reward"], ended, envs.episode_return)
         seen = {name: kept.pop(name) for name in ("observations", "next_observations") if name in kept}
         # Ordinary environments are paths with one account each.
         kept = {name: x[:, :, None] for name, x in kept.items()}
         rollout = Rollout(cursor=None, account=None, **seen, **kept)
-        stats = devices.total({name: x.sum() for name, x in stats.items()})
-        return envs, rollout, {**stats, "reward_per_bar": devices.mean(rollout.reward.mean())}
+        stats = {**devices.total(stats), "reward_per_bar": devices.mean(rollout.reward.mean())}
+        return envs.replace(episode_return=going_on), rollout, stats
 
 
 def bytes_per_transition(rollout: Rollout) -> int:

@@ -54,8 +54,8 @@ def lived(
     def collect(state: PPOState, params: EnvParams) -> tuple[Rollout, jax.Array | None]:
         paths = rollouts.begin(jax.random.key(1), params)
         rollout = rollouts.collect(paths, agent, state, params, jax.random.key(2))[1]
-        ended = jnp.asarray(np.random.default_rng(2).random(rollout.reward.shape) < 0.2)  # as of longer rollouts
-        rollout = rollout.replace(truncated=ended)
+        ended = jnp.asarray(np.random.default_rng(2).random(rollout.reward.shape) < 0.2)  # by ruin: the bars go on
+        rollout = rollout.replace(terminated=ended, truncated=ended)
         return rollout, market_control_variate(agent, state, rollout, params) if part else None
 
     return state, params, *(collect if part else partial(jax.eval_shape, collect))(state, params)
@@ -95,10 +95,9 @@ def test_market_control_variate_is_the_trace_of_log_returns_of_the_mode(
         assert (gross > env.rules.max_leverage).any() == (fixture == "portfolio")
     close = np.float64(params.arrays.close)
     earned = np.log1p((position * (close[rows + every] / close[rows] - 1)).sum(-1))
-    expected, truncated = np.zeros(found.shape), np.asarray(rollout.truncated)
-    trace = np.zeros(found.shape[1:])
+    expected, trace = np.zeros(found.shape), np.zeros(found.shape[1:])
     for t in reversed(range(LENGTH)):
-        trace = earned[t][:, None] + agent.gamma * agent.gae_lambda * ~truncated[t] * trace
+        trace = earned[t][:, None] + agent.gamma * agent.gae_lambda * trace
         expected[t] = trace
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(found, expected, atol=1e-6)

@@ -98,6 +98,37 @@ def test_a_vector_resets_in_the_same_step(env: TradingEnv) -> None:
     np.testing.assert_array_equal(info["final_info"]["cost"], info["cost"])
 
 
+def test_after_ruin_both_kinds_begin_a_new_episode_at_a_random_bar(env: TradingEnv) -> None:
+    """At every second close prices are 99.5% lower, so a long position is ruined within two bars."""
+    raw = env.default_params
+    low = np.where(np.arange(len(raw.arrays.close)) % 2, np.float32(0.005), 1)[:, None]
+    prices = {name: low * np.asarray(getattr(raw.arrays, name)) for name in ("open", "high", "low", "close")}
+    params = raw.replace(arrays=raw.arrays.replace(**prices))
+    many = to_gymnasium(env, 16, params=params, normalize=False)
+    many.reset(seed=0)
+    jumps, ruins = [], 0
+    for _ in range(4):
+        before = np.asarray(many._state[1].cursor)
+        _, _, terminated, truncated, info = many.step(np.full(16, 2))
+        state = many._state[1]
+        np.testing.assert_array_equal(np.asarray(state.time)[terminated], 0)
+        np.testing.assert_array_equal(info.get("_final_obs", np.zeros(16, bool)), terminated | truncated)
+        jumps += (np.asarray(state.cursor) - before)[terminated].tolist()
+        assert (np.asarray(state.cursor) == before + 1)[~(terminated | truncated)].all()
+        ruins += int(terminated.sum())
+    assert ruins > 8
+    assert len(set(jumps)) > 5, "the bars of new episodes are drawn"
+
+    one = to_gymnasium(env, params=params, normalize=False)
+    one.reset(seed=0)
+    while not one.step(2)[2]:
+        pass
+    with pytest.raises(RuntimeError, match=r"call reset\(\) first"):
+        one.step(2)
+    one.reset()
+    assert int(one._state[1].time) == 0
+
+
 def test_features_of_a_test_are_scaled_as_those_of_the_training(env: TradingEnv) -> None:
     train, test = env.market.split(0.5, 0.5)
     trained = to_gymnasium(env.with_market(train))

@@ -118,7 +118,7 @@ def test_a_reward_without_a_state_adds_nothing_to_the_program(env: TradingEnv, r
 def test_the_agent_sees_the_state_which_begins_with_each_account(
     reward: MoveReward, env: TradingEnv, raw_params: EnvParams
 ) -> None:
-    """Through an episode that is ruined at one bar, and ends at the time limit after a loss of a tenth."""
+    """Through ruin at one bar, and then from its bar on to the time limit after a loss of a tenth."""
     env = dataclasses.replace(env, reward=reward, random_start=False)
     obs, state = reset(env, KEY, raw_params)
     first = reward.begin((), jnp.float32)
@@ -149,6 +149,8 @@ def test_the_agent_sees_the_state_which_begins_with_each_account(
         else:
             # Computed twice in one program: XLA may round one of them otherwise.
             np.testing.assert_allclose(final, obs.account[0, len(ACCOUNT_FEATURES) :], rtol=3e-7)
+        if terminated:
+            state = state.replace(cursor=jnp.int32(cursor + t + 1), end=jnp.int32(150), time=jnp.int32(t + 1))
         ruins.append(bool(terminated))
         memories.append(np.asarray(jax.tree.leaves(state.account.reward_state)[0]))
         assert bool(truncated) == (t == env.episode_length - 1)

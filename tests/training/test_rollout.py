@@ -32,6 +32,17 @@ def select(agent: PPOAgent, state: PPOState, obs: Observation) -> tuple:
     return agent.select_action(state, obs, jax.random.key(0))
 
 
+def recount(rollout: Any, before: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The ends of episodes step by step, `[path, account]`: how many, what they earned, what the next earned so far."""
+    going_on, count, returns = np.float64(before), np.zeros(before.shape, int), np.zeros(before.shape)
+    for t in range(len(rollout.reward)):
+        going_on = going_on + np.asarray(rollout.reward[t])
+        over = np.asarray(rollout.terminated[t] | rollout.truncated[t])
+        count, returns = count + over, returns + np.where(over, going_on, 0)
+        going_on = np.where(over, 0, going_on)
+    return count, returns, going_on
+
+
 @pytest.fixture(scope="module")
 def rollouts(env: TradingEnv) -> MarketRollouts:
     return MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
@@ -91,18 +102,22 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one_ruin_included(
     for t in range(LENGTH):
         seen = observe(env, state, params)
         np.testing.assert_allclose(rollout.account[t], seen.account, atol=1e-6)
-        _, state, paid, terminated, truncated, _ = step(env, jax.random.key(t), state, actions[t], params)
+        state, paid, terminated, truncated, _ = step(env, jax.random.key(t), state, actions[t], params)
         np.testing.assert_allclose(rollout.reward[t], paid, rtol=close, atol=close)
         np.testing.assert_array_equal(rollout.terminated[t], terminated)
         assert not truncated.any()
     assert rollout.terminated.sum() == 1, "exactly the long account of path 0 is ruined"
     assert rollout.terminated[2, 0, 0]
     assert float(stats["ruins"]) == 1
+    assert not rollout.truncated.any()
     np.testing.assert_array_equal(wide(after.cursor), state.cursor)
     np.testing.assert_array_equal(wide(after.age), state.time)
     np.testing.assert_array_equal(wide(after.end), state.end)
     chex.assert_trees_all_close(after.account, state.account, atol=1e-6)
-    np.testing.assert_allclose(after.episode_return, rollout.reward.sum(0), rtol=1e-6, atol=1e-6)
+    ended, returns, going_on = recount(rollout, np.zeros((PATHS, ACCOUNTS)))
+    assert int(stats["episodes"]) == ended.sum() == 1, "ruin ends an episode"
+    np.testing.assert_allclose(stats["episode_returns"], returns.sum(), rtol=1e-6)
+    np.testing.assert_allclose(after.episode_return, going_on, rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(rollout.action, actions)
     np.testing.assert_array_equal(rollout.cursor, cursor)
 
@@ -134,44 +149,67 @@ def test_next_value_is_the_value_after_the_step_and_before_any_reset(
     short = Replay(jnp.zeros((LENGTH, PATHS, ACCOUNTS), jnp.int32))
     after, rollout, stats = collect(rollouts, start, short, None, raw_params, jax.random.key(0))
     np.testing.assert_array_equal(rollout.next_value[:-1], rollout.value[1:])
-    assert not rollout.truncated.any()
+    assert not rollout.truncated[:-1].any()
+    assert rollout.truncated[-1].all(), "the time limit is at the last step"
     np.testing.assert_array_equal(after.age, 0)
     assert float(stats["episodes"]) == PATHS * ACCOUNTS
     # The same by the environment, which has all 16 bars of an episode ahead.
     wide = lambda x: jnp.full((PATHS, ACCOUNTS), x, jnp.int32)  # noqa: E731
     state = EnvState(account, wide(20), wide(150), wide(0))
     for t in range(LENGTH):
-        obs, state, *_ = step(env, jax.random.key(t), state, short.actions[t], raw_params)
-    np.testing.assert_allclose(rollout.next_value[-1], obs.account[..., 0, 0], atol=1e-6)
+        state, *_ = step(env, jax.random.key(t), state, short.actions[t], raw_params)
+    np.testing.assert_allclose(rollout.next_value[-1], observe(env, state, raw_params).account[..., 0, 0], atol=1e-6)
     assert -1.2 < float(rollout.next_value[-1, 0, 0]) < -0.8
 
 
 def test_turn_over_against_a_recount_in_numpy(
     rollouts: MarketRollouts, paths: MarketPaths, env: TradingEnv, agent: PPOAgent, state: PPOState, params: EnvParams
 ) -> None:
+    """At every tenth close prices are 99.8% lower, so that accounts are ruined too."""
+    low = np.where(np.arange(len(params.arrays.close)) % 10, 1, np.float32(0.002))[:, None]
+    fallen = {name: low * np.asarray(getattr(params.arrays, name)) for name in ("open", "high", "low", "close")}
+    params = params.replace(arrays=params.arrays.replace(**fallen))
     ages, partial, returns = (np.asarray(x) for x in (paths.age, paths.partial, paths.episode_return))
-    counted = ended_early = 0
+    counted = ended_early = ruins = 0
     for i in range(12):
         cursor, end = np.asarray(paths.cursor), np.asarray(paths.end)
         assert (cursor + LENGTH < end).all(), "a rollout must fit"
         paths, rollout, stats = collect(rollouts, paths, agent, state, params, jax.random.key(100 + i))
         np.testing.assert_array_equal(rollout.cursor, cursor)
-        ages, returns = ages + LENGTH, returns + np.asarray(rollout.reward).sum(0)
+        ages = ages + LENGTH
         no_room = cursor + LENGTH + LENGTH >= end
         over = (ages >= env.episode_length) | no_room
         ended_early += int((no_room & (ages < env.episode_length)).sum())
-        finished = over & ~partial
-        assert int(stats["episodes"]) == finished.sum() * ACCOUNTS
-        np.testing.assert_allclose(stats["episode_returns"], returns[finished].sum(), atol=1e-5)
+        np.testing.assert_array_equal(rollout.truncated[-1], np.broadcast_to(over[:, None], (PATHS, ACCOUNTS)))
+        assert not rollout.truncated[:-1].any()
+        ended, earned, returns = recount(rollout, returns)
+        assert int(stats["episodes"]) == ended[~partial].sum()
+        np.testing.assert_allclose(stats["episode_returns"], earned[~partial].sum(), rtol=1e-5, atol=1e-5)
         counted += int(stats["episodes"])
-        ages, partial, returns = np.where(over, 0, ages), partial & ~over, np.where(over[:, None], 0, returns)
+        ruins += int((np.asarray(rollout.terminated)[:, ~partial]).sum())
+        ages, partial = np.where(over, 0, ages), partial & ~over
         np.testing.assert_array_equal(paths.age, ages)
         np.testing.assert_array_equal(paths.partial, partial)
         np.testing.assert_allclose(paths.episode_return, returns, atol=1e-5)
         np.testing.assert_array_equal(np.asarray(paths.cursor)[~over], cursor[~over] + LENGTH)
-    assert counted > 0
+    assert counted > ruins > 0
     assert ended_early > 0, "the case of a segment's end must occur"
     assert not partial.any()
+
+
+def test_ruin_ends_an_episode_for_an_agent_without_market_paths_too(env: TradingEnv, raw_params: EnvParams) -> None:
+    """At every second close prices are 99.5% lower. The counts are those of the flags, by the same recount."""
+    low = np.where(np.arange(len(raw_params.arrays.close)) % 2, np.float32(0.005), 1)[:, None]
+    prices = {name: low * np.asarray(getattr(raw_params.arrays, name)) for name in ("open", "high", "low", "close")}
+    params = raw_params.replace(arrays=raw_params.arrays.replace(**prices))
+    mine = EnvRollouts(env, length=20, num_envs=4)
+    envs = jax.jit(mine.begin)(jax.random.key(0), params)
+    after, rollout, stats = jax.jit(lambda *a: mine.collect(*a))(envs, Long(), None, params, jax.random.key(1))
+    ended, earned, going_on = recount(rollout, np.zeros((4, 1)))
+    assert int(rollout.terminated.sum()) > 8
+    assert int(stats["episodes"]) == ended.sum()
+    np.testing.assert_allclose(stats["episode_returns"], earned.sum(), rtol=1e-5)
+    np.testing.assert_allclose(after.episode_return, going_on[:, 0], rtol=1e-5, atol=1e-6)
 
 
 def test_market_paths_see_nothing_of_later_bars(
@@ -334,6 +372,16 @@ def test_env_rollouts_bootstrap_a_time_limit_with_the_final_observation() -> Non
     assert float(stats["episode_returns"]) == 34
     np.testing.assert_array_equal(after.episode_return, [2, 0, 0])
     np.testing.assert_array_equal(after.state.count, [2, 0, 0])
+
+
+@struct.dataclass
+class Long:
+    """Holds the last position."""
+
+    needs_next = False
+
+    def select_action(self, state: None, obs: Any, key: Array, deterministic: bool = False) -> tuple:
+        return jnp.full(obs.account.shape[:1], 2, jnp.int32), {}
 
 
 def test_env_rollouts_go_on_where_they_stopped() -> None:

@@ -84,7 +84,7 @@ def test_a_rollout_equals_stepping_the_environment_one_by_one(rollouts: MarketRo
     for t in range(LENGTH):
         # The return since entry is over some 0.09, which makes that much more of its rounding.
         np.testing.assert_allclose(rollout.account[t], observe(env, state, params).account, atol=5e-6)
-        _, state, paid, *_ = step(env, jax.random.key(t), state, actions[t], params)
+        state, paid, *_ = step(env, jax.random.key(t), state, actions[t], params)
         np.testing.assert_allclose(rollout.reward[t], paid, rtol=1e-6, atol=1e-6)
     chex.assert_trees_all_close(after.account, state.account, atol=1e-6)
     assert int(after.cursor[0]) == int(cursor[0]) + LENGTH * env.decision_every
@@ -129,7 +129,7 @@ def test_costs_are_drawn_anew_for_each_episode_within_their_range_and_charged(en
     # All of 1.0 buys k = 1 / ((1 + s)(1 + f)) worth: the rest is what it cost.
     np.testing.assert_allclose(info["cost"], 1 - 1 / ((1 + slippage) * (1 + fee)), rtol=2e-3, atol=1e-6)
     back = jax.jit(env.restart)(after.account, np.ones(500, bool))
-    np.testing.assert_array_equal(np.asarray(back.costs.fee)[:, 0], fee)  # ruin does not end the episode
+    np.testing.assert_array_equal(np.asarray(back.costs.fee)[:, 0], fee)  # as long as its market path goes on
     np.testing.assert_array_equal(back.cash, 1.0)
 
 
