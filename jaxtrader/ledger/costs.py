@@ -60,6 +60,9 @@ def _from_bps(rate: ArrayLike | None) -> ArrayLike | None:
 class Costs(CostRates, struct.PyTreeNode, frozen=True):
     """The costs of trading and holding. `CostRates` documents each rate. The default is not free.
 
+    Rates out of range are refused by whoever takes costs: `TradingEnv`, `simulate` and `Costs.between` call `validate`.
+    Costs are a pytree, of which JAX makes others that hold tracers, shapes or differences of rates.
+
     Attributes:
         rebates: names of the rates that may be below 0, of `fee`, `maker_fee`, `borrow_rate` and `short_rate`. The
             account is then paid for what costs otherwise.
@@ -75,7 +78,12 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
     rebates: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rebates, tuple | list):
+            raise ValueError(f"rebates {self.rebates!r} must be a tuple of names, as in rebates=('fee',)")
         object.__setattr__(self, "rebates", tuple(self.rebates))
+        for name in self.rebates:
+            if name not in REBATES:
+                raise ValueError(f"rebates {name!r} is no rate that may be below 0; name some of {', '.join(REBATES)}")
         for name in LIMITS:
             given = getattr(self, name)
             if isinstance(given, str):
@@ -121,9 +129,6 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
 
     def validate(self) -> Costs:
         """Return self. Raise ValueError where a rate is not a number within its limits."""
-        for name in self.rebates:
-            if name not in REBATES:
-                raise ValueError(f"rebates {name!r} is no rate that may be below 0; name some of {', '.join(REBATES)}")
         for name in LIMITS:
             if not self.has(name) or name in self.columns:
                 continue

@@ -222,11 +222,30 @@ def test_an_environment_charges_the_rate_of_the_bar(env, market) -> None:
 
 
 @pytest.mark.parametrize(
+    ("rebates", "message"),
+    [
+        (("slippage",), "rebates 'slippage' .*fee, borrow_rate, short_rate"),
+        ("fee", r"rebates 'fee' must be a tuple of names, as in rebates=\('fee',\)"),
+        (None, "rebates None must be a tuple of names"),
+    ],
+)
+def test_what_names_no_rebates_is_refused_at_once(rebates, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Costs(rebates=rebates)
+    assert Costs(rebates=["fee"]).rebates == ("fee",)
+
+
+def test_costs_may_hold_what_jax_makes_of_them() -> None:
+    low, high = Costs(fee=0.001), Costs(fee=0.4)
+    assert jax.tree.map(lambda a, b: a - b, low, high).fee < 0
+    assert jax.eval_shape(lambda costs: costs, high.cast("float32")).fee.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
     ("costs", "message"),
     [
         (Costs(fee="spred"), "fee names the column 'spred'.* spread"),
         (Costs(fee="spread"), r"fee -0.001 in the column 'spread' .*Costs.rebates"),
-        (Costs(slippage="spread", rebates=("slippage",)), "rebates 'slippage' .*fee, borrow_rate, short_rate"),
         (Costs(fee=-0.001), r"fee -0.001 .*Costs.rebates"),
         (Costs(fee="holed"), "fee: the column 'holed' has no number at .*, a bar of S0; fill it in"),
         (Costs(fee=-0.6, rebates=("fee",)), r"fee -0.6 .*\[-0.5, 0.5\)"),
