@@ -279,14 +279,10 @@ def newest_rows(recents: Sequence[RecentBars], offered: bool) -> list[Row]:
     deviations = np.concatenate([last_volatility(bars.close) for bars in tails])
     adv = np.full(len(recents), np.nan)
     if recents[0].has_adv:
-        adv = np.concatenate([_traded_value(bars.cut(-BARS - 1, None)) for bars in tails])
+        lasts = [bars.cut(-BARS - 1, None) for bars in tails]
+        adv = np.concatenate([traded_value(last.close, last.volume, last.price_factor)[-1] for last in lasts])
     numbers = zip(recents, ends, found, deviations.tolist(), adv.tolist(), strict=True)
     return [each.row(end, own, deviation, value) for each, end, own, deviation, value in numbers]
-
-
-def _traded_value(bars: Bars) -> np.ndarray:
-    raw = bars.close if bars.price_factor is None else bars.close / bars.price_factor
-    return traded_value(raw, bars.volume)[-1]
 
 
 def _is_ours(feature: Feature) -> bool:

@@ -38,17 +38,10 @@ def compute_columns(bars: Bars, features: Sequence[Feature]) -> Columns:
         "bar_dt": years_inside(bars.times),
         "funding": bars.funding,
         "price_factor": bars.price_factor,
-        "adv": _traded_value(bars),
+        "adv": None if volume_fault(bars.volume) else traded_value(bars.close, bars.volume, bars.price_factor),
         "session_end": session_ends(bars.times, bars.calendar, bars.tz),
         "columns": dict(bars.columns),
     }
-
-
-def _traded_value(bars: Bars) -> np.ndarray | None:
-    if volume_fault(bars.volume):
-        return None
-    unadjusted = bars.close if bars.price_factor is None else bars.close / bars.price_factor
-    return traded_value(unadjusted, bars.volume)
 
 
 def volume_notes(names: Sequence[str], histories: Sequence[Bars]) -> list[str]:

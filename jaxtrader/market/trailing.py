@@ -53,21 +53,22 @@ def last_volatility(close: np.ndarray) -> np.ndarray:
     return np.maximum(np.sqrt(squares / (BARS - 1)), VOLATILITY_FLOOR)
 
 
-def traded_value(close: np.ndarray, volume: np.ndarray) -> np.ndarray:
+def traded_value(close: np.ndarray, volume: np.ndarray, price_factor: np.ndarray | None) -> np.ndarray:
     """Return the average traded value of the last 20 bars.
 
     Args:
-        close: [T, A] unadjusted close.
-        volume: [T, A] unadjusted volume.
+        close: [T, A] closes.
+        volume: [T, A] raw volume.
+        price_factor: [T, A] of adjusted / raw price. None: the closes are raw.
 
     Returns:
-        [T, A] mean of close times volume, including the row's own bar, in currency, at least VALUE_FLOOR.
+        [T, A] mean of raw close times volume, including the row's own bar, in currency, at least VALUE_FLOOR.
     """
-    return _by_blocks(_traded_value, close, volume)
+    return _by_blocks(_traded_value, close if price_factor is None else close / price_factor, volume)
 
 
-def _traded_value(close: np.ndarray, volume: np.ndarray) -> np.ndarray:
-    value = close * volume
+def _traded_value(raw: np.ndarray, volume: np.ndarray) -> np.ndarray:
+    value = raw * volume
     total = np.zeros(value.shape)
     for k in range(min(BARS, len(value))):
         total[k:] += value[: len(value) - k]
