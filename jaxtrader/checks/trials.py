@@ -10,6 +10,7 @@ import dataclasses
 import tempfile
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -17,12 +18,13 @@ from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.protocol import MarketAgent
 from jaxtrader.checks.returns import fill_to_fill
+from jaxtrader.envs.rewards import LogReturn
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.baselines import exposure_matched
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate
-from jaxtrader.ledger.account import EQUITY_FLOOR
+from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.errors import DataError
@@ -209,9 +211,10 @@ def foresight_growth(trial: Trial, probe: Float[np.ndarray, "time asset"], setti
 
 
 def log_returns(result: BacktestResult) -> Float[np.ndarray, " bar"]:
-    """Return the log return of each bar. The equity has the floor of rewards, so it stays finite through ruin."""
-    equity = np.maximum(np.concatenate([[result.initial], result.equity]), EQUITY_FLOOR)
-    return np.diff(np.log(equity))
+    """Return the log return of each bar. It is the reward of that name, so it stays finite through ruin."""
+    before = np.concatenate([[result.initial], result.equity[:-1]])
+    with package_settings(x64=True), on_cpu():
+        return np.asarray(LogReturn()(jnp.asarray(before), jnp.asarray(result.equity)))
 
 
 def t_statistic(values: Float[np.ndarray, " bar"]) -> float:
