@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Bool, Float
 
-from jaxtrader.ledger.account import Events, Fill
+from jaxtrader.ledger.account import Events, Fill, is_ruined
 from jaxtrader.ledger.bar import Bar, Columns, bar_between, costs_at
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
@@ -92,7 +92,7 @@ def position_financing(
             position = position + fill.units
             money = money - (fill.units * fill.price + fill.fee + fill.slippage).sum(1, keepdims=True)
     if rules.fill == "next_open":  # ruin is checked where the order fills
-        frozen = frozen | (np.asarray(order.equity) <= rules.ruin_level)[:, None]
+        frozen = frozen | np.asarray(is_ruined(order.equity, rules))[:, None]
     if bars.years_inside is not None:
         opened, years = position * np.asarray(bars.open), np.asarray(bars.years_inside)
         charged = _interest(money, opened, np.abs(value), years, costs)[1]

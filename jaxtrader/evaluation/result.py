@@ -24,10 +24,11 @@ from jaxtrader.evaluation import metrics
 from jaxtrader.evaluation.observed import Observed, bar_at
 from jaxtrader.evaluation.position_financing import PositionFinancing, bars_to, cash_returns, position_financing
 from jaxtrader.evaluation.trades import figures, trades_of
-from jaxtrader.ledger.account import EQUITY_FLOOR, FORCED, ORDER, REASONS, Events, Fill
+from jaxtrader.ledger.account import FORCED, ORDER, REASONS, Events, Fill
 from jaxtrader.ledger.bar import Columns
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.settlement import equity_of_fill
 from jaxtrader.market import clock
 from jaxtrader.market.clock import time_zone, wall_clock
 
@@ -416,19 +417,16 @@ def _intrabar_exposure(
         if fill is None or not fill.units.any():
             continue
         lived = np.ones(exposure.shape, bool) if fill is events.closing else fill.price != order.price
-        # Ruin and liquidation may find equity near or below 0, so their divisor is the equity before the bar.
-        equity = np.where(np.isin(fill.reason, FORCED), equity_before[:, None], np.asarray(fill.equity)[:, None])
-        exposure = exposure - np.where(lived, fill.units * fill.price, 0) / np.maximum(equity, EQUITY_FLOOR)
+        forced = np.isin(fill.reason, FORCED)
+        equity = equity_of_fill(forced, equity_before[:, None], np.asarray(fill.equity)[:, None])
+        exposure = exposure - np.where(lived, fill.units * fill.price, 0) / equity
     return exposure
 
 
 def _traded(fills: np.ndarray, equity_before: Float[np.ndarray, " bar"]) -> Float[np.ndarray, " fill"]:
-    """Traded value / equity of each fill.
-
-    A forced closing may find equity near or below 0, so it is measured by the equity before the bar.
-    """
-    value = np.where(fills["forced"], equity_before[fills["bar"]], fills["equity"])
-    return np.abs(fills["units"]) * fills["price"] / np.maximum(value, EQUITY_FLOOR)
+    """Traded value / equity of each fill."""
+    equity = equity_of_fill(fills["forced"], equity_before[fills["bar"]], fills["equity"])
+    return np.abs(fills["units"]) * fills["price"] / equity
 
 
 def _number(leaf: Any) -> np.ndarray:

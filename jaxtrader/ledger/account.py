@@ -163,6 +163,11 @@ def value(account: Account, price: Float[Array, "*b A"]) -> Float[Array, "*b"]:
     return account.cash + (account.units * price).sum(-1)
 
 
+def is_ruined(equity: Float[Array, "*b"], rules: Rules) -> Bool[Array, "*b"]:
+    """Return where an equity is at or below the ruin level (money rule 7)."""
+    return equity <= rules.ruin_level
+
+
 def exposure(account: Account, price: Float[Array, "*b A"]) -> Float[Array, "*b A"]:
     """Return signed position value / equity, or 0 where equity is exactly 0."""
     equity = value(account, price)[..., None]
@@ -197,6 +202,13 @@ def is_dust(
 ) -> Bool[Array, "*b A"]:
     """Return which signed units are worth no more than rounding error (money rule 3)."""
     return jnp.abs(units) * price <= dust(equity.dtype) * equity[..., None]
+
+
+def whole(count: Float[Array, "*b A"], rounded: Float[Array, "*b A"]) -> Float[Array, "*b A"]:
+    """Return the `rounded` counts of lots or ticks. A count that is whole but for rounding error is that number."""
+    near = jnp.round(count)
+    is_whole = jnp.abs(count - near) <= dust(count.dtype) * jnp.maximum(1, jnp.abs(near))
+    return jnp.where(is_whole, near, rounded)
 
 
 def without_rest(

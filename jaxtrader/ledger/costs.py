@@ -12,7 +12,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, PRNGKeyArray
 
-from jaxtrader.ledger.account import dust
+from jaxtrader.ledger.account import whole
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import wall_clock
@@ -372,9 +372,7 @@ def on_tick(price: Float[Array, "*b A"], up: Bool[Array, "*b A"], bar: Bar, rule
     tick = jnp.asarray(rules.tick, price.dtype)
     tick = tick if bar.factor is None else tick * bar.factor
     ticks = price / tick
-    near = jnp.round(ticks)  # rounding error must not cost a tick
-    is_whole = jnp.abs(ticks - near) <= dust(price.dtype) * jnp.maximum(1, near)
-    return jnp.where(is_whole, near, jnp.where(up, jnp.ceil(ticks), jnp.floor(ticks))) * tick
+    return whole(ticks, jnp.where(up, jnp.ceil(ticks), jnp.floor(ticks))) * tick
 
 
 def interest(

@@ -26,6 +26,7 @@ from jaxtrader.ledger.account import (
     Brackets,
     Fill,
     is_dust,
+    is_ruined,
     value,
     without_rest,
 )
@@ -182,7 +183,7 @@ def exit_at_close(account: Account, bar: Bar, costs: Costs, rules: Rules) -> tup
         account, fill = _close_positions(account, reason, bar.close, value(account, bar.close), bar, costs, rules)
         fills.append(fill)
     equity = value(account, bar.close)
-    ruin = ~account.ruined & (equity <= rules.ruin_level)
+    ruin = ~account.ruined & is_ruined(equity, rules)
     reason = jnp.broadcast_to(jnp.where(ruin, RUIN, 0)[..., None], account.units.shape)
     account, fill = _close_positions(account, reason, bar.close, equity, bar, costs, rules, with_dust=True)
     return account.replace(ruined=account.ruined | ruin), functools.reduce(merge_fills, [*fills, fill])

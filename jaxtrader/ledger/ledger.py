@@ -21,6 +21,7 @@ from jaxtrader.ledger.account import (
     Events,
     Fill,
     exposure,
+    is_ruined,
     latest_target,
     open_account,
     value,
@@ -168,8 +169,8 @@ def _rest(
     watched, exits = brackets is not None or (rules.margin and account.units.shape[-1] == 1), None
     account, at_open, resting = limits.fill_at_open(account, resting, bar, costs, rules)
     if watched:
-        late = limits.comes_before(account, resting, bar, rules, brackets)
-        account, exits, liquidated = exit_intrabar(account, bar, costs, rules, brackets, late)
+        fills_first = limits.fills_before_exit(account, resting, bar, rules, brackets)
+        account, exits, liquidated = exit_intrabar(account, bar, costs, rules, brackets, fills_first)
         account, resting = _cancel_resting(account, resting, exits, liquidated)
     account, intrabar, resting, met = limits.fill_inside(account, resting, bar, costs, rules)
     if watched:
@@ -217,7 +218,7 @@ def execute(
     requested = target if requested is None else requested
     account = lift_blocks(account, requested)
     equity = value(account, price)
-    ruin = ~account.ruined & (equity <= rules.ruin_level)
+    ruin = ~account.ruined & is_ruined(equity, rules)
     sized = size_order(account, target, price, equity, bar, costs, rules)
     frozen = account.ruined | ruin
     order = jnp.where(frozen[..., None], 0, sized.units)
@@ -252,7 +253,7 @@ def _trades_at_open(account: Account, target: Array | None, bar: Bar, rules: Rul
         return jnp.zeros(account.units.shape, bool)
     equity = value(account, bar.open)
     units = order_before_cash(lift_blocks(account, target), target, bar.open, equity, bar, rules).units
-    return (units != 0) | (equity <= rules.ruin_level)[..., None]  # ruin closes everything at the time of the order
+    return (units != 0) | is_ruined(equity, rules)[..., None]  # ruin closes everything at the time of the order
 
 
 def _cancel_order(target: Array | None, liquidated: Array) -> Array | None:

@@ -87,7 +87,7 @@ def fill_inside(
     return account, fill, resting.without(met), met
 
 
-def comes_before(
+def fills_before_exit(
     account: Account, resting: Resting, bar: Bar, rules: Rules, brackets: Brackets | None
 ) -> Bool[Array, "*b A"]:
     """Return which orders add to a position at a limit that prices meet before the stop or margin of the position."""

@@ -7,7 +7,7 @@ from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float
 
-from jaxtrader.ledger.account import Account, dust, is_dust, without_rest
+from jaxtrader.ledger.account import Account, dust, is_dust, whole, without_rest
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.costs import Costs, affordable, charges
 from jaxtrader.ledger.rules import Rules
@@ -153,9 +153,7 @@ def _round_to_lots(account: Account, order: Array, bar: Bar, rules: Rules) -> Fl
     unit = unit if rules.multiplier is None else unit * jnp.asarray(rules.multiplier, order.dtype)
     unit = unit if bar.factor is None else unit / bar.factor
     lots = order / unit
-    near = jnp.round(lots)  # rounding error must not cost a lot
-    lots = jnp.where(jnp.abs(lots - near) <= dust(order.dtype) * jnp.maximum(1, jnp.abs(near)), near, jnp.trunc(lots))
-    return jnp.where(order == -account.units, order, lots * unit)
+    return jnp.where(order == -account.units, order, whole(lots, jnp.trunc(lots)) * unit)
 
 
 def _drop_dust(order: Array, price: Array, equity: Array) -> Float[Array, "*b A"]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float
@@ -70,11 +72,18 @@ def merge_fills(first: Fill, second: Fill) -> Fill:
     )
 
 
-def turnover(fill: Fill, mark: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Return the value traded in buys and sales / equity at the fill.
-
-    A forced exit may find equity near or below 0, so it is measured by the equity `mark` before the bar.
-    """
+def turnover(fill: Fill, equity_before: Float[Array, "*b"]) -> Float[Array, "*b"]:
+    """Return the value traded in buys and sales / equity (money rule 1). `equity_before` is that of the mark before."""
     forced = jnp.isin(fill.reason, jnp.asarray(FORCED))
-    equity = jnp.where(forced, mark[..., None], fill.equity[..., None])
-    return (jnp.abs(fill.units) * fill.price / jnp.maximum(equity, EQUITY_FLOOR)).sum(-1)
+    equity = equity_of_fill(forced, equity_before[..., None], fill.equity[..., None])
+    return (jnp.abs(fill.units) * fill.price / equity).sum(-1)
+
+
+def equity_of_fill(forced: Any, equity_before: Any, equity: Any) -> Any:
+    """Return the equity by which a fill is measured (money rule 1), at least EQUITY_FLOOR.
+
+    That is the `equity` at the fill. Where the closing was `forced`, little of it may be left. So it is then that of
+    the mark before. The arguments are arrays of NumPy or of JAX.
+    """
+    xp = np if isinstance(equity, np.ndarray) else jnp
+    return xp.maximum(xp.where(forced, equity_before, equity), EQUITY_FLOOR)

@@ -9,14 +9,17 @@ import dataclasses
 import math
 from functools import partial
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rule_settings import env_settings, run_settings
 
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.account import EQUITY_FLOOR, is_ruined, whole
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.settlement import equity_of_fill
 from jaxtrader.market.bars import DataError
 from jaxtrader.market.market import Market
 
@@ -225,3 +228,14 @@ def test_a_capital_too_small_for_any_order_is_told_before_training(market, portf
         check(market, min_trade=2_000.0, capital=1_000.0)
     one = float(portfolio.market.low[portfolio.market.first_decisions(1)[0] :].min())
     check(portfolio.market, positions="weights", lot=10.0, capital=10.1 * one)
+
+
+def test_one_function_says_what_is_whole_ruined_and_measured_by_which_equity() -> None:
+    counts = jnp.asarray([2.9999999, 2.9, -3.0000001, -2.9], jnp.float32)
+    np.testing.assert_array_equal(whole(counts, jnp.trunc(counts)), [3, 2, -3, -2])
+    assert is_ruined(np.asarray([0.01, 0.0101, -1.0]), Rules()).tolist() == [True, False, True]
+    forced, before, equity = np.asarray([True, False, False]), np.ones(3), np.asarray([-2.0, 0.5, -2.0])
+    for kind in (np.asarray, jnp.asarray):
+        measured = equity_of_fill(*map(kind, (forced, before, equity)))
+        assert isinstance(measured, type(kind(0.0)))
+        np.testing.assert_allclose(measured, [1, 0.5, EQUITY_FLOOR])
