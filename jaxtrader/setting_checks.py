@@ -22,6 +22,12 @@ def check_number(name: str, value: object) -> None:
         raise ValueError(f"{name} {value!r:.60} must be a number")
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError where a setting is neither True nor False. The text names the setting."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} {value!r:.60} must be True or False")
+
+
 def check_whole(name: str, value: object, least: int = 1, most: int | None = None, unit: str = "") -> None:
     """Raise ValueError where a setting is not a whole number from `least` to `most`. The text names the setting.
 
@@ -36,4 +42,5 @@ def check_whole(name: str, value: object, least: int = 1, most: int | None = Non
         return
     of_unit = f" of {unit}" if unit else ""
     limits = f"at least {least}" if most is None else f"from {least} to {most:,}"
-    raise ValueError(f"{name} {value!r:.60} must be a whole number{of_unit}, {limits}")
+    way_out = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
+    raise ValueError(f"{name} {value!r:.60} must be a whole number{of_unit}, {limits}{way_out}")

@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from jaxtrader.setting_checks import check_number, check_whole, is_number, is_whole
+from jaxtrader.setting_checks import check_flag, check_number, check_whole, is_number, is_whole
 
 
 @pytest.mark.parametrize("value", [0, -3, 1.5, math.nan, math.inf, np.float32(2), np.int64(2), Fraction(1, 2)])
@@ -37,3 +37,16 @@ def test_a_limit_that_is_not_given_does_not_count():
     check_whole("steps", 10**30)
     with pytest.raises(ValueError, match=r"^seed -1 must be a whole number, at least 0$"):
         check_whole("seed", -1, least=0)
+
+
+def test_a_float_without_a_fraction_is_told_as_the_integer_to_write():
+    with pytest.raises(ValueError, match=r"total_steps 1000000.0 must be a whole number, at least 1; write 1000000$"):
+        check_whole("total_steps", 1e6)
+
+
+@pytest.mark.parametrize("value", [1, 0, "yes", None, np.zeros(1)])
+def test_a_flag_is_true_or_false(value):
+    check_flag("progress", True)
+    check_flag("progress", False)
+    with pytest.raises(ValueError, match=r"progress .* must be True or False"):
+        check_flag("progress", value)

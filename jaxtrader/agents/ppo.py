@@ -32,7 +32,7 @@ from jaxtrader.agents.own_modules import OwnActorCritic, OwnPortfolio, own
 from jaxtrader.agents.policy_file import read_policy, write_policy
 from jaxtrader.agents.ppo_settings import PPOSettings, Precision, Schedule
 from jaxtrader.agents.ppo_state import PPOState
-from jaxtrader.agents.protocol import MarketAgent, Rollout
+from jaxtrader.agents.protocol import MarketAgent, Rollout, check_paths
 from jaxtrader.envs.observation import Observation, chunks
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
@@ -331,8 +331,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             The new state and scalar metrics, which are means over all gradient steps.
         """
         paths = rollout.reward.shape[1]
-        if paths % self.num_minibatches:
-            raise ValueError(f"num_minibatches {self.num_minibatches} does not divide the {paths} paths")
+        check_paths(paths, self.num_minibatches)
         advantage, target = self._advantages(state, rollout, params)
         state = state.replace(value_scale=state.value_scale.update(target))
         data, normalizer = self._training_data(state, rollout, advantage, target)

@@ -218,6 +218,19 @@ class Agent(ABC):
         write_own(path, self, [state], about)
 
 
+def check_paths(paths: int, num_minibatches: int, num_devices: int = 1) -> None:
+    """Raise ValueError where devices, or the minibatches of each, cannot have equally many whole paths."""
+    said = "paths (num_envs / accounts_per_path)"
+    if paths % num_devices:
+        raise ValueError(f"devices {num_devices} does not divide the {paths} {said}")
+    own = paths // num_devices
+    if own % num_minibatches:
+        of_each = f" of each of {num_devices} devices" if num_devices > 1 else ""
+        raise ValueError(
+            f"num_minibatches {num_minibatches} does not divide the {own} {said}{of_each}: a minibatch is whole paths"
+        )
+
+
 class MarketActor(ABC):
     """What acts on market paths, where many accounts share the bars of one path.
 

@@ -24,6 +24,7 @@ from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation
 from jaxtrader.envs.protocols import BoxSpace, DiscreteSpace
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
+from jaxtrader.setting_checks import check_whole
 
 BOUND = float(np.finfo(np.float32).max) / 2  # of what has no limit: `sample` needs a finite width
 
@@ -67,8 +68,8 @@ def to_gymnasium(
     """
     if observation not in ("flat", "dict"):
         raise ValueError(f"observation {observation!r} is unknown; use 'flat' or 'dict'")
-    if num_envs is not None and (not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1):
-        raise ValueError(f"num_envs {num_envs!r} must be a whole number, at least 1, or None for a single environment")
+    if num_envs is not None:
+        check_whole("num_envs", num_envs)
     if not callable(getattr(env, "step", None)) or not (params is not None or hasattr(env, "default_params")):
         raise ValueError(f"a {type(env).__name__} is no environment; give a jt.TradingEnv(market)")
     if not isinstance(normalize, bool | Normalizer):

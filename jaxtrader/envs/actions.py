@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import Any, cast, get_args
 
 import jax
@@ -23,6 +22,7 @@ from jaxtrader.envs import draws
 from jaxtrader.envs.env_settings import BracketFractions, ContinuousPositions, Positions
 from jaxtrader.ledger.account import without_dust
 from jaxtrader.ledger.rules import meaning_of_bracket
+from jaxtrader.setting_checks import is_number
 
 TOLERANCE = 1e-6  # share by which an action may exceed its range, for the rounding of float32 sums
 
@@ -39,7 +39,7 @@ def validate_positions(positions: Any, assets: int, max_leverage: float) -> Posi
             )
         return cast(ContinuousPositions, positions)
     positions = tuple(positions) if isinstance(positions, Iterable) else positions
-    if not isinstance(positions, tuple) or not all(isinstance(p, Real) for p in positions):
+    if not isinstance(positions, tuple) or not all(map(is_number, positions)):
         raise ValueError(
             f"positions {positions!r} must be a tuple of exposures such as (-1, 0, 1), 'continuous' or 'weights'"
         )
@@ -144,7 +144,7 @@ def validate_bracket(name: str, given: Any, positions: Positions) -> BracketFrac
     for x in given if isinstance(given, tuple) else (given,):
         if x is None:
             continue
-        if isinstance(x, bool) or not isinstance(x, Real) or not 0 < float(x) < math.inf:
+        if not is_number(x) or not 0 < float(x) < math.inf:
             raise ValueError(f"{name} {x!r} must be above 0: {meaning_of_bracket(name)}")
         if name != "take_profit" and float(x) >= 1:  # no price falls by more than 1, so 3 was meant as 3%
             raise ValueError(f"{name} {x!r} must be below 1: {meaning_of_bracket(name)}")

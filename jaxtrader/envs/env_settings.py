@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Literal
+
+from jaxtrader.setting_checks import check_flag, check_whole
 
 ContinuousPositions = Literal["continuous", "weights"]
 Positions = tuple[float, ...] | ContinuousPositions
@@ -44,9 +45,7 @@ class EnvSettings:
 
     def __post_init__(self) -> None:
         for name in ("window", "episode_length", "decision_every"):
-            count = getattr(self, name)
-            if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"{name} {count} must be a whole number of bars, at least 1")
+            check_whole(name, getattr(self, name), unit="bars")
         if self.window > MAX_WINDOW:
             raise ValueError(f"window {self.window} is above {MAX_WINDOW:,} bars; use coarser bars, or a shorter one")
         if self.episode_length % self.decision_every:
@@ -56,5 +55,4 @@ class EnvSettings:
                 f"decision_every {self.decision_every} does not divide episode_length {self.episode_length}, both in "
                 f"bars; use an episode_length of {' or '.join(fitting)}"
             )
-        if not isinstance(self.random_start, bool):
-            raise ValueError(f"random_start {self.random_start!r} must be True or False")
+        check_flag("random_start", self.random_start)

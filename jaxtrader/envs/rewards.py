@@ -19,6 +19,7 @@ from jaxtyping import Float
 from jaxtrader.ledger.account import EQUITY_FLOOR, Account
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.schema import parse
+from jaxtrader.setting_checks import check_flag, check_number
 
 NOISE_SHARE = 0.1  # share of DifferentialRatio's `volatility` below which a deviation counts as noise
 
@@ -238,6 +239,9 @@ class DifferentialRatio(MoveReward):
 
     def __post_init__(self) -> None:
         name = "differential_downside" if self.downside else "differential_sharpe"
+        check_number("eta", self.eta)
+        check_number("volatility", self.volatility)
+        check_flag("downside", self.downside)
         if not 0 < self.eta < 1:
             raise ValueError(f"{name}(eta={self.eta}) is outside (0, 1): it is the newest bar's weight, such as 0.01")
         if not 0 < self.volatility < math.inf:
@@ -280,6 +284,7 @@ class DifferentialRatio(MoveReward):
 
 def _check_penalty(reward: Any, name: str) -> None:
     aversion = reward.risk_aversion
+    check_number("risk_aversion", aversion)
     if not 0 <= aversion < math.inf:
         raise ValueError(f"risk_aversion {aversion} must be at least 0 and finite: below 0 {name} would pay for risk")
     object.__setattr__(reward, "risk_aversion", float(aversion))

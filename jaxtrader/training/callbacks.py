@@ -6,12 +6,13 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from jaxtrader.setting_checks import check_whole, is_number
 
 if TYPE_CHECKING:
     from jaxtrader.training.train_result import TrainResult
@@ -95,9 +96,8 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0):
-        if not isinstance(patience, Integral) or isinstance(patience, bool) or patience < 1:
-            raise ValueError(f"patience {patience!r} must be a whole number of validations, at least 1")
-        if not isinstance(min_delta, Real) or not 0 <= min_delta < math.inf:
+        check_whole("patience", patience, unit="validations")
+        if not is_number(min_delta) or not 0 <= min_delta < math.inf:
             raise ValueError(f"min_delta {min_delta!r} must be a number of at least 0")
         self.patience, self.min_delta = patience, min_delta
         self._best, self._waited = -math.inf, 0

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Literal, get_args
 
+from jaxtrader.setting_checks import check_flag, check_whole
+
 OnDivergence = Literal["stop", "halve"]
 NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
-AT_LEAST_1 = (
-    *("num_envs", "accounts_per_path", "rollout_length", "unroll", "num_episodes", "total_steps"),
-    *("updates_per_chunk", "eval_every", "devices", "seeds", "seeds_at_once"),
-)
+NUM_SEEDS = 2**32  # JAX would take higher ones for lower ones
+REQUIRED = ("num_envs", "rollout_length", "unroll", "updates_per_chunk", "eval_every", "devices", "seeds")
+AT_LEAST_1 = (*REQUIRED, "accounts_per_path", "num_episodes", "total_steps", "seeds_at_once")
 
 
 @dataclass(kw_only=True)
@@ -73,8 +74,11 @@ class TrainSettings:
     def validate_settings(self) -> None:
         """Raise ValueError where a setting is out of range or does not fit another."""
         for name in AT_LEAST_1:
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name} {value} must be at least 1")
+            if (value := getattr(self, name)) is not None or name in REQUIRED:
+                check_whole(name, value)
+        check_whole("seed", self.seed, least=0, most=NUM_SEEDS - self.seeds)
+        for name in ("must_beat_holding", "refit_normalizer"):
+            check_flag(name, getattr(self, name))
         if self.unroll > self.rollout_length:
             raise ValueError(f"unroll {self.unroll} is more than rollout_length {self.rollout_length}; give fewer")
         if self.on_divergence not in get_args(OnDivergence):
@@ -87,10 +91,6 @@ class TrainSettings:
             raise ValueError(f"total_steps {self.total_steps} is more than {NO_LIMIT} updates; give fewer")
         if self.num_envs % (self.accounts_per_path or 1):
             raise ValueError(f"accounts_per_path {self.accounts_per_path} does not divide num_envs {self.num_envs}")
-        if self.num_paths % self.devices:
-            raise ValueError(
-                f"devices {self.devices} does not divide the {self.num_paths} paths (num_envs / accounts_per_path)"
-            )
 
     @property
     def num_paths(self) -> int:

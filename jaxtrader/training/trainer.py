@@ -23,12 +23,13 @@ from jax import Array
 from jaxtrader import compilation, devices, hosts
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_trained
-from jaxtrader.agents.protocol import Agent, MarketAgent
+from jaxtrader.agents.protocol import Agent, MarketAgent, check_paths
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import check_flag
 from jaxtrader.training.callbacks import Callback, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint
 from jaxtrader.training.dispatch import run_alone
@@ -109,9 +110,10 @@ class Trainer(TrainSettings):
             raise TypeError(f"{type(self.agent).__name__} is no Agent; derive it from jaxtrader.agents.protocol.Agent")
         check_callbacks(self.callbacks, self.valid is not None)
         self.agent.validate()
+        self.validate_settings()
+        check_flag("progress", self.progress)
         if self.accounts_per_path is None:
             self.accounts_per_path = self._usual_accounts()
-        self.validate_settings()
         self.agent.check_env(self.env)
         self._check_devices()
         if isinstance(self.env, TradingEnv):
@@ -156,13 +158,7 @@ class Trainer(TrainSettings):
     def _check_devices(self) -> None:
         if self.devices > 1 and not self.agent.several_devices:
             raise ValueError(f"{type(self.agent).__name__} learns on one device; leave devices at 1")
-        paths, minibatches = self.num_paths // self.devices, self.agent.num_minibatches
-        if paths % minibatches:
-            per_device = f" of each of {self.devices} devices" if self.devices > 1 else ""
-            raise ValueError(
-                f"num_minibatches {minibatches} does not divide the {paths} paths (num_envs / accounts_per_path)"
-                f"{per_device}: a minibatch is whole paths"
-            )
+        check_paths(self.num_paths, self.agent.num_minibatches, self.devices)
         devices.make_mesh(self.devices)
 
     def _check_market(self) -> None:

@@ -327,6 +327,10 @@ def test_a_move_tells_the_exposure_it_leaves() -> None:
     [
         (lambda: rewards.drawdown_penalized(-1.0), r"risk_aversion -1.0 must be at least 0 .*drawdown_penalized"),
         (lambda: rewards.drawdown_penalized(math.nan), r"risk_aversion nan must be"),
+        (lambda: rewards.risk_penalized("a"), r"risk_aversion 'a' must be a number"),
+        (lambda: rewards.drawdown_penalized(None), r"risk_aversion None must be a number"),
+        (lambda: rewards.differential_sharpe("a"), r"eta 'a' must be a number"),
+        (lambda: rewards.differential_downside(0.1, True), r"volatility True must be a number"),
         (lambda: rewards.differential_sharpe(0.0), r"differential_sharpe\(eta=0.0\) is outside \(0, 1\)"),
         (lambda: rewards.differential_sharpe(1.0), r"differential_sharpe\(eta=1.0\)"),
         (lambda: rewards.differential_downside(math.nan), r"differential_downside\(eta=nan\)"),

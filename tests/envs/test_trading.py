@@ -255,6 +255,7 @@ def test_an_exposure_out_of_range_holds_the_units_and_is_flagged(
         ({"positions": (0, 1, 1)}, "none twice"),
         ({"positions": "discrete"}, "positions 'discrete' is unknown; use 'continuous', 'weights' or exposures"),
         ({"positions": 1.0}, "must be a tuple of exposures"),
+        ({"positions": (False, True)}, "must be a tuple of exposures"),
         ({"window": 0}, "window 0 must be"),
         ({"window": 2.5}, "window 2.5 must be"),
         ({"episode_length": 0}, "episode_length 0 must be"),

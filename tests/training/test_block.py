@@ -186,7 +186,7 @@ def test_what_does_not_go_as_one_program_is_refused_before_training(make, tmp_pa
         make(tmp_path / "callbacks", callbacks=(Recording(),))
     with pytest.raises(ValueError, match="seeds_at_once 2 needs one device"):
         make(tmp_path / "devices", devices=2)
-    with pytest.raises(ValueError, match="seeds_at_once 0 must be at least 1"):
+    with pytest.raises(ValueError, match="seeds_at_once 0 must be a whole number, at least 1"):
         make(tmp_path / "none", seeds_at_once=0)
 
 

@@ -301,7 +301,7 @@ def test_ordinary_environments_on_two_devices() -> None:
 
 def test_what_cannot_be_divided_is_refused(env: TradingEnv, agent: PPOAgent, tmp_path: Path) -> None:
     make = partial(path_trainer, env, agent, tmp_path / "run", total_steps=1000)
-    with pytest.raises(ValueError, match=r"devices 0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"devices 0 must be a whole number, at least 1"):
         make(devices=0)
     with pytest.raises(ValueError, match=r"devices 3 does not divide the 4 paths"):
         make(devices=3)

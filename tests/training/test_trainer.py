@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 import threading
 
@@ -28,6 +29,7 @@ from jaxtrader.training import dispatch, update, validation
 from jaxtrader.training.records import SpeedMeter
 from jaxtrader.training.run_config import describe
 from jaxtrader.training.train_result import TrainingDiverged
+from jaxtrader.training.train_settings import TrainSettings
 from jaxtrader.training.trainer import Trainer
 
 
@@ -170,7 +172,7 @@ def test_ctrl_c_saves_and_ends_well(tmp_path):
 def test_a_speed_is_measured_over_half_a_second_at_least():
     meter = SpeedMeter()
     assert math.isnan(meter.speed(100, 5.0)), "nothing to measure from"
-    meter.mark(100, 5.0)
+    meter.add(100, 5.0)
     assert math.isnan(meter.speed(1_000_100, 5.01)), "two chunks fetched together say nothing"
     assert meter.speed(1100, 7.0) == 500
 
@@ -293,10 +295,14 @@ def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, env, m
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_envs": 0, "total_steps": 1}, "num_envs 0 must be at least 1"),
+        ({"num_envs": 0, "total_steps": 1}, "num_envs 0 must be a whole number, at least 1"),
         ({}, "one of num_episodes and total_steps"),
         ({"total_steps": 1, "num_episodes": 1}, "one of num_episodes and total_steps"),
-        ({"total_steps": 0}, "must be at least 1"),
+        ({"total_steps": 0}, "total_steps 0 must be a whole number, at least 1"),
+        ({"total_steps": 1, "seed": -1}, "seed -1 must be a whole number, from 0 to 4,294,967,295"),
+        ({"total_steps": 1, "seed": 2**32}, "seed 4294967296 must be a whole number, from 0 to 4,294,967,295"),
+        ({"total_steps": 1, "must_beat_holding": "no"}, "must_beat_holding 'no' must be True or False"),
+        ({"total_steps": 1, "progress": 0}, "progress 0 must be True or False"),
         ({"num_episodes": 2**40}, "give total_steps instead"),
         ({"total_steps": 10**13}, "more than 2147483647 updates"),
         ({"total_steps": 1, "num_envs": 6, "accounts_per_path": 4}, "accounts_per_path 4 does not divide num_envs 6"),
@@ -307,6 +313,21 @@ def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, env, m
 def test_settings_that_do_not_fit_say_the_way_out(env, agent, settings, message):
     with pytest.raises(ValueError, match=message):
         Trainer(env, agent, **{"rollout_length": env.episode_length, "num_envs": 8, **settings})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [field.name for field in dataclasses.fields(TrainSettings) if field.type.startswith("int")],
+)
+def test_a_setting_that_counts_is_a_whole_number(env, agent, name):
+    settings = {"rollout_length": env.episode_length, "num_envs": 8, "total_steps": 64}
+    if name == "num_episodes":
+        del settings["total_steps"]
+    for wrong in (1.5, "16", 16.0, True, math.nan):
+        with pytest.raises(ValueError, match=re.escape(f"{name} {wrong!r} must be a whole number")):
+            Trainer(env, agent, **{**settings, name: wrong})
+    right = {"num_envs": 8, "rollout_length": 16, "total_steps": 64}.get(name, 1)
+    assert getattr(Trainer(env, agent, **{**settings, name: np.int64(right)}), name) == right
 
 
 @pytest.mark.parametrize(
