@@ -225,6 +225,7 @@ class Waiting(MarketAgent):
         return state, {}
 
 
+@pytest.mark.slow
 def test_rollouts_of_market_paths_keep_the_account_after_each_step(env: TradingEnv, raw_params: Any) -> None:
     rollouts, key = MarketRollouts(env, 8, 3, 2), jax.random.key(0)
     collect = jax.jit(rollouts.collect)

@@ -45,6 +45,7 @@ def train_until_killed(data, run, monkeypatch, *flags):
             main(["train", "--data", data, *SHORT, "--run-dir", str(run), *flags])
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_by_its_folder_alone(whole, data, tmp_path, monkeypatch):
     run = tmp_path / "run"
     train_until_killed(data, run, monkeypatch)

@@ -212,6 +212,7 @@ def test_continuous_positions_have_a_box_of_actions_a_name_on_file_and_an_identi
     assert scipy.stats.kstest(np.asarray(exposure)[:, 0], "uniform", (low, 1 - low)).pvalue > 0.001
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("positions", ["continuous", "weights"])
 def test_an_exposure_does_what_its_discrete_action_does(env: TradingEnv, raw_params: EnvParams, positions: str) -> None:
     mine = dataclasses.replace(env, positions=positions)

@@ -107,6 +107,7 @@ def lived(env, params, actions):
     return jax.lax.scan(move, flat, (jnp.arange(len(actions)), actions))[1]
 
 
+@pytest.mark.slow
 def test_turnover_and_costs_of_the_log_are_those_of_a_result():
     """Session ends, last bars, liquidation and ruin among them: what closes a position is traded value too."""
     reasons = set()
@@ -135,6 +136,7 @@ class AllInTheFirst:
         return jnp.asarray([1.0, 0.0, 0.0]) + 0 * account[..., 0], {}
 
 
+@pytest.mark.slow
 def test_an_account_that_is_worth_exactly_nothing_is_seen_as_flat(portfolio):
     """All is in the asset that loses everything at its last bar, 60: cash 0 and units 0, and 0 / 0 is no exposure."""
     rows = np.arange(len(portfolio.market.times))[:, None]

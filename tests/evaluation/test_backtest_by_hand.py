@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import pytest
 from flax import struct
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BARS, market_of
@@ -75,6 +76,7 @@ def test_a_policy_that_follows_the_signal_of_a_synthetic_market_has_the_result_o
     )
 
 
+@pytest.mark.slow
 def test_decision_every_third_bar_asks_for_the_same_between():
     """Three assets with missing and last bars, flat at session ends: targets, rewards, and the result of both."""
     rng = np.random.default_rng(0)

@@ -7,6 +7,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from conftest import walk
 from ledger.reference import LIQUIDATION, ORDER, STOP, TAKE, Ledger, Settings
 from policies import drawn, policy_of
@@ -110,6 +111,7 @@ def test_delay_decision_every_stop_loss_take_profit_leverage_margin_and_interest
     assert result.ruined_at is None
 
 
+@pytest.mark.slow
 def test_a_portfolio_with_missing_bars_a_late_asset_and_one_that_leaves(agent):
     """Three assets that lack a third of their bars, each at times of its own. An order that meets none is cancelled."""
     rng, parts = np.random.default_rng(2), []

@@ -243,6 +243,7 @@ def portfolio_of(absent, steps=120, volatility=0.002, seed=1):
     return market_of({"A": a, "B": b.drop(b.index[absent])}, align=True)
 
 
+@pytest.mark.quick(5)
 @pytest.mark.parametrize(
     ("absent", "delay"),
     [(slice(60, None), 0), (slice(0, 60), 0), (slice(40, 70), 0), (slice(40, 44), 0), (slice(60, None), 2)],

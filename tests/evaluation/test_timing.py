@@ -24,6 +24,7 @@ def market():
     return market_of(random_bars(), symbol="X")
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("brackets", [{}, {"stop_loss": 0.02, "take_profit": 0.05}], ids=["plain", "brackets"])
 def test_each_of_many_paths_has_the_equity_that_it_has_alone(market, brackets):
     paths = np.stack([busy(seed) for seed in range(5)])

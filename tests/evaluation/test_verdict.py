@@ -200,6 +200,7 @@ def test_seeds_looks_and_timing_are_told_where_they_are_known():
     assert "evaluation 7 of these bars (2 of a part of them, of more, or under other names), with 5 policies" in some
 
 
+@pytest.mark.slow
 def test_a_random_walk_is_not_distinguishable_from_holding():
     """Policies that are in and out by chance: 95% of 30 such verdicts, less three binomial errors."""
     said = 0

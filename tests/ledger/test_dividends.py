@@ -91,6 +91,7 @@ def test_every_fill_of_a_result_is_that_of_the_scalar_reference(name, plain):
         assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", ["next_open", "close"])
 def test_the_position_financing_of_the_assets_and_trades_holds_every_dividend(name):
     """All that was earned is what trades made and carried: there is no interest on idle cash here."""

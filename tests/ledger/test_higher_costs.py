@@ -58,6 +58,7 @@ def dearer(name, low, more):
     return Costs(**rates).cast("float64"), Costs(**raised).cast("float64")
 
 
+@pytest.mark.quick(3)
 @pytest.mark.parametrize("name", ["fee", "slippage", "fixed_fee", "impact", *COMMISSION])
 @few
 @given(seeds, st.floats(0, 0.05), st.floats(0, 1))

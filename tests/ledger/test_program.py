@@ -203,6 +203,7 @@ def test_a_rule_that_is_on_adds_work_and_holds_what_it_reads(name):
     assert unread <= {"[0].equity", "[2].prev_close"}
 
 
+@pytest.mark.quick(6)
 @pytest.mark.parametrize("name", ADDED)
 def test_a_rule_that_is_off_where_all_others_are_on_adds_no_work_and_holds_nothing(name):
     def together(parts):

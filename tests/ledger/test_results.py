@@ -28,6 +28,7 @@ def test_every_fill_under_all_rules_is_that_of_the_scalar_reference(name):
         assert_same_result(result, reference_of(market, targets, all_costs(assets), brackets, **rules))
 
 
+@pytest.mark.quick(1)
 @pytest.mark.parametrize("name", BY_FILL)
 def test_the_random_results_contain_every_reason(name):
     """Else the agreement and the properties say less than they seem to."""

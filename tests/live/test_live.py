@@ -217,6 +217,7 @@ def test_a_reward_whose_state_is_seen_and_money_within_sessions():
     assert (result.fills["reason"] == "session end").sum() == 2
 
 
+@pytest.mark.slow
 def test_reported_fills_make_the_account_of_the_backtest_that_had_them(hourly):
     policy, bars = hourly
     changes = {"rules": RULES.replace(capital=5_000.0, delay=0), "costs": Costs()}

@@ -111,7 +111,7 @@ def test_a_portfolio_counts_an_asset_as_delisted_as_its_training_did(tmp_path, d
     assert math.isfinite(delisted_after) or np.isfinite(result.exposure).all()
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["23h59min", "12h"])
 def test_an_account_catches_up_by_the_rows_of_its_backtest_where_clocks_differ(tmp_path, clock):
     """A coin whose days end late or at noon, beside a stock that closes at 21:00: a row a day, also live."""

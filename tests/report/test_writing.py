@@ -41,6 +41,7 @@ def written(request, market, tmp_path_factory):
     return request.param, result, equity, fills, trades
 
 
+@pytest.mark.quick(1)
 def test_the_equity_is_rebuilt_from_fills(written, market):
     """Cash less what was paid and with what it earned, and units at the close."""
     _, result, equity, fills, _ = written

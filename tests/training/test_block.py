@@ -60,6 +60,7 @@ def assert_same_run(one, other):
     assert one.policy_path.read_bytes() == other.policy_path.read_bytes()
 
 
+@pytest.mark.slow
 def test_members_of_blocks_are_the_trainings_of_their_seeds(block, make, tmp_path):
     alone = make(tmp_path / "run", seeds=3, seeds_at_once=1).train()
     assert [len(member.history) for member in block.members] == [len(member.history) for member in alone.members]

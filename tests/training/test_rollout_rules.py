@@ -147,6 +147,7 @@ def test_a_market_path_that_starts_anew_gets_new_costs_and_one_that_does_not_kee
     assert not kept.all()
 
 
+@pytest.mark.slow
 def test_another_range_of_costs_compiles_nothing_and_is_charged(rollouts, env, raw_params):
     """Rollouts and single steps, in whose programs the costs of each episode are drawn."""
     actions, sizes, paid = np.resize(np.int32([0, 2]), (LENGTH, PATHS, ACCOUNTS)), [], []
@@ -172,6 +173,7 @@ def test_another_range_of_costs_compiles_nothing_and_is_charged(rollouts, env, r
     np.testing.assert_allclose(info["cost"], fee * traded, rtol=0.1)  # in equity, of which a bar moves some 2%
 
 
+@pytest.mark.slow
 def test_an_update_sees_the_windows_that_decisions_two_bars_apart_saw(env, agent, raw_params):
     env = with_settings(env, {"decision_every": 2, "episode_length": 32})
     state, params = agent.prepare(loud(init(agent, jax.random.key(0), env, raw_params), 300), raw_params)
