@@ -25,6 +25,7 @@ from jaxtrader.envs.protocols import Environment
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
+from jaxtrader.run_files import POLICY
 from jaxtrader.schema import parse
 
 
@@ -60,7 +61,7 @@ def load_policy(
         >>> policy.positions, policy.window
         ((0.0, 1.0), 2)
     """
-    path = Path(path) / "policy.pkl" if Path(path).is_dir() else path
+    path = Path(path) / POLICY if Path(path).is_dir() else path
     stored = files.load(path, "policy")
     if is_own(stored):
         return _of_own_agent(path, parsed_own(path, stored), agent, env, env_params)

@@ -16,7 +16,6 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import finished, inputs, phrases, reporting
 from jaxtrader.cli.command_settings import BacktestData, MarketSettings, Source
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.runs import RECORD
 from jaxtrader.cli.settings import OK, PARTS, BadInput, build, choices, flag, of
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.envs.env_settings import EnvSettings
@@ -27,6 +26,7 @@ from jaxtrader.evaluation.succession import Succession
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.report.evidence import Evidence, judge
+from jaxtrader.run_files import RESULT
 from jaxtrader.training.run_folder import fold_folders, refuse_full
 
 
@@ -133,7 +133,7 @@ def _saved(
         return []
     folder, report = Path(values["save"]), values.get("report", True)
     written = reporting.write_all(folder, evidence, title, values, report=report, costs=costs)
-    return [("saved", f"{folder}: {', '.join([*written, RECORD])}")]
+    return [("saved", f"{folder}: {', '.join([*written, RESULT])}")]
 
 
 def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) -> tuple[str, jt.Market]:

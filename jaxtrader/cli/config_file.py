@@ -17,8 +17,8 @@ from jaxtrader.cli import value_types, waiting
 from jaxtrader.cli.command_settings import HostSettings
 from jaxtrader.cli.settings import COMMANDS, BadInput, BadSetting, key, key_of
 from jaxtrader.nearest import hint
+from jaxtrader.run_files import CONFIG_TOML
 
-NAME = "config.toml"
 EITHER = {"num_episodes": "total_steps", "total_steps": "num_episodes"}  # the one, typed, replaces the other of a file
 TABLES = (*dict.fromkeys(flags.group for command in COMMANDS.values() for flags in command.flags), "sweep")
 SETTINGS = {name for command in COMMANDS.values() for name in command.fields}.difference(TABLES)
@@ -38,7 +38,7 @@ def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
         flag, path = "--resume", _config_of(Path(typed["resume"][-1].value), typed)
     elif "config" in typed:
         flag, path = "--config", Path(typed["config"][0].value)
-        path = path / NAME if path.is_dir() else path
+        path = path / CONFIG_TOML if path.is_dir() else path
     else:
         return
     tables = read_tables(path, f"{flag} {path}")
@@ -117,19 +117,19 @@ def _config_of(run: Path, typed: Mapping[str, Any]) -> Path:
             )
     if not run.is_dir():
         raise BadInput(f"--resume {run} is not the folder of a run; check the path")
-    if not (run / NAME).is_file():
+    if not (run / CONFIG_TOML).is_file():
         raise BadInput(
-            f"--resume {run} has no {NAME}, so `jaxtrader train` did not begin it; resume it from Python, with "
+            f"--resume {run} has no {CONFIG_TOML}, so `jaxtrader train` did not begin it; resume it from Python, with "
             "Trainer(...).train(resume=True)"
         )
-    return run / NAME
+    return run / CONFIG_TOML
 
 
 def write(folder: Path, command: str, values: Mapping[str, Any]) -> None:
     """Write the settings of a run into its folder."""
     from jaxtrader import files  # loads NumPy
 
-    files.write_text(folder / NAME, text(command, values))
+    files.write_text(folder / CONFIG_TOML, text(command, values))
 
 
 def text(command: str, values: Mapping[str, Any]) -> str:
@@ -141,7 +141,7 @@ def text(command: str, values: Mapping[str, Any]) -> str:
         for name in (key(field.name) for field in flags.fields):
             if values[name] is not None and name not in OF_ONE_RUN:
                 tables.setdefault(flags.group, {})[name] = _spelt(values[name])
-    first = f"# All settings of this run. Repeat it: jaxtrader {command} --config {NAME}\n\n"
+    first = f"# All settings of this run. Repeat it: jaxtrader {command} --config {CONFIG_TOML}\n\n"
     # A path or a name keeps its characters, but none of them as such does anything to whoever reads the file.
     return first + re.sub(r"[^\n -~]", _escaped, tomli_w.dumps(tables))
 

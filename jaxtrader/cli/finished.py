@@ -13,13 +13,14 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import config_file, flags, inputs, waiting
 from jaxtrader.cli.command_settings import MarketSettings, Source
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.reporting import POLICY_FILE, identity_of, title_of_walk_forward
+from jaxtrader.cli.reporting import identity_of, title_of_walk_forward
 from jaxtrader.cli.settings import PARTS, BadInput, build, of, resolved
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
 from jaxtrader.evaluation.backtest import tradable
 from jaxtrader.evaluation.succession import Succession
-from jaxtrader.training.run_folder import SWEEP, fold_folders, is_run
+from jaxtrader.run_files import CONFIG_TOML, POLICY, SWEEP
+from jaxtrader.training.run_folder import fold_folders, is_run
 from jaxtrader.training.walk_forward import FoldPlan
 
 
@@ -78,7 +79,7 @@ def is_walk_forward(folder: Path) -> bool:
 def fold_of(path: Path) -> tuple[Path, int] | None:
     """The folder of the walk-forward that a policy or a run folder is a part of, and the number of its fold."""
     for place in (path, *path.parents)[:3]:  # of fold-2, its policy.pkl, its seed-0, and the policy.pkl of that
-        if place in fold_folders(place.parent) and (place.parent / config_file.NAME).is_file():
+        if place in fold_folders(place.parent) and (place.parent / CONFIG_TOML).is_file():
             return place.parent, int(place.name.removeprefix("fold-"))
     return None
 
@@ -92,7 +93,7 @@ def read_fold(path: Path, given: Values) -> FinishedRun:
     policy = jt.load_policy(file)
     settings, plans = _planned(folder, given)
     if number > len(plans):
-        raise BadInput(f"{folder} has {len(plans)} folds by its {config_file.NAME}, and no {path.name}")
+        raise BadInput(f"{folder} has {len(plans)} folds by its {CONFIG_TOML}, and no {path.name}")
     fold = plans[number - 1].fold
     _check_bars(policy, fold.train, file.parent, settings)
     parts = {"train": fold.train, "valid": fold.valid, "test": fold.test}
@@ -101,7 +102,7 @@ def read_fold(path: Path, given: Values) -> FinishedRun:
 
 
 def _training(folder: Path, given: Values) -> FinishedRun:
-    path = folder / POLICY_FILE
+    path = folder / POLICY
     policy = jt.load_policy(policy_of(folder))
     command = inputs.asked_of(policy, path)
     if command is None:
@@ -131,10 +132,10 @@ def parts_of(market: jt.Market, command: Values) -> dict[str, jt.Market]:
 
 def _walk_forward(folder: Path, given: Values) -> FinishedRun:
     settings, plans = _planned(folder, given)
-    paths = [folder / f"fold-{i}" / POLICY_FILE for i in range(1, len(plans) + 1)]
+    paths = [folder / f"fold-{i}" / POLICY for i in range(1, len(plans) + 1)]
     if missing := [each for each in paths if not each.is_file()]:
         raise BadInput(
-            f"{missing[0].parent} has no {POLICY_FILE}: the walk-forward is unfinished; `jaxtrader walk-forward "
+            f"{missing[0].parent} has no {POLICY}: the walk-forward is unfinished; `jaxtrader walk-forward "
             f"--resume {folder}` goes on with it"
         )
     policies = tuple(map(jt.load_policy, paths))
@@ -147,7 +148,7 @@ def _walk_forward(folder: Path, given: Values) -> FinishedRun:
 
 def _planned(folder: Path, given: Values) -> tuple[Values, list[FoldPlan]]:
     """The settings of a walk-forward, and its folds, cut anew."""
-    path = folder / config_file.NAME
+    path = folder / CONFIG_TOML
     if not path.is_file():
         raise BadInput(f"{folder} has no {path.name}, so `jaxtrader walk-forward` did not begin it")
     (written,) = flags.read_settings(
@@ -166,7 +167,7 @@ def _given(given: Values) -> Values:
 
 def policy_of(path: Path) -> Path:
     """The policy file of a training, or the file itself. Raises BadInput where a folder has none yet."""
-    file = path / POLICY_FILE if path.is_dir() else path
+    file = path / POLICY if path.is_dir() else path
     if file.is_file() or file == path:
         return file
     if (path / SWEEP).is_file():
@@ -175,7 +176,7 @@ def policy_of(path: Path) -> Path:
         raise BadInput(
             f"{path} has no policy yet: its training is unfinished; `jaxtrader train --resume {path}` goes on"
         )
-    raise BadInput(f"{path} holds no run, which would have a {POLICY_FILE}; check the path")
+    raise BadInput(f"{path} holds no run, which would have a {POLICY}; check the path")
 
 
 def _check_data(settings: Values, folder: Path) -> None:

@@ -31,6 +31,7 @@ from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
 from jaxtrader.market.datasets import STOCKS
 from jaxtrader.market.features import resolve
 from jaxtrader.market.splits import ALWAYS, FOREVER, nanoseconds, segments_between
+from jaxtrader.run_files import START
 from jaxtrader.schema import parse
 from jaxtrader.training import run_folder
 from jaxtrader.training.train_settings import TrainSettings
@@ -346,7 +347,7 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
 def _asks_for_start(run: Path, values: Values) -> bool:
     """Whether a resumed run needs the earlier one: a seed has no checkpoint, and its folder no copy to begin from."""
     seeds = range(values["seed"], values["seed"] + values["seeds"])
-    return not (run / run_folder.START).is_file() and run_folder.needs_start(run, seeds)
+    return not (run / START).is_file() and run_folder.needs_start(run, seeds)
 
 
 def callbacks(values: Values) -> list[jt.Callback]:

@@ -19,6 +19,7 @@ from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.costs import LIMITS
 from jaxtrader.ledger.rules import BRACKETS
+from jaxtrader.run_files import CONFIG_JSON, CONFIG_TOML, LAST, METRICS, NEWEST, POLICY, RESULT, TRAINED
 
 FILLS = {
     "next_open": "at the next bar's open",
@@ -108,15 +109,15 @@ def network(agent: jt.PPOAgent, window: int) -> str:
 
 def files(result: jt.TrainResult, more: Sequence[str] = ()) -> str:
     """What a training has written, and `more` files in its folder."""
-    trained = ["trained.pkl"] if result.proof is not None and not result.proof.is_better else []
+    trained = [TRAINED] if result.proof is not None and not result.proof.is_better else []
     more = [*trained, *more]
-    own = "last.pkl, checkpoint.pkl, the previous and the best checkpoint, config.json, metrics.jsonl"
+    own = f"{LAST}, {NEWEST}, the previous and the best checkpoint, {CONFIG_JSON}, {METRICS}"
     if result.members:
         seeds = [member.run_dir.name for member in result.members]
         done = [member.run_dir.name for member in result.members if not member.interrupted] or seeds
-        first = f"{result.run_dir}: policy.pkl (the mean of {', '.join(done)})"
-        return ", ".join([first, "config.toml", "result.json", *more, *(f"{seed}/" for seed in seeds)])
-    return ", ".join([f"{result.run_dir}: policy.pkl, {own}, config.toml, result.json", *more])
+        first = f"{result.run_dir}: {POLICY} (the mean of {', '.join(done)})"
+        return ", ".join([first, CONFIG_TOML, RESULT, *more, *(f"{seed}/" for seed in seeds)])
+    return ", ".join([f"{result.run_dir}: {POLICY}, {own}, {CONFIG_TOML}, {RESULT}", *more])
 
 
 def interrupted(result: jt.TrainResult) -> str:

@@ -12,6 +12,7 @@ import rich.table
 from rich.console import Console
 
 import jaxtrader as jt
+from jaxtrader import run_files
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import inputs, waiting
 from jaxtrader.cli.inputs import Values
@@ -25,9 +26,7 @@ from jaxtrader.report.content import SCORE, TextTable
 from jaxtrader.report.evidence import Evidence, fold_table, gather, results_table
 from jaxtrader.report.writing import write_report
 from jaxtrader.training.metrics_log import read_records
-from jaxtrader.training.run_folder import METRICS, fold_folders, folder_of_runs, member_folders
-
-POLICY_FILE = "policy.pkl"
+from jaxtrader.training.run_folder import fold_folders, folder_of_runs, member_folders
 
 
 def evaluate(run: Path, markets: Mapping[str, jt.Market], values: Values, **changes: Any) -> Evidence:
@@ -41,7 +40,7 @@ def evaluate(run: Path, markets: Mapping[str, jt.Market], values: Values, **chan
         values: of the command.
         changes: settings of `backtest`.
     """
-    path = run / POLICY_FILE
+    path = run / run_files.POLICY
     return evaluate_policy(jt.load_policy(path), path.read_bytes(), run, markets, values, **changes)
 
 
@@ -164,7 +163,7 @@ def _training(folder: Path) -> dict[str, list[dict[str, Any]]]:
     if folds := fold_folders(folder):
         return {run.name.replace("-", " "): _mean(list(_training(run).values())) for run in folds}
     runs = {path.name.replace("-", " "): path for path in member_folders(folder)} or {"validation": folder}
-    logs = {name: run / METRICS for name, run in runs.items()}
+    logs = {name: run / run_files.METRICS for name, run in runs.items()}
     return {name: read_records(log) for name, log in logs.items() if log.exists()}
 
 

@@ -20,10 +20,10 @@ from jaxtrader.cli import config_file, distributed, inputs, phrases
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import INTERRUPTED, OK, BadInput, spelt
 from jaxtrader.evaluation import tables
+from jaxtrader.run_files import RESULT
 from jaxtrader.training import interrupt
 from jaxtrader.training.run_folder import make_run_dir, only_writer, resume_command
 
-RECORD = "result.json"
 TIMED_UPDATES = 2  # a chunk of the dry run's measurement
 
 
@@ -79,7 +79,7 @@ def saved_in(folder: Path) -> Generator[None]:
 
 def write_record(record: dict[str, Any], folder: str | Path) -> None:
     """Write what was printed of a run, as JSON."""
-    files.write_text(Path(folder) / RECORD, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    files.write_text(Path(folder) / RESULT, json.dumps(record, indent=2, allow_nan=False) + "\n")
 
 
 def next_step(result: jt.TrainResult, otherwise: str) -> str:

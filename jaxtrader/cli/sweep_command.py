@@ -36,11 +36,12 @@ from jaxtrader.files import FileError
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.report.content import TextTable, number, percent
 from jaxtrader.report.evidence import Evidence
+from jaxtrader.run_files import CONFIG_TOML, RESULT, SWEEP, SWEEP_TABLE, TRAINED
 from jaxtrader.training import interrupt
 from jaxtrader.training.configurations import Configuration, SweepPlan, check_swept, combinations, plain, scored_alike
-from jaxtrader.training.hold_if_unproven import TRAINED, trained_path
-from jaxtrader.training.run_folder import SWEEP, find_run, folder_of_runs, make_run_dir
-from jaxtrader.training.sweep import TABLE, ConfigurationResult, Sweep, check_resume, run_sweep
+from jaxtrader.training.hold_if_unproven import trained_path
+from jaxtrader.training.run_folder import find_run, folder_of_runs, make_run_dir
+from jaxtrader.training.sweep import ConfigurationResult, Sweep, check_resume, run_sweep
 
 # Flags of train that a sweep does not have.
 OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "synthetic", *config_file.HOSTS)
@@ -116,7 +117,7 @@ def _tell(
         folder, evidence, title, plan.values, report=values["report"], further=[table], trained=best.folder
     )
     lines = [("best", _best(file, best)), *_failures(found), *_holding(found), *reporting.facts(evidence)]
-    lines.append(("files", f"{folder}: {', '.join([TABLE, SWEEP, *names, 'result.json'])}, a folder for each"))
+    lines.append(("files", f"{folder}: {', '.join([SWEEP_TABLE, SWEEP, *names, RESULT])}, a folder for each"))
     following = own_code.backtest_command(best.folder, plan.values)
     if len(found.trained) > 1:
         compared = sorted(found.trained, key=lambda one: -one.score)[:2]
@@ -184,7 +185,7 @@ def _sweep_plan(file: SweepFile, plans: list[Plan]) -> SweepPlan:
         for chosen, plan in zip(combinations(file.swept), plans, strict=True):
             env, _ = inputs.trained(plan.trainer)
             changes = scored_alike(env.rules, rules, costs, fields)
-            files = {config_file.NAME: config_file.text("train", plan.values)}
+            files = {CONFIG_TOML: config_file.text("train", plan.values)}
             found.append(Configuration(chosen, plan.trainer, plan.parts["test"], changes, files))
     fixed = {name: value for name, value in base.items() if name not in (*OF_NO_RUN, *file.swept)}
     return SweepPlan(found, plain(file.swept), plain(fixed | inputs.absolute(base, "data", "init_from", "network")))

@@ -15,6 +15,7 @@ from jaxtrader.cli.runs import saved_in
 from jaxtrader.cli.settings import INTERRUPTED, OK, build, of
 from jaxtrader.evaluation import tables
 from jaxtrader.market.folds import walk_forward_folds
+from jaxtrader.run_files import RESULT
 from jaxtrader.training import interrupt
 from jaxtrader.training.run_folder import find_run, make_run_dir, only_writer, resume_command
 from jaxtrader.training.train_settings import TrainSettings
@@ -85,7 +86,7 @@ def _tell(found: WalkForward, settings: Values, values: Values, console: Console
     if not values["quiet"]:
         reporting.print_results(evidence, console)
     lines = reporting.facts(evidence)
-    lines.append(("files", f"{folder}: {', '.join([*names, 'result.json'])}"))
+    lines.append(("files", f"{folder}: {', '.join([*names, RESULT])}"))
     following = resume_command(folder) if found.interrupted else own_code.backtest_command(folder, values)
     tables.print_facts(console, [*lines, ("next", following)])
     return INTERRUPTED if found.interrupted else OK

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from jaxtrader.cli import inputs
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.runs import RECORD
 from jaxtrader.cli.settings import OK, BadInput
 from jaxtrader.evaluation import tables
+from jaxtrader.run_files import CONFIG_JSON, METRICS, POLICY, RESULT
 from jaxtrader.training.metrics_log import check_log, records_of
 from jaxtrader.training.progress import Progress
-from jaxtrader.training.run_folder import METRICS, is_run, is_written, member_folder, resume_command
+from jaxtrader.training.run_folder import is_run, is_written, member_folder, resume_command
 
 SECONDS = 0.5  # between two looks
 
@@ -45,10 +45,10 @@ def watch(values: Values, console: Console) -> int:
 
 
 def _ending(folder: Path, follower: _Follower) -> tuple[str, str]:
-    if (folder / RECORD).is_file():
+    if (folder / RESULT).is_file():
         return "finished", f"jaxtrader report {folder}"
     if follower.done >= follower.total:
-        return "trained", str(folder / "policy.pkl")
+        return "trained", str(folder / POLICY)
     return "stopped", f"go on with: {resume_command(folder)}"
 
 
@@ -76,11 +76,11 @@ class _Follower:
     @staticmethod
     def _config(folder: Path) -> Mapping[str, Any]:
         try:
-            return json.loads((folder / "config.json").read_text())
+            return json.loads((folder / CONFIG_JSON).read_text())
         except FileNotFoundError:
-            raise BadInput(f"{folder} has no config.json yet; its training just begins, so try again soon") from None
+            raise BadInput(f"{folder} has no {CONFIG_JSON} yet; its training just begins, so try again soon") from None
         except (OSError, ValueError) as error:
-            raise BadInput(f"{folder / 'config.json'} cannot be read: {error}") from error
+            raise BadInput(f"{folder / CONFIG_JSON} cannot be read: {error}") from error
 
     @property
     def done(self) -> int:

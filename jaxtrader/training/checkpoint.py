@@ -18,10 +18,10 @@ from flax import serialization
 from jaxtrader import files
 from jaxtrader.files import FileError
 from jaxtrader.printable import shown
+from jaxtrader.run_files import BACK, BEST, METRICS, NEWEST, PREVIOUS
 from jaxtrader.schema import Array, Count, Natural, Range, SchemaError, misfit, parse
 from jaxtrader.training.identity import differences, machine
 from jaxtrader.training.metrics_log import begins_with
-from jaxtrader.training.run_folder import BACK, BEST, METRICS, NEWEST, PREVIOUS
 from jaxtrader.training.update import TrainState
 
 if TYPE_CHECKING:

@@ -17,11 +17,10 @@ from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.proof import Proof, prove
 from jaxtrader.market.market import Market
+from jaxtrader.run_files import POLICY, TRAINED
 
 if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer, TrainResult
-
-TRAINED = "trained.pkl"
 
 
 def check_must_beat_holding(trainer: Trainer) -> None:
@@ -57,4 +56,4 @@ def hold_if_unproven(trainer: Trainer, result: TrainResult) -> Proof:
 def trained_path(run_dir: Path) -> Path:
     """Return the file of what a run has trained, also where its policy holds instead."""
     trained = run_dir / TRAINED
-    return trained if trained.is_file() else run_dir / "policy.pkl"
+    return trained if trained.is_file() else run_dir / POLICY

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 from jaxtrader.agents.policy_loading import ensemble, save_policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS
+from jaxtrader.run_files import POLICY, START
 from jaxtrader.training.block import Block
 from jaxtrader.training.hold_if_unproven import hold_if_unproven
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.progress import member_progress
 from jaxtrader.training.run_config import describe, write_config
 from jaxtrader.training.run_folder import (
-    START,
     find_run,
     has_checkpoint,
     is_run,
@@ -145,7 +145,7 @@ def _as_ensemble(results: Sequence[TrainResult], run_dir: Path) -> TrainResult:
     finished = [result for result in results if not result.interrupted] or results
     policy = ensemble([result.policy for result in finished])
     about = {**policy.about, "seeds": [_seed(result) for result in finished]}
-    save_policy(run_dir / "policy.pkl", dataclasses.replace(policy, about=about))
+    save_policy(run_dir / POLICY, dataclasses.replace(policy, about=about))
     return dataclasses.replace(
         results[-1],
         state=tuple(result.state for result in finished),

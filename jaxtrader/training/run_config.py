@@ -16,6 +16,7 @@ from jaxtrader import files
 from jaxtrader.agents.own_modules import Own, own
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.run_files import CONFIG_JSON
 from jaxtrader.training.train_settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def write_config(run_dir: Path, trainer: Trainer, about: Mapping[str, Any]) -> dict[str, Any]:
     """Write config.json in a run's folder, which says how to repeat the run, and return its content."""
     config = {"training": _training(trainer), "agent": plain_agent(trainer.agent), **about}
-    files.write_text(run_dir / "config.json", json.dumps(config, indent=2, default=str) + "\n")
+    files.write_text(run_dir / CONFIG_JSON, json.dumps(config, indent=2, default=str) + "\n")
     return config
 
 

@@ -13,18 +13,12 @@ from pathlib import Path
 
 from jaxtrader import files
 from jaxtrader.files import FileError
+from jaxtrader.run_files import BACK, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, METRICS, START, SWEEP, WALK_FORWARD
 from jaxtrader.training.metrics_log import check_log
 
-METRICS = "metrics.jsonl"
-NEWEST, PREVIOUS, BEST = CHECKPOINTS = ("checkpoint.pkl", "checkpoint.previous.pkl", "checkpoint.best.pkl")
-START = "start.pkl"  # a copy of the policy that the run started from, where that is an earlier one
-BACK = "checkpoint.back.pkl"  # to which on_divergence="halve" goes back
-SETTINGS = "config.toml"  # of a run that began with a command
-WALK_FORWARD = "walk-forward.json"  # of a walk-forward: how its folds begin
-SWEEP = "sweep.json"  # of a sweep
 LOOKS, LOOK_SECONDS = 3, 0.02  # how often a lock is tried, and the time in between
 _PART = re.compile(r"(seed|fold|config)-\d+")  # what a run of several calls the folder of one
-BEFORE_TRAINING = {SETTINGS, "config.json", METRICS, START, WALK_FORWARD}  # what a run has before its first checkpoint
+BEFORE_TRAINING = {CONFIG_TOML, CONFIG_JSON, METRICS, START, WALK_FORWARD}  # what a run has before its first checkpoint
 
 
 def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:
@@ -165,11 +159,11 @@ def resume_command(folder: Path) -> str:
     while _PART.fullmatch(run.name) and (run.parent / METRICS).is_file():
         run = run.parent
     if (run / SWEEP).is_file():
-        if (folder / SETTINGS).is_file() or (folder.parent / SETTINGS).is_file():
+        if (folder / CONFIG_TOML).is_file() or (folder.parent / CONFIG_TOML).is_file():
             return "the same jaxtrader sweep"
         return f"jaxtrader.sweep(..., run_dir={str(run)!r}, resume=True)"
     is_walk_forward = bool(fold_folders(run))
-    if (run / SETTINGS).is_file():
+    if (run / CONFIG_TOML).is_file():
         return shlex.join(["jaxtrader", "walk-forward" if is_walk_forward else "train", "--resume", str(run)])
     if is_walk_forward:
         return f"jaxtrader.walk_forward(..., run_dir={str(run)!r}, resume=True)"

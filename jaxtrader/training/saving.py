@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jaxtrader import files
+from jaxtrader.run_files import LAST, NEWEST, POLICY
 from jaxtrader.training.checkpoint import Checkpoint, restore, save_checkpoint
 from jaxtrader.training.identity import machine
 from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.records import Recorder
 from jaxtrader.training.run_config import describe
-from jaxtrader.training.run_folder import NEWEST
 from jaxtrader.training.update import TrainState
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Saver:
         self.halvings = max(self.halvings, checkpoint.halvings)
         self.best, self.initial, self._policy = checkpoint.best, checkpoint.initial, checkpoint.policy
         if self._policy is not None:
-            files.write_bytes(self.run_dir / "policy.pkl", self._policy.tobytes())
+            files.write_bytes(self.run_dir / POLICY, self._policy.tobytes())
         is_on_disk = checkpoint.metrics_sum == self.log.digest()
         self._saved = (checkpoint.updates, checkpoint.metrics_bytes) if is_on_disk else None
         return train_state
@@ -71,7 +71,7 @@ class Saver:
     def save_best(self, record: dict[str, Any], agent_state: Any) -> None:
         """Save the policy that a validation has chosen, with its record."""
         self.best = record
-        path = self._save_policy("policy.pkl", agent_state, record["valid_reward_per_bar"])
+        path = self._save_policy(POLICY, agent_state, record["valid_reward_per_bar"])
         # A custom agent may save elsewhere.
         self._policy = np.fromfile(path, np.uint8) if path.is_file() else None
 
@@ -82,9 +82,9 @@ class Saver:
 
     def save_end(self, train_state: TrainState) -> None:
         """Save last.pkl, a checkpoint, and policy.pkl where no validation chose one."""
-        self._save_policy("last.pkl", train_state.agent_state, None)
+        self._save_policy(LAST, train_state.agent_state, None)
         if self.best is None:
-            self._save_policy("policy.pkl", train_state.agent_state, None)
+            self._save_policy(POLICY, train_state.agent_state, None)
         self.save_checkpoint(train_state)
 
     def save_checkpoint(self, train_state: TrainState, is_best: bool = False, went_back: bool = False) -> None:

@@ -33,17 +33,17 @@ from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
 from jaxtrader.printable import as_csv
+from jaxtrader.run_files import POLICY, SWEEP, SWEEP_TABLE
 from jaxtrader.training.configurations import Configuration, SweepPlan, label, plain, plan_sweep
 from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.interrupt import stop_on_signals
-from jaxtrader.training.run_folder import SWEEP, holds_nothing, is_run, make_run_dir, only_writer
+from jaxtrader.training.run_folder import holds_nothing, is_run, make_run_dir, only_writer
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TABLE = "sweep.csv"
 FIGURES = ("mean_exposure", "turnover", "max_drawdown", "total_return", "costs")  # of the table, beside the ratios
 
 
@@ -74,7 +74,7 @@ class ConfigurationResult:
     @property
     def policy_path(self) -> Path:
         """The file of its policy."""
-        return self.folder / "policy.pkl"
+        return self.folder / POLICY
 
     @property
     def policy(self) -> Policy:
@@ -253,7 +253,7 @@ def run_sweep(plan: SweepPlan, folder: Path, report_step: Callable[[str], None] 
                 done[i] = replace(done[i], test=tested)
         found = Sweep(tuple(done), folder)
         _write(plan, folder, done, earlier, found)
-        files.write_text(folder / TABLE, as_csv(found.to_frame(), index=True))
+        files.write_text(folder / SWEEP_TABLE, as_csv(found.to_frame(), index=True))
         return found
 
 

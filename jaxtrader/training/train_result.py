@@ -10,6 +10,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.evaluation.proof import Proof
+from jaxtrader.run_files import POLICY
 
 
 class TrainingDiverged(RuntimeError):
@@ -72,7 +73,7 @@ class TrainResult:
         With several seeds it holds the ensemble of their policies. With `must_beat_holding` it may hold a policy that
         never trades but to keep its exposure.
         """
-        return self.run_dir / "policy.pkl"
+        return self.run_dir / POLICY
 
     @property
     def policy(self) -> Policy:

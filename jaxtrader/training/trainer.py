@@ -29,6 +29,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
+from jaxtrader.run_files import METRICS, START
 from jaxtrader.setting_checks import check_flag
 from jaxtrader.training.callbacks import Callback, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint
@@ -41,8 +42,6 @@ from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.progress import MemberProgress, Progress
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 from jaxtrader.training.run_folder import (
-    METRICS,
-    START,
     contents,
     find_run,
     holds_nothing,

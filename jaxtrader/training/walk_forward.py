@@ -25,9 +25,10 @@ from jaxtrader.evaluation.succession import Succession, joined
 from jaxtrader.files import FileError
 from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.printable import shown
+from jaxtrader.run_files import WALK_FORWARD
 from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.interrupt import stop_on_signals
-from jaxtrader.training.run_folder import WALK_FORWARD, find_run, is_run, make_run_dir, only_writer
+from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, only_writer
 from jaxtrader.training.train_result import TrainResult
 from jaxtrader.training.trainer import Trainer
 

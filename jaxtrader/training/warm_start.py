@@ -17,7 +17,8 @@ from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.files import FileError
 from jaxtrader.jax_settings import package_settings
-from jaxtrader.training.run_folder import START, needs_start
+from jaxtrader.run_files import START
+from jaxtrader.training.run_folder import needs_start
 
 if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer

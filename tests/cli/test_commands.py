@@ -21,8 +21,8 @@ from jaxtrader.cli.command_settings import Source, TrainData
 from jaxtrader.cli.settings import BadInput
 from jaxtrader.market.splits import cut_segments
 from jaxtrader.report import evidence
+from jaxtrader.run_files import CHECKPOINTS
 from jaxtrader.training.metrics_log import JsonlLogger
-from jaxtrader.training.run_folder import CHECKPOINTS
 
 # --- train ---
 

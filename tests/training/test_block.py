@@ -15,13 +15,13 @@ from trainers import STEPS, Recording, validated_trainer
 
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
+from jaxtrader.run_files import CHECKPOINTS
 from jaxtrader.training import block as block_module
 from jaxtrader.training.callbacks import EarlyStopping
 from jaxtrader.training.checkpoint import read_checkpoint
 from jaxtrader.training.metrics_log import JsonlLogger
 from jaxtrader.training.progress import Progress, member_progress
 from jaxtrader.training.records import TIME_FIELDS
-from jaxtrader.training.run_folder import CHECKPOINTS
 from jaxtrader.training.seeds_at_once import bytes_of_block, even, slots_that_fit
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.training_loop import first_state

@@ -22,11 +22,12 @@ import jaxtrader as jt
 from jaxtrader import files
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.files import FileError
+from jaxtrader.run_files import CHECKPOINTS
 from jaxtrader.training import checkpoint, dispatch, metrics_log, saving, training_loop, update
 from jaxtrader.training.checkpoint import read_checkpoint, restore
 from jaxtrader.training.identity import differences
 from jaxtrader.training.records import TIME_FIELDS
-from jaxtrader.training.run_folder import CHECKPOINTS, only_writer, resume_command
+from jaxtrader.training.run_folder import only_writer, resume_command
 from jaxtrader.training.train_result import TrainingDiverged
 from jaxtrader.training.trainer import Trainer
 
