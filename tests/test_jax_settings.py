@@ -47,7 +47,7 @@ def delayed(make_market: Callable[..., Market]) -> TradingEnv:
 
 
 def weights(policy: Path) -> list[np.ndarray]:
-    return [np.asarray(x) for x in jax.tree.leaves(AGENT.load_model(policy)[0].params)]
+    return [np.asarray(x) for x in jax.tree.leaves(load_policy(policy).state.params)]
 
 
 @pytest.mark.slow

@@ -82,8 +82,9 @@ def restored(
         raise ValueError(f"{path} holds a policy of {name}, which is code of its user; give it: agent={name}(...)")
     if type(agent).__name__ != name:
         raise ValueError(f"{path} holds a policy of {name}, not of {type(agent).__name__}; give agent={name}(...)")
-    template, _ = agent.prepare(jax.jit(lambda key: agent.init(key, env, env_params))(jax.random.key(0)), env_params)
-    template = agent.acting_part(template)
+    shapes = jax.eval_shape(lambda key: agent.init(key, env, env_params), jax.random.key(0))  # it compiles nothing
+    zeros = jax.tree.map(lambda x: jax.lax.full(x.shape, 0, x.dtype), shapes)
+    template = agent.acting_part(agent.prepare(zeros, env_params)[0])
     states = [stored.state] if stored.members is None else stored.members
     return tuple(_restored(path, state, agent, template) for state in states)
 

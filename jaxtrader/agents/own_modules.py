@@ -6,9 +6,10 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import flax
 import flax.linen as nn
@@ -18,6 +19,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
+from jaxtrader import compilation
 from jaxtrader.agents.encoders import windows_of
 from jaxtrader.agents.networks import ActorCritic, PortfolioActorCritic
 from jaxtrader.printable import shown
@@ -157,20 +159,25 @@ class OwnEncoder(nn.Module):
         return self.own(_seen(self.module, bars, self.window))
 
     @nn.nowrap
-    @jax.ensure_compile_time_eval()  # also where a training is being traced
     def check(self, inputs: int) -> None:
         """Raise ValueError where the module's output has another shape, is not finite, or sees bars outside its window.
 
-        It is called once, on random bars and weights.
+        It is called on random bars and weights. A check that passed is not made again.
         """
+        self._check(inputs)
+
+    @nn.nowrap
+    @functools.lru_cache(maxsize=64)  # noqa: B019
+    def _check(self, inputs: int) -> None:
         name = type(self.module).__name__
         # Flat axes of a batch, and bars enough that a window has neighbours.
-        chunk = jnp.asarray(np.random.default_rng(0).normal(size=(2, self.window + 6, inputs)), jnp.float32)
-        windows = windows_of(chunk, self.window).reshape(-1, self.window, inputs)
-        whole, each = (_seen(self.module, bars, self.window) for bars in (chunk, windows))
-        weights = fresh_weights(self.module, "encode bars", whole)
-        whole, each = (called(self.module, "encode bars", weights, bars) for bars in (whole, each))
+        chunk = np.random.default_rng(0).normal(size=(2, self.window + 6, inputs)).astype(np.float32)
         decisions = chunk.shape[1] - self.window + 1
+        windows = np.stack([chunk[:, i : i + self.window] for i in range(decisions)], 1)
+        each = windows.reshape(-1, self.window, inputs)
+        whole, each = (chunk, each) if reads_chunks(self.module) else (windows, each[:, None])
+        weights = fresh_weights(self.module, "encode bars", whole)
+        whole, each = called(self.module, "encode bars", weights, (whole,), (each,))
         if getattr(whole, "shape", ())[:-1] != (2, decisions) or getattr(each, "size", 0) != whole.size:
             takes, gives = (
                 ("chunks", "[*b, bars - window + 1, width]")
@@ -186,8 +193,8 @@ class OwnEncoder(nn.Module):
             )
         each = each.reshape(whole.shape)
         check_numbers(name, whole)
-        difference = float(jnp.abs(whole - each).max())
-        if difference > SAME * (1 + float(jnp.abs(each).max())):
+        difference = float(np.abs(whole - each).max())
+        if difference > SAME * (1 + float(np.abs(each).max())):
             raise ValueError(
                 f"{name} encodes a chunk differently than its windows one by one (by {difference:.2g}), so it sees "
                 f"bars outside of the window of {self.window}; let each decision depend on its own window alone"
@@ -269,23 +276,27 @@ class OwnActorCritic(ActorCritic):
         return tuple(jnp.zeros((count, *axes), jnp.float32) for axes in self.axes)
 
     @nn.nowrap
-    @jax.ensure_compile_time_eval()  # also where a training is being traced
     def check(self) -> None:
         """Raise ValueError where the module does not give outputs and values of these shapes, or none that are finite.
 
         Also where a row of them depends on other rows, which are other bars, or the module needs more than weights. It
-        is called twice, on random windows and weights.
+        is called twice, on random windows and weights. A check that passed is not made again.
         """
+        self._check()
+
+    @nn.nowrap
+    @functools.lru_cache(maxsize=64)  # noqa: B019
+    def _check(self) -> None:
         assert self.module is not None
         name, rng = self.module.name, np.random.default_rng(0)
-        every = [jnp.asarray(rng.normal(size=x.shape), jnp.float32) for x in self._inputs(4)]
-        first, second = ([x[jnp.array(rows)] for x in every] for rows in ROWS)
+        every = [rng.normal(size=(4, *axes)).astype(np.float32) for axes in self.axes]
+        first, second = ([x[list(rows)] for x in every] for rows in ROWS)
         window, account = (", ".join(map(str, ("n", *axes))) for axes in self.axes)
         attempt = f"be called with a window [{window}] and an account [{account}]"
         weights = fresh_weights(self._of_user, attempt, *(x[:1] for x in first))
         if not jax.tree.leaves(weights):
             raise ValueError(f"{name} has no weights, so it cannot learn; give it layers")
-        given, again = (called(self._of_user, attempt, weights, *inputs) for inputs in (first, second))
+        given, again = called(self._of_user, attempt, weights, first, second)
         parts = given if isinstance(given, tuple) else (given,)
         shapes = [getattr(x, "shape", None) for x in parts]
         if not isinstance(given, tuple) or shapes != [(3, self.actions.size), (3,)]:
@@ -293,8 +304,8 @@ class OwnActorCritic(ActorCritic):
             raise ValueError(f"{name} gives the shapes {shapes} for 3 decisions; it must return {wanted}")
         for one, other in zip(given, again, strict=True):
             check_numbers(name, one)
-            difference = float(jnp.abs(one[jnp.array([0, 1])] - other[jnp.array([0, 2])]).max())
-            if difference > SAME * (1 + float(jnp.abs(one).max())):
+            difference = float(np.abs(one[[0, 1]] - other[[0, 2]]).max())
+            if difference > SAME * (1 + float(np.abs(one).max())):
                 raise ValueError(
                     f"{name} gives another result for a decision beside other decisions (by {difference:.2g}), and "
                     "those may be of later bars; let each row depend on its own window and account alone"
@@ -349,14 +360,14 @@ class OwnPortfolio(OwnActorCritic, PortfolioActorCritic):
             )
 
 
-def fresh_weights(module: nn.Module, attempt: str, *inputs: Array) -> Any:
+def fresh_weights(module: nn.Module, attempt: str, *inputs: np.ndarray) -> Any:
     """Return fresh weights of a user's module for these inputs.
 
     Raises ValueError where it cannot be called so, or needs more than float32 weights: other variables, or random
     numbers. `attempt` says what it cannot, in messages.
     """
     name = type(module).__name__
-    variables = _tried(module, attempt, lambda: module.init(jax.random.key(0), *inputs))
+    variables = _tried(module, attempt, _init, *inputs)
     further = ", ".join(sorted(set(variables) - {"params"}))
     if further:
         raise ValueError(
@@ -370,15 +381,29 @@ def fresh_weights(module: nn.Module, attempt: str, *inputs: Array) -> Any:
     return weights
 
 
-def called(module: nn.Module, attempt: str, weights: Any, *inputs: Array) -> Any:
-    """Return what a user's module gives. Raises ValueError where it cannot be called, see `fresh_weights`."""
-    return _tried(module, attempt, lambda: module.apply({"params": weights}, *inputs))
+def called(module: nn.Module, attempt: str, weights: Any, *calls: Sequence[np.ndarray]) -> list[Any]:
+    """Return what a user's module gives for the inputs of each call.
+
+    Raises ValueError where it cannot be called, see `fresh_weights`.
+    """
+    return _tried(module, attempt, _apply, weights, *calls)
 
 
-def _tried(module: nn.Module, attempt: str, call: Callable[[], Any]) -> Any:
+@partial(compilation.Jitted, cpu_options=compilation.RUNS_ONCE, static_argnums=0)
+def _init(module: nn.Module, *inputs: Array) -> Any:
+    return module.init(jax.random.key(0), *inputs)
+
+
+@partial(compilation.Jitted, cpu_options=compilation.RUNS_ONCE, static_argnums=0)
+def _apply(module: nn.Module, weights: Any, *calls: Sequence[Array]) -> list[Any]:
+    return [module.apply({"params": weights}, *inputs) for inputs in calls]
+
+
+def _tried(module: nn.Module, attempt: str, program: compilation.Jitted, *arguments: Any) -> Any:
+    """Return what a program gives, as NumPy arrays. While a training is traced it runs too, and is no part of that."""
     name = type(module).__name__
     try:
-        return call()
+        return jax.device_get(program.lower(module, *arguments).compile()(*arguments))
     except flax.errors.InvalidRngError as error:
         raise ValueError(
             f"{name} draws random numbers, as Dropout does, and a policy decides without any; leave that out, or say "
@@ -388,7 +413,7 @@ def _tried(module: nn.Module, attempt: str, call: Callable[[], Any]) -> Any:
         raise ValueError(f"{name} cannot {attempt}: {shown(' '.join(str(error).split()), MOST_SHOWN)}") from error
 
 
-def check_numbers(name: str, numbers: Array) -> None:
+def check_numbers(name: str, numbers: np.ndarray) -> None:
     """Raise ValueError where a module's output is not of finite floats."""
     if not jnp.issubdtype(numbers.dtype, jnp.floating):
         raise ValueError(f"{name} gives numbers of {numbers.dtype}; it must give floats, such as float32")
@@ -396,9 +421,16 @@ def check_numbers(name: str, numbers: Array) -> None:
         raise ValueError(f"{name} gives numbers that are not finite for random bars")
 
 
+@runtime_checkable
+class ChunkEncoder(Protocol):
+    """What a class of encoders declares that may answer for all decisions of a chunk at once."""
+
+    reads_chunks: bool
+
+
 def reads_chunks(module: nn.Module) -> bool:
     """Whether the module answers for all decisions of a chunk at once."""
-    return bool(getattr(type(module), "reads_chunks", False))
+    return isinstance(module, ChunkEncoder) and module.reads_chunks
 
 
 def _seen(module: nn.Module, bars: Float[Array, "*b bars inputs"], window: int) -> Array:

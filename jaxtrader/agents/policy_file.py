@@ -101,17 +101,6 @@ def _content(state: PPOState, about: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_policy(path: str | PathLike[str], network: Any = None) -> tuple[PPOState, dict[str, Any]]:
-    """Return a state to act with, and `about`. See `read_members` for `network`.
-
-    Raises files.FileError where the file is not a sound policy of PPOAgent. An ensemble is none.
-    """
-    states, about = read_members(path, files.load(path, "policy"), network)
-    if len(states) > 1:
-        raise files.FileError(f"{path} holds an ensemble of {len(states)} policies; read it by load_policy(path)")
-    return states[0], about
-
-
 def read_members(
     path: str | PathLike[str], stored: Any, network: Any = None
 ) -> tuple[tuple[PPOState, ...], dict[str, Any]]:

@@ -109,7 +109,7 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
             raise files.FileError(f"{path} is damaged: it does not say its environment ({error!r})") from error
     if env is None and agent is not None:
         raise ValueError(f"{path} holds a policy of {stored.name} for an environment of its user; give it: env=...")
-    params = getattr(env, "default_params", None) if env_params is None else env_params
+    params = env.default_params if env is not None and env_params is None else env_params
     states = restored(path, stored, agent, env, params)
     return _joined(path, [dataclasses.replace(policy, state=state) for state in states])
 

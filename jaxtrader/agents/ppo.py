@@ -29,14 +29,13 @@ from jaxtrader.agents.distributions import Distribution
 from jaxtrader.agents.networks import ActorCritic, PortfolioActorCritic, check_layers
 from jaxtrader.agents.normalization import RunningNormalizer, ValueScale, standardized
 from jaxtrader.agents.own_modules import OwnActorCritic, OwnPortfolio, own
-from jaxtrader.agents.policy_file import read_policy, write_policy
+from jaxtrader.agents.policy_file import write_policy
 from jaxtrader.agents.ppo_settings import PPOSettings, Precision, Schedule
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import MarketAgent, Rollout, check_paths
 from jaxtrader.envs.observation import Observation, chunks
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.jax_settings import package_settings
 from jaxtrader.printable import shown
 from jaxtrader.setting_checks import check_whole, is_number
 
@@ -469,11 +468,6 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
     def save_model(self, path: str | PathLike[str], state: PPOState, about: dict[str, Any]) -> None:
         """Write a policy file (see policy_file.py). `about` says what the policy was trained on."""
         write_policy(path, state, about)
-
-    @package_settings()
-    def load_model(self, path: str | PathLike[str]) -> tuple[PPOState, dict[str, Any]]:
-        """Return a state to act with, and `about`. Raises files.FileError where the file is not a sound policy."""
-        return read_policy(path, self.network if isinstance(self.encoder, str) else self.encoder)
 
 
 def shuffled(key: PRNGKeyArray, paths: int, minibatches: int) -> Int[Array, "minibatch path"]:

@@ -13,7 +13,6 @@ from policies import policy_of, with_noise
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy
-from jaxtrader.agents.policy_file import read_policy
 from jaxtrader.agents.policy_loading import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
@@ -62,8 +61,6 @@ def test_a_file_gives_back_the_ensemble_and_its_members(members: list[Policy], e
     window = env.market.features[20:24, 0]
     assert loaded.act(window) == ensemble(members).act(window)
     assert [each.act(window) for each in loaded.members] == [each.act(window) for each in members]
-    with pytest.raises(files.FileError, match="ensemble of 3"):
-        read_policy(tmp_path / "policy.pkl")
 
 
 def test_a_mean_of_long_positions_has_no_margin_for_shorts(

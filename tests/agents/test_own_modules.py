@@ -22,7 +22,7 @@ import jaxtrader as jt
 from jaxtrader import files
 from jaxtrader.agents import own_modules
 from jaxtrader.agents.action_spec import ActionSpec
-from jaxtrader.agents.own_modules import OwnActorCritic, OwnPortfolio, own
+from jaxtrader.agents.own_modules import OwnActorCritic, OwnEncoder, OwnPortfolio, own
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import main, own_code
@@ -191,6 +191,17 @@ def test_a_chunk_with_many_accounts_is_the_module_window_by_window() -> None:
         one, worth = alone({"params": weights["own"]}, chunk[path, t : t + 4, 0][None], account[path, t, a])
         np.testing.assert_allclose(outputs[path, t, a], one[0], atol=1e-6)
         np.testing.assert_allclose(value[path, t, a], worth[0], atol=1e-6)
+
+
+def test_a_module_is_checked_while_a_training_is_traced_and_once(env: TradingEnv) -> None:
+    sound, peeking = (PPOAgent(hidden=(8,), encoder=module) for module in (Chunked(), Peeking()))
+    OwnEncoder._check.cache_clear()
+    shapes = jax.eval_shape(lambda key: sound.init(key, env, env.default_params), jax.random.key(0))
+    assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(shapes))
+    sound.check_env(env)
+    assert OwnEncoder._check.cache_info().misses == 1
+    with pytest.raises(ValueError, match="outside of the window"):
+        jax.eval_shape(lambda key: peeking.init(key, env, env.default_params), jax.random.key(0))
 
 
 def decided(network: OwnActorCritic, weights: Any, chunk: Any, account: Any) -> Any:

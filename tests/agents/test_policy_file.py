@@ -16,7 +16,7 @@ from resealed import damaged, refusals
 
 from jaxtrader import files
 from jaxtrader.agents.normalization import ValueScale
-from jaxtrader.agents.policy_file import VERSION, read_policy, write_policy
+from jaxtrader.agents.policy_file import VERSION, write_policy
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.envs.trading import TradingEnv
@@ -132,7 +132,7 @@ def test_a_damaged_policy_file_is_one_sentence(damage: str, stored: Path, tmp_pa
     DAMAGES[damage](content)
     files.save(tmp_path / "policy.pkl", "policy", content)
     with pytest.raises(files.FileError, match=r"policy\.pkl.* damaged \(.*\); train it again") as no:
-        read_policy(tmp_path / "policy.pkl")
+        load_policy(tmp_path / "policy.pkl")
     assert "\n" not in str(no.value)
 
 
@@ -162,15 +162,16 @@ def test_a_file_with_one_field_changed_is_refused_or_can_be_used(
 
 
 def test_a_sound_policy_file_is_read_and_weights_that_are_not_finite_are_refused(stored: Path, tmp_path: Path) -> None:
-    loaded, about = read_policy(stored)
-    assert set(about) == {"env", "features", "symbols"}
+    policy = load_policy(stored)
+    loaded = policy.state
+    assert set(policy.about) == {"env", "features", "symbols"}
     assert loaded.network.actions.kind == "box"
     assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(loaded))
     content = files.load(stored, "policy")
     content["params"]["log_std"] = np.float32([np.nan])
     files.save(tmp_path / "policy.pkl", "policy", content)
     with pytest.raises(files.FileError, match="not finite"):
-        read_policy(tmp_path / "policy.pkl")
+        load_policy(tmp_path / "policy.pkl")
 
 
 def test_what_a_policy_says_of_itself_is_printable(stored: Path, tmp_path: Path) -> None:
@@ -190,7 +191,7 @@ def test_a_policy_file_of_a_newer_version_asks_for_a_newer_jaxtrader(stored: Pat
     content = files.load(stored, "policy") | {"version": VERSION + 1}
     files.save(tmp_path / "policy.pkl", "policy", content)
     with pytest.raises(files.FileError, match=rf"version {VERSION + 1}.*install a newer jaxtrader"):
-        read_policy(tmp_path / "policy.pkl")
+        load_policy(tmp_path / "policy.pkl")
 
 
 def test_a_policy_file_of_version_1_gives_the_same_policy(stored: Path, trained_in: TradingEnv, tmp_path: Path) -> None:
@@ -210,16 +211,16 @@ def test_a_policy_file_of_version_2_has_no_scale_of_its_values(stored: Path, tmp
     content = files.load(stored, "policy") | {"version": 2}
     del content["value_scale"]
     files.save(tmp_path / "policy.pkl", "policy", content)
-    old, new = read_policy(tmp_path / "policy.pkl")[0], read_policy(stored)[0]
+    old, new = load_policy(tmp_path / "policy.pkl").state, load_policy(stored).state
     assert not old.value_scale.weight
     jax.tree.map(np.testing.assert_array_equal, old.params, new.params)
 
 
 def test_a_policy_file_keeps_the_scale_of_its_values(stored: Path, tmp_path: Path) -> None:
-    state, about = read_policy(stored)
-    learnt = state.replace(value_scale=state.value_scale.update(np.float32([1.0, 2.0])))
-    write_policy(tmp_path / "policy.pkl", learnt, about)
-    assert read_policy(tmp_path / "policy.pkl")[0].value_scale == learnt.value_scale
+    policy = load_policy(stored)
+    learnt = policy.state.replace(value_scale=policy.state.value_scale.update(np.float32([1.0, 2.0])))
+    write_policy(tmp_path / "policy.pkl", learnt, policy.about)
+    assert load_policy(tmp_path / "policy.pkl").state.value_scale == learnt.value_scale
 
 
 def test_a_policy_file_of_before_there_were_portfolios_and_encoders_is_read(stored: Path, tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_a_policy_file_of_before_there_were_portfolios_and_encoders_is_read(stor
     for name in ("kind", "encoder", "encoder_width", "encoder_depth", "compute_dtype"):
         del content["network"][name]
     files.save(tmp_path / "policy.pkl", "policy", content)
-    assert read_policy(tmp_path / "policy.pkl")[0].network == read_policy(stored)[0].network
+    assert load_policy(tmp_path / "policy.pkl").state.network == load_policy(stored).state.network
 
 
 def test_the_state_of_a_portfolio_is_resized_to_any_number_of_assets(
@@ -239,7 +240,7 @@ def test_the_state_of_a_portfolio_is_resized_to_any_number_of_assets(
     bounds = (np.full(3, -1.5, np.float32), np.full(3, 1.5, np.float32))
     scale = ValueScale(*np.ones(3, np.float32))
     write_policy(tmp_path / "p", fresh.replace(params=weights, bounds=bounds, value_scale=scale), {})
-    loaded, _ = read_policy(tmp_path / "p")
+    loaded = load_policy(tmp_path / "p").state
     assert (loaded.network.actions.size, loaded.network.account) == (3, 4)
     five = loaded.for_assets(5)
     assert five.network.actions.shape == (5,)

@@ -21,6 +21,7 @@ from policies import initial, orthogonal_by_numpy
 from jaxtrader import files
 from jaxtrader.agents import blocks
 from jaxtrader.agents.normalization import ValueScale, fit_normalizer
+from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.agents.protocol import Rollout
@@ -579,8 +580,9 @@ def test_a_saved_model_acts_the_same_bit_for_bit(
 ) -> None:
     path = tmp_path / "policy.pkl"
     agent.save_model(path, scaled, {"note": "a test"})
-    loaded, about = PPOAgent().load_model(path)
-    assert about == {"note": "a test"}
+    policy = load_policy(path)
+    loaded = policy.state
+    assert policy.about == {"note": "a test"}
     accounts = rollout.account[3, :3, 0]
 
     @jax.jit
@@ -600,7 +602,7 @@ def test_a_file_of_another_kind_is_refused(agent: PPOAgent, tmp_path: Path) -> N
     path = tmp_path / "policy.pkl"
     files.save(path, "policy", {"agent": "Oracle"})
     with pytest.raises(files.FileError, match="holds no PPOAgent policy"):
-        agent.load_model(path)
+        load_policy(path)
 
 
 # --- ordinary environments ---
@@ -626,7 +628,7 @@ def test_observations_of_any_shape_are_flattened_after_the_way_through_a_file_to
     agent: PPOAgent, shape: tuple[int, ...], tmp_path: Path
 ) -> None:
     agent.save_model(tmp_path / "p", initial(agent, Box(shape, 4)), {})
-    state, _ = agent.load_model(tmp_path / "p")
+    state = load_policy(tmp_path / "p").state
     obs = np.random.default_rng(0).normal(size=(7, *shape)).astype(np.float32)
     select = jax.jit(lambda obs: agent.select_action(state, obs, KEY, deterministic=True))
     action, extras = select(obs)
@@ -715,7 +717,7 @@ def test_a_box_of_actions_is_drawn_within_its_bounds_after_the_way_through_a_fil
 ) -> None:
     fresh = loud(initial(agent, wrapped(-2.0, 5.0, shape))).replace(opt_state=None)
     agent.save_model(tmp_path / "p", fresh, {})
-    state, _ = agent.load_model(tmp_path / "p")
+    state = load_policy(tmp_path / "p").state
     obs = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
     select = jax.jit(lambda state, obs: agent.select_action(state, obs, KEY))
     action, extras = select(state, obs)
@@ -801,7 +803,7 @@ def test_a_saved_model_normalises_as_it_did(agent: PPOAgent, tmp_path: Path) -> 
     data = np.random.default_rng(1).normal(9, 4, (40, 2, 3)).astype(np.float32)
     state = state.replace(normalizer=jax.jit(type(state.normalizer).update)(state.normalizer, data))
     agent.save_model(tmp_path / "p", state, {})
-    loaded, _ = PPOAgent().load_model(tmp_path / "p")
+    loaded = load_policy(tmp_path / "p").state
     select = jax.jit(lambda s: agent.select_action(s, data, KEY))
     (action, extras), (same, same_extras) = select(state), select(loaded)
     np.testing.assert_array_equal(action, same)
