@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import re
@@ -63,6 +64,45 @@ def shape(printed: str) -> list[str]:
 @pytest.mark.parametrize("readme", LIMITS, ids=name)
 def test_a_readme_is_short(readme: Path) -> None:
     assert len(readme.read_text().split()) <= LIMITS[readme]
+
+
+NAMES = {path.parent.name for path in FOLDERS}
+IMPORTS = re.compile(r"\b[Ii]mports(?:\*\* are)? (?=[a-z`])(.+?)\.\s", re.DOTALL)
+
+
+def imported(path: Path) -> set[str]:
+    """The folders of the package that a module imports when it runs."""
+    found = set()
+    nodes = [ast.parse(path.read_text())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{each.name}" for each in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+    parts = [each.split(".") for each in found]
+    return {part[1] for part in parts if part[0] == "jaxtrader" and part[1:]} & NAMES
+
+
+@pytest.mark.parametrize("readme", [path for path in FOLDERS if path.parent.name != "examples"], ids=name)
+def test_a_readme_names_the_folders_that_its_folder_imports(readme: Path) -> None:
+    """Modules of the package's root are for all folders."""
+    folder = readme.parent
+    sentence = IMPORTS.search(BLOCK.sub("", readme.read_text()))
+    assert sentence, "no sentence of the form 'It imports market, ledger and envs.'"
+    named = set(re.findall(r"\w+", sentence[1])) & NAMES
+    if sentence[1].startswith("all but"):
+        named = NAMES - named - {folder.name}
+    assert set().union(*map(imported, folder.rglob("*.py"))) - {folder.name} == named
+
+
+def test_what_all_folders_may_import_imports_none_of_them() -> None:
+    package = ROOT / "jaxtrader"
+    root = set(package.glob("*.py")) - {package / "__init__.py", package / "__main__.py"}
+    assert {path.name: imported(path) for path in root if imported(path)} == {}
 
 
 @pytest.mark.parametrize("readme", [TOP, *FOLDERS], ids=name)
