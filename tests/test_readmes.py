@@ -16,10 +16,11 @@ from jaxtrader.cli import main
 
 ROOT = Path(__file__).parents[1]
 TOP = ROOT / "README.md"
+PACKAGE = ROOT / "jaxtrader" / "README.md"
 FOLDERS = sorted((ROOT / "jaxtrader").glob("*/README.md"))
 # Words, as `wc -w` counts them. The money rules take the room that they need.
 LIMITS = {TOP: 900, ROOT / "benchmarks" / "README.md": 2500}
-LIMITS |= {path: 400 for path in FOLDERS if path.parent.name != "ledger"}
+LIMITS |= {PACKAGE: 400} | {path: 400 for path in FOLDERS if path.parent.name != "ledger"}
 TEST_COMMAND = "<!-- the test command -->\n```bash\npip install"
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -149,8 +150,14 @@ def test_a_flag_that_does_not_exist_is_found() -> None:
         parse_only(["no-such-command"])
 
 
-@pytest.mark.parametrize("readme", [TOP, *FOLDERS], ids=name)
+@pytest.mark.parametrize("readme", [TOP, PACKAGE, *FOLDERS], ids=name)
 def test_the_modules_that_a_readme_names_exist(readme: Path) -> None:
-    there = {path.name for folder in ("jaxtrader", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
+    existing = {path.name for folder in ("jaxtrader", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
     named = set(re.findall(r"(?<![\w.:*])(\w+\.py)\b", BLOCK.sub("", readme.read_text())))
-    assert named - there - {"backtesting.py"} == set()  # a library
+    assert named - existing - {"backtesting.py"} == set()  # a library
+
+
+def test_the_readme_of_the_package_names_each_folder_and_each_module_of_its_root() -> None:
+    named = re.findall(r"^\| (?:\[(\w+)\]|`(\w+\.py)`)", PACKAGE.read_text(), re.MULTILINE)
+    existing = {path.parent.name for path in FOLDERS} | {path.name for path in PACKAGE.parent.glob("*.py")}
+    assert sorted(folder or module for folder, module in named) == sorted(existing)
