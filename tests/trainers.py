@@ -25,6 +25,9 @@ class CountEnv:
     name = "Count"
     default_params = None
 
+    def action_space(self, params):
+        raise NotImplementedError("no test asks for it")
+
     def reset(self, key, params):
         return jnp.zeros(1), CountState(jnp.zeros((), jnp.int32))
 

@@ -19,9 +19,10 @@ from jaxtyping import Float, PRNGKeyArray
 
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.normalization import CLIP, Normalizer
+from jaxtrader.bridges.scored import ScoredEnv
 from jaxtrader.envs import actions
 from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation
-from jaxtrader.envs.protocols import BoxSpace, DiscreteSpace
+from jaxtrader.envs.protocols import BoxSpace, DiscreteSpace, check_environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.setting_checks import check_whole
@@ -70,8 +71,7 @@ def to_gymnasium(
         raise ValueError(f"observation {observation!r} is unknown; use 'flat' or 'dict'")
     if num_envs is not None:
         check_whole("num_envs", num_envs)
-    if not callable(getattr(env, "step", None)) or not (params is not None or hasattr(env, "default_params")):
-        raise ValueError(f"a {type(env).__name__} is no environment; give a jt.TradingEnv(market)")
+    check_environment(env)
     if not isinstance(normalize, bool | Normalizer):
         raise ValueError(
             f"normalize {normalize!r:.40} must be True, False, or the form.normalizer of another environment"
@@ -191,7 +191,7 @@ class _Adapted:
 
     def __init__(self, env: Any, params: Any, normalize: bool | Any, as_dict: bool) -> None:
         self.env = env
-        inner = getattr(env, "trading_env", env)
+        inner = env.trading_env if isinstance(env, ScoredEnv) else env
         self.trading_env = inner if isinstance(inner, TradingEnv) else None
         params = env.default_params if params is None else params
         self.form = GymnasiumForm(None, as_dict)
@@ -270,13 +270,14 @@ def _advance(
 
 
 def _action_space(env: Any, params: Any) -> gymnasium.Space:
+    if isinstance(env, ScoredEnv):
+        return _action_space(env.trading_env, params)
     if isinstance(env, TradingEnv):  # without gymnax, which takes 4 s to import
         if isinstance(env.positions, tuple):
             return gymnasium.spaces.Discrete(env.num_actions)
         bounds = actions.bounds(env.positions, env.rules.max_leverage)
         return gymnasium.spaces.Box(*bounds, (env.assets,), np.float32)
-    inner = getattr(env, "trading_env", None)
-    return _space(env.action_space(params)) if inner is None else _action_space(inner, params)
+    return _space(env.action_space(params))
 
 
 def _space(space: Any) -> gymnasium.Space:

@@ -43,6 +43,19 @@ class Environment(Protocol):
         ...
 
 
+def check_environment(env: Any) -> None:
+    """Raise ValueError where an object does not have what `Environment` asks for.
+
+    The attributes are asked for one by one. gymnax's wrappers pass on those of what they wrap, and from Python 3.12 on
+    `isinstance` with a protocol does not see them. `default_params` is left out, since each look copies a market.
+    """
+    for name in ("name", "reset", "step", "action_space"):
+        if not hasattr(env, name):
+            raise ValueError(
+                f"a {type(env).__name__} is no environment: it has no {name}; give a jt.TradingEnv(market)"
+            )
+
+
 @runtime_checkable
 class DiscreteSpace(Protocol):
     """The actions 0 .. n - 1."""

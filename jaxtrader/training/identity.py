@@ -46,7 +46,7 @@ def identity(trainer: Trainer) -> Identity:
         parts |= flat(env.to_dict(), "env.") | {"env.reward": repr(env.reward)}
         parts |= {f"training {name}": value for name, value in _market(env.market).items()}
     else:
-        parts["env"] = getattr(env, "name", type(env).__name__)
+        parts["env"] = env.name
         env_params = env.default_params if trainer.env_params is None else trainer.env_params
         leaves = jax.tree_util.tree_leaves_with_path(env_params)
         parts |= {f"env_params{jax.tree_util.keystr(path)}": _sum([leaf]) for path, leaf in leaves}

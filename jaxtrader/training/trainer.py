@@ -24,7 +24,7 @@ from jaxtrader import compilation, devices, hosts
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent, MarketAgent, check_paths
-from jaxtrader.envs.protocols import Environment
+from jaxtrader.envs.protocols import Environment, check_environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.jax_settings import package_settings, without_64_bits
@@ -107,6 +107,7 @@ class Trainer(TrainSettings):
     def __post_init__(self) -> None:
         if not isinstance(self.agent, Agent):
             raise TypeError(f"{type(self.agent).__name__} is no Agent; derive it from jaxtrader.agents.protocol.Agent")
+        check_environment(self.env)
         check_callbacks(self.callbacks, self.valid is not None)
         self.agent.validate()
         self.validate_settings()
@@ -253,7 +254,7 @@ class Trainer(TrainSettings):
         """Return the folder of the run to resume, or a new one."""
         if resume:
             return find_run(self.run_dir)
-        return make_run_dir(self.run_dir, getattr(self.env, "name", type(self.env).__name__).lower())
+        return make_run_dir(self.run_dir, self.env.name.lower())
 
     @contextmanager
     def begin(

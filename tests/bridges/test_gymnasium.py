@@ -206,7 +206,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "actions": (lambda env: begun(env).step(np.zeros(3, int)), "3 actions for 4 environments"),
     "action": (lambda env: begun(env).step(np.array([0, 3, 0, 0])), "none of 0 to 2"),
     "one action": (lambda env: begun(env).step(1), "1 actions for 4 environments"),
-    "market": (lambda env: to_gymnasium(env.market), r"a Market is no environment; give a jt.TradingEnv\(market\)"),
+    "market": (
+        lambda env: to_gymnasium(env.market),
+        r"a Market is no environment: it has no name; give a jt.TradingEnv\(market\)",
+    ),
     "normalize": (lambda env: to_gymnasium(env, normalize="yes"), "normalize 'yes' must be True, False"),
     "wrapper": (
         lambda env: jt.backtest(Still(), env.market, env=NormalizeObservation(to_gymnasium(env))),

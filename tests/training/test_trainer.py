@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import threading
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -328,6 +329,17 @@ def test_a_setting_that_counts_is_a_whole_number(env, agent, name):
             Trainer(env, agent, **{**settings, name: wrong})
     right = {"num_envs": 8, "rollout_length": 16, "total_steps": 64}.get(name, 1)
     assert getattr(Trainer(env, agent, **{**settings, name: np.int64(right)}), name) == right
+
+
+class Nameless(CountEnv):
+    name = property()  # of which a look raises AttributeError
+
+
+def test_what_is_no_environment_is_refused_and_says_what_it_lacks(env, agent):
+    for wrong, lacking in ((env.market, "name"), (Nameless(), "name"), (SimpleNamespace(name="x"), "reset")):
+        with pytest.raises(ValueError, match=rf"a {type(wrong).__name__} is no environment: it has no {lacking}; give"):
+            Trainer(wrong, agent, total_steps=1)
+    assert Trainer(CountEnv(), FakeAgent(), num_envs=4, rollout_length=10, total_steps=1).env == CountEnv()
 
 
 @pytest.mark.parametrize(
