@@ -16,8 +16,8 @@ def nearest(word: str, names: Iterable[str], synonyms: Mapping[str, str] = NO_SY
 
     Case, hyphens and underscores do not count. These are tried in turn: the same name, the name of which the word is a
     synonym, one that begins with the word, and one that has it as a part. Then come one that the word begins with, the
-    name with these initials, the most similar one, and the one name that has the first of several words. Of several the
-    first counts.
+    name with these initials, the most similar one, one with a part that is similar, and the one name that has the first
+    of several words. Of several the first counts.
 
     Args:
         word: what was written.
@@ -45,6 +45,9 @@ def nearest(word: str, names: Iterable[str], synonyms: Mapping[str, str] = NO_SY
     similar = difflib.get_close_matches(plain, spelt, n=1, cutoff=SIMILAR)
     if similar:
         return spelt[similar[0]]
+    parts = {part: name for name in reversed(spelt.values()) for part in _words(name)}
+    if len(plain) > 3 and (similar := difflib.get_close_matches(plain, parts, n=1, cutoff=SIMILAR)):
+        return parts[similar[0]]
     first, *more = _words(word)
     sharing = [name for name in spelt.values() if more and first in _words(name)[:1]]
     return sharing[0] if len(first) >= 3 and len(sharing) == 1 else None

@@ -37,13 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 try:
                     code = _run(sys.argv[1:] if argv is None else argv)
                 except (settings.BadInput, settings.Failed) as error:
-                    from jaxtrader.cli.wording import in_flags
                     from jaxtrader.printable import printable
 
-                    sentence = printable(" ".join(str(error).split()))
-                    if not isinstance(error, settings.BadSetting):
-                        sentence = in_flags(sentence)
-                    messages.write(f"jaxtrader: error: {sentence}\n")
+                    messages.write(f"jaxtrader: error: {printable(' '.join(str(error).split()))}\n")
                     code = settings.BAD_INPUT if isinstance(error, settings.BadInput) else settings.FAILED
                 out.flush()
                 # A reader that wants no more, as in `jaxtrader ... | head`, has what it wanted.
@@ -63,16 +59,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     with _late_interrupt():
         from jaxtrader.cli.flags import parse
-    asked = parse(argv)
-    if asked is None:
+    given = parse(argv)
+    if given is None:
         return 0
-    if not asked[1].get("quiet"):
+    if not given.values.get("quiet"):
         from jaxtrader.cli import waiting
 
-        waiting.say_reading(asked[1].get("data") or asked[1].get("file"))
+        waiting.say_reading(given.values.get("data") or given.values.get("file"))
     with _late_interrupt():
-        from jaxtrader.cli import commands  # loads JAX and pandas
-    return commands.run(*asked)
+        from jaxtrader.cli import commands, wording  # loads JAX and pandas
+    with wording.as_given(given.file):
+        return commands.run(given.command, given.values)
 
 
 def _open_missing_streams() -> None:

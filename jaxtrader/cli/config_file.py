@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,60 @@ HOSTS = tuple(field.name for field in fields(HostSettings))
 OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "quiet", *HOSTS)  # what a repetition does not repeat
 
 
-def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
-    """Give each argument that was not typed its value in the file of `--config`, or of the run of `--resume`.
+@dataclass(frozen=True)
+class FileSettings:
+    """Settings that a file gives, as messages name them.
 
-    cyclopts calls this after parsing.
-
-    Tables are headings: a setting means the same in each, and outside. Raises BadInput where the file cannot be read.
+    Attributes:
+        path: The file.
+        given: The name of each setting in the file and its value there, by its key.
     """
-    typed = {argument.field_info.name: argument.tokens for argument in arguments if argument.tokens}
+
+    path: str
+    given: Mapping[str, tuple[str, Any]]
+
+    @classmethod
+    def of(cls, path: Path, settings: Mapping[str, Any]) -> FileSettings:
+        """All settings of a file, which `flat` returned."""
+        return cls(str(path), {key_of(name): (name, value) for name, value in settings.items()})
+
+
+class Reader:
+    """Gives each argument that was not typed its value in the file of `--config`, or of the run of `--resume`.
+
+    Attributes:
+        found: The settings that the file gave. None where there is no file.
+    """
+
+    found: FileSettings | None = None
+
+    def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        """Read the file. cyclopts calls this after parsing.
+
+        Tables are headings: a setting means the same in each, and outside. Raises BadInput where the file cannot be
+        read.
+        """
+        typed = {argument.field_info.name: argument.tokens for argument in arguments if argument.tokens}
+        if (read := _read(commands[0], typed)) is None:
+            return
+        path, settings = read
+        # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
+        values_of(commands[0], settings, str(path))(app, commands, arguments)
+        untyped = {name: value for name, value in settings.items() if key_of(name) not in typed}
+        self.found = FileSettings.of(path, untyped)
+        if "network" in untyped:
+            tell_code(untyped["network"], path)
+
+
+def _read(command: str, typed: Mapping[str, Any]) -> tuple[Path, dict[str, Any]] | None:
+    """The file that was typed, and its settings. None where none was typed. `typed` are words by the keys of flags."""
     if "resume" in typed:
         flag, path = "--resume", _config_of(Path(typed["resume"][-1].value), typed)
     elif "config" in typed:
         flag, path = "--config", Path(typed["config"][0].value)
         path = path / CONFIG_TOML if path.is_dir() else path
     else:
-        return
+        return None
     tables = read_tables(path, f"{flag} {path}")
     if "sweep" in tables:
         raise BadInput(f"{path} has a table [sweep], so it is a file of `jaxtrader sweep {path}`")
@@ -48,15 +87,11 @@ def read(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> 
     for name in ("config", "resume"):
         if name in settings:
             raise BadInput(f"{path}: {name} names another file of settings, which is not read; type --{name}")
-    needed = [key(field.name) for field in COMMANDS[commands[0]].fields.values() if field.default is MISSING]
+    needed = [key(field.name) for field in COMMANDS[command].fields.values() if field.default is MISSING]
     for name in settings:
         if key_of(name) in needed:
-            raise BadInput(f"{path}: {name} is not read from a file; type it after jaxtrader {commands[0]}")
-    settings = {name: value for name, value in settings.items() if EITHER.get(key_of(name)) not in typed}
-    # Under the command's name: at the top cyclopts would leave out `data`, the name of another command.
-    values_of(commands[0], settings, str(path))(app, commands, arguments)
-    if "network" in settings and "network" not in typed:
-        tell_code(settings["network"], path)
+            raise BadInput(f"{path}: {name} is not read from a file; type it after jaxtrader {command}")
+    return path, {name: value for name, value in settings.items() if EITHER.get(key_of(name)) not in typed}
 
 
 def values_of(command: str, settings: Mapping[str, Any], source: str) -> Dict:

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 import jaxtrader as jt
-from jaxtrader.cli import inputs
+from jaxtrader.cli import finished, inputs
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import OK, BadInput
 from jaxtrader.evaluation import tables
@@ -19,7 +19,7 @@ def export_policy(values: Values, console: Console) -> int:
     path = Path(values["save"] or (run if run.is_dir() else run.parent) / f"policy.{kind}")
     with inputs.checked():
         try:
-            described = jt.load_policy(run).export(path, kind)
+            described = jt.load_policy(finished.policy_of(run)).export(path, kind)
         except ImportError as error:
             raise BadInput(str(error)) from error
     axes = {**described.inputs, **described.outputs}

@@ -65,7 +65,7 @@ def read(folder: Path, given: Values) -> FinishedRun:
     """
     with inputs.checked():
         if not folder.is_dir():
-            raise BadInput(f"{folder} is no folder of a run; give the folder that `jaxtrader train` wrote")
+            raise BadInput(f"{folder} is no folder of a run; give one that `jaxtrader train` or `walk-forward` wrote")
         if is_walk_forward(folder):
             return _walk_forward(folder, given)
         return _training(folder, given) if fold_of(folder) is None else read_fold(folder, given)
@@ -166,9 +166,13 @@ def _given(given: Values) -> Values:
 
 
 def policy_of(path: Path) -> Path:
-    """The policy file of a training, or the file itself. Raises BadInput where a folder has none yet."""
+    """The policy file of a training, or the file itself. Raises BadInput where there is none."""
     file = path / POLICY if path.is_dir() else path
-    if file.is_file() or file == path:
+    if file.is_file():
+        return file
+    if not path.exists():
+        raise BadInput(f"{path} is not there; give the folder of a run, or a policy file")
+    if file == path:  # a device or a pipe, which loading refuses
         return file
     if (path / SWEEP).is_file():
         raise BadInput(f"{path} is of a sweep; give the folder of one of its runs, such as {path / 'config-1'}")

@@ -5,25 +5,23 @@ cyclopts parses the words and finds what is wrong with them. This module gives i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import inspect
-import math
 import operator
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import cyclopts
 from cyclopts import App, Group, Parameter, Token
 
 from jaxtrader import __version__
-from jaxtrader.cli import config_file, settings, word_errors
+from jaxtrader.cli import config_file, settings, value_types, word_errors
+from jaxtrader.cli.config_file import FileSettings
 from jaxtrader.cli.settings import COMMANDS, BadInput, BadSetting, Flags
-from jaxtrader.cli.value_types import kinds, members_of
-from jaxtrader.nearest import nearest
+from jaxtrader.cli.value_types import help_texts, kinds, members_of
 
 SUMMARY = (
     "Train reinforcement-learning trading agents on price data, with costs, and look at them honestly. "
@@ -32,16 +30,24 @@ SUMMARY = (
 GROUPS = ("data", "market", "folds", "money", "environment", "learning", "run")
 
 
-def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
-    """The command and the settings that were given to it. None where help or the version was asked for, and printed.
+class Given(NamedTuple):
+    """A command, the settings that were given to it, and those of them that a file gave."""
+
+    command: str
+    values: dict[str, Any]
+    file: FileSettings | None
+
+
+def parse(argv: Sequence[str]) -> Given | None:
+    """What a command was given. None where help or the version was asked for, and printed.
 
     Raises BadInput where there is no such command, flag or setting, or where a value cannot be read.
     """
     app = _app(tuple(name for name in COMMANDS if name in argv), everything="--help-all" in argv)
-    app.config = config_file.read
+    app.config = reader = config_file.Reader()
     function, bound = _bound(app, ["--help" if word == "--help-all" else word for word in argv])
     if function.__name__ in COMMANDS:
-        return function.__name__, dict(bound.arguments)
+        return Given(function.__name__, dict(bound.arguments), reader.found)
     function(*bound.args, **bound.kwargs)  # prints help or the version
     return None
 
@@ -113,28 +119,35 @@ def _parameter(name: str, flags: Flags, field: dataclasses.Field[Any], everythin
     default, shown = settings.default(name, field)
     flag, needed = "--" + key.replace("_", "-"), field.default is dataclasses.MISSING
     members = members_of(kind)
-    is_list = any(get_origin(member) is tuple for member in members)
+    is_list, has_choices = (any(get_origin(member) is origin for member in members) for origin in (tuple, Literal))
     # cyclopts reads neither commas nor 2e6.
-    is_ours = not needed and (is_list or not {int, float}.isdisjoint(members))
+    is_numeric = not needed and (is_list or not {int, float}.isdisjoint(members))
+    is_ours = is_numeric or has_choices
     about = Parameter(
         name=None if needed else tuple(dict.fromkeys((settings.flag(field.name), flag))),
         negative=None if bool in members and default is not False else (),
         group=Group(flags.group.capitalize(), sort_key=GROUPS.index(flags.group)),
         help=_help(name, flags.settings, field.name),
-        metavar=kind.__metadata__[0] if get_origin(kind) is Annotated else _metavar(kind) if is_ours else None,
+        metavar=kind.__metadata__[0] if get_origin(kind) is Annotated else _metavar(kind) if is_numeric else None,
         show=everything or first is None or field.name in first,
         show_default=(lambda _: shown) if shown and bool not in members else False,
-        converter=(lambda _, tokens: _value(kind, tokens, field.name)) if is_ours else None,
+        converter=(lambda _, tokens: _value(name, key, tokens)) if is_ours else None,
         n_tokens=1 if is_ours else None,
         json_list=False,
-        allow_leading_hyphen=is_ours,
+        allow_leading_hyphen=is_numeric,
         allow_repeating=True,
     )
     if needed:
         which = inspect.Parameter.VAR_POSITIONAL if is_list else inspect.Parameter.POSITIONAL_ONLY
         return inspect.Parameter(key, which, annotation=Annotated[str, about])
     # Of `Any`, cyclopts takes the type of the default, which may be of one number where a list of them is right too.
-    hint = tuple[Any, ...] | Any if is_ours and is_list else Any if is_ours else functools.reduce(operator.or_, members)
+    hint = (
+        tuple[Any, ...] | Any
+        if is_numeric and is_list
+        else Any
+        if is_numeric
+        else functools.reduce(operator.or_, members)
+    )
     return inspect.Parameter(
         key, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[hint, about]
     )
@@ -147,16 +160,8 @@ def _help(name: str, cls: type, field: str) -> str:
     return text + " It is in basis points." * (field in settings.BPS)
 
 
-@functools.cache
-def help_texts(cls: type) -> dict[str, str]:
-    """What the "Attributes:" of a dataclass's docstring say of each field."""
-    _, _, attributes = (inspect.getdoc(cls) or "").partition("Attributes:\n")
-    entries = re.findall(r"^    (\w+): (.+?)(?=^    \w|^\S|\Z)", attributes, re.MULTILINE | re.DOTALL)
-    return {name: " ".join(text.split()) for name, text in entries}
-
-
 def _metavar(kind: Any) -> str:
-    """What stands for a value in help and in messages, such as FLOATS|continuous|weights."""
+    """What stands for a value in help, such as FLOATS|continuous|weights."""
     names: list[str] = []
     for member in members_of(kind):
         if get_origin(member) is Literal:
@@ -169,48 +174,11 @@ def _metavar(kind: Any) -> str:
     return "|".join(names)
 
 
-def _value(kind: Any, tokens: Sequence[Token], name: str) -> Any:
+def _value(command: str, name: str, tokens: Sequence[Token]) -> Any:
     """The value of a setting: of the items of a list in a file, or of the last word, where a flag is typed twice."""
-    token, is_typed = tokens[-1], tokens[0].source == "cli"
-    text = token.value if is_typed else ",".join(token.value for token in tokens)
+    token = tokens[-1]
+    text = token.value if token.source == "cli" else ",".join(token.value for token in tokens)
     try:
-        return _read(kind, text)
-    except ValueError:
-        flag = token.keyword if is_typed else f"{(token.keyword or '').strip('[]')} from {token.source}"
-        meant = _way_out(kind, text, name)
-        sentence = f'Invalid value for {flag}: unable to convert "{text}" into {_metavar(kind)}{meant}'
-        raise (BadInput if is_typed else BadSetting)(sentence) from None
-
-
-def _read(kind: Any, text: str) -> Any:
-    """A value of the annotation: a list with commas between its items, a whole number such as 2e6, or another."""
-    for member in sorted(members_of(kind), key=lambda member: get_origin(member) is tuple):
-        with contextlib.suppress(ValueError, cyclopts.CycloptsError):
-            if get_origin(member) is tuple:
-                words = text.strip("()[] ").split(",")
-                return tuple(_read(get_args(member)[0], word.strip()) for word in words if word.strip())
-            if member is not int:
-                return cyclopts.convert(member, [text])
-            if (number := float(text)).is_integer():
-                return int(text) if text.lstrip("+-").isdigit() else int(number)
-    raise ValueError(text)
-
-
-def _way_out(kind: Any, text: str, name: str) -> str:
-    """What may have been meant by a value that cannot be read."""
-    members = [get_args(member)[0] if get_origin(member) is tuple else member for member in members_of(kind)]
-    choices = [choice for member in members if get_origin(member) is Literal for choice in get_args(member)]
-    if (meant := nearest(text, choices)) is not None:
-        return f"; did you mean {meant}?"
-    share, number = re.fullmatch(r"([\d.]+) ?%", text), re.fullmatch(r"(\d[\d,_]*(?:\.\d+)?)([kmb]?)", text.lower())
-    if float in members and share:
-        from jaxtrader.ledger.costs import LIMITS  # which imports JAX, and is for few messages
-
-        low, high, _ = LIMITS.get(name, (0.0, math.inf, ""))
-        if not low <= float(share[1]) / 100 < high:
-            return f"; it must be from {low:.0%} to below {high:.0%}"
-        return f"; write {share[1]}% as {float(share[1]) * (100 if name in settings.BPS else 0.01):g}"
-    if int in members and number:
-        written = re.sub(r"[,_]", "", number[1]) + {"k": "e3", "m": "e6", "b": "e9"}.get(number[2], "")
-        return f"; write it as {written}" if float(written).is_integer() else "; it must be a whole number"
-    return ""
+        return value_types.read(kinds(command)[name], text)
+    except ValueError:  # that of a file has been checked
+        raise BadInput(word_errors.wrong_value(command, name, token.keyword or "", text)) from None

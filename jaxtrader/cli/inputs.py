@@ -34,6 +34,7 @@ from jaxtrader.market.splits import ALWAYS, FOREVER, nanoseconds, segments_betwe
 from jaxtrader.run_files import START
 from jaxtrader.schema import parse
 from jaxtrader.training import run_folder
+from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.train_settings import TrainSettings
 
 Values = Mapping[str, Any]
@@ -333,6 +334,9 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
     other: dict[str, Any] = {"run_dir": values["resume"], "init_from": values["init_from"]}
     if resumes and not _asks_for_start(Path(values["resume"]), values):
         other |= {"init_from": None, "refit_normalizer": False}
+    start = other["init_from"]
+    if start is not None and not (Path(start).is_file() or trained_path(Path(start)).is_file()):
+        raise BadInput(f"--from {start} must be the folder of a run with a policy, or a policy file; check the path")
     return jt.Trainer(
         env,
         own_code.agent(values),

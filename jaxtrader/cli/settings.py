@@ -57,7 +57,7 @@ class BadInput(Exception):
 
 
 class BadSetting(BadInput):
-    """A setting of a file cannot be used. The message names settings as the file does, and not as flags."""
+    """A setting of a file cannot be used. The message names the file and its keys, and is shown as it is."""
 
 
 class Failed(Exception):

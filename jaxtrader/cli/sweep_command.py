@@ -15,12 +15,14 @@ from rich.console import Console
 
 import jaxtrader as jt
 from jaxtrader.cli import config_file, flags, inputs, own_code, phrases, reporting, waiting
+from jaxtrader.cli.config_file import FileSettings
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import (
     COMMANDS,
     INTERRUPTED,
     OK,
     BadInput,
+    BadSetting,
     Failed,
     check_trials,
     of,
@@ -29,7 +31,8 @@ from jaxtrader.cli.settings import (
     sweepable,
 )
 from jaxtrader.cli.train_command import Plan, make_plan, plan_facts
-from jaxtrader.cli.wording import in_flags
+from jaxtrader.cli.value_types import toml
+from jaxtrader.cli.wording import in_flags, in_keys
 from jaxtrader.evaluation import evaluation_log, tables
 from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
@@ -55,11 +58,13 @@ class SweepFile:
     Attributes:
         path: the file.
         given: the settings of all configurations.
+        named: the same as the file has them.
         swept: the values of each swept setting, by its key.
     """
 
     path: Path
     given: Mapping[str, Any]
+    named: FileSettings
     swept: Mapping[str, list[Any]]
 
     @functools.cached_property
@@ -67,9 +72,10 @@ class SweepFile:
         """All settings of `jaxtrader train` without what is swept."""
         return resolved("train", self.given)
 
-    def described(self, settings: Mapping[str, Any]) -> str:
-        """The settings of a configuration on one line."""
-        return ", ".join(f"{name} {spelt(value)}" for name, value in settings.items())
+
+def described(settings: Mapping[str, Any], between: str = " ") -> str:
+    """The settings of a configuration on one line."""
+    return ", ".join(f"{name}{between}{spelt(value)}" for name, value in settings.items())
 
 
 def sweep(values: Values, console: Console) -> int:
@@ -140,18 +146,19 @@ def read_file(path: Path) -> SweepFile:
     lists = found.pop("sweep", None)
     if not isinstance(lists, dict):
         raise BadInput(f"{path} has no table [sweep]; write one, with a line such as gamma = [0.9, 0.99]")
-    (given,) = flags.read_settings("train", [config_file.flat(found, path)], str(path))
+    settings = config_file.flat(found, path)
+    (given,) = flags.read_settings("train", [settings], str(path))
     for name in OF_ONE_RUN:
         if name in given:
-            way = "; give --run-dir to the command" if name == "run_dir" else ""
-            raise BadInput(f"{path}: {name} is of a single run, and not of a sweep; leave it out{way}")
+            way = ", and give --run-dir to the command" if name == "run_dir" else ""
+            raise BadSetting(f"{path}: {name} is of a single run, and not of a sweep; leave it out{way}")
     if given.get("network") is not None:
         config_file.tell_code(given["network"], path)
     swept: dict[str, list[Any]] = {}
     for name, listed in lists.items():
         if not isinstance(listed, list):
-            way = "" if isinstance(listed, dict) else f"; write {name} = [{spelt(listed)}]"
-            raise BadInput(f"{path}: {name} in [sweep] is no list of values{way}")
+            way = "" if isinstance(listed, dict) else f"; write {name} = [{toml(listed)}]"
+            raise BadSetting(f"{path} [sweep]: {name} must be a list of values{way}")
     for name, listed in config_file.flat({"sweep": lists}, path).items():
         # A list without values is told below, where its name has been looked up.
         read = flags.read_settings("train", [{name: value} for value in listed or [1]], f"{path} [sweep]")
@@ -160,8 +167,8 @@ def read_file(path: Path) -> SweepFile:
     try:
         check_swept(swept, sweepable())
     except ValueError as error:
-        raise BadInput(f"{path} [sweep]: {error}") from error
-    return SweepFile(path, given, swept)
+        raise BadSetting(f"{path} [sweep]: {error}") from error
+    return SweepFile(path, given, FileSettings.of(path, settings), swept)
 
 
 def _plans(file: SweepFile) -> list[Plan]:
@@ -172,7 +179,12 @@ def _plans(file: SweepFile) -> list[Plan]:
         try:
             found.append(make_plan(resolved("train", {**file.given, **chosen}), read_bars, market_of))
         except BadInput as error:
-            raise BadInput(f"{file.path}, {file.described(chosen)}: {error}") from error
+            named = FileSettings(
+                str(file.path), {**file.named.given, **{name: (name, chosen[name]) for name in chosen}}
+            )
+            words, at = in_keys(in_flags(str(error)), named), described(chosen, " = ")
+            where = str(file.path) if at in words else f"{file.path}, {at}"
+            raise BadSetting(f"{where}: {words}") from error
     return found
 
 
@@ -247,7 +259,7 @@ def _evidence(found: Sweep, sweep_plan: SweepPlan, plan: Plan, values: Values) -
 
 def _best(file: SweepFile, best: ConfigurationResult) -> str:
     spread = f", with a spread of {best.spread:.2f} over {len(best.seeds)} seeds" if len(best.seeds) > 1 else ""
-    return f"{best.name} ({file.described(best.settings)}): Sharpe ratio {best.score:.2f} on validation{spread}"
+    return f"{best.name} ({described(best.settings)}): Sharpe ratio {best.score:.2f} on validation{spread}"
 
 
 def _failures(found: Sweep) -> list[tuple[str, str]]:

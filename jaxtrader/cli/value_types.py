@@ -1,4 +1,4 @@
-"""Which types of values the settings of a command take, and whether those of a TOML file are of them.
+"""What settings take: how a word becomes a value, what a setting takes in words, and whether a TOML file gives that.
 
 cyclopts reads the values of a file as if they were typed words, where "32" and 32 are the same. In a file they are not.
 """
@@ -8,27 +8,24 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import inspect
 import json
+import math
+import re
 import types
 from collections.abc import Mapping
 from os import PathLike
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from jaxtrader.cli.command_settings import Day, Length
-from jaxtrader.cli.settings import COMMANDS, BadSetting, key, key_of
+from jaxtrader.cli.settings import BPS, COMMANDS, BadSetting, key, key_of, spelt
+from jaxtrader.nearest import nearest
 
-TYPES = {
-    str: "text",
-    bool: "a boolean",
-    int: "a number",
-    float: "a number",
-    datetime.date: "a date",
-    datetime.datetime: "a date",
-    datetime.time: "a time",
-    list: "a list",
-    dict: "a table",
-}
-ALSO = {Day: "a date", Length: "a number"}  # what stands for text of these kinds
+ONE = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+SEVERAL = {int: ("whole numbers", (64, 64)), float: ("numbers", (0.02, 0.05)), str: ("names", ("A", "B"))}
+OF_TEXT = {Day: "a date such as 2007-12-31", Length: "a length such as 500 or 2y"}
+DATES = (datetime.date, datetime.datetime)
+MOST_SHOWN = 60  # characters of a value in a message
 
 
 @functools.cache
@@ -54,34 +51,157 @@ def members_of(kind: Any) -> list[Any]:
     return [member for one in get_args(kind) for member in members_of(one)]
 
 
-def check(command: str, settings: Mapping[str, Any], source: str) -> None:
-    """Raise BadSetting where a value of a file could be read, but is of another type than its setting.
+def items_of(kind: Any) -> list[Any]:
+    """The types of the items of the lists that an annotation allows."""
+    lists = [member for member in members_of(kind) if get_origin(member) is tuple]
+    return [item for member in lists for item in members_of(get_args(member)[0])]
 
-    What cannot be read at all, and keys that are no settings, cyclopts finds.
+
+def choices_of(kind: Any) -> list[str]:
+    """The words that an annotation allows, alone or in a list."""
+    types_of = [*members_of(kind), *items_of(kind)]
+    return [choice for member in types_of if get_origin(member) is Literal for choice in get_args(member)]
+
+
+def read(kind: Any, text: str) -> Any:
+    """A value of the annotation: a list with commas between its items, a whole number such as 2e6, or another.
+
+    Raises ValueError where the text is none.
     """
-    found = kinds(command)
+    for member in sorted(members_of(kind), key=lambda member: get_origin(member) is tuple):
+        with contextlib.suppress(ValueError):
+            return _read_as(member, text)
+    raise ValueError(text)
+
+
+def _read_as(member: Any, text: str) -> Any:
+    if get_origin(member) is tuple:
+        words = text.strip("()[] ").split(",")
+        return tuple(read(get_args(member)[0], word.strip()) for word in words if word.strip())
+    if member is str:
+        return text
+    if member is float:
+        return float(text)
+    if member is int and float(text).is_integer():
+        return int(text) if text.lstrip("+-").isdigit() else int(float(text))
+    if member is types.NoneType and text.lower() in ("none", "null"):
+        return None
+    if get_origin(member) is Literal and text in get_args(member):
+        return text
+    raise ValueError(text)
+
+
+def taken(command: str, name: str, in_file: bool = False) -> str:
+    """What the setting with this key takes, such as "whole numbers such as 64,64", for the end of "must be".
+
+    Args:
+        command: whose setting it is.
+        name: its key.
+        in_file: whether examples are written as in a TOML file, as [64, 64].
+    """
+    kind, field = kinds(command)[name], COMMANDS[command].fields[name]
+    if (text := OF_TEXT.get(kind)) is not None:
+        return text
+    words, choices = [], []
+    for member in members_of(kind):
+        item = next(iter(items_of(member)), None)
+        if get_origin(item) is Literal:
+            words.append(f"one or more of {', '.join(get_args(item))}")
+        elif item is not None:
+            noun, example = SEVERAL[item]
+            example = field.default if isinstance(field.default, tuple) else example
+            words.append(f"{'several' if words else noun} such as {(toml if in_file else spelt)(example)}")
+        elif get_origin(member) is Literal:
+            choices += get_args(member)
+        elif member is not types.NoneType:
+            words.append(ONE[member])
+    if choices:
+        words.append(choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}")
+    return " or ".join(words)
+
+
+@functools.cache
+def help_texts(cls: type) -> dict[str, str]:
+    """What the "Attributes:" of a dataclass's docstring say of each field."""
+    _, _, attributes = (inspect.getdoc(cls) or "").partition("Attributes:\n")
+    entries = re.findall(r"^    (\w+): (.+?)(?=^    \w|^\S|\Z)", attributes, re.MULTILINE | re.DOTALL)
+    return {name: " ".join(text.split()) for name, text in entries}
+
+
+def way_out(kind: Any, text: str, field: str) -> str:
+    """What may have been meant by a value that cannot be read, for the end of a sentence. It may be nothing."""
+    types_of = [*members_of(kind), *items_of(kind)]
+    if (meant := nearest(text, choices_of(kind))) is not None:
+        return f"; did you mean {meant}?"
+    share, number = re.fullmatch(r"([\d.]+) ?%", text), re.fullmatch(r"(\d[\d,_]*(?:\.\d+)?)([kmb]?)", text.lower())
+    if float in types_of and share:
+        from jaxtrader.ledger.costs import LIMITS  # which imports JAX, and is for few messages
+
+        low, high, _ = LIMITS.get(field, (0.0, math.inf, ""))
+        if not low <= float(share[1]) / 100 < high:
+            return f", from {low:.0%} to below {high:.0%}"
+        return f"; write {share[1]}% as {float(share[1]) * (100 if field in BPS else 0.01):g}"
+    if int in types_of and number:
+        written = re.sub(r"[,_]", "", number[1]) + {"k": "e3", "m": "e6", "b": "e9"}.get(number[2], "")
+        return f"; write {written}" if written != number[0] and float(written).is_integer() else ""
+    return ""
+
+
+# --- values of a file ---
+
+
+def check(command: str, settings: Mapping[str, Any], path: str) -> None:
+    """Raise BadSetting where a value of a file is none that its setting takes. Keys that are no settings stay."""
     for name, value in settings.items():
-        if (kind := found.get(key_of(name))) is None:
-            continue
-        for item in value if isinstance(value, list) else [value]:
-            if (right := _right(kind, item, isinstance(value, list))) is not None:
-                raise BadSetting(f"{source}: {name} takes {right}")
+        one = key_of(name)
+        if one in kinds(command) and (way := _fault(command, one, value)) is not None:
+            raise BadSetting(f"{path}: {name} = {toml(value)} must be {taken(command, one, in_file=True)}{way}")
 
 
-def _right(kind: Any, value: Any, is_item: bool) -> str | None:
-    """What a setting takes instead of a value, or of an item of a list. None where the type is right."""
-    alone = members_of(kind)
-    listed = [item for member in alone if get_origin(member) is tuple for item in members_of(get_args(member)[0])]
-    taken, given = listed if is_item and listed else alone, TYPES[type(value)]
-    said = f"and {json.dumps(value) if isinstance(value, str | bool) else value} is {given}"
-    if bool in taken and given != "a boolean":
-        return f"true or false, {said}"
-    # Text such as "64,64" is a list, and so is "64" where no number stands alone.
-    if given == "text" and not {int, float}.isdisjoint(taken):
+def toml(value: Any) -> str:
+    """A value as a TOML file has it, cut where it is long."""
+    if isinstance(value, list | tuple):
+        text = f"[{', '.join(map(toml, value))}]"
+    elif isinstance(value, bool | str):
+        text = json.dumps(value, ensure_ascii=False)
+    else:
+        text = spelt(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 4]} ..."
+
+
+def _fault(command: str, name: str, value: Any) -> str | None:
+    """What to write instead of a value that a setting does not take. None where it takes the value."""
+    kind, field = kinds(command)[name], COMMANDS[command].fields[name]
+    alone, items = members_of(kind), items_of(kind)
+    if isinstance(value, list) and not items:
+        return ""
+    for item in value if isinstance(value, list) else [value]:
+        if (way := _other_type(kind, item, items if isinstance(value, list) else alone)) is not None:
+            return way
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    try:
+        if bool not in alone:
+            read(kind, text)
+    except ValueError:
+        return way_out(kind, text, field.name)
+    return None
+
+
+def _other_type(kind: Any, value: Any, types_here: list[Any]) -> str | None:
+    """What to write instead of a value, or an item of a list, of a wrong type. None where its type is right."""
+    numeric = not {int, float}.isdisjoint(types_here)
+    of_text = str in [*members_of(kind), *items_of(kind)]
+    if isinstance(value, bool) or bool in types_here:
+        return None if isinstance(value, bool) and bool in types_here else ""
+    if isinstance(value, str):
+        # Text such as "64,64" is a list, and so is "64" where no number stands alone.
         with contextlib.suppress(ValueError):
             number = float(value)
-            return f"a number, {said}; write {int(number) if number.is_integer() else number}"
-    if str in [*alone, *listed] and given not in ("text", ALSO.get(kind)):
-        way = f'; write "{value}"' if given in ("a number", "a date") else ""
-        return f"text, {said}{way}"
-    return None
+            if numeric:
+                return f"; write {int(number) if number.is_integer() else number}"
+        return None
+    if isinstance(value, int | float):
+        return f'; write "{value}"' if of_text and kind is not Length else None
+    if isinstance(value, DATES):
+        return f'; write "{value}"' if of_text and kind is not Day else None if kind is Day else ""
+    return ""

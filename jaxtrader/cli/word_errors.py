@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+import itertools
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import cyclopts
 
-from jaxtrader.cli.settings import COMMANDS, key_of
+from jaxtrader.cli import value_types
+from jaxtrader.cli.settings import COMMANDS, flag, key, key_of
 from jaxtrader.nearest import NO_SYNONYMS, nearest
 
 # Words for a flag that other programs use, in small letters without hyphens.
@@ -45,19 +50,73 @@ def sentence(error: cyclopts.CycloptsError) -> str:
     command = (error.command_chain or [""])[0]
     if isinstance(error, cyclopts.UnknownOptionError):
         if error.token.source != "cli":
-            key = (error.token.keyword or "").strip("[]")
-            return f"{error.token.source}: {key} is no setting{_meant(key, COMMANDS[command].fields, KEY_SYNONYMS)}"
+            name = (error.token.keyword or "").strip("[]")
+            meant = _meant(name, COMMANDS[command].fields, KEY_SYNONYMS)
+            return f"{error.token.source}: jaxtrader {command} has no setting {name}{meant}"
         return _unknown_flag((error.token.keyword or error.token.value).partition("=")[0], command)
     if isinstance(error, cyclopts.UnknownCommandError) and error.unused_tokens:
         return _unknown_command(error.unused_tokens[0])
     if isinstance(error, cyclopts.UnusedCliTokensError) and error.unused_tokens:
-        word, name = error.unused_tokens[0], " ".join(["jaxtrader", *(error.command_chain or ())])
-        way = "give one file, or a folder or zip archive of several, and " if command == "data" else ""
-        if command in COMMANDS and "--data" in COMMANDS[command].names:
-            way = f"give a file as --data {word}, and "
-        return f"{name} does not expect {word}; {way}see {name} --help"
-    key = getattr(getattr(error, "token", None), "keyword", None) or ""
-    return str(error).replace(key, key.strip("[]")) if key else str(error)  # cyclopts puts keys of files into brackets
+        return _unused_word(error.unused_tokens[0], command, error.root_input_tokens or ())
+    if isinstance(error, cyclopts.CoercionError) and error.argument is not None and error.token is not None:
+        return wrong_value(command, error.argument.field_info.name, error.token.keyword or "", error.token.value)
+    if isinstance(error, cyclopts.MissingArgumentError) and error.argument is not None:
+        return _no_value(command, error.argument.field_info.name, error.keyword)
+    return " ".join(str(error).split()).removesuffix(".")
+
+
+def wrong_value(command: str, name: str, typed: str, text: str) -> str:
+    """What to say of a typed value that cannot be read.
+
+    Args:
+        command: what was typed first.
+        name: the key of the setting.
+        typed: the flag, as it was typed.
+        text: the value.
+    """
+    if text.startswith("--"):
+        return _no_value(command, name, typed)
+    field = COMMANDS[command].fields[name].name
+    way = value_types.way_out(value_types.kinds(command)[name], text, field)
+    return f"{typed} {shlex.quote(text)} must be {value_types.taken(command, name)}{way}"
+
+
+def _no_value(command: str, name: str, typed: str | None) -> str:
+    """What to say of a flag that stands alone, or of a command without the word that it needs."""
+    if typed is None:
+        settings = next(
+            flags.settings for flags in COMMANDS[command].flags if name in {one.name for one in flags.fields}
+        )
+        what = value_types.help_texts(settings)[name].partition(". ")[0].removesuffix(".")
+        return f"jaxtrader {command} needs {name.upper()}: {what[0].lower()}{what[1:]}"
+    kind = value_types.kinds(command)[name]
+    words = [word for word in getattr(kind, "__metadata__", ()) if word in ("FILE", "FOLDER")]
+    return f"{typed} has no value; give " + (f"{typed} {words[0]}" if words else value_types.taken(command, name))
+
+
+def _unused_word(word: str, command: str, words: Sequence[str]) -> str:
+    """What to say of a word that is no flag and no value of one."""
+    name = f"jaxtrader {command}".rstrip()
+    if command in COMMANDS and word in words:
+        before = list(words[: words.index(word)])
+        values = list(itertools.takewhile(lambda one: not one.startswith("--"), reversed(before)))[::-1]
+        typed = before[-len(values) - 1] if len(values) < len(before) else ""
+        fields = COMMANDS[command].fields.items()
+        kind = next((value_types.kinds(command)[name] for name, field in fields if typed in _flags_of(field)), None)
+        if bool in value_types.members_of(kind):
+            return f"{typed} takes no value; leave {word} out"
+        if values and value_types.items_of(kind):
+            return f"{typed} takes a list with commas; write {typed} {','.join([*values, word])}"
+    way = "give one file, or a folder or zip archive of several, and " if command == "data" else ""
+    if command in COMMANDS and "--data" in COMMANDS[command].names:
+        way = f"give a file as --data {word}, and "
+    return f"{name} does not expect {word}; {way}see {name} --help"
+
+
+def _flags_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """What may be typed for a field."""
+    name = "--" + key(field.name).replace("_", "-")
+    return flag(field.name), name, f"--no-{name[2:]}"
 
 
 def _unknown_flag(word: str, command: str) -> str:

@@ -7,15 +7,19 @@ flags, `settings.flag`, is enough to translate them.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import re
 import shlex
+from collections.abc import Generator
 from typing import Any
 
 from jaxtrader.agents.ppo_settings import PPOSettings
 from jaxtrader.cli.command_settings import RewardSettings, Source
-from jaxtrader.cli.settings import A_BP, BPS, COMMANDS, flag, spelt
+from jaxtrader.cli.config_file import FileSettings
+from jaxtrader.cli.settings import A_BP, BPS, COMMANDS, BadInput, BadSetting, Failed, flag, key, spelt
+from jaxtrader.cli.value_types import choices_of, kinds, toml
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.ledger.rules import Rules
@@ -27,7 +31,7 @@ TOLD = {
     field.name
     for cls in (Source, RewardSettings, CostRates, Rules, EnvSettings, PPOSettings, TrainSettings)
     for field in dataclasses.fields(cls)
-}
+} | {"patience", "folds", "embargo"}
 
 _NUMBER = r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?"
 # A tuple has a comma. Other words in brackets are no value.
@@ -57,6 +61,47 @@ def in_flags(message: str) -> str:
     message = _UNDERSCORED.sub(lambda name: flag(name[1]), message)
     message = re.sub(r"\bNone\b", "none", message)
     return _TWICE.sub(r"\1", message)
+
+
+@contextlib.contextmanager
+def as_given(file: FileSettings | None) -> Generator[None]:
+    """Have the sentence of an error name settings as they were given: as flags, or as a file has them."""
+    try:
+        yield
+    except BadSetting:
+        raise
+    except (BadInput, Failed) as error:
+        sentence = in_flags(" ".join(str(error).split()))
+        words = sentence if file is None else in_keys(sentence, file)
+        raise type(error)(sentence if file is None or words == sentence else f"{file.path}: {words}") from error
+
+
+def in_keys(sentence: str, file: FileSettings) -> str:
+    """A sentence in flags with the settings that a file gave as the file has them, as `leverage = 2`.
+
+    Commands in backquotes stay, since they are typed.
+    """
+    parts = sentence.split("`")
+    for name, (written, value) in file.given.items():
+        command, field = next((each, one.fields[name]) for each, one in COMMANDS.items() if name in one.fields)
+        typed = spelt(value)
+        told = "|".join(re.escape(one) for one in dict.fromkeys((typed, shlex.quote(typed))) if one)
+        others = "|".join([_NUMBER, *choices_of(kinds(command)[name])])
+        flags = f"{flag(field.name)}|--no-{key(name).replace('_', '-')}"
+        pattern = rf"(?<![\w-])({flags})(?: (?:({told})|({others}))(?=[\s,;:)]|$))?(?![\w-]| [A-Z]{{2}})"
+        parts[::2] = [re.sub(pattern, functools.partial(_as_written, written, value), part) for part in parts[::2]]
+    return "`".join(parts)
+
+
+def _as_written(written: str, value: Any, found: re.Match[str]) -> str:
+    """A key of a file, with the value that the sentence gives to its flag."""
+    if found[1].startswith("--no-"):
+        return f"{written} = false"
+    if found[2] is not None:
+        return f"{written} = {toml(value)}"
+    if found[3] is None:
+        return written
+    return f"{written} = {found[3] if re.fullmatch(_NUMBER, found[3]) else toml(found[3])}"
 
 
 def _named(found: re.Match[str]) -> str:

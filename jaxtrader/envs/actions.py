@@ -49,8 +49,8 @@ def validate_positions(positions: Any, assets: int, max_leverage: float) -> Posi
     for p in exposures:
         if not abs(p) <= max_leverage:
             raise ValueError(
-                f"position {p:g} is outside [-{max_leverage:g}, {max_leverage:g}]: an exposure is position value / "
-                "equity, at most max_leverage"
+                f"positions {exposures} must be within [-{max_leverage:g}, {max_leverage:g}], and {p:g} is not: an "
+                "exposure is position value / equity, at most max_leverage"
             )
     if assets > 1:
         raise ValueError(

@@ -79,7 +79,7 @@ def walk_forward_folds(
     if folds is not None and test is not None:
         raise DataError(f"folds={folds} and test={test!r} both say how long a test is; leave one out.")
     if not 0 <= valid < 1:
-        raise DataError(f"valid={valid} is not valid; it is a share of the training, such as 0.2, or 0 for none.")
+        raise DataError(f"valid={valid} must be a share of the training from 0 to below 1, such as 0.2; 0 is none.")
     spans = [market.times[start:end] for _, start, end in market.segments]
     calendar = np.unique(np.concatenate(spans)).astype("datetime64[ns]").astype(np.int64)
     begins = _test_begins(calendar, folds, train, test, market.tz)
@@ -119,8 +119,8 @@ def _test_begins(
         rows = np.arange(np.searchsorted(calendar, begin), len(calendar))
         if count < 1 or len(rows) < count:
             raise DataError(
-                f"folds={count} of the {len(rows)} bars after {format_time(np.datetime64(begin, 'ns'))} is not valid; "
-                "give 1 or more, and fewer than bars, or a shorter training."
+                f"folds={count} must be from 1 to {len(rows)}, the number of bars after the first training; give "
+                "another number, or a shorter training."
             )
         return [int(calendar[part[0]]) for part in np.array_split(rows, count)]
     begins = []
@@ -146,7 +146,7 @@ def _after(calendar: np.ndarray, moment: int, length: Length, name: str, tz: str
     if isinstance(length, str):
         return _shifted(moment, length, name, times, tz)
     if isinstance(length, bool) or length < 1:
-        raise DataError(f"{name}={length} is not valid; give {HOW_TO_WRITE}.")
+        raise DataError(f"{name}={length} must be a length; give {HOW_TO_WRITE}.")
     row = int(np.searchsorted(calendar, moment)) + length * times
     return int(calendar[row]) if row < len(calendar) else np.iinfo(np.int64).max
 
@@ -157,7 +157,7 @@ def _shifted(moment: int, length: str, name: str, times: int, tz: str | None) ->
 
     match = LENGTH.fullmatch(length)
     if match is None or not int(match[1]):
-        raise DataError(f"{name}={length!r} is not valid; give {HOW_TO_WRITE}.")
+        raise DataError(f"{name}={length!r} must be a length; give {HOW_TO_WRITE}.")
     offset: Any = {UNITS[match[2]]: int(match[1]) * times}
     own = tz if match[2] in CALENDAR_UNITS else None
     try:

@@ -401,7 +401,7 @@ def first_decisions(segments: IntArray, ready: IntArray, window: int) -> IntArra
         DataError: `window` is below 1.
     """
     if window < 1:
-        raise DataError(f"window={window} is not valid; a decision sees at least 1 bar.")
+        raise DataError(f"window={window} must be at least 1 bar.")
     return segments[:, 1].clip(min=ready + window - 1)
 
 
@@ -427,7 +427,7 @@ def long_enough(
 ) -> tuple[Sequence[Bars], list[str]]:
     """Return the histories with enough bars, and a note on each other one. Raise DataError if none is long enough."""
     if isinstance(min_bars, bool) or not isinstance(min_bars, int | np.integer) or min_bars < 1:
-        raise DataError(f"min_bars={min_bars!r} is not valid; it must be a whole number of at least 1.")
+        raise DataError(f"min_bars={min_bars!r} must be a whole number of at least 1.")
     kept, notes, reasons = [], [], []
     for history in histories:
         longest = max((feature.for_bars(history) for feature in features), key=lambda feature: feature.lookback)

@@ -110,7 +110,7 @@ def segments_between(
     Raises DataError where `embargo` is no number of bars.
     """
     if embargo < 0 or int(embargo) != embargo:
-        raise DataError(f"embargo={embargo} is not valid; it must be a number of bars, 0 or more.")
+        raise DataError(f"embargo={embargo} must be a whole number of bars, 0 or more.")
     rows, kept = [], []
     for i, (history_start, start, end) in enumerate(segments):
         own = times[start:end].astype(np.int64)

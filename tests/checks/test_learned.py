@@ -270,5 +270,5 @@ def test_too_few_bars_are_one_sentence():
         ):
             check(walk(300), ["log_return_5"])
     assert run(walk(300), ["log_return_5"], only=["past_only"])[0].passed
-    with pytest.raises(ValueError, match=r"position 2 is outside \[-1, 1\]"):
+    with pytest.raises(ValueError, match=r"must be within \[-1, 1\], and 2 is not"):
         run(walk(), HONEST, CheckSettings(positions=(0.0, 2.0)))

@@ -377,7 +377,7 @@ def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeyp
             "--rollout-length 48 does not divide --episode-length 256; use 32 or 64",
         ),
         ("--window 250", "too few"),
-        ("--positions 0,2", "position 2 is outside [-1, 1]"),
+        ("--positions 0,2", "--positions 0,2 must be within [-1, 1], and 2 is not"),
         ("--positions 1", "at least two exposures"),
         ("--portfolio --positions 0,1", "use --positions weights or --positions continuous, or leave --portfolio out"),
         ("--decision-every 100000", "a smaller --decision-every"),
@@ -397,6 +397,8 @@ def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeyp
         ("--encoder tcn", "--window 1 shows one; use --window 32, or --encoder mlp"),
         ("--encoder attention --window 8 --encoder-width 24", "of attention a multiple of 16"),
         ("--seed -1", "--seed -1 is outside"),
+        ("--patience 0", "--patience 0 must be a whole number of validations"),
+        ("--from nowhere", "--from nowhere must be the folder of a run with a policy, or a policy file"),
         ("--total-steps 5 --num-episodes 5", "one of --num-episodes and --total-steps"),
         ("--symbols UP,XX", "no symbol 'XX'"),
         ("--symbols up", "did you mean UP?"),
@@ -418,6 +420,45 @@ def test_settings_that_cannot_be_are_one_sentence(flags, says, tiny, tmp_path, m
     monkeypatch.chdir(tmp_path)
     assert says in refused(capsys, ["train", "--data", tiny[0] / "two.csv", *SMALL, *flags.split()])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("leverage = 1e9", "leverage = 1e+09 is outside (0, 100]"),
+        ("max-leverage = 1e9", "max-leverage = 1e+09 is outside (0, 100]"),
+        ("window = 0", "window = 0 must be"),
+        ("window = 250", "too few bars: "),
+        ("patience = 0", "patience = 0 must be a whole number of validations"),
+        ("train_end = '2010-13-45'\nvalid_end = 2011-01-01", 'train_end = "2010-13-45" is not a date'),
+        ("stop_loss = [0.1, 0.2, 0.3]\npositions = [0, 1]", "stop_loss = [0.1, 0.2, 0.3] "),
+        ("positions = [-2, 2]", "positions = [-2, 2] must be within [-1, 1]"),
+        ("fee_bps = 6000", "fee_bps = 6000 is outside [0, 5000)"),
+        ("lot = 1", "lot needs --capital"),
+        ("encoder = 'tcn'", 'encoder = "tcn" '),
+        ("decision_every = 3", "decision_every = 3 does not divide --episode-length 32"),
+        ("risk_aversion = 3\nreward = 'log_return'", "risk_aversion = 3 needs "),
+        ("from = 'nowhere'", 'from = "nowhere" must be the folder of a run'),
+        ("network = 'lst'", 'network = "lst" must be a file and the name'),
+        ("seed = -1", "seed = -1 is outside"),
+    ],
+)
+def test_settings_of_a_file_that_cannot_be_are_named_as_in_the_file(text, says, tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("run.toml").write_text(text)
+    words = ["--config", "run.toml", "--data", tiny[0] / "two.csv", *SMALL, "--total-steps", "500"]
+    assert main([str(word) for word in ["train", *words]]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"jaxtrader: error: run.toml: {says}")
+    keys = [one.partition(" =")[0].replace("_", "-") for one in text.splitlines()]
+    assert not [key for key in keys if re.search(rf"--{key}\b", line)]
+    assert [path.name for path in tmp_path.iterdir()] == ["run.toml"]
+
+
+def test_a_typed_flag_is_named_as_a_flag_where_the_file_has_it_too(tiny, tmp_path, capsys):
+    (tmp_path / "run.toml").write_text("leverage = 2\nseed = 3")
+    words = ["train", "--config", tmp_path / "run.toml", "--data", tiny[0] / "two.csv", *SMALL, "--leverage", "0"]
+    assert refused(capsys, words).startswith("jaxtrader: error: --leverage 0 is outside")
 
 
 def test_a_run_folder_with_files_is_refused_and_kept(tiny, tmp_path, capsys):

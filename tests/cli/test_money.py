@@ -51,7 +51,7 @@ def settings_of(*argv: str) -> dict[str, Any]:
     """All settings of a command, as its words ask for them."""
     asked = parse(argv)
     assert asked is not None
-    return resolved(*asked)
+    return resolved(asked.command, asked.values)
 
 
 def sentence_of(out):
@@ -243,7 +243,7 @@ def test_the_days_of_a_delisting_need_a_portfolio(folder, capsys):
     assert main(["train", *data, "--delisted-after", "30"]) == 2
     assert "--delisted-after 30 is of the assets of one account; it needs --portfolio" in capsys.readouterr().err
     assert main(["train", *data, "--portfolio", "--delisted-after", "0"]) == 2
-    assert "--delisted-after 0 is not valid" in capsys.readouterr().err
+    assert "--delisted-after 0 must be a number of days above 0" in capsys.readouterr().err
     assert MarketSettings().delisted_after == DELISTED_AFTER
 
 

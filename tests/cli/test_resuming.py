@@ -155,7 +155,9 @@ def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
     killed.mkdir()
     (killed / "metrics.jsonl").touch()
     (killed / "config.toml").write_text((again / "config.toml").read_text().replace(str(whole), str(gone)))
-    assert f"there is no file '{gone}'" in refused(capsys, ["train", "--resume", killed])
+    assert f'config.toml: init_from = "{gone}" must be the folder of a run' in refused(
+        capsys, ["train", "--resume", killed]
+    )
     shutil.copy(again / "start.pkl", killed)
     assert main(["train", "--quiet", "--resume", str(killed)]) == 0
     resumed, begun = (jt.load_policy(trained_path(each)) for each in (killed, again))
@@ -167,7 +169,7 @@ def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
         (["--features", "log_return_5,gap"], "features log_return_5, volatility_10, and this training has"),
         (["--hidden", "4"], "hidden is (4,), and the policy has (8,)"),
         (["--positions", "0,1"], "--positions 0, 0.25, 0.5, 0.75, 1.0, and this training has 0.0, 1.0"),
-        (["--from", tmp_path / "none"], "there is no file"),
+        (["--from", tmp_path / "none"], "must be the folder of a run with a policy"),
     ):
         assert says in refused(capsys, [*argv, "--from", whole, *flags])
     assert "--refit-normalizer needs an earlier policy" in refused(capsys, [*argv, "--refit-normalizer"])

@@ -121,7 +121,7 @@ def test_weights_sum_to_at_most_1_whatever_the_leverage() -> None:
 
 def test_the_leverage_bounds_positions_space_and_draws() -> None:
     assert actions.validate_positions((-2, 0, 1.5), 1, 2.0) == (-2, 0, 1.5)
-    with pytest.raises(ValueError, match=r"position 2 is outside \[-1.5, 1.5\]: .* at most max_leverage"):
+    with pytest.raises(ValueError, match=r"must be within \[-1.5, 1.5\], and 2 is not: .* at most max_leverage"):
         actions.validate_positions((0, 2), 1, 1.5)
     box = spaces.action_space("continuous", 3, 2.0)
     assert (float(box.low), float(box.high), box.shape) == (-2, 2, (3,))
