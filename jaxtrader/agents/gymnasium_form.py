@@ -6,7 +6,7 @@ The environments of `jt.to_gymnasium` and `jt.backtest(model, ...)` share it, so
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -74,3 +74,51 @@ class GymnasiumForm:
         if env.positions == "weights":
             chosen = chosen / np.maximum(chosen.sum(-1, keepdims=True), 1)
         return chosen
+
+
+@runtime_checkable
+class WithTradingEnv(Protocol):
+    """What `jt.to_gymnasium` makes of an environment.
+
+    Attributes:
+        trading_env: the TradingEnv. None where the environment is another.
+        form: the form in which it is seen.
+    """
+
+    trading_env: TradingEnv | None
+    form: GymnasiumForm
+
+
+def trading_env_of(env: Any) -> TradingEnv:
+    """Return the TradingEnv, which is the argument itself or in what `jt.to_gymnasium` made of it, in any wrappers.
+
+    Raises ValueError where there is none.
+    """
+    return env if isinstance(env, TradingEnv) else _inner(env)[0]
+
+
+def form_of(env: Any) -> GymnasiumForm:
+    """Return the form in which a model has seen an environment, of which `trading_env_of` returns the TradingEnv.
+
+    Raises ValueError where a wrapper changes what is seen, or where there is no TradingEnv.
+    """
+    if isinstance(env, TradingEnv):
+        return GymnasiumForm.of(env)
+    _, inner = _inner(env)
+    # What a wrapper makes of the observations is not known here. SB3's VecNormalize leaves their space as it was.
+    shown, own = (getattr(each, "observation_space", None) for each in (env, inner))
+    if getattr(env, "norm_obs", False) or shown != own:
+        raise ValueError(
+            f"{type(env).__name__} shows other observations than the environment in it, which are those of a backtest; "
+            "train without it (features are scaled already), or give a function that decides"
+        )
+    return inner.form
+
+
+def _inner(env: Any) -> tuple[TradingEnv, WithTradingEnv]:
+    inner = getattr(env, "unwrapped", env)
+    if not isinstance(inner, WithTradingEnv) or inner.trading_env is None:
+        raise ValueError(
+            f"env is a {type(env).__name__}; give the TradingEnv of the training, or what jt.to_gymnasium made of it"
+        )
+    return inner.trading_env, inner

@@ -19,7 +19,7 @@ from jax import Array
 from jaxtyping import Float
 
 from jaxtrader import compilation
-from jaxtrader.agents.gymnasium_form import GymnasiumForm
+from jaxtrader.agents.gymnasium_form import form_of, trading_env_of
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
@@ -93,16 +93,17 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
     if not (isinstance(policy, Agent | MarketActor) or callable(policy) or isinstance(policy, Model)):
         return backtest_table(policy, market, env, changes)
     with package_settings():
-        trained, form = _trained_in(env)
+        trained = None if env is None else trading_env_of(env)
         own = _environment(trained, market, changes)
         if isinstance(policy, Agent | MarketActor):
             return _of_agent(policy, state, own, trained is not None)
         if isinstance(policy, Model):
-            if form is None:
+            if env is None:
                 raise ValueError(
                     f"{type(policy).__name__} was trained on observations of an environment; give it, as in "
                     "backtest(model, market, env=env)"
                 )
+            form = form_of(env)
             decide = of_model(policy, form, own)
         else:
             form, own = None, with_exposures(own)
@@ -125,26 +126,6 @@ def _of_agent(agent: Agent | MarketActor, state: Any, env: TradingEnv, has_env: 
             "backtest(trained.policy, market)"
         )
     return _result(env, _exact_trajectory(actor_of(agent, env.window), state, env))
-
-
-def _trained_in(env: Any) -> tuple[TradingEnv | None, GymnasiumForm | None]:
-    """Return the TradingEnv that was given, and the form in which other libraries see it."""
-    if env is None or isinstance(env, TradingEnv):
-        return env, None if env is None else GymnasiumForm.of(env)
-    inner = getattr(env, "unwrapped", env)
-    trading, form = (getattr(inner, name, None) for name in ("trading_env", "form"))
-    if not isinstance(trading, TradingEnv) or not isinstance(form, GymnasiumForm):
-        raise ValueError(
-            f"env is a {type(env).__name__}; give the TradingEnv of the training, or what jt.to_gymnasium made of it"
-        )
-    # What a wrapper makes of the observations is not known here. SB3's VecNormalize leaves their space as it was.
-    shown, own = (getattr(each, "observation_space", None) for each in (env, inner))
-    if getattr(env, "norm_obs", False) or shown != own:
-        raise ValueError(
-            f"{type(env).__name__} shows other observations than the environment in it, which are those of a backtest; "
-            "train without it (features are scaled already), or give a function that decides"
-        )
-    return trading, form
 
 
 def _environment(trained: TradingEnv | None, market: Market, settings: dict[str, Any]) -> TradingEnv:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.agents.gymnasium_form import trading_env_of
 from jaxtrader.evaluation.combined import one_account
 from jaxtrader.evaluation.result import BacktestResult, BacktestResults
 from jaxtrader.evaluation.simulate import simulate
@@ -23,21 +23,23 @@ def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, A
     Args:
         table: a Series or DataFrame by time, or targets as `simulate` takes them.
         market: the bars.
-        env: a TradingEnv, or None. Its rules, costs and brackets hold where `changes` do not name them.
+        env: a TradingEnv, what `jt.to_gymnasium` made of one, or None. Its rules, costs and brackets hold where
+            `changes` do not name them.
         changes: arguments of `simulate`, of SETTINGS.
 
     Raises:
-        ValueError: the table names a time or a symbol that the market does not have, or an argument is none.
+        ValueError: the table names a time or a symbol that the market does not have. Or `env` is of another kind, or
+            `changes` name no such argument.
     """
     import pandas as pd
 
     unknown = [name for name in changes if name not in SETTINGS]
     if unknown:
         raise ValueError(f"{unknown[0]} means nothing for a table of targets; those are {', '.join(SETTINGS)}")
-    env = getattr(getattr(env, "unwrapped", env), "trading_env", env)
     settings: dict[str, Any] = {}
-    if isinstance(env, TradingEnv):
-        settings = {name: getattr(env, name) for name in SETTINGS if name != "dtype"}
+    if env is not None:
+        trading = trading_env_of(env)
+        settings = {name: getattr(trading, name) for name in SETTINGS if name != "dtype"}
     targets = by_time(table, market) if isinstance(table, pd.Series | pd.DataFrame) else table
     results = simulate(market, targets, **settings | dict(changes))
     if not isinstance(results, BacktestResults):

@@ -17,6 +17,7 @@ from policies import loud, policy_of
 
 from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.policy import Policy
+from jaxtrader.bridges.gymnasium_envs import to_gymnasium
 from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
@@ -114,6 +115,8 @@ def test_a_table_by_time_is_simulate_with_its_targets(env: TradingEnv) -> None:
     both = backtest(pd.DataFrame({"S0": 1.0, "S1": 0.5}, index=times), market, env=env)
     assert list(both.by_symbol) == ["S0", "S1"]
     assert both.by_symbol["S1"].rules == env.rules
+    wrapped = backtest(pd.DataFrame({"S0": 1.0, "S1": 0.5}, index=times), market, env=to_gymnasium(env))
+    np.testing.assert_array_equal(wrapped.equity, both.equity)
     assert backtest({"S0": 1.0}, market).equity[-1] == simulate(market, {"S0": 1.0})["S0"].equity[-1]
     zone = table.tz_localize("UTC").tz_convert("America/New_York")
     np.testing.assert_array_equal(backtest(zone, market).equity, backtest(table, market).equity)
@@ -141,6 +144,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a setting": (lambda seen: 0.0, {"windows": 3}, r"windows is no setting of a TradingEnv; those are positions"),
     "no env": (type("M", (), {"predict": lambda self, seen: 0})(), {}, r"give it, as in backtest\(model, market, env="),
     "another env": (lambda seen: 0.0, {"env": 3}, r"env is a int; give the TradingEnv"),
+    "another env of a table": ({"S0": 1.0}, {"env": 3}, r"env is a int; give the TradingEnv"),
     "a time": (pd.Series([1.0], [pd.Timestamp("2020-02-01 12:00")]), {}, r"give a column for each"),
     "a symbol": (
         pd.DataFrame({"XYZ": [1.0]}, [pd.Timestamp("2020-02-01")]),
