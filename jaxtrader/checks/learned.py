@@ -15,6 +15,7 @@ import numpy as np
 from jaxtrader.checks.check import Check
 from jaxtrader.checks.returns import fill_to_fill
 from jaxtrader.checks.trials import CheckSettings, Trial, foresight_growth, run_trial, t_statistic
+from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.features import Feature
 from jaxtrader.market.market import Market
@@ -167,7 +168,7 @@ def shuffle_bars(bars: Bars, rng: np.random.Generator) -> Bars:
     drawn = fixed + rng.permutation(len(bars) - fixed)
     order = np.concatenate([np.arange(fixed), drawn])
     before = np.log(bars.close[drawn - 1])
-    moves = {name: np.log(getattr(bars, name)[drawn]) - before for name in ("open", "high", "low", "close")}
+    moves = {name: np.log(getattr(bars, name)[drawn]) - before for name in PRICES}
     start = np.log(bars.close[fixed - 1 : fixed])
     level = start + np.concatenate([np.zeros_like(start), moves["close"].cumsum(0)])
     prices: dict[str, Any] = {

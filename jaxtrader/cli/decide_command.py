@@ -21,8 +21,8 @@ from jaxtrader.cli.settings import OK, BadInput, build, of
 from jaxtrader.cli.wording import in_flags
 from jaxtrader.live.decision import exposure_text
 from jaxtrader.live.live import Live
-from jaxtrader.live.recent import PRICES, OtherScale, up_to
-from jaxtrader.market.bar_checks import format_time
+from jaxtrader.live.recent import OtherScale, up_to
+from jaxtrader.market.bar_checks import PRICES, format_time
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.features import resolve
 from jaxtrader.market.market import long_enough

@@ -22,9 +22,10 @@ from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.evaluation.verdict import POLICY
-from jaxtrader.report.content import SCORE, TextTable
+from jaxtrader.report.content import TextTable
 from jaxtrader.report.evidence import Evidence, fold_table, gather, results_table
 from jaxtrader.report.writing import write_report
+from jaxtrader.run_files import SCORE
 from jaxtrader.training.metrics_log import read_records
 from jaxtrader.training.run_folder import fold_folders, folder_of_runs, member_folders
 

@@ -32,6 +32,7 @@ from jaxtrader.evaluation.baselines import rows_of
 from jaxtrader.evaluation.overfitting import variance_of_trials
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.files import FileError
+from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.market import Market
 
 NAME = "evaluations.jsonl"
@@ -217,7 +218,7 @@ def _fingerprints(market: Market, rows: slice) -> list[np.ndarray]:
             own = own[market.present[own, asset]]
         if len(own) < IN_A_ROW:
             continue
-        prices = np.stack([getattr(market, name)[own, asset] for name in ("open", "high", "low", "close")])
+        prices = np.stack([getattr(market, name)[own, asset] for name in PRICES])
         shapes = _shapes(prices).astype(np.uint64)
         seen = np.bitwise_or.reduce(_in_a_row(np.uint64(1) << shapes))
         # The prices in float32, so that digits lost in one export make no other data of the same bars.

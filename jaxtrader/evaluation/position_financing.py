@@ -13,7 +13,7 @@ from jaxtrader.ledger.bar import Bar, Columns, bar_between, costs_at
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 
-PerAsset = Float[np.ndarray, "bar A"]
+AssetColumns = Float[np.ndarray, "bar A"]
 
 
 class PositionFinancing(NamedTuple):
@@ -25,8 +25,8 @@ class PositionFinancing(NamedTuple):
             interest of the bar's own time, and funding. It is 0 where orders fill at a close. Of limits it is funding.
     """
 
-    total: PerAsset
-    after_open: PerAsset
+    total: AssetColumns
+    after_open: AssetColumns
 
 
 def bars_to(columns: Columns, rules: Rules) -> Bar:
@@ -56,7 +56,7 @@ def position_financing(
     costs: Costs,
     rules: Rules,
     cash: Float[np.ndarray, " bar"],
-    units: PerAsset,
+    units: AssetColumns,
     ruined: Bool[np.ndarray, " bar"],
     order: Fill,
     events: Events,
@@ -109,8 +109,8 @@ def position_financing(
 
 
 def _interest(
-    cash: Float[np.ndarray, "bar 1"], value: PerAsset, otherwise: PerAsset, years: np.ndarray, costs: Costs
-) -> tuple[Float[np.ndarray, "bar 1"], PerAsset]:
+    cash: Float[np.ndarray, "bar 1"], value: AssetColumns, otherwise: AssetColumns, years: np.ndarray, costs: Costs
+) -> tuple[Float[np.ndarray, "bar 1"], AssetColumns]:
     """What idle cash earns in some time, and what it costs to hold positions of this value.
 
     The interest on a debt without any position is shared by `otherwise`.

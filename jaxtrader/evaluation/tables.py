@@ -62,7 +62,6 @@ COSTS = Figure("costs\ntotal", "costs", 2, "%")
 ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\na year", "turnover", 2, "f"), COSTS)
 PERIOD_ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\nperiod", "period_turnover", 2, "f"), COSTS)
 ANNUAL = ("cagr", "calmar", "sharpe", "sharpe_error", "sortino")  # of a result below a year nobody should read them
-PLAIN_WIDTH = 100  # columns where the output is no terminal
 MAX_ALIKE = 3  # notes that differ only in their numbers
 MAX_SYMBOLS = 8  # more have no rows of their own, so that the table stays readable
 LABEL_WIDTH, FIGURE_WIDTH = 14, 6

@@ -23,10 +23,11 @@ from jaxtrader.ledger.account import REASONS, exposure
 from jaxtrader.live.decision import Decision, Numbers, exposure_text
 from jaxtrader.live.live_account import BY_SYMBOL, exposures_of, filled, opened
 from jaxtrader.live.live_state import LiveState
-from jaxtrader.live.recent import PRICES, bar_at
+from jaxtrader.live.recent import bar_at
 from jaxtrader.live.rows import MarketRows, histories_of
 from jaxtrader.live.schedule import Schedule, moment
 from jaxtrader.live.step import StepState, advance
+from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.calendar import find_calendar
 from jaxtrader.market.clock import union

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtrader import files
 from jaxtrader.agents.policy_schema import EnvPart
 from jaxtrader.live.decision import Numbers
-from jaxtrader.live.recent import PRICES
 from jaxtrader.live.schedule import WEEK_SLOTS, Duration, Flags, Nanoseconds, Schedule
 from jaxtrader.live.step import NEWEST
+from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.delistings import Silence
 from jaxtrader.printable import shown
 from jaxtrader.schema import Array, Count, Length, Natural, SchemaError, parse

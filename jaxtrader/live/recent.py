@@ -14,18 +14,16 @@ import numpy as np
 
 from jaxtrader.live.step import COLUMN
 from jaxtrader.market import features
-from jaxtrader.market.bar_checks import LARGEST, PRICE_LIMITS, check_bars, spacing, widen_dust
+from jaxtrader.market.bar_checks import LARGEST, PRICE_LIMITS, PRICES, check_bars, spacing, widen_dust
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.clock import DAY
+from jaxtrader.market.clock import DAY, HOUR
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, ResampledFeature
 from jaxtrader.market.resample import max_bars_per_frame
 from jaxtrader.market.share_splits import LEAST_FACTOR, scale_jump
 from jaxtrader.market.trailing import BARS, last_volatility, traded_value
 
-PRICES = ("open", "high", "low", "close")
 OPTIONAL = ("funding", "price_factor")
-HOUR = np.timedelta64(1, "h")
 FREE_ROWS = 512  # rows that are written before the buffer is moved back to its beginning
 
 

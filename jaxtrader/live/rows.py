@@ -14,11 +14,11 @@ import numpy as np
 from jaxtrader.agents.policy import Policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.live.live_schema import BarsPart, RowsPart
-from jaxtrader.live.recent import OPTIONAL, PRICES, RecentBars, Row, newest_rows
+from jaxtrader.live.recent import OPTIONAL, RecentBars, Row, newest_rows
 from jaxtrader.live.schedule import moment, nanoseconds_of, usual_close
 from jaxtrader.live.step import COLUMN, FLAGS, NEWEST, SHARED
 from jaxtrader.market.align import YEAR
-from jaxtrader.market.bar_checks import spacing
+from jaxtrader.market.bar_checks import PRICES, spacing
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import time_of_day, wall_clock
 from jaxtrader.market.delistings import Silence, limit_of

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxtrader.market.bar_checks import format_duration, format_time, spacing
+from jaxtrader.market.bar_checks import PRICES, format_duration, format_time, spacing
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.calendar import TradingCalendar, find_calendar
 from jaxtrader.market.clock import DAY, union, wall_clock
@@ -19,7 +19,6 @@ from jaxtrader.market.sessions import session_ends
 from jaxtrader.market.shared_rows import are_daily, row_times
 from jaxtrader.market.trailing import VALUE_FLOOR, traded_value, volatility, volume_fault
 
-PRICES = ("open", "high", "low", "close")
 # For a history that lacks an optional column.
 DEFAULTS = {"bar_dt": 0.0, "funding": 0.0, "price_factor": 1.0, "session_end": False}
 YEAR = np.timedelta64(365, "D")

@@ -12,6 +12,7 @@ from jaxtrader.market.errors import DataError, shown
 RowName = Callable[[int], str]
 """Names the row at a position, as a user counts it: `row_name(15)` is "prices.csv, row 17"."""
 
+PRICES = ("open", "high", "low", "close")
 PRICE_LIMITS = (1e-15, 1e15)  # float32 keeps its precision, and products of prices stay finite
 LARGEST = float(np.finfo(np.float32).max)
 # Vendors that adjust prices in floating point leave high below the close by an error in the last digits.
@@ -51,7 +52,7 @@ def check_bars(prices: Mapping[str, np.ndarray], row_name: RowName) -> None:
     Raises:
         DataError: names the first row that breaks one of these rules.
     """
-    for name in ("open", "high", "low", "close"):
+    for name in PRICES:
         check_positive(name, prices[name], row_name)
     top, bottom = np.maximum(prices["open"], prices["close"]), np.minimum(prices["open"], prices["close"])
     _check_envelope("high", prices["high"], prices["high"] < top, "at least max", top, row_name)
@@ -174,7 +175,7 @@ def clip(prices: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str |
         The repaired columns, and a sentence that counts the repairs, or None without any.
     """
     out = dict(prices)
-    four = np.stack([prices[name] for name in ("open", "high", "low", "close")])
+    four = np.stack([prices[name] for name in PRICES])
     broken = np.isnan(four).any(axis=0)
     out["high"] = np.where(broken, prices["high"], four.max(axis=0))
     out["low"] = np.where(broken, prices["low"], four.min(axis=0))

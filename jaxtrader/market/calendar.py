@@ -17,10 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, format_time, spacing
-from jaxtrader.market.clock import DAY, day_of_week, time_of_day, union, wall_clock
+from jaxtrader.market.clock import DAY, HOUR, day_of_week, time_of_day, union, wall_clock
 
 FEW_BARS = 2000
-HOUR = np.timedelta64(1, "h")
 MIN_CLOSURE = 3 * HOUR  # longer than a lunch break, shorter than a night
 SHORTEST_DAY = 20 * HOUR  # a day is 23 hours long where clocks are set forward
 SLOT = np.timedelta64(30, "m")

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.nearest import hint
 
+HOUR = np.timedelta64(1, "h")
 DAY = np.timedelta64(1, "D")
 
 

@@ -36,7 +36,7 @@ MAYBE_SYMBOL = (
     *("tickersymbol", "tradingsymbol", "stockcode", "secucode", "seccode", "securitycode", "securitiescode"),
     *("windcode", "代码", "名称", "股票名称", "银行", "股票", "品种", "合约", "合约代码", "证券简称", "简称"),
 )
-PRICES = {
+PRICE_SPELLINGS = {
     "open": (
         *("open", "o", "openprice", "pxopen", "opnpric", "openingprice", "startprice"),
         *("开盘", "开盘价", "開盤", "開盤價", "始値", "시가", "opnprc"),
@@ -75,7 +75,8 @@ ADJUSTED_VOLUME = ("adjvolume", "adjustedvolume", "volumeadj", "adjvol")
 FUNDING = ("funding", "fundingrate")
 # By these names a header is told from data. Those of one letter and of many meanings say too little.
 NAMES = frozenset(
-    {*TIMES, *SYMBOL, *VOLUME, *ADJUSTED, *(name for names in PRICES.values() for name in names)} - {"v", "data", "min"}
+    {*TIMES, *SYMBOL, *VOLUME, *ADJUSTED, *(name for names in PRICE_SPELLINGS.values() for name in names)}
+    - {"v", "data", "min"}
 )
 
 ROW_NUMBERS = re.compile(r"|index|unnamed\d+")  # which pandas saves with a table. Text there may be symbols.
@@ -140,7 +141,7 @@ def recognize_columns(names: Sequence[str], source: str, format: Format | None =
         DataError: the time or a price is missing, a role has two columns, or several assets stand side by side.
     """
     remaining = {name: canonical(name) for name in names if name != INDEX}
-    for role, pattern in zip(PRICES, format.prices if format else (), strict=False):
+    for role, pattern in zip(PRICE_SPELLINGS, format.prices if format else (), strict=False):
         remaining |= {name: role for name in remaining if re.fullmatch(pattern, name.strip().lower())}
     symbol = format.symbol if format and format.symbol in remaining else None
     if symbol:
@@ -155,7 +156,7 @@ def recognize_columns(names: Sequence[str], source: str, format: Format | None =
     for name in candidates[0] if candidates else ():
         remaining.pop(name, None)
     prices, prefix, affix = _pop_prices(remaining, source)
-    missing = [role for role in PRICES if role not in prices]
+    missing = [role for role in PRICE_SPELLINGS if role not in prices]
     if not candidates:
         missing.insert(0, "time")
     if missing:
@@ -254,7 +255,7 @@ def _volumes(remaining: dict[str, str], affix: Affix, format: Format | None) -> 
 def _pop_prices(remaining: dict[str, str], source: str) -> tuple[dict[str, str], str | None, Affix]:
     """Return the price columns, and what they share beside the role: as it is written, and in canonical names."""
     keys = set(remaining.values())
-    plain = all(any(key in keys for key in spellings) for spellings in PRICES.values())
+    plain = all(any(key in keys for key in spellings) for spellings in PRICE_SPELLINGS.values())
     shared = [] if plain else _affixes(remaining)
     if len(shared) > 1:
         raise DataError(
@@ -262,7 +263,10 @@ def _pop_prices(remaining: dict[str, str], source: str) -> tuple[dict[str, str],
             "symbol to frame, or one row a symbol and bar with a symbol column."
         )
     text, affix = shared[0] if shared else (None, ("", ""))
-    found = {role: _pop(remaining, _with(affix, [role]) if text else spellings) for role, spellings in PRICES.items()}
+    found = {
+        role: _pop(remaining, _with(affix, [role]) if text else spellings)
+        for role, spellings in PRICE_SPELLINGS.items()
+    }
     return {role: name for role, name in found.items() if name is not None}, text, affix
 
 
@@ -272,7 +276,7 @@ def _affixes(remaining: dict[str, str]) -> list[tuple[str, Affix]]:
     names = set(remaining.values())
     for name, key in remaining.items():
         for affix in ((key.removesuffix("close"), ""), ("", key.removeprefix("close"))):
-            if key == f"{affix[0]}close{affix[1]}" != "close" and names.issuperset(_with(affix, PRICES)):
+            if key == f"{affix[0]}close{affix[1]}" != "close" and names.issuperset(_with(affix, PRICE_SPELLINGS)):
                 at = name.lower().find("close")
                 found.append((re.sub(r"^[\W_]+|[\W_]+$", "", name[:at] + name[at + len("close") :]), affix))
     return found

@@ -7,6 +7,7 @@ result of buying and holding them. Currencies have no such choice.
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.synthetic import AR1 as AR1
@@ -70,7 +71,7 @@ def load_currencies(symbols: str | Sequence[str] = PAIRS) -> Bars | tuple[Bars, 
             raise DataError(f"{name!r} is not among the currencies; there are {', '.join(PAIRS)}.")
     found = []
     for name in names:
-        columns = dict.fromkeys(("open", "high", "low", "close"), fixings[name]) | {"volume": 0.0}
+        columns = dict.fromkeys(PRICES, fixings[name]) | {"volume": 0.0}
         bars = load_bars(pd.DataFrame(columns), symbol=name)
         assert isinstance(bars, Bars)
         found.append(bars)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtrader.market import clock
 from jaxtrader.market.bar_checks import LARGEST
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.columns import ADJUSTED, PRICES, VOLUME, canonical
+from jaxtrader.market.columns import ADJUSTED, PRICE_SPELLINGS, VOLUME, canonical
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.resample import TimeFrame, max_bars_per_frame, resample
 from jaxtrader.nearest import hint
@@ -223,7 +223,7 @@ def column(name: str) -> Feature:
         1
     """
     key = canonical(name)
-    if key in (*PRICES, *ADJUSTED):
+    if key in (*PRICE_SPELLINGS, *ADJUSTED):
         raise DataError(
             f"The column '{name}' is a price level and cannot be a feature, because adjusted prices encode future "
             "splits; use a ratio such as log_return_20 or distance_to_mean_200."

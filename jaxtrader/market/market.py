@@ -23,6 +23,7 @@ from jaxtrader.market.align import (
     concatenate_histories,
     volume_notes,
 )
+from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import common_zone, wall_clock
 from jaxtrader.market.delistings import DELISTED_AFTER, days_without_bar
@@ -321,7 +322,7 @@ class Market:
             raise ValueError(f"arrays(dtype='{wanted}') is not supported; use 'float32' or 'float64'.")
         if jax.dtypes.canonicalize_dtype(wanted) != wanted:
             raise ValueError("JAX would cut arrays('float64') to float32; call it inside `with jax.enable_x64(True):`.")
-        names = ("open", "high", "low", "close", "volatility", "dt", *OPTIONAL_COLUMNS)
+        names = (*PRICES, "volatility", "dt", *OPTIONAL_COLUMNS)
         kept = {name: getattr(self, name) for name in names} | {"features": np.nan_to_num(self.features, nan=0.0)}
 
         def on_device(column: np.ndarray) -> Array:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxtrader.market.bar_checks import PRICE_LIMITS, RowName, widen_dust
+from jaxtrader.market.bar_checks import PRICE_LIMITS, PRICES, RowName, widen_dust
 from jaxtrader.market.errors import DataError
 
 MISSED = 1e-4  # share of the price. What misses the range by less is rounding.
 ROWS, SHARE = 5, 0.01  # in a row, or of the history. Fewer are single errors.
 ONE_SIDED = 0.9
 STEADY = 10  # bars between two changes of the ratio, on average
-PRICES = ("open", "high", "low", "close")
 KINDS = (("close",), ("open",), ("open", "close"))
 """The prices that may lie outside of the range of high and low."""
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxtrader.market.columns import MAYBE_SYMBOL, PRICES, ROW_NUMBERS, ColumnRoles, canonical
+from jaxtrader.market.columns import MAYBE_SYMBOL, PRICE_SPELLINGS, ROW_NUMBERS, ColumnRoles, canonical
 from jaxtrader.market.errors import DataError, no_bars, shown
 from jaxtrader.market.table import Table
 from jaxtrader.printable import printable
@@ -231,4 +231,4 @@ def _is_counter(distinct: Sequence[str]) -> bool:
 def is_field_level(values: Sequence[object]) -> bool:
     """Whether a level of a header names open and close, and so holds the fields and not the tickers."""
     keys = {canonical(value) for value in values}
-    return all(any(spelling in keys for spelling in PRICES[role]) for role in ("open", "close"))
+    return all(any(spelling in keys for spelling in PRICE_SPELLINGS[role]) for role in ("open", "close"))

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import numpy as np
 
 from jaxtrader.market.bar_checks import RowName, format_time, spacing
-from jaxtrader.market.clock import time_zone
+from jaxtrader.market.clock import HOUR, time_zone
 from jaxtrader.market.errors import DataError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ EXCHANGES = (
     *("America/New_York", "Europe/London", "Europe/Berlin", "America/Chicago", "America/Toronto", "Australia/Sydney"),
     *("America/Sao_Paulo", "Asia/Jerusalem", "Europe/Athens", "Europe/Moscow", "Pacific/Auckland"),
 )
-HOUR = np.timedelta64(1, "h")
 MAX_COMPARED = 500  # moments of which the offset is compared with a zone's
 
 

@@ -35,7 +35,7 @@ from jaxtrader.report.content import TextTable, cells, number, percent
 
 TRADING_COSTS = ("fee", "slippage", "fixed_fee", "impact", "share_fee", "min_fee", "max_fee", "maker_fee")
 TIMES = (0, 1, 2, 5)  # multiples of the costs of trading
-FILLS = {
+TIMES_OF_FILL = {
     "next_open": "filled at the next open",
     "next_close": "filled at the next close",
     "close": "filled at the close (optimistic)",
@@ -244,7 +244,7 @@ def _stress(
             continue
         other, dearer = multiplied(costs, market, times)
         found[name] = traded(policy, dearer, **{**changes, "costs": other})
-    for fill, name in FILLS.items():
+    for fill, name in TIMES_OF_FILL.items():
         if fill != rules.fill:
             # Without a limit there is neither a distance of it nor a maker.
             other = {"rules": rules.replace(fill=fill, limit_offset=None), "costs": costs.replace(maker_fee=None)}

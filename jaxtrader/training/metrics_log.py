@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from jaxtrader.files import FileError
+from jaxtrader.run_files import SCORE
 
 COUNTS = ("updates", "steps", "episodes")  # in each record of a run
-SCORE = "valid_reward_per_bar"  # in those with a validation
 
 
 class JsonlLogger:
