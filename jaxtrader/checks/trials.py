@@ -78,7 +78,7 @@ class CheckSettings:
         """Return the bars to train on and the bars to judge on, of the symbols that have enough of them."""
         parts = market.split(1 - self.holdout, self.holdout)
         needed = (max(MIN_TRAIN_BARS, self.rollout_length + 1), MIN_TEST_BARS)
-        longest = [max(_tradable_bars(part).max(), 0) for part in parts]
+        longest = [max(_known_bars(part).max(), 0) for part in parts]
         if any(bars < least for bars, least in zip(longest, needed, strict=True)):
             raise DataError(
                 f"{market.source}: after a warm-up of {market.lookback - 1} bars for the features, the longest history "
@@ -133,14 +133,14 @@ class CheckSettings:
         return self.costs.replace(fee=scale * fee, slippage=scale * slippage, maker_fee=maker)
 
 
-def _tradable_bars(market: Market) -> np.ndarray:
+def _known_bars(market: Market) -> np.ndarray:
     """Return the number of bars of each segment whose features are known."""
     return market.segments[:, 2] - market.first_decisions(1)
 
 
 def _keep_long(market: Market, least: int) -> Market:
     """Return the market of the symbols with at least so many bars to trade."""
-    kept = np.flatnonzero(_tradable_bars(market) >= least)
+    kept = np.flatnonzero(_known_bars(market) >= least)
     return market.keep(kept)
 
 

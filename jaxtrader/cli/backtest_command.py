@@ -20,7 +20,7 @@ from jaxtrader.cli.settings import OK, PARTS, BadInput, build, choices, flag, of
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation import tables
-from jaxtrader.evaluation.backtest import tradable
+from jaxtrader.evaluation.backtest import with_room
 from jaxtrader.evaluation.baselines import EXPOSURE_MATCHED, break_even
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.ledger.cost_rates import CostRates
@@ -39,7 +39,7 @@ def backtest_policy(values: Values, console: Console) -> int:
         inputs.check_take_profit(values)
         changes = {label: _changes(policy, chosen) for label, chosen in choices(CostRates, values).items()}
         envs = [policy.environment(market, **each) for each in changes.values()]
-        market = tradable(envs[0], name)
+        market = with_room(envs[0], name)
         if wanted.save is not None:
             refuse_full(Path(wanted.save))
     *others, (label, last) = changes.items()

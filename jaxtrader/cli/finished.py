@@ -17,7 +17,7 @@ from jaxtrader.cli.reporting import identity_of, title_of_walk_forward
 from jaxtrader.cli.settings import PARTS, BadInput, build, of, resolved
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
-from jaxtrader.evaluation.backtest import tradable
+from jaxtrader.evaluation.backtest import with_room
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.run_files import CONFIG_TOML, POLICY, SWEEP
 from jaxtrader.training.run_folder import fold_folders, is_run
@@ -113,7 +113,7 @@ def _training(folder: Path, given: Values) -> FinishedRun:
     _check_data(settings, folder)
     parts = parts_of(own_market(policy, settings), settings)
     _check_bars(policy, parts[PARTS["train"]], folder, settings)
-    parts = {name: tradable(policy.environment(part), name) for name, part in parts.items()}
+    parts = {name: with_room(policy.environment(part), name) for name, part in parts.items()}
     return FinishedRun(folder, policy, parts, settings, path.read_bytes())
 
 

@@ -23,7 +23,7 @@ from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Sourc
 from jaxtrader.cli.config_file import OF_ONE_RUN
 from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, RISK_AVERSION, SHARES, BadInput, build, of, spelt
 from jaxtrader.envs.env_settings import EnvSettings
-from jaxtrader.evaluation.backtest import tradable
+from jaxtrader.evaluation.backtest import with_room
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.ledger.rules import meaning_of_bracket
@@ -272,7 +272,7 @@ def environment_over(parts: Sequence[jt.Market], values: Values) -> tuple[jt.Tra
     env = environment(values, parts[0])
     env.check_room(values["rollout_length"])
     named = zip(PARTS.values(), parts, strict=True)
-    return env, {name: tradable(env.with_market(part), name) for name, part in named}
+    return env, {name: with_room(env.with_market(part), name) for name, part in named}
 
 
 def environment(values: Values, market: jt.Market) -> jt.TradingEnv:

@@ -165,7 +165,7 @@ def _result(env: TradingEnv, trajectory: Trajectory) -> BacktestResult:
     return one_account(results, market)
 
 
-def check_tradable(env: TradingEnv) -> None:
+def check_room(env: TradingEnv) -> None:
     """Raise ValueError where a symbol of the environment's market has too few bars for one decision and its fill."""
     short = env.symbols_without_room(1)
     if short:
@@ -175,7 +175,7 @@ def check_tradable(env: TradingEnv) -> None:
         )
 
 
-def tradable(env: TradingEnv, name: str) -> Market:
+def with_room(env: TradingEnv, name: str) -> Market:
     """The environment's market without the symbols that have no room for a decision. Messages call it `name`.
 
     Raises ValueError where no symbol is left.
@@ -282,7 +282,7 @@ def exact_params(env: TradingEnv, prepare: Callable[[EnvParams], EnvParams]) -> 
     Call it, and use the parameters, inside `package_settings(x64=True)`. Raises ValueError where a symbol has too few
     bars.
     """
-    check_tradable(env)
+    check_room(env)
     with package_settings():
         prepared = prepare(env.rounded_params())
     exact = env.rounded_params("float64")

@@ -94,7 +94,7 @@ def exit_intrabar(
         raised = _trail(account, _better(long, _better(long, account.best, bar.open), reached), brackets)
         caught = ~lost & jnp.where(long, bar.low <= raised, bar.high >= raised)
         reason = jnp.where(caught, TRAIL, reason)
-    reason = _tradable(jnp.where(account.units == 0, 0, reason), bar)
+    reason = _closable(jnp.where(account.units == 0, 0, reason), bar)
     if skip is not None:
         reason = jnp.where(skip, 0, reason)
     price = jnp.where(lost, adverse, jnp.where(won, favourable, bar.open))
@@ -219,7 +219,7 @@ def _liquidation_price(account: Account, rules: Rules) -> Float[Array, "*b 1"]:
     return jnp.where(long & (level <= 0), -jnp.inf, level)
 
 
-def _tradable(reason: Array, bar: Bar) -> Array:
+def _closable(reason: Array, bar: Bar) -> Array:
     """Return the reasons to close, 0 for an asset without a bar. Nothing but a delisting closes one."""
     return reason if bar.present is None else jnp.where(bar.present | (reason == DELISTED), reason, 0)
 
@@ -240,7 +240,7 @@ def _close_positions(
     The volume cap binds the reasons of MAY_WAIT. Dust is exchanged for its value, free of costs and without a fill,
     unless `with_dust` closes it like any position.
     """
-    reason, beyond, over = _tradable(reason, bar), None, None
+    reason, beyond, over = _closable(reason, bar), None, None
     order = jnp.where(reason == 0, 0, -account.units)
     if not with_dust:
         dust = is_dust(order, price, equity)

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.backtest import check_tradable
+from jaxtrader.evaluation.backtest import check_room
 from jaxtrader.ledger.costs import LIMITS, CostRange, Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
@@ -66,7 +66,7 @@ class Configuration:
             raise ValueError("a sweep needs a TradingEnv, and a Market as valid, on which the best is chosen")
         for market in (valid, self.test):
             if market is not None:
-                check_tradable(dataclasses.replace(env, market=market, **self.changes))
+                check_room(dataclasses.replace(env, market=market, **self.changes))
 
 
 @dataclass(frozen=True, eq=False)

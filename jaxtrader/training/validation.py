@@ -16,7 +16,7 @@ from jaxtrader.agents.protocol import Agent, actor_of
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation import optimum
-from jaxtrader.evaluation.backtest import check_tradable, mean_reward
+from jaxtrader.evaluation.backtest import check_room, mean_reward
 from jaxtrader.evaluation.optimum import Optimum, ScoringPath
 from jaxtrader.market.market import Market
 
@@ -26,7 +26,7 @@ def check_validation(data: Market | Optimum, env: TradingEnv) -> None:
     if isinstance(data, Optimum):
         data.check(env)
     else:
-        check_tradable(env.with_market(data))
+        check_room(env.with_market(data))
 
 
 @dataclass(eq=False)

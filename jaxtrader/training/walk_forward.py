@@ -19,7 +19,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.backtest import backtest, tradable
+from jaxtrader.evaluation.backtest import backtest, with_room
 from jaxtrader.evaluation.result import SHOWN, BacktestResult
 from jaxtrader.evaluation.succession import Succession, joined
 from jaxtrader.files import FileError
@@ -174,8 +174,8 @@ def plan_folds(env: TradingEnv, agent: Agent, folds: Sequence[Fold], **settings:
         raise ValueError("init_from may have seen the tests; use refit='warm', which starts from the fold before")
     plans = []
     for i, fold in enumerate(folds, 1):
-        test = tradable(env.with_market(fold.test), f"the test of fold {i}")
-        valid = fold.valid and tradable(env.with_market(fold.valid), f"the validation of fold {i}")
+        test = with_room(env.with_market(fold.test), f"the test of fold {i}")
+        valid = fold.valid and with_room(env.with_market(fold.valid), f"the validation of fold {i}")
         try:
             trainer = Trainer(env.with_market(fold.train), agent, valid=valid, **settings)
         except ValueError as error:
