@@ -122,7 +122,8 @@ def test_a_mean_is_itself_within_the_box_and_never_out_of_reach_of_its_draws(log
         np.asarray(law(given, log_std).mean)[:, 0], [-1 - std, -1, -0.4, 0, 1, 1 + std, 1 + 2 * std], 1e-5
     )
     of_mean, of_log_prob = np.asarray(slopes(np.float32([[0.999], [1.001], [1 + 2 * std], [3.0]]), log_std))
-    np.testing.assert_allclose(of_mean[:3], [1, 1, 0.25], atol=0.06)
+    # A thousandth beyond the bound the slope has left 1 by 0.013 where the deviation is least.
+    np.testing.assert_allclose(of_mean[:3], [1, 1, 0.25], atol=0.02)
     drawn = np.asarray(far_draws(np.full((20_000, 1), 100, np.float32), log_std))
     assert 0.018 < (drawn < 3).mean() < 0.03
     assert of_log_prob[3] < -1e-3, "a mean far out must find back"

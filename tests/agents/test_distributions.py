@@ -213,7 +213,8 @@ def test_a_simplex_density_integrates_to_1_and_its_entropy_is_its_own() -> None:
         policy = logistic([0.4, -0.3], [0.6, 0.5])
         log_p = np.asarray(log_prob(policy, w))
         np.testing.assert_allclose((np.exp(log_p) * area).sum(), 1, atol=1e-6)
-        np.testing.assert_allclose(entropy(policy), -(np.exp(log_p) * log_p * area).sum(), atol=5e-3)
+        # The entropy's own quadrature errs by 1e-3 here, and by 0.01 a weight at a deviation of 1, as it says.
+        np.testing.assert_allclose(entropy(policy), -(np.exp(log_p) * log_p * area).sum(), atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_portfolio_with_one_hidden_layer_holds_equal_parts_too(agent: PPOAgent
     """There the mean over assets goes into the last layer."""
     policy = trained(agent.replace(hidden=(8,)), portfolio)
     held, reached = holding(policy, 0.45)
-    assert reached == pytest.approx(0.45, abs=1e-3)
+    assert reached == pytest.approx(0.45)
     windows = [portfolio.market.features[t : t + 4] for t in range(20, 40)]
     assert np.ptp([policy.act(window) for window in windows], 0).min() > 0.1
     np.testing.assert_allclose([held.act(window) for window in windows], reached / 3, atol=1e-6)

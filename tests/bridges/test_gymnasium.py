@@ -161,7 +161,7 @@ def test_the_best_policy_has_all_of_the_optimum_and_doing_nothing_has_none(score
             seen, *_, truncated, info = scored.step(np.asarray(act(seen)))
             shares += info["optimum_share"][truncated].tolist()
         assert len(shares) >= 8
-        np.testing.assert_allclose(shares, wanted, atol=1e-3)
+        np.testing.assert_allclose(shares, wanted, rtol=1e-5)
     assert info["best_expected_reward"].shape == (8,)
 
 

@@ -138,6 +138,7 @@ def test_a_portfolio_with_missing_bars_a_late_asset_and_one_that_leaves(agent):
     assert set(result.fills["reason"]) == {"order", "delisted"}
     assert np.nanstd(targets, 0).min() > 0.05
     np.testing.assert_array_equal(np.isnan(result.targets), np.isnan(targets))
-    np.testing.assert_allclose(result.targets, targets, atol=2e-5)
+    # The network is float32, and its inputs are sums in another order.
+    np.testing.assert_allclose(result.targets, targets, atol=3e-6)
     np.testing.assert_allclose(result.equity, equity, rtol=2e-5)
     assert len(result.fills) == len(reasons)

@@ -176,6 +176,7 @@ def test_buy_and_hold_is_not_flat_at_session_end():
     # The exposure drifts with the price inside a day.
     assert mean == pytest.approx(0.5 * 39 / 40, abs=0.01), "a day's last bar was held too, up to its close"
     assert (matched.units[1:] > 0).all()
+    # The matched account drifts by up to its band of 0.05 before it trades.
     assert matched.exposure[1:].mean() == pytest.approx(mean, abs=0.05)
 
 
@@ -297,7 +298,7 @@ def test_what_goes_to_the_others_when_an_asset_leaves_is_matched_so():
     wanted = np.where(np.arange(120)[:, None] < 60, [0.5, 0.5], [1.0, np.nan])
     result = simulate(market, _moved(wanted * 0.9), costs=COSTS, rules=Rules(rebalance_band=0.02))
     matched = exposure_matched(market, result)
-    # The result drifts within its band of 0.02 between trades.
+    # The targets move by up to a tenth from bar to bar, and the levels are one product of bars and assets.
     np.testing.assert_allclose(matched.targets[1], [0.45, 0.45], atol=0.03)
     assert matched.targets[100, 0] == pytest.approx(0.9, abs=0.05)
     assert matched.intrabar_exposure.sum(1).mean() == pytest.approx(result.intrabar_exposure.sum(1).mean(), abs=0.02)

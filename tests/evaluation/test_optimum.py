@@ -180,6 +180,7 @@ def test_a_finer_grid_moves_the_line_by_less_than_a_thousandth(case: str, monkey
     assert fine.policy.values.size > coarse.policy.values.size
     more = 1.0001 if case == "(b)" else 1.0  # exposures to choose from
     assert 0.99 * coarse.gain < fine.gain < more * coarse.gain
+    # Half the step of a grid errs by a quarter as much. The line moves by 0.8e-4 to 1.5e-4.
     assert fine.reward_per_bar == pytest.approx(coarse.reward_per_bar, rel=1e-3)
 
 
