@@ -23,7 +23,7 @@ from jax.experimental.compilation_cache import compilation_cache
 VARIABLE = "JAXTRADER_CACHE"
 # Options of XLA for a CPU. LLVM's first level makes a training chunk that is as fast as one of the third.
 LEVEL_1: dict[str, Any] = {"xla_backend_optimization_level": 1}
-# XLA's emitters of before compile a kernel in half of the time. A loop over one account's bars runs as fast with them,
+# XLA's earlier emitters compile a kernel in half of the time. A loop over one account's bars runs as fast with them,
 # and a training chunk is a third slower.
 SHORT_TO_COMPILE: dict[str, Any] = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 # For what runs once on little.

@@ -31,7 +31,7 @@ class Difference:
         feature, symbol, row, time: where it stands.
         whole: the value from all bars.
         part: the value from a part of the bars.
-        known: that part, in words.
+        known: which part that is, in words.
     """
 
     feature: str

@@ -50,7 +50,7 @@ class CheckSettings:
         costs: costs of a fill, see `affordable_costs`.
         rules: where decisions fill, and the other rules of the ledger.
         agent: the learner.
-        num_envs, rollout_length, total_steps, seed: see `TrainSettings`.
+        num_envs, rollout_length, total_steps, seed: settings of the training, see `TrainSettings`.
         holdout: share of the calendar, at its end, on which the agent is judged.
 
     Example:

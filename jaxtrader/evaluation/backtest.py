@@ -56,7 +56,7 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
         env: the environment in which the model was trained: a TradingEnv, or what `jt.to_gymnasium` made of
             one. Its settings hold, and the features are scaled by its own market. For a function or a table it gives
             the settings.
-        state: of an agent.
+        state: the state of an agent.
         changes: for a `Policy` `rules`, `costs`, `reward` or brackets (`stop_loss`, `take_profit`, `trailing_stop`)
             other than its own, as in `rules=policy.rules.replace(fill="next_close")`. The middle of a range of costs is
             charged. A `reward` is needed where the policy sees the state of a reward of the user's own. For others,
@@ -222,10 +222,11 @@ def rollout_policy(
     """Carry an account through every segment, all side by side, from each segment's first decision.
 
     Args:
-        agent, state: they decide, by the mode.
-        params: of `env`, prepared by the agent.
+        agent: the agent, which decides by its mode.
+        state: the agent's state.
+        params: the parameters of `env`, prepared by the agent.
         env: the environment.
-        decisions: how many. A segment with fewer of them waits at its last bar.
+        decisions: the number of decisions. A segment with fewer of them waits at its last bar.
         rewards_only: keep the rewards alone, and scale down accounts that have grown much.
 
     Returns:

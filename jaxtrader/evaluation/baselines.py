@@ -37,8 +37,8 @@ def baselines(market: Market, result: BacktestResult) -> dict[str, BacktestResul
 
     Args:
         market: the market that the result was run on, with the same segments.
-        result: of one symbol, or combined. Each symbol of a combined result has its own baseline, matched to its own
-            mean exposure. These baselines are combined like the result.
+        result: the result of one symbol, or a combined one. Then each symbol has its own baseline, matched to its own
+            mean exposure, and these are combined like the result.
 
     Raises:
         ValueError: the market lacks a symbol or the bars of the result.
@@ -207,8 +207,8 @@ def break_even(result: BacktestResult, matched: BacktestResult) -> float:
     the cost of one trade: to 1% where turning over the whole account costs 2%.
 
     Args:
-        result: the policy's.
-        matched: its `exposure_matched`, combined like it.
+        result: the policy's result.
+        matched: its `exposure_matched` baseline, combined like it.
 
     Returns:
         NaN where one of the two has nothing left, or where the result does not trade more than the matched one, by

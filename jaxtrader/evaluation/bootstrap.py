@@ -37,7 +37,7 @@ class Interval(NamedTuple):
     """An estimate with its standard error and a confidence interval.
 
     Attributes:
-        estimate: of the sample.
+        estimate: the estimate from the sample.
         error: standard error, robust to autocorrelation up to the block length.
         low, high: bounds of the interval.
         block: the mean length of a block, in bars.
@@ -56,7 +56,7 @@ def mean_interval(returns: np.ndarray, *, draws: int = 1000, seed: int = 0) -> I
     Args:
         returns: [N] simple returns, finite.
         draws: how many resamples.
-        seed: of the draws. The same seed gives the same interval.
+        seed: the seed of the draws. The same seed gives the same interval.
 
     Raises:
         ValueError: fewer than MIN_BARS returns, or a return that is not finite.
@@ -119,10 +119,10 @@ def stationary_indices(bars: int, length: float, draws: int, rng: np.random.Gene
     stationary.
 
     Args:
-        bars: in the sample, and in each resample.
+        bars: the number of bars in the sample, and in each resample.
         length: mean length of a block, at least 1.
         draws: how many resamples.
-        rng: draws them.
+        rng: the generator that draws them.
     """
     begins = rng.random((draws, bars)) < 1 / length
     begins[:, 0] = True

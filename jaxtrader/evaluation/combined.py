@@ -27,8 +27,8 @@ def combine(results: Mapping[str, BacktestResult], periods_per_year: float | Non
     capital, of which each member had an equal part. With a `capital` in currency, each member had that much.
 
     Args:
-        results: by symbol, under the same rules and costs.
-        periods_per_year: of the union calendar. None finds it from the union of their times.
+        results: the results by symbol, under the same rules and costs.
+        periods_per_year: the bars in a year of the union calendar. None finds them from the union of their times.
 
     Raises:
         ValueError: no result, or results under different rules or costs.

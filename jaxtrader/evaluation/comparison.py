@@ -28,8 +28,8 @@ class Comparison:
     """What `compare` returns. All figures are of the common bars.
 
     Attributes:
-        results: by name, in the order that was given.
-        times: of the common bars.
+        results: the results by name, in the order that was given.
+        times: the times of the common bars.
     """
 
     results: Mapping[str, BacktestResult]

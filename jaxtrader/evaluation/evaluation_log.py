@@ -54,9 +54,9 @@ class Evaluation:
     Attributes:
         bars: a digest of the symbols, times and closes that were evaluated.
         policy: a digest of what was evaluated. The same policy twice is one trial.
-        sharpe: of a bar, over cash. None where it is undefined.
+        sharpe: the Sharpe ratio of a bar, over cash. None where it is undefined.
         run: where it came from, for people.
-        time: when, in UTC.
+        time: when it was evaluated, in UTC.
         windows: how many fingerprints the bars have.
         sample: some of these fingerprints, one after the other, behind SHAPES. It is empty where an earlier evaluation
             of the same bars has it.
@@ -86,7 +86,7 @@ class Trials:
         evaluations: the number of evaluations of these bars, the last one included.
         overlapping: the number of these that were of a part of the bars, of more bars, or of bars of other names.
         count: different policies among them, and those made elsewhere.
-        variance: of the Sharpe ratios of a bar over the policies, and at least that of chance, 1 / bars.
+        variance: the variance of the Sharpe ratios of a bar over the policies, and at least that of chance, 1 / bars.
     """
 
     evaluations: int
@@ -99,8 +99,8 @@ def evaluation_of(market: Market, result: BacktestResult, policy: bytes, run: st
     """Describe the evaluation of a policy.
 
     Args:
-        market: that the result was run on.
-        result: of one symbol, or combined.
+        market: the market that the result was run on.
+        result: the result of one symbol, or a combined one.
         policy: the bytes that identify what was evaluated, such as those of a policy file.
         run: where it came from, for people.
     """

@@ -102,9 +102,9 @@ def permutation_importance(
         policy: a `Policy` or the path of its file.
         market: bars with the features that the policy knows, as in `backtest`.
         repeats: rotations of each feature, 2 or more.
-        most_bars: of each history, only so many of its last bars are traded. None trades all.
-        seed: of the offsets.
-        changes: as in `backtest`.
+        most_bars: how many of the last bars of each history are traded. None trades all.
+        seed: the seed of the offsets.
+        changes: the changes of `backtest`.
 
     Raises:
         ValueError: fewer than 2 repeats, or what `backtest` refuses.

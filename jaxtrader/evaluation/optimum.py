@@ -47,7 +47,7 @@ class TabularPolicy(struct.PyTreeNode):
     states of the process, see `known_states`.
 
     Attributes:
-        values: of each action, at each state and each exposure before it.
+        values: the value of each action, at each state and each exposure before it.
         signals, exposures: the grid. Its signals are the states.
         actions: the actions, as the environment takes them.
     """
@@ -93,13 +93,13 @@ class Optimum:
     """The best policy on a process under an environment's rules, and a fresh path of the process to score agents on.
 
     Attributes:
-        process: of the market.
+        process: the process that makes the market.
         env: the environment, over the fresh path.
         path: the fresh path, as agents are scored on it.
-        policy: the best one.
+        policy: the best policy.
         gain: its expected reward a bar in the long run, by the dynamic program.
         reward_per_bar: its expected reward a bar on this path.
-        flat_reward_per_bar: that of doing nothing on this path.
+        flat_reward_per_bar: the expected reward a bar of doing nothing on this path.
         time_in_market: share of this path's bars on which the best policy has a position.
     """
 
@@ -139,8 +139,9 @@ class Optimum:
         """An agent's expected reward a bar on the path, and the share of bars on which it has a position.
 
         Args:
-            agent, state: they decide, by the mode.
-            params: of `env`, prepared by the agent.
+            agent: the agent, which decides by its mode.
+            state: the agent's state.
+            params: the parameters of `env`, prepared by the agent.
         """
         return score(agent, state, params, self.path, env=self.env)
 
@@ -159,10 +160,10 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
     computed by `env.advance`.
 
     Args:
-        process: of the market.
-        env: its rules, costs and positions count. Its market is ignored.
-        bars: length of the fresh path for scores.
-        seed: of that path. Training paths must have another.
+        process: the process that makes the market.
+        env: the environment whose rules, costs and positions count. Its market is ignored.
+        bars: the length of the fresh path for scores.
+        seed: the seed of that path. Training paths must have another.
 
     Raises:
         ValueError: there is no position of 0 to choose, or the reward is not the log return. Or fills are not at the
@@ -348,8 +349,8 @@ def _transition(grid: np.ndarray, weights: np.ndarray, following: np.ndarray, mo
     """Probabilities from each (signal, exposure after the order) to those at the next decision, linear between points.
 
     Args:
-        grid: of exposures, `[w]`.
-        weights: of the outcomes, `[s, k]`.
+        grid: the exposures of the grid, `[w]`.
+        weights: the probabilities of the outcomes, `[s, k]`.
         following: the next state of each outcome, `[s, k]`.
         moved: the exposure after the next bar, `[w, s, k]`.
     """

@@ -24,9 +24,9 @@ class Overfitting:
     """How far a choice among configurations can be trusted.
 
     Attributes:
-        configurations: among which one was chosen.
-        bars: on which it was chosen.
-        probability: of `backtest_overfitting`. None: they are too few for it.
+        configurations: the number of configurations of which one was chosen.
+        bars: the number of bars on which it was chosen.
+        probability: the result of `backtest_overfitting`. None: there are too few bars or configurations for it.
     """
 
     configurations: int
@@ -81,7 +81,7 @@ def expected_best_sharpe(trials: int, variance: float) -> float:
 
     Args:
         trials: independent trials, at least 1. One trial has an expectation of 0.
-        variance: of the Sharpe ratios of a bar over the trials.
+        variance: the variance of the Sharpe ratios of a bar over the trials.
     """
     from scipy import stats
 
@@ -99,7 +99,7 @@ def variance_of_trials(ratios: Iterable[float], bars: int) -> float:
     Tries of one idea resemble each other, and the spread of a few of them says too little of what chance does.
 
     Args:
-        ratios: of the trials. A NaN, of an account that does not vary, is left out.
+        ratios: the Sharpe ratios of the trials. A NaN, of an account that does not vary, is left out.
         bars: how many each trial had.
     """
     known = [ratio for ratio in ratios if not math.isnan(ratio)]
@@ -114,7 +114,7 @@ def deflated_sharpe(returns: np.ndarray, trials: int, variance: float) -> float:
     Args:
         returns: [N] returns a bar of the trial that was chosen.
         trials: how many were tried, this one included.
-        variance: of the trials' Sharpe ratios of a bar.
+        variance: the variance of the trials' Sharpe ratios of a bar.
     """
     return probabilistic_sharpe(returns, expected_best_sharpe(trials, variance))
 

@@ -22,7 +22,7 @@ def total_sharpe(
 
     Args:
         members: the results whose bars and cash returns the paths share.
-        equities: of each member's paths at its bars, from an equity of 1. They are added one by one, so that a
+        equities: for each member the equity of its paths at its bars, from 1. They are added one by one, so that a
             generator never holds those of all members.
     """
     times = union([member.times for member in members])

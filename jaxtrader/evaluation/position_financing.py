@@ -69,8 +69,8 @@ def position_financing(
     Args:
         bars: the bar to each row, see `bars_to`.
         costs, rules: what the account traded under.
-        cash: at each close, after all fills.
-        units: at each close, after all fills.
+        cash: the cash at each close, after all fills.
+        units: the units at each close, after all fills.
         ruined: whether the account is ruined, at each close.
         order: the order's fill in each bar.
         events: what else happened in each bar.

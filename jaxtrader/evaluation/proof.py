@@ -51,9 +51,9 @@ def prove(policy: Policy, valid: Market, train: Market | None = None) -> Proof:
     """Backtest a policy, and compare it with holding its own mean exposure.
 
     Args:
-        policy: of which something is to be shown.
-        valid: on these bars.
-        train: earlier bars, on which its exposure counts too. Symbols with too few of them do not.
+        policy: the policy that is to be better than holding.
+        valid: the bars on which the two are compared.
+        train: earlier bars. The mean exposure is of these too, but of no symbol that has too few.
 
     Raises:
         ValueError: a market does not fit the policy.

@@ -44,9 +44,9 @@ def host_trajectory(env: TradingEnv, params: EnvParams, decide: Decide, decision
 
     Args:
         env: the environment.
-        params: of `env` in float64, with the features that decisions see.
-        decide: called once a decision, for all segments together.
-        decisions: how many. A segment with fewer of them waits at its last bar.
+        params: the parameters of `env` in float64, with the features that decisions see.
+        decide: the function that decides. It is called once a decision, for all segments together.
+        decisions: the number of decisions. A segment with fewer of them waits at its last bar.
     """
     features = np.asarray(params.arrays.features, np.float32)
     first, ends = np.asarray(env.market.first_decisions(env.window)), np.asarray(env.market.segments[:, 2])

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# Of the metrics, what a notebook shows.
+# The metrics that a notebook shows.
 SHOWN = ("total_return", "cagr", "sharpe", "sharpe_error", "max_drawdown", "mean_exposure", "turnover", "costs")
 ORDERS = ("clipped", "dropped", "ignored_targets", "beyond_cap", "unmet")  # counts of bars
 
@@ -47,15 +47,15 @@ class BacktestResult:
     """One account over N bars and A assets. A combined result has a column for each asset of each member.
 
     Attributes:
-        symbols: of the columns.
+        symbols: the symbol of each column.
         times: close of each bar, UTC, as all times in `fills` and `trades` are. `to_frame` shows them in `tz`.
-        equity: at each close, after every fill up to it. 1 stands before bar 0.
+        equity: the equity at each close, after every fill up to it. Before bar 0 it is 1.
         exposure: signed position value / equity, at the same moment.
         intrabar_exposure: signed position value / equity of what was held within each bar. A bracket, the margin or a
             session's end may close a position before `exposure` is taken. Here it counts for the whole bar, at its
             value when it was closed. A bar does not tell how long it was held.
         units: signed units, at the same moment.
-        targets: as they were given, NaN where none was.
+        targets: the target exposures as they were given, NaN where none was.
         turnover: traded value / equity of each bar's fills, both sides.
         costs_paid: fees and slippage of each bar, in units of the initial capital.
         financing: interest, funding and dividends booked in each bar, in units of the initial capital, below 0 where
@@ -71,7 +71,7 @@ class BacktestResult:
             that before slippage. `fee` and `slippage` are in units of the initial capital. `equity` is at that price,
             before costs, and `position` is the units after the fill. `reason` is one of the ledger's REASONS. `forced`
             says whether ruin or a liquidation closed the position.
-        last_price: of each asset, at which open trades are valued.
+        last_price: the last close of each asset, at which open trades are valued.
         next_target: the target of each asset whose order fills in the next bar, after any delay. NaN holds, also where
             a bracket keeps a position closed. Band, leverage and `rebalance` decide whether and how far the next bar
             trades to it. In units of each member's own equity where results are combined.
@@ -145,8 +145,8 @@ class BacktestResult:
         Args:
             trajectory: `Holdings` and events, one decision a bar, on the host. The events after the last bar are
                 ignored.
-            columns: of the bars, see `ledger.bar.ledger_columns`. The account is marked at their close.
-            targets: as they were given.
+            columns: the columns of the bars, see `ledger.bar.ledger_columns`. The account is marked at their close.
+            targets: the target exposures as they were given.
             symbols, times, periods_per_year, costs, rules, tz, observed: see the attributes.
         """
         holdings = trajectory.account
@@ -196,7 +196,7 @@ class BacktestResult:
 
     @property
     def name(self) -> str:
-        """Of its history in the market: the symbols with commas."""
+        """The name of its history in the market: the symbols, joined by commas."""
         return ",".join(self.symbols)
 
     @property
@@ -344,7 +344,7 @@ class BacktestResults(Mapping[str, BacktestResult]):
     The fills and figures of a result take many times as long as its account, and of many paths only some are read.
 
     Attributes:
-        equity: of each account, as in its result.
+        equity: the equity of each account, as in its result.
 
     Example:
         >>> market = jt.Market.from_bars(jt.load_bundled(("IBM", "MSFT")))
@@ -430,7 +430,7 @@ def _traded(fills: np.ndarray, equity_before: Float[np.ndarray, " bar"]) -> Floa
 
 
 def _number(leaf: Any) -> np.ndarray:
-    """As NumPy's float64. Booleans stay as they are."""
+    """The leaf as an array of float64. Booleans stay as they are."""
     array = np.asarray(leaf)
     return array if array.dtype == bool else array.astype(np.float64, copy=False)
 

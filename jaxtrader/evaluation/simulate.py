@@ -93,9 +93,9 @@ def simulate(
         stop_loss: fraction of the entry price (below 1), against the position, at which it is closed, from the bar
             after each decision on. One number, or one a target (`[N]`, `[N, A]`). NaN or infinite means none. With
             targets by symbol, one number for all, or a mapping. A symbol that the mapping does not name has none.
-        take_profit: the same in favour of the position, without a limit of 1.
-        trailing_stop: as `stop_loss`, from the best price since the entry.
-        dtype: of the account.
+        take_profit: the same in favour of the position. It may be above 1.
+        trailing_stop: the same as `stop_loss`, but of the best price since the entry.
+        dtype: the type of the account's numbers.
         start: another bar 0, as a row of the market's columns.
         symbol: which of several histories.
 

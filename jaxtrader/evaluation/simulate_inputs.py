@@ -112,7 +112,7 @@ def checked_bracket(name: str, given: ArrayLike, shape: tuple[int, int], dtype: 
 
 
 def _numbers(given: ArrayLike) -> np.ndarray | None:
-    """As float64. None where these are not real numbers."""
+    """Return what was given as float64, or None where these are not real numbers."""
     try:
         return None if given is None or np.iscomplexobj(given) else np.asarray(given, np.float64)
     except (TypeError, ValueError):

@@ -26,7 +26,8 @@ def strategies(market: Market, result: BacktestResult) -> dict[str, BacktestResu
 
     Args:
         market: the market that the result was run on, with the same segments.
-        result: of one symbol, or combined. Each symbol of a combined result has its own, combined like the result.
+        result: the result of one symbol, or a combined one. Then each symbol has its own strategies, and these are
+            combined like the result.
 
     Raises:
         ValueError: the market lacks a symbol or the bars of the result.

@@ -31,7 +31,7 @@ class Succession:
     """Policies, each with the bars that it trades.
 
     Attributes:
-        policies: in the order of time. They were trained under the same rules and costs.
+        policies: the policies in the order of time. They were trained under the same rules and costs.
         tests: the bars of each. They are parts of one market, share its arrays, and do not overlap.
         valids: the bars on which each was chosen, which no policy was trained on. None where there are none.
     """
@@ -89,7 +89,7 @@ class Succession:
 
         Args:
             market: `market`, or the same rows with other columns.
-            changes: as in `backtest`.
+            changes: the changes of `backtest`.
         """
         return joined(self.environment(market, **changes), self.each(market, **changes))
 
@@ -102,7 +102,7 @@ class Succession:
         """What each feature is worth to the policies, each on the bars on which it was chosen. None without such bars.
 
         Args:
-            settings: of `permutation_importance`.
+            settings: arguments of `permutation_importance`.
         """
         valids = [valid for valid in self.valids if valid is not None]
         if not valids or len(valids) < len(self.policies):
@@ -118,7 +118,7 @@ def joined(env: TradingEnv, results: Sequence[BacktestResult]) -> BacktestResult
 
     Args:
         env: over a market that has all their bars. It may have more at both ends.
-        results: in the order of time.
+        results: the results in the order of time.
     """
     market = env.market
     brackets = {name: getattr(env, name) for name in BRACKETS}

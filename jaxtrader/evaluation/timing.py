@@ -25,8 +25,8 @@ class TimingTest(NamedTuple):
 
     Attributes:
         p: share of rotations that did as well as the result, itself counted: (1 + as good) / (1 + rotations).
-        sharpe: of a bar of the result.
-        rotated: of a bar of each rotation.
+        sharpe: the Sharpe ratio of a bar of the result.
+        rotated: the Sharpe ratio of a bar of each rotation.
     """
 
     p: float
@@ -51,10 +51,10 @@ def timing_test(
 
     Args:
         market: the market that the result was run on.
-        result: of one symbol, or combined.
-        rotations: how many.
-        stop_loss, take_profit, trailing_stop: that the result traded under.
-        seed: of the offsets.
+        result: the result of one symbol, or a combined one.
+        rotations: the number of rotations.
+        stop_loss, take_profit, trailing_stop: the brackets that the result traded under.
+        seed: the seed of the offsets.
 
     Raises:
         ValueError: the market lacks a symbol or the bars of the result, or the result has fewer than 3 bars.

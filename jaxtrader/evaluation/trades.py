@@ -27,10 +27,10 @@ def trades_of(
 
     Args:
         fills: `BacktestResult.fills`, from flat.
-        symbols: of the assets.
-        times: of the bars, `[N]`.
+        symbols: the symbols of the assets.
+        times: the times of the bars, `[N]`.
         last: the last close of each asset, at which open trades are valued, free of cost.
-        financing: of each bar and asset, see `BacktestResult.position_financing`.
+        financing: the financing of each bar and asset, see `BacktestResult.position_financing`.
         financing_after_open: the part of it that belongs to what stood after the orders at each bar's open.
 
     Returns:

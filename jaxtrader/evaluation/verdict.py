@@ -124,7 +124,7 @@ def verdict(
         trials: what was tried on the same bars.
         seeds: the result of each seed's own policy on the last part.
         timing: the test of the targets' timing on the last part.
-        overfitting: of the choice of this policy among others, on validation.
+        overfitting: how far the choice of this policy among others, on validation, can be trusted.
     """
     part = list(parts.values())[-1]
     probability = None

@@ -117,7 +117,7 @@ def align_histories(
     volatility and traded value the floors.
 
     Args:
-        histories: of one asset each.
+        histories: the histories, of one asset each.
         parts: their columns.
         tz: zone of the exchange, for `session_end` and the times in notes.
         delisted_after: days without a bar, see `Market.delisted_after`.

@@ -312,8 +312,8 @@ def _open_weekdays(
     Args:
         dates: [N] dates of the sessions, increasing.
         span: the first date and the last, which may have too few bars for a session.
-        daily: they are those of daily bars, so that the hours of trading are not known.
-        day_and_night: the market has no night.
+        daily: whether the bars are daily, so that the hours of trading are not known.
+        day_and_night: whether the market has no night.
     """
     counts = np.bincount(day_of_week(dates), minlength=7)
     if span[1] - span[0] >= np.timedelta64(SHORT_SPAN, "D"):
@@ -345,7 +345,7 @@ def _sessions_per_year(dates: np.ndarray, weekdays: np.ndarray, *, day_and_night
     Args:
         dates: [N] dates of the sessions, increasing.
         weekdays: [7] days with sessions.
-        day_and_night: the market has no night.
+        day_and_night: whether the market has no night.
     """
     num_open = int(weekdays.sum())
     if dates[-1] - dates[0] < np.timedelta64(SHORT_SPAN, "D"):

@@ -66,7 +66,7 @@ def read_delimited(file: File, head: bytes, decimal: str | None) -> Table:
 
     Args:
         file: the file.
-        head: its beginning, from `head_of`.
+        head: the beginning of the file, from `head_of`.
         decimal: the decimal mark, or None to conclude it.
 
     Raises:

@@ -73,7 +73,7 @@ class Silence:
     """What `silent_for_long` remembers of the rows so far, so that it can go on row by row.
 
     Attributes:
-        time: of the last row, ns.
+        time: the time of the last row, ns.
         elapsed: ns of all steps without holes.
         longest_step: ns, the longest step without holes.
         steps: how many steps there were.

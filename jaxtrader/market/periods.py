@@ -21,9 +21,9 @@ def annualize(
     """Return the bars in a year of each history and of all together, and what is in doubt where they are found.
 
     Args:
-        names: of the histories.
+        names: the names of the histories.
         left_out: names of histories that are too short. They may be named in `given`.
-        calendars: of the histories. None for a single bar.
+        calendars: the calendars of the histories. None for a single bar.
         times: closes of each history.
         given: bars in a year, one for all or by history. What is not given is found by the calendar.
         tz: zone of the exchange's clock.

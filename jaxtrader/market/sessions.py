@@ -20,7 +20,7 @@ def session_ends(times: np.ndarray, calendar: TradingCalendar | None, tz: str | 
 
     Args:
         times: [T] closes, datetime64[ns], UTC.
-        calendar: of these times. None where there are too few for one.
+        calendar: the calendar of these times. None where there are too few for one.
         tz: zone of the time of day. None is UTC.
 
     Returns:

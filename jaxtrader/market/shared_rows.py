@@ -171,8 +171,8 @@ def _check_opens(
     """Raise DataError where bars begin before the row before them: an order of that row would fill at a past price.
 
     Args:
-        histories: of one asset each.
-        own: when the bars of each close.
+        histories: the histories, of one asset each.
+        own: the times at which the bars of each close.
         rows: the times of their rows.
 
     Returns:

@@ -72,9 +72,9 @@ class File:
     Attributes:
         name: what messages call it, printable.
         stem: its name without suffixes, printable, which names the symbol of a file without a symbol column.
-        path: as it is on the disk, for the line that converts it.
+        path: the path as it is on the disk, for the line that converts it.
         packed: bytes on the disk.
-        open_packed: opens it from its beginning, as it is on the disk.
+        open_packed: a function that opens it from its beginning, as it is on the disk.
     """
 
     name: str
@@ -242,8 +242,8 @@ def refuse_foreign(file: File, head: bytes, text: str | None) -> None:
 
     Args:
         file: the file.
-        head: its first bytes, unpacked.
-        text: the same as text. None if they are none.
+        head: the first bytes of the file, unpacked.
+        text: these bytes as text. None where they are no text.
     """
     for start, kind, line in FOREIGN:
         if head.startswith(start):

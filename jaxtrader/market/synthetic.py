@@ -36,7 +36,7 @@ class Process:
 
     Attributes:
         volatility: standard deviation of a bar's noise, 1e-5 to 0.05.
-        name: as the command line spells it.
+        name: the name as the command line spells it.
         limits: the lowest and the highest value of each setting.
     """
 
@@ -264,7 +264,7 @@ class HiddenRegime(Process):
 
     @property
     def _deviation(self) -> float:
-        """Of a return, in standard deviations of a known regime."""
+        """The standard deviation of a return, in those of a known regime."""
         return math.sqrt(1 + self.drift**2)
 
     def _path(self, rng: np.random.Generator, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -95,7 +95,7 @@ def make_report(
     Args:
         parts: the policy's and the baselines' results by name, by the name of their part, in the order of time. The
             last part is the one that is judged.
-        markets: of the parts, by the same names.
+        markets: the markets of the parts, by the same names.
         title: the heading.
         verdict: sentences, the most important first.
         further: more tables, such as those of seeds, folds and costs.
@@ -208,8 +208,8 @@ def line_charts(
     """The data of the charts of equity, drawdown and rolling Sharpe ratio, and no other chart's.
 
     Args:
-        times: of the bars. In the charts they are those of `_seconds`.
-        equity: by name.
+        times: the times of the bars. In the charts they are those of `_seconds`.
+        equity: the equity of each account, by name.
         excess: returns over cash of those whose drawdown and rolling ratio are shown.
         tz: the zone of the times that are shown.
         periods_per_year: bars in a year.

@@ -54,14 +54,14 @@ class Evidence:
     Attributes:
         parts: the policy's and the baselines' results by name, by the name of their part. The last part is judged, and
             has the simple strategies too.
-        markets: of the parts.
+        markets: the markets of the parts.
         seeds: the result of each member of an ensemble on the last part.
-        stress: the last part under other costs and fills, by what is other.
+        stress: the last part under other costs and fills, by what differs.
         timing: the test of timing on the last part. None where it has too few bars.
         trials: what was tried on the bars of the last part. None where no folder keeps count.
         uncounted: why the evaluation was not counted, where it should have been.
         importance: what each feature is worth on the validation part, or on those of all folds. None without one.
-        overfitting: of the choice of the policy among the configurations of a sweep.
+        overfitting: how far the choice among the configurations of a sweep can be trusted.
         folds: the results of each policy of a walk-forward on its own test, from flat.
         holds_because: why the policy holds instead of trading, where it did not beat holding on validation.
     """
@@ -138,8 +138,8 @@ def gather(
     """Backtest a policy on each part, and all that the verdict on the last part needs.
 
     Args:
-        policy: it is backtested. Policies that succeed one another have one part, their own market.
-        markets: by the name of their part, in the order of time.
+        policy: the policy. Policies that succeed one another have one part, their own market.
+        markets: the markets by the name of their part, in the order of time.
         changes: settings of `backtest` other than the policy's.
         folder: the folder of runs whose `evaluations.jsonl` counts the tries. None keeps no count.
         identity: what identifies the policy among the tries, such as the bytes of its file.

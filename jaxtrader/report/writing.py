@@ -31,7 +31,7 @@ def write_report(
     """Write report.html, report.png, equity.csv, trades.csv and fills.csv, and return the names.
 
     Args:
-        folder: it exists, or is made. Files of these names are replaced.
+        folder: the folder, which is made where there is none. Files of these names are replaced.
         evidence: what is shown.
         title: the heading.
         further: more tables, such as those of folds.
