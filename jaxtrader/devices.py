@@ -130,7 +130,7 @@ def shard_keys(key: PRNGKeyArray, shards: int) -> Shaped[PRNGKeyArray, " shard"]
 
     Args:
         key: the same on all devices.
-        shards: their number on each device.
+        shards: the number of shards on each device.
     """
     first = jax.lax.axis_index(AXIS) * shards if _on_several() else 0
     return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(shards))

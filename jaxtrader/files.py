@@ -165,7 +165,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, keep: str | os.PathLi
 
     Args:
         path: the file.
-        data: its content.
+        data: the content of the file.
         keep: where the old file moves to, in the same folder. It moves only when the new one is on the disk, so one of
             the two names holds a whole file at any time.
     """

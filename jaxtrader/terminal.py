@@ -124,8 +124,9 @@ def console(file: TextIO | None = None, width: int | None = None, **settings: An
 
     Args:
         file: standard output by default.
-        width: in columns. None takes COLUMNS where it is a number above 0, else the terminal's, else PLAIN_WIDTH.
-        settings: of Rich's Console.
+        width: the width in columns. None takes COLUMNS where it is a number above 0, else the terminal's, else
+            PLAIN_WIDTH.
+        settings: further arguments of Rich's Console.
     """
     out = Output(file if file is not None else sys.stdout)
     terminal = out.isatty()

@@ -36,7 +36,7 @@ class Seen:
         account: see `TradingEnv.account_features`. A portfolio may have one more number an asset, for tradable.
         target: the exposure that was asked for. NaN holds.
         orders: units and price of each asset's order that was filled, NaN where none was.
-        full: of exposure and last target in `account`, the unit: `max_leverage`, and at least 1.
+        full: the unit of exposure and last target in `account`: `max_leverage`, and at least 1.
     """
 
     symbols: tuple[str, ...]
@@ -56,12 +56,12 @@ class MemberDecision:
 
     Attributes:
         target: the exposure of each asset that it chose.
-        probabilities: of each position, where it chooses from positions. None: its actions are continuous, or it has
-            none.
+        probabilities: the probability of each position, where it chooses from positions. None: its actions are
+            continuous, or it has no probabilities.
         deviation: the standard deviation of each asset's action before it is mapped into its bounds, with which it
             explored at the end of training. None where it chooses from positions.
-        value: what it expected: the discounted sum of the rewards that follow. NaN where it has none, as of a policy
-            file of before version 3, which does not hold the scale.
+        value: what it expected: the discounted sum of the rewards that follow. NaN where it has none, as in a policy
+            file of version 1 or 2, which does not hold the scale.
     """
 
     target: Float[np.ndarray, " A"]
@@ -91,7 +91,7 @@ class Explanation:
         members: what each member of an ensemble made of that, by its seed. Another policy has one.
         features: names of the window's features.
         normalized: the window as the network saw it.
-        account_names: of the account's numbers.
+        account_names: the names of the account's numbers.
     """
 
     seen: Seen

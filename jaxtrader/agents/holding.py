@@ -28,7 +28,7 @@ def holding(policy: Policy, exposure: float) -> tuple[Policy, float]:
     portfolio holds equal parts.
 
     Args:
-        policy: of PPOAgent, trained in a TradingEnv.
+        policy: a policy of PPOAgent that was trained in a TradingEnv.
         exposure: position value / equity, of all assets together.
 
     Raises:

@@ -67,10 +67,10 @@ def restored(
     """Return the states of an agent from a file's content: one, or those of an ensemble's members.
 
     Args:
-        path: of the file, for messages.
+        path: the path of the file, for messages.
         stored: see `parsed_own`.
         agent: the agent that was trained.
-        env: its environment, with the same shapes.
+        env: an environment whose shapes are those of its training.
         env_params: parameters of the environment.
 
     Raises:
@@ -79,7 +79,7 @@ def restored(
     """
     name = stored.name
     if agent is None:
-        raise ValueError(f"{path} holds a policy of {name}, which is code of its user; give it: agent={name}(...)")
+        raise ValueError(f"{path} holds a policy of {name}, an agent of your own; give it: agent={name}(...)")
     if type(agent).__name__ != name:
         raise ValueError(f"{path} holds a policy of {name}, not of {type(agent).__name__}; give agent={name}(...)")
     shapes = jax.eval_shape(lambda key: agent.init(key, env, env_params), jax.random.key(0))  # it compiles nothing

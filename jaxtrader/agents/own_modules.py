@@ -24,7 +24,7 @@ from jaxtrader.agents.encoders import windows_of
 from jaxtrader.agents.networks import ActorCritic, PortfolioActorCritic
 from jaxtrader.printable import shown
 
-MOST_SHOWN = 300  # characters of an error of the user's code
+MOST_SHOWN = 300  # characters of a message that the user's code raised
 SAME = 1e-3  # of the size of the outputs: by so much float32 may differ between a chunk and its windows
 ROWS = ((0, 1, 2), (0, 3, 1))  # of four decisions: twice three, in which two have other neighbours
 
@@ -99,7 +99,7 @@ def named(name: str, settings: dict[str, Any], given: Any = None) -> Own:
     No code is looked for: the class is the one that was given now, or earlier in this process.
 
     Args:
-        name: of the class.
+        name: the name of the class.
         settings: its fields, as `Own.settings` returned them.
         given: the class, or a module of it. None: it was given earlier.
 
@@ -127,9 +127,9 @@ class OwnEncoder(nn.Module):
 
     Attributes:
         window: bars that an output depends on.
-        holder: of the user's module, which maps windows `[*b, window, inputs]` to `[*b, width]`. Where its class has
-            `reads_chunks = True`, it maps chunks `[*b, bars, inputs]` to `[*b, bars - window + 1, width]`, and shares
-            work between decisions.
+        holder: the holder of the user's module, which maps windows `[*b, window, inputs]` to `[*b, width]`. Where its
+            class has `reads_chunks = True`, it maps chunks `[*b, bars, inputs]` to `[*b, bars - window + 1, width]`,
+            and shares work between decisions.
     """
 
     window: int
@@ -346,7 +346,7 @@ class OwnPortfolio(OwnActorCritic, PortfolioActorCritic):
 
     @nn.nowrap
     def check_weights(self, weights: Any) -> None:
-        """Raise ValueError where these weights, of another number of assets, are none of this network."""
+        """Raise ValueError where these weights, of another number of assets, do not fit this network."""
         assert self.module is not None
         shapes = lambda tree: jax.tree.map(lambda x: x.shape, tree)  # noqa: E731
         try:

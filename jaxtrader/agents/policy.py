@@ -276,8 +276,8 @@ class Policy:
         `backtest(policy, market)` whose first decision is at that bar, up to the rounding of float32.
 
         Args:
-            history: bars of one asset, or a sequence with the bars of each asset of a portfolio. As many as
-                `bars_needed`. From them the usual times of bars are found too, so more are better.
+            history: bars of one asset, or a sequence with the bars of each asset of a portfolio. At least `bars_needed`
+                are necessary. More are better, because they show the usual times of bars.
             account: the exposure that it holds, signed position value / equity, or one by symbol. None is flat.
             fills: "assumed" trades the account by the rules, as a backtest does: a paper account. "reported" books what
                 `live.on_fill` says, and interest and funding.
@@ -309,7 +309,7 @@ class Policy:
             reward: the reward of the user's own, where decisions see its state.
 
         Raises:
-            FileError: the file is none, or damaged.
+            FileError: the file is not one of a live account, or is damaged.
             ValueError: it was saved with another policy.
         """
         from jaxtrader.live.live import Live

@@ -107,7 +107,7 @@ def read_members(
     """Return a state to act with for each member, and `about`. A policy that is no ensemble has one member.
 
     Args:
-        path: of the file, for messages.
+        path: the path of the file, for messages.
         stored: its content, as `files.load` returned it.
         network: the class, or the module, of a network or encoder of the user's own. None: it was given before.
 
@@ -166,10 +166,10 @@ def static_parts(state: Any) -> Any:
 
 
 def _from_version_1(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of a file of before the version was written down, as version 2 had it.
+    """Return the content of a file of version 1, which has no version, as version 2 had it.
 
     Those files named the distribution "law", had the settings `activation` and `shared` of the network, and held the
-    rules of the environment as its own fields. Boxes of before "law" had a squashed normal.
+    rules of the environment as its own fields. Boxes in files without a "law" have a squashed normal.
     """
     network, actions, about = dict(stored["network"]), dict(stored["actions"]), dict(stored["about"])
     for name, only in (("activation", "tanh"), ("shared", False)):
@@ -193,7 +193,7 @@ def _from_version_1(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_version_2(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return the content as VERSION has it. Files of before did not hold the scale of the values."""
+    """Return the content as VERSION has it. Files of version 2 do not hold the scale of the values."""
     if stored["version"] != 2:
         return stored
     fresh = {name: np.asarray(x) for name, x in vars(ValueScale.fresh()).items()}
@@ -264,7 +264,7 @@ def _network(stored: NetworkPart, actions: ActionSpec, params: dict[str, Any], g
         fresh = {}
     if _shapes(params) != _shapes(fresh):
         if of_user:
-            raise NotGiven(f"its weights are none of this {of_user[0]}; give the class as it was in the training")
+            raise NotGiven(f"its weights do not fit this {of_user[0]}; give the class as it was in the training")
         raise ValueError("weights of another network")
     return network
 
@@ -315,7 +315,7 @@ def _check_about(stored: dict[str, Any], state: PPOState) -> None:
     if actions.shape != ((actions.size,) if actions.continuous else ()) or state.obs_ndim != 1:
         raise ValueError(f"actions of shape {actions.shape}, and observations of {state.obs_ndim} dimensions")
     if not isinstance(state.normalizer, Normalizer):
-        raise ValueError("normalizer is none of market features")
+        raise ValueError("normalizer is not one of market features")
     _check_env(about.env, stored["env"], actions.size)
     limit = np.float32(about.env.rules.max_leverage)
     if state.bounds is not None and not (np.asarray(state.bounds) == [[-limit], [limit]]).all():

@@ -41,13 +41,13 @@ def load_policy(
     """Read a policy file, or the policy.pkl of a run folder.
 
     Args:
-        path: of the file or the folder.
+        path: the file or the folder.
         network: the class of a network or encoder of the user's own, or a module of it. The file holds its name and its
             settings, and no code. It need not be given again in the process that trained with it.
         agent: the agent of the user's own that was trained. The file has its weights and the name of its class, and no
             code is loaded for it.
-        env: of an agent of the user's own, where it was trained in another environment than a TradingEnv.
-        env_params: of `env`. None: its `default_params`.
+        env: the environment of an agent of the user's own, where that is no TradingEnv.
+        env_params: the parameters of `env`. None: its `default_params`.
 
     Raises:
         FileError: it is not a sound policy, or its network is the user's own and was not given.
@@ -71,7 +71,7 @@ def load_policy(
     try:
         agent = _agent(about.get("agent", {}), states[0].network)
     except (TypeError, ValueError) as error:
-        raise files.FileError(f"{path} is damaged: its agent is none ({error}); train it again") from error
+        raise files.FileError(f"{path} is damaged: its agent cannot be made ({error}); train it again") from error
     return _joined(path, [Policy(agent, state, about) for state in states])
 
 
@@ -99,7 +99,7 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
         described = stored.about["env"]
         if (seen := described["reward"].get("observed")) and agent is not None:
             raise ValueError(
-                f"{path}: decisions see the {', '.join(seen)} of a reward of its user; give the TradingEnv of the "
+                f"{path}: decisions see the {', '.join(seen)} of a reward of your own; give the TradingEnv of the "
                 "training: env=..."
             )
         try:
@@ -108,7 +108,7 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise files.FileError(f"{path} is damaged: it does not say its environment ({error!r})") from error
     if env is None and agent is not None:
-        raise ValueError(f"{path} holds a policy of {stored.name} for an environment of its user; give it: env=...")
+        raise ValueError(f"{path} holds a policy of {stored.name} for an environment of your own; give it: env=...")
     params = env.default_params if env is not None and env_params is None else env_params
     states = restored(path, stored, agent, env, params)
     return _joined(path, [dataclasses.replace(policy, state=state) for state in states])
@@ -155,7 +155,7 @@ def ensemble(members: Sequence[Policy]) -> Policy:
         if static_parts(each.state) != static_parts(first.state):
             raise ValueError("the members have different networks; average policies of one network")
     for name in BRACKETS:
-        if isinstance(settings.get(name), (list, tuple)):  # a file of before has fewer brackets
+        if isinstance(settings.get(name), (list, tuple)):  # an older file has fewer brackets
             raise ValueError(f"{name} {settings[name]} is one for each position; an ensemble needs one number for all")
     positions = first.positions if isinstance(first.positions, tuple) else None
     return Policy(Ensemble(first.agent, positions), tuple(each.state for each in members), first.about)
@@ -178,7 +178,7 @@ def save_policy(path: str | PathLike[str], policy: Policy) -> None:
 
 
 def _agent(stored: dict[str, Any], network: ActorCritic) -> PPOAgent:
-    """Return the agent of these settings, which the Trainer wrote. Files of before it did have none.
+    """Return the agent of these settings, which the Trainer wrote. Older files have no settings, and give the defaults.
 
     Modules of the user's own are those of the network.
     """

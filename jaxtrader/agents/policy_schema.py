@@ -100,9 +100,9 @@ class PolicyFile:
 
     Attributes:
         agent: AGENT.
-        version: VERSION of this schema. Files of before it was written down are of version 1.
+        version: VERSION of this schema. A file without a version is of version 1.
         network, actions: see their classes.
-        obs_ndim: as in `PPOState`.
+        obs_ndim: see `PPOState`.
         params: the weights as nested dicts of float32 arrays.
         normalizer: None where there is neither.
         value_scale: the units in which the critic works.
@@ -137,8 +137,8 @@ class OwnAgentFile:
     Attributes:
         agent: OWN.
         version: OWN_VERSION of this schema.
-        name: of the agent's class.
-        state: of the agent, as plain containers and arrays. Which ones, its `init` says.
+        name: the name of the agent's class.
+        state: the state of the agent, as plain containers and arrays. The agent's `init` says which ones.
         members: such a state for each member of an ensemble, in its place.
         about: what the policy was trained on, see `About`.
     """
@@ -162,7 +162,10 @@ class FeaturesPart:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardPart:
-    """What `rewards.to_dict` writes: the name, and the settings of a reward of ours, or what a user's own shows."""
+    """What `rewards.to_dict` writes: the name, and the settings of a reward of this package.
+
+    Of a reward of the user's own it writes the name, and what decisions see of it.
+    """
 
     FURTHER: ClassVar[bool] = True
 
@@ -192,11 +195,11 @@ class About:
         symbols: see `Policy.symbols`.
         data: one line on each part of the data.
         training: the `TrainSettings`.
-        updates: when the policy was chosen.
-        valid_reward_per_bar: what it was chosen for.
+        updates: the number of updates after which the policy was chosen.
+        valid_reward_per_bar: the score on validation for which it was chosen.
         seeds: those of an ensemble's members.
         command: what `jaxtrader train` was asked for, which that command checks.
-        init_from: what the policy says of itself from which the training started.
+        init_from: the `About` of the policy from which the training started.
         holds_because: why it holds one exposure instead of what was trained.
     """
 

@@ -283,7 +283,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         about = {"log_prob": policy.log_prob(action), "value": mean + std * value}
         if deterministic:
             about |= policy.describe()
-            # A file of before version 3 does not hold the units of the values.
+            # A file of version 1 or 2 does not hold the units of the values.
             about["value"] = jnp.where(state.value_scale.weight > 0, about["value"], jnp.nan)
         return state.network.actions.to_env(action), about
 
@@ -324,7 +324,7 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             state: the state that acted in the rollout.
             rollout: time-major. Its number of paths must be a multiple of `num_minibatches`.
             params: the environment's prepared parameters, whose arrays hold the bars of the paths.
-            key: for the permutations. With several devices each has its own paths, and all have this key.
+            key: draws the permutations. With several devices each has its own paths, and all have this key.
 
         Returns:
             The new state and scalar metrics, which are means over all gradient steps.

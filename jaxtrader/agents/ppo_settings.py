@@ -26,7 +26,7 @@ class PPOSettings:
         gae_lambda: The decay of generalised advantage estimation for each step.
         clip_range: The distance from 1 at which the ratio of action probabilities is clipped.
         entropy_coef: The weight of the entropy bonus in the loss. By default it is 0.01 for discrete actions and 0 for
-            continuous ones, which a bonus would hold wide open.
+            continuous ones, whose deviation a bonus would keep large.
         value_coef: The weight of the value loss. It matters where actor and critic share an encoder.
         log_std_init: The logarithm of the standard deviation of continuous actions at the start, in halves of the
             action's range. For weights it is that of their log ratios. Given without log_std_final, it is learnt from

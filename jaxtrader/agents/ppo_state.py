@@ -23,9 +23,9 @@ class PPOState(struct.PyTreeNode):
         opt_state: Adam's moments. None in a state that was read from a policy file.
         learning_rate: the rate in force.
         value_scale: the units of the critic.
-        normalizer: of market features, None until `PPOAgent.prepare` fits it. Or of ordinary observations, None where
-            they are not normalised.
-        network: how `params` are read.
+        normalizer: scales market features, and is None until `PPOAgent.prepare` fits it. Otherwise it scales ordinary
+            observations, and is None where they are not normalised.
+        network: the network whose weights `params` are.
         obs_ndim: number of axes of one ordinary observation.
         bounds: bounds of a box of actions. None for other actions.
         decision_every: bars between two decisions on a market path.

@@ -132,9 +132,9 @@ class Agent(ABC):
         a dataclass (`struct.field(pytree_node=False)`). A field `normalizer=None` is filled by `prepare`.
 
         Args:
-            key: for random weights.
+            key: draws the random weights.
             env: the environment. Of a TradingEnv `window`, `num_actions`, `assets` and `account_names` say the shapes.
-            params: its parameters.
+            params: the environment's parameters.
         """
 
     def prepare(self, state: Any, env_params: Any) -> tuple[Any, Any]:
@@ -149,7 +149,7 @@ class Agent(ABC):
         """Return a fresh state with what an earlier policy has learnt.
 
         Args:
-            state: as `init` returned it.
+            state: the state that `init` returned.
             earlier: the state of the earlier policy.
             keep_scale: whether the earlier normalisation of features is kept. Otherwise `prepare` fits it anew.
 
@@ -177,10 +177,10 @@ class Agent(ABC):
         """Return an action for each observation, with its `log_prob` and `value` where the agent has them.
 
         Args:
-            state: of the agent.
+            state: the state of the agent.
             obs: `[b, ...]`, as the environment shows them. In a TradingEnv an `Observation` of `window` `[b, W, A, F]`
                 and `account` `[b, A, K]`, both float32. `jnp.asarray(obs)` is flat, `[b, W * A * F + A * K]`.
-            key: for what is drawn.
+            key: draws whatever is random.
             deterministic: whether nothing is drawn, as in validations and backtests.
 
         Returns:
@@ -196,10 +196,10 @@ class Agent(ABC):
         """Return the state after learning from a rollout, and scalar metrics.
 
         Args:
-            state: of the same structure, shapes and dtypes as what is returned.
+            state: the state that acted. What is returned has its structure, shapes and dtypes.
             rollout: what `state` experienced.
             params: the environment's prepared parameters.
-            key: for what is drawn.
+            key: draws whatever is random.
 
         An update is rejected where a metric or a float of the state is not finite.
         """

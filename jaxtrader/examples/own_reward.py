@@ -26,7 +26,7 @@ class LosingStreak(jt.rewards.MoveReward):
     """Log return less a fee that grows with the number of losing bars in a row.
 
     Attributes:
-        fee: for each bar of the streak.
+        fee: the fee for each bar of the streak, in log return.
     """
 
     fee: float = 1e-4

@@ -19,8 +19,8 @@ class Decision:
 
     Attributes:
         target: the exposure, signed position value / equity, that the next order should reach. NaN holds the units.
-        probabilities: of each position, of an ensemble the mean over its members. None: it does not choose among
-            positions.
+        probabilities: the probability of each position, of an ensemble the mean over its members. None: it does not
+            choose among positions.
         value: what it expects: the discounted sum of the rewards that follow.
         exposure: what the account holds at this close.
         time: the close, UTC.

@@ -135,7 +135,8 @@ class Live:
         Args:
             time: the close of the bar. Without an offset it is of the wall clock of the history, and a datetime64 is
                 UTC.
-            open, high, low, close, volume: on the scale of the history. An adjusted history needs adjusted prices.
+            open, high, low, close, volume: numbers on the scale of the history. An adjusted history needs adjusted
+                prices.
             columns: further columns of the bars, where features or costs read them.
             funding: see `Bars.funding`.
             price_factor: see `Bars.price_factor`. None is that of the bar before.
@@ -168,9 +169,9 @@ class Live:
         """Take in the bars of a portfolio that have just closed, and return the decision in force.
 
         Args:
-            time: their close, see `on_bar`.
-            bars: by symbol, (open, high, low, close, volume), or a mapping of these names and of `columns`, `funding`
-                and `price_factor`. Of daily bars that share a row it may have its own close in UTC, `time`, a
+            time: the time of their close, see `on_bar`.
+            bars: for each symbol, (open, high, low, close, volume), or a mapping of these names and of `columns`,
+                `funding` and `price_factor`. Of daily bars that share a row it may have its own close in UTC, `time`, a
                 datetime64. A symbol that is not named has no bar at this time.
             session_end, after_gap, after_jump: see `on_bar`.
 

@@ -51,7 +51,7 @@ class BarsPart:
 
 @dataclass(frozen=True, kw_only=True)
 class SilencePart:
-    """The fields of `Silence`. Files of before `limit` was a setting lack it."""
+    """The fields of `Silence`. Older files lack `limit`."""
 
     time: Nanoseconds
     elapsed: Nanoseconds

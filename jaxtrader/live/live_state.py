@@ -81,7 +81,9 @@ class LiveState:
     ) -> tuple[LiveState, TradingEnv, str]:
         """Return what `save` wrote: what is kept, the environment, and whether fills are assumed or reported.
 
-        Raises files.FileError where the file is none or damaged, and ValueError where it is of another policy.
+        Raises:
+            files.FileError: the file is not one of a live account, or is damaged.
+            ValueError: it is of another policy.
         """
         stored, described = live_schema.read(path)
         if [each.name for each in specs] != stored.features:

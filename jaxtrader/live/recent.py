@@ -62,7 +62,7 @@ class RecentBars:
 
     Args:
         history: the bars so far.
-        features: of which each row has a value.
+        features: the features of which each row has a value.
         has_adv: whether the market has a traded value.
         bars_per_frame: the most bars in a frame of each resampled feature, by its name. None finds them in `history`.
     """

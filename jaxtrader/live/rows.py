@@ -33,15 +33,15 @@ class MarketRows:
     """The newest rows of a market. `after` returns those after one more time.
 
     Attributes:
-        symbols: of the assets.
+        symbols: the symbols of the assets.
         tz: zone of the wall clock. None is UTC.
-        names: of the columns.
+        names: the names of the columns.
         recent: the last bars of each asset.
         own: the newest row of each asset.
         columns: [3, column, A], see `step.arrays`.
         window: [W, A, F] raw features up to the newest row in float32, NaN where an asset is not listed.
         missed: [A] assets that had no bar at the last session's end before the newest row, and none since.
-        silence: of a portfolio. None: one asset.
+        silence: how long each asset of a portfolio has had no bar. None: one asset.
         time: close of the newest row.
         length: ns, the usual length of a bar. None for bars of a day or longer.
         usual_close: ns of the day at which most sessions end. None: there are none.
@@ -301,7 +301,7 @@ def _column_names(market: Market, env: TradingEnv, portfolio: bool) -> tuple[str
 
 
 def _last_before(mask: np.ndarray, row: int) -> np.ndarray:
-    """The last row before `row` at which each column of a mask [T, A] is true, -1 where there is none."""
+    """The last row before `row` at which each column of a mask [T, A] is true, -1 where there is no such row."""
     return np.max(np.where(mask[:row], np.arange(row)[:, None], -1), 0, initial=-1)
 
 

@@ -90,7 +90,7 @@ class Schedule:
         """Return the `run` after a bar at `time`.
 
         Raises:
-            ValueError: the bar is none that follows the one at `last`.
+            ValueError: the bar cannot follow the one at `last`.
         """
         step = int((time - last).astype("timedelta64[ns]").astype(np.int64))
         if SHORT * self.bar <= step <= LONG * self.bar or (after_gap and step > 0):

@@ -38,7 +38,7 @@ class StepState(struct.PyTreeNode):
 
     Attributes:
         account: the account at the last close.
-        action: of the decision in force.
+        action: the action of the decision in force.
         tradable: the assets that could be ordered at that decision. None: all.
     """
 
@@ -54,7 +54,8 @@ class DecisionArrays(struct.PyTreeNode):
         action, tradable: see `StepState`.
         target: exposures asked for. NaN holds.
         invalid: whether the environment has no such action.
-        probabilities: of each position, of an ensemble the mean over its members. None: not of positions.
+        probabilities: the probability of each position, of an ensemble the mean over its members. None: it does not
+            choose among positions.
         value: the discounted sum of rewards that is expected.
         exposure: what the account holds.
     """
@@ -85,12 +86,13 @@ def advance(
 
     Args:
         env: the environment.
-        names: of the columns.
+        names: the names of the columns.
         reported: whether the user reports the fills. The account then trades nothing by itself.
-        agent, state: they decide, by the mode.
-        costs: of the environment, in float64.
+        agent: the agent, whose mode is the decision.
+        state: the state of the agent.
+        costs: the costs of the environment, in float64.
         step_state: the account at the last close, and the decision in force.
-        columns: of the rows BEFORE, LAST and NEWEST.
+        columns: the columns of the rows BEFORE, LAST and NEWEST.
         window: raw features up to the newest bar, NaN where an asset is not listed.
         moves: False decides at the newest close for the account as it is.
     """

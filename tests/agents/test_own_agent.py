@@ -85,7 +85,7 @@ def test_an_ordinary_environment_is_given_again(tmp_path: Path) -> None:
     policy = jt.load_policy(path, agent=AGENT, env=env, env_params=BY_BOTH)
     assert policy.act([1.0]) in (0, 1)
     assert repr(policy) == "Policy of DQN"
-    with pytest.raises(ValueError, match="a policy of DQN for an environment of its user; give it: env="):
+    with pytest.raises(ValueError, match="a policy of DQN for an environment of your own; give it: env="):
         jt.load_policy(path, agent=AGENT)
 
 
@@ -112,7 +112,7 @@ def test_two_seeds_trade_the_mean_of_their_targets(seeds: Any, env: TradingEnv, 
     accounts = np.tile(np.asarray(policy.untraded(), np.float32), (len(windows), 1))
     (targets,) = exported.call(np.asarray(windows, np.float32), accounts)
     np.testing.assert_allclose(targets, taken)
-    with pytest.raises(ValueError, match="a policy of DQN, which is code of its user"):
+    with pytest.raises(ValueError, match="a policy of DQN, an agent of your own"):
         jt.load_policy(seeds.run_dir)
     content = files.load(seeds.run_dir / "policy.pkl", "policy")
     for change in ({"members": []}, {"members": content["members"] * 200}, {"state": content["members"][0]}):
@@ -160,7 +160,7 @@ class Other(DQN):
 
 def test_a_file_imports_nothing_and_says_what_it_wants(trained: Any, env: TradingEnv, tmp_path: Path) -> None:
     path = trained.policy_path
-    with pytest.raises(ValueError, match=r"a policy of DQN, which is code of its user; give it: agent=DQN\("):
+    with pytest.raises(ValueError, match=r"a policy of DQN, an agent of your own; give it: agent=DQN\("):
         jt.load_policy(path)
     with pytest.raises(ValueError, match="a policy of DQN, not of Other"):
         jt.load_policy(path, agent=Other())
