@@ -23,11 +23,11 @@ class Member:
     """One training of a block.
 
     Attributes:
-        training: the training.
-        slot: its index in the stacked arrays.
-        request: what it waits for. None before its beginning and after its end.
-        result: what it returned.
-        error: what ended it instead.
+        training: The training.
+        slot: Its index in the stacked arrays.
+        request: The request that waits for an answer. None before the training begins and after it ends.
+        result: The result of the training. None until it ends, and where an error ended it.
+        error: The error that ended the training. None where there was none.
     """
 
     def __init__(self, training: TrainingLoop, slot: int) -> None:
@@ -38,7 +38,7 @@ class Member:
         self.error: Exception | None = None
 
     def advance(self, answer: Any) -> None:
-        """Answer its request, and run it to the next one. An error ends it."""
+        """Answer the member's request, and run the training up to the next request. An error ends the training."""
         self.request = None
         try:
             self.request = self.steps.send(answer)
@@ -55,9 +55,9 @@ class Block:
     behind, such as after a divergence, catch up first, so that all are validated at once.
 
     Args:
-        trainings: all of them.
-        slots: of the stacked arrays. Slots without a training let blocks of several sizes share one program.
-        stop: is set where all shall save and end.
+        trainings: The trainings of the block.
+        slots: The number of slots of the stacked arrays. Empty slots let blocks of several sizes share one program.
+        stop: The event that asks all trainings to save and end.
     """
 
     def __init__(self, trainings: Sequence[TrainingLoop], slots: int, stop: threading.Event) -> None:
@@ -119,7 +119,7 @@ class Block:
             training.validation.params = first.validation.params
 
     def _run_chunk(self, asking: Sequence[tuple[Member, Chunk]]) -> None:
-        """Answer the chunks of those that are behind, or of all where they shall end."""
+        """Answer the chunks of those that are behind, or of all where `stop` is set."""
         if not self.stop.is_set():
             behind = min(chunk.done for _, chunk in asking)
             asking = [(member, chunk) for member, chunk in asking if chunk.done == behind]
@@ -163,12 +163,12 @@ class Block:
             self._stacked = _put(self._stacked, state, slot)
 
     def _stack(self, by_slot: dict[int, Any]) -> Any:
-        """One for each slot, stacked. Slots that have none have the first one's."""
+        """Return one tree for each slot, stacked. A slot without a tree gets a copy of the first one."""
         first = next(iter(by_slot.values()))
         return _stack(tuple(by_slot.get(slot, first) for slot in range(self.slots)))
 
     def _params(self, of: Callable[[Any], Any]) -> Any:
-        """The parameters that all share, or all of them stacked."""
+        """Return the parameters that all trainings share, or those of all slots, stacked."""
         by_slot = {slot: of(training) for slot, training in self._started.items()}
         return next(iter(by_slot.values())) if self._params_axis is None else self._stack(by_slot)
 
@@ -181,7 +181,7 @@ class _Fetched:
 
     @cached_property
     def _on_host(self) -> Any:
-        # Random keys have no form on the host, and stay.
+        # Random keys have no form on the host, so they stay on the device.
         leaves, structure = jax.tree.flatten(self._tree)
         fetched = iter(jax.device_get([leaf for leaf in leaves if not _is_key(leaf)]))
         return structure.unflatten([leaf if _is_key(leaf) else next(fetched) for leaf in leaves])

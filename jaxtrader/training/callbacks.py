@@ -47,7 +47,7 @@ class TrainingRun:
 
 
 class Callback:
-    """Is called on the host while a training runs. Override the methods that you need.
+    """Methods that a training calls on the host while it runs. Override those that you need.
 
     A method that returns True ends the training as if it were complete: policy and checkpoint are saved. After a
     validation the training ends with the policy that was validated. Else the chunk on the device is finished first.
@@ -84,8 +84,8 @@ class EarlyStopping(Callback):
     """Ends a training whose validation does not get better. The best policy is kept in any case.
 
     Args:
-        patience: how many validations in a row may be no better than the best before them.
-        min_delta: how much better counts, in reward a bar.
+        patience: the number of validations in a row that may be no better than the best before them.
+        min_delta: the smallest gain in reward a bar that counts as better.
 
     Raises:
         ValueError: patience is less than 1, or min_delta is negative.

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer
 
 KIND = "checkpoint"
-VERSION = 2  # of the schema. Files of version 1 have the same fields, and do not say their version.
-MAX_HALVINGS = 10  # of the learning rate, after divergence
-DAMAGED = ".damaged"  # the ending of a file that was set aside
+VERSION = 2  # the version of the schema. Files of version 1 have the same fields but no version.
+MAX_HALVINGS = 10  # how often the learning rate is halved after divergence
+DAMAGED = ".damaged"  # the suffix of a file that was set aside
 
 
 @dataclass(frozen=True)
 class BestRecord:
-    """What is read of the record of the best validation. The other figures are the agent's."""
+    """The figures that are read from the record of the best validation. It has further ones of the agent."""
 
     FURTHER: ClassVar[bool] = True
 
@@ -45,7 +45,7 @@ class BestRecord:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Checkpoint:
-    """All that decides how a training goes on. It is also the schema of the file, which has its VERSION besides.
+    """All that decides how a training goes on. The file has these fields and its VERSION.
 
     Attributes:
         train_state: parameters, optimizer, normalisation, environments, random key and counters. It is a `TrainState`,
@@ -57,12 +57,12 @@ class Checkpoint:
         best: the record of the best validation. None where there is none.
         policy: the bytes of policy.pkl. None where no policy was chosen.
         halvings: how often the learning rate was halved after divergence.
-        initial: what the policy says of itself from which the training started. None for fresh weights.
+        initial: how the policy describes itself that the training started from. None for fresh weights.
         settings: see `identity`.
         devices: number of devices.
         jax, device, cpus: see `identity.machine`.
-        seeds_at_once: the number of seeds that one program trained side by side. None: a file of before it was kept.
-        goal: the number of updates, or of episodes, at which training was to end. None: a file of before it was kept.
+        seeds_at_once: the number of seeds that one program trained side by side. Older files lack it.
+        goal: the number of updates, or of episodes, at which training was to end. Older files lack it.
     """
 
     train_state: dict[str, Any] | TrainState
@@ -88,10 +88,10 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, is_best: bool, goes_ba
     """Write a checkpoint, and keep the one before it.
 
     Args:
-        folder: of the run.
-        checkpoint: its train state may be a `TrainState`.
-        is_best: whether its policy is the best so far. It is then also kept until there is a better one.
-        goes_back: whether a divergence goes back to it. It is then also kept until there is another such one.
+        folder: The folder of the run.
+        checkpoint: The checkpoint. Its train state may be a `TrainState`.
+        is_best: Whether its policy is the best so far. The checkpoint is then also kept until a better one comes.
+        goes_back: Whether a divergence goes back to it. The checkpoint is then also kept until the next such one.
 
     Raises:
         FileError: a file cannot be written. The ones before it are still whole.
@@ -131,13 +131,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def find_checkpoint(folder: Path, settings: Mapping[str, str], set_aside: bool) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint from which a run can go on, and what was wrong with others.
+    """Return the newest checkpoint from which a run can go on, and what was wrong with newer ones.
 
-    A checkpoint goes with the log as it was then. Where no checkpoint fits the log, the newest is returned with a log
-    of no bytes: a training is worth more than its log.
+    A checkpoint fits a log that begins with the bytes that the log had then. Where no checkpoint fits the log, the
+    newest is returned, and its log begins anew: a training is worth more than its log.
 
     Args:
-        folder: of the run.
+        folder: The folder of the run.
         settings: see `identity`.
         set_aside: whether damaged files are renamed or copied, so that none takes the place of a whole one.
 
@@ -146,7 +146,7 @@ def find_checkpoint(folder: Path, settings: Mapping[str, str], set_aside: bool) 
 
     Raises:
         ValueError: the run had other settings or data.
-        FileError: there are checkpoints, and none can be read. The message is of the newest.
+        FileError: there are checkpoints, and none can be read. The message names the newest.
     """
     log = folder / METRICS
 
@@ -168,9 +168,9 @@ def find_checkpoint(folder: Path, settings: Mapping[str, str], set_aside: bool) 
 
 
 def checkpoint_to_go_back_to(folder: Path) -> Checkpoint | None:
-    """Return the last checkpoint of a fixed update, at which a divergence goes on.
+    """Return the checkpoint that a divergence goes back to.
 
-    None where a run has none, or where it is damaged or of another log.
+    None where a run has none, or where it is damaged or does not fit the log.
     """
     try:
         checkpoint = read_checkpoint(folder / BACK)
@@ -221,7 +221,7 @@ def check_settings(checkpoint: Checkpoint, settings: Mapping[str, str], folder: 
 
 
 def restore(path: Path, checkpoint: Checkpoint, template: TrainState) -> TrainState:
-    """Return a checkpoint's train state in the containers of another one of the same settings.
+    """Return a checkpoint's train state as a `TrainState` of the same structure as `template`.
 
     Raises FileError where an array is missing, or has another shape or type.
     """
@@ -236,7 +236,7 @@ def restore(path: Path, checkpoint: Checkpoint, template: TrainState) -> TrainSt
 
 
 def warn_of_another_machine(checkpoint: Checkpoint, devices: int, seeds_at_once: int) -> None:
-    """Warn where a run goes on on another machine or number of devices, or in a program of other seeds."""
+    """Warn where a run continues on another machine or number of devices, or with other seeds at once."""
     names = {"jax": "JAX", "device": "the device", "cpus": "the number of cores"}
     here = {**machine(), "devices": devices, "seeds_at_once": seeds_at_once}
     changes = ((names.get(name, name), getattr(checkpoint, name), now) for name, now in here.items())
@@ -246,7 +246,7 @@ def warn_of_another_machine(checkpoint: Checkpoint, devices: int, seeds_at_once:
 
 
 def warn_of_another_length(checkpoint: Checkpoint, trainer: Trainer, agent: Any, agent_state: Any) -> None:
-    """Warn where a schedule of the agent is elsewhere than it was, because the training has another length."""
+    """Warn where a schedule of the agent jumps, because the training has another length than before."""
     if checkpoint.goal is None or checkpoint.goal == trainer.goal:
         return
     done = checkpoint.updates if trainer.unit == "steps" else checkpoint.episodes

@@ -35,11 +35,11 @@ def _names(settings: type) -> tuple[str, ...]:
 CHOICES = ("rebalance_band", "rebalance", "max_leverage", "flat_at_session_end")  # rules that a trader chooses
 FACTS = tuple(name for name in _names(Rules) if name not in CHOICES)  # the others, which are the market's or broker's
 RATES = (*LIMITS, "rebates")
-WHOLE = ("costs", "rules", "reward")  # of an environment, as objects
+WHOLE = ("costs", "rules", "reward")  # settings of an environment that are objects
 TRAINER = tuple(name for name in _names(Trainer) if name not in ("env", "agent", "valid", "env_params", "run_dir"))
-# Seeds show what is luck in a configuration, so they are none themselves. A device changes the last digits alone.
+# Seeds show what is luck within a configuration, so they are no choice. Devices change the last digits alone.
 NOT_SWEPT = ("seed", "seeds", "seeds_at_once", "devices")
-AS_THEY_ARE = ("about", "progress", "callbacks")  # which decide about no training, and may be lists themselves
+AS_THEY_ARE = ("about", "progress", "callbacks")  # settings that change no numbers, and may be lists themselves
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Configuration:
         trainer: trains it. It has a validation market, and no folder yet.
         test: bars that no choice may see. None where nothing is tested.
         changes: settings of `backtest` by which all configurations are scored alike.
-        files: further files of its run folder, as text by their names.
+        files: further files for its run folder: the text of each by its name.
     """
 
     settings: Mapping[str, Any]
@@ -76,7 +76,8 @@ class SweepPlan:
     Attributes:
         configurations: each choice of the swept settings.
         swept: the values of each swept setting, as plain data.
-        fixed: what else decides about the sweep, as plain data. A sweep goes on only where both are the same.
+        fixed: the other settings that decide about the sweep, as plain data. A sweep is resumed only where `swept` and
+            `fixed` are the same.
     """
 
     configurations: Sequence[Configuration]
@@ -134,19 +135,19 @@ def check_swept(swept: Mapping[str, Sequence[Any]], known: Collection[str]) -> N
 
 
 def combinations(swept: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Each choice of one value of every setting. The last setting changes first."""
+    """Return each choice of one value of every setting. The last setting changes first."""
     return [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
 
 
 def scored_alike(
     chosen: Rules, rules: Rules, costs: Costs | CostRange, swept: Collection[str]
 ) -> dict[str, Costs | CostRange | Rules]:
-    """The settings of a backtest in which a configuration pays what all others pay.
+    """Return the settings of a backtest in which a configuration pays what all others pay.
 
     Args:
-        chosen: the configuration's rules.
-        rules, costs: those of the sweep, without what is swept.
-        swept: names of the swept settings.
+        chosen: The configuration's rules.
+        rules, costs: The rules and costs of the sweep, without what is swept.
+        swept: The names of the swept settings.
     """
     changes: dict[str, Costs | CostRange | Rules] = {}
     if {"costs", *RATES} & set(swept):
@@ -158,12 +159,12 @@ def scored_alike(
 
 
 def label(settings: Mapping[str, Any]) -> str:
-    """Settings and their values on one line."""
+    """Return settings and their values on one line."""
     return ", ".join(f"{name} {_short(value)}" for name, value in settings.items())
 
 
 def plain(values: Any) -> Any:
-    """Values as JSON holds them. Another object is told by its text."""
+    """Return values as JSON holds them. Another object becomes its text."""
     return json.loads(as_json(values))
 
 
@@ -176,7 +177,7 @@ def _short(value: Any) -> str:
 
 
 def _values(given: Any) -> list[Any] | None:
-    """The values of a setting that is swept. None where it is one value."""
+    """Return the values of a setting that is swept. None where it has one value."""
     if isinstance(given, np.ndarray) and given.ndim == 1:
         return given.tolist()
     return list(given) if isinstance(given, list | range) else None
@@ -191,7 +192,7 @@ def _of_agent(agent: Agent) -> tuple[str, ...]:
 
 
 def _with(env: TradingEnv, agent: Agent, changes: Mapping[str, Any]) -> tuple[TradingEnv, Agent, dict[str, Any]]:
-    """Environment and agent with other settings, and what else is of the Trainer."""
+    """Return the environment and the agent with other settings, and the settings that belong to the Trainer."""
     of_agent = {name: value for name, value in changes.items() if name in _of_agent(agent)}
     rest = {name: value for name, value in changes.items() if name not in of_agent}
     if of_agent:

@@ -1,7 +1,7 @@
-"""What a training asks of its device, and the answers of a program of its own. `block.py` answers several trainings.
+"""The requests of a training to its device, and the loop that answers one training. `block.py` answers several.
 
-A training is a generator. It yields a `Start`, a `Chunk` or a `Copy`, and is sent the answer. So its log, its
-checkpoints and its best policy are made by the same code, alone and in a block.
+A training is a generator. It yields a `Start`, a `Chunk` or a `Copy`, and is sent the answer. So the same code makes
+its log, its checkpoints and its best policy, alone and in a block.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ Steps = Generator[Request, Any, TrainResult]
 
 
 def run_alone(training: TrainingLoop) -> TrainResult:
-    """Run a training by a program of its own, and return its result."""
+    """Run one training to its end, and return its result."""
     steps, mesh = training.steps(), training.mesh
     answer, train_state, inputs = None, None, ()
     while True:
@@ -74,7 +74,7 @@ def run_alone(training: TrainingLoop) -> TrainResult:
                 answer = partial(jax.device_get, report)
             else:
                 answer = _snapshot(training, train_state, request.validate)
-        except BaseException as error:  # such as no memory, or a second Ctrl-C: the training tells its callbacks
+        except BaseException as error:  # out of memory, or a second Ctrl-C: the training tells its callbacks
             steps.throw(error)
             raise
 

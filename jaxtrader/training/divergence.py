@@ -1,4 +1,4 @@
-"""What is said, and whether a lower rate may help, where an update is rejected: its numbers are not finite or valid."""
+"""Rejected updates, whose numbers are not finite or valid: what a user is told, and whether a lower rate may help."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def check_accepted(bad: Mapping[str, Any]) -> None:
 
 
 def lower_rate_may_help(reasons: list[str]) -> bool:
-    """Whether half the learning rate may help. It mends no reward, and no learner that is not for several devices."""
+    """Return whether half the learning rate may help. It mends no reward, and no parameters that differ by device."""
     return reasons[0] != "reward" and reasons != [DEVICES_DIFFER]
 
 
@@ -44,7 +44,7 @@ def what_was_rejected(reasons: list[str], update: int, env: Any) -> str:
 
 
 def advice(reasons: list[str], halvings: int, env: Any) -> str:
-    """Return what to look at."""
+    """Return a sentence that says what the user should look at."""
     if reasons == [DEVICES_DIFFER]:
         return "The agent's learn must take what it learns as means over them: jaxtrader.devices.mean"
     if reasons[0] == "reward" and _own_reward(env):
@@ -57,6 +57,6 @@ def advice(reasons: list[str], halvings: int, env: Any) -> str:
 
 
 def _own_reward(env: Any) -> str | None:
-    """The name of a reward that is not this package's."""
+    """Return the name of a reward that the user wrote. None where it is one of this package's."""
     described = rewards.to_dict(env.reward) if isinstance(env, TradingEnv) else {}
     return described["name"] if described.get("custom") else None

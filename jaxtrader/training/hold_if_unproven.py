@@ -44,7 +44,7 @@ def hold_if_unproven(trainer: Trainer, result: TrainResult) -> Proof:
     assert isinstance(trainer.valid, Market)
     policy, trained = result.policy, result.run_dir / TRAINED
     found = prove(policy, trainer.valid, trainer.env.market)
-    trained.unlink(missing_ok=True)  # of before the run went on
+    trained.unlink(missing_ok=True)  # an older one, where the run was resumed
     if not found.is_better:
         save_policy(trained, policy)
         constant, exposure = holding(policy, found.exposure)
@@ -54,6 +54,6 @@ def hold_if_unproven(trainer: Trainer, result: TrainResult) -> Proof:
 
 
 def trained_path(run_dir: Path) -> Path:
-    """Return the file of what a run has trained, also where its policy holds instead."""
+    """Return the file of the policy that a run has trained, also where POLICY holds instead."""
     trained = run_dir / TRAINED
     return trained if trained.is_file() else run_dir / POLICY

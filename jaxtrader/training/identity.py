@@ -22,8 +22,8 @@ from jaxtrader.training.train_settings import TrainSettings
 if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer
 
-# A run may go on for longer, elsewhere, on other devices, with another answer to divergence, and another end. What it
-# was initialised from is over.
+# A resumed run may have another length, folder, number of devices, answer to divergence and check at the end. The
+# policy that it started from no longer matters.
 MAY_CHANGE = (
     *("total_steps", "num_episodes", "run_dir", "devices", "seeds_at_once", "on_divergence", "refit_normalizer"),
     "must_beat_holding",
@@ -67,16 +67,16 @@ def differences(
     """Return what differs between two identities, one phrase for each difference.
 
     Args:
-        before, now: the identities.
-        may_change: names that may differ.
-        says: the phrase.
+        before, now: The two identities.
+        may_change: The names that may differ.
+        says: The phrase for one difference, with `{name}`, `{old}` and `{new}`.
     """
     found = []
     for name in dict.fromkeys((*before, *now)):
         old, new = before.get(name), now.get(name)
-        if old == new or name in may_change:  # `devices`, in a run of an earlier version
+        if old == new or name in may_change:
             continue
-        # A rule or cost that is off, or a setting, that was not known then.
+        # A rule, cost or setting that the earlier version did not have, and that is off now.
         if name not in before and new == UNKNOWN_BEFORE.get(name, "null"):
             continue
         if name.endswith(" bars"):
@@ -90,10 +90,10 @@ def check_alike(settings: TrainSettings, trained: Identity, init_from: Any, resu
     """Raise `hosts.UnlikeError` in all processes where one of them would train something else than process 0.
 
     Args:
-        settings: of this process.
-        trained: the identity of its training.
-        init_from: the weights that it starts from, or None.
-        resume: whether it goes on with a run.
+        settings: The settings of this process.
+        trained: The identity of its training.
+        init_from: The weights that the training starts from, or None.
+        resume: Whether the training continues a run.
     """
     further = {name: getattr(settings, name) for name in MAY_CHANGE if name != "run_dir"} | {"resume": resume}
     further["init_from"] = None if init_from is None else _sum(jax.tree.leaves(init_from))
@@ -108,7 +108,7 @@ def check_alike(settings: TrainSettings, trained: Identity, init_from: Any, resu
 
 
 def machine() -> dict[str, Any]:
-    """Return what the bits of a training also depend on, where settings and data are the same."""
+    """Return what else the bits of a training depend on, beside its settings and data."""
     return {"jax": jax.__version__, "device": jax.devices()[0].device_kind, "cpus": compilation.cores()}
 
 
@@ -139,7 +139,7 @@ def _sum(arrays: list[Any]) -> str:
 
 
 def as_json(value: Any) -> str:
-    """Return a value as JSON. Another object is told by its text, without its place in memory."""
+    """Return a value as JSON. Another object becomes its text, without its address in memory."""
     return json.dumps(value, default=lambda x: re.sub(r" at 0x[0-9a-f]+", "", repr(x)))
 
 

@@ -91,9 +91,9 @@ class _Listener:
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.callbacks: list[tuple[Callable[[str], None], Callable[[], None]]] = []
-        self._read, self._handled = 0, 0  # signals, by the thread and by the handler
+        self._read, self._handled = 0, 0  # the signals that the thread read, and that the handler got
         self._is_leaving = threading.Event()
-        self._replaced: dict[int, Any] = {}  # handlers of before
+        self._replaced: dict[int, Any] = {}  # the earlier handlers, by signal
         self._reader, self._writer = os.pipe()
         _set_blocking(self._writer, False)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
@@ -101,7 +101,7 @@ class _Listener:
         self._thread.start()
 
     def replace_handlers(self) -> None:
-        """Let the signals come here."""
+        """Handle the signals from now on."""
         for each in SIGNALS:
             # Read before it is replaced: the new handler may run before signal.signal() has returned the old one.
             before = signal.getsignal(each)
@@ -110,7 +110,7 @@ class _Listener:
                 signal.signal(each, self._handle)
 
     def close(self) -> None:
-        """Give back the handlers of before."""
+        """Restore the earlier handlers."""
         self._is_leaving.set()
         for each, before in self._replaced.items():
             signal.signal(each, before)
@@ -146,6 +146,6 @@ class _Listener:
 
 
 def _set_blocking(handle: int, blocking: bool) -> None:
-    """Let a signal that finds the pipe full not wait. Older Pythons cannot on Windows, and do not ask for it there."""
+    """Set whether a write to a full pipe waits. Older Pythons have no such setting on Windows, and need none there."""
     if hasattr(os, "set_blocking"):
         os.set_blocking(handle, blocking)

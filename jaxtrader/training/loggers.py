@@ -52,7 +52,7 @@ class _FigureLogger(Logger):
         raise NotImplementedError
 
     def _end(self, status: str) -> None:
-        """End the log with a status of MLflow's. It may have ended."""
+        """End the log with a status of MLflow's, unless it has ended already."""
 
 
 class Log(_FigureLogger):
@@ -102,10 +102,10 @@ class TensorBoard(_FigureLogger):
 
     def on_start(self, run: TrainingRun) -> None:
         """Begin to log, or go on."""
-        self._end("KILLED")  # the writer of before a divergence
+        self._end("KILLED")  # after a divergence, the earlier writer is still open
         folder = run.run_dir / "tensorboard" if self.log_dir is None else Path(self.log_dir) / run.label
         purge_step = run.steps + 1 if folder.exists() else None
-        # Files are named by the second. One that is resumed within it would take the place of the first.
+        # Files are named by the second. A run that is resumed within the same second would overwrite its first file.
         suffix = f".{run.steps:015d}"
         self._writer = self._package.SummaryWriter(str(folder), purge_step=purge_step, filename_suffix=suffix)
 
@@ -124,7 +124,7 @@ class WandB(_FigureLogger):
     """Logs each record to a run of Weights & Biases. A run that is resumed goes on in the same one.
 
     Args:
-        init: of `wandb.init`, such as `project="trading"`. `name`, `config`, `id` and `dir` have defaults.
+        init: arguments of `wandb.init`, such as `project="trading"`. `name`, `config`, `id` and `dir` have defaults.
 
     Raises:
         ImportError: the package wandb is not installed.
@@ -219,7 +219,7 @@ def _extra(module: str, extra: str) -> Any:
 
 
 def _remembered(path: Path, make: Callable[[], str]) -> str:
-    """The text of a file. Where there is none, it is made and written."""
+    """Return the text of a file. Where there is no file, make the text and write it."""
     if path.is_file():
         return path.read_text().strip()
     text = make()

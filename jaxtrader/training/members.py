@@ -77,9 +77,9 @@ def check_members_to_resume(trainer: Trainer) -> None:
 def train_members(trainer: Trainer, resume: bool) -> TrainResult:
     """Train the members, each in a folder of its own, and save the ensemble.
 
-    All members share the compiled programs, and each is the same as a training with its seed alone. In a block that is
-    up to the order of sums. From an ensemble of an earlier training each starts from its own member. Where a signal
-    ends a member, the ensemble is that of the members before it, or of its block where there is none.
+    All members share the compiled programs. Each is the same as a training with its seed alone, in a block up to the
+    order of sums. Where training starts from an ensemble, each member starts from its own member of that. Where a
+    signal ends a member, the ensemble has the members before it. Where there are none, it has the interrupted ones.
     """
     run_dir = trainer.open_folder(resume)
     check_seeds(trainer, run_dir)
@@ -108,7 +108,7 @@ def _train_members(trainer: Trainer, run_dir: Path, resume: bool) -> TrainResult
 
 
 def _members(trainer: Trainer, run_dir: Path) -> list[Trainer]:
-    """A trainer for each seed."""
+    """Return a trainer for each seed."""
     earlier = trainer.earlier.members if trainer.earlier is not None else (None,)
     return [
         dataclasses.replace(
@@ -125,7 +125,7 @@ def _members(trainer: Trainer, run_dir: Path) -> list[Trainer]:
 
 
 def _train_block(members: Sequence[Trainer], slots: int, resume: bool) -> list[TrainResult]:
-    """Train members side by side, in a program of so many slots. One slot is the program of one training."""
+    """Train members side by side in a program with `slots` slots. With one slot they follow one another."""
     resumes = [resume and is_run(Path(str(member.run_dir))) for member in members]
     if slots == 1:
         return [member.train_here(resume=goes_on) for member, goes_on in zip(members, resumes, strict=True)]

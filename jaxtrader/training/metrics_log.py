@@ -14,7 +14,7 @@ from typing import Any
 from jaxtrader.files import FileError
 from jaxtrader.run_files import SCORE
 
-COUNTS = ("updates", "steps", "episodes")  # in each record of a run
+COUNTS = ("updates", "steps", "episodes")  # each record has these
 
 
 class JsonlLogger:
@@ -38,11 +38,11 @@ class JsonlLogger:
         except OSError as error:
             raise self._error(error, "choose another place") from error
         self._sum, self.size = hashlib.sha256(content), len(content)
-        if content and not content.endswith(b"\n"):  # after a crash, which must not spoil the next line too
+        if content and not content.endswith(b"\n"):  # a crash cut the last line, and must not spoil the next one
             self._append(b"\n")
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record, whose values are numbers of Python's. Raises FileError where it cannot be written."""
+        """Append one record of Python numbers. Raises FileError where it cannot be written."""
         finite = {key: value if value is not None and math.isfinite(value) else None for key, value in record.items()}
         self._append((json.dumps(finite) + "\n").encode())
 
@@ -124,8 +124,8 @@ def records_of(path: Path, content: bytes) -> list[dict[str, Any]]:
     """Return the records of a part of a run's log, with NaN for null.
 
     Args:
-        path: of the log, for the message.
-        content: whole lines of it.
+        path: The path of the log, for the message.
+        content: Whole lines of the log.
 
     Raises:
         FileError: a line is no JSON object, has no counts, or has a score that is no number.

@@ -118,7 +118,7 @@ class Progress:
             self._printed_at = now
 
     def wait(self, what: str) -> None:
-        """Say what is done before the first record. On a terminal the seconds of it are shown."""
+        """Show what a user waits for before the first record. On a terminal the seconds are counted."""
         self._display.waiting = (what, self._clock())
         if not self._live:
             self.print(f"{what} ...")
@@ -134,14 +134,15 @@ class Progress:
 
 
 class MemberProgress:
-    """What one of several trainings side by side shows, as a `Progress`. All of them have one display.
+    """The display of one of several trainings side by side, with the methods of `Progress`. All share one display.
 
     It shows what all have done, and the means of their figures.
 
     Args:
-        progress: the display.
-        seed: of this training.
-        said: texts that were shown, and `latest`: the last count and record by seed. All trainings share both.
+        progress: The shared display.
+        seed: The seed of this training.
+        said: The texts that were shown. All trainings share it.
+        latest: The last count and record of each seed. All trainings share it.
     """
 
     def __init__(
@@ -150,11 +151,11 @@ class MemberProgress:
         self._progress, self._seed, self._said, self._latest = progress, seed, said, latest
 
     def wait(self, what: str) -> None:
-        """Say what is done before the first record, once for all trainings."""
+        """Show what a user waits for before the first record, once for all trainings."""
         self._once(what, self._progress.wait)
 
     def print(self, text: str) -> None:
-        """Write a text of all trainings, once, or of this one: what happened to an update is its own."""
+        """Write a text once for all trainings. A text that names an update belongs to this training alone."""
         self._once(f"seed {self._seed}: {text}" if "update" in text else text, self._progress.print)
 
     def _once(self, text: str, show: Callable[[str], None]) -> None:
@@ -163,7 +164,7 @@ class MemberProgress:
             show(text)
 
     def update(self, done: int, record: Mapping[str, Any]) -> None:
-        """Show the figures of all after a record of this training."""
+        """Show the figures of all trainings together after a record of this one."""
         self._latest[self._seed] = (done, record)
         records = [each for _, each in self._latest.values()]
         shown: dict[str, Any] = {}
@@ -175,7 +176,7 @@ class MemberProgress:
 
 
 def member_progress(progress: Progress, seeds: Iterable[int]) -> list[MemberProgress]:
-    """Return what each of several trainings shows on one display."""
+    """Return a display for each of several trainings, all on the one given."""
     said: set[str] = set()
     latest: dict[int, tuple[int, Mapping[str, Any]]] = {}
     return [MemberProgress(progress, seed, said, latest) for seed in seeds]
@@ -218,7 +219,7 @@ class _Display(rich.progress.Progress):
 
 
 def _table(figures: list[tuple[str, str, str]], width: int) -> Table:
-    """The figures in rows of four, or of fewer where `width` has no room for four."""
+    """Return the figures in rows of four, or of fewer where `width` has no room for four."""
     in_a_row = 4 if width >= 80 else max(1, (width + 2) // 22)
     table = Table.grid()
     for _ in range(in_a_row):
@@ -232,14 +233,14 @@ def _table(figures: list[tuple[str, str, str]], width: int) -> Table:
 
 
 def _line(task: Task, record: Mapping[str, float]) -> str:
-    """The bar's texts and the figures in one plain line."""
+    """Return the bar's texts and the figures in one plain line."""
     left = f"left {TimeRemainingColumn(compact=True).render(task)}"
     head = (_percent(task), _amount(task), _speed(task), f"elapsed {TimeElapsedColumn().render(task)}", left)
     return "  ".join([*(text for text in head if text), *(f"{label} {text}" for label, text, _ in _figures(record))])
 
 
 def _figures(record: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    """Label, text and style of each figure in the record."""
+    """Return label, text and style of each figure in the record."""
     figures = []
     for key, label in FIGURES.items():
         value = record.get(key)
@@ -283,7 +284,7 @@ def _speed(task: Task) -> str:
 
 
 def _count(number: float) -> str:
-    """A count in about three digits: 950, 1.2k, 118k, 1.2M, 12.3B."""
+    """Return a count in about three digits: 950, 1.2k, 118k, 1.2M, 12.3B."""
     if not math.isfinite(number):
         return "-"
     for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):

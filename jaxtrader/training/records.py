@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 MIN_SPEED_SECONDS = 0.5
-TIME_FIELDS = ("seconds", "steps_per_second", "compile_seconds")  # in which two runs of the same bits differ
+TIME_FIELDS = ("seconds", "steps_per_second", "compile_seconds")  # two equal runs differ in these alone
 
 
 class SpeedMeter:
@@ -37,8 +37,8 @@ class Recorder:
         steps_per_update: environment steps of an update.
 
     Attributes:
-        updates, episodes: how many are finished.
-        compile_seconds: the time that the first dispatch took. It goes into the first record.
+        updates, episodes: the numbers of finished updates and episodes.
+        compile_seconds: the seconds that the first dispatch took, for the first record.
     """
 
     def __init__(self, steps_per_update: int):
@@ -47,7 +47,7 @@ class Recorder:
         self.go_on_from(0, 0, 0.0)
 
     def go_on_from(self, updates: int, episodes: int, seconds: float) -> None:
-        """Count on from there, such as where a training is resumed."""
+        """Continue the counts from these numbers, such as where a training is resumed."""
         self.updates, self.episodes = updates, episodes
         self._began = time.perf_counter() - seconds
         self._meter = SpeedMeter()
@@ -59,7 +59,7 @@ class Recorder:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, compilation and validation included, also of those before it was resumed."""
+        """Seconds of training with compilation and validation. Of a resumed run it includes the time before."""
         return time.perf_counter() - self._began
 
     def record(self, report: dict[str, Any]) -> dict[str, Any] | None:

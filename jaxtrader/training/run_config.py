@@ -1,4 +1,4 @@
-"""What config.json and the policy files say about their run: settings, environment, features and data."""
+"""The description of a run in config.json and in its policy files: settings, environment, features and data."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def write_config(run_dir: Path, trainer: Trainer, about: Mapping[str, Any]) -> d
 
 
 def describe(trainer: Trainer, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a policy file says about its training, as plain data.
+    """Return the description of a training in a policy file, as plain data.
 
-    Of other environments than a TradingEnv nothing is said.
+    An environment that is no TradingEnv is not described.
 
     Args:
-        trainer: of the training.
-        about: further plain data.
+        trainer: The trainer of the training.
+        about: Further plain data.
     """
     env, valid = trainer.env, trainer.valid
     described = {**about, "agent": plain_agent(trainer.agent), "training": _training(trainer)}
@@ -64,7 +64,7 @@ def _training(settings: TrainSettings) -> dict[str, Any]:
 def plain_agent(agent: Agent) -> dict[str, Any]:
     """Return an agent's settings as plain data: its fields where it is a dataclass, else its name alone.
 
-    A Flax module of the user's own is the name of its class, and its fields that are plain data.
+    A Flax module of the user's own becomes the name of its class with those fields that are plain data.
     """
     if not is_dataclass(agent):
         return {"name": type(agent).__name__}
@@ -73,7 +73,7 @@ def plain_agent(agent: Agent) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a setting as plain data, and what is none by its text."""
+    """Return a setting as plain data. Another object becomes its text."""
     if isinstance(value, nn.Module | Own):
         return own(value).plain
     if isinstance(value, jax.Array | np.ndarray):

@@ -17,8 +17,8 @@ from jaxtrader.run_files import BACK, CHECKPOINTS, CONFIG_JSON, CONFIG_TOML, MET
 from jaxtrader.training.metrics_log import check_log
 
 LOOKS, LOOK_SECONDS = 3, 0.02  # how often a lock is tried, and the time in between
-_PART = re.compile(r"(seed|fold|config)-\d+")  # what a run of several calls the folder of one
-BEFORE_TRAINING = {CONFIG_TOML, CONFIG_JSON, METRICS, START, WALK_FORWARD}  # what a run has before its first checkpoint
+_PART = re.compile(r"(seed|fold|config)-\d+")  # the folder of a seed, fold or configuration within a larger run
+BEFORE_TRAINING = {CONFIG_TOML, CONFIG_JSON, METRICS, START, WALK_FORWARD}  # the files before the first checkpoint
 
 
 def make_run_dir(run_dir: str | PathLike[str] | None, name: str) -> Path:
@@ -78,19 +78,19 @@ def holds_nothing(folder: Path) -> bool:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a training has begun in the folder, or one of several seeds or folds in a folder of its own below it."""
+    """Return whether a training has begun in the folder, or in the folder of one of its seeds or folds."""
     return any((folder / name).is_file() for name in (METRICS, *CHECKPOINTS)) or any(
         map(is_run, (*member_folders(folder), *fold_folders(folder)))
     )
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a training of one seed has saved something to go on from."""
+    """Return whether a training of one seed has saved a checkpoint."""
     return any((folder / name).is_file() for name in CHECKPOINTS)
 
 
 def needs_start(run_dir: Path, seeds: Iterable[int]) -> bool:
-    """Whether a run that is resumed has a seed without a checkpoint, which begins anew. `seeds` is all of them."""
+    """Return whether one of a run's seeds has no checkpoint, so that it begins anew where the run is resumed."""
     seeds = list(seeds)
     folders = [member_folder(run_dir, seed) for seed in seeds] if len(seeds) > 1 else [run_dir]
     return not all(map(has_checkpoint, folders))
@@ -117,7 +117,7 @@ def _numbered(run_dir: Path, prefix: str) -> list[Path]:
 
 
 def contents(run_dir: Path) -> dict[str, bytes]:
-    """Return all from which a run goes on: log, checkpoints and start, and those of its seeds, by their paths in it."""
+    """Return the content of all files that resuming a run reads, those of its seeds included, by their paths in it."""
     names = (METRICS, *CHECKPOINTS, BACK, START)
     paths = [folder / name for folder in (run_dir, *member_folders(run_dir)) for name in names]
     return {str(path.relative_to(run_dir)): path.read_bytes() for path in paths if path.is_file()}
@@ -154,7 +154,7 @@ def find_run(run_dir: str | PathLike[str] | None) -> Path:
 
 
 def resume_command(folder: Path) -> str:
-    """Return what resumes a run, or the run of several to which it belongs: a command where it began with one."""
+    """Return the command or Python call that resumes a run. A seed, fold or configuration belongs to a larger run."""
     run = folder
     while _PART.fullmatch(run.name) and (run.parent / METRICS).is_file():
         run = run.parent
@@ -174,7 +174,7 @@ def resume_command(folder: Path) -> str:
 def only_writer(folder: Path) -> Generator[None]:
     """Lock a run folder for this process, and delete the unfinished files of a killed one.
 
-    The lock is the operating system's, on the metrics file. It ends with the process, however that ends.
+    The operating system holds the lock on the metrics file. It ends with the process, however that ends.
 
     Raises:
         FileError: another training writes to the folder, or the metrics file cannot be opened.
@@ -201,7 +201,7 @@ def only_writer(folder: Path) -> Generator[None]:
 
 
 def is_written(folder: Path) -> bool:
-    """Whether a training writes to the folder at this moment. Nothing is changed.
+    """Return whether a training writes to the folder at this moment. Nothing is changed.
 
     Raises FileError where the log is no regular file.
     """
@@ -223,7 +223,7 @@ def _refuse_in_use(folder: Path) -> None:
 
 
 def _lock_soon(handle: int) -> bool:
-    """Lock an open file. It is tried again for a moment, since others may just look whether it is locked."""
+    """Lock an open file. Try for a moment, since `is_written` of another process may hold it just then."""
     for _ in range(LOOKS):
         if _lock(handle):
             return True
@@ -232,7 +232,7 @@ def _lock_soon(handle: int) -> bool:
 
 
 def _lock(handle: int, shared: bool = False) -> bool:
-    """Lock an open file, or share it with others that only look. False where another process has locked it."""
+    """Lock an open file, `shared` together with others. Return False where another process has locked it."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -247,7 +247,7 @@ def _lock(handle: int, shared: bool = False) -> bool:
     except (BlockingIOError, PermissionError):
         return False
     except OSError:
-        return True  # a file system without locks, such as some of networks: training goes on without one
+        return True  # some network file systems have no locks: training goes on without one
     return True
 
 

@@ -25,17 +25,17 @@ class Saver:
     """Keeps what a training of one seed has so far.
 
     Args:
-        trainer: its settings.
-        run_dir: its folder.
-        log: of its records.
-        seeds_at_once: how many seeds its program trains.
+        trainer: The settings of the training.
+        run_dir: The folder of the run.
+        log: The logger that writes the run's records.
+        seeds_at_once: The number of seeds that one program trains side by side.
 
     Attributes:
-        history: the records.
-        recorder: counts what is finished.
-        best: the record of the best validation, None where nothing has been chosen.
-        halvings: how often the learning rate was halved.
-        initial: what the policy says of itself from which training started. None for fresh weights.
+        history: The records so far.
+        recorder: The counts of updates, episodes and seconds.
+        best: The record of the best validation. None where no policy has been chosen.
+        halvings: How often the learning rate was halved.
+        initial: How the policy describes itself that the training started from. None for fresh weights.
     """
 
     def __init__(self, trainer: Trainer, run_dir: Path, log: JsonlLogger, seeds_at_once: int) -> None:
@@ -50,13 +50,13 @@ class Saver:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """What the policy files say of the training."""
+        """The description of the training that the policy files hold."""
         trainer = self.trainer
         further = trainer.about if self.initial is None else {**trainer.about, "init_from": self.initial}
         return describe(trainer, further)
 
     def restore(self, checkpoint: Checkpoint, template: TrainState) -> TrainState:
-        """Go back to a checkpoint: counts, log and best policy. Return its train state, in the form of a template."""
+        """Go back to a checkpoint: counts, log and best policy. Return its train state, structured as `template`."""
         train_state = restore(self.run_dir / NEWEST, checkpoint, template)
         self.history = self.log.cut(checkpoint.metrics_bytes)
         self.recorder.go_on_from(checkpoint.updates, checkpoint.episodes, checkpoint.seconds)
@@ -90,10 +90,10 @@ class Saver:
     def save_checkpoint(self, train_state: TrainState, is_best: bool = False, went_back: bool = False) -> None:
         """Save the train state unless that has just been done. The log reaches the disk before it.
 
-        A divergence goes back to updates at which there is a validation, also where there is no market for one. The
-        clock and signals save at others, at which a run that never stopped saves nothing. Where it has just gone back,
-        that file stays, since after a kill the run may go on from before, with fewer halvings. Newer checkpoints no
-        longer fit the log.
+        A divergence goes back to a multiple of `eval_every`, also where there is no validation. Checkpoints that the
+        clock or a signal asks for lie elsewhere, and no divergence goes back to them: a run that never stopped has
+        none. Right after going back, the file to go back to stays as it is. A run that is killed then may have fewer
+        halvings when it is resumed. Newer checkpoints no longer fit the log.
         """
         updates = self.recorder.updates
         now = (updates, self.log.size)

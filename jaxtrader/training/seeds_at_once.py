@@ -1,4 +1,4 @@
-"""How many seeds one program trains side by side on the device at hand: as many as fit its memory, in even blocks."""
+"""The number of seeds that one program trains side by side: as many as fit the device's memory, in even blocks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from jaxtrader.training.update import TrainState, run_chunk
 if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer
 
-FOR_TRAINING = 0.8  # of a device's free memory. Validation, and what the compiler does not count, have the rest.
+FOR_TRAINING = 0.8  # share of a device's free memory. The rest is for validation, and for what XLA does not count.
 
 
 def seeds_at_once(trainer: Trainer) -> int:
-    """How many seeds one program trains side by side, on the device at hand.
+    """Return the number of seeds that one program trains side by side on the device at hand.
 
-    An agent of the user's own may hold what `jax.vmap` cannot take, so it is asked for.
+    An agent of the user's own may not work under `jax.vmap`. So it is 1 there, unless `seeds_at_once` says more.
     """
     if trainer.seeds_at_once is not None:
         return even(trainer.seeds, trainer.seeds_at_once)
@@ -36,7 +36,7 @@ def seeds_at_once(trainer: Trainer) -> int:
 
 
 def why_not_at_once(trainer: Trainer) -> str:
-    """What several seeds as one program need, and this training has not. Empty where it has all."""
+    """Return what this training lacks for several seeds as one program. It is empty where nothing is missing."""
     if trainer.devices > 1:
         return "one device"
     if not all(type(each) is EarlyStopping for each in trainer.callbacks):
@@ -48,9 +48,9 @@ def slots_that_fit(wanted: int, bytes_of: Callable[[int], int], limit: float) ->
     """Return the most slots, of equal blocks, whose program fits a device's memory. At least 1.
 
     Args:
-        wanted: members to train.
-        bytes_of: what the program of so many slots needs. It is compiled for that.
-        limit: bytes.
+        wanted: The number of members to train.
+        bytes_of: A function that compiles the program with so many slots, and returns the bytes that it needs.
+        limit: The bytes that are free.
     """
     slots = wanted
     while slots > 1 and (needed := bytes_of(slots)) > limit:
@@ -60,12 +60,12 @@ def slots_that_fit(wanted: int, bytes_of: Callable[[int], int], limit: float) ->
 
 
 def even(wanted: int, most: int) -> int:
-    """Return the slots of blocks of at most `most`, such that no block is much smaller than the others."""
+    """Return the number of slots, at most `most`, with which no block is much smaller than the others."""
     return -(-wanted // -(-wanted // most))
 
 
 def free_bytes(device: jax.Device) -> float | None:
-    """Return what a device has left for programs, less some for validation. None where it does not tell."""
+    """Return the bytes that a device has left for a program, less some for validation. None where it does not say."""
     stats = device.memory_stats()
     if not stats or "bytes_limit" not in stats:
         return None
@@ -73,9 +73,9 @@ def free_bytes(device: jax.Device) -> float | None:
 
 
 def bytes_of_block(slots: int, trainer: Trainer, train_state: TrainState, params: Any) -> int:
-    """Return the bytes that a block's program takes beside the parameters of the environment. It is compiled.
+    """Compile a block's program, and return the bytes that it takes beside the parameters of the environment.
 
-    The compiled program is the one that `Block` runs, and is not compiled again.
+    `Block` runs this program without compiling it again.
     """
 
     def stacked(tree: Any) -> Any:
@@ -91,6 +91,6 @@ def bytes_of_block(slots: int, trainer: Trainer, train_state: TrainState, params
         params_axis=None,
     )
     needed = program.compile().memory_analysis()
-    if needed is None:  # this backend does not tell. Where memory is too small, the error names seeds_at_once
+    if needed is None:  # this backend does not say. Where memory is too small, the error names seeds_at_once
         return 0
     return needed.temp_size_in_bytes + 2 * needed.output_size_in_bytes  # the state, and its copy for the host

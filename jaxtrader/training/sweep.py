@@ -52,14 +52,14 @@ class ConfigurationResult:
     """One configuration after its training.
 
     Attributes:
-        name: of its run folder in that of the sweep.
-        settings: the swept ones.
-        folder: its run folder.
+        name: the name of the run folder within the sweep's folder.
+        settings: the swept settings, by name.
+        folder: the run folder.
         seeds: the result of each seed's policy on validation.
-        valid: the result on validation of what was trained, which trades the mean of all seeds' targets.
-        test: the result of its policy on the test. None where there is none, or the sweep was interrupted.
-        failed: why the training ended, where numbers became infinite. Its seeds are then empty, and the results None.
-        trainer: which trained it.
+        valid: the result on validation of the trained policy, which trades the mean of all seeds' targets.
+        test: the result of the policy on the test. None where there is no test, or the sweep was interrupted.
+        failed: the reason, where the training diverged. `seeds` are then empty, and `valid` and `test` None.
+        trainer: the trainer of the configuration.
     """
 
     name: str
@@ -73,24 +73,24 @@ class ConfigurationResult:
 
     @property
     def policy_path(self) -> Path:
-        """The file of its policy."""
+        """The file of the policy."""
         return self.folder / POLICY
 
     @property
     def policy(self) -> Policy:
-        """Its policy."""
+        """The policy of the configuration."""
         if self.trainer is None:
             return load_policy(self.policy_path)
         return load_trained(self.policy_path, self.trainer.agent, self.trainer.env)
 
     @property
     def score(self) -> float:
-        """Mean over the seeds of the Sharpe ratio on validation. NaN where it failed."""
+        """Mean over the seeds of the Sharpe ratio on validation. NaN where the training failed."""
         return float(np.mean([_ratio(one) for one in self.seeds])) if self.seeds else math.nan
 
     @property
     def spread(self) -> float:
-        """Sample deviation of the same ratio over the seeds. NaN of one seed."""
+        """Sample deviation over the seeds of the same ratio. NaN for one seed."""
         return float(np.std([_ratio(one) for one in self.seeds], ddof=1)) if len(self.seeds) > 1 else math.nan
 
 
@@ -99,8 +99,8 @@ class Sweep:
     """What `sweep` returns.
 
     Attributes:
-        configurations: all that are done, in the order of the values that were given.
-        run_dir: the folder with a run folder for each, sweep.json and sweep.csv.
+        configurations: the finished configurations, in the order of the given values.
+        run_dir: the folder with sweep.json, sweep.csv and a run folder for each configuration.
         interrupted: True where a signal ended a training. The configurations before it are here.
     """
 
@@ -148,7 +148,7 @@ class Sweep:
         return deflated_sharpe(self.returns[:, self.trained.index(self.best)], len(ratios), variance)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each configuration: its settings, its score and spread, and figures of its policy."""
+        """Return a row for each configuration: settings, score, spread, and figures of the policy."""
         import pandas as pd
 
         names = [one.name for one in self.configurations]
@@ -201,8 +201,8 @@ def sweep(
         run_dir: the folder for all runs. By default it is the next free runs/sweep-0001.
         resume: continue in `run_dir` where an earlier call with the same arguments stopped. What is finished is not
             trained again.
-        settings: of the agent, `EnvSettings`, `Rules` and `Costs`, `costs`, `rules` and `reward` as objects, and of
-            `Trainer`. A one-dimensional array and a range count as lists, and a tuple is one value.
+        settings: settings of the agent, `EnvSettings`, `Rules`, `Costs` and `Trainer`, and the objects `costs`, `rules`
+            and `reward`. A one-dimensional array and a range count as lists. A tuple is one value.
 
     Raises:
         ValueError: a setting is unknown, cannot be swept or is not valid, or the sweep to resume had others. Nothing is
@@ -232,9 +232,9 @@ def run_sweep(plan: SweepPlan, folder: Path, report_step: Callable[[str], None] 
     """Train, score and test each configuration in a folder of its own. See `sweep`.
 
     Args:
-        plan: the configurations.
-        folder: new, or of the same sweep.
-        report_step: is told what is being done.
+        plan: The configurations.
+        folder: A new folder, or that of the same sweep.
+        report_step: A function that gets a sentence about each step before it is done.
     """
     earlier, names = check_resume(plan, folder), _names(plan)
     with only_writer(folder), stop_on_signals(plan.configurations[0].trainer.make_progress().print):
@@ -258,7 +258,7 @@ def run_sweep(plan: SweepPlan, folder: Path, report_step: Callable[[str], None] 
 
 
 def check_resume(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
-    """Return what a folder's record says of the configurations that are finished, by their names.
+    """Return the finished configurations by name, as the record of a folder has them.
 
     Raises:
         ValueError: the folder is of a sweep with other settings or data. The message names the first that differs.
@@ -293,18 +293,18 @@ def _finished(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
         if now.get(name) != before.get(name):
             raise ValueError(
                 f"{name} was {_spelt(before.get(name))} in the sweep of {folder} and is {_spelt(now.get(name))}; give "
-                "another run_dir, or the values of before"
+                "another run_dir, or the earlier values"
             )
     if list(record["swept"]) != list(plan.swept):
         raise ValueError(
             f"{', '.join(plan.swept)} stood in the order {', '.join(record['swept'])} in the sweep of {folder}, which "
-            "numbers its configurations; give another run_dir, or the order of before"
+            "numbers its configurations; give another run_dir, or the earlier order"
         )
     return finished
 
 
 def _train(configuration: Configuration, folder: Path, earlier: Mapping[str, Any]) -> ConfigurationResult | None:
-    """Train one configuration where that is not done yet, and score it. None where a signal ended it."""
+    """Train one configuration unless it is trained, and score it. None where a signal ended the training."""
     done = ConfigurationResult(folder.name, configuration.settings, folder, trainer=configuration.trainer)
     if earlier.get("failed") is not None:
         return replace(done, failed=earlier["failed"])
@@ -320,7 +320,7 @@ def _train(configuration: Configuration, folder: Path, earlier: Mapping[str, Any
                 return None
         except TrainingDiverged as error:
             return replace(done, failed=str(error))
-    # Where it holds instead, that says nothing of these settings.
+    # What was trained is scored: a policy that holds instead says nothing of these settings.
     trained = load_trained(trained_path(folder), configuration.trainer.agent, configuration.trainer.env)
     valid = configuration.trainer.valid
     assert isinstance(valid, Market)
@@ -345,7 +345,7 @@ def _write(
     earlier: Mapping[str, Mapping[str, Any]],
     found: Sweep | None = None,
 ) -> None:
-    """Write the record: what is swept, what is finished, and at the end the best of it."""
+    """Write the record: the swept settings, the finished configurations, and at the end the best one."""
     finished = dict(earlier) | {one.name: {"failed": one.failed, "policy": _digest(one.policy_path)} for one in done}
     record = {"swept": plan.swept, "fixed": plan.fixed, "finished": finished, "rows": list(map(_plain_row, done))}
     if found is not None and found.trained:
@@ -354,7 +354,7 @@ def _write(
 
 
 def _plain_row(one: ConfigurationResult) -> dict[str, Any]:
-    """The row of a configuration as JSON holds it. What is undefined is null."""
+    """Return the row of a configuration as JSON holds it. An undefined number is null."""
     row = _row(one)
     row |= plain({name: row[name] for name in one.settings})
     undefined = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
@@ -371,7 +371,7 @@ def _row(one: ConfigurationResult) -> dict[str, Any]:
 
 
 def _ratio(result: BacktestResult) -> float:
-    """The Sharpe ratio. An account that does not vary is cash, whose ratio counts as 0."""
+    """Return the Sharpe ratio. An account that does not vary is cash, whose ratio counts as 0."""
     ratio = sharpe(result).value
     return 0.0 if math.isnan(ratio) else ratio
 

@@ -31,10 +31,10 @@ class TrainResult:
 
     Attributes:
         state: the agent's last state.
-        agent, env: as trained.
+        agent, env: the agent and the environment of the training.
         history: the records of metrics.jsonl.
         updates, steps, episodes: how many are finished.
-        seconds: duration of the training, compilation and validation included, also of that before it was resumed.
+        seconds: duration of the training with compilation and validation. Of a resumed run it includes the time before.
         best: the record of the best validation. None without validation.
         run_dir: the folder with policy.pkl, last.pkl, checkpoint.pkl, config.json and metrics.jsonl.
         interrupted: True where Ctrl-C or another signal ended the training before its end. A callback that ends it
@@ -42,7 +42,7 @@ class TrainResult:
         members: the results of the single seeds, where there are several. `state` is then a tuple of their states, and
             `updates`, `steps`, `episodes` and `seconds` are sums. Each record of `history` has its `seed`. `best` is
             None.
-        proof: what validation says of the policy against holding, where `must_beat_holding` asks for it.
+        proof: the comparison of the policy with holding on validation, where `must_beat_holding` asks for it.
 
     Example:
         >>> env = jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), positions=(0, 1), window=2)

@@ -11,7 +11,7 @@ from jaxtrader.setting_checks import check_flag, check_whole
 
 OnDivergence = Literal["stop", "halve"]
 NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
-NUM_SEEDS = 2**32  # JAX would take higher ones for lower ones
+NUM_SEEDS = 2**32  # JAX cuts a seed to 32 bits, so that a higher one would be the same as a lower one
 REQUIRED = ("num_envs", "rollout_length", "unroll", "updates_per_chunk", "eval_every", "devices", "seeds")
 AT_LEAST_1 = (*REQUIRED, "accounts_per_path", "num_episodes", "total_steps", "seeds_at_once")
 

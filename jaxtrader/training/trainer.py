@@ -56,7 +56,7 @@ from jaxtrader.training.training_loop import TrainingLoop
 from jaxtrader.training.validation import check_validation
 from jaxtrader.training.warm_start import check_earlier, keep_start, with_start
 
-FOLDER = "folder"  # the name of process 0's run folder among what it shares
+FOLDER = "folder"  # the key of the run folder's path among the files that process 0 shares
 
 
 @dataclass(eq=False)
@@ -70,11 +70,11 @@ class Trainer(TrainSettings):
         agent: a PPOAgent, or any `Agent`.
         valid: what the best policy is chosen on: a Market, or the Optimum of a synthetic market, which also gives each
             policy's share of the optimum. Without it the last policy is kept.
-        env_params: parameters of an ordinary environment. The default is `env.default_params`.
+        env_params: parameters of an ordinary environment. None: `env.default_params`.
         about: further plain data for config.json and the policy file.
         progress: show progress in the terminal.
         init_from: an earlier policy, or its file or run folder, whose weights and normalisation training starts from.
-            Of a run that holds instead, it is what was trained. The run keeps a copy, from which it is resumed.
+            Where the earlier run holds instead, training starts from its trained.pkl. The new run keeps a copy.
             The environment must have the same features, positions and largest leverage, and the agent the same network.
         callbacks: called on the host at the start, after chunks and validations, and at the end. See `Callback`,
             `EarlyStopping` and `loggers`.
@@ -149,8 +149,8 @@ class Trainer(TrainSettings):
     def _usual_accounts(self) -> int:
         """Return how many accounts share a path where that is not said.
 
-        Two share the work of a window, and learn as fast. The number does not depend on the devices, which may change
-        when a run is resumed, so there must be paths enough for eight.
+        Two share the work of a window, and learn as fast. The number must not depend on the devices, which may change
+        when a run is resumed. So it is 2 only where the paths are enough for eight devices.
         """
         shares = self.on_market_paths and cast(TradingEnv, self.env).window > 1
         return 2 if shares and self.num_envs % (2 * 8 * self.agent.num_minibatches) == 0 else 1
@@ -182,7 +182,7 @@ class Trainer(TrainSettings):
 
     @property
     def rollouts(self) -> MarketRollouts | EnvRollouts:
-        """How experience is collected."""
+        """The rollouts that collect the experience."""
         shards = self.num_paths // self.agent.num_minibatches
         if self.on_market_paths:
             assert isinstance(self.env, TradingEnv)
@@ -203,8 +203,9 @@ class Trainer(TrainSettings):
 
         Args:
             resume: continue the run in `run_dir` from its last checkpoint, or from its beginning where it has none.
-                Only `total_steps`, `num_episodes` and `devices` may be others. The results are those of a training that
-                never stopped, bit for bit, on the same version of JAX, kind and number of devices and number of cores.
+                Only the settings in `identity.MAY_CHANGE`, such as `total_steps` and `devices`, may be others. The
+                results are those of a training that never stopped, bit for bit, on the same version of JAX, kind and
+                number of devices, and number of cores.
 
         Raises:
             TrainingDiverged: a number became NaN or infinite. The last good state is saved before.

@@ -1,7 +1,7 @@
 """The loop of one training: it dispatches chunks of updates, logs on the host, validates, and saves.
 
-The host dispatches chunk n, then fetches and logs chunk n-1, so that the device never waits for the log. Who computes
-is said in `dispatch.py`, and what is kept in `saving.py`.
+The host dispatches chunk n, then fetches and logs chunk n-1, so that the device never waits for the log. `dispatch.py`
+has what the device does, and `saving.py` what is kept.
 """
 
 from __future__ import annotations
@@ -52,19 +52,19 @@ class TrainingLoop:
     """One call of `Trainer.train`, of one seed.
 
     Args:
-        trainer: its settings.
-        run_dir: its folder.
-        log: of its records.
-        progress: shows it.
-        stop: is set where it shall save and end.
-        checkpoint: where it goes on. None: it begins.
-        seeds_at_once: how many seeds its program trains.
+        trainer: The settings of the training.
+        run_dir: The folder of the run.
+        log: The logger that writes the run's records.
+        progress: The display in the terminal.
+        stop: The event that asks the training to save and end.
+        checkpoint: The checkpoint that the training goes on from. None begins a new training.
+        seeds_at_once: The number of seeds that one program trains side by side.
 
     Attributes:
-        agent: the learner, with float32 arrays as its settings.
-        params: parameters of the environment, prepared by the agent.
-        limits, rollouts, mesh: see `run_chunk`.
-        validation: None where nothing is validated.
+        agent: The learner, with float32 arrays as its settings.
+        params: The parameters of the environment, prepared by the agent.
+        limits, rollouts, mesh: The arguments of `run_chunk`.
+        validation: The validation. None where there is none.
     """
 
     params: Any
@@ -90,7 +90,7 @@ class TrainingLoop:
         self.agreed = self._wishes  # what all processes agree on
 
     def steps(self) -> Steps:
-        """Train to the end, and tell the callbacks of it. It yields what `dispatch.py` answers."""
+        """Train to the end, and tell the callbacks. It yields the requests that `dispatch.py` answers."""
         try:
             yield Start(self._begin())
             while True:
@@ -230,7 +230,7 @@ class TrainingLoop:
         )
 
     def _wishes(self) -> dict[str, bool]:
-        """What this process wishes: to stop by a signal, to save by the time, and to end by a callback."""
+        """Return what this process wishes: to stop after a signal, to save when it is time, to end for a callback."""
         is_due = time.monotonic() - self.snapshot_at >= CHECKPOINT_SECONDS
         return {"stop": self.stop.is_set(), "save": is_due and hosts.is_first(), "end": self.callbacks.stops}
 
@@ -262,7 +262,7 @@ class TrainingLoop:
         return train_state
 
     def _restore(self, checkpoint: Checkpoint) -> TrainState:
-        """Go back to a checkpoint, and return its train state. A learning rate that was halved since stays so."""
+        """Go back to a checkpoint, and return its train state. A learning rate that was halved since stays halved."""
         halvings = checkpoint.halvings - self.saver.halvings
         train_state = self.saver.restore(checkpoint, self.template)
         for _ in range(halvings):
@@ -285,13 +285,13 @@ class TrainingLoop:
             )
         self.progress.print(f"note: {message}")
         checkpoint = checkpoint_to_go_back_to(self.run_dir)
-        if checkpoint is None:  # of a run that began with "stop", or whose file was damaged
+        if checkpoint is None:  # the run began with "stop", or the file is damaged
             checkpoint = trainer.newest_checkpoint(self.run_dir, set_aside=True)
             self.progress.print("note: no checkpoint of a validation is there to go back to, so it is the newest")
         assert checkpoint is not None  # the first is written before the first update
         train_state = self._restore(replace(checkpoint, seconds=saver.recorder.seconds))
         self.agent, agent_state = self.agent.halve_rate(train_state.agent_state)
-        for _ in range(saver.halvings - checkpoint.halvings):  # of earlier steps back to the same checkpoint
+        for _ in range(saver.halvings - checkpoint.halvings):  # the run went back to this checkpoint before
             _, agent_state = self.agent.halve_rate(agent_state)
         saver.halvings += 1
         train_state = train_state.replace(agent_state=agent_state)

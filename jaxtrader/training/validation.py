@@ -64,10 +64,10 @@ class Validation:
         """Return the figures of several policies, stacked as their states are. One program computes them all.
 
         Args:
-            agent: of which all are policies.
-            agent_states: stacked.
-            params: that all share, or stacked. Each is a validation's `params`.
-            params_axis: 0 where they are stacked.
+            agent: The agent that all the states belong to.
+            agent_states: The states of the policies, stacked.
+            params: The `params` of one validation for all policies, or those of several, stacked.
+            params_axis: 0 where `params` are stacked. None where all policies share them.
         """
         path, env = self._scored_on
         return _score_all(
@@ -76,7 +76,7 @@ class Validation:
 
     @property
     def _scored_on(self) -> tuple[ScoringPath | None, TradingEnv]:
-        """The path of an optimum, None of a market, and its environment."""
+        """The path to score on and its environment. The path is None where the data are a market."""
         return (self.data.path, self.data.env) if isinstance(self.data, Optimum) else (None, self.env)
 
     def choose(self, scores: Mapping[str, Any], record: dict[str, Any], best: Mapping[str, Any] | None) -> bool:
@@ -85,9 +85,9 @@ class Validation:
         Of equal policies the earlier is the best. A score that is not finite chooses nothing.
 
         Args:
-            scores: its figures.
-            record: its record.
-            best: the record of the best policy before, None before the first finite score.
+            scores: The figures of the policy.
+            record: The record that the figures are added to.
+            best: The record of the best policy so far. None before the first finite score.
         """
         record |= {name: float(value) for name, value in scores.items()}
         score = record["valid_reward_per_bar"]
@@ -103,7 +103,7 @@ class Validation:
 def _score(
     actor: Any, agent_state: Any, params: EnvParams, path: ScoringPath | None, *, env: TradingEnv
 ) -> dict[str, Array]:
-    """The figures of one policy on the bars of `env`, or on the path of an optimum."""
+    """Return the figures of one policy on the bars of `env`, or on the path of an optimum."""
     if path is None:
         return {"valid_reward_per_bar": mean_reward(actor, agent_state, params, env=env)}
     reward, time_in_market = optimum.score(actor, agent_state, params, path, env=env)

@@ -44,9 +44,9 @@ class FoldResult:
     """One fold after its training.
 
     Attributes:
-        fold: its parts.
-        training: what its training gave.
-        result: of its policy on its test, from flat.
+        fold: the bars of training, validation and test.
+        training: the result of the training.
+        result: the result of its policy on the test, from a flat account.
     """
 
     fold: Fold
@@ -94,7 +94,7 @@ class WalkForward:
         return f"WalkForward({len(self.folds)} folds, {self.result!r}, {self.run_dir})"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each fold, and one for all: dates of the test, and the metrics."""
+        """Return a row for each fold, and one for all: the dates of the test, and the metrics."""
         import pandas as pd
 
         rows = {f"fold {i}": fold.result for i, fold in enumerate(self.folds, 1)} | {"all": self.result}
@@ -124,11 +124,11 @@ def walk_forward(
     Args:
         env: the environment, over the whole market.
         agent: a PPOAgent, or another agent whose policy files can be backtested.
-        folds: of `walk_forward_folds`, or how many it should make. The default are its own.
+        folds: the folds, such as those of `walk_forward_folds`, or their number. None: those that it makes by default.
         refit: "fresh" trains each fold from new weights. "warm" starts from the policy of the fold before.
         run_dir: the folder for all runs. By default it is the next free runs/walk-forward-0001.
         resume: continue in `run_dir` where an earlier call with the same arguments stopped.
-        settings: of `Trainer`: `total_steps`, `seeds` and so on.
+        settings: settings of `Trainer`: `total_steps`, `seeds` and so on.
 
     Raises:
         ValueError: a fold has too few bars to train or to test on, a setting is not valid, or the run to resume
@@ -158,8 +158,8 @@ class FoldPlan:
     """One fold before its training.
 
     Attributes:
-        fold: its parts. Validation and test have the symbols that can be traded.
-        trainer: trains on them. It has no folder yet.
+        fold: the bars. Validation and test have only the symbols that can be traded.
+        trainer: the trainer of the fold. It has no folder yet.
     """
 
     fold: Fold
@@ -195,7 +195,7 @@ def run_folds(
     with only_writer(folder), stop_on_signals(plans[0].trainer.make_progress().print):
         files.write_text(folder / WALK_FORWARD, json.dumps({"refit": refit}) + "\n")
         for i, plan in enumerate(plans, 1):
-            # A fold that holds instead says nothing of the weights to start from.
+            # Where the fold before holds instead, the next one still starts from what was trained.
             earlier = plan.trainer.init_from
             if refit == "warm" and done:
                 path = trained_path(done[-1].training.run_dir)
@@ -229,7 +229,7 @@ def check_resume(plans: Sequence[FoldPlan], folder: Path, refit: Refit) -> None:
 
 
 def _check_refit(folder: Path, refit: Refit) -> None:
-    """Raise ValueError where a walk began with another refit. Walks of earlier versions do not say theirs."""
+    """Raise ValueError where a walk began with another refit. The files of earlier versions do not hold it."""
     path = folder / WALK_FORWARD
     if not path.is_file():
         return

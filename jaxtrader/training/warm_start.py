@@ -1,6 +1,6 @@
-"""Training that starts from an earlier policy: whether it fits, and what is remembered of it.
+"""Training that starts from an earlier policy: the check that it fits, and the copy that the run keeps.
 
-A run keeps a copy of that policy. So it can be resumed where the earlier run has changed since, or is gone.
+With the copy, a run can be resumed where the earlier run has changed since, or is gone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jaxtrader.training.run_folder import needs_start
 if TYPE_CHECKING:
     from jaxtrader.training.trainer import Trainer
 
-REFIT = "refit_normalizer"  # what the copy says besides: whether features are scaled anew
+REFIT = "refit_normalizer"  # the key of the copy's `about` that says whether features are scaled anew
 
 
 @package_settings()
@@ -66,7 +66,7 @@ def keep_start(trainer: Trainer, run_dir: Path) -> None:
     """Keep a copy of the policy that a training starts from in its folder. Without one, nothing is left there."""
     path = run_dir / START
     if trainer.earlier is None:
-        path.unlink(missing_ok=True)  # of a run that was killed before its first record
+        path.unlink(missing_ok=True)  # left by a run that was killed before its first record
     else:
         earlier = trainer.earlier
         save_policy(path, replace(earlier, about={**earlier.about, REFIT: trainer.refit_normalizer}))
