@@ -41,7 +41,7 @@ class RankCorrelation:
 
     @property
     def certain(self) -> float:
-        """The size of rho less `CERTAIN` standard errors, below 0 where that many reach 0."""
+        """|rho| less `CERTAIN` of its standard errors. It is below 0 where rho may be 0."""
         return abs(self.rho) * (1 - CERTAIN / abs(self.t)) if self.t else 0.0
 
     @property

@@ -24,10 +24,10 @@ from jaxtrader.market.trailing import VALUE_FLOOR
 
 BUY_AND_HOLD = "buy and hold"
 EXPOSURE_MATCHED = "buy and hold at mean exposure"
-DRIFT = 0.02  # of exposure, what the bars may move its mean where there is no band
-FITTINGS = 200  # at most, of the weights of assets that lack bars
-PROPORTION = 1e-4  # of equity. Targets this near to one proportion have it, since a network computes in float32
-MIN_EXCESS_TURNOVER = 0.01  # as a share of the result's turnover: a lead over less is no price of a trade
+DRIFT = 0.02  # without a band, prices may move a mean exposure so far
+FITTINGS = 200  # the most iterations of a proportional fitting
+PROPORTION = 1e-4  # Targets within this share of equity have one proportion, since a network computes in float32
+MIN_EXCESS_TURNOVER = 0.01  # a share of the result's turnover, below which there is no break-even cost
 
 Baseline = Callable[[Market, BacktestResult], BacktestResult]
 
@@ -103,7 +103,7 @@ def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
 
 
 def _unchanging(market: Market, result: BacktestResult) -> Float[np.ndarray, "bar A"] | None:
-    """The targets where they are one of each asset, or one proportion, wherever there can be a target. Else None."""
+    """The targets, where each asset has one, or all keep one proportion, at all bars that can have any. Else None."""
     needed, rows = np.ones(result.targets.shape, bool), rows_of(market, result)
     for mask in (market.present, market.listed):
         if mask is not None:
@@ -126,7 +126,7 @@ def _unchanging(market: Market, result: BacktestResult) -> Float[np.ndarray, "ba
 
 
 def _stood(result: BacktestResult) -> Float[np.ndarray, "bar A"]:
-    """What stood in each bar, divided among the assets as the last fill of each left it.
+    """The exposure that was held in each bar, divided among the assets as the last fill of each left it.
 
     Since then prices have made more of some and less of others. A mean of that would hold more from the first bar of
     what rose later.
@@ -151,7 +151,7 @@ def _hold_the_same(result: BacktestResult, other: BacktestResult) -> bool:
 def _factors(
     parts: Float[np.ndarray, "bar A"], available: Float[np.ndarray, "bar A"]
 ) -> tuple[Float[np.ndarray, " bar"], Float[np.ndarray, " A"]]:
-    """A number of each bar and of each asset, whose products have the sums of the parts.
+    """Find one factor for each bar and one for each asset, whose products have the same sums as the parts.
 
     Only parts count where `available` is 1 and not 0. The numbers are found by iterative proportional
     fitting (Deming and Stephan 1940, Annals of Mathematical Statistics 11).
@@ -169,7 +169,7 @@ def _factors(
 def _levels(
     present: Bool[np.ndarray, "bar A"], held: Float[np.ndarray, "bar A"], leverage: float
 ) -> Float[np.ndarray, "bar A"]:
-    """The exposures to ask for, which do not know how long an asset has bars.
+    """The exposures to ask for. They must not tell in advance when an asset's bars end.
 
     What stood is taken for a product: a number of the bar times a number of the asset. That is wherever the asset has a
     bar, or stands without one. So an asset that all the exposure goes to when others leave weighs no more before. One
@@ -245,7 +245,7 @@ def fillable(market: Market, result: BacktestResult) -> Bool[np.ndarray, "bar A"
 
 
 def hold(market: Market, result: BacktestResult, targets: np.ndarray, **changes: Any) -> BacktestResult:
-    """Targets through `simulate`, on the bars and costs of a result and by those of its rules that bind a holder."""
+    """Simulate targets on the bars and costs of a result, by those of its rules that bind a holder."""
     rules = result.rules.replace(**{"flat_at_session_end": False, "volume_cap": None, "min_trade": None} | changes)
     start = rows_of(market, result).start
     return simulate(market, targets, costs=result.costs, start=start, symbol=result.name, rules=rules)

@@ -37,14 +37,14 @@ from jaxtrader.market.market import Market
 
 NAME = "evaluations.jsonl"
 IN_A_ROW = 8  # bars of a fingerprint
-SAMPLED, SAMPLED_OF_AN_ASSET = 512, 8  # fingerprints that a line keeps, and at least so many of each asset
+SAMPLED, SAMPLED_OF_AN_ASSET = 512, 8  # the fingerprints that a line keeps: about so many, and so many of each asset
 PLACES = (0.32, 0.68)  # borders of a price's place in its bar, away from thirds and halves, where few ticks would be
-SIZES = 4  # of a bar, after which they repeat. Each is twice the one before.
-ENOUGH_SHAPES = 5  # of the eight bars, from which they tell bars apart
+SIZES = 4  # classes of the size of a bar. Each is twice as large as the one before, and after the last they repeat.
+ENOUGH_SHAPES = 5  # eight bars have a fingerprint where they have so many different shapes
 HEX = 12  # digits of a fingerprint in the file
 SHAPES = "bar shapes:"  # begins a sample. One that begins otherwise has fingerprints of another kind, and matches none.
-SHARED = 0.05  # of the bars of one evaluation, from which it belongs to another
-BEGINS = b'{"bars": "'  # each line
+SHARED = 0.05  # two evaluations are of the same bars where one shares this part of its bars with the other
+BEGINS = b'{"bars": "'  # the first bytes of each line
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def evaluation_of(market: Market, result: BacktestResult, policy: bytes, run: st
         fingerprints += _fingerprints(market, rows_of(market, member))
         bars.update(name.encode())
         bars.update(np.ascontiguousarray(member.times.astype("datetime64[ns]")).tobytes())
-        # Float32, so that digits lost in one export make no other data of the same bars.
+        # In float32, as an export may lose the last digits of the same prices.
         bars.update(np.ascontiguousarray(market.close[rows_of(market, member)], np.float32).tobytes())
     ratio = statistics.sharpe_ratio(result.excess_returns)
     return Evaluation(
@@ -221,7 +221,7 @@ def _fingerprints(market: Market, rows: slice) -> list[np.ndarray]:
         prices = np.stack([getattr(market, name)[own, asset] for name in PRICES])
         shapes = _shapes(prices).astype(np.uint64)
         seen = np.bitwise_or.reduce(_in_a_row(np.uint64(1) << shapes))
-        # The prices in float32, so that digits lost in one export make no other data of the same bars.
+        # The prices are in float32, as an export may lose the last digits of the same prices.
         bits = prices.astype(np.float32).view(np.uint32).astype(np.uint64)
         exact = _mixed(_mixed(bits[3] << np.uint64(32) | bits[1]) + bits[2])
         fingerprints = np.where(np.bitwise_count(seen) >= ENOUGH_SHAPES, _rolled(_mixed(shapes)), _rolled(exact))
@@ -231,7 +231,7 @@ def _fingerprints(market: Market, rows: slice) -> list[np.ndarray]:
 
 
 def _shapes(prices: Float[np.ndarray, "price bar"]) -> Int[np.ndarray, " bar"]:
-    """A number below 64 of the shape of each bar. `prices` are open, high, low and close."""
+    """The shape of each bar as a number below 64. `prices` are open, high, low and close."""
     first, high, low, last = prices
     first = np.where(high > low, first, np.append(last[:1], last[:-1]))
     high, low = np.maximum(high, first), np.minimum(low, first)
@@ -243,7 +243,7 @@ def _shapes(prices: Float[np.ndarray, "price bar"]) -> Int[np.ndarray, " bar"]:
 
 
 def _rolled(numbers: np.ndarray) -> np.ndarray:
-    """One number of each eight bars in a row."""
+    """One number for each eight bars in a row."""
     rolled = np.uint64(0)
     for part in _in_a_row(numbers):
         rolled = part + rolled * np.uint64(0x9E3779B97F4A7C15)

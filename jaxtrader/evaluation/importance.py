@@ -36,8 +36,8 @@ from jaxtrader.market.market import Market
 if TYPE_CHECKING:
     import pandas as pd
 
-NONE = -1  # the number of no feature
-NUMBERS_AT_ONCE = 1 << 26  # of all rotations that are traded side by side, about 500 MB
+NONE = -1  # stands for no feature: the policy as it is
+NUMBERS_AT_ONCE = 1 << 26  # held for all rotations that are traded side by side: about 500 MB
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _variants(
     env: TradingEnv,
     decisions: int,
 ) -> tuple[Float[Array, "variant bar segment"], Float[Array, "variant bar segment A"]]:
-    """Cash and units of each variant, whose one feature has the rows of its order. Feature NONE is none."""
+    """Cash and units of each variant. One of its features, or none for NONE, is read in another order of rows."""
     features = params.arrays.features
 
     def variant(order: Array, feature: Array) -> tuple[Array, Array]:

@@ -32,11 +32,11 @@ from jaxtrader.market.synthetic import Process
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-SIGNALS = np.linspace(-4.5, 4.5, 121)  # in deviations: beyond is less than 1 bar in 100,000
+SIGNALS = np.linspace(-4.5, 4.5, 121)  # in standard deviations. Less than 1 bar in 100,000 lies beyond.
 EXPOSURE_STEP = 0.02
-TOLERANCE = 1e-9  # of the gain
-MARGIN = 0.2  # how far a position drifts beyond the exposures that can be ordered
-SEGMENT_BARS = 500  # bars that a scored account lives: a path is scored in many segments side by side
+TOLERANCE = 1e-9  # the error of the gain at which the iteration ends
+MARGIN = 0.2  # how far the grid goes beyond the exposures that can be ordered, since positions drift
+SEGMENT_BARS = 500  # the length of a segment. A path is scored in many of them side by side.
 BLOCK = 50  # decisions encoded at once
 
 
@@ -219,7 +219,7 @@ def _scored(process: Process, env: TradingEnv, policy: TabularPolicy, gain: floa
 
 
 def known_states(process: Process, env: TradingEnv) -> TradingEnv:
-    """The same environment where the process's state is seen in the place of the signal: what the best policy reads."""
+    """The same environment, which shows the state of the process in place of the signal, as the best policy needs."""
     market = env.market
     seen = dataclasses.replace(market, features=process.states(market)[:, None, None].astype(market.features.dtype))
     return dataclasses.replace(env, window=1).with_market(seen)

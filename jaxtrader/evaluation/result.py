@@ -473,7 +473,7 @@ def _fill_table(
     for fill in reversed(in_time):
         if fill is None:
             continue
-        at = np.flatnonzero(fill.units)  # of bars and assets as one axis: reading columns by it is three times as fast
+        at = np.flatnonzero(fill.units)  # one axis of bars and assets, which is read three times as fast
         if not len(at):
             continue
         bar, asset = np.divmod(at, len(symbols)) if len(symbols) > 1 else (at, 0)

@@ -61,9 +61,9 @@ TIME_IN_MARKET = Figure("in\nmarket", "time_in_market", 0, "%")
 COSTS = Figure("costs\ntotal", "costs", 2, "%")
 ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\na year", "turnover", 2, "f"), COSTS)
 PERIOD_ACTIVITY = (EXPOSURE, TIME_IN_MARKET, Figure("turns\nperiod", "period_turnover", 2, "f"), COSTS)
-ANNUAL = ("cagr", "calmar", "sharpe", "sharpe_error", "sortino")  # of a result below a year nobody should read them
-MAX_ALIKE = 3  # notes that differ only in their numbers
-MAX_SYMBOLS = 8  # more have no rows of their own, so that the table stays readable
+ANNUAL = ("cagr", "calmar", "sharpe", "sharpe_error", "sortino")  # not shown for results of less than a year
+MAX_ALIKE = 3  # the most notes that differ only in their numbers
+MAX_SYMBOLS = 8  # the most symbols that have rows of their own, so that the table stays readable
 LABEL_WIDTH, FIGURE_WIDTH = 14, 6
 PART_WIDTH = 4 * FIGURE_WIDTH + 3  # a label and three parts of four figures have 98 columns
 

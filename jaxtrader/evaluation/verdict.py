@@ -23,9 +23,9 @@ from jaxtrader.evaluation.statistics import Estimate
 from jaxtrader.evaluation.timing import TimingTest
 
 POLICY = "policy"
-ENOUGH = 0.95  # deflated probability from which a policy may be called better
-POWER_QUANTILE = 0.8416  # of the normal distribution at 0.8
-SAME = 1e-3  # of equity. Two accounts that never differ by more are one.
+ENOUGH = 0.95  # the deflated probability from which a policy may be called better
+POWER_QUANTILE = 0.8416  # the 0.8 quantile of the normal distribution
+SAME = 1e-3  # Two accounts that never differ by more than this share of equity are one.
 
 # What `lead` found, as long as both results live: a verdict, a table and a report ask for the same one.
 _LEADS: weakref.WeakKeyDictionary[BacktestResult, weakref.WeakKeyDictionary[BacktestResult, Lead]] = (

@@ -22,7 +22,7 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.trailing import VALUE_FLOOR
 
 Columns = dict[str, Any]
-RATE = "rate of "  # begins the names of columns that hold a rate
+RATE = "rate of "  # the beginning of the names of columns that hold a rate
 
 
 class Bar(struct.PyTreeNode):
@@ -106,7 +106,7 @@ def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brack
 
 
 def _of_cash(rates: Any, present: Any) -> Any:
-    """Return the rate of the one cash account, `[T, 1]`: that of an asset with a bar, as others repeat an older one."""
+    """Return the rate on the cash account, `[T, 1]`, from an asset with a bar. The others repeat an older one."""
     if present is None:
         return rates[:, :1]
     xp: Any = np if isinstance(rates, np.ndarray) else jnp
@@ -189,7 +189,7 @@ def costs_at(costs: Costs, bar: Bar, *, order: bool = False) -> Costs:
 
 
 def at_order(bar: Bar) -> Bar:
-    """Return the bar as an order reads it that is made or filled at close[t]: with the price factor of that row."""
+    """Return the bar as an order of close[t] reads it: with the price factor of that row."""
     return bar if bar.order_factor is None else bar.replace(factor=bar.order_factor, order_factor=None)
 
 

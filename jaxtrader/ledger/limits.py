@@ -60,9 +60,9 @@ def place(account: Account, target: Float[Array, "*b A"], bar: Bar, rules: Rules
 def fill_at_open(
     account: Account, resting: Resting, bar: Bar, costs: Costs, rules: Rules
 ) -> tuple[Account, Fill, Resting]:
-    """Fill the orders whose limit the open is at or beyond, at the open. They pay as any order, but never their limit.
+    """Fill the orders whose limit the open is at or beyond, at the open.
 
-    Returns the accounts, the fill, and what rests on.
+    They pay the costs of any order, but no price beyond their limit. Returns the accounts, the fill, and what rests on.
     """
     buys = resting.units > 0
     met = jnp.where(buys, bar.open <= resting.price, bar.open >= resting.price) & _has_order(resting, bar)
@@ -115,7 +115,7 @@ def _fill(
     rules: Rules,
     worst: Array | None = None,
 ) -> tuple[Account, Fill]:
-    """Fill the orders that have met their limit. What sales bring is no cash of these buys, which may come first."""
+    """Fill the orders that have met their limit. Buys may come before sales, so what sales bring pays for no buy."""
     equity = value(account, price)
     order, none = jnp.where(met, resting.units, 0), jnp.zeros_like(account.ruined)
     spent = dropped = clipped = none

@@ -47,7 +47,7 @@ def size_order(
         sized = OrderSize(order, clipped, dropped, spent, sized.unfilled)
     if account.units.shape[-1] > 1 or rules.lot is not None or rules.volume_cap is not None:
         return sized.replace(units=without_rest(account, sized.units, price, equity))
-    return sized  # a single asset's only cut is that of a buy to the cash, which leaves no rest of a position
+    return sized  # One asset is cut to the cash alone, which leaves no rest of a position.
 
 
 def order_before_cash(

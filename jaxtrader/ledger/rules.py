@@ -225,7 +225,7 @@ class Rules:
         return self if chosen else self.replace(maintenance_margin=SHORT_MARGIN)
 
     def check_brackets(self, brackets: Mapping[str, Any]) -> None:
-        """Raise ValueError where limit orders have brackets whose order with them inside a bar nobody knows."""
+        """Raise ValueError where a bar with a limit order and a bracket would not tell which of them came first."""
         for name in ("take_profit", "trailing_stop"):
             if self.fill == "limit" and brackets.get(name) is not None:
                 raise ValueError(
@@ -234,7 +234,7 @@ class Rules:
                 )
 
     def check_costs(self, costs: Costs | CostRange) -> None:
-        """Raise ValueError where a cost is in currency and the rules have no capital, or nothing counts contracts."""
+        """Raise ValueError where a cost needs a capital or limit orders, or a multiplier has no contracts to count."""
         for name in ("fixed_fee", "impact", "min_fee"):
             if costs.has(name):
                 self._require_capital(name)

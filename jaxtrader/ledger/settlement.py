@@ -73,7 +73,7 @@ def merge_fills(first: Fill, second: Fill) -> Fill:
 
 
 def turnover(fill: Fill, equity_before: Float[Array, "*b"]) -> Float[Array, "*b"]:
-    """Return the value traded in buys and sales / equity (money rule 1). `equity_before` is that of the mark before."""
+    """Return the value traded / equity (money rule 1). `equity_before` is that of the close before the bar."""
     forced = jnp.isin(fill.reason, jnp.asarray(FORCED))
     equity = equity_of_fill(forced, equity_before[..., None], fill.equity[..., None])
     return (jnp.abs(fill.units) * fill.price / equity).sum(-1)
@@ -83,7 +83,7 @@ def equity_of_fill(forced: Any, equity_before: Any, equity: Any) -> Any:
     """Return the equity by which a fill is measured (money rule 1), at least EQUITY_FLOOR.
 
     That is the `equity` at the fill. Where the closing was `forced`, little of it may be left. So it is then that of
-    the mark before. The arguments are arrays of NumPy or of JAX.
+    the close before. The arguments are arrays of NumPy or of JAX.
     """
     xp = np if isinstance(equity, np.ndarray) else jnp
     return xp.maximum(xp.where(forced, equity_before, equity), EQUITY_FLOOR)
