@@ -1,4 +1,4 @@
-"""Importing this module registers our environments with Gymnasium, so that `gymnasium.make` knows them by name.
+"""The names of our environments in Gymnasium. Importing this module registers them, so that `gymnasium.make` works.
 
     import gymnasium
     import jaxtrader.gymnasium
@@ -44,9 +44,9 @@ def trading(
 
     Args:
         data: a Market, or what `Market.from_bars` or `load_bars` take. None: the stocks that come with the package.
-        features: of the market, where `data` is none yet.
-        num_envs: see `to_gymnasium`.
-        settings: of a TradingEnv, and `normalize` and `observation` of `to_gymnasium`.
+        features: the features of the market, unless `data` is a Market.
+        num_envs: the number of environments, see `to_gymnasium`.
+        settings: the settings of a TradingEnv, and `normalize` and `observation` of `to_gymnasium`.
     """
     if isinstance(data, Market):
         if features is not None:
@@ -67,10 +67,11 @@ def synthetic(
 
     Args:
         process: a name in `jt.datasets`, such as "ar1".
-        bars: that are drawn.
-        data_seed: with which they are drawn.
-        num_envs: see `to_gymnasium`.
-        settings: of the process, such as `r2`, of a TradingEnv, whose window is 1 by default, and of `to_gymnasium`.
+        bars: the number of bars that are drawn.
+        data_seed: the seed of the draw.
+        num_envs: the number of environments, see `to_gymnasium`.
+        settings: the settings of the process, such as `r2`, of a TradingEnv, whose window is 1 by default, and of
+            `to_gymnasium`.
     """
     kind = PROCESSES[process]
     own = [name for name in inspect.signature(kind).parameters if name in settings]
@@ -78,7 +79,7 @@ def synthetic(
     form = {name: settings.pop(name) for name in FORM if name in settings}
     settings.setdefault("window", 1)
     env = TradingEnv(drawn.market(bars, data_seed), **settings)
-    # The score is along the episodes of this market. The optimum's own path is not used, so it is short.
+    # Episodes are scored on this market. The optimum also draws a path of its own, which nobody uses, so it is short.
     best = optimum.solve(drawn, env, bars=env.window + optimum.SEGMENT_BARS + 1)
     return to_gymnasium(ScoredEnv(env, best), num_envs, **form)
 

@@ -27,7 +27,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.setting_checks import check_whole
 
-BOUND = float(np.finfo(np.float32).max) / 2  # of what has no limit: `sample` needs a finite width
+BOUND = float(np.finfo(np.float32).max) / 2  # stands for no limit, since `sample` needs a finite width
 
 
 def to_gymnasium(
@@ -48,12 +48,12 @@ def to_gymnasium(
 
     Args:
         env: a TradingEnv, or any environment in gymnax 1.0's shape.
-        num_envs: how many, in one compiled call. None: a single one.
-        params: of the environment. None: `env.default_params`.
+        num_envs: the number of environments in one compiled call. None: a single one.
+        params: the parameters of the environment. None: `env.default_params`.
         normalize: whether features are standardised with the moments of the environment's own market. For another
             market, such as that of the test, give the `form.normalizer` of the environment of the training.
         observation: "flat" shows the window and then the account as one array. "dict" shows `window` `[W, A, F]` and
-            `account` `[A, K]`. Both only of a TradingEnv.
+            `account` `[A, K]`. Any other environment than a TradingEnv shows its own observations.
 
     Raises:
         ValueError: an argument is unknown, or the environment's actions are neither discrete nor a box.
@@ -176,7 +176,7 @@ class GymnasiumVectorEnv(VectorEnv):
 
 
 def _with_masks(figures: dict[str, np.ndarray], known: np.ndarray) -> dict[str, Any]:
-    """Return figures as a vector's `info` has them: each with a mask of the environments that have it."""
+    """Return figures as the `info` of a vector has them: each with a mask of the environments that have the figure."""
     masks = {f"_{name}": known & ~np.isnan(x) if x.ndim == 1 else known for name, x in figures.items()}
     return {**figures, **masks}
 
@@ -209,12 +209,12 @@ class _Adapted:
 
     @package_settings()
     def begin(self, key: PRNGKeyArray, count: int | None = None) -> tuple[Any, Any]:
-        """Return first observations, and what the next step takes."""
+        """Return first observations, and the state for `advance`."""
         return _begin(key, self.params, env=self.env, count=count)
 
     @package_settings()
     def advance(self, state: Any, action: np.ndarray, count: int | None = None) -> tuple[Any, Any]:
-        """Return what the next step takes, and (obs, final obs, reward, terminated, truncated, info)."""
+        """Return the state for the next `advance`, and (obs, final obs, reward, terminated, truncated, info)."""
         return _advance(state, action, self.params, env=self.env, count=count)
 
     def action(self, given: np.ndarray) -> np.ndarray:
@@ -244,7 +244,7 @@ class _Adapted:
 
 @partial(jax.jit, static_argnames=("env", "count"))
 def _begin(key: PRNGKeyArray, params: Any, *, env: Any, count: int | None) -> tuple[Any, Any]:
-    """Return first observations, and key and states, of one environment or of `count` of them."""
+    """Return the first observations of one environment or of `count` of them, and the key and the states."""
     key, own = jax.random.split(key)
     if count is None:
         seen, state = env.reset(own, params)

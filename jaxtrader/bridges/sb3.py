@@ -21,7 +21,7 @@ def to_sb3(env: Any, num_envs: int = 64, **form: Any) -> SB3VecEnv:
 
     Args:
         env: a TradingEnv, or any environment in gymnax 1.0's shape.
-        num_envs: how many.
+        num_envs: the number of environments.
         form: `params`, `normalize` and `observation` of `to_gymnasium`.
     """
     vector = to_gymnasium(env, num_envs, **form)
@@ -30,10 +30,11 @@ def to_sb3(env: Any, num_envs: int = 64, **form: Any) -> SB3VecEnv:
 
 
 class SB3VecEnv(VecEnv):
-    """Many environments, each with auto-reset. At an episode's end its `info` has its figures and its last observation.
+    """Many environments, each with auto-reset. At the end of an episode `info` has its figures and last observation.
 
     Attributes:
-        trading_env, form: see `GymnasiumVectorEnv`.
+        vector: the `GymnasiumVectorEnv` that does the steps.
+        trading_env, form: the attributes of `vector`.
     """
 
     def __init__(self, vector: GymnasiumVectorEnv) -> None:

@@ -27,9 +27,9 @@ class ScoredParams(struct.PyTreeNode):
     """The parameters of a `ScoredEnv`.
 
     Attributes:
-        own: of the TradingEnv. Its features may be scaled.
-        policy: the best one.
-        known: the state of the process at each bar, `[T]`. Mostly it is the signal.
+        own: the parameters of the TradingEnv. Its features may be scaled.
+        policy: the best policy.
+        known: the state of the process at each bar, `[T]`. In most processes it is the signal.
         returns: the simple returns of the next bar in each of k outcomes, `[T, k]`.
         weights: the probabilities of the outcomes, `[T, k]`.
     """
@@ -50,9 +50,9 @@ class ScoredState(struct.PyTreeNode):
     """The state of an episode.
 
     Attributes:
-        own: of the TradingEnv.
+        own: the state of the TradingEnv.
         best, flat: the accounts of the best policy, and of one that sells what the episode began with.
-        earned: the expected log returns so far: of the agent, the best policy, and the flat one.
+        earned: the expected log returns so far, of the agent, the best policy and the flat one.
     """
 
     own: EnvState
@@ -66,7 +66,7 @@ class ScoredEnv:
     """A TradingEnv over a synthetic market with the score of the episode in `info`.
 
     The best policy, and one that holds nothing, trade beside the agent: over the same bars, from the same account. Each
-    bar counts with its expected return given what can be known and the position, so that the noise of prices is out.
+    bar counts with its expected return, given the position and what can be known. So the score has no noise of prices.
 
     `info` has `expected_reward`, `best_expected_reward` and `flat_expected_reward` of the step, and `optimum_share` of
     the episode so far: (agent - flat) / (best - flat). It is missing while the best is not above the flat one. One
@@ -98,11 +98,11 @@ class ScoredEnv:
         return ScoredParams(self.trading_env.default_params, self.optimum.policy, known, returns, weights)
 
     def action_space(self, params: ScoredParams | None = None) -> Any:
-        """Return that of the TradingEnv."""
+        """Return the action space of the TradingEnv."""
         return self.trading_env.action_space()
 
     def observation_space(self, params: ScoredParams) -> Any:
-        """Return that of the TradingEnv."""
+        """Return the observation space of the TradingEnv."""
         return self.trading_env.observation_space(params.own)
 
     def reset(self, key: PRNGKeyArray, params: ScoredParams) -> tuple[Observation, ScoredState]:
@@ -141,9 +141,9 @@ class ScoredEnv:
     def _expected(
         self, account: EnvAccount, action: Array, price: Array, cursor: Array, params: ScoredParams
     ) -> Float[Array, ""]:
-        """Return the expected log return of a decision: what its order costs, and the outcomes of the next bar.
+        """Return the expected log return of a decision: its order's cost, and the mean over the next bar's outcomes.
 
-        open[t+1] = close[t], so a bar that does not move shows what the order alone does.
+        open[t+1] = close[t], so the order's cost is that of a bar in which no price moves.
         """
         still = Bar(price, price, price, price, price)
         after, *_ = self.trading_env.advance(account, action, still, params.own)

@@ -1,4 +1,4 @@
-"""Turns the actions of an agent into target exposures, for each form of `TradingEnv.positions`.
+"""The actions of an agent as target exposures, for each form of `TradingEnv.positions`.
 
 A tuple of exposures gives discrete actions, which are indices into it, for one asset. "continuous" gives an exposure in
 [-max_leverage, max_leverage] for each asset. "weights" gives long-only weights that sum to at most 1 at any leverage.
@@ -123,7 +123,8 @@ def draw(
         exposure = only_holdable(jax.random.uniform(key, shape, dtype, -max_leverage, max_leverage))
         gross = jnp.abs(exposure).sum(-1, keepdims=True)
         return exposure * max_leverage / jnp.maximum(gross, max_leverage)
-    parts = jax.random.exponential(key, (*batch, assets + 1), dtype)  # normalized: uniform on the simplex
+    # Exponential numbers divided by their sum are uniform on the simplex.
+    parts = jax.random.exponential(key, (*batch, assets + 1), dtype)
     weights = only_holdable(parts[..., :-1])
     return min(1.0, max_leverage) * weights / (weights.sum(-1, keepdims=True) + parts[..., -1:])
 
@@ -169,7 +170,7 @@ def bracket_fractions(
 
 
 def _choose(numbers: Sequence[float], index: Array, dtype: DTypeLike) -> Array:
-    """Return the number at each index, clipped to the range, by selects, which XLA fuses where it does not a gather."""
+    """Return the number at each index, clipped to the range. It selects, since XLA fuses selects but not a gather."""
     chosen = jnp.full(index.shape, numbers[0], dtype)
     for i, number in enumerate(numbers[1:], 1):
         chosen = jnp.where(index >= i, number, chosen)

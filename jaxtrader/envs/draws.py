@@ -1,7 +1,7 @@
-"""Draws the random numbers of one environment from its key, by an integer hash.
+"""Random integers for one environment from its key, by an integer hash.
 
 `TradingEnv.step` draws a new episode at every bar and discards nearly all of them, so a draw must cost next to nothing.
-JAX's generator took half of a step. Draws for a batch of accounts still use the generator.
+JAX's generator took half of the time of a step. Draws for a batch of accounts still use it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ START_STREAM, EXPOSURE_STREAM = 0, 1
 
 
 def integers(key: PRNGKeyArray, batch: tuple[int, ...], limit: int | Array, stream: int) -> Int[Array, "*b"]:
-    """Draw uniform int32 integers from 0 to below `limit`, by the hash where `batch` is ().
+    """Draw uniform int32 integers from 0 to `limit` - 1. Where `batch` is (), the hash draws one.
 
-    Hashed streams of one key are independent. Batches of one key are the same for every stream. The probabilities of a
-    hashed integer are off by at most 2^-32.
+    Hashed draws of one key are independent for each `stream`. JAX's generator ignores `stream`. The probability of each
+    hashed integer is wrong by at most 2^-32.
     """
     if batch:
         return jax.random.randint(key, batch, 0, limit)
@@ -26,7 +26,7 @@ def integers(key: PRNGKeyArray, batch: tuple[int, ...], limit: int | Array, stre
 
 
 def scale_to_limit(word: UInt32[Array, "*b"], limit: int | Array) -> Int[Array, "*b"]:
-    """Return floor(word * limit / 2^32). It works in pieces of 16 bits, without 64-bit integers or a division."""
+    """Return floor(word * limit / 2^32), computed in pieces of 16 bits, since JAX has no 64-bit integers by default."""
     limit = jnp.asarray(limit).astype(jnp.uint32)
     low, high = word & 0xFFFF, word >> 16
     limit_low, limit_high = limit & 0xFFFF, limit >> 16

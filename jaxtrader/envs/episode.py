@@ -57,7 +57,7 @@ class EnvAccount(Account):
     costs: Costs | None = None
 
     def effective_costs(self, params: EnvParams) -> Costs:
-        """Return the costs of the episode, or of `params` if it has none. A range counts by its middle."""
+        """Return the costs of the episode, or those of `params` if it has none. Of a range it is the middle."""
         return params.costs.middle if self.costs is None else self.costs
 
 
@@ -124,7 +124,7 @@ class Trajectory(struct.PyTreeNode):
     """The record of accounts over bars. The leading axes are decision, bar where a decision has several, accounts.
 
     Attributes:
-        account: the accounts at close[t], after all fills up to that close.
+        account: the accounts at close[t], after all fills up to then.
         target: the exposures asked for at close[t]. NaN holds the units.
         events: what happened from close[t] to close[t+1], the order's fill at close[t] included.
         brackets: those decided with the target. None: no brackets.

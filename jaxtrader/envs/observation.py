@@ -15,23 +15,23 @@ from jaxtyping import Float, Int
 from jaxtrader.market.market import MarketArrays
 
 ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
-BEST_PRICE = "return from the best price"  # of an environment with a trailing stop, after ACCOUNT_FEATURES
+BEST_PRICE = "return from the best price"  # the next account feature where there is a trailing stop
 TRADABLE = "tradable"  # the last account feature of a portfolio whose assets are not all listed at every bar: 1 or 0
-BLOCK = 8192  # decisions encoded at once, which bounds the memory of unfolded windows
+BLOCK = 8192  # decisions that are encoded at once. It bounds the memory that their windows take.
 
 Encode = Callable[[Float[Array, "*b bars A F"]], Array]
 
 
 def account_names(best_price: bool, reward: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the names of account features: with or without BEST_PRICE, and with those of the state of a reward."""
+    """Return the names of the account features. `reward` has the names of a reward's observed state."""
     return (*ACCOUNT_FEATURES, *((BEST_PRICE,) if best_price else ()), *reward)
 
 
 class Observation(struct.PyTreeNode):
     """What a decision sees.
 
-    Where an array is expected it is one: `[*b, W * A * F + A * K]`, the window and then the account, row by row. So
-    gymnax's FlattenObservationWrapper takes it, and so does `np.asarray`.
+    `jnp.asarray` and `np.asarray` make one array of it, `[*b, W * A * F + A * K]`: the window and then the account, row
+    by row. So gymnax's FlattenObservationWrapper takes it.
 
     Attributes:
         window: market features of the bars up to the decision.
@@ -80,7 +80,7 @@ def contexts_in_blocks(
     decisions: int,
     every: int = 1,
 ) -> Float[Array, "decisions path ..."]:
-    """Encode the windows of whole segments, BLOCK decisions at a time. Rows beyond `last` repeat it."""
+    """Encode the windows of whole segments, BLOCK decisions at a time. Rows beyond `last` repeat the row `last`."""
     block = min(BLOCK, decisions)
 
     def encode_block(first: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Rewards: pure, hashable functions of the equity before and after a bar, or a `MoveReward` of the whole bar.
+"""Rewards: pure, hashable functions of the equity before and after a bar, or of the whole bar (`MoveReward`).
 
 A reward is static configuration of the environment. All rewards floor equity at EQUITY_FLOOR, so they stay finite after
 ruin (money rule 7). An account that trades on below the floor earns 0 there.

@@ -19,10 +19,10 @@ BOUND = float(jnp.finfo(jnp.float32).max) / 2  # features have no limit, but `sa
 
 
 class ObservationSpace(Box):
-    """The Box of the flat array that an `Observation` becomes, see there, and the Boxes of its parts.
+    """The Box of the flat array that an `Observation` becomes, and the Boxes of its parts.
 
     Attributes:
-        spaces: of the `window` `[W, A, F]` and of the `account` `[A, K]`.
+        spaces: the Box of the `window` `[W, A, F]` and that of the `account` `[A, K]`, by name.
     """
 
     def __init__(self, window: tuple[int, int, int], account: tuple[int, int]) -> None:

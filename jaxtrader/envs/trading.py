@@ -88,7 +88,8 @@ class TradingEnv(EnvSettings):
                 f"rebalance_band {band:g} is an equal weight of {self.assets} assets or more, so "
                 f"that equal weights would never be bought; use a smaller one, such as {0.2 / self.assets:.1g}"
             )
-        if self.sees_best_price == (self.trailing_stop is not None):  # one form, so that programs are shared
+        # None says the same. Equal environments share their programs.
+        if self.sees_best_price == (self.trailing_stop is not None):
             object.__setattr__(self, "sees_best_price", None)
         self.rules.check_brackets(vars(self))
         self.costs.validate()
@@ -171,7 +172,7 @@ class TradingEnv(EnvSettings):
         return spaces.ObservationSpace((self.window, assets, features), (assets, seen))
 
     def bars_for(self, decisions: int) -> int:
-        """Return the bars after a first decision in which so many decisions trade, and their delayed orders fill."""
+        """Return how many bars it takes to make so many decisions and to fill their delayed orders."""
         return decisions * self.decision_every + self.rules.delay
 
     def check_room(self, decisions: int) -> None:
@@ -208,7 +209,7 @@ class TradingEnv(EnvSettings):
         if rules.rebalance_band == default_band(self.assets):  # a portfolio of other assets gets that of their number
             rules = rules.replace(rebalance_band=None)
         parts = {"rules": rules.to_dict(), "costs": self.costs.to_dict(), "reward": rewards.to_dict(self.reward)}
-        # Files of before it was known lack it, and their policies do not see it.
+        # Older files lack the key, and their policies do not see the best price.
         plain.pop("sees_best_price")
         return plain | parts | ({"sees_best_price": True} if self.shows_best_price else {})
 
@@ -225,7 +226,7 @@ class TradingEnv(EnvSettings):
         """Trade accounts over one bar, from close[t] to close[t+1].
 
         Actions are indices into `positions` `[*b]`, or exposures or weights `[*b, A]`. An invalid action holds the
-        units. `params` are read for their costs. `tradable` is of close[t], see the method of that name.
+        units. Of `params` only the costs are read. `tradable` is the mask at close[t], see the method of that name.
 
         Returns the accounts, and the trajectory of the bar. Ruined accounts stay frozen until `restart`.
         """
@@ -248,7 +249,7 @@ class TradingEnv(EnvSettings):
         return after, Trajectory(at_close, target, events, brackets, reward, after.ruined, invalid, figures)
 
     def rewarded(self, before: EnvAccount, after: Account, bar: Bar) -> tuple[EnvAccount, Float[Array, "*b"]]:
-        """Return accounts after a bar with the state of the reward, and what the bar paid."""
+        """Return accounts after a bar with the state of the reward, and the rewards of the bar."""
         if isinstance(self.reward, MoveReward):
             reward, state = self.reward(rewards.Move(before, after, bar), before.reward_state)
             after = after.replace(reward_state=state)
@@ -280,7 +281,7 @@ class TradingEnv(EnvSettings):
         return after, *self.summarize(trajectory)
 
     def summarize(self, trajectory: Trajectory) -> tuple[Float[Array, "*b"], Bool[Array, "*b"], dict[str, Array]]:
-        """Return the reward, whether ruin ended the account, and `info` of one decision, from those of its bars."""
+        """Return the reward, whether the account is ruined, and `info` of one decision, from those of its bars."""
         assert trajectory.figures is not None
         info: Any = {**trajectory.figures, "invalid_action": trajectory.invalid, "reward": trajectory.reward}
         target: Any = trajectory.target
@@ -296,7 +297,7 @@ class TradingEnv(EnvSettings):
             return None
         given = {name: getattr(self, name) for name in BRACKETS}
         if self.shows_best_price and self.trailing_stop is None:
-            given["trailing_stop"] = math.inf  # it follows the best price, and is never met
+            given["trailing_stop"] = math.inf  # the account keeps the best price, and no stop is ever met
         return Brackets(**{name: actions.bracket_fractions(x, action, shape, dtype) for name, x in given.items()})
 
     def open_account(
@@ -378,7 +379,7 @@ class TradingEnv(EnvSettings):
         exposure = jnp.zeros((*batch, assets), dtype)
         if self.random_start:
             exposure = actions.draw(self.positions, key, batch, assets, dtype, leverage, holdable)
-            # Without a barrier, XLA draws the exposure again for each field of the account.
+            # The barrier makes XLA draw the exposure once, and not again for each field of the account.
             exposure = jax.lax.optimization_barrier(exposure)
         costs = params.costs.draw(jax.random.fold_in(key, 1), batch) if isinstance(params.costs, CostRange) else None
         return self.open_account(exposure, price, costs, financing=params.has_financing)
@@ -392,7 +393,7 @@ class TradingEnv(EnvSettings):
         return functools.reduce(jnp.logical_and, masks) if masks and masks[0].shape[-1] > 1 else None
 
     def holdable(self, params: EnvParams, cursor: Int[Array, "*b"]) -> Bool[Array, "*b A"] | None:
-        """Return which assets an episode may hold at its start: the tradable ones that the bar does not close.
+        """Return which assets an episode may hold at its start: those tradable ones that the bar does not close.
 
         A bar closes an asset that is delisted, and all assets at a session's end if the rules say so. None: all.
         """

@@ -50,7 +50,7 @@ class Checkpoint:
     Attributes:
         train_state: parameters, optimizer, normalisation, environments, random key and counters. It is a `TrainState`,
             or the same as nested dicts where it was read from a file.
-        updates, episodes: how many are finished.
+        updates, episodes: the numbers of finished updates and episodes.
         seconds: time of training so far.
         metrics_bytes: length of the metrics file.
         metrics_sum: SHA-256 sum of those bytes.

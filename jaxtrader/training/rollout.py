@@ -36,7 +36,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger import ledger
 
 Stats = dict[str, Array]
-# What a rollout of market paths logs: means over all its decisions, and counts.
+# The figures of a rollout of market paths in the log: means over all its decisions, and counts.
 MEANS = ("reward_per_bar", "exposure", "gross_exposure", "turnover_per_bar", "cost_per_bar")
 COUNTS = ("ruins", "invalid_actions")
 
@@ -89,7 +89,7 @@ class MarketRollouts:
         return self.length * self.env.decision_every
 
     def part(self, count: int) -> MarketRollouts:
-        """The part that each of `count` devices collects."""
+        """Return the rollouts that each of `count` devices collects."""
         return replace(self, paths=self.paths // count, shards=self.shards // count)
 
     def begin(self, key: PRNGKeyArray, params: EnvParams) -> MarketPaths:
@@ -161,7 +161,7 @@ class MarketRollouts:
         return after, rollout, {**stats, **dict(zip(MEANS, means, strict=True))}
 
     def _finish(self, account: EnvAccount, trajectory: Trajectory, row: Rows) -> tuple[EnvAccount, Any]:
-        """What a decision leaves behind: the account, what the agent learns from, and sums for the log."""
+        """Return the account for the next decision, the experience of this one, and sums for the log."""
         env = self.env
         reward, terminated, info = env.summarize(trajectory)
         kept = {**trajectory.decision, "reward": reward, "terminated": terminated}
@@ -198,13 +198,14 @@ def count_episodes(
     An episode ends where it is terminated or truncated, and the next step belongs to another one.
 
     Args:
-        reward: of each step.
-        ended: whether a step is the last of its episode.
-        before: rewards of the current episode before the rollout.
-        counts: whether an environment's episodes count.
+        reward: The reward of each step.
+        ended: Whether a step is the last one of its episode.
+        before: The sum of rewards, before the rollout, of the episode that is going on.
+        counts: Whether the episodes of an environment count.
 
     Returns:
-        The rewards so far of the episodes that go on, and for the log `episodes` and the sum of `episode_returns`.
+        The sum of rewards so far of each episode that goes on, and for the log the number of `episodes` that ended and
+        the sum of their `episode_returns`.
     """
     time = jnp.arange(len(ended)).reshape(-1, *(1,) * (ended.ndim - 1))
     last = jnp.where(ended, time, -1).max(0)
@@ -245,7 +246,7 @@ class EnvRollouts:
     unroll: int = 1
 
     def part(self, count: int) -> EnvRollouts:
-        """The part that each of `count` devices collects."""
+        """Return the rollouts that each of `count` devices collects."""
         return replace(self, num_envs=self.num_envs // count, shards=self.shards // count)
 
     def begin(self, key: PRNGKeyArray, params: Any) -> Envs:
@@ -268,7 +269,7 @@ class EnvRollouts:
             action, extras = act(acting, envs.obs)
             keys = devices.map_shards(split, stepping, nothing)
             obs, env_state, reward, terminated, truncated, info = env_step(keys, envs.state, action, params)
-            # A time limit is no end: the value of the final observation follows. It is rarely needed, hence `cond`.
+            # After a time limit the value of the final observation follows. `cond` skips it where no limit is met.
             limit = truncated & ~terminated
             final_value = jax.lax.cond(
                 limit.any(),
@@ -298,7 +299,7 @@ class EnvRollouts:
         ended = kept["terminated"] | kept["truncated"]
         going_on, stats = count_episodes(kept["reward"], ended, envs.episode_return)
         seen = {name: kept.pop(name) for name in ("observations", "next_observations") if name in kept}
-        # Ordinary environments are paths with one account each.
+        # An ordinary environment is a path with one account.
         kept = {name: x[:, :, None] for name, x in kept.items()}
         rollout = Rollout(cursor=None, account=None, **seen, **kept)
         stats = {**devices.total(stats), "reward_per_bar": devices.mean(rollout.reward.mean())}

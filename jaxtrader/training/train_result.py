@@ -33,7 +33,7 @@ class TrainResult:
         state: the agent's last state.
         agent, env: the agent and the environment of the training.
         history: the records of metrics.jsonl.
-        updates, steps, episodes: how many are finished.
+        updates, steps, episodes: the numbers of finished updates, steps and episodes.
         seconds: duration of the training with compilation and validation. Of a resumed run it includes the time before.
         best: the record of the best validation. None without validation.
         run_dir: the folder with policy.pkl, last.pkl, checkpoint.pkl, config.json and metrics.jsonl.

@@ -21,7 +21,7 @@ from jaxtrader.agents.protocol import Agent
 from jaxtrader.devices import REPLICATED, SHARDED
 from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 
-DEVICES_DIFFER = "parameters, which differ between the devices"  # a reason why an update is rejected
+DEVICES_DIFFER = "parameters, which differ between the devices"  # a reason for which an update is rejected
 
 
 class TrainState(struct.PyTreeNode):
@@ -31,7 +31,7 @@ class TrainState(struct.PyTreeNode):
         agent_state: parameters, optimizer and scales of the agent.
         env_states: the environments, as `rollouts.begin` returned them.
         key: the random key of the next update.
-        updates, episodes: how many are finished.
+        updates, episodes: the numbers of finished updates and episodes.
         healthy: False after a rejected update. The state then stays as it was before that update.
     """
 
@@ -50,7 +50,7 @@ SPECS: dict[str, Any] = {
 
 
 class Named(struct.PyTreeNode, Mapping[str, Any]):
-    """Numbers by name, in one array. As an array each they would be an operation and a kernel each."""
+    """Numbers by name, in one array. An array for each number would cost an operation and a kernel each."""
 
     numbers: Array
     names: tuple[str, ...] = struct.field(pytree_node=False)
@@ -191,7 +191,7 @@ def _run_updates(
         within = (train_state.updates < limits["updates"]) & (train_state.episodes < limits["episodes"])
         return (done < count) & within & train_state.healthy
 
-    # The names of what an update logs, and of what it tests. The numbers are in one array each.
+    # The names of the figures that an update logs, and of those that it tests. Each kind is one array of numbers.
     logged, tested = (), ()
     _, log, bad = jax.eval_shape(update, train_state)
     start = (jnp.zeros((), count.dtype), train_state, jnp.zeros(log.shape), jnp.zeros(bad.shape, bool))
