@@ -39,22 +39,21 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import pytest
+from policies import init
+from random_walks import FEATURES, walk
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState
 from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.market.bars import Bars, load_bars
-from jaxtrader.market.market import Market, MarketArrays
-from jaxtrader.training.update import init_agent
+from jaxtrader.market.bars import Bars
+from jaxtrader.market.market import Market
 
 # A job in the background ignores what Ctrl-C sends, and some tests send it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_num_cpu_devices", 2)  # before JAX is used: for tests/training/test_devices.py
 
-FEATURES = ("log_return_1", "signal", "noise")
 LENGTHS = (150, 90)
 
 
@@ -76,28 +75,6 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def walk(symbol: str, bars: int, seed: int) -> Bars:
-    """A daily random walk with two columns of its own: `signal` (known up front) and `noise` (mean 3, deviation 2)."""
-    rng = np.random.default_rng(seed)
-    close = 50 * np.exp(np.cumsum(rng.normal(0, 0.02, bars)))
-    open_ = close * np.exp(rng.normal(0, 0.005, bars))
-    frame = pd.DataFrame(
-        {
-            "time": pd.date_range("2020-01-01", periods=bars, freq="D"),
-            "open": open_,
-            "high": np.maximum(open_, close) * 1.01,
-            "low": np.minimum(open_, close) * 0.99,
-            "close": close,
-            "volume": rng.uniform(1e5, 1e6, bars),
-            "signal": rng.normal(0, 1, bars),
-            "noise": rng.normal(3, 2, bars),
-        }
-    )
-    loaded = load_bars(frame, symbol=symbol)
-    assert isinstance(loaded, Bars)
-    return loaded
 
 
 @pytest.fixture
@@ -165,20 +142,6 @@ def portfolio(make_portfolio: Callable[..., Market]) -> TradingEnv:
     return TradingEnv(make_portfolio(), positions="weights", window=4, episode_length=16)
 
 
-def masked(params: EnvParams, seed: int = 0) -> EnvParams:
-    """The same parameters with a mask: each asset has no bar at a quarter of them, in stretches of 3."""
-    bars, assets = params.arrays.close.shape
-    present = np.repeat(np.random.default_rng(seed).random((bars // 3 + 1, assets)) > 0.25, 3, 0)[:bars]
-    arrays = Masked(**dict(vars(params.arrays)) | {"present": jnp.asarray(present)})
-    return params.replace(arrays=arrays)
-
-
-class Masked(MarketArrays):
-    """Arrays of a market with a mask."""
-
-    present: jax.Array
-
-
 @pytest.fixture(scope="session")
 def market(make_market: Callable[..., Market]) -> Market:
     """Symbols S0 (150 bars) and S1 (90 bars), end to end."""
@@ -195,12 +158,6 @@ def env(market: Market) -> TradingEnv:
 def agent() -> PPOAgent:
     """A PPOAgent with a tiny network: 2 epochs of 2 minibatches."""
     return PPOAgent(hidden=(8, 8), num_epochs=2, num_minibatches=2)
-
-
-def init(agent: PPOAgent, key: jax.Array, env: Any, params: Any) -> PPOState:
-    """`agent.init` by the program of a training: uncompiled, each of its operations is a program of its own."""
-    arrays = jax.tree.map(lambda x: np.float32(x) if isinstance(x, float) else x, agent)
-    return init_agent(arrays, key, params, env=env)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.ppo_state import PPOState
 from jaxtrader.envs.trading import TradingEnv
+from jaxtrader.training.update import init_agent
 
 
 def about(env: TradingEnv) -> dict[str, Any]:
@@ -43,16 +44,22 @@ def loud(state: PPOState, factor: float = 500) -> PPOState:
     return state.replace(params={**state.params, "policy": head | {"kernel": head["kernel"] * factor}})
 
 
-def drawn(agent: PPOAgent, env: TradingEnv, seed: int = 1, deviation: float = 0.5) -> PPOState:
-    """A state that knows the environment's normalisation, with weights that NumPy draws: it compiles nothing.
+def with_random_weights(agent: PPOAgent, env: TradingEnv, seed: int = 1, deviation: float = 0.5) -> PPOState:
+    """A state that knows the environment's normalisation, with normal weights by NumPy: it compiles nothing.
 
-    Decisions differ from bar to bar.
+    Decisions differ from bar to bar, which those of `initial` hardly do: its last layer begins near 0.
     """
     rng, params = np.random.default_rng(seed), env.default_params
     shapes = jax.eval_shape(lambda key: agent.init(key, env, params), jax.random.key(0))
     state = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes)
     weights = jax.tree.map(lambda x: rng.normal(0, deviation, x.shape).astype(x.dtype), state.params)
     return agent.prepare(state.replace(params=weights, bounds=agent._network(env, params)[1]), params)[0]
+
+
+def init(agent: PPOAgent, key: jax.Array, env: Any, params: Any) -> PPOState:
+    """`agent.init` by the program of a training: uncompiled, each of its operations is a program of its own."""
+    arrays = jax.tree.map(lambda x: np.float32(x) if isinstance(x, float) else x, agent)
+    return init_agent(arrays, key, params, env=env)
 
 
 @partial(jax.jit, static_argnums=(1, 3))

@@ -100,3 +100,8 @@ def called_back(folder, *callbacks, agent=None, **settings):
     settings = {"total_steps": 400, "num_envs": 4, "rollout_length": 10, "updates_per_chunk": 2, **settings}
     agent = FakeAgent() if agent is None else agent
     return Trainer(CountEnv(), agent, progress=False, run_dir=folder, callbacks=callbacks, **settings)
+
+
+def without_keys(leaf):
+    """The array, or the numbers of a random key, which NumPy can compare."""
+    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf

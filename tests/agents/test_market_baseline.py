@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import init, masked
-from policies import initial, with_noise
+from policies import init, initial, with_noise
+from random_walks import masked
 
 from jaxtrader.agents import ppo
 from jaxtrader.agents.advantages import gae, market_control_variate, regress_out

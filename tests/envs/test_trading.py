@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from conftest import masked, walk
+from random_walks import masked, walk
 from rule_settings import bars_after, env_account, env_settings
 
 from jaxtrader.agents.ppo import PPOAgent, PPOState, ValueScale

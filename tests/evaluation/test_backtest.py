@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import FEATURES, walk
 from flax import struct
 from ledger.reference import Ledger, Settings
-from policies import about, drawn, loud
+from policies import about, loud, with_random_weights
+from random_walks import FEATURES, walk
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy
@@ -72,7 +72,7 @@ def test_backtest_equals_a_closed_loop(policy, market):
 @pytest.mark.slow
 def test_backtest_of_a_continuous_policy_under_another_fill_equals_a_closed_loop(env, agent, market, tmp_path):
     env = dataclasses.replace(env, positions="continuous")
-    state, params = agent.prepare(drawn(agent, env), env.default_params)
+    state, params = agent.prepare(with_random_weights(agent, env), env.default_params)
     policy = load_policy(saved(tmp_path, agent, state, env))
     rules = policy.rules.replace(fill="next_close")
     result = backtest(policy, market, rules=rules)

@@ -8,9 +8,9 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import walk
 from ledger.reference import LIQUIDATION, ORDER, STOP, TAKE, Ledger, Settings
-from policies import drawn, policy_of
+from policies import policy_of, with_random_weights
+from random_walks import walk
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.ppo import ValueScale
@@ -25,7 +25,7 @@ RATES = {"cash_rate": 0.3, "borrow_rate": 1.0, "short_rate": 0.7}  # a year, and
 
 def loud(agent, env, seed=1) -> Policy:
     """A policy with drawn weights, whose decisions differ from bar to bar."""
-    state = drawn(agent, env, seed)
+    state = with_random_weights(agent, env, seed)
     if state.value_scale is not None:
         state = state.replace(value_scale=ValueScale(*jnp.asarray([0.1, 1.0, 1.0])))
     return policy_of(agent, state, env)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from policies import drawn, policy_of, with_noise
+from policies import policy_of, with_noise, with_random_weights
 
 from jaxtrader.agents.policy_loading import ensemble
 from jaxtrader.evaluation import importance
@@ -84,7 +84,7 @@ def test_portfolios_windows_and_ensembles_use_what_they_read_alone(agent, portfo
     listed[:60, 2] = False
     market = dataclasses.replace(market, listed=listed, features=np.where(listed[..., None], market.features, np.nan))
     env = portfolio.with_market(market)
-    state = drawn(agent, env)
+    state = with_random_weights(agent, env)
     policies = [policy_of(agent, reading_one_feature(state, 4, seed), env) for seed in (1, 2)]
     found = permutation_importance(ensemble(policies), market, repeats=2)
     assert not found.lost[[0, 2]].any()

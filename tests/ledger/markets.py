@@ -9,7 +9,7 @@ import dataclasses
 import functools
 
 import numpy as np
-from conftest import walk
+from random_walks import walk
 from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate

@@ -178,7 +178,7 @@ def test_rules_are_given_as_rules(market) -> None:
 
 
 def test_assets_out_of_step_are_refused() -> None:
-    from conftest import FEATURES, walk
+    from random_walks import FEATURES, walk
 
     at_midnight, first, later = (
         dataclasses.replace(bars, times=bars.times + np.timedelta64(hours, "h"))

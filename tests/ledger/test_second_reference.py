@@ -171,15 +171,10 @@ QUICK = (4, 17, 19, 26)  # of one to four assets and each fill, the last with li
 MANY = (6, 8, 54, 144, 195, 223, 343, 357, 425, 612, 860, 1051, 1100, 1144, 1450, 1502)
 
 
-@pytest.mark.quick(2)
-@pytest.mark.parametrize("seed", QUICK)
+SEEDS = [*QUICK[:2], *(pytest.param(seed, marks=pytest.mark.slow) for seed in (*QUICK[2:], *MANY))]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
 def test_the_ledger_agrees_with_a_reference_of_the_rules(seed):
-    for path in range(PATHS):
-        _assert_equal(seed, path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", MANY)
-def test_the_ledger_agrees_with_a_reference_of_the_rules_on_many_kinds_of_rules(seed):
     for path in range(PATHS):
         _assert_equal(seed, path)

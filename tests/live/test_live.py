@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from market.price_tables import cut, random_bars
-from policies import drawn, policy_of
+from policies import policy_of, with_random_weights
 
 from jaxtrader import files
 from jaxtrader.agents.normalization import ValueScale
@@ -89,7 +89,7 @@ def loud(env: TradingEnv, seed: int = 1, agent: PPOAgent | None = None) -> Polic
     """A policy with drawn weights, whose decisions differ from bar to bar."""
     agent = agent or PPOAgent(hidden=(8, 8))
     scale = ValueScale(*(np.float32(x) for x in (0.02, 0.05, 0.1)))
-    return policy_of(agent, drawn(agent, env, seed).replace(value_scale=scale), env)
+    return policy_of(agent, with_random_weights(agent, env, seed).replace(value_scale=scale), env)
 
 
 def bars_of(frequency: str) -> Bars:

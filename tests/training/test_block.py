@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trainers import STEPS, Recording, validated_trainer
+from trainers import STEPS, Recording, validated_trainer, without_keys
 
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
@@ -46,10 +46,6 @@ def records(result):
     return [{name: x for name, x in record.items() if name not in TIME_FIELDS} for record in result.history]
 
 
-def plain(leaf):
-    return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-
-
 def assert_same_run(one, other):
     """The same bits in all that decides, and in the logs."""
     assert records(one) == records(other)
@@ -78,7 +74,7 @@ def test_members_of_blocks_are_the_trainings_of_their_seeds(block, make, tmp_pat
         chex.assert_trees_all_close(*(policy.state.params for policy in saved), **CLOSE)
         assert saved[0].about["updates"] == saved[1].about["updates"]
         states = [read_checkpoint(result.run_dir / CHECKPOINTS[0]).train_state for result in (mine, theirs)]
-        chex.assert_trees_all_close(*(jax.tree.map(plain, state) for state in states), **CLOSE)
+        chex.assert_trees_all_close(*(jax.tree.map(without_keys, state) for state in states), **CLOSE)
         lines = [(result.run_dir / "metrics.jsonl").read_text().splitlines() for result in (mine, theirs)]
         assert [json.loads(line).keys() for line in lines[0]] == [json.loads(line).keys() for line in lines[1]]
     assert load_policy(block.policy_path).about["seeds"] == [4, 5, 6]
@@ -208,7 +204,7 @@ def test_a_block_has_as_many_slots_as_fit_and_blocks_are_even():
 def test_the_bytes_of_a_block_are_those_of_its_program(make, tmp_path):
     trainer = make(tmp_path / "run", seed=SEED, seeds=1, seeds_at_once=None)
     train_state, params = first_state(trainer, trainer.agent_arrays, trainer.raw_params, None)
-    state = sum(plain(leaf).nbytes for leaf in jax.tree.leaves(train_state))
+    state = sum(without_keys(leaf).nbytes for leaf in jax.tree.leaves(train_state))
     needed = bytes_of_block(2, trainer, train_state, params)
     assert needed > 2 * 2 * state, "two states, two copies of them, and what the program computes with"
 

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from agents.test_own_modules import Assets
-from conftest import init, masked
 from ledger.reference import Ledger, Settings
-from policies import about, with_noise
+from policies import about, init, with_noise
+from random_walks import masked
 from rule_settings import env_account
 
 from jaxtrader.agents.networks import PortfolioActorCritic

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import init
 from market_paths import ACCOUNTS, LENGTH, PATHS, Replay, collect, observe, step
-from policies import loud
+from policies import init, loud
 from rule_settings import bars_after, with_settings
 
 from jaxtrader.envs.episode import EnvState
