@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from ledger.against_reference import bar_of, costs_of
 from ledger.reference import REASONS, Ledger
-from ledger.worked_bars import FREE, NAN
+from ledger.worked_bars import NAN, NO_COSTS
 
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Brackets
@@ -41,7 +41,7 @@ def run(columns, costs, rules):
     return jax.lax.scan(move, account, (targets, bars, brackets))[1]
 
 
-def path(closes, opens, targets, costs=FREE, dtype="float64", **rules):
+def path(closes, opens, targets, costs=NO_COSTS, dtype="float64", **rules):
     """Accounts, fills and closings along closes [N+1, *b, A] and opens [N, *b, A], as NumPy pytrees."""
     rules = Rules(**{"rebalance_band": 0.0, **rules})
     with jax.enable_x64(dtype == "float64"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ledger.paths import busy, by_reference, columns, path, walk
 from ledger.reference import Settings
-from ledger.worked_bars import FREE, PRICES, TWO, bar, near, one_bar, worked
+from ledger.worked_bars import NO_COSTS, PRICES, TWO, bar, near, one_bar, worked
 
 from jaxtrader.ledger.costs import Costs
 
@@ -52,7 +52,7 @@ def test_all_buys_are_cut_by_one_factor():
 
 def test_sales_pay_for_buys_at_the_same_bar():
     # 1.0 in the first is sold free of cost and 0.7 bought in the second: no cut, 0.3 in cash.
-    account, fill, _ = one_bar([0.0, 0.7], (100, 100, 100), units=[0.01, 0.0], cash=0.0, costs=FREE)
+    account, fill, _ = one_bar([0.0, 0.7], (100, 100, 100), units=[0.01, 0.0], cash=0.0, costs=NO_COSTS)
     np.testing.assert_allclose(account.units, [0.0, 0.007], rtol=1e-14)
     assert account.cash == near(0.3)
     assert not fill.clipped
@@ -83,7 +83,7 @@ def test_a_buy_is_cut_to_the_cash_and_leaves_exactly_none():
 
 def test_cash_a_hair_below_zero_drops_nothing():
     # Fully invested and 1e-17 short of cash by rounding: the target is met, so there is no buy that could be dropped.
-    account, fill, _ = one_bar(1.0, PRICES, units=0.01, cash=-1e-17, costs=FREE)
+    account, fill, _ = one_bar(1.0, PRICES, units=0.01, cash=-1e-17, costs=NO_COSTS)
     assert not fill.units.any()
     assert not fill.dropped
     assert account.cash == -1e-17

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ledger.paths import few, path, seeds, step, walk
-from ledger.worked_bars import FREE, NAN, PRICES, TWO, bar, near, one_bar, worked
+from ledger.worked_bars import NAN, NO_COSTS, PRICES, TWO, bar, near, one_bar, worked
 
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.bar import Bar
@@ -102,14 +102,14 @@ test_max_leverage_as_worked_by_hand = worked(CASES)
 
 
 def test_a_target_beyond_the_limit_is_capped_and_counted():
-    account, fill, _ = one_bar(1.5, PRICES, costs=FREE)
+    account, fill, _ = one_bar(1.5, PRICES, costs=NO_COSTS)
     assert fill.clipped
     assert account.units[0] == near(1 / 110)
 
 
 def test_nan_holds_the_units_and_uses_up_the_leverage_first():
     # Two assets at 100: 0.006 held by NaN is 60% of 1.0, and 0.9 for the other is capped at 0.4 and counted.
-    account, fill, _ = one_bar([NAN, 0.9], (100, 100, 100), units=[0.006, 0.0], cash=0.4, costs=FREE)
+    account, fill, _ = one_bar([NAN, 0.9], (100, 100, 100), units=[0.006, 0.0], cash=0.4, costs=NO_COSTS)
     # 1e-14: the rounding of a few operations.
     np.testing.assert_allclose(account.units, [0.006, 0.004], rtol=1e-14)
     assert fill.clipped
