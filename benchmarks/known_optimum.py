@@ -383,7 +383,7 @@ def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, A
             figures.append(learner.score()[idle])
             print(f"{case.label}, seed {seed}: {figures[-1]:.4f} after {seconds[-1]:.1f} s", flush=True)
         spread = (f"{f(figures):.4f}" for f in (min, statistics.median, max))
-        rows.append([case.label, "bars in position" if idle else "score", *spread, statistics.median(seconds)])
+        rows.append([case.label, "bars in market" if idle else "score", *spread, statistics.median(seconds)])
     agent, shape = ", ".join(f"{k}={v!r}" for k, v in settings.items()), "{} environments x {}".format(*size.shape)
     columns = ["market", "share of the optimum, or of bars", "least", "median", "most", "seconds"]
     work = f"{size.seeds} seeds, PPOAgent({agent}), {shape}, {size.steps:,} steps"
@@ -432,7 +432,7 @@ def command() -> None:
         last = records[-1]
         share = f"{last['optimum_share']:.4f}" if "optimum_share" in last else "-"
         rows.append([" ".join(("jaxtrader", *words[:3])), took, last["steps"], share, last["valid_time_in_market"]])
-    columns = ["command", "seconds", "steps", "share of the optimum", "bars in position"]
+    columns = ["command", "seconds", "steps", "share of the optimum", "bars in market"]
     work = "whole processes without a compilation cache, seed 0"
     report("known_optimum_command", columns, rows, {"work": work}, quick=False)
 

@@ -62,6 +62,7 @@ class CheckSettings:
     costs: Costs = dataclasses.field(default_factory=Costs)
     rules: Rules = dataclasses.field(default_factory=Rules)
     agent: MarketAgent = dataclasses.field(default_factory=_agent)
+    # Less than `TrainSettings` has: up to five agents are trained, and each has an easy question to answer.
     num_envs: int = 64
     rollout_length: int = 32
     total_steps: int = 600_000

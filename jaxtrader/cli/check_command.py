@@ -26,7 +26,6 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import FAILED, OK, BadInput, build, of
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.cost_rates import CostRates
-from jaxtrader.nearest import hint
 
 
 def check(values: Values, console: Console) -> int:
@@ -46,7 +45,7 @@ def check(values: Values, console: Console) -> int:
         )
         market = jt.Market.from_bars(bars, features, min_bars=source.min_bars, **of(MarketSettings, values))
         bars = [one for one in bars if one.symbols[0] in market.symbols]
-        only = chosen(values["only"])
+        only = jt.checks.NAMES if values["only"] is None else values["only"]
         jt.checks.prepare(market, setting, only)
     tables.print_facts(console, [("data", f"{market.source}: {market.describe()}"), *phrases.notes(market.notes)])
     try:
@@ -61,19 +60,6 @@ def check(values: Values, console: Console) -> int:
     console.print()
     tables.print_facts(console, [*_findings(done), ("result", sentence(done, time.perf_counter() - began))])
     return OK if all(one.passed for one in done) else FAILED
-
-
-def chosen(only: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the checks to run. Raises BadInput where one is none."""
-    if only is None:
-        return jt.checks.NAMES
-    names = ", ".join(jt.checks.NAMES)
-    if not only:
-        raise BadInput(f"--only has no value; give one or more of {names}")
-    for word in only:
-        if word not in jt.checks.NAMES:
-            raise BadInput(f"--only {word} must be one of {names}{hint(word, jt.checks.NAMES)}")
-    return tuple(only)
 
 
 def named(specs: Sequence[str]) -> list[str | jt.features.Feature]:
@@ -92,7 +78,7 @@ def _feature(spec: str, module: ModuleType, name: str) -> jt.features.Feature:
     """What the module holds of that name. Raises BadInput where it is no Feature."""
     found = getattr(module, name, None)
     if not isinstance(found, jt.features.Feature):
-        what = "has no such name" if found is None else f"holds a {type(found).__name__} there"
+        what = f"has no {name}" if found is None else f"has {name} of the type {type(found).__name__}"
         file = Path(spec.rpartition(":")[0]).name
         raise BadInput(
             f"--features {spec}: {file} {what}; write {name} = jaxtrader.features.Feature('{name}', lookback, "

@@ -14,6 +14,7 @@ Folder = Annotated[str | None, "FOLDER"]
 Day = Annotated[str | None, "DAY"]
 Length = Annotated[str | None, "LENGTH"]
 
+Check = Literal["past_only", "plausible", "one_bar_late", "oracle", "shuffled"]
 # fmt: off
 Reward = Literal[
     "log_return", "risk_penalized", "over_benchmark", "drawdown_penalized",
@@ -127,8 +128,8 @@ class RunSettings:
         trials: The number of policies that were tried on the test bars elsewhere. Those of this folder of runs are
             counted by themselves, in evaluations.jsonl.
         report: Whether report.html, report.png and the tables of the test are written.
-        only: The checks to run, of past_only,plausible,one_bar_late,oracle,shuffled. The first two take a moment, the
-            others train an agent. By default all five are run.
+        only: The checks to run, with commas. The first two take a moment, and the others train an agent. By default all
+            five are run.
     """
 
     config: File = None
@@ -140,7 +141,7 @@ class RunSettings:
     quiet: bool = False
     trials: int = 0
     report: bool = True
-    only: tuple[str, ...] | None = None
+    only: tuple[Check, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,8 @@ def compare_runs(values: Values, console: Console) -> int:
     """`jaxtrader compare`. Each run's policy trades its own test again, by its own rules and costs."""
     folders = [Path(run) for run in values["runs"] or ()]
     if len(folders) < 2:
-        raise BadInput(f"jaxtrader compare needs the folders of two runs or more, and {len(folders)} was given")
+        given = "none was" if not folders else f"{folders[0]} alone was"
+        raise BadInput(f"jaxtrader compare needs the folders of two runs or more, and {given} given")
     names = _names(folders)
     runs = {name: finished.read(folder, {}) for name, folder in zip(names, folders, strict=True)}
     results = {}

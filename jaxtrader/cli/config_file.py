@@ -23,7 +23,7 @@ EITHER = {"num_episodes": "total_steps", "total_steps": "num_episodes"}  # the o
 TABLES = (*dict.fromkeys(flags.group for command in COMMANDS.values() for flags in command.flags), "sweep")
 SETTINGS = {name for command in COMMANDS.values() for name in command.fields}.difference(TABLES)
 HOSTS = tuple(field.name for field in fields(HostSettings))
-OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "quiet", *HOSTS)  # what a repetition does not repeat
+NOT_REPEATED = ("config", "resume", "run_dir", "dry_run", "quiet", *HOSTS)  # what the file of a run leaves out
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def text(command: str, values: Mapping[str, Any]) -> str:
     tables: dict[str, dict[str, Any]] = {}
     for flags in COMMANDS[command].flags:
         for name in (key(field.name) for field in flags.fields):
-            if values[name] is not None and name not in OF_ONE_RUN:
+            if values[name] is not None and name not in NOT_REPEATED:
                 tables.setdefault(flags.group, {})[name] = _spelt(values[name])
     first = f"# All settings of this run. Repeat it: jaxtrader {command} --config {CONFIG_TOML}\n\n"
     # A path or a name keeps its characters, but none of them as such does anything to whoever reads the file.

@@ -102,7 +102,8 @@ def _check(settings: HostSettings, values: Values) -> None:
     if count is not None and count < 1:
         raise BadInput(f"--num-processes {count} must be at least 1")
     if index is not None and not 0 <= index < (2**31 if count is None else count):
-        raise BadInput(f"--process-id {index} must be one of 0 to {'' if count is None else count - 1}".rstrip())
+        most = "at least 0" if count is None else f"from 0 to {count - 1}"
+        raise BadInput(f"--process-id {index} must be a whole number, {most}")
 
 
 def _join(settings: HostSettings) -> None:

@@ -18,6 +18,8 @@ def export_policy(values: Values, console: Console) -> int:
     run, kind = Path(values["run"]), values["to"]
     path = Path(values["save"] or (run if run.is_dir() else run.parent) / f"policy.{kind}")
     with inputs.checked():
+        if path.is_dir():
+            raise BadInput(f"--save {path} is a folder; give the file to write, as in {path / f'policy.{kind}'}")
         try:
             described = jt.load_policy(finished.policy_of(run)).export(path, kind)
         except ImportError as error:

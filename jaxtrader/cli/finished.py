@@ -197,5 +197,5 @@ def _check_bars(policy: Policy, train: jt.Market, folder: Path, settings: Values
     if train.fingerprint != known:
         raise BadInput(
             f"{settings['data']} has other bars of training than {folder} was trained on ({train.describe()}; then: "
-            f"{told.get('train', 'unknown')}); give the file of then with --data, or train anew"
+            f"{told.get('train', 'unknown')}); give the unchanged file with --data, or train anew"
         )

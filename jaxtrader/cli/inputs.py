@@ -20,7 +20,7 @@ import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import own_code
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
-from jaxtrader.cli.config_file import OF_ONE_RUN
+from jaxtrader.cli.config_file import NOT_REPEATED
 from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, RISK_AVERSION, SHARES, BadInput, build, of, spelt
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.backtest import with_room
@@ -342,7 +342,7 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
         own_code.agent(values),
         valid=valid,
         **of(TrainSettings, values) | other,
-        about={"command": {name: value for name, value in asked.items() if name not in OF_ONE_RUN}},
+        about={"command": {name: value for name, value in asked.items() if name not in NOT_REPEATED}},
         progress=not values["quiet"],
         callbacks=callbacks(values),
     )

@@ -249,7 +249,8 @@ TRAIN: dict[str, Any] = {
     "must_beat_holding": True,
 }
 RISK_AVERSION = {"risk_penalized": 5.0, "drawdown_penalized": 1.0}  # the defaults of rewards that take one
-# On a synthetic market: what its best policy is known for, and enough steps to come close to it.
+# On a synthetic market: the best policy is known for these positions, this reward and no band alone.
+# More steps come closer to it. Those of `jaxtrader check` stand in `CheckSettings`.
 SYNTHETIC: dict[str, Any] = {
     "positions": (-1.0, 0.0, 1.0),
     "reward": "log_return",
@@ -347,7 +348,7 @@ def sweepable() -> set[str]:
 def check_trials(values: Mapping[str, Any]) -> None:
     """Raise BadInput where the number of tries made elsewhere is none, before anything is computed."""
     if (values.get("trials") or 0) < 0:
-        raise BadInput(f"--trials {values['trials']} is a number of policies; give 0 or more")
+        raise BadInput(f"--trials {values['trials']} must be a number of policies, at least 0")
 
 
 def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:

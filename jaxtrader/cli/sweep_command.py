@@ -46,9 +46,8 @@ from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.run_folder import find_run, folder_of_runs, make_run_dir
 from jaxtrader.training.sweep import ConfigurationResult, Sweep, check_resume, run_sweep
 
-# Flags of train that a sweep does not have.
-OF_ONE_RUN = ("config", "resume", "run_dir", "dry_run", "synthetic", *config_file.HOSTS)
-OF_NO_RUN = (*OF_ONE_RUN, "quiet", "trials", "report")  # those that decide about no training
+NOT_OF_SWEEPS = ("config", "resume", "run_dir", "dry_run", "synthetic", *config_file.HOSTS)  # flags of train alone
+NOT_OF_POLICIES = (*NOT_OF_SWEEPS, "quiet", "trials", "report")  # settings that make no other policy
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,7 @@ def read_file(path: Path) -> SweepFile:
         raise BadInput(f"{path} has no table [sweep]; write one, with a line such as gamma = [0.9, 0.99]")
     settings = config_file.flat(found, path)
     (given,) = flags.read_settings("train", [settings], str(path))
-    for name in OF_ONE_RUN:
+    for name in NOT_OF_SWEEPS:
         if name in given:
             way = ", and give --run-dir to the command" if name == "run_dir" else ""
             raise BadSetting(f"{path}: {name} is of a single run, and not of a sweep; leave it out{way}")
@@ -199,7 +198,7 @@ def _sweep_plan(file: SweepFile, plans: list[Plan]) -> SweepPlan:
             changes = scored_alike(env.rules, rules, costs, fields)
             files = {CONFIG_TOML: config_file.text("train", plan.values)}
             found.append(Configuration(chosen, plan.trainer, plan.parts["test"], changes, files))
-    fixed = {name: value for name, value in base.items() if name not in (*OF_NO_RUN, *file.swept)}
+    fixed = {name: value for name, value in base.items() if name not in (*NOT_OF_POLICIES, *file.swept)}
     return SweepPlan(found, plain(file.swept), plain(fixed | inputs.absolute(base, "data", "init_from", "network")))
 
 

@@ -24,7 +24,7 @@ from jaxtrader.market.synthetic import PROCESSES
 from jaxtrader.report.content import TextTable
 
 TRAIN_BARS, VALID_BARS, TEST_BARS = 1_000_000, 200_000, 1_000_000
-FOUND, IDLE = 0.98, 0.02  # a share of the optimum, and of bars with a position, that count as learnt
+FOUND, IDLE = 0.98, 0.02  # a share of the optimum, and of bars in market, that count as learnt
 
 
 def train_synthetic(values: Values, console: Console) -> int:
@@ -102,24 +102,24 @@ Scores = dict[str, tuple[float, float | None, float]]
 
 
 def _rows(test: Optimum, reward: float, time_in_market: float) -> Scores:
-    """Reward a bar, share of the optimum (None where there is none to share), and share of bars in a position."""
+    """Reward a bar, share of the optimum (None where there is none to share), and share of bars in market."""
     rows: Scores = {}
-    for name, earned, in_position in (
+    for name, earned, in_market in (
         ("policy", reward, time_in_market),
         ("best possible", test.reward_per_bar, test.time_in_market),
         ("flat", test.flat_reward_per_bar, 0.0),
     ):
         share = test.share(earned)
-        rows[name] = (earned, share if math.isfinite(share) else None, in_position)
+        rows[name] = (earned, share if math.isfinite(share) else None, in_market)
     return rows
 
 
 def _table(rows: Scores) -> rich.table.Table:
     shown = [
-        (name, f"{1e4 * earned:.3f}", "-" if share is None else f"{share:.1%}", f"{in_position:.1%}")
-        for name, (earned, share, in_position) in rows.items()
+        (name, f"{1e4 * earned:.3f}", "-" if share is None else f"{share:.1%}", f"{in_market:.1%}")
+        for name, (earned, share, in_market) in rows.items()
     ]
-    return reporting.text_table(TextTable("Score", ("", "bp a bar", "of optimum", "in position"), shown))
+    return reporting.text_table(TextTable("Score", ("", "bp a bar", "of optimum", "in market"), shown))
 
 
 def _sentence(test: Optimum, reward: float, time_in_market: float) -> str:

@@ -77,6 +77,8 @@ def read(kind: Any, text: str) -> Any:
 def _read_as(member: Any, text: str) -> Any:
     if get_origin(member) is tuple:
         words = text.strip("()[] ").split(",")
+        if not any(word.strip() for word in words):
+            raise ValueError(text)
         return tuple(read(get_args(member)[0], word.strip()) for word in words if word.strip())
     if member is str:
         return text
@@ -116,7 +118,8 @@ def taken(command: str, name: str, in_file: bool = False) -> str:
         elif member is not types.NoneType:
             words.append(ONE[member])
     if choices:
-        words.append(choices[0] if len(choices) == 1 else f"one of {', '.join(choices)}")
+        shown = [choice if choice.isidentifier() else f'"{choice}"' for choice in choices]
+        words.append(choices[0] if len(choices) == 1 else f"one of {', '.join(shown)}")
     return " or ".join(words)
 
 
@@ -173,7 +176,7 @@ def _fault(command: str, name: str, value: Any) -> str | None:
     """What to write instead of a value that a setting does not take. None where it takes the value."""
     kind, field = kinds(command)[name], COMMANDS[command].fields[name]
     alone, items = members_of(kind), items_of(kind)
-    if isinstance(value, list) and not items:
+    if isinstance(value, list) and not (items and value):
         return ""
     for item in value if isinstance(value, list) else [value]:
         if (way := _other_type(kind, item, items if isinstance(value, list) else alone)) is not None:

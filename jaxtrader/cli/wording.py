@@ -71,7 +71,7 @@ def as_given(file: FileSettings | None) -> Generator[None]:
     except BadSetting:
         raise
     except (BadInput, Failed) as error:
-        sentence = in_flags(" ".join(str(error).split()))
+        sentence = in_flags(" ".join(str(error).split()).removesuffix("."))
         words = sentence if file is None else in_keys(sentence, file)
         raise type(error)(sentence if file is None or words == sentence else f"{file.path}: {words}") from error
 

@@ -229,7 +229,7 @@ def _check_dividends(market: Any, rules: Rules) -> None:
         return
     if name not in market.columns:
         known = ", ".join(market.columns) or "none"
-        raise ValueError(f"dividends names the column {name!r}, and the bars' further columns are {known}")
+        raise ValueError(f"dividends {name!r} must be a further column of the bars, which are {known}")
     if market.price_factor is not None and (market.price_factor != 1).any():
         raise ValueError(
             "dividends are cash where prices are raw, and these prices are adjusted; load them with adjust=False "

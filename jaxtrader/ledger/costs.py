@@ -158,7 +158,7 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
         for name, column in self.columns.items():
             if column not in market.columns:
                 known = ", ".join(market.columns) or "none"
-                raise ValueError(f"{name} names the column {column!r}, and the bars' further columns are {known}")
+                raise ValueError(f"{name} {column!r} must be a further column of the bars, which are {known}")
             rates = market.columns[column]
             if np.isnan(rates).any():
                 row, asset = (int(found[0]) for found in np.nonzero(np.isnan(rates)))

@@ -244,8 +244,8 @@ class Rules:
             )
         if self.multiplier is not None and self.lot is None and not costs.has("share_fee"):
             raise ValueError(
-                "multiplier says what a contract is, and nothing counts contracts; give lot=1 for whole ones, or a "
-                "share_fee for each, or leave multiplier out"
+                f"multiplier {self.multiplier} is the worth of a contract, and nothing counts contracts; give lot=1 "
+                "for whole ones, or a share_fee for each"
             )
 
 

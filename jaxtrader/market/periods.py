@@ -48,7 +48,7 @@ def annualize(
 def check_periods(given: float) -> float:
     """Return a given number of bars in a year. Raise DataError if it cannot be one."""
     if not (np.isfinite(given) and given > 0):
-        raise DataError(f"periods_per_year={given} is not valid; it must be a finite number above 0.")
+        raise DataError(f"periods_per_year={given} must be a finite number above 0.")
     return float(given)
 
 

@@ -31,7 +31,7 @@ FIGURES = {
     "approx_kl": "KL",
     "updates": "updates",
     "optimum_share": "of optimum",
-    "valid_time_in_market": "in position",
+    "valid_time_in_market": "in market",
     "valid_reward_per_bar": "valid/bar",
     "valid_best": "best",
     "steps": "steps",

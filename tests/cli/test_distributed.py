@@ -202,7 +202,10 @@ def test_processes_that_cannot_join_are_one_sentence(way: str, tmp_path: Path) -
         (["--process-id", "0"], "--process-id needs --distributed"),
         (["--distributed", "--dry-run"], "--dry-run runs in one process: leave out --distributed"),
         (["--distributed", "--coordinator", "10.0.0.1"], "--coordinator 10.0.0.1 is no HOST:PORT"),
-        (["--distributed", "--num-processes", "2", "--process-id", "2"], "--process-id 2 must be one of 0 to 1"),
+        (
+            ["--distributed", "--num-processes", "2", "--process-id", "2"],
+            "--process-id 2 must be a whole number, from 0",
+        ),
         (["--distributed", "--num-processes", "0"], "--num-processes 0 must be at least 1"),
     ],
 )

@@ -5,11 +5,13 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import jaxtrader as jt
 from jaxtrader.cli import flags, inputs, main, settings
+from jaxtrader.cli.command_settings import Check
 from jaxtrader.cli.flags import parse
 from jaxtrader.cli.settings import COMMANDS, SYNTHETIC, TRAIN, BadInput, of, resolved
 from jaxtrader.ledger.cost_rates import CostRates
@@ -269,6 +271,8 @@ def test_words_become_values(words, values):
         ("train --config --seed 3", "--config has no value; give --config FILE"),
         ("train --fill --seed 3", "--fill has no value; give one of close, next_open"),
         ("train --portfolio yes", "--portfolio takes no value; leave yes out"),
+        ("train --symbols ,", "--symbols , must be names such as A,B"),
+        ("train --decimal ;", '--decimal \';\' must be one of ".", ","'),
         ("train --positions -1 0 1", "--positions takes a list with commas; write --positions -1,0"),
         ("train prices.csv", "--data prices.csv"),
         ("train --lr 1e-3", "did you mean --learning-rate?"),
@@ -376,6 +380,10 @@ def test_code_that_a_file_of_settings_has_run_is_named(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_the_checks_to_run_are_those_that_there_are():
+    assert get_args(Check) == jt.checks.NAMES
+
+
 def test_the_file_in_the_readme_is_one(tmp_path):
     text = (Path(flags.__file__).parent / "README.md").read_text()
     block = text.split("```toml\n")[1].split("```")[0]
@@ -402,6 +410,7 @@ def test_all_settings_of_train_are_read_again_from_the_file_that_a_run_writes(tm
         ("[money]\nfee_bp = 3", ("fee_bp", "did you mean fee_bps?")),
         ("seed = 'seven'", ('seed = "seven" must be a whole number',)),
         ("seed = [1, 2]", ("seed = [1, 2] must be a whole number",)),
+        ("features = []", ('features = [] must be names such as ["A", "B"]',)),
         ("seed = true", ("seed = true must be a whole number",)),
         ("portfolio = 3", ("portfolio", "3", "true or false")),
         ("must_beat_holding = 'yes'", ("must_beat_holding", '"yes"', "true or false")),

@@ -26,8 +26,8 @@ def test_a_run_prints_its_share_of_the_optimum_and_saves(tmp_path, monkeypatch, 
     assert "optimum_share" in records[-1]
     # On the line of progress, and again in the table at the end.
     last = f"{records[-1]['optimum_share']:.1%}"
-    assert re.search(rf"^100%  512/512 steps .* of optimum {last}  in position", out, re.MULTILINE)
-    assert re.search(r"^ +bp a bar +of optimum +in position$", out, re.MULTILINE)
+    assert re.search(rf"^100%  512/512 steps .* of optimum {last}  in market", out, re.MULTILINE)
+    assert re.search(r"^ +bp a bar +of optimum +in market$", out, re.MULTILINE)
     record = json.loads((tmp_path / "run" / "result.json").read_text())
     assert f"{100 * record['rows']['policy']['share_of_optimum']:.1f}%" in out
     assert record["rows"]["best possible"]["share_of_optimum"] == 1

@@ -244,7 +244,7 @@ def test_costs_may_hold_what_jax_makes_of_them() -> None:
 @pytest.mark.parametrize(
     ("costs", "message"),
     [
-        (Costs(fee="spred"), "fee names the column 'spred'.* spread"),
+        (Costs(fee="spred"), "fee 'spred' must be a further column of the bars, which are .*spread"),
         (Costs(fee="spread"), r"fee -0.001 in the column 'spread' .*Costs.rebates"),
         (Costs(fee=-0.001), r"fee -0.001 .*Costs.rebates"),
         (Costs(fee="holed"), "fee: the column 'holed' has no number at .*, a bar of S0; fill it in"),

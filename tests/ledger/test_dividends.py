@@ -156,7 +156,7 @@ def test_an_environment_is_paid_as_the_reference_is():
 
 
 BROKEN = {
-    "names the column 'paid', and the bars' further columns are none": {"columns": {}},
+    "dividends 'paid' must be a further column of the bars, which are none": {"columns": {}},
     "these prices are adjusted; load them with adjust=False": {"price_factor": np.full(BASE.close.shape, 0.9)},
     "the column 'paid' is -1": {"columns": {"paid": np.full(BASE.close.shape, -1.0)}},
     "the column 'paid' is nan": {"columns": {"paid": np.full(BASE.close.shape, np.nan)}},

@@ -138,7 +138,7 @@ def test_a_bracket_of_every_bar_fits_the_targets(portfolio) -> None:
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        ((-2, 0, 2), r"position -2 .*\[-1, 1\].*max_leverage"),
+        ((-2, 0, 2), r"positions .*\[-1, 1\], and -2 is not.*max_leverage"),
         (("a", 1), r"positions \('a', 1\) .*tuple of exposures"),
         ((1, None), r"positions \(1, None\) .*tuple of exposures"),
         ([[1, 2]], r"positions .*\[1, 2\].* tuple of exposures"),

@@ -111,7 +111,7 @@ class TestOnATerminal:
         console = terminal(80)
         run(console, record=RECORD | {"optimum_share": 0.98654, "valid_time_in_market": 0.6})
         row = screen(console).rstrip().splitlines()[-2]
-        assert row.split()[:6] == ["of", "optimum", "98.7%", "in", "position", "60.0%"]
+        assert row.split()[:6] == ["of", "optimum", "98.7%", "in", "market", "60.0%"]
 
     def test_episodes_count_the_bar_and_steps_move_below(self):
         console = terminal(80)
@@ -233,11 +233,11 @@ class TestInAPipe:
                 progress.update(done, record)
                 clock.now += 6
         assert [re.split(r"left \S+", line)[1] for line in console.file.getvalue().splitlines()] == [
-            "  of optimum 50.0%  in position 90.0%",
-            "  of optimum 50.0%  in position 90.0%",
-            "  of optimum -2.1%  in position 0.0%",
-            "  of optimum -2.1%  in position 0.0%",
-            "  in position 100.0%",
+            "  of optimum 50.0%  in market 90.0%",
+            "  of optimum 50.0%  in market 90.0%",
+            "  of optimum -2.1%  in market 0.0%",
+            "  of optimum -2.1%  in market 0.0%",
+            "  in market 100.0%",
         ]
 
     def test_first_last_and_every_five_seconds(self):
