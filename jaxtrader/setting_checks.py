@@ -28,8 +28,10 @@ def check_flag(name: str, value: object) -> None:
         raise ValueError(f"{name} {value!r:.60} must be True or False")
 
 
-def check_whole(name: str, value: object, least: int = 1, most: int | None = None, unit: str = "") -> None:
-    """Raise ValueError where a setting is not a whole number from `least` to `most`. The text names the setting.
+def check_whole(name: str, value: object, least: int = 1, most: int | None = None, unit: str = "") -> int:
+    """Return a setting as an int. Raise ValueError where it is not a whole number from `least` to `most`.
+
+    The text names the setting. A number of NumPy becomes one of Python, since files hold only those.
 
     Args:
         name: the setting.
@@ -39,7 +41,7 @@ def check_whole(name: str, value: object, least: int = 1, most: int | None = Non
         unit: what the number counts, such as "bars", for the text.
     """
     if is_whole(value) and least <= value and (most is None or value <= most):
-        return
+        return int(value)
     of_unit = f" of {unit}" if unit else ""
     limits = f"at least {least}" if most is None else f"from {least} to {most:,}"
     way_out = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""

@@ -23,7 +23,8 @@ def test_all_else_is_refused_by_the_name_of_the_setting(value):
 @pytest.mark.parametrize("value", [1, 5, np.int32(3), np.uint8(2)])
 def test_whole_numbers_within_their_limits_pass(value):
     assert is_whole(value)
-    check_whole("window", value, most=5)
+    assert type(check_whole("window", value, most=5)) is int
+    assert check_whole("window", value, most=5) == value
 
 
 @pytest.mark.parametrize("value", [0, 6, -1, 2.0, 1.5, "2", None, True, np.float64(2), math.nan])

@@ -45,7 +45,7 @@ class EnvSettings:
 
     def __post_init__(self) -> None:
         for name in ("window", "episode_length", "decision_every"):
-            check_whole(name, getattr(self, name), unit="bars")
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), unit="bars"))
         if self.window > MAX_WINDOW:
             raise ValueError(f"window {self.window} is above {MAX_WINDOW:,} bars; use coarser bars, or a shorter one")
         if self.episode_length % self.decision_every:

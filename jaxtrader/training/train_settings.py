@@ -72,11 +72,11 @@ class TrainSettings:
     run_dir: str | PathLike[str] | None = None
 
     def validate_settings(self) -> None:
-        """Raise ValueError where a setting is out of range or does not fit another."""
+        """Raise ValueError where a setting is out of range or does not fit another. Counts become ints of Python."""
         for name in AT_LEAST_1:
             if (value := getattr(self, name)) is not None or name in REQUIRED:
-                check_whole(name, value)
-        check_whole("seed", self.seed, least=0, most=NUM_SEEDS - self.seeds)
+                setattr(self, name, check_whole(name, value))
+        self.seed = check_whole("seed", self.seed, least=0, most=NUM_SEEDS - self.seeds)
         for name in ("must_beat_holding", "refit_normalizer"):
             check_flag(name, getattr(self, name))
         if self.unroll > self.rollout_length:

@@ -272,6 +272,12 @@ def test_a_setting_that_cannot_be_is_refused(market: Market, setting: dict, mess
         TradingEnv(market, **env_settings(setting))
 
 
+def test_lengths_of_numpy_become_those_of_python(market: Market) -> None:
+    env = TradingEnv(market, window=np.int64(4), episode_length=np.int32(16))
+    assert env == TradingEnv(market, window=4, episode_length=16)
+    assert [type(x) for x in (env.window, env.episode_length, env.decision_every)] == [int] * 3
+
+
 def test_features_in_another_order_are_another_market(env: TradingEnv, market: Market) -> None:
     turned = dataclasses.replace(market, feature_names=market.feature_names[::-1])
     with pytest.raises(ValueError, match="the markets have different features"):

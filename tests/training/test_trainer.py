@@ -328,7 +328,8 @@ def test_a_setting_that_counts_is_a_whole_number(env, agent, name):
         with pytest.raises(ValueError, match=re.escape(f"{name} {wrong!r} must be a whole number")):
             Trainer(env, agent, **{**settings, name: wrong})
     right = {"num_envs": 8, "rollout_length": 16, "total_steps": 64}.get(name, 1)
-    assert getattr(Trainer(env, agent, **{**settings, name: np.int64(right)}), name) == right
+    found = getattr(Trainer(env, agent, **{**settings, name: np.int64(right)}), name)
+    assert (found, type(found)) == (right, int), "config.json and checkpoints hold numbers of Python"
 
 
 class Nameless(CountEnv):
