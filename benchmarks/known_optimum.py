@@ -167,7 +167,7 @@ MEMORIES = (
 )
 MEMORY_STEPS, MEMORY_SHAPE = 2_097_152, (256, 64)
 WINDOW, WINDOWED_SHAPE = 16, (512, 32)
-WINDOWED_MARKS = (262_144, 524_288, 999_424)  # in steps. The last is the end of the schedule.
+WINDOWED_MILESTONES = (262_144, 524_288, 999_424)  # in steps. The last is the end of the schedule.
 # What a position costs on a random walk adds up slowly: it takes a long horizon to see it.
 IDLE_AGENT: dict[str, Any] = {"gae_lambda": 0.99, "num_epochs": 2, "entropy_coef": 0.03, "hidden": NET}
 IDLE_SHAPE = (512, 64)
@@ -279,8 +279,8 @@ def timed(size: Size, python: str | None) -> None:
     }
     rows = [[*place, *_summary(runs)] for place, runs in found.items()]
     report("known_optimum_timed", columns, rows, facts, size.quick)
-    for clock, marks in (("seconds", SECONDS), ("steps", STEPS)):
-        _curves(found, clock, marks, size.quick)
+    for clock, milestones in (("seconds", SECONDS), ("steps", STEPS)):
+        _curves(found, clock, milestones, size.quick)
 
 
 def _ratios(case: Case, races: dict[str, list[Race]], size: Size) -> dict[str, str]:
@@ -299,15 +299,15 @@ def _ratio(theirs: float, ours: float) -> str:
     return f"{theirs / ours:.2f}" if math.isfinite(theirs) and math.isfinite(ours) else "-"
 
 
-def _curves(found: dict[tuple[str, str], list[Race]], clock: str, marks: tuple[float, ...], quick: bool) -> None:
+def _curves(found: dict[tuple[str, str], list[Race]], clock: str, milestones: tuple[float, ...], quick: bool) -> None:
     """The median score within so many seconds or steps. A race that is over stays at its last score."""
     rows = []
     for place, runs in found.items():
         # Before its first score a race has none: it counts as the lowest.
-        found_so_far = [[race.share_after(mark, clock) for race in runs] for mark in marks]
+        found_so_far = [[race.share_after(milestone, clock) for race in runs] for milestone in milestones]
         shares = [statistics.median(-math.inf if math.isnan(x) else x for x in shares) for shares in found_so_far]
         rows.append([*place, *(f"{share:.3f}" if math.isfinite(share) else "-" for share in shares)])
-    columns = ["market", "trainer", *(f"{mark:,} {clock}" for mark in marks)]
+    columns = ["market", "trainer", *(f"{milestone:,} {clock}" for milestone in milestones)]
     work = f"share of the optimum within so many {clock} of training, median of seeds"
     report(f"known_optimum_by_{clock}", columns, rows, {"work": work}, quick)
 
@@ -390,15 +390,15 @@ def scored(name: str, cases: tuple[Case, ...], size: Size, settings: dict[str, A
     report(f"known_optimum_{name}", columns, rows, {"work": work}, size.quick)
 
 
-def shared_windows(size: Size, marks: Sequence[int], window: int, agent: dict[str, Any]) -> None:
+def shared_windows(size: Size, milestones: Sequence[int], window: int, agent: dict[str, Any]) -> None:
     """The part "windows". A fixed number of steps, since a machine may be busy with other work."""
     rows: list[list[Any]] = []
-    updates = [mark // math.prod(size.shape) for mark in marks]
+    updates = [milestone // math.prod(size.shape) for milestone in milestones]
     for case in size.of((TIMED[0], TIMED[2])):
         windowed = dataclasses.replace(case, window=window)
         best = size.optimum(windowed)
         for agents in size.agents[:2]:
-            shares: list[list[float]] = [[] for _ in marks]
+            shares: list[list[float]] = [[] for _ in milestones]
             seconds = []
             for seed in range(size.seeds):
                 env = windowed.environment(size.bars, seed)
@@ -409,10 +409,16 @@ def shared_windows(size: Size, marks: Sequence[int], window: int, agent: dict[st
                     found.append(learner.score()[0])
                 seconds.append(took)
             means = [f"{statistics.mean(found):.4f}" for found in shares]
-            speed = f"{marks[-1] / statistics.median(seconds):,.0f}"
+            speed = f"{milestones[-1] / statistics.median(seconds):,.0f}"
             rows.append([case.label, agents, *means, f"{min(shares[-1]):.4f}", speed])
             print(*rows[-1], flush=True)
-    columns = ["market", "accounts a path", *(f"{mark:,} steps" for mark in marks), "least at the end", "steps/s"]
+    columns = [
+        "market",
+        "accounts a path",
+        *(f"{milestone:,} steps" for milestone in milestones),
+        "least at the end",
+        "steps/s",
+    ]
     shape = "{} environments x {}".format(*size.shape)
     work = f"mean share over {size.seeds} seeds, PPOAgent({agent}), window {window}, {shape}"
     report("known_optimum_windows", columns, rows, {"work": work}, size.quick)
@@ -468,7 +474,7 @@ def main() -> None:
         shared_windows(size, [size.steps], 1, {})  # which the other parts compile too
     elif "windows" in parts:
         encoder = {"encoder": "tcn"}
-        shared_windows(dataclasses.replace(size, shape=WINDOWED_SHAPE), WINDOWED_MARKS, WINDOW, encoder)
+        shared_windows(dataclasses.replace(size, shape=WINDOWED_SHAPE), WINDOWED_MILESTONES, WINDOW, encoder)
     if "command" in parts:
         command()
 

@@ -89,9 +89,9 @@ def portfolio() -> Given:
     """Weights of several assets."""
     assets = [bars_of("C" * (i + 1), 600, "D") for i in range(ASSETS)]
     env = jt.TradingEnv(jt.Market.from_bars(assets, align=True), positions="weights", window=1)
-    book = policy_of(env, (64, 64)).live(assets)
-    names = book.symbols
-    several = lambda time, bar: book.on_bars(time, dict.fromkeys(names, bar))  # noqa: E731
+    live = policy_of(env, (64, 64)).live(assets)
+    names = live.symbols
+    several = lambda time, bar: live.on_bars(time, dict.fromkeys(names, bar))  # noqa: E731
     return f"portfolio of {ASSETS}", several, np.timedelta64(1, "D"), assets[0].times[-1]
 
 

@@ -38,9 +38,9 @@ def holding(policy: Policy, exposure: float) -> tuple[Policy, float]:
     members = policy.members
     left = exposure * len(members)
     for i, member in enumerate(members):
-        outputs, held = _outputs(member.state, member.positions, left / (len(members) - i))
+        outputs, reached = _outputs(member.state, member.positions, left / (len(members) - i))
         states.append(member.state.replace(params=member.state.network.constant(member.state.params, outputs)))
-        left -= held
+        left -= reached
     state = tuple(states) if isinstance(policy.state, tuple) else states[0]
     return dataclasses.replace(policy, state=state), exposure - left / len(members)
 

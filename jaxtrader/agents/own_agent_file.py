@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def write_own(path: str | PathLike[str], agent: Agent, states: Sequence[Any], about: dict[str, Any]) -> None:
     """Write an agent's states, of several seeds an ensemble's, and `about` to a policy file."""
     plain = [serialization.to_state_dict(agent.acting_part(state)) for state in states]
-    held = {"state": plain[0]} if len(plain) == 1 else {"members": plain}
-    content = {"agent": OWN, "version": OWN_VERSION, "name": type(agent).__name__, **held, "about": about}
+    states_part = {"state": plain[0]} if len(plain) == 1 else {"members": plain}
+    content = {"agent": OWN, "version": OWN_VERSION, "name": type(agent).__name__, **states_part, "about": about}
     files.save(path, "policy", content)
 
 

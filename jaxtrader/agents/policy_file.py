@@ -321,13 +321,13 @@ def _check_about(stored: dict[str, Any], state: PPOState) -> None:
     if state.bounds is not None and not (np.asarray(state.bounds) == [[-limit], [limit]]).all():
         raise ValueError(f"bounds of actions that are not those of max_leverage {limit:g}")
     seen = account_names(bool(about.env.sees_best_price), rewards.observed_in(stored["env"]["reward"]))
-    for name, told, network in (
+    for name, said, network in (
         ("about.env.window", about.env.window, state.network.window),
         ("the number of about.features.names", len(about.features.names), state.network.features),
         ("the number of account features", len(seen), state.network.account),
     ):
-        if told != network:
-            raise ValueError(f"{name} is {told}, and its network has {network}")
+        if said != network:
+            raise ValueError(f"{name} is {said}, and its network has {network}")
 
 
 def _check_env(env: EnvPart, stored: dict[str, Any], assets: int) -> None:

@@ -90,7 +90,7 @@ class MarketRows:
             tz=market.tz,
             names=names,
             recent=recent,
-            own=tuple(row if here else row.without_bar() for row, here in zip(own, present[-1], strict=True)),
+            own=tuple(row if has_bar else row.without_bar() for row, has_bar in zip(own, present[-1], strict=True)),
             columns=np.stack([_market_columns(market, names)] * (NEWEST + 1)),
             window=_listed_features(market, env.window),
             missed=np.broadcast_to(last_end > last_bar, (len(histories),)),
@@ -217,8 +217,8 @@ class MarketRows:
         )
         own = tuple(newest_rows(recent, offered=False))
         if "present" in names:
-            here = stored.columns[NEWEST, names.index("present")] != 0
-            own = tuple(row if is_here else row.without_bar() for row, is_here in zip(own, here, strict=True))
+            have_bars = stored.columns[NEWEST, names.index("present")] != 0
+            own = tuple(row if has_bar else row.without_bar() for row, has_bar in zip(own, have_bars, strict=True))
         changed: dict[str, Any] = {"recent": recent, "time": moment(stored.time)}
         changed["silence"] = None if silence is None else Silence(**vars(silence))
         return cls(own=own, **vars(stored) | changed)

@@ -186,8 +186,8 @@ def moment(ns: int) -> np.datetime64:
 
 def _slots(local: np.ndarray, tick: np.timedelta64) -> np.ndarray:
     """The half-hour of the week, from Monday, of these local times less a tick: a bar at a full hour ends there."""
-    inside = local - tick
-    slots = inside.astype("datetime64[ns]").astype(np.int64) // SLOT.astype("timedelta64[ns]").astype(np.int64)
+    moments = local - tick
+    slots = moments.astype("datetime64[ns]").astype(np.int64) // SLOT.astype("timedelta64[ns]").astype(np.int64)
     return (slots + 3 * SLOTS) % WEEK_SLOTS  # 1970 began on a Thursday
 
 

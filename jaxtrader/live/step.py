@@ -149,20 +149,20 @@ def _decide(
     env: TradingEnv, params: EnvParams, agent: Any, state: Any, account: EnvAccount, window: Float[Array, "W A F"]
 ) -> DecisionArrays:
     """The decision at the newest close, by the policy's mode."""
-    here = episode.market_at(env, params, jnp.asarray(NEWEST))
-    seen = env.account_features(account, **here)[None]
+    known = episode.market_at(env, params, jnp.asarray(NEWEST))
+    seen = env.account_features(account, **known)[None]
     action, about = decide(agent, state, window[None], seen)
     dtype, leverage = account.cash.dtype, env.rules.max_leverage
-    target, invalid = actions.targets(env.positions, action[0], env.assets, dtype, leverage, here["tradable"])
+    target, invalid = actions.targets(env.positions, action[0], env.assets, dtype, leverage, known["tradable"])
     return DecisionArrays(
         # One type, whatever the agent computes in, so that the next bar is the same program.
         action=action[0].astype(action_type(env)),
-        tradable=here["tradable"],
+        tradable=known["tradable"],
         target=target,
         invalid=invalid,
         probabilities=about["probabilities"][0] if "probabilities" in about else None,
         value=about["value"][0] if "value" in about else jnp.asarray(jnp.nan),
-        exposure=ledger.exposure(account, here["price"]),
+        exposure=ledger.exposure(account, known["price"]),
     )
 
 

@@ -65,8 +65,8 @@ class Assets(nn.Module):
     @nn.compact
     def __call__(self, window: jax.Array, account: jax.Array) -> tuple[jax.Array, jax.Array]:
         each = jnp.concatenate([jnp.moveaxis(window, 1, 2).reshape(*account.shape[:2], -1), account], -1)
-        each, there = nn.tanh(dense(self.width)(each)), account[..., -1:]
-        mean = (each * there).sum(1) / jnp.maximum(there.sum(1), 1)
+        each, tradable = nn.tanh(dense(self.width)(each)), account[..., -1:]
+        mean = (each * tradable).sum(1) / jnp.maximum(tradable.sum(1), 1)
         return dense(1)(each - mean[:, None])[..., 0], dense(1)(mean)[:, 0]
 
 
@@ -214,8 +214,8 @@ def test_a_portfolio_is_the_module_window_by_window_and_says_what_can_be_traded(
     network, rng = OwnPortfolio(4, 2, 3, ActionSpec("simplex", 3, (3,)), module=own(Assets())), np.random.default_rng(0)
     weights = network.fresh(jax.random.key(0))
     chunk, account = rng.normal(size=(2, 9, 3, 2)), rng.normal(size=(2, 6, 5, 3, 3))  # 6 decisions, 5 accounts
-    there = rng.random((2, 6, 5, 3, 1)) > 0.3
-    seen = np.concatenate([account, there], -1)
+    tradable = rng.random((2, 6, 5, 3, 1)) > 0.3
+    seen = np.concatenate([account, tradable], -1)
     chunk, account, seen = (np.float32(x) for x in (chunk, account, seen))
     decide, alone = jax.jit(partial(decided, network)), jax.jit(Assets().apply)
     outputs, value = decide(weights, chunk, seen)

@@ -60,7 +60,7 @@ def in_numpy(
     wide = network.hidden[0]
     scores, values = np.zeros(account.shape[:2]), np.zeros(len(account))
     for n in range(len(account)):
-        mean = lambda xs, n=n: sum(x for x, there in zip(xs, listed[n], strict=True) if there) / listed[n].sum()  # noqa: E731
+        mean = lambda xs, n=n: sum(x for x, is_listed in zip(xs, listed[n], strict=True) if is_listed) / listed[n].sum()  # noqa: E731
         inputs = [np.concatenate([window[n, :, a].reshape(-1), account[n, a]]) for a in range(account.shape[1])]
         first = [np.tanh(np.float64(x) @ w["first_kernel"] + w["first_bias"]) for x in inputs]
         own = [x[:wide] for x in first]

@@ -548,5 +548,5 @@ def test_a_decision_is_printed_as_a_person_reads_it_and_keeps_its_values(hourly)
     assert str(decision) == f"Decision({time} UTC, {wanted})"
     assert (decision.exposure, decision.target) == (live.exposure, 2 / 3)
     assert "exposure 0.3333" in str(live)
-    book = dataclasses.replace(decision, target={"A": np.nan, "B": -1e-17}, probabilities=None)
-    assert "target A as it is, B 0, value" in str(book)
+    portfolio = dataclasses.replace(decision, target={"A": np.nan, "B": -1e-17}, probabilities=None)
+    assert "target A as it is, B 0, value" in str(portfolio)
