@@ -65,7 +65,7 @@ def backtest_policy(values: Values, console: Console) -> int:
 def _subject(
     path: Path, wanted: BacktestData, values: Values
 ) -> tuple[Policy | Succession, bytes, str, jt.Market, np.datetime64 | None]:
-    """What is tested, what identifies it, the name and the bars of the part, and from when on all bars are a test."""
+    """Return the policy, its identity, the name and bars of the part, and the moment from which on bars are a test."""
     source = build(Source, values)
     own = {"data": wanted.data, "part": wanted.part, "start": wanted.start, "end": wanted.end}
     given = [flag(name) for name, value in {**own, **of(Source, values)}.items() if value is not None]
@@ -92,7 +92,7 @@ def _subject(
 def _of_fold(
     path: Path, wanted: BacktestData, source: Source, values: Values
 ) -> tuple[Policy, bytes, str, jt.Market, np.datetime64]:
-    """One policy of a walk-forward, on a part of its own fold."""
+    """Return what `_subject` does for one policy of a walk-forward, on a part of its own fold."""
     if reading := list(phrases.reading(source)):
         raise BadInput(f"{reading[0]} says how to read a file: give --data FILE with it")
     run = finished.read_fold(path, values)
@@ -106,7 +106,7 @@ def _of_fold(
 
 
 def _changes(policy: Policy | Succession, values: Values) -> dict[str, Any]:
-    """The settings that a backtest has instead of those of training."""
+    """Return the settings that a backtest has instead of those of training."""
     costs = policy.costs.middle
     return {
         "costs": costs.replace(**of(CostRates, values)),
@@ -137,7 +137,7 @@ def _saved(
 
 
 def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) -> tuple[str, jt.Market]:
-    """The bars to test on, and what to call them. `given` are `MarketSettings`."""
+    """Return the name of the bars to test on, and the bars. `given` are `MarketSettings`."""
     command = inputs.asked_of(policy, wanted.run)
     if wanted.data is not None:
         if wanted.part is not None:

@@ -75,7 +75,7 @@ def named(specs: Sequence[str]) -> list[str | jt.features.Feature]:
 
 
 def _feature(spec: str, module: ModuleType, name: str) -> jt.features.Feature:
-    """What the module holds of that name. Raises BadInput where it is no Feature."""
+    """Return the Feature with that name in a module. Raises BadInput where there is none."""
     found = getattr(module, name, None)
     if not isinstance(found, jt.features.Feature):
         what = f"has no {name}" if found is None else f"has {name} of the type {type(found).__name__}"
@@ -105,7 +105,7 @@ def _named(feature: jt.features.Feature) -> Callable[[jt.Bars], np.ndarray]:
 
 
 def table(done: Sequence[Check]) -> Table:
-    """A line a check: its verdict, its figure and its limit, and what the figure is."""
+    """Return a table with a row for each check: its verdict, its figure and limit, and what the figure is."""
     columns = ("check", "", Column("figure", justify="right"), "limit", "of")
     found = Table(*columns, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for one in done:
@@ -118,12 +118,12 @@ def table(done: Sequence[Check]) -> Table:
 
 
 def _findings(done: Sequence[Check]) -> list[tuple[str, str]]:
-    """What each check found, and of those that failed what that means."""
+    """Return what each check found, and what a failure means."""
     return [(one.name, one.text + ("" if one.passed else f": {one.meaning}") + ".") for one in done]
 
 
 def sentence(done: Sequence[Check], seconds: float) -> str:
-    """All in one sentence that does not oversell."""
+    """Return the result of all checks in one sentence that does not oversell."""
     failed = [one.name for one in done if not one.passed]
     took = f"{seconds:.0f} s"
     if not failed:

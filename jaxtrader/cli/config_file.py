@@ -106,7 +106,7 @@ def tell_code(network: Any, path: Path) -> None:
 
 
 def read_tables(path: Path, named: str) -> dict[str, Any]:
-    """What a TOML file holds. Raises BadInput where it cannot be read. `named` is what the message calls it."""
+    """Read a TOML file. Raises BadInput where it cannot be read. `named` is the name of the file in the message."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -116,7 +116,7 @@ def read_tables(path: Path, named: str) -> dict[str, Any]:
 
 
 def flat(tables: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The settings of all tables together.
+    """Return the settings of all tables together.
 
     Raises BadSetting where there is no such table, or where a setting stands twice, is a table, or has the name of a
     flag that says no.

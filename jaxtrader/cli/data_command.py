@@ -75,14 +75,14 @@ def _columns(bars: jt.Bars) -> str:
 
 
 def _notes(bars: jt.Bars, wanted: MarketSettings) -> Sequence[str]:
-    """The notes of loading, and what the times do not tell of the calendar."""
+    """Return the notes of loading, and the doubt about the calendar."""
     if wanted.periods_per_year is not None or bars.calendar is None or bars.calendar.doubt is None:
         return bars.notes
     return (*bars.notes, bars.calendar.doubt)
 
 
 def _summary(histories: Sequence[jt.Bars], wanted: MarketSettings) -> Iterator[tuple[str, str]]:
-    """What many histories are, together: what they share is said once."""
+    """Describe many histories together. What they share is said once."""
     yield "symbols", f"{len(histories):,}: {tables.listed([bars.symbols[0] for bars in histories])}"
     fewest, most = min(histories, key=len), max(histories, key=len)
     counts = f"from {len(fewest):,} of {fewest.symbols[0]} to {len(most):,} of {most.symbols[0]}"

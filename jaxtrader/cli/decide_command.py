@@ -85,7 +85,7 @@ def _policy(path: Path) -> Policy:
 def _histories(
     policy: Policy, wanted: DecideSettings, values: Values, now: np.datetime64
 ) -> tuple[tuple[jt.Bars, ...], list[str]]:
-    """The bars that are over, and notes on what was left out."""
+    """Return the bars that are over, and notes on what was left out."""
     command = inputs.asked_of(policy, wanted.run) or {}
     if wanted.data is None and (not command or command["synthetic"] is not None):
         raise BadInput(f"{wanted.run} was not trained on a file; give --data FILE with the bars up to now")
@@ -121,7 +121,7 @@ def _split_notes(bars: jt.Bars, seen: int) -> list[str]:
 
 
 def _positions(given: tuple[float, ...] | None, histories: Sequence[jt.Bars]) -> dict[str, float] | None:
-    """What is held of each symbol, where it was given."""
+    """Return the exposure that is held of each symbol. None: --position was not given."""
     if given is None:
         return None
     names = [bars.symbols[0] for bars in histories]
@@ -151,7 +151,7 @@ def _account(policy: Policy, own: Sequence[jt.Bars], file: Path, positions: dict
 
 
 def _record(live: Live, now: np.datetime64) -> dict[str, Any]:
-    """What a script reads."""
+    """Return the line of an account for a script."""
     return {
         "symbols": list(live.symbols),
         "bar": f"{live.time.astype('datetime64[s]')}Z",
@@ -167,19 +167,19 @@ def _record(live: Live, now: np.datetime64) -> dict[str, Any]:
 
 
 def _is_stale(live: Live, now: np.datetime64) -> bool:
-    """Whether the bar after the last one should be there: a bar's length after it is due."""
+    """Return whether the next bar is missing: it was due more than a bar's length ago."""
     return bool(now > live.next_bar_time + live.spacing)
 
 
 def _is_dated_today(live: Live, now: np.datetime64) -> bool:
-    """Whether the last bar is of a day or longer, has a date for its time, and may not be over: the date is today's."""
+    """Return whether the last bar may not be over: it lasts a day or longer, and its time is the date of today."""
     local = wall_clock(np.array([live.time, now]), live.tz)
     bar, today = local.astype("datetime64[D]")
     return bool(live.spacing >= np.timedelta64(1, "D") and local[0] == bar and bar == today)
 
 
 def _line(live: Live, now: np.datetime64, named: bool) -> str:
-    """What a person reads."""
+    """Return the line of an account for a person."""
     decision = live.decision
     name = f"{live.symbols[0]} " if named else ""
     age = phrases.span(float((now - live.time) / np.timedelta64(1, "s")))

@@ -29,11 +29,11 @@ class FinishedRun:
     """A run after its training.
 
     Attributes:
-        folder: of the run.
-        policy: of a training or of one fold, or the policies of a walk-forward's folds.
-        parts: the bars by the name of their part, in the order of time. The last part is the one that is judged.
-        settings: of the run.
-        identity: what identifies the policy among the tries.
+        folder: The folder of the run.
+        policy: The policy of a training or of one fold, or the policies of all folds of a walk-forward.
+        parts: The bars of each part, by its name, in the order of time. The last part is judged.
+        settings: The settings of the run.
+        identity: The bytes that identify the policy among the tries.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class FinishedRun:
 
     @property
     def title(self) -> str:
-        """What its report is called."""
+        """The title of its report."""
         return title_of_walk_forward(self.folder) if isinstance(self.policy, Succession) else self.folder.name
 
 
@@ -57,7 +57,7 @@ def read(folder: Path, given: Values) -> FinishedRun:
     """Read a run's policy and its data.
 
     Args:
-        folder: of a run of `jaxtrader train` or `jaxtrader walk-forward`.
+        folder: The folder of a run of `jaxtrader train` or `jaxtrader walk-forward`.
         given: `data`, where the data are now, and `MarketSettings`. What is None is the run's own.
 
     Raises:
@@ -72,7 +72,7 @@ def read(folder: Path, given: Values) -> FinishedRun:
 
 
 def is_walk_forward(folder: Path) -> bool:
-    """Whether a folder is that of a walk-forward."""
+    """Return whether a folder holds a walk-forward."""
     return bool(fold_folders(folder))
 
 
@@ -85,7 +85,7 @@ def fold_of(path: Path) -> tuple[Path, int] | None:
 
 
 def read_fold(path: Path, given: Values) -> FinishedRun:
-    """The same as `read` of one policy of a walk-forward, whose parts are those of its fold."""
+    """Read one policy of a walk-forward, as `read` does. Its parts are those of its fold."""
     found = fold_of(path)
     assert found is not None
     folder, number = found
@@ -118,14 +118,14 @@ def _training(folder: Path, given: Values) -> FinishedRun:
 
 
 def own_market(policy: Policy, command: Values) -> jt.Market:
-    """All bars of the command that trained a policy."""
+    """Return all bars of the command that trained a policy."""
     waiting.say_reading(command["data"])
     source, settings = build(Source, command), of(MarketSettings, command)
     return inputs.read_market(command["data"], source, policy.features, policy.portfolio, **settings)
 
 
 def parts_of(market: jt.Market, command: Values) -> dict[str, jt.Market]:
-    """The parts of these bars, by their names."""
+    """Cut these bars into their parts, and return them by name."""
     cuts = [np.datetime64(cut) for cut in command["cuts"]]
     return dict(zip(PARTS.values(), market.split(*cuts), strict=True))
 
@@ -147,7 +147,7 @@ def _walk_forward(folder: Path, given: Values) -> FinishedRun:
 
 
 def _planned(folder: Path, given: Values) -> tuple[Values, list[FoldPlan]]:
-    """The settings of a walk-forward, and its folds, cut anew."""
+    """Return the settings of a walk-forward, and its folds, which are cut anew."""
     path = folder / CONFIG_TOML
     if not path.is_file():
         raise BadInput(f"{folder} has no {path.name}, so `jaxtrader walk-forward` did not begin it")
@@ -166,7 +166,7 @@ def _given(given: Values) -> Values:
 
 
 def policy_of(path: Path) -> Path:
-    """The policy file of a training, or the file itself. Raises BadInput where there is none."""
+    """Return the policy file in a folder, or the file itself. Raises BadInput where there is none."""
     file = path / POLICY if path.is_dir() else path
     if file.is_file():
         return file
@@ -196,6 +196,6 @@ def _check_bars(policy: Policy, train: jt.Market, folder: Path, settings: Values
     known = told.get("fingerprint", train.fingerprint)
     if train.fingerprint != known:
         raise BadInput(
-            f"{settings['data']} has other bars of training than {folder} was trained on ({train.describe()}; then: "
-            f"{told.get('train', 'unknown')}); give the unchanged file with --data, or train anew"
+            f"{settings['data']} is not the data of {folder}: its bars of training are {train.describe()}, and were "
+            f"{told.get('train', 'unknown')}; give the unchanged file with --data, or train anew"
         )

@@ -39,7 +39,7 @@ class Given(NamedTuple):
 
 
 def parse(argv: Sequence[str]) -> Given | None:
-    """What a command was given. None where help or the version was asked for, and printed.
+    """Read the words of a command line. Returns None where help or the version was asked for, and printed.
 
     Raises BadInput where there is no such command, flag or setting, or where a value cannot be read.
     """
@@ -53,7 +53,7 @@ def parse(argv: Sequence[str]) -> Given | None:
 
 
 def read_settings(name: str, tables: Sequence[Mapping[str, Any]], source: str) -> list[dict[str, Any]]:
-    """What each table of settings of a file gives to a command, as `parse` returns it.
+    """Read tables of settings of a file. Returns the values that each gives to a command, as `parse` does.
 
     Raises BadInput where a key is no setting of the command, or a value cannot be read.
     """
@@ -161,7 +161,7 @@ def _help(name: str, cls: type, field: str) -> str:
 
 
 def _metavar(kind: Any) -> str:
-    """What stands for a value in help, such as FLOATS|continuous|weights."""
+    """Return the word for a value in help, such as FLOATS|continuous|weights."""
     names: list[str] = []
     for member in members_of(kind):
         if get_origin(member) is Literal:

@@ -54,10 +54,10 @@ def checked() -> Generator[None]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is read of the command that a policy file remembers, apart from `Source` and `MarketSettings`.
+    """The part of a policy file's command that is checked here, apart from `Source` and `MarketSettings`.
 
     Attributes:
-        cuts: the first times of validation and test. A synthetic market has none.
+        cuts: The first times of validation and test. A synthetic market has none.
     """
 
     FURTHER: ClassVar[bool] = True
@@ -91,7 +91,7 @@ def asked_of(policy: Policy, path: Any) -> Values | None:
 
 
 def read_bars(data: str | None, source: Source) -> tuple[jt.Bars, ...]:
-    """The histories of a file, or of the bundled stocks."""
+    """Read the histories of a file, or of the bundled stocks."""
     reading = vars(source) | {"symbols": source.symbols or (BUNDLED if data is None else None)}
     del reading["min_bars"]  # of the market
     reading["label"] = _label(source)
@@ -100,7 +100,7 @@ def read_bars(data: str | None, source: Source) -> tuple[jt.Bars, ...]:
 
 
 def _label(source: Source) -> str | dict[str, str]:
-    """What stamps mark, by symbol where the flag says so. Symbols that are not used need not be there."""
+    """Return the end of the bar that a stamp marks, or one for each symbol. Unused symbols may be missing."""
     if "=" not in source.label:
         return source.label
     pairs = [part.strip().rpartition("=") for part in source.label.split(",")]
@@ -116,7 +116,7 @@ def read_market(
     portfolio: bool = False,
     **settings: Any,
 ) -> jt.Market:
-    """The histories of a file with the named features, see `market_of`."""
+    """Read the histories of a file with the named features, see `market_of`."""
     return market_of(read_bars(data, source), source, names, portfolio, **settings)
 
 
@@ -142,7 +142,7 @@ def clock_of(source: Source, *dated: jt.Bars | jt.Market) -> Source:
 
 
 def cuts(data: TrainData, source: Source) -> tuple[Any, ...]:
-    """What `Market.split` cuts at: the ends of training and validation, or shares of the calendar."""
+    """Return the arguments of `Market.split`: the ends of training and validation, or shares of the calendar."""
     names, given = ("--train-end", "--valid-end"), (data.train_end, data.valid_end)
     if data.data is not None and given == (None, None):
         return SHARES
@@ -175,7 +175,7 @@ def absolute(values: Values, *names: str) -> dict[str, str | None]:
 
 
 def narrowed(market: jt.Market, start: str | None, end: str | None, source: Source) -> jt.Market:
-    """The market from a first day to a last one, both included."""
+    """Return the market from a first day to a last one, both included."""
     source, low, high = clock_of(source, market), ALWAYS, FOREVER
     if start is not None:
         low = nanoseconds(moment_of("--start", start, source, after=False), None)
@@ -242,10 +242,10 @@ def check_bars_to_train(
     It is said before anything is computed. Parts and single symbols are counted afterwards.
 
     Args:
-        histories: bars of one symbol each.
-        features: their names. None: the default ones.
-        values: the settings of `jaxtrader train`.
-        split_at: what `Market.split` cuts at.
+        histories: The bars of one symbol each.
+        features: The names of the features. None: the default ones.
+        values: The settings of `jaxtrader train`.
+        split_at: The arguments of `Market.split`, as `cuts` returns them.
     """
     longest = max(histories, key=len)
     specs = map(resolve, features or jt.features.DEFAULT)
@@ -304,7 +304,7 @@ def check_take_profit(values: Values) -> None:
 
 
 def reward(wanted: RewardSettings) -> jt.rewards.Reward | jt.rewards.MoveReward:
-    """What a bar pays. Raises BadInput or ValueError where the risk aversion is wrong."""
+    """Make the reward. Raises BadInput or ValueError where the risk aversion is wrong."""
     make, aversion = getattr(jt.rewards, wanted.reward), wanted.risk_aversion
     if wanted.reward in RISK_AVERSION:
         return make(RISK_AVERSION[wanted.reward] if aversion is None else aversion)

@@ -1,4 +1,4 @@
-"""How the commands put things: markets, rules, actions and times in words."""
+"""Markets, rules, positions, rewards and times in the words of the commands."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def goal(trainer: jt.Trainer) -> str:
 
 
 def network(agent: jt.PPOAgent, window: int) -> str:
-    """What reads the window, and the layers after it."""
+    """Describe the encoder, and the layers after it."""
     layers = f"MLP {' x '.join(map(str, agent.hidden))}, tanh"
     reader = f"the window of {window} bar{'s' * (window > 1)} as it is"
     if not isinstance(agent.encoder, str):
@@ -108,7 +108,7 @@ def network(agent: jt.PPOAgent, window: int) -> str:
 
 
 def files(result: jt.TrainResult, more: Sequence[str] = ()) -> str:
-    """What a training has written, and `more` files in its folder."""
+    """Name the files that a training has written, and `more` files in its folder."""
     trained = [TRAINED] if result.proof is not None and not result.proof.is_better else []
     more = [*trained, *more]
     own = f"{LAST}, {NEWEST}, the previous and the best checkpoint, {CONFIG_JSON}, {METRICS}"
@@ -121,7 +121,7 @@ def files(result: jt.TrainResult, more: Sequence[str] = ()) -> str:
 
 
 def interrupted(result: jt.TrainResult) -> str:
-    """What is said where Ctrl-C ended the training."""
+    """Return a sentence where Ctrl-C ended the training, else nothing."""
     return "The training was interrupted, and what was learnt so far is saved." if result.interrupted else ""
 
 
@@ -141,7 +141,7 @@ def span(seconds: float) -> str:
 
 
 def choice(env: jt.TradingEnv) -> str:
-    """What a decision chooses from, in words."""
+    """Describe the positions that a decision chooses from."""
     most, positions = f"{env.rules.max_leverage:g}", env.positions
     words = {
         "continuous": f"any exposure from -{most} to {most}",
@@ -153,7 +153,7 @@ def choice(env: jt.TradingEnv) -> str:
 
 
 def reward(wanted: RewardSettings) -> str:
-    """What a bar pays, in words."""
+    """Describe the reward of a bar."""
     words = {
         "log_return": "log return",
         "risk_penalized": "log return",

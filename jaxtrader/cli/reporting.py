@@ -1,4 +1,4 @@
-"""What every command that tests a policy does at its end: the evidence, the verdict, and the files of the report."""
+"""Commands that test a policy end here, with the evidence, the verdict and the files of the report."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def evaluate(run: Path, markets: Mapping[str, jt.Market], values: Values, **chan
     Unless it is quiet, standard error says what is being evaluated.
 
     Args:
-        run: its folder.
-        markets: by the name of their part, in the order of time.
-        values: of the command.
-        changes: settings of `backtest`.
+        run: The folder of the run.
+        markets: The bars of each part, by its name, in the order of time.
+        values: The settings of the command.
+        changes: The settings that `backtest` has instead of those of training.
     """
     path = run / run_files.POLICY
     return evaluate_policy(jt.load_policy(path), path.read_bytes(), run, markets, values, **changes)
@@ -53,7 +53,10 @@ def evaluate_policy(
     values: Values,
     **changes: Any,
 ) -> Evidence:
-    """The same of a policy that is loaded. `identity` identifies it among the tries, and `folder` is its run's."""
+    """Gather the evidence of a loaded policy, as `evaluate` does.
+
+    `identity` identifies it among the tries, and `folder` is the folder of its run.
+    """
     return gather(
         policy,
         markets,
@@ -80,14 +83,14 @@ def write_all(
     """Write result.json, and the files of the report where it is wanted. Return the names of the latter.
 
     Args:
-        folder: where they are written.
-        evidence: what is shown.
-        title: of the report.
-        settings: of the run.
-        report: whether it is wanted.
-        further: more tables of the report.
-        trained: the run folder whose training is shown, where it is another one.
-        costs: results under several costs, by what they are, where there are several.
+        folder: The folder to write to.
+        evidence: The results to write.
+        title: The title of the report.
+        settings: The settings of the run.
+        report: Whether the report is written.
+        further: More tables for the report.
+        trained: The run folder whose training is shown. The default is `folder`.
+        costs: The results under several costs, by the label of each.
     """
     with inputs.checked():  # before anything is written
         training = _training(trained or folder) if report else {}
@@ -115,7 +118,7 @@ def write_all(
 
 
 def identity_of(paths: Iterable[Path]) -> bytes:
-    """What identifies the policies of a walk-forward among the tries."""
+    """Return the bytes that identify the policies of a walk-forward among the tries."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())
@@ -123,7 +126,7 @@ def identity_of(paths: Iterable[Path]) -> bytes:
 
 
 def title_of_walk_forward(folder: Path) -> str:
-    """What the report of a walk-forward is called."""
+    """Return the title of the report of a walk-forward."""
     return f"walk-forward of {folder.name}"
 
 
@@ -139,7 +142,7 @@ def print_results(evidence: Evidence, console: Console) -> None:
 
 
 def text_table(table: TextTable) -> rich.table.Table:
-    """A table of a report as the terminal shows it."""
+    """Return a table of a report for the terminal."""
     found = rich.table.Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
     for i, heading in enumerate(table.columns):
         found.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
@@ -149,7 +152,7 @@ def text_table(table: TextTable) -> rich.table.Table:
 
 
 def facts(evidence: Evidence) -> list[tuple[str, str]]:
-    """The verdict, and orders that were not filled as asked, as lines of the terminal."""
+    """Return the verdict, and the orders that were not filled as asked, as lines for the terminal."""
     first, second, *luck = evidence.judgment
     found = [("verdict", first), ("result", second)]
     found += [("luck", " ".join(luck))] if luck else []

@@ -35,11 +35,11 @@ def train_in_folder(
     The folder has the settings of the run from the beginning. Of several processes the first one writes it.
 
     Args:
-        trainer: of the run.
-        values: its settings.
-        name: of a new folder.
-        console: where the speed is told.
-        tell: tests what was trained, and prints and writes the result.
+        trainer: The trainer of the run.
+        values: The settings of the run.
+        name: The name of a new folder, before its number.
+        console: The console that shows the speed.
+        tell: The function that tests the policy, and prints and writes the result.
     """
     resume = values["resume"] is not None
     if hosts.is_first():

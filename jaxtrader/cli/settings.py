@@ -271,7 +271,7 @@ def of(settings: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build(settings: type[T], values: Mapping[str, Any]) -> T:
-    """A dataclass of settings, from all values of a command."""
+    """Make a dataclass of settings from all values of a command."""
     return settings(**of(settings, values))
 
 
@@ -302,7 +302,7 @@ def key_of(word: str) -> str:
 
 
 def flag(field: str) -> str:
-    """The flag of a field, as messages and help name it."""
+    """Return the flag of a field, as messages and help name it."""
     return SHORT_FLAGS.get(field) or "--" + key(field).replace("_", "-")
 
 
@@ -321,7 +321,7 @@ def default(name: str, field: dataclasses.Field[Any]) -> tuple[Any, str]:
 
 
 def spelt(value: Any) -> str:
-    """A value as it is typed."""
+    """Return a value as it is typed."""
     if isinstance(value, Mapping):
         return ",".join(f"{name}={spelt(each)}" for name, each in value.items())
     if isinstance(value, tuple | list):

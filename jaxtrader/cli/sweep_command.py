@@ -52,13 +52,13 @@ NOT_OF_POLICIES = (*NOT_OF_SWEEPS, "quiet", "trials", "report")  # settings that
 
 @dataclass(frozen=True)
 class SweepFile:
-    """What a sweep file says.
+    """The content of a sweep file.
 
     Attributes:
-        path: the file.
-        given: the settings of all configurations.
-        named: the same as the file has them.
-        swept: the values of each swept setting, by its key.
+        path: The file.
+        given: The settings that all configurations share.
+        named: The same settings with the names and values of the file.
+        swept: The values of each swept setting, by its key.
     """
 
     path: Path
@@ -73,7 +73,7 @@ class SweepFile:
 
 
 def described(settings: Mapping[str, Any], between: str = " ") -> str:
-    """The settings of a configuration on one line."""
+    """Return the settings of a configuration on one line."""
     return ", ".join(f"{name}{between}{spelt(value)}" for name, value in settings.items())
 
 
@@ -131,7 +131,7 @@ def _tell(
 
 
 def _holding(found: Sweep) -> list[tuple[str, str]]:
-    """Which configurations hold, since what they trained did not beat holding on validation."""
+    """Name the configurations that hold, since their trained policy did not beat holding on validation."""
     names = [one.name for one in found.trained if trained_path(one.folder).name == TRAINED]
     if not names:
         return []
@@ -241,7 +241,7 @@ def configuration_table(file: SweepFile, found: Sweep) -> TextTable:
 
 
 def _evidence(found: Sweep, sweep_plan: SweepPlan, plan: Plan, values: Values) -> Evidence:
-    """What is known of the best. All configurations count as tries on the bars of the test."""
+    """Gather the evidence of the best. All configurations count as tries on the bars of the test."""
     best = found.best
     for one, configuration in zip(found.configurations, sweep_plan.configurations, strict=True):
         if one is best or one.test is None or configuration.test is None:

@@ -76,7 +76,7 @@ def _plan(values: Values) -> tuple[jt.Trainer, Optimum]:
 
 
 def _seeds(seed: int) -> tuple[int, int, int]:
-    """Of the paths for training, selection and score: no two runs with different seeds share one."""
+    """Return the seeds of the paths for training, selection and score. Runs with different seeds share none."""
     return 3 * seed, 3 * seed + 1, 3 * seed + 2
 
 
@@ -102,7 +102,7 @@ Scores = dict[str, tuple[float, float | None, float]]
 
 
 def _rows(test: Optimum, reward: float, time_in_market: float) -> Scores:
-    """Reward a bar, share of the optimum (None where there is none to share), and share of bars in market."""
+    """Return each row's reward a bar, share of the optimum (None: it earns nothing), and share of bars in market."""
     rows: Scores = {}
     for name, earned, in_market in (
         ("policy", reward, time_in_market),
@@ -138,7 +138,7 @@ def _sentence(test: Optimum, reward: float, time_in_market: float) -> str:
 
 
 def made_by(config: Values, path: Path) -> str:
-    """What to say to somebody who wants such a run backtested."""
+    """Say why such a run cannot be backtested on its own data."""
     return (
         f"{path} was trained on the synthetic market {config['synthetic']}, whose score was printed at its end; "
         "a backtest needs bars with a column named signal: give --data FILE"

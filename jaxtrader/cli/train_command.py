@@ -68,7 +68,7 @@ def _tell(plan: Plan, result: jt.TrainResult, values: Values, console: Console) 
 
 
 def name_of(data: str | None) -> str:
-    """What runs on a file are called."""
+    """Return the name of the runs on a file."""
     return "stocks" if data is None else Path(data).name.split(".")[0] or "data"
 
 
@@ -80,8 +80,8 @@ def make_plan(
     """Build and check everything before anything is compiled or written.
 
     Args:
-        values: all settings of `jaxtrader train`.
-        read_bars, market_of: of `inputs`, or versions that remember what several plans share.
+        values: All settings of `jaxtrader train`.
+        read_bars, market_of: The functions of `inputs`, or cached versions of them for several plans.
     """
     with inputs.checked():
         data, source = build(TrainData, values), build(Source, values)

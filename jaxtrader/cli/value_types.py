@@ -1,4 +1,4 @@
-"""What settings take: how a word becomes a value, what a setting takes in words, and whether a TOML file gives that.
+"""The values of settings: reads them from words, says what a setting takes, and checks the values of TOML files.
 
 cyclopts reads the values of a file as if they were typed words, where "32" and 32 are the same. In a file they are not.
 """
@@ -64,7 +64,7 @@ def choices_of(kind: Any) -> list[str]:
 
 
 def read(kind: Any, text: str) -> Any:
-    """A value of the annotation: a list with commas between its items, a whole number such as 2e6, or another.
+    """Read a value of the annotation: a list with commas between its items, a whole number such as 2e6, or another.
 
     Raises ValueError where the text is none.
     """
@@ -94,12 +94,12 @@ def _read_as(member: Any, text: str) -> Any:
 
 
 def taken(command: str, name: str, in_file: bool = False) -> str:
-    """What the setting with this key takes, such as "whole numbers such as 64,64", for the end of "must be".
+    """Return what a setting takes, for the end of "must be", such as "whole numbers such as 64,64".
 
     Args:
-        command: whose setting it is.
-        name: its key.
-        in_file: whether examples are written as in a TOML file, as [64, 64].
+        command: The command that has the setting.
+        name: The key of the setting.
+        in_file: Whether examples are written as in a TOML file, as [64, 64].
     """
     kind, field = kinds(command)[name], COMMANDS[command].fields[name]
     if (text := OF_TEXT.get(kind)) is not None:
@@ -125,14 +125,14 @@ def taken(command: str, name: str, in_file: bool = False) -> str:
 
 @functools.cache
 def help_texts(cls: type) -> dict[str, str]:
-    """What the "Attributes:" of a dataclass's docstring say of each field."""
+    """Return the text of each field under "Attributes:" in the docstring of a dataclass."""
     _, _, attributes = (inspect.getdoc(cls) or "").partition("Attributes:\n")
     entries = re.findall(r"^    (\w+): (.+?)(?=^    \w|^\S|\Z)", attributes, re.MULTILINE | re.DOTALL)
     return {name: " ".join(text.split()) for name, text in entries}
 
 
 def way_out(kind: Any, text: str, field: str) -> str:
-    """What may have been meant by a value that cannot be read, for the end of a sentence. It may be nothing."""
+    """Return a hint at what an unreadable value may have meant, for the end of a sentence. It may be empty."""
     types_of = [*members_of(kind), *items_of(kind)]
     if (meant := nearest(text, choices_of(kind))) is not None:
         return f"; did you mean {meant}?"
@@ -162,7 +162,7 @@ def check(command: str, settings: Mapping[str, Any], path: str) -> None:
 
 
 def toml(value: Any) -> str:
-    """A value as a TOML file has it, cut where it is long."""
+    """Return a value as a TOML file has it, cut where it is long."""
     if isinstance(value, list | tuple):
         text = f"[{', '.join(map(toml, value))}]"
     elif isinstance(value, bool | str):
@@ -173,7 +173,7 @@ def toml(value: Any) -> str:
 
 
 def _fault(command: str, name: str, value: Any) -> str | None:
-    """What to write instead of a value that a setting does not take. None where it takes the value."""
+    """Return a hint at what to write instead of a value. It may be empty. None: the setting takes the value."""
     kind, field = kinds(command)[name], COMMANDS[command].fields[name]
     alone, items = members_of(kind), items_of(kind)
     if isinstance(value, list) and not (items and value):
@@ -191,7 +191,7 @@ def _fault(command: str, name: str, value: Any) -> str | None:
 
 
 def _other_type(kind: Any, value: Any, types_here: list[Any]) -> str | None:
-    """What to write instead of a value, or an item of a list, of a wrong type. None where its type is right."""
+    """Return a hint at what to write instead of a value or an item. None: its type is right."""
     numeric = not {int, float}.isdisjoint(types_here)
     of_text = str in [*members_of(kind), *items_of(kind)]
     if isinstance(value, bool) or bool in types_here:

@@ -29,8 +29,8 @@ class WalkForwardPlan:
     """All that a walk-forward needs, built and checked.
 
     Attributes:
-        env: over all bars.
-        plans: of each fold.
+        env: The environment over all bars.
+        plans: The plan of each fold.
     """
 
     env: jt.TradingEnv

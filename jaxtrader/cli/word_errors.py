@@ -45,7 +45,7 @@ COMMAND_SYNONYMS |= {"info": "data", "describe": "data", "leaks": "check", "help
 
 
 def sentence(error: cyclopts.CycloptsError) -> str:
-    """What is wrong, and the nearest that is right."""
+    """Return the sentence for an error of cyclopts: what is wrong, and the nearest that is right."""
     error.verbose = False
     command = (error.command_chain or [""])[0]
     if isinstance(error, cyclopts.UnknownOptionError):
@@ -66,13 +66,13 @@ def sentence(error: cyclopts.CycloptsError) -> str:
 
 
 def wrong_value(command: str, name: str, typed: str, text: str) -> str:
-    """What to say of a typed value that cannot be read.
+    """Return the sentence for a typed value that cannot be read.
 
     Args:
-        command: what was typed first.
-        name: the key of the setting.
-        typed: the flag, as it was typed.
-        text: the value.
+        command: The command.
+        name: The key of the setting.
+        typed: The flag, as it was typed.
+        text: The value.
     """
     if text.startswith("--"):
         return _no_value(command, name, typed)
@@ -82,7 +82,7 @@ def wrong_value(command: str, name: str, typed: str, text: str) -> str:
 
 
 def _no_value(command: str, name: str, typed: str | None) -> str:
-    """What to say of a flag that stands alone, or of a command without the word that it needs."""
+    """Return the sentence for a flag without a value, or for a command without the word that it needs."""
     if typed is None:
         settings = next(
             flags.settings for flags in COMMANDS[command].flags if name in {one.name for one in flags.fields}
@@ -95,7 +95,7 @@ def _no_value(command: str, name: str, typed: str | None) -> str:
 
 
 def _unused_word(word: str, command: str, words: Sequence[str]) -> str:
-    """What to say of a word that is no flag and no value of one."""
+    """Return the sentence for a word that is no flag and no value of one."""
     name = f"jaxtrader {command}".rstrip()
     if command in COMMANDS and word in words:
         before = list(words[: words.index(word)])
@@ -114,13 +114,13 @@ def _unused_word(word: str, command: str, words: Sequence[str]) -> str:
 
 
 def _flags_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
-    """What may be typed for a field."""
+    """Return all flags of a field."""
     name = "--" + key(field.name).replace("_", "-")
     return flag(field.name), name, f"--no-{name[2:]}"
 
 
 def _unknown_flag(word: str, command: str) -> str:
-    """What to say of a flag that the command does not have."""
+    """Return the sentence for a flag that the command does not have."""
     flags = COMMANDS[command].names
     elsewhere = [name for name, other in COMMANDS.items() if word in other.names]
     text = f"jaxtrader {command} has no flag {word}"
@@ -133,7 +133,7 @@ def _unknown_flag(word: str, command: str) -> str:
 
 
 def _unknown_command(word: str) -> str:
-    """What to say of a first word that is no command."""
+    """Return the sentence for a first word that is no command."""
     names = ", ".join(COMMANDS)
     if word.startswith("-"):
         meant = nearest(word, ("--help", "--version"))
@@ -144,6 +144,6 @@ def _unknown_command(word: str) -> str:
 
 
 def _meant(word: str, names: Iterable[str], synonyms: Mapping[str, str] = NO_SYNONYMS) -> str:
-    """The end of the sentence, which names the nearest."""
+    """Return the end of the sentence, which names the nearest."""
     name = nearest(word, names, synonyms)
     return "" if name is None else f"; did you mean {name}?"

@@ -154,7 +154,7 @@ def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, dat
     kept = (run / "report.html").read_bytes()
     other = tmp_path / "other.csv"
     pair(seed=9).to_csv(other, index=False)
-    assert "other bars of training" in refused(capsys, ["report", run, "--data", other])
+    assert f"is not the data of {run}" in refused(capsys, ["report", run, "--data", other])
     assert "gone.csv" in refused(capsys, ["report", run, "--data", tmp_path / "gone.csv"])
     (run / "fold-2/policy.pkl").unlink()
     assert "unfinished" in refused(capsys, ["backtest", run / "fold-2"])
