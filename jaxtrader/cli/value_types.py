@@ -25,7 +25,7 @@ ONE = {bool: "true or false", int: "a whole number", float: "a number", str: "te
 SEVERAL = {int: ("whole numbers", (64, 64)), float: ("numbers", (0.02, 0.05)), str: ("names", ("A", "B"))}
 OF_TEXT = {Day: "a date such as 2007-12-31", Length: "a length such as 500 or 2y"}
 DATES = (datetime.date, datetime.datetime)
-MOST_SHOWN = 60  # characters of a value in a message
+MOST_SHOWN = 60  # characters of a list in a message
 
 
 @functools.cache
@@ -162,14 +162,11 @@ def check(command: str, settings: Mapping[str, Any], path: str) -> None:
 
 
 def toml(value: Any) -> str:
-    """Return a value as a TOML file has it, cut where it is long."""
+    """Return a value as a TOML file has it. A long list is cut, and a path is not."""
     if isinstance(value, list | tuple):
         text = f"[{', '.join(map(toml, value))}]"
-    elif isinstance(value, bool | str):
-        text = json.dumps(value, ensure_ascii=False)
-    else:
-        text = spelt(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 4]} ..."
+        return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 4]} ..."
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else spelt(value)
 
 
 def _fault(command: str, name: str, value: Any) -> str | None:

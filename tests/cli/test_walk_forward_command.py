@@ -136,8 +136,8 @@ def test_runs_are_compared_on_the_bars_that_all_have(tiny, walked, tmp_path, cap
 
 def test_what_cannot_be_compared_is_one_sentence(walked, tmp_path, capsys):
     run = walked / "run"
-    assert "give the folders of two" in refused(capsys, ["compare"])
-    assert "give the folders of two" in refused(capsys, ["compare", run])
+    assert "needs the folders of two runs or more, and none was given" in refused(capsys, ["compare"])
+    assert f"needs the folders of two runs or more, and {run} alone was given" in refused(capsys, ["compare", run])
     assert "twice" in refused(capsys, ["compare", run, run])
     assert "holds no run" in refused(capsys, ["compare", run, tmp_path])
 
