@@ -25,8 +25,8 @@ class TrainingRun:
     """A training that begins or goes on.
 
     Attributes:
-        run_dir: its folder.
-        config: the content of its config.json.
+        run_dir: the folder of the run.
+        config: the content of the run's config.json.
         history: the records so far. A new run has none.
     """
 

@@ -58,9 +58,10 @@ class Checkpoint:
         policy: the bytes of policy.pkl. None where no policy was chosen.
         halvings: how often the learning rate was halved after divergence.
         initial: how the policy describes itself that the training started from. None for fresh weights.
-        settings: see `identity`.
+        settings: the settings and data of the run, as `identity` gives them.
         devices: number of devices.
-        jax, device, cpus: see `identity.machine`.
+        jax, device, cpus: the version of JAX, the kind of device and the number of cores, as `identity.machine` gives
+            them.
         seeds_at_once: the number of seeds that one program trained side by side. Older files lack it.
         goal: the number of updates, or of episodes, at which training was to end. Older files lack it.
     """
@@ -138,7 +139,7 @@ def find_checkpoint(folder: Path, settings: Mapping[str, str], set_aside: bool) 
 
     Args:
         folder: The folder of the run.
-        settings: see `identity`.
+        settings: the settings and data of the training, as `identity` gives them.
         set_aside: whether damaged files are renamed or copied, so that none takes the place of a whole one.
 
     Returns:

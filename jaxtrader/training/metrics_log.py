@@ -25,7 +25,7 @@ class JsonlLogger:
 
     Attributes:
         path: the file.
-        size: its length in bytes.
+        size: the length of the file in bytes.
     """
 
     def __init__(self, path: str | os.PathLike[str]):

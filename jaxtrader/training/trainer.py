@@ -68,8 +68,8 @@ class Trainer(TrainSettings):
     Args:
         env: a TradingEnv, or any environment in gymnax 1.0's shape.
         agent: a PPOAgent, or any `Agent`.
-        valid: what the best policy is chosen on: a Market, or the Optimum of a synthetic market, which also gives each
-            policy's share of the optimum. Without it the last policy is kept.
+        valid: the data that choose the best policy: a Market, or the Optimum of a synthetic market. The Optimum
+            also gives each policy's share of the optimum. Without `valid` the last policy is kept.
         env_params: parameters of an ordinary environment. None: `env.default_params`.
         about: further plain data for config.json and the policy file.
         progress: show progress in the terminal.
@@ -147,7 +147,7 @@ class Trainer(TrainSettings):
         return load_trained(path, self.agent, self.env)
 
     def _usual_accounts(self) -> int:
-        """Return how many accounts share a path where that is not said.
+        """Return the number of accounts on a path where accounts_per_path is None.
 
         Two share the work of a window, and learn as fast. The number must not depend on the devices, which may change
         when a run is resumed. So it is 2 only where the paths are enough for eight devices.

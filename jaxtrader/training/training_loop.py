@@ -307,9 +307,9 @@ def first_state(trainer: Trainer, agent: Any, raw_params: Any, earlier: Policy |
     """Make a training's first train state, and the parameters of its environment as the agent prepares them.
 
     Args:
-        trainer: its settings.
-        agent: see `Trainer.agent_arrays`.
-        raw_params: see `Trainer.raw_params`.
+        trainer: The settings of the training.
+        agent: The agent, as `Trainer.agent_arrays` gives it.
+        raw_params: The parameters of the environment, as `Trainer.raw_params` gives them.
         earlier: the policy to start from. None: from new weights.
     """
     init_key, begin_key, key = jax.random.split(jax.random.key(trainer.seed), 3)

@@ -121,12 +121,12 @@ def run_chunk(
     returned are then stacked. A training that has made its updates keeps its state while the others go on.
 
     Args:
-        train_state: its buffers are donated.
+        train_state: the train state, whose buffers are donated.
         agent: the learner, with float32 arrays as its settings.
         params: parameters of the environment, prepared by the agent.
         limits: "updates" and "episodes" at which training ends.
         count: number of updates, of one training or of each.
-        rollouts: how one training collects experience, on all devices together.
+        rollouts: the rollouts of one training, on all devices together.
         mesh: the devices. Each collects and learns from its own paths, and gradients are means over all devices.
         params_axis: 0 where several trainings have parameters of their own, stacked. None where all share them.
 

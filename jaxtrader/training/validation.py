@@ -39,7 +39,7 @@ class Validation:
     Attributes:
         data: the market, or the optimum.
         env: the environment of training, on the validation market.
-        params: its parameters, prepared by the agent.
+        params: the parameters of `env`, prepared by the agent.
     """
 
     data: Market | Optimum
