@@ -424,7 +424,7 @@ def test_targets_by_symbol_that_cannot_be_are_refused(several, targets, settings
         {"ruin_level": 0.9, "lot": 10.0, "capital": 1e4},
     ],
 )
-def test_fills_stepped_again_from_holdings_are_those_of_the_pass(market, rules, monkeypatch, optimised):
+def test_fills_stepped_again_from_holdings_are_those_of_the_pass(market, rules, monkeypatch, optimized):
     """Under plain rules a pass keeps holdings alone. Its events are then those that a pass with events keeps."""
     # Rules that no other test has: what others compiled is not optimised.
     rules = {"ruin_level": 0.012} | rules
