@@ -73,6 +73,9 @@ class TrainSettings:
 
     def validate_settings(self) -> None:
         """Raise ValueError where a setting is out of range or does not fit another. Counts become ints of Python."""
+        for name in ("total_steps", "num_episodes"):
+            if isinstance(value := getattr(self, name), float) and value.is_integer():  # as people write 1e6
+                setattr(self, name, int(value))
         for name in AT_LEAST_1:
             if (value := getattr(self, name)) is not None or name in REQUIRED:
                 setattr(self, name, check_whole(name, value))

@@ -324,12 +324,15 @@ def test_a_setting_that_counts_is_a_whole_number(env, agent, name):
     settings = {"rollout_length": env.episode_length, "num_envs": 8, "total_steps": 64}
     if name == "num_episodes":
         del settings["total_steps"]
-    for wrong in (1.5, "16", 16.0, True, math.nan):
+    stops = name in ("total_steps", "num_episodes")
+    for wrong in (1.5, "16", math.inf if stops else 16.0, True, math.nan):
         with pytest.raises(ValueError, match=re.escape(f"{name} {wrong!r} must be a whole number")):
             Trainer(env, agent, **{**settings, name: wrong})
     right = {"num_envs": 8, "rollout_length": 16, "total_steps": 64}.get(name, 1)
     found = getattr(Trainer(env, agent, **{**settings, name: np.int64(right)}), name)
     assert (found, type(found)) == (right, int), "config.json and checkpoints hold numbers of Python"
+    if stops:
+        assert getattr(Trainer(env, agent, **{**settings, name: 1e6}), name) == 1_000_000
 
 
 class Nameless(CountEnv):
