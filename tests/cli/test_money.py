@@ -263,7 +263,7 @@ def test_a_coin_at_midnight_beside_a_stock_needs_a_label_of_its_own(tmp_path, ca
     words = ["train", "--data", str(tmp_path / "two.csv"), *SMALL, "--portfolio", "--dry-run"]
     assert main(words) == 2
     told = capsys.readouterr().err
-    way_out = re.search(r"--label (\S+)\.", told)
+    way_out = re.search(r"--label (\S+)", told)
     assert way_out, told
     assert way_out[1] == "BTC-USD=X=open"
     assert "BTC-USD=X, SPY, 2020-01-02" in said(*words, "--label", way_out[1])
