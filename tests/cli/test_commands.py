@@ -137,7 +137,7 @@ def test_what_is_printed_is_kept_with_the_run(tiny, own_test):
 
 @pytest.mark.slow
 def test_several_seeds_are_one_policy_with_a_folder_each(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(evidence.FILLS, "close")  # each fill is one program more, and one other is enough
+    monkeypatch.delitem(evidence.TIMES_OF_FILL, "close")  # each fill is one program more, and one other is enough
     run = tmp_path / "run"
     flags = ["--total-steps", "300", "--seeds", "2", "--seed", "7", "--run-dir", str(run), "--no-must-beat-holding"]
     assert main(["train", "--data", str(tiny[0] / "two.csv"), *SMALL, *flags]) == 0
