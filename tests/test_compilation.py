@@ -39,6 +39,7 @@ def programs(folder: str) -> set[str]:
     return {path.name for path in Path(folder).glob("*-cache")}
 
 
+@pytest.mark.slow
 def test_a_second_process_loads_what_the_first_compiled(tmp_path: Path) -> None:
     folder, total, hits = run(JAXTRADER_CACHE=str(tmp_path))
     assert Path(folder).parent == tmp_path

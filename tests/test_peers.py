@@ -75,8 +75,8 @@ def reference(env: TradingEnv) -> Callable:
     ("positions", "costs", "band", "ruin_level"),
     [
         ((-1.0, 0.0, 1.0), (1e-4, 5e-4), 0.05, 0.01),
-        pytest.param((-1.0, -0.5, 0.0, 1.0), (0.0, 5e-4), 0.0, 0.01, marks=pytest.mark.slow),
-        pytest.param("continuous", (0.01, 0.02), 0.0, 0.9, marks=pytest.mark.slow),
+        ((-1.0, -0.5, 0.0, 1.0), (0.0, 5e-4), 0.0, 0.01),
+        ("continuous", (0.01, 0.02), 0.0, 0.9),
         ("continuous", (0.01, 0.0), 0.1, 0.8),
     ],
 )

@@ -147,6 +147,7 @@ def test_an_ensemble_tells_what_each_member_wanted(agent, state, env, market):
     assert "seed 2" in str(told)
 
 
+@pytest.mark.slow
 def test_a_portfolio_tells_its_weights_and_decisions_between_are_those_before(agent, portfolio):
     listed = np.ones(portfolio.market.close.shape, bool)
     listed[:60, 2] = False

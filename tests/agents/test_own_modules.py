@@ -265,8 +265,8 @@ def test_a_portfolio_trains_and_its_file_decides_on_any_number_of_assets_where_w
 @pytest.mark.parametrize(
     "settings",
     [
-        pytest.param({"network": Both(6, (5,))}, marks=pytest.mark.slow),
-        pytest.param({"encoder": Recurrent(6)}, marks=pytest.mark.slow),
+        {"network": Both(6, (5,))},
+        {"encoder": Recurrent(6)},
         {"encoder": Chunked()},
     ],
 )

@@ -753,7 +753,7 @@ def bandit(agent: PPOAgent, state: PPOState, key: jax.Array) -> Rollout:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("normalize", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("normalize", [False, True])
 def test_learn_moves_a_continuous_action_to_where_it_is_rewarded(agent: PPOAgent, normalize: bool) -> None:
     """A bandit that pays -(action - 1)^2 on [-2, 2]: the mode goes to 1, the deviation shrinks."""
     agent = agent.replace(

@@ -65,7 +65,7 @@ def live(env, params, actions):
 
 
 @pytest.mark.quick(1)
-@pytest.mark.parametrize("name", ["portfolio", "at the close", pytest.param("one", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["portfolio", "at the close", "one"])
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.floats(0.01, 1.5))
 def test_no_action_on_any_valid_bars_makes_a_number_that_is_none(name, seed, wild):

@@ -55,7 +55,8 @@ class Model:
         return np.asarray(self.act(jnp.asarray(observation))), None
 
 
-@pytest.mark.parametrize("decision_every", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("decision_every", [1, 3])
 def test_a_function_and_a_model_that_decide_as_a_policy_earn_what_it_earns(
     decision_every: int, env: TradingEnv, agent: Any, state: Any
 ) -> None:

@@ -86,7 +86,8 @@ def test_backtest_of_a_continuous_policy_under_another_fill_equals_a_closed_loop
     assert float(score) == pytest.approx(exact, abs=2e-8)
 
 
-@pytest.mark.parametrize("encoder", ["tcn", pytest.param("attention", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["tcn", "attention"])
 def test_backtest_of_an_encoder_equals_a_closed_loop(encoder, with_encoder, env, market, tmp_path):
     agent, state = with_encoder(encoder=encoder)
     policy = load_policy(saved(tmp_path, agent, state, env).parent)

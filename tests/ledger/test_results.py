@@ -43,7 +43,8 @@ def test_the_random_results_contain_every_reason(name):
     assert sum(result.dropped for result in results) > 10
 
 
-@pytest.mark.parametrize("name", ["next_open", pytest.param("close", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["next_open", "close"])
 def test_every_fill_without_brackets_and_margin_is_that_of_the_scalar_reference(name):
     """What happened is worked out otherwise then: from what the walk left, all bars at once. Ruin is met, and debt."""
     assets, rules = BY_FILL[name]
@@ -58,9 +59,8 @@ def test_every_fill_without_brackets_and_margin_is_that_of_the_scalar_reference(
     assert set(reasons) == {"order", "delisted", "ruin"}
 
 
-@pytest.mark.parametrize(
-    "name", ["next_close", *(pytest.param(fill, marks=pytest.mark.slow) for fill in ("next_open", "close"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["next_close", "next_open", "close"])
 def test_every_fill_on_change_is_that_of_the_scalar_reference(name):
     """Under all rules. What volume or a missing bar kept from its target is tried again, the rest is left to move."""
     assets, rules = BY_FILL[name]

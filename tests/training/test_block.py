@@ -103,6 +103,7 @@ def stopped(make, tmp_path, monkeypatch):
     return result
 
 
+@pytest.mark.slow
 def test_a_block_that_was_stopped_is_resumed_to_the_same_bits(stopped, make, tmp_path):
     whole = make(tmp_path / "whole").train()
     assert_same_run(make(stopped.run_dir).train(resume=True), whole)
