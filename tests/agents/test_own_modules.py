@@ -283,7 +283,7 @@ def test_it_trains_is_saved_and_comes_back_with_its_class_alone(
         load_policy(tmp_path / "run")
     with pytest.raises(files.FileError, match=f"its network is a {name}.*and no Flat"):
         load_policy(tmp_path / "run", Flat)
-    with pytest.raises(files.FileError, match=f"its weights are none of this {name}; give the class as it was"):
+    with pytest.raises(files.FileError, match=f"its weights do not fit this {name}; give the class"):
         load_policy(tmp_path / "run", type(name, (Changed,), {}))
     policy = load_policy(tmp_path / "run", type(module))
     assert policy.agent == result_agent(agent, policy.agent)
