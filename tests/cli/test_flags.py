@@ -11,7 +11,7 @@ import pytest
 
 import jaxtrader as jt
 from jaxtrader.cli import flags, inputs, main, settings
-from jaxtrader.cli.command_settings import Check
+from jaxtrader.cli.command_settings import Check, Reward
 from jaxtrader.cli.flags import parse
 from jaxtrader.cli.settings import COMMANDS, SYNTHETIC, TRAIN, BadInput, of, resolved
 from jaxtrader.ledger.cost_rates import CostRates
@@ -382,6 +382,11 @@ def test_code_that_a_file_of_settings_has_run_is_named(tmp_path, capsys):
 
 def test_the_checks_to_run_are_those_that_there_are():
     assert get_args(Check) == jt.checks.NAMES
+
+
+def test_the_rewards_to_choose_from_are_those_of_the_api():
+    functions = {name for name in vars(jt.rewards) if name.startswith(get_args(Reward))}
+    assert set(get_args(Reward)) == functions
 
 
 def test_the_file_in_the_readme_is_one(tmp_path):
