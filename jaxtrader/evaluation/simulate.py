@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, overload
 
 import jax
@@ -101,8 +103,8 @@ def simulate(
 
     Returns:
         The result (money rule 10). equity[t] is marked at close[t] after every fill up to it. A target on the last bar
-        never fills unless `fill="close"`. Targets by symbol give a `BacktestResults`. The accounts are carried in one
-        pass, and each result is made when it is first read. An account is carried only for its result with brackets,
+        never fills unless `fill="close"`. Targets by symbol give a `BacktestResults`. The accounts are carried on all
+        cores, and each result is made when it is first read. An account is carried only for its result with brackets,
         margin, funding or interest inside bars, and where an order on change may wait for a bar or volume.
 
     Raises:
@@ -230,10 +232,10 @@ class _History:
         self.periods_per_year, self.tz = market.periods_of(self.name), market.tz_of(self.name)
 
     def result(self, trajectory: Trajectory | None = None) -> BacktestResult:
-        """The result. `trajectory` is that of a pass together with other histories. None carries the account now."""
+        """The result. `trajectory` is that of a run together with other histories. None carries the account now."""
         with package_settings(x64=self.dtype == "float64"), on_cpu():
             if trajectory is None:
-                (trajectory,) = _run_together([self], with_events=not _holdings_suffice(self))
+                (trajectory,) = _run_together([self], _rows_for([self]), with_events=not _holdings_suffice(self))
             if trajectory.events is None:
                 trajectory = _with_events(self, trajectory)
         return BacktestResult.from_trajectory(
@@ -250,18 +252,17 @@ class _History:
 
 
 def _results(histories: dict[str, _History]) -> BacktestResults:
-    """The results of many histories. Those of about one length take one pass, where holdings suffice for a result."""
+    """The results of many histories. Those of about one length run together, where holdings suffice for a result."""
     first = next(iter(histories.values()))
     if not _holdings_suffice(first):
         return BacktestResults(tuple(histories), partial(_result, histories, {}))
-    trajectories: dict[str, Trajectory] = {}
     by_length: dict[int, list[str]] = {}
     for name, history in histories.items():
         by_length.setdefault(len(history.targets).bit_length(), []).append(name)
-    with package_settings(x64=first.dtype == "float64"), on_cpu():
+    trajectories: dict[str, Trajectory] = {}
+    with ThreadPoolExecutor(compilation.cores()) as pool:
         for names in by_length.values():
-            together = _run_together([histories[name] for name in names], with_events=False)
-            trajectories |= zip(names, together, strict=True)
+            trajectories |= zip(names, _run_on_cores(pool, [histories[name] for name in names]), strict=True)
     equity = {}
     for name, history in histories.items():
         holdings = trajectories[name].account
@@ -292,9 +293,29 @@ def _holdings_suffice(history: _History) -> bool:
     return not (history.brackets is not None or rules.margin or retries or has_own_time or rules.fill == "limit")
 
 
-def _run_together(histories: Sequence[_History], *, with_events: bool) -> list[Trajectory]:
+def _run_on_cores(pool: ThreadPoolExecutor, histories: list[_History]) -> list[Trajectory]:
+    """Carry an account over each history, an equal part of them in each thread. XLA runs a loop on one core only."""
+    each, rows = -(-len(histories) // compilation.cores()), _rows_for(histories)
+    # The last part repeats its last history, and all have one length, so that the parts share one program.
+    filled = histories + histories[-1:] * (-len(histories) % each)
+    parts = [filled[first : first + each] for first in range(0, len(filled), each)]
+    return list(chain.from_iterable(pool.map(partial(_run_holdings, rows=rows), parts)))[: len(histories)]
+
+
+def _run_holdings(histories: Sequence[_History], rows: int) -> list[Trajectory]:
+    """Carry an account over each history without events. JAX's settings are those of a thread."""
+    with package_settings(x64=histories[0].dtype == "float64"), on_cpu():
+        return _run_together(histories, rows, with_events=False)
+
+
+def _rows_for(histories: Sequence[_History]) -> int:
+    """The number of rows that histories are padded to."""
+    return round_length(max(len(history.targets) for history in histories))
+
+
+def _run_together(histories: Sequence[_History], rows: int, *, with_events: bool) -> list[Trajectory]:
     """Carry an account over each history. Padding to one length changes nothing, as no row sees later ones."""
-    first, rows = histories[0], round_length(max(len(history.targets) for history in histories))
+    first = histories[0]
     given = [(history.columns, history.targets, history.brackets) for history in histories]
     stacked = jax.tree.map(lambda *columns: np.stack([pad_rows(column, rows) for column in columns]), *given)
     kept = _run_targets(*stacked, first.costs.cast(first.dtype), first.rules, with_events=with_events)
@@ -383,7 +404,7 @@ def _bars(columns: Columns, rules: Rules) -> Bar:
 
 def _with_events(history: _History, trajectory: Trajectory) -> Trajectory:
     """The trajectory of one history with its events, from the holdings at each close."""
-    rows = round_length(len(history.targets))
+    rows = _rows_for([history])
     delayed = np.concatenate([np.full_like(history.targets[: history.rules.delay], np.nan), history.targets])
     delayed = delayed[: len(history.targets)]
     before = np.concatenate([np.zeros_like(delayed[:1]), in_force(delayed)[:-1]])

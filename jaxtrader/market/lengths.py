@@ -20,4 +20,4 @@ def round_length(rows: int) -> int:
 
 def pad_rows(column: np.ndarray, rows: int) -> np.ndarray:
     """Return a column of the given number of rows, where those beyond its own repeat its last."""
-    return np.pad(column, ((0, rows - len(column)), *[(0, 0)] * (column.ndim - 1)), mode="edge")
+    return np.concatenate([column, np.repeat(column[-1:], rows - len(column), axis=0)])

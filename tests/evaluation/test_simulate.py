@@ -262,6 +262,17 @@ def test_many_histories_at_once_are_each_one_s_own_result(several, rules):
     assert total.equity[-1] == pytest.approx(np.mean([equity[-1] for equity in results.equity.values()]), rel=1e-12)
 
 
+@pytest.mark.parametrize("cores", [1, 3, 9])
+def test_many_histories_are_the_same_on_any_number_of_cores(several, monkeypatch, cores):
+    targets = targets_of(several, "CADB")
+    expected = {name: simulate(several, own, symbol=name, costs=PRICEY).equity for name, own in targets.items()}
+    monkeypatch.setattr("jaxtrader.compilation.cores", lambda: cores)
+    results = simulate(several, targets, costs=PRICEY)
+    assert list(results.equity) == list("CADB")
+    for name, equity in expected.items():
+        np.testing.assert_allclose(results.equity[name], equity, rtol=1e-13)
+
+
 def joined(markets):
     """One market of the histories of several, each under a name of its own."""
     ends = np.cumsum([0, *(len(market.close) for market in markets)])
