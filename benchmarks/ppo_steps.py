@@ -9,7 +9,7 @@ dense: tcn and attention on paths, beside the same network on stored windows. Bo
 memory: bytes a transition against the window, of bars left in place and of windows stored one by one. `stored` counts
     the arrays of a rollout, advantages and targets included. `working` is all that XLA sets aside for one training
     chunk beyond its arguments. Nothing is run: shapes and the compiled program say it.
-beside: Stable-Baselines3 and SBX on gym-trading-env, and Rejax on our market with dense windows and on CartPole. Peers
+peers: Stable-Baselines3 and SBX on gym-trading-env, and Rejax on our market with dense windows and on CartPole. Peers
     train in processes of their own, in turn with ours.
 Two devices are the halves of a CPU (`Trainer(devices=2)`), or two accelerators where there are as many.
 
