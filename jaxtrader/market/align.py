@@ -187,7 +187,9 @@ def _alignment_notes(
         first, last = (int(row) for row in np.searchsorted(times, own[[0, -1]]))
         span, after = last - first + 1, len(times) - 1 - last
         if first:
-            notes.append(f"{name}: The first bar is at {shown(first)}, {first:,} bars after the first of all.")
+            notes.append(
+                f"{name}: The first bar is at {shown(first)}, {first:,} bar{'s' * (first > 1)} after the first of all."
+            )
         if span > len(own):
             notes.append(
                 f"{name}: There is no bar at {span - len(own):,} of the {span:,} times from its first to its last; "

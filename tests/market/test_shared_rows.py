@@ -176,6 +176,22 @@ def test_days_whose_open_is_stamped_are_known_to_begin_there():
         Market.from_bars([coin_of("0h", "open"), timed("EUR", begins, begins, "open")], ["gap"], align=True)
 
 
+@pytest.mark.parametrize(("gap", "notes"), [(0.02, 1), (0.5, 0)])
+def test_bars_that_open_at_the_close_before_may_have_begun_before_their_row(gap, notes):
+    """Currencies of five days to 22:00 whose closes are stamped. Only their opens tell that they trade all day."""
+    closes = pd.date_range("2020-03-01", periods=364, tz="UTC") + pd.Timedelta("22h")
+    closes = closes[~closes.day_of_week.isin((5, 6))]
+    walk = np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.005 * np.tile([gap, 1], len(closes)))))
+    prices = {"open": walk[::2], "close": walk[1::2]}
+    prices |= {"high": np.maximum(*prices.values()), "low": np.minimum(*prices.values()), "volume": walk[::2]}
+    euro = load_bars(pd.DataFrame(prices, closes), symbol="EUR", label="close")
+    market = Market.from_bars([coin_of("0h", "open"), euro], ["gap"], align=True)
+    past = [note for note in market.notes if note.startswith("EUR: Its opens are the closes before them")]
+    assert ["2:00:00 later" in note for note in past] == [True] * notes
+    beside_stock = Market.from_bars([stock_of("America/New_York")[0], euro], ["gap"], align=True)
+    assert not any("past" in note for note in beside_stock.notes)
+
+
 def test_a_label_of_a_symbol_that_is_not_loaded_is_refused():
     table = pd.DataFrame(table_of(40), pd.date_range("2020-03-02", periods=40))
     with pytest.raises(DataError, match=r"names 'BTX', .* BTC"):
