@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 
 from jaxtrader.checks.check import Check
 from jaxtrader.checks.correlation import plausible
+from jaxtrader.checks.holdout import CheckSettings
 from jaxtrader.checks.learned import delayed, oracle, shuffled
 from jaxtrader.checks.lookahead import past_only
-from jaxtrader.checks.trials import CheckSettings
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.features import Feature
 from jaxtrader.market.market import Market

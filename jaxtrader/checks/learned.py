@@ -1,6 +1,6 @@
 """Checks 3 to 5: what an agent learns from features that come late, from the future itself, and from shuffled bars.
 
-Each trains an agent by `trials.py` and judges it on held-out bars.
+Each trains an agent by `holdout.py` and judges it on held-out bars.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from jaxtrader.checks.check import Check
+from jaxtrader.checks.holdout import CheckSettings, HoldoutResult, foresight_growth, t_statistic, train_and_judge
 from jaxtrader.checks.returns import fill_to_fill
-from jaxtrader.checks.trials import CheckSettings, Trial, foresight_growth, run_trial, t_statistic
 from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.features import Feature
@@ -41,7 +41,9 @@ def delayed(
     """
     settings = settings or CheckSettings()
     market = Market.from_bars(bars, features=features)
-    now, late = excess_on_shared_bars(run_trial(market, settings), run_trial(delay_features(market), settings))
+    now, late = excess_on_shared_bars(
+        train_and_judge(market, settings), train_and_judge(delay_features(market), settings)
+    )
     earned, lost = t_statistic(now), t_statistic(now - late)
     kept = late.mean() / now.mean() if now.mean() > 0 else np.inf
     figure = min(earned, lost) if kept < MIN_KEPT else 0.0
@@ -78,9 +80,9 @@ def oracle(
     settings = settings or CheckSettings()
     market = Market.from_bars(bars, features=features)
     future = np.nan_to_num(fill_to_fill(market, settings.rules.fill))
-    trial = run_trial(market, settings, future)
-    best = foresight_growth(trial, future, settings)
-    captured = trial.growth / best if best > 0 else 0.0
+    judged = train_and_judge(market, settings, future)
+    best = foresight_growth(judged, future, settings)
+    captured = judged.growth / best if best > 0 else 0.0
     return Check(
         name="oracle",
         passed=captured >= MIN_CAPTURED,
@@ -88,7 +90,7 @@ def oracle(
         limit=MIN_CAPTURED,
         measure="share of perfect foresight that is captured",
         text=(
-            f"told the return to come, the agent earns {_basis_points(trial.growth)} a bar, and the best position for "
+            f"told the return to come, the agent earns {_basis_points(judged.growth)} a bar, and the best position for "
             f"its sign earns {_basis_points(best)}"
         ),
         meaning=(
@@ -115,12 +117,12 @@ def shuffled(
     settings = settings or CheckSettings()
     histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
     rng = np.random.default_rng(settings.seed)
-    trials: list[Trial] = []
-    while len(trials) < 2 and all(t_statistic(trial.excess) > MAX_T for trial in trials):
+    results: list[HoldoutResult] = []
+    while len(results) < 2 and all(t_statistic(result.excess) > MAX_T for result in results):
         market = Market.from_bars([shuffle_bars(history, rng) for history in histories], features=features)
-        trials.append(run_trial(market, settings))
-    trial = min(trials, key=lambda one: t_statistic(one.excess))
-    figure = t_statistic(trial.excess)
+        results.append(train_and_judge(market, settings))
+    judged = min(results, key=lambda result: t_statistic(result.excess))
+    figure = t_statistic(judged.excess)
     return Check(
         name="shuffled",
         passed=figure <= MAX_T,
@@ -128,7 +130,7 @@ def shuffled(
         limit=MAX_T,
         measure="t of what is earned on shuffled bars",
         text=(
-            f"on bars in random order the agent earns {_basis_points(trial.excess)} a bar above its mean exposure "
+            f"on bars in random order the agent earns {_basis_points(judged.excess)} a bar above its mean exposure "
             f"(t {figure:+.1f})"
         ),
         meaning=(
@@ -143,10 +145,10 @@ def _basis_points(returns: float | np.ndarray) -> str:
     return f"{1e4 * float(np.mean(returns)):+.3g} bp"
 
 
-def excess_on_shared_bars(*trials: Trial) -> tuple[np.ndarray, ...]:
-    """Return the excess of each trial on the bars that all of them have. With late features a history starts later."""
-    times = functools.reduce(np.intersect1d, (trial.times for trial in trials))
-    return tuple(trial.excess[np.isin(trial.times, times)] for trial in trials)
+def excess_on_shared_bars(*results: HoldoutResult) -> tuple[np.ndarray, ...]:
+    """Return the excess of each result on the bars that all of them have. With late features a history starts later."""
+    times = functools.reduce(np.intersect1d, (result.times for result in results))
+    return tuple(result.excess[np.isin(result.times, times)] for result in results)
 
 
 def delay_features(market: Market) -> Market:

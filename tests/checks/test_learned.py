@@ -13,8 +13,8 @@ import pytest
 
 from jaxtrader import checks
 from jaxtrader.checks import CheckSettings, delayed, oracle, run, shuffled
+from jaxtrader.checks.holdout import HoldoutResult, _mean_by_time, t_statistic
 from jaxtrader.checks.learned import delay_features, excess_on_shared_bars, shuffle_bars
-from jaxtrader.checks.trials import Trial, _mean_by_time, t_statistic
 from jaxtrader.cli import main
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
@@ -212,7 +212,7 @@ def test_delay_features_stays_within_each_history():
     np.testing.assert_array_equal(late.ready, market.ready + 1)
 
 
-def test_two_trials_are_compared_on_the_bars_that_both_have():
+def test_two_results_are_compared_on_the_bars_that_both_have():
     """A history that is listed within the judged bars starts a bar later when its features do."""
     late = walk(140, seed=1, name="B")
     late = dataclasses.replace(late, times=late.times + np.timedelta64(860 * 24 + 12, "h"))
@@ -222,8 +222,10 @@ def test_two_trials_are_compared_on_the_bars_that_both_have():
     assert bars[0][0] == bars[1][0]
     assert bars[0][1] == bars[1][1] + 1
     one, two = (np.array(x, "datetime64[D]") for x in (["2020-01-01", "2020-01-02", "2020-01-03"], ["2020-01-02"]))
-    trials = [Trial(np.arange(1.0, 1 + len(times)), times, 0.0, judged[0], Costs(), Rules()) for times in (one, two)]
-    assert [x.tolist() for x in excess_on_shared_bars(*trials)] == [[2.0], [1.0]]
+    results = [
+        HoldoutResult(np.arange(1.0, 1 + len(times)), times, 0.0, judged[0], Costs(), Rules()) for times in (one, two)
+    ]
+    assert [x.tolist() for x in excess_on_shared_bars(*results)] == [[2.0], [1.0]]
 
 
 def test_statistics_by_hand():

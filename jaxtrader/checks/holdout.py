@@ -1,6 +1,6 @@
 """How checks 3 to 5 train a small agent and judge it on held-out bars. `learned.py` says what they check.
 
-The trials find leaks, they do not earn. Positions are long and short, so that a leak of either sign pays. The network
+The agents are to find leaks, not to earn. Positions are long and short, so that a leak of either sign pays. The network
 is small and sees one bar. The horizon is short, since a leak pays at once.
 """
 
@@ -34,7 +34,7 @@ from jaxtrader.training.trainer import Trainer
 MIN_TRAIN_BARS, MIN_TEST_BARS = 256, 128  # of one symbol. With fewer, only chance is measured.
 MAX_TEST_BARS = 20_000  # of one symbol. The equity of a perfect trader must stay within float64.
 MAX_COST_SHARE = 0.1  # of the mean move from fill to fill
-PROBE_COLUMN = "the future, in check 4"  # 0 in the other checks, so that all have the same shapes and compile once
+FUTURE_COLUMN = "the future, in check 4"  # 0 in the other checks, so that all have the same shapes and compile once
 
 
 def _agent() -> PPOAgent:
@@ -70,7 +70,7 @@ class CheckSettings:
     seed: int = 0
 
     def validate(self, market: Market) -> CheckSettings:
-        """Return self. Raises DataError or ValueError where the trials cannot run on this market."""
+        """Return self. Raises DataError or ValueError where no agent can be trained and judged on this market."""
         train, _ = self.split(market)
         self.trainer(self.environment(train), run_dir="unused")
         return self
@@ -91,7 +91,7 @@ class CheckSettings:
         return train, dataclasses.replace(test, segments=np.column_stack([test.segments[:, :2], ends]))
 
     def environment(self, train: Market) -> TradingEnv:
-        """Return the environment of a trial. Raises ValueError where a setting is out of range."""
+        """Return the environment of a training. Raises ValueError where a setting is out of range."""
         return TradingEnv(
             train,
             positions=self.positions,
@@ -102,7 +102,7 @@ class CheckSettings:
         )
 
     def trainer(self, env: TradingEnv, run_dir: str) -> Trainer:
-        """Return the trainer of a trial. Raises ValueError where a setting is out of range."""
+        """Return the trainer of a training. Raises ValueError where a setting is out of range."""
         return Trainer(
             env,
             self.agent,
@@ -146,8 +146,8 @@ def _keep_long(market: Market, least: int) -> Market:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trial:
-    """The result of one training on held-out bars.
+class HoldoutResult:
+    """What one trained agent earns on held-out bars.
 
     Attributes:
         excess: log return of each bar above buy-and-hold at the policy's mean exposure. Each symbol has its own mean
@@ -156,7 +156,7 @@ class Trial:
         growth: mean log return a bar and symbol, with nothing taken off.
         test: the held-out market.
         costs: the costs that were paid.
-        rules: the rules of its environment.
+        rules: the rules of the training.
     """
 
     excess: Float[np.ndarray, " bar"]
@@ -167,20 +167,22 @@ class Trial:
     rules: Rules
 
 
-def run_trial(market: Market, settings: CheckSettings, probe: Float[np.ndarray, "time asset"] | None = None) -> Trial:
+def train_and_judge(
+    market: Market, settings: CheckSettings, future: Float[np.ndarray, "time asset"] | None = None
+) -> HoldoutResult:
     """Train on the first bars of a market, and judge the last policy's most likely actions on the held-out bars.
 
     Args:
         market: the bars, with the features to learn from.
         settings: how to train and judge.
-        probe: a further feature. Without it that column is 0.
+        future: a further feature, for check 4. Without it that column is 0.
 
     Raises:
         KeyboardInterrupt: Ctrl-C ended the training. Half a training is not judged.
     """
-    probe = np.zeros(market.close.shape) if probe is None else probe
-    features = np.concatenate([market.features, probe[..., None]], -1)
-    names = (*market.feature_names, PROBE_COLUMN)
+    future = np.zeros(market.close.shape) if future is None else future
+    features = np.concatenate([market.features, future[..., None]], -1)
+    names = (*market.feature_names, FUTURE_COLUMN)
     train, test = settings.split(dataclasses.replace(market, features=features, feature_names=names))
     env = settings.environment(train)
     with tempfile.TemporaryDirectory() as folder:
@@ -194,19 +196,19 @@ def run_trial(market: Market, settings: CheckSettings, probe: Float[np.ndarray, 
     above = [growth[symbol] - log_returns(exposure_matched(test, one)) for symbol, one in results.items()]
     times, excess = _mean_by_time([one.times for one in results.values()], above)
     assert isinstance(env.costs, Costs)
-    return Trial(excess, times, float(np.concatenate(list(growth.values())).mean()), test, env.costs, env.rules)
+    return HoldoutResult(excess, times, float(np.concatenate(list(growth.values())).mean()), test, env.costs, env.rules)
 
 
-def foresight_growth(trial: Trial, probe: Float[np.ndarray, "time asset"], settings: CheckSettings) -> float:
-    """Return the mean log return a bar and symbol of the best position for the sign of the probe at every bar.
+def foresight_growth(judged: HoldoutResult, future: Float[np.ndarray, "time asset"], settings: CheckSettings) -> float:
+    """Return the mean log return a bar and symbol of the best position for the sign of `future` at every bar.
 
-    The rules and the costs are those of the trial.
+    The rules and the costs are those of the training.
     """
     returns = []
-    for i, symbol in enumerate(trial.test.symbols):
-        start, end = int(trial.test.first_decisions(1)[i]), int(trial.test.segments[i, 2])
-        targets = np.where(probe[start:end] > 0, max(settings.positions), min(settings.positions))
-        result = simulate(trial.test, targets, costs=trial.costs, rules=trial.rules, start=start, symbol=symbol)
+    for i, symbol in enumerate(judged.test.symbols):
+        start, end = int(judged.test.first_decisions(1)[i]), int(judged.test.segments[i, 2])
+        targets = np.where(future[start:end] > 0, max(settings.positions), min(settings.positions))
+        result = simulate(judged.test, targets, costs=judged.costs, rules=judged.rules, start=start, symbol=symbol)
         returns.append(log_returns(result))
     return float(np.concatenate(returns).mean())
 
