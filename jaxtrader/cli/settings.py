@@ -34,7 +34,7 @@ from jaxtrader.cli.command_settings import (
     WatchSettings,
 )
 from jaxtrader.envs.env_settings import EnvSettings
-from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.ledger.cost_rates import A_BP, BPS, CostRates
 from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.training.train_settings import TrainSettings
 
@@ -47,8 +47,6 @@ BUNDLED = ("AAPL", "IBM", "MSFT", "GOOG")
 BUNDLED_ENDS = ("2007-12-31", "2010-12-31")  # of training and validation
 SHARES = (0.7, 0.15, 0.15)  # of a file's calendar: training, validation, test
 
-BPS = ("fee", "slippage", "maker_fee")  # rates that the command line takes in basis points, as --fee-bps
-A_BP = 1e-4
 SHORT_FLAGS = {"max_leverage": "--leverage", "init_from": "--from"}  # beside the field's own name
 
 

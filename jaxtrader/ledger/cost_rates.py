@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+BPS = ("fee", "slippage", "maker_fee")  # rates that `Costs.from_bps` and the command line take in basis points
+A_BP = 1e-4
 Rate = float | Any | None  # a number, one number for each asset, or the name of a column. None is not charged.
 
 
@@ -13,7 +15,8 @@ class CostRates:
     """What trading and holding cost. Rates are fractions: 1e-4 is one basis point. The default is not free.
 
     Each rate is a number, or one number for each asset. The rates on cash are one number. In Python a rate may name a
-    column of the bars, which holds it for each bar. A rate that is None is not charged and not compiled.
+    column of the bars, which holds it for each bar, as a fraction too. A rate that is None is not charged and not
+    compiled.
 
     Attributes:
         fee: The fee of each fill, relative to the traded value.

@@ -13,7 +13,7 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 from jaxtrader.ledger.account import whole
-from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.ledger.cost_rates import A_BP, CostRates
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.trailing import VALUE_FLOOR
@@ -50,11 +50,16 @@ class Column(str):
     __slots__ = ()
 
 
-def _from_bps(rate: ArrayLike | None) -> ArrayLike | None:
+def _from_bps(name: str, rate: ArrayLike | None) -> ArrayLike | None:
+    if isinstance(rate, str):
+        raise ValueError(
+            f"`{name}={rate!r}` names a column of the bars, whose rates are fractions and no basis points; give it to "
+            f"`Costs({name}={rate!r})`"
+        )
     rates = np.asarray(rate)
     if rates.dtype.kind not in "iuf":
         return rate  # `validate` refuses what is neither a number nor None
-    return rates * 1e-4 if rates.ndim else float(rates) * 1e-4
+    return rates * A_BP if rates.ndim else float(rates) * A_BP
 
 
 class Costs(CostRates, struct.PyTreeNode, frozen=True):
@@ -95,9 +100,23 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
                     raise ValueError(f"{name} {given!r} {NOT_A_RATE}") from error
 
     @classmethod
-    def from_bps(cls, fee: ArrayLike | None = 1.0, slippage: ArrayLike | None = 5.0, **others: Any) -> Costs:
-        """Make costs of a fee and a slippage in basis points. All other rates stay fractions."""
-        return cls(fee=_from_bps(fee), slippage=_from_bps(slippage), **others)
+    def from_bps(
+        cls,
+        fee: ArrayLike | None = 1.0,
+        slippage: ArrayLike | None = 5.0,
+        maker_fee: ArrayLike | None = None,
+        **others: Any,
+    ) -> Costs:
+        """Make costs of a fee, a slippage and a maker's fee in basis points. All other rates stay fractions.
+
+        Raises ValueError where one of the three names a column of the bars, since a column holds fractions.
+        """
+        return cls(
+            fee=_from_bps("fee", fee),
+            slippage=_from_bps("slippage", slippage),
+            maker_fee=_from_bps("maker_fee", maker_fee),
+            **others,
+        )
 
     @staticmethod
     def between(low: Costs, high: Costs) -> CostRange:

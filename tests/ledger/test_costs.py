@@ -15,6 +15,7 @@ from ledger.markets import BY_FILL, market_of, orders_of
 from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.cost_rates import BPS
 from jaxtrader.ledger.costs import Costs, from_dict
 from jaxtrader.ledger.rules import Rules
 
@@ -27,6 +28,18 @@ def test_the_default_is_one_and_five_basis_points() -> None:
     assert (Costs.from_bps().fee, Costs.from_bps().slippage) == (default.fee, default.slippage)
     assert math.isclose(given.fee, 0.00025)
     assert math.isclose(given.slippage, 0.001)
+
+
+def test_basis_points_are_of_numbers_and_of_no_column() -> None:
+    """All rates that the command line takes in basis points are in basis points here too."""
+    for name in BPS:
+        for bps in (2.5, [1, 2], np.float32(2.5)):
+            np.testing.assert_allclose(getattr(Costs.from_bps(**{name: bps}), name), np.asarray(bps) * 1e-4)
+        assert getattr(Costs.from_bps(**{name: None}), name) is None
+        with pytest.raises(ValueError, match=rf"`{name}='spread'` names a column .*`Costs\({name}='spread'\)`"):
+            Costs.from_bps(**{name: "spread"})
+    assert Costs.from_bps(max_fee=0.01, short_rate="lending") == Costs(1e-4, 5e-4, max_fee=0.01, short_rate="lending")
+    assert Costs(slippage="spread").columns == {"slippage": "spread"}
 
 
 @pytest.mark.parametrize("rate", [-1e-9, 0.5, 5.0, math.nan, math.inf])
