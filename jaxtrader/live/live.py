@@ -23,7 +23,7 @@ from jaxtrader.ledger.account import REASONS, exposure
 from jaxtrader.live.decision import Decision, Numbers, exposure_text
 from jaxtrader.live.live_account import BY_SYMBOL, exposures_of, filled, opened
 from jaxtrader.live.live_state import LiveState
-from jaxtrader.live.recent import bar_at
+from jaxtrader.live.recent import OPTIONAL, bar_at
 from jaxtrader.live.rows import MarketRows, histories_of
 from jaxtrader.live.schedule import Schedule, moment
 from jaxtrader.live.step import StepState, advance
@@ -36,9 +36,11 @@ from jaxtrader.market.features import Feature, resolve
 from jaxtrader.market.sessions import session_ends
 from jaxtrader.market.shared_rows import row_times
 from jaxtrader.market.splits import nanoseconds
-from jaxtrader.setting_checks import is_number
+from jaxtrader.nearest import hint
+from jaxtrader.setting_checks import check_flag, is_number
 
 FILLS = ("assumed", "reported")
+BAR_KEYS = (*PRICES, "volume", "columns", *OPTIONAL, "time")  # of a mapping that is a bar
 
 
 class Live:
@@ -171,13 +173,17 @@ class Live:
         Args:
             time: the time of their close, see `on_bar`.
             bars: for each symbol, (open, high, low, close, volume), or a mapping of these names and of `columns`,
-                `funding` and `price_factor`. Of daily bars that share a row it may have its own close in UTC, `time`, a
-                datetime64. A symbol that is not named has no bar at this time.
+                `funding` and `price_factor`. Of daily bars that share a row it may have its own close, `time`, which is
+                written as that of `on_bar`. A symbol that is not named has no bar at this time.
             session_end, after_gap, after_jump: see `on_bar`.
 
         Raises:
-            ValueError: as for `on_bar`, or a symbol is unknown, or there is no bar at all.
+            ValueError: as for `on_bar`, or a symbol or a name of a mapping is unknown, or there is no bar at all.
         """
+        check_flag("after_gap", after_gap)
+        check_flag("after_jump", after_jump)
+        if session_end is not None:
+            check_flag("session_end", session_end)
         before, at, given = self._live_state, self._moment(time), self._by_symbol(bars)
         run = before.schedule.check(self.time, at, ", ".join(self.symbols), after_gap)
         rows = before.rows.after(at, given, session_end, None if after_jump else before.schedule.longest)
@@ -199,13 +205,14 @@ class Live:
         `on_bar` does. The bars before the one that is refused are then taken in. For `after_jump` see `on_bar`. The
         rows of a portfolio are those of a market of this history, so give as many bars as to `Policy.live`.
         """
+        check_flag("after_jump", after_jump)
         histories, decisions = histories_of(history), []
         rows = row_times(histories)[0] if self.policy.portfolio else [bars.times for bars in histories]
         times, taken = union(rows), self.time
         calendar = find_calendar(times, self.tz) if len(times) > 1 else None
         ends = session_ends(times, calendar, self.tz)
         first = int(np.searchsorted(times, self.time, side="right"))
-        known = first > 0 and times[first - 1] == self.time
+        known = first > 0 and bool(times[first - 1] == self.time)
         for i in range(first, len(times)):
             given = {}
             for bars, own in zip(histories, rows, strict=True):
@@ -369,7 +376,11 @@ class Live:
         unknown = [symbol for symbol in bars if symbol not in self.symbols]
         if unknown:
             raise ValueError(f"symbol {unknown[0]!r} is none of {', '.join(self.symbols)}; leave it out")
-        return {symbol: _by_name(bar, symbol) for symbol, bar in bars.items()}
+        named = {symbol: _by_name(bar, symbol) for symbol, bar in bars.items()}
+        return {
+            symbol: bar if bar.get("time") is None else {**bar, "time": self._moment(bar["time"])}
+            for symbol, bar in named.items()
+        }
 
 
 def _numbers(numbers: Any, symbols: tuple[str, ...]) -> Numbers:
@@ -387,6 +398,10 @@ def _on_default_device(leaf: Any) -> Any:
 def _by_name(bar: Any, symbol: str) -> Mapping[str, Any]:
     """One bar of `on_bars` as a mapping."""
     if isinstance(bar, Mapping):
+        unknown = [str(key) for key in bar if key not in BAR_KEYS]
+        if unknown:
+            meant = hint(unknown[0], BAR_KEYS) or "; give a further column of the bars in `columns`"
+            raise ValueError(f"the bar of {symbol} has {unknown[0]!r}, and a bar has {', '.join(BAR_KEYS)}{meant}")
         return bar
     names = (*PRICES, "volume")
     numbers = tuple(bar) if isinstance(bar, Sequence | np.ndarray) and not isinstance(bar, str) else ()

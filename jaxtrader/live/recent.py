@@ -104,18 +104,32 @@ class RecentBars:
         """The bars that are kept. They are views, and stay what they are until the next bar."""
         return self.tail(self.rows, self.rows)
 
-    def offer(self, time: np.datetime64, bar: Mapping[str, Any], longest_pause: int | None = None) -> None:
+    def offer(
+        self,
+        time: np.datetime64,
+        bar: Mapping[str, Any],
+        longest_pause: int | None = None,
+        row_time: np.datetime64 | None = None,
+    ) -> None:
         """Write down a bar that may follow the last one, for `newest_rows`. `keep` adds it.
 
         Args:
             time: the close of the bar.
             bar: open, high, low, close and volume, and where the history has them, funding, price_factor and `columns`.
             longest_pause: the longest time between two bars of the history, ns. None takes a bar on any scale.
+            row_time: the latest close of the bars that share the row. None: `time`.
 
         Raises:
-            DataError: the bar breaks a rule of bars, or seems to be on another scale than the bars before it.
+            DataError: the bar breaks a rule of bars, closes outside its row, or seems to be on another scale than the
+                bars before it.
         """
         self._candidate = {}
+        last, latest = self._buffers["times"][self.rows - 1], time if row_time is None else row_time
+        if not last < time <= latest:
+            raise DataError(
+                f"The bar of {self.symbol} has the time {_shown(time)}; give its close, which is after {_shown(last)} "
+                f"and no later than {_shown(latest)}"
+            )
         numbers = self._checked(time, bar)
         if self.rows == self.kept + FREE_ROWS:
             for buffer in self._buffers.values():
@@ -160,7 +174,12 @@ class RecentBars:
             arrays = widen_dust({name: np.array([x]) for name, x in given.items()})
             check_bars(arrays, lambda _: f"The bar of {self.symbol} at {_shown(time)}")
             given = {name: float(x[0]) for name, x in arrays.items()}
-        columns = bar.get("columns") or {}
+        columns = {} if bar.get("columns") is None else bar["columns"]
+        if not isinstance(columns, Mapping):
+            raise DataError(
+                f"The bar of {self.symbol} at {_shown(time)} has the columns {columns!r:.60}; give a mapping, such as "
+                "{'signal': 0.5}"
+            )
         further = [name.removeprefix(COLUMN) for name in self._buffers if name.startswith(COLUMN)]
         unknown = [name for name in columns if name not in further]
         if unknown:

@@ -118,7 +118,8 @@ class MarketRows:
         """
         offered = [each for each, symbol in zip(self.recent, self.symbols, strict=True) if symbol in bars]
         for each in offered:
-            each.offer(bars[each.symbol].get("time", time), bars[each.symbol], longest_pause)
+            own_time = bars[each.symbol].get("time")
+            each.offer(time if own_time is None else own_time, bars[each.symbol], longest_pause, row_time=time)
         rows = {each.symbol: row for each, row in zip(offered, newest_rows(offered, offered=True), strict=True)}
         own = tuple(
             rows[symbol] if symbol in rows else before.without_bar()

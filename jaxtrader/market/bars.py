@@ -36,6 +36,7 @@ from jaxtrader.market.mixed_adjustment import check_one_adjustment, unify
 from jaxtrader.market.reader import read_tables
 from jaxtrader.market.share_splits import split_note
 from jaxtrader.market.table import NumericTable
+from jaxtrader.setting_checks import check_flag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,6 +174,7 @@ def load_bars(
         raise DataError(f"repair='{repair}' is unknown; use 'clip', 'adjust', 'drop' or None.")
     if decimal not in (None, ".", ","):
         raise DataError(f"decimal='{decimal}' is unknown; use '.' or ','.")
+    check_flag("adjust", adjust)
     if isinstance(symbols, str):
         symbols = (symbols,)
     options = {"label": label, "repair": repair, "adjust": adjust}

@@ -33,6 +33,7 @@ from jaxtrader.market.lengths import pad_rows
 from jaxtrader.market.periods import annualize
 from jaxtrader.market.shared_rows import check_alignable
 from jaxtrader.market.splits import cut_segments
+from jaxtrader.setting_checks import check_flag
 
 OPTIONAL_COLUMNS = ("present", "delisted", "listed", "bar_dt", "funding", "price_factor", "adv", "session_end")
 
@@ -217,6 +218,7 @@ class Market:
             raise DataError(
                 "A Market is made from the Bars that load_bars returns, or from a sequence of them; give at least one."
             )
+        check_flag("align", align)
         days = days_without_bar(delisted_after)
         if days != DELISTED_AFTER and not align:
             raise DataError(f"delisted_after={delisted_after!r} is of the assets of one account; it needs align=True.")

@@ -268,6 +268,8 @@ def test_bars_that_do_not_follow_are_refused_and_change_nothing(hourly, tmp_path
         ({"time": now + hour, "volume": -1.0}, "volume is -1"),
         ({"time": now + hour, "columns": {}}, "feature signal of X has no finite value.*columns"),
         ({"time": now + hour, "columns": {"mood": 1.0}}, "'mood'.*signal"),
+        ({"time": now + hour, "columns": 5}, "columns 5; give a mapping"),
+        ({"time": now + hour, "columns": ()}, r"columns \(\); give a mapping"),
         ({"time": now + hour, "columns": {"signal": "up"}}, "signal 'up', which is no number"),
         ({"time": now + hour, "funding": 1e-4}, "funding 0.0001, and the history has none"),
         ({"time": now + hour, "price_factor": 0.5}, "price_factor 0.5, and the history has none"),
@@ -285,6 +287,26 @@ def test_bars_that_do_not_follow_are_refused_and_change_nothing(hourly, tmp_path
     ):
         with pytest.raises(ValueError, match=match):
             live.on_bars(now + hour, {"X": bar})
+    named = {name: value for name, value in good.items() if name != "time"}
+    for change, match in (
+        ({"fundng": 0.01}, "bar of X has 'fundng', and a bar has open, .*; did you mean funding"),
+        ({"signal": 0.5}, "'signal'.*; give a further column of the bars in `columns`"),
+        ({3: 0.5}, "bar of X has '3'"),
+        ({"time": "tomorrow"}, "'tomorrow' is no time"),
+        ({"time": np.datetime64("NaT")}, "NaT.* is no time"),
+        ({"time": now}, "X has the time .*after 2024-.* no later than"),
+        ({"time": now + 2 * hour}, "X has the time .*after 2024-.* no later than"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            live.on_bars(now + hour, {"X": named | change})
+    for name in ("after_gap", "after_jump", "session_end"):
+        for given in ("no", 1, 0.0):
+            with pytest.raises(ValueError, match=rf"{name}.*must be True or False"):
+                live.on_bar(**good | {"time": now + hour, name: given})
+    with pytest.raises(ValueError, match=r"after_gap.*must be True or False"):
+        live.on_bar(**good | {"time": now + hour}, after_gap=None)
+    with pytest.raises(ValueError, match=r"after_jump.*must be True or False"):
+        live.catch_up(bars, after_jump="no")
     live.save(tmp_path / "after")
     assert (tmp_path / "before").read_bytes() == (tmp_path / "after").read_bytes()
     live.on_bar(**good | {"time": now + hour})
@@ -351,6 +373,16 @@ def test_a_time_is_text_a_datetime_or_utc(hourly):
         live = policy.live(cut(bars, 0, HISTORY + 1))
         live.on_bar(**values(bars, HISTORY + 1) | {"time": time})
         assert live.time == moment
+
+
+def test_a_bar_of_a_mapping_may_have_its_own_time_within_the_row(hourly):
+    policy, bars = hourly
+    bar = values(bars, HISTORY + 1)
+    time, half_an_hour = bar.pop("time"), np.timedelta64(30, "m")
+    for own in (None, time, time - half_an_hour, str(time - half_an_hour)):
+        live = policy.live(cut(bars, 0, HISTORY + 1))
+        live.on_bars(time, {"X": bar | {"time": own, "funding": None, "price_factor": None}}, after_gap=True)
+        assert live.time == time
 
 
 def test_bars_of_another_spacing_are_refused_where_single_gaps_are_usual():

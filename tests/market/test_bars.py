@@ -7,6 +7,7 @@ from market.price_tables import GOOD, HEADER, frame, ns, write
 
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.errors import DataError
+from jaxtrader.market.market import Market
 
 
 def test_csv_gives_float64_columns_and_utc_nanoseconds(tmp_path):
@@ -25,6 +26,19 @@ def test_csv_gives_float64_columns_and_utc_nanoseconds(tmp_path):
             values[0, 0] = 1
     assert bars.columns == {}
     assert load_bars(tmp_path / "ACME.csv", symbol="X").symbols == ("X",)
+
+
+@pytest.mark.parametrize("given", ["no", 1, None])
+def test_a_flag_is_true_or_false(given):
+    """Words and numbers have a truth too, which is not what they say."""
+    with pytest.raises(ValueError, match=r"adjust.*must be True or False"):
+        load_bars(frame(3), adjust=given)
+    bars = load_bars(frame(3), symbol="X")
+    with pytest.raises(ValueError, match=r"align.*must be True or False"):
+        Market.from_bars(bars, ["log_return_1"], 252, align=given)
+    for flag in (True, False):
+        assert len(load_bars(frame(3), adjust=flag)) == 3
+        assert Market.from_bars(bars, ["log_return_1"], 252, align=flag).symbols == ("X",)
 
 
 def test_csv_numbers_are_read_exactly(tmp_path):
