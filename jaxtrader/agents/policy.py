@@ -30,9 +30,9 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger import costs
 from jaxtrader.ledger.costs import CostRange, Costs
-from jaxtrader.ledger.rules import BRACKETS, Rules
+from jaxtrader.ledger.rules import BRACKETS, Rules, check_rules
 from jaxtrader.market.delistings import DELISTED_AFTER
-from jaxtrader.market.market import Market
+from jaxtrader.market.market import Market, check_market_type
 
 if TYPE_CHECKING:
     from jaxtrader.agents.export import Exported, Format
@@ -384,10 +384,7 @@ class Policy:
 
         Raises ValueError where the market has other features, or a change is not among CHANGES.
         """
-        if not isinstance(market, Market):
-            raise ValueError(
-                f"a policy trades a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
-            )
+        check_market_type(market, "a policy")
         wrong = [name for name in changes if name not in CHANGES]
         if wrong:
             raise ValueError(
@@ -400,6 +397,7 @@ class Policy:
                 f"Market.from_bars(bars, features={list(self.features)})"
             )
         rules = changes.get("rules", self.rules)
+        check_rules(rules)
         if rules.max_leverage != self.rules.max_leverage:
             raise ValueError(
                 f"max_leverage {rules.max_leverage:g} cannot be changed: the policy acts in units of its own, "

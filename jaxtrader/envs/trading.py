@@ -26,10 +26,10 @@ from jaxtrader.envs.rewards import LogReturn, MoveReward, Reward
 from jaxtrader.ledger import ledger, settlement
 from jaxtrader.ledger.account import MAX_BARS_SINCE_FILL, Account, Brackets
 from jaxtrader.ledger.bar import Bar, check_capital, check_market
-from jaxtrader.ledger.costs import CostRange, Costs
-from jaxtrader.ledger.rules import BRACKETS, Rules, default_band
+from jaxtrader.ledger.costs import CostRange, Costs, check_costs
+from jaxtrader.ledger.rules import BRACKETS, Rules, check_rules, default_band
 from jaxtrader.market.lengths import round_length
-from jaxtrader.market.market import Market
+from jaxtrader.market.market import Market, check_market_type
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,9 @@ class TradingEnv(EnvSettings):
     sees_best_price: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_market_type(self.market)
-        if not isinstance(self.costs, Costs | CostRange):
-            raise ValueError(f"costs {self.costs!r} must be Costs(fee=..., slippage=...)")
-        if not isinstance(self.rules, Rules):
-            raise ValueError(f"rules {self.rules!r} must be Rules(fill=..., max_leverage=...)")
+        check_market_type(self.market, "TradingEnv")
+        check_costs(self.costs)
+        check_rules(self.rules)
         if not isinstance(self.sees_best_price, bool | None):
             raise ValueError(f"sees_best_price {self.sees_best_price!r} must be True, False or None")
         super().__post_init__()
@@ -147,7 +145,7 @@ class TradingEnv(EnvSettings):
 
         Raises ValueError where it has other features, or another number of assets in a history.
         """
-        _check_market_type(market)
+        check_market_type(market, "TradingEnv")
         if (assets := market.close.shape[1]) != self.assets:
             raise ValueError(f"the markets have {self.assets} and {assets} assets in one history; give the same number")
         if market.feature_names != self.market.feature_names:
@@ -464,13 +462,6 @@ class TradingEnv(EnvSettings):
         window = jax.lax.dynamic_slice_in_dim(params.arrays.features, start, self.window)
         account = self.account_features(state.account, **episode.market_at(self, params, state.cursor))
         return Observation(window=window, account=account)
-
-
-def _check_market_type(market: Any) -> None:
-    if not isinstance(market, Market):
-        raise ValueError(
-            f"TradingEnv needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
-        )
 
 
 def _require_params(params: EnvParams | None) -> EnvParams:

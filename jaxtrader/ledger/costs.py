@@ -295,6 +295,12 @@ class CostRange(struct.PyTreeNode):
         return {"low": self.low.to_dict(), "high": self.high.to_dict()}
 
 
+def check_costs(costs: object) -> None:
+    """Raise ValueError where these are neither Costs nor a CostRange."""
+    if not isinstance(costs, Costs | CostRange):
+        raise ValueError(f"`costs` {costs!r:.60} must be Costs(fee=..., slippage=...)")
+
+
 def _bar_name(market: Any, row: int, asset: int | None = None) -> str:
     """Return the time of a row of a market, and the symbol of an asset there."""
     time = format_time(wall_clock(market.times[row : row + 1], market.tz)[0])

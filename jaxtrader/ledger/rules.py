@@ -249,5 +249,11 @@ class Rules:
             )
 
 
+def check_rules(rules: object) -> None:
+    """Raise ValueError where these are no Rules."""
+    if not isinstance(rules, Rules):
+        raise ValueError(f"`rules` {rules!r:.60} must be Rules(fill=..., max_leverage=...)")
+
+
 def _is_number(value: object, kind: type = Real) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)

@@ -448,6 +448,12 @@ def long_enough(
     return kept, notes
 
 
+def check_market_type(market: object, user: str) -> None:
+    """Raise ValueError where this is no Market. The text names the `user` of the market, such as "simulate"."""
+    if not isinstance(market, Market):
+        raise ValueError(f"{user} needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)")
+
+
 def _check_known(names: Sequence[str], features: Sequence[Feature], parts: Sequence[Columns]) -> None:
     for name, part in zip(names, parts, strict=True):
         empty = np.isnan(part["features"][-1]).any(axis=0)

@@ -637,7 +637,7 @@ def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(
     ("setting", "message"),
     [
         ({"market": "AAPL"}, "needs a Market, not a str"),
-        ({"costs": 0.001}, r"costs 0.001 must be Costs\(fee"),
+        ({"costs": 0.001}, r"`costs.* must be .?Costs\(fee"),
         ({"reward": "sharpe"}, "reward 'sharpe' must be a function"),
     ],
 )

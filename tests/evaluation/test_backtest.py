@@ -230,6 +230,12 @@ def test_changes_override_the_files_rules(policy, market):
     assert backtest(policy, market).costs_paid.sum() > 0
 
 
+@pytest.mark.parametrize("change", [{"rules": None}, {"rules": {}}, {"costs": None}, {"costs": 0.001}])
+def test_changes_of_another_type_are_refused(policy, market, change):
+    with pytest.raises(ValueError, match=f"`{next(iter(change))}.* must be"):
+        backtest(policy, market, **change)
+
+
 def test_other_rates_compile_nothing(policy, market):
     results, sizes = [], []
     for rates in (Costs(fee=2e-3, slippage=1e-3), Costs(fee=0, slippage=0.01)):
