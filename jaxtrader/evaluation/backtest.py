@@ -31,11 +31,12 @@ from jaxtrader.evaluation.combined import one_account
 from jaxtrader.evaluation.observed import Observed
 from jaxtrader.evaluation.python_policy import Model, by_bar, host_trajectory, of_function, of_model, with_exposures
 from jaxtrader.evaluation.result import BacktestResult
+from jaxtrader.evaluation.simulate_inputs import symbols_of
 from jaxtrader.evaluation.target_table import backtest_table
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.bar import ledger_columns
 from jaxtrader.market.lengths import round_length
-from jaxtrader.market.market import Market
+from jaxtrader.market.market import Market, check_market_type
 
 
 def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None, **changes: Any) -> BacktestResult:
@@ -49,8 +50,8 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
               target exposure, or one an asset. NaN holds.
             - a model with `predict(observations)`, such as one of Stable-Baselines3. It needs `env`.
             - an `Agent` and its `state`, such as `agent` and `state` of a `TrainResult`. It needs `env`.
-            - a table of targets: a pandas Series or DataFrame (a column a symbol), whose index are times of bars. NaN,
-              and a bar that it does not have, hold. Or targets as `simulate` takes them.
+            - a table of targets, as `simulate` takes them. A Series or DataFrame of pandas is matched by its labels:
+              the index are times of bars, and the columns symbols, also of several histories.
         market: bars with the features that the policy knows. Each of several segments has its own result, in
             `by_symbol`. The total is equal capital in each, never rebalanced.
         env: the environment in which the model was trained: a TradingEnv, or what `jt.to_gymnasium` made of
@@ -59,15 +60,15 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
         state: the state of an agent.
         changes: for a `Policy` `rules`, `costs`, `reward` or brackets (`stop_loss`, `take_profit`, `trailing_stop`)
             other than its own, as in `rules=policy.rules.replace(fill="next_close")`. The middle of a range of costs is
-            charged. A `reward` is needed where the policy sees the state of a reward of the user's own. For others,
-            settings of a TradingEnv, such as `window=1`, and for a table arguments of `simulate`.
+            charged. A `reward` is needed where the policy sees the state of a reward of the user's own. For a table
+            `rules`, `costs`, the brackets and `dtype`. For others, settings of a TradingEnv, such as `window=1`.
 
     Returns:
         The result.
 
     Raises:
         ValueError: the market has other features or fewer bars than a decision needs, or the policy chooses an action
-            that its environment does not have.
+            that its environment does not have. Of a table, what `simulate` refuses.
 
     Example:
         >>> import jaxtrader as jt
@@ -77,10 +78,7 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
         >>> print(result.targets.min(), result.targets.max())
         0.0 1.0
     """
-    if not isinstance(market, Market):
-        raise ValueError(
-            f"a policy trades a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
-        )
+    check_market_type(market, "backtest")
     if isinstance(policy, str | PathLike):
         policy = load_policy(policy)
     if isinstance(policy, Policy):
@@ -154,7 +152,7 @@ def _result(env: TradingEnv, trajectory: Trajectory) -> BacktestResult:
             own,
             {name: column[rows] for name, column in columns.items()},
             own.target,
-            symbols=tuple(symbol.split(",")) if market.close.shape[1] > 1 else (symbol,),
+            symbols=symbols_of(market, symbol),
             times=market.times[rows],
             periods_per_year=market.periods_of(symbol),
             tz=market.tz_of(symbol),

@@ -16,25 +16,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from jaxtrader import compilation
 from jaxtrader.envs.episode import Holdings, Rows, Trajectory, run
 from jaxtrader.evaluation.result import BacktestResult, BacktestResults
 from jaxtrader.evaluation.simulate_inputs import (
+    Axes,
+    PerBar,
+    as_numbers,
     bracket_of,
     check_run,
     checked_bracket,
     checked_targets,
     rows_from,
     segment_of,
+    symbols_of,
     unknown_symbol,
 )
 from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Account, Brackets, Events, without_dust
-from jaxtrader.ledger.bar import Bar, Columns, at_order, bar_between, check_market, costs_at, ledger_columns
+from jaxtrader.ledger.bar import Bar, Columns, at_order, bar_between, costs_at, ledger_columns
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.lengths import pad_rows, round_length
@@ -46,24 +49,24 @@ NUMBERS_AT_ONCE = 1 << 24  # what `simulate_paths` keeps at once: 128 MB of floa
 @overload
 def simulate(
     market: Market,
-    targets: Mapping[str, ArrayLike],
+    targets: Mapping[str, PerBar],
     *,
     costs: Costs = ...,
-    stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = ...,
-    take_profit: ArrayLike | Mapping[str, ArrayLike] | None = ...,
-    trailing_stop: ArrayLike | Mapping[str, ArrayLike] | None = ...,
+    stop_loss: PerBar | Mapping[str, PerBar] | None = ...,
+    take_profit: PerBar | Mapping[str, PerBar] | None = ...,
+    trailing_stop: PerBar | Mapping[str, PerBar] | None = ...,
     dtype: Literal["float64", "float32"] = ...,
     rules: Rules = ...,
 ) -> BacktestResults: ...
 @overload
 def simulate(
     market: Market,
-    targets: ArrayLike,
+    targets: PerBar,
     *,
     costs: Costs = ...,
-    stop_loss: ArrayLike | None = ...,
-    take_profit: ArrayLike | None = ...,
-    trailing_stop: ArrayLike | None = ...,
+    stop_loss: PerBar | None = ...,
+    take_profit: PerBar | None = ...,
+    trailing_stop: PerBar | None = ...,
     dtype: Literal["float64", "float32"] = ...,
     start: int | None = ...,
     symbol: str | None = ...,
@@ -71,13 +74,13 @@ def simulate(
 ) -> BacktestResult: ...
 def simulate(
     market: Market,
-    targets: ArrayLike | Mapping[str, ArrayLike],
+    targets: PerBar | Mapping[str, PerBar],
     *,
     rules: Rules = Rules(),  # noqa: B008  frozen
     costs: Costs = Costs(),  # noqa: B008  frozen
-    stop_loss: ArrayLike | Mapping[str, ArrayLike] | None = None,
-    take_profit: ArrayLike | Mapping[str, ArrayLike] | None = None,
-    trailing_stop: ArrayLike | Mapping[str, ArrayLike] | None = None,
+    stop_loss: PerBar | Mapping[str, PerBar] | None = None,
+    take_profit: PerBar | Mapping[str, PerBar] | None = None,
+    trailing_stop: PerBar | Mapping[str, PerBar] | None = None,
     dtype: Literal["float64", "float32"] = "float64",
     start: int | None = None,
     symbol: str | None = None,
@@ -87,14 +90,17 @@ def simulate(
     Args:
         market: one history, or several and `symbol`, or several and targets by symbol.
         targets: signed exposure wanted at each close, `[N]` (one asset) or `[N, A]`, or one number for all. N counts
-            the bars from the segment's first decision, bar 0 of the result, to its end. NaN holds the units. A mapping
-            gives such targets for each of the histories that it names.
+            the bars from the segment's first decision, bar 0 of the result, to its end. NaN holds the units. A Series
+            or DataFrame of pandas is matched by its labels instead: the index are times of bars, the columns symbols.
+            Times without an offset are of the market's wall clock. A bar without a row, or an asset without a column,
+            holds. Rows before bar 0 and after the end do not count. A mapping gives such targets for each of the
+            histories that it names.
         rules: how orders fill. A band of None is 0 here, so that each bar trades to its target. `env.rules` has that
             of its environment.
         costs: what trading and holding cost. The default is not free.
         stop_loss: fraction of the entry price (below 1), against the position, at which it is closed, from the bar
-            after each decision on. One number, or one a target (`[N]`, `[N, A]`). NaN or infinite means none. With
-            targets by symbol, one number for all, or a mapping. A symbol that the mapping does not name has none.
+            after each decision on. One number, or one a target, given as `targets` are. NaN or infinite means none.
+            With targets by symbol, one number for all, or a mapping. A symbol that the mapping does not name has none.
         take_profit: the same in favour of the position. It may be above 1.
         trailing_stop: the same as `stop_loss`, but of the best price since the entry.
         dtype: the type of the account's numbers.
@@ -103,13 +109,15 @@ def simulate(
 
     Returns:
         The result (money rule 10). equity[t] is marked at close[t] after every fill up to it. A target on the last bar
-        never fills unless `fill="close"`. Targets by symbol give a `BacktestResults`. The accounts are carried on all
-        cores, and each result is made when it is first read. An account is carried only for its result with brackets,
-        margin, funding or interest inside bars, and where an order on change may wait for a bar or volume.
+        never fills unless `fill="close"`. Targets by symbol give a `BacktestResults`, which makes each result when it
+        is first read. The accounts are carried at once, on all cores. Some rules carry an account only when its result
+        is read: brackets, margin, limit orders, funding, interest inside bars, and orders on change that may wait for a
+        bar or volume.
 
     Raises:
-        ValueError: several histories and no `symbol`, targets of another length or infinite, a setting out of range,
-            or one that the market has no column for.
+        ValueError: several histories and no `symbol`, targets of another length, infinite or no numbers, or labels
+            that are no times of bars or no symbols. Or a setting out of range, or one that the market has no column
+            for.
 
     Example:
         >>> _, test = jt.Market.from_bars(jt.load_bundled("IBM")).split("2011-01-01")
@@ -117,15 +125,8 @@ def simulate(
         >>> result
         BacktestResult(IBM: 543 bars 2011-01-03..2013-03-01, 1 became 1.427 in 1 trades)
     """
-    if not isinstance(rules, Rules):
-        raise ValueError(f"rules {rules!r} must be Rules(fill=..., max_leverage=...)")
+    check_run(market, costs, rules, dtype)
     rules = rules.with_band(0.0)
-    check_run(costs, dtype)
-    if not isinstance(market, Market):
-        raise ValueError(
-            f"simulate needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)"
-        )
-    check_market(market, costs, rules)
     brackets: dict[str, Any] = {"stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
     brackets = {name: x for name, x in brackets.items() if x is not None}
     if not isinstance(targets, Mapping):
@@ -181,25 +182,25 @@ def simulate_paths(
     """
     given: dict[str, Any] = {"stop_loss": stop_loss, "take_profit": take_profit, "trailing_stop": trailing_stop}
     given = {name: x for name, x in given.items() if x is not None}
+    check_run(market, costs, rules, "float64")
     rules = rules.with_band(0.0)
-    check_run(costs, "float64")
-    check_market(market, costs, rules)
-    if not len(targets):
-        raise ValueError("targets hold no path; give at least one, [path, bar]")
-    first = _History(market, targets[0], given, costs, rules, "float64", start, symbol)
+    paths = as_numbers(targets)
+    if paths is None or paths.ndim < 2 or not len(paths):
+        raise ValueError("`targets` must be numbers [path, bar] or [path, bar, asset], of one path at least")
+    first = _History(market, paths[0], given, costs, rules, "float64", start, symbol)
     bars, assets = first.targets.shape
     rows = round_length(bars)
     columns, brackets = jax.tree.map(lambda column: pad_rows(column, rows), (first.columns, first.brackets))
-    at_once = min(len(targets), max(1, NUMBERS_AT_ONCE // (rows * (assets + 2))))
-    equity = np.empty((len(targets), bars))
+    at_once = min(len(paths), max(1, NUMBERS_AT_ONCE // (rows * (assets + 2))))
+    equity = np.empty((len(paths), bars))
     with jax.enable_x64(True), on_cpu():
-        for begin in range(0, len(targets), at_once):
-            block = [checked_targets(path, (bars, assets), "float64") for path in targets[begin : begin + at_once]]
+        for begin in range(0, len(paths), at_once):
+            block = [checked_targets(path, first.axes, "float64") for path in paths[begin : begin + at_once]]
             # The last block repeats its last path, so that all blocks share one compilation.
             block += block[-1:] * (at_once - len(block))
             stacked = np.stack([pad_rows(path, rows) for path in block])
             done = np.asarray(_run_paths(columns, stacked, brackets, costs.cast("float64"), rules))
-            equity[begin : begin + at_once] = done[: len(targets) - begin, :bars]
+            equity[begin : begin + at_once] = done[: len(paths) - begin, :bars]
     return equity
 
 
@@ -209,8 +210,8 @@ class _History:
     def __init__(
         self,
         market: Market,
-        targets: ArrayLike,
-        brackets: dict[str, ArrayLike],
+        targets: PerBar,
+        brackets: dict[str, PerBar],
         costs: Costs,
         rules: Rules,
         dtype: str,
@@ -219,17 +220,16 @@ class _History:
     ) -> None:
         segment = segment_of(market, symbol)
         rows = rows_from(market, segment, start)
-        shape = market.close[rows].shape
-        self.name, self.assets = market.symbols[segment], shape[1]
-        self.targets = checked_targets(targets, shape, dtype)
-        checked: dict[str, Any] = {name: checked_bracket(name, given, shape, dtype) for name, given in brackets.items()}
+        self.name = market.symbols[segment]
+        self.axes = axes = Axes(np.asarray(market.times[rows]), symbols_of(market, self.name), market.tz_of(self.name))
+        self.targets = checked_targets(targets, axes, dtype)
+        checked: dict[str, Any] = {name: checked_bracket(name, given, axes, dtype) for name, given in brackets.items()}
         self.brackets = Brackets(**checked) if checked else None
         rules.check_brackets(checked)
         columns = ledger_columns(market, costs, rules, brackets=bool(brackets))
         self.columns = {name: _typed(column[rows], dtype) for name, column in columns.items()}
         self.costs, self.rules, self.dtype = costs, rules, dtype
-        self.times = np.asarray(market.times[rows])
-        self.periods_per_year, self.tz = market.periods_of(self.name), market.tz_of(self.name)
+        self.periods_per_year = market.periods_of(self.name)
 
     def result(self, trajectory: Trajectory | None = None) -> BacktestResult:
         """The result. `trajectory` is that of a run together with other histories. None carries the account now."""
@@ -242,10 +242,10 @@ class _History:
             trajectory,
             self.columns,
             self.targets.astype(np.float64),
-            symbols=tuple(self.name.split(",")) if self.assets > 1 else (self.name,),
-            times=self.times,
+            symbols=self.axes.symbols,
+            times=self.axes.times,
             periods_per_year=self.periods_per_year,
-            tz=self.tz,
+            tz=self.axes.tz,
             costs=self.costs,
             rules=self.rules,
         )

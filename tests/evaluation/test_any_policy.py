@@ -153,7 +153,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
         r"a column 'XYZ'; the market has .*S0",
     ),
     "no bar": (pd.DataFrame({"S0": [1.0]}, [pd.Timestamp("2020-02-01 12:00")]), {}, r"S0 has no bar at 2020-02-01 12"),
-    "no times": (pd.DataFrame({"S0": [1.0]}, ["one"]), {}, r"index must be the times of bars"),
+    "no times": (pd.DataFrame({"S0": [1.0]}, ["one"]), {}, r"index of `targets` must be the times of bars"),
     "twice": (pd.DataFrame({"S0": [1.0, 0]}, [pd.Timestamp("2020-02-01")] * 2), {}, r"two rows at 2020-02-01"),
     "an argument": ({"S0": 1.0}, {"window": 3}, r"window means nothing for a table"),
 }

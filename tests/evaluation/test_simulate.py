@@ -173,7 +173,7 @@ def test_user_mistakes_are_one_clear_sentence(market):
     for targets, words in (
         (np.zeros(7), rf"shape \(7,\).*{BARS} bars.*give \({BARS},\)"),
         (np.zeros((BARS, 2)), rf"shape \({BARS}, 2\)"),
-        (np.where(np.arange(BARS) == 9, np.inf, 0), r"targets\[9\] is \[inf\]"),
+        (np.where(np.arange(BARS) == 9, np.inf, 0), r"`targets\[9\]` is \[inf\]"),
         ("long", "must be numbers"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -414,7 +414,7 @@ def test_an_asset_of_a_portfolio_is_no_history(portfolio):
         ({"A": 1.0}, {"symbol": "A"}, "leave symbol out"),
         ({"A": 1.0}, {"start": 3}, "leave start out"),
         ({"A": [1.0, 2.0]}, {}, r"A: .*\(2,\).*give \(120,\)"),
-        ({"A": "x"}, {}, "A: targets must be numbers"),
+        ({"A": "x"}, {}, "A: `targets` must be numbers"),
         ({"A": 1.0, "B": [1.0, 2.0]}, {}, r"B: .*\(2,\).*give \(70,\)"),
         ({"A": 1.0}, {"stop_loss": [0.1, 0.2]}, "A: stop_loss .*one number for all, or a mapping by symbol"),
         ({"A": 1.0}, {"stop_loss": {"A": 3.0}}, "A: stop_loss 3 must be below 1"),
