@@ -20,6 +20,7 @@ from jaxtrader.market.columns import ADJUSTED, PRICE_SPELLINGS, VOLUME, canonica
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.resample import TimeFrame, max_bars_per_frame, resample
 from jaxtrader.nearest import hint
+from jaxtrader.setting_checks import check_whole
 
 BLOCK = 1 << 14  # numbers of a column that are worked on at a time
 
@@ -42,6 +43,13 @@ class Feature:
     name: str
     lookback: int
     compute: Callable[[Bars], np.ndarray]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"a Feature has the name {self.name!r:.60}; give a word")
+        object.__setattr__(self, "lookback", check_whole("lookback", self.lookback, unit="bars"))
+        if not callable(self.compute):
+            raise ValueError(f"the Feature {self.name} computes {self.compute!r:.60}; give a function of the bars")
 
     def for_bars(self, bars: Bars) -> "Feature":
         """Return the feature with its look-back counted in bars such as `bars`."""

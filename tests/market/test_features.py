@@ -91,6 +91,23 @@ def test_features_are_scale_free(feature):
     np.testing.assert_allclose(feature.compute(scaled), feature.compute(bars), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("lookback", [0, -5, True, 1.5, "3", None])
+def test_a_look_back_is_a_number_of_bars(lookback):
+    with pytest.raises(ValueError, match=r"lookback.*must be a whole number of bars, at least 1"):
+        Feature("own", lookback, np.ones_like)
+    with pytest.raises(ValueError, match=r"lookback.*must be a whole number of bars"):
+        dataclasses.replace(resolve("1w:log_return_2"), lookback=lookback)
+
+
+def test_a_feature_has_a_name_and_a_function():
+    for name in ("", None, 3):
+        with pytest.raises(ValueError, match="has the name"):
+            Feature(name, 1, np.ones_like)
+    with pytest.raises(ValueError, match="own computes 'mean'; give a function"):
+        Feature("own", 1, "mean")
+    assert type(Feature("own", np.int64(3), np.ones_like).lookback) is int
+
+
 @pytest.mark.parametrize("feature", ALL, ids=lambda feature: feature.name)
 def test_history_shorter_than_the_lookback_is_nan(feature):
     short = cut(walk(), 0, feature.lookback - 1)
