@@ -192,7 +192,8 @@ def dust(dtype: DTypeLike) -> float:
 def without_dust(target: Float[Array, "*b A"]) -> Float[Array, "*b A"]:
     """Return target exposures, 0 for those of no more than rounding error (money rule 3).
 
-    Callers of `ledger.step` apply it to all targets at once, because one more step a bar makes a pass 20% slower.
+    Callers of `ledger.step_from_close` apply it to all targets at once, because one more step a bar makes a pass 20%
+    slower.
     """
     return jnp.where(jnp.abs(target) <= dust(target.dtype), 0, target)
 
