@@ -74,8 +74,8 @@ class MarketRows:
         first, count = int(market.first_decisions(env.window)[0]), len(market.times)
         if first >= count:
             raise ValueError(
-                f"the history has {count:,} bars, and a decision needs {first + 1:,}: {market.lookback} for the "
-                f"features, and {env.window} in its window; give more bars"
+                f"the history has {count:,} bars, and a decision needs {first + 1:,}: {env.window:,} in its window, "
+                f"and {first + 1 - env.window:,} before it for the features; give more bars"
             )
         recent = tuple(RecentBars(bars, specs, market.adv is not None) for bars in histories)
         own = tuple(newest_rows(recent, offered=False))

@@ -421,7 +421,7 @@ def test_a_session_is_followed_by_the_next_one_and_daily_bars_are_none_of_it():
 
 def test_a_history_that_is_too_short_is_refused(hourly):
     policy, bars = hourly
-    with pytest.raises(ValueError, match="4 bars, and a decision needs 5"):
+    with pytest.raises(ValueError, match="4 bars, and a decision needs 5: 4 in its window, and 1 before it"):
         policy.live(cut(bars, 0, 4))
     assert policy.live(cut(bars, 0, 5)).decision.time == bars.times[4]
     for history, given in (
