@@ -237,8 +237,8 @@ class Live:
             price: what was paid or received for one, slippage included, on the scale of the bars.
             fee: paid for it, in currency or units of the initial capital.
             symbol: the asset of a portfolio.
-            reason: "order", or what closed the position, such as "stop" or "take profit". The policy does not open a
-                position again that one of these two closed, until its target has left that side.
+            reason: "order", or what closed the position, such as "liquidation". The policy does not open a position
+                again that a "stop", a "take profit" or a "trailing stop" closed, until its target has left that side.
 
         Raises:
             ValueError: the fills of this account are assumed, the symbol or the reason is unknown, or a number is not

@@ -13,11 +13,10 @@ import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, format_time
 from jaxtrader.market.calendar import SHORT_SPAN, SHORTEST_DAY, SLOT, SLOTS, TradingCalendar, find_calendar
-from jaxtrader.market.clock import DAY, time_of_day, wall_clock
+from jaxtrader.market.clock import DAY, TICK, time_of_day, wall_clock
 from jaxtrader.schema import Array, Natural, Range
 
 WEEK_SLOTS = 7 * SLOTS
-TICK = np.timedelta64(1, "ns")
 MOST_MISSING = 50_000  # bars that are looked at between two times
 MOST_GAPS = 2_000  # long steps of a history that are looked at, the last ones
 LONGEST_CLOSURE = np.timedelta64(108, "h")  # as `calendar.gap_note` has it

@@ -10,8 +10,10 @@ import numpy as np
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.nearest import hint
 
+TICK = np.timedelta64(1, "ns")  # the unit of all times
 HOUR = np.timedelta64(1, "h")
 DAY = np.timedelta64(1, "D")
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 def time_zone(tz: str | None) -> tzinfo:

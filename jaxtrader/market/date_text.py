@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxtrader.market.bar_checks import RowName
+from jaxtrader.market.clock import MONTHS
 from jaxtrader.market.errors import DataError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-MONTHS = {name: number for number, name in enumerate(NAMES, start=1)}
+MONTH_NUMBERS = {name.lower(): number for number, name in enumerate(MONTHS, start=1)}
 CLOCK = r"\d{1,2}(?::\d{2}(?::\d{2}(?:[.,]\d{1,9})?)?(?:\s*[AaPp]\.?[Mm]\.?)?|[- ]?[AaPp][Mm])"
 STAMP = rf"^(\S.*?)(?:[T,\s]+({CLOCK}|(?<=^\d{{8}}[T ])(?:\d{{4}}|\d{{6}})))?$"
 YEAR_FIRST = re.compile(r"(\d{4})\s*[-./年]\s*(\d{1,2})\s*[-./月]\s*(\d{1,2})日?")
@@ -118,9 +118,9 @@ def _day(text: str, day_first: bool) -> np.datetime64 | None:
         day, month = (match[1], match[3]) if day_first else (match[3], match[1])
         return _date(match[4], int(month), day)
     if match := DAY_NAME_YEAR.fullmatch(text):
-        return _date(match[3], MONTHS.get(match[2][:3].lower(), 0), match[1])
+        return _date(match[3], MONTH_NUMBERS.get(match[2][:3].lower(), 0), match[1])
     if match := NAME_DAY_YEAR.fullmatch(text):
-        return _date(match[3], MONTHS.get(match[1][:3].lower(), 0), match[2])
+        return _date(match[3], MONTH_NUMBERS.get(match[1][:3].lower(), 0), match[2])
     return None
 
 

@@ -11,12 +11,11 @@ import numpy as np
 
 from jaxtrader.market.bar_checks import format_duration, spacing
 from jaxtrader.market.bars import Bars
-from jaxtrader.market.clock import DAY, time_zone, wall_clock
+from jaxtrader.market.clock import DAY, TICK, time_zone, wall_clock
 from jaxtrader.market.errors import DataError
 
 UNITS = {"min": np.timedelta64(60 * 10**9, "ns"), "h": np.timedelta64(3600 * 10**9, "ns"), "d": DAY, "w": 7 * DAY}
 PATTERN = r"(\d+)(min|h|d|w)(?:@([^:]+))?"
-TICK = np.timedelta64(1, "ns")
 MONDAY = np.datetime64("1970-01-05", "ns")
 
 

@@ -20,14 +20,13 @@ from jaxtrader.evaluation.figure import joined_equity
 from jaxtrader.evaluation.importance import Importance
 from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.verdict import POLICY, Part
-from jaxtrader.market.clock import wall_clock
+from jaxtrader.market.clock import MONTHS, wall_clock
 from jaxtrader.market.market import Market
 from jaxtrader.run_files import SCORE
 
 MAX_POINTS = 2500  # of a curve, twice what the widest chart resolves
 MAX_PRICES = 12  # symbols whose price is shown
 MAX_MARKS = 400  # fills that are marked on a price
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(frozen=True)
