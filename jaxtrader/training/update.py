@@ -154,6 +154,8 @@ def _run_updates(
 ) -> tuple[TrainState, dict[str, Any]]:
     """Do the work of `run_chunk` on one device."""
 
+    # Jitted, it is traced once: for the shapes of what it logs, and again in the loop. Inlined, it adds nothing there.
+    @partial(jax.jit, inline=True)
     def update(train_state: TrainState) -> tuple[TrainState, Array, Array]:
         nonlocal logged, tested
         key, rollout_key, learn_key = jax.random.split(train_state.key, 3)
