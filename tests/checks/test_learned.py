@@ -24,6 +24,9 @@ from jaxtrader.market.features import Feature
 from jaxtrader.market.market import Market
 from jaxtrader.training import update
 
+# Each training takes a quarter of the time then.
+pytestmark = pytest.mark.usefixtures("optimized")
+
 BARS = 1000
 SETTINGS = CheckSettings(total_steps=120_000)
 
