@@ -7,7 +7,6 @@ environment class, whose tables are parameters, so that they share one compilati
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -112,27 +111,26 @@ class Motion(struct.PyTreeNode):
     time: Int[Array, ""]
 
 
-@dataclass(frozen=True)
 class Fast:
-    """Brax's `fast` environment: press on, and the reward, the position, grows. 128 steps of 0.02 s, 143.1 at most."""
+    """Brax's `fast` environment: press on, and the reward, the position, grows. 128 steps of 0.02 s, 143.1 at most.
 
-    press: int  # the action that does
+    Its parameter is the action that presses.
+    """
 
     name = "Fast"
-    default_params = None
 
-    def action_space(self, params: None) -> Any:
+    def action_space(self, params: Int[Array, ""]) -> Any:
         return TWO_ACTIONS
 
-    def reset(self, key: Array, params: None) -> tuple[Array, Motion]:
+    def reset(self, key: Array, params: Int[Array, ""]) -> tuple[Array, Motion]:
         start = Motion(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
         return self.observe(start), start
 
     def observe(self, motion: Motion) -> Float[Array, "2"]:
         return jnp.stack([motion.position, motion.velocity])
 
-    def step(self, key: Array, motion: Motion, action: Array, params: None) -> tuple:
-        velocity = motion.velocity + 0.02 * (action == self.press)
+    def step(self, key: Array, motion: Motion, action: Array, params: Int[Array, ""]) -> tuple:
+        velocity = motion.velocity + 0.02 * (action == params)
         moved = Motion(motion.position + 0.02 * velocity, velocity, motion.time + 1)
         return turn_over(self, key, params, moved, moved.position, jnp.zeros((), bool), moved.time >= 128)
 

@@ -257,7 +257,7 @@ def test_settings_that_are_no_plain_data_do_not_stop_a_training_at_its_end() -> 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optimized")
-def test_deep_q_learning_earns_most_of_a_known_optimum_and_is_walked_forward(tmp_path: Path) -> None:
+def test_deep_q_learning_earns_most_of_a_known_optimum(tmp_path: Path) -> None:
     process = jt.datasets.AR1(volatility=0.02, r2=0.05, persistence=0.8)
     env = jt.TradingEnv(process.market(100_000, seed=0), window=1, rules=jt.Rules(rebalance_band=0.0))
     best = jt.optimum.solve(process, env, bars=50_000)
@@ -265,14 +265,12 @@ def test_deep_q_learning_earns_most_of_a_known_optimum_and_is_walked_forward(tmp
     trainer = jt.Trainer(env, DQN(gamma=0.9), valid=best, total_steps=80_000, run_dir=tmp_path / "run", **settings)
     assert trainer.train().best["optimum_share"] > 0.9
 
-    folds = jt.walk_forward(
-        env.with_market(process.market(1_000, seed=1)),
-        DQN(gamma=0.9),
-        2,
-        total_steps=4_096,
-        run_dir=tmp_path / "folds",
-        **settings,
-    )
+
+@pytest.mark.slow
+def test_deep_q_learning_is_walked_forward(make_market: Any, tmp_path: Path) -> None:
+    env = jt.TradingEnv(make_market((300,)), window=4, episode_length=16)
+    settings = {"num_envs": 8, "rollout_length": 8, "total_steps": 128, "progress": False}
+    folds = jt.walk_forward(env, AGENT, 2, run_dir=tmp_path / "folds", **settings)
     assert len(folds.folds) == 2
     assert len(folds.policies.policies) == 2
 

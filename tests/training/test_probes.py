@@ -20,7 +20,7 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.training.trainer import Trainer
 
 AGENT = PPOAgent(hidden=(16, 16), gamma=0.9)
-TABULAR = probes.Tabular()
+TABULAR, FAST = probes.Tabular(), probes.Fast()
 BOTH = jnp.asarray([[-1.0], [1.0]])  # the observations of the two states
 
 
@@ -73,15 +73,15 @@ def test_values_and_choices_of_tabular_probes(tmp_path, tables, values, actions)
 @pytest.mark.parametrize("press", [0, 1])  # a policy that learns nothing and always does the same would pass one
 @pytest.mark.slow
 def test_fast_is_learned_within_32768_steps(tmp_path, press: int) -> None:
-    env = probes.Fast(press)
-    state = train(tmp_path, env, AGENT.replace(gamma=0.95), steps=32_768)
+    params = jnp.asarray(press, jnp.int32)
+    state = train(tmp_path, FAST, AGENT.replace(gamma=0.95), steps=32_768, env_params=params)
 
     def step(carry: tuple, key: jax.Array) -> tuple:
         obs, motion = carry
-        obs, motion, reward, *_ = env.step(key, motion, decide(state, obs[None])[0][0], None)
+        obs, motion, reward, *_ = FAST.step(key, motion, decide(state, obs[None])[0][0], params)
         return (obs, motion), reward
 
-    _, rewards = jax.lax.scan(step, env.reset(jax.random.key(0), None), jax.random.split(jax.random.key(1), 128))
+    _, rewards = jax.lax.scan(step, FAST.reset(jax.random.key(0), params), jax.random.split(jax.random.key(1), 128))
     assert float(rewards.sum()) > 135
 
 

@@ -22,10 +22,7 @@ from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.protocol import Agent, MarketAgent
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.evaluation.optimum import solve
 from jaxtrader.ledger.costs import Costs
-from jaxtrader.ledger.rules import Rules
-from jaxtrader.market.synthetic import AR1
 from jaxtrader.training import dispatch, update, validation
 from jaxtrader.training.records import SpeedMeter
 from jaxtrader.training.run_config import describe
@@ -455,28 +452,3 @@ def test_a_run_folder_that_cannot_be_made_is_one_sentence(tmp_path):
         count_trainer(tmp_path, total_steps=1, run_dir=tmp_path / "file").train()
     with pytest.raises(OSError, match=r"run folder .* cannot be made \(Not a directory\); give another"):
         count_trainer(tmp_path, total_steps=1, run_dir=tmp_path / "file" / "below").train()
-
-
-@pytest.mark.slow
-def test_an_optimum_scores_and_selects_on_its_fresh_path(tmp_path):
-    process = AR1(volatility=0.02, r2=0.05, persistence=0.8)
-    env = TradingEnv(process.market(20_000, seed=0), window=1, rules=Rules(rebalance_band=0.0), episode_length=64)
-    best = solve(process, env, bars=10_000)
-    agent = PPOAgent(hidden=(8, 8), gamma=0.9, learning_rate=3e-3)
-    trainer = path_trainer(env, agent, tmp_path / "run", valid=best, num_envs=64, total_steps=150_000, eval_every=8)
-    result = trainer.train()
-    validated = [record for record in result.history if "optimum_share" in record]
-    assert [record["optimum_share"] for record in validated] == [
-        pytest.approx(best.share(record["valid_reward_per_bar"])) for record in validated
-    ]
-    assert result.best["optimum_share"] == max(record["optimum_share"] for record in validated)
-    assert 0.9 < result.best["optimum_share"] < 1
-    # The policy file holds the best one: walked again, it scores the same.
-    policy = load_policy(result.policy_path)
-    _, params = policy.agent.prepare(policy.state, best.env.default_params)
-    reward, held = best.score(policy.agent, policy.state, params)
-    assert best.share(float(reward)) == pytest.approx(result.best["optimum_share"], abs=1e-6)
-    assert float(held) == pytest.approx(result.best["valid_time_in_market"])
-    assert "the optimum of AR1(" in policy.about["data"]["valid"]
-    with pytest.raises(ValueError, match="another environment; solve it again"):
-        path_trainer(dataclasses.replace(env, positions=(0, 1)), agent, None, valid=best, total_steps=1)
