@@ -33,7 +33,7 @@ from jaxtrader.jax_settings import package_settings
 from jaxtrader.market.lengths import round_length
 
 COLUMNS = ("chunks", "resident, MiB", "open files", "programs compiled", "seconds", "records, MiB")
-LOOKS = 10
+LOOKS = {False: 10, True: 4}  # by --quick
 COMPILED = "/jax/core/compile/backend_compile_duration"
 FIRST = 200  # bars of the first history that grows
 
@@ -80,7 +80,8 @@ def growth(rows: list[list[Any]], held: list[float]) -> float:
 
 def training(chunks: int, *, quick: bool) -> bool:
     """Print the table of a training. Return whether files and compilations are flat."""
-    look, every = Look(chunks // LOOKS), min(50, chunks // LOOKS)
+    between = chunks // LOOKS[quick]
+    look, every = Look(between), min(50, between)
     with tempfile.TemporaryDirectory() as folder:
         trainer = tiny_trainer(f"{folder}/run", chunks, updates_per_chunk=1, eval_every=every, callbacks=[look])
         trainer.train()
@@ -117,7 +118,7 @@ def growing(lengths: int, *, quick: bool) -> bool:
         policy.live(bars)
         round_lengths.add(round_length(len(bars)))
         compiling += [len(bars)] if process.compiled > before else []
-        if not (i + 1) % (lengths // LOOKS):
+        if not (i + 1) % (lengths // LOOKS[quick]):
             rows.append([i + 1, *process.look()])
             print(*rows[-1], flush=True)
     pairs = [(a, b) for a, b in itertools.pairwise(rows) if a[3] == b[3]]
@@ -135,16 +136,16 @@ def growing(lengths: int, *, quick: bool) -> bool:
 
 def main() -> None:
     """Print the tables. The exit code is 1 where files or compilations are not flat."""
-    parser = arguments(__doc__, "20 chunks and 10 lengths: only shows that it runs")
+    parser = arguments(__doc__, "8 chunks and 4 lengths: only shows that it runs")
     parser.add_argument("--parts", nargs="+", choices=("training", "growing"), default=("training", "growing"))
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--lengths", type=int, default=1_000)
     given = parsed(parser)
     flat = []
     if "growing" in given.parts:
-        flat.append(growing(10 if given.quick else given.lengths, quick=given.quick))
+        flat.append(growing(4 if given.quick else given.lengths, quick=given.quick))
     if "training" in given.parts:
-        flat.append(training(20 if given.quick else given.chunks, quick=given.quick))
+        flat.append(training(8 if given.quick else given.chunks, quick=given.quick))
     if not all(flat):
         sys.exit(1)
 

@@ -56,7 +56,7 @@ CASES = [
     ("intervals", {"intervals_quick": 3, "verdicts_quick": 4}, None),
     ("kills", {"kills_quick": 2}, "same bits"),
     ("damage", {"damage_quick": 20}, "refused by name"),
-    ("endurance", {"endurance_quick": 10, "endurance_growing_quick": 10}, "open files"),
+    ("endurance", {"endurance_quick": 4, "endurance_growing_quick": 4}, "open files"),
 ]
 
 
