@@ -17,7 +17,7 @@ from cli.tiny_runs import SMALL, prices, refused
 from ledger.reference import STOP, TAKE, Settings, result
 
 import jaxtrader as jt
-from jaxtrader.cli import inputs, main, phrases
+from jaxtrader.cli import inputs, main, phrases, train_command
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings
 from jaxtrader.cli.flags import parse
 from jaxtrader.cli.settings import of, resolved
@@ -103,8 +103,8 @@ def test_an_account_on_credit_with_brackets_is_trained_and_tested(folder, tmp_pa
     assert {STOP, TAKE} <= set(expected["reasons"])
     assert frame["exposure"].abs().max() > 1.5
     assert f"{frame['financing'].sum():+.2%} of the initial capital" in shown
-    dear = said("backtest", run, "--borrow-rate", "0.5", "--stop-loss", "0.05")
-    assert "borrow rate 0.5; max leverage 2; maintenance margin 0.25; no fee on shorts; stop-loss 0.05" in dear
+    dear = said("backtest", run, "--borrow-rate", "0.5", *tight)
+    assert "borrow rate 0.5; max leverage 2; maintenance margin 0.25; no fee on shorts; stop-loss 0.01" in dear
 
 
 @pytest.mark.slow
@@ -247,9 +247,9 @@ def test_the_days_of_a_delisting_need_a_portfolio(folder, capsys):
     assert MarketSettings().delisted_after == DELISTED_AFTER
 
 
-@pytest.mark.slow
-def test_a_coin_at_midnight_beside_a_stock_needs_a_label_of_its_own(tmp_path, capsys):
+def test_a_coin_at_midnight_beside_a_stock_needs_a_label_of_its_own(tmp_path, capsys, monkeypatch):
     """The stamps may be of the day that begins or ends. The message says what to type, and it works."""
+    monkeypatch.setattr(train_command, "dry_run", lambda *_: 0)  # what is asked is whether a plan can be made
     rng, frames = np.random.default_rng(0), []
     for name, days in (
         ("BTC-USD=X", pd.date_range("2020-01-01", periods=500)),
