@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from policies import about, init
 from probes import BY_BOTH, Tabular
 
 import jaxtrader as jt
@@ -28,7 +29,7 @@ from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.cli import main, own_code
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
-from jaxtrader.training.rollout import EnvRollouts
+from jaxtrader.training.rollout import EnvRollouts, MarketRollouts
 from jaxtrader.training.trainer import Trainer
 
 
@@ -125,7 +126,8 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(self, bars: jax.Array) -> jax.Array:
-        return nn.RNN(nn.SimpleCell(self.width))(bars)[..., -1, :]
+        cell = nn.SimpleCell(self.width, kernel_init=drawn, recurrent_kernel_init=drawn)
+        return nn.RNN(cell)(bars)[..., -1, :]
 
 
 class Chunked(nn.Module):
@@ -266,7 +268,6 @@ def test_a_portfolio_trains_and_its_file_decides_on_any_number_of_assets_where_w
     "settings",
     [
         {"network": Both(6, (5,))},
-        {"encoder": Recurrent(6)},
         {"encoder": Chunked()},
     ],
 )
@@ -291,6 +292,26 @@ def test_it_trains_is_saved_and_comes_back_with_its_class_alone(
     stored = files.load(result.policy_path, "policy")["about"]["agent"]
     (kind,) = settings
     assert stored[kind] == {"name": name, "settings": own(module).settings}
+
+
+@pytest.mark.slow
+def test_an_encoder_of_single_windows_learns_and_decides_from_its_file(
+    env: TradingEnv, raw_params: Any, tmp_path: Path
+) -> None:
+    """An update on market paths is traced alone. What else a training does is the same for each encoder."""
+    agent = PPOAgent(hidden=(8,), num_epochs=1, num_minibatches=2, encoder=Recurrent(6))
+    rollouts, key = MarketRollouts(env, 16, 8, 1), jax.random.key(0)
+    state, params = agent.prepare(init(agent, key, env, raw_params), raw_params)
+
+    def update(state: Any) -> Any:
+        _, rollout, _ = rollouts.collect(rollouts.begin(key, params), agent, state, params, key)
+        return agent.learn(state, rollout, params, key)[0]
+
+    chex.assert_trees_all_equal_shapes_and_dtypes(jax.eval_shape(update, state), state)
+    agent.save_model(tmp_path / "policy.pkl", state, about(env))
+    policy = load_policy(tmp_path / "policy.pkl", Recurrent)
+    window = env.market.features[20:24, 0]
+    assert policy.act(window) in env.positions
 
 
 def result_agent(agent: PPOAgent, like: PPOAgent) -> PPOAgent:
@@ -399,6 +420,7 @@ def test_a_file_of_code_may_have_late_annotations_and_import_its_neighbour(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("brief")
 def test_the_command_line_takes_a_file_and_a_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], another_process: None
 ) -> None:

@@ -148,7 +148,10 @@ def test_all_settings_and_data_of_the_processes_are_compared(
 def test_a_lost_process_ends_the_others_with_one_sentence(
     index: int, number: signal.Signals, bars: Path, tmp_path: Path
 ) -> None:
-    """The coordinator is killed, or the other one hangs, which no closed connection tells. Then the run goes on."""
+    """The coordinator is killed, or the other one hangs, which no closed connection tells.
+
+    What the killed one has left goes on. One that ends by itself leaves what any training does.
+    """
     run = tmp_path / "run"
     processes = start("--data", bars, *SHORT, "--no-report", "--total-steps", "25000000", "--run-dir", run)
     until = time.monotonic() + 200
@@ -165,8 +168,9 @@ def test_a_lost_process_ends_the_others_with_one_sentence(
     named = "RUN" if index == 0 else run
     assert line == f"jaxtrader: error: {distributed._lost().replace('RUN', str(named))}"
 
-    done = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["updates"]
-    assert main(["train", "--resume", str(run), "--total-steps", str((done + 2) * 128), "--devices", "1"]) == 0
+    if index == 0:
+        done = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["updates"]
+        assert main(["train", "--resume", str(run), "--total-steps", str((done + 2) * 128), "--devices", "1"]) == 0
 
 
 @pytest.mark.slow

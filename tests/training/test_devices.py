@@ -189,9 +189,8 @@ def test_a_rollout_on_two_devices_is_that_of_its_paths(env: TradingEnv, params: 
 
 
 @pytest.fixture(scope="module")
-def twice(tmp_path_factory: Any, env: TradingEnv, market: Market) -> Any:
+def twice(tmp_path_factory: Any, env: TradingEnv, agent: PPOAgent, market: Market) -> Any:
     """`twice(name, seed)`: a training on two devices, with validation."""
-    agent = PPOAgent(hidden=(8,), num_minibatches=2, num_epochs=2)
     folder = tmp_path_factory.mktemp("devices")
 
     def train(name: str, seed: int = 3) -> Any:
@@ -332,15 +331,16 @@ print(len(jax.devices()))
 
 @pytest.mark.slow
 def test_eight_devices_learn_what_one_learns() -> None:
-    """The raw gradients of one update, and parameters after 20, in a process whose CPU is split into eight."""
+    """The raw gradients of one update, and parameters after 20, in a process whose CPU is split into eight.
+
+    On market paths alone: how ordinary environments are divided does not depend on the number of devices.
+    """
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     script = Path(__file__).with_name("many_devices.py")
     done = subprocess.run(
         [sys.executable, script], env={**os.environ, "XLA_FLAGS": flags}, stdout=subprocess.PIPE, text=True, check=True
     )
-    found = json.loads(done.stdout)
-    assert len(found) == 2
-    for name, apart in found.items():
-        assert apart["gradient"] <= 1e-5, name
-        assert apart["parameters"] <= 1e-5, name
-        assert apart["episodes"] == 0, name
+    apart = json.loads(done.stdout)
+    assert apart["gradient"] <= 1e-5
+    assert apart["parameters"] <= 1e-5
+    assert apart["episodes"] == 0

@@ -51,9 +51,8 @@ def observed_and_chosen(
     return obs, agent.select_action(learned, obs, jax.random.key(0), deterministic=True)[0]
 
 
-SLOW_LIVES = [("weights", False), ("continuous", True)]
 # Quick is the one with most in it. Exposures that are no weights are quick for one asset, in test_rollout.py.
-LIVES = [("weights", True), *(pytest.param(life, marks=pytest.mark.slow) for life in SLOW_LIVES)]
+LIVES = [("weights", True), pytest.param(("continuous", False), marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module", params=LIVES)
