@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 
 from jaxtrader.ledger.costs import CASH_RATES, CostRange, Costs
 from jaxtrader.ledger.rules import Rules
-from jaxtrader.market.trailing import VALUE_FLOOR
+from jaxtrader.market.trailing import VALUE_FLOOR, volume_fault
 
 Columns = dict[str, Any]
 RATE = "rate of "  # the beginning of the names of columns that hold a rate
@@ -213,13 +213,26 @@ def check_market(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
     for name, is_on in (("impact", costs.has("impact")), ("volume_cap", rules.volume_cap is not None)):
         if is_on and market.adv is None:
             raise ValueError(
-                f"{name} needs a trustworthy volume, and the market has none; leave it out, or give bars with volume"
+                f"{name} needs a volume that can be trusted, and {_distrusted_volume(market)}; leave it out, or give "
+                "bars with volume"
             )
     if rules.flat_at_session_end and (without := _without_sessions(market)):
         raise ValueError(
             f"flat_at_session_end needs bars shorter than a day in sessions with gaps between them; {without} no such "
             "sessions"
         )
+
+
+def _distrusted_volume(market: Any) -> str:
+    """Return whose volume is not trusted, and why."""
+    for (first, _, end), history in zip(market.segments, market.symbols, strict=True):
+        for asset, name in enumerate(history.split(",")):
+            volume = market.volume[first:end, asset : asset + 1]
+            if market.present is not None:
+                volume = volume[market.present[first:end, asset]]
+            if len(volume) and (fault := volume_fault(volume)):
+                return f"that of {name} {fault}"
+    return "the history that the market is a part of has none"
 
 
 def _check_dividends(market: Any, rules: Rules) -> None:

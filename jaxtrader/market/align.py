@@ -46,7 +46,7 @@ def compute_columns(bars: Bars, features: Sequence[Feature]) -> Columns:
 def volume_notes(names: Sequence[str], histories: Sequence[Bars]) -> list[str]:
     """Describe each history whose volume is unreliable. Loading has already described a volume that is always 0."""
     return [
-        f"{name}: {fault}, so it is not used: there is no average traded value (adv) for impact and volume caps."
+        f"{name}: Volume {fault}, so it is not used: there is no average traded value (adv) for impact and volume caps."
         for name, history in zip(names, histories, strict=True)
         if history.volume.any() and (fault := volume_fault(history.volume))
     ]

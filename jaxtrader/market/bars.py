@@ -225,9 +225,7 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
     check_times(times, table.row_name)
     times, label_note = _to_close_times(table, roles, times, label)
     prices = _prices(table, roles)
-    if roles.volume is None:
-        notes.append("There is no volume column; volume is 0.")
-    elif not prices["volume"].any():
+    if roles.volume is not None and not prices["volume"].any():
         notes.append("Volume is 0 in every bar, so there is no average traded value (adv) for impact and volume caps.")
     prices, repaired_by, repair_note = _repair(prices, repair, table.row_name)
     check_bars(prices, table.row_name)

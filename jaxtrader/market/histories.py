@@ -237,11 +237,11 @@ def _volume(table: Table, roles: ColumnRoles, numbers: dict[str, np.ndarray]) ->
     Another volume is taken where the first is 0 throughout: MetaTrader counts ticks where it knows no volume.
     """
     if roles.volume is None:
-        return roles, None
+        return roles, "There is no volume column; volume is 0."
     volume = numbers[roles.volume]
     missing = np.isnan(volume)
     if (missing | (volume == -1)).all():
-        return dataclasses.replace(roles, volume=None), f"'{shown(roles.volume)}' is missing in every bar."
+        return dataclasses.replace(roles, volume=None), f"'{shown(roles.volume)}' is missing in every bar; volume is 0."
     if missing.any():
         rows = np.flatnonzero(missing)
         written = table.frame[roles.volume].iloc[rows].astype("str").str.strip()

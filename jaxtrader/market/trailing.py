@@ -89,8 +89,8 @@ def _by_blocks(function: Callable[..., np.ndarray], *columns: np.ndarray) -> np.
 
 
 def volume_fault(volume: np.ndarray) -> str | None:
-    """Say why `volume` [T, A] is unreliable (constant, or 0 in more than 1% of the bars). Otherwise return None."""
+    """Return what is wrong with `volume` [T, A]: it is constant, or 0 in more than 1% of the bars. None: nothing."""
     if (volume == volume[0]).all():
-        return f"Volume is {volume[0, 0]:g} in every bar"
+        return f"is {volume[0, 0]:g} in every bar"
     zero, bars = int((volume == 0).any(axis=1).sum()), len(volume)
-    return f"Volume is 0 in {zero:,} of {bars:,} bars" if zero > MAX_ZERO_VOLUME_SHARE * bars else None
+    return f"is 0 in {zero:,} of {bars:,} bars" if zero > MAX_ZERO_VOLUME_SHARE * bars else None

@@ -9,15 +9,19 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import BY_FILL, market_of, orders_of
+from market.price_tables import random_bars
 from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
+from jaxtrader.ledger.bar import check_market
 from jaxtrader.ledger.cost_rates import BPS
 from jaxtrader.ledger.costs import Costs, from_dict
 from jaxtrader.ledger.rules import Rules
+from jaxtrader.market.market import Market
 
 IN_CURRENCY = Rules(rebalance_band=0.0, capital=1e5)
 
@@ -183,7 +187,7 @@ def test_a_range_of_one_number_and_one_an_asset_is_a_range(portfolio) -> None:
 def test_a_result_has_one_set_of_costs(market) -> None:
     with pytest.raises(ValueError, match="`middle`"):
         simulate(market, 0.5, costs=Costs.between(Costs(), Costs()), symbol="S0")
-    with pytest.raises(ValueError, match=r"costs 0.001 .*Costs\(fee="):
+    with pytest.raises(ValueError, match=r"`costs` 0.001 .*Costs\(fee="):
         simulate(market, 0.5, costs=0.001, symbol="S0")
 
 
@@ -281,13 +285,25 @@ def test_a_range_of_costs_has_one_column_on_both_sides() -> None:
         Costs.between(Costs(fee="fees"), Costs(fee=0.1))
 
 
+def test_a_volume_that_is_not_trusted_is_named_with_its_reason() -> None:
+    times = pd.date_range("2024-01-01", periods=60)
+    good, thin = random_bars(times, "GOOD"), random_bars(times[5:], "THIN")
+    thin = dataclasses.replace(thin, volume=np.where(np.arange(55) % 5 < 4, thin.volume.T, 0).T)
+    market = Market.from_bars([good, thin], ["log_return_1"], align=True)
+    with pytest.raises(ValueError, match="that of THIN is 0 in 11 of 55 bars; leave it out"):
+        check_market(market, Costs(impact=1.0), IN_CURRENCY)
+    with pytest.raises(ValueError, match="the history that the market is a part of has none"):
+        check_market(market.split("2024-01-09")[0], Costs(impact=1.0), IN_CURRENCY)
+    check_market(Market.from_bars(good, ["log_return_1"]), Costs(impact=1.0), IN_CURRENCY)
+
+
 def test_volume_is_needed_where_it_is_used(env, market) -> None:
-    blind = dataclasses.replace(market, adv=None)
+    blind = dataclasses.replace(market, adv=None, volume=np.full_like(market.volume, 1_000))
     for name, costs, rules in (
         ("impact", Costs(impact=1.0), IN_CURRENCY),
         ("volume_cap", Costs(), IN_CURRENCY.replace(volume_cap=0.1)),
     ):
-        words = f"{name} .*give bars with volume"
+        words = f"{name} .*, and that of S0 is 1000 in every bar; .*give bars with volume"
         with pytest.raises(ValueError, match=words):
             dataclasses.replace(env, market=blind, costs=costs, rules=rules)
         with pytest.raises(ValueError, match=words):
