@@ -482,6 +482,12 @@ def decide(agent: Any, state: Any, window: jax.Array, account: jax.Array) -> tup
 _decide = jax.jit(decide)
 
 
+def check_chosen(invalid: Any) -> None:
+    """Raise ValueError where a policy chose an action, by its flag or flags, that its environment does not have."""
+    if np.any(invalid):
+        raise ValueError("the policy chose an action that its environment does not have; the policy file is damaged")
+
+
 def normalized(state: Any, window: jax.Array) -> jax.Array:
     """Return raw windows `[*b, window, asset, feature]` as the agent sees them, whose state or states these are."""
     first = first_state(state)

@@ -21,13 +21,11 @@ from jaxtrader.agents.gymnasium_form import GymnasiumForm
 from jaxtrader.agents.normalization import CLIP, Normalizer
 from jaxtrader.bridges.scored import ScoredEnv
 from jaxtrader.envs import actions
-from jaxtrader.envs.observation import ACCOUNT_FEATURES, Observation
+from jaxtrader.envs.observation import ACCOUNT_FEATURES, BOUND, Observation
 from jaxtrader.envs.protocols import BoxSpace, DiscreteSpace, check_environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.setting_checks import check_whole
-
-BOUND = float(np.finfo(np.float32).max) / 2  # stands for no limit, since `sample` needs a finite width
 
 
 def to_gymnasium(

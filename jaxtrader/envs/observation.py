@@ -17,6 +17,7 @@ from jaxtrader.market.market import MarketArrays
 ACCOUNT_FEATURES = ("exposure", "last target", "unrealised return", "bars since the last fill")
 BEST_PRICE = "return from the best price"  # the next account feature where there is a trailing stop
 TRADABLE = "tradable"  # the last account feature of a portfolio whose assets are not all listed at every bar: 1 or 0
+BOUND = float(np.finfo(np.float32).max) / 2  # stands for no limit in a space, since `sample` needs a finite width
 BLOCK = 8192  # decisions that are encoded at once. It bounds the memory that their windows take.
 
 Encode = Callable[[Float[Array, "*b bars A F"]], Array]

@@ -14,8 +14,7 @@ from jax import Array
 
 from jaxtrader.envs import actions
 from jaxtrader.envs.env_settings import Positions
-
-BOUND = float(jnp.finfo(jnp.float32).max) / 2  # features have no limit, but `sample` needs a finite width
+from jaxtrader.envs.observation import BOUND
 
 
 class ObservationSpace(Box):

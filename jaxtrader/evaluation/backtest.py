@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from jaxtrader import compilation
 from jaxtrader.agents.gymnasium_form import form_of, trading_env_of
-from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy import Policy, check_chosen
 from jaxtrader.agents.policy_loading import load_policy
 from jaxtrader.agents.ppo import PPOAgent
 from jaxtrader.agents.protocol import Agent, MarketActor, actor_of
@@ -263,10 +263,7 @@ def _exact_trajectory(agent: MarketActor, state: Any, env: TradingEnv) -> Trajec
         params = prepared_exactly(agent, state, env)
         trajectory = rollout_policy(agent, state, params, env=env, decisions=round_length(most_decisions(env)))
         trajectory = jax.tree.map(np.asarray, trajectory)
-        if trajectory.invalid.any():
-            raise ValueError(
-                "the policy chose an action that its environment does not have; the policy file is damaged"
-            )
+        check_chosen(trajectory.invalid)
         return trajectory
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxtrader.agents.policy import Policy
+from jaxtrader.agents.policy import Policy, check_chosen
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger.account import REASONS, exposure
@@ -347,10 +347,7 @@ class Live:
                 rows.window,
                 np.bool_(moves),
             )
-        if chosen.invalid:
-            raise ValueError(
-                "the policy chose an action that its environment does not have; the policy file is damaged"
-            )
+        check_chosen(chosen.invalid)
         shares, positions = chosen.probabilities, cast("tuple[float, ...]", self.policy.members[0].positions)
         decision = Decision(
             target=_numbers(chosen.target, rows.symbols),
