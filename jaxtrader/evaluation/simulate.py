@@ -43,7 +43,7 @@ from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.lengths import pad_rows, round_length
 from jaxtrader.market.market import Market
 
-NUMBERS_AT_ONCE = 1 << 24  # what `simulate_paths` keeps at once: 128 MB of float64
+NUMBERS_AT_ONCE = 1 << 24  # of many paths of targets, and of what is carried beside them: 128 MB of float64
 
 
 @overload

@@ -14,10 +14,8 @@ from jaxtyping import Float
 from jaxtrader.evaluation.baselines import rows_of
 from jaxtrader.evaluation.path_totals import total_sharpe
 from jaxtrader.evaluation.result import BacktestResult
-from jaxtrader.evaluation.simulate import in_force, simulate_paths
+from jaxtrader.evaluation.simulate import NUMBERS_AT_ONCE, in_force, simulate_paths
 from jaxtrader.market.market import Market
-
-NUMBERS_AT_ONCE = 1 << 24  # targets of all rotations that are traded side by side: 128 MB
 
 
 class TimingTest(NamedTuple):

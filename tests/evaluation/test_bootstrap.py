@@ -125,7 +125,12 @@ def test_a_difference_that_few_bars_carry_has_a_finite_interval_around_it(bars: 
     found = bootstrap.sharpe_difference_interval(own, other)
     assert found.low < found.estimate < found.high
     assert found.high - found.low < 20 * found.error
-    rare = np.where(np.arange(500) < bars, own, 0.0)
-    found = bootstrap.sharpe_interval(rare)
-    assert found.low < 0 < found.high or abs(found.estimate) > found.error
-    assert np.isfinite([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize("bars", [1, 3, 20])
+def test_a_ratio_that_few_bars_carry_has_an_interval_of_no_less_than_its_error(bars: int) -> None:
+    """Draws without these bars have no error to divide by, so the interval is symmetric."""
+    found = bootstrap.sharpe_interval(np.where(np.arange(500) < bars, noise(500), 0.0))
+    half = found.high - found.estimate
+    assert found.estimate - found.low == pytest.approx(half, rel=1e-9)
+    assert 1.9599 * found.error <= half < 2.5 * found.error
