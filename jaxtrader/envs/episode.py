@@ -17,7 +17,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from jaxtrader.envs import draws
-from jaxtrader.ledger.account import Account, Brackets, Events
+from jaxtrader.ledger.account import Account, Brackets, Events, value
 from jaxtrader.ledger.bar import Bar, bar_between, ledger_columns, take_rows
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.market.market import MarketArrays
@@ -117,7 +117,8 @@ class Holdings(struct.PyTreeNode):
 
     def value(self, close: Float[np.ndarray, "*b A"]) -> Float[np.ndarray, "*b"]:
         """Return the equity at these prices in float64, on the host."""
-        return np.asarray(self.cash, np.float64) + (np.asarray(self.units) * np.asarray(close, np.float64)).sum(-1)
+        price: Any = np.asarray(close, np.float64)
+        return np.asarray(value(jax.tree.map(np.asarray, self), price))
 
 
 class Trajectory(struct.PyTreeNode):

@@ -24,11 +24,10 @@ from jaxtyping import Float, Int
 from jaxtrader import compilation
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_policy
-from jaxtrader.envs.episode import EnvParams
+from jaxtrader.envs.episode import EnvParams, Holdings
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest, most_decisions, prepared_exactly, rollout_policy
 from jaxtrader.evaluation.path_totals import total_sharpe
-from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
@@ -121,7 +120,7 @@ def permutation_importance(
     members = list(result.accounts.values())
     found = [
         result.sharpe_scale * total_sharpe(members, equities)
-        for equities in _equities(policy, env, members, np.repeat(np.arange(count), repeats), np.tile(shares, count))
+        for equities in _equities(policy, env, np.repeat(np.arange(count), repeats), np.tile(shares, count))
     ]
     alone, rotated = found
     lost = np.zeros(len(rotated))
@@ -139,7 +138,6 @@ def market_end(market: Market, bars: int) -> Market:
 def _equities(
     policy: Policy,
     env: TradingEnv,
-    members: list[BacktestResult],
     feature: Int[np.ndarray, " variant"],
     shares: Float[np.ndarray, " variant"],
 ) -> tuple[list[Float[np.ndarray, "variant bar"]], list[Float[np.ndarray, "variant bar"]]]:
@@ -160,12 +158,12 @@ def _equities(
 
         def traded(block: Int[np.ndarray, " variant"], which: Int[np.ndarray, " variant"]) -> list[np.ndarray]:
             order = _orders(market, first - env.window + 1, shares[block], rows)
-            holdings = _variants(agent, state, params, order, which, env=env, decisions=decisions)
-            cash, units = jax.tree.map(np.asarray, holdings)
+            held = _variants(agent, state, params, order, which, env=env, decisions=decisions)
+            held = jax.tree.map(np.asarray, held)
+            closes = [market.close[begin:end] for begin, end in zip(first, market.segments[:, 2], strict=True)]
             return [
-                cash[:, : len(member), i]
-                + (units[:, : len(member), i] * market.close[first[i] : market.segments[i, 2]]).sum(-1)
-                for i, member in enumerate(members)
+                jax.tree.map(lambda x, i=i, close=close: x[:, : len(close), i], held).value(close)
+                for i, close in enumerate(closes)
             ]
 
         alone = traded(padded[0], np.full(at_once, NONE))
@@ -213,15 +211,14 @@ def _variants(
     *,
     env: TradingEnv,
     decisions: int,
-) -> tuple[Float[Array, "variant bar segment"], Float[Array, "variant bar segment A"]]:
-    """Cash and units of each variant. One of its features, or none for NONE, is read in another order of rows."""
+) -> Holdings:
+    """The holdings `[variant, bar, segment]` of each variant, with one feature, or NONE, in another order of rows."""
     features = params.arrays.features
 
-    def variant(order: Array, feature: Array) -> tuple[Array, Array]:
+    def variant(order: Array, feature: Array) -> Holdings:
         moved = jnp.take_along_axis(features, order[..., None], axis=0)
         is_moved = jnp.arange(features.shape[-1]) == feature
         own = params.replace(arrays=params.arrays.replace(features=jnp.where(is_moved, moved, features)))
-        account = rollout_policy(agent, state, own, env=env, decisions=decisions).account
-        return account.cash, account.units
+        return rollout_policy(agent, state, own, env=env, decisions=decisions).account
 
     return jax.vmap(variant)(order, feature)

@@ -27,6 +27,7 @@ from jaxtrader.evaluation.trades import figures, trades_of
 from jaxtrader.ledger.account import FORCED, ORDER, REASONS, Events, Fill
 from jaxtrader.ledger.bar import Columns
 from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.orders import lift_blocks, unblocked
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import equity_of_fill
 from jaxtrader.market import clock
@@ -446,13 +447,8 @@ def _next_target(holdings: Holdings, targets: Float[np.ndarray, "bar A"], rules:
     wait = rules.bars_to_fill
     if holdings.ruined[-1] or not 0 < wait <= len(targets):
         return np.full(targets.shape[1], np.nan)
-    target = targets[len(targets) - wait]
-    if holdings.stopped is None:
-        return target
-    stopped = np.asarray(holdings.stopped)[-1]
-    remains = np.sign(np.asarray(holdings.units)[-1]) == stopped  # what the volume cap has left of a bracket's exit
-    blocked = (stopped != 0) & ((np.sign(target) == stopped) | (np.isnan(target) & remains))
-    return np.where(blocked, np.where(remains, 0.0, np.nan), target)
+    target, last = targets[len(targets) - wait], jax.tree.map(lambda x: np.asarray(x)[-1], holdings)
+    return unblocked(lift_blocks(last, target), target, rules)
 
 
 def _fill_table(

@@ -360,8 +360,7 @@ def _run_paths(
 
     def equity(targets: Array) -> Array:
         holdings = _run_history(columns, targets, brackets, costs, rules, with_events=False).account
-        assert isinstance(holdings, Holdings)
-        return holdings.cash + (holdings.units * columns["close"]).sum(-1)
+        return ledger.value(holdings, columns["close"])
 
     return jax.vmap(equity)(targets)
 

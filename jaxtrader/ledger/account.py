@@ -5,6 +5,8 @@ All classes are pytrees of arrays `[*b, asset]` or `[*b]`. Amounts are in units 
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -158,8 +160,11 @@ def open_account(
     )
 
 
-def value(account: Account, price: Float[Array, "*b A"]) -> Float[Array, "*b"]:
-    """Return the equity at these prices, before any cost of closing."""
+def value(account: Any, price: Float[Array, "*b A"]) -> Float[Array, "*b"]:
+    """Return the equity of an account, or of a part with its cash and units, before any cost of closing.
+
+    The arrays are JAX's, or NumPy's on the host.
+    """
     return account.cash + (account.units * price).sum(-1)
 
 

@@ -29,7 +29,7 @@ from jaxtrader.ledger.account import (
 from jaxtrader.ledger.bar import Bar, at_order, costs_at
 from jaxtrader.ledger.costs import Costs, charges, dividends, funding, interest
 from jaxtrader.ledger.exits import exit_at_close, exit_at_open, exit_intrabar
-from jaxtrader.ledger.orders import cash_after, cut_to_volume, order_before_cash, size_order
+from jaxtrader.ledger.orders import cash_after, cut_to_volume, last_target, lift_blocks, order_before_cash, size_order
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import merge_fills, settle
 
@@ -230,21 +230,13 @@ def execute(
         fill = fill.replace(beyond_cap=ruin & beyond)
     account = account.replace(
         cash=cash_after(account, sized.spent & ~frozen, costs, rules),
-        target=jnp.where(jnp.isnan(requested) | account.ruined[..., None], account.target, requested),
+        target=last_target(account, requested),
         ruined=account.ruined | ruin,
     )
     if account.unfilled is not None:
         account = account.replace(unfilled=jnp.where(jnp.isnan(requested), account.unfilled, sized.unfilled))
     alive = ~account.ruined
     return account, fill.replace(clipped=sized.clipped & alive, dropped=sized.dropped & alive)
-
-
-def lift_blocks(account: Account, target: Array) -> Account:
-    """End the block of a bracket where the target leaves its sign (money rule 8)."""
-    if account.stopped is None:
-        return account
-    lifted = ~jnp.isnan(target) & (jnp.sign(target) != account.stopped)
-    return account.replace(stopped=jnp.where(lifted, 0, account.stopped).astype(jnp.int8))
 
 
 def _trades_at_open(account: Account, target: Array | None, bar: Bar, rules: Rules) -> Array:

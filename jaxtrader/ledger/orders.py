@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax import Array
 from jaxtyping import Bool, Float
@@ -95,12 +98,7 @@ def _desired_order(
 
     Returns signed units, whether targets exceeded the leverage limit, and which orders miss their bar.
     """
-    requested = target
-    if account.stopped is not None:  # a bracket blocks targets of the sign that it closed
-        target = jnp.where((account.stopped != 0) & (jnp.sign(target) == account.stopped), jnp.nan, target)
-        if rules.volume_cap is not None:  # what the cap has left of a bracket's exit is sold by the next orders
-            left = (account.stopped != 0) & (jnp.sign(account.units) == account.stopped)
-            target = jnp.where(left, 0, target)
+    requested, target = target, unblocked(account, target, rules)
     possible = target if bar.fillable is None else jnp.where(bar.fillable, target, jnp.nan)
     blocked = None if possible is requested else requested
     scale, over = _leverage_scale(account, possible, price, equity, rules, blocked)
@@ -108,6 +106,40 @@ def _desired_order(
     if bar.fillable is None:
         return order, over, jnp.zeros(order.shape, bool)
     return jnp.where(bar.fillable, order, 0), over, (order != 0) & ~bar.fillable
+
+
+def lift_blocks(account: Any, target: Any) -> Any:
+    """End the block of a bracket where the target leaves its sign (money rule 8). See `unblocked` for the arguments."""
+    if account.stopped is None:
+        return account
+    xp: Any = np if isinstance(account.stopped, np.ndarray) else jnp
+    lifted = ~xp.isnan(target) & (xp.sign(target) != account.stopped)
+    return account.replace(stopped=xp.where(lifted, 0, account.stopped).astype(xp.int8))
+
+
+def unblocked(account: Any, target: Any, rules: Rules) -> Any:
+    """Return what brackets leave of a target (money rule 8), NaN where the target has the sign that one closed.
+
+    It is 0 where the volume cap has left some of what a bracket closes, which the next orders sell.
+
+    Args:
+        account: an `Account`, or a part of one with its `units` and `stopped`, whose blocks `lift_blocks` has ended.
+        target: exposures. The arrays of both are JAX's, or NumPy's on the host.
+        rules: how orders fill.
+    """
+    if account.stopped is None:
+        return target
+    xp: Any = np if isinstance(account.stopped, np.ndarray) else jnp
+    target = xp.where((account.stopped != 0) & (xp.sign(target) == account.stopped), xp.nan, target)
+    if rules.volume_cap is not None:
+        left = (account.stopped != 0) & (xp.sign(account.units) == account.stopped)
+        target = xp.where(left, 0, target)
+    return target
+
+
+def last_target(account: Account, requested: Array) -> Float[Array, "*b A"]:
+    """Return the last targets, where these have come to their fill (money rule 3). A ruined account keeps its own."""
+    return jnp.where(jnp.isnan(requested) | account.ruined[..., None], account.target, requested)
 
 
 def _leverage_scale(

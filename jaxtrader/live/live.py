@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrader.agents.policy import Policy, check_chosen
+from jaxtrader.envs.episode import Holdings
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger.account import REASONS, exposure
@@ -298,9 +299,7 @@ class Live:
     def equity(self) -> float:
         """The value of the account at the last close, in units of the initial capital."""
         account = self._live_state.step.account
-        return float(
-            np.asarray(account.cash) + (np.asarray(account.units) * self._live_state.rows.column("close")).sum()
-        )
+        return float(Holdings.of(account).value(self._live_state.rows.column("close")))
 
     @property
     def cash(self) -> float:

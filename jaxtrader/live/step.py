@@ -24,6 +24,7 @@ from jaxtrader.ledger import ledger
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.exits import best_price
+from jaxtrader.ledger.orders import last_target, lift_blocks
 from jaxtrader.market.market import MarketArrays
 
 # The rows of the columns: what came before (see `arrays`), the last bar, and the newest one.
@@ -135,8 +136,8 @@ def _hold(env: TradingEnv, params: EnvParams, step_state: StepState, bar: Bar) -
         env.positions, step_state.action, before.units.shape[-1], dtype, env.rules.max_leverage, step_state.tradable
     )
     account, delayed = ledger.pop_delayed_target(before, target, env.rules)
-    account = ledger.lift_blocks(account, delayed)
-    account = account.replace(target=jnp.where(jnp.isnan(delayed), account.target, delayed))
+    account = lift_blocks(account, delayed)
+    account = account.replace(target=last_target(account, delayed))
     rules = env.rules.replace(maintenance_margin=0.0, flat_at_session_end=False, ruin_level=0.0, volume_cap=None)
     bar = bar.replace(present=None, delisted=None, late=None)
     after, _ = ledger.move(account, None, bar, before.effective_costs(params), rules)
