@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from evaluation.priced_markets import BARS, busy, market_of, random_bars
+from evaluation.priced_markets import BARS, busy, daily, market_of, random_bars
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import market_of as market_with_all_columns
 from ledger.markets import orders_of
@@ -398,6 +398,18 @@ def test_the_next_target_is_what_the_next_bar_of_a_longer_history_is_asked_for(r
 def test_next_target_is_nan_where_orders_fill_at_the_close(market):
     assert np.isnan(simulate(market, 0.5, rules=Rules(rebalance_band=0.0, fill="close")).next_target).all()
     assert simulate(market, 0.5).next_target == 0.5
+
+
+def test_the_next_target_sells_what_the_volume_cap_has_left_of_a_stop():
+    """A target of the stopped sign, or NaN, sells it. One of the other sign is an order of its own."""
+    closes = np.append(np.full(25, 100.0), 90.0)  # below the stop at 95
+    market = market_of(daily(np.full(26, 100.0), closes), symbol="X")
+    rules = Rules(volume_cap=0.5, capital=2500.0)  # 8 shares a bar of the 25 that are held
+    for last, asked in ((1.0, 0.0), (np.nan, 0.0), (-0.5, -0.5), (0.0, 0.0)):
+        result = simulate(market, np.append(np.ones(25), last), costs=NO_COSTS, rules=rules, stop_loss=0.05)
+        assert result.fills["reason"][-1] == "stop"
+        assert result.units[-1, 0] > 0
+        assert result.next_target[0] == asked
 
 
 def test_an_asset_of_a_portfolio_is_no_history(portfolio):
