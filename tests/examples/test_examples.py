@@ -14,8 +14,12 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from unittest.mock import create_autospec
 
+import numpy as np
 import pytest
+from market.price_tables import frame
+from policies import policy_of, with_random_weights
 
 import jaxtrader as jt
 import jaxtrader.examples
@@ -66,7 +70,7 @@ def test_the_cells_of_the_notebook_run_one_after_the_other(
     """As a notebook runs them, without Jupyter: what ends a cell is shown by its repr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "agg")
-    notebook, space = json.loads((ROOT / "first_steps.ipynb").read_text()), {"__name__": "notebook"}
+    notebook, space, ends = json.loads((ROOT / "first_steps.ipynb").read_text()), {"__name__": "notebook"}, []
     assert notebook["nbformat"] == 4
     for number, cell in enumerate(notebook["cells"]):
         if cell["cell_type"] != "code":
@@ -77,37 +81,69 @@ def test_the_cells_of_the_notebook_run_one_after_the_other(
         exec(compile(code, f"cell {number}", "exec"), space)
         if last is not None:
             shown = eval(compile(ast.Expression(last.value), f"cell {number}", "eval"), space)
-            assert shown is None or repr(shown)
-            if shown is not None and hasattr(shown, "_repr_html_"):
-                assert "<t" in shown._repr_html_()
-    assert "decided" in capsys.readouterr().out
+            ends.append(shown)
+    market, trained, result, ratios, printed, ratio = ends
+    assert repr(market).startswith("Market(IBM: 3,270 bars, 2000-03-01 to 2013-03-01, 252 periods a year")
+    assert repr(trained).startswith("TrainResult(20 updates, ")
+    assert re.fullmatch(
+        r"BacktestResult\(IBM: 543 bars 2011-01-03\.\.2013-03-01, 1 became .+ in \d+ trades\)", repr(result)
+    )
+    assert [word in result._repr_html_() for word in ("<img ", "<table", "sharpe")] == [True, True, True]
+    assert list(ratios) == ["policy", "buy and hold", "buy and hold at mean exposure"]
+    assert (ratios["policy"], ratios["buy and hold"]) == (round(result.metrics["sharpe"], 2), 0.95)
+    assert printed is None
+    assert re.match(r"decided +IBM, at the close of bar 100, 2011-05-26", capsys.readouterr().out)
+    assert len(space["figure"].axes) > 1
+    assert ratio == pytest.approx(0.2191648)  # of the rule, which nothing trained
 
 
-def test_the_names_of_the_table_exist() -> None:
-    """What coming_from.md says of ours: public names, arguments of Costs and Rules, settings."""
-    text = (ROOT / "coming_from.md").read_text()
-    for name in re.findall(r"jt\.([A-Za-z_]+)", text):
-        assert name in jt.__all__, name
-    for kind in (jt.Costs, jt.Rules):
-        known = inspect.signature(kind).parameters
-        for given in re.findall(rf"{kind.__name__}\(([^)]*)\)", text):
-            for name in re.findall(r"(\w+)=", given):
-                assert name in known, f"{kind.__name__}({name}=)"
-    settings = {**inspect.signature(jt.Trainer).parameters, **inspect.signature(jt.PPOAgent).parameters}
-    for name in ("num_envs", "rollout_length", "num_epochs", "num_minibatches", "clip_range", "gae_lambda", "gamma"):
-        assert name in settings
-        assert name in text
-    for name in (
-        "max_grad_norm",
-        "entropy_coef",
-        "value_coef",
-        "hidden",
-        "schedule",
-        "normalize_observations",
-        "valid",
-    ):
-        assert name in settings
-        assert name in text
+class Model:
+    """Stands for a model of Stable-Baselines3."""
+
+    def predict(self, observations: np.ndarray) -> list[int]:
+        return [1] * len(observations)
+
+
+# In the right column of coming_from.md: words of the other library, of files and of the shell.
+NOT_OURS = {"n_envs", "n_steps", "batch_size", "terminated", "truncated", "params", "policy.pkl", "jaxtrader report"}
+NOT_RUN = {"jaxtrader.bridges.sb3.to_sb3(env)"}  # see tests/bridges/test_sb3.py
+
+
+@pytest.mark.slow
+def test_the_code_that_others_are_given_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of coming_from.md in our words, but nothing is trained. A setting is given to what has it."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    monkeypatch.setattr(jt.Trainer, "train", lambda trainer: None)
+    monkeypatch.setattr(jt, "walk_forward", create_autospec(jt.walk_forward))
+    df = frame(2000, "B", "2005-01-03").assign(signal=np.arange(2000.0) % 7)
+    bars, own = jt.load_bars({"A": df, "B": 2 * df}), jt.features.Feature("own", 1, lambda bars: np.log(bars.close))
+    market, agent = jt.Market.from_bars(bars[0], features=["signal"]), jt.PPOAgent(hidden=(8,))
+    env = jt.TradingEnv(market, positions=(0, 1), window=1)
+    policy, model = policy_of(agent, with_random_weights(agent, env), env), Model()
+    window, account, table = market.features[9:10, 0], np.zeros(4), df.signal > 3
+    targets, result = table.to_numpy(), jt.simulate(market, 1.0)
+    several = jt.Market.from_bars(bars, align=True)
+    space = {"jt": jt, **locals()}
+    takers = (
+        lambda **given: jt.TradingEnv(several if given.get("positions") == "weights" else market, **given),
+        lambda **given: jt.Trainer(env, agent, **{"total_steps": 10_000, "valid": market} | given),
+        lambda **given: agent.replace(**given).validate(),
+    )
+    settings = [inspect.signature(kind).parameters for kind in (jt.TradingEnv, jt.Trainer, jt.PPOAgent)]
+    seen = []
+    for line in (ROOT / "coming_from.md").read_text().splitlines():
+        for code in re.findall(r"`([^`]+)`", line.rsplit("|", 2)[-2] if line.startswith("|") else line):
+            name, equals, value = re.fullmatch(r"(?:(\w+)(=|$))?(.*)", code).groups()
+            if code in NOT_OURS | NOT_RUN:
+                continue
+            seen.append(code)
+            if name is None:
+                eval(code, space)
+                continue
+            take = next(take for take, known in zip(takers, settings, strict=True) if name in known)
+            if value:
+                take(**{name: eval(value, space)})
+    assert len(seen) > 60
 
 
 def test_an_example_has_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
