@@ -84,7 +84,7 @@ class CheckSettings:
             raise DataError(
                 f"{market.source}: after a warm-up of {market.lookback - 1} bars for the features, the longest history "
                 f"has {longest[0]} bars to train on and {longest[1]} to judge on; the checks need {needed[0]} and "
-                f"{needed[1]}, so give more bars or features with a shorter look-back."
+                f"{needed[1]}, so give more bars or features with a shorter look-back"
             )
         train, test = (_keep_long(part, least) for part, least in zip(parts, needed, strict=True))
         ends = np.minimum(test.segments[:, 2], test.first_decisions(1) + MAX_TEST_BARS)

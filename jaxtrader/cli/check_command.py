@@ -98,7 +98,7 @@ def _named(feature: jt.features.Feature) -> Callable[[jt.Bars], np.ndarray]:
         except Exception as error:  # whatever the user's code raises
             raise jt.DataError(
                 f"The feature {feature.name} fails on {len(bars)} bars of {','.join(bars.symbols)}: "
-                f"{type(error).__name__}: {error}; correct its function."
+                f"{type(error).__name__}: {error}; correct its function"
             ) from error
 
     return compute

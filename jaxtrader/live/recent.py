@@ -34,7 +34,7 @@ class OtherScale(DataError):
         self.fault = f"{opening}: its prices seem to be on another scale than the history"
         super().__init__(
             f"{self.fault}; give them on that scale (where they are adjusted, with their price_factor), or go on from "
-            "an adjusted history with resume_live(path, history=...), or say after_jump=True if the price did jump."
+            "an adjusted history with resume_live(path, history=...), or say after_jump=True if the price did jump"
         )
 
 
@@ -165,7 +165,7 @@ class RecentBars:
             except (KeyError, TypeError, ValueError):
                 raise DataError(
                     f"The bar of {self.symbol} at {_shown(time)} has no number for {name}; give open, high, low, close "
-                    "and volume."
+                    "and volume"
                 ) from None
         open_, high, low, close, volume = given.values()
         lowest, highest = PRICE_LIMITS
@@ -186,7 +186,7 @@ class RecentBars:
             known = ", ".join(further) or "none"
             raise DataError(
                 f"The bar of {self.symbol} at {_shown(time)} has the column {unknown[0]!r}, and the further columns of "
-                f"the history are {known}; leave it out."
+                f"the history are {known}; leave it out"
             )
         given |= {f"{COLUMN}{name}": self._number(columns.get(name, np.nan), name, time) for name in further}
         return given | {name: self._optional(bar.get(name), name, time) for name in OPTIONAL}
@@ -198,7 +198,7 @@ class RecentBars:
             if given is not None and given != neutral:
                 raise DataError(
                     f"The bar of {self.symbol} at {_shown(time)} has the {name} {given!r:.20}, and the history has "
-                    "none; leave it out, or begin with a history that has it."
+                    "none; leave it out, or begin with a history that has it"
                 )
             return neutral
         if given is None:
@@ -206,7 +206,7 @@ class RecentBars:
         number = self._number(given, name, time)
         if not np.isfinite(number) or (name == "price_factor" and number <= 0):
             wanted = "a finite number" + " above 0" * (name == "price_factor")
-            raise DataError(f"The bar of {self.symbol} at {_shown(time)} has the {name} {number:g}; give {wanted}.")
+            raise DataError(f"The bar of {self.symbol} at {_shown(time)} has the {name} {number:g}; give {wanted}")
         return number
 
     def _number(self, given: Any, name: str, time: np.datetime64) -> float:
@@ -214,7 +214,7 @@ class RecentBars:
             return float(given)
         except (TypeError, ValueError):
             raise DataError(
-                f"The bar of {self.symbol} at {_shown(time)} has the {name} {given!r:.20}, which is no number."
+                f"The bar of {self.symbol} at {_shown(time)} has the {name} {given!r:.20}, which is no number"
             ) from None
 
     def _lookback(self, feature: Feature) -> int:
@@ -234,7 +234,7 @@ class RecentBars:
         shown = _shown(self._buffers["times"][end - 1])
         return DataError(
             f"The feature {feature.name} of {self.symbol} has no finite value at {shown}; give a complete bar, with "
-            "its further columns as columns={...}."
+            "its further columns as columns={...}"
         )
 
     def row(self, end: int, features: np.ndarray, volatility: float, adv: float) -> Row:

@@ -34,11 +34,11 @@ def check_times(times: np.ndarray, row_name: RowName) -> None:
         raise DataError(
             f"{row_name(row)}: the time {format_time(times[row])} repeats the time of the row before{_more(bad)}, but "
             "times must be unique; remove one of the two rows, or name the symbol column 'symbol' if the file holds "
-            "several symbols."
+            "several symbols"
         )
     raise DataError(
         f"{row_name(row)}: the time {format_time(times[row])} is earlier than {format_time(times[row - 1])} in the row "
-        f"before{_more(bad)}, but bars must run from old to new; sort the rows by their times."
+        f"before{_more(bad)}, but bars must run from old to new; sort the rows by their times"
     )
 
 
@@ -62,13 +62,13 @@ def check_bars(prices: Mapping[str, np.ndarray], row_name: RowName) -> None:
     if missing.size:
         raise DataError(
             f"{row_name(missing[0])}: volume is missing{_more(missing)}, but it must be a number of 0 or more; "
-            f"{CLIP_HINT}, which sets a missing volume to 0, or with {DROP_HINT}."
+            f"{CLIP_HINT}, which sets a missing volume to 0, or with {DROP_HINT}"
         )
     bad = np.flatnonzero(~_is_volume(prices))
     if bad.size:
         raise DataError(
             f"{row_name(bad[0])}: volume is {volume[bad[0]]:.10g}{_more(bad)}, but it must be a number of 0 or more, "
-            f"whose value in currency is at most {LARGEST:.2g}; correct the row, or load with {DROP_HINT}."
+            f"whose value in currency is at most {LARGEST:.2g}; correct the row, or load with {DROP_HINT}"
         )
 
 
@@ -81,13 +81,13 @@ def check_positive(name: str, values: np.ndarray, row_name: RowName) -> None:
     if 0 < values[row] < np.inf:
         raise DataError(
             f"{row_name(row)}: {name} is {values[row]:.10g}{_more(bad)}, outside {lowest:g} to {highest:g}, the range "
-            "for float32; correct the row, or give prices in another unit."
+            "for float32; correct the row, or give prices in another unit"
         )
     written = "missing (NaN)" if np.isnan(values[row]) else f"{values[row]:.10g}"
     truncated = " (is the file cut off?)" if row == len(values) - 1 and np.isnan(values[row]) else ""
     raise DataError(
         f"{row_name(row)}: {name} is {written}{_more(bad)}, but a price must be a finite number above 0; correct or "
-        f"remove the row{truncated}, or load with {DROP_HINT}."
+        f"remove the row{truncated}, or load with {DROP_HINT}"
     )
 
 
@@ -108,7 +108,7 @@ def check_float32(name: str, values: np.ndarray, row_name: RowName) -> None:
         fault = "infinite" if np.isinf(value) else f"beyond the largest number of float32, {LARGEST:.2g}"
         raise DataError(
             f"{row_name(bad[0])}: '{shown(name)}' is {value:.4g}{_more(bad)}, {fault}; correct the value, leave it "
-            "empty, or drop the column."
+            "empty, or drop the column"
         )
 
 
@@ -121,7 +121,7 @@ def _check_envelope(
         written, wanted = shown_apart(values[row], limit[row])
         raise DataError(
             f"{row_name(row)}: {name} is {written}, but it must be {rule}(open, close) = {wanted}{_more(bad)}; "
-            f"{CLIP_HINT}, which sets high and low to the envelope of the bar, or with {DROP_HINT}."
+            f"{CLIP_HINT}, which sets high and low to the envelope of the bar, or with {DROP_HINT}"
         )
 
 

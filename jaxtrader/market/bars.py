@@ -164,23 +164,21 @@ def load_bars(
         Bars(X: 3 bars, 2024-01-01T00:00 to 2024-01-03T00:00 UTC, from DataFrame)
     """
     if symbol is not None and symbols is not None:
-        raise DataError(f"symbol='{symbol}' and symbols={list(symbols)} exclude each other; give one of the two.")
+        raise DataError(f"symbol='{symbol}' and symbols={list(symbols)} exclude each other; give one of the two")
     for each in label.values() if isinstance(label, Mapping) else (label,):
         if each not in ("open", "close"):
-            raise DataError(
-                f"label='{each}' is unknown; use 'open' or 'close', the end of the bar that its time marks."
-            )
+            raise DataError(f"label='{each}' is unknown; use 'open' or 'close', the end of the bar that its time marks")
     if repair not in (None, "clip", "adjust", "drop"):
-        raise DataError(f"repair='{repair}' is unknown; use 'clip', 'adjust', 'drop' or None.")
+        raise DataError(f"repair='{repair}' is unknown; use 'clip', 'adjust', 'drop' or None")
     if decimal not in (None, ".", ","):
-        raise DataError(f"decimal='{decimal}' is unknown; use '.' or ','.")
+        raise DataError(f"decimal='{decimal}' is unknown; use '.' or ','")
     check_flag("adjust", adjust)
     if isinstance(symbols, str):
         symbols = (symbols,)
     options = {"label": label, "repair": repair, "adjust": adjust}
     if isinstance(source, Mapping):
         if not source:
-            raise DataError("The dict of symbols is empty; give at least one symbol with its frame or path.")
+            raise DataError("The dict of symbols is empty; give at least one symbol with its frame or path")
         wanted = select(list(source), symbol, symbols, "The dict")
         loaded = tuple(_load_entry(source[name], name, tz, decimal, options) for name in wanted)
         _check_labeled(label, loaded)
@@ -197,7 +195,7 @@ def _check_labeled(label: str | Mapping[str, str], loaded: Sequence[Bars]) -> No
     for name in label if isinstance(label, Mapping) else ():
         if name not in names:
             raise DataError(
-                f"label (--label) names '{shown(name)}', which is not loaded; there are {', '.join(names[:8])}."
+                f"label (--label) names '{shown(name)}', which is not loaded; there are {', '.join(names[:8])}"
             )
 
 
@@ -289,14 +287,14 @@ def _without_broken_rows(history: History, adjust: bool) -> tuple[History, str |
         raise DataError(
             f"{table.row_name(rows[0])}: the row has {reason}, and {rows.size:,} of {total:,} rows break a rule of "
             f"bars, but repair='drop' (--repair drop) leaves out at most {MOST_DROPPED:.0%}, because a file with more "
-            "is misread more likely; correct the file."
+            "is misread more likely; correct the file"
         )
     for name, values in _funding_and_actions(table, roles, adjust).items():
         lost = rows[values[rows] != 0]
         if lost.size:
             raise DataError(
                 f"{table.row_name(lost[0])}: repair='drop' (--repair drop) cannot leave out the row, because "
-                f"'{shown(name)}' is {table.numbers[name][lost[0]]:g} there, which would be lost; correct the row."
+                f"'{shown(name)}' is {table.numbers[name][lost[0]]:g} there, which would be lost; correct the row"
             )
     kept, moments = np.flatnonzero(~broken), wall_clock(history.times, history.tz)
     parts = [_counted(why, moments[mask]) for why, mask in marked.items() if mask.any()]
@@ -333,7 +331,7 @@ def _to_close_times(
         return times, None
     if len(times) < 2:
         raise DataError(
-            f"{table.source} has one bar, so label='open' cannot measure the length of a bar; use label='close'."
+            f"{table.source} has one bar, so label='open' cannot measure the length of a bar; use label='close'"
         )
     return times + spacing(times), None
 
@@ -401,7 +399,7 @@ def _funding(table: NumericTable, roles: ColumnRoles, label: str) -> tuple[np.nd
         raise DataError(
             f"{table.row_name(bad[0])}: {roles.funding} is {rate[bad[0]]:g}, but it must be a fraction of the "
             "position's value between -1 and 1, which longs pay at its time; divide percents by 100, or rename "
-            "the column."
+            "the column"
         )
     missing = np.isnan(rate)
     note = f"'{roles.funding}' is missing in {missing.sum():,} bars and was set to 0 there." if missing.any() else None

@@ -200,7 +200,7 @@ def _missing(missing: Sequence[str], names: Sequence[str], source: str) -> DataE
             "name the columns time, open, high, low, close and volume (the first line of a file must be the names)"
         )
     return DataError(
-        f"{source} has no column for {' and '.join(missing)}; it has {listed(names, 12) or 'none'}: {way_out}."
+        f"{source} has no column for {' and '.join(missing)}; it has {listed(names, 12) or 'none'}: {way_out}"
     )
 
 
@@ -211,7 +211,7 @@ def _refuse_twice(remaining: dict[str, str], source: str) -> None:
         if key in NAMES and key in first:
             raise DataError(
                 f"{source} has two columns named '{shown(first[key])}' and '{shown(name)}', which mean the same; "
-                "rename or drop one."
+                "rename or drop one"
             )
         first[key] = name
 
@@ -260,7 +260,7 @@ def _pop_prices(remaining: dict[str, str], source: str) -> tuple[dict[str, str],
     if len(shared) > 1:
         raise DataError(
             f"{source} holds several assets side by side ({listed([text for text, _ in shared], 10)}); give a dict of "
-            "symbol to frame, or one row a symbol and bar with a symbol column."
+            "symbol to frame, or one row a symbol and bar with a symbol column"
         )
     text, affix = shared[0] if shared else (None, ("", ""))
     found = {

@@ -70,7 +70,7 @@ def read_actions(columns: Mapping[str, np.ndarray], row_name: RowName) -> Action
         if bad.size:
             raise DataError(
                 f"{row_name(bad[0])}: {name} is {values[bad[0]]:g}, but a {kind} must be 0 or from {lowest:g} to "
-                f"{highest:g}; correct the row, or drop the column."
+                f"{highest:g}; correct the row, or drop the column"
             )
         found[kind] = name, values
     if not found:
@@ -124,7 +124,7 @@ def adjustment(
             if bad.size:
                 raise DataError(
                     f"{row_name(bad[0] + 1)}: {actions.dividend_name} is {actions.dividends[bad[0] + 1]:g}, not below "
-                    f"the last close of {last[bad[0]]:g}; correct the row, or drop the column."
+                    f"the last close of {last[bad[0]]:g}; correct the row, or drop the column"
                 )
             events[1:] *= 1 - yields
         notes.append(_dividend_note(actions.dividend_name, raw, _share(total, total, "dividend")))

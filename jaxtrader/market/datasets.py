@@ -68,7 +68,7 @@ def load_currencies(symbols: str | Sequence[str] = PAIRS) -> Bars | tuple[Bars, 
     names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
     for name in names:
         if name not in PAIRS:
-            raise DataError(f"{name!r} is not among the currencies; there are {', '.join(PAIRS)}.")
+            raise DataError(f"{name!r} is not among the currencies; there are {', '.join(PAIRS)}")
     found = []
     for name in names:
         columns = dict.fromkeys(PRICES, fixings[name]) | {"volume": 0.0}

@@ -86,7 +86,7 @@ def _with_year_last(written: list[str], codes: np.ndarray, text: "pd.Series", ro
         if steps_of_first == steps_of_last:
             raise DataError(
                 f"{row_name(0)}: the date '{shown(text.iloc[0])}' may begin or end with its year; write dates as "
-                "YYYY-MM-DD."
+                "YYYY-MM-DD"
             )
         year_first = steps_of_first < steps_of_last
     if not year_first:
@@ -107,7 +107,7 @@ def _order(written: list[str], day_first: bool | None, text: "pd.Series", row_na
     why = "either order fits every row" if first <= 12 else "neither order fits every row"
     raise DataError(
         f"{row_name(0)}: the date '{shown(text.iloc[0])}' could be day-first or month-first ({why}); write dates as "
-        "YYYY-MM-DD."
+        "YYYY-MM-DD"
     )
 
 

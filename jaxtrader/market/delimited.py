@@ -73,7 +73,7 @@ def read_delimited(file: File, head: bytes, decimal: str | None) -> Table:
         DataError: the file is no text, is of another kind, or is no table.
     """
     if not head.strip():
-        raise DataError(f"{file.name} is empty; it must hold a header line and one line for each bar.")
+        raise DataError(f"{file.name} is empty; it must hold a header line and one line for each bar")
     encoding = encoding_of(head)
     # The end of a line of UTF-16 may be cut in two.
     text = None if encoding is None else head.decode(encoding, errors="replace").rstrip("\ufffd")
@@ -84,7 +84,7 @@ def read_delimited(file: File, head: bytes, decimal: str | None) -> Table:
     if dialect is None:
         raise DataError(
             f"{file.name} is not a table: its first lines hold no columns; the header must name time, open, high, low, "
-            "close and volume, separated by commas."
+            "close and volume, separated by commas"
         )
     dialect, format = _known_format(file, dialect)
     likely = dialect.separator == "," and '"' not in text  # where points group thousands, commas are decimals
@@ -120,7 +120,7 @@ def _known_format(file: File, dialect: Dialect) -> tuple[Dialect, Format | None]
     row = ", ".join(shown(cell, 20) for cell in dialect.sample[0][:6]) if dialect.sample else "no rows"
     raise DataError(
         f"{file.name} has no header, and its {dialect.width} columns ({row}, ...) fit no known format: the first line "
-        "of a file must be the names, such as time, open, high, low, close and volume."
+        "of a file must be the names, such as time, open, high, low, close and volume"
     )
 
 
@@ -138,15 +138,15 @@ def _encodings(file: File, head: bytes) -> Iterator[str]:
 
 def _no_text(file: File, head: bytes) -> DataError:
     if CONTROL.search(head):
-        return DataError(f"{file.name} is a binary file, neither text nor Parquet; export its table as CSV.")
+        return DataError(f"{file.name} is a binary file, neither text nor Parquet; export its table as CSV")
     return DataError(
         f"{file.name} is text in an unknown encoding, not UTF-8, UTF-16, GBK, Big5, Shift-JIS, CP949 or cp1252; save "
-        "it as CSV in UTF-8."
+        "it as CSV in UTF-8"
     )
 
 
 def _damaged(file: File) -> DataError:
-    return DataError(f"{file.name} is a damaged or cut-off file; write or download it again.")
+    return DataError(f"{file.name} is a damaged or cut-off file; write or download it again")
 
 
 def _read(
@@ -179,7 +179,7 @@ def _read(
             row = int(np.argmax(frame[i].notna().to_numpy()))
             raise DataError(
                 f"{file.name}, row {rows[row]}: {i + 1} values, but the header has {named} names; correct the file and "
-                "load it again."
+                "load it again"
             )
     return frame.iloc[:, :named], rows, note
 
@@ -190,7 +190,7 @@ def _too_many(file: File, dialect: Dialect, names: tuple[str, ...]) -> DataError
         way_out = f"name all of them, or leave the header out, as the rows are those of {format.name}"
     return DataError(
         f"{file.name}: the header has {len(names)} names ({', '.join(shown(name, 20) for name in names[:8])}), but "
-        f"{dialect.width} values stand in a row; {way_out}."
+        f"{dialect.width} values stand in a row; {way_out}"
     )
 
 
@@ -279,6 +279,6 @@ def _rows(file: File, encoding: str, dialect: Dialect) -> Iterator[TextIO]:
             fault = f", row {row}: {line[3]} values, but the header has {line[1]} names"
         else:
             fault = " is not a regular table (a row has more values than the header has names, or a quote is open)"
-        raise DataError(f"{file.name}{fault}; correct the file and load it again.") from error
+        raise DataError(f"{file.name}{fault}; correct the file and load it again") from error
     except (OSError, *DAMAGED) as error:
         raise _damaged(file) from error

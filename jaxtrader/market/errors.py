@@ -23,4 +23,4 @@ class DataError(ValueError):
 
 def no_bars(source: str) -> DataError:
     """The error of a table that has nothing below its header."""
-    return DataError(f"{source} has a header but no bars; add one row for each bar.")
+    return DataError(f"{source} has a header but no bars; add one row for each bar")

@@ -207,7 +207,7 @@ def resampled(frame: str, feature: str | Feature) -> Feature:
     """
     time_frame, inner = TimeFrame.parse(frame), resolve(feature)
     if isinstance(inner, ResampledFeature):
-        raise DataError(f"{frame}:{inner.name} nests two frames; use the longer frame alone.")
+        raise DataError(f"{frame}:{inner.name} nests two frames; use the longer frame alone")
 
     def compute(b: Bars) -> np.ndarray:
         coarse, latest = resample(b, time_frame)
@@ -234,17 +234,17 @@ def column(name: str) -> Feature:
     if key in (*PRICE_SPELLINGS, *ADJUSTED):
         raise DataError(
             f"The column '{name}' is a price level and cannot be a feature, because adjusted prices encode future "
-            "splits; use a ratio such as log_return_20 or distance_to_mean_200."
+            "splits; use a ratio such as log_return_20 or distance_to_mean_200"
         )
     if key in VOLUME:
-        raise DataError(f"The column '{name}' is a volume level and depends on the symbol's size; use volume_ratio_20.")
+        raise DataError(f"The column '{name}' is a volume level and depends on the symbol's size; use volume_ratio_20")
     if _built_in(name) is not None:
-        raise DataError(f"The column '{name}' has the name of a built-in feature; rename the column.")
+        raise DataError(f"The column '{name}' has the name of a built-in feature; rename the column")
 
     def compute(b: Bars) -> np.ndarray:
         if name not in b.columns:
             if re.fullmatch(r"momentum_\d+", name):
-                raise DataError(f"'{name}' is no feature any more; use log_return_{name[9:]}, the same number.")
+                raise DataError(f"'{name}' is no feature any more; use log_return_{name[9:]}, the same number")
             raise DataError(
                 f"'{name}' is neither a built-in feature ({', '.join(_examples())}) nor a numeric column of "
                 f"{b.source}, which has {', '.join(b.columns) or 'no further columns'}; correct the name or add the "
@@ -272,7 +272,7 @@ def resolve(spec: str | Feature) -> Feature:
     if isinstance(spec, Feature):
         return spec
     if not isinstance(spec, str):
-        raise DataError(f"{spec!r} is not a feature; give a Feature, or a name such as 'volatility_20'.")
+        raise DataError(f"{spec!r} is not a feature; give a Feature, or a name such as 'volatility_20'")
     return _built_in(spec) or column(spec)
 
 
@@ -313,7 +313,7 @@ def compute_features(bars: Bars, features: Sequence[Feature]) -> np.ndarray:
         if values.shape != bars.close.shape:
             raise DataError(
                 f"The feature {feature.name} has shape {values.shape} for {bars.source}; it must be "
-                f"{bars.close.shape}, one row for each bar and one column for each symbol."
+                f"{bars.close.shape}, one row for each bar and one column for each symbol"
             )
         _check_finite(feature, feature.for_bars(bars).lookback, values, bars)
         _check_float32(feature, values, bars)
@@ -342,7 +342,7 @@ def _check_finite(feature: Feature, lookback: int, values: np.ndarray, bars: Bar
     raise DataError(
         f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) is {fault} at bar {row} "
         f"({str(bars.times[row])[:19].replace('T', ' ')}), but every value after the warm-up must be a finite number; "
-        "correct the value or leave the feature out."
+        "correct the value or leave the feature out"
     )
 
 
@@ -355,20 +355,20 @@ def _check_float32(feature: Feature, values: np.ndarray, bars: Bars) -> None:
     if 1e-12 * level < deviation < 1e-4 * level:
         raise DataError(
             f"The feature {feature.name} of {', '.join(bars.symbols)} ({bars.source}) varies by {deviation:.3g} around "
-            f"a level of {level:.3g}, too little for the float32 of a network; use its changes, or subtract the level."
+            f"a level of {level:.3g}, too little for the float32 of a network; use its changes, or subtract the level"
         )
 
 
 def _bar_count(name: str, bars: int, minimum: int) -> int:
     if isinstance(bars, bool) or not isinstance(bars, (int, np.integer)) or bars < minimum:
-        raise DataError(f"{name}({bars!r}) is not valid; the number of bars must be an integer of at least {minimum}.")
+        raise DataError(f"{name}({bars!r}) is not valid; the number of bars must be an integer of at least {minimum}")
     return int(bars)
 
 
 def _cyclic(name: str, wave: str, tz: str | None, phase: Callable[[np.ndarray], np.ndarray]) -> Feature:
     """Make a feature of the phase of a cycle, from 0 to 1, at local times [T]."""
     if wave not in ("sin", "cos"):
-        raise DataError(f"{name}({wave!r}) is not valid; use 'sin' or 'cos'.")
+        raise DataError(f"{name}({wave!r}) is not valid; use 'sin' or 'cos'")
     clock.time_zone(tz)
     function = {"sin": np.sin, "cos": np.cos}[wave]
 

@@ -84,7 +84,7 @@ def select(available: list[str], symbol: str | None, symbols: Sequence[str] | No
     """Return the symbols to load. Raise DataError if one is not available or comes twice."""
     wanted = list(symbols) if symbols is not None else available if symbol is None else [symbol]
     if not wanted:
-        raise DataError(f"symbols=() selects nothing; {source} holds {listed(available, MOST_LISTED)}.")
+        raise DataError(f"symbols=() selects nothing; {source} holds {listed(available, MOST_LISTED)}")
     known = set(available)
     for name in wanted:
         if name not in known:
@@ -93,7 +93,7 @@ def select(available: list[str], symbol: str | None, symbols: Sequence[str] | No
                 f"{hint(name, available)}"
             )
     if len(set(wanted)) < len(wanted):
-        raise DataError(f"symbols={wanted} names a symbol twice; give each symbol once.")
+        raise DataError(f"symbols={wanted} names a symbol twice; give each symbol once")
     return wanted
 
 
@@ -156,14 +156,14 @@ def _symbols(table: Table, column: str) -> tuple[np.ndarray, list[str]]:
     values = table.frame[column]
     missing = np.flatnonzero(values.isna())
     if missing.size:
-        raise DataError(f"{table.row_name(missing[0])}: the symbol is missing; correct or remove the row.")
+        raise DataError(f"{table.row_name(missing[0])}: the symbol is missing; correct or remove the row")
     # An apostrophe keeps the zeros of a code in a spreadsheet.
     codes, distinct = values.astype(str).str.strip().str.lstrip("'").factorize()
     names = [printable(str(name)) for name in distinct]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise DataError(
-            f"{table.source}: two symbols are written '{shown(twice)}' and differ in what cannot be seen; rename one."
+            f"{table.source}: two symbols are written '{shown(twice)}' and differ in what cannot be seen; rename one"
         )
     return codes, names
 
@@ -307,7 +307,7 @@ def _joined(parts: Sequence[History]) -> History:
         if part.rows.numbers.keys() != first.rows.numbers.keys():
             raise DataError(
                 f"{part.rows.source} and {first.rows.source} are of one symbol, but their columns differ; give each "
-                "symbol one file, or files with the same columns."
+                "symbol one file, or files with the same columns"
             )
     rows = dataclasses.replace(
         first.rows,

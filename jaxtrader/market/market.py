@@ -216,12 +216,12 @@ class Market:
         histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
         if not histories or not all(isinstance(history, Bars) for history in histories):
             raise DataError(
-                "A Market is made from the Bars that load_bars returns, or from a sequence of them; give at least one."
+                "A Market is made from the Bars that load_bars returns, or from a sequence of them; give at least one"
             )
         check_flag("align", align)
         days = days_without_bar(delisted_after)
         if days != DELISTED_AFTER and not align:
-            raise DataError(f"delisted_after={delisted_after!r} is of the assets of one account; it needs align=True.")
+            raise DataError(f"delisted_after={delisted_after!r} is of the assets of one account; it needs align=True")
         chosen = tuple(resolve(spec) for spec in _as_specs(features))
         names = tuple(",".join(history.symbols) for history in histories)
         _check_unique("symbol", names)
@@ -232,7 +232,7 @@ class Market:
         if align:
             check_alignable(histories)
         if len({history.close.shape[1] for history in histories}) > 1:
-            raise DataError("The histories hold different numbers of symbols; give Bars of one symbol each.")
+            raise DataError("The histories hold different numbers of symbols; give Bars of one symbol each")
         notes += [f"{name}: {note}" for name, history in zip(names, histories, strict=True) for note in history.notes]
         notes += volume_notes(names, histories)
         parts = [compute_columns(history, chosen) for history in histories]
@@ -321,9 +321,9 @@ class Market:
         """
         wanted = np.dtype(dtype)
         if wanted not in (np.dtype("float32"), np.dtype("float64")):
-            raise ValueError(f"arrays(dtype='{wanted}') is not supported; use 'float32' or 'float64'.")
+            raise ValueError(f"arrays(dtype='{wanted}') is not supported; use 'float32' or 'float64'")
         if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-            raise ValueError("JAX would cut arrays('float64') to float32; call it inside `with jax.enable_x64(True):`.")
+            raise ValueError("JAX would cut arrays('float64') to float32; call it inside `with jax.enable_x64(True):`")
         names = (*PRICES, "volatility", "dt", *OPTIONAL_COLUMNS)
         kept = {name: getattr(self, name) for name in names} | {"features": np.nan_to_num(self.features, nan=0.0)}
 
@@ -404,7 +404,7 @@ def first_decisions(segments: IntArray, ready: IntArray, window: int) -> IntArra
         DataError: `window` is below 1.
     """
     if window < 1:
-        raise DataError(f"window={window} must be at least 1 bar.")
+        raise DataError(f"window={window} must be at least 1 bar")
     return segments[:, 1].clip(min=ready + window - 1)
 
 
@@ -413,7 +413,7 @@ def _as_specs(features: Sequence[str | Feature] | None) -> Sequence[str | Featur
         return DEFAULT
     specs = (features,) if isinstance(features, (str, Feature)) else tuple(features)
     if not specs:
-        raise DataError("features=() is empty; give at least one feature, or None for the default ones.")
+        raise DataError("features=() is empty; give at least one feature, or None for the default ones")
     return specs
 
 
@@ -421,7 +421,7 @@ def _check_unique(kind: str, names: Sequence[str]) -> None:
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise DataError(f"The {kind} '{name}' comes twice; give each {kind} once.")
+            raise DataError(f"The {kind} '{name}' comes twice; give each {kind} once")
         seen.add(name)
 
 
@@ -430,7 +430,7 @@ def long_enough(
 ) -> tuple[Sequence[Bars], list[str]]:
     """Return the histories with enough bars, and a note on each other one. Raise DataError if none is long enough."""
     if isinstance(min_bars, bool) or not isinstance(min_bars, int | np.integer) or min_bars < 1:
-        raise DataError(f"min_bars={min_bars!r} must be a whole number of at least 1.")
+        raise DataError(f"min_bars={min_bars!r} must be a whole number of at least 1")
     kept, notes, reasons = [], [], []
     for history in histories:
         longest = max((feature.for_bars(history) for feature in features), key=lambda feature: feature.lookback)
@@ -444,7 +444,7 @@ def long_enough(
     if not kept:
         bars, reason = max(reasons)
         others = ", and no other symbol has more" if len(reasons) > 1 else ""
-        raise DataError(f"{reason}{others}; give more bars, or choose features with a shorter look-back.")
+        raise DataError(f"{reason}{others}; give more bars, or choose features with a shorter look-back")
     return kept, notes
 
 
@@ -459,7 +459,7 @@ def _check_known(names: Sequence[str], features: Sequence[Feature], parts: Seque
         empty = np.isnan(part["features"][-1]).any(axis=0)
         if empty.any():
             feature = features[int(np.argmax(empty))].name
-            raise DataError(f"{name} has no bar with a value of {feature}; leave the feature or the symbol out.")
+            raise DataError(f"{name} has no bar with a value of {feature}; leave the feature or the symbol out")
 
 
 def _listed(sources: Sequence[str]) -> str:

@@ -105,7 +105,7 @@ def read_numbers(
         kind = getattr(values.dtype, "kind", "O")
         if kind in "mMcb" and column not in wanted:  # NumPy would convert dates, durations and booleans
             raise DataError(
-                f"{row_name(0)}: the column {shown(column)} holds {values.dtype}, not numbers; correct or rename it."
+                f"{row_name(0)}: the column {shown(column)} holds {values.dtype}, not numbers; correct or rename it"
             )
         if kind in "mMc":
             continue
@@ -176,7 +176,7 @@ class _Marks:
             raise DataError(
                 f"{row_name(other.row)}: {shown(other.column)} is '{shown(other.value)}' with a decimal comma, but "
                 f"{shown(one.column)} is '{shown(one.value)}' in {row_name(one.row)} with a comma between thousands; "
-                "write all numbers alike."
+                "write all numbers alike"
             )
 
     def _example(self, columns: Sequence[str], pattern: str, unlike: str | None = None) -> _Example | None:
@@ -293,7 +293,7 @@ class _Marks:
         raise DataError(
             f"{self.row_name(either.row)}: {shown(either.column)} is '{shown(value)}', which is {shown(digits)} with a "
             f"separator of thousands and {shown(point)} with a decimal one; say which by decimal='{other}' or "
-            f"decimal='{mark}' (--decimal {other} or --decimal {mark})."
+            f"decimal='{mark}' (--decimal {other} or --decimal {mark})"
         )
 
     def refuse(self, column: str, values: "pd.Series", row: int) -> None:
@@ -304,5 +304,5 @@ class _Marks:
             written = f", as '{shown(seen.value)}' in {self.row_name(seen.row)} has a decimal comma"
         raise DataError(
             f"{self.row_name(row)}: {shown(column)} is '{shown(values.iloc[row])}', which is not a number{written}; "
-            "correct the row, or remove text from the column."
+            "correct the row, or remove text from the column"
         )

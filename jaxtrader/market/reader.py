@@ -38,15 +38,15 @@ def read_tables(source: Any, decimal: str | None = None) -> tuple[Table, ...]:
 
     if isinstance(source, pd.DataFrame):
         if not len(source):
-            raise DataError("The DataFrame is empty; it must hold at least one bar.")
+            raise DataError("The DataFrame is empty; it must hold at least one bar")
         return (_of_frame(source, "DataFrame", None),)
     if not isinstance(source, (str, PathLike)):
         raise DataError(
             f"Bars are loaded from a path, a DataFrame or a dict of them, not from a {type(source).__name__}; convert "
-            "it to one of these."
+            "it to one of these"
         )
     if not str(source).strip():
-        raise DataError("The path is empty; give the path of a CSV or Parquet file, or of a folder of them.")
+        raise DataError("The path is empty; give the path of a CSV or Parquet file, or of a folder of them")
     files, note = files_of(Path(source))
     tables = []
     for file in files:
@@ -63,14 +63,14 @@ def read_tables(source: Any, decimal: str | None = None) -> tuple[Table, ...]:
 
 
 def _not_parquet(file: File) -> DataError:
-    return DataError(f"{file.name} is not a whole Parquet file; write or download it again.")
+    return DataError(f"{file.name} is not a whole Parquet file; write or download it again")
 
 
 def _read_parquet(file: File) -> Table:
     import pandas as pd
 
     if importlib.util.find_spec("pyarrow") is None:
-        raise DataError(f"Reading {file.name} needs pyarrow; install it with: pip install pyarrow.")
+        raise DataError(f"Reading {file.name} needs pyarrow; install it with: pip install pyarrow")
     from pyarrow import parquet
 
     try:
@@ -84,7 +84,7 @@ def _read_parquet(file: File) -> Table:
     except Exception as error:
         raise _not_parquet(file) from error
     if not len(frame):
-        raise DataError(f"{file.name} holds no rows; it must hold at least one bar.")
+        raise DataError(f"{file.name} holds no rows; it must hold at least one bar")
     return _of_frame(frame, file.name, file.stem)
 
 
@@ -165,7 +165,7 @@ def _levels(columns: "pd.MultiIndex", source: str) -> tuple[list[str], list[str]
     if len(levels) != 2 or len(fields) != 1:
         raise DataError(
             f"The columns of {source} have {len(levels)} levels, which are not (field, ticker); flatten them to open, "
-            "high, low, close and volume."
+            "high, low, close and volume"
         )
     tickers = ["" if canonical(ticker) in ("", "nan") else str(ticker) for ticker in levels[1 - fields[0]]]
     names = [str(field) for field in levels[fields[0]]]
@@ -186,7 +186,7 @@ def _with_index(
         if unnamed > 1:  # one may hold the symbols
             raise DataError(
                 f"The index of {source} has {unnamed} levels without names, as pandas makes where a header has fewer "
-                "names than its rows have values; give the path of the file instead, or name the levels."
+                "names than its rows have values; give the path of the file instead, or name the levels"
             )
         added = [
             str(name) if name is not None else INDEX if index.levels[i].dtype.kind == "M" else STACKED
@@ -204,7 +204,7 @@ def _with_index(
         elif not any(canonical(name) in TIMES for name in names) and index.dtype.kind in "OU":
             raise DataError(
                 f"The index of {source} is text such as '{shown(index[0])}', and no column holds times; make it times "
-                "with df.index = pd.to_datetime(df.index)."
+                "with df.index = pd.to_datetime(df.index)"
             )
     frame = frame.reset_index(drop=True)
     if not added:

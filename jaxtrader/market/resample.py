@@ -42,7 +42,7 @@ class TimeFrame:
         if match is None or not (divides_day or length in (DAY, 7 * DAY)):
             raise DataError(
                 f"The frame '{text}' is not supported; use a number of minutes or hours that divides a day, such as "
-                "'15min' or '4h', or '1d' or '1w'."
+                "'15min' or '4h', or '1d' or '1w'"
             )
         time_zone(match[3])
         return cls(text, length, match[3])
@@ -52,7 +52,7 @@ class TimeFrame:
         if len(bars) > 1 and (step := spacing(bars.times)) >= self.length:
             raise DataError(
                 f"{self.text} is not longer than the bars of {','.join(bars.symbols)}, one every "
-                f"{format_duration(step)}; use a longer frame, or the feature without a frame."
+                f"{format_duration(step)}; use a longer frame, or the feature without a frame"
             )
 
     def frame_numbers(self, bars: Bars) -> tuple[np.ndarray, np.ndarray]:

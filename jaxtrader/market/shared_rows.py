@@ -36,15 +36,15 @@ def check_alignable(histories: Sequence[Bars]) -> None:
         names = ",".join(history.symbols)
         if history.close.shape[1] != 1:
             raise DataError(
-                f"{names} holds {history.close.shape[1]} symbols already; align=True takes Bars of one symbol each."
+                f"{names} holds {history.close.shape[1]} symbols already; align=True takes Bars of one symbol each"
             )
         if "," in names:
             raise DataError(
                 f"The symbol '{names}' has a comma, which separates the symbols of an aligned history; rename it for "
-                "align=True."
+                "align=True"
             )
         if (np.diff(history.times) <= np.timedelta64(0)).any():
-            raise DataError(f"The times of {names} do not increase; sort its bars by time and remove duplicates.")
+            raise DataError(f"The times of {names} do not increase; sort its bars by time and remove duplicates")
     if len(histories) > 1:
         _check_shared_times(histories)
         _check_equal_spacing(histories)
@@ -56,7 +56,7 @@ def _check_shared_times(histories: Sequence[Bars]) -> None:
         if not any(other.times[0] <= last and first <= other.times[-1] for other in histories if other is not history):
             raise DataError(
                 f"{history.symbols[0]} has no time in common with another symbol (it runs from {format_time(first)} to "
-                f"{format_time(last)}); leave it out, or load separate histories without align."
+                f"{format_time(last)}); leave it out, or load separate histories without align"
             )
 
 
@@ -68,7 +68,7 @@ def _check_equal_spacing(histories: Sequence[Bars]) -> None:
     if steps[longest] >= MAX_SPACING_RATIO * steps[shortest]:
         raise DataError(
             f"{shortest} has a bar every {format_duration(steps[shortest])} and {longest} every "
-            f"{format_duration(steps[longest])}; align=True needs bars of one length, so resample one of the two."
+            f"{format_duration(steps[longest])}; align=True needs bars of one length, so resample one of the two"
         )
 
 

@@ -104,7 +104,7 @@ class File:
         if size > self.limit:
             raise DataError(
                 f"{self.name} has {self.packed:,} bytes and unpacks to more than {self.limit >> 20:,} MiB, which is no "
-                "price file; unpack it yourself and give the plain file if it is one."
+                "price file; unpack it yourself and give the plain file if it is one"
             )
 
 
@@ -121,7 +121,7 @@ def files_of(path: Path) -> tuple[tuple[File, ...], str | None]:
             return _members(path, [(member.name, member) for member in members if member.is_file()])
         if not stat.S_ISREG(mode):
             raise DataError(
-                f"{path} is a pipe or a device, which can be read only once; save its text to a file and give that."
+                f"{path} is a pipe or a device, which can be read only once; save its text to a file and give that"
             )
         with path.open("rb") as file:
             magic = file.read(4)
@@ -130,12 +130,12 @@ def files_of(path: Path) -> tuple[tuple[File, ...], str | None]:
     except OSError as error:
         raise DataError(
             f"{shown(path, 200)} cannot be read ({error.strerror or error}); check the path and your permission to "
-            "read it."
+            "read it"
         ) from error
     except ValueError as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"'{shown(path)}' is not a path ({error}); give the path of a file.") from error
+        raise DataError(f"'{shown(path)}' is not a path ({error}); give the path of a file") from error
     return (_on_disk(path, path.name),), None
 
 
@@ -164,7 +164,7 @@ def _members(folder: Path, entries: list[tuple[str, Path]]) -> tuple[tuple[File,
     if not files:
         raise DataError(
             f"{folder} is a folder without price files ({', '.join(SUFFIXES)}); give the path of one, or of a folder "
-            "with a file for each symbol."
+            "with a file for each symbol"
         )
     return tuple(files), _left_out(left_out)
 
@@ -175,7 +175,7 @@ def _zipped(path: Path) -> tuple[tuple[File, ...], str | None]:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]  # IndexError: one without a name
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError, IndexError) as error:
-        raise DataError(f"{path.name} is a damaged or cut-off zip archive; write or download it again.") from error
+        raise DataError(f"{path.name} is a damaged or cut-off zip archive; write or download it again") from error
     names = [info.filename for info in infos]
     if "[Content_Types].xml" in names:
         raise _is_foreign(path.name, str(path), "an Excel file", "pd.read_excel({path})")
@@ -189,10 +189,10 @@ def _zipped(path: Path) -> tuple[tuple[File, ...], str | None]:
         (wanted if _may_hold_prices(base) or len(infos) == 1 else left_out).append((base, info))
     if not wanted:
         raise DataError(
-            f"{path.name} is a zip archive without price files; it holds {', '.join(map(shown, names[:5])) or 'none'}."
+            f"{path.name} is a zip archive without price files; it holds {', '.join(map(shown, names[:5])) or 'none'}"
         )
     if any(info.flag_bits & 1 for _, info in wanted):
-        raise DataError(f"{path.name} is encrypted; unpack it and give the file or the folder.")
+        raise DataError(f"{path.name} is encrypted; unpack it and give the file or the folder")
 
     def opener(info: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
         return lambda: cast(BinaryIO, zipfile.ZipFile(path).open(info))
@@ -249,7 +249,7 @@ def refuse_foreign(file: File, head: bytes, text: str | None) -> None:
         if head.startswith(start):
             raise _is_foreign(file.name, file.path, kind, line)
     if head.startswith(b"PK\x03\x04"):
-        raise DataError(f"{file.name} is an archive in an archive; unpack it and give the file or the folder.")
+        raise DataError(f"{file.name} is an archive in an archive; unpack it and give the file or the folder")
     if text is None:
         return
     if HTML.match(text):
@@ -262,7 +262,7 @@ def refuse_foreign(file: File, head: bytes, text: str | None) -> None:
 
 def _is_foreign(name: str, path: str, kind: str, line: str) -> DataError:
     if not line:
-        return DataError(f"{name} is {kind}, not CSV; export its table as CSV.")
+        return DataError(f"{name} is {kind}, not CSV; export its table as CSV")
     source = re.split(r"[/\\]", name)[-1]
     stem = re.sub(r"\.\w+$", "", source)
     # The line must not write over its source, which may have another name in a folder that ignores case.
@@ -270,7 +270,6 @@ def _is_foreign(name: str, path: str, kind: str, line: str) -> DataError:
     return DataError(
         f"{name} is {kind}, not CSV; convert it with: {line.format(path=repr(path))}.to_csv({target!r}, index=False)"
         + ("" if "np." not in line else ", where np is NumPy")
-        + "."
     )
 
 

@@ -44,7 +44,7 @@ def cut_segments(
             dropped = f" after an embargo of {embargo} bars" if embargo and i == 0 else ""
             raise DataError(
                 f"Part {i + 1} of the split ({' and '.join(filter(None, bounds))}) holds no bar{dropped}; the data "
-                f"runs from {_format(calendar[0])} to {_format(calendar[-1])}, so move the cut."
+                f"runs from {_format(calendar[0])} to {_format(calendar[-1])}, so move the cut"
             )
         out.append(part)
     return out
@@ -53,16 +53,16 @@ def cut_segments(
 def _cut_times(calendar: np.ndarray, parts: Sequence[Any], tz: str | None) -> list[int]:
     """Return the bounds of k parts, k + 1 times in ns since 1970."""
     if not parts:
-        raise DataError("split() needs fractions, such as 0.8, 0.2, or dates, such as '2011-01-01'.")
+        raise DataError("split() needs fractions, such as 0.8, 0.2, or dates, such as '2011-01-01'")
     numbers = [isinstance(part, (int, float, np.number)) and not isinstance(part, bool) for part in parts]
     if all(numbers):
         return _cut_by_fractions(calendar, [float(part) for part in parts])
     if any(numbers):
-        raise DataError(f"split{tuple(map(str, parts))} mixes fractions and dates; use only one of the two.")
+        raise DataError(f"split{tuple(map(str, parts))} mixes fractions and dates; use only one of the two")
     dates = [nanoseconds(part, tz) for part in parts]
     for before, after, text in zip(dates, dates[1:], parts[1:], strict=False):
         if after <= before:
-            raise DataError(f"The split date {text} does not come after the one before it; give the dates in order.")
+            raise DataError(f"The split date {text} does not come after the one before it; give the dates in order")
     return [ALWAYS, *dates, FOREVER]
 
 
@@ -77,7 +77,7 @@ def _cut_by_fractions(calendar: np.ndarray, fractions: list[float]) -> list[int]
     if (np.diff(rows, prepend=0) == 0).any():
         raise DataError(
             f"{len(calendar):,} bars are too few for parts of {', '.join(f'{fraction:g}' for fraction in fractions)}, "
-            "each of which needs a bar; give more bars, or larger fractions."
+            "each of which needs a bar; give more bars, or larger fractions"
         )
     return [ALWAYS, *(int(calendar[row]) if row < len(calendar) else FOREVER for row in rows)]
 
@@ -99,7 +99,7 @@ def nanoseconds(value: Any, tz: str | None) -> int:
             return int(value.astype("datetime64[ns]").astype(np.int64))
     except ValueError:
         pass
-    raise DataError(f"{value!r} is not a date to split at; write it as '2011-01-01' or '2011-01-01 15:30'.")
+    raise DataError(f"{value!r} is not a date to split at; write it as '2011-01-01' or '2011-01-01 15:30'")
 
 
 def segments_between(
@@ -110,7 +110,7 @@ def segments_between(
     Raises DataError where `embargo` is no number of bars.
     """
     if embargo < 0 or int(embargo) != embargo:
-        raise DataError(f"embargo={embargo} must be a whole number of bars, 0 or more.")
+        raise DataError(f"embargo={embargo} must be a whole number of bars, 0 or more")
     rows, kept = [], []
     for i, (history_start, start, end) in enumerate(segments):
         own = times[start:end].astype(np.int64)

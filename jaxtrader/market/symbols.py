@@ -86,7 +86,7 @@ def unique_names(names: Sequence[str], source: str) -> list[str]:
 
 
 def _twice(source: str, name: str) -> DataError:
-    return DataError(f"{source} has two columns named '{shown(name)}'; rename or drop one.")
+    return DataError(f"{source} has two columns named '{shown(name)}'; rename or drop one")
 
 
 def symbol_column(table: Table, roles: ColumnRoles, times: np.ndarray) -> tuple[str | None, str | None]:
@@ -149,7 +149,7 @@ def _refuse_unnamed(table: Table, roles: ColumnRoles, times: np.ndarray) -> None
             raise DataError(
                 f"{table.row_name(row)}: '{shown(name)}' holds {len(distinct):,} values, such as "
                 f"'{shown(distinct[0])}' and '{shown(distinct[1])}', and each of them has times of its own; name the "
-                "column 'symbol' if it holds symbols."
+                "column 'symbol' if it holds symbols"
             )
 
 
@@ -211,7 +211,7 @@ def refuse_spliced(frame: "pd.DataFrame", names: Sequence[str], prices: dict[str
                 f"{table.row_name(row)}: '{shown(name)}' changes from '{shown(values.iloc[row - 1])}' to "
                 f"'{shown(values.iloc[row])}', and the price from {prices['close'][row - 1]:.6g} to "
                 f"{prices['open'][row]:.6g}, as if two histories were joined; name the column 'symbol' if it names "
-                "them, or drop it."
+                "them, or drop it"
             )
 
 

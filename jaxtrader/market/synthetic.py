@@ -50,7 +50,7 @@ class Process:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise DataError(
-                    f"{type(self).__name__}({name}={value:g}) is not valid; {name} must be in {low:g} to {high:g}."
+                    f"{type(self).__name__}({name}={value:g}) is not valid; {name} must be in {low:g} to {high:g}"
                 )
 
     def market(self, bars: int = 1_000_000, seed: int = 0) -> Market:
@@ -334,6 +334,6 @@ def _autoregression(rng: np.random.Generator, length: int, persistence: float) -
 def _lengths(bars: int, volatility: float) -> list[int]:
     """Divide `bars` into the fewest histories of equal length that MAX_HISTORY and MAX_SUMMED_VARIANCE allow."""
     if bars < 2:
-        raise DataError(f"A synthetic market of {bars} bars is too short; use at least 2.")
+        raise DataError(f"A synthetic market of {bars} bars is too short; use at least 2")
     count = math.ceil(bars / min(MAX_HISTORY, MAX_SUMMED_VARIANCE / volatility**2))
     return [len(part) for part in np.array_split(np.empty(bars, np.int8), count)]

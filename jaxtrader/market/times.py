@@ -68,7 +68,7 @@ def parse_times(
         time_zone(tz)
     missing = np.flatnonzero(stamps.isna())
     if missing.size:
-        raise DataError(f"{row_name(missing[0])}: the time is missing; correct or remove the row.")
+        raise DataError(f"{row_name(missing[0])}: the time is missing; correct or remove the row")
     try:
         zone = None
         if pd.api.types.is_datetime64_any_dtype(stamps):
@@ -76,7 +76,7 @@ def parse_times(
             zone = None if index.tz is None else name_of_zone(index)
         elif stamps.dtype.kind in "cb":
             raise DataError(
-                f"{row_name(0)}: the time {shown(stamps.iloc[0])} is of type {stamps.dtype}; write ISO times."
+                f"{row_name(0)}: the time {shown(stamps.iloc[0])} is of type {stamps.dtype}; write ISO times"
             )
         elif pd.api.types.is_numeric_dtype(stamps):
             index = _from_numbers(stamps.to_numpy(), row_name)
@@ -144,13 +144,13 @@ def _from_numbers(values: np.ndarray, row_name: RowName) -> "pd.DatetimeIndex":
     if not scale[0]:
         raise DataError(
             f"{row_name(0)}: the number {shown(values[0])} is not a time; use ISO dates, YYYYMMDD, or seconds, ms, us "
-            "or ns since 1970."
+            "or ns since 1970"
         )
     if not scale.all():
         bad = int(np.argmin(scale))
         raise DataError(
             f"{row_name(bad)}: the number {shown(values[bad])} is not a time as the first one, {shown(values[0])}; "
-            "use seconds, ms, us or ns since 1970."
+            "use seconds, ms, us or ns since 1970"
         )
     whole = values.astype(np.int64)
     # Float64 tells microseconds apart in seconds since 1970, and not much less.
@@ -162,7 +162,7 @@ def _from_numbers(values: np.ndarray, row_name: RowName) -> "pd.DatetimeIndex":
     if other.size and not ((steps > 0).all() or (steps < 0).all()):
         raise DataError(
             f"{row_name(other[0])}: the time {values[other[0]]} is not in the unit of the first one, {values[0]}, and "
-            "the times do not run in order; write all times in one unit (seconds, ms, us or ns since 1970)."
+            "the times do not run in order; write all times in one unit (seconds, ms, us or ns since 1970)"
         )
     return pd.DatetimeIndex(times.astype("datetime64[ns]"), tz="UTC")
 
@@ -198,7 +198,7 @@ def _from_text(
         raise DataError(
             f"{row_name(odd)}: only some times carry an offset ('{shown(stamps.iloc[0])}' and "
             f"'{shown(stamps.iloc[odd])}'); write all of them with one, or name the zone of the wall clock with tz= "
-            "(--tz)."
+            "(--tz)"
         )
     rows = np.flatnonzero(~has_offset)
     own = None if histories is None else histories[rows]
@@ -234,7 +234,7 @@ def _without_offsets(text: "pd.Series", row_name: RowName) -> tuple["pd.Series",
                 row = int(np.argmax(codes == i))
                 raise DataError(
                     f"{row_name(row)}: the time ends in '{match[2]}', which names several zones or none known; "
-                    "write an offset such as +01:00, or remove it and name the zone with tz= (--tz)."
+                    "write an offset such as +01:00, or remove it and name the zone with tz= (--tz)"
                 )
             minutes[i], length[i] = 60 * ABBREVIATIONS[match[2]], len(match[1])
     cuts = np.unique(length)
@@ -282,7 +282,7 @@ def _in_nanoseconds(index: "pd.DatetimeIndex", stamps: "pd.Series", row_name: Ro
 def _beyond_years(row: int, stamps: "pd.Series", row_name: RowName) -> DataError:
     return DataError(
         f"{row_name(row)}: the time '{shown(stamps.iloc[row])}' is outside of the years {FIRST_YEAR} to {LAST_YEAR}; "
-        "correct it."
+        "correct it"
     )
 
 
@@ -291,5 +291,5 @@ def _check_parsed(parsed: "pd.Series", text: "pd.Series", row_name: RowName) -> 
     if bad.size:
         raise DataError(
             f"{row_name(bad[0])}: '{shown(text.iloc[bad[0]])}' is not a readable time; write ISO times such as "
-            "2024-01-31 or 2024-01-31 15:30."
+            "2024-01-31 or 2024-01-31 15:30"
         )
