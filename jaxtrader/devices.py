@@ -21,6 +21,8 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, PRNGKeyArray, Shaped
 
+from jaxtrader.setting_checks import setting
+
 AXIS = "data"
 REPLICATED, SHARDED = PartitionSpec(), PartitionSpec(AXIS)
 
@@ -34,15 +36,17 @@ def make_mesh(count: int) -> Mesh | None:
     available, processes = jax.devices(), jax.process_count()
     if processes > 1 and count != len(available):
         raise ValueError(
-            f"devices {count} must be all {len(available)} of the {processes} processes, which train together; give "
-            "that number"
+            f"{setting('devices', count)} must be all {len(available)} of the {processes} processes, which train "
+            "together; give that number"
         )
     if count > len(available):
         platform = available[0].platform
         way_out = f"give at most {len(available)}"
         if platform == "cpu":
-            way_out = f"jax.config.update('jax_num_cpu_devices', {count}) splits a CPU, before JAX is first used"
-        raise ValueError(f"devices {count} is more than JAX has here ({len(available)} of kind {platform}); {way_out}")
+            way_out += f", or `jax.config.update('jax_num_cpu_devices', {count})` before JAX is first used"
+        raise ValueError(
+            f"{setting('devices', count)} is more than JAX has here ({len(available)} of kind {platform}); {way_out}"
+        )
     if count == 1:
         return None
     return jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=available[:count])

@@ -1,9 +1,26 @@
-"""Checks of the types of settings, with the same words for all of them. They need the standard library alone."""
+"""How messages name settings, and checks of their types with the same words. They need the standard library alone."""
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from numbers import Integral, Number, Real
 from typing import TypeGuard
+
+MOST_SHOWN = 60  # characters of a value
+NO_VALUE = object()
+
+
+def setting(name: str, value: object = NO_VALUE) -> str:
+    """Return a setting as messages name it: as Python in backquotes, `window` or `window=250`.
+
+    The command line finds what stands in backquotes, and writes it as its flag or as the key of a file. Text stays
+    whole, since it may be a path. Another long value is cut.
+    """
+    if value is NO_VALUE:
+        return f"`{name}`"
+    if isinstance(value, str):
+        return f"`{name}={value!r}`"
+    text = str(value) if isinstance(value, Number) else repr(value)  # NumPy's `repr` of a number has its type
+    return f"`{name}={text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + '...'}`"
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -19,13 +36,13 @@ def is_whole(value: object) -> TypeGuard[int]:
 def check_number(name: str, value: object) -> None:
     """Raise ValueError where a setting is not a number. The text names the setting."""
     if not is_number(value):
-        raise ValueError(f"{name} {value!r:.60} must be a number")
+        raise ValueError(f"{setting(name, value)} must be a number")
 
 
 def check_flag(name: str, value: object) -> None:
     """Raise ValueError where a setting is neither True nor False. The text names the setting."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} {value!r:.60} must be True or False")
+        raise ValueError(f"{setting(name, value)} must be True or False")
 
 
 def check_whole(name: str, value: object, least: int = 1, most: int | None = None, unit: str = "") -> int:
@@ -45,4 +62,4 @@ def check_whole(name: str, value: object, least: int = 1, most: int | None = Non
     of_unit = f" of {unit}" if unit else ""
     limits = f"at least {least}" if most is None else f"from {least} to {most:,}"
     way_out = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
-    raise ValueError(f"{name} {value!r:.60} must be a whole number{of_unit}, {limits}{way_out}")
+    raise ValueError(f"{setting(name, value)} must be a whole number{of_unit}, {limits}{way_out}")

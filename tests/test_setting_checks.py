@@ -16,7 +16,7 @@ def test_real_numbers_of_python_and_numpy_are_numbers(value):
 @pytest.mark.parametrize("value", ["a", "1", None, True, np.bool_(True), [1.0], np.zeros(1), 1j])
 def test_all_else_is_refused_by_the_name_of_the_setting(value):
     assert not is_number(value)
-    with pytest.raises(ValueError, match=r"lam .* must be a number"):
+    with pytest.raises(ValueError, match=r"lam=.* must be a number"):
         check_number("lam", value)
 
 
@@ -29,19 +29,19 @@ def test_whole_numbers_within_their_limits_pass(value):
 
 @pytest.mark.parametrize("value", [0, 6, -1, 2.0, 1.5, "2", None, True, np.float64(2), math.nan])
 def test_a_number_that_is_not_whole_or_outside_its_limits_is_refused_by_name(value):
-    with pytest.raises(ValueError, match=r"window .* must be a whole number of bars, from 1 to 5"):
+    with pytest.raises(ValueError, match=r"window=.* must be a whole number of bars, from 1 to 5"):
         check_whole("window", value, most=5, unit="bars")
 
 
 def test_a_limit_that_is_not_given_does_not_count():
     check_whole("seed", 0, least=0)
     check_whole("steps", 10**30)
-    with pytest.raises(ValueError, match=r"^seed -1 must be a whole number, at least 0$"):
+    with pytest.raises(ValueError, match=r"^`seed=-1` must be a whole number, at least 0$"):
         check_whole("seed", -1, least=0)
 
 
 def test_a_float_without_a_fraction_is_told_as_the_integer_to_write():
-    with pytest.raises(ValueError, match=r"total_steps 1000000.0 must be a whole number, at least 1; write 1000000$"):
+    with pytest.raises(ValueError, match=r"total_steps=1000000.0` must be a whole number, at least 1; write 1000000$"):
         check_whole("total_steps", 1e6)
 
 
@@ -49,5 +49,5 @@ def test_a_float_without_a_fraction_is_told_as_the_integer_to_write():
 def test_a_flag_is_true_or_false(value):
     check_flag("progress", True)
     check_flag("progress", False)
-    with pytest.raises(ValueError, match=r"progress .* must be True or False"):
+    with pytest.raises(ValueError, match=r"progress=.* must be True or False"):
         check_flag("progress", value)

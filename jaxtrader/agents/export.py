@@ -27,7 +27,7 @@ from jaxtrader import files
 from jaxtrader.agents.policy import Policy, decide, first_state
 from jaxtrader.envs.observation import TRADABLE
 from jaxtrader.jax_settings import package_settings
-from jaxtrader.setting_checks import check_whole
+from jaxtrader.setting_checks import check_whole, setting
 
 Format = Literal["onnx", "stablehlo"]
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -87,24 +87,28 @@ def export(policy: Policy, path: str | PathLike[str], to: Format = "onnx", asset
         ImportError: the format needs a package that is not installed.
     """
     if to not in get_args(Format):
-        raise ValueError(f"to={to!r} is unknown; use {' or '.join(get_args(Format))}")
+        raise ValueError(f"{setting('to', to)} is unknown; use {' or '.join(get_args(Format))}")
     if not policy.trades:
         raise ValueError("only a policy that was trained in a TradingEnv can be exported")
     if assets is not None and not policy.portfolio:
-        raise ValueError(f"assets {assets!r} is of a portfolio, and this policy trades one asset; leave it out")
+        raise ValueError(
+            f"{setting('assets', assets)} is of a portfolio, and this policy trades one asset; leave it out"
+        )
     if assets is not None:
         check_whole("assets", assets)
     if policy.is_own:
         count = policy.assets
         if assets not in (None, count):
-            raise ValueError(f"assets {assets}: an agent of your own trades the {count} of its training; leave it out")
+            raise ValueError(
+                f"{setting('assets', assets)}: an agent of your own trades the {count} of its training; leave it out"
+            )
     else:
         network = first_state(policy.state).network
         count = (int(assets) if assets else network.actions.size) if policy.portfolio else 1
         if to == "onnx" and network.compute_dtype != "float32":
             raise ValueError(
-                f"the policy computes in {network.compute_dtype}, which ONNX runtimes do not on a CPU; export to "
-                "stablehlo, or train with compute_dtype='float32'"
+                f"the policy computes in {network.compute_dtype}, which ONNX runtimes do not on a CPU; use "
+                "`to='stablehlo'`, or train with `compute_dtype='float32'`"
             )
     about = _about(policy, count)
     write = _onnx if to == "onnx" else _stablehlo
@@ -186,7 +190,7 @@ def _onnx(function: Any, about: Exported) -> bytes:
         import jax2onnx
         import onnx
     except ImportError as error:
-        raise ImportError("ONNX needs jax2onnx; pip install 'jaxtrader[onnx]', or export to stablehlo") from error
+        raise ImportError("ONNX needs jax2onnx; pip install 'jaxtrader[onnx]', or use `to='stablehlo'`") from error
     shapes = [tuple("B" if size == "batch" else size for size in about.inputs[name]) for name in INPUTS]
     noisy = logging.getLogger("onnx_ir")
     level = noisy.level

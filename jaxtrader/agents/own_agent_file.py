@@ -79,9 +79,9 @@ def restored(
     """
     name = stored.name
     if agent is None:
-        raise ValueError(f"{path} holds a policy of {name}, an agent of your own; give it: agent={name}(...)")
+        raise ValueError(f"{path} holds a policy of {name}, an agent of your own; give it, as `agent={name}(...)`")
     if type(agent).__name__ != name:
-        raise ValueError(f"{path} holds a policy of {name}, not of {type(agent).__name__}; give agent={name}(...)")
+        raise ValueError(f"{path} holds a policy of {name}, not of {type(agent).__name__}; give `agent={name}(...)`")
     shapes = jax.eval_shape(lambda key: agent.init(key, env, env_params), jax.random.key(0))  # it compiles nothing
     zeros = jax.tree.map(lambda x: jax.lax.full(x.shape, 0, x.dtype), shapes)
     template = agent.acting_part(agent.prepare(zeros, env_params)[0])

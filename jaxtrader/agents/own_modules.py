@@ -80,7 +80,7 @@ def own(module: Any) -> Own:
     if isinstance(module, Own):
         return module
     if inspect.isclass(module) and issubclass(module, nn.Module):
-        raise TypeError(f"{module.__name__} is a class; give a module: {module.__name__}(...)")
+        raise TypeError(f"{module.__name__} is a class; give a module, as `{module.__name__}(...)`")
     if not isinstance(module, nn.Module):
         raise TypeError(f"{type(module).__name__} is no Flax linen module; derive it from flax.linen.Module")
     try:
@@ -112,7 +112,7 @@ def named(name: str, settings: dict[str, Any], given: Any = None) -> Own:
         other = "" if given is None else f", and no {found.__name__}"
         raise NotGiven(
             f"its network is a {name}{fields}{other}, which is code that no file holds; give that class: "
-            f"load_policy(path, {name}), or --network FILE.py:{name}"
+            f"`load_policy(path, {name})`, or `--network FILE.py:{name}` of the command"
         )
     if not inspect.isclass(module) and (given is not None or own(module).settings == settings):
         return own(module)
@@ -377,7 +377,7 @@ def fresh_weights(module: nn.Module, attempt: str, *inputs: np.ndarray) -> Any:
     weights = variables.get("params", {})
     types = sorted({str(x.dtype) for x in jax.tree.leaves(weights)} - {"float32"})
     if types:
-        raise ValueError(f"{name} has weights of {', '.join(types)}; leave param_dtype at float32")
+        raise ValueError(f"{name} has weights of {', '.join(types)}; leave `param_dtype` at float32")
     return weights
 
 

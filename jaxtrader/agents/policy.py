@@ -33,6 +33,7 @@ from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import BRACKETS, Rules, check_rules
 from jaxtrader.market.delistings import DELISTED_AFTER
 from jaxtrader.market.market import Market, check_market_type
+from jaxtrader.setting_checks import setting
 
 if TYPE_CHECKING:
     from jaxtrader.agents.export import Exported, Format
@@ -388,20 +389,21 @@ class Policy:
         wrong = [name for name in changes if name not in CHANGES]
         if wrong:
             raise ValueError(
-                f"{wrong[0]} belongs to the policy and cannot be changed; change one of {', '.join(CHANGES)}"
+                f"{setting(wrong[0])} belongs to the policy and cannot be changed; change one of {', '.join(CHANGES)}"
             )
         if tuple(market.feature_names) != self.features:
             raise ValueError(
                 f"the policy was trained on the features {', '.join(self.features)}, the market has "
                 f"{', '.join(market.feature_names)}; build it with "
-                f"Market.from_bars(bars, features={list(self.features)})"
+                f"`Market.from_bars(bars, features={list(self.features)})`"
             )
         rules = changes.get("rules", self.rules)
         check_rules(rules)
         if rules.max_leverage != self.rules.max_leverage:
             raise ValueError(
-                f"max_leverage {rules.max_leverage:g} cannot be changed: the policy acts in units of its own, "
-                f"{self.rules.max_leverage:g}; use policy.rules.replace(...)"
+                f"{setting('max_leverage', rules.max_leverage)} cannot replace "
+                f"{setting('max_leverage', self.rules.max_leverage)}, in units of which the policy acts; use "
+                "`policy.rules.replace(...)`"
             )
         assets = market.close.shape[1]
         if assets > 1 and not self.portfolio:

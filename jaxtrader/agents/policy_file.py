@@ -46,6 +46,7 @@ from jaxtrader.ledger import costs
 from jaxtrader.ledger.rules import BRACKETS, Rules
 from jaxtrader.printable import printable_data, shown
 from jaxtrader.schema import parse
+from jaxtrader.setting_checks import setting
 
 NETWORKS: dict[str, type[ActorCritic]] = {
     "single": ActorCritic,
@@ -319,7 +320,7 @@ def _check_about(stored: dict[str, Any], state: PPOState) -> None:
     _check_env(about.env, stored["env"], actions.size)
     limit = np.float32(about.env.rules.max_leverage)
     if state.bounds is not None and not (np.asarray(state.bounds) == [[-limit], [limit]]).all():
-        raise ValueError(f"bounds of actions that are not those of max_leverage {limit:g}")
+        raise ValueError(f"bounds of actions that are not those of {setting('max_leverage', limit)}")
     seen = account_names(bool(about.env.sees_best_price), rewards.observed_in(stored["env"]["reward"]))
     for name, said, network in (
         ("about.env.window", about.env.window, state.network.window),

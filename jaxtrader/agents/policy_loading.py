@@ -27,6 +27,7 @@ from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
 from jaxtrader.run_files import POLICY
 from jaxtrader.schema import parse
+from jaxtrader.setting_checks import setting
 
 
 @package_settings()
@@ -66,7 +67,7 @@ def load_policy(
     if is_own(stored):
         return _of_own_agent(path, parsed_own(path, stored), agent, env, env_params)
     if agent is not None:
-        raise ValueError(f"{path} holds a policy of PPOAgent; leave out agent")
+        raise ValueError(f"{path} holds a policy of PPOAgent; leave out `agent`")
     states, about = read_members(path, stored, network)
     try:
         agent = _agent(about.get("agent", {}), states[0].network)
@@ -100,7 +101,7 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
         if (seen := described["reward"].get("observed")) and agent is not None:
             raise ValueError(
                 f"{path}: decisions see the {', '.join(seen)} of a reward of your own; give the TradingEnv of the "
-                "training: env=..."
+                "training as `env`"
             )
         try:
             bars = policy.window + described["decision_every"] + policy.rules.delay + 1
@@ -108,7 +109,7 @@ def _of_own_agent(path: Any, stored: OwnAgentFile, agent: Any, env: Any, env_par
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise files.FileError(f"{path} is damaged: it does not say its environment ({error!r})") from error
     if env is None and agent is not None:
-        raise ValueError(f"{path} holds a policy of {stored.name} for an environment of your own; give it: env=...")
+        raise ValueError(f"{path} holds a policy of {stored.name} for an environment of your own; give it as `env`")
     params = env.default_params if env is not None and env_params is None else env_params
     states = restored(path, stored, agent, env, params)
     return _joined(path, [dataclasses.replace(policy, state=state) for state in states])
@@ -156,7 +157,8 @@ def ensemble(members: Sequence[Policy]) -> Policy:
             raise ValueError("the members have different networks; average policies of one network")
     for name in BRACKETS:
         if isinstance(settings.get(name), (list, tuple)):  # an older file has fewer brackets
-            raise ValueError(f"{name} {settings[name]} is one for each position; an ensemble needs one number for all")
+            each = setting(name, tuple(settings[name]))
+            raise ValueError(f"{each} is one for each position; an ensemble needs one number for all")
     positions = first.positions if isinstance(first.positions, tuple) else None
     return Policy(Ensemble(first.agent, positions), tuple(each.state for each in members), first.about)
 

@@ -36,8 +36,7 @@ from jaxtrader.agents.protocol import MarketAgent, Rollout, check_paths
 from jaxtrader.envs.observation import Observation, chunks
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.printable import shown
-from jaxtrader.setting_checks import check_whole, is_number
+from jaxtrader.setting_checks import check_flag, check_whole, is_number, setting
 
 PRECISIONS = get_args(Precision)
 # Where nothing pays, noise alone would make the policy certain of some action. Without a bonus a policy never learns to
@@ -85,30 +84,29 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
                 value = value.item()
             if not is_number(value) and not (value is None and usual is None):
                 default = "the default" if usual is None else f"{usual:g}"
-                raise ValueError(f"PPOAgent({name}={shown(repr(value))}) must be a number; leave it out for {default}")
+                raise ValueError(f"{setting(name, value)} must be a number; leave it out for {default}")
             if value is not None and not low <= float(value) <= high:
-                raise ValueError(f"PPOAgent({name}={float(value):g}) is outside [{low:g}, {high:g}]")
+                raise ValueError(f"{setting(name, value)} is outside [{low:g}, {high:g}]")
         if not float(self.learning_rate) > 0:
-            raise ValueError("PPOAgent(learning_rate=0) would learn nothing; 3e-4 to 3e-3 are usual")
+            raise ValueError("`learning_rate=0` would learn nothing; 3e-4 to 3e-3 are usual")
         for name in ("num_epochs", "num_minibatches"):
             check_whole(name, getattr(self, name))
         for name in ("market_baseline", "normalize_observations"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"PPOAgent({name}={shown(repr(getattr(self, name)))}) must be True or False")
+            check_flag(name, getattr(self, name))
         if self.schedule not in get_args(Schedule):
-            raise ValueError(f"PPOAgent(schedule={self.schedule!r}) is unknown; use 'constant' or 'linear'")
+            raise ValueError(f"{setting('schedule', self.schedule)} is unknown; use constant or linear")
         if self.network is not None:
             if isinstance(self.network, str):
-                raise ValueError(f"PPOAgent(network={self.network!r}) must be a Flax module, not its name")
+                raise ValueError(f"{setting('network', self.network)} must be a Flax module, not its name")
             own(self.network)
             if self.encoder != "mlp":
-                raise ValueError("PPOAgent(network=...) reads the window itself; leave out encoder")
+                raise ValueError("`network` reads the window itself; leave out `encoder`")
         if not isinstance(self.encoder, str):
             own(self.encoder)
         check_layers(self)
         if self.matmul_precision not in PRECISIONS:
             raise ValueError(
-                f"PPOAgent(matmul_precision={self.matmul_precision!r}) is unknown; use {', '.join(PRECISIONS)}"
+                f"{setting('matmul_precision', self.matmul_precision)} is unknown; use {', '.join(PRECISIONS)}"
             )
         return self
 
@@ -119,11 +117,12 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
         """
         market = isinstance(env, TradingEnv)
         if isinstance(self.encoder, str) and self.encoder != "mlp" and not (market and env.window > 1):
-            shows, way = f"{env.name} shows one observation", "train in a TradingEnv with window=32"
+            shows, way = f"{env.name} shows one observation", "train in a TradingEnv with `window=32`"
             if market:
-                shows, way = "window=1 shows one", "use window=32"
+                shows, way = "`window=1` shows one", "use `window=32`"
             raise ValueError(
-                f"encoder={self.encoder!r} reads a window of 2 bars or more, and {shows}; {way}, or encoder='mlp'"
+                f"{setting('encoder', self.encoder)} reads a window of 2 bars or more, and {shows}; {way}, or "
+                "`encoder='mlp'`"
             )
         if market:
             self._network(env, None)[0].check()
@@ -220,13 +219,13 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             before = earlier.for_assets(now.actions.size).network
         modules = [each.module if isinstance(each, OwnActorCritic) else None for each in (now, before)]
         if modules[0] != modules[1]:
-            changed.append(f"network is {modules[0]}, and the policy has {modules[1]}")
+            changed.append(f"`network` is {modules[0]}, and the policy has {modules[1]}")
         unused = () if now.encoder != "mlp" or before.encoder != "mlp" else ("encoder_width", "encoder_depth")
         if any(modules):
             unused = ("hidden", "encoder", "encoder_width", "encoder_depth")
         for name in ("window", "features", "account", "actions", "hidden", "encoder", "encoder_width", "encoder_depth"):
             if name not in unused and getattr(now, name) != getattr(before, name):
-                changed.append(f"{name} is {getattr(now, name)}, and the policy has {getattr(before, name)}")
+                changed.append(f"`{name}` is {getattr(now, name)}, and the policy has {getattr(before, name)}")
         if changed:
             raise ValueError(f"the earlier policy has another network: {'; '.join(changed)}; give what the policy has")
         normalizer = earlier.normalizer if keep_scale else state.normalizer

@@ -18,6 +18,7 @@ from jaxtrader.agents.normalization import standardized
 from jaxtrader.agents.own_agent_file import write_own
 from jaxtrader.envs.observation import Observation, chunks
 from jaxtrader.envs.protocols import Environment
+from jaxtrader.setting_checks import setting
 
 
 class Rollout(struct.PyTreeNode):
@@ -155,7 +156,7 @@ class Agent(ABC):
 
         Raises ValueError where the earlier policy does not fit. The default takes none.
         """
-        raise ValueError(f"{type(self).__name__} cannot start from an earlier policy; leave out init_from")
+        raise ValueError(f"{type(self).__name__} cannot start from an earlier policy; leave out `init_from`")
 
     # --- each update ---
 
@@ -164,7 +165,7 @@ class Agent(ABC):
 
         Raises ValueError where the agent has no rate, which is the default.
         """
-        raise ValueError(f"{type(self).__name__} has no rate to halve; leave on_divergence at 'stop'")
+        raise ValueError(f"{type(self).__name__} has no rate to halve; use `on_divergence='stop'`")
 
     def anneal(self, state: Any, progress: Float[Array, ""]) -> Any:
         """Return the state with its schedules at `progress`, the finished share of training. The default has none."""
@@ -220,14 +221,15 @@ class Agent(ABC):
 
 def check_paths(paths: int, num_minibatches: int, num_devices: int = 1) -> None:
     """Raise ValueError where devices, or the minibatches of each, cannot have equally many whole paths."""
-    said = "paths (num_envs / accounts_per_path)"
+    said = "paths (`num_envs` / `accounts_per_path`)"
     if paths % num_devices:
-        raise ValueError(f"devices {num_devices} does not divide the {paths} {said}")
+        raise ValueError(f"{setting('devices', num_devices)} does not divide the {paths} {said}")
     own = paths // num_devices
     if own % num_minibatches:
         of_each = f" of each of {num_devices} devices" if num_devices > 1 else ""
         raise ValueError(
-            f"num_minibatches {num_minibatches} does not divide the {own} {said}{of_each}: a minibatch is whole paths"
+            f"{setting('num_minibatches', num_minibatches)} does not divide the {own} {said}{of_each}: a minibatch is "
+            "whole paths"
         )
 
 

@@ -50,7 +50,7 @@ def trading(
     """
     if isinstance(data, Market):
         if features is not None:
-            raise ValueError("a Market has its features; leave out features, or give bars")
+            raise ValueError("a Market has its features; leave out `features`, or give bars")
         market = data
     else:
         bars: Any = load_bundled() if data is None else data

@@ -25,7 +25,7 @@ from jaxtrader.envs.observation import ACCOUNT_FEATURES, BOUND, Observation
 from jaxtrader.envs.protocols import BoxSpace, DiscreteSpace, check_environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
-from jaxtrader.setting_checks import check_whole
+from jaxtrader.setting_checks import check_whole, setting
 
 
 def to_gymnasium(
@@ -66,13 +66,13 @@ def to_gymnasium(
         Discrete(2) (60,) False
     """
     if observation not in ("flat", "dict"):
-        raise ValueError(f"observation {observation!r} is unknown; use 'flat' or 'dict'")
+        raise ValueError(f"{setting('observation', observation)} is unknown; use flat or dict")
     if num_envs is not None:
         check_whole("num_envs", num_envs)
     check_environment(env)
     if not isinstance(normalize, bool | Normalizer):
         raise ValueError(
-            f"normalize {normalize!r:.40} must be True, False, or the form.normalizer of another environment"
+            f"{setting('normalize', normalize)} must be True, False, or the `form.normalizer` of another environment"
         )
     with package_settings():
         adapted = _Adapted(env, params, normalize, observation == "dict")
@@ -200,7 +200,7 @@ class _Adapted:
                 self.form = GymnasiumForm(normalize, as_dict)
             params = self.form.prepare(params)
         elif as_dict:
-            raise ValueError(f"observation 'dict' is of a TradingEnv; {env.name} shows its own, so leave it out")
+            raise ValueError(f"`observation='dict'` is of a TradingEnv; {env.name} shows its own, so leave it out")
         self.params = params
         self.action_space = _action_space(env, params)
         self.observation_space = self._observation_space()

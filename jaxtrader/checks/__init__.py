@@ -18,6 +18,7 @@ from jaxtrader.checks.lookahead import past_only
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.features import Feature
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import setting
 
 __all__ = ["NAMES", "Check", "CheckSettings", "delayed", "oracle", "past_only", "plausible", "run", "shuffled"]
 
@@ -86,8 +87,6 @@ def prepare(market: Market, settings: CheckSettings | None = None, only: Sequenc
     """
     unknown = [name for name in only if name not in NAMES]
     if unknown or not only:
-        raise ValueError(
-            f"only {', '.join(unknown) or 'nothing'} names no check to run; the checks are {', '.join(NAMES)}"
-        )
+        raise ValueError(f"{setting('only', tuple(only))} names no check to run; the checks are {', '.join(NAMES)}")
     settings = settings or CheckSettings()
     return settings if set(only) == {"past_only"} else settings.validate(market)

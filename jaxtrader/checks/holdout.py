@@ -29,6 +29,7 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.trainer import Trainer
 
 MIN_TRAIN_BARS, MIN_TEST_BARS = 256, 128  # of one symbol. With fewer, only chance is measured.
@@ -125,7 +126,7 @@ class CheckSettings:
         """
         if named := self.costs.columns:
             name, column = next(iter(named.items()))
-            raise ValueError(f"{name} names the column {column!r}, and the checks need a number; give its mean")
+            raise ValueError(f"{setting(name, column)} names a column, and the checks need a number; give its mean")
         moves = fill_to_fill(market, self.rules.fill)
         fee, slippage = (float(np.asarray(rate or 0.0)) for rate in (self.costs.fee, self.costs.slippage))
         limit, asked = MAX_COST_SHARE * float(np.nanmean(np.abs(moves))), fee + slippage

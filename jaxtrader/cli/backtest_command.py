@@ -27,6 +27,7 @@ from jaxtrader.ledger.cost_rates import CostRates
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.report.evidence import Evidence, judge
 from jaxtrader.run_files import RESULT
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.run_folder import fold_folders, refuse_full
 
 
@@ -68,13 +69,13 @@ def _subject(
     """Return the policy, its identity, the name and bars of the part, and the moment from which on bars are a test."""
     source = build(Source, values)
     own = {"data": wanted.data, "part": wanted.part, "start": wanted.start, "end": wanted.end}
-    given = [flag(name) for name, value in {**own, **of(Source, values)}.items() if value is not None]
+    given = [name for name, value in {**own, **of(Source, values)}.items() if value is not None]
     if finished.is_walk_forward(path):
         if given:
             last = fold_folders(path)[-1]
             raise BadInput(
-                f"{path} is a walk-forward, whose policies trade their own tests: leave out {given[0]}, or give one of "
-                f"its policies, as in `jaxtrader backtest {last} {given[0]} ...`"
+                f"{path} is a walk-forward, whose policies trade their own tests: leave out {setting(given[0])}, or "
+                f"give one of its policies, as in `jaxtrader backtest {last} {flag(given[0])} ...`"
             )
         run = finished.read(path, values)
         return run.policy, run.identity, *next(iter(run.parts.items())), None
@@ -93,16 +94,21 @@ def _of_fold(
     path: Path, wanted: BacktestData, source: Source, values: Values
 ) -> tuple[Policy, bytes, str, jt.Market, np.datetime64]:
     """Return what `_subject` does for one policy of a walk-forward, on a part of its own fold."""
-    if reading := list(phrases.reading(source)):
-        raise BadInput(f"{reading[0]} says how to read a file: give --data FILE with it")
+    _check_reads_nothing(source)
     run = finished.read_fold(path, values)
     name = PARTS.get(wanted.part or "test")
     if name not in run.parts:
         has = ", ".join(key for key, value in PARTS.items() if value in run.parts)
-        raise BadInput(f"--part {wanted.part}: the bars of {path} have the parts {has}; give one of them")
+        raise BadInput(f"{setting('part', wanted.part)}: the bars of {path} have the parts {has}; give one of them")
     assert isinstance(run.policy, Policy)
     market = inputs.narrowed(run.parts[name], wanted.start, wanted.end, build(Source, run.settings))
     return run.policy, run.identity, name, market, inputs.first_time(run.parts[PARTS["test"]])
+
+
+def _check_reads_nothing(source: Source) -> None:
+    """Raise BadInput where a setting says how a file is read, and no file was given."""
+    for name, value in phrases.changed(source):
+        raise BadInput(f"{setting(name, value)} says how to read a file: give --data FILE with it")
 
 
 def _changes(policy: Policy | Succession, values: Values) -> dict[str, Any]:
@@ -141,7 +147,9 @@ def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) 
     command = inputs.asked_of(policy, wanted.run)
     if wanted.data is not None:
         if wanted.part is not None:
-            raise BadInput(f"--part {wanted.part} is of the data of training; with --data use --start and --end")
+            raise BadInput(
+                f"{setting('part', wanted.part)} is of the data of training; with `data` use `start` and `end`"
+            )
         given = {"delisted_after": policy.delisted_after, **given}
         market = inputs.read_market(wanted.data, source, policy.features, policy.portfolio, **given)
         return Path(wanted.data).name, inputs.narrowed(market, wanted.start, wanted.end, source)
@@ -149,8 +157,7 @@ def _asked(wanted: BacktestData, source: Source, given: Values, policy: Policy) 
         raise BadInput(f"{wanted.run} was not trained by this command and does not say its data; give --data FILE")
     if command["synthetic"] is not None:
         raise BadInput(made_by(command, Path(wanted.run)))
-    if reading := list(phrases.reading(dataclasses.replace(source, symbols=None))):
-        raise BadInput(f"{reading[0]} says how to read a file: give --data FILE with it")
+    _check_reads_nothing(dataclasses.replace(source, symbols=None))
     command = {**command, **given, "symbols": source.symbols or command.get("symbols")}
     name, market = PARTS.get(wanted.part or "test", "all bars"), finished.own_market(policy, command)
     if wanted.part != "all":

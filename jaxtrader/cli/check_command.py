@@ -26,6 +26,7 @@ from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import FAILED, OK, BadInput, build, of
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.setting_checks import setting
 
 
 def check(values: Values, console: Console) -> int:
@@ -33,11 +34,11 @@ def check(values: Values, console: Console) -> int:
     began = time.perf_counter()
     with inputs.checked():
         if not 0 <= values["seed"] < 2**32:
-            raise BadInput(f"--seed {values['seed']} is outside 0 to {2**32 - 1}")
+            raise BadInput(f"{setting('seed', values['seed'])} is outside 0 to {2**32 - 1}")
         source = build(Source, values)
         bars = inputs.read_bars(values["data"], source)
         features = None if values["features"] is None else named(values["features"])
-        setting = jt.checks.CheckSettings(
+        wanted = jt.checks.CheckSettings(
             positions=values["positions"],
             costs=jt.Costs(**of(CostRates, values)),
             rules=build(jt.Rules, values),
@@ -46,11 +47,11 @@ def check(values: Values, console: Console) -> int:
         market = jt.Market.from_bars(bars, features, min_bars=source.min_bars, **of(MarketSettings, values))
         bars = [one for one in bars if one.symbols[0] in market.symbols]
         only = jt.checks.NAMES if values["only"] is None else values["only"]
-        jt.checks.prepare(market, setting, only)
+        jt.checks.prepare(market, wanted, only)
     tables.print_facts(console, [("data", f"{market.source}: {market.describe()}"), *phrases.notes(market.notes)])
     try:
         done = jt.checks.run(
-            bars, features, setting, only=only, notify=lambda line: console.print(Text(f"check {line}", style="dim"))
+            bars, features, wanted, only=only, notify=lambda line: console.print(Text(f"check {line}", style="dim"))
         )
     except jt.DataError as error:
         # A feature can be computed from all bars, but not from some or from shuffled ones.
@@ -69,7 +70,7 @@ def named(specs: Sequence[str]) -> list[str | jt.features.Feature]:
     """
     matches = [re.fullmatch(r"(.*\.py):(\w+)", spec) for spec in specs]
     return [
-        _feature(spec, own_code.run_file(match[1], f"--features {spec}"), match[2]) if match else spec
+        _feature(spec, own_code.run_file(match[1], setting("features", spec)), match[2]) if match else spec
         for spec, match in zip(specs, matches, strict=True)
     ]
 
@@ -81,8 +82,8 @@ def _feature(spec: str, module: ModuleType, name: str) -> jt.features.Feature:
         what = f"has no {name}" if found is None else f"has {name} of the type {type(found).__name__}"
         file = Path(spec.rpartition(":")[0]).name
         raise BadInput(
-            f"--features {spec}: {file} {what}; write {name} = jaxtrader.features.Feature('{name}', lookback, "
-            "function of bars)"
+            f"{setting('features', spec)}: {file} {what}; write "
+            f"`{name} = jaxtrader.features.Feature('{name}', lookback, function of bars)`"
         )
     return dataclasses.replace(found, compute=_named(found))
 

@@ -29,6 +29,7 @@ from jaxtrader.cli.sweep_command import sweep
 from jaxtrader.cli.train_command import train
 from jaxtrader.cli.walk_forward_command import walk_forward
 from jaxtrader.cli.watch_command import watch
+from jaxtrader.cli.wording import translated
 from jaxtrader.evaluation import tables
 from jaxtrader.printable import printable
 
@@ -37,7 +38,7 @@ OF_CACHE = "persistent compilation cache entry"  # in JAX's warnings
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Show a warning as one sentence, without a line of code."""
-    text = printable(" ".join(str(message).split()))
+    text = printable(translated(" ".join(str(message).split())))
     if OF_CACHE in text:
         _warn_of_cache()
     else:
@@ -93,7 +94,7 @@ def run(name: str, given: Mapping[str, Any]) -> int:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        way_out = "use fewer --num-envs or --seeds-at-once, or a shorter --window or --rollout-length"
+        way_out = "use fewer `num_envs` or `seeds_at_once`, or a shorter `window` or `rollout_length`"
         raise Failed(f"the device has too little memory; {way_out}") from error
     except (jt.FileError, OSError) as error:
         raise Failed(f"a result could not be written: {error}") from error

@@ -13,7 +13,7 @@ from jaxtrader.cli import inputs, phrases
 from jaxtrader.cli.command_settings import MarketSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import OK, SHARES, BadInput, build, resolved
-from jaxtrader.cli.wording import in_flags
+from jaxtrader.cli.wording import translated
 from jaxtrader.evaluation import tables
 from jaxtrader.market.clock import common_zone, wall_clock
 from jaxtrader.market.market import long_enough
@@ -35,7 +35,7 @@ def describe_file(values: Values, console: Console) -> int:
                 (bars.symbols[0], _history(bars, wanted)),
                 ("  format", bars.format),
                 ("  columns", _columns(bars)),
-                *(("  note", in_flags(note)) for note in _notes(bars, wanted)),
+                *(("  note", translated(note)) for note in _notes(bars, wanted)),
             ]
             tables.print_facts(console, facts)
     longest = max(jt.features.DEFAULT, key=lambda feature: feature.lookback)
@@ -47,7 +47,7 @@ def describe_file(values: Values, console: Console) -> int:
         command = f"jaxtrader train --data {shlex.quote(file)}"
         facts.append(("next", " ".join([command, *phrases.reading(source), *phrases.reading(wanted)])))
     except BadInput as error:
-        facts.append(("problem", in_flags(str(error))))
+        facts.append(("problem", translated(str(error))))
     tables.print_facts(console, facts)
     return OK
 
@@ -95,7 +95,7 @@ def _summary(histories: Sequence[jt.Bars], wanted: MarketSettings) -> Iterator[t
         name = bars.symbols[0]
         lines["format"].append(f"{name}: {bars.format}")
         lines["columns"].append(f"{name}: {_columns(bars)}")
-        lines["note"] += [f"{name}: {in_flags(note)}" for note in _notes(bars, wanted)]
+        lines["note"] += [f"{name}: {translated(note)}" for note in _notes(bars, wanted)]
     for label, texts in lines.items():
         for line in tables.grouped(texts):
             yield label, line

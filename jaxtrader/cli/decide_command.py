@@ -18,7 +18,7 @@ from jaxtrader.cli import finished, inputs, phrases
 from jaxtrader.cli.command_settings import DecideSettings, Source
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import OK, BadInput, build, of
-from jaxtrader.cli.wording import in_flags
+from jaxtrader.cli.wording import translated
 from jaxtrader.live.decision import exposure_text
 from jaxtrader.live.live import Live
 from jaxtrader.live.recent import OtherScale, up_to
@@ -96,7 +96,7 @@ def _histories(
     for before, bars in zip(loaded, histories, strict=True):
         if len(bars) < len(before):
             notes.append(f"{bars.symbols[0]}: {len(before) - len(bars)} bar at the end is not over yet, and left out.")
-        notes += [f"{bars.symbols[0]}: {in_flags(note)}" for note in bars.notes if note.startswith("repair=")]
+        notes += [f"{bars.symbols[0]}: {translated(note)}" for note in bars.notes if note.startswith("`repair=")]
     if policy.portfolio and all(map(len, histories)):
         rows = bars_of_rows_that_are_over(histories, now)
         for bars, kept in zip(histories, rows, strict=True):
@@ -127,8 +127,8 @@ def _positions(given: tuple[float, ...] | None, histories: Sequence[jt.Bars]) ->
     names = [bars.symbols[0] for bars in histories]
     if len(given) != len(names):
         raise BadInput(
-            f"--position has {len(given)} number{'s' * (len(given) != 1)}, and the data have {len(names)} "
-            f"symbol{'s' * (len(names) != 1)}: give one for each of {', '.join(names)}, or choose with --symbols"
+            f"`position` has {len(given)} number{'s' * (len(given) != 1)}, and the data have {len(names)} "
+            f"symbol{'s' * (len(names) != 1)}: give one for each of {', '.join(names)}, or choose with `symbols`"
         )
     return dict(zip(names, given, strict=True))
 
@@ -143,10 +143,10 @@ def _account(policy: Policy, own: Sequence[jt.Bars], file: Path, positions: dict
         live.catch_up(own)
     except OtherScale as error:
         raise BadInput(
-            f"{error.fault}; give adjusted prices, or begin anew with --position, as in --position 0"
+            f"{error.fault}; give adjusted prices, or begin anew with `position`, as in `position=0`"
         ) from error
     except (ValueError, jt.FileError) as error:
-        raise BadInput(f"{str(error).removesuffix('.')}; --position, as in --position 0, begins anew") from error
+        raise BadInput(f"{error}; `position`, as in `position=0`, begins anew") from error
     return live
 
 

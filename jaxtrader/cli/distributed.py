@@ -24,7 +24,8 @@ import jax
 from jaxtrader import hosts
 from jaxtrader.cli.command_settings import HostSettings
 from jaxtrader.cli.inputs import Values
-from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, BadInput, build, flag
+from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, BadInput, build
+from jaxtrader.setting_checks import setting
 from jaxtrader.terminal import Output
 
 CONNECT_SECONDS = 60  # in which all processes must come together
@@ -90,20 +91,20 @@ def _check(settings: HostSettings, values: Values) -> None:
     given = [field.name for field in dataclasses.fields(settings) if getattr(settings, field.name) is not None]
     if not settings.distributed:
         if len(given) > 1:
-            raise BadInput(f"{flag(given[1])} needs --distributed")
+            raise BadInput(f"{setting(given[1])} needs `distributed`")
         return
     if values["dry_run"]:
-        raise BadInput("--dry-run runs in one process: leave out --distributed")
+        raise BadInput("`dry_run` runs in one process: leave out `distributed`")
     address, count, index = settings.coordinator, settings.num_processes, settings.process_id
     if address is not None:
         host, _, port = address.rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-            raise BadInput(f"--coordinator {address} is no HOST:PORT, such as 10.0.0.1:1234")
+            raise BadInput(f"{setting('coordinator', address)} is no HOST:PORT, such as 10.0.0.1:1234")
     if count is not None and count < 1:
-        raise BadInput(f"--num-processes {count} must be at least 1")
+        raise BadInput(f"{setting('num_processes', count)} must be at least 1")
     if index is not None and not 0 <= index < (2**31 if count is None else count):
         most = "at least 0" if count is None else f"from 0 to {count - 1}"
-        raise BadInput(f"--process-id {index} must be a whole number, {most}")
+        raise BadInput(f"{setting('process_id', index)} must be a whole number, {most}")
 
 
 def _join(settings: HostSettings) -> None:
@@ -125,12 +126,12 @@ def _join(settings: HostSettings) -> None:
         )
     except ValueError as error:
         raise BadInput(
-            f"--distributed finds no Slurm, Open MPI, Kubernetes or TPU pod that tells the processes: {_NEEDS}"
+            f"`distributed` finds no Slurm, Open MPI, Kubernetes or TPU pod that tells the processes: {_NEEDS}"
         ) from error
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise BadInput(
-            f"--distributed: JAX cannot join the processes ({reason}); try another port, or {_NEEDS}"
+            f"`distributed`: JAX cannot join the processes ({reason}); try another port, or {_NEEDS}"
         ) from error
     _abort_code = FAILED
 
@@ -144,7 +145,7 @@ def _check_port(address: str) -> None:
             listener.listen()
         except OSError as error:
             raise BadInput(
-                f"--coordinator {address}: process 0 cannot listen at this port; give another one"
+                f"{setting('coordinator', address)}: process 0 cannot listen at this port; give another one"
             ) from error
 
 
@@ -158,8 +159,8 @@ def wait_for(address: str, seconds: float) -> None:
         except OSError as error:
             if time.monotonic() > until:
                 raise BadInput(
-                    f"--coordinator {address} does not answer within {seconds:g} s ({error.strerror or error}): start "
-                    "process 0 there, or check the address and the firewall"
+                    f"{setting('coordinator', address)} does not answer within {seconds:g} s "
+                    f"({error.strerror or error}): start process 0 there, or check the address and the firewall"
                 ) from error
             time.sleep(0.2)
         else:
@@ -171,8 +172,8 @@ def _take_devices(values: dict[str, Any]) -> None:
     count = jax.device_count()
     if values["resume"] is None and values["devices"] not in (1, count):
         raise BadInput(
-            f"--devices {values['devices']}: --distributed trains on all {count} devices of its {hosts.count()} "
-            "processes; leave it out"
+            f"{setting('devices', values['devices'])}: `distributed` trains on all {count} devices of its "
+            f"{hosts.count()} processes; leave it out"
         )
     values["devices"] = count
     if not hosts.is_first():

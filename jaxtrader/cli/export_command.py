@@ -11,6 +11,7 @@ from jaxtrader.cli import finished, inputs
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.settings import OK, BadInput
 from jaxtrader.evaluation import tables
+from jaxtrader.setting_checks import setting
 
 
 def export_policy(values: Values, console: Console) -> int:
@@ -19,7 +20,9 @@ def export_policy(values: Values, console: Console) -> int:
     path = Path(values["save"] or (run if run.is_dir() else run.parent) / f"policy.{kind}")
     with inputs.checked():
         if path.is_dir():
-            raise BadInput(f"--save {path} is a folder; give the file to write, as in {path / f'policy.{kind}'}")
+            raise BadInput(
+                f"{setting('save', str(path))} is a folder; give the file to write, as in {path / f'policy.{kind}'}"
+            )
         try:
             described = jt.load_policy(finished.policy_of(run)).export(path, kind)
         except ImportError as error:

@@ -151,9 +151,8 @@ def _planned(folder: Path, given: Values) -> tuple[Values, list[FoldPlan]]:
     path = folder / CONFIG_TOML
     if not path.is_file():
         raise BadInput(f"{folder} has no {path.name}, so `jaxtrader walk-forward` did not begin it")
-    (written,) = flags.read_settings(
-        "walk-forward", [config_file.flat(config_file.read_tables(path, str(path)), path)], str(path)
-    )
+    in_file = config_file.flat(config_file.read_tables(path, str(path)), path)
+    (written,) = flags.read_settings("walk-forward", [in_file], str(path))
     settings = resolved("walk-forward", {**written, **_given(given)})
     _check_data(settings, folder)
     waiting.say_reading(settings["data"])
@@ -197,5 +196,5 @@ def _check_bars(policy: Policy, train: jt.Market, folder: Path, settings: Values
     if train.fingerprint != known:
         raise BadInput(
             f"{settings['data']} is not the data of {folder}: its bars of training are {train.describe()}, and were "
-            f"{told.get('train', 'unknown')}; give the unchanged file with --data, or train anew"
+            f"{told.get('train', 'unknown')}; give the unchanged file as `data`, or train anew"
         )

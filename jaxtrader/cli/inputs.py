@@ -21,7 +21,7 @@ from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import own_code
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.config_file import NOT_REPEATED
-from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, RISK_AVERSION, SHARES, BadInput, build, of, spelt
+from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, RISK_AVERSION, SHARES, BadInput, build, of
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.backtest import with_room
 from jaxtrader.evaluation.optimum import Optimum
@@ -33,6 +33,7 @@ from jaxtrader.market.features import resolve
 from jaxtrader.market.splits import ALWAYS, FOREVER, nanoseconds, segments_between
 from jaxtrader.run_files import START
 from jaxtrader.schema import parse
+from jaxtrader.setting_checks import setting
 from jaxtrader.training import run_folder
 from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.train_settings import TrainSettings
@@ -105,7 +106,9 @@ def _label(source: Source) -> str | dict[str, str]:
         return source.label
     pairs = [part.strip().rpartition("=") for part in source.label.split(",")]
     if not all(name and end for name, _, end in pairs):
-        raise BadInput(f"--label {source.label} must be close, open, or these by symbol, such as BTC=open,ETH=open")
+        raise BadInput(
+            f"{setting('label', source.label)} must be close, open, or these by symbol, such as BTC=open,ETH=open"
+        )
     return {name: end for name, _, end in pairs if source.symbols is None or name in source.symbols}
 
 
@@ -132,7 +135,7 @@ def market_of(
     `settings` are of `MarketSettings`.
     """
     if portfolio and len(histories) < 2:
-        raise BadInput("a portfolio needs two symbols at least, and the file has one; leave out --portfolio")
+        raise BadInput("a portfolio needs two symbols at least, and the file has one; leave out `portfolio`")
     return jt.Market.from_bars(histories, names, align=portfolio, min_bars=source.min_bars, **settings)
 
 
@@ -143,19 +146,23 @@ def clock_of(source: Source, *dated: jt.Bars | jt.Market) -> Source:
 
 def cuts(data: TrainData, source: Source) -> tuple[Any, ...]:
     """Return the arguments of `Market.split`: the ends of training and validation, or shares of the calendar."""
-    names, given = ("--train-end", "--valid-end"), (data.train_end, data.valid_end)
+    names, given = ("train_end", "valid_end"), (data.train_end, data.valid_end)
     if data.data is not None and given == (None, None):
         return SHARES
     if data.data is not None and None in given:
         shares = "/".join(f"{100 * share:g}" for share in SHARES)
         raise BadInput(
-            f"{names[given.index(None)]} is missing: give both ends, or neither and the calendar is cut {shares}"
+            f"{setting(names[given.index(None)])} is missing: give both ends, or neither and the calendar is cut "
+            f"{shares}"
         )
     days = [day or usual for day, usual in zip(given, BUNDLED_ENDS, strict=True)]
     ends = tuple(moment_of(name, day, source, after=True) for name, day in zip(names, days, strict=True))
     if ends[0] >= ends[1]:
-        train, valid = (f"{day} (the default)" if each is None else day for each, day in zip(given, days, strict=True))
-        raise BadInput(f"--valid-end {valid} is not after --train-end {train}; validation lies between the two")
+        train, valid = (
+            setting(name, day) + " (the default)" * (each is None)
+            for name, day, each in zip(names, days, given, strict=True)
+        )
+        raise BadInput(f"{valid} is not after {train}; validation lies between the two")
     return ends
 
 
@@ -164,9 +171,13 @@ def parts(market: jt.Market, data: TrainData, ends: tuple[Any, ...]) -> tuple[jt
     try:
         return market.split(*ends)
     except jt.DataError as error:
-        given = (("--train-end", data.train_end), ("--valid-end", data.valid_end))
-        flags = " and ".join(f"{name} {day}" for name, day in given if day is not None)
-        raise BadInput(f"{flags}: {error}" if flags else str(error)) from error
+        given = _given(train_end=data.train_end, valid_end=data.valid_end)
+        raise BadInput(f"{given}: {error}" if given else str(error)) from error
+
+
+def _given(**values: Any) -> str:
+    """The settings among some that were given."""
+    return " and ".join(setting(name, value) for name, value in values.items() if value is not None)
 
 
 def absolute(values: Values, *names: str) -> dict[str, str | None]:
@@ -178,18 +189,17 @@ def narrowed(market: jt.Market, start: str | None, end: str | None, source: Sour
     """Return the market from a first day to a last one, both included."""
     source, low, high = clock_of(source, market), ALWAYS, FOREVER
     if start is not None:
-        low = nanoseconds(moment_of("--start", start, source, after=False), None)
+        low = nanoseconds(moment_of("start", start, source, after=False), None)
     if end is not None:
-        high = nanoseconds(moment_of("--end", end, source, after=True), None)
+        high = nanoseconds(moment_of("end", end, source, after=True), None)
     segments, kept = segments_between(market.times, market.segments, low, high, embargo=0)
     if not kept:
-        flags = " and ".join(f"--{name} {day}" for name, day in (("start", start), ("end", end)) if day is not None)
         runs = " to ".join(days(market))
-        raise BadInput(f"no bar is left by {flags}: the data runs from {runs}; give another day")
+        raise BadInput(f"no bar is left by {_given(start=start, end=end)}: the data runs from {runs}; give another day")
     return market.keep(kept, segments)
 
 
-def moment_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
+def moment_of(name: str, text: str, source: Source, *, after: bool) -> datetime:
     """When a day begins by the file's clock, or ends (`after`). Of a moment it is that moment, or just after it.
 
     A bar is stamped by its close, so a bar at midnight is of the day that begins. Where a label was given, stamps were
@@ -201,7 +211,7 @@ def moment_of(flag: str, text: str, source: Source, *, after: bool) -> datetime:
     except (ValueError, OverflowError):
         written = re.fullmatch(r"(\d{4})[/.](\d{1,2})[/.](\d{1,2})", text)
         way = "{}-{:0>2}-{:0>2}".format(*written.groups()) if written else "2007-12-31"
-        raise BadInput(f"{flag} {text} is not a date; write it as {way}") from None
+        raise BadInput(f"{setting(name, text)} is not a date; write it as {way}") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=time_zone(source.tz))
     return moment + timedelta(microseconds=source.label != "close" if is_day else after)
@@ -258,9 +268,9 @@ def check_bars_to_train(
         raise BadInput(
             f"too few bars: training needs {needed:,}{in_file}, and the longest history has {len(longest):,}. "
             f"{seen:,} are for the features' look-back and the window, and {traded:,} for a rollout; give more bars, "
-            "features with a shorter look-back (as --features log_return_1,volatility_20)"
-            f"{', a shorter --window' * (values['window'] > 1)}"
-            f"{', a smaller --decision-every' * (values['decision_every'] > 1)}, or a shorter --rollout-length"
+            "features with a shorter look-back (as `features=('log_return_1', 'volatility_20')`)"
+            f"{', a shorter `window`' * (values['window'] > 1)}"
+            f"{', a smaller `decision_every`' * (values['decision_every'] > 1)}, or a shorter `rollout_length`."
         )
 
 
@@ -280,8 +290,8 @@ def environment(values: Values, market: jt.Market) -> jt.TradingEnv:
     check_take_profit(values)
     if values["positions"] == "weights" and values["max_leverage"] > 1:
         raise BadInput(
-            f"--leverage {values['max_leverage']:g} does nothing to weights, which sum to at most 1; leave it out, or "
-            "use --positions continuous"
+            f"{setting('max_leverage', values['max_leverage'])} does nothing to weights, which sum to at most 1; leave "
+            "it out, or use `positions='continuous'`"
         )
     return jt.TradingEnv(
         market,
@@ -300,7 +310,7 @@ def check_take_profit(values: Values) -> None:
     given = values.get("take_profit")
     for share in given if isinstance(given, tuple) else (given,):
         if share is not None and share >= 1:
-            raise BadInput(f"--take-profit {spelt(given)} must be below 1: {meaning_of_bracket('take_profit')}")
+            raise BadInput(f"{setting('take_profit', given)} must be below 1: {meaning_of_bracket('take_profit')}")
 
 
 def reward(wanted: RewardSettings) -> jt.rewards.Reward | jt.rewards.MoveReward:
@@ -309,8 +319,10 @@ def reward(wanted: RewardSettings) -> jt.rewards.Reward | jt.rewards.MoveReward:
     if wanted.reward in RISK_AVERSION:
         return make(RISK_AVERSION[wanted.reward] if aversion is None else aversion)
     if aversion is not None:
-        takers = " or ".join(f"--reward {name}" for name in RISK_AVERSION)
-        raise BadInput(f"--risk-aversion {aversion:g} needs {takers}, and the reward is {wanted.reward}; leave it out")
+        takers = " or ".join(setting("reward", name) for name in RISK_AVERSION)
+        raise BadInput(
+            f"{setting('risk_aversion', aversion)} needs {takers}, and the reward is {wanted.reward}; leave it out"
+        )
     return make()
 
 
@@ -329,14 +341,16 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
     if values["run_dir"] is not None:
         run_folder.refuse_full(Path(values["run_dir"]))
     if not 0 <= values["seed"] < 2**30:
-        raise BadInput(f"--seed {values['seed']} is outside 0 to {2**30 - 1}")
+        raise BadInput(f"{setting('seed', values['seed'])} is outside 0 to {2**30 - 1}")
     resumes, asked = values["resume"] is not None, {**values, **about}
     other: dict[str, Any] = {"run_dir": values["resume"], "init_from": values["init_from"]}
     if resumes and not _asks_for_start(Path(values["resume"]), values):
         other |= {"init_from": None, "refit_normalizer": False}
     start = other["init_from"]
     if start is not None and not (Path(start).is_file() or trained_path(Path(start)).is_file()):
-        raise BadInput(f"--from {start} must be the folder of a run with a policy, or a policy file; check the path")
+        raise BadInput(
+            f"{setting('init_from', start)} must be the folder of a run with a policy, or a policy file; check the path"
+        )
     return jt.Trainer(
         env,
         own_code.agent(values),
@@ -363,4 +377,4 @@ def callbacks(values: Values) -> list[jt.Callback]:
     try:
         return found + [made[name]() for name in values["log_to"] or ()]
     except ImportError as error:
-        raise BadInput(f"--log-to: {error}") from error
+        raise BadInput(f"`log_to`: {error}") from error

@@ -19,6 +19,7 @@ from jaxtrader.agents.own_modules import own
 from jaxtrader.agents.ppo_settings import Encoder, PPOSettings
 from jaxtrader.cli.settings import BadInput, of
 from jaxtrader.nearest import nearest
+from jaxtrader.setting_checks import setting
 
 
 def load_module(named: str) -> nn.Module:
@@ -27,29 +28,30 @@ def load_module(named: str) -> nn.Module:
     Policy files that name its class find it from now on. Raises BadInput where there is none.
     """
     file, _, name = named.rpartition(":")
+    typed = setting("network", named)
     if not file or not name.isidentifier():
         known = get_args(Encoder)
         close = nearest(named, known)
-        near = f"did you mean --encoder {close}?" if close else f"jaxtrader's own are --encoder {'|'.join(known)}"
-        raise BadInput(
-            f"--network {named} must be a file and the name of a Flax module in it, as in mine.py:MyNetwork; {near}"
-        )
-    code = run_file(file, f"--network {named}")
+        near = f"jaxtrader's own are `encoder` {'|'.join(known)}"
+        if close:
+            near = f"did you mean {setting('encoder', close)}?"
+        raise BadInput(f"{typed} must be a file and the name of a Flax module in it, as in mine.py:MyNetwork; {near}")
+    code = run_file(file, typed)
     found = getattr(code, name, None)
     if found is None:
         is_module = lambda x: isinstance(x, nn.Module) or (inspect.isclass(x) and issubclass(x, nn.Module))  # noqa: E731
         names = [key for key, value in vars(code).items() if is_module(value)]
         close = nearest(name, names)
-        raise BadInput(f"--network {named}: {file} has no {name}" + (f"; did you mean {close}?" if close else ""))
+        raise BadInput(f"{typed}: {file} has no {name}" + (f"; did you mean {close}?" if close else ""))
     try:
         module = found() if inspect.isclass(found) else found
         return own(module).module
     except TypeError as error:
-        raise BadInput(f"--network {named}: {error}; give each field of the class a default") from error
+        raise BadInput(f"{typed}: {error}; give each field of the class a default") from error
 
 
 def run_file(file: str, typed: str) -> ModuleType:
-    """Run a Python file of the user's. Raises BadInput where it cannot be run. `typed` is the flag that names it."""
+    """Run a Python file of the user's. Raises BadInput where it cannot be run. `typed` is the setting that names it."""
     path = Path(file)
     if not path.is_file() or path.suffix != ".py":
         raise BadInput(f"{typed}: {file} is no Python file; check the path")

@@ -14,7 +14,7 @@ from jaxtrader.agents import encoders
 from jaxtrader.cli import inputs
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source
 from jaxtrader.cli.settings import BPS, RISK_AVERSION, flag, spelt
-from jaxtrader.cli.wording import in_flags
+from jaxtrader.cli.wording import translated
 from jaxtrader.envs.actions import may_be_short
 from jaxtrader.evaluation import tables
 from jaxtrader.ledger.costs import LIMITS
@@ -36,7 +36,7 @@ def data(market: jt.Market) -> str:
 
 def notes(found: Sequence[str]) -> list[tuple[str, str]]:
     """Notes of the API as lines of the terminal."""
-    return [("note", in_flags(note)) for note in tables.grouped(found)]
+    return [("note", translated(note)) for note in tables.grouped(found)]
 
 
 def content(market: jt.Market, symbols: bool = True) -> str:
@@ -167,10 +167,15 @@ def reward(wanted: RewardSettings) -> str:
     )
 
 
-def reading(source: Source | MarketSettings) -> Iterator[str]:
-    """The flags with which a file was read."""
+def changed(source: Source | MarketSettings) -> Iterator[tuple[str, Any]]:
+    """The settings with which a file was read, and their values, where they are not the default ones."""
     for field in dataclasses.fields(source):
         value = getattr(source, field.name)
         if value != field.default:
-            name = flag(field.name)
-            yield f"--no-{name[2:]}" if value is False else f"{name} {spelt(value)}"
+            yield field.name, value
+
+
+def reading(source: Source | MarketSettings) -> Iterator[str]:
+    """The flags with which a file was read."""
+    for name, value in changed(source):
+        yield f"--no-{flag(name)[2:]}" if value is False else f"{flag(name)} {spelt(value)}"

@@ -36,6 +36,7 @@ from jaxtrader.cli.command_settings import (
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.ledger.cost_rates import A_BP, BPS, CostRates
 from jaxtrader.ledger.rules import BRACKETS, Rules
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.train_settings import TrainSettings
 
 T = TypeVar("T")
@@ -346,7 +347,7 @@ def sweepable() -> set[str]:
 def check_trials(values: Mapping[str, Any]) -> None:
     """Raise BadInput where the number of tries made elsewhere is none, before anything is computed."""
     if (values.get("trials") or 0) < 0:
-        raise BadInput(f"--trials {values['trials']} must be a number of policies, at least 0")
+        raise BadInput(f"{setting('trials', values['trials'])} must be a number of policies, at least 0")
 
 
 def _dependent(values: Mapping[str, Any]) -> dict[str, Any]:

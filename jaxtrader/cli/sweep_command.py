@@ -32,7 +32,7 @@ from jaxtrader.cli.settings import (
 )
 from jaxtrader.cli.train_command import Plan, make_plan, plan_facts
 from jaxtrader.cli.value_types import toml
-from jaxtrader.cli.wording import in_flags, in_keys
+from jaxtrader.cli.wording import as_given, translated
 from jaxtrader.evaluation import evaluation_log, tables
 from jaxtrader.evaluation.verdict import sharpe
 from jaxtrader.files import FileError
@@ -66,6 +66,10 @@ class SweepFile:
     named: FileSettings
     swept: Mapping[str, list[Any]]
 
+    def named_with(self, swept: Mapping[str, Any]) -> FileSettings:
+        """The names and values of the file, with those of swept settings."""
+        return FileSettings(str(self.path), {**self.named.given, **{name: (name, x) for name, x in swept.items()}})
+
     @functools.cached_property
     def values(self) -> dict[str, Any]:
         """All settings of `jaxtrader train` without what is swept."""
@@ -89,7 +93,7 @@ def sweep(values: Values, console: Console) -> int:
     plans = _plans(file)
     sweep_plan = _sweep_plan(file, plans)
     folder = Path(run_dir or Path("runs") / file.path.stem)
-    with inputs.checked():
+    with as_given(file.named_with(file.swept)), inputs.checked():
         if (folder / SWEEP).is_file():
             check_resume(sweep_plan, find_run(folder))
         else:
@@ -166,7 +170,8 @@ def read_file(path: Path) -> SweepFile:
     try:
         check_swept(swept, sweepable())
     except ValueError as error:
-        raise BadSetting(f"{path} [sweep]: {error}") from error
+        own_keys = FileSettings.of(path, {**dict.fromkeys(COMMANDS["train"].fields), **lists})
+        raise BadSetting(f"{path} [sweep]: {translated(str(error), own_keys)}") from error
     return SweepFile(path, given, FileSettings.of(path, settings), swept)
 
 
@@ -178,10 +183,7 @@ def _plans(file: SweepFile) -> list[Plan]:
         try:
             found.append(make_plan(resolved("train", {**file.given, **chosen}), read_bars, market_of))
         except BadInput as error:
-            named = FileSettings(
-                str(file.path), {**file.named.given, **{name: (name, chosen[name]) for name in chosen}}
-            )
-            words, at = in_keys(in_flags(str(error)), named), described(chosen, " = ")
+            words, at = translated(str(error), file.named_with(chosen)), described(chosen, " = ")
             where = str(file.path) if at in words else f"{file.path}, {at}"
             raise BadSetting(f"{where}: {words}") from error
     return found
@@ -262,4 +264,6 @@ def _best(file: SweepFile, best: ConfigurationResult) -> str:
 
 
 def _failures(found: Sweep) -> list[tuple[str, str]]:
-    return [("failed", in_flags(f"{one.name}: {one.failed}")) for one in found.configurations if one.failed is not None]
+    return [
+        ("failed", translated(f"{one.name}: {one.failed}")) for one in found.configurations if one.failed is not None
+    ]

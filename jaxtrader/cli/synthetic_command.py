@@ -17,11 +17,12 @@ from jaxtrader.cli import inputs, phrases, reporting
 from jaxtrader.cli.command_settings import MarketSettings, Source, TrainData
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.runs import dry_run, next_step, train_in_folder, write_record
-from jaxtrader.cli.settings import BadInput, flag
+from jaxtrader.cli.settings import BadInput
 from jaxtrader.evaluation import tables
 from jaxtrader.evaluation.optimum import Optimum, solve
 from jaxtrader.market.synthetic import PROCESSES
 from jaxtrader.report.content import TextTable
+from jaxtrader.setting_checks import setting
 
 TRAIN_BARS, VALID_BARS, TEST_BARS = 1_000_000, 200_000, 1_000_000
 FOUND, IDLE = 0.98, 0.02  # a share of the optimum, and of bars in market, that count as learnt
@@ -65,9 +66,11 @@ def _plan(values: Values) -> tuple[jt.Trainer, Optimum]:
     with inputs.checked():
         for field in itertools.chain(*map(dataclasses.fields, (TrainData, Source, MarketSettings))):
             if field.name != "synthetic" and values[field.name] != field.default:
-                raise BadInput(f"--synthetic makes its own bars and one feature: leave out {flag(field.name)}")
+                raise BadInput(f"`synthetic` makes its own bars and one feature: leave out {setting(field.name)}")
         if values["seeds"] > 1:
-            raise BadInput(f"--seeds {values['seeds']}: a share of the optimum is of one policy; use --seeds 1")
+            raise BadInput(
+                f"{setting('seeds', values['seeds'])}: a share of the optimum is of one policy; use `seeds=1`"
+            )
         process = PROCESSES[values["synthetic"]]()
         train_seed, valid_seed, _ = _seeds(values["seed"])
         env = inputs.environment(values, process.market(TRAIN_BARS, train_seed))

@@ -17,6 +17,7 @@ from jaxtrader.cli.runs import dry_run, next_step, train_in_folder
 from jaxtrader.cli.settings import PARTS, BadInput, build, of
 from jaxtrader.cli.synthetic_command import train_synthetic
 from jaxtrader.evaluation import tables
+from jaxtrader.setting_checks import setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +116,8 @@ def _check_unseen(trainer: jt.Trainer, test: jt.Market, values: Values) -> None:
     if begins < seen_until:
         until, begin = (moment.astype("datetime64[D]") for moment in (seen_until, begins))
         raise BadInput(
-            f"--from {values['init_from']} was trained and selected on bars before {until}, and the test begins at "
-            f"{begin}, so it would have seen the test; give a --valid-end that is not before"
+            f"{setting('init_from', values['init_from'])} was trained and selected on bars before {until}, and the "
+            f"test begins at {begin}, so it would have seen the test; give a `valid_end` that is not before"
         )
 
 

@@ -162,10 +162,11 @@ def check(command: str, settings: Mapping[str, Any], path: str) -> None:
 
 
 def toml(value: Any) -> str:
-    """Return a value as a TOML file has it. A long list is cut, and a path is not."""
+    """Return a value as a TOML file has it. A long list is cut, and a path is not. None is the word that reads so."""
     if isinstance(value, list | tuple):
         text = f"[{', '.join(map(toml, value))}]"
         return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 4]} ..."
+    value = spelt(value) if value is None else value
     return json.dumps(value, ensure_ascii=False) if isinstance(value, bool | str) else spelt(value)
 
 

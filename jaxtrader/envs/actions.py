@@ -22,7 +22,7 @@ from jaxtrader.envs import draws
 from jaxtrader.envs.env_settings import BracketFractions, ContinuousPositions, Positions
 from jaxtrader.ledger.account import without_dust
 from jaxtrader.ledger.rules import meaning_of_bracket
-from jaxtrader.setting_checks import is_number
+from jaxtrader.setting_checks import is_number, setting
 
 TOLERANCE = 1e-6  # share by which an action may exceed its range, for the rounding of float32 sums
 
@@ -35,27 +35,28 @@ def validate_positions(positions: Any, assets: int, max_leverage: float) -> Posi
     if isinstance(positions, str):
         if positions not in get_args(ContinuousPositions):
             raise ValueError(
-                f"positions {positions!r} is unknown; use 'continuous', 'weights' or exposures such as (-1, 0, 1)"
+                f"{setting('positions', positions)} is unknown; use continuous, weights, or exposures as in "
+                "`positions=(-1, 0, 1)`"
             )
         return cast(ContinuousPositions, positions)
     positions = tuple(positions) if isinstance(positions, Iterable) else positions
     if not isinstance(positions, tuple) or not all(map(is_number, positions)):
         raise ValueError(
-            f"positions {positions!r} must be a tuple of exposures such as (-1, 0, 1), 'continuous' or 'weights'"
+            f"{setting('positions', positions)} must be exposures as in `positions=(-1, 0, 1)`, continuous or weights"
         )
     exposures = tuple(float(p) for p in positions)
     if len(set(exposures)) < 2 or len(set(exposures)) != len(exposures):
-        raise ValueError(f"positions {exposures} must hold at least two exposures, none twice")
+        raise ValueError(f"{setting('positions', exposures)} must hold at least two exposures, none twice")
     for p in exposures:
         if not abs(p) <= max_leverage:
             raise ValueError(
-                f"positions {exposures} must be within [-{max_leverage:g}, {max_leverage:g}], and {p:g} is not: an "
-                "exposure is position value / equity, at most max_leverage"
+                f"{setting('positions', exposures)} must be within [-{max_leverage:g}, {max_leverage:g}], and {p:g} is "
+                "not: an exposure is position value / equity, at most `max_leverage`"
             )
     if assets > 1:
         raise ValueError(
-            f"positions {exposures} are of one asset and the market has {assets} in one history; use "
-            "positions='weights' or positions='continuous', or load separate histories without align"
+            f"{setting('positions', exposures)} is of one asset and the market has {assets} in one history; use "
+            "`positions='weights'` or `positions='continuous'`, or load separate histories without `align`"
         )
     return exposures
 
@@ -141,14 +142,14 @@ def validate_bracket(name: str, given: Any, positions: Positions) -> BracketFrac
     if isinstance(given, Iterable) and not isinstance(given, str):
         given = tuple(given)
         if not isinstance(positions, tuple) or len(given) != len(positions):
-            raise ValueError(f"{name} {given} must be one fraction, or one for each of the positions")
+            raise ValueError(f"{setting(name, given)} must be one fraction, or one for each of the positions")
     for x in given if isinstance(given, tuple) else (given,):
         if x is None:
             continue
         if not is_number(x) or not 0 < float(x) < math.inf:
-            raise ValueError(f"{name} {x!r} must be above 0: {meaning_of_bracket(name)}")
+            raise ValueError(f"{setting(name, x)} must be above 0: {meaning_of_bracket(name)}")
         if name != "take_profit" and float(x) >= 1:  # no price falls by more than 1, so 3 was meant as 3%
-            raise ValueError(f"{name} {x!r} must be below 1: {meaning_of_bracket(name)}")
+            raise ValueError(f"{setting(name, x)} must be below 1: {meaning_of_bracket(name)}")
     if not isinstance(given, tuple):
         return float(given)
     return None if set(given) == {None} else tuple(None if x is None else float(x) for x in given)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from jaxtrader.setting_checks import check_flag, check_whole
+from jaxtrader.setting_checks import check_flag, check_whole, setting
 
 ContinuousPositions = Literal["continuous", "weights"]
 Positions = tuple[float, ...] | ContinuousPositions
@@ -47,12 +47,14 @@ class EnvSettings:
         for name in ("window", "episode_length", "decision_every"):
             object.__setattr__(self, name, check_whole(name, getattr(self, name), unit="bars"))
         if self.window > MAX_WINDOW:
-            raise ValueError(f"window {self.window} is above {MAX_WINDOW:,} bars; use coarser bars, or a shorter one")
+            raise ValueError(
+                f"{setting('window', self.window)} is above {MAX_WINDOW:,} bars; use coarser bars, or a shorter one"
+            )
         if self.episode_length % self.decision_every:
             fewer = self.episode_length // self.decision_every * self.decision_every
-            fitting = [str(length) for length in (fewer, fewer + self.decision_every) if length]
+            fitting = [setting("episode_length", n) for n in (fewer, fewer + self.decision_every) if n]
             raise ValueError(
-                f"decision_every {self.decision_every} does not divide episode_length {self.episode_length}, both in "
-                f"bars; use an episode_length of {' or '.join(fitting)}"
+                f"{setting('decision_every', self.decision_every)} does not divide "
+                f"{setting('episode_length', self.episode_length)}, both in bars; use {' or '.join(fitting)}"
             )
         check_flag("random_start", self.random_start)

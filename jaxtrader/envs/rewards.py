@@ -19,7 +19,7 @@ from jaxtyping import Float
 from jaxtrader.ledger.account import EQUITY_FLOOR, Account
 from jaxtrader.ledger.bar import Bar
 from jaxtrader.schema import parse
-from jaxtrader.setting_checks import check_flag, check_number
+from jaxtrader.setting_checks import check_flag, check_number, setting
 
 NOISE_SHARE = 0.1  # share of DifferentialRatio's `volatility` below which a deviation counts as noise
 
@@ -243,9 +243,9 @@ class DifferentialRatio(MoveReward):
         check_number("volatility", self.volatility)
         check_flag("downside", self.downside)
         if not 0 < self.eta < 1:
-            raise ValueError(f"{name}(eta={self.eta}) is outside (0, 1): it is the newest bar's weight, such as 0.01")
+            raise ValueError(f"`{name}(eta={self.eta})` is outside (0, 1): it is the newest bar's weight, such as 0.01")
         if not 0 < self.volatility < math.inf:
-            given = f"{name}(volatility={self.volatility})"
+            given = f"`{name}(volatility={self.volatility})`"
             raise ValueError(f"{given} must be finite and above 0: it is a bar's usual deviation, such as 0.01")
         object.__setattr__(self, "eta", float(self.eta))
         object.__setattr__(self, "volatility", float(self.volatility))
@@ -286,7 +286,9 @@ def _check_penalty(reward: Any, name: str) -> None:
     aversion = reward.risk_aversion
     check_number("risk_aversion", aversion)
     if not 0 <= aversion < math.inf:
-        raise ValueError(f"risk_aversion {aversion} must be at least 0 and finite: below 0 {name} would pay for risk")
+        raise ValueError(
+            f"{setting('risk_aversion', aversion)} must be at least 0 and finite: below 0 {name} would pay for risk"
+        )
     object.__setattr__(reward, "risk_aversion", float(aversion))
 
 
@@ -322,16 +324,16 @@ def differential_downside(eta: float = 0.01, volatility: float = 0.01) -> MoveRe
 def validate(reward: Any) -> None:
     """Raise ValueError where a reward is no function, has no hash, or does not observe what it names."""
     if not callable(reward):
-        raise ValueError(f"reward {reward!r} must be a function of two marks such as rewards.log_return()")
+        raise ValueError(f"{setting('reward', reward)} must be a function of two marks such as `rewards.log_return()`")
     try:
         hash(reward)
     except TypeError as error:
-        raise ValueError(f"reward {reward!r} has no hash; make its class a frozen dataclass") from error
+        raise ValueError(f"{setting('reward', reward)} has no hash; make its class a frozen dataclass") from error
     if isinstance(reward, MoveReward) and reward.observed:
         seen = jax.eval_shape(lambda: reward.observe(reward.begin((2,), jnp.float32))).shape
         if seen != (2, len(reward.observed)):
             raise ValueError(
-                f"reward {reward!r} observes an array of shape {seen} for 2 accounts; with the names "
+                f"{setting('reward', reward)} observes an array of shape {seen} for 2 accounts; with the names "
                 f"{', '.join(reward.observed)} it must be (2, {len(reward.observed)})"
             )
 
@@ -368,7 +370,7 @@ def from_dict(stored: dict[str, Any]) -> Any:
     name, names = stored["name"], ", ".join(stored.get("observed", ()))
     if names:
         raise ValueError(
-            f"decisions see the {names} of the reward {name}, which the file does not hold; give it again: reward=..."
+            f"decisions see the {names} of the reward {name}, which the file does not hold; give it again as `reward`"
         )
     if stored.get("custom"):
         return LogReturn()

@@ -30,6 +30,7 @@ from jaxtrader.ledger.costs import CostRange, Costs, check_costs
 from jaxtrader.ledger.rules import BRACKETS, Rules, check_rules, default_band
 from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market, check_market_type
+from jaxtrader.setting_checks import setting
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class TradingEnv(EnvSettings):
         check_costs(self.costs)
         check_rules(self.rules)
         if not isinstance(self.sees_best_price, bool | None):
-            raise ValueError(f"sees_best_price {self.sees_best_price!r} must be True, False or None")
+            raise ValueError(f"{setting('sees_best_price', self.sees_best_price)} must be True, False or None")
         super().__post_init__()
         rewards.validate(self.reward)
         positions = actions.validate_positions(self.positions, self.assets, self.rules.max_leverage)
@@ -83,8 +84,8 @@ class TradingEnv(EnvSettings):
         assert band is not None
         if positions == "weights" and band * self.assets >= 1:
             raise ValueError(
-                f"rebalance_band {band:g} is an equal weight of {self.assets} assets or more, so "
-                f"that equal weights would never be bought; use a smaller one, such as {0.2 / self.assets:.1g}"
+                f"{setting('rebalance_band', band)} is an equal weight of {self.assets} assets or more, so that equal "
+                f"weights would never be bought; use a smaller one, such as {0.2 / self.assets:.1g}"
             )
         # None says the same. Equal environments share their programs.
         if self.sees_best_price == (self.trailing_stop is not None):
@@ -182,7 +183,7 @@ class TradingEnv(EnvSettings):
             raise ValueError(
                 f"every history has too few bars: after {self.market.lookback - 1} for the features' look-back and "
                 f"{self.window} for the window, {max(longest - 1, 0)} bars at most can be traded and {needed} are "
-                "needed; use more bars, a shorter window or rollout, a smaller decision_every, or features with a "
+                "needed; use more bars, a shorter window or rollout, a smaller `decision_every`, or features with a "
                 "shorter look-back"
             )
         exposure = max(map(abs, self.positions)) if isinstance(self.positions, tuple) else self.rules.max_leverage
@@ -467,7 +468,7 @@ class TradingEnv(EnvSettings):
 def _require_params(params: EnvParams | None) -> EnvParams:
     if params is None:
         raise ValueError(
-            "TradingEnv.step and reset need params; call env.default_params once, keep the result, and pass it as "
-            "params=env.default_params"
+            "TradingEnv.step and reset need params; call `env.default_params` once, keep the result, and pass it as "
+            "`params=env.default_params`"
         )
     return params

@@ -37,6 +37,7 @@ from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.bar import ledger_columns
 from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market, check_market_type
+from jaxtrader.setting_checks import setting
 
 
 def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None, **changes: Any) -> BacktestResult:
@@ -83,7 +84,7 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
         policy = load_policy(policy)
     if isinstance(policy, Policy):
         if env is not None or state is not None:
-            raise ValueError("a Policy knows its environment and its state; leave out env and state")
+            raise ValueError("a Policy knows its environment and its state; leave out `env` and `state`")
         with package_settings():
             own = policy.environment(market, **changes)
             state = policy.state_for(own.assets)
@@ -99,7 +100,7 @@ def backtest(policy: Any, market: Market, *, env: Any = None, state: Any = None,
             if env is None:
                 raise ValueError(
                     f"{type(policy).__name__} was trained on observations of an environment; give it, as in "
-                    "backtest(model, market, env=env)"
+                    "`backtest(model, market, env=env)`"
                 )
             form = form_of(env)
             decide = of_model(policy, form, own)
@@ -116,12 +117,12 @@ def _of_agent(agent: Agent | MarketActor, state: Any, env: TradingEnv, has_env: 
     if not has_env:
         raise ValueError(
             f"{type(agent).__name__} was trained in an environment; give it, as in "
-            "backtest(trained.agent, market, state=trained.state, env=trained.env)"
+            "`backtest(trained.agent, market, state=trained.state, env=trained.env)`"
         )
     if isinstance(agent, PPOAgent) and isinstance(state, tuple):
         raise ValueError(
             f"the state is that of {len(state)} seeds, of which each decides; give their policy, as in "
-            "backtest(trained.policy, market)"
+            "`backtest(trained.policy, market)`"
         )
     return _result(env, _exact_trajectory(actor_of(agent, env.window), state, env))
 
@@ -131,7 +132,7 @@ def _environment(trained: TradingEnv | None, market: Market, settings: dict[str,
     known = [field.name for field in dataclasses.fields(TradingEnv) if field.name != "market"]
     unknown = [name for name in settings if name not in known]
     if unknown:
-        raise ValueError(f"{unknown[0]} is no setting of a TradingEnv; those are {', '.join(known)}")
+        raise ValueError(f"{setting(unknown[0])} is no setting of a TradingEnv; those are {', '.join(known)}")
     if trained is None:
         return TradingEnv(market, **settings)
     # A policy sees what it saw in training, whatever stop it trades with now.

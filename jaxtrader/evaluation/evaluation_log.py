@@ -34,6 +34,7 @@ from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.files import FileError
 from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import setting
 
 NAME = "evaluations.jsonl"
 IN_A_ROW = 8  # bars of a fingerprint
@@ -202,7 +203,7 @@ def trials(evaluations: Sequence[Evaluation], bars: int, elsewhere: int = 0) -> 
         ValueError: `elsewhere` is below 0.
     """
     if elsewhere < 0:
-        raise ValueError(f"trials {elsewhere} must be 0 or more")
+        raise ValueError(f"{setting('trials', elsewhere)} must be 0 or more")
     ratios = {evaluation.policy: evaluation.sharpe for evaluation in evaluations}
     variance = variance_of_trials([ratio for ratio in ratios.values() if ratio is not None], bars)
     others = sum(evaluation.bars != evaluations[-1].bars for evaluation in evaluations)

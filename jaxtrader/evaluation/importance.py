@@ -31,6 +31,7 @@ from jaxtrader.evaluation.path_totals import total_sharpe
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.market.lengths import round_length
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,7 @@ def permutation_importance(
         ValueError: fewer than 2 repeats, or what `backtest` refuses.
     """
     if repeats < 2:
-        raise ValueError(f"repeats {repeats} must be 2 or more, since their spread is told")
+        raise ValueError(f"{setting('repeats', repeats)} must be 2 or more, since their spread is told")
     policy = policy if isinstance(policy, Policy) else load_policy(policy)
     if most_bars is not None:
         market = market_end(market, most_bars)

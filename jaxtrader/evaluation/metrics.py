@@ -23,6 +23,7 @@ from jaxtyping import Float
 
 from jaxtrader.evaluation import statistics
 from jaxtrader.evaluation.statistics import ROUNDING, PerBar, deviation
+from jaxtrader.setting_checks import setting
 
 PerBarAndAsset = Float[np.ndarray, "bar asset"]
 
@@ -62,7 +63,7 @@ def compute(
     cash = np.zeros(equity.shape) if cash is None else np.asarray(cash, np.float64)
     _check(equity, exposure, {"turnover": turnover, "costs": costs, "cash": cash})
     if not 0 < periods_per_year < np.inf:
-        raise ValueError(f"periods_per_year is {periods_per_year}; it must be a positive number")
+        raise ValueError(f"{setting('periods_per_year', periods_per_year)} must be a number above 0")
     with np.errstate(all="ignore"):
         returns = bar_returns(equity)
         excess = returns - cash

@@ -28,6 +28,7 @@ from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import SHORT_MARGIN, Rules
 from jaxtrader.market.market import Market
 from jaxtrader.market.synthetic import Process
+from jaxtrader.setting_checks import setting
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -131,7 +132,7 @@ class Optimum:
         same = dataclasses.replace(env, episode_length=self.env.episode_length, random_start=self.env.random_start)
         if same != self.env or same.to_dict() != self.env.to_dict():
             raise ValueError(
-                "the optimum was found for another environment; solve it again: optimum.solve(process, env)"
+                "the optimum was found for another environment; solve it again: `optimum.solve(process, env)`"
             )
 
     @package_settings()
@@ -181,8 +182,8 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
         raise ValueError(f"the optimum is known for the reward log_return(), not {env.reward!r}")
     if env.rules.fill in ("next_close", "limit") or env.rules.rebalance != "always":
         raise ValueError(
-            f"the optimum is known for fill='next_open' and rebalance='always', not {env.rules.fill!r} and "
-            f"{env.rules.rebalance!r}"
+            f"the optimum is known for `fill='next_open'` and `rebalance='always'`, not "
+            f"{setting('fill', env.rules.fill)} and {setting('rebalance', env.rules.rebalance)}"
         )
     rules, costs = env.rules, env.costs
     plain = Rules(rules.fill, rules.rebalance_band, rules.rebalance, rules.ruin_level)
@@ -195,7 +196,7 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
             "lots, delays or limits; leave them out"
         )
     if not isinstance(env.positions, str) and 0 not in env.positions:
-        raise ValueError(f"a score is relative to doing nothing; add 0 to the positions {env.positions}")
+        raise ValueError(f"a score is relative to doing nothing; add 0 to {setting('positions', env.positions)}")
     actions, grid = _actions(env), _exposures(env)
     values, gain = _iterate(process, grid, *_orders(env, actions, grid))
     tables = (jnp.asarray(x, jnp.float32) for x in (values, SIGNALS, grid))
@@ -281,7 +282,7 @@ def _segment_starts(env: TradingEnv) -> np.ndarray:
     starts = [np.arange(a, b - SEGMENT_BARS, SEGMENT_BARS) for a, b in zip(first, end, strict=True)]
     if not sum(map(len, starts)):
         raise ValueError(
-            f"a path of {len(env.market.times)} bars is too short for a score with window {env.window}; "
+            f"a path of {len(env.market.times)} bars is too short for a score with {setting('window', env.window)}; "
             f"give more than {env.window + SEGMENT_BARS}, or a smaller window"
         )
     return np.concatenate(starts).astype(np.int32)

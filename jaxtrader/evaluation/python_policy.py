@@ -25,6 +25,7 @@ from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.rules import BRACKETS
+from jaxtrader.setting_checks import setting
 
 # From windows `[segment, W, A, F]`, accounts `[segment, A, K]`, rows of the market, and which segments still have a bar
 # there, to actions for the environment.
@@ -138,7 +139,7 @@ def of_function(function: Callable[[Observation], Any], env: TradingEnv) -> Deci
             if not (np.isnan(target) | ((low <= target) & (target <= limit))).all():
                 raise ValueError(
                     f"at {time} the policy returned {target.tolist()}; a target exposure is in [{low:g}, {limit:g}], "
-                    "or NaN to hold; rules=jt.Rules(max_leverage=...) allows more"
+                    "or NaN to hold; `rules=jt.Rules(max_leverage=...)` allows more"
                 )
             if env.positions == "weights" and np.nansum(target) > 1 + TOLERANCE:
                 raise ValueError(
@@ -185,7 +186,7 @@ def with_exposures(env: TradingEnv) -> TradingEnv:
     for name in BRACKETS:
         if isinstance(getattr(env, name), tuple):
             raise ValueError(
-                f"{name} {getattr(env, name)} is one for each position; a function needs one number for all"
+                f"{setting(name, getattr(env, name))} is one for each position; a function needs one number for all"
             )
     # The margin is that of the positions: of long ones none is needed.
     rules = env.rules.replace(maintenance_margin=env.rules.margin)

@@ -134,13 +134,13 @@ def simulate(
         return history.result()
     if start is not None or symbol is not None:
         name = "symbol" if start is None else "start"
-        raise ValueError(f"{name} chooses one history, and targets by symbol are for many; leave {name} out")
+        raise ValueError(f"`{name}` chooses one history, and `targets` by symbol are for many; leave `{name}` out")
     if not targets:
-        raise ValueError("targets name no history; name at least one, as in {'AAPL': 1.0}")
+        raise ValueError("`targets` name no history; name at least one, as in `{'AAPL': 1.0}`")
     for name, given in brackets.items():
         if isinstance(given, Mapping) and (others := [each for each in given if each not in targets]):
             raise ValueError(
-                f"{name} names {others[0]!r}, and targets do not; they name {', '.join(map(str, targets))}"
+                f"`{name}` names {others[0]!r}, and `targets` do not; they name {', '.join(map(str, targets))}"
             )
     costs = copy.deepcopy(costs)  # results are made later, and rates may be arrays
     histories = {}

@@ -15,6 +15,7 @@ from jaxtrader.ledger.bar import check_market
 from jaxtrader.ledger.costs import CostRange, check_costs
 from jaxtrader.ledger.rules import check_rules, meaning_of_bracket
 from jaxtrader.market.market import Market, check_market_type
+from jaxtrader.setting_checks import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +28,9 @@ def bracket_of(name: str, given: PerBar | Mapping[str, PerBar], symbol: str) -> 
     if isinstance(given, Mapping):
         return given.get(symbol, np.inf)
     if np.ndim(given):
-        raise ValueError(f"{name} of many histories must be one number for all, or a mapping by symbol as targets are")
+        raise ValueError(
+            f"{setting(name)} of many histories must be one number for all, or a mapping by symbol as `targets` are"
+        )
     return given
 
 
@@ -44,9 +47,9 @@ def check_run(market: Any, costs: Any, rules: Any, dtype: str) -> None:
     """Raise ValueError where an argument is of another type or out of range, or the market lacks what it needs."""
     check_rules(rules)
     if dtype not in ("float64", "float32"):
-        raise ValueError(f"dtype {dtype!r} is unknown; use float64 or float32")
+        raise ValueError(f"{setting('dtype', dtype)} is unknown; use float64 or float32")
     if isinstance(costs, CostRange):
-        raise ValueError("costs are a CostRange, and a result has one set; take its `middle`, `low` or `high`")
+        raise ValueError("`costs` are a CostRange, and a result has one set; take its `middle`, `low` or `high`")
     check_costs(costs)
     costs.validate()
     check_market_type(market, "simulate")
@@ -60,8 +63,8 @@ def segment_of(market: Market, symbol: str | None) -> int:
         return 0
     if symbol is None:
         raise ValueError(
-            f"the market has {len(names)} histories ({', '.join(names)}); name one, as in symbol={names[0]!r}, or give "
-            f"targets by symbol, as in {{{names[0]!r}: 1.0}}"
+            f"the market has {len(names)} histories ({', '.join(names)}); name one, as in `symbol={names[0]!r}`, or "
+            f"give `targets` by symbol, as in `{{{names[0]!r}: 1.0}}`"
         )
     if names.count(symbol) != 1:
         raise ValueError(unknown_symbol(market, symbol))
@@ -79,9 +82,9 @@ def rows_from(market: Market, segment: int, start: int | None) -> slice:
     if start is None:
         start = first
     if not isinstance(start, Integral) or isinstance(start, bool):
-        raise ValueError(f"start {start!r} must be a row of the market, a whole number")
+        raise ValueError(f"{setting('start', start)} must be a row of the market, a whole number")
     if not first <= start < end:
-        raise ValueError(f"start {start} is outside the rows that may be traded, {first} to {end - 1}")
+        raise ValueError(f"{setting('start', start)} is outside the rows that may be traded, {first} to {end - 1}")
     return slice(start, end)
 
 
@@ -137,16 +140,16 @@ def checked_bracket(name: str, given: PerBar, axes: Axes, dtype: str) -> np.ndar
     """Return a bracket as fractions `[bar, A]`, infinite where there is none."""
     shape, array = axes.shape, _numbers(name, given, axes)
     if array is None or isinstance(given, bool):
-        raise ValueError(f"{name} must be a number, or one a target: {meaning_of_bracket(name)}")
+        raise ValueError(f"{setting(name, given)} must be a number, or one a target: {meaning_of_bracket(name)}")
     array = array[:, None] if array.ndim == 1 and shape[1] == 1 else array
     if array.shape not in ((), shape):
-        raise ValueError(f"{name} has shape {array.shape}; give one fraction, or one a target, {shape}")
+        raise ValueError(f"{setting(name)} has shape {array.shape}; give one fraction, or one a target, {shape}")
     array = np.where(np.isnan(array), np.inf, np.broadcast_to(array, shape))
     if not (array > 0).all():
-        raise ValueError(f"{name} {array.min():g} must be above 0: {meaning_of_bracket(name)}")
+        raise ValueError(f"{setting(name, float(array.min()))} must be above 0: {meaning_of_bracket(name)}")
     wrong = array[(array >= 1) & np.isfinite(array)]
     if name != "take_profit" and wrong.size:
-        raise ValueError(f"{name} {wrong[0]:g} must be below 1: {meaning_of_bracket(name)}")
+        raise ValueError(f"{setting(name, float(wrong[0]))} must be below 1: {meaning_of_bracket(name)}")
     return array.astype(dtype)
 
 

@@ -12,6 +12,7 @@ from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.evaluation.simulate_inputs import is_labelled, symbols_of
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import setting
 
 SETTINGS = ("rules", "costs", *BRACKETS, "dtype")
 
@@ -31,7 +32,7 @@ def backtest_table(table: Any, market: Market, env: Any, changes: Mapping[str, A
     """
     unknown = [name for name in changes if name not in SETTINGS]
     if unknown:
-        raise ValueError(f"{unknown[0]} means nothing for a table of targets; those are {', '.join(SETTINGS)}")
+        raise ValueError(f"{setting(unknown[0])} means nothing for a table of targets; those are {', '.join(SETTINGS)}")
     settings: dict[str, Any] = {}
     if env is not None:
         trading = trading_env_of(env)

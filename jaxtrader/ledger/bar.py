@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from jaxtrader.ledger.costs import CASH_RATES, CostRange, Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.trailing import VALUE_FLOOR, volume_fault
+from jaxtrader.setting_checks import setting
 
 Columns = dict[str, Any]
 RATE = "rate of "  # the beginning of the names of columns that hold a rate
@@ -88,7 +89,7 @@ def ledger_columns(market: Any, costs: Costs | CostRange, rules: Rules, *, brack
     names += ["price_factor"] if is_raw else []
     columns = {name: getattr(market, name) for name in [*names, "funding", "present", "delisted"]}
     if "adv" in columns and columns["adv"] is None:  # a caller may put costs into EnvParams after `check_market`
-        raise ValueError("impact and volume_cap need an average traded value (adv), and this market has none")
+        raise ValueError("`impact` and `volume_cap` need an average traded value (adv), and this market has none")
     if rules.dividends is not None:
         paid = market.columns[rules.dividends]
         columns["dividend"] = paid if market.present is None else paid * market.present  # a column repeats at a hole
@@ -213,13 +214,13 @@ def check_market(market: Any, costs: Costs | CostRange, rules: Rules) -> None:
     for name, is_on in (("impact", costs.has("impact")), ("volume_cap", rules.volume_cap is not None)):
         if is_on and market.adv is None:
             raise ValueError(
-                f"{name} needs a volume that can be trusted, and {_distrusted_volume(market)}; leave it out, or give "
-                "bars with volume"
+                f"{setting(name)} needs a volume that can be trusted, and {_distrusted_volume(market)}; leave it out, "
+                "or give bars with volume"
             )
     if rules.flat_at_session_end and (without := _without_sessions(market)):
         raise ValueError(
-            f"flat_at_session_end needs bars shorter than a day in sessions with gaps between them; {without} no such "
-            "sessions"
+            "`flat_at_session_end` needs bars shorter than a day in sessions with gaps between them; "
+            f"{without} no such sessions"
         )
 
 
@@ -242,18 +243,19 @@ def _check_dividends(market: Any, rules: Rules) -> None:
         return
     if name not in market.columns:
         known = ", ".join(market.columns) or "none"
-        raise ValueError(f"dividends {name!r} must be a further column of the bars, which are {known}")
+        raise ValueError(f"{setting('dividends', name)} must be a further column of the bars, which are {known}")
     if market.price_factor is not None and (market.price_factor != 1).any():
         raise ValueError(
-            "dividends are cash where prices are raw, and these prices are adjusted; load them with adjust=False "
-            "(--no-adjust), or leave dividends out"
+            "dividends are cash where prices are raw, and these prices are adjusted; load them with `adjust=False`, "
+            "or leave `dividends` out"
         )
     paid = market.columns[name]
     bad = ~((paid >= 0) & (paid < np.inf))
     if bad.any():
         row, asset = (int(x) for x in np.argwhere(bad)[0])
         raise ValueError(
-            f"dividends: the column {name!r} is {paid[row, asset]:g} at {market.times[row]}; a dividend is 0 or more"
+            f"{setting('dividends', name)}: the column is {paid[row, asset]:g} at {market.times[row]}; a dividend is 0 "
+            "or more"
         )
 
 
@@ -267,8 +269,8 @@ def check_capital(market: Any, rules: Rules, exposure: float, first: np.ndarray)
     reach = f"all that positions up to {exposure:g} of a capital of {rules.currency_per_unit:,.6g} can buy"
     if rules.min_trade is not None and rules.min_trade > most:
         raise ValueError(
-            f"min_trade {rules.min_trade:,.6g} is more than {reach}: nothing would ever be traded; lower it, or give "
-            "more capital"
+            f"{setting('min_trade', rules.min_trade)} is more than {reach}: nothing would ever be traded; lower it, or "
+            "give more `capital`"
         )
     if rules.lot is None:
         return
@@ -280,7 +282,7 @@ def check_capital(market: Any, rules: Rules, exposure: float, first: np.ndarray)
         units = "shares" if rules.multiplier is None else "contracts"
         raise ValueError(
             f"a lot of {rules.lot:g} {units} costs {cheapest:,.6g} at the least, more than {reach}: nothing would ever "
-            "be traded; lower lot, or give more capital"
+            "be traded; lower `lot`, or give more `capital`"
         )
 
 

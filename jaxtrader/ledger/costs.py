@@ -17,16 +17,17 @@ from jaxtrader.ledger.cost_rates import A_BP, CostRates
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.trailing import VALUE_FLOOR
+from jaxtrader.setting_checks import setting
 
 if TYPE_CHECKING:
     from jaxtrader.ledger.account import Account
     from jaxtrader.ledger.bar import Bar
     from jaxtrader.ledger.rules import Rules
 
-NOT_A_RATE = "must be a number, one number an asset, the name of a column, or None"
+NOT_A_RATE = "must be a number, one number an asset, or the name of a column"
 LIMITS = {  # lowest value, upper bound (exclusive), meaning of the number
-    "fee": (0.0, 0.5, "a fraction of the traded value, 1e-4 is one basis point"),
-    "slippage": (0.0, 0.5, "a fraction of the traded value, 1e-4 is one basis point"),
+    "fee": (0.0, 0.5, "a share of the traded value, `fee=0.0001` is one basis point"),
+    "slippage": (0.0, 0.5, "a share of the traded value, `slippage=0.0001` is one basis point"),
     "fixed_fee": (0.0, np.inf, "an amount of currency for each fill"),
     "cash_rate": (-0.5, 5.0, "a rate a year, 0.02 is two percent"),
     "borrow_rate": (0.0, 5.0, "a rate a year, 0.02 is two percent"),
@@ -35,7 +36,7 @@ LIMITS = {  # lowest value, upper bound (exclusive), meaning of the number
     "share_fee": (0.0, np.inf, "an amount of currency for each share"),
     "min_fee": (0.0, np.inf, "an amount of currency for each order"),
     "max_fee": (0.0, 0.5, "a fraction of the traded value, 0.01 is one percent"),
-    "maker_fee": (0.0, 0.5, "a fraction of the traded value, 1e-4 is one basis point"),
+    "maker_fee": (0.0, 0.5, "a share of the traded value, `maker_fee=0.0001` is one basis point"),
 }
 
 
@@ -84,11 +85,13 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
 
     def __post_init__(self) -> None:
         if not isinstance(self.rebates, tuple | list):
-            raise ValueError(f"rebates {self.rebates!r} must be a tuple of names, as in rebates=('fee',)")
+            raise ValueError(f"{setting('rebates', self.rebates)} must be a tuple of names, as in `rebates=('fee',)`")
         object.__setattr__(self, "rebates", tuple(self.rebates))
         for name in self.rebates:
             if name not in REBATES:
-                raise ValueError(f"rebates {name!r} is no rate that may be below 0; name some of {', '.join(REBATES)}")
+                raise ValueError(
+                    f"`rebates` names {name!r}, which may not be below 0; name some of {', '.join(REBATES)}"
+                )
         for name in LIMITS:
             given = getattr(self, name)
             if isinstance(given, str):
@@ -97,7 +100,7 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
                 try:
                     object.__setattr__(self, name, np.asarray(given))
                 except ValueError as error:
-                    raise ValueError(f"{name} {given!r} {NOT_A_RATE}") from error
+                    raise ValueError(f"{setting(name, given)} {NOT_A_RATE}") from error
 
     @classmethod
     def from_bps(
@@ -153,12 +156,12 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
                 continue
             rates = np.asarray(getattr(self, name))
             if rates.dtype.kind not in "iuf":
-                raise ValueError(f"{name} {getattr(self, name)!r} {NOT_A_RATE}")
+                raise ValueError(f"{setting(name, getattr(self, name))} {NOT_A_RATE}")
             if rates.ndim > 1 or not rates.size:
-                raise ValueError(f"{name} has shape {rates.shape}; give a number, or one an asset")
+                raise ValueError(f"{setting(name)} has shape {rates.shape}; give a number, or one an asset")
             self._check_range(name, rates)
         if self.has("max_fee") and not (self.has("share_fee") or self.has("min_fee")):
-            raise ValueError("max_fee bounds a share_fee or a min_fee; give one of them, or leave max_fee out")
+            raise ValueError("`max_fee` bounds a `share_fee` or a `min_fee`; give one of them, or leave it out")
         return self
 
     def _check_range(self, name: str, rates: np.ndarray, where: str = "") -> None:
@@ -168,27 +171,30 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
         bad = ~((rates >= low) & (rates < high))
         if not bad.any():
             return
-        is_rebate = name in REBATES and rates[bad].flat[0] < 0
-        hint = "; a rate that is named in Costs.rebates may be below 0" if is_rebate else ""
-        raise ValueError(f"{name} {rates[bad].flat[0]:g}{where} is outside [{low:g}, {high:g}): it is {what}{hint}")
+        wrong, hint = float(rates[bad].flat[0]), ""
+        if name in REBATES and wrong < 0:
+            hint = "; less than 0 is a rebate, which `jaxtrader.Costs(rebates=...)` allows"
+        limits = f"at least {setting(name, low)} and " + (f"below {setting(name, high)}" if high < np.inf else "finite")
+        raise ValueError(f"{setting(name, wrong)}{where} must be {limits}: it is {what}{hint}")
 
     def check_columns(self, market: Any) -> None:
         """Raise ValueError where a named column is not among the market's, or holds what is no rate."""
         for name, column in self.columns.items():
             if column not in market.columns:
                 known = ", ".join(market.columns) or "none"
-                raise ValueError(f"{name} {column!r} must be a further column of the bars, which are {known}")
+                raise ValueError(f"{setting(name, column)} must be a further column of the bars, which are {known}")
             rates = market.columns[column]
             if np.isnan(rates).any():
                 row, asset = (int(found[0]) for found in np.nonzero(np.isnan(rates)))
                 where = _bar_name(market, row, asset)
-                raise ValueError(f"{name}: the column {column!r} has no number at {where}; fill it in")
+                raise ValueError(f"{setting(name, column)}: the column has no number at {where}; fill it in")
             if name in CASH_RATES and market.present is not None:  # a row without a bar repeats an older rate
                 rates = np.where(market.present, rates, rates[np.arange(len(rates)), market.present.argmax(1)][:, None])
             if name in CASH_RATES and (differ := (rates != rates[:, :1]).any(1)).any():
                 where = _bar_name(market, int(np.argmax(differ)))
                 raise ValueError(
-                    f"{name}: the column {column!r} differs between assets at {where}, and they share one cash account"
+                    f"{setting(name, column)}: the column differs between assets at {where}, and they share one cash "
+                    "account"
                 )
             self._check_range(name, rates, f" in the column {column!r}")
 
@@ -198,10 +204,12 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
             count = np.size(getattr(self, name)) if self.has(name) and name not in self.columns else 1
             if name in CASH_RATES:
                 if count != 1:
-                    raise ValueError(f"{name} holds {count} numbers; give one, as all assets share one cash account")
+                    raise ValueError(
+                        f"{setting(name)} holds {count} numbers; give one, as all assets share one cash account"
+                    )
             elif count not in (1, assets):
                 each = f", or one for each of the {assets} assets" if assets > 1 else ", as the market has one asset"
-                raise ValueError(f"{name} holds {count} numbers; give one{each}")
+                raise ValueError(f"{setting(name)} holds {count} numbers; give one{each}")
 
     def cast(self, dtype: DTypeLike) -> Costs:
         """Return the rates as arrays of `dtype`, since a Python float and a float32 would compile twice."""
@@ -250,25 +258,28 @@ class CostRange(struct.PyTreeNode):
             costs.validate()
         if self.low.rebates != self.high.rebates:
             raise ValueError(
-                f"rebates are {self.low.rebates} in the low costs and {self.high.rebates} in the high ones"
+                f"`rebates` are {self.low.rebates} in the low costs and {self.high.rebates} in the high ones"
             )
         for name in LIMITS:
             low, high = getattr(self.low, name), getattr(self.high, name)
             if isinstance(low, Column) or isinstance(high, Column):
                 if low != high:
                     raise ValueError(
-                        f"{name} is {low!r} in the low costs and {high!r} in the high ones; a column is no range"
+                        f"{setting(name)} is {low!r} in the low costs and {high!r} in the high ones; a column is no "
+                        "range"
                     )
                 continue
             if (low is None) != (high is None):
-                raise ValueError(f"only one of the two costs has {name}; give both a number, or None")
+                raise ValueError(f"only one of the two costs has {setting(name)}; give both a number, or None")
             if low is not None and len({np.size(low), np.size(high)} - {1}) > 1:
                 raise ValueError(
-                    f"{name} holds {np.size(low)} numbers in the low costs and {np.size(high)} in the high ones; give "
-                    "one, or one for each asset"
+                    f"{setting(name)} holds {np.size(low)} numbers in the low costs and {np.size(high)} in the high "
+                    "ones; give one, or one for each asset"
                 )
             if low is not None and (np.asarray(low) > np.asarray(high)).any():
-                raise ValueError(f"{name} is {_to_plain(low)} in the low costs and {_to_plain(high)} in the high ones")
+                raise ValueError(
+                    f"{setting(name)} is {_to_plain(low)} in the low costs and {_to_plain(high)} in the high ones"
+                )
         return self
 
     def check_assets(self, assets: int) -> None:
@@ -298,7 +309,7 @@ class CostRange(struct.PyTreeNode):
 def check_costs(costs: object) -> None:
     """Raise ValueError where these are neither Costs nor a CostRange."""
     if not isinstance(costs, Costs | CostRange):
-        raise ValueError(f"`costs` {costs!r:.60} must be Costs(fee=..., slippage=...)")
+        raise ValueError(f"{setting('costs', costs)} must be `Costs(fee=..., slippage=...)`")
 
 
 def _bar_name(market: Any, row: int, asset: int | None = None) -> str:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from jaxtrader.setting_checks import check_flag, setting
+
 if TYPE_CHECKING:
     from jaxtrader.ledger.costs import CostRange, Costs
 
@@ -101,28 +103,30 @@ class Rules:
     def __post_init__(self) -> None:
         for name, choices in (("fill", get_args(FillTime)), ("rebalance", get_args(Rebalance))):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} {getattr(self, name)!r} is unknown; use one of {', '.join(choices)}")
+                raise ValueError(f"{setting(name, getattr(self, name))} is unknown; use one of {', '.join(choices)}")
         for name in REQUIRED_NUMBERS + OPTIONAL_NUMBERS:
             value, optional = getattr(self, name), name in OPTIONAL_NUMBERS
             if not _is_number(value) and not (value is None and optional):
-                raise ValueError(f"{name} {value!r} must be a number" + " or None" * optional)
-        if not isinstance(self.flat_at_session_end, bool):
-            raise ValueError(f"flat_at_session_end {self.flat_at_session_end!r} must be True or False")
+                raise ValueError(f"{setting(name, value)} must be a number" + ", or left out" * optional)
+        check_flag("flat_at_session_end", self.flat_at_session_end)
         if self.dividends is not None and (not isinstance(self.dividends, str) or not self.dividends):
             raise ValueError(
-                f"dividends {self.dividends!r} must name a column of the bars, such as 'Dividends', or None"
+                f"{setting('dividends', self.dividends)} must name a column of the bars, such as 'Dividends', or be "
+                "None"
             )
         if not _is_number(self.delay, Integral) or not 0 <= self.delay <= 100:
-            raise ValueError(f"delay {self.delay!r} must be a whole number of bars, 0 to 100")
+            raise ValueError(f"{setting('delay', self.delay)} must be a whole number of bars, 0 to 100")
         if self.limit_offset is not None and self.fill != "limit":
-            raise ValueError(f"limit_offset needs fill='limit', and fill is {self.fill!r}; leave one of them out")
+            raise ValueError(
+                f"`limit_offset` needs `fill='limit'`, not {setting('fill', self.fill)}; give that, or leave it out"
+            )
         self._check_shares()
         self._check_amounts()
         self._check_per_asset()
 
     def _check_shares(self) -> None:
         limit = 1 / self.full_exposure
-        full = f"of which a full position at max_leverage {self.max_leverage:g} has {limit:.4g}"
+        full = f"of which a full position at {setting('max_leverage', self.max_leverage)} has {limit:.4g}"
         for name, is_inside, meaning in (
             ("rebalance_band", lambda x: 0 <= x < 1, "[0, 1): it is a share of equity"),
             ("ruin_level", lambda x: 0 <= x < 1, "[0, 1): it is a share of the initial capital"),
@@ -138,20 +142,22 @@ class Rules:
         ):
             value = getattr(self, name)
             if value is not None and not is_inside(value):
-                raise ValueError(f"{name} {value} is outside {meaning}")
+                raise ValueError(f"{setting(name, value)} is outside {meaning}")
 
     def _check_amounts(self) -> None:
         for name, unit in (("capital", "currency"), ("lot", "raw shares"), ("min_trade", "currency")):
             amount = getattr(self, name)
             if amount is not None and not 0 < amount < math.inf:
-                raise ValueError(f"{name} {amount} must be above 0, in {unit}; None where there is none")
+                raise ValueError(
+                    f"{setting(name, amount)} must be above 0, in {unit}; leave it out where there is none"
+                )
         for name in ("lot", "min_trade", "volume_cap"):
             if getattr(self, name) is not None:
                 self._require_capital(name)
 
     def _check_per_asset(self) -> None:
         for name, unit in (("multiplier", "currency in a point, 1 for shares"), ("tick", "steps of the raw price")):
-            given = getattr(self, name)
+            value = given = getattr(self, name)
             if given is None:
                 continue
             if not _is_number(given):
@@ -163,8 +169,8 @@ class Rules:
             each = given if isinstance(given, tuple) else (given,)
             if not each or not all(_is_number(x) and 0 < x < math.inf for x in each):
                 raise ValueError(
-                    f"{name} {getattr(self, name)!r} must be a number above 0, or one for each asset, in {unit}; None "
-                    "where there is none"
+                    f"{setting(name, value)} must be a number above 0, or one for each asset, in {unit}; "
+                    "leave it out where there is none"
                 )
 
     def check_assets(self, assets: int) -> None:
@@ -173,12 +179,13 @@ class Rules:
             given = getattr(self, name)
             if isinstance(given, tuple) and len(given) != assets:
                 raise ValueError(
-                    f"{name} holds {len(given)} numbers; give one, or one for each of the {assets} assets of a history"
+                    f"{setting(name)} holds {len(given)} numbers; give one, or one for each of the {assets} assets of "
+                    "a history"
                 )
 
     def _require_capital(self, name: str) -> None:
         if self.capital is None:
-            raise ValueError(f"{name} needs capital, the initial capital in the market's currency")
+            raise ValueError(f"{setting(name)} needs `capital`, the initial capital in the market's currency")
 
     def replace(self, **changes: Any) -> Rules:
         """Return the same rules with the given fields changed."""
@@ -229,8 +236,8 @@ class Rules:
         for name in ("take_profit", "trailing_stop"):
             if self.fill == "limit" and brackets.get(name) is not None:
                 raise ValueError(
-                    f"a bar does not tell whether a limit order or the {name} came first; leave {name} out, or give "
-                    "another fill"
+                    f"a bar does not tell whether a limit order or {setting(name)} came first; leave {setting(name)} "
+                    "out, or give another `fill`"
                 )
 
     def check_costs(self, costs: Costs | CostRange) -> None:
@@ -240,19 +247,20 @@ class Rules:
                 self._require_capital(name)
         if costs.has("maker_fee") and self.fill != "limit":
             raise ValueError(
-                f"maker_fee is of limit orders, and fill is {self.fill!r}; give fill='limit', or leave maker_fee out"
+                f"`maker_fee` is of limit orders, not of {setting('fill', self.fill)}; give `fill='limit'`, or leave "
+                "it out"
             )
         if self.multiplier is not None and self.lot is None and not costs.has("share_fee"):
             raise ValueError(
-                f"multiplier {self.multiplier} is the worth of a contract, and nothing counts contracts; give lot=1 "
-                "for whole ones, or a share_fee for each"
+                f"{setting('multiplier', self.multiplier)} is the worth of a contract, and nothing counts contracts; "
+                "give `lot=1` for whole ones, or a `share_fee` for each"
             )
 
 
 def check_rules(rules: object) -> None:
     """Raise ValueError where these are no Rules."""
     if not isinstance(rules, Rules):
-        raise ValueError(f"`rules` {rules!r:.60} must be Rules(fill=..., max_leverage=...)")
+        raise ValueError(f"{setting('rules', rules)} must be `Rules(fill=..., max_leverage=...)`")
 
 
 def _is_number(value: object, kind: type = Real) -> bool:

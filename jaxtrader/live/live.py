@@ -38,7 +38,7 @@ from jaxtrader.market.sessions import session_ends
 from jaxtrader.market.shared_rows import row_times
 from jaxtrader.market.splits import nanoseconds
 from jaxtrader.nearest import hint
-from jaxtrader.setting_checks import check_flag, is_number
+from jaxtrader.setting_checks import check_flag, is_number, setting
 
 FILLS = ("assumed", "reported")
 BAR_KEYS = (*PRICES, "volume", "columns", *OPTIONAL, "time")  # of a mapping that is a bar
@@ -77,7 +77,7 @@ class Live:
     ) -> Live:
         """See `Policy.live`."""
         if fills not in FILLS:
-            raise ValueError(f"fills {fills!r} is unknown; use {' or '.join(FILLS)}")
+            raise ValueError(f"{setting('fills', fills)} is unknown; use {' or '.join(FILLS)}")
         rows, market, env = MarketRows.of(policy, histories_of(history), _specs(policy, features), changes)
         env = dataclasses.replace(env, market=rows.stand_in(policy.features))
         step = opened(env, rows.column("close"), exposures_of(env, account, rows.symbols), rows.names)
@@ -246,13 +246,15 @@ class Live:
                 finite.
         """
         if self.fills != "reported":
-            raise ValueError("this account assumes its fills; begin it with policy.live(history, fills='reported')")
+            raise ValueError("this account assumes its fills; begin it with `policy.live(history, fills='reported')`")
         if symbol is None and len(self.symbols) == 1:
             symbol = self.symbols[0]
         if symbol not in self.symbols:
-            raise ValueError(f"symbol {symbol!r} is none of the account's, {', '.join(self.symbols)}; name one of them")
+            raise ValueError(
+                f"{setting('symbol', symbol)} is none of the account's, {', '.join(self.symbols)}; name one of them"
+            )
         if reason not in REASONS:
-            raise ValueError(f"reason {reason!r} is unknown; use one of {', '.join(REASONS)}")
+            raise ValueError(f"{setting('reason', reason)} is unknown; use one of {', '.join(REASONS)}")
         finite = all(is_number(x) and math.isfinite(x) for x in (units, price, fee))
         if not (finite and price > 0):
             raise ValueError(

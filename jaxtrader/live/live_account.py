@@ -16,6 +16,7 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.ledger.settlement import settle
 from jaxtrader.live.step import StepState, action_type
+from jaxtrader.setting_checks import setting
 
 BY_SYMBOL = "give a mapping by symbol, such as {%r: ...}"
 
@@ -36,20 +37,25 @@ def exposures_of(env: TradingEnv, account: Any, symbols: tuple[str, ...]) -> np.
     if isinstance(account, Mapping):
         unknown = [symbol for symbol in account if symbol not in symbols]
         if unknown:
-            raise ValueError(f"account names {unknown[0]!r}, and the symbols are {', '.join(symbols)}")
+            raise ValueError(f"`account` names {unknown[0]!r}, and the symbols are {', '.join(symbols)}")
         given = [account.get(symbol, 0.0) for symbol in symbols]
     elif len(symbols) > 1:
-        raise ValueError(f"account {account!r} is one number for {len(symbols)} assets; {BY_SYMBOL % symbols[0]}")
+        raise ValueError(
+            f"{setting('account', account)} is one number for {len(symbols)} assets; {BY_SYMBOL % symbols[0]}"
+        )
     else:
         given = [account]
     try:
         exposures = np.asarray(given, np.float64)
     except (TypeError, ValueError):
-        raise ValueError(f"account {account!r} is no exposure; give a number such as 0.5, or one by symbol") from None
+        raise ValueError(
+            f"{setting('account', account)} is no exposure; give a number such as 0.5, or one by symbol"
+        ) from None
     most = 2 * env.rules.max_leverage
     if exposures.ndim != 1 or not np.abs(exposures).sum() <= most:
         raise ValueError(
-            f"account {account!r} is no exposure: position value / equity, 0.5 is one half, at most {most:g} in all"
+            f"`account` of {', '.join(map(str, given))} is no exposure; give position value / equity, 0.5 is one half, "
+            f"at most {most:g} in all"
         )
     return exposures
 

@@ -33,8 +33,9 @@ class OtherScale(DataError):
     def __init__(self, opening: str) -> None:
         self.fault = f"{opening}: its prices seem to be on another scale than the history"
         super().__init__(
-            f"{self.fault}; give them on that scale (where they are adjusted, with their price_factor), or go on from "
-            "an adjusted history with resume_live(path, history=...), or say after_jump=True if the price did jump"
+            f"{self.fault}; give them on that scale (where they are adjusted, with their `price_factor`), or go on "
+            "from an adjusted history with `resume_live(path, history=...)`, or say `after_jump=True` if the price did "
+            "jump"
         )
 
 

@@ -205,7 +205,9 @@ def _alignment_notes(
             )
             if following < len(own):
                 again = shown(int(np.searchsorted(times, own[following])))
-                notes[-1] += f" It has bars again from {again}, so its exchange may have been shut: see delisted_after."
+                notes[-1] += (
+                    f" It has bars again from {again}, so its exchange may have been shut: see `delisted_after`."
+                )
         if after and not (ends.size and ends[-1] > last):
             notes.append(
                 f"{name}: The last bar is at {shown(last)}, {after:,} bar{'s' * (after > 1)} before the last of all; a "

@@ -18,8 +18,8 @@ LARGEST = float(np.finfo(np.float32).max)
 # Vendors that adjust prices in floating point leave high below the close by an error in the last digits.
 DUST = 1e-9
 NO_PRICE = "a missing or impossible price"
-CLIP_HINT = "correct it or load with repair='clip' (--repair clip)"
-DROP_HINT = "repair='drop' (--repair drop), which leaves such rows out"
+CLIP_HINT = "correct it or load with `repair='clip'`"
+DROP_HINT = "`repair='drop'`, which leaves such rows out"
 MOST_DROPPED = 0.05  # share of the rows
 
 
@@ -187,7 +187,7 @@ def clip(prices: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], str |
         return out, None
     return (
         out,
-        f"repair='clip' raised high in {high} bars, lowered low in {low} and set volume to 0 in {missing.sum()}.",
+        f"`repair='clip'` raised high in {high} bars, lowered low in {low} and set volume to 0 in {missing.sum()}.",
     )
 
 

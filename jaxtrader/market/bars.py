@@ -36,7 +36,7 @@ from jaxtrader.market.mixed_adjustment import check_one_adjustment, unify
 from jaxtrader.market.reader import read_tables
 from jaxtrader.market.share_splits import split_note
 from jaxtrader.market.table import NumericTable
-from jaxtrader.setting_checks import check_flag
+from jaxtrader.setting_checks import check_flag, setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,14 +164,19 @@ def load_bars(
         Bars(X: 3 bars, 2024-01-01T00:00 to 2024-01-03T00:00 UTC, from DataFrame)
     """
     if symbol is not None and symbols is not None:
-        raise DataError(f"symbol='{symbol}' and symbols={list(symbols)} exclude each other; give one of the two")
+        raise DataError(
+            f"{setting('symbol', symbol)} and {setting('symbols', list(symbols))} exclude each other; give one of the "
+            "two"
+        )
     for each in label.values() if isinstance(label, Mapping) else (label,):
         if each not in ("open", "close"):
-            raise DataError(f"label='{each}' is unknown; use 'open' or 'close', the end of the bar that its time marks")
+            raise DataError(
+                f"{setting('label', each)} is unknown; use open or close, the end of the bar that its time marks"
+            )
     if repair not in (None, "clip", "adjust", "drop"):
-        raise DataError(f"repair='{repair}' is unknown; use 'clip', 'adjust', 'drop' or None")
+        raise DataError(f"{setting('repair', repair)} is unknown; use clip, adjust or drop, or leave it out")
     if decimal not in (None, ".", ","):
-        raise DataError(f"decimal='{decimal}' is unknown; use '.' or ','")
+        raise DataError(f"{setting('decimal', decimal)} is unknown; use `decimal='.'` or `decimal=','`")
     check_flag("adjust", adjust)
     if isinstance(symbols, str):
         symbols = (symbols,)
@@ -194,9 +199,7 @@ def _check_labeled(label: str | Mapping[str, str], loaded: Sequence[Bars]) -> No
     names = [bars.symbols[0] for bars in loaded]
     for name in label if isinstance(label, Mapping) else ():
         if name not in names:
-            raise DataError(
-                f"label (--label) names '{shown(name)}', which is not loaded; there are {', '.join(names[:8])}"
-            )
+            raise DataError(f"`label` names '{shown(name)}', which is not loaded; there are {', '.join(names[:8])}")
 
 
 def _load_entry(
@@ -286,19 +289,19 @@ def _without_broken_rows(history: History, adjust: bool) -> tuple[History, str |
     if rows.size > max(1, MOST_DROPPED * total) or rows.size == total:
         raise DataError(
             f"{table.row_name(rows[0])}: the row has {reason}, and {rows.size:,} of {total:,} rows break a rule of "
-            f"bars, but repair='drop' (--repair drop) leaves out at most {MOST_DROPPED:.0%}, because a file with more "
-            "is misread more likely; correct the file"
+            f"bars, but `repair='drop'` leaves out at most {MOST_DROPPED:.0%}, because a file with more is misread "
+            "more likely; correct the file"
         )
     for name, values in _funding_and_actions(table, roles, adjust).items():
         lost = rows[values[rows] != 0]
         if lost.size:
             raise DataError(
-                f"{table.row_name(lost[0])}: repair='drop' (--repair drop) cannot leave out the row, because "
+                f"{table.row_name(lost[0])}: `repair='drop'` cannot leave out the row, because "
                 f"'{shown(name)}' is {table.numbers[name][lost[0]]:g} there, which would be lost; correct the row"
             )
     kept, moments = np.flatnonzero(~broken), wall_clock(history.times, history.tz)
     parts = [_counted(why, moments[mask]) for why, mask in marked.items() if mask.any()]
-    note = f"repair='drop' left out {rows.size:,} of {total:,} rows: {' and '.join(parts)}."
+    note = f"`repair='drop'` left out {rows.size:,} of {total:,} rows: {' and '.join(parts)}."
     return dataclasses.replace(history, rows=table.take(kept), times=history.times[kept]), note
 
 
@@ -325,13 +328,12 @@ def _to_close_times(
     if label == "close":
         if table.stamps == "open":
             return times, (
-                f"'{shown(roles.time[0])}' was read as the close of each bar; use label='open' (--label open) if it "
-                "is the open."
+                f"'{shown(roles.time[0])}' was read as the close of each bar; use `label='open'` if it is the open."
             )
         return times, None
     if len(times) < 2:
         raise DataError(
-            f"{table.source} has one bar, so label='open' cannot measure the length of a bar; use label='close'"
+            f"{table.source} has one bar, so `label='open'` cannot measure the length of a bar; use `label='close'`"
         )
     return times + spacing(times), None
 
@@ -366,9 +368,7 @@ def _adjust(
         check_positive(roles.adjusted, adjusted, table.row_name)
         # Scaling close too, instead of taking adjusted close, keeps low <= close <= high true to the last bit.
         factor = adjusted / prices["close"]
-        notes = [
-            f"Open, high, low and close were multiplied by {used} / close; adjust=False (--no-adjust) keeps them raw."
-        ]
+        notes = [f"Open, high, low and close were multiplied by {used} / close; `adjust=False` keeps them raw."]
     else:
         actions = read_actions(columns, table.row_name)
         if actions is None:
@@ -378,7 +378,7 @@ def _adjust(
         if factor is None:
             return prices, None, notes
     if not adjust:
-        return prices, None, [f"Prices are raw: {used} was not applied (adjust=False, --no-adjust)."]
+        return prices, None, [f"Prices are raw: {used} was not applied, by `adjust=False`."]
     out = {role: values if role == "volume" else values * factor for role, values in prices.items()}
     for role in ("low", "high"):
         check_positive(f"adjusted {role}", out[role], table.row_name)

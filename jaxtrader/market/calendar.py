@@ -38,7 +38,7 @@ USUAL = ((247, 257, EXCHANGE), (257, 263, CURRENCIES), (358, 366, EVERY_DAY))
 # (shortest, longest median step in days, periods a year)
 LONG_BARS = ((6.5, 7.5, 52), (27.5, 31.5, 12), (89, 92.5, 4), (364, 367, 1))
 WEEK_IS_UNSEEN = "The bars do not show a whole week, too little to tell on which days there is trading"
-SETTLE = "periods_per_year (--periods-per-year) settles it"
+SETTLE = "`periods_per_year` settles it"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrader.market.errors import DataError, shown
 from jaxtrader.nearest import hint
+from jaxtrader.setting_checks import setting
 
 TICK = np.timedelta64(1, "ns")  # the unit of all times
 HOUR = np.timedelta64(1, "h")
@@ -30,7 +31,7 @@ def time_zone(tz: str | None) -> tzinfo:
         return ZoneInfo(tz)
     except (LookupError, ValueError, TypeError, OSError) as error:
         raise DataError(
-            f"tz='{shown(tz)}' is not a known time zone; use a name such as 'America/New_York' or 'UTC'"
+            f"{setting('tz', shown(tz))} is not a known time zone; use a name such as America/New_York or UTC"
             f"{hint(str(tz), sorted(available_timezones()))}"
         ) from error
 

@@ -19,6 +19,7 @@ from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
 from jaxtrader.market.splits import nanoseconds, segments_between
+from jaxtrader.setting_checks import setting
 
 LENGTH = re.compile(r"\s*(\d+)\s*(y|mo|w|d|h|min)\s*")
 UNITS = {"y": "years", "mo": "months", "w": "weeks", "d": "days", "h": "hours", "min": "minutes"}
@@ -77,9 +78,13 @@ def walk_forward_folds(
         Market(IBM: 635 bars, 2010-08-23 to 2013-03-01, ...)
     """
     if folds is not None and test is not None:
-        raise DataError(f"folds={folds} and test={test!r} both say how long a test is; leave one out")
+        raise DataError(
+            f"{setting('folds', folds)} and {setting('test', test)} both say how long a test is; leave one out"
+        )
     if not 0 <= valid < 1:
-        raise DataError(f"valid={valid} must be a share of the training from 0 to below 1, such as 0.2; 0 is none")
+        raise DataError(
+            f"{setting('valid', valid)} must be a share of the training from 0 to below 1, such as 0.2; 0 is none"
+        )
     spans = [market.times[start:end] for _, start, end in market.segments]
     calendar = np.unique(np.concatenate(spans)).astype("datetime64[ns]").astype(np.int64)
     begins = _test_begins(calendar, folds, train, test, market.tz)
@@ -111,7 +116,8 @@ def _test_begins(
     if test is not None and not isinstance(test, (int, str)):
         begins = [nanoseconds(day, tz) for day in test]
         if not begins or any(after <= before for before, after in itertools.pairwise(begins)):
-            raise DataError(f"test={[str(day) for day in test]} must be dates in order; give one for each fold")
+            given = setting("test", [str(day) for day in test])
+            raise DataError(f"{given} must be dates in order; give one for each fold")
         return begins
     begin = _after(calendar, int(calendar[0]), len(calendar) // 2 if train is None else train, "train", tz)
     if test is None:
@@ -119,8 +125,8 @@ def _test_begins(
         rows = np.arange(np.searchsorted(calendar, begin), len(calendar))
         if count < 1 or len(rows) < count:
             raise DataError(
-                f"folds={count} must be from 1 to {len(rows)}, the number of bars after the first training; give "
-                "another number, or a shorter training"
+                f"{setting('folds', count)} must be from 1 to {len(rows)}, the number of bars after the first "
+                "training; give another number, or a shorter training"
             )
         return [int(calendar[part[0]]) for part in np.array_split(rows, count)]
     begins = []
@@ -129,7 +135,7 @@ def _test_begins(
         # From the first test on, so that months of different length add up.
         begin = _after(calendar, begins[0], test, "test", tz, times=len(begins))
     if not begins:
-        raise DataError(f"train={train!r} leaves no bar to test on; give a shorter one")
+        raise DataError(f"{setting('train', train)} leaves no bar to test on; give a shorter one")
     return begins
 
 
@@ -146,7 +152,7 @@ def _after(calendar: np.ndarray, moment: int, length: Length, name: str, tz: str
     if isinstance(length, str):
         return _shifted(moment, length, name, times, tz)
     if isinstance(length, bool) or length < 1:
-        raise DataError(f"{name}={length} must be a length; give {HOW_TO_WRITE}")
+        raise DataError(f"{setting(name, length)} must be a length; give {HOW_TO_WRITE}")
     row = int(np.searchsorted(calendar, moment)) + length * times
     return int(calendar[row]) if row < len(calendar) else np.iinfo(np.int64).max
 
@@ -157,14 +163,14 @@ def _shifted(moment: int, length: str, name: str, times: int, tz: str | None) ->
 
     match = LENGTH.fullmatch(length)
     if match is None or not int(match[1]):
-        raise DataError(f"{name}={length!r} must be a length; give {HOW_TO_WRITE}")
+        raise DataError(f"{setting(name, length)} must be a length; give {HOW_TO_WRITE}")
     offset: Any = {UNITS[match[2]]: int(match[1]) * times}
     own = tz if match[2] in CALENDAR_UNITS else None
     try:
         local = pd.Timestamp(wall_clock(np.array([moment], "datetime64[ns]"), own)[0]) + pd.DateOffset(**offset)
         return local.value if own is None else nanoseconds(local.to_pydatetime(warn=False), own)
     except (OverflowError, pd.errors.OutOfBoundsDatetime) as error:
-        raise DataError(f"{name}={length!r} reaches beyond the year 2261; give {HOW_TO_WRITE}") from error
+        raise DataError(f"{setting(name, length)} reaches beyond the year 2261; give {HOW_TO_WRITE}") from error
 
 
 def _part(market: Market, low: int, high: int, embargo: int, name: str) -> Market:
@@ -172,7 +178,7 @@ def _part(market: Market, low: int, high: int, embargo: int, name: str) -> Marke
     if not kept:
         dropped = f" after an embargo of {embargo} bars" if embargo else ""
         raise DataError(
-            f"{name} holds no bar{dropped}: it begins at {format_time(np.datetime64(low, 'ns'))}; give fewer folds, or "
-            "other lengths"
+            f"{name} holds no bar{dropped}: it begins at {format_time(np.datetime64(low, 'ns'))}; give fewer `folds`, "
+            "or other lengths"
         )
     return market.keep(kept, segments)

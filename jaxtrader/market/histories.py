@@ -19,6 +19,7 @@ from jaxtrader.market.times import join_date_and_time, parse_times
 from jaxtrader.market.zones import zone_of_offsets
 from jaxtrader.nearest import hint
 from jaxtrader.printable import printable
+from jaxtrader.setting_checks import setting
 
 # Files of one symbol are named by it and by the time that they hold: BTCUSDT-1h-2024-01.csv.
 PERIOD = r"[-_. ]+(?:19|20)\d\d(?:[-_.]?(?:0[1-9]|1[0-2])(?:[-_.]?\d\d)?)?$"
@@ -84,7 +85,7 @@ def select(available: list[str], symbol: str | None, symbols: Sequence[str] | No
     """Return the symbols to load. Raise DataError if one is not available or comes twice."""
     wanted = list(symbols) if symbols is not None else available if symbol is None else [symbol]
     if not wanted:
-        raise DataError(f"symbols=() selects nothing; {source} holds {listed(available, MOST_LISTED)}")
+        raise DataError(f"`symbols=()` selects nothing; {source} holds {listed(available, MOST_LISTED)}")
     known = set(available)
     for name in wanted:
         if name not in known:
@@ -93,7 +94,7 @@ def select(available: list[str], symbol: str | None, symbols: Sequence[str] | No
                 f"{hint(name, available)}"
             )
     if len(set(wanted)) < len(wanted):
-        raise DataError(f"symbols={wanted} names a symbol twice; give each symbol once")
+        raise DataError(f"{setting('symbols', wanted)} names a symbol twice; give each symbol once")
     return wanted
 
 

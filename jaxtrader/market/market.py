@@ -33,7 +33,7 @@ from jaxtrader.market.lengths import pad_rows
 from jaxtrader.market.periods import annualize
 from jaxtrader.market.shared_rows import check_alignable
 from jaxtrader.market.splits import cut_segments
-from jaxtrader.setting_checks import check_flag
+from jaxtrader.setting_checks import check_flag, is_whole, setting
 
 OPTIONAL_COLUMNS = ("present", "delisted", "listed", "bar_dt", "funding", "price_factor", "adv", "session_end")
 
@@ -221,7 +221,9 @@ class Market:
         check_flag("align", align)
         days = days_without_bar(delisted_after)
         if days != DELISTED_AFTER and not align:
-            raise DataError(f"delisted_after={delisted_after!r} is of the assets of one account; it needs align=True")
+            raise DataError(
+                f"{setting('delisted_after', delisted_after)} is of the assets of one account; it needs `align=True`"
+            )
         chosen = tuple(resolve(spec) for spec in _as_specs(features))
         names = tuple(",".join(history.symbols) for history in histories)
         _check_unique("symbol", names)
@@ -321,9 +323,11 @@ class Market:
         """
         wanted = np.dtype(dtype)
         if wanted not in (np.dtype("float32"), np.dtype("float64")):
-            raise ValueError(f"arrays(dtype='{wanted}') is not supported; use 'float32' or 'float64'")
+            raise ValueError(f"`arrays(dtype='{wanted}')` is not supported; use float32 or float64")
         if jax.dtypes.canonicalize_dtype(wanted) != wanted:
-            raise ValueError("JAX would cut arrays('float64') to float32; call it inside `with jax.enable_x64(True):`")
+            raise ValueError(
+                "JAX would cut `arrays('float64')` to float32; call it inside `with jax.enable_x64(True):`"
+            )
         names = (*PRICES, "volatility", "dt", *OPTIONAL_COLUMNS)
         kept = {name: getattr(self, name) for name in names} | {"features": np.nan_to_num(self.features, nan=0.0)}
 
@@ -404,7 +408,7 @@ def first_decisions(segments: IntArray, ready: IntArray, window: int) -> IntArra
         DataError: `window` is below 1.
     """
     if window < 1:
-        raise DataError(f"window={window} must be at least 1 bar")
+        raise DataError(f"{setting('window', window)} must be at least 1 bar")
     return segments[:, 1].clip(min=ready + window - 1)
 
 
@@ -413,7 +417,7 @@ def _as_specs(features: Sequence[str | Feature] | None) -> Sequence[str | Featur
         return DEFAULT
     specs = (features,) if isinstance(features, (str, Feature)) else tuple(features)
     if not specs:
-        raise DataError("features=() is empty; give at least one feature, or None for the default ones")
+        raise DataError("`features=()` is empty; give at least one feature, or leave it out for the default ones")
     return specs
 
 
@@ -425,22 +429,28 @@ def _check_unique(kind: str, names: Sequence[str]) -> None:
         seen.add(name)
 
 
+def check_min_bars(min_bars: int) -> None:
+    """Raise DataError where `min_bars` of `Market.from_bars` is no number of bars."""
+    if not is_whole(min_bars) or min_bars < 1:
+        raise DataError(f"{setting('min_bars', min_bars)} must be a whole number of at least 1")
+
+
 def long_enough(
     histories: Sequence[Bars], features: Sequence[Feature], min_bars: int
 ) -> tuple[Sequence[Bars], list[str]]:
     """Return the histories with enough bars, and a note on each other one. Raise DataError if none is long enough."""
-    if isinstance(min_bars, bool) or not isinstance(min_bars, int | np.integer) or min_bars < 1:
-        raise DataError(f"min_bars={min_bars!r} must be a whole number of at least 1")
+    check_min_bars(min_bars)
     kept, notes, reasons = [], [], []
     for history in histories:
         longest = max((feature.for_bars(history) for feature in features), key=lambda feature: feature.lookback)
         name, bars, needed = ",".join(history.symbols), len(history), max(min_bars, longest.lookback)
-        why = f"for {longest.name}, which needs" if longest.lookback == needed else "for min_bars (--min-bars):"
+        is_lookback = longest.lookback == needed
+        why = f"for {longest.name}, which needs {needed}" if is_lookback else f"for {setting('min_bars', needed)}"
         if bars >= needed:
             kept.append(history)
             continue
-        reasons.append((bars, f"{name} has {bars} bars, too few {why} {needed}"))
-        notes.append(f"{name}: Left out, because its {bars} bars are too few {why} {needed}.")
+        reasons.append((bars, f"{name} has {bars} bars, too few {why}"))
+        notes.append(f"{name}: Left out, because its {bars} bars are too few {why}.")
     if not kept:
         bars, reason = max(reasons)
         others = ", and no other symbol has more" if len(reasons) > 1 else ""
@@ -451,7 +461,9 @@ def long_enough(
 def check_market_type(market: object, user: str) -> None:
     """Raise ValueError where this is no Market. The text names the `user` of the market, such as "simulate"."""
     if not isinstance(market, Market):
-        raise ValueError(f"{user} needs a Market, not a {type(market).__name__}; make one with Market.from_bars(bars)")
+        raise ValueError(
+            f"{user} needs a Market, not a {type(market).__name__}; make one with `Market.from_bars(bars)`"
+        )
 
 
 def _check_known(names: Sequence[str], features: Sequence[Feature], parts: Sequence[Columns]) -> None:

@@ -64,7 +64,7 @@ def unify(
     used = np.concatenate(list(factors.values()))
     shown = f"{used.min():.4g}" if used.min() == used.max() else f"{used.min():.4g} to {used.max():.4g}"
     note = (
-        f"repair='adjust' multiplied {_listed(_scaled(odd))} by {shown}, so that they are adjusted as close is. "
+        f"`repair='adjust'` multiplied {_listed(_scaled(odd))} by {shown}, so that they are adjusted as close is. "
         f"{len(rows):,} bars did not fit before."
     )
     return widen_dust(out), ratio if odd == ("close",) else None, note
@@ -147,7 +147,7 @@ def _error(
     ratio = np.median(prices[odd[-1]][rows] / np.sqrt(prices["high"][rows] * prices["low"][rows]))
     way_out = "use prices that are all raw or all adjusted"
     if steady:
-        way_out = f"load with repair='adjust' (--repair adjust), which scales {_listed(_scaled(odd))}, or {way_out}"
+        way_out = f"load with `repair='adjust'`, which scales {_listed(_scaled(odd))}, or {way_out}"
     others = _listed([name for name in PRICES if name not in odd])
     return DataError(
         f"{row_name(row)}: {_listed(odd)} lie{'s' * (len(odd) == 1)} outside of low to high ({shown}), as in "

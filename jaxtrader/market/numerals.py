@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxtrader.market.bar_checks import RowName
 from jaxtrader.market.errors import DataError, shown
+from jaxtrader.setting_checks import setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -242,7 +243,7 @@ class _Marks:
             return either
         value = shown(either.value)
         self.note = (
-            f"Prices such as '{value}' were read with a decimal point; decimal=',' (--decimal ,) reads them as "
+            f"Prices such as '{value}' were read with a decimal point; `decimal=','` reads them as "
             f"{value.replace('.', '')}."
         )
         return None
@@ -292,13 +293,13 @@ class _Marks:
         other = "." if mark == "," else ","
         raise DataError(
             f"{self.row_name(either.row)}: {shown(either.column)} is '{shown(value)}', which is {shown(digits)} with a "
-            f"separator of thousands and {shown(point)} with a decimal one; say which by decimal='{other}' or "
-            f"decimal='{mark}' (--decimal {other} or --decimal {mark})"
+            f"separator of thousands and {shown(point)} with a decimal one; say which by "
+            f"{setting('decimal', other)} or {setting('decimal', mark)}"
         )
 
     def refuse(self, column: str, values: "pd.Series", row: int) -> None:
         """Raise DataError on a value that is no number."""
-        written = "" if self.decimal is None else f" with decimal='{self.decimal}' (--decimal {self.decimal})"
+        written = "" if self.decimal is None else f" with {setting('decimal', self.decimal)}"
         if self.decimal is None and self.decimal_comma is not None and re.search(r"\d[.,]\d", str(values.iloc[row])):
             seen = self.decimal_comma
             written = f", as '{shown(seen.value)}' in {self.row_name(seen.row)} has a decimal comma"

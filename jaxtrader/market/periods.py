@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxtrader.market.calendar import TradingCalendar, total_periods_per_year
 from jaxtrader.market.errors import DataError
+from jaxtrader.setting_checks import setting
 
 
 def annualize(
@@ -48,7 +49,7 @@ def annualize(
 def check_periods(given: float) -> float:
     """Return a given number of bars in a year. Raise DataError if it cannot be one."""
     if not (np.isfinite(given) and given > 0):
-        raise DataError(f"periods_per_year={given} must be a finite number above 0")
+        raise DataError(f"{setting('periods_per_year', given)} must be a finite number above 0")
     return float(given)
 
 
@@ -59,13 +60,15 @@ def _given_periods(names: Sequence[str], given: float | Mapping[str, float] | No
     by_name = dict(given) if isinstance(given, Mapping) else dict.fromkeys(names, given)
     for name in by_name:
         if name not in names:
-            raise DataError(f"periods_per_year names {name!r}, which is no history here; there are {', '.join(names)}")
+            raise DataError(
+                f"`periods_per_year` names {name!r}, which is no history here; there are {', '.join(names)}"
+            )
     return {name: check_periods(periods) for name, periods in by_name.items()}
 
 
 def _found_periods(name: str, calendar: TradingCalendar | None) -> float:
     if calendar is None:
         raise DataError(
-            f"{name} has one bar, so periods_per_year cannot be measured; give more bars, or periods_per_year"
+            f"{name} has one bar, so its bars in a year cannot be counted; give more bars, or `periods_per_year`"
         )
     return calendar.periods_per_year

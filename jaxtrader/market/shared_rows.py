@@ -36,12 +36,12 @@ def check_alignable(histories: Sequence[Bars]) -> None:
         names = ",".join(history.symbols)
         if history.close.shape[1] != 1:
             raise DataError(
-                f"{names} holds {history.close.shape[1]} symbols already; align=True takes Bars of one symbol each"
+                f"{names} holds {history.close.shape[1]} symbols already; `align=True` takes Bars of one symbol each"
             )
         if "," in names:
             raise DataError(
                 f"The symbol '{names}' has a comma, which separates the symbols of an aligned history; rename it for "
-                "align=True"
+                "`align=True`"
             )
         if (np.diff(history.times) <= np.timedelta64(0)).any():
             raise DataError(f"The times of {names} do not increase; sort its bars by time and remove duplicates")
@@ -56,7 +56,7 @@ def _check_shared_times(histories: Sequence[Bars]) -> None:
         if not any(other.times[0] <= last and first <= other.times[-1] for other in histories if other is not history):
             raise DataError(
                 f"{history.symbols[0]} has no time in common with another symbol (it runs from {format_time(first)} to "
-                f"{format_time(last)}); leave it out, or load separate histories without align"
+                f"{format_time(last)}); leave it out, or load separate histories without `align`"
             )
 
 
@@ -68,7 +68,7 @@ def _check_equal_spacing(histories: Sequence[Bars]) -> None:
     if steps[longest] >= MAX_SPACING_RATIO * steps[shortest]:
         raise DataError(
             f"{shortest} has a bar every {format_duration(steps[shortest])} and {longest} every "
-            f"{format_duration(steps[longest])}; align=True needs bars of one length, so resample one of the two"
+            f"{format_duration(steps[longest])}; `align=True` needs bars of one length, so resample one of the two"
         )
 
 
@@ -161,8 +161,8 @@ def _midnight_message(histories: Sequence[Bars], unsaid: Sequence[bool]) -> str:
     other = histories[list(unsaid).index(False)].symbols[0]
     return (
         f"The stamps of {', '.join(names)} are at midnight, which may be of the day that begins or of the day that "
-        f"ends, so it is not known which bar of {other} is of the same day. Say which end of its bar such a stamp "
-        f"marks, 'open' or 'close', as label={dict.fromkeys(names, 'open')}."
+        f"ends, so it is not known which bar of {other} is of the same day; say which end of its bar such a stamp "
+        f"marks, open or close, as in `label={dict.fromkeys(names, 'open')}`"
     )
 
 
@@ -193,13 +193,13 @@ def _check_opens(
         if late.sum() > FEW_OVERLAPS * len(closes):
             at = int(np.argmax(late))
             close, row_before = (format_time(time) for time in wall_clock(np.array([closes[at + 1], before[at]]), tz))
-            way = "Give bars that close together, with one stamp a period (tz=, label=)"
+            way = "Give bars that close together, with one stamp a period (see `tz` and `label`)"
             if rows is not own:
                 way = "Give days that end together, or while the other exchange is shut"
             raise DataError(
                 f"{late.sum():,} of the {len(closes):,} bars of {name} begin before the row before them: the one that "
                 f"closes at {close} begins before {row_before}, where another symbol closes. An order of that row "
-                f"would fill at a price of the past. {way}, or load separate histories without align."
+                f"would fill at a price of the past. {way}, or load separate histories without `align`."
             )
         if late.any():
             notes.append(

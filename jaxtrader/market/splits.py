@@ -10,6 +10,7 @@ import numpy as np
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import time_zone, union
 from jaxtrader.market.errors import DataError
+from jaxtrader.setting_checks import setting
 
 # Beginning and end of time, in ns since 1970. The lowest int64 itself is NaT.
 ALWAYS = np.iinfo(np.int64).min + 1
@@ -110,7 +111,7 @@ def segments_between(
     Raises DataError where `embargo` is no number of bars.
     """
     if embargo < 0 or int(embargo) != embargo:
-        raise DataError(f"embargo={embargo} must be a whole number of bars, 0 or more")
+        raise DataError(f"{setting('embargo', embargo)} must be a whole number of bars, 0 or more")
     rows, kept = [], []
     for i, (history_start, start, end) in enumerate(segments):
         own = times[start:end].astype(np.int64)

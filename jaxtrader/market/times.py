@@ -197,8 +197,7 @@ def _from_text(
         odd = int(np.flatnonzero(has_offset != has_offset[0])[0])
         raise DataError(
             f"{row_name(odd)}: only some times carry an offset ('{shown(stamps.iloc[0])}' and "
-            f"'{shown(stamps.iloc[odd])}'); write all of them with one, or name the zone of the wall clock with tz= "
-            "(--tz)"
+            f"'{shown(stamps.iloc[odd])}'); write all of them with one, or name the zone of the wall clock with `tz`"
         )
     rows = np.flatnonzero(~has_offset)
     own = None if histories is None else histories[rows]
@@ -234,7 +233,7 @@ def _without_offsets(text: "pd.Series", row_name: RowName) -> tuple["pd.Series",
                 row = int(np.argmax(codes == i))
                 raise DataError(
                     f"{row_name(row)}: the time ends in '{match[2]}', which names several zones or none known; "
-                    "write an offset such as +01:00, or remove it and name the zone with tz= (--tz)"
+                    "write an offset such as +01:00, or remove it and name the zone with `tz`"
                 )
             minutes[i], length[i] = 60 * ABBREVIATIONS[match[2]], len(match[1])
     cuts = np.unique(length)

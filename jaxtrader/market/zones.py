@@ -93,7 +93,7 @@ def wall_to_utc(
         row = int(unclear[skipped[0]])
         raise DataError(
             f"{row_name(row)}: the wall-clock time {wall[row]} does not exist in {tz}, where clocks go forward; give "
-            "the times in UTC or with offsets, and leave tz out"
+            "the times in UTC or with offsets, and leave `tz` out"
         )
     first_time = np.zeros(len(wall), bool)
     values = wall.to_numpy()
@@ -104,7 +104,7 @@ def wall_to_utc(
                 raise DataError(
                     f"{row_name(run[0])}: the wall-clock time {wall[run[0]]} happens twice in {tz}, where clocks go "
                     "back, and the rows do not show which of the two it is; give the times in UTC or with offsets, and "
-                    "leave tz out"
+                    "leave `tz` out"
                 )
             first_time[run[: back[0]]] = True
     return wall.tz_localize(zone, ambiguous=first_time).tz_convert("UTC")
@@ -132,7 +132,7 @@ def check_clocks_never_go_back(wall: np.ndarray, histories: np.ndarray | None, r
         if zone := _zone_that_repeats(time):
             raise DataError(
                 f"{row_name(row)}: the time {format_time(time)} comes again after {format_time(wall[rows[first]])}, "
-                f"because clocks go back there, as in {zone}; name the zone of the wall clock with tz= (--tz)"
+                f"because clocks go back there, as in {zone}; name the zone of the wall clock with `tz`"
             )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtrader.setting_checks import check_whole, is_number
+from jaxtrader.setting_checks import check_whole, is_number, setting
 
 if TYPE_CHECKING:
     from jaxtrader.training.train_result import TrainResult
@@ -98,7 +98,7 @@ class EarlyStopping(Callback):
     def __init__(self, patience: int = 10, min_delta: float = 0.0):
         check_whole("patience", patience, unit="validations")
         if not is_number(min_delta) or not 0 <= min_delta < math.inf:
-            raise ValueError(f"min_delta {min_delta!r} must be a number of at least 0")
+            raise ValueError(f"{setting('min_delta', min_delta)} must be a number of at least 0")
         self.patience, self.min_delta = patience, min_delta
         self._best, self._waited = -math.inf, 0
 
@@ -190,4 +190,6 @@ def check_callbacks(callbacks: Sequence[Any], has_validation: bool) -> None:
             way_out = "wrap it: jt.loggers.Log(it)" if has_log else "derive it from jt.Callback"
             raise TypeError(f"callback {type(callback).__name__} is no Callback; {way_out}")
         if isinstance(callback, EarlyStopping) and not has_validation:
-            raise ValueError("EarlyStopping needs validations, of which there are none; give valid, or leave it out")
+            raise ValueError(
+                "EarlyStopping (`patience`) needs validations, of which there are none; give `valid`, or leave it out"
+            )

@@ -20,6 +20,7 @@ from jaxtrader.files import FileError
 from jaxtrader.printable import shown
 from jaxtrader.run_files import BACK, BEST, METRICS, NEWEST, PREVIOUS
 from jaxtrader.schema import Array, Count, Natural, Range, SchemaError, misfit, parse
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.identity import differences, machine
 from jaxtrader.training.metrics_log import begins_with
 from jaxtrader.training.update import TrainState
@@ -240,7 +241,7 @@ def warn_of_another_machine(checkpoint: Checkpoint, devices: int, seeds_at_once:
     """Warn where a run continues on another machine or number of devices, or with other seeds at once."""
     names = {"jax": "JAX", "device": "the device", "cpus": "the number of cores"}
     here = {**machine(), "devices": devices, "seeds_at_once": seeds_at_once}
-    changes = ((names.get(name, name), getattr(checkpoint, name), now) for name, now in here.items())
+    changes = ((names.get(name) or setting(name), getattr(checkpoint, name), now) for name, now in here.items())
     changed = [f"{name} was {before} and is {now}" for name, before, now in changes if before not in (now, None)]
     if changed:
         warnings.warn(f"{', '.join(changed)}: the results may differ in their last digits", stacklevel=4)
@@ -257,7 +258,7 @@ def warn_of_another_length(checkpoint: Checkpoint, trainer: Trainer, agent: Any,
     if not all(np.array_equal(one, other, equal_nan=True) for one, other in pairs):
         name = "total_steps" if trainer.unit == "steps" else "num_episodes"
         warnings.warn(
-            f"{name} is another one than before: schedules of the agent, such as the learning rate's, run over the "
-            f"new length, and go on at {shares[1]:.0%} of it instead of {shares[0]:.0%}",
+            f"{setting(name)} is another one than before: schedules of the agent, such as the learning rate's, run "
+            f"over the new length, and go on at {shares[1]:.0%} of it instead of {shares[0]:.0%}",
             stacklevel=4,
         )

@@ -23,6 +23,7 @@ from jaxtrader.ledger.costs import LIMITS, CostRange, Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 from jaxtrader.nearest import hint
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.identity import as_json
 from jaxtrader.training.train_settings import TrainSettings
 from jaxtrader.training.trainer import Trainer
@@ -92,7 +93,9 @@ def plan_sweep(
     known = _known(agent)
     for name in settings:
         if name not in known:
-            raise ValueError(f"{name} is no setting of the agent, environment, costs or training{hint(name, known)}")
+            raise ValueError(
+                f"{setting(name)} is no setting of the agent, environment, costs or training{hint(name, known)}"
+            )
     lists = {name: _values(value) for name, value in settings.items() if name not in AS_THEY_ARE}
     swept = {name: values for name, values in lists.items() if values is not None}
     fixed = {name: value for name, value in settings.items() if name not in swept}
@@ -106,7 +109,8 @@ def plan_sweep(
             changes = scored_alike(own_env.rules, env.rules, env.costs, chosen)
             found.append(Configuration(chosen, trainer, test, changes))
         except ValueError as error:
-            raise ValueError(f"{label(chosen)}: {error}") from error
+            named = ", ".join(setting(name, value) for name, value in chosen.items())
+            raise ValueError(f"{named}: {error}") from error
     lengths = found[0].trainer
     decide = {name: getattr(lengths, name) for name in TRAINER if name in _names(TrainSettings) and name not in swept}
     return SweepPlan(found, plain(swept), plain(decide))
@@ -120,18 +124,22 @@ def check_swept(swept: Mapping[str, Sequence[Any]], known: Collection[str]) -> N
         known: names of the settings that can be swept.
     """
     if not swept:
-        raise ValueError("there is nothing to sweep; give a list of values, as in learning_rate=[1e-3, 3e-4]")
+        raise ValueError("there is nothing to sweep; give a list of values, as in `learning_rate=[1e-3, 3e-4]`")
     for name, values in swept.items():
         if name in NOT_SWEPT:
-            raise ValueError(f"{name} cannot be swept: each configuration is trained with all seeds, on all devices")
+            raise ValueError(
+                f"{setting(name)} cannot be swept: each configuration is trained with all seeds, on all devices"
+            )
         if name not in known:
-            raise ValueError(f"{name} cannot be swept; sweep a setting of the agent, the environment, rules or costs")
+            raise ValueError(
+                f"{setting(name)} cannot be swept; sweep a setting of the agent, the environment, rules or costs"
+            )
         if not values:
-            raise ValueError(f"{name} is an empty list; give the values to try, or leave it out")
+            raise ValueError(f"{setting(name)} is an empty list; give the values to try, or leave it out")
         spelt = [as_json(float(value) if type(value) is int else value) for value in values]
         for i, text in enumerate(spelt):
             if text in spelt[:i]:
-                raise ValueError(f"{name} has {text} twice; each value is trained once, so leave one out")
+                raise ValueError(f"{setting(name)} has {text} twice; each value is trained once, so leave one out")
 
 
 def combinations(swept: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -203,7 +211,9 @@ def _with(env: TradingEnv, agent: Agent, changes: Mapping[str, Any]) -> tuple[Tr
     if rates:
         costs = of_env.get("costs", env.costs)
         if not isinstance(costs, Costs):
-            raise ValueError(f"{next(iter(rates))} cannot be set in a range of costs; give costs=[...] instead")
+            raise ValueError(
+                f"{setting(next(iter(rates)))} cannot be set in a range of costs; give `costs=[...]` instead"
+            )
         of_env["costs"] = costs.replace(**rates)
     if rules:
         of_env["rules"] = of_env.get("rules", env.rules).replace(**rules)

@@ -53,7 +53,7 @@ def advice(reasons: list[str], halvings: int, env: Any) -> str:
         return "Look at the prices and features"
     if halvings >= MAX_HALVINGS:
         return f"The learning rate was halved {halvings} times, so look at the prices and features"
-    return "Try a lower learning_rate or max_grad_norm, or on_divergence='halve'"
+    return "Try a lower `learning_rate` or `max_grad_norm`, or `on_divergence='halve'`"
 
 
 def _own_reward(env: Any) -> str | None:

@@ -28,11 +28,11 @@ def check_must_beat_holding(trainer: Trainer) -> None:
     agent = trainer.agent
     if not (isinstance(trainer.env, TradingEnv) and isinstance(agent, PPOAgent) and agent.network is None):
         raise ValueError(
-            "must_beat_holding needs a TradingEnv and a PPOAgent with a network of its own kind, whose last layer is "
-            "known; leave it out"
+            "`must_beat_holding` needs a TradingEnv and a PPOAgent with a network of its own kind, whose last layer is "
+            "known; use `must_beat_holding=False`"
         )
     if not isinstance(trainer.valid, Market):
-        raise ValueError("must_beat_holding needs a Market as validation; give one, or leave it out")
+        raise ValueError("`must_beat_holding` needs a Market as validation; give one, or use `must_beat_holding=False`")
 
 
 def hold_if_unproven(trainer: Trainer, result: TrainResult) -> Proof:

@@ -16,6 +16,7 @@ from jaxtrader import compilation, hosts
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.run_config import flat, plain_agent
 from jaxtrader.training.train_settings import TrainSettings
 
@@ -82,7 +83,8 @@ def differences(
         if name.endswith(" bars"):
             found.append(f"the {name} have other numbers")
         else:
-            found.append(says.format(name=name, old=_short(old), new=_short(new)))
+            named = name if " " in name else setting(name)
+            found.append(says.format(name=named, old=_short(old), new=_short(new)))
     return found
 
 

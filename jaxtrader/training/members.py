@@ -16,6 +16,7 @@ from jaxtrader.agents.policy_loading import ensemble, save_policy
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.run_files import POLICY, START
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.block import Block
 from jaxtrader.training.hold_if_unproven import hold_if_unproven
 from jaxtrader.training.interrupt import stop_on_signals
@@ -40,13 +41,17 @@ if TYPE_CHECKING:
 def check_members(trainer: Trainer) -> None:
     """Raise ValueError where the mean of several policies cannot be traded."""
     if not isinstance(trainer.env, TradingEnv):
-        raise ValueError(f"seeds {trainer.seeds} needs a TradingEnv, whose targets have a mean; use seeds=1")
+        raise ValueError(
+            f"{setting('seeds', trainer.seeds)} needs a TradingEnv, whose targets have a mean; use `seeds=1`"
+        )
     for name in BRACKETS:
         value = getattr(trainer.env, name)
         if isinstance(value, tuple):
-            raise ValueError(f"{name} {value} is one for each position, and an ensemble needs one number; use seeds=1")
+            raise ValueError(
+                f"{setting(name, value)} is one for each position, and an ensemble needs one number; use `seeds=1`"
+            )
     if (trainer.seeds_at_once or 1) > 1 and (why := why_not_at_once(trainer)):
-        raise ValueError(f"seeds_at_once {trainer.seeds_at_once} needs {why}; leave it out")
+        raise ValueError(f"{setting('seeds_at_once', trainer.seeds_at_once)} needs {why}; leave it out")
 
 
 def check_seeds(trainer: Trainer, run_dir: Path) -> None:
@@ -59,7 +64,7 @@ def check_seeds(trainer: Trainer, run_dir: Path) -> None:
     had = f"has the seeds {', '.join(map(str, begun))}" if begun else "is a training of one seed"
     raise ValueError(
         f"the run {run_dir} cannot be continued: it {had}, and this training is of seed {', '.join(map(str, now))}; "
-        "give the seed and the seeds of the run, to which more may be added where it has several"
+        "give the `seed` and the `seeds` of the run, to which more may be added where it has several"
     )
 
 

@@ -143,10 +143,10 @@ def find_run(run_dir: str | PathLike[str] | None) -> Path:
         FileError: another training writes to the folder.
     """
     if run_dir is None:
-        raise ValueError("resume needs the folder of the run; give run_dir")
+        raise ValueError("`resume` needs the folder of the run; give `run_dir`")
     path = Path(run_dir)
     if not path.is_dir():
-        raise FileNotFoundError(f"there is no run {path} to resume; check the path, or train without resume")
+        raise FileNotFoundError(f"there is no run {path} to resume; check the path, or train without `resume`")
     if not (is_run(path) or holds_nothing(path)):
         raise FileNotFoundError(f"{path} holds no run to resume, which would have a {METRICS}; check the path")
     _refuse_in_use(path)

@@ -34,6 +34,7 @@ from jaxtrader.files import FileError
 from jaxtrader.market.market import Market
 from jaxtrader.printable import as_csv
 from jaxtrader.run_files import POLICY, SWEEP, SWEEP_TABLE
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.configurations import Configuration, SweepPlan, label, plain, plan_sweep
 from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.interrupt import stop_on_signals
@@ -223,7 +224,7 @@ def sweep(
     plan = plan_sweep(env, agent, valid, test, settings)
     if resume:
         if run_dir is None or not (Path(run_dir) / SWEEP).is_file():
-            raise FileNotFoundError(f"there is no sweep in {run_dir} to resume; check the path, or leave resume out")
+            raise FileNotFoundError(f"there is no sweep in {run_dir} to resume; check the path, or leave `resume` out")
         return run_sweep(plan, Path(run_dir))
     return run_sweep(plan, make_run_dir(run_dir, "sweep"))
 
@@ -292,13 +293,13 @@ def _finished(plan: SweepPlan, folder: Path) -> dict[str, dict[str, Any]]:
     for name in dict.fromkeys((*now, *before)):
         if now.get(name) != before.get(name):
             raise ValueError(
-                f"{name} was {_spelt(before.get(name))} in the sweep of {folder} and is {_spelt(now.get(name))}; give "
-                "another run_dir, or the earlier values"
+                f"{setting(name)} was {_spelt(before.get(name))} in the sweep of {folder} and is "
+                f"{_spelt(now.get(name))}; give another `run_dir`, or the earlier values"
             )
     if list(record["swept"]) != list(plan.swept):
         raise ValueError(
-            f"{', '.join(plan.swept)} stood in the order {', '.join(record['swept'])} in the sweep of {folder}, which "
-            "numbers its configurations; give another run_dir, or the earlier order"
+            f"{', '.join(map(setting, plan.swept))} stood in the order {', '.join(map(setting, record['swept']))} in "
+            f"the sweep of {folder}, which numbers its configurations; give another `run_dir`, or the earlier order"
         )
     return finished
 

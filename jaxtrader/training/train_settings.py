@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import Literal, get_args
 
-from jaxtrader.setting_checks import check_flag, check_whole
+from jaxtrader.setting_checks import check_flag, check_whole, setting
 
 OnDivergence = Literal["stop", "halve"]
 NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
@@ -83,17 +83,25 @@ class TrainSettings:
         for name in ("must_beat_holding", "refit_normalizer"):
             check_flag(name, getattr(self, name))
         if self.unroll > self.rollout_length:
-            raise ValueError(f"unroll {self.unroll} is more than rollout_length {self.rollout_length}; give fewer")
+            raise ValueError(
+                f"{setting('unroll', self.unroll)} is more than {setting('rollout_length', self.rollout_length)}; give "
+                "fewer"
+            )
         if self.on_divergence not in get_args(OnDivergence):
-            raise ValueError(f"on_divergence {self.on_divergence!r} is unknown; use 'stop' or 'halve'")
+            raise ValueError(f"{setting('on_divergence', self.on_divergence)} is unknown; use stop or halve")
         if (self.num_episodes is None) == (self.total_steps is None):
-            raise ValueError("give one of num_episodes and total_steps: where to stop")
+            raise ValueError("give one of `num_episodes` and `total_steps`: where to stop")
         if self.num_episodes is not None and self.num_episodes > NO_LIMIT:
-            raise ValueError(f"num_episodes {self.num_episodes} is more than {NO_LIMIT}; give total_steps instead")
+            raise ValueError(
+                f"{setting('num_episodes', self.num_episodes)} is more than {NO_LIMIT}; give `total_steps` instead"
+            )
         if self.total_updates is not None and self.total_updates > NO_LIMIT:
-            raise ValueError(f"total_steps {self.total_steps} is more than {NO_LIMIT} updates; give fewer")
+            raise ValueError(f"{setting('total_steps', self.total_steps)} is more than {NO_LIMIT} updates; give fewer")
         if self.num_envs % (self.accounts_per_path or 1):
-            raise ValueError(f"accounts_per_path {self.accounts_per_path} does not divide num_envs {self.num_envs}")
+            raise ValueError(
+                f"{setting('accounts_per_path', self.accounts_per_path)} does not divide "
+                f"{setting('num_envs', self.num_envs)}; give a number that does"
+            )
 
     @property
     def num_paths(self) -> int:

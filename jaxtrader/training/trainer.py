@@ -30,7 +30,7 @@ from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
 from jaxtrader.run_files import METRICS, START
-from jaxtrader.setting_checks import check_flag
+from jaxtrader.setting_checks import check_flag, setting
 from jaxtrader.training.callbacks import Callback, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint
 from jaxtrader.training.dispatch import run_alone
@@ -121,17 +121,17 @@ class Trainer(TrainSettings):
         if self.on_market_paths:
             self._check_market()
         elif self.num_paths < self.num_envs:
-            raise ValueError("accounts_per_path needs a TradingEnv and a MarketAgent: others have no market paths")
+            raise ValueError("`accounts_per_path` needs a TradingEnv and a MarketAgent: others have no market paths")
         elif self.valid is not None:
             if not isinstance(self.env, TradingEnv):
-                raise ValueError("valid needs a TradingEnv: others have no market to validate on")
+                raise ValueError("`valid` needs a TradingEnv: others have no market to validate on")
             check_validation(self.valid, self.env)
         if self.on_divergence == "halve" and type(self.agent).halve_rate is Agent.halve_rate:
-            raise ValueError(f"{type(self.agent).__name__} has no rate to halve; leave on_divergence at 'stop'")
+            raise ValueError(f"{type(self.agent).__name__} has no rate to halve; use `on_divergence='stop'`")
         if self.earlier is not None:
             check_earlier(self.earlier, self.env, self.agent, self.seeds)
         elif self.refit_normalizer:
-            raise ValueError("refit_normalizer needs an earlier policy; give init_from, or leave it out")
+            raise ValueError("`refit_normalizer` needs an earlier policy; give `init_from`, or leave it out")
         if self.seeds > 1:
             check_members(self)
         if self.must_beat_holding:
@@ -157,7 +157,7 @@ class Trainer(TrainSettings):
 
     def _check_devices(self) -> None:
         if self.devices > 1 and not self.agent.several_devices:
-            raise ValueError(f"{type(self.agent).__name__} learns on one device; leave devices at 1")
+            raise ValueError(f"{type(self.agent).__name__} learns on one device; use `devices=1`")
         check_paths(self.num_paths, self.agent.num_minibatches, self.devices)
         devices.make_mesh(self.devices)
 
@@ -168,10 +168,11 @@ class Trainer(TrainSettings):
         if decisions % length:
             divisors = [d for d in range(1, decisions + 1) if decisions % d == 0]
             nearest = sorted(sorted(divisors, key=lambda d: abs(d - length))[:2])
-            episode = (
-                f"episode_length {decisions}" if env.decision_every == 1 else f"the {decisions} decisions of an episode"
-            )
-            raise ValueError(f"rollout_length {length} does not divide {episode}; use {' or '.join(map(str, nearest))}")
+            episode = setting("episode_length", decisions)
+            if env.decision_every > 1:
+                episode = f"the {decisions} decisions of an episode"
+            way_out = " or ".join(map(str, nearest))
+            raise ValueError(f"{setting('rollout_length', length)} does not divide {episode}; use {way_out}")
         if self.valid is not None:
             check_validation(self.valid, env)
 
@@ -324,7 +325,9 @@ class Trainer(TrainSettings):
             return None
         if self.total_updates is not None and self.total_updates < checkpoint.updates:
             done = checkpoint.updates * self.steps_per_update
-            raise ValueError(f"total_steps {self.total_steps} is less than the {done} that the run has done; give more")
+            raise ValueError(
+                f"{setting('total_steps', self.total_steps)} is less than the {done} that the run has done; give more"
+            )
         return checkpoint
 
     @property

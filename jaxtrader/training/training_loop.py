@@ -281,7 +281,7 @@ class TrainingLoop:
             untrained = ". No update was made: the saved policy is untrained" if not saver.recorder.updates else ""
             raise TrainingDiverged(
                 f"{message}. The state before it is saved in {self.run_dir}{untrained}. "
-                f"{advice(reasons, saver.halvings, trainer.env)}"
+                f"{advice(reasons, saver.halvings, trainer.env)}."
             )
         self.progress.print(f"note: {message}")
         checkpoint = checkpoint_to_go_back_to(self.run_dir)

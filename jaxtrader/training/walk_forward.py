@@ -26,6 +26,7 @@ from jaxtrader.files import FileError
 from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.printable import shown
 from jaxtrader.run_files import WALK_FORWARD
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, only_writer
@@ -145,7 +146,7 @@ def walk_forward(
         WalkForward(2 folds, BacktestResult(IBM: ... runs/walk)
     """
     if refit not in ("fresh", "warm"):
-        raise ValueError(f"refit {refit!r} is unknown; use 'fresh' or 'warm'")
+        raise ValueError(f"{setting('refit', refit)} is unknown; use fresh or warm")
     if folds is None or isinstance(folds, int):
         folds = walk_forward_folds(env.market, folds)
     plans = plan_folds(env, agent, folds, **settings)
@@ -171,7 +172,7 @@ def plan_folds(env: TradingEnv, agent: Agent, folds: Sequence[Fold], **settings:
     if not folds:
         raise ValueError("there are no folds; give one at least")
     if settings.get("init_from") is not None:
-        raise ValueError("init_from may have seen the tests; use refit='warm', which starts from the fold before")
+        raise ValueError("`init_from` may have seen the tests; use `refit='warm'`, which starts from the fold before")
     plans = []
     for i, fold in enumerate(folds, 1):
         test = with_room(env.with_market(fold.test), f"the test of fold {i}")
@@ -236,9 +237,9 @@ def _check_refit(folder: Path, refit: Refit) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))["refit"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FileError(f"{path} is damaged; remove it, and give the refit that the walk began with") from error
+        raise FileError(f"{path} is damaged; remove it, and give the `refit` that the walk began with") from error
     if before != refit:
         raise ValueError(
-            f"the walk {folder} cannot be continued: refit was {shown(before)} and is {refit}; give what the walk "
-            "had, or begin another"
+            f"the walk {folder} cannot be continued: it began with {setting('refit', shown(before))}, not "
+            f"{setting('refit', refit)}; give what the walk had, or begin another"
         )

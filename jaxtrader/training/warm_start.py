@@ -18,6 +18,7 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.files import FileError
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.run_files import START
+from jaxtrader.setting_checks import setting
 from jaxtrader.training.run_folder import needs_start
 
 if TYPE_CHECKING:
@@ -33,25 +34,25 @@ def check_earlier(policy: Policy, env: Any, agent: Agent, seeds: int) -> None:
     Of an ensemble, each seed starts from its own member.
     """
     if not isinstance(env, TradingEnv):
-        raise ValueError("init_from needs a TradingEnv; leave it out")
+        raise ValueError("`init_from` needs a TradingEnv; leave it out")
     members = policy.members
     if len(members) not in (1, seeds):
         raise ValueError(
-            f"the policy is an ensemble of {len(members)}, and seeds is {seeds}; give as many seeds, or one of its "
-            "members"
+            f"the policy is an ensemble of {len(members)}, not of {setting('seeds', seeds)}; give as many seeds, or "
+            "one of its members"
         )
     policy = members[0]
     needed = {
-        "features": (policy.features, env.market.feature_names),
-        "positions": (policy.positions, env.positions),
+        "`features`": (policy.features, env.market.feature_names),
+        "`positions`": (policy.positions, env.positions),
         "account features": (policy.account_names, env.account_names),
-        "max_leverage": (policy.rules.max_leverage, env.rules.max_leverage),
+        "`max_leverage`": (policy.rules.max_leverage, env.rules.max_leverage),
     }
     for name, (before, now) in needed.items():
         if before != now:
             raise ValueError(
                 f"the policy was trained on the {name} {_listed(before)}, and this training has {_listed(now)}; "
-                "give what the policy has, or leave out init_from"
+                "give what the policy has, or leave out `init_from`"
             )
     fresh = jax.eval_shape(lambda key: agent.init(key, env, env.default_params), jax.random.key(0))
     agent.start_from(fresh, policy.state, keep_scale=True)

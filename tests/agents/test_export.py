@@ -163,7 +163,9 @@ def test_what_onnx_cannot_express_is_one_sentence_and_stablehlo_can(
 
 def test_a_policy_of_half_precision_is_not_for_onnx(env: TradingEnv, tmp_path: Path) -> None:
     policy = drawn(PPOAgent(hidden=(8,), compute_dtype="bfloat16"), env)
-    with pytest.raises(ValueError, match=r"computes in bfloat16.*export to stablehlo, or train with compute_dtype"):
+    with pytest.raises(
+        ValueError, match=r"computes in bfloat16.*`to='stablehlo'`, or train with `compute_dtype='float32'`"
+    ):
         policy.export(tmp_path / "p.onnx")
     check(policy, env, tmp_path / "p", "stablehlo")
 
@@ -176,17 +178,17 @@ def test_what_cannot_be_exported_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     policy = drawn(agent, env)
-    with pytest.raises(ValueError, match="'torch' is unknown; use onnx or stablehlo"):
+    with pytest.raises(ValueError, match="'torch'` is unknown; use onnx or stablehlo"):
         policy.export(tmp_path / "p", "torch")  # pyrefly: ignore
     monkeypatch.setitem(__import__("sys").modules, "jax2onnx", None)
     with pytest.raises(ImportError, match=r"pip install 'jaxtrader\[onnx\]'"):
         policy.export(tmp_path / "p")
     with pytest.raises(ValueError, match="only a policy that was trained in a TradingEnv"):
         Policy(agent, policy.state, {}).export(tmp_path / "p", "stablehlo")
-    with pytest.raises(ValueError, match=r"assets 5 is of a portfolio.*leave it out"):
+    with pytest.raises(ValueError, match=r"assets=5` is of a portfolio.*leave it out"):
         policy.export(tmp_path / "p", "stablehlo", assets=5)
     several = drawn(PPOAgent(hidden=(8,)), portfolio)
     for wrong in (0, -1, 2.5, True, "many"):
-        with pytest.raises(ValueError, match=f"assets {wrong!r} must be a whole number, at least 1"):
+        with pytest.raises(ValueError, match=f"assets={wrong!r}` must be a whole number, at least 1"):
             several.export(tmp_path / "p", "stablehlo", assets=wrong)  # pyrefly: ignore
     assert not list(tmp_path.iterdir())

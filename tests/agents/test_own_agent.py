@@ -85,7 +85,7 @@ def test_an_ordinary_environment_is_given_again(tmp_path: Path) -> None:
     policy = jt.load_policy(path, agent=AGENT, env=env, env_params=BY_BOTH)
     assert policy.act([1.0]) in (0, 1)
     assert repr(policy) == "Policy of DQN"
-    with pytest.raises(ValueError, match="a policy of DQN for an environment of your own; give it: env="):
+    with pytest.raises(ValueError, match="a policy of DQN for an environment of your own; give it as `env`"):
         jt.load_policy(path, agent=AGENT)
 
 
@@ -149,7 +149,7 @@ def test_what_an_agent_tells_of_its_decision_is_explained_and_exported(
     assert target[0] == told.target[0]
     assert value[0] == pytest.approx(told.value, rel=1e-5)
     np.testing.assert_allclose(shares[0], list(told.probabilities.values()), rtol=1e-5)
-    with pytest.raises(ValueError, match="assets 2 is of a portfolio"):
+    with pytest.raises(ValueError, match="assets=2` is of a portfolio"):
         policy.export(tmp_path / "p", "stablehlo", assets=2)
 
 
@@ -160,13 +160,13 @@ class Other(DQN):
 
 def test_a_file_imports_nothing_and_says_what_it_wants(trained: Any, env: TradingEnv, tmp_path: Path) -> None:
     path = trained.policy_path
-    with pytest.raises(ValueError, match=r"a policy of DQN, an agent of your own; give it: agent=DQN\("):
+    with pytest.raises(ValueError, match=r"a policy of DQN, an agent of your own; give it, as `agent=DQN\("):
         jt.load_policy(path)
     with pytest.raises(ValueError, match="a policy of DQN, not of Other"):
         jt.load_policy(path, agent=Other())
     with pytest.raises(FileError, match=r"does not fit DQN.*give the agent the settings with which it was trained"):
         jt.load_policy(path, agent=AGENT.replace(hidden=(9,)))
-    with pytest.raises(ValueError, match=r"give it, as in backtest\(trained\.agent"):
+    with pytest.raises(ValueError, match=r"give it, as in `backtest\(trained\.agent"):
         jt.backtest(AGENT, env.market, state=trained.state)
 
     content = files.load(path, "policy")

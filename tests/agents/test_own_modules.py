@@ -348,12 +348,12 @@ def test_it_learns_the_sign_of_a_signal(optimized: None, tmp_path: Path) -> None
         ({"network": Faulty("rows")}, "Faulty gives another result for a decision beside other decisions"),
         ({"network": Faulty("error")}, r"Faulty cannot be called with a window \[n, 4, 3\] and .* \[n, 4\]: no luck$"),
         ({"network": Faulty("weights")}, "Faulty has no weights"),
-        ({"network": Faulty("bfloat16")}, "Faulty has weights of bfloat16; leave param_dtype at float32"),
+        ({"network": Faulty("bfloat16")}, "Faulty has weights of bfloat16; leave `param_dtype` at float32"),
         ({"network": Faulty("whole")}, "Faulty gives numbers of int32"),
         ({"network": Faulty("nan")}, "Faulty gives numbers that are not finite"),
         ({"network": Faulty("list")}, "Faulty gives the shapes"),
         ({"encoder": Noisy()}, "Noisy draws random numbers"),
-        ({"network": Both(), "encoder": "tcn"}, "reads the window itself; leave out encoder"),
+        ({"network": Both(), "encoder": "tcn"}, "reads the window itself; leave out `encoder`"),
         ({"network": "mine.py:Both"}, "must be a Flax module, not its name"),
     ],
 )
@@ -364,7 +364,11 @@ def test_a_module_that_does_not_fit_is_one_sentence(settings: dict[str, Any], me
 
 @pytest.mark.parametrize(
     ("module", "message"),
-    [(Both, "is a class; give a module: Both"), (jnp.tanh, "no Flax linen module"), (Both(layers=[4]), "use tuples")],
+    [
+        (Both, "is a class; give a module, as `Both"),
+        (jnp.tanh, "no Flax linen module"),
+        (Both(layers=[4]), "use tuples"),
+    ],
 )
 def test_what_is_no_module_is_one_sentence(module: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):

@@ -120,7 +120,7 @@ def test_the_environment_it_was_trained_in_comes_back(
     assert policy.environment(market, rules=policy.rules.replace(fill="next_close")).rules.fill == "next_close"
     for name, value in (("window", 16), ("positions", (0, 0.5)), ("random_start", True)):
         with pytest.raises(
-            ValueError, match=f"{name} belongs to the policy and cannot be changed; change one of rules, "
+            ValueError, match=f"`{name}` belongs to the policy and cannot be changed; change one of rules, "
         ):
             policy.environment(market, **{name: value})
 

@@ -299,7 +299,7 @@ def test_a_minibatch_is_a_set_of_whole_paths_and_an_epoch_sees_each_once(
 def test_num_minibatches_must_divide_the_paths(
     agent: PPOAgent, scaled: PPOState, rollout: Rollout, params: EnvParams
 ) -> None:
-    with pytest.raises(ValueError, match="num_minibatches 3 does not divide the 4 paths"):
+    with pytest.raises(ValueError, match="num_minibatches=3` does not divide the 4 paths"):
         agent.replace(num_minibatches=3).learn(scaled, rollout, params, KEY)
 
 
@@ -409,38 +409,38 @@ def test_the_deviation_is_scheduled_from_log_std_init_to_log_std_final_and_not_l
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"learning_rate": -1e-3}, r"learning_rate=-0.001\) is outside \[0, 1\]"),
+        ({"learning_rate": -1e-3}, r"learning_rate=-0.001` is outside \[0, 1\]"),
         ({"learning_rate": math.nan}, "learning_rate=nan"),
         ({"gamma": None}, "gamma=None"),
-        ({"gamma": "x"}, r"gamma='x'\) must be a number; leave it out for 0.99"),
-        ({"gamma": True}, r"gamma=True\) must be a number"),
-        ({"clip_range": (0.1, 0.2)}, r"clip_range=\(0.1, 0.2\)\) must be a number"),
-        ({"entropy_coef": "high"}, r"entropy_coef='high'\) must be a number"),
-        ({"gamma": 1.01}, r"gamma=1.01\) is outside"),
+        ({"gamma": "x"}, r"gamma='x'` must be a number; leave it out for 0.99"),
+        ({"gamma": True}, r"gamma=True` must be a number"),
+        ({"clip_range": (0.1, 0.2)}, r"clip_range=\(0.1, 0.2\)` must be a number"),
+        ({"entropy_coef": "high"}, r"entropy_coef='high'` must be a number"),
+        ({"gamma": 1.01}, r"gamma=1.01` is outside"),
         ({"gae_lambda": -0.1}, "gae_lambda=-0.1"),
         ({"clip_range": -0.2}, "clip_range=-0.2"),
         ({"entropy_coef": -1}, "entropy_coef=-1"),
         ({"value_coef": 101}, "value_coef=101"),
         ({"max_grad_norm": -0.5}, "max_grad_norm=-0.5"),
-        ({"num_epochs": 0}, "num_epochs 0 must be"),
-        ({"num_minibatches": 0}, "num_minibatches 0 must be"),
-        ({"num_epochs": True}, "num_epochs True must be"),
-        ({"num_minibatches": "4"}, "num_minibatches '4' must be"),
+        ({"num_epochs": 0}, "num_epochs=0` must be"),
+        ({"num_minibatches": 0}, "num_minibatches=0` must be"),
+        ({"num_epochs": True}, "num_epochs=True` must be"),
+        ({"num_minibatches": "4"}, "num_minibatches='4'` must be"),
         ({"market_baseline": "no"}, "market_baseline='no'"),
         ({"normalize_observations": 1}, "normalize_observations=1"),
-        ({"num_epochs": 1.5}, "num_epochs 1.5 must be"),
-        ({"schedule": "cosine"}, "use 'constant' or 'linear'"),
+        ({"num_epochs": 1.5}, "num_epochs=1.5` must be"),
+        ({"schedule": "cosine"}, "use constant or linear"),
         ({"hidden": ()}, "at least one layer"),
         ({"hidden": (8, 0)}, "at least 1 wide"),
         ({"hidden": [8, 8]}, "must be a tuple"),
         ({"encoder": "lstm"}, "use one of mlp, tcn, attention, gru, lru"),
-        ({"encoder": "tcn", "encoder_width": 0}, r"encoder_width=0\) must be a whole number, .* at most 65,536$"),
+        ({"encoder": "tcn", "encoder_width": 0}, r"encoder_width=0` must be a whole number, .* at most 65,536$"),
         (
             {"encoder": "attention", "encoder_width": 24},
-            r"encoder_width=24\) must be .*; of attention a multiple of 16",
+            r"encoder_width=24` must be .*; of attention a multiple of 16",
         ),
-        ({"encoder_depth": 0}, r"encoder_depth=0\) must be None or a whole number"),
-        ({"compute_dtype": "float16"}, "use 'float32' or 'bfloat16'"),
+        ({"encoder_depth": 0}, r"encoder_depth=0` must be a whole number"),
+        ({"compute_dtype": "float16"}, "use float32 or bfloat16"),
         ({"matmul_precision": "low"}, "is unknown; use default, high, highest"),
     ],
 )
@@ -486,7 +486,7 @@ def test_encoders_on_paths_learn_from_what_acted_and_keep_float32(
 
 def test_an_encoder_needs_a_window(env: TradingEnv, agent: PPOAgent) -> None:
     tcn = agent.replace(encoder="tcn")
-    with pytest.raises(ValueError, match=r"encoder='tcn' .*window=1 shows one"):
+    with pytest.raises(ValueError, match=r"encoder='tcn'` .*`window=1` shows one"):
         tcn.check_env(dataclasses.replace(env, window=1))
     with pytest.raises(ValueError, match=r"Box shows one observation.*window=32"):
         tcn.init(KEY, Box((3,), 2), None)

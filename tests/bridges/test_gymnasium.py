@@ -200,8 +200,8 @@ def test_each_synthetic_market_is_made_and_passes_the_checker(name: str) -> None
 
 
 WRONG: dict[str, tuple[Any, str]] = {
-    "form": (lambda env: to_gymnasium(env, observation="pixels"), "use 'flat' or 'dict'"),
-    "count": (lambda env: to_gymnasium(env, 0), "num_envs 0 must be a whole number, at least 1"),
+    "form": (lambda env: to_gymnasium(env, observation="pixels"), "use flat or dict"),
+    "count": (lambda env: to_gymnasium(env, 0), "num_envs=0` must be a whole number, at least 1"),
     "options": (lambda env: to_gymnasium(env).reset(options={"bar": 3}), "reset has no option 'bar'"),
     "actions": (lambda env: begun(env).step(np.zeros(3, int)), "3 actions for 4 environments"),
     "action": (lambda env: begun(env).step(np.array([0, 3, 0, 0])), "none of 0 to 2"),
@@ -210,7 +210,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda env: to_gymnasium(env.market),
         r"a Market is no environment: it has no name; give a jt.TradingEnv\(market\)",
     ),
-    "normalize": (lambda env: to_gymnasium(env, normalize="yes"), "normalize 'yes' must be True, False"),
+    "normalize": (lambda env: to_gymnasium(env, normalize="yes"), "normalize='yes'` must be True, False"),
     "wrapper": (
         lambda env: jt.backtest(Still(), env.market, env=NormalizeObservation(to_gymnasium(env))),
         "NormalizeObservation shows other observations .*train without it",

@@ -217,7 +217,7 @@ def test_a_fault_in_a_function_names_the_feature(own):
     ("flags", "says"),
     [
         ("--positions 0,2", "--positions 0,2 must be within [-1, 1], and 2 is not"),
-        ("--fee-bps -1", "--fee-bps -1 is outside [0, 5000)"),
+        ("--fee-bps -1", "--fee-bps -1 must be at least --fee-bps 0"),
         ("--seed -1", "--seed -1 is outside"),
         (
             "--only oracles,plausible",

@@ -372,7 +372,7 @@ def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeyp
         ("--window 250", "too few"),
         ("--positions 0,2", "--positions 0,2 must be within [-1, 1], and 2 is not"),
         ("--positions 1", "at least two exposures"),
-        ("--portfolio --positions 0,1", "use --positions weights or --positions continuous, or leave --portfolio out"),
+        ("--portfolio --positions 0,1", "use --positions weights or --positions continuous, or load separate"),
         ("--decision-every 100000", "a smaller --decision-every"),
         (
             "--decision-every 64 --episode-length 1024",
@@ -380,8 +380,8 @@ def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeyp
         ),
         ("--network gruu", "did you mean --encoder gru?"),
         ("--network lst", "jaxtrader's own are --encoder mlp|tcn|attention|gru|lru"),
-        ("--fee-bps 6000", "--fee-bps 6000 is outside [0, 5000)"),
-        ("--slippage-bps nan", "--slippage-bps nan is outside"),
+        ("--fee-bps 6000", "--fee-bps 6000 must be at least --fee-bps 0 and below --fee-bps 5000"),
+        ("--slippage-bps nan", "--slippage-bps nan must be at least"),
         ("--risk-aversion -1", "--risk-aversion -1 must be"),
         ("--gamma 2", "--gamma 2 is outside [0, 1]"),
         ("--num-minibatches 3", "--num-minibatches 3 does not divide the 8 paths"),
@@ -426,7 +426,7 @@ def test_settings_that_cannot_be_are_one_sentence(flags, says, tiny, tmp_path, m
         ("train_end = '2010-13-45'\nvalid_end = 2011-01-01", 'train_end = "2010-13-45" is not a date'),
         ("stop_loss = [0.1, 0.2, 0.3]\npositions = [0, 1]", "stop_loss = [0.1, 0.2, 0.3] "),
         ("positions = [-2, 2]", "positions = [-2, 2] must be within [-1, 1]"),
-        ("fee_bps = 6000", "fee_bps = 6000 is outside [0, 5000)"),
+        ("fee_bps = 6000", "fee_bps = 6000 must be at least fee_bps = 0 and below fee_bps = 5000"),
         ("lot = 1", "lot needs --capital"),
         ("encoder = 'tcn'", 'encoder = "tcn" '),
         ("decision_every = 3", "decision_every = 3 does not divide --episode-length 32"),
@@ -558,7 +558,7 @@ def test_what_cannot_be_tested_is_one_sentence(tiny, tmp_path, capsys):
         ([run, "--data", data, "--part", "test"], "use --start and --end"),
         ([run, "--tz", "UTC"], "--tz UTC says how to read a file"),
         ([run, "--start", "2031-01-01"], "no bar is left by --start 2031-01-01"),
-        ([run, "--fee-bps", "-1"], "--fee-bps -1 is outside [0, 5000)"),
+        ([run, "--fee-bps", "-1"], "--fee-bps -1 must be at least --fee-bps 0"),
         ([run, "--start", "2020-10-20", "--delay", "20"], "and its fill need 11 of history + 21"),
     ):
         assert says in refused(capsys, ["backtest", *argv])

@@ -204,7 +204,10 @@ def test_what_is_refused_is_one_sentence_and_the_account_stays(run, hourly, tmp_
             "a 2-for-1 split: its prices seem to be on another scale than the history; give adjusted prices, or",
         ),
         ([str(run), "--data", coarse], "one every 1:00:00, and the history has one every 1 day"),
-        ([str(run), "--data", file, "--position", "50"], "0.5 is one half"),
+        (
+            [str(run), "--data", file, "--position", "50"],
+            "--position of 50.0 is no exposure; give position value / equity",
+        ),
         ([str(run), "--data", write(tmp_path / "few.csv", cut(bars, 0, 3))], "too few"),
         ([str(tmp_path / "none")], "none"),
     ):

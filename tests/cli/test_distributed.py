@@ -100,7 +100,7 @@ def test_two_processes_learn_what_one_learns(bars: Path, tmp_path: Path, capsys:
     capsys.readouterr()
     longer = ["train", "--resume", str(tmp_path / "two"), "--total-steps", "2816", "--devices", "1"]
     assert main(longer) == 0
-    assert "jaxtrader: warning: devices was 2 and is 1" in capsys.readouterr().err
+    assert "jaxtrader: warning: --devices was 2 and is 1" in capsys.readouterr().err
     assert json.loads((tmp_path / "two" / "metrics.jsonl").read_text().splitlines()[-1])["updates"] == 22
 
 
@@ -113,7 +113,8 @@ def test_processes_that_would_train_something_else_are_refused_by_name(bars: Pat
         assert code == 2, messages
         line = messages.splitlines()[-1]
         assert line.startswith("jaxtrader: error: the processes do not train the same: "), messages
-        for told in ("seed is 0 in process 0 and 1 in process 1", "fee is 0.0001 in process 0 and 0.03", "hidden is"):
+        fee = "`env.costs.fee` is 0.0001 in process 0 and 0.03"
+        for told in ("--seed is 0 in process 0 and 1 in process 1", fee, "--hidden is"):
             assert told in line
     assert not {path.suffix for path in run.iterdir()} & {".pkl"}
 
@@ -122,10 +123,10 @@ def test_processes_that_would_train_something_else_are_refused_by_name(bars: Pat
     ("theirs", "says"),
     [
         ({}, None),
-        ({"total_steps": "5"}, "total_steps is 7 in process 0 and 5 in process 2"),
+        ({"total_steps": "5"}, "`total_steps` is 7 in process 0 and 5 in process 2"),
         ({"training bars": "b"}, "the training bars have other numbers"),
-        ({"resume": "true"}, "resume is false in process 0 and true in process 2"),
-        ({"init_from": '"0"'}, 'init_from is null in process 0 and "0" in process 2'),
+        ({"resume": "true"}, "`resume` is false in process 0 and true in process 2"),
+        ({"init_from": '"0"'}, '`init_from` is null in process 0 and "0" in process 2'),
     ],
 )
 def test_all_settings_and_data_of_the_processes_are_compared(
@@ -228,17 +229,19 @@ def test_all_devices_of_all_processes_are_taken(monkeypatch: pytest.MonkeyPatch)
     given = {"devices": 1, "resume": None, "quiet": False, "run_dir": "runs/a", "log_to": ("wandb",)}
     distributed._take_devices(given)
     assert given == {"devices": 2, "resume": None, "quiet": True, "run_dir": None, "log_to": None}
-    with pytest.raises(BadInput, match=r"--devices 3: --distributed trains on all 2 devices of its 2 processes; leave"):
+    with pytest.raises(BadInput, match="`devices=3`: `distributed` trains on all 2 devices of its 2 processes; leave"):
         distributed._take_devices({**given, "devices": 3})
     distributed._take_devices(resumed := {**given, "devices": 3, "resume": "runs/a"})
     assert resumed["devices"] == 2
-    with pytest.raises(ValueError, match=r"devices 1 must be all 2 of the 2 processes, which train together"):
+    with pytest.raises(ValueError, match="`devices=1` must be all 2 of the 2 processes, which train together"):
         devices.make_mesh(1)
 
 
 def test_a_coordinator_that_does_not_answer_is_waited_for() -> None:
     port = free_port()
-    with pytest.raises(BadInput, match=rf"127\.0\.0\.1:{port} does not answer within 0\.5 s .*: start process 0 there"):
+    with pytest.raises(
+        BadInput, match=rf"127\.0\.0\.1:{port}'` does not answer within 0\.5 s .*: start process 0 there"
+    ):
         distributed.wait_for(f"127.0.0.1:{port}", 0.5)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", port))

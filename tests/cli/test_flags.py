@@ -153,7 +153,7 @@ def test_patience_and_log_to_are_called_back_by_the_training(monkeypatch):
     assert type(logger) is jt.loggers.TensorBoard
     assert inputs.callbacks(resolved("train", {})) == []
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(BadInput, match=r"--log-to: .*wandb"):
+    with pytest.raises(BadInput, match=r"`log_to`: .*wandb"):
         inputs.callbacks(resolved("train", given("train", "--log-to", "wandb")))
 
 

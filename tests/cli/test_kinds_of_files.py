@@ -179,17 +179,17 @@ REFUSED = {
     ),
     "an hour that comes twice": (
         PLAIN + "\n".join(f"{time},10,14,9,11,5" for time in AUTUMN),
-        "because clocks go back there, .*--tz",
+        "because clocks go back there, .*`tz`",
     ),
-    "close alone adjusted": (PLAIN + "\n".join(ADJUSTED), "The adjustment .* of close differs .*--repair adjust"),
-    "a holiday without prices": (PLAIN + "\n".join(HOLIDAY), "row 3: open is missing .*--repair drop"),
+    "close alone adjusted": (PLAIN + "\n".join(ADJUSTED), "The adjustment .* of close differs .*`repair='adjust'`"),
+    "a holiday without prices": (PLAIN + "\n".join(HOLIDAY), "row 3: open is missing .*`repair='drop'`"),
     "JSON": (
         json.dumps([{"date": day, "open": 1, "high": 1, "low": 1, "close": 1} for day in DAYS]),
         r"is JSON, not CSV; convert it with: pd\.read_json",
     ),
     "a volume with two readings": (
         PLAIN.replace(",", "\t") + "\n".join(f"{day}\t10.5\t14.5\t9.5\t11.5\t765,591" for day in DAYS),
-        "765591 .* 765.591 .*--decimal",
+        "765591 .* 765.591 .*`decimal=",
     ),
     "two histories in one": (
         PLAIN.strip() + ",firm\n" + "\n".join(JOINED),

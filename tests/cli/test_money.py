@@ -192,7 +192,10 @@ def test_the_positions_nobody_asked_for_keep_within_the_leverage():
         ("--lot 1", "--lot needs --capital"),
         ("--impact 1", "--impact needs --capital"),
         ("--delay -1", "--delay -1 must be a whole number of bars"),
-        ("--short-rate 9", "--short-rate 9 is outside [0, 5): it is a rate a year"),
+        (
+            "--short-rate 9",
+            "--short-rate 9 must be at least --short-rate 0 and below --short-rate 5: it is a rate a year",
+        ),
         ("--flat-at-session-end", "--flat-at-session-end needs bars shorter than a day"),
         ("--portfolio --symbols UP", "a portfolio needs two symbols at least"),
         ("--portfolio --positions 0,1", "positions"),
@@ -202,7 +205,7 @@ def test_the_positions_nobody_asked_for_keep_within_the_leverage():
             "--min-trade 200 is more than all that positions up to 1 of a capital of 100 can buy",
         ),
         ("--reward differential_sharpe --risk-aversion 3", "--risk-aversion 3 needs --reward risk_penalized or"),
-        ("--decision-every 3", "use an --episode-length of 30 or 33"),
+        ("--decision-every 3", "use --episode-length 30 or --episode-length 33"),
         ("--synthetic ar1 --leverage 2 --positions continuous", "no leverage, brackets"),
     ],
 )
@@ -270,7 +273,7 @@ def test_a_coin_at_midnight_beside_a_stock_needs_a_label_of_its_own(tmp_path, ca
     assert main([*words, "--label", "BTC-USD=X=left"]) == 2
     assert main([*words, "--label", "BTC="]) == 2
     assert main([*words, "--label", "BTC=open"]) == 2
-    assert "(--label) names 'BTC', which is not loaded" in capsys.readouterr().err
+    assert "--label names 'BTC', which is not loaded" in capsys.readouterr().err
 
 
 def test_the_plan_says_each_assets_fee_and_where_debt_or_shorts_cost_nothing(make_portfolio, make_market):

@@ -110,8 +110,8 @@ def test_what_resuming_refuses_is_one_sentence_and_changes_nothing(whole, tmp_pa
     before = {path.name: path.read_bytes() for path in run.iterdir()}
     for flags, says in (
         (["--learning-rate", "0.01"], "--learning-rate was 0.001 and is 0.01"),
-        (["--fee-bps", "3"], "env.costs.fee was 0.0001 and is 0.0003"),
-        (["--seed", "1"], "seed was 0 and is 1"),
+        (["--fee-bps", "3"], "env.costs.fee` was 0.0001 and is 0.0003"),
+        (["--seed", "1"], "--seed was 0 and is 1"),
         (["--total-steps", "100"], "--total-steps 100 is less than"),
         (["--run-dir", tmp_path / "other"], "leave out --run-dir"),
         (["--config", run / "config.toml"], "leave out --config"),
@@ -167,7 +167,7 @@ def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
 
     for flags, says in (
         (["--features", "log_return_5,gap"], "features log_return_5, volatility_10, and this training has"),
-        (["--hidden", "4"], "hidden is (4,), and the policy has (8,)"),
+        (["--hidden", "4"], "--hidden is (4,), and the policy has (8,)"),
         (["--positions", "0,1"], "--positions 0, 0.25, 0.5, 0.75, 1.0, and this training has 0.0, 1.0"),
         (["--from", tmp_path / "none"], "must be the folder of a run with a policy"),
     ):

@@ -46,7 +46,7 @@ def test_one_short_listing_among_many_is_left_out(tmp_path, capsys):
     assert "NEW: Left out, because its 60 bars" in " ".join(capsys.readouterr().out.split())
     assert inputs.read_market(file, Source(), ("gap",)).symbols == ("S0", "S1", "NEW")
     assert inputs.read_market(file, Source(min_bars=61), ("gap",)).symbols == ("S0", "S1")
-    with inputs.checked(), pytest.raises(ValueError, match="--min-bars"):
+    with inputs.checked(), pytest.raises(ValueError, match="`min_bars=461`"):
         inputs.read_market(file, Source(min_bars=461), ("gap",))
 
 
@@ -59,7 +59,7 @@ def test_a_portfolio_of_many_names_works_by_default(tmp_path):
     assert "S0, S1" in phrases.data(market)
     assert "and 22 more" in phrases.data(market)
     assert len(tables.grouped(market.notes)) < 5
-    with inputs.checked(), pytest.raises(ValueError, match=r"rebalance_band 0\.05 is an equal weight"):
+    with inputs.checked(), pytest.raises(ValueError, match=r"rebalance_band=0\.05` is an equal weight"):
         inputs.environment(resolved("train", {**values, "rebalance_band": 0.05}), market)
 
 

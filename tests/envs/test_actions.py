@@ -121,7 +121,7 @@ def test_weights_sum_to_at_most_1_whatever_the_leverage() -> None:
 
 def test_the_leverage_bounds_positions_space_and_draws() -> None:
     assert actions.validate_positions((-2, 0, 1.5), 1, 2.0) == (-2, 0, 1.5)
-    with pytest.raises(ValueError, match=r"must be within \[-1.5, 1.5\], and 2 is not: .* at most max_leverage"):
+    with pytest.raises(ValueError, match=r"must be within \[-1.5, 1.5\], and 2 is not: .* at most `max_leverage`"):
         actions.validate_positions((0, 2), 1, 1.5)
     box = spaces.action_space("continuous", 3, 2.0)
     assert (float(box.low), float(box.high), box.shape) == (-2, 2, (3,))
@@ -132,7 +132,7 @@ def test_the_leverage_bounds_positions_space_and_draws() -> None:
 
 
 def test_positions_of_one_asset_are_none_for_several() -> None:
-    with pytest.raises(ValueError, match=r"positions \(-1.0, 1.0\) are of one asset and the market has 4.*'weights'"):
+    with pytest.raises(ValueError, match=r"positions=\(-1.0, 1.0\)` is of one asset and the market has 4.*'weights'"):
         actions.validate_positions((-1, 1), 4, 1.0)
     assert actions.validate_positions("weights", 4, 1.0) == "weights"
 

@@ -303,7 +303,7 @@ def test_a_policy_that_sees_the_state_of_ones_own_reward_asks_for_it(env: Tradin
     assert policy.act(window, (0.0, 0.0, 0.0, 1.0, 0.4)) in env.positions
     with pytest.raises(ValueError, match="sees the won lately of its reward Streak, which the file does not hold"):
         policy.act(window)
-    with pytest.raises(ValueError, match=r"see the won lately of the reward Streak.*give it again: reward="):
+    with pytest.raises(ValueError, match=r"see the won lately of the reward Streak.*give it again as `reward`"):
         policy.environment(market)
     with pytest.raises(ValueError, match=r"see won lately of the state of the reward Streak, and of LogReturn"):
         policy.environment(market, reward=rewards.log_return())

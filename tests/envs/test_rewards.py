@@ -64,7 +64,7 @@ def test_risk_penalized_with_lambda_0_is_the_log_return() -> None:
 
 @pytest.mark.parametrize("lam", [-0.1, math.nan, math.inf])
 def test_a_lambda_that_cannot_be_is_refused(lam: float) -> None:
-    with pytest.raises(ValueError, match=r"risk_aversion .* must be at least 0"):
+    with pytest.raises(ValueError, match=r"risk_aversion=.* must be at least 0"):
         rewards.risk_penalized(lam)
 
 
@@ -325,17 +325,17 @@ def test_a_move_tells_the_exposure_it_leaves() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: rewards.drawdown_penalized(-1.0), r"risk_aversion -1.0 must be at least 0 .*drawdown_penalized"),
-        (lambda: rewards.drawdown_penalized(math.nan), r"risk_aversion nan must be"),
-        (lambda: rewards.risk_penalized("a"), r"risk_aversion 'a' must be a number"),
-        (lambda: rewards.drawdown_penalized(None), r"risk_aversion None must be a number"),
-        (lambda: rewards.differential_sharpe("a"), r"eta 'a' must be a number"),
-        (lambda: rewards.differential_downside(0.1, True), r"volatility True must be a number"),
-        (lambda: rewards.differential_sharpe(0.0), r"differential_sharpe\(eta=0.0\) is outside \(0, 1\)"),
+        (lambda: rewards.drawdown_penalized(-1.0), r"risk_aversion=-1.0` must be at least 0 .*drawdown_penalized"),
+        (lambda: rewards.drawdown_penalized(math.nan), r"risk_aversion=nan` must be"),
+        (lambda: rewards.risk_penalized("a"), r"risk_aversion='a'` must be a number"),
+        (lambda: rewards.drawdown_penalized(None), r"risk_aversion=None` must be a number"),
+        (lambda: rewards.differential_sharpe("a"), r"eta='a'` must be a number"),
+        (lambda: rewards.differential_downside(0.1, True), r"volatility=True` must be a number"),
+        (lambda: rewards.differential_sharpe(0.0), r"differential_sharpe\(eta=0.0\)` is outside \(0, 1\)"),
         (lambda: rewards.differential_sharpe(1.0), r"differential_sharpe\(eta=1.0\)"),
         (lambda: rewards.differential_downside(math.nan), r"differential_downside\(eta=nan\)"),
-        (lambda: rewards.differential_sharpe(0.1, 0.0), r"volatility=0.0\) must be finite and above 0"),
-        (lambda: rewards.differential_downside(0.1, math.inf), r"volatility=inf\) must be finite"),
+        (lambda: rewards.differential_sharpe(0.1, 0.0), r"volatility=0.0\)` must be finite and above 0"),
+        (lambda: rewards.differential_downside(0.1, math.inf), r"volatility=inf\)` must be finite"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(make, message: str) -> None:

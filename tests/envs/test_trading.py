@@ -249,22 +249,22 @@ def test_an_exposure_out_of_range_holds_the_units_and_is_flagged(
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"positions": (-1, 0, 1.5)}, r"positions .* must be within \[-1, 1\], and 1\.5 is not"),
-        ({"positions": (0, math.nan)}, "positions .* and nan is not"),
+        ({"positions": (-1, 0, 1.5)}, r"positions=.* must be within \[-1, 1\], and 1\.5 is not"),
+        ({"positions": (0, math.nan)}, "positions=.* and nan is not"),
         ({"positions": (1,)}, "at least two exposures"),
         ({"positions": ()}, "at least two exposures"),
         ({"positions": (0, 1, 1)}, "none twice"),
-        ({"positions": "discrete"}, "positions 'discrete' is unknown; use 'continuous', 'weights' or exposures"),
-        ({"positions": 1.0}, "must be a tuple of exposures"),
-        ({"positions": (False, True)}, "must be a tuple of exposures"),
-        ({"window": 0}, "window 0 must be"),
-        ({"window": 2.5}, "window 2.5 must be"),
-        ({"episode_length": 0}, "episode_length 0 must be"),
-        ({"costs": Costs(fee=1.0)}, "fee 1 is outside"),
-        ({"fill": "open"}, "fill 'open' is unknown"),
-        ({"rebalance_band": 1.0}, "rebalance_band 1.0 is outside"),
-        ({"rebalance": "never"}, "rebalance 'never' is unknown"),
-        ({"ruin_level": -0.1}, "ruin_level -0.1 is outside"),
+        ({"positions": "discrete"}, "positions='discrete'` is unknown; use continuous, weights, or exposures"),
+        ({"positions": 1.0}, "must be exposures"),
+        ({"positions": (False, True)}, "must be exposures"),
+        ({"window": 0}, "window=0` must be"),
+        ({"window": 2.5}, "window=2.5` must be"),
+        ({"episode_length": 0}, "episode_length=0` must be"),
+        ({"costs": Costs(fee=1.0)}, "fee=1.0` must be at least"),
+        ({"fill": "open"}, "fill='open'` is unknown"),
+        ({"rebalance_band": 1.0}, "rebalance_band=1.0` is outside"),
+        ({"rebalance": "never"}, "rebalance='never'` is unknown"),
+        ({"ruin_level": -0.1}, "ruin_level=-0.1` is outside"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused(market: Market, setting: dict, message: str) -> None:
@@ -288,7 +288,7 @@ def test_positions_of_one_asset_and_markets_of_another_number_are_refused(
     market: Market, portfolio: TradingEnv, make_portfolio: Callable[..., Market]
 ) -> None:
     with pytest.raises(
-        ValueError, match="are of one asset and the market has 3 in one history; use positions='weights' or"
+        ValueError, match="is of one asset and the market has 3 in one history; use `positions='weights'` or"
     ):
         TradingEnv(portfolio.market)
     with pytest.raises(ValueError, match="the markets have 3 and 2 assets in one history; give the same number"):
@@ -298,7 +298,7 @@ def test_positions_of_one_asset_and_markets_of_another_number_are_refused(
 def test_a_band_that_no_equal_weight_reaches_is_refused(portfolio: TradingEnv) -> None:
     """Three assets stand for the twenty at which the default of 5% would buy nothing, ever."""
     with pytest.raises(
-        ValueError, match=r"rebalance_band 0\.34 is an equal weight of 3 assets or more.* such as 0\.07"
+        ValueError, match=r"rebalance_band=0\.34` is an equal weight of 3 assets or more.* such as 0\.07"
     ):
         dataclasses.replace(portfolio, rules=portfolio.rules.replace(rebalance_band=0.34))
     assert (
@@ -638,7 +638,7 @@ def test_nothing_up_to_a_bar_depends_on_what_comes_after_it(
     [
         ({"market": "AAPL"}, "needs a Market, not a str"),
         ({"costs": 0.001}, r"`costs.* must be .?Costs\(fee"),
-        ({"reward": "sharpe"}, "reward 'sharpe' must be a function"),
+        ({"reward": "sharpe"}, "reward='sharpe'` must be a function"),
     ],
 )
 def test_a_thing_of_another_kind_is_refused(market: Market, setting: dict, message: str) -> None:

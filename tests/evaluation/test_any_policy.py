@@ -142,8 +142,12 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no target": (lambda seen: None, {}, r"returned None; return a number, the target exposure"),
     "too much": (lambda seen: 2.0, {}, r"returned \[2.0\]; a target exposure is in \[-1, 1\]"),
     "too many": (lambda seen: [1, 1], {}, r"return a number"),
-    "a setting": (lambda seen: 0.0, {"windows": 3}, r"windows is no setting of a TradingEnv; those are positions"),
-    "no env": (type("M", (), {"predict": lambda self, seen: 0})(), {}, r"give it, as in backtest\(model, market, env="),
+    "a setting": (lambda seen: 0.0, {"windows": 3}, r"`windows` is no setting of a TradingEnv; those are positions"),
+    "no env": (
+        type("M", (), {"predict": lambda self, seen: 0})(),
+        {},
+        r"give it, as in `backtest\(model, market, env=",
+    ),
     "another env": (lambda seen: 0.0, {"env": 3}, r"env is a int; give the TradingEnv"),
     "another env of a table": ({"S0": 1.0}, {"env": 3}, r"env is a int; give the TradingEnv"),
     "a time": (pd.Series([1.0], [pd.Timestamp("2020-02-01 12:00")]), {}, r"give a column for each"),
@@ -155,7 +159,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no bar": (pd.DataFrame({"S0": [1.0]}, [pd.Timestamp("2020-02-01 12:00")]), {}, r"S0 has no bar at 2020-02-01 12"),
     "no times": (pd.DataFrame({"S0": [1.0]}, ["one"]), {}, r"index of `targets` must be the times of bars"),
     "twice": (pd.DataFrame({"S0": [1.0, 0]}, [pd.Timestamp("2020-02-01")] * 2), {}, r"two rows at 2020-02-01"),
-    "an argument": ({"S0": 1.0}, {"window": 3}, r"window means nothing for a table"),
+    "an argument": ({"S0": 1.0}, {"window": 3}, r"`window` means nothing for a table"),
 }
 
 

@@ -100,7 +100,7 @@ def test_only_the_last_bars_are_traded_where_that_is_asked_for(agent, state, env
 
 
 def test_one_repeat_has_no_spread_and_is_refused(agent, state, env, market):
-    with pytest.raises(ValueError, match="repeats 1"):
+    with pytest.raises(ValueError, match="repeats=1`"):
         permutation_importance(policy_of(agent, state, env), market, repeats=1)
 
 

@@ -231,8 +231,8 @@ class TestErrors:
             ({"turnover": np.ones(2)}, r"turnover has shape \(2,\)"),
             ({"costs": np.ones((3, 1))}, r"costs has shape \(3, 1\)"),
             ({"cash": np.ones(2)}, r"cash has shape \(2,\)"),
-            ({"periods_per_year": 0.0}, r"periods_per_year is 0\.0; it must be a positive number"),
-            ({"periods_per_year": math.nan}, "periods_per_year is nan"),
+            ({"periods_per_year": 0.0}, r"periods_per_year=0\.0` must be a number above 0"),
+            ({"periods_per_year": math.nan}, "periods_per_year=nan`"),
         ],
     )
     def test_one_clear_sentence(self, change, says):

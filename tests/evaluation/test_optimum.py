@@ -264,7 +264,7 @@ def test_costs_make_a_zone_of_inaction(ar1: Optimum) -> None:
         ({"reward": rewards.risk_penalized(2.0)}, "log_return"),
         ({"fill": "next_close"}, "fill='next_open'"),
         ({"rebalance": "on_change"}, "rebalance='always'"),
-        ({"positions": (0.5, 1.0)}, "add 0 to the positions"),
+        ({"positions": (0.5, 1.0)}, "add 0 to `positions="),
     ],
 )
 def test_what_it_cannot_solve_it_refuses(settings: dict, message: str) -> None:

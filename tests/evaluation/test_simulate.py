@@ -157,7 +157,7 @@ def test_one_of_several_histories_and_a_later_start():
     late = simulate(market, 1.0, symbol="B", start=80 + 60, costs=NO_COSTS)
     assert len(late) == 60
     assert late.equity[-1] == pytest.approx(alone.close[-1, 0] / alone.open[61, 0], rel=1e-13)
-    with pytest.raises(ValueError, match=r"start 79 .* 80 to 199"):
+    with pytest.raises(ValueError, match=r"start=79` .* 80 to 199"):
         simulate(market, 1.0, symbol="B", start=79)
 
 
@@ -180,9 +180,9 @@ def test_user_mistakes_are_one_clear_sentence(market):
             simulate(market, targets)
     with pytest.raises(ValueError, match="float16"):
         simulate(market, 1.0, dtype="float16")
-    with pytest.raises(ValueError, match="fill 'open' is unknown"):
+    with pytest.raises(ValueError, match="fill='open'` is unknown"):
         simulate(market, 1.0, rules=Rules(rebalance_band=0.0, fill="open"))
-    with pytest.raises(ValueError, match="fee 5 is outside"):
+    with pytest.raises(ValueError, match=r"fee=5\.0` must be at least"):
         simulate(market, 1.0, costs=Costs(fee=5))
 
 
@@ -420,17 +420,17 @@ def test_an_asset_of_a_portfolio_is_no_history(portfolio):
 @pytest.mark.parametrize(
     ("targets", "settings", "message"),
     [
-        ({}, {}, "as in {'AAPL': 1.0}"),
+        ({}, {}, "as in `{'AAPL': 1.0}`"),
         ({"Z": 1.0}, {}, "'Z'.* A, B, C, D"),
         ({None: 1.0}, {}, "None.* A, B, C, D"),
-        ({"A": 1.0}, {"symbol": "A"}, "leave symbol out"),
-        ({"A": 1.0}, {"start": 3}, "leave start out"),
+        ({"A": 1.0}, {"symbol": "A"}, "leave `symbol` out"),
+        ({"A": 1.0}, {"start": 3}, "leave `start` out"),
         ({"A": [1.0, 2.0]}, {}, r"A: .*\(2,\).*give \(120,\)"),
         ({"A": "x"}, {}, "A: `targets` must be numbers"),
         ({"A": 1.0, "B": [1.0, 2.0]}, {}, r"B: .*\(2,\).*give \(70,\)"),
-        ({"A": 1.0}, {"stop_loss": [0.1, 0.2]}, "A: stop_loss .*one number for all, or a mapping by symbol"),
-        ({"A": 1.0}, {"stop_loss": {"A": 3.0}}, "A: stop_loss 3 must be below 1"),
-        ({"A": 1.0}, {"stop_loss": {"B": 0.1}}, "stop_loss .*'B'.* A"),
+        ({"A": 1.0}, {"stop_loss": [0.1, 0.2]}, "A: `stop_loss` .*one number for all, or a mapping by symbol"),
+        ({"A": 1.0}, {"stop_loss": {"A": 3.0}}, "A: `stop_loss=3.0` must be below 1"),
+        ({"A": 1.0}, {"stop_loss": {"B": 0.1}}, "`stop_loss` .*'B'.* A"),
     ],
 )
 def test_targets_by_symbol_that_cannot_be_are_refused(several, targets, settings, message):

@@ -107,10 +107,10 @@ test_commission_as_worked_by_hand = worked(CASES)
 @pytest.mark.parametrize(
     ("costs", "rules", "words"),
     [
-        (jt.Costs(min_fee=1.0), jt.Rules(), "min_fee needs capital"),
-        (jt.Costs(max_fee=0.01), jt.Rules(), "max_fee bounds a share_fee or a min_fee"),
-        (jt.Costs(share_fee=-0.01), jt.Rules(), "share_fee -0.01 is outside"),
-        (jt.Costs(share_fee=0.01, max_fee=0.5), jt.Rules(), "max_fee 0.5 is outside"),
+        (jt.Costs(min_fee=1.0), jt.Rules(), "`min_fee` needs `capital`"),
+        (jt.Costs(max_fee=0.01), jt.Rules(), "`max_fee` bounds a `share_fee` or a `min_fee`"),
+        (jt.Costs(share_fee=-0.01), jt.Rules(), "share_fee=-0.01` must be at least `share_fee=0.0`"),
+        (jt.Costs(share_fee=0.01, max_fee=0.5), jt.Rules(), "max_fee=0.5` must be .* below `max_fee=0.5`"),
     ],
 )
 def test_a_commission_that_cannot_be_charged_is_refused(make_market, costs, rules, words):

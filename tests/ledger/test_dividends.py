@@ -156,10 +156,10 @@ def test_an_environment_is_paid_as_the_reference_is():
 
 
 BROKEN = {
-    "dividends 'paid' must be a further column of the bars, which are none": {"columns": {}},
-    "these prices are adjusted; load them with adjust=False": {"price_factor": np.full(BASE.close.shape, 0.9)},
-    "the column 'paid' is -1": {"columns": {"paid": np.full(BASE.close.shape, -1.0)}},
-    "the column 'paid' is nan": {"columns": {"paid": np.full(BASE.close.shape, np.nan)}},
+    "dividends='paid'` must be a further column of the bars, which are none": {"columns": {}},
+    "these prices are adjusted; load them with `adjust=False`": {"price_factor": np.full(BASE.close.shape, 0.9)},
+    "dividends='paid'`: the column is -1": {"columns": {"paid": np.full(BASE.close.shape, -1.0)}},
+    "dividends='paid'`: the column is nan": {"columns": {"paid": np.full(BASE.close.shape, np.nan)}},
 }
 
 
@@ -171,5 +171,5 @@ def test_dividends_that_cannot_be_paid_are_refused(words):
 
 
 def test_a_column_must_have_a_name():
-    with pytest.raises(ValueError, match="dividends True must name a column"):
+    with pytest.raises(ValueError, match="dividends=True` must name a column"):
         jt.Rules(dividends=True)

@@ -65,11 +65,11 @@ test_futures_as_worked_by_hand = worked(CASES)
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
-        ({"multiplier": 50.0}, "nothing counts contracts; give lot=1"),
-        ({"multiplier": 0.0}, "multiplier 0.0 must be a number above 0"),
-        ({"tick": "fine"}, "tick .* must be a number above 0, or one for each asset"),
-        ({"tick": True}, "tick True|tick .* must be"),
-        ({"tick": (0.25, 1.0)}, "tick holds 2 numbers; give one, or one for each of the 1 assets"),
+        ({"multiplier": 50.0}, "nothing counts contracts; give `lot=1`"),
+        ({"multiplier": 0.0}, "multiplier=0.0` must be a number above 0"),
+        ({"tick": "fine"}, "tick=.* must be a number above 0, or one for each asset"),
+        ({"tick": True}, "tick=True` must be"),
+        ({"tick": (0.25, 1.0)}, "`tick` holds 2 numbers; give one, or one for each of the 1 assets"),
     ],
 )
 def test_a_contract_that_cannot_be_is_refused(make_market, rules, words):

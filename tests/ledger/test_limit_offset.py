@@ -199,10 +199,10 @@ def test_an_environment_trades_as_the_reference_does_and_counts_what_was_not_met
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"rules": {"limit_offset": 0.01}}, "limit_offset needs fill='limit'"),
-        ({"rules": {"fill": "limit", "limit_offset": 0.5}}, "limit_offset 0.5 is outside"),
-        ({"costs": {"maker_fee": 0.001}}, "maker_fee is of limit orders, and fill is 'next_open'"),
-        ({"rules": {"fill": "limit"}, "take_profit": 0.1}, "whether a limit order or the take_profit came first"),
+        ({"rules": {"limit_offset": 0.01}}, "`limit_offset` needs `fill='limit'`"),
+        ({"rules": {"fill": "limit", "limit_offset": 0.5}}, "limit_offset=0.5` is outside"),
+        ({"costs": {"maker_fee": 0.001}}, "`maker_fee` is of limit orders, not of `fill='next_open'`"),
+        ({"rules": {"fill": "limit"}, "take_profit": 0.1}, "whether a limit order or `take_profit` came first"),
     ],
 )
 def test_what_makes_no_sense_with_limits_is_refused(settings, words):

@@ -197,9 +197,9 @@ def test_a_policy_sees_what_it_saw_in_training_whatever_stop_it_trades_with(tmp_
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (1.0, "trailing_stop 1.* must be below 1: it is a fraction of the best price"),
-        (0.0, "trailing_stop 0.* must be above 0: it is a fraction of the best price"),
-        ("5%", "trailing_stop .*: it is a fraction of the best price"),
+        (1.0, "trailing_stop=1.* must be below 1: it is a fraction of the best price"),
+        (0.0, "trailing_stop=0.* must be above 0: it is a fraction of the best price"),
+        ("5%", "trailing_stop.*: it is a fraction of the best price"),
     ],
 )
 def test_a_trailing_stop_that_cannot_be_is_refused(given, words):

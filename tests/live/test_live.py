@@ -506,7 +506,7 @@ def test_a_state_of_another_policy_or_a_damaged_one_is_refused(hourly, tmp_path)
         ({"schedule": schedule | {"open_slots": schedule["open_slots"][1:]}}, "schedule.open_slots has 335 parts"),
         ({"age": -1}, "age is -1"),
         ({"decision": stored["decision"] | {"target": "all"}}, "decision.target is 'all'"),
-        ({"env": stored["env"] | {"window": 0}}, "window 0 must be a whole number"),
+        ({"env": stored["env"] | {"window": 0}}, "window=0` must be a whole number"),
         ({"further": 1}, "further is a field that is not known"),
     ):
         files.save(tmp_path / "damaged", "live", stored | change)

@@ -285,7 +285,7 @@ def test_days_without_a_bar_after_which_an_asset_is_delisted(delisted_after, row
 def test_no_days_to_be_delisted_after_are_refused(delisted_after):
     with pytest.raises(DataError, match=r"delisted_after=.*'never'"):
         universe(delisted_after=delisted_after)
-    with pytest.raises(DataError, match=r"delisted_after=30 .*align=True"):
+    with pytest.raises(DataError, match=r"delisted_after=30` .*`align=True`"):
         Market.from_bars([WHOLE, HOLES], FEATURES, delisted_after=30)
 
 

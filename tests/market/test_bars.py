@@ -53,7 +53,7 @@ BROKEN = {
         "2024-01-03,11,11.5,10,12,200",
         r"row 3: high is 11.5, .*12.*repair='clip'",
     ),
-    "low": ("2024-01-03,11,13,11.5,12,200", r"row 3: low is 11.5, .*11.*--repair clip"),
+    "low": ("2024-01-03,11,13,11.5,12,200", r"row 3: low is 11.5, .*11.*`repair='clip'`"),
     "high below low": ("2024-01-03,11,9,13,12,200", r"row 3: high is 9, .*repair='clip'"),
     "zero": ("2024-01-03,0,13,0,12,200", r"row 3: open is 0, .*above 0; correct or remove"),
     "negative": ("2024-01-03,11,13,-1,12,200", r"row 3: low is -1, .*above 0"),
@@ -161,10 +161,10 @@ def test_each_symbol_of_a_table_is_reversed_by_itself(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"label": "left"}, "label='left' .*'open' or 'close'"),
-        ({"repair": "fill"}, "repair='fill' .*'clip'.*'drop'"),
-        ({"symbol": "A", "symbols": ["A"]}, "symbol='A' .*give one"),
-        ({"tz": "Mars"}, "tz='Mars' .*America/New_York"),
+        ({"label": "left"}, "label='left'` .*open or close"),
+        ({"repair": "fill"}, "repair='fill'` .*clip.*drop"),
+        ({"symbol": "A", "symbols": ["A"]}, "symbol='A'` .*give one"),
+        ({"tz": "Mars"}, "tz='Mars'` .*America/New_York"),
     ],
 )
 def test_unknown_options_are_rejected(options, message):
@@ -209,7 +209,7 @@ def test_label_open_adds_the_regular_spacing():
     np.testing.assert_array_equal(
         load_bars(table, label="open").times, table.index.to_numpy("M8[ns]") + np.timedelta64(1, "h")
     )
-    with pytest.raises(DataError, match=r"one bar, .*label='close'"):
+    with pytest.raises(DataError, match=r"one bar, .*`label='close'`"):
         load_bars(table[:1], label="open")
     noted = load_bars(table.reset_index(names="Open time"))
     assert any("label='open'" in note for note in noted.notes)
@@ -269,7 +269,7 @@ def test_the_refusal_of_a_broken_row_names_the_way_out():
     for column, value in (("close", np.nan), ("high", 1.0), ("volume", -5.0), ("volume", np.nan), ("close", 0.0)):
         table = frame(60)
         table.loc[table.index[7], column] = value
-        with pytest.raises(DataError, match=r"row 7 .*--repair drop"):
+        with pytest.raises(DataError, match=r"row 7 .*`repair='drop'`"):
             load_bars(table)
         assert len(load_bars(table, repair="drop")) == 59
 
@@ -288,7 +288,7 @@ def test_repair_drop_keeps_what_is_due_in_a_row():
 def test_repair_drop_looks_at_the_adjusted_close_too(tmp_path):
     table = frame(60).assign(**{"Adj Close": frame(60)["close"] / 2})
     table.iloc[5, 5] = np.nan
-    with pytest.raises(DataError, match=r"row 5 .*Adj Close is missing .*--repair drop"):
+    with pytest.raises(DataError, match=r"row 5 .*Adj Close is missing .*`repair='drop'`"):
         load_bars(table)
     bars = load_bars(table, repair="drop")
     np.testing.assert_array_equal(bars.close[:, 0], table["close"].drop(table.index[5]) / 2)
@@ -328,7 +328,7 @@ def test_adjusted_close_scales_prices_and_is_noted(tmp_path):
     bars = load_bars(path)
     assert [getattr(bars, name)[0, 0] for name in ("open", "high", "low", "close", "volume")] == [10, 12, 9, 11, 100]
     assert "multiplied by 'Adj Close' / close" in bars.notes[0]
-    assert "--no-adjust" in bars.notes[0]
+    assert "`adjust=False`" in bars.notes[0]
     assert not any("unadjusted splits" in note for note in bars.notes)
     raw = load_bars(path, adjust=False)
     assert raw.open[0, 0] == 20

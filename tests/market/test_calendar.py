@@ -196,7 +196,7 @@ def test_periods_per_year_by_hand(times, wanted, doubt):
         wanted, rel=0.03 if wanted in (126, 390 * 252 * SOME.mean()) else 0
     )
     assert (calendar.doubt is None) == (doubt is None)
-    assert doubt is None or (doubt in calendar.doubt and "--periods-per-year" in calendar.doubt)
+    assert doubt is None or (doubt in calendar.doubt and "`periods_per_year`" in calendar.doubt)
 
 
 def test_the_end_of_a_session_beyond_a_weekend_shows_that_nothing_trades_there():

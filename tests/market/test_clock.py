@@ -77,7 +77,7 @@ def test_time_of_day_of_daily_bars_is_constant_and_accepted():
 
 
 def test_unknown_time_zone_and_wave_are_rejected():
-    with pytest.raises(DataError, match=r"tz='Mars/Olympus' .*America/New_York"):
+    with pytest.raises(DataError, match=r"tz='Mars/Olympus'` .*America/New_York"):
         resolve("time_of_day_sin@Mars/Olympus")
     with pytest.raises(DataError, match=r"time_of_day\('tan'\) .*'sin' or 'cos'"):
         time_of_day("tan")

@@ -250,7 +250,7 @@ def test_rows_without_a_header_are_of_a_format_only_if_highs_and_lows_enclose_th
 def test_a_format_whose_times_are_opens_is_noted_and_label_open_settles_it(tmp_path):
     text = next(case[-1] for case in CASES if case[0] == "Kraken without a header")
     (tmp_path / "a.csv").write_text(text)
-    assert any("--label open" in note for note in load_bars(tmp_path / "a.csv").notes)
+    assert any("`label='open'`" in note for note in load_bars(tmp_path / "a.csv").notes)
     bars = load_bars(tmp_path / "a.csv", label="open")
     assert bars.times[-1] == np.datetime64("2024-03-01T02:00")
-    assert not any("--label open" in note for note in bars.notes)
+    assert not any("`label='open'`" in note for note in bars.notes)

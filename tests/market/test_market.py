@@ -88,7 +88,7 @@ def test_ready_and_first_decisions():
         assert on_device.dtype == np.int32
         np.testing.assert_array_equal(on_device, rows)
     for part in (market, market.arrays()):
-        with pytest.raises(DataError, match=r"window=0 .*at least 1"):
+        with pytest.raises(DataError, match=r"window=0` .*at least 1"):
             part.first_decisions(0)
 
 
@@ -196,7 +196,7 @@ def test_no_look_ahead_across_a_split():
         (("2019-01-01",), 0, "Part 1 .*2019-01-01.*move the cut"),
         ((0.001, 0.5), 0, r"100 bars are too few for parts of 0\.001, 0\.5"),
         ((0.1, 0.5), 10, "Part 1 .*embargo of 10 bars.*move"),
-        ((0.5, 0.5), -1, "embargo=-1 .*0 or more"),
+        ((0.5, 0.5), -1, "embargo=-1` .*0 or more"),
     ],
 )
 def test_bad_splits_are_rejected(parts, embargo, message):
@@ -232,7 +232,7 @@ def test_periods_per_year_given_or_in_doubt():
     assert given.periods_per_year == given.periods_of("asset") == 260
     assert given.notes == ()
     for bad in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(DataError, match=f"periods_per_year={bad} .*above 0"):
+        with pytest.raises(DataError, match=f"periods_per_year={bad}` .*above 0"):
             Market.from_bars(bars, [gap()], periods_per_year=bad)
 
 
@@ -281,7 +281,7 @@ def test_arrays_in_float64_only_inside_x64():
         assert arrays.close.dtype == np.float64
         np.testing.assert_array_equal(arrays.close, market.close)
         assert market.arrays().close.dtype == np.float32
-    with pytest.raises(ValueError, match="use 'float32' or 'float64'"):
+    with pytest.raises(ValueError, match="use float32 or float64"):
         market.arrays("float16")
 
 
@@ -327,7 +327,7 @@ def test_a_symbol_that_is_too_short_is_left_out_with_a_note(align):
     ]
     kept = Market.from_bars([LONG, SHORT], ["gap"], align=align, min_bars=41)
     assert kept.symbols == ("LONG",)
-    assert any("SHORT" in note and "--min-bars" in note for note in kept.notes)
+    assert any("SHORT" in note and "`min_bars=" in note for note in kept.notes)
     assert "SHORT" in Market.from_bars([LONG, SHORT], ["gap"], align=align, min_bars=40).symbols[-1]
     with pytest.raises(DataError, match="min_bars=0"):
         Market.from_bars([LONG, SHORT], ["gap"], align=align, min_bars=0)

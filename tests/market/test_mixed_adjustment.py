@@ -24,7 +24,7 @@ def mixed(names: tuple[str, ...] = ("close",), bars: int = BARS) -> tuple[pd.Dat
 @pytest.mark.parametrize("repair", [None, "clip"])
 @pytest.mark.parametrize("names", [("close",), ("open",), ("open", "close")])
 def test_prices_of_two_adjustments_are_refused_and_never_clipped(names, repair):
-    with pytest.raises(DataError, match=r"DataFrame, row 0 .*adjustment.*--repair adjust") as caught:
+    with pytest.raises(DataError, match=r"DataFrame, row 0 .*adjustment.*`repair='adjust'`") as caught:
         load_bars(mixed(names)[0], repair=repair)
     assert "clip" not in str(caught.value)
 
@@ -36,7 +36,7 @@ def test_a_few_rows_before_a_split_are_named_and_single_errors_are_not():
         load_bars(table, repair="clip")
     table, _ = mixed((), bars=1500)
     table.loc[table.index[100:1500:200], "close"] /= 2
-    with pytest.raises(DataError, match="--repair clip"):
+    with pytest.raises(DataError, match="`repair='clip'`"):
         load_bars(table)
 
 
@@ -70,7 +70,7 @@ def test_a_ratio_that_is_not_steady_is_refused():
     table["close"] *= np.random.default_rng(0).uniform(0.8, 0.9, BARS)
     with pytest.raises(DataError, match="all raw or all adjusted") as caught:
         load_bars(table, repair="adjust")
-    assert "--repair adjust" not in str(caught.value)
+    assert "`repair='adjust'`" not in str(caught.value)
 
 
 def test_sound_prices_are_left_as_they_are():

@@ -100,7 +100,7 @@ def test_a_mark_that_may_be_decimal_or_between_thousands_is_refused_with_both_re
     with pytest.raises(DataError) as caught:
         read(tmp_path, table(volumes, price, mark))
     message = str(caught.value)
-    assert all(part in message for part in (f"'{value}'", *readings, "--decimal ,", "--decimal ."))
+    assert all(part in message for part in (f"'{value}'", *readings, "`decimal=','`", "`decimal='.'`"))
 
 
 def test_prices_that_are_all_of_three_decimals_are_refused_and_decimal_settles_them(tmp_path):
@@ -116,7 +116,7 @@ def test_decimal_settles_a_volume(tmp_path):
     assert read(tmp_path, text, decimal=".").volume[:, 0].tolist() == [765591, 37067]
     with pytest.raises(DataError, match=r"'10\.029999'.*decimal=','"):
         read(tmp_path, text, decimal=",")
-    with pytest.raises(DataError, match=r"decimal='x' .*'\.' or ','"):
+    with pytest.raises(DataError, match=r"decimal='x'` .*'\.'` or `decimal=','"):
         read(tmp_path, text, decimal="x")
 
 
@@ -145,7 +145,7 @@ def test_a_frame_of_text_is_read_like_a_file():
     text = frame().map(lambda value: f"{1000 * value:,.2f}")
     assert load_bars(text).close[:, 0].tolist() == (1000 * frame().close).tolist()
     whole = frame().map(lambda value: f"{1000 + value:,.0f}")
-    with pytest.raises(DataError, match="--decimal"):
+    with pytest.raises(DataError, match="`decimal="):
         load_bars(whole)
 
 
@@ -191,7 +191,7 @@ def prices(values, volumes, mark=",", quote=""):
 def test_points_that_may_stand_between_thousands_are_refused_with_both_readings(tmp_path, text, value, readings):
     with pytest.raises(DataError) as caught:
         read(tmp_path, text)
-    assert all(part in str(caught.value) for part in (f"'{value}'", *readings, "--decimal ,", "--decimal ."))
+    assert all(part in str(caught.value) for part in (f"'{value}'", *readings, "`decimal=','`", "`decimal='.'`"))
 
 
 def test_decimal_settles_points(tmp_path):
@@ -223,7 +223,7 @@ def test_points_of_decimals_need_no_word(tmp_path, values, volumes, mark):
 def test_prices_of_three_decimals_between_plain_commas_are_read_with_a_note(tmp_path):
     bars = read(tmp_path, prices(["110.234", "110.301", "110.290"], ["1200", "900", "700"]))
     assert bars.close[:, 0].tolist() == [110.234, 110.301, 110.29]
-    assert any("'110.234'" in note and "110234" in note and "--decimal ," in note for note in bars.notes)
+    assert any("'110.234'" in note and "110234" in note and "`decimal=','`" in note for note in bars.notes)
 
 
 def test_points_behind_the_first_rows_are_looked_at(tmp_path):
@@ -233,7 +233,7 @@ def test_points_behind_the_first_rows_are_looked_at(tmp_path):
     text = "\n".join(
         ["date,open,high,low,close,volume", *(f"{d},1.5,1.5,1.5,1.5,{v}" for d, v in zip(days, volumes, strict=True))]
     )
-    with pytest.raises(DataError, match=r"row 101: volume is '1\.002'.*--decimal"):
+    with pytest.raises(DataError, match=r"row 101: volume is '1\.002'.*`decimal="):
         read(tmp_path, text)
     assert read(tmp_path, text.replace("1.002", "1.02")).volume[-1, 0] == 1.02
 
@@ -244,4 +244,4 @@ def test_a_program_that_never_groups_thousands_is_not_asked(tmp_path):
     )
     bars = read(tmp_path, text)
     assert bars.close[:, 0].tolist() == [110.29, 110.25]
-    assert not any("--decimal" in note for note in bars.notes)
+    assert not any("`decimal=" in note for note in bars.notes)

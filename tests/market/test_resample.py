@@ -233,7 +233,7 @@ def test_column_warm_up_may_be_longer_than_the_frame():
         ("1h:4h:gap", "1h:4h:gap .*longer frame alone"),
         ("1h:volatility_1", r"volatility\(1\) .*at least 2"),
         ("1h:close", "'close' .*use a ratio"),
-        ("1d@Mars/Olympus:gap", "'Mars/Olympus' .*America/New_York"),
+        ("1d@Mars/Olympus:gap", "'Mars/Olympus'.*America/New_York"),
     ],
 )
 def test_bad_frames_are_rejected(spec, message):

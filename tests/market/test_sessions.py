@@ -117,5 +117,5 @@ def test_session_end_uses_the_time_zone_of_loading():
     assert loaded.tz == NEW_YORK
     assert load_bars(table).tz is None
     assert Market.from_bars(loaded, ["log_return_1"]).session_end.sum() == 14
-    with pytest.raises(DataError, match=r"tz='Mars/Olympus' .*America/New_York"):
+    with pytest.raises(DataError, match=r"tz='Mars/Olympus'` .*America/New_York"):
         Market.from_bars(dataclasses.replace(loaded, tz="Mars/Olympus"), ["log_return_1"])

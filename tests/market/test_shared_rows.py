@@ -251,7 +251,7 @@ TWO = dataclasses.replace(WHOLE, symbols=("X", "Y"), close=np.hstack([WHOLE.clos
         ([WHOLE, dataclasses.replace(LATE, symbols=("A,B",))], "'A,B' .* rename"),
         ([WHOLE, history("NOON", DAYS + pd.Timedelta("12h"))], "WHOLE are at midnight"),
         ([history("OLD", DAYS[:30]), history("NEW", DAYS[30:])], "OLD .* leave it out"),
-        ([history("COIN", HOURS), history("HALF", HOURS + pd.Timedelta("30min"))], "COIN begin before .* label="),
+        ([history("COIN", HOURS), history("HALF", HOURS + pd.Timedelta("30min"))], "COIN begin before .*`label`"),
         ([history("ONE", HOURS), history("TWO", HOURS[::2])], "TWO begin before .* past"),
         ([WHOLE, history("HOURLY", HOURS)], "HOURLY .* 1:00:00 and WHOLE .* 1 day; .* resample"),
         ([history("TINY", DAYS[:4]), history("BRIEF", DAYS[:5])], "BRIEF has 5 bars, .* volatility_5"),

@@ -115,7 +115,7 @@ def test_another_number_of_seeds_at_once_is_warned_of(stopped, make, tmp_path, r
     folders = [shutil.copytree(stopped.run_dir, tmp_path / name) for name in ("same", "other")]
     make(folders[0]).train(resume=True)
     assert not [each for each in recwarn if "seeds_at_once" in str(each.message)]
-    said = r"seeds_at_once was 2 and is 1: the results may differ in their last digits"
+    said = r"`seeds_at_once` was 2 and is 1: the results may differ in their last digits"
     with pytest.warns(UserWarning, match=said):
         make(folders[1], seeds_at_once=1).train(resume=True)
 
@@ -180,11 +180,11 @@ def test_a_member_that_diverges_goes_back_by_itself_or_ends_all(agent, make, tmp
 
 
 def test_what_does_not_go_as_one_program_is_refused_before_training(make, tmp_path):
-    with pytest.raises(ValueError, match="seeds_at_once 2 needs no callbacks but EarlyStopping"):
+    with pytest.raises(ValueError, match="seeds_at_once=2` needs no callbacks but EarlyStopping"):
         make(tmp_path / "callbacks", callbacks=(Recording(),))
-    with pytest.raises(ValueError, match="seeds_at_once 2 needs one device"):
+    with pytest.raises(ValueError, match="seeds_at_once=2` needs one device"):
         make(tmp_path / "devices", devices=2)
-    with pytest.raises(ValueError, match="seeds_at_once 0 must be a whole number, at least 1"):
+    with pytest.raises(ValueError, match="seeds_at_once=0` must be a whole number, at least 1"):
         make(tmp_path / "none", seeds_at_once=0)
 
 

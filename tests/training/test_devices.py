@@ -276,7 +276,7 @@ def test_what_one_device_finds_wrong_ends_training_on_both(tmp_path: Path) -> No
     assert stored["devices"] == 2
     longer = make("good", 240).train(resume=True)
     np.testing.assert_array_equal(longer.state["weight"], [7, 7])
-    with pytest.warns(UserWarning, match="devices was 2 and is 1"):
+    with pytest.warns(UserWarning, match="`devices` was 2 and is 1"):
         alone = make("good", 360, devices=1).train(resume=True)
     np.testing.assert_array_equal(alone.state["weight"], [10, 10])
     assert alone.episodes == 360 // 5
@@ -300,13 +300,15 @@ def test_ordinary_environments_on_two_devices() -> None:
 
 def test_what_cannot_be_divided_is_refused(env: TradingEnv, agent: PPOAgent, tmp_path: Path) -> None:
     make = partial(path_trainer, env, agent, tmp_path / "run", total_steps=1000)
-    with pytest.raises(ValueError, match=r"devices 0 must be a whole number, at least 1"):
+    with pytest.raises(ValueError, match=r"devices=0` must be a whole number, at least 1"):
         make(devices=0)
-    with pytest.raises(ValueError, match=r"devices 3 does not divide the 4 paths"):
+    with pytest.raises(ValueError, match=r"devices=3` does not divide the 4 paths"):
         make(devices=3)
-    with pytest.raises(ValueError, match=r"num_minibatches 4 does not divide the 2 paths .* of each of 2 devices"):
+    with pytest.raises(ValueError, match=r"num_minibatches=4` does not divide the 2 paths .* of each of 2 devices"):
         path_trainer(env, dataclasses.replace(agent, num_minibatches=4), tmp_path, total_steps=1000, devices=2)
-    with pytest.raises(ValueError, match=r"devices 4 is more than JAX has here \(2 of kind cpu\).*jax_num_cpu_devices"):
+    with pytest.raises(
+        ValueError, match=r"devices=4` is more than JAX has here \(2 of kind cpu\).*jax_num_cpu_devices"
+    ):
         make(devices=4, accounts_per_path=1, num_envs=16)
     with pytest.raises(ValueError, match="FakeAgent learns on one device"):
         Trainer(CountEnv(), FakeAgent(), num_envs=4, rollout_length=10, total_steps=1000, devices=2)

@@ -66,7 +66,7 @@ def test_what_beats_holding_trades(make, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:total_steps is another one")
+@pytest.mark.filterwarnings("ignore:`total_steps` is another one")
 def test_a_run_that_held_goes_on_from_what_was_trained(make, market, tmp_path):
     make(tmp_path / "run").train()
     longer = make(tmp_path / "run", total_steps=6 * STEPS).train(resume=True)
@@ -102,8 +102,8 @@ def _if_up(seen: Any) -> float:
 
 
 def test_what_cannot_hold_is_refused_before_training(make, env, agent, tmp_path):
-    with pytest.raises(ValueError, match="must_beat_holding needs a Market as validation"):
+    with pytest.raises(ValueError, match="`must_beat_holding` needs a Market as validation"):
         make(tmp_path / "run", valid=None)
-    with pytest.raises(ValueError, match="must_beat_holding needs a TradingEnv"):
+    with pytest.raises(ValueError, match="`must_beat_holding` needs a TradingEnv"):
         Trainer(CountEnv(), FakeAgent(), total_steps=10, must_beat_holding=True)
     assert not list(tmp_path.iterdir())

@@ -115,7 +115,7 @@ def test_seeds_that_had_not_begun_start_from_the_policy_that_the_run_keeps(train
     for mine, theirs in zip(resumed.members, warm.members, strict=True):
         assert mine.policy_path.read_bytes() == theirs.policy_path.read_bytes()
     assert resumed.policy_path.read_bytes() == warm.policy_path.read_bytes()
-    with pytest.raises(ValueError, match="ensemble of 2, and seeds is 3"):
+    with pytest.raises(ValueError, match="ensemble of 2, not of `seeds=3`"):
         make(run, seed=4, seeds=3).train(resume=True)
     (run / "start.pkl").write_bytes(b"?")  # which no seed needs any more
     assert make(run, seed=4, seeds=2).train(resume=True).updates == 6
@@ -144,7 +144,7 @@ def test_policies_without_a_mean_are_refused_before_training(env, make, tmp_path
     stops = TradingEnv(env.market, positions=(-1, 0, 1), window=4, episode_length=16, stop_loss=(0.1, 0.2, 0.1))
     with pytest.raises(ValueError, match="stop_loss"):
         make(tmp_path / "stops", env=stops, seeds=2)
-    with pytest.raises(ValueError, match="seeds 2"):
+    with pytest.raises(ValueError, match="seeds=2`"):
         Trainer(CountEnv(), FakeAgent(), total_steps=10, seeds=2)
-    with pytest.raises(ValueError, match="seeds 0"):
+    with pytest.raises(ValueError, match="seeds=0`"):
         make(tmp_path / "none", seeds=0)

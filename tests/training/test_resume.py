@@ -197,7 +197,7 @@ def test_a_finished_run_stays_as_it_is(make, whole):
     assert {path.name: path.read_bytes() for path in whole.run_dir.iterdir()} == before
     assert (again.updates, again.interrupted) == (7, False)
     assert_same_run(again, whole)
-    with pytest.raises(ValueError, match=r"total_steps 128 is less than the 448 .*give more"):
+    with pytest.raises(ValueError, match=r"total_steps=128` is less than the 448 .*give more"):
         make(whole.run_dir, total_steps=2 * STEPS).train(resume=True)
 
 
@@ -231,7 +231,7 @@ def test_a_longer_run_stretches_its_schedules_and_says_so(make, whole, agent, tm
     """The rate goes on as if the run had had the new length: at 3 of 7 updates instead of at its end."""
     assert agent.schedule == "linear"
     make(tmp_path / "run", total_steps=3 * STEPS).train()
-    with pytest.warns(UserWarning, match=r"total_steps is another one.*go on at 43% of it instead of 100%"):
+    with pytest.warns(UserWarning, match=r"total_steps` is another one.*go on at 43% of it instead of 100%"):
         longer = make(tmp_path / "run").train(resume=True)
     rates, wanted = ({one["updates"]: one["learning_rate"] for one in run.history} for run in (longer, whole))
     later = [updates for updates in rates if updates > 3]
@@ -246,11 +246,11 @@ def test_settings_and_data_that_would_break_the_bits_are_refused_by_name(make, w
     close[20] *= 1.01
     other = dataclasses.replace(market, close=close)
     changed, says = {
-        "learning_rate": ({"agent": agent.replace(learning_rate=0.002)}, r"learning_rate was 0\.001 and is 0\.002"),
-        "seed": ({"seed": 4}, "seed was 3 and is 4"),
-        "num_envs": ({"num_envs": 16}, "num_envs was 8 and is 16"),
-        "hidden": ({"agent": agent.replace(hidden=(4, 4))}, r"hidden was \[8, 8\] and is \[4, 4\]"),
-        "costs": ({"env": dataclasses.replace(env, costs=env.costs.replace(fee=0.002))}, r"costs\.fee was .* 0\.002"),
+        "learning_rate": ({"agent": agent.replace(learning_rate=0.002)}, r"learning_rate` was 0\.001 and is 0\.002"),
+        "seed": ({"seed": 4}, "seed` was 3 and is 4"),
+        "num_envs": ({"num_envs": 16}, "num_envs` was 8 and is 16"),
+        "hidden": ({"agent": agent.replace(hidden=(4, 4))}, r"hidden` was \[8, 8\] and is \[4, 4\]"),
+        "costs": ({"env": dataclasses.replace(env, costs=env.costs.replace(fee=0.002))}, r"costs\.fee` was .* 0\.002"),
         "bars": ({"env": env.with_market(other)}, "the training bars have other numbers"),
         "validation": ({"valid": other}, "the validation bars have other numbers"),
     }[name]
@@ -265,7 +265,7 @@ def test_settings_and_data_that_would_break_the_bits_are_refused_by_name(make, w
 def test_a_setting_of_a_later_version_may_have_what_earlier_ones_did(make, whole):
     before = {name: value for name, value in make(whole.run_dir).identity.items() if name != "unroll"}
     assert differences(before, make(whole.run_dir).identity) == []
-    assert differences(before, make(whole.run_dir, unroll=2).identity) == ["unroll was not there and is 2"]
+    assert differences(before, make(whole.run_dir, unroll=2).identity) == ["`unroll` was not there and is 2"]
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ def test_one_writer_a_folder_by_a_lock_that_ends_with_its_process(make, stopped)
 
 
 def test_a_folder_without_a_run_is_refused_and_one_that_never_saved_begins(make, tmp_path):
-    with pytest.raises(ValueError, match="give run_dir"):
+    with pytest.raises(ValueError, match="give `run_dir`"):
         make(None).train(resume=True)
     with pytest.raises(FileNotFoundError, match="there is no run"):
         make(tmp_path / "none").train(resume=True)
@@ -549,7 +549,7 @@ def test_episodes_resume_too(make, tmp_path, monkeypatch):
     resumed = make(tmp_path / "run", **settings).train(resume=True)
     assert records(resumed.run_dir) == records(whole.run_dir)
     chex.assert_trees_all_equal(resumed.state, whole.state)
-    with pytest.raises(ValueError, match='until was "episodes" and is "steps"'):
+    with pytest.raises(ValueError, match='until` was "episodes" and is "steps"'):
         make(tmp_path / "run", valid=None).train(resume=True)
 
 
@@ -652,7 +652,7 @@ def test_divergence_that_half_rates_do_not_mend_ends_training(tmp_path):
     assert read_checkpoint(tmp_path / "run" / NEWEST).updates == 0
     with pytest.raises(ValueError, match="FakeAgent has no rate to halve"):
         steep(None, 1, FakeAgent())
-    with pytest.raises(ValueError, match="on_divergence 'go' is unknown"):
+    with pytest.raises(ValueError, match="on_divergence='go'` is unknown"):
         steep(None, 1, on_divergence="go")
 
 

@@ -63,14 +63,14 @@ def test_costs_and_facts_of_the_market_are_the_same_for_all_scores(env, agent, m
     ("settings", "says"),
     [
         ({}, "nothing to sweep"),
-        ({"gama": [0.9]}, "gama .*did you mean gamma"),
-        ({"gamma": []}, "gamma is an empty list"),
-        ({"gamma": [1, 1.0]}, "gamma has 1.0 twice"),
-        ({"gamma": [0.9, 2.0]}, "gamma 2: .*outside"),
-        ({"gamma": [None]}, "gamma None"),
-        ({"seeds": [1, 2]}, "seeds cannot be swept"),
-        ({"positions": [0, 1]}, "positions 0"),
-        ({"lot": [100.0]}, "lot 100: lot needs capital"),
+        ({"gama": [0.9]}, "gama` .*did you mean gamma"),
+        ({"gamma": []}, "`gamma` is an empty list"),
+        ({"gamma": [1, 1.0]}, "`gamma` has 1.0 twice"),
+        ({"gamma": [0.9, 2.0]}, "`gamma=2.*outside"),
+        ({"gamma": [None]}, "gamma=None`"),
+        ({"seeds": [1, 2]}, "`seeds` cannot be swept"),
+        ({"positions": [0, 1]}, "positions=0`"),
+        ({"lot": [100.0]}, "`lot=100.*: `lot` needs `capital`"),
         ({"fee": [0.1], "costs": Costs.between(Costs(), Costs())}, "range of costs"),
     ],
 )
@@ -168,10 +168,10 @@ def test_other_settings_beside_an_old_sweep_are_refused_by_name(env, agent, mark
     sweep(env, agent, market, run_dir=folder, gamma=[0.9, 0.8], fee=[0.0], **SETTINGS)
     before = {path.name: path.read_bytes() for path in folder.glob("*.json")}
     for changed, says in (
-        ({"gamma": [0.9, 0.7], "fee": [0.0]}, r"gamma was \[0.9, 0.8\] .* is \[0.9, 0.7\]"),
-        ({"gamma": [0.9, 0.8]}, r"fee was \[0.0\] .* is not there"),
-        ({"fee": [0.0], "gamma": [0.9, 0.8]}, "order gamma, fee"),
-        ({"gamma": [0.9, 0.8], "fee": [0.0], "total_steps": 256}, "total_steps was 128 .* is 256"),
+        ({"gamma": [0.9, 0.7], "fee": [0.0]}, r"gamma` was \[0.9, 0.8\] .* is \[0.9, 0.7\]"),
+        ({"gamma": [0.9, 0.8]}, r"fee` was \[0.0\] .* is not there"),
+        ({"fee": [0.0], "gamma": [0.9, 0.8]}, "order `gamma`, `fee`"),
+        ({"gamma": [0.9, 0.8], "fee": [0.0], "total_steps": 256}, "total_steps` was 128 .* is 256"),
     ):
         with pytest.raises(ValueError, match=says):
             sweep(env, agent, market, run_dir=folder, resume=True, **{**SETTINGS, **changed})

@@ -293,19 +293,22 @@ def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, env, m
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_envs": 0, "total_steps": 1}, "num_envs 0 must be a whole number, at least 1"),
-        ({}, "one of num_episodes and total_steps"),
-        ({"total_steps": 1, "num_episodes": 1}, "one of num_episodes and total_steps"),
-        ({"total_steps": 0}, "total_steps 0 must be a whole number, at least 1"),
-        ({"total_steps": 1, "seed": -1}, "seed -1 must be a whole number, from 0 to 4,294,967,295"),
-        ({"total_steps": 1, "seed": 2**32}, "seed 4294967296 must be a whole number, from 0 to 4,294,967,295"),
-        ({"total_steps": 1, "must_beat_holding": "no"}, "must_beat_holding 'no' must be True or False"),
-        ({"total_steps": 1, "progress": 0}, "progress 0 must be True or False"),
-        ({"num_episodes": 2**40}, "give total_steps instead"),
+        ({"num_envs": 0, "total_steps": 1}, "num_envs=0` must be a whole number, at least 1"),
+        ({}, "one of `num_episodes` and `total_steps`"),
+        ({"total_steps": 1, "num_episodes": 1}, "one of `num_episodes` and `total_steps`"),
+        ({"total_steps": 0}, "total_steps=0` must be a whole number, at least 1"),
+        ({"total_steps": 1, "seed": -1}, "seed=-1` must be a whole number, from 0 to 4,294,967,295"),
+        ({"total_steps": 1, "seed": 2**32}, "seed=4294967296` must be a whole number, from 0 to 4,294,967,295"),
+        ({"total_steps": 1, "must_beat_holding": "no"}, "must_beat_holding='no'` must be True or False"),
+        ({"total_steps": 1, "progress": 0}, "progress=0` must be True or False"),
+        ({"num_episodes": 2**40}, "give `total_steps` instead"),
         ({"total_steps": 10**13}, "more than 2147483647 updates"),
-        ({"total_steps": 1, "num_envs": 6, "accounts_per_path": 4}, "accounts_per_path 4 does not divide num_envs 6"),
-        ({"total_steps": 1, "num_envs": 6, "accounts_per_path": 2}, "num_minibatches 2 does not divide the 3 paths"),
-        ({"total_steps": 1, "rollout_length": 7}, "rollout_length 7 does not divide episode_length"),
+        (
+            {"total_steps": 1, "num_envs": 6, "accounts_per_path": 4},
+            "accounts_per_path=4` does not divide `num_envs=6`",
+        ),
+        ({"total_steps": 1, "num_envs": 6, "accounts_per_path": 2}, "num_minibatches=2` does not divide the 3 paths"),
+        ({"total_steps": 1, "rollout_length": 7}, "rollout_length=7` does not divide `episode_length"),
     ],
 )
 def test_settings_that_do_not_fit_say_the_way_out(env, agent, settings, message):
@@ -323,7 +326,7 @@ def test_a_setting_that_counts_is_a_whole_number(env, agent, name):
         del settings["total_steps"]
     stops = name in ("total_steps", "num_episodes")
     for wrong in (1.5, "16", math.inf if stops else 16.0, True, math.nan):
-        with pytest.raises(ValueError, match=re.escape(f"{name} {wrong!r} must be a whole number")):
+        with pytest.raises(ValueError, match=re.escape(f"{name}={wrong!r}` must be a whole number")):
             Trainer(env, agent, **{**settings, name: wrong})
     right = {"num_envs": 8, "rollout_length": 16, "total_steps": 64}.get(name, 1)
     found = getattr(Trainer(env, agent, **{**settings, name: np.int64(right)}), name)

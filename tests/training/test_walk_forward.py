@@ -71,13 +71,13 @@ def test_a_walk_that_was_stopped_goes_on(found, env, agent, folds, tmp_path):
 
 
 def test_a_walk_that_cannot_go_on_is_refused_by_name(found, env, agent, folds, tmp_path):
-    with pytest.raises(ValueError, match="resume needs the folder"):
+    with pytest.raises(ValueError, match="`resume` needs the folder"):
         walk_forward(env, agent, folds, resume=True, **SETTINGS)
     with pytest.raises(FileNotFoundError, match="there is no run"):
         walk_forward(env, agent, folds, run_dir=tmp_path / "none", resume=True, **SETTINGS)
-    with pytest.raises(ValueError, match=r"fold 1: .*seed was 0 and is 1"):
+    with pytest.raises(ValueError, match=r"fold 1: .*seed` was 0 and is 1"):
         walk_forward(env, agent, folds, run_dir=found.run_dir, resume=True, seed=1, **SETTINGS)
-    with pytest.raises(ValueError, match=r"refit was fresh and is warm; give what the walk had"):
+    with pytest.raises(ValueError, match=r"began with `refit='fresh'`, not `refit='warm'`; give what the walk had"):
         walk_forward(env, agent, folds, refit="warm", run_dir=found.run_dir, resume=True, **SETTINGS)
     with only_writer(found.run_dir), pytest.raises(FileError, match="in use"):
         walk_forward(env, agent, folds, run_dir=found.run_dir, resume=True, **SETTINGS)
@@ -119,7 +119,7 @@ def test_a_walk_shows_itself_in_a_notebook(found):
 
 def test_what_cannot_be_walked_is_refused_before_anything_is_trained(env, agent, folds, tmp_path):
     run_dir = tmp_path / "run"
-    with pytest.raises(ValueError, match="refit 'cold'"):
+    with pytest.raises(ValueError, match="refit='cold'`"):
         walk_forward(env, agent, folds, refit="cold", run_dir=run_dir, **SETTINGS)
     short = walk_forward_folds(env.market, train=4, test=60, valid=0)
     with pytest.raises(ValueError, match="fold 1"):
