@@ -16,7 +16,7 @@ from jaxtrader.cli.settings import OK, SHARES, BadInput, build, resolved
 from jaxtrader.cli.wording import translated
 from jaxtrader.evaluation import tables
 from jaxtrader.market.clock import common_zone, wall_clock
-from jaxtrader.market.market import long_enough
+from jaxtrader.market.market import check_min_bars, long_enough
 from jaxtrader.market.periods import check_periods
 
 
@@ -26,6 +26,7 @@ def describe_file(values: Values, console: Console) -> int:
     with inputs.checked():
         if wanted.periods_per_year is not None:
             check_periods(wanted.periods_per_year)
+        check_min_bars(source.min_bars)
         histories = inputs.read_bars(file, source)
     if len(histories) > tables.MAX_SYMBOLS:
         tables.print_facts(console, _summary(histories, wanted))

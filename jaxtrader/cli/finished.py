@@ -12,11 +12,13 @@ import jaxtrader as jt
 from jaxtrader.agents.policy import Policy
 from jaxtrader.cli import config_file, flags, inputs, waiting
 from jaxtrader.cli.command_settings import MarketSettings, Source
+from jaxtrader.cli.config_file import FileSettings
 from jaxtrader.cli.inputs import Values
 from jaxtrader.cli.reporting import identity_of, title_of_walk_forward
 from jaxtrader.cli.settings import PARTS, BadInput, build, of, resolved
 from jaxtrader.cli.synthetic_command import made_by
 from jaxtrader.cli.walk_forward_command import PART, plan_walk_forward
+from jaxtrader.cli.wording import as_given
 from jaxtrader.evaluation.backtest import with_room
 from jaxtrader.evaluation.succession import Succession
 from jaxtrader.run_files import CONFIG_TOML, POLICY, SWEEP
@@ -156,8 +158,10 @@ def _planned(folder: Path, given: Values) -> tuple[Values, list[FoldPlan]]:
     settings = resolved("walk-forward", {**written, **_given(given)})
     _check_data(settings, folder)
     waiting.say_reading(settings["data"])
-    # The folds do not depend on the network. A run folder may be a stranger's, so no code that it names is run.
-    return settings, plan_walk_forward({**settings, "quiet": True, "network": None}).plans
+    of_file = FileSettings.of(path, {name: value for name, value in in_file.items() if name not in _given(given)})
+    with as_given(of_file), inputs.checked():
+        # The folds do not depend on the network. A run folder may be a stranger's, so no code that it names is run.
+        return settings, plan_walk_forward({**settings, "quiet": True, "network": None}).plans
 
 
 def _given(given: Values) -> Values:

@@ -604,6 +604,7 @@ def test_a_given_number_of_periods_per_year_settles_a_doubt(tiny, tmp_path, caps
     assert main([*train, "--periods-per-year", "260"]) == 0
     assert "260 periods a year" in " ".join(capsys.readouterr().out.split())
     assert "--periods-per-year 0 must be a finite number" in refused(capsys, [*train, "--periods-per-year", "0"])
+    assert "--min-bars -1 must be a whole number" in refused(capsys, ["data", file, "--min-bars", "-1"])
 
 
 def test_data_says_which_format_a_file_has(tmp_path, capsys):

@@ -156,6 +156,11 @@ def test_a_walk_without_its_data_or_its_policies_is_refused_and_kept(walked, dat
     pair(seed=9).to_csv(other, index=False)
     assert f"is not the data of {run}" in refused(capsys, ["report", run, "--data", other])
     assert "gone.csv" in refused(capsys, ["report", run, "--data", tmp_path / "gone.csv"])
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("max_leverage = 1.0", "max_leverage = 200"))
+    said = refused(capsys, ["report", run, "--data", data])
+    assert f"{run / 'config.toml'}: max_leverage = 200 is outside" in said
+    (run / "config.toml").write_text(config)
     (run / "fold-2/policy.pkl").unlink()
     assert "unfinished" in refused(capsys, ["backtest", run / "fold-2"])
     assert f"walk-forward --resume {run}" in refused(capsys, ["report", run, "--data", data])
