@@ -224,8 +224,8 @@ def test_the_table_in_the_readme_lists_each_format():
     names = {True: [], False: []}
     for known in FORMATS:
         names[bool(known.cells)].append(known.name.removesuffix(" without a header"))
-    assert sorted(listed["cells, without a header"]) == sorted(set(names[True]))
-    assert sorted(listed["names"]) == sorted(set(names[False]))
+    assert sorted(listed["cells without a header"]) == sorted(set(names[True]))
+    assert sorted(listed["names of columns"]) == sorted(set(names[False]))
     assert listed["lines of names"] == [YFINANCE.name.partition(" (")[0]]
 
 
