@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float
 
 from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.result import BacktestResult, ratio
-from jaxtrader.evaluation.simulate import in_force, simulate
+from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.account import EQUITY_FLOOR
+from jaxtrader.ledger.orders import in_force
 from jaxtrader.market.market import Market
 from jaxtrader.market.trailing import VALUE_FLOOR
 

@@ -37,8 +37,9 @@ from jaxtrader.evaluation.simulate_inputs import (
 from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger import ledger
 from jaxtrader.ledger.account import Account, Brackets, Events, without_dust
-from jaxtrader.ledger.bar import Bar, Columns, at_order, bar_between, costs_at, ledger_columns
+from jaxtrader.ledger.bar import Bar, Columns, bar_between, ledger_columns
 from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.orders import delayed_targets, in_force
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.lengths import pad_rows, round_length
 from jaxtrader.market.market import Market
@@ -403,51 +404,19 @@ def _bars(columns: Columns, rules: Rules) -> Bar:
 
 def _with_events(history: _History, trajectory: Trajectory) -> Trajectory:
     """The trajectory of one history with its events, from the holdings at each close."""
-    rows = _rows_for([history])
-    delayed = np.concatenate([np.full_like(history.targets[: history.rules.delay], np.nan), history.targets])
-    delayed = delayed[: len(history.targets)]
-    before = np.concatenate([np.zeros_like(delayed[:1]), in_force(delayed)[:-1]])
-    padded = jax.tree.map(
-        lambda x: pad_rows(np.asarray(x), rows), (history.columns, delayed, before, trajectory.account)
-    )
-    events = _events(*padded, history.costs.cast(history.dtype), history.rules.replace(delay=0))
-    return trajectory.replace(events=jax.tree.map(lambda x: np.asarray(x)[: len(delayed)], events))
+    filling = delayed_targets(history.targets, history.rules)
+    before = np.concatenate([np.zeros_like(filling[:1]), in_force(filling)[:-1]])
+    given = (history.columns, filling, before, trajectory.account)
+    padded = jax.tree.map(lambda x: pad_rows(np.asarray(x), _rows_for([history])), given)
+    without_delay = history.rules.replace(delay=0)  # which shares a program
+    events = _events(*padded, history.costs.cast(history.dtype), without_delay)
+    return trajectory.replace(events=jax.tree.map(lambda x: np.asarray(x)[: len(filling)], events))
 
 
 @partial(compilation.Jitted, cpu_options=compilation.SHORT_TO_COMPILE, static_argnames="rules")
-def _events(columns: Columns, delayed: Array, last: Array, holdings: Holdings, costs: Costs, rules: Rules) -> Events:
-    """The events after each close: all rows are stepped again at once, each from its holdings.
-
-    The units of an order are the difference between two holdings. Sizing the order again could decide otherwise on the
-    edge of the band, where one rounding is enough.
-    """
-    bars, delayed = _bars(columns, rules), without_dust(delayed)
-    rates = costs_at(costs, bars, order=True)
-    flat = ledger.open_account(jnp.zeros_like(delayed), columns["close"], rules)
-    account = flat.replace(cash=holdings.cash, units=holdings.units, ruined=holdings.ruined, target=last)
-    if rules.fill == "close":
-        moved, events = ledger.move(account, None, bars, costs, rules)
-        before = jax.tree.map(lambda first, x: jnp.concatenate([first[:1], x[:-1]]), flat, moved)
-        bars = at_order(bars)
-        _, order = ledger.execute(before.replace(target=last), delayed, bars.prev_close, bars, rates, rules)
-        units = holdings.units - before.units
-    else:
-        _, events = ledger.step(account, delayed, bars, costs, rules)
-        order = events.order
-        assert order is not None
-        after = jnp.concatenate([holdings.units[1:], holdings.units[-1:]])
-        units = after - holdings.units - events.closing.units
-        if events.gap_exits is not None:
-            units -= events.gap_exits.units
-    fee, slippage = ledger.charges(units, order.price, rates, bars, rules)
-    return events.replace(order=order.replace(units=units, fee=fee, slippage=slippage))
-
-
-def in_force(targets: Float[np.ndarray, "bar A"]) -> Float[np.ndarray, "bar A"]:
-    """The targets with NaN, which holds, replaced by the last one before it, or 0."""
-    rows = np.where(np.isnan(targets), -1, np.arange(len(targets))[:, None])
-    rows = np.maximum.accumulate(rows, axis=0)
-    return np.where(rows < 0, 0, np.take_along_axis(targets, np.maximum(rows, 0), axis=0))
+def _events(columns: Columns, filling: Array, before: Array, holdings: Holdings, costs: Costs, rules: Rules) -> Events:
+    """The events after each close."""
+    return ledger.events_between(holdings, without_dust(filling), before, _bars(columns, rules), costs, rules)
 
 
 def _typed(column: np.ndarray, dtype: str) -> np.ndarray:

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from jaxtrader.evaluation.baselines import rows_of
 from jaxtrader.evaluation.path_totals import total_sharpe
 from jaxtrader.evaluation.result import BacktestResult
-from jaxtrader.evaluation.simulate import NUMBERS_AT_ONCE, in_force, simulate_paths
+from jaxtrader.evaluation.simulate import NUMBERS_AT_ONCE, simulate_paths
+from jaxtrader.ledger.orders import in_force
 from jaxtrader.market.market import Market
 
 

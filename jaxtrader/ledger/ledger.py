@@ -7,7 +7,9 @@ accounts, or none) broadcast.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
@@ -35,6 +37,7 @@ from jaxtrader.ledger.settlement import merge_fills, settle
 
 __all__ = [
     "charges",
+    "events_between",
     "execute",
     "exposure",
     "latest_target",
@@ -84,6 +87,42 @@ def step_from_close(
     at_close, next_target, order = order_at_close(account, target, bar, costs, rules)
     after, events = move(at_close, next_target, bar, costs, rules, brackets)
     return at_close, after, events if order is None else events.replace(order=order)
+
+
+def events_between(
+    held: Any, target: Float[Array, "bar A"], last: Float[Array, "bar A"], bars: Bar, costs: Costs, rules: Rules
+) -> Events:
+    """Return the events that `step` gives after each close, of one account that is known at each close.
+
+    All bars are stepped at once, each from what was held. That tells the events where they follow from the holdings:
+    without brackets, margin, resting orders, orders that are tried again, and financing inside bars.
+
+    Args:
+        held: cash, units and whether it is ruined, at each close after all fills up to it.
+        target: the target whose delay is over at each close, see `orders.delayed_targets`.
+        last: the last target before it.
+        bars: the bar after each close.
+        costs: what trading and holding cost.
+        rules: how orders fill, without a delay.
+    """
+    rates = costs_at(costs, bars, order=True)
+    flat = open_account(jnp.zeros_like(target), bars.prev_close, rules)
+    account = flat.replace(cash=held.cash, units=held.units, ruined=held.ruined, target=last)
+    if rules.fill == "close":
+        moved, events = move(account, None, bars, costs, rules)
+        before = jax.tree.map(lambda first, x: jnp.concatenate([first[:1], x[:-1]]), flat, moved)
+        _, _, order = order_at_close(before.replace(target=last), target, bars, costs, rules)
+        units, bars = held.units - before.units, at_order(bars)
+    else:
+        _, events = step(account, target, bars, costs, rules)
+        order = events.order
+        units = jnp.concatenate([held.units[1:], held.units[-1:]]) - held.units - events.closing.units
+        if events.gap_exits is not None:
+            units -= events.gap_exits.units
+    assert order is not None
+    # The units are what changed. Sized again, an order could be another on the edge of the band, by one rounding.
+    fee, slippage = charges(units, order.price, rates, bars, rules)
+    return events.replace(order=order.replace(units=units, fee=fee, slippage=slippage))
 
 
 def order_at_close(

@@ -142,6 +142,19 @@ def last_target(account: Account, requested: Array) -> Float[Array, "*b A"]:
     return jnp.where(jnp.isnan(requested) | account.ruined[..., None], account.target, requested)
 
 
+def in_force(targets: Float[np.ndarray, "bar *b A"]) -> Float[np.ndarray, "bar *b A"]:
+    """Return `last_target` after each of many bars, on the host: NaN becomes the target before it, or 0."""
+    rows = np.where(np.isnan(targets), -1, np.arange(len(targets)).reshape(-1, *[1] * (targets.ndim - 1)))
+    rows = np.maximum.accumulate(rows, axis=0)
+    return np.where(rows < 0, 0, np.take_along_axis(targets, np.maximum(rows, 0), axis=0))
+
+
+def delayed_targets(targets: Float[np.ndarray, "bar *b A"], rules: Rules) -> Float[np.ndarray, "bar *b A"]:
+    """Return the target whose delay is over at each of many bars from the first, on the host. See `step`."""
+    waiting = np.full_like(targets[: rules.delay], np.nan)
+    return np.concatenate([waiting, targets])[: len(targets)]
+
+
 def _leverage_scale(
     account: Account, target: Array, price: Array, equity: Array, rules: Rules, requested: Array | None
 ) -> tuple[Float[Array, "*b"], Bool[Array, "*b"]]:
