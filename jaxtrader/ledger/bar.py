@@ -167,13 +167,13 @@ def bar_between(now: Columns, then: Columns, rules: Rules) -> Bar:
         delisted=then.get("delisted"),
         session_end=then.get("session_end"),
         late=then.get("late"),
-        rates=_rates(then),
-        order_rates=_rates(now) if rules.fill == "close" else None,
+        rates=_rate_columns(then),
+        order_rates=_rate_columns(now) if rules.fill == "close" else None,
         order_factor=now.get("price_factor") if rules.fill in ("close", "limit") else None,
     )
 
 
-def _rates(row: Columns) -> dict[str, Any] | None:
+def _rate_columns(row: Columns) -> dict[str, Any] | None:
     """Return the rates among the columns, by name. None: there are none."""
     return {name.removeprefix(RATE): column for name, column in row.items() if name.startswith(RATE)} or None
 

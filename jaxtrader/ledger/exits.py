@@ -80,7 +80,7 @@ def exit_intrabar(
     assert bar.high is not None
     assert bar.low is not None
     long = account.units > 0
-    adverse, stop_first, take, loss = _levels(account, long, bar, rules, brackets)
+    adverse, stop_first, take, loss = _exit_levels(account, long, bar, rules, brackets)
     favourable = jnp.where(long, jnp.maximum(take, bar.open), jnp.minimum(take, bar.open))
     lost = jnp.where(long, bar.low <= adverse, bar.high >= adverse)
     won = jnp.where(long, bar.high >= take, bar.low <= take)
@@ -118,10 +118,10 @@ def best_price(account: Account, bar: Bar) -> Float[Array, "*b A"]:
 
 def adverse_level(account: Account, bar: Bar, rules: Rules, brackets: Brackets | None) -> Float[Array, "*b A"]:
     """Return the nearer of stop and liquidation price, infinitely far away where there is none."""
-    return _levels(account, account.units > 0, bar, rules, brackets)[0]
+    return _exit_levels(account, account.units > 0, bar, rules, brackets)[0]
 
 
-def _levels(
+def _exit_levels(
     account: Account, long: Array, bar: Bar, rules: Rules, brackets: Brackets | None
 ) -> tuple[Float[Array, "*b A"], Bool[Array, "*b A"], Float[Array, "*b A"], ArrayLike]:
     """Return the nearer of stop and liquidation price, whether it is the stop, and the price of the take-profit.

@@ -311,14 +311,14 @@ class Live:
     @property
     def units(self) -> Numbers:
         """Signed holdings, in units of the initial capital. A portfolio has them by symbol."""
-        return _numbers(self._live_state.step.account.units, self.symbols)
+        return _one_or_by_symbol(self._live_state.step.account.units, self.symbols)
 
     @property
     def exposure(self) -> Numbers:
         """Signed position value / equity at the last close. A portfolio has it by symbol."""
         with on_cpu(), package_settings(x64=True):
             close = jnp.asarray(self._live_state.rows.column("close"))
-            return _numbers(exposure(self._live_state.step.account, close), self.symbols)
+            return _one_or_by_symbol(exposure(self._live_state.step.account, close), self.symbols)
 
     @property
     def ruined(self) -> bool:
@@ -351,10 +351,10 @@ class Live:
         check_chosen(chosen.invalid)
         shares, positions = chosen.probabilities, cast("tuple[float, ...]", self.policy.members[0].positions)
         decision = Decision(
-            target=_numbers(chosen.target, rows.symbols),
+            target=_one_or_by_symbol(chosen.target, rows.symbols),
             probabilities=None if shares is None else dict(zip(positions, map(float, np.asarray(shares)), strict=True)),
             value=float(chosen.value),
-            exposure=_numbers(chosen.exposure, rows.symbols),
+            exposure=_one_or_by_symbol(chosen.exposure, rows.symbols),
             time=rows.time,
         )
         return StepState(account, chosen.action, chosen.tradable), decision
@@ -381,7 +381,7 @@ class Live:
         }
 
 
-def _numbers(numbers: Any, symbols: tuple[str, ...]) -> Numbers:
+def _one_or_by_symbol(numbers: Any, symbols: tuple[str, ...]) -> Numbers:
     """One number, or one by symbol."""
     numbers = np.asarray(numbers).tolist()
     return numbers[0] if len(symbols) == 1 else dict(zip(symbols, numbers, strict=True))

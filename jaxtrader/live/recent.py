@@ -189,7 +189,7 @@ class RecentBars:
                 f"The bar of {self.symbol} at {_shown(time)} has the column {unknown[0]!r}, and the further columns of "
                 f"the history are {known}; leave it out"
             )
-        given |= {f"{COLUMN}{name}": self._number(columns.get(name, np.nan), name, time) for name in further}
+        given |= {f"{COLUMN}{name}": self._as_float(columns.get(name, np.nan), name, time) for name in further}
         return given | {name: self._optional(bar.get(name), name, time) for name in OPTIONAL}
 
     def _optional(self, given: Any, name: str, time: np.datetime64) -> float:
@@ -204,13 +204,13 @@ class RecentBars:
             return neutral
         if given is None:
             return 0.0 if name == "funding" else float(self._buffers[name][self.rows - 1, 0])
-        number = self._number(given, name, time)
+        number = self._as_float(given, name, time)
         if not np.isfinite(number) or (name == "price_factor" and number <= 0):
             wanted = "a finite number" + " above 0" * (name == "price_factor")
             raise DataError(f"The bar of {self.symbol} at {_shown(time)} has the {name} {number:g}; give {wanted}")
         return number
 
-    def _number(self, given: Any, name: str, time: np.datetime64) -> float:
+    def _as_float(self, given: Any, name: str, time: np.datetime64) -> float:
         try:
             return float(given)
         except (TypeError, ValueError):
@@ -282,7 +282,7 @@ def newest_rows(recents: Sequence[RecentBars], offered: bool) -> list[Row]:
     """
     ends = [each.rows + offered for each in recents]
     specs, lookbacks = recents[0].features, recents[0].lookbacks
-    whole, found = _side_by_side(recents, ends), np.empty((len(recents), len(specs)))
+    whole, found = _joined_tails(recents, ends), np.empty((len(recents), len(specs)))
     for i, (feature, lookback) in enumerate(zip(specs, lookbacks, strict=True)):
         if whole is not None and lookback <= len(whole) and _is_ours(feature):
             found[:, i] = feature.compute(whole.cut(-lookback, None))[-1]
@@ -308,7 +308,7 @@ def _is_ours(feature: Feature) -> bool:
     return feature.compute.__module__ == features.__name__ and not isinstance(feature, ResampledFeature)
 
 
-def _side_by_side(recents: Sequence[RecentBars], ends: Sequence[int]) -> Bars | None:
+def _joined_tails(recents: Sequence[RecentBars], ends: Sequence[int]) -> Bars | None:
     """The last rows of all assets, each asset's own, as bars [T, A]. None for one asset, or where columns differ."""
     names = recents[0].names
     if len(recents) == 1 or any(each.names != names for each in recents):

@@ -130,8 +130,8 @@ class MarketRows:
         features = np.stack([row.features for row in own])
         if silence is not None:
             features = np.where(silence.gone[:, None], np.nan, features)
-        newest = self._newest(time, own, present, silence, session_end)
-        before, missed = self._before()
+        newest = self._newest_row(time, own, present, silence, session_end)
+        before, missed = self._row_before()
         return dataclasses.replace(
             self,
             own=own,
@@ -142,7 +142,7 @@ class MarketRows:
             time=time,
         )
 
-    def _newest(
+    def _newest_row(
         self,
         time: np.datetime64,
         own: tuple[Row, ...],
@@ -164,7 +164,7 @@ class MarketRows:
             raise ValueError(f"the bars at {time} have no number for {name!r}; give columns={{{name!r}: ...}}")
         return newest
 
-    def _before(self) -> tuple[np.ndarray, np.ndarray]:
+    def _row_before(self) -> tuple[np.ndarray, np.ndarray]:
         """The row BEFORE of the next step, see `step.arrays`, and `missed` after it."""
         before, last = self.columns[NEWEST].copy(), dict(zip(self.names, self.columns[NEWEST], strict=True))
         missed = self.missed
@@ -213,7 +213,7 @@ class MarketRows:
         """Return the rows that `to_plain` described."""
         names, silence = stored.names, stored.silence
         recent = tuple(
-            RecentBars(_bars(each, symbol), specs, "adv" in names, each.bars_per_frame)
+            RecentBars(_stored_bars(each, symbol), specs, "adv" in names, each.bars_per_frame)
             for each, symbol in zip(stored.recent, stored.symbols, strict=True)
         )
         own = tuple(newest_rows(recent, offered=False))
@@ -322,7 +322,7 @@ def _listed_features(market: Market, window: int) -> np.ndarray:
     return features if market.listed is None else np.where(market.listed[-window:, :, None], features, np.nan)
 
 
-def _bars(stored: BarsPart, symbol: str) -> Bars:
+def _stored_bars(stored: BarsPart, symbol: str) -> Bars:
     fields = vars(stored) | {"times": stored.times.astype("datetime64[ns]")}
     del fields["bars_per_frame"]
     return Bars(symbols=(symbol,), source="state", notes=(), **fields)

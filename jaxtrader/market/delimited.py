@@ -251,14 +251,14 @@ def _parsed(
         warnings.simplefilter("error", pd.errors.ParserWarning)
         warnings.simplefilter("error", pd.errors.DtypeWarning)
         # In pieces it needs half of the memory. A column that is text in one piece alone must be text in all of them.
-        with contextlib.suppress(pd.errors.DtypeWarning), _rows(file, encoding, dialect) as lines:
+        with contextlib.suppress(pd.errors.DtypeWarning), _lines_below_header(file, encoding, dialect) as lines:
             return pd.read_csv(lines, low_memory=True, **options)
-        with _rows(file, encoding, dialect) as lines:
+        with _lines_below_header(file, encoding, dialect) as lines:
             return pd.read_csv(lines, low_memory=False, **options)
 
 
 @contextlib.contextmanager
-def _rows(file: File, encoding: str, dialect: Dialect) -> Iterator[TextIO]:
+def _lines_below_header(file: File, encoding: str, dialect: Dialect) -> Iterator[TextIO]:
     """Open the file behind its header. What is wrong with its rows becomes a DataError, which names the line."""
     import pandas as pd
 

@@ -391,7 +391,7 @@ def _log_change(now: np.ndarray, before: np.ndarray, n: int) -> np.ndarray:
     return out
 
 
-def _by_blocks(values: np.ndarray, n: int, combine: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _rolling_by_blocks(values: np.ndarray, n: int, combine: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Apply `combine`, which maps [r + n - 1, A] to [r, A], in blocks of rows that fit into the cache.
 
     Row t of the result is of values[t-n+1..t]. The first n - 1 rows are NaN.
@@ -426,11 +426,11 @@ def _rolling_max(values: np.ndarray, n: int) -> np.ndarray:
             span += step
         return block
 
-    return _by_blocks(values, n, largest)
+    return _rolling_by_blocks(values, n, largest)
 
 
 def _rolling_mean(values: np.ndarray, n: int) -> np.ndarray:
-    return _by_blocks(values, n, lambda block: _sum(block, n)) / n
+    return _rolling_by_blocks(values, n, lambda block: _sum(block, n)) / n
 
 
 def _rolling_deviation(values: np.ndarray, n: int) -> np.ndarray:
@@ -445,7 +445,7 @@ def _rolling_deviation(values: np.ndarray, n: int) -> np.ndarray:
             squares += (block[k : k + len(mean)] - mean) ** 2
         return np.sqrt(squares / (n - 1))
 
-    return _by_blocks(values, n, deviation)
+    return _rolling_by_blocks(values, n, deviation)
 
 
 # These refer to functions above, so they come last.

@@ -59,7 +59,7 @@ class Format:
     symbol: str | None = None
 
 
-def _bars(
+def _bar_cells(
     *first: tuple[str, str], order: Sequence[str] = OHLCV, further: Sequence[tuple[str, str]] = ()
 ) -> tuple[tuple[str, str], ...]:
     """The columns of a table without a header: times, open, high, low, close and volume, and further ones."""
@@ -84,25 +84,25 @@ AND_IN_DOLLARS = tuple(rf"{name} \((?!usd).+\)" for name in OHLCV[:4])
 
 # The first that fits is taken.
 FORMATS = (
-    _without_header("Binance klines", *_bars(("open_time", EPOCH_MS), further=BINANCE)),
-    _without_header("MetaTrader 4", *_bars(("date", DAY), ("time", CLOCK))),
-    _without_header("MetaTrader 4", *_bars(("datetime", rf"\d{{4}}\.\d\d\.\d\d( {CLOCK})?"))),
+    _without_header("Binance klines", *_bar_cells(("open_time", EPOCH_MS), further=BINANCE)),
+    _without_header("MetaTrader 4", *_bar_cells(("date", DAY), ("time", CLOCK))),
+    _without_header("MetaTrader 4", *_bar_cells(("datetime", rf"\d{{4}}\.\d\d\.\d\d( {CLOCK})?"))),
     _without_header(
-        "MetaTrader 5", *_bars(("date", DAY), ("time", CLOCK), order=WITH_TICKS, further=[("spread", r"\d+")])
+        "MetaTrader 5", *_bar_cells(("date", DAY), ("time", CLOCK), order=WITH_TICKS, further=[("spread", r"\d+")])
     ),
-    _without_header("HistData", *_bars(("datetime", r"\d{8} \d{6}"))),
-    _without_header("Kraken", *_bars(("unix", EPOCH_S), further=[("trades", r"\d+")])),
-    _without_header("Kraken", *_bars(("unix", EPOCH_S), order=WITH_VWAP, further=[("trades", r"\d+")])),
-    _without_header("Coinbase", *_bars(("unix", EPOCH_S), order=("low", "high", "open", "close", "volume"))),
-    _without_header("Bitfinex", *_bars(("timestamp", EPOCH_MS), order=CLOSE_SECOND)),
-    _without_header("KuCoin", *_bars(("unix", EPOCH_S), order=CLOSE_SECOND, further=[("turnover", NUMBER)])),
-    _without_header("ccxt", *_bars(("timestamp", EPOCH_MS))),
-    _without_header("Bybit", *_bars(("timestamp", EPOCH_MS), further=[("turnover", NUMBER)])),
-    _without_header("OKX", *_bars(("timestamp", EPOCH_MS), further=OKX)),
-    _without_header("FirstRate Data", *_bars(("datetime", f"{ISO}([ T]{CLOCK}{OFFSET})?"))),
-    _without_header("FirstRate Data", *_bars(("datetime", f"{ISO}[ T]{CLOCK}{OFFSET}"), order=OHLCV[:4])),
-    _without_header("Kibot", *_bars(("date", US_DAY), ("time", CLOCK)), day_first=False),
-    _without_header("Kibot", *_bars(("date", US_DAY)), day_first=False),
+    _without_header("HistData", *_bar_cells(("datetime", r"\d{8} \d{6}"))),
+    _without_header("Kraken", *_bar_cells(("unix", EPOCH_S), further=[("trades", r"\d+")])),
+    _without_header("Kraken", *_bar_cells(("unix", EPOCH_S), order=WITH_VWAP, further=[("trades", r"\d+")])),
+    _without_header("Coinbase", *_bar_cells(("unix", EPOCH_S), order=("low", "high", "open", "close", "volume"))),
+    _without_header("Bitfinex", *_bar_cells(("timestamp", EPOCH_MS), order=CLOSE_SECOND)),
+    _without_header("KuCoin", *_bar_cells(("unix", EPOCH_S), order=CLOSE_SECOND, further=[("turnover", NUMBER)])),
+    _without_header("ccxt", *_bar_cells(("timestamp", EPOCH_MS))),
+    _without_header("Bybit", *_bar_cells(("timestamp", EPOCH_MS), further=[("turnover", NUMBER)])),
+    _without_header("OKX", *_bar_cells(("timestamp", EPOCH_MS), further=OKX)),
+    _without_header("FirstRate Data", *_bar_cells(("datetime", f"{ISO}([ T]{CLOCK}{OFFSET})?"))),
+    _without_header("FirstRate Data", *_bar_cells(("datetime", f"{ISO}[ T]{CLOCK}{OFFSET}"), order=OHLCV[:4])),
+    _without_header("Kibot", *_bar_cells(("date", US_DAY), ("time", CLOCK)), day_first=False),
+    _without_header("Kibot", *_bar_cells(("date", US_DAY)), day_first=False),
     Format(
         "Binance klines", names=("open.?time", "close.?time", "quote.*|taker.*"), stamps="open", points_are_decimal=True
     ),

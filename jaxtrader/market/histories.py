@@ -78,7 +78,7 @@ def read_histories(
     if rename and len(parts) == 1:
         return {str(name): _joined(next(iter(parts.values())))}
     chosen = select(list(parts), name, only, source)
-    return {symbol: _in_order(_joined(parts[symbol])) for symbol in chosen}
+    return {symbol: _oldest_first(_joined(parts[symbol])) for symbol in chosen}
 
 
 def select(available: list[str], symbol: str | None, symbols: Sequence[str] | None, source: str) -> list[str]:
@@ -120,7 +120,7 @@ def _histories_of(
         roles = dataclasses.replace(
             roles, symbol=column, others=tuple(other for other in roles.others if other != column)
         )
-    numbers, mark_note = _numbers(table, roles, decimal)
+    numbers, mark_note = _numeric_columns(table, roles, decimal)
     not_numbers = tuple(other for other in roles.others if other not in numbers)
     if roles.symbol is None:
         prices = {role: numbers[name] for role, name in roles.prices.items()}
@@ -188,7 +188,7 @@ def _times(
     fault = None
     for columns in (roles.time, *roles.other_times):
         try:
-            times, zone = _parsed(table, columns, tz, own)
+            times, zone = _parsed_times(table, columns, tz, own)
         except DataError as error:
             fault = fault or error
             if _reads(table, columns, tz):  # a single row is wrong, and another column would hide it
@@ -202,7 +202,7 @@ def _times(
     raise fault
 
 
-def _parsed(
+def _parsed_times(
     table: Table, columns: Sequence[str], tz: str | None, own: np.ndarray | None
 ) -> tuple[np.ndarray, str | None]:
     stamps = table.frame[columns[0]]
@@ -216,13 +216,13 @@ def _reads(table: Table, columns: Sequence[str], tz: str | None) -> bool:
     """Whether the first row's time can be read."""
     first = dataclasses.replace(table, frame=table.frame.iloc[:1], rows=table.rows[:1])
     try:
-        _parsed(first, columns, tz, None)
+        _parsed_times(first, columns, tz, None)
     except DataError:
         return False
     return True
 
 
-def _numbers(table: Table, roles: ColumnRoles, decimal: str | None) -> tuple[dict[str, np.ndarray], str | None]:
+def _numeric_columns(table: Table, roles: ColumnRoles, decimal: str | None) -> tuple[dict[str, np.ndarray], str | None]:
     prices = [*roles.prices.values(), *([roles.adjusted] if roles.adjusted else [])]
     single = [[name] for name in (roles.volume, roles.funding) if name is not None]
     wanted = [name for name in roles.others if name != roles.funding]
@@ -287,7 +287,7 @@ def _described(table: Table, roles: ColumnRoles) -> str:
     return f"{table.format.name if table.format else 'columns by their names'}: {', '.join(parts)}"
 
 
-def _in_order(history: History) -> History:
+def _oldest_first(history: History) -> History:
     """Reverse rows whose times run from new to old. Other disorder is left for the check of times."""
     steps = np.diff(history.times).astype(np.int64)
     if not steps.size or not ((steps < 0).all() or (len(steps) > 2 and np.mean(steps <= 0) > 0.9)):
@@ -302,7 +302,7 @@ def _joined(parts: Sequence[History]) -> History:
     """One history of several files, by their first times."""
     if len(parts) == 1:
         return parts[0]
-    parts = sorted(map(_in_order, parts), key=lambda part: part.times[0])
+    parts = sorted(map(_oldest_first, parts), key=lambda part: part.times[0])
     first = parts[0]
     for part in parts:
         if part.rows.numbers.keys() != first.rows.numbers.keys():

@@ -141,7 +141,7 @@ def _header_of(
 
     first = body.head(3).astype(object).where(body.head(3).notna(), "").astype(str).to_numpy().tolist()
     if isinstance(columns, pd.MultiIndex):
-        names, tickers = _levels(columns, source)
+        names, tickers = _fields_and_tickers(columns, source)
         has_third = canonical(first[0][0]) in TIMES and not any(first[0][1:])  # of which pandas was not told
         if has_third:
             names[0], tickers[0] = first[0][0], ""
@@ -158,7 +158,7 @@ def _header_of(
     return list(header.names or names), list(header.tickers), YFINANCE, further
 
 
-def _levels(columns: "pd.MultiIndex", source: str) -> tuple[list[str], list[str]]:
+def _fields_and_tickers(columns: "pd.MultiIndex", source: str) -> tuple[list[str], list[str]]:
     """The fields and the tickers of a header of two levels."""
     levels = [columns.get_level_values(i) for i in range(columns.nlevels)]
     fields = [i for i, level in enumerate(levels) if is_field_level(list(level))]

@@ -118,7 +118,7 @@ def files_of(path: Path) -> tuple[tuple[File, ...], str | None]:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             members = sorted(member for member in path.iterdir() if not member.name.startswith("."))
-            return _members(path, [(member.name, member) for member in members if member.is_file()])
+            return _price_files(path, [(member.name, member) for member in members if member.is_file()])
         if not stat.S_ISREG(mode):
             raise DataError(
                 f"{path} is a pipe or a device, which can be read only once; save its text to a file and give that"
@@ -150,7 +150,7 @@ def _stem(name: str) -> str:
     return name.rsplit(".", 1)[0] or name
 
 
-def _members(folder: Path, entries: list[tuple[str, Path]]) -> tuple[tuple[File, ...], str | None]:
+def _price_files(folder: Path, entries: list[tuple[str, Path]]) -> tuple[tuple[File, ...], str | None]:
     """The price files of a folder."""
     files: list[File] = []
     left_out = []

@@ -104,7 +104,7 @@ def symbol_column(table: Table, roles: ColumnRoles, times: np.ndarray) -> tuple[
         if values.isna().any() or _are_row_numbers(name, values):
             continue
         codes, distinct = values.astype(str).factorize()
-        numbers = all(map(_is_number, distinct[:FEW_VALUES]))
+        numbers = all(map(_is_digits, distinct[:FEW_VALUES]))
         if ROW_NUMBERS.fullmatch(canonical(name)) and (numbers or (one_history and len(distinct) > 1)):
             continue
         if len(distinct) == 1 and not numbers:
@@ -158,7 +158,7 @@ def _are_row_numbers(name: str, values: "pd.Series") -> bool:
     return bool(ROW_NUMBERS.fullmatch(canonical(name))) and getattr(values.dtype, "kind", "O") in "iuf"
 
 
-def _is_number(value: object) -> bool:
+def _is_digits(value: object) -> bool:
     return str(value).replace(".", "", 1).isdigit()
 
 
@@ -198,7 +198,7 @@ def refuse_spliced(frame: "pd.DataFrame", names: Sequence[str], prices: dict[str
         joined = changes & jumps
         may_name = canonical(name) in MAYBE_SYMBOL
         if is_key(name) or may_name:
-            numbers = not may_name and all(map(_is_number, distinct))
+            numbers = not may_name and all(map(_is_digits, distinct))
             if 2 * np.count_nonzero(changes & at_keys) >= len(distinct) - 1 and not _is_counter(
                 list(map(str, distinct))
             ):
@@ -223,7 +223,7 @@ def is_key(name: str) -> bool:
 
 def _is_counter(distinct: Sequence[str]) -> bool:
     """Whether three or more values go up or down by 1, as the numbers of sessions do."""
-    if len(distinct) < 3 or not all(map(_is_number, distinct)):
+    if len(distinct) < 3 or not all(map(_is_digits, distinct)):
         return False
     return bool((np.abs(np.diff([float(value) for value in distinct])) == 1).all())
 

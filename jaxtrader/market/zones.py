@@ -97,7 +97,7 @@ def wall_to_utc(
         )
     first_time = np.zeros(len(wall), bool)
     values = wall.to_numpy()
-    for rows in _in_order(values, histories):
+    for rows in _rows_by_history(values, histories):
         for run in _runs_of(rows, unclear):
             back = np.flatnonzero(np.diff(values[run]) <= np.timedelta64(0)) + 1
             if len(back) != 1:
@@ -120,7 +120,7 @@ def check_clocks_never_go_back(wall: np.ndarray, histories: np.ndarray | None, r
     """
     if _is_in_order(wall):  # as most are, without a copy of them
         return
-    for rows in _in_order(wall, histories):
+    for rows in _rows_by_history(wall, histories):
         steps = np.diff(wall[rows])
         back = np.flatnonzero((steps <= np.timedelta64(0)) & (steps > -HOUR))
         # Bars of a day and more have no hour that comes twice. What comes twice elsewhere, too, is no change of clocks.
@@ -141,7 +141,7 @@ def _is_in_order(values: np.ndarray) -> bool:
     return bool((values[1:] > values[:-1]).all() or (values[1:] < values[:-1]).all())
 
 
-def _in_order(values: np.ndarray, histories: np.ndarray | None) -> Iterator[np.ndarray]:
+def _rows_by_history(values: np.ndarray, histories: np.ndarray | None) -> Iterator[np.ndarray]:
     """Yield the rows of each history, from old to new."""
     everything = np.arange(len(values))
     by_history = [everything]
