@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from jaxtrader.market.columns import MAYBE_SYMBOL, SYMBOL, TIMES, canonical
-from jaxtrader.market.date_text import DAYS, MONTHS
+from jaxtrader.market.date_text import DAYS, MONTH_NUMBERS
 from jaxtrader.market.dialect import NUMBER_LIKE, Dialect, Header, dialect_of
 from jaxtrader.market.encodings import ASIAN, encoding_of
 from jaxtrader.market.errors import DataError, no_bars, shown
@@ -221,7 +221,7 @@ def _without_prose(frame: "pd.DataFrame") -> int:
     for bars in range(len(frame), fewest, -1):
         first, *others = frame.iloc[bars - 1]
         text = str(first).strip().lower()
-        is_time = NUMBER_LIKE.match(text) or text[:3] in (*MONTHS, *DAYS)
+        is_time = NUMBER_LIKE.match(text) or text[:3] in (*MONTH_NUMBERS, *DAYS)
         if not isinstance(first, str) or not others or is_time or frame.iloc[bars - 1, 1:].notna().any():
             return bars
     return fewest
