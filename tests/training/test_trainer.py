@@ -426,13 +426,13 @@ def test_cartpole_reaches_475(tmp_path):
         env_params=params,
         num_envs=16,
         rollout_length=128,
-        total_steps=500_000,
+        total_steps=250_000,
         updates_per_chunk=32,
         progress=False,
         run_dir=tmp_path / "run",
     )
     result = trainer.train()
-    assert result.steps <= 500_000 + trainer.steps_per_update
+    assert result.steps <= 250_000 + trainer.steps_per_update
 
     def episode(key):
         def step(carry, step_key):
