@@ -13,13 +13,14 @@ def setting(name: str, value: object = NO_VALUE) -> str:
     """Return a setting as messages name it: as Python in backquotes, `window` or `window=250`.
 
     The command line finds what stands in backquotes, and writes it as its flag or as the key of a file. Text stays
-    whole, since it may be a path. Another long value is cut.
+    whole, since it may be a path. Another long value is cut, and stands in one line.
     """
     if value is NO_VALUE:
         return f"`{name}`"
     if isinstance(value, str):
         return f"`{name}={value!r}`"
-    text = str(value) if isinstance(value, Number) else repr(value)  # NumPy's `repr` of a number has its type
+    # NumPy's `repr` of a number has its type, and that of a table several lines.
+    text = str(value) if isinstance(value, Number) else " ".join(repr(value).split())
     return f"`{name}={text if len(text) <= MOST_SHOWN else text[: MOST_SHOWN - 3] + '...'}`"
 
 

@@ -219,12 +219,13 @@ def test_an_error_names_the_file_where_it_gave_the_setting() -> None:
 
 
 def test_a_setting_is_written_as_python() -> None:
-    from numpy import float32, int64
+    from numpy import float32, int64, zeros
 
     assert setting("window") == "`window`"
     assert setting("gamma", float32(0.9)) == "`gamma=0.9`"
     assert setting("window", int64(3)) == "`window=3`"
     assert setting("tz", "UTC") == "`tz='UTC'`"
     assert setting("hidden", tuple(range(100))).endswith("...`")
+    assert "\n" not in setting("targets", zeros((9, 2)))
     path = "runs/" + "a" * 200
     assert setting("init_from", path) == f"`init_from={path!r}`"
