@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from numbers import Integral, Number, Real
 from typing import TypeGuard
 
@@ -32,6 +33,21 @@ def is_number(value: object) -> TypeGuard[float]:
 def is_whole(value: object) -> TypeGuard[int]:
     """Return whether a value is an integer of Python or NumPy. True and False are not numbers."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_labelled(value: object) -> bool:
+    """Return whether a value is a Series or DataFrame of pandas, which is not imported for this."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(value, pandas.Series | pandas.DataFrame)
+
+
+def check_unlabelled(name: str, value: object) -> None:
+    """Raise ValueError where numbers have labels, which would be dropped. The text names the setting."""
+    if is_labelled(value):
+        raise ValueError(
+            f"`{name}` is a {type(value).__name__}, whose labels are not read; give `{name}.to_numpy()`, with the "
+            "assets in the market's order"
+        )
 
 
 def check_number(name: str, value: object) -> None:

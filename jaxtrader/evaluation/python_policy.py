@@ -25,7 +25,7 @@ from jaxtrader.envs.observation import Observation
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.jax_settings import package_settings
 from jaxtrader.ledger.rules import BRACKETS
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_unlabelled, setting
 
 # From windows `[segment, W, A, F]`, accounts `[segment, A, K]`, rows of the market, and which segments still have a bar
 # there, to actions for the environment.
@@ -128,6 +128,7 @@ def of_function(function: Callable[[Observation], Any], env: TradingEnv) -> Deci
         targets = np.full((len(windows), env.assets), np.nan)
         for i in np.flatnonzero(live):
             given = function(Observation(windows[i], accounts[i]))
+            check_unlabelled("targets", given)
             try:
                 target = np.empty(0) if given is None else np.asarray(given, np.float64).reshape(-1)
             except (TypeError, ValueError):

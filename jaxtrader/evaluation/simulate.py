@@ -43,6 +43,7 @@ from jaxtrader.ledger.orders import delayed_targets, in_force
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.lengths import pad_rows, round_length
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import is_labelled
 
 NUMBERS_AT_ONCE = 1 << 24  # of many paths of targets, and of what is carried beside them: 128 MB of float64
 
@@ -185,7 +186,7 @@ def simulate_paths(
     given = {name: x for name, x in given.items() if x is not None}
     check_run(market, costs, rules, "float64")
     rules = rules.with_band(0.0)
-    paths = as_numbers(targets)
+    paths = None if is_labelled(targets) else as_numbers(targets)
     if paths is None or paths.ndim < 2 or not len(paths):
         raise ValueError("`targets` must be numbers [path, bar] or [path, bar, asset], of one path at least")
     first = _History(market, paths[0], given, costs, rules, "float64", start, symbol)

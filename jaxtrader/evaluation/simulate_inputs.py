@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -15,7 +14,7 @@ from jaxtrader.ledger.bar import check_market
 from jaxtrader.ledger.costs import CostRange, check_costs
 from jaxtrader.ledger.rules import check_rules, meaning_of_bracket
 from jaxtrader.market.market import Market, check_market_type
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import is_labelled, setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,12 +87,6 @@ def rows_from(market: Market, segment: int, start: int | None) -> slice:
     return slice(start, end)
 
 
-def is_labelled(given: Any) -> bool:
-    """Return whether this is a Series or DataFrame of pandas, which is not imported for it."""
-    pandas = sys.modules.get("pandas")
-    return pandas is not None and isinstance(given, pandas.Series | pandas.DataFrame)
-
-
 class Axes(NamedTuple):
     """What the axes `[bar, A]` of targets are: the labels that a Series or DataFrame is matched by.
 
@@ -159,7 +152,7 @@ def _numbers(name: str, given: PerBar, axes: Axes) -> np.ndarray | None:
         return _at_bars(name, given, axes)
     if hasattr(given, "columns") or hasattr(given, "coords"):
         raise ValueError(
-            f"`{name}` are a {type(given).__module__}.{type(given).__name__}, whose labels are not read; give a "
+            f"`{name}` is a {type(given).__module__}.{type(given).__name__}, whose labels are not read; give a "
             "DataFrame of pandas, or an array by position"
         )
     return as_numbers(given)
@@ -190,26 +183,36 @@ def _at_bars(name: str, table: Any, axes: Axes) -> np.ndarray | None:
     symbols = list(axes.symbols)
     if table.ndim == 1:
         if len(symbols) > 1:
-            raise ValueError(f"`{name}` are a Series of {', '.join(symbols)}; give a DataFrame with a column for each")
+            raise ValueError(
+                f"the Series `{name}` has no symbols and the market has {', '.join(symbols)}; give a column for each"
+            )
         table = table.to_frame(symbols[0])
     columns = list(map(str, table.columns))
     for column in columns:
         if column not in symbols:
-            raise ValueError(f"`{name}` have a column {column!r}; the market has the symbols {', '.join(symbols)}")
+            raise ValueError(
+                f"the table `{name}` has a column {column!r}; the market has the symbols {', '.join(symbols)}"
+            )
         if columns.count(column) > 1:
-            raise ValueError(f"`{name}` have two columns {column!r}; leave one")
+            raise ValueError(f"the table `{name}` has two columns {column!r}; leave one")
     index = _index_of(name, table)
-    moments = (index.tz_localize(axes.tz or "UTC") if index.tz is None else index).tz_convert("UTC")
+    try:
+        moments = (index.tz_localize(axes.tz or "UTC") if index.tz is None else index).tz_convert("UTC")
+    except ValueError as error:
+        raise ValueError(
+            f"the index of `{name}` has a time that the clocks of {axes.tz} show twice or never; give times with an "
+            "offset, as `result.to_frame().index` has them"
+        ) from error
     times = pd.DatetimeIndex(axes.times, tz="UTC")
     inside = (times[0] <= moments) & (moments <= times[-1])
     if not inside.any():
         raise ValueError(
-            f"`{name}` have no row from {times[0]} to {times[-1]}, where the bars are; give one for a bar at least"
+            f"the table `{name}` has no row from {times[0]} to {times[-1]}, where the bars are; give one for a bar"
         )
     if len(strange := index[inside & ~moments.isin(times)]):
         raise ValueError(
-            f"{', '.join(symbols)} has no bar at {strange[0]}, of which `{name}` have a row; give the times of its "
-            "bars, those of `result.to_frame().index`"
+            f"{', '.join(symbols)} has no bar at {strange[0]}, of which the table `{name}` has a row; give the times "
+            "of its bars, those of `result.to_frame().index`"
         )
     values = table.to_numpy()
     if values.dtype.kind == "O":
@@ -236,5 +239,5 @@ def _index_of(name: str, table: Any) -> pd.DatetimeIndex:
             f"position give `{name}.to_numpy()`"
         )
     if index.has_duplicates:
-        raise ValueError(f"`{name}` have two rows at {index[index.duplicated()][0]}; leave one")
+        raise ValueError(f"the table `{name}` has two rows at {index[index.duplicated()][0]}; leave one")
     return index

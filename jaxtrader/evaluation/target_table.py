@@ -9,10 +9,10 @@ from jaxtrader.agents.gymnasium_form import trading_env_of
 from jaxtrader.evaluation.combined import one_account
 from jaxtrader.evaluation.result import BacktestResult, BacktestResults
 from jaxtrader.evaluation.simulate import simulate
-from jaxtrader.evaluation.simulate_inputs import is_labelled, symbols_of
+from jaxtrader.evaluation.simulate_inputs import symbols_of
 from jaxtrader.ledger.rules import BRACKETS
 from jaxtrader.market.market import Market
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import is_labelled, setting
 
 SETTINGS = ("rules", "costs", *BRACKETS, "dtype")
 

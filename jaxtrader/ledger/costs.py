@@ -17,7 +17,7 @@ from jaxtrader.ledger.cost_rates import A_BP, CostRates
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.trailing import VALUE_FLOOR
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_unlabelled, setting
 
 if TYPE_CHECKING:
     from jaxtrader.ledger.account import Account
@@ -57,6 +57,7 @@ def _from_bps(name: str, rate: ArrayLike | None) -> ArrayLike | None:
             f"`{name}={rate!r}` names a column of the bars, whose rates are fractions and no basis points; give it to "
             f"`Costs({name}={rate!r})`"
         )
+    check_unlabelled(name, rate)
     rates = np.asarray(rate)
     if rates.dtype.kind not in "iuf":
         return rate  # `validate` refuses what is neither a number nor None
@@ -154,6 +155,7 @@ class Costs(CostRates, struct.PyTreeNode, frozen=True):
         for name in LIMITS:
             if not self.has(name) or name in self.columns:
                 continue
+            check_unlabelled(name, getattr(self, name))
             rates = np.asarray(getattr(self, name))
             if rates.dtype.kind not in "iuf":
                 raise ValueError(f"{setting(name, getattr(self, name))} {NOT_A_RATE}")

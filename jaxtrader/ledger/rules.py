@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from jaxtrader.setting_checks import check_flag, setting
+from jaxtrader.setting_checks import check_flag, check_unlabelled, setting
 
 if TYPE_CHECKING:
     from jaxtrader.ledger.costs import CostRange, Costs
@@ -160,6 +160,7 @@ class Rules:
             value = given = getattr(self, name)
             if given is None:
                 continue
+            check_unlabelled(name, given)
             if not _is_number(given):
                 try:
                     given = tuple(given)

@@ -15,6 +15,8 @@ from evaluation.priced_markets import BARS, busy, daily, market_of, random_bars
 
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.simulate import simulate, simulate_paths
+from jaxtrader.ledger.costs import Costs
+from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
 PAIR = {"A": random_bars(1), "B": random_bars(2)}
@@ -63,7 +65,7 @@ def test_a_mapping_takes_labels_and_arrays(several: Market) -> None:
         assert_same(labelled[name], simulate(several, busy(seed), symbol=name))
         assert_same(simulate(several, table[name], symbol=name), labelled[name])
     assert list(backtest(table, several).by_symbol) == ["A", "B"]
-    with pytest.raises(ValueError, match=r"B: `targets` have no row from 2020-01-01"):
+    with pytest.raises(ValueError, match=r"B: the table `targets` has no row from 2020-01-01"):
         simulate(several, {"A": 1.0, "B": pd.Series(1.0, TIMES - pd.Timedelta("999D"))})
 
 
@@ -94,6 +96,8 @@ def test_times_are_those_of_the_market_s_wall_clock_or_have_an_offset() -> None:
         simulate(market, here.set_axis(pd.DatetimeIndex(market.times)))
     named = simulate(market, pd.Series(busy(), expected.to_frame().index))
     assert_same(named, expected)
+    with pytest.raises(ValueError, match="the clocks of America/New_York show twice or never; give times with an off"):
+        simulate(market, pd.Series([1.0, 0.0], pd.DatetimeIndex(["2020-01-02 00:00", "2020-03-08 02:30"])))
 
 
 def test_rows_outside_of_the_traded_bars_do_not_count(market: Market) -> None:
@@ -108,9 +112,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "numbers as objects": (pd.Series(1.0, pd.Index([*range(BARS)], dtype=object)), "must be the times of bars"),
     "numbers": (pd.Series(1.0, np.arange(BARS) + 0.5), "must be the times of bars"),
     "periods": (pd.Series(1.0, TIMES.to_period()), "must be the times of bars"),
-    "no rows": (pd.Series([], pd.DatetimeIndex([]), dtype=float), "have no row from 2020-01-01"),
+    "no rows": (pd.Series([], pd.DatetimeIndex([]), dtype=float), "has no row from 2020-01-01"),
     "a row without a time": (pd.Series(1.0, [*TIMES[:-1], pd.NaT]), "must be the times of bars"),
-    "another year": (pd.Series(1.0, TIMES - pd.Timedelta("7305D")), "have no row from 2020-01-01"),
+    "another year": (pd.Series(1.0, TIMES - pd.Timedelta("7305D")), "has no row from 2020-01-01"),
     "no bar": (pd.Series(1.0, TIMES + pd.Timedelta("1h")), "X has no bar at 2020-01-01 01:00"),
     "twice": (pd.Series(1.0, [*TIMES, TIMES[3]]), "two rows at 2020-01-04"),
     "another symbol": (pd.DataFrame({"Y": 1.0}, TIMES), "a column 'Y'; .* X"),
@@ -131,7 +135,7 @@ def test_labels_that_do_not_fit_are_refused_by_simulate_and_backtest(market: Mar
 
 def test_a_series_of_several_assets_is_refused(pair: Market) -> None:
     for trade in (simulate, lambda market, table: backtest(table, market)):
-        with pytest.raises(ValueError, match="a Series of A, B; give a DataFrame with a column for each"):
+        with pytest.raises(ValueError, match="has no symbols and the market has A, B; give a column for each"):
             trade(pair, pd.Series(0.5, TIMES))
 
 
@@ -193,6 +197,24 @@ def test_one_path_and_many_check_their_arguments_alike(market: Market, settings:
     for trade, targets in ((simulate, np.ones(BARS)), (simulate_paths, np.ones((2, BARS)))):
         with pytest.raises(ValueError, match=message):
             trade(**{"market": market, "targets": targets} | settings)
+
+
+def test_numbers_of_one_an_asset_with_labels_are_refused(pair: Market) -> None:
+    """They would be taken by position, whatever their labels say."""
+    each = pd.Series({"B": 0.01, "A": 0.02})
+    for refused in (
+        lambda: simulate(pair, np.full((BARS, 2), 0.5), costs=Costs(fee=each)),
+        lambda: Costs.from_bps(slippage=each),
+        lambda: Rules(multiplier=each),
+        lambda: Rules(tick=each),
+        lambda: backtest(lambda seen: each, pair, positions="weights", window=1),
+        lambda: simulate_paths(pair, pd.DataFrame(np.ones((2, BARS)))),
+    ):
+        with pytest.raises(ValueError, match=r"is a Series, whose labels are not read; give `.*\.to_numpy\(\)`|\[path"):
+            refused()
+    as_array = simulate(pair, np.full((BARS, 2), 0.5), costs=Costs(fee=each[["A", "B"]].to_numpy(), slippage=0.0))
+    assert as_array.fills["fee"][0] == pytest.approx(0.02 * as_array.fills["units"][0] * as_array.fills["price"][0])
+    assert as_array.fills["symbol"][0] == "A"
 
 
 @pytest.mark.parametrize("targets", [1.0, np.ones(BARS), "ab", [], np.ones((0, BARS)), None])
