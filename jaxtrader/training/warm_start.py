@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_trained, save_policy
@@ -43,16 +44,19 @@ def check_earlier(policy: Policy, env: Any, agent: Agent, seeds: int) -> None:
         )
     policy = members[0]
     needed = {
-        "`features`": (policy.features, env.market.feature_names),
-        "`positions`": (policy.positions, env.positions),
+        "features": (policy.features, env.market.feature_names),
+        "positions": (policy.positions, env.positions),
         "account features": (policy.account_names, env.account_names),
-        "`max_leverage`": (policy.rules.max_leverage, env.rules.max_leverage),
+        "max_leverage": (policy.rules.max_leverage, env.rules.max_leverage),
     }
-    for name, (before, now) in needed.items():
-        if before != now:
+    for name, pair in needed.items():
+        if pair[0] != pair[1]:
+            are_names = name.endswith("features")
+            before, now = (", ".join(map(str, np.ravel(x))) if are_names else setting(name, x) for x in pair)
+            of_names = f"the {name} " * are_names
             raise ValueError(
-                f"the policy was trained on the {name} {_listed(before)}, and this training has {_listed(now)}; "
-                "give what the policy has, or leave out `init_from`"
+                f"the policy was trained with {of_names}{before}, and this training has {now}; give what the policy "
+                "has, or leave out `init_from`"
             )
     fresh = jax.eval_shape(lambda key: agent.init(key, env, env.default_params), jax.random.key(0))
     agent.start_from(fresh, policy.state, keep_scale=True)
@@ -88,7 +92,3 @@ def with_start(trainer: Trainer, run_dir: Path) -> Trainer:
         if needs_start(run_dir, range(trainer.seed, trainer.seed + trainer.seeds)):
             raise
         return trainer
-
-
-def _listed(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -168,7 +168,7 @@ def test_a_run_starts_from_an_earlier_one(whole, tmp_path, capsys):
     for flags, says in (
         (["--features", "log_return_5,gap"], "features log_return_5, volatility_10, and this training has"),
         (["--hidden", "4"], "--hidden is (4,), and the policy has (8,)"),
-        (["--positions", "0,1"], "--positions 0, 0.25, 0.5, 0.75, 1.0, and this training has 0.0, 1.0"),
+        (["--positions", "0,1"], "--positions 0,0.25,0.5,0.75,1, and this training has --positions 0,1"),
         (["--from", tmp_path / "none"], "must be the folder of a run with a policy"),
     ):
         assert says in refused(capsys, [*argv, "--from", whole, *flags])
