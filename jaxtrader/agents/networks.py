@@ -21,7 +21,7 @@ from jaxtrader.agents import encoders, ppo_settings
 from jaxtrader.agents.action_spec import ActionSpec
 from jaxtrader.agents.encoders import HEAD_WIDTH, matmul
 from jaxtrader.printable import shown
-from jaxtrader.setting_checks import is_whole, setting
+from jaxtrader.setting_checks import check_whole, is_whole, setting
 
 if TYPE_CHECKING:
     from jaxtrader.agents.own_modules import Own, OwnEncoder
@@ -269,7 +269,7 @@ def check_layers(settings: ppo_settings.PPOSettings | NetworkPart) -> None:
     hidden, encoder, width, depth = settings.hidden, settings.encoder, settings.encoder_width, settings.encoder_depth
     if not isinstance(hidden, tuple):  # static fields need a hash, which a list does not have
         raise ValueError(f"{setting('hidden', hidden)} must be a tuple of widths such as (64, 64)")
-    if not 1 <= len(hidden) <= MAX_LAYERS or not all(_is_count(each, MAX_WIDTH) for each in hidden):
+    if not 1 <= len(hidden) <= MAX_LAYERS or not all(is_whole(each) and 1 <= each <= MAX_WIDTH for each in hidden):
         raise ValueError(
             f"{setting('hidden', hidden)} needs at least one layer and at most {MAX_LAYERS}, each at least 1 wide and "
             f"at most {MAX_WIDTH:,}"
@@ -277,21 +277,12 @@ def check_layers(settings: ppo_settings.PPOSettings | NetworkPart) -> None:
     if isinstance(encoder, str) and encoder not in encoders.KINDS:
         raise ValueError(f"{setting('encoder', shown(encoder))} is unknown; use one of {', '.join(encoders.KINDS)}")
     unit = HEAD_WIDTH if encoder == "attention" else 1
-    if not _is_count(width, MAX_WIDTH) or width % unit:
-        raise ValueError(
-            f"{setting('encoder_width', width)} must be a whole number, at least 1 and at most {MAX_WIDTH:,}"
-            + f"; of attention a multiple of {unit}" * (unit > 1)
-        )
-    if depth is not None and not _is_count(depth, MAX_LAYERS):
-        raise ValueError(
-            f"{setting('encoder_depth', depth)} must be a whole number, at least 1 and at most {MAX_LAYERS}; leave it "
-            "out for the usual depth"
-        )
+    check_whole("encoder_width", width, 1, MAX_WIDTH)
+    if width % unit:
+        raise ValueError(f"{setting('encoder_width', width)} must be a multiple of {unit} for attention")
+    if depth is not None:
+        check_whole("encoder_depth", depth, 1, MAX_LAYERS)
     if settings.compute_dtype not in COMPUTE_DTYPES:
         raise ValueError(
             f"{setting('compute_dtype', shown(settings.compute_dtype))} is unknown; use float32 or bfloat16"
         )
-
-
-def _is_count(value: Any, most: int) -> bool:
-    return is_whole(value) and 1 <= value <= most

@@ -23,15 +23,16 @@ import jax
 
 from jaxtrader import hosts
 from jaxtrader.cli.command_settings import HostSettings
-from jaxtrader.cli.inputs import Values
+from jaxtrader.cli.inputs import Values, checked
 from jaxtrader.cli.settings import BAD_INPUT, FAILED, INTERRUPTED, BadInput, build
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_whole, setting
 from jaxtrader.terminal import Output
 
 CONNECT_SECONDS = 60  # in which all processes must come together
 HEARTBEAT_SECONDS = 30  # without a sign of life, after which a process is lost
 REPORT_SECONDS = 3600  # for which the others wait at the end, while process 0 writes the report
 OF_OTHERS = ("Gloo", "NCCL", "coordination", "UNAVAILABLE")  # in errors of a program that waits for another process
+MOST_PROCESSES = 2**31  # what an int of JAX's runtime counts
 PATIENCE = 5.0  # in which the others may fail in the same way, before a process that failed leaves them
 
 _NEEDS = "give --coordinator HOST:PORT of process 0, --num-processes and --process-id"
@@ -100,11 +101,11 @@ def _check(settings: HostSettings, values: Values) -> None:
         host, _, port = address.rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
             raise BadInput(f"{setting('coordinator', address)} is no HOST:PORT, such as 10.0.0.1:1234")
-    if count is not None and count < 1:
-        raise BadInput(f"{setting('num_processes', count)} must be at least 1")
-    if index is not None and not 0 <= index < (2**31 if count is None else count):
-        most = "at least 0" if count is None else f"from 0 to {count - 1}"
-        raise BadInput(f"{setting('process_id', index)} must be a whole number, {most}")
+    with checked():
+        if count is not None:
+            check_whole("num_processes", count)
+        if index is not None:
+            check_whole("process_id", index, 0, MOST_PROCESSES - 1 if count is None else count - 1)
 
 
 def _join(settings: HostSettings) -> None:

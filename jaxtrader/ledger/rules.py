@@ -6,10 +6,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from jaxtrader.setting_checks import check_flag, check_unlabelled, setting
+from jaxtrader.setting_checks import check_flag, check_number, check_unlabelled, check_whole, is_number, setting
 
 if TYPE_CHECKING:
     from jaxtrader.ledger.costs import CostRange, Costs
@@ -105,17 +104,16 @@ class Rules:
             if getattr(self, name) not in choices:
                 raise ValueError(f"{setting(name, getattr(self, name))} is unknown; use one of {', '.join(choices)}")
         for name in REQUIRED_NUMBERS + OPTIONAL_NUMBERS:
-            value, optional = getattr(self, name), name in OPTIONAL_NUMBERS
-            if not _is_number(value) and not (value is None and optional):
-                raise ValueError(f"{setting(name, value)} must be a number" + ", or left out" * optional)
+            value = getattr(self, name)
+            if value is not None or name in REQUIRED_NUMBERS:
+                check_number(name, value)
         check_flag("flat_at_session_end", self.flat_at_session_end)
         if self.dividends is not None and (not isinstance(self.dividends, str) or not self.dividends):
             raise ValueError(
                 f"{setting('dividends', self.dividends)} must name a column of the bars, such as 'Dividends', or be "
                 "None"
             )
-        if not _is_number(self.delay, Integral) or not 0 <= self.delay <= 100:
-            raise ValueError(f"{setting('delay', self.delay)} must be a whole number of bars, 0 to 100")
+        object.__setattr__(self, "delay", check_whole("delay", self.delay, 0, 100, "bars"))
         if self.limit_offset is not None and self.fill != "limit":
             raise ValueError(
                 f"`limit_offset` needs `fill='limit'`, not {setting('fill', self.fill)}; give that, or leave it out"
@@ -161,14 +159,14 @@ class Rules:
             if given is None:
                 continue
             check_unlabelled(name, given)
-            if not _is_number(given):
+            if not is_number(given):
                 try:
                     given = tuple(given)
                 except TypeError:
                     given = ()
                 object.__setattr__(self, name, given)
             each = given if isinstance(given, tuple) else (given,)
-            if not each or not all(_is_number(x) and 0 < x < math.inf for x in each):
+            if not each or not all(is_number(x) and 0 < x < math.inf for x in each):
                 raise ValueError(
                     f"{setting(name, value)} must be a number above 0, or one for each asset, in {unit}; "
                     "leave it out where there is none"
@@ -262,7 +260,3 @@ def check_rules(rules: object) -> None:
     """Raise ValueError where these are no Rules."""
     if not isinstance(rules, Rules):
         raise ValueError(f"{setting('rules', rules)} must be `Rules(fill=..., max_leverage=...)`")
-
-
-def _is_number(value: object, kind: type = Real) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)

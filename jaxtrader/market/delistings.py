@@ -5,7 +5,6 @@ A row is judged by the rows up to it alone, so later bars never change it.
 
 import dataclasses
 import math
-import numbers
 from datetime import timedelta
 from typing import Literal
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from jaxtrader.market.clock import DAY
 from jaxtrader.market.errors import DataError
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import is_number, setting
 
 # Days: an asset without a bar for longer is delisted. The longest holidays of an exchange are shorter.
 DELISTED_AFTER = 14.0
@@ -28,7 +27,7 @@ def days_without_bar(delisted_after: float | timedelta | Literal["never"]) -> fl
     if isinstance(delisted_after, str) and delisted_after == "never":
         return math.inf
     days = delisted_after / timedelta(days=1) if isinstance(delisted_after, timedelta) else delisted_after
-    if isinstance(days, bool) or not isinstance(days, numbers.Real) or not days > 0:
+    if not is_number(days) or not days > 0:
         raise DataError(f"{setting('delisted_after', delisted_after)} must be a number of days above 0, or 'never'")
     return float(days)
 

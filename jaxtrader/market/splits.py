@@ -10,7 +10,7 @@ import numpy as np
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import time_zone, union
 from jaxtrader.market.errors import DataError
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_whole
 
 # Beginning and end of time, in ns since 1970. The lowest int64 itself is NaT.
 ALWAYS = np.iinfo(np.int64).min + 1
@@ -108,10 +108,9 @@ def segments_between(
 ) -> tuple[np.ndarray, list[int]]:
     """Return the segments' bars with low <= time < high, without the last `embargo` bars of each, and their numbers.
 
-    Raises DataError where `embargo` is no number of bars.
+    Raises ValueError where `embargo` is no number of bars.
     """
-    if embargo < 0 or int(embargo) != embargo:
-        raise DataError(f"{setting('embargo', embargo)} must be a whole number of bars, 0 or more")
+    embargo = check_whole("embargo", embargo, 0, unit="bars")
     rows, kept = [], []
     for i, (history_start, start, end) in enumerate(segments):
         own = times[start:end].astype(np.int64)

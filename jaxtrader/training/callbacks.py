@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxtrader.setting_checks import check_whole, is_number, setting
+from jaxtrader.setting_checks import check_number, check_whole, setting
 
 if TYPE_CHECKING:
     from jaxtrader.training.train_result import TrainResult
@@ -97,8 +97,9 @@ class EarlyStopping(Callback):
 
     def __init__(self, patience: int = 10, min_delta: float = 0.0):
         check_whole("patience", patience, unit="validations")
-        if not is_number(min_delta) or not 0 <= min_delta < math.inf:
-            raise ValueError(f"{setting('min_delta', min_delta)} must be a number of at least 0")
+        check_number("min_delta", min_delta)
+        if not 0 <= min_delta < math.inf:
+            raise ValueError(f"{setting('min_delta', min_delta)} must be a finite number of at least 0")
         self.patience, self.min_delta = patience, min_delta
         self._best, self._waited = -math.inf, 0
 

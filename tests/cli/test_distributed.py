@@ -211,7 +211,7 @@ def test_processes_that_cannot_join_are_one_sentence(way: str, tmp_path: Path) -
             ["--distributed", "--num-processes", "2", "--process-id", "2"],
             "--process-id 2 must be a whole number, from 0",
         ),
-        (["--distributed", "--num-processes", "0"], "--num-processes 0 must be at least 1"),
+        (["--distributed", "--num-processes", "0"], "--num-processes 0 must be a whole number, at least 1"),
     ],
 )
 def test_bad_input_is_one_sentence(flags: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from jaxtrader.market.bars import load_bars
-from jaxtrader.market.errors import DataError
 from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.market.market import Market
 
@@ -114,7 +113,7 @@ def test_all_symbols_are_cut_at_the_same_times_and_share_their_arrays():
     ],
 )
 def test_what_gives_no_folds_is_refused(settings, offence):
-    with pytest.raises(DataError, match=offence):
+    with pytest.raises(ValueError, match=offence):
         walk_forward_folds(HUNDRED, **settings)
 
 
