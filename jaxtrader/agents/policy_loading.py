@@ -52,7 +52,7 @@ def load_policy(
 
     Raises:
         FileError: it is not a sound policy, or its network is the user's own and was not given.
-        ValueError: it is of the user's own agent, which was not given.
+        ValueError: it is of the user's own agent, which was not given, or `path` is no path.
 
     Example:
         >>> env = jt.TradingEnv(jt.Market.from_bars(jt.load_bundled("IBM")), positions=(0, 1), window=2)
@@ -62,6 +62,8 @@ def load_policy(
         >>> policy.positions, policy.window
         ((0.0, 1.0), 2)
     """
+    if not isinstance(path, str | PathLike):
+        raise ValueError(f"{setting('path', path)} must be the path of a policy file or a run folder")
     path = Path(path) / POLICY if Path(path).is_dir() else path
     stored = files.load(path, "policy")
     if is_own(stored):

@@ -31,7 +31,7 @@ from jaxtrader.market.columns import ADJUSTED_VOLUME, ColumnRoles, canonical
 from jaxtrader.market.corporate_actions import adjustment, read_actions, volume_note
 from jaxtrader.market.errors import DataError as DataError
 from jaxtrader.market.errors import shown
-from jaxtrader.market.histories import History, read_histories, select
+from jaxtrader.market.histories import History, read_histories, select, symbol_names
 from jaxtrader.market.mixed_adjustment import check_one_adjustment, unify
 from jaxtrader.market.reader import read_tables
 from jaxtrader.market.share_splits import split_note
@@ -178,12 +178,14 @@ def load_bars(
     if decimal not in (None, ".", ","):
         raise DataError(f"{setting('decimal', decimal)} is unknown; use `decimal='.'` or `decimal=','`")
     check_flag("adjust", adjust)
-    if isinstance(symbols, str):
-        symbols = (symbols,)
+    if symbol is not None and not isinstance(symbol, str):
+        raise DataError(f"{setting('symbol', symbol)} must be the name of a symbol")
+    symbols = None if symbols is None else symbol_names(symbols)
     options = {"label": label, "repair": repair, "adjust": adjust}
     if isinstance(source, Mapping):
         if not source:
             raise DataError("The dict of symbols is empty; give at least one symbol with its frame or path")
+        source = {str(name): entry for name, entry in source.items()}
         wanted = select(list(source), symbol, symbols, "The dict")
         loaded = tuple(_load_entry(source[name], name, tz, decimal, options) for name in wanted)
         _check_labeled(label, loaded)

@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxtrader.market.bar_checks import PRICES
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.errors import DataError
+from jaxtrader.market.histories import symbol_names
 from jaxtrader.market.synthetic import AR1 as AR1
 from jaxtrader.market.synthetic import HiddenRegime as HiddenRegime
 from jaxtrader.market.synthetic import OrnsteinUhlenbeck as OrnsteinUhlenbeck
@@ -65,7 +66,7 @@ def load_currencies(symbols: str | Sequence[str] = PAIRS) -> Bars | tuple[Bars, 
     import pandas as pd
 
     fixings = pd.read_csv(CURRENCIES, index_col="Date", parse_dates=True)
-    names = (symbols,) if isinstance(symbols, str) else tuple(symbols)
+    names = symbol_names(symbols)
     for name in names:
         if name not in PAIRS:
             raise DataError(f"{name!r} is not among the currencies; there are {', '.join(PAIRS)}")

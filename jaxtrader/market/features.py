@@ -230,6 +230,8 @@ def column(name: str) -> Feature:
         >>> jt.features.column("sentiment").lookback
         1
     """
+    if not isinstance(name, str):
+        raise DataError(f"{name!r:.60} is not the name of a column; give text")
     key = canonical(name)
     if key in (*PRICE_SPELLINGS, *ADJUSTED):
         raise DataError(

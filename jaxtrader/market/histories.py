@@ -5,7 +5,7 @@ Files of one symbol are put one after the other. What a bar must satisfy is chec
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -79,6 +79,15 @@ def read_histories(
         return {str(name): _joined(next(iter(parts.values())))}
     chosen = select(list(parts), name, only, source)
     return {symbol: _oldest_first(_joined(parts[symbol])) for symbol in chosen}
+
+
+def symbol_names(symbols: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the names of one symbol or of several. Raise DataError where they are none."""
+    one = isinstance(symbols, str) or not isinstance(symbols, Iterable)
+    names = (symbols,) if one else tuple(symbols)
+    if not all(isinstance(name, str) for name in names):
+        raise DataError(f"{setting('symbols', symbols)} must be names of symbols, such as ('AAPL', 'IBM')")
+    return names
 
 
 def select(available: list[str], symbol: str | None, symbols: Sequence[str] | None, source: str) -> list[str]:

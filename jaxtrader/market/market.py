@@ -6,7 +6,7 @@ known here.
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Literal, TypeVar
@@ -33,7 +33,7 @@ from jaxtrader.market.lengths import pad_rows
 from jaxtrader.market.periods import annualize
 from jaxtrader.market.shared_rows import check_alignable
 from jaxtrader.market.splits import cut_segments
-from jaxtrader.setting_checks import check_flag, is_whole, setting
+from jaxtrader.setting_checks import check_flag, check_whole, setting
 
 OPTIONAL_COLUMNS = ("present", "delisted", "listed", "bar_dt", "funding", "price_factor", "adv", "session_end")
 
@@ -212,8 +212,9 @@ class Market:
             DataError: all histories are too short, a symbol or feature comes twice, or a feature is not finite after
                 its warm-up. Or histories to be aligned differ in their bar length, share no times, or have bars that
                 begin before a bar of another has closed.
+            ValueError: `align` is no flag, or `min_bars` no number of bars.
         """
-        histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
+        histories = (bars,) if isinstance(bars, Bars) else tuple(bars) if isinstance(bars, Iterable) else ()
         if not histories or not all(isinstance(history, Bars) for history in histories):
             raise DataError(
                 "A Market is made from the Bars that load_bars returns, or from a sequence of them; give at least one"
@@ -277,7 +278,8 @@ class Market:
             symbol without bars in a part is left out of it.
 
         Raises:
-            DataError: the fractions, dates or embargo are not valid, or a part has no bars.
+            DataError: the fractions or dates are not valid, or a part has no bars.
+            ValueError: `embargo` is no number of bars.
         """
         cut = cut_segments(self.times, self.segments, parts, embargo, self.tz)
         return tuple(self.keep(kept, segments) for segments, kept in cut)
@@ -415,7 +417,8 @@ def first_decisions(segments: IntArray, ready: IntArray, window: int) -> IntArra
 def _as_specs(features: Sequence[str | Feature] | None) -> Sequence[str | Feature]:
     if features is None:
         return DEFAULT
-    specs = (features,) if isinstance(features, (str, Feature)) else tuple(features)
+    one = isinstance(features, str | Feature) or not isinstance(features, Iterable)
+    specs = (features,) if one else tuple(features)
     if not specs:
         raise DataError("`features=()` is empty; give at least one feature, or leave it out for the default ones")
     return specs
@@ -430,9 +433,8 @@ def _check_unique(kind: str, names: Sequence[str]) -> None:
 
 
 def check_min_bars(min_bars: int) -> None:
-    """Raise DataError where `min_bars` of `Market.from_bars` is no number of bars."""
-    if not is_whole(min_bars) or min_bars < 1:
-        raise DataError(f"{setting('min_bars', min_bars)} must be a whole number of at least 1")
+    """Raise ValueError where `min_bars` of `Market.from_bars` is no number of bars."""
+    check_whole("min_bars", min_bars, unit="bars")
 
 
 def long_enough(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from jaxtrader.market.calendar import TradingCalendar, total_periods_per_year
 from jaxtrader.market.errors import DataError
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import is_number, setting
 
 
 def annualize(
@@ -48,7 +49,7 @@ def annualize(
 
 def check_periods(given: float) -> float:
     """Return a given number of bars in a year. Raise DataError if it cannot be one."""
-    if not (np.isfinite(given) and given > 0):
+    if not is_number(given) or not 0 < given < math.inf:
         raise DataError(f"{setting('periods_per_year', given)} must be a finite number above 0")
     return float(given)
 

@@ -36,7 +36,7 @@ class TimeFrame:
     @classmethod
     def parse(cls, text: str) -> "TimeFrame":
         """Parse a frame. Raise DataError if its length is not supported or its zone is unknown."""
-        match = re.fullmatch(PATTERN, text)
+        match = re.fullmatch(PATTERN, text) if isinstance(text, str) else None
         length = int(match[1]) * UNITS[match[2]] if match else UNITS["min"] * 0
         divides_day = TICK <= length < DAY and DAY % length == 0 * TICK
         if match is None or not (divides_day or length in (DAY, 7 * DAY)):

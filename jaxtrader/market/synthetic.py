@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.errors import DataError
+from jaxtrader.setting_checks import check_number, check_whole
 
 if TYPE_CHECKING:
     from jaxtrader.market.market import Market  # it imports JAX, which `load_bars` does not need
@@ -48,6 +49,7 @@ class Process:
     def __post_init__(self) -> None:
         for name, (low, high) in self.limits.items():
             value = getattr(self, name)
+            check_number(name, value)
             if not low <= value <= high:
                 raise DataError(
                     f"{type(self).__name__}({name}={value:g}) is not valid; {name} must be in {low:g} to {high:g}"
@@ -60,11 +62,12 @@ class Process:
         close.
 
         Raises:
-            DataError: `bars` is below 2.
+            ValueError: `bars` is no number of at least 2 bars, or `seed` is none.
         """
         from jaxtrader.market.market import Market
 
-        rng = np.random.default_rng(seed)
+        bars = check_whole("bars", bars, 2)
+        rng = np.random.default_rng(check_whole("seed", seed, 0))
         histories = []
         for number, length in enumerate(_lengths(bars, self._long_volatility)):
             close, signal = self._path(rng, length)
@@ -333,7 +336,5 @@ def _autoregression(rng: np.random.Generator, length: int, persistence: float) -
 
 def _lengths(bars: int, volatility: float) -> list[int]:
     """Divide `bars` into the fewest histories of equal length that MAX_HISTORY and MAX_SUMMED_VARIANCE allow."""
-    if bars < 2:
-        raise DataError(f"A synthetic market of {bars} bars is too short; use at least 2")
     count = math.ceil(bars / min(MAX_HISTORY, MAX_SUMMED_VARIANCE / volatility**2))
     return [len(part) for part in np.array_split(np.empty(bars, np.int8), count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -207,3 +208,9 @@ def test_the_agent_of_a_policy_is_the_one_that_was_trained(env: TradingEnv, deci
     trained.save_model(tmp_path / "bad", decided, about | {"agent": about["agent"] | {"num_epochs": "many"}})
     with pytest.raises(files.FileError, match="many"):
         load_policy(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"policy.pkl", ["policy.pkl"]])
+def test_a_policy_is_read_from_a_path(path: Any) -> None:
+    with pytest.raises(ValueError, match=r"`path=.*must be the path of a policy file or a run folder"):
+        load_policy(path)

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from market.price_tables import cut, random_bars
+from market.price_tables import cut, frame, random_bars
 
 from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.datasets import load_bundled, load_currencies
 from jaxtrader.market.errors import DataError
-from jaxtrader.market.features import Feature, column, distance_to_mean, gap, volatility
+from jaxtrader.market.features import Feature, column, distance_to_mean, gap, resampled, volatility
 from jaxtrader.market.market import Market, MarketArrays
 
 FEATURES = ("volatility_5", "log_return_3", "drawdown_6", "gap")
@@ -196,7 +197,6 @@ def test_no_look_ahead_across_a_split():
         (("2019-01-01",), 0, "Part 1 .*2019-01-01.*move the cut"),
         ((0.001, 0.5), 0, r"100 bars are too few for parts of 0\.001, 0\.5"),
         ((0.1, 0.5), 10, "Part 1 .*embargo of 10 bars.*move"),
-        ((0.5, 0.5), -1, "embargo=-1` .*0 or more"),
     ],
 )
 def test_bad_splits_are_rejected(parts, embargo, message):
@@ -329,7 +329,7 @@ def test_a_symbol_that_is_too_short_is_left_out_with_a_note(align):
     assert kept.symbols == ("LONG",)
     assert any("SHORT" in note and "`min_bars=" in note for note in kept.notes)
     assert "SHORT" in Market.from_bars([LONG, SHORT], ["gap"], align=align, min_bars=40).symbols[-1]
-    with pytest.raises(DataError, match="min_bars=0"):
+    with pytest.raises(ValueError, match="min_bars=0"):
         Market.from_bars([LONG, SHORT], ["gap"], align=align, min_bars=0)
 
 
@@ -341,3 +341,35 @@ def test_the_first_of_many_sources_are_listed():
 def test_notes_name_the_symbol():
     bars = dataclasses.replace(SHORT, notes=("A gap.",))
     assert Market.from_bars([LONG, bars], FEATURES).notes == ("SHORT: A gap.",)
+
+
+@pytest.mark.parametrize("given", ["x", True, 1j, [252], {"LONG": "y"}, {"LONG": None}, float("nan"), float("inf"), 0])
+def test_bars_in_a_year_are_a_number_above_0(given):
+    with pytest.raises(DataError, match=r"`periods_per_year=.*must be a finite number above 0"):
+        Market.from_bars(LONG, ["gap"], given)
+    for number in (252, 252.0, np.float32(252), {"LONG": np.int64(252)}):
+        assert Market.from_bars(LONG, ["gap"], number).periods_per_year == 252
+
+
+def test_what_is_of_another_type_is_refused_by_name():
+    for bars in (5, None, "x", [5]):
+        with pytest.raises(DataError, match="made from the Bars"):
+            Market.from_bars(bars, ["gap"])
+    for features in (5, True, [5]):
+        with pytest.raises(DataError, match="is not a feature; give a Feature, or a name"):
+            Market.from_bars(LONG, features)
+    with pytest.raises(DataError, match="5 is not the name of a column"):
+        column(5)
+    with pytest.raises(DataError, match="frame '5' is not supported"):
+        resampled(5, "gap")
+    for embargo in ("x", None, True, 1.5, -1):
+        with pytest.raises(ValueError, match=r"`embargo=.*must be a whole number of bars"):
+            both().split(0.5, 0.5, embargo=embargo)
+    for symbol in (5, True, ["LONG"]):
+        with pytest.raises(DataError, match=r"`symbol=.*must be the name of a symbol"):
+            load_bars(frame(), symbol=symbol)
+    for load in (load_bundled, load_currencies, lambda names: load_bars({"X": frame()}, symbols=names)):
+        for symbols in (5, [5], [None]):
+            with pytest.raises(DataError, match=r"`symbols=.*must be names of symbols"):
+                load(symbols)
+    assert load_bars({5: frame()}, symbol="5").symbols == ("5",)

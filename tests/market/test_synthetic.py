@@ -112,12 +112,24 @@ def test_outcomes_match_the_distribution_of_the_next_bar(process: AR1) -> None:
         (lambda: AR1(r2=0.9), r"AR1\(r2=0.9\) .*0 to 0.5"),
         (lambda: AR1(volatility=float("nan")), "volatility=nan.*1e-05 to 0.05"),
         (lambda: OrnsteinUhlenbeck(persistence=1.0), "persistence=1.*0 to 0.999"),
-        (lambda: AR1().market(1), "1 bars.* at least 2"),
     ],
 )
 def test_bad_parameters_are_rejected_with_their_range(make: object, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_bars_seeds_and_settings_are_numbers() -> None:
+    for bars in (10.5, "x", None, True, 1, -3):
+        with pytest.raises(ValueError, match=r"`bars=.*must be a whole number, at least 2"):
+            AR1().market(bars)
+    for seed in (1.5, "x", None, True, -1):
+        with pytest.raises(ValueError, match=r"`seed=.*must be a whole number, at least 0"):
+            AR1().market(100, seed)
+    for r2 in ("x", None, [0.1], True):
+        with pytest.raises(ValueError, match=r"`r2=.*must be a number"):
+            AR1(r2=r2)
+    assert len(AR1(r2=np.float32(0.1)).market(np.int64(2), np.int64(3)).times) == 2
 
 
 def test_processes_by_name() -> None:
