@@ -24,7 +24,7 @@ def daily(opens: Sequence[float], closes: Sequence[float] | None = None, begin: 
     return pd.DataFrame(prices | {"volume": np.arange(len(opens)) + 1.0}, index=times)
 
 
-def random_bars(seed: int = 0, bars: int = BARS, volatility: float = 0.03) -> pd.DataFrame:
+def random_table(seed: int = 0, bars: int = BARS, volatility: float = 0.03) -> pd.DataFrame:
     """A random walk a day, whose opens are not the closes before them."""
     rng = np.random.default_rng(seed)
     close = 50 * np.exp(np.cumsum(rng.normal(0, volatility, bars)))

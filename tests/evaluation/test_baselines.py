@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import daily, market_of, random_bars
+from evaluation.priced_markets import daily, market_of, random_table
 from rule_settings import run_settings
 
 from jaxtrader.evaluation.baselines import (
@@ -32,7 +32,7 @@ COSTS, NO_COSTS = Costs(fee=0.001, slippage=0.002), Costs(fee=0.0, slippage=0.0)
 
 @pytest.fixture(scope="module")
 def market():
-    return market_of({"A": random_bars(1, 100), "B": random_bars(2, 90)})
+    return market_of({"A": random_table(1, 100), "B": random_table(2, 90)})
 
 
 def targets(seed, bars):
@@ -103,7 +103,7 @@ def test_exposure_matched_of_a_combined_result_is_of_each_symbol(market):
 
 def test_a_result_of_another_market_is_refused(market):
     result = simulate(market, 0.0, symbol="A")
-    other = market_of(random_bars(1, 100), symbol="Z")
+    other = market_of(random_table(1, 100), symbol="Z")
     with pytest.raises(ValueError, match=r"A.* Z.*give the result's market"):
         baselines(other, result)
     train, _ = market.split(0.5, 0.5)
@@ -117,7 +117,7 @@ def test_buy_and_hold_buys_assets_when_they_are_listed_for_what_was_kept_for_the
 
     An order is a share of equity, decided at a close: at the next open it buys for that share of equity there.
     """
-    a, b, c = random_bars(seed, 100), random_bars(2, 100).iloc[30:], random_bars(3, 100).iloc[60:]
+    a, b, c = random_table(seed, 100), random_table(2, 100).iloc[30:], random_table(3, 100).iloc[60:]
     market = market_of({"A": a, "B": b, "C": c}, align=True)
     rules = Rules(rebalance_band=0.0, max_leverage=2.0)  # as at 1.0: a holder takes no credit
     result = simulate(market, np.zeros((100, 3)), costs=NO_COSTS, rules=rules)
@@ -138,7 +138,7 @@ def test_buy_and_hold_buys_assets_when_they_are_listed_for_what_was_kept_for_the
 
 def test_buy_and_hold_counts_an_order_that_waits_for_its_delay_as_one_that_has_its_part_already():
     """A is ordered at bar 0 and filled at bar 4, B ordered at bar 2: half each, as if A had been bought."""
-    a, b = random_bars(1, 20), random_bars(2, 20).iloc[2:]
+    a, b = random_table(1, 20), random_table(2, 20).iloc[2:]
     market = market_of({"A": a, "B": b}, align=True)
     result = simulate(market, np.zeros((20, 2)), costs=NO_COSTS, rules=Rules(rebalance_band=0.0, delay=3))
     holder = buy_and_hold(market, result)
@@ -148,7 +148,7 @@ def test_buy_and_hold_counts_an_order_that_waits_for_its_delay_as_one_that_has_i
 
 def test_buy_and_hold_under_impact_is_ordered_as_soon_as_there_is_a_volume_to_size_by():
     """No volume on two days of 300: an order decided on the first would be dropped, and the holder stay in cash."""
-    bars = random_bars(1, 300)
+    bars = random_table(1, 300)
     bars.iloc[:2, bars.columns.get_loc("volume")] = 0.0
     market = market_of(bars, symbol="A")
     costs = Costs(fee=0.0, slippage=0.0, impact=0.1)
@@ -240,7 +240,7 @@ def test_an_account_that_holds_one_target_is_its_own_match():
 
 def portfolio_of(absent, steps=120, volatility=0.002, seed=1):
     """A and B, of which B has bars on these rows only."""
-    a, b = (random_bars(seed + i, steps, volatility) for i in range(2))
+    a, b = (random_table(seed + i, steps, volatility) for i in range(2))
     return market_of({"A": a, "B": b.drop(b.index[absent])}, align=True)
 
 
@@ -283,7 +283,7 @@ def _moved(targets, seed=3):
 @pytest.mark.parametrize("target", [[0.5, 0.3], [0.5, -0.4]])
 def test_the_matched_weights_do_not_know_which_asset_leaves(target):
     """B falls by 3% a bar and is delisted half way. The matched account asks for about what the result asked for."""
-    a, b = random_bars(1, 120, 0.002), random_bars(2, 60, 0.002)
+    a, b = random_table(1, 120, 0.002), random_table(2, 60, 0.002)
     market = market_of({"A": a, "B": b * np.r_[np.ones(50), 0.97 ** np.arange(1, 11)][:, None]}, align=True)
     result = simulate(market, _moved(np.tile(target, (120, 1))), costs=COSTS, rules=Rules(rebalance_band=0.02))
     matched = exposure_matched(market, result)
@@ -306,7 +306,7 @@ def test_what_goes_to_the_others_when_an_asset_leaves_is_matched_so():
 
 def test_with_every_bar_the_levels_are_the_means_of_what_stood():
     """The rule for missing bars is the general one: where none is missing, it gives the plain means."""
-    market = market_of({"A": random_bars(1), "B": random_bars(2)}, align=True)
+    market = market_of({"A": random_table(1), "B": random_table(2)}, align=True)
     result = simulate(market, np.random.default_rng(0).uniform(-0.4, 0.5, (120, 2)), costs=COSTS)
     assert market.present is None
     complete = dataclasses.replace(market, present=np.ones((120, 2), bool))
@@ -340,7 +340,7 @@ def _judged(market, targets):
 
 def _with_a_loser(seed, bars=700):
     """Four assets, of which the last falls to two fifths in 40 bars and is delisted half way."""
-    frames = {name: random_bars(100 * seed + i, bars, 0.012) for i, name in enumerate("ABCD")}
+    frames = {name: random_table(100 * seed + i, bars, 0.012) for i, name in enumerate("ABCD")}
     fall = np.r_[np.ones(bars // 2 - 40), np.linspace(1, 0.4, 40)]
     frames["D"] = frames["D"].iloc[: bars // 2] * fall[:, None]
     return market_of(frames, align=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import busy, daily, market_of, random_bars
+from evaluation.priced_markets import busy, daily, market_of, random_table
 
 from jaxtrader.evaluation import evaluation_log as log
 from jaxtrader.evaluation.combined import combine
@@ -19,7 +19,7 @@ from jaxtrader.files import FileError
 
 @pytest.fixture(scope="module")
 def market():
-    return market_of(random_bars(), symbol="X")
+    return market_of(random_table(), symbol="X")
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +31,14 @@ def test_an_evaluation_is_known_by_its_bars(market, evaluation):
     other = log.evaluation_of(market, simulate(market, 1.0), b"other", "runs/x-0002")
     assert other.bars == evaluation.bars
     assert other.policy != evaluation.policy
-    moved = market_of(random_bars(1), symbol="X")
+    moved = market_of(random_table(1), symbol="X")
     assert log.evaluation_of(moved, simulate(moved, busy()), b"policy", "").bars != evaluation.bars
-    renamed = market_of(random_bars(), symbol="Y")
+    renamed = market_of(random_table(), symbol="Y")
     assert log.evaluation_of(renamed, simulate(renamed, busy()), b"policy", "").bars != evaluation.bars
 
 
 def test_evaluations_of_the_same_bars_under_other_names_and_of_a_part_of_them_count(tmp_path: Path):
-    bars = {name: random_bars(seed, 400) for seed, name in enumerate("ABCD")}
+    bars = {name: random_table(seed, 400) for seed, name in enumerate("ABCD")}
     whole = market_of(bars)
     results = simulate(whole, dict.fromkeys(bars, 1.0))
 
@@ -55,7 +55,7 @@ def test_evaluations_of_the_same_bars_under_other_names_and_of_a_part_of_them_co
     found = evaluation(early, simulate(early, 1.0), b"the years before")
     assert [one.policy for one in found] == [_digest(name) for name in (b"all", b"one of four", b"the years before")]
     assert log.trials(found, bars=10).overlapping == 2
-    other = market_of(random_bars(9, 400), symbol="A")
+    other = market_of(random_table(9, 400), symbol="A")
     assert len(evaluation(other, simulate(other, 1.0), b"other bars of the same name and days")) == 1
     again = evaluation(alone, simulate(alone, 0.5), b"again")
     assert again[-1].sample == "", "the file has the sample once"
@@ -64,7 +64,7 @@ def test_evaluations_of_the_same_bars_under_other_names_and_of_a_part_of_them_co
 
 def test_bars_are_known_again_beside_others_in_one_account(tmp_path: Path):
     """Aligned, an asset has rows without a bar."""
-    bars = {"A": random_bars(0, 200), "B": random_bars(1, 200).drop(random_bars(1, 200).index[50:60])}
+    bars = {"A": random_table(0, 200), "B": random_table(1, 200).drop(random_table(1, 200).index[50:60])}
     alone, both = market_of(bars["B"], symbol="B"), market_of(bars, align=True)
     log.record(tmp_path, log.evaluation_of(alone, simulate(alone, 1.0), b"one", ""))
     assert len(log.record(tmp_path, log.evaluation_of(both, simulate(both, [[0.5, 0.5]] * 200), b"both", ""))) == 2
@@ -95,7 +95,7 @@ def _adjusted(frame: pd.DataFrame, every: int, split: float, digits: int) -> pd.
     return frame.assign(**(frame[prices] * factor[:, None]).round(digits))
 
 
-@pytest.mark.parametrize("bars", [random_bars, _with_wicks])
+@pytest.mark.parametrize("bars", [random_table, _with_wicks])
 @pytest.mark.parametrize(("every", "split", "digits"), [(63, 1, 2), (63, 1, 4), (4, 1, 3), (21, 20, 3), (21, 0.1, 2)])
 def test_prices_that_were_adjusted_anew_are_the_same_bars(bars, every, split, digits, tmp_path: Path):
     """Each dividend scales all prices before it, a split more so, and files round them. Either file may come first."""

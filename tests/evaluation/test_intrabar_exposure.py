@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import market_of, random_bars
+from evaluation.priced_markets import market_of, random_table
 
 from jaxtrader.evaluation.baselines import exposure_matched
 from jaxtrader.evaluation.combined import combine
@@ -80,7 +80,7 @@ def test_ruin_in_the_bar_of_the_entry_is_no_exposure_of_a_million():
 
 
 def test_the_baseline_holds_the_mean_of_what_stood_in_the_bars():
-    market = market_of(random_bars(3, 60), symbol="X")
+    market = market_of(random_table(3, 60), symbol="X")
     targets, rules = np.arange(60) % 2, Rules(rebalance_band=0.0)
     result = simulate(market, targets, costs=NO_COSTS, stop_loss=0.005, take_profit=0.005, rules=rules)
     bought = result.fills["bar"][(result.fills["reason"] == "order") & (result.fills["units"] > 0)]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import BARS, busy, daily, market_of, random_bars
+from evaluation.priced_markets import BARS, busy, daily, market_of, random_table
 
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.evaluation.simulate import simulate, simulate_paths
@@ -19,13 +19,13 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.market import Market
 
-PAIR = {"A": random_bars(1), "B": random_bars(2)}
+PAIR = {"A": random_table(1), "B": random_table(2)}
 TIMES = pd.date_range("2020-01-01", periods=BARS)
 
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    return market_of(random_bars(), symbol="X")
+    return market_of(random_table(), symbol="X")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_brackets_are_matched_by_their_labels(market: Market, several: Market) -
 
 
 def test_times_are_those_of_the_market_s_wall_clock_or_have_an_offset() -> None:
-    bars = random_bars()
+    bars = random_table()
     market = market_of(bars.tz_localize("America/New_York"), symbol="X")
     expected = simulate(market, busy())
     here = pd.Series(busy(), bars.index)

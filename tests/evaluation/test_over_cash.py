@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import busy, daily, market_of, random_bars
+from evaluation.priced_markets import busy, daily, market_of, random_table
 
 from jaxtrader.evaluation.baselines import baselines
 from jaxtrader.evaluation.combined import combine
@@ -54,7 +54,7 @@ def test_an_account_in_cash_earns_nothing_over_cash(times):
 
 def test_the_sharpe_ratio_is_of_returns_less_the_rate_for_each_bars_calendar_time():
     times = pd.bdate_range("2020-01-01", periods=60)
-    market = market_of(random_bars(1, 60).set_axis(times), symbol="X")
+    market = market_of(random_table(1, 60).set_axis(times), symbol="X")
     result = simulate(market, busy(1, 60), costs=INTEREST, rules=RULES)
     days = np.diff(times, prepend=times[:1]) / np.timedelta64(1, "D")
     assert set(days) == {0, 1, 3}
@@ -165,7 +165,7 @@ def test_the_position_financing_of_a_portfolio_is_what_its_assets_were_charged()
 
 
 def test_all_trades_and_the_interest_on_cash_are_what_the_account_gained():
-    market = dataclasses.replace(market_of(random_bars(4, 60), symbol="X"), funding=np.full((60, 1), 2e-4))
+    market = dataclasses.replace(market_of(random_table(4, 60), symbol="X"), funding=np.full((60, 1), 2e-4))
     rates = costs(fee=0.002, slippage=0.001, cash_rate=0.1, borrow_rate=0.2, short_rate=0.2)
     result = simulate(market, 2 * busy(4, 60), costs=rates, rules=GEARED)
     total = combine({"A": result, "B": simulate(market, -busy(5, 60), costs=rates, rules=GEARED)})

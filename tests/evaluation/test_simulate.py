@@ -8,10 +8,9 @@ import sys
 
 import numpy as np
 import pytest
-from evaluation.priced_markets import BARS, busy, daily, market_of, random_bars
+from evaluation.priced_markets import BARS, busy, daily, market_of, random_table
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import market_of as market_with_all_columns
-from ledger.markets import orders_of
+from ledger.markets import full_market, orders_of
 from rule_settings import run_settings
 
 from jaxtrader.evaluation.combined import combine
@@ -26,7 +25,7 @@ PRICEY = Costs(fee=0.001, slippage=0.002)
 
 @pytest.fixture(scope="module")
 def market():
-    return market_of(random_bars(), symbol="X")
+    return market_of(random_table(), symbol="X")
 
 
 def test_buy_and_hold_has_its_closed_form(market):
@@ -100,7 +99,7 @@ def test_bar_0_trades_only_at_its_own_close_and_the_last_target_never_fills_next
     ],
 )
 def test_simulate_matches_the_scalar_reference(rules, volatility):
-    market = market_of(random_bars(5, volatility=volatility), symbol="X")
+    market = market_of(random_table(5, volatility=volatility), symbol="X")
     result = simulate(market, busy(5), costs=PRICEY, **run_settings(rules))
     assert_same_result(result, reference_of(market, busy(5)[:, None], PRICEY, **rules), 1e-12)
     assert (result.ruined_at is not None) == (volatility > 0.1)
@@ -108,7 +107,7 @@ def test_simulate_matches_the_scalar_reference(rules, volatility):
 
 def test_a_rebalance_band_met_to_the_last_digit_is_booked_as_it_was_traded():
     """Targets on the very edge of the band: whichever side rounding takes, the fills must explain the equity."""
-    market = market_of(random_bars(9, volatility=0.01), symbol="X")
+    market = market_of(random_table(9, volatility=0.01), symbol="X")
     targets = np.where(np.arange(BARS) % 2, 0.05, 0.0)
     result = simulate(market, targets, costs=NO_COSTS, rules=Rules(rebalance_band=0.05))
     np.testing.assert_allclose(
@@ -121,7 +120,7 @@ def test_a_rebalance_band_met_to_the_last_digit_is_booked_as_it_was_traded():
 
 def test_simulate_has_no_look_ahead(market):
     targets, t = busy(1), 60
-    data, other = random_bars(), random_bars(77)
+    data, other = random_table(), random_table(77)
     data.iloc[t + 1 :] = other.iloc[t + 1 :]
     changed = market_of(data, symbol="X")
     assert (changed.close[t + 1 :] != market.close[t + 1 :]).all()
@@ -144,12 +143,12 @@ def test_float32_is_close_and_float64_is_exact_without_a_global_switch(market):
 
 
 def test_one_of_several_histories_and_a_later_start():
-    market = market_of({"A": random_bars(1, 80), "B": random_bars(2)})
+    market = market_of({"A": random_table(1, 80), "B": random_table(2)})
     with pytest.raises(ValueError, match=r"2 histories \(A, B\).*symbol='A'"):
         simulate(market, 1.0)
     with pytest.raises(ValueError, match=r"'C'.* A, B"):
         simulate(market, 1.0, symbol="C")
-    alone = market_of(random_bars(2), symbol="B")
+    alone = market_of(random_table(2), symbol="B")
     targets = busy(3)
     both = simulate(market, targets, symbol="B")
     np.testing.assert_array_equal(both.equity, simulate(alone, targets).equity)
@@ -187,7 +186,7 @@ def test_user_mistakes_are_one_clear_sentence(market):
 
 
 def test_several_assets_match_the_scalar_reference():
-    frames = [random_bars(seed) for seed in (21, 22, 23)]
+    frames = [random_table(seed) for seed in (21, 22, 23)]
     market = market_of(dict(zip("XYZ", frames, strict=True)), align=True)
     targets = np.stack([busy(seed) for seed in (31, 32, 33)], 1)
     result = simulate(market, targets, costs=PRICEY)
@@ -203,7 +202,7 @@ def retried(result, fill):
 
 
 def test_orders_with_rebalance_on_change_that_could_not_fill_are_tried_again_in_a_result_too():
-    market = dataclasses.replace(market_with_all_columns(4, 3), funding=None)
+    market = dataclasses.replace(full_market(4, 3), funding=None)
     targets = np.repeat(orders_of(4, 3)[0][::8], 8, 0)  # each is said eight times
     rules = {"fill": "close", "rebalance": "on_change", "volume_cap": 0.2, "capital": 1e5}
     result = simulate(market, targets, costs=PRICEY, **run_settings(rules))
@@ -216,7 +215,7 @@ LENGTHS = {"A": 120, "B": 70, "C": 119, "D": 20}
 
 @pytest.fixture(scope="module")
 def several():
-    return market_of({name: random_bars(seed, bars) for seed, (name, bars) in enumerate(LENGTHS.items())})
+    return market_of({name: random_table(seed, bars) for seed, (name, bars) in enumerate(LENGTHS.items())})
 
 
 def targets_of(market, names):
@@ -296,7 +295,7 @@ def joined(markets):
 )
 def test_many_histories_with_all_columns_agree_with_the_scalar_reference(assets, rules):
     """Missing bars, funding, a delisting, caps, in two lengths."""
-    markets = [market_with_all_columns(seed, assets) for seed in range(4, 9)]
+    markets = [full_market(seed, assets) for seed in range(4, 9)]
     short = markets[-1]
     markets[-1] = dataclasses.replace(short, segments=np.array([[0, short.segments[0, 1], 40]]))
     market = joined(markets)
@@ -368,7 +367,7 @@ def test_results_of_several_keep_a_stop_loss_by_symbol_when_the_caller_changes_t
 )
 def test_the_next_target_is_what_the_next_bar_of_a_longer_history_is_asked_for(rules):
     """Without costs and band its order leaves just that exposure, and where it is NaN there is none."""
-    market = market_of(random_bars(5), symbol="X")
+    market = market_of(random_table(5), symbol="X")
     ready, end = market.segments[0, 1:]
     targets = np.repeat(busy(7)[::6], 6)[
         : end - ready
@@ -468,6 +467,6 @@ def test_fills_stepped_again_from_holdings_are_those_of_the_pass(market, rules, 
 
 @pytest.mark.parametrize("bars", [30, 100])
 def test_an_order_with_a_delay_beyond_the_history_never_fills(bars):
-    result = simulate(market_of(random_bars(bars=bars)), 1.0, rules=Rules(rebalance_band=0.0, delay=100))
+    result = simulate(market_of(random_table(bars=bars)), 1.0, rules=Rules(rebalance_band=0.0, delay=100))
     assert len(result.fills) == 0
     np.testing.assert_array_equal(result.equity, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation.priced_markets import busy, daily, market_of, random_bars
+from evaluation.priced_markets import busy, daily, market_of, random_table
 
 from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
@@ -18,7 +18,7 @@ BARS = 500
 @pytest.fixture(scope="module")
 def market():
     """A year of bars before the part that is judged."""
-    return market_of(random_bars(5, bars=BARS), symbol="X").split("2021-01-10")[1]
+    return market_of(random_table(5, bars=BARS), symbol="X").split("2021-01-10")[1]
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_all_that_trade_pay_costs(found):
 
 
 def test_equal_weight_divides_the_capital_between_what_can_be_traded():
-    late = random_bars(2).iloc[40:]
-    market = market_of({"A": random_bars(1), "B": late}, align=True)
+    late = random_table(2).iloc[40:]
+    market = market_of({"A": random_table(1), "B": late}, align=True)
     result = simulate(market, np.full((len(market.times), 2), 0.5))
     held = strategies(market, result)[EQUAL_WEIGHT].exposure
     np.testing.assert_allclose(held[5:35].sum(axis=1), 1.0, atol=1e-9)
@@ -63,14 +63,14 @@ def test_equal_weight_divides_the_capital_between_what_can_be_traded():
 
 
 def test_each_symbol_has_its_own():
-    market = market_of({"A": random_bars(1), "B": random_bars(2)})
+    market = market_of({"A": random_table(1), "B": random_table(2)})
     total = combine({name: simulate(market, 1.0, symbol=name) for name in "AB"})
     assert list(strategies(market, total)[MOMENTUM].by_symbol) == ["A", "B"]
 
 
 def test_no_strategy_sees_a_later_bar():
     """look_ahead: other prices from bar 90 on change no target before."""
-    table = random_bars()
+    table = random_table()
     changed = table.copy()
     changed.iloc[90:, :4] *= np.linspace(1, 3, len(table) - 90)[:, None]
     targets = []

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import BARS, busy, daily, market_of, random_bars
+from evaluation.priced_markets import BARS, busy, daily, market_of, random_table
 
 from jaxtrader.evaluation import timing
 from jaxtrader.evaluation.combined import combine
@@ -21,7 +21,7 @@ timing_test = partial(timing.timing_test, rotations=49)  # one number of paths, 
 
 @pytest.fixture(scope="module")
 def market():
-    return market_of(random_bars(), symbol="X")
+    return market_of(random_table(), symbol="X")
 
 
 @pytest.mark.quick(1)
@@ -35,7 +35,7 @@ def test_each_of_many_paths_has_the_equity_that_it_has_alone(market, brackets):
 
 
 def test_paths_of_several_assets_have_the_equity_that_they_have_alone(monkeypatch):
-    market = market_of({"A": random_bars(1), "B": random_bars(2)}, align=True)
+    market = market_of({"A": random_table(1), "B": random_table(2)}, align=True)
     paths = np.stack([np.stack([busy(seed), busy(seed + 9)], axis=1) / 2 for seed in range(5)])
     # Blocks of two paths, so that the last block is not full.
     monkeypatch.setattr("jaxtrader.evaluation.simulate.NUMBERS_AT_ONCE", 2 * 4 * 512)
@@ -54,7 +54,7 @@ def test_targets_without_knowledge_are_as_good_as_their_rotations():
     """Under the null p is uniform. The mean of 40 of them has an error of 0.29 / sqrt(40)."""
     ps = []
     for seed in range(40):
-        market = market_of(random_bars(seed), symbol="X")
+        market = market_of(random_table(seed), symbol="X")
         result = simulate(market, np.repeat(np.random.default_rng(seed).integers(0, 2, BARS // 4), 4).astype(float))
         ps.append(timing_test(market, result, seed=seed).p)
     assert np.mean(ps) == pytest.approx(0.5, abs=3 * 0.29 / np.sqrt(40))
@@ -82,7 +82,7 @@ def test_rotations_of_long_data_are_traded_in_blocks(monkeypatch, market):
 
 
 def test_members_of_a_combined_result_are_rotated_by_the_same_share():
-    market = market_of({"A": random_bars(1), "B": random_bars(2, bars=80)})
+    market = market_of({"A": random_table(1), "B": random_table(2, bars=80)})
     parts = {"A": simulate(market, busy(1), symbol="A"), "B": simulate(market, busy(2, 80), symbol="B")}
     total = combine(parts)
     found = timing_test(market, total, seed=1)

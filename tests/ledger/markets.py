@@ -49,7 +49,7 @@ def all_costs(assets, **more):
     return Costs(**{"fee": fee, "slippage": 0.002, "fixed_fee": 2.0, "impact": 0.5, **COMMISSION, **RATES, **more})
 
 
-def market_of(seed, assets, volatility=0.03):
+def full_market(seed, assets, volatility=0.03):
     """All columns that a market can have: leaps, gaps, missing bars, delistings, sessions, and rows of unequal
     length."""
     rng = np.random.default_rng(seed)
@@ -108,5 +108,5 @@ def simulated(name, seed, market, **more):
 @functools.cache
 def result_of(name, seed, volatility=0.03):
     """A result of a case, and its market. Tests that look at the same share it."""
-    market = market_of(seed, BY_FILL[name][0], volatility)
+    market = full_market(seed, BY_FILL[name][0], volatility)
     return simulated(name, seed, market), market

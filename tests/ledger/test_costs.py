@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BY_FILL, market_of, orders_of
+from ledger.markets import BY_FILL, full_market, orders_of
 from market.price_tables import random_bars
 from rule_settings import run_settings
 
@@ -214,7 +214,7 @@ def test_rates_by_time_are_those_of_the_bar_of_the_fill(name) -> None:
     assets, rules = BY_FILL[name]
     costs = Costs(**RATE_COLUMNS, fixed_fee=2.0, rebates=("fee", "short_rate"))
     for seed in range(3):
-        market, (targets, brackets) = with_columns(market_of(seed, assets)), orders_of(seed, assets)
+        market, (targets, brackets) = with_columns(full_market(seed, assets)), orders_of(seed, assets)
         result = simulate(market, targets, costs=costs, **brackets, **run_settings(rules))
         assert_same_result(result, reference_of(market, targets, costs, brackets, **rules))
         if name != "close":

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BASE, BY_FILL, all_costs, market_of, orders_of
+from ledger.markets import BASE, BY_FILL, all_costs, full_market, orders_of
 from ledger.worked_bars import LONG, NAN, SHORT, TWO, bar, worked
 from rule_settings import run_settings
 
@@ -68,8 +68,8 @@ test_dividends_as_worked_by_hand = worked(CASES)
 
 
 def paying(seed, assets):
-    """A market of `market_of` whose raw prices fall by a dividend at every tenth bar."""
-    market, rng = market_of(seed, assets), np.random.default_rng(seed)
+    """A market of `full_market` whose raw prices fall by a dividend at every tenth bar."""
+    market, rng = full_market(seed, assets), np.random.default_rng(seed)
     paid = np.where(rng.random(market.close.shape) < 0.1, rng.uniform(0.1, 2, market.close.shape), 0)
     return dataclasses.replace(market, columns={"paid": paid}, price_factor=None)
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledger.markets import BARS, BASE, RATES, market_of
+from ledger.markets import BARS, BASE, RATES, full_market
 from ledger.paths import few, seeds
 from ledger.worked_bars import DAY, DEBT, LONG, NAN, SHORT, TWO, bar, worked
 from rule_settings import env_settings, run_settings
@@ -204,7 +204,7 @@ def test_where_the_open_is_the_close_before_both_fills_are_the_same_money(target
 @given(seeds, st.sampled_from([0.4, 1.0, 1.8, 2.5, -0.5, -1.5]))
 def test_interest_adds_up_over_the_holding_period(seed, exposure):
     """One order, then held: debt and credit grow by (1 + rate x years) a bar. A short pays for its value each bar."""
-    market = dataclasses.replace(market_of(seed, 1, 0.002), present=None, delisted=None, funding=None)
+    market = dataclasses.replace(full_market(seed, 1, 0.002), present=None, delisted=None, funding=None)
     rules = {"max_leverage": 3.0, "maintenance_margin": 0.0}
     costs = Costs(fee=0.0, slippage=0.0, **RATES)
     result = simulate(market, np.where(np.arange(BARS) == 3, exposure, np.nan), costs=costs, **run_settings(rules))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BARS, market_of, orders_of
+from ledger.markets import BARS, full_market, orders_of
 from ledger.paths import few, seeds
 from ledger.worked_bars import LONG, NAN, TWO, bar, worked
 
@@ -98,7 +98,7 @@ every_fill = pytest.mark.parametrize(("fill", "assets"), [("next_open", 3), ("ne
 
 def flat_result(seed: int, assets: int, fill: str) -> tuple[BacktestResult, Market, np.ndarray]:
     """A result that is flat at each session's end, its market and its targets."""
-    market, targets = dataclasses.replace(market_of(seed, assets), funding=None), orders_of(seed, assets)[0]
+    market, targets = dataclasses.replace(full_market(seed, assets), funding=None), orders_of(seed, assets)[0]
     rules = Rules(rebalance_band=0.0, fill=fill, flat_at_session_end=True)
     return simulate(market, targets, costs=COSTS, rules=rules), market, targets
 
@@ -142,7 +142,7 @@ def test_an_order_at_the_close_that_ends_a_session_or_an_asset_is_given_up_and_c
     rows = np.arange(BARS)[:, None]
     still = {name: np.full((BARS, 1), 50.0) for name in ("open", "high", "low", "close")}
     flags = {"session_end": np.isin(rows[:, 0], [10, 20]), "delisted": rows == 30, "present": rows <= 30}
-    market = dataclasses.replace(market_of(0, 1), funding=None, **still, **flags)
+    market = dataclasses.replace(full_market(0, 1), funding=None, **still, **flags)
     result = simulate(
         market,
         1.0,

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BARS, BASE, FULL, all_costs, market_of, orders_of
+from ledger.markets import BARS, BASE, FULL, all_costs, full_market, orders_of
 from ledger.worked_bars import LONG, NAN, SHORT, TWO, bar, worked
 from rule_settings import run_settings
 
@@ -157,7 +157,7 @@ RULES = {**FULL, "fill": "limit", "limit_offset": 0.01}
 def test_every_fill_of_a_result_is_that_of_the_scalar_reference(assets, rules):
     costs, unmet, fees = all_costs(assets, maker_fee=0.0002), 0, 0
     for seed in range(16):
-        market, (targets, brackets) = market_of(seed, assets), orders_of(seed, assets)
+        market, (targets, brackets) = full_market(seed, assets), orders_of(seed, assets)
         brackets = {"stop_loss": brackets["stop_loss"]}
         result = jt.simulate(market, targets, costs=costs, **brackets, **run_settings(rules))
         assert_same_result(result, reference_of(market, targets, costs, brackets, **rules))
@@ -223,7 +223,7 @@ def test_what_makes_no_sense_with_limits_is_refused(settings, words):
 
 def test_bars_that_come_later_do_not_change_what_was_placed():
     """Sized at the close: the prices of the next bar decide whether an order fills, and not how large it is."""
-    market, targets = market_of(3, 1), orders_of(3, 1)[0]
+    market, targets = full_market(3, 1), orders_of(3, 1)[0]
     rules = jt.Rules(fill="limit", limit_offset=0.001, rebalance_band=0.0)
     result = jt.simulate(market, targets, rules=rules)
     equity = result.equity

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from ledger.markets import BARS, BY_FILL, all_costs, market_of, orders_of, result_of
+from ledger.markets import BARS, BY_FILL, all_costs, full_market, orders_of, result_of
 from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
@@ -27,7 +27,7 @@ def test_no_look_ahead_what_comes_later_changes_nothing_before(name):
         def mixed(mine, theirs, later=later):
             return np.where(later[:, None] if mine.ndim > 1 else later, theirs, mine)
 
-        (before, market), other = result_of(name, seed), market_of(seed + 1, assets)
+        (before, market), other = result_of(name, seed), full_market(seed + 1, assets)
         (targets, brackets), (others, other_brackets) = orders_of(seed, assets), orders_of(seed + 1, assets)
         changed = dataclasses.replace(market, **{c: mixed(getattr(market, c), getattr(other, c)) for c in COLUMNS})
         brackets = {side: mixed(brackets[side], other_brackets[side]) for side in brackets}

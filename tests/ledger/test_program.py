@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ledger.markets import BY_FILL, all_costs, market_of, orders_of
+from ledger.markets import BY_FILL, all_costs, full_market, orders_of
 from rule_settings import run_settings
 
 from jaxtrader.envs.trading import TradingEnv
@@ -37,7 +37,7 @@ def swept(count, assets=1):
 def test_many_costs_in_one_run_of_the_ledger_give_the_result_of_each():
     """All costs and rules, three assets: `ledger.step` over a batch of `Costs` beside `simulate` with each alone."""
     assets, settings = BY_FILL["next_open"]
-    market, (targets, brackets), (batch, alone) = market_of(5, assets), orders_of(5, assets), swept(4, assets)
+    market, (targets, brackets), (batch, alone) = full_market(5, assets), orders_of(5, assets), swept(4, assets)
     rules = Rules(**settings)
 
     @jax.jit
@@ -134,7 +134,7 @@ OFF = {
     "a loss at a last bar, where there is none": {"delist_return": -0.5},
 }
 LEVERS = (1.0, None), (2.0, 0.0), (2.0, None)  # max_leverage and maintenance_margin
-MARKET = market_of(0, 1)  # with every column
+MARKET = full_market(0, 1)  # with every column
 PAID = {"paid": np.full((len(MARKET.times), 1), 0.5)}
 BARE = dataclasses.replace(
     MARKET, columns=PAID, present=None, delisted=None, funding=None

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import pytest
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BARS, BY_FILL, FULL, RATES, all_costs, market_of, orders_of, result_of, simulated
+from ledger.markets import BARS, BY_FILL, FULL, RATES, all_costs, full_market, orders_of, result_of, simulated
 from rule_settings import run_settings
 
 from jaxtrader.evaluation.simulate import simulate
@@ -51,7 +51,7 @@ def test_every_fill_without_brackets_and_margin_is_that_of_the_scalar_reference(
     rules = {**rules, "maintenance_margin": 0.0}
     reasons = Counter()
     for seed, volatility in RANDOM:
-        market, targets = market_of(seed, assets, volatility), orders_of(seed, assets)[0]
+        market, targets = full_market(seed, assets, volatility), orders_of(seed, assets)[0]
         market = dataclasses.replace(market, funding=None, bar_dt=None)  # which are on what is held inside the bar
         result = simulate(market, targets, costs=all_costs(assets), **run_settings(rules))
         assert_same_result(result, reference_of(market, targets, all_costs(assets), **rules))
@@ -80,7 +80,7 @@ def test_every_fill_on_change_is_that_of_the_scalar_reference(name):
 def test_the_result_is_what_its_fills_and_its_position_financing_make_of_the_prices(name, volatility):
     for seed in range(12):
         # All time is between the bars.
-        market = dataclasses.replace(market_of(seed, BY_FILL[name][0], volatility), bar_dt=np.zeros(BARS))
+        market = dataclasses.replace(full_market(seed, BY_FILL[name][0], volatility), bar_dt=np.zeros(BARS))
         assert_made_of_fills_and_financing(name, simulated(name, seed, market), market)
 
 
@@ -185,7 +185,7 @@ def test_the_order_of_the_assets_does_not_matter(name):
 def results_in_two_units(seed, scale):
     """A result without lots, ticks and impact, and the same with the prices of each asset multiplied by a factor."""
     rules = {k: v for k, v in FULL.items() if k not in ("lot", "multiplier", "tick", "volume_cap", "delay")}
-    (targets, brackets), market = orders_of(seed, 3), market_of(seed, 3)
+    (targets, brackets), market = orders_of(seed, 3), full_market(seed, 3)
     prices = {name: getattr(market, name) * scale for name in ("open", "high", "low", "close")}
     markets = market, dataclasses.replace(market, **prices)
     return [
@@ -235,7 +235,7 @@ def test_an_adjustment_of_prices_does_not_matter_whatever_is_on(power):
 def test_flat_stays_flat_but_for_interest(name, target):
     assets, rules = BY_FILL[name]
     for seed in range(6):
-        market, (_, brackets) = market_of(seed, assets), orders_of(seed, assets)
+        market, (_, brackets) = full_market(seed, assets), orders_of(seed, assets)
         result = simulate(market, target, costs=all_costs(assets), **brackets, **run_settings(rules))
         assert not len(result.fills)
         # Products of 64 numbers.

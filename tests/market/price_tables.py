@@ -2,11 +2,13 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from jaxtrader.market.bars import Bars, load_bars
+from jaxtrader.market.market import Market
 
 HEADER = "Date,Open,High,Low,Close,Volume\n"
 GOOD = ["2024-01-02,10,12,9,11,100", "2024-01-03,11,13,10,12,200", "2024-01-04,12,14,11,13,300"]
@@ -51,6 +53,13 @@ def random_bars(times: pd.DatetimeIndex, symbol: str = "asset", seed: int = 0, d
         "signal": rng.normal(size=n),
     }
     return load_bars(pd.DataFrame(columns, index=times), symbol=symbol)
+
+
+def market_of(*tables: pd.DataFrame, **settings: Any) -> Market:
+    """A market of tables, whose symbols are S0, S1 and so on, with one feature."""
+    return Market.from_bars(
+        [load_bars(table, symbol=f"S{i}") for i, table in enumerate(tables)], ["log_return_1"], **settings
+    )
 
 
 def cut(bars: Bars, start: int, end: int) -> Bars:

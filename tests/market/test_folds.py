@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pandas as pd
 import pytest
+from market.price_tables import frame, market_of
 
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.market.market import Market
-
-
-def market_of(*frames: pd.DataFrame) -> Market:
-    return Market.from_bars(load_bars({f"S{i}": frame for i, frame in enumerate(frames)}), features=["log_return_1"])
-
-
-def daily(begin: str, bars: int) -> pd.DataFrame:
-    return pd.DataFrame(
-        {name: 100.0 + np.arange(bars) for name in ("open", "high", "low", "close")},
-        index=pd.date_range(begin, periods=bars, freq="D"),
-    )
 
 
 def rows(fold: Fold) -> tuple[int, ...]:
@@ -29,7 +17,7 @@ def rows(fold: Fold) -> tuple[int, ...]:
     return int(first[1]), int(last[2]) - 1, int(test[1]), int(test[2]) - 1
 
 
-HUNDRED = market_of(daily("2024-01-01", 100))
+HUNDRED = market_of(frame(100, start="2024-01-01"))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +49,7 @@ def test_a_number_of_folds_divides_the_second_half_into_tests():
 
 
 def test_durations_are_of_the_calendar():
-    market = market_of(daily("2020-01-31", 800))
+    market = market_of(frame(800, start="2020-01-31"))
     found = walk_forward_folds(market, train="1y", test="1mo")
     # The first test begins a year after the first bar. The later ones count months from there.
     begins = [str(fold.test.times[fold.test.segments[0, 1]])[:10] for fold in found[:3]]
@@ -84,7 +72,7 @@ def test_validation_is_the_end_of_the_training():
 
 
 def test_all_symbols_are_cut_at_the_same_times_and_share_their_arrays():
-    market = market_of(daily("2024-01-01", 100), daily("2024-02-01", 29))
+    market = market_of(frame(100, start="2024-01-01"), frame(29, start="2024-02-01"))
     found = walk_forward_folds(market, 3, train="40d", valid=0)
     for fold in found:
         assert fold.test.features is market.features
@@ -118,7 +106,7 @@ def test_what_gives_no_folds_is_refused(settings, offence):
 
 
 def test_dates_and_durations_are_of_the_wall_clock_of_the_market():
-    days = daily("2023-12-01", 300)
+    days = frame(300, start="2023-12-01")
     for zone in ("Asia/Tokyo", "America/New_York"):  # at the end of March, clocks of New York have gone forward
         market = Market.from_bars(load_bars(days, tz=zone), features=["log_return_1"])
         by_date = walk_forward_folds(market, test=["2024-04-01"], valid=0)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from market.price_tables import market_of
 
 from jaxtrader.market.bars import Bars, load_bars
 from jaxtrader.market.market import Market
@@ -21,11 +22,6 @@ def table(bars: int = BARS, seed: int = 0) -> pd.DataFrame:
     columns = {"open": close, "high": close * 1.01, "low": close * 0.99, "close": close, "adj_close": adjusted}
     columns["volume"] = rng.lognormal(10, 1, bars)
     return pd.DataFrame(columns, index=pd.date_range("2020-01-01", periods=bars))
-
-
-def market_of(*tables: pd.DataFrame, **settings) -> Market:
-    bars = [load_bars(one, symbol=f"S{i}") for i, one in enumerate(tables)]
-    return Market.from_bars(bars, ["log_return_1"], **settings)
 
 
 def test_adv_is_the_mean_of_unadjusted_price_times_volume():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from evaluation.priced_markets import busy, market_of, random_bars
+from evaluation.priced_markets import busy, market_of, random_table
 
 from jaxtrader.evaluation.baselines import baselines
 from jaxtrader.evaluation.combined import combine
@@ -17,7 +17,7 @@ BARS = 500
 
 def parts_and_markets(symbols=("A&B", "<C>")):
     """Two symbols, half of the bars to train and half to test, and targets that are long, short and flat."""
-    whole = market_of({symbol: random_bars(i, BARS) for i, symbol in enumerate(symbols, 1)})
+    whole = market_of({symbol: random_table(i, BARS) for i, symbol in enumerate(symbols, 1)})
     parts, markets = {}, {}
     for seed, (name, market) in enumerate(zip(("train", "test"), whole.split(0.5, 0.5), strict=True)):
         lengths = market.segments[:, 2] - market.segments[:, 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import market_of, random_bars
+from evaluation.priced_markets import market_of, random_table
 
 from jaxtrader.evaluation.baselines import BUY_AND_HOLD, EXPOSURE_MATCHED
 from jaxtrader.evaluation.simulate import simulate
@@ -21,7 +21,7 @@ COSTS = Costs(fee=0.001, slippage=0.0005, cash_rate=0.03, short_rate=0.05)
 
 @pytest.fixture(scope="module")
 def market():
-    return market_of(random_bars(3, BARS), symbol="=X")
+    return market_of(random_table(3, BARS), symbol="=X")
 
 
 @pytest.fixture(scope="module", params=["always", "on_change"])
