@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from jaxtrader.market.bars import load_bars
 from jaxtrader.market.features import log_return
@@ -34,6 +35,12 @@ def random_table(seed: int = 0, bars: int = BARS, volatility: float = 0.03) -> p
 def market_of(source: Any, symbol: str | None = None, **options: Any) -> Market:
     """A market of a table, or of tables by symbol, with one feature."""
     return Market.from_bars(load_bars(source, symbol=symbol), [log_return()], **options)
+
+
+@pytest.fixture(scope="module")
+def market_of_one() -> Market:
+    """A random walk of the symbol X. A module names it: `market = market_of_one`."""
+    return market_of(random_table(), symbol="X")
 
 
 def busy(seed: int = 0, bars: int = BARS) -> np.ndarray:

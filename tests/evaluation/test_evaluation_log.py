@@ -9,17 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import busy, daily, market_of, random_table
+from evaluation.priced_markets import busy, daily, market_of, market_of_one, random_table
 
 from jaxtrader.evaluation import evaluation_log as log
 from jaxtrader.evaluation.combined import combine
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.files import FileError
 
-
-@pytest.fixture(scope="module")
-def market():
-    return market_of(random_table(), symbol="X")
+market = market_of_one
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from evaluation.priced_markets import BARS, busy, daily, market_of, random_table
+from evaluation.priced_markets import BARS, busy, daily, market_of, market_of_one, random_table
 from ledger.against_reference import assert_same_result, reference_of
 from ledger.markets import full_market, orders_of
 from rule_settings import run_settings
@@ -22,10 +22,7 @@ from jaxtrader.market.market import Market
 NO_COSTS = Costs(fee=0.0, slippage=0.0)
 PRICEY = Costs(fee=0.001, slippage=0.002)
 
-
-@pytest.fixture(scope="module")
-def market():
-    return market_of(random_table(), symbol="X")
+market = market_of_one
 
 
 def test_buy_and_hold_has_its_closed_form(market):

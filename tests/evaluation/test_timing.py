@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation.priced_markets import BARS, busy, daily, market_of, random_table
+from evaluation.priced_markets import BARS, busy, daily, market_of, market_of_one, random_table
 
 from jaxtrader.evaluation import timing
 from jaxtrader.evaluation.combined import combine
@@ -18,10 +18,7 @@ from jaxtrader.ledger.rules import Rules
 PRICEY = Costs(fee=0.001, slippage=0.002)
 timing_test = partial(timing.timing_test, rotations=49)  # one number of paths, and so one program
 
-
-@pytest.fixture(scope="module")
-def market():
-    return market_of(random_table(), symbol="X")
+market = market_of_one
 
 
 @pytest.mark.quick(1)

@@ -44,11 +44,6 @@ def recount(rollout: Any, before: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
 
 
 @pytest.fixture(scope="module")
-def rollouts(env: TradingEnv) -> MarketRollouts:
-    return MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
-
-
-@pytest.fixture(scope="module")
 def paths(rollouts: MarketRollouts, raw_params: EnvParams) -> MarketPaths:
     return jax.jit(rollouts.begin)(jax.random.key(11), raw_params)
 

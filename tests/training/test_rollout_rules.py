@@ -53,11 +53,6 @@ reset, step_env, one_bar_after = (
 ledger_step = jax.jit(ledger.step, static_argnames="rules")
 
 
-@pytest.fixture(scope="module")
-def rollouts(env) -> MarketRollouts:
-    return MarketRollouts(env, LENGTH, PATHS, ACCOUNTS)
-
-
 def made(env, name):
     return with_settings(env, SETTINGS[name])
 
