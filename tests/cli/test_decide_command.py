@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from live.test_live import HISTORY, backtested, bars_of, policy_on
-from live.test_live_portfolio import daily
-from live.test_live_portfolio import policy_on as portfolio_on
+from live.test_live_portfolio import portfolio_policy, three_histories
 from market.price_tables import cut, random_bars
 
 from jaxtrader.agents.policy import Policy
@@ -153,8 +152,8 @@ def test_each_symbol_has_an_account_and_an_ensemble_tells_the_likely_positions(t
 
 @pytest.mark.slow
 def test_a_portfolio_has_one_account(tmp_path, monkeypatch, capsys):
-    histories = daily()
-    policy = portfolio_on(histories, positions="weights", rules=Rules(delay=1), costs=Costs(cash_rate=0.1))
+    histories = three_histories()
+    policy = portfolio_policy(histories, positions="weights", rules=Rules(delay=1), costs=Costs(cash_rate=0.1))
     save_policy(tmp_path / "policy.pkl", policy)
     file = write(tmp_path / "prices.csv", *histories)
     at(monkeypatch, histories[0].times[-1] + 20 * HOUR)
@@ -169,7 +168,7 @@ def test_a_row_of_a_portfolio_is_decided_when_it_is_over(tmp_path, monkeypatch, 
     """The stock closes at 21:00, and the coin's day at 12:00 of the next day. Until then the row before is the last."""
     coin = random_bars(pd.date_range("2023-01-02", periods=201) + pd.Timedelta("12h"), "COIN")
     stock = random_bars(pd.bdate_range("2023-01-02", periods=142) + pd.Timedelta("21h"), "STOCK")
-    policy = portfolio_on([coin, stock], positions="weights", costs=Costs(cash_rate=0.1))
+    policy = portfolio_policy([coin, stock], positions="weights", costs=Costs(cash_rate=0.1))
     save_policy(tmp_path / "policy.pkl", policy)
     file = write(tmp_path / "prices.csv", coin, stock)
     day = np.datetime64("2023-07-18T00:00", "ns")

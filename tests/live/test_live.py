@@ -11,11 +11,10 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from live.accounts_compared import HISTORY, NEW_YORK, check_equal, loud, minutes
 from market.price_tables import cut, random_bars
-from policies import policy_of, with_random_weights
 
 from jaxtrader import files
-from jaxtrader.agents.normalization import ValueScale
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import ensemble, load_policy, save_policy
 from jaxtrader.agents.ppo import PPOAgent
@@ -35,8 +34,6 @@ from jaxtrader.market.errors import DataError
 from jaxtrader.market.features import Feature, resolve
 from jaxtrader.market.market import Market
 
-HISTORY = 150  # bars before the first decision
-NEW_YORK = "America/New_York"
 RULES = Rules(delay=1, max_leverage=1.5)
 COSTS = Costs(fee=2e-4, slippage=3e-4, borrow_rate=0.5, cash_rate=0.2)
 STOPS = {"stop_loss": (0.02, None, None, 0.03), "take_profit": 0.03}
@@ -58,17 +55,6 @@ def hours() -> pd.DatetimeIndex:
     return times[np.random.default_rng(3).random(340) > 0.03]
 
 
-def minutes() -> pd.DatetimeIndex:
-    """Minutes of three short sessions in New York, over the end of summer time, with a hole and a half day."""
-    days = [
-        pd.date_range(f"2024-{day} 09:31", f"2024-{day} {end}", freq="min", tz=NEW_YORK)
-        for day, end in (("11-01", "11:00"), ("11-04", "11:00"), ("11-05", "10:30"), ("11-06", "11:00"))
-    ]
-    times = pd.DatetimeIndex(np.concatenate([day.tz_convert("UTC").tz_localize(None).to_numpy() for day in days]))
-    hole = np.isin(np.arange(len(times)), [40, 41, 200, 201, 202])
-    return times[~hole]
-
-
 FREQUENCIES: dict[str, Any] = {
     "daily": (days, None, ["log_return_3", "volatility_9", "1w:log_return_2", "day_of_week_sin", "signal"]),
     "hourly": (hours, None, ["drawdown_8", "distance_to_mean_5", "4h:price_range_3", "time_of_day_cos", "gap"]),
@@ -83,13 +69,6 @@ FREQUENCIES: dict[str, Any] = {
 # A backtest encodes chunks of bars, and a live account one window. Recurrent ones begin anew at its first bar.
 ENCODERS = {"daily": "lru", "hourly": "gru", "minutes": "mlp"}
 SEEDS = {"daily": 1, "hourly": 2, "minutes": 1}  # of weights under which all rules act
-
-
-def loud(env: TradingEnv, seed: int = 1, agent: PPOAgent | None = None) -> Policy:
-    """A policy with drawn weights, whose decisions differ from bar to bar."""
-    agent = agent or PPOAgent(hidden=(8, 8))
-    scale = ValueScale(*(np.float32(x) for x in (0.02, 0.05, 0.1)))
-    return policy_of(agent, with_random_weights(agent, env, seed).replace(value_scale=scale), env)
 
 
 def bars_of(frequency: str) -> Bars:
@@ -114,14 +93,6 @@ def values(bars: Bars, i: int) -> dict[str, Any]:
     names = ("open", "high", "low", "close", "volume")
     columns = {name: column[i, 0] for name, column in bars.columns.items()}
     return {"time": bars.times[i], "columns": columns} | {name: getattr(bars, name)[i, 0] for name in names}
-
-
-def check_equal(live: Live, result: BacktestResult, i: int) -> None:
-    """The account and the target at bar i of a result are those of the live account."""
-    np.testing.assert_allclose(live.decision.target, result.targets[i, 0], rtol=1e-6)
-    np.testing.assert_allclose(live.equity, result.equity[i], rtol=1e-9)
-    np.testing.assert_allclose(live.exposure, result.exposure[i, 0], rtol=1e-9, atol=1e-12)
-    assert live.time == result.times[i]
 
 
 @pytest.fixture(scope="module")

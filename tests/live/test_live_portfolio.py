@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from agents.test_own_modules import Assets
-from live.test_live import HISTORY, NEW_YORK, loud, minutes
+from live.accounts_compared import HISTORY, NEW_YORK, check_equal, loud, minutes
 from market.price_tables import random_bars
 
 from jaxtrader.agents.policy import Policy
@@ -21,7 +21,6 @@ from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.backtest import backtest
 from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
-from jaxtrader.live.live import Live
 from jaxtrader.live.recent import PRICES, RecentBars, bar_at, newest_rows, up_to
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.clock import union
@@ -31,6 +30,7 @@ from jaxtrader.market.market import Market
 
 SYMBOLS = ("A", "B", "C")
 FEATURES = ["signal", "log_return_3"]
+ROUNDED = 9e-6  # the most by which weights differ
 SETTINGS: dict[str, Any] = {"positions": "weights", "rules": Rules(delay=1), "costs": Costs(cash_rate=0.1)}
 
 
@@ -44,7 +44,7 @@ def at(histories: Sequence[Bars], time: np.datetime64) -> dict[str, dict[str, An
     return found
 
 
-def daily() -> list[Bars]:
+def three_histories() -> list[Bars]:
     """Three assets. B lacks bars here and there, and C has none for a while, so that it counts as delisted."""
     times = pd.bdate_range("2023-01-02", periods=260)
     kept = np.ones((3, 260), bool)
@@ -53,7 +53,7 @@ def daily() -> list[Bars]:
     return [random_bars(times[mask], symbol) for mask, symbol in zip(kept, SYMBOLS, strict=True)]
 
 
-def policy_on(
+def portfolio_policy(
     histories: Sequence[Bars],
     seed: int = 1,
     agent: PPOAgent | None = None,
@@ -64,25 +64,17 @@ def policy_on(
     return loud(TradingEnv(market, window=4, **settings), seed, agent)
 
 
-def check_equal(live: Live, result: Any, i: int) -> None:
-    assert isinstance(live.decision.target, dict)
-    assert isinstance(live.exposure, dict)
-    np.testing.assert_allclose(list(live.decision.target.values()), result.targets[i], atol=1e-5)
-    np.testing.assert_allclose(live.equity, result.equity[i], rtol=1e-5)
-    np.testing.assert_allclose(list(live.exposure.values()), result.exposure[i], atol=1e-5)
-
-
 def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = None, **given: Any) -> Any:
     """The result of a backtest from a bar on, to which the live account was equal at each bar."""
     market = Market.from_bars(histories, FEATURES, align=True, delisted_after=policy.delisted_after)
     result = backtest(policy, market.split(market.times[first])[1])
     live = policy.live([up_to(bars, market.times[first]) for bars in histories])
-    check_equal(live, result, 0)
+    check_equal(live, result, 0, ROUNDED)
     for i in range(1, len(result)):
         time = market.times[first + i]
         ends = None if market.session_end is None else bool(market.session_end[first + i])  # a half day is not known
         live.on_bars(time, at(histories, time), session_end=ends, **given)
-        check_equal(live, result, i)
+        check_equal(live, result, i, ROUNDED)
         if path is not None and i % 25 == 0:
             live.save(path)
             live = policy.resume_live(path)
@@ -92,8 +84,8 @@ def followed(policy: Policy, histories: Sequence[Bars], first: int, path: Any = 
 @pytest.mark.quick(1)
 @pytest.mark.parametrize("agent", [None, PPOAgent(network=Assets())], ids=["ours", "own network"])
 def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_path, agent):
-    histories = daily()
-    policy = policy_on(histories, agent=agent, **SETTINGS)
+    histories = three_histories()
+    policy = portfolio_policy(histories, agent=agent, **SETTINGS)
     result = followed(policy, histories, HISTORY, tmp_path / "live")
     assert (result.fills["reason"] == "delisted").any()
     assert np.isnan(result.targets[:, 1]).any(), "an asset without a bar is held"
@@ -103,8 +95,8 @@ def test_a_portfolio_with_missing_bars_and_an_asset_that_leaves_and_returns(tmp_
 @pytest.mark.quick(1)
 @pytest.mark.parametrize(("delisted_after", "delistings"), [(9.5, 1), (40.0, 0), (math.inf, 0)])
 def test_a_portfolio_counts_an_asset_as_delisted_as_its_training_did(tmp_path, delisted_after, delistings):
-    histories = daily()
-    policy = policy_on(histories, delisted_after=delisted_after, **SETTINGS)
+    histories = three_histories()
+    policy = portfolio_policy(histories, delisted_after=delisted_after, **SETTINGS)
     save_policy(tmp_path / "policy.pkl", policy)
     result = followed(load_policy(tmp_path / "policy.pkl"), histories, HISTORY, tmp_path / "live")
     assert (result.fills["reason"] == "delisted").sum() == delistings
@@ -118,7 +110,7 @@ def test_an_account_catches_up_by_the_rows_of_its_backtest_where_clocks_differ(t
     coin = random_bars(pd.date_range("2023-01-02", periods=300) + pd.Timedelta(clock), "COIN")
     stock = random_bars(pd.bdate_range("2023-01-02", periods=210) + pd.Timedelta("21h"), "STOCK")
     histories = [coin, stock]
-    policy = policy_on(histories, positions="weights", costs=Costs(cash_rate=0.1))
+    policy = portfolio_policy(histories, positions="weights", costs=Costs(cash_rate=0.1))
     market = Market.from_bars(histories, FEATURES, align=True)
     first = len(market.times) - 40
     result = backtest(policy, market.split(market.times[first])[1])
@@ -129,7 +121,7 @@ def test_an_account_catches_up_by_the_rows_of_its_backtest_where_clocks_differ(t
         live.save(tmp_path / "live")
         live = policy.resume_live(tmp_path / "live", history=known)
         assert live.time == market.times[upto]
-        check_equal(live, result, upto - first)
+        check_equal(live, result, upto - first, ROUNDED)
 
 
 @pytest.mark.slow
@@ -144,7 +136,7 @@ def test_an_ensemble_of_portfolios_within_sessions_where_an_asset_has_no_bar_at_
         for mask, symbol in zip(kept, SYMBOLS, strict=True)
     ]
     settings: dict[str, Any] = {"positions": "continuous", "rules": Rules(flat_at_session_end=True), "stop_loss": 0.02}
-    policy = ensemble([policy_on(histories, seed, **settings) for seed in (1, 2)])
+    policy = ensemble([portfolio_policy(histories, seed, **settings) for seed in (1, 2)])
     result = followed(policy, histories, int(ends[0]) + 5, after_gap=True)
     closed = result.fills[result.fills["reason"] == "session end"]
     late = closed[~np.isin(closed["time"], times[ends])]
@@ -154,7 +146,7 @@ def test_an_ensemble_of_portfolios_within_sessions_where_an_asset_has_no_bar_at_
 
 @pytest.mark.parametrize("alike", [True, False])
 def test_rows_of_several_assets_at_once_have_the_numbers_of_each_alone_to_the_bit(alike: bool):
-    histories = daily()
+    histories = three_histories()
     if not alike:  # each asset is then computed by itself
         histories[1] = dataclasses.replace(histories[1], funding=np.zeros(histories[1].close.shape))
     own = Feature("body", 1, lambda bars: np.log(bars.close / bars.open)[:, :1])
@@ -178,8 +170,8 @@ def test_rows_of_several_assets_at_once_have_the_numbers_of_each_alone_to_the_bi
 
 
 def test_what_a_portfolio_refuses():
-    histories = daily()
-    policy = policy_on(histories, **SETTINGS)
+    histories = three_histories()
+    policy = portfolio_policy(histories, **SETTINGS)
     whole = union([bars.times for bars in histories])
     now, then = whole[HISTORY], whole[HISTORY + 1]
     parts = [up_to(bars, now) for bars in histories]
