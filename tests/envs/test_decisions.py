@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ledger.against_reference import moves_of
-from ledger.markets import BARS, RATES, market_of
+from ledger.markets import BARS, RATES, full_market
 from ledger.reference import LIQUIDATION, RUIN, SESSION
 from rule_settings import bars_after, env_settings
 
@@ -35,7 +35,7 @@ SETTINGS = {
 
 def made(name, seed, volatility=0.03):
     """An environment of a market with missing and last bars, its settings, and actions, a few of which are none."""
-    market = dataclasses.replace(market_of(seed, ASSETS, volatility), features=np.zeros((BARS, ASSETS, 1)))
+    market = dataclasses.replace(full_market(seed, ASSETS, volatility), features=np.zeros((BARS, ASSETS, 1)))
     rules = {**SETTINGS[name], "flat_at_session_end": True, "rebalance_band": 0.05}
     env = TradingEnv(market, window=1, episode_length=EVERY, decision_every=EVERY, costs=COSTS, **env_settings(rules))
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
-from ledger.markets import market_of
+from ledger.markets import full_market
 
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.rules import Rules
@@ -24,7 +24,7 @@ from jaxtrader.training.rollout import MarketRollouts
     ],
 )
 def test_an_episode_begins_with_nothing_that_its_bar_has_closed(assets, positions, flat):
-    market = market_of(3, assets)
+    market = full_market(3, assets)
     env = TradingEnv(
         market,
         positions=positions,

@@ -12,7 +12,7 @@ import pytest
 from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ledger.markets import BARS, FULL, RATES, all_costs, market_of
+from ledger.markets import BARS, FULL, RATES, all_costs, full_market
 from rule_settings import bars_after, env_settings, run_settings
 
 from jaxtrader.envs.trading import TradingEnv
@@ -71,7 +71,7 @@ def live(env, params, actions):
 def test_no_action_on_any_valid_bars_makes_a_number_that_is_none(name, seed, wild):
     """Training's float32, prices that leap, actions that are none: all that an agent and the log see stays finite."""
     assets, rng = (3 if name == "portfolio" else 1), np.random.default_rng(seed)
-    market = market_of(seed, assets, min(wild, 1.0))
+    market = full_market(seed, assets, min(wild, 1.0))
     market = dataclasses.replace(market, features=np.zeros((BARS, assets, 1)), listed=market.present)
     env = TradingEnv(market, window=2, episode_length=16, **env_settings(ENVS[name]))
     if assets == 1:
@@ -112,7 +112,7 @@ def test_turnover_and_costs_of_the_log_are_those_of_a_result():
     """Session ends, last bars, liquidation and ruin among them: what closes a position is traded value too."""
     reasons = set()
     for seed, volatility in ((0, 0.03), (1, 0.03), (2, 0.6), (3, 0.6), (4, 0.6)):
-        market = dataclasses.replace(market_of(seed, 3, volatility), features=np.zeros((BARS, 3, 1)))
+        market = dataclasses.replace(full_market(seed, 3, volatility), features=np.zeros((BARS, 3, 1)))
         rules = {**FULL, "fill": "next_close", "flat_at_session_end": True}
         env = TradingEnv(market, window=1, positions="continuous", costs=all_costs(3), **env_settings(rules))
         actions = np.random.default_rng(seed).uniform(-1, 1, (BARS, 3))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import struct
 from ledger.against_reference import assert_same_result, reference_of
-from ledger.markets import BARS, market_of
+from ledger.markets import BARS, full_market
 from policies import about
 from rule_settings import env_settings, run_settings
 
@@ -80,7 +80,7 @@ def test_a_policy_that_follows_the_signal_of_a_synthetic_market_has_the_result_o
 def test_decision_every_third_bar_asks_for_the_same_between():
     """Three assets with missing and last bars, flat at session ends: targets, rewards, and the result of both."""
     rng = np.random.default_rng(0)
-    market = dataclasses.replace(market_of(1, 3), features=rng.normal(size=(BARS, 3, 1)))
+    market = dataclasses.replace(full_market(1, 3), features=rng.normal(size=(BARS, 3, 1)))
     costs = jt.Costs(fee=1e-3, slippage=5e-4)
     rules = {"flat_at_session_end": True, "rebalance_band": 0.05}
     env = TradingEnv(

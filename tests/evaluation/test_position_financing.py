@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from evaluation.priced_markets import daily, market_of
 from evaluation.test_backtest_by_hand import HalfTheSignal, NoState
-from ledger.markets import BARS, BY_FILL, RATES, all_costs, orders_of
-from ledger.markets import market_of as market_of_all_columns
+from ledger.markets import BARS, BY_FILL, RATES, all_costs, full_market, orders_of
 from policies import about
 from rule_settings import run_settings
 
@@ -46,7 +45,7 @@ def test_without_interest_on_cash_the_position_financing_of_all_assets_is_the_fi
     without, ruined = all_costs(assets, cash_rate=0.0), 0
     for seed in range(9):
         targets, brackets = orders_of(seed, assets)
-        market = market_of_all_columns(seed, assets, (0.03, 0.2, 0.6)[seed % 3])
+        market = full_market(seed, assets, (0.03, 0.2, 0.6)[seed % 3])
         result = simulate(market, targets, costs=without, **brackets, **run_settings(rules))
         scale = 1 + np.abs(result.equity).max()
         np.testing.assert_allclose(result.position_financing.sum(1), result.financing, rtol=1e-9, atol=1e-13 * scale)
