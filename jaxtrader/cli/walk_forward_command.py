@@ -53,7 +53,8 @@ def plan_walk_forward(values: Values) -> WalkForwardPlan:
         embargo=wanted.embargo,
     )
     settings = of(TrainSettings, values) | {"run_dir": None}  # that of each fold
-    plans = plan_folds(env, own_code.agent(values), folds, progress=not values["quiet"], **settings)
+    settings |= {"progress": not values["quiet"], "callbacks": inputs.callbacks(values)}
+    plans = plan_folds(env, own_code.agent(values), folds, **settings)
     return WalkForwardPlan(env, plans)
 
 

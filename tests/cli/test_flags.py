@@ -14,6 +14,7 @@ from jaxtrader.cli import flags, inputs, main, settings
 from jaxtrader.cli.command_settings import Check, Reward
 from jaxtrader.cli.flags import parse
 from jaxtrader.cli.settings import COMMANDS, SYNTHETIC, TRAIN, BadInput, of, resolved
+from jaxtrader.cli.walk_forward_command import plan_walk_forward
 from jaxtrader.ledger.cost_rates import CostRates
 
 ROOT = Path(jt.__file__).parents[1]
@@ -151,6 +152,8 @@ def test_patience_and_log_to_are_called_back_by_the_training(monkeypatch):
     stopping, logger = inputs.callbacks(resolved("train", given("train", *words)))
     assert (type(stopping), stopping.patience) == (jt.EarlyStopping, 3)
     assert type(logger) is jt.loggers.TensorBoard
+    folds = plan_walk_forward(resolved("walk-forward", given("walk-forward", "--folds", "2", *words))).plans
+    assert [[type(each) for each in fold.trainer.callbacks] for fold in folds] == [[type(stopping), type(logger)]] * 2
     assert inputs.callbacks(resolved("train", {})) == []
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(BadInput, match=r"`log_to`: .*wandb"):
