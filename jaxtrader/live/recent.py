@@ -24,6 +24,7 @@ from jaxtrader.market.share_splits import LEAST_FACTOR, scale_jump
 from jaxtrader.market.trailing import BARS, last_volatility, traded_value
 
 OPTIONAL = ("funding", "price_factor")
+ONE_BAR = "correct it, or leave this bar out"  # what can be done about a bar that breaks a rule
 FREE_ROWS = 512  # rows that are written before the buffer is moved back to its beginning
 
 
@@ -173,7 +174,7 @@ class RecentBars:
         sound = lowest <= low <= min(open_, close) and max(open_, close) <= high <= highest
         if not (sound and 0 <= volume <= LARGEST / max(close, 1.0)):
             arrays = widen_dust({name: np.array([x]) for name, x in given.items()})
-            check_bars(arrays, lambda _: f"The bar of {self.symbol} at {_shown(time)}")
+            check_bars(arrays, lambda _: f"The bar of {self.symbol} at {_shown(time)}", ONE_BAR)
             given = {name: float(x[0]) for name, x in arrays.items()}
         columns = {} if bar.get("columns") is None else bar["columns"]
         if not isinstance(columns, Mapping):

@@ -42,38 +42,43 @@ def check_times(times: np.ndarray, row_name: RowName) -> None:
     )
 
 
-def check_bars(prices: Mapping[str, np.ndarray], row_name: RowName) -> None:
+def check_bars(prices: Mapping[str, np.ndarray], row_name: RowName, way_out: str | None = None) -> None:
     """Check that prices are above 0, that high and low enclose open and close, and that volume is at least 0.
 
     Args:
         prices: open, high, low, close and volume, [T] each.
         row_name: names a row in the message.
+        way_out: the end of the message. None: what can be done about a row of a file.
 
     Raises:
         DataError: names the first row that breaks one of these rules.
     """
     for name in PRICES:
-        check_positive(name, prices[name], row_name)
+        check_positive(name, prices[name], row_name, way_out)
     top, bottom = np.maximum(prices["open"], prices["close"]), np.minimum(prices["open"], prices["close"])
-    _check_envelope("high", prices["high"], prices["high"] < top, "at least max", top, row_name)
-    _check_envelope("low", prices["low"], prices["low"] > bottom, "at most min", bottom, row_name)
+    _check_envelope("high", prices["high"], prices["high"] < top, "at least max", top, row_name, way_out)
+    _check_envelope("low", prices["low"], prices["low"] > bottom, "at most min", bottom, row_name, way_out)
     volume = prices["volume"]
     missing = np.flatnonzero(np.isnan(volume))
     if missing.size:
         raise DataError(
             f"{row_name(missing[0])}: volume is missing{_more(missing)}, but it must be a number of 0 or more; "
-            f"{CLIP_HINT}, which sets a missing volume to 0, or with {DROP_HINT}"
+            + (way_out or f"{CLIP_HINT}, which sets a missing volume to 0, or with {DROP_HINT}")
         )
     bad = np.flatnonzero(~_is_volume(prices))
     if bad.size:
         raise DataError(
             f"{row_name(bad[0])}: volume is {volume[bad[0]]:.10g}{_more(bad)}, but it must be a number of 0 or more, "
-            f"whose value in currency is at most {LARGEST:.2g}; correct the row, or load with {DROP_HINT}"
+            f"whose value in currency is at most {LARGEST:.2g}; "
+            + (way_out or f"correct the row, or load with {DROP_HINT}")
         )
 
 
-def check_positive(name: str, values: np.ndarray, row_name: RowName) -> None:
-    """Raise DataError at the first of `values` [T] that is not above 0 and finite, or is outside PRICE_LIMITS."""
+def check_positive(name: str, values: np.ndarray, row_name: RowName, way_out: str | None = None) -> None:
+    """Raise DataError at the first of `values` [T] that is not above 0 and finite, or is outside PRICE_LIMITS.
+
+    For `row_name` and `way_out` see `check_bars`.
+    """
     bad = np.flatnonzero(~_is_price(values))
     if not bad.size:
         return
@@ -81,13 +86,13 @@ def check_positive(name: str, values: np.ndarray, row_name: RowName) -> None:
     if 0 < values[row] < np.inf:
         raise DataError(
             f"{row_name(row)}: {name} is {values[row]:.10g}{_more(bad)}, outside {lowest:g} to {highest:g}, the range "
-            "for float32; correct the row, or give prices in another unit"
+            "for float32; " + (way_out or "correct the row, or give prices in another unit")
         )
     written = "missing (NaN)" if np.isnan(values[row]) else f"{values[row]:.10g}"
     truncated = " (is the file cut off?)" if row == len(values) - 1 and np.isnan(values[row]) else ""
     raise DataError(
-        f"{row_name(row)}: {name} is {written}{_more(bad)}, but a price must be a finite number above 0; correct or "
-        f"remove the row{truncated}, or load with {DROP_HINT}"
+        f"{row_name(row)}: {name} is {written}{_more(bad)}, but a price must be a finite number above 0; "
+        + (way_out or f"correct or remove the row{truncated}, or load with {DROP_HINT}")
     )
 
 
@@ -113,7 +118,13 @@ def check_float32(name: str, values: np.ndarray, row_name: RowName) -> None:
 
 
 def _check_envelope(
-    name: str, values: np.ndarray, wrong: np.ndarray, rule: str, limit: np.ndarray, row_name: RowName
+    name: str,
+    values: np.ndarray,
+    wrong: np.ndarray,
+    rule: str,
+    limit: np.ndarray,
+    row_name: RowName,
+    way_out: str | None,
 ) -> None:
     bad = np.flatnonzero(wrong)
     if bad.size:
@@ -121,7 +132,7 @@ def _check_envelope(
         written, wanted = shown_apart(values[row], limit[row])
         raise DataError(
             f"{row_name(row)}: {name} is {written}, but it must be {rule}(open, close) = {wanted}{_more(bad)}; "
-            f"{CLIP_HINT}, which sets high and low to the envelope of the bar, or with {DROP_HINT}"
+            + (way_out or f"{CLIP_HINT}, which sets high and low to the envelope of the bar, or with {DROP_HINT}")
         )
 
 
