@@ -244,16 +244,16 @@ def _to_bars(name: str, history: History, options: dict[str, Any]) -> Bars:
         funding_note,
         _volume_note(columns, prices["volume"], factor, times),
     ]
-    arrays = {role: _read_only(values) for role, values in prices.items()}
+    arrays = {role: _read_only_column(values) for role, values in prices.items()}
     times.flags.writeable = False
     bars = Bars(
         symbols=(name,),
         times=times,
-        columns={column: _read_only(values) for column, values in columns.items()},
+        columns={column: _read_only_column(values) for column, values in columns.items()},
         source=table.source,
         notes=tuple(note for note in notes if note),
-        funding=None if funding is None else _read_only(funding),
-        price_factor=None if factor is None else _read_only(factor),
+        funding=None if funding is None else _read_only_column(funding),
+        price_factor=None if factor is None else _read_only_column(factor),
         tz=tz,
         format=table.description,
         label=said,
@@ -441,7 +441,7 @@ def _numeric(table: NumericTable, roles: ColumnRoles) -> dict[str, np.ndarray]:
     return {name: table.numbers[name] for name in roles.others if name in table.numbers}
 
 
-def _read_only(values: np.ndarray) -> np.ndarray:
+def _read_only_column(values: np.ndarray) -> np.ndarray:
     """Return a read-only copy as [T, 1]. The parts of a split market share their arrays."""
     out = np.array(values, np.float64).reshape(-1, 1)
     out.flags.writeable = False

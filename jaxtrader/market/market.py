@@ -251,7 +251,7 @@ class Market:
         periods, total, doubts = annualize(names, left_out, calendars, times, periods_per_year, tz)
         notes += doubts
         return cls(
-            **_read_only(columns),
+            **_made_read_only(columns),
             symbols=names,
             feature_names=tuple(feature.name for feature in chosen),
             lookback=max(feature.for_bars(history).lookback for feature in chosen for history in histories),
@@ -259,7 +259,7 @@ class Market:
             periods_by_symbol=periods,
             tz=tz,
             tz_by_symbol={} if align else {n: h.tz for n, h in zip(names, histories, strict=True)},
-            source=_listed(list(dict.fromkeys(history.source for history in histories))),
+            source=_first_sources(list(dict.fromkeys(history.source for history in histories))),
             notes=tuple(notes),
             delisted_after=days,
         )
@@ -476,12 +476,12 @@ def _check_known(names: Sequence[str], features: Sequence[Feature], parts: Seque
             raise DataError(f"{name} has no bar with a value of {feature}; leave the feature or the symbol out")
 
 
-def _listed(sources: Sequence[str]) -> str:
+def _first_sources(sources: Sequence[str]) -> str:
     more = f" and {len(sources) - MOST_SOURCES} more" if len(sources) > MOST_SOURCES else ""
     return ", ".join(sources[:MOST_SOURCES]) + more
 
 
-def _read_only(columns: Columns) -> Columns:
+def _made_read_only(columns: Columns) -> Columns:
     """Make the arrays read-only, because the parts of a split share them."""
     for values in [*columns.values(), *columns["columns"].values()]:
         if isinstance(values, np.ndarray):

@@ -30,7 +30,7 @@ def check_one_adjustment(prices: Mapping[str, np.ndarray], row_name: RowName) ->
     odd, rows = _odd(prices)
     in_a_row = (rows[ROWS - 1 :] - rows[: len(rows) - ROWS + 1] == ROWS - 1).any() if len(rows) >= ROWS else False
     if in_a_row or len(rows) >= max(ROWS, SHARE * len(prices["close"])):
-        raise _error(prices, row_name, odd, rows, steady=_ratio(prices, odd) is not None)
+        raise _mixed_error(prices, row_name, odd, rows, steady=_steady_ratio(prices, odd) is not None)
 
 
 def unify(
@@ -56,16 +56,16 @@ def unify(
     odd, rows = _odd(prices)
     if not len(rows):
         return dict(prices), None, None
-    ratio = _ratio(prices, odd)
+    ratio = _steady_ratio(prices, odd)
     if ratio is None:
-        raise _error(prices, row_name, odd, rows, steady=False)
-    factors = {name: ratio for name in _scaled(odd)} if "close" in odd else {"open": 1 / ratio}
+        raise _mixed_error(prices, row_name, odd, rows, steady=False)
+    factors = {name: ratio for name in _names_to_scale(odd)} if "close" in odd else {"open": 1 / ratio}
     out = {name: values * factors.get(name, 1.0) for name, values in prices.items()}
     used = np.concatenate(list(factors.values()))
     shown = f"{used.min():.4g}" if used.min() == used.max() else f"{used.min():.4g} to {used.max():.4g}"
     note = (
-        f"`repair='adjust'` multiplied {_listed(_scaled(odd))} by {shown}, so that they are adjusted as close is. "
-        f"{len(rows):,} bars did not fit before."
+        f"`repair='adjust'` multiplied {_joined_by_and(_names_to_scale(odd))} by {shown}, so that they are adjusted "
+        f"as close is. {len(rows):,} bars did not fit before."
     )
     return widen_dust(out), ratio if odd == ("close",) else None, note
 
@@ -85,12 +85,12 @@ def _odd(prices: Mapping[str, np.ndarray]) -> tuple[tuple[str, ...], np.ndarray]
     lowest, highest = PRICE_LIMITS
     if not all(((prices[name] >= lowest) & (prices[name] <= highest)).all() for name in PRICES):
         return KINDS[0], np.array([], int)
-    rows = {odd: _rows(prices, odd) for odd in KINDS}
+    rows = {odd: _rows_out_of_range(prices, odd) for odd in KINDS}
     most = max(KINDS, key=lambda odd: len(rows[odd]))
     return most, rows[most]
 
 
-def _rows(prices: Mapping[str, np.ndarray], odd: tuple[str, ...]) -> np.ndarray:
+def _rows_out_of_range(prices: Mapping[str, np.ndarray], odd: tuple[str, ...]) -> np.ndarray:
     """Return the rows at which just the prices `odd` lie outside of the range, if almost all are on one side of it."""
     low, high = prices["low"] * (1 - MISSED), prices["high"] * (1 + MISSED)
     sides = []
@@ -103,12 +103,12 @@ def _rows(prices: Mapping[str, np.ndarray], odd: tuple[str, ...]) -> np.ndarray:
     return rows if len(rows) >= ONE_SIDED * sum(map(len, sides)) else rows[:0]
 
 
-def _scaled(odd: tuple[str, ...]) -> list[str]:
+def _names_to_scale(odd: tuple[str, ...]) -> list[str]:
     """The prices to scale: `odd`, unless close is among them, else all others."""
     return [name for name in PRICES if (name in odd) != ("close" in odd)]
 
 
-def _ratio(prices: Mapping[str, np.ndarray], odd: tuple[str, ...]) -> np.ndarray | None:
+def _steady_ratio(prices: Mapping[str, np.ndarray], odd: tuple[str, ...]) -> np.ndarray | None:
     """Return the ratio [T] of the prices `odd` to the others, constant over stretches, or None if it is not steady."""
     lowest = np.max([prices[name] / prices["high"] for name in odd], axis=0)
     highest = np.min([prices[name] / prices["low"] for name in odd], axis=0)
@@ -139,7 +139,7 @@ def _stretch(lowest: np.ndarray, highest: np.ndarray) -> int:
         size *= 2
 
 
-def _error(
+def _mixed_error(
     prices: Mapping[str, np.ndarray], row_name: RowName, odd: tuple[str, ...], rows: np.ndarray, steady: bool
 ) -> DataError:
     row = int(rows[0])
@@ -147,14 +147,14 @@ def _error(
     ratio = np.median(prices[odd[-1]][rows] / np.sqrt(prices["high"][rows] * prices["low"][rows]))
     way_out = "use prices that are all raw or all adjusted"
     if steady:
-        way_out = f"load with `repair='adjust'`, which scales {_listed(_scaled(odd))}, or {way_out}"
-    others = _listed([name for name in PRICES if name not in odd])
+        way_out = f"load with `repair='adjust'`, which scales {_joined_by_and(_names_to_scale(odd))}, or {way_out}"
+    others = _joined_by_and([name for name in PRICES if name not in odd])
     return DataError(
-        f"{row_name(row)}: {_listed(odd)} lie{'s' * (len(odd) == 1)} outside of low to high ({shown}), as in "
+        f"{row_name(row)}: {_joined_by_and(odd)} lie{'s' * (len(odd) == 1)} outside of low to high ({shown}), as in "
         f"{len(rows):,} of {len(prices['close']):,} rows, by a ratio of about {ratio:.4g}. The adjustment for "
-        f"dividends and splits of {_listed(odd)} differs from that of {others}; {way_out}."
+        f"dividends and splits of {_joined_by_and(odd)} differs from that of {others}; {way_out}"
     )
 
 
-def _listed(names: list[str] | tuple[str, ...]) -> str:
+def _joined_by_and(names: list[str] | tuple[str, ...]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
