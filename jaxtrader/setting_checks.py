@@ -1,4 +1,7 @@
-"""How messages name settings, and checks of their types with the same words. They need the standard library alone."""
+"""How messages name settings, and checks of their types with the same words. They need the standard library alone.
+
+An argument that is wrong is a ValueError in the whole package, also where its type is wrong.
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,13 @@ def check_unlabelled(name: str, value: object) -> None:
         )
 
 
+def check_type(user: str, value: object, kind: type, way_out: str) -> None:
+    """Raise ValueError where an object is of another type than its user needs. The text names both types."""
+    if not isinstance(value, kind):
+        given = f"the class {value.__name__}" if isinstance(value, type) else _with_article(type(value))
+        raise ValueError(f"{user} needs {_with_article(kind)}, not {given}; {way_out}")
+
+
 def check_number(name: str, value: object) -> None:
     """Raise ValueError where a setting is not a number. The text names the setting."""
     if not is_number(value):
@@ -80,3 +90,8 @@ def check_whole(name: str, value: object, least: int = 1, most: int | None = Non
     limits = f"at least {least}" if most is None else f"from {least} to {most:,}"
     way_out = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
     raise ValueError(f"{setting(name, value)} must be a whole number{of_unit}, {limits}{way_out}")
+
+
+def _with_article(kind: type) -> str:
+    name = kind.__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -4,7 +4,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from jaxtrader.setting_checks import check_flag, check_number, check_whole, is_number, is_whole
+from jaxtrader.setting_checks import check_flag, check_number, check_type, check_whole, is_number, is_whole
 
 
 @pytest.mark.parametrize("value", [0, -3, 1.5, math.nan, math.inf, np.float32(2), np.int64(2), Fraction(1, 2)])
@@ -51,3 +51,11 @@ def test_a_flag_is_true_or_false(value):
     check_flag("progress", False)
     with pytest.raises(ValueError, match=r"progress=.* must be True or False"):
         check_flag("progress", value)
+
+
+def test_an_object_of_another_type_is_refused_with_both_types():
+    check_type("walk_forward", 1.5, float, "give one")
+    with pytest.raises(ValueError, match=r"^walk_forward needs a float, not an int; give one$"):
+        check_type("walk_forward", 1, float, "give one")
+    with pytest.raises(ValueError, match=r"^walk_forward needs an int, not the class int; give one$"):
+        check_type("walk_forward", int, int, "give one")

@@ -75,18 +75,18 @@ _GIVEN: dict[str, Any] = {}
 def own(module: Any) -> Own:
     """Return the holder of a user's module. A policy file that names its class finds it from now on.
 
-    Raises TypeError where it is no Flax linen module, or cannot be hashed.
+    Raises ValueError where it is no Flax linen module, or cannot be hashed.
     """
     if isinstance(module, Own):
         return module
     if inspect.isclass(module) and issubclass(module, nn.Module):
-        raise TypeError(f"{module.__name__} is a class; give a module, as `{module.__name__}(...)`")
+        raise ValueError(f"{module.__name__} is a class; give a module, as `{module.__name__}(...)`")
     if not isinstance(module, nn.Module):
-        raise TypeError(f"{type(module).__name__} is no Flax linen module; derive it from flax.linen.Module")
+        raise ValueError(f"{type(module).__name__} is no Flax linen module; derive it from flax.linen.Module")
     try:
         hash(module)
     except TypeError as error:
-        raise TypeError(
+        raise ValueError(
             f"{type(module).__name__} has a field that cannot be hashed ({error}); use tuples, not lists or arrays"
         ) from error
     _GIVEN[type(module).__name__] = module

@@ -45,9 +45,12 @@ def load_module(named: str) -> nn.Module:
         raise BadInput(f"{typed}: {file} has no {name}" + (f"; did you mean {close}?" if close else ""))
     try:
         module = found() if inspect.isclass(found) else found
-        return own(module).module
     except TypeError as error:
         raise BadInput(f"{typed}: {error}; give each field of the class a default") from error
+    try:
+        return own(module).module
+    except ValueError as error:
+        raise BadInput(f"{typed}: {error}") from error
 
 
 def run_file(file: str, typed: str) -> ModuleType:

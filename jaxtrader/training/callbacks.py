@@ -180,16 +180,16 @@ class CallbackList:
 
 
 def check_callbacks(callbacks: Sequence[Any], has_validation: bool) -> None:
-    """Raise TypeError where one of them is no Callback, and ValueError where one waits for validations in vain."""
+    """Raise ValueError where one of them is no Callback, or waits for validations in vain."""
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
-        raise TypeError(f"callbacks is one {type(callbacks).__name__}; give a list of callbacks")
+        raise ValueError(f"callbacks is one {type(callbacks).__name__}; give a list of callbacks")
     for callback in callbacks:
         if isinstance(callback, type) and issubclass(callback, Callback):
-            raise TypeError(f"callback {callback.__name__} is a class; give an object: {callback.__name__}()")
+            raise ValueError(f"callback {callback.__name__} is a class; give an object: {callback.__name__}()")
         if not isinstance(callback, Callback):
             has_log = callable(getattr(callback, "log", None))
             way_out = "wrap it: jt.loggers.Log(it)" if has_log else "derive it from jt.Callback"
-            raise TypeError(f"callback {type(callback).__name__} is no Callback; {way_out}")
+            raise ValueError(f"callback {type(callback).__name__} is no Callback; {way_out}")
         if isinstance(callback, EarlyStopping) and not has_validation:
             raise ValueError(
                 "EarlyStopping (`patience`) needs validations, of which there are none; give `valid`, or leave it out"

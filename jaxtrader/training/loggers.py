@@ -62,7 +62,7 @@ class Log(_FigureLogger):
         target: the object, or a module such as `wandb` after `wandb.init`.
 
     Raises:
-        TypeError: the target has no `log`.
+        ValueError: the target has no `log`.
 
     Example:
         >>> class Printed:
@@ -73,7 +73,7 @@ class Log(_FigureLogger):
 
     def __init__(self, target: HasLog):
         if not callable(getattr(target, "log", None)):
-            raise TypeError(f"{type(target).__name__} has no method log(figures, step=...); give an object that has")
+            raise ValueError(f"{type(target).__name__} has no method log(figures, step=...); give an object that has")
         self.target = target
 
     def _log(self, numbers: dict[str, float], step: int) -> None:

@@ -30,7 +30,7 @@ from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
 from jaxtrader.run_files import METRICS, START
-from jaxtrader.setting_checks import check_flag, setting
+from jaxtrader.setting_checks import check_flag, check_type, setting
 from jaxtrader.training.callbacks import Callback, check_callbacks
 from jaxtrader.training.checkpoint import Checkpoint, find_checkpoint
 from jaxtrader.training.dispatch import run_alone
@@ -80,8 +80,8 @@ class Trainer(TrainSettings):
             `EarlyStopping` and `loggers`.
 
     Raises:
-        TypeError: the agent is no `Agent`, or a callback is no `Callback`.
-        ValueError: settings do not fit together, or the earlier policy does not fit them.
+        ValueError: an argument has the wrong type, settings do not fit together, or the earlier policy does not fit
+            them.
         FileError: the earlier policy's file is not sound.
 
     Example:
@@ -105,8 +105,7 @@ class Trainer(TrainSettings):
     callbacks: Sequence[Callback] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.agent, Agent):
-            raise TypeError(f"{type(self.agent).__name__} is no Agent; derive it from jaxtrader.agents.protocol.Agent")
+        check_type("Trainer", self.agent, Agent, "derive it from `jaxtrader.Agent`")
         check_environment(self.env)
         check_callbacks(self.callbacks, self.valid is not None)
         self.agent.validate()

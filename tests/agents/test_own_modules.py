@@ -371,7 +371,7 @@ def test_a_module_that_does_not_fit_is_one_sentence(settings: dict[str, Any], me
     ],
 )
 def test_what_is_no_module_is_one_sentence(module: Any, message: str) -> None:
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(ValueError, match=message):
         PPOAgent(network=module).validate()
 
 

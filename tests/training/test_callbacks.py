@@ -37,7 +37,7 @@ def test_a_comparison_with_numbers_of_numpy_ends_the_training(tmp_path):
 
 
 def test_callbacks_are_a_list(tmp_path):
-    with pytest.raises(TypeError, match=r"callbacks is one EarlyStopping; give a list of callbacks"):
+    with pytest.raises(ValueError, match=r"callbacks is one EarlyStopping; give a list of callbacks"):
         jt.Trainer(CountEnv(), FakeAgent(), run_dir=tmp_path, callbacks=jt.EarlyStopping(3))
 
 
@@ -104,7 +104,7 @@ def test_early_stopping_refuses_settings_without_a_meaning(settings):
     ],
 )
 def test_what_is_no_callback_is_refused(tmp_path, given, way_out):
-    with pytest.raises(TypeError, match=way_out):
+    with pytest.raises(ValueError, match=way_out):
         trainer(tmp_path / "run", given)
 
 

@@ -52,7 +52,7 @@ def test_log_gives_figures_and_steps_to_any_object_with_log(tmp_path):
     target = Target()
     trainer(tmp_path / "run", jt.loggers.Log(target), total_steps=160).train()
     assert target.lines == [(80, 2), (160, 4)]
-    with pytest.raises(TypeError, match="log"):
+    with pytest.raises(ValueError, match="no method log"):
         jt.loggers.Log(object())
 
 
