@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
 from jaxtrader.market.splits import nanoseconds, segments_between
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_flag, check_number, check_type, check_whole, is_whole, setting
 
 LENGTH = re.compile(r"\s*(\d+)\s*(y|mo|w|d|h|min)\s*")
 UNITS = {"y": "years", "mo": "months", "w": "weeks", "d": "days", "h": "hours", "min": "minutes"}
@@ -68,6 +68,7 @@ def walk_forward_folds(
             there then reaches into what follows.
 
     Raises:
+        ValueError: an argument has the wrong type, or is out of range.
         DataError: a length is not valid, or a part of a fold holds no bars.
 
     Example:
@@ -77,6 +78,13 @@ def walk_forward_folds(
         Market(IBM: 635 bars, 2008-02-14 to 2010-08-20, ...)
         Market(IBM: 635 bars, 2010-08-23 to 2013-03-01, ...)
     """
+    check_type("walk_forward_folds", market, Market, "make one with `Market.from_bars(bars)`")
+    check_number("valid", valid)
+    check_flag("anchored", anchored)
+    folds = None if folds is None else check_whole("folds", folds)
+    train = None if train is None else _checked_length("train", train)
+    if test is not None and (isinstance(test, str) or not isinstance(test, Iterable)):
+        test = _checked_length("test", test)
     if folds is not None and test is not None:
         raise DataError(
             f"{setting('folds', folds)} and {setting('test', test)} both say how long a test is; leave one out"
@@ -105,6 +113,17 @@ def walk_forward_folds(
     return tuple(found)
 
 
+def _checked_length(name: str, given: Any) -> Length:
+    """Return a length. Raises DataError where it is neither a number of bars nor a duration."""
+    match = LENGTH.fullmatch(given) if isinstance(given, str) else None
+    if is_whole(given) and given >= 1:
+        return int(given)
+    if match is not None and int(match[1]):
+        return match[0]
+    dates = ", or the dates at which the tests begin" * (name == "test")
+    raise DataError(f"{setting(name, given)} must be a length; give {HOW_TO_WRITE}{dates}")
+
+
 def _test_begins(
     calendar: np.ndarray,
     folds: int | None,
@@ -120,13 +139,15 @@ def _test_begins(
             raise DataError(f"{given} must be dates in order; give one for each fold")
         return begins
     begin = _after(calendar, int(calendar[0]), len(calendar) // 2 if train is None else train, "train", tz)
+    if begin > calendar[-1]:
+        raise DataError(f"{setting('train', train)} leaves no bar to test on; give a shorter one")
     if test is None:
         count = 5 if folds is None else folds
         rows = np.arange(np.searchsorted(calendar, begin), len(calendar))
-        if count < 1 or len(rows) < count:
+        if len(rows) < count:
             raise DataError(
-                f"{setting('folds', count)} must be from 1 to {len(rows)}, the number of bars after the first "
-                "training; give another number, or a shorter training"
+                f"the first training leaves {len(rows)} bars to test on, and {count} folds need one each; give fewer "
+                "`folds`, or a shorter `train`"
             )
         return [int(calendar[part[0]]) for part in np.array_split(rows, count)]
     begins = []
@@ -134,8 +155,6 @@ def _test_begins(
         begins.append(begin)
         # From the first test on, so that months of different length add up.
         begin = _after(calendar, begins[0], test, "test", tz, times=len(begins))
-    if not begins:
-        raise DataError(f"{setting('train', train)} leaves no bar to test on; give a shorter one")
     return begins
 
 
@@ -151,8 +170,6 @@ def _after(calendar: np.ndarray, moment: int, length: Length, name: str, tz: str
     """The moment after so many bars, or after a duration. Beyond the last bar: the end of time."""
     if isinstance(length, str):
         return _shifted(moment, length, name, times, tz)
-    if isinstance(length, bool) or length < 1:
-        raise DataError(f"{setting(name, length)} must be a length; give {HOW_TO_WRITE}")
     row = int(np.searchsorted(calendar, moment)) + length * times
     return int(calendar[row]) if row < len(calendar) else np.iinfo(np.int64).max
 
@@ -162,8 +179,7 @@ def _shifted(moment: int, length: str, name: str, times: int, tz: str | None) ->
     import pandas as pd
 
     match = LENGTH.fullmatch(length)
-    if match is None or not int(match[1]):
-        raise DataError(f"{setting(name, length)} must be a length; give {HOW_TO_WRITE}")
+    assert match is not None  # see `_checked_length`
     offset: Any = {UNITS[match[2]]: int(match[1]) * times}
     own = tz if match[2] in CALENDAR_UNITS else None
     try:

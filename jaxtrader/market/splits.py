@@ -10,7 +10,7 @@ import numpy as np
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import time_zone, union
 from jaxtrader.market.errors import DataError
-from jaxtrader.setting_checks import check_whole
+from jaxtrader.setting_checks import check_whole, is_number
 
 # Beginning and end of time, in ns since 1970. The lowest int64 itself is NaT.
 ALWAYS = np.iinfo(np.int64).min + 1
@@ -34,7 +34,8 @@ def cut_segments(
         in a part is left out there, and `history_start` never moves, so that windows reach back before the cut.
 
     Raises:
-        DataError: the fractions, dates or embargo are not valid, or a part has no bars.
+        ValueError: the embargo is not a whole number of bars, or is below 0.
+        DataError: the fractions or dates are not valid, or a part has no bars.
     """
     calendar = union([times[start:end] for _, start, end in segments]).astype(np.int64)
     out = []
@@ -55,7 +56,7 @@ def _cut_times(calendar: np.ndarray, parts: Sequence[Any], tz: str | None) -> li
     """Return the bounds of k parts, k + 1 times in ns since 1970."""
     if not parts:
         raise DataError("split() needs fractions, such as 0.8, 0.2, or dates, such as '2011-01-01'")
-    numbers = [isinstance(part, (int, float, np.number)) and not isinstance(part, bool) for part in parts]
+    numbers = [is_number(part) for part in parts]
     if all(numbers):
         return _cut_by_fractions(calendar, [float(part) for part in parts])
     if any(numbers):

@@ -26,7 +26,7 @@ from jaxtrader.files import FileError
 from jaxtrader.market.folds import Fold, walk_forward_folds
 from jaxtrader.printable import shown
 from jaxtrader.run_files import WALK_FORWARD
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_flag, check_type, setting
 from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, only_writer
@@ -145,9 +145,11 @@ def walk_forward(
         >>> jt.walk_forward(env, agent, folds=2, run_dir="runs/walk", **size)
         WalkForward(2 folds, BacktestResult(IBM: ... runs/walk)
     """
+    check_type("walk_forward", env, TradingEnv, "make one with `TradingEnv(market)`")
+    check_flag("resume", resume)
     if refit not in ("fresh", "warm"):
         raise ValueError(f"{setting('refit', refit)} is unknown; use fresh or warm")
-    if folds is None or isinstance(folds, int):
+    if isinstance(folds, str) or not isinstance(folds, Sequence):
         folds = walk_forward_folds(env.market, folds)
     plans = plan_folds(env, agent, folds, **settings)
     folder = find_run(run_dir) if resume else make_run_dir(run_dir, "walk-forward")
@@ -171,6 +173,8 @@ def plan_folds(env: TradingEnv, agent: Agent, folds: Sequence[Fold], **settings:
     """Check everything before anything is trained. The arguments and errors are those of `walk_forward`."""
     if not folds:
         raise ValueError("there are no folds; give one at least")
+    for fold in folds:
+        check_type("walk_forward", fold, Fold, "make folds with `walk_forward_folds(market)`")
     if settings.get("init_from") is not None:
         raise ValueError("`init_from` may have seen the tests; use `refit='warm'`, which starts from the fold before")
     plans = []

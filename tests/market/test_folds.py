@@ -85,15 +85,17 @@ def test_all_symbols_are_cut_at_the_same_times_and_share_their_arrays():
     ("settings", "offence"),
     [
         ({"train": 0}, "train=0"),
+        ({"train": 2.5}, "train=2.5"),
+        ({"train": True}, "train=True"),
+        ({"test": 2.5}, "or the dates at which the tests begin"),
         ({"train": "soon"}, "soon"),
         ({"train": "0d"}, "0d"),
         ({"train": "900y"}, "900y"),
         ({"train": 200, "test": 10}, "200"),
-        ({"train": 95, "folds": 6}, "folds=6"),
-        ({"folds": 0}, "folds=0"),
+        ({"train": 95, "folds": 6}, "leaves 5 bars to test on, and 6 folds need one each"),
+        ({"train": "99y"}, "train='99y'` leaves no bar"),
         ({"folds": 2, "test": 5}, "leave one out"),
         ({"valid": 1.0}, "valid=1"),
-        ({"embargo": -1}, "embargo=-1"),
         ({"train": 10, "test": 10, "embargo": 10}, "training of fold 1"),
         ({"test": ["2024-03-01", "2024-02-01"]}, "in order"),
         ({"test": ["2023-01-01"], "train": 10}, "training of fold 1"),
@@ -103,6 +105,34 @@ def test_all_symbols_are_cut_at_the_same_times_and_share_their_arrays():
 def test_what_gives_no_folds_is_refused(settings, offence):
     with pytest.raises(ValueError, match=offence):
         walk_forward_folds(HUNDRED, **settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *[("folds", value) for value in (0, 2.7, True, "3")],
+        *[("valid", value) for value in ("a", True)],
+        *[("embargo", value) for value in (-1, 1.5, "1", True)],
+        ("anchored", "no"),
+    ],
+)
+def test_a_setting_of_a_wrong_type_is_refused_by_name(name, wrong):
+    with pytest.raises(ValueError, match=f"`{name}={wrong!r}` must be"):
+        walk_forward_folds(HUNDRED, **{name: wrong})
+
+
+def test_numbers_of_numpy_are_numbers():
+    settings = {"train": np.int64(40), "test": np.int32(15), "valid": np.float32(0.2), "embargo": np.int8(1)}
+    plain = {name: value.item() for name, value in settings.items()}
+    assert [rows(fold) for fold in walk_forward_folds(HUNDRED, **settings)] == [
+        rows(fold) for fold in walk_forward_folds(HUNDRED, **plain)
+    ]
+    assert len(walk_forward_folds(HUNDRED, np.int64(3))) == 3
+
+
+def test_bars_that_are_no_market_are_refused():
+    with pytest.raises(ValueError, match="needs a Market, not a DataFrame; make one"):
+        walk_forward_folds(daily("2024-01-01", 100), 2)
 
 
 def test_dates_and_durations_are_of_the_wall_clock_of_the_market():

@@ -204,6 +204,12 @@ def test_bad_splits_are_rejected(parts, embargo, message):
         both().split(*parts, embargo=embargo)
 
 
+@pytest.mark.parametrize("embargo", [-1, 1.5, True, "1"])
+def test_an_embargo_is_a_whole_number_of_bars(embargo):
+    with pytest.raises(ValueError, match=f"`embargo={embargo!r}` must be a whole number of bars, at least 0"):
+        both().split(0.5, 0.5, embargo=embargo)
+
+
 @pytest.mark.parametrize(
     ("times", "wanted"),
     [

@@ -124,6 +124,15 @@ def test_what_cannot_be_walked_is_refused_before_anything_is_trained(env, agent,
     short = walk_forward_folds(env.market, train=4, test=60, valid=0)
     with pytest.raises(ValueError, match="fold 1"):
         walk_forward(env, agent, short, run_dir=run_dir, **SETTINGS)
+    for wrong in (2.5, "5", True, folds[0]):
+        with pytest.raises(ValueError, match=r"`folds=.* must be a whole number, at least 1"):
+            walk_forward(env, agent, wrong, run_dir=run_dir, **SETTINGS)
+    with pytest.raises(ValueError, match="walk_forward needs a Fold, not a Market"):
+        walk_forward(env, agent, [env.market], run_dir=run_dir, **SETTINGS)
+    with pytest.raises(ValueError, match="walk_forward needs a TradingEnv, not a Market"):
+        walk_forward(env.market, agent, folds, run_dir=run_dir, **SETTINGS)
+    with pytest.raises(ValueError, match="needs an Agent, not an int"):
+        walk_forward(env, 5, folds, run_dir=run_dir, **SETTINGS)
     with pytest.raises(ValueError, match="no folds"):
         walk_forward(env, agent, (), run_dir=run_dir, **SETTINGS)
     assert not run_dir.exists()
