@@ -53,11 +53,17 @@ def check_unlabelled(name: str, value: object) -> None:
         )
 
 
+def with_article(kind: type) -> str:
+    """Return the name of a type as a text says it: "a Market", "an int"."""
+    name = kind.__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
 def check_type(user: str, value: object, kind: type, way_out: str) -> None:
     """Raise ValueError where an object is of another type than its user needs. The text names both types."""
     if not isinstance(value, kind):
-        given = f"the class {value.__name__}" if isinstance(value, type) else _with_article(type(value))
-        raise ValueError(f"{user} needs {_with_article(kind)}, not {given}; {way_out}")
+        given = f"the class {value.__name__}" if isinstance(value, type) else with_article(type(value))
+        raise ValueError(f"{user} needs {with_article(kind)}, not {given}; {way_out}")
 
 
 def check_number(name: str, value: object) -> None:
@@ -90,8 +96,3 @@ def check_whole(name: str, value: object, least: int = 1, most: int | None = Non
     limits = f"at least {least}" if most is None else f"from {least} to {most:,}"
     way_out = f"; write {int(value)}" if isinstance(value, float) and value.is_integer() else ""
     raise ValueError(f"{setting(name, value)} must be a whole number{of_unit}, {limits}{way_out}")
-
-
-def _with_article(kind: type) -> str:
-    name = kind.__name__
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

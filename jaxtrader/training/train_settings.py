@@ -78,10 +78,12 @@ class TrainSettings:
                 setattr(self, name, int(value))
         for name in AT_LEAST_1:
             if (value := getattr(self, name)) is not None or name in REQUIRED:
-                setattr(self, name, check_whole(name, value))
-        self.seed = check_whole("seed", self.seed, least=0, most=NUM_SEEDS - self.seeds)
+                setattr(self, name, check_whole(name, value, most=NUM_SEEDS if name == "seeds" else None))
+        self.seed = check_seed(self.seed, self.seeds)
         for name in ("must_beat_holding", "refit_normalizer"):
             check_flag(name, getattr(self, name))
+        if not isinstance(self.run_dir, str | PathLike | None):
+            raise ValueError(f"{setting('run_dir', self.run_dir)} must be the path of a folder")
         if self.unroll > self.rollout_length:
             raise ValueError(
                 f"{setting('unroll', self.unroll)} is more than {setting('rollout_length', self.rollout_length)}; give "
@@ -122,3 +124,8 @@ class TrainSettings:
     def unit(self) -> Literal["steps", "episodes"]:
         """What the length of the training is counted in."""
         return "steps" if self.num_episodes is None else "episodes"
+
+
+def check_seed(seed: object, seeds: int = 1) -> int:
+    """Return the first of so many seeds as an int. Raises ValueError where JAX would cut one of them."""
+    return check_whole("seed", seed, least=0, most=NUM_SEEDS - seeds)

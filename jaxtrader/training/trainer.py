@@ -24,9 +24,11 @@ from jaxtrader import compilation, devices, hosts
 from jaxtrader.agents.policy import Policy
 from jaxtrader.agents.policy_loading import load_trained
 from jaxtrader.agents.protocol import Agent, MarketAgent, check_paths
+from jaxtrader.envs.episode import EnvParams
 from jaxtrader.envs.protocols import Environment, check_environment
 from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.evaluation.optimum import Optimum
+from jaxtrader.files import FileError, encoded
 from jaxtrader.jax_settings import package_settings, without_64_bits
 from jaxtrader.market.market import Market
 from jaxtrader.run_files import METRICS, START
@@ -111,6 +113,9 @@ class Trainer(TrainSettings):
         self.agent.validate()
         self.validate_settings()
         check_flag("progress", self.progress)
+        _check_about(self.about)
+        if isinstance(self.env, TradingEnv) and self.env_params is not None:
+            check_type("Trainer", self.env_params, EnvParams, "make `env_params` with `env.params()`")
         if self.accounts_per_path is None:
             self.accounts_per_path = self._usual_accounts()
         self.agent.check_env(self.env)
@@ -142,6 +147,8 @@ class Trainer(TrainSettings):
         given = self.init_from
         if given is None or isinstance(given, Policy):
             return given
+        if not isinstance(given, str | PathLike):
+            raise ValueError(f"{setting('init_from', given)} must be a policy, or the path of its file or run folder")
         path = trained_path(Path(given)) if Path(given).is_dir() else given
         return load_trained(path, self.agent, self.env)
 
@@ -340,6 +347,16 @@ class Trainer(TrainSettings):
         """Return a display for so many seeds."""
         per_goal = self.steps_per_update if self.unit == "steps" else 1
         return Progress(seeds * self.goal * per_goal, self.unit, enabled=self.progress)
+
+
+def _check_about(about: Any) -> None:
+    """Raise ValueError where the policy files cannot hold these data, before anything is trained."""
+    if not isinstance(about, dict):
+        raise ValueError(f"{setting('about', about)} must be a dict of plain data")
+    try:
+        encoded("about", about)
+    except FileError as error:
+        raise ValueError(f"`about` must be plain data: {error}") from error
 
 
 def _moved(result: TrainResult, folder: Path, run_dir: Path) -> TrainResult:

@@ -19,10 +19,16 @@ from jaxtrader.evaluation import optimum
 from jaxtrader.evaluation.backtest import check_room, mean_reward
 from jaxtrader.evaluation.optimum import Optimum, ScoringPath
 from jaxtrader.market.market import Market
+from jaxtrader.setting_checks import setting
 
 
 def check_validation(data: Market | Optimum, env: TradingEnv) -> None:
     """Raise ValueError where policies of the environment cannot be scored on the data."""
+    if not isinstance(data, Market | Optimum):
+        raise ValueError(
+            f"{setting('valid', data)} must be a Market, or the Optimum of a synthetic market, and is of the type "
+            f"{type(data).__name__}"
+        )
     if isinstance(data, Optimum):
         data.check(env)
     else:

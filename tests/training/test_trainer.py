@@ -299,6 +299,14 @@ def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, env, m
         ({"total_steps": 0}, "total_steps=0` must be a whole number, at least 1"),
         ({"total_steps": 1, "seed": -1}, "seed=-1` must be a whole number, from 0 to 4,294,967,295"),
         ({"total_steps": 1, "seed": 2**32}, "seed=4294967296` must be a whole number, from 0 to 4,294,967,295"),
+        ({"total_steps": 1, "seed": 2**32 - 2, "seeds": 3}, "seed=4294967294` must be a whole number, from 0 to"),
+        ({"total_steps": 1, "seeds": 2**40}, r"seeds=1099511627776` must be a whole number, from 1 to 4,294,967,296"),
+        ({"total_steps": 1, "run_dir": 5}, "run_dir=5` must be the path of a folder"),
+        ({"total_steps": 1, "about": "x"}, "about='x'` must be a dict"),
+        ({"total_steps": 1, "about": {"x": [object()]}}, r"`about` must be plain data: tree\['x'\]\[0\] is a object"),
+        ({"total_steps": 1, "env_params": 5}, "Trainer needs an EnvParams, not an int"),
+        ({"total_steps": 1, "init_from": 5}, "init_from=5` must be a policy, or the path"),
+        ({"total_steps": 1, "valid": 5}, "valid=5` must be a Market, or the Optimum of a synthetic market"),
         ({"total_steps": 1, "must_beat_holding": "no"}, "must_beat_holding='no'` must be True or False"),
         ({"total_steps": 1, "progress": 0}, "progress=0` must be True or False"),
         ({"num_episodes": 2**40}, "give `total_steps` instead"),
@@ -314,6 +322,20 @@ def test_bars_after_the_training_segments_do_not_touch_training(tmp_path, env, m
 def test_settings_that_do_not_fit_say_the_way_out(env, agent, settings, message):
     with pytest.raises(ValueError, match=message):
         Trainer(env, agent, **{"rollout_length": env.episode_length, "num_envs": 8, **settings})
+
+
+def test_what_the_checks_of_types_accept(env, agent, raw_params, tmp_path):
+    settings = {
+        "env_params": raw_params,
+        "about": {"note": [1, (2.0, None)]},
+        "run_dir": tmp_path / "run",
+        "valid": env.market,
+    }
+    size = {"rollout_length": env.episode_length, "num_envs": 8, "total_steps": 64}
+    trainer = Trainer(env, agent, seed=2**32 - 3, seeds=3, **settings, **size)
+    assert trainer.env_params is raw_params
+    with pytest.raises(ValueError, match="needs an Agent, not the class PPOAgent"):
+        Trainer(env, type(agent), **size)
 
 
 @pytest.mark.parametrize(
