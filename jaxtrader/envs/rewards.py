@@ -329,6 +329,12 @@ def validate(reward: Any) -> None:
         hash(reward)
     except TypeError as error:
         raise ValueError(f"{setting('reward', reward)} has no hash; make its class a frozen dataclass") from error
+    if isinstance(reward, type):
+        raise ValueError(f"`reward` is the class {reward.__name__}; give an object: `{reward.__name__}()`")
+    if not isinstance(reward, MoveReward):
+        _check_function(reward)
+    elif type(reward).__call__ is MoveReward.__call__:
+        raise ValueError(f"{setting('reward', reward)} does not say what it pays; override `__call__(move, state)`")
     if isinstance(reward, MoveReward) and reward.observed:
         seen = jax.eval_shape(lambda: reward.observe(reward.begin((2,), jnp.float32))).shape
         if seen != (2, len(reward.observed)):
@@ -336,6 +342,20 @@ def validate(reward: Any) -> None:
                 f"{setting('reward', reward)} observes an array of shape {seen} for 2 accounts; with the names "
                 f"{', '.join(reward.observed)} it must be (2, {len(reward.observed)})"
             )
+
+
+def _check_function(reward: Any) -> None:
+    """Raise ValueError where a function does not make rewards of the equities before and after a bar."""
+    equities = jax.ShapeDtypeStruct((2,), jnp.float32)
+    try:
+        shape = jax.eval_shape(reward, equities, equities).shape
+    except Exception as error:  # whatever the user's code raises
+        raise ValueError(
+            f"{setting('reward', reward)} must take the equities before and after a bar, as arrays of JAX, and fails "
+            f"on them ({type(error).__name__}: {' '.join(str(error).split()):.200})"
+        ) from error
+    if shape not in ((), (2,)):
+        raise ValueError(f"{setting('reward', reward)} makes an array of shape {shape} of the equities of 2 accounts")
 
 
 def observed(reward: Any) -> tuple[str, ...]:

@@ -235,6 +235,12 @@ def test_a_reward_that_does_not_fit_is_refused(env: TradingEnv) -> None:
         dataclasses.replace(env, reward=Changing())
     with pytest.raises(ValueError, match=r"shape \(2, 1\) for 2 accounts; with the names won lately, lost lately"):
         dataclasses.replace(env, reward=Two())
+
+    class Silent(MoveReward):
+        pass
+
+    with pytest.raises(ValueError, match=r"does not say what it pays; override `__call__\(move, state\)`"):
+        dataclasses.replace(env, reward=Silent())
     with pytest.raises(NotImplementedError, match="must say what it pays"):
         MoveReward()(None, None)
 

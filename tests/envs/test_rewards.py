@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import pytest
 
 from jaxtrader.envs import rewards
 from jaxtrader.envs.rewards import Move, MoveReward
+from jaxtrader.envs.trading import TradingEnv
 from jaxtrader.ledger.account import EQUITY_FLOOR, Account, open_account
 from jaxtrader.ledger.bar import Bar
 
@@ -341,3 +344,24 @@ def test_a_move_tells_the_exposure_it_leaves() -> None:
 def test_parameters_that_cannot_be_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("reward", "message"),
+    [
+        (lambda: 0, "must take the equities before and after a bar"),
+        (lambda before, after: float(after), "as arrays of JAX, and fails on them"),
+        (lambda before, after: (before, after), "fails on them"),
+        (lambda before, after: after[:, None] - before, r"makes an array of shape \(2, 2\)"),
+        (rewards.differential_sharpe, "must take the equities"),
+        (rewards.log_return, r"is the class LogReturn; give an object: `LogReturn\(\)`"),
+    ],
+)
+def test_a_function_that_makes_no_rewards_is_refused(env: TradingEnv, reward: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(env, reward=reward)
+
+
+@pytest.mark.parametrize("reward", [lambda before, after: after / before - 1, lambda before, after: 0.0, jnp.subtract])
+def test_a_function_of_two_equities_is_a_reward(env: TradingEnv, reward: Any) -> None:
+    assert dataclasses.replace(env, reward=reward).reward is reward
