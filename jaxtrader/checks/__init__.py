@@ -8,7 +8,7 @@ passes has found no fault of its kind. It is no evidence that a policy will earn
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from jaxtrader.checks.check import Check
 from jaxtrader.checks.correlation import plausible
@@ -18,7 +18,7 @@ from jaxtrader.checks.lookahead import past_only
 from jaxtrader.market.bars import Bars
 from jaxtrader.market.features import Feature
 from jaxtrader.market.market import Market
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_type, setting
 
 __all__ = ["NAMES", "Check", "CheckSettings", "delayed", "oracle", "past_only", "plausible", "run", "shuffled"]
 
@@ -85,8 +85,11 @@ def prepare(market: Market, settings: CheckSettings | None = None, only: Sequenc
     "past_only" alone may run on few bars, since chance plays no part in it. On few bars `plausible` would fail by
     chance.
     """
+    if isinstance(only, str) or not isinstance(only, Iterable):
+        raise ValueError(f"{setting('only', only)} must be a list of names, such as `only=['past_only']`")
     unknown = [name for name in only if name not in NAMES]
     if unknown or not only:
         raise ValueError(f"{setting('only', tuple(only))} names no check to run; the checks are {', '.join(NAMES)}")
-    settings = settings or CheckSettings()
+    settings = CheckSettings() if settings is None else settings
+    check_type("checks", settings, CheckSettings, "make them with `checks.CheckSettings(...)`")
     return settings if set(only) == {"past_only"} else settings.validate(market)

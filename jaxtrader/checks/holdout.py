@@ -29,7 +29,8 @@ from jaxtrader.ledger.costs import Costs
 from jaxtrader.ledger.rules import Rules
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_number, check_type, check_whole, setting
+from jaxtrader.training.train_settings import check_seed
 from jaxtrader.training.trainer import Trainer
 
 MIN_TRAIN_BARS, MIN_TEST_BARS = 256, 128  # of one symbol. With fewer, only chance is measured.
@@ -69,6 +70,17 @@ class CheckSettings:
     total_steps: int = 600_000
     holdout: float = 0.3
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_number("holdout", self.holdout)
+        if not 0 < self.holdout < 1:
+            raise ValueError(
+                f"{setting('holdout', self.holdout)} must be between 0 and 1: it is a share of the calendar"
+            )
+        check_type("CheckSettings", self.costs, Costs, "make them with `Costs(...)`")
+        check_type("CheckSettings", self.rules, Rules, "make them with `Rules(...)`")
+        check_whole("rollout_length", self.rollout_length)
 
     def validate(self, market: Market) -> CheckSettings:
         """Return self. Raises DataError or ValueError where no agent can be trained and judged on this market."""

@@ -16,7 +16,7 @@ from jaxtrader.checks.check import Check
 from jaxtrader.checks.holdout import CheckSettings, HoldoutResult, foresight_growth, t_statistic, train_and_judge
 from jaxtrader.checks.returns import fill_to_fill
 from jaxtrader.market.bar_checks import PRICES
-from jaxtrader.market.bars import Bars
+from jaxtrader.market.bars import Bars, histories_of
 from jaxtrader.market.features import Feature
 from jaxtrader.market.market import Market
 
@@ -115,7 +115,7 @@ def shuffled(
     computed elsewhere moves with its bar and knows nothing of the new next bar. Checks 2 and 3 are for those columns.
     """
     settings = settings or CheckSettings()
-    histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
+    histories = histories_of(bars)
     rng = np.random.default_rng(settings.seed)
     results: list[HoldoutResult] = []
     while len(results) < 2 and all(t_statistic(result.excess) > MAX_T for result in results):

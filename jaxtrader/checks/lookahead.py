@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxtrader.checks.check import Check
-from jaxtrader.market.bars import Bars
+from jaxtrader.market.bars import Bars, histories_of
 from jaxtrader.market.features import DEFAULT, Feature, resolve
 
 NUM_SUFFIXES = 256  # random rows of each feature and symbol. Each computes its look-back alone, which is cheap.
@@ -72,7 +72,7 @@ def past_only(bars: Bars | Sequence[Bars], features: Sequence[str | Feature] | N
         >>> jt.checks.past_only(jt.load_bundled("IBM"), ["volatility_20", "gap"]).passed
         True
     """
-    histories = (bars,) if isinstance(bars, Bars) else tuple(bars)
+    histories = histories_of(bars)
     chosen = [resolve(spec) for spec in (DEFAULT if features is None else features)]
     rng = np.random.default_rng(seed)
     pairs = [(feature, history) for feature in chosen for history in histories]

@@ -33,8 +33,6 @@ def check(values: Values, console: Console) -> int:
     """Run the checks and print them. Returns OK where all pass, else FAILED."""
     began = time.perf_counter()
     with inputs.checked():
-        if not 0 <= values["seed"] < 2**32:
-            raise BadInput(f"{setting('seed', values['seed'])} is outside 0 to {2**32 - 1}")
         source = build(Source, values)
         bars = inputs.read_bars(values["data"], source)
         features = None if values["features"] is None else named(values["features"])

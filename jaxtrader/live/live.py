@@ -25,11 +25,11 @@ from jaxtrader.live.decision import Decision, Numbers, exposure_text
 from jaxtrader.live.live_account import BY_SYMBOL, exposures_of, filled, opened
 from jaxtrader.live.live_state import LiveState
 from jaxtrader.live.recent import OPTIONAL, bar_at
-from jaxtrader.live.rows import MarketRows, histories_of
+from jaxtrader.live.rows import MarketRows
 from jaxtrader.live.schedule import Schedule, moment
 from jaxtrader.live.step import StepState, advance
 from jaxtrader.market.bar_checks import PRICES
-from jaxtrader.market.bars import Bars
+from jaxtrader.market.bars import Bars, histories_of
 from jaxtrader.market.calendar import find_calendar
 from jaxtrader.market.clock import union
 from jaxtrader.market.errors import DataError

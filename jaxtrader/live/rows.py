@@ -252,18 +252,6 @@ class MarketRows:
         )
 
 
-def histories_of(history: Bars | Sequence[Bars]) -> tuple[Bars, ...]:
-    """Return the bars of each asset. Raises ValueError where they are none."""
-    if isinstance(history, Bars):
-        return (history,)
-    histories = history if isinstance(history, list | tuple) else [history]
-    wrong = [type(each).__name__ for each in histories if not isinstance(each, Bars)]
-    if wrong or not histories:
-        given = f"a {wrong[0]}" if wrong else "empty"
-        raise ValueError(f"the history is {given}; give the Bars of jt.load_bars(...), or a list of them")
-    return tuple(histories)
-
-
 def _check_assets(policy: Policy, histories: tuple[Bars, ...], market: Market) -> None:
     if policy.portfolio:
         short = {bars.symbols[0] for bars in histories} - set(",".join(market.symbols).split(","))

@@ -36,7 +36,7 @@ from jaxtrader.market.mixed_adjustment import check_one_adjustment, unify
 from jaxtrader.market.reader import read_tables
 from jaxtrader.market.share_splits import split_note
 from jaxtrader.market.table import NumericTable
-from jaxtrader.setting_checks import check_flag, setting
+from jaxtrader.setting_checks import check_flag, setting, with_article
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,6 +111,16 @@ class Bars:
         first, last = (str(time)[:16] for time in wall_clock(self.times[[0, -1]], self.tz))
         span = f"{first} to {last} {self.tz or 'UTC'}"
         return f"Bars({', '.join(self.symbols)}: {len(self):,} bars, {span}, from {self.source})"
+
+
+def histories_of(bars: Any) -> tuple[Bars, ...]:
+    """Return the histories of one or several Bars as a tuple. Raises DataError where they are none."""
+    histories = tuple(bars) if isinstance(bars, list | tuple) else (bars,)
+    wrong = [with_article(type(each)) for each in histories if not isinstance(each, Bars)]
+    if wrong or not histories:
+        given = f"{wrong[0]} is given" if wrong else "the list is empty"
+        raise DataError(f"Bars are needed, and {given}; give what `load_bars` returns, or a list of it")
+    return histories
 
 
 def load_bars(

@@ -24,7 +24,7 @@ from jaxtrader.market.align import (
     volume_notes,
 )
 from jaxtrader.market.bar_checks import PRICES
-from jaxtrader.market.bars import Bars
+from jaxtrader.market.bars import Bars, histories_of
 from jaxtrader.market.clock import common_zone, wall_clock
 from jaxtrader.market.delistings import DELISTED_AFTER, days_without_bar
 from jaxtrader.market.errors import DataError
@@ -214,11 +214,7 @@ class Market:
                 begin before a bar of another has closed.
             ValueError: `align` is no flag, or `min_bars` no number of bars.
         """
-        histories = (bars,) if isinstance(bars, Bars) else tuple(bars) if isinstance(bars, Iterable) else ()
-        if not histories or not all(isinstance(history, Bars) for history in histories):
-            raise DataError(
-                "A Market is made from the Bars that load_bars returns, or from a sequence of them; give at least one"
-            )
+        histories = histories_of(bars)
         check_flag("align", align)
         days = days_without_bar(delisted_after)
         if days != DELISTED_AFTER and not align:

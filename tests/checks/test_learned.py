@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from jaxtrader import checks
-from jaxtrader.checks import CheckSettings, delayed, oracle, run, shuffled
+from jaxtrader.checks import CheckSettings, delayed, oracle, past_only, plausible, run, shuffled
 from jaxtrader.checks.holdout import HoldoutResult, _mean_by_time, t_statistic
 from jaxtrader.checks.learned import delay_features, excess_on_shared_bars, shuffle_bars
 from jaxtrader.cli import main
@@ -105,9 +105,46 @@ def test_honest_bars_pass_all_five_with_one_compilation(bars):
 def test_the_first_two_run_alone_and_in_their_order(bars):
     done = run(bars, ["log_return_5", "leak"], only=("plausible", "past_only"))
     assert [(check.name, check.passed) for check in done] == [("past_only", True), ("plausible", False)]
-    for only, says in ((("oracles",), r"only=\('oracles',\)` names no check"), ((), r"only=\(\)` names no check")):
-        with pytest.raises(ValueError, match=says):
+    for only in (("oracles",), ()):
+        with pytest.raises(
+            ValueError, match=rf"only={re.escape(repr(only))}` names no check to run; the checks are past"
+        ):
             run(bars, ["log_return_5"], only=only)
+    for only in ("past_only", 5, None):
+        with pytest.raises(
+            ValueError, match=rf"only={only!r}` must be a list of names, such as `only=\['past_only'\]`"
+        ):
+            run(bars, ["log_return_5"], only=only)
+
+
+@pytest.mark.parametrize("check", [run, past_only, plausible, delayed, oracle, shuffled])
+def test_what_are_no_bars_is_refused(bars, check):
+    market = Market.from_bars(bars, features=["log_return_5"])
+    for wrong in (market, [market], None, bars.close):
+        with pytest.raises(DataError, match=r"Bars are needed, and an? .* is given; give what `load_bars` returns"):
+            check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"seed": -1}, "seed=-1` must be a whole number, from 0 to 4,294,967,295"),
+        ({"seed": 1.5}, "seed=1.5` must be a whole number"),
+        ({"holdout": "x"}, "holdout='x'` must be a number"),
+        ({"holdout": 1}, "holdout=1` must be between 0 and 1"),
+        ({"rollout_length": "x"}, "rollout_length='x'` must be a whole number"),
+        ({"costs": 5}, "needs a Costs, not an int"),
+        ({"rules": 5}, "needs a Rules, not an int"),
+    ],
+)
+def test_settings_of_a_wrong_type_or_range_are_refused_by_name(settings, message):
+    with pytest.raises(ValueError, match=message):
+        CheckSettings(**settings)
+
+
+def test_settings_are_check_settings(bars):
+    with pytest.raises(ValueError, match="needs a CheckSettings, not an int"):
+        run(bars, ["log_return_5"], 5, only=["past_only"])
 
 
 def signalling(memory):

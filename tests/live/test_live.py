@@ -405,13 +405,13 @@ def test_a_history_that_is_too_short_is_refused(hourly):
     assert policy.live(cut(bars, 0, 5)).decision.time == bars.times[4]
     for history, given in (
         (pd.DataFrame(), "a DataFrame"),
-        ([], "empty"),
+        ([], "the list is empty"),
         ("prices.csv", "a str"),
         (None, "a NoneType"),
     ):
-        with pytest.raises(ValueError, match=f"the history is {given}.*; give the Bars"):
+        with pytest.raises(ValueError, match=f"Bars are needed, and {given}.*; give what"):
             policy.live(history)
-        with pytest.raises(ValueError, match=f"the history is {given}.*; give the Bars"):
+        with pytest.raises(ValueError, match=f"Bars are needed, and {given}.*; give what"):
             policy.live(bars).catch_up(history)
     with pytest.raises(ValueError, match="bars of one"):
         policy.live([bars, dataclasses.replace(bars, symbols=("Y",))])

@@ -294,8 +294,8 @@ def test_arrays_in_float64_only_inside_x64():
 @pytest.mark.parametrize(
     ("bars", "features", "message"),
     [
-        ([], None, "give at least one"),
-        ([LONG, 3], None, "give at least one"),
+        ([], None, "Bars are needed"),
+        ([LONG, 3], None, "Bars are needed"),
         (LONG, (), "features=.* at least one"),
         ([LONG, LONG], FEATURES, "symbol 'LONG' .*once"),
         (LONG, ["gap", gap()], "feature 'gap' .*once"),
