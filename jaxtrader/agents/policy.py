@@ -33,7 +33,7 @@ from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import BRACKETS, Rules, check_rules
 from jaxtrader.market.delistings import DELISTED_AFTER
 from jaxtrader.market.market import Market, check_market_type
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import setting, with_article
 
 if TYPE_CHECKING:
     from jaxtrader.agents.export import Exported, Format
@@ -244,6 +244,11 @@ class Policy:
         Raises:
             ValueError: there is no such bar or symbol, the result is not of a policy, or of another policy.
         """
+        if not hasattr(result, "seen"):  # BacktestResult stands in a folder that this one does not import
+            raise ValueError(
+                f"explain needs a BacktestResult, not {with_article(type(result))}; give that of "
+                "`backtest(policy, market)`"
+            )
         seen = result.seen(at, symbol)
         given = (seen.window, seen.account) if self.portfolio else (seen.window[:, 0], seen.account[0])
         chosen = self.act(*given)

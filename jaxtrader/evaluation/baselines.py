@@ -20,8 +20,9 @@ from jaxtrader.evaluation.result import BacktestResult, ratio
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.ledger.account import EQUITY_FLOOR
 from jaxtrader.ledger.orders import in_force
-from jaxtrader.market.market import Market
+from jaxtrader.market.market import Market, check_market_type
 from jaxtrader.market.trailing import VALUE_FLOOR
+from jaxtrader.setting_checks import check_type
 
 BUY_AND_HOLD = "buy and hold"
 EXPOSURE_MATCHED = "buy and hold at mean exposure"
@@ -42,8 +43,9 @@ def baselines(market: Market, result: BacktestResult) -> dict[str, BacktestResul
             mean exposure, and these are combined like the result.
 
     Raises:
-        ValueError: the market lacks a symbol or the bars of the result.
+        ValueError: the market lacks a symbol or the bars of the result, or one of the two has another type.
     """
+    _check_types(market, result)
     functions = {BUY_AND_HOLD: buy_and_hold, EXPOSURE_MATCHED: exposure_matched}
     return {name: of_each_symbol(baseline, market, result) for name, baseline in functions.items()}
 
@@ -55,6 +57,7 @@ def buy_and_hold(market: Market, result: BacktestResult) -> BacktestResult:
     for the assets still to come. An order waits until it can fill: its asset needs a bar, and impact a traded value to
     be sized by. Nothing is bought on credit. There is no band, so that a part of 1/30 is bought too.
     """
+    _check_types(market, result)
     listed = np.ones(result.targets.shape, bool)
     if market.present is not None:
         listed = np.logical_or.accumulate(market.present[rows_of(market, result)])
@@ -90,6 +93,7 @@ def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
     targets have one proportion to each other and to cash, among the assets that can be ordered. Where its asset has no
     bar or is not listed, a target may be NaN, and 0 says as little.
     """
+    _check_types(market, result)
     can = fillable(market, result)
     targets = _unchanging(market, result)
     if targets is not None:
@@ -101,6 +105,11 @@ def exposure_matched(market: Market, result: BacktestResult) -> BacktestResult:
     if market.present is not None:
         levels = _levels(market.present[rows_of(market, result)], stood, result.rules.max_leverage)
     return hold(market, result, np.where(can, levels, np.nan), rebalance="always")
+
+
+def _check_types(market: Market, result: BacktestResult) -> None:
+    check_market_type(market, "a baseline")
+    check_type("a baseline", result, BacktestResult, "give that of `backtest(policy, market)`")
 
 
 def _unchanging(market: Market, result: BacktestResult) -> Float[np.ndarray, "bar A"] | None:

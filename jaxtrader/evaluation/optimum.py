@@ -28,7 +28,7 @@ from jaxtrader.ledger.costs import CostRange, Costs
 from jaxtrader.ledger.rules import SHORT_MARGIN, Rules
 from jaxtrader.market.market import Market
 from jaxtrader.market.synthetic import Process
-from jaxtrader.setting_checks import setting
+from jaxtrader.setting_checks import check_type, setting
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -178,6 +178,8 @@ def solve(process: Process, env: TradingEnv, bars: int = 1_000_000, seed: int = 
         >>> 0 < best.gain < 1e-3, best.share(best.reward_per_bar)
         (True, 1.0)
     """
+    check_type("solve", process, Process, "make one with `datasets.AR1()`")
+    check_type("solve", env, TradingEnv, "make one with `TradingEnv(market)`")
     if not isinstance(env.reward, LogReturn):
         raise ValueError(f"the optimum is known for the reward log_return(), not {env.reward!r}")
     if env.rules.fill in ("next_close", "limit") or env.rules.rebalance != "always":

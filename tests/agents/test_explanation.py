@@ -123,6 +123,8 @@ def test_results_of_others_are_refused(policy, market, result, agent, state, env
         policy.explain(result, 3, "S9")
     with pytest.raises(ValueError, match="S9"):
         policy.explain(result.by_symbol["S0"], 3, "S9")
+    with pytest.raises(ValueError, match=r"explain needs a BacktestResult, not an int; give that of `backtest\("):
+        policy.explain(5, 3)
     with pytest.raises(ValueError, match="backtest"):
         policy.explain(simulate(market, 1.0, symbol="S0"), 3)
     other = noisy(agent, state, env, 2)

@@ -39,6 +39,15 @@ def targets(seed, bars):
     return np.random.default_rng(seed).choice([-0.5, 0.0, 1.0], bars)
 
 
+@pytest.mark.parametrize("function", [baselines, buy_and_hold, exposure_matched])
+def test_a_market_and_a_result_in_each_other_s_place_are_refused(market, function):
+    result = simulate(market, 1.0, symbol="A")
+    with pytest.raises(ValueError, match="a baseline needs a Market, not a BacktestResult"):
+        function(result, market)
+    with pytest.raises(ValueError, match="a baseline needs a BacktestResult, not a Market"):
+        function(market, market)
+
+
 def test_baselines_of_one_symbol_are_over_the_bars_of_its_result(market):
     start = 120  # row 20 of B, which lies on rows 100..189
     result = simulate(market, targets(3, 70), symbol="B", start=start, costs=COSTS, rules=Rules(rebalance_band=0.05))

@@ -273,6 +273,15 @@ def test_what_it_cannot_solve_it_refuses(settings: dict, message: str) -> None:
         solve(process, environment(process, **settings), bars=BARS)
 
 
+def test_things_of_another_type_are_refused() -> None:
+    process = AR1()
+    env = environment(process)
+    with pytest.raises(ValueError, match="solve needs a Process, not a Market"):
+        solve(env.market, env)
+    with pytest.raises(ValueError, match="solve needs a TradingEnv, not a Market"):
+        solve(process, env.market)
+
+
 def test_a_path_too_short_and_another_environment_are_refused(ar1: Optimum) -> None:
     process = AR1()
     with pytest.raises(ValueError, match="too short for a score"):
