@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-# Ctrl-C, what ends a container, a job or a terminal, and SLURM's warning.
-ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. `argv` is without the program's name."""
@@ -86,9 +83,9 @@ def _open_missing_streams() -> None:
 
 @contextlib.contextmanager
 def _ending_signals_interrupt() -> Generator[None]:
-    """Let each of ENDING raise KeyboardInterrupt, as Ctrl-C does. What is ignored stays ignored, as under `nohup`.
+    """Let each of `interrupt.SIGNALS` raise KeyboardInterrupt, as Ctrl-C does.
 
-    The first process of a container would otherwise ignore SIGTERM.
+    The first process of a container would otherwise ignore SIGTERM. What is ignored stays ignored, as under `nohup`.
     """
     from jaxtrader.training.interrupt import raise_interrupt
 
@@ -117,10 +114,15 @@ def _late_interrupt() -> Generator[None]:
 
 @contextlib.contextmanager
 def _handled_by(handler: Callable[[int, Any], None], where: Callable[[Any], bool]) -> Generator[None]:
-    """Handle each of ENDING whose handler so far is one that `where` names. Threads other than the main one cannot."""
+    """Handle each of `interrupt.SIGNALS` whose handler so far is one that `where` names.
+
+    Threads other than the main one cannot.
+    """
+    from jaxtrader.training.interrupt import SIGNALS
+
     before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {each: signal.getsignal(each) for each in ENDING if where(signal.getsignal(each))}
+        before = {each: signal.getsignal(each) for each in SIGNALS if where(signal.getsignal(each))}
     for each in before:
         signal.signal(each, handler)
     try:

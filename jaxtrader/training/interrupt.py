@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any
 
 STOPPING = "stopping after this chunk and saving; Ctrl-C again leaves at once, without saving"
-# Ctrl-C, the ends of containers and jobs, a closed terminal, and the warning that SLURM sends with --signal=USR1.
+# Ctrl-C, the ends of containers and jobs, a closed terminal, the warning that SLURM sends with --signal=USR1, and
+# Ctrl-Break of Windows.
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
 )
