@@ -43,6 +43,10 @@ def parse(argv: Sequence[str]) -> Given | None:
 
     Raises BadInput where there is no such command, flag or setting, or where a value cannot be read.
     """
+    typed = {word.partition("=")[0] for word in argv}
+    for field, short in settings.SHORT_FLAGS.items():
+        if typed >= {short, long := "--" + field.replace("_", "-")}:  # cyclopts would take the last of them
+            raise BadInput(f"{short} and {long} are one setting; leave one of them out")
     app = _app(tuple(name for name in COMMANDS if name in argv), everything="--help-all" in argv)
     app.config = reader = config_file.Reader()
     function, bound = _bound(app, ["--help" if word == "--help-all" else word for word in argv])

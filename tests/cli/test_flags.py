@@ -200,7 +200,7 @@ def test_lengths_fit_each_other_unless_they_are_given(lengths, rollout, episode)
             },
         ),
         (
-            "--positions=-1,0,1 --hidden 8 --seed 6 --stop-loss 0.02,none,0.05 --max-leverage 2 --portfolio --seed 7",
+            "--positions=-1,0,1 --hidden 8 --seed 6 --stop-loss 0.02,none,0.05 --leverage 2 --portfolio --seed 7",
             {
                 "positions": (-1.0, 0.0, 1.0),
                 "hidden": (8,),
@@ -278,6 +278,8 @@ def test_words_become_values(words, values):
         ("train --decimal ;", '--decimal \';\' must be one of ".", ","'),
         ("train --positions -1 0 1", "--positions takes a list with commas; write --positions -1,0"),
         ("train prices.csv", "--data prices.csv"),
+        ("train --max-leverage 2", "no flag --max-leverage; did you mean --leverage?"),
+        ("train --init-from run", "no flag --init-from; did you mean --from?"),
         ("train --lr 1e-3", "did you mean --learning-rate?"),
         ("train --position -1,0,1", "did you mean --positions?"),
         ("train --fee 1", "did you mean --fee-bps?"),
