@@ -167,6 +167,10 @@ def read_file(path: Path) -> SweepFile:
         read = flags.read_settings("train", [{name: value} for value in listed or [1]], f"{path} [sweep]")
         keys = {key for one in read for key in one}
         swept |= {key: [one[key] for one in read if key in one] if listed else [] for key in keys}
+    named = {config_file.key_of(name): name for name in settings}
+    for name in swept:
+        if name in given:
+            raise BadSetting(f"{path}: {named[name]} stands twice, once in [sweep]; leave one of them out")
     try:
         check_swept(swept, sweepable())
     except ValueError as error:

@@ -58,6 +58,11 @@ def run(place, text, *flags):
         ("[sweep]\ngamma = [0.9, 0.9]", "gamma has 0.9 twice"),
         ("[sweep]\nleverage = [1]\nmax_leverage = [1]", "max_leverage stands twice"),
         ("leverage = 3\nmax_leverage = 2\n[sweep]\ngamma = [0.9]", "max_leverage stands twice"),
+        (
+            "gamma = 0.8\n[sweep]\ngamma = [0.9]",
+            "mine.toml: gamma stands twice, once in [sweep]; leave one of them out",
+        ),
+        ("leverage = 3\n[sweep]\nmax_leverage = [1]", "leverage stands twice, once in [sweep]"),
         ("[monney]\nfee_bps = 3\n[sweep]\ngamma = [0.9]", "did you mean money?"),
         ('window = "32"\n[sweep]\ngamma = [0.9]', 'window = "32" must be a whole number; write 32'),
         ('[sweep]\ngamma = ["0.9"]', 'mine.toml [sweep]: gamma = "0.9" must be a number; write 0.9'),
