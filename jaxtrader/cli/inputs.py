@@ -22,11 +22,12 @@ from jaxtrader.cli import own_code
 from jaxtrader.cli.command_settings import MarketSettings, RewardSettings, Source, TrainData
 from jaxtrader.cli.config_file import NOT_REPEATED
 from jaxtrader.cli.settings import BUNDLED, BUNDLED_ENDS, PARTS, RISK_AVERSION, SHARES, BadInput, build, of
+from jaxtrader.envs import actions
 from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.backtest import with_room
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
-from jaxtrader.ledger.rules import meaning_of_bracket
+from jaxtrader.ledger.rules import BRACKETS, meaning_of_bracket
 from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
 from jaxtrader.market.datasets import STOCKS
 from jaxtrader.market.features import resolve
@@ -244,6 +245,21 @@ def days(market: jt.Market) -> tuple[str, str]:
 # --- what trains on them ---
 
 
+def check_settings(values: Values) -> None:
+    """Raise BadInput or ValueError where the settings of a training are wrong by themselves, whatever the bars are."""
+    rules, costs = build(jt.Rules, values), jt.Costs(**of(CostRates, values))
+    costs.validate()
+    rules.check_costs(costs)
+    settings = EnvSettings(**of(EnvSettings, values))
+    positions = actions.validate_positions(settings.positions, 1, rules.max_leverage)
+    check_take_profit(values)
+    for name in BRACKETS:
+        actions.validate_bracket(name, getattr(settings, name), positions)
+    reward(build(RewardSettings, values))
+    build(TrainSettings, values).validate_settings()
+    own_code.agent(values).validate()
+
+
 def check_bars_to_train(
     histories: Sequence[jt.Bars], features: Sequence[str] | None, values: Values, split_at: tuple[Any, ...]
 ) -> None:
@@ -260,7 +276,7 @@ def check_bars_to_train(
     longest = max(histories, key=len)
     specs = map(resolve, features or jt.features.DEFAULT)
     seen = max(feature.for_bars(longest).lookback for feature in specs) + values["window"] - 1
-    traded = values["delay"] + values["decision_every"] * values["rollout_length"]
+    traded = build(EnvSettings, values).bars_to_trade(values["rollout_length"], values["delay"])
     needed = seen + traded
     share = SHARES[0] if split_at == SHARES else 1.0
     if len(longest) < needed or len(union([bars.times for bars in histories])) < needed / share:
@@ -340,8 +356,6 @@ def trainer(values: Values, env: jt.TradingEnv, valid: jt.Market | Optimum, abou
     """
     if values["run_dir"] is not None:
         run_folder.refuse_full(Path(values["run_dir"]))
-    if not 0 <= values["seed"] < 2**30:
-        raise BadInput(f"{setting('seed', values['seed'])} is outside 0 to {2**30 - 1}")
     resumes, asked = values["resume"] is not None, {**values, **about}
     other: dict[str, Any] = {"run_dir": values["resume"], "init_from": values["init_from"]}
     if resumes and not _asks_for_start(Path(values["resume"]), values):

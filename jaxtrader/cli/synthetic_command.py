@@ -71,6 +71,7 @@ def _plan(values: Values) -> tuple[jt.Trainer, Optimum]:
             raise BadInput(
                 f"{setting('seeds', values['seeds'])}: a share of the optimum is of one policy; use `seeds=1`"
             )
+        inputs.check_settings(values)
         process = PROCESSES[values["synthetic"]]()
         train_seed, valid_seed, _ = _seeds(values["seed"])
         env = inputs.environment(values, process.market(TRAIN_BARS, train_seed))

@@ -85,6 +85,7 @@ def make_plan(
         read_bars, market_of: The functions of `inputs`, or cached versions of them for several plans.
     """
     with inputs.checked():
+        inputs.check_settings(values)
         data, source = build(TrainData, values), build(Source, values)
         histories = read_bars(data.data, source)
         source = inputs.clock_of(source, *histories)

@@ -39,6 +39,7 @@ class WalkForwardPlan:
 
 def plan_walk_forward(values: Values) -> WalkForwardPlan:
     """Build and check everything before anything is compiled or written. Raises ValueError, OSError or BadInput."""
+    inputs.check_settings(values)
     wanted = build(FoldSettings, values)
     data, source = build(TrainData, values), build(Source, values)
     market = inputs.read_market(data.data, source, data.features, data.portfolio, **of(MarketSettings, values))

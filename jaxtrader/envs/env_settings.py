@@ -58,3 +58,7 @@ class EnvSettings:
                 f"{setting('episode_length', self.episode_length)}, both in bars; use {' or '.join(fitting)}"
             )
         check_flag("random_start", self.random_start)
+
+    def bars_to_trade(self, decisions: int, delay: int) -> int:
+        """Return how many bars it takes to make so many decisions and to fill their orders, delayed by some bars."""
+        return decisions * self.decision_every + delay

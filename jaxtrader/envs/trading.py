@@ -172,7 +172,7 @@ class TradingEnv(EnvSettings):
 
     def bars_for(self, decisions: int) -> int:
         """Return how many bars it takes to make so many decisions and to fill their delayed orders."""
-        return decisions * self.decision_every + self.rules.delay
+        return self.bars_to_trade(decisions, self.rules.delay)
 
     def check_room(self, decisions: int) -> None:
         """Raise ValueError unless a segment has bars for so many decisions, and the capital is enough for an order."""

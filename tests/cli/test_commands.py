@@ -337,6 +337,30 @@ def test_bad_bars_are_one_sentence_and_leave_no_folder(fault, dry, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["bad.csv"]
 
 
+@pytest.mark.parametrize("command", ["train", "walk-forward"])
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ("--window=-1", "--window -1 must be a whole number of bars"),
+        ("--seeds 0", "--seeds 0 must be a whole number"),
+        ("--seed 4294967296", "--seed 4294967296 must be a whole number, from 0 to 4,294,967,29"),
+        ("--positions 0", "must hold at least two exposures"),
+        ("--fee-bps -1", "--fee-bps -1 must be"),
+        ("--stop-loss 2", "--stop-loss 2 must be below 1"),
+        ("--take-profit 2", "--take-profit 2 must be below 1"),
+        ("--total-steps 5 --num-episodes 3", "one of --num-episodes and --total-steps"),
+        ("--risk-aversion -1", "--risk-aversion -1 must be"),
+        ("--learning-rate -1", "--learning-rate -1"),
+        ("--lot 1", "--lot needs --capital"),
+    ],
+)
+def test_settings_are_checked_before_the_bars_are_counted(command, flags, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    prices(30).to_csv("few.csv", index=False)
+    assert says in refused(capsys, [command, "--data", "few.csv", *flags.split()])
+    assert [path.name for path in tmp_path.iterdir()] == ["few.csv"]
+
+
 @pytest.mark.parametrize("command", [["train", "--data"], ["data"]])
 def test_files_that_are_no_bars_are_one_sentence(command, tmp_path, capsys):
     whole = gzip.compress(prices().to_csv(index=False).encode())
@@ -373,7 +397,7 @@ def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeyp
         ("--positions 0,2", "--positions 0,2 must be within [-1, 1], and 2 is not"),
         ("--positions 1", "at least two exposures"),
         ("--portfolio --positions 0,1", "use --positions weights or --positions continuous, or load separate"),
-        ("--decision-every 100000", "a smaller --decision-every"),
+        ("--decision-every 100000", "--decision-every 100000 does not divide --episode-length 32"),
         (
             "--decision-every 64 --episode-length 1024",
             "a smaller --decision-every, or a shorter --rollout-length",
@@ -389,7 +413,7 @@ def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeyp
         ("--hidden 0", "at least 1 wide"),
         ("--encoder tcn", "--window 1 shows one; use --window 32, or --encoder mlp"),
         ("--encoder attention --window 8 --encoder-width 24", "of attention a multiple of 16"),
-        ("--seed -1", "--seed -1 is outside"),
+        ("--seed -1", "--seed -1 must be a whole number, from 0 to"),
         ("--patience 0", "--patience 0 must be a whole number of validations"),
         ("--from nowhere", "--from nowhere must be the folder of a run with a policy, or a policy file"),
         ("--total-steps 5 --num-episodes 5", "one of --num-episodes and --total-steps"),
@@ -433,7 +457,7 @@ def test_settings_that_cannot_be_are_one_sentence(flags, says, tiny, tmp_path, m
         ("risk_aversion = 3\nreward = 'log_return'", "risk_aversion = 3 needs "),
         ("from = 'nowhere'", 'from = "nowhere" must be the folder of a run'),
         ("network = 'lst'", 'network = "lst" must be a file and the name'),
-        ("seed = -1", "seed = -1 is outside"),
+        ("seed = -1", "seed = -1 must be a whole number, from 0 to"),
     ],
 )
 def test_settings_of_a_file_that_cannot_be_are_named_as_in_the_file(text, says, tiny, tmp_path, monkeypatch, capsys):
