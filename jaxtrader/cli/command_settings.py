@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from jaxtrader.training.train_settings import Refit
+
 # Text that help shows as such.
 File = Annotated[str | None, "FILE"]
 Folder = Annotated[str | None, "FOLDER"]
@@ -185,7 +187,7 @@ class FoldSettings:
     valid: float = 0.2
     anchored: bool = False
     embargo: int = 0
-    refit: Literal["fresh", "warm"] = "fresh"
+    refit: Refit = "fresh"
 
 
 @dataclass(frozen=True, kw_only=True)

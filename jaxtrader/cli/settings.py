@@ -1,8 +1,8 @@
 """Which settings each command takes, in which group of its help they stand, and where a default differs from the API's.
 
-The type, the default and the help of a setting stand in its dataclass, and nowhere else. Most are dataclasses of the
-API. Those in command_settings.py are of the command line alone. This module imports neither JAX nor pandas, so that
-help is instant.
+The type, the default and the help of a setting stand in its dataclass. Most are dataclasses of the API. Those in
+command_settings.py are of the command line alone. Where a setting there is an argument of a function of the API, a test
+compares the two defaults. This module imports neither JAX nor pandas, so that help is instant.
 """
 
 from __future__ import annotations

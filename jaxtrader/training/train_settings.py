@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from jaxtrader.setting_checks import check_flag, check_whole, setting
 
 OnDivergence = Literal["stop", "halve"]
+Refit = Literal["fresh", "warm"]  # of each fold of a walk-forward
 NO_LIMIT = 2**31 - 1  # updates and episodes are counted in int32 on the device
 NUM_SEEDS = 2**32  # JAX cuts a seed to 32 bits, so that a higher one would be the same as a lower one
 REQUIRED = ("num_envs", "rollout_length", "unroll", "updates_per_chunk", "eval_every", "devices", "seeds")

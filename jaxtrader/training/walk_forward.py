@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from jaxtrader import files
 from jaxtrader.agents.policy import Policy
@@ -31,13 +31,12 @@ from jaxtrader.training.hold_if_unproven import trained_path
 from jaxtrader.training.interrupt import stop_on_signals
 from jaxtrader.training.run_folder import find_run, is_run, make_run_dir, only_writer
 from jaxtrader.training.train_result import TrainResult
+from jaxtrader.training.train_settings import Refit
 from jaxtrader.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
-
-Refit = Literal["fresh", "warm"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +146,7 @@ def walk_forward(
     """
     check_type("walk_forward", env, TradingEnv, "make one with `TradingEnv(market)`")
     check_flag("resume", resume)
-    if refit not in ("fresh", "warm"):
+    if refit not in get_args(Refit):
         raise ValueError(f"{setting('refit', refit)} is unknown; use fresh or warm")
     if isinstance(folds, str) or not isinstance(folds, Sequence):
         folds = walk_forward_folds(env.market, folds)

@@ -11,11 +11,13 @@ import pytest
 
 import jaxtrader as jt
 from jaxtrader.cli import flags, inputs, main, settings
-from jaxtrader.cli.command_settings import Check, Reward
+from jaxtrader.cli.command_settings import Check, FoldSettings, MarketSettings, Reward, RewardSettings, Source
 from jaxtrader.cli.flags import parse
-from jaxtrader.cli.settings import COMMANDS, SYNTHETIC, TRAIN, BadInput, of, resolved
+from jaxtrader.cli.settings import COMMANDS, RISK_AVERSION, SYNTHETIC, TRAIN, BadInput, of, resolved
+from jaxtrader.cli.value_types import help_texts
 from jaxtrader.cli.walk_forward_command import plan_walk_forward
 from jaxtrader.ledger.cost_rates import CostRates
+from jaxtrader.market.folds import walk_forward_folds
 
 ROOT = Path(jt.__file__).parents[1]
 PARTS = [(name, part) for name, command in COMMANDS.items() for part in command.flags]
@@ -41,6 +43,34 @@ def toml(folder, text):
     """A TOML file with that text."""
     (folder / "run.toml").write_text(text)
     return str(folder / "run.toml")
+
+
+# --- defaults ---
+
+
+@pytest.mark.parametrize(
+    ("cls", "function", "shared"),
+    [
+        (Source, jt.load_bars, {"symbols", "tz", "label", "repair", "adjust", "decimal"}),
+        (Source, jt.Market.from_bars, {"min_bars"}),
+        (MarketSettings, jt.Market.from_bars, {"periods_per_year", "delisted_after"}),
+        (FoldSettings, walk_forward_folds, {"folds", "train", "test", "valid", "anchored", "embargo"}),
+        (FoldSettings, jt.walk_forward, {"folds", "refit"}),
+    ],
+)
+def test_a_setting_of_the_command_has_the_default_of_the_argument_that_it_becomes(cls, function, shared):
+    own = {field.name: field.default for field in dataclasses.fields(cls)}
+    theirs = {name: one.default for name, one in inspect.signature(function).parameters.items() if name in own}
+    assert theirs == {name: own[name] for name in shared}
+
+
+def test_help_says_the_defaults_that_a_function_fills_in():
+    texts = help_texts(RewardSettings)["risk_aversion"]
+    for reward, aversion in RISK_AVERSION.items():
+        assert f'{aversion:g} for "{reward}"' in texts
+        assert inputs.reward(RewardSettings(reward=reward)).risk_aversion == aversion
+    market = jt.Market.from_bars(jt.load_bundled("IBM"))
+    assert f"By default it is {len(walk_forward_folds(market))}, or" in help_texts(FoldSettings)["folds"]
 
 
 # --- help ---
@@ -200,7 +230,7 @@ def test_lengths_fit_each_other_unless_they_are_given(lengths, rollout, episode)
             },
         ),
         (
-            "--positions=-1,0,1 --hidden 8 --seed 6 --stop-loss 0.02,none,0.05 --leverage 2 --portfolio --seed 7",
+            "--positions=-1,0,1 --hidden 8 --seed 6 --stop-loss 0.02,none,0.05 --max-leverage 2 --portfolio --seed 7",
             {
                 "positions": (-1.0, 0.0, 1.0),
                 "hidden": (8,),
@@ -278,8 +308,8 @@ def test_words_become_values(words, values):
         ("train --decimal ;", '--decimal \';\' must be one of ".", ","'),
         ("train --positions -1 0 1", "--positions takes a list with commas; write --positions -1,0"),
         ("train prices.csv", "--data prices.csv"),
-        ("train --max-leverage 2", "no flag --max-leverage; did you mean --leverage?"),
-        ("train --init-from run", "no flag --init-from; did you mean --from?"),
+        ("train --max-leverage 2 --leverage 3", "--leverage and --max-leverage are one setting; leave one of them out"),
+        ("train --from a --init-from a", "--from and --init-from are one setting; leave one of them out"),
         ("train --lr 1e-3", "did you mean --learning-rate?"),
         ("train --position -1,0,1", "did you mean --positions?"),
         ("train --fee 1", "did you mean --fee-bps?"),
