@@ -36,7 +36,7 @@ from jaxtrader.agents.protocol import MarketAgent, Rollout, check_paths
 from jaxtrader.envs.observation import Observation, chunks
 from jaxtrader.envs.protocols import Environment
 from jaxtrader.envs.trading import TradingEnv
-from jaxtrader.setting_checks import check_flag, check_whole, is_number, setting
+from jaxtrader.setting_checks import check_flag, check_number, check_whole, setting
 
 PRECISIONS = get_args(Precision)
 # Where nothing pays, noise alone would make the policy certain of some action. Without a bonus a policy never learns to
@@ -82,10 +82,10 @@ class PPOAgent(PPOSettings, MarketAgent, struct.PyTreeNode, frozen=True):
             value, usual = getattr(self, name), getattr(PPOSettings, name)
             if isinstance(value, Array) and not value.ndim:
                 value = value.item()
-            if not is_number(value) and not (value is None and usual is None):
-                default = "the default" if usual is None else f"{usual:g}"
-                raise ValueError(f"{setting(name, value)} must be a number; leave it out for {default}")
-            if value is not None and not low <= float(value) <= high:
+            if value is None and usual is None:
+                continue
+            check_number(name, value)
+            if not low <= float(value) <= high:
                 raise ValueError(f"{setting(name, value)} is outside [{low:g}, {high:g}]")
         if not float(self.learning_rate) > 0:
             raise ValueError("`learning_rate=0` would learn nothing; 3e-4 to 3e-3 are usual")

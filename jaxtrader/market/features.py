@@ -20,7 +20,7 @@ from jaxtrader.market.columns import ADJUSTED, PRICE_SPELLINGS, VOLUME, canonica
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.resample import TimeFrame, max_bars_per_frame, resample
 from jaxtrader.nearest import hint
-from jaxtrader.setting_checks import check_whole
+from jaxtrader.setting_checks import check_whole, is_whole
 
 BLOCK = 1 << 14  # numbers of a column that are worked on at a time
 
@@ -362,7 +362,7 @@ def _check_float32(feature: Feature, values: np.ndarray, bars: Bars) -> None:
 
 
 def _bar_count(name: str, bars: int, minimum: int) -> int:
-    if isinstance(bars, bool) or not isinstance(bars, (int, np.integer)) or bars < minimum:
+    if not is_whole(bars) or bars < minimum:
         raise DataError(f"{name}({bars!r}) is not valid; the number of bars must be an integer of at least {minimum}")
     return int(bars)
 
