@@ -27,7 +27,7 @@ from jaxtrader.envs.env_settings import EnvSettings
 from jaxtrader.evaluation.backtest import with_room
 from jaxtrader.evaluation.optimum import Optimum
 from jaxtrader.ledger.cost_rates import CostRates
-from jaxtrader.ledger.rules import BRACKETS, meaning_of_bracket
+from jaxtrader.ledger.rules import BRACKETS, check_bracket
 from jaxtrader.market.clock import common_zone, time_zone, union, wall_clock
 from jaxtrader.market.datasets import STOCKS
 from jaxtrader.market.features import resolve
@@ -319,14 +319,14 @@ def environment(values: Values, market: jt.Market) -> jt.TradingEnv:
 
 
 def check_take_profit(values: Values) -> None:
-    """Raise BadInput where a take-profit of 100% or more is asked for, since 3 was meant as 3%.
+    """Raise ValueError where a take-profit of 100% or more is asked for, since 3 was meant as 3%.
 
-    A stop-loss that large is refused by the API. A gain that large is possible, and a TradingEnv of Python takes it.
+    A gain that large is possible, and a TradingEnv of Python takes it.
     """
     given = values.get("take_profit")
     for share in given if isinstance(given, tuple) else (given,):
-        if share is not None and share >= 1:
-            raise BadInput(f"{setting('take_profit', given)} must be below 1: {meaning_of_bracket('take_profit')}")
+        if share is not None:
+            check_bracket("take_profit", share, below_1=True)
 
 
 def reward(wanted: RewardSettings) -> jt.rewards.Reward | jt.rewards.MoveReward:

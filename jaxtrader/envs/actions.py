@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, PRNGKeyArray
 from jaxtrader.envs import draws
 from jaxtrader.envs.env_settings import BracketFractions, ContinuousPositions, Positions
 from jaxtrader.ledger.account import without_dust
-from jaxtrader.ledger.rules import meaning_of_bracket
+from jaxtrader.ledger.rules import check_bracket
 from jaxtrader.setting_checks import is_number, setting
 
 TOLERANCE = 1e-6  # share by which an action may exceed its range, for the rounding of float32 sums
@@ -143,16 +143,14 @@ def validate_bracket(name: str, given: Any, positions: Positions) -> BracketFrac
         given = tuple(given)
         if not isinstance(positions, tuple) or len(given) != len(positions):
             raise ValueError(f"{setting(name, given)} must be one fraction, or one for each of the positions")
-    for x in given if isinstance(given, tuple) else (given,):
-        if x is None:
-            continue
-        if not is_number(x) or not 0 < float(x) < math.inf:
-            raise ValueError(f"{setting(name, x)} must be above 0: {meaning_of_bracket(name)}")
-        if name != "take_profit" and float(x) >= 1:  # no price falls by more than 1, so 3 was meant as 3%
-            raise ValueError(f"{setting(name, x)} must be below 1: {meaning_of_bracket(name)}")
-    if not isinstance(given, tuple):
-        return float(given)
-    return None if set(given) == {None} else tuple(None if x is None else float(x) for x in given)
+    fractions = given if isinstance(given, tuple) else (given,)
+    for x in fractions:
+        if x is not None:
+            check_bracket(name, x)
+    fractions = tuple(None if x is None or math.isinf(x) else float(x) for x in fractions)
+    if set(fractions) == {None}:
+        return None
+    return fractions if isinstance(given, tuple) else fractions[0]
 
 
 def bracket_fractions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -12,9 +12,9 @@ from jax.typing import ArrayLike
 
 from jaxtrader.ledger.bar import check_market
 from jaxtrader.ledger.costs import CostRange, check_costs
-from jaxtrader.ledger.rules import check_rules, meaning_of_bracket
+from jaxtrader.ledger.rules import check_bracket, check_rules, meaning_of_bracket
 from jaxtrader.market.market import Market, check_market_type
-from jaxtrader.setting_checks import is_labelled, setting
+from jaxtrader.setting_checks import is_labelled, is_whole, setting
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def rows_from(market: Market, segment: int, start: int | None) -> slice:
     _, first, end = (int(row) for row in market.segments[segment])
     if start is None:
         start = first
-    if not isinstance(start, Integral) or isinstance(start, bool):
+    if not is_whole(start):
         raise ValueError(f"{setting('start', start)} must be a row of the market, a whole number")
     if not first <= start < end:
         raise ValueError(f"{setting('start', start)} is outside the rows that may be traded, {first} to {end - 1}")
@@ -138,11 +138,10 @@ def checked_bracket(name: str, given: PerBar, axes: Axes, dtype: str) -> np.ndar
     if array.shape not in ((), shape):
         raise ValueError(f"{setting(name)} has shape {array.shape}; give one fraction, or one a target, {shape}")
     array = np.where(np.isnan(array), np.inf, np.broadcast_to(array, shape))
-    if not (array > 0).all():
-        raise ValueError(f"{setting(name, float(array.min()))} must be above 0: {meaning_of_bracket(name)}")
-    wrong = array[(array >= 1) & np.isfinite(array)]
-    if name != "take_profit" and wrong.size:
-        raise ValueError(f"{setting(name, float(wrong[0]))} must be below 1: {meaning_of_bracket(name)}")
+    check_bracket(name, float(array.min()))
+    finite = array[np.isfinite(array)]
+    if finite.size:
+        check_bracket(name, float(finite.max()))
     return array.astype(dtype)
 
 

@@ -35,6 +35,23 @@ def meaning_of_bracket(name: str) -> str:
     return f"it is a fraction of the {price} price, 0.03 is 3%"
 
 
+def check_bracket(name: str, fraction: Any, below_1: bool = False) -> None:
+    """Raise ValueError where the number of a bracket is out of range. An infinite one is never met, so it is none.
+
+    Args:
+        name: one of BRACKETS.
+        fraction: its number.
+        below_1: whether a take-profit must be below 1 too. The others always must be: no price falls by more than 1, so
+            that 3 was meant as 3%.
+    """
+    if not is_number(fraction):
+        raise ValueError(f"{setting(name, fraction)} must be a number: {meaning_of_bracket(name)}")
+    if not fraction > 0:
+        raise ValueError(f"{setting(name, fraction)} must be above 0: {meaning_of_bracket(name)}")
+    if 1 <= fraction < math.inf and (below_1 or name != "take_profit"):
+        raise ValueError(f"{setting(name, fraction)} must be below 1: {meaning_of_bracket(name)}")
+
+
 @dataclass(frozen=True)
 class Rules:
     """How orders become fills. The rules are static: a change compiles anew, and a rule that is off is not compiled.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import scipy.stats
 
 from jaxtrader.envs import actions, spaces
 from jaxtrader.envs.env_settings import Positions
+from jaxtrader.ledger.rules import BRACKETS
 
 NAN, INF = np.nan, np.inf
 
@@ -135,6 +138,27 @@ def test_positions_of_one_asset_are_none_for_several() -> None:
     with pytest.raises(ValueError, match=r"positions=\(-1.0, 1.0\)` is of one asset and the market has 4.*'weights'"):
         actions.validate_positions((-1, 1), 4, 1.0)
     assert actions.validate_positions("weights", 4, 1.0) == "weights"
+
+
+@pytest.mark.parametrize("name", BRACKETS)
+def test_a_bracket_is_a_fraction_and_infinity_is_none(name: str) -> None:
+    def valid(given: Any) -> Any:
+        return actions.validate_bracket(name, given, (-1.0, 0.0, 1.0))
+
+    assert valid(None) is valid(INF) is valid((None, INF, np.float32(INF))) is None
+    assert valid(np.float32(0.25)) == valid(np.array(0.25)) == 0.25
+    assert valid([0.1, None, INF]) == (0.1, None, None)
+    for wrong in ("5%", True):
+        with pytest.raises(ValueError, match=f"`{name}={wrong!r}` must be a number"):
+            valid(wrong)
+    for wrong in (0, -0.1, NAN, -INF):
+        with pytest.raises(ValueError, match=f"`{name}={wrong}` must be above 0: it is a fraction of"):
+            valid((0.1, wrong, None))
+    if name == "take_profit":
+        assert valid(3) == 3
+        return
+    with pytest.raises(ValueError, match=f"`{name}=3` must be below 1: it is a fraction of"):
+        valid(3)
 
 
 @pytest.mark.parametrize("kind", ["continuous", "weights"])
