@@ -26,7 +26,7 @@ from jaxtrader.evaluation.result import BacktestResult
 from jaxtrader.evaluation.simulate import simulate
 from jaxtrader.jax_settings import on_cpu, package_settings
 from jaxtrader.ledger.costs import Costs
-from jaxtrader.ledger.rules import Rules
+from jaxtrader.ledger.rules import Rules, check_rules
 from jaxtrader.market.errors import DataError
 from jaxtrader.market.market import Market
 from jaxtrader.setting_checks import check_number, check_type, check_whole, setting
@@ -79,7 +79,7 @@ class CheckSettings:
                 f"{setting('holdout', self.holdout)} must be between 0 and 1: it is a share of the calendar"
             )
         check_type("CheckSettings", self.costs, Costs, "make them with `Costs(...)`")
-        check_type("CheckSettings", self.rules, Rules, "make them with `Rules(...)`")
+        check_rules(self.rules)
         check_whole("rollout_length", self.rollout_length)
 
     def validate(self, market: Market) -> CheckSettings:

@@ -17,9 +17,9 @@ import numpy as np
 from jaxtrader.market.bar_checks import format_time
 from jaxtrader.market.clock import wall_clock
 from jaxtrader.market.errors import DataError
-from jaxtrader.market.market import Market
+from jaxtrader.market.market import Market, check_market_type
 from jaxtrader.market.splits import nanoseconds, segments_between
-from jaxtrader.setting_checks import check_flag, check_number, check_type, check_whole, is_whole, setting
+from jaxtrader.setting_checks import check_flag, check_number, check_whole, is_whole, setting
 
 LENGTH = re.compile(r"\s*(\d+)\s*(y|mo|w|d|h|min)\s*")
 UNITS = {"y": "years", "mo": "months", "w": "weeks", "d": "days", "h": "hours", "min": "minutes"}
@@ -78,7 +78,7 @@ def walk_forward_folds(
         Market(IBM: 635 bars, 2008-02-14 to 2010-08-20, ...)
         Market(IBM: 635 bars, 2010-08-23 to 2013-03-01, ...)
     """
-    check_type("walk_forward_folds", market, Market, "make one with `Market.from_bars(bars)`")
+    check_market_type(market, "walk_forward_folds")
     check_number("valid", valid)
     check_flag("anchored", anchored)
     folds = None if folds is None else check_whole("folds", folds)

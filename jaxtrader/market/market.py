@@ -33,7 +33,7 @@ from jaxtrader.market.lengths import pad_rows
 from jaxtrader.market.periods import annualize
 from jaxtrader.market.shared_rows import check_alignable
 from jaxtrader.market.splits import cut_segments
-from jaxtrader.setting_checks import check_flag, check_whole, setting
+from jaxtrader.setting_checks import check_flag, check_type, check_whole, setting
 
 OPTIONAL_COLUMNS = ("present", "delisted", "listed", "bar_dt", "funding", "price_factor", "adv", "session_end")
 
@@ -458,10 +458,7 @@ def long_enough(
 
 def check_market_type(market: object, user: str) -> None:
     """Raise ValueError where this is no Market. The text names the `user` of the market, such as "simulate"."""
-    if not isinstance(market, Market):
-        raise ValueError(
-            f"{user} needs a Market, not a {type(market).__name__}; make one with `Market.from_bars(bars)`"
-        )
+    check_type(user, market, Market, "make one with `Market.from_bars(bars)`")
 
 
 def _check_known(names: Sequence[str], features: Sequence[Feature], parts: Sequence[Columns]) -> None:

@@ -134,7 +134,7 @@ def test_what_are_no_bars_is_refused(bars, check):
         ({"holdout": 1}, "holdout=1` must be between 0 and 1"),
         ({"rollout_length": "x"}, "rollout_length='x'` must be a whole number"),
         ({"costs": 5}, "needs a Costs, not an int"),
-        ({"rules": 5}, "needs a Rules, not an int"),
+        ({"rules": 5}, "rules=5` must be `Rules"),
     ],
 )
 def test_settings_of_a_wrong_type_or_range_are_refused_by_name(settings, message):

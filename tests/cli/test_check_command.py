@@ -218,7 +218,7 @@ def test_a_fault_in_a_function_names_the_feature(own):
     [
         ("--positions 0,2", "--positions 0,2 must be within [-1, 1], and 2 is not"),
         ("--fee-bps -1", "--fee-bps -1 must be at least --fee-bps 0"),
-        ("--seed -1", "--seed -1 is outside"),
+        ("--seed -1", "--seed -1 must be a whole number, from 0 to"),
         (
             "--only oracles,plausible",
             "--only oracles,plausible must be one or more of past_only, plausible, one_bar_late, oracle,",
