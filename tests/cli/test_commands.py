@@ -412,7 +412,7 @@ def test_an_end_beyond_the_default_of_the_other_one_names_both(tmp_path, monkeyp
         ("--num-envs 0", "--num-envs 0"),
         ("--hidden 0", "at least 1 wide"),
         ("--encoder tcn", "--window 1 shows one; use --window 32, or --encoder mlp"),
-        ("--encoder attention --window 8 --encoder-width 24", "of attention a multiple of 16"),
+        ("--encoder attention --window 8 --encoder-width 24", "must be a multiple of 16 for attention"),
         ("--seed -1", "--seed -1 must be a whole number, from 0 to"),
         ("--patience 0", "--patience 0 must be a whole number of validations"),
         ("--from nowhere", "--from nowhere must be the folder of a run with a policy, or a policy file"),
