@@ -359,7 +359,7 @@ def test_bars_in_a_year_are_a_number_above_0(given):
 
 def test_what_is_of_another_type_is_refused_by_name():
     for bars in (5, None, "x", [5]):
-        with pytest.raises(DataError, match="made from the Bars"):
+        with pytest.raises(DataError, match="Bars are needed"):
             Market.from_bars(bars, ["gap"])
     for features in (5, True, [5]):
         with pytest.raises(DataError, match="is not a feature; give a Feature, or a name"):
