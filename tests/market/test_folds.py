@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from market.price_tables import frame, market_of
 
@@ -132,7 +133,7 @@ def test_numbers_of_numpy_are_numbers():
 
 def test_bars_that_are_no_market_are_refused():
     with pytest.raises(ValueError, match="needs a Market, not a DataFrame; make one"):
-        walk_forward_folds(daily("2024-01-01", 100), 2)
+        walk_forward_folds(frame(100), 2)
 
 
 def test_dates_and_durations_are_of_the_wall_clock_of_the_market():
