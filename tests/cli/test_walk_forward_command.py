@@ -171,7 +171,9 @@ def test_what_cannot_be_walked_is_one_sentence_and_leaves_no_folder(data, tmp_pa
     for flags, says in (
         (["--folds", "0"], "folds"),
         (["--train", "soon"], "soon"),
-        (["--train", "399", "--folds", "3"], "folds"),
+        (["--train", "399", "--folds", "3"], "--train 399 leaves no bar to test on"),
+        (["--train", "99y"], "--train 99y leaves no bar to test on"),
+        (["--train", "298", "--folds", "3"], "leaves 2 bars to test on, and 3 folds need one each; give fewer --folds"),
         (["--embargo", "-1"], "embargo"),
         (["--valid", "1"], "valid"),
     ):
