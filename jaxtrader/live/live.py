@@ -184,6 +184,7 @@ class Live:
         check_flag("after_gap", after_gap)
         check_flag("after_jump", after_jump)
         if session_end is not None:
+            session_end = session_end.item() if isinstance(session_end, np.bool_) else session_end  # of a table
             check_flag("session_end", session_end)
         before, at, given = self._live_state, self._moment(time), self._by_symbol(bars)
         run = before.schedule.check(self.time, at, ", ".join(self.symbols), after_gap)

@@ -5,7 +5,6 @@ All trainings here have the same shapes and settings as the command's default, s
 
 import dataclasses
 import re
-from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -182,7 +181,10 @@ def test_costs_that_nothing_could_pay_hide_no_leak(bars):
 @pytest.mark.slow
 def test_the_command_says_which_check_failed_and_exits_1(bars, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checks, "CheckSettings", partial(CheckSettings, total_steps=SETTINGS.total_steps))
+    short = dataclasses.make_dataclass(
+        "Short", [("total_steps", int, SETTINGS.total_steps)], bases=(CheckSettings,), frozen=True
+    )
+    monkeypatch.setattr(checks, "CheckSettings", short)
     columns = {name: getattr(bars, name)[:, 0] for name in ("open", "high", "low", "close", "volume")}
     frame = pd.DataFrame({"time": bars.times} | columns | {k: v[:, 0] for k, v in bars.columns.items()})
     frame.to_csv("prices.csv", index=False)

@@ -124,7 +124,7 @@ def test_a_sweep_that_was_killed_goes_on_and_trains_nothing_twice(place, monkeyp
     assert (place / "runs/mine/config-2/config.toml").is_file(), "it is there from the beginning"
     assert list(json.loads((place / "runs/mine/sweep.json").read_text())["finished"]) == ["config-1"]
     assert run(place, text.replace("total_steps = 500", "total_steps = 600")) == 2
-    assert "--total-steps was 500" in capsys.readouterr().err
+    assert "mine.toml: total_steps was 500" in capsys.readouterr().err
     folders.clear()
     with monkeypatch.context() as patch:
         patch.setattr(training_loop.TrainingLoop, "__init__", counted(training_loop.TrainingLoop.__init__, folders))

@@ -182,7 +182,7 @@ def test_a_reward_whose_state_is_seen_and_money_within_sessions():
     live = policy.live(cut(bars, 0, 201))
     for i in range(1, len(result)):
         ends = str(bars.times[200 + i])[5:16] == "11-05T15:30"  # half past ten in New York, an early end
-        live.on_bar(**values(bars, 200 + i), session_end=True if ends else None, after_gap=True)
+        live.on_bar(**values(bars, 200 + i), session_end=np.True_ if ends else None, after_gap=True)
         np.testing.assert_allclose(live.decision.target, result.targets[i, 0], atol=1e-6)
         np.testing.assert_allclose(live.equity, result.equity[i], rtol=1e-6)
     assert (result.fills["reason"] == "session end").sum() == 2
