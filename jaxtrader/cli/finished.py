@@ -160,8 +160,10 @@ def _planned(folder: Path, given: Values) -> tuple[Values, list[FoldPlan]]:
     waiting.say_reading(settings["data"])
     of_file = FileSettings.of(path, {name: value for name, value in in_file.items() if name not in _given(given)})
     with as_given(of_file), inputs.checked():
-        # The folds do not depend on the network. A run folder may be a stranger's, so no code that it names is run.
-        return settings, plan_walk_forward({**settings, "quiet": True, "network": None}).plans
+        # The folds do not depend on the network, and nothing is trained that would be stopped or logged. A run folder
+        # may be a stranger's, so no code that it names is run.
+        unneeded = dict.fromkeys(("network", "patience", "log_to"))
+        return settings, plan_walk_forward({**settings, "quiet": True, **unneeded}).plans
 
 
 def _given(given: Values) -> Values:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import pytest
 from cli.tiny_runs import SMALL, pair, refused
@@ -63,13 +64,14 @@ def test_a_walk_with_other_settings_is_refused_and_keeps_its_own(walked, capsys)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_reading_a_walk_runs_no_code_that_its_files_name(walked, tmp_path):
+def test_reading_a_walk_runs_no_code_that_its_files_name_and_needs_no_logger(walked, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
     run = tmp_path / "run"
     shutil.copytree(walked / "run", run)
     code = tmp_path / "code.py"
     code.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     path = run / "config.toml"
-    path.write_text(f'network = "{code}:Mine"\n{path.read_text()}')
+    path.write_text(f'network = "{code}:Mine"\nlog_to = "wandb"\n{path.read_text()}')
     found = finished.read(run, {})
     assert found.settings["network"] == f"{code}:Mine"
     assert not (tmp_path / "ran").exists()
